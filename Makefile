@@ -1,0 +1,57 @@
+# The only list of commands; CI calls the same targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SERVE := .venv-serve
+TEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install check test test-serve bench demo mlflow lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which with PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,dev]'
+	@touch $@
+
+$(SERVE)/.installed: pyproject.toml constraints.txt
+	@test -x $(SERVE)/bin/python || $(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/python -m pip install --quiet --upgrade pip
+	$(SERVE)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,test]'
+	@touch $@
+
+install: $(VENV)/.installed ## the development environment (PyTorch: several GB)
+
+check: $(VENV)/.installed ## lint, types, import contracts: seconds
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check test-serve ## everything that CI runs
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+test-serve: $(SERVE)/.installed ## the server's tests where nothing but [serve] is installed
+	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve
+
+bench: $(VENV)/.installed ## ratios, not seconds: scorer and server beside their floor
+	$(BIN)/python tests/bench.py
+
+demo: $(VENV)/.installed ## the whole road on drawn pictures, ending with three cases over HTTP
+	$(BIN)/lesion-triage demo configs/demo.yaml
+
+mlflow: $(VENV)/.installed ## look at the recorded runs on http://127.0.0.1:5000
+	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 \
+		--backend-store-uri sqlite:///experiments/mlflow.db --artifacts-destination experiments/mlartifacts
+
+lock: ## write constraints.txt anew from the installed environment
+	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|pip|setuptools)([-_=]|$$)' > constraints.txt
+
+clean: ## remove the environments and all caches; runs stay
+	rm -rf $(VENV) $(SERVE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,135 @@
+"""Around every request: its id, its one log line, and an honest answer when something breaks.
+
+Imports the wire. A log line never holds a file name, a body, a query string or a header's value.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from triage_server.wire import RequestError, problem_response
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+CLIENT_LEFT = 499
+"""Logged, never sent: the client closed the connection before its answer was ready."""
+
+log = logging.getLogger("triage_server")
+
+
+class Envelope:
+    """ASGI middleware; stands outside everything that may fail."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, whatever happens inside."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = CLIENT_LEFT
+        except Exception as error:
+            log.error("internal error", exc_info=error, extra={"fields": {"request_id": exchange.request_id}})
+            if exchange.status is None:
+                refusal = RequestError("internal_error")
+                await problem_response(refusal, exchange.request_id)(scope, exchange.receive, exchange.send)
+        finally:
+            log.info("request", extra={"fields": exchange.facts()})
+
+
+class _Exchange:
+    """One request and its answer, as far as the log may know them."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._begun = time.perf_counter()
+        headers = Headers(scope=scope)
+        self._body_pending = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self.status: int | None = None
+        self.request_id = _request_id(headers)
+        self._state: dict[str, Any] = scope.setdefault("state", {})
+        self._state["request_id"] = self.request_id
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._body_pending = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            headers["Cache-Control"] = "no-store"
+            headers["X-Content-Type-Options"] = "nosniff"
+            if self._body_pending:
+                # Else the rest of a refused body would be read and thrown away, however long it is.
+                headers["Connection"] = "close"
+        await self._send(message)
+
+    def facts(self) -> dict[str, object]:
+        """What the request's log line says; the route is the template, never the path that was asked for."""
+        method = self._scope["method"]
+        return {
+            "request_id": self.request_id,
+            "method": method if method in METHODS else "other",
+            "route": getattr(self._scope.get("route"), "path", None),
+            "status": self.status,
+            "duration_ms": round((time.perf_counter() - self._begun) * 1000, 1),
+            "problem": self._state.get("problem"),
+            "disposition": self._state.get("disposition"),
+        }
+
+
+def _request_id(headers: Headers) -> str:
+    offered = headers.getlist("x-request-id")
+    if len(offered) == 1 and REQUEST_ID.fullmatch(offered[0]):
+        return offered[0]
+    return secrets.token_hex(16)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record. Of an exception, its type and its place: its text may quote the input."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": moment,
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = record.exc_info[0].__name__
+            line["where"] = [
+                f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
+                for frame in traceback.extract_tb(record.exc_info[2])
+            ]
+        return json.dumps(line)
+
+
+def log_to_stderr() -> None:
+    """Make every log line of this process a JSON line on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    log.setLevel(logging.INFO)

@@ -1,0 +1,170 @@
+"""The published description of the interface, with examples. Imports the bundle's schema and the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from lesion_triage.bundle.policy import score_of
+from lesion_triage.bundle.schema import Answer, Disposition, ImageAnswer, PlattCalibrator, Reason, ReasonCode
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from triage_server.wire import (
+    KINDS,
+    MULTIPART_TYPE,
+    PICTURE_TYPES,
+    PROBLEM_TYPE,
+    BundleFacts,
+    Health,
+    IssuedCertificate,
+    Problem,
+    RequestError,
+)
+
+SUMMARY = "Orders the reading queue of a skin-lesion clinic from photographs."
+DESCRIPTION = (
+    f"A case is one lesion of one patient on one occasion: 1 to {MAX_IMAGES_PER_CASE} photographs. "
+    "The answer says whether the score reaches the certified threshold for an in-person visit, and in which "
+    "order the case should be read. Every case is read by a clinician, whatever the answer. Photographs "
+    "are held in memory while they are scored and are never stored; file names are not read."
+)
+
+_REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "required": False,
+    "description": "Carried through to the answer and the log; made if absent or of another form.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+_PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+_PHOTOGRAPH = {"type": "string", "format": "binary"}
+_HASH = "5f3b" * 16
+_CALIBRATOR = PlattCalibrator(slope=0.9, intercept=-0.6)
+
+
+def _answer(disposition: Disposition, band: int, logit: float | None, code: ReasonCode) -> dict[str, Any]:
+    graded = logit is not None
+    score = None if logit is None else round(score_of(_CALIBRATOR, logit), 4)
+    image = ImageAnswer(
+        index=0,
+        gradable=graded,
+        logit=logit,
+        score=score,
+        reasons=() if graded else (Reason.of(ReasonCode.image_too_dark),),
+    )
+    return Answer.model_validate(
+        {
+            "disposition": disposition,
+            "priority_band": band,
+            "score": score,
+            "threshold": 0.12,
+            "reasons": (Reason.of(code),),
+            "images": (image,),
+            "synthetic": False,
+            "bundle_name": "example",
+            "bundle_sha256": _HASH,
+            "certificate_id": _HASH[:16],
+        }
+    ).model_dump(mode="json")
+
+
+_ANSWERS = {
+    "needs_in_person": {
+        "value": _answer(Disposition.needs_in_person, 1, 1.4, ReasonCode.score_at_or_above_threshold)
+    },
+    "below_threshold": {
+        "value": _answer(Disposition.below_threshold, 4, -3.2, ReasonCode.score_below_threshold)
+    },
+    "ungradable": {"value": _answer(Disposition.ungradable, 1, None, ReasonCode.no_gradable_image)},
+}
+
+
+def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The error half of an operation's responses: by status, one example for each code."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        error = RequestError(
+            code, index=1 if code.startswith("image_") else None, limit=67_108_864, seconds=60
+        )
+        problem = Problem.of(error, "case-0001")
+        content = {PROBLEM_TYPE: {"schema": _PROBLEM_REF, "examples": {}}}
+        response = responses.setdefault(
+            problem.status, {"description": error.kind.status.phrase, "content": content}
+        )
+        example = {"value": problem.model_dump(mode="json", exclude_none=True)}
+        response["content"][PROBLEM_TYPE]["examples"][code] = example
+    return responses
+
+
+_ELSEWHERE = {"not_found", "method_not_allowed"}
+"""Answered before any operation is reached."""
+
+TRIAGE: dict[str, Any] = {
+    "response_model": None,
+    "responses": {
+        200: {"model": Answer},
+        **_problems(*(code for code in KINDS if code not in _ELSEWHERE)),
+    },
+    "openapi_extra": {
+        "parameters": [_REQUEST_ID],
+        "requestBody": {
+            "required": True,
+            "description": f"One photograph, or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image'.",
+            "content": {
+                **{media_type: {"schema": _PHOTOGRAPH} for media_type in PICTURE_TYPES},
+                MULTIPART_TYPE: {
+                    "schema": {
+                        "type": "object",
+                        "required": ["image"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "image": {
+                                "type": "array",
+                                "items": _PHOTOGRAPH,
+                                "minItems": 1,
+                                "maxItems": MAX_IMAGES_PER_CASE,
+                            }
+                        },
+                    }
+                },
+            },
+        },
+    },
+}
+
+
+def _reading(model: type[Any], *codes: str) -> dict[str, Any]:
+    return {
+        "response_model": None,
+        "responses": {200: {"model": model}, **_problems(*codes, "internal_error")},
+        "openapi_extra": {"parameters": [_REQUEST_ID]},
+    }
+
+
+BUNDLE = _reading(BundleFacts)
+CERTIFICATE = _reading(IssuedCertificate)
+LIVE = _reading(Health)
+READY = _reading(Health, "busy")
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app`` publish its description together with the problem document."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
+            )
+            # FastAPI strips every null out of examples, and with them the score of an ungradable case.
+            answers = schema["paths"]["/v1/triage"]["post"]["responses"]["200"]["content"]["application/json"]
+            answers["examples"] = _ANSWERS
+            schema["components"]["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]

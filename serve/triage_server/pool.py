@@ -1,0 +1,140 @@
+"""Where cases are scored: one thread per usable processor, a bounded queue, bounded memory.
+
+Imports the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from triage_server.wire import RequestError
+
+Result = TypeVar("Result")
+
+RETRY_AFTER_S = 1
+
+
+class Place:
+    """One case's place in the house, and the bytes it holds."""
+
+    def __init__(self, pool: ScoringPool) -> None:
+        self._pool = pool
+        self.held_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Count bytes that are about to be kept in memory.
+
+        Raises:
+            RequestError: all requests together would hold more than ``max_pending_bytes``.
+        """
+        if self._pool.pending_bytes + size_bytes > self._pool.max_pending_bytes:
+            raise _busy()
+        self.held_bytes += size_bytes
+        self._pool.pending_bytes += size_bytes
+
+
+class ScoringPool:
+    """Threads that score, and the count of what waits for them. Its counters belong to the event loop."""
+
+    def __init__(self, threads: int, queue: int, max_pending_bytes: int) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="scoring")
+        self.capacity = threads + queue
+        self.max_pending_bytes = max_pending_bytes
+        self.pending_bytes = 0
+        self.cases = 0
+
+    def refuse_if_full(self) -> None:
+        """Tell whether one more case would be taken.
+
+        Raises:
+            RequestError: as many cases as the threads and the queue may hold are already here.
+        """
+        if self.cases >= self.capacity:
+            raise _busy()
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """A place for one case, from before its body is read until it is answered.
+
+        Raises:
+            RequestError: as many cases as the threads and the queue may hold are already here.
+        """
+        self.refuse_if_full()
+        place = Place(self)
+        self.cases += 1
+        try:
+            yield place
+        finally:
+            self.cases -= 1
+            self.pending_bytes -= place.held_bytes
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Run ``work`` on one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        """Finish what is running and let the threads go."""
+        self._executor.shutdown()
+
+
+def usable_processors(
+    membership: Path = Path("/proc/self/cgroup"), hierarchy: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Processors that the scheduler grants: the affinity mask, cut by every cgroup quota above us.
+
+    A quota of one and a half processors counts as two: a thread too many waits, a thread too few idles.
+
+    Args:
+        membership: the kernel's list of this process's control groups.
+        hierarchy: where the control groups are mounted, version 2 or version 1.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(allowed, math.ceil(_quota(membership, hierarchy))))
+
+
+def _quota(membership: Path, hierarchy: Path) -> float:
+    quota = float(os.cpu_count() or 1)
+    for line in _text(membership).splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            mount = hierarchy
+        elif "cpu" in controllers.split(","):
+            mount = hierarchy / "cpu"
+        else:
+            continue
+        group = mount / path.strip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(mount):
+                quota = min(quota, _quota_of(folder))
+    return quota
+
+
+def _quota_of(folder: Path) -> float:
+    words = _text(folder / "cpu.max").split() or [
+        _text(folder / "cpu.cfs_quota_us").strip(),
+        _text(folder / "cpu.cfs_period_us").strip(),
+    ]
+    try:
+        quota, period = float(words[0]), float(words[1])
+    except (IndexError, ValueError):
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _busy() -> RequestError:
+    return RequestError("busy", headers={"Retry-After": str(RETRY_AFTER_S)})

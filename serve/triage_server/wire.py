@@ -1,0 +1,235 @@
+"""The documents and problems that go out: what a client reads is written here and in the bundle's schema.
+
+Imports the bundle's schema and limits, and the exception tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Literal
+
+from pydantic import Field
+from starlette.responses import Response
+
+from lesion_triage.bundle.schema import LIMITS, NOTICE, Certificate, Document, ModelFacts, PixelSpec, Sha256
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from lesion_triage.errors import LesionTriageError
+
+PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+MULTIPART_TYPE = "multipart/form-data"
+PROBLEM_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One way to be refused."""
+
+    status: HTTPStatus
+    title: str
+    detail: str
+    """Sentence for people; words in braces come from ``RequestError``. It never quotes what was sent."""
+
+
+_UNUSABLE = "A photograph cannot be used"
+
+KINDS: dict[str, Kind] = {
+    "not_found": Kind(
+        HTTPStatus.NOT_FOUND,
+        "No such resource",
+        "Nothing is served at this path; /openapi.json lists what is.",
+    ),
+    "method_not_allowed": Kind(
+        HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed", "This path answers to {allowed} only."
+    ),
+    "request_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST, "The request is not valid", "The request could not be read."
+    ),
+    "body_not_received": Kind(
+        HTTPStatus.REQUEST_TIMEOUT,
+        "The request did not arrive in time",
+        "The body did not arrive whole within {seconds:g} seconds; send it again.",
+    ),
+    "body_too_large": Kind(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "The request is too large",
+        "Expected at most {limit:,} bytes in one request; send fewer or smaller files.",
+    ),
+    "media_type_not_supported": Kind(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "Media type not supported",
+        f"Send one photograph as {', '.join(PICTURE_TYPES)}, or 1 to {MAX_IMAGES_PER_CASE} of them "
+        f"as {MULTIPART_TYPE} in file parts named 'image'.",
+    ),
+    "multipart_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST,
+        "The form is not valid",
+        f"The body is no whole {MULTIPART_TYPE} with the boundary that Content-Type names; send it again.",
+    ),
+    "unknown_part": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The form holds more than photographs",
+        "This version reads photographs only: expected file parts named 'image', found a part of another "
+        "name. A history that was silently left out would mislead whoever reads the answer.",
+    ),
+    "no_image": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The case has no photograph",
+        f"Expected 1 to {MAX_IMAGES_PER_CASE} file parts named 'image', found none.",
+    ),
+    "too_many_images": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The case has too many photographs",
+        f"Expected at most {MAX_IMAGES_PER_CASE} photographs, found more; send the most telling ones.",
+    ),
+    "image_empty": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, _UNUSABLE, "Photograph {number} has no bytes; send the file again."
+    ),
+    "image_too_large": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} has more pixels or bytes than GET /v1/bundle allows; send a smaller copy.",
+    ),
+    "image_format_not_supported": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is no JPEG, PNG or WebP picture; convert it and send it again.",
+    ),
+    "image_animated": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is animated; send a single still photograph.",
+    ),
+    "image_not_decodable": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is damaged or incomplete; send the file again.",
+    ),
+    "busy": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The server is busy",
+        "As many cases as this server may hold are here already; send this one again after a pause.",
+    ),
+    "not_scored": Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "The case could not be scored",
+        "The model gave no usable number for this case; it must be read without a score.",
+    ),
+    "internal_error": Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "Internal error",
+        "The server failed and nothing is known of this case; it must be read without a score.",
+    ),
+}
+_OTHER_PICTURE = Kind(
+    HTTPStatus.UNPROCESSABLE_ENTITY, _UNUSABLE, "Photograph {number} cannot be used; send another one."
+)
+
+
+class RequestError(LesionTriageError):
+    """A request that gets no answer but a problem.
+
+    Attributes:
+        code: a key of ``KINDS``, or the code of an ``ImageError``.
+        kind: what ``KINDS`` says of it.
+        index: position of the photograph at fault, from 0.
+        headers: sent along with the problem.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        *,
+        index: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **words: object,
+    ) -> None:
+        self.code = code
+        self.kind = KINDS.get(code, _OTHER_PICTURE)
+        self.index = index
+        self.headers = dict(headers or {})
+        super().__init__(self.kind.detail.format(number=(index or 0) + 1, **words))
+
+
+class Problem(Document):
+    """An error in the form of RFC 9457. ``code`` is stable; ``detail`` is for people and may change."""
+
+    type: str
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    code: str
+    request_id: str
+    """Also in the X-Request-Id header and in the server's log."""
+    index: int | None = Field(default=None, ge=0)
+    """Position of the photograph at fault in the request, from 0; absent if the fault is elsewhere."""
+
+    @classmethod
+    def of(cls, refusal: RequestError, request_id: str) -> Problem:
+        """The document that tells a client of this refusal."""
+        return cls(
+            type=f"urn:lesion-triage:problem:{refusal.code}",
+            title=refusal.kind.title,
+            status=refusal.kind.status,
+            detail=str(refusal),
+            code=refusal.code,
+            request_id=request_id,
+            index=refusal.index,
+        )
+
+
+class RequestLimits(Document):
+    """What one request may hold."""
+
+    max_images: int
+    max_body_bytes: int
+    media_types: tuple[str, ...]
+
+
+class BundleFacts(Document):
+    """Which model answers, and what it was made for."""
+
+    bundle_name: str
+    bundle_sha256: Sha256
+    created_at: str
+    made_with: str
+    synthetic: bool
+    """True if the model saw drawn pictures only: never for use on people."""
+    model: ModelFacts
+    pixels: PixelSpec
+    request_limits: RequestLimits
+    limits: tuple[str, ...] = LIMITS
+    notice: str = NOTICE
+
+
+class IssuedCertificate(Document):
+    """The certificate that the served threshold rests on."""
+
+    certificate_id: str
+    """First 16 digits of the SHA-256 of the certificate's canonical JSON."""
+    bundle_sha256: Sha256
+    synthetic: bool
+    certificate: Certificate
+
+
+class Health(Document):
+    """Whether the process is up, and whether it takes a case now."""
+
+    status: Literal["live", "ready"]
+
+
+def document_response(document: Document) -> Response:
+    """A document as compact JSON."""
+    return Response(document.model_dump_json(), media_type="application/json")
+
+
+def problem_response(refusal: RequestError, request_id: str) -> Response:
+    """A refusal as ``application/problem+json``."""
+    problem = Problem.of(refusal, request_id)
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=problem.status,
+        headers=refusal.headers,
+        media_type=PROBLEM_TYPE,
+    )

@@ -1,0 +1,267 @@
+"""From a file's bytes to the pixels that the network sees: the one pixel path of training and service.
+
+Imports numpy, Pillow, the schema and the exception tree.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.errors import ImageError
+
+DECODER_FORMATS = ("JPEG", "PNG", "WEBP")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright, by EXIF orientation."""
+
+_MOST_SCANS = 50
+"""A progressive JPEG has about ten. Each is a pass over the whole picture and can be 75 bytes short, so a
+small file of nothing but scans would keep a processor busy for hours."""
+_JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+"""With a length after it; FF 00 is data, FF 01 and FF D0 to FF D7 stand alone."""
+_MOST_CHUNKS = 100_000
+"""A PNG of 30 MB in the usual blocks of 8 KB has about four thousand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture, prepared for the network."""
+
+    pixels: NDArray[np.uint8]
+    """(size_px, size_px, 3), RGB, C-contiguous."""
+    width_px: int
+    """Of the original, upright."""
+    height_px: int
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG file whose EXIF block Pillow leaves alone.
+
+    While opening, Pillow looks for the resolution there and warns of whatever it finds odd.
+    """
+
+    def getexif(self) -> Image.Exif:
+        return Image.Exif()
+
+
+def decode(data: bytes, spec: PixelSpec) -> Picture:
+    """Decode a JPEG, PNG or WebP file into the square that the network sees.
+
+    In this order: the header is checked, the EXIF orientation applied, the whole picture resized to
+    ``size_px`` x ``size_px`` by antialiased bicubic interpolation, transparency laid over white, colour
+    brought to sRGB. The square is stretched on purpose: nothing at the rim may be cropped away. A large
+    JPEG is decoded at the coarsest scale that keeps both sides at least twice the target, which moves the
+    logit by a third of what scaling right down to the target does. 16-bit samples keep their high byte.
+    An embedded profile is honoured if it can be read, and otherwise ignored.
+
+    The same bytes give the same pixels. No warning is issued, whatever the bytes.
+
+    Args:
+        data: the file.
+        spec: target size and the limits on bytes and pixels.
+
+    Raises:
+        ImageError: with code ``image_empty``, ``image_too_large``, ``image_format_not_supported``,
+            ``image_animated`` or ``image_not_decodable``.
+    """
+    if not data:
+        raise ImageError("image_empty", "The picture has no bytes; send the file again.")
+    if len(data) > spec.max_bytes:
+        raise ImageError(
+            "image_too_large",
+            f"The picture has {len(data):,} bytes, expected at most {spec.max_bytes:,}; send a smaller file.",
+        )
+    with _refusing_what_is_broken():
+        image = _open(data)
+        width_px, height_px = image.size
+        if width_px * height_px > spec.max_pixels:
+            raise ImageError(
+                "image_too_large",
+                f"The picture has {width_px} x {height_px} pixels, expected at most {spec.max_pixels:,} "
+                "in all; send a smaller copy.",
+            )
+        if getattr(image, "is_animated", False):
+            raise _animated()
+        orientation = _orientation(image.info.get("exif", b""))
+        square = _to_srgb(_square(image, orientation, spec.size_px), image.info.get("icc_profile"))
+    if orientation >= 5:
+        width_px, height_px = height_px, width_px
+    return Picture(pixels=np.array(square), width_px=width_px, height_px=height_px)
+
+
+@contextmanager
+def _refusing_what_is_broken() -> Iterator[None]:
+    """Turn whatever a broken file provokes in Pillow into one sentence.
+
+    Its plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more, and the list
+    grows with each release, so nothing short of Exception is exhaustive. Lack of memory is not the
+    file's fault.
+    """
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError("image_too_large", f"The picture is too large: {error}") from None
+    except Exception as error:
+        raise ImageError(
+            "image_not_decodable",
+            f"The picture cannot be decoded ({type(error).__name__}: {error}); "
+            "it is damaged or incomplete, send the file again.",
+        ) from None
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read the header.
+
+    The plugins are called by name: ``Image.open`` would add a process-wide limit on pixels, warnings,
+    and a guess at the frames of a phone's multi-picture JPEG, of which the first is the photograph.
+    """
+    stream = io.BytesIO(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        _refuse_endless_jpeg(data)
+        return _Jpeg(stream)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        _refuse_animated_png(data)
+        return PngImageFile(stream)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return WebPImageFile(stream)
+    raise ImageError(
+        "image_format_not_supported",
+        f"The file is no {', '.join(DECODER_FORMATS[:-1])} or {DECODER_FORMATS[-1]} picture "
+        f"(it starts with {data[:8]!r}); convert it and send it again.",
+    )
+
+
+def _animated() -> ImageError:
+    return ImageError("image_animated", "The picture is animated, expected a single still photograph.")
+
+
+def _refuse_endless_jpeg(data: bytes) -> None:
+    """Refuse a JPEG with too many scans, counted up to its end marker: a phone may append a film."""
+    if data.count(b"\xff\xda") <= _MOST_SCANS:
+        return
+    scans, place = 0, 2
+    while (marker := _JPEG_MARKER.search(data, place)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2]))
+    if scans > _MOST_SCANS:
+        raise ImageError(
+            "image_not_decodable",
+            f"The JPEG has {scans} scans, expected at most {_MOST_SCANS}; save it anew and send it.",
+        )
+
+
+def _refuse_animated_png(data: bytes) -> None:
+    """Refuse any animation chunk, wherever it stands: Pillow warns of those that break the rules."""
+    place = 8
+    for _ in range(_MOST_CHUNKS):
+        if place + 8 > len(data):
+            return
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"acTL":
+            raise _animated()
+        place += length + 12
+    raise ImageError(
+        "image_not_decodable", f"The PNG has more than {_MOST_CHUNKS:,} chunks; save it anew and send it."
+    )
+
+
+def _orientation(exif: bytes) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) if it is absent or unreadable.
+
+    Only the first directory is read (TIFF 6.0, tag 274): all of EXIF that the picture's look depends on.
+    """
+    tiff = exif.removeprefix(b"Exif\x00\x00")
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for number in range(entries):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * number)
+            if tag == 274:
+                return int(value) if kind == 3 and 1 <= value <= 8 else 1
+    except struct.error:
+        return 1
+    return 1
+
+
+def _square(image: ImageFile.ImageFile, orientation: int, size_px: int) -> Image.Image:
+    """Decode, set upright and resize; the answer has mode L, RGB or CMYK."""
+    drafted = image.draft(None, (2 * size_px, 2 * size_px))
+    image.load()
+    upright = _with_interpolable_mode(image)
+    if orientation in _TURNS:
+        upright = upright.transpose(_TURNS[orientation])
+    box = None if drafted is None else _upright_box(drafted[1][2:], upright.size, orientation)
+    # Pillow weighs colours by their opacity while it resizes LA and RGBA.
+    square = upright.resize((size_px, size_px), Image.Resampling.BICUBIC, box)
+    if square.mode in ("LA", "RGBA"):
+        white = Image.new("RGBA", square.size, "white")
+        square = Image.alpha_composite(white, square.convert("RGBA")).convert("RGB")
+    return square
+
+
+def _upright_box(
+    extent: tuple[float, float], size: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """The part of an upright picture that holds the scene: left, top, right, bottom.
+
+    Decoded at a coarser scale, a side that the scale does not divide ends in a pixel of which only a part is
+    picture. ``extent`` is the part as stored, where it begins at the top left.
+    """
+    width, height = extent if orientation < 5 else (extent[1], extent[0])
+    left = size[0] - width if orientation in (2, 3, 6, 7) else 0.0
+    top = size[1] - height if orientation in (3, 4, 7, 8) else 0.0
+    return left, top, left + width, top + height
+
+
+def _with_interpolable_mode(image: Image.Image) -> Image.Image:
+    """Grey levels or colours in 8 bits, with or without opacity: L, LA, RGB, RGBA or CMYK."""
+    if image.mode.startswith("I"):
+        # convert() would clip at 255. High byte, as Pillow itself does with 16-bit colour.
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:
+        key = None  # a colour key for 16-bit samples, which are gone
+    if key is not None and image.mode in ("1", "L", "P", "RGB"):
+        return image.convert("RGBA")
+    if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _to_srgb(square: Image.Image, icc_profile: bytes | None) -> Image.Image:
+    """Colours in sRGB, mode RGB. Done last: at this size it costs next to nothing."""
+    if icc_profile:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            if not (profile.profile.profile_description or "").startswith("sRGB"):
+                srgb = ImageCms.createProfile("sRGB")
+                return ImageCms.buildTransform(profile, srgb, square.mode, "RGB").apply(square)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            pass  # unreadable, or of another colour space than the pixels
+    return square.convert("RGB")

@@ -1,0 +1,280 @@
+"""The contract between training and serving, as types. Imports pydantic and nothing of ours.
+
+Everything a bundle's JSON files hold and everything a scored case answers is defined here, once.
+Scores are calibrated probabilities in [0, 1]; logits are the network's raw output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+
+SCHEMA_VERSION = 1
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Fraction = Annotated[FiniteFloat, Field(ge=0.0, le=1.0)]
+
+
+def canonical_json(value: object) -> str:
+    """One spelling for one value: sorted keys, two-space indent, no NaN, final newline."""
+    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def sha256_of(data: bytes) -> str:
+    """SHA-256 as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Document(BaseModel):
+    """Immutable, strict about unknown fields, and written in canonical JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> str:
+        """Canonical JSON text of this document."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def sha256(self) -> str:
+        """Hash of the canonical JSON text."""
+        return sha256_of(self.to_json().encode())
+
+
+class Disposition(StrEnum):
+    """What the policy says of a case. All three are read by a clinician."""
+
+    needs_in_person = "needs_in_person"
+    below_threshold = "below_threshold"
+    ungradable = "ungradable"
+
+
+class ReasonCode(StrEnum):
+    """Why a case got its disposition, or why one photograph could not be used."""
+
+    score_at_or_above_threshold = "score_at_or_above_threshold"
+    score_below_threshold = "score_below_threshold"
+    no_gradable_image = "no_gradable_image"
+    image_too_small = "image_too_small"
+    image_too_dark = "image_too_dark"
+    image_too_bright = "image_too_bright"
+    image_without_detail = "image_without_detail"
+
+
+REASON_TEXTS: dict[ReasonCode, str] = {
+    ReasonCode.score_at_or_above_threshold: (
+        "The score reaches the certified threshold: examine this lesion in person."
+    ),
+    ReasonCode.score_below_threshold: (
+        "The score is below the certified threshold. This excludes nothing: "
+        "a clinician reads the case in its turn."
+    ),
+    ReasonCode.no_gradable_image: (
+        "No photograph is good enough to be scored: ask for new ones or examine in person."
+    ),
+    ReasonCode.image_too_small: "The photograph has too few pixels: take it closer or send the original.",
+    ReasonCode.image_too_dark: "The photograph is too dark: repeat it in daylight or with more light.",
+    ReasonCode.image_too_bright: "The photograph is over-exposed: repeat it without flash or direct sun.",
+    ReasonCode.image_without_detail: (
+        "The photograph shows no detail: clean the lens, hold still and repeat it."
+    ),
+}
+
+NOTICE = "This is not a diagnosis. It orders the reading queue; a clinician reads every case."
+
+LIMITS: tuple[str, ...] = (
+    "Scored from photographs alone: no touch, no dermoscopy beyond what was sent, no history.",
+    "Only the photographed lesion was scored; the rest of the skin was not examined.",
+    "A score below the threshold does not rule out the need for an in-person visit.",
+)
+
+
+class PixelSpec(Document):
+    """How a file becomes the pixels that the network sees; see ``bundle.pixels``."""
+
+    version: Literal[1] = 1
+    size_px: int = Field(ge=32, le=1024)
+    """Side of the square that the whole picture is resized to."""
+    max_pixels: int = Field(default=50_000_000, ge=1_000_000)
+    """A header that announces more is refused before decoding."""
+    max_bytes: int = Field(default=30_000_000, ge=100_000)
+    """A file longer than this is refused unread."""
+
+
+class QualityLimits(Document):
+    """What a photograph must show to be scored. Grey levels are 0 (black) to 255 (white)."""
+
+    min_short_side_px: int = Field(default=100, ge=1)
+    """Shorter side of the original picture."""
+    min_mean_level: Annotated[float, Field(ge=0, le=255)] = 30.0
+    max_mean_level: Annotated[float, Field(ge=0, le=255)] = 247.0
+    min_contrast: Annotated[float, Field(ge=0, le=128)] = 4.0
+    """Standard deviation of the grey levels."""
+
+
+class PlattCalibrator(Document):
+    """``score = 1 / (1 + exp(-(slope * logit + intercept)))`` (Platt 1999)."""
+
+    kind: Literal["platt"] = "platt"
+    slope: Annotated[FiniteFloat, Field(gt=0)]
+    intercept: FiniteFloat
+
+
+class Policy(Document):
+    """Everything between a logit and an answer, as plain numbers."""
+
+    calibrator: PlattCalibrator
+    aggregation: Literal["max", "mean"] = "max"
+    """How the logits of one case's gradable photographs become the case's logit."""
+    threshold: Fraction
+    """``score >= threshold`` refers."""
+    band_limits: tuple[Fraction, Fraction, Fraction]
+    """Lowest score of priority band 1, 2 and 3; what is lower is band 4."""
+    ungradable_band: Literal[1, 2, 3, 4] = 1
+    """Band of a case that cannot be scored: up, because a retake takes time."""
+    quality: QualityLimits = QualityLimits()
+
+    @model_validator(mode="after")
+    def _bands_descend(self) -> Self:
+        first, second, third = self.band_limits
+        if not first >= second >= third:
+            raise ValueError(f"band_limits must descend, found {self.band_limits}")
+        if third > self.threshold:
+            raise ValueError(
+                f"the lowest limit {third} lies above the threshold {self.threshold}: "
+                "a referred case would wait in the last band"
+            )
+        return self
+
+
+class Certificate(Document):
+    """A one-sided exact statement about the sensitivity of the whole policy.
+
+    With probability at least ``confidence`` over the draw of the calibration cases, the policy refers
+    or abstains on at least ``target_sensitivity`` of future positive cases that are exchangeable with them.
+    """
+
+    target_sensitivity: Fraction
+    confidence: Fraction
+    unit: Literal["lesion", "patient"]
+    aggregation: Literal["max", "mean"]
+    positives: int = Field(ge=1)
+    """Positive units in the calibration data."""
+    positives_abstained: int = Field(ge=0)
+    """Of these, ungradable: they go up, and count as referred."""
+    misses_allowed: int = Field(ge=0)
+    misses_seen: int = Field(ge=0)
+    """Positive calibration units below the threshold; at most ``misses_allowed``."""
+    threshold: Fraction
+    sensitivity_lower_bound: Fraction
+    """Clopper-Pearson, one-sided at ``confidence``, for the misses allowed: it holds for tied scores too."""
+    manifest_sha256: Sha256
+    splits_sha256: Sha256
+    predictions_sha256: Sha256
+    model_sha256: Sha256
+    calibrator_sha256: Sha256
+    assumptions: tuple[str, ...]
+
+    def certificate_id(self) -> str:
+        """Short name of this certificate: the first 16 digits of its hash."""
+        return self.sha256()[:16]
+
+
+class ModelFacts(Document):
+    """What the header says of the graph; nothing here is needed to score."""
+
+    backbone: str
+    parameters: int = Field(ge=1)
+    embedding_width: int = Field(ge=1)
+    views: Literal[1, 2, 4, 8]
+    """Mirrored or turned copies of a picture that the graph averages over."""
+
+
+class SealedFile(BaseModel):
+    """One file of the bundle. No ``Document``: its field would hide that class's method ``sha256``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class Header(Document):
+    """``bundle.json``: written last, so its existence means the bundle is whole."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    created_at: str
+    """UTC, ISO 8601."""
+    made_with: str
+    """Distribution and version that sealed the bundle."""
+    synthetic: bool
+    """True if the model saw drawn pictures only: never for use on people."""
+    model: ModelFacts
+    pixels: PixelSpec
+    data_citation: tuple[str, ...]
+    """Licence and citation of every dataset behind the numbers."""
+    files: dict[str, SealedFile]
+    seal: Sha256
+    """Hash of the canonical JSON of every other field."""
+
+
+class SelfTestCase(Document):
+    """A drawn picture and what the sealing machine's scorer said of it."""
+
+    file: str
+    logit: FiniteFloat | None
+    disposition: Disposition
+
+
+class SelfTest(Document):
+    """Run when a bundle is loaded for service."""
+
+    tolerance_logit: Annotated[FiniteFloat, Field(gt=0)] = 1e-3
+    """Processors differ in the last digits of a convolution; more than this is another model."""
+    cases: tuple[SelfTestCase, ...]
+
+
+class Reason(Document):
+    """A stable code and the sentence for people."""
+
+    code: ReasonCode
+    text: str
+
+    @classmethod
+    def of(cls, code: ReasonCode) -> Self:
+        """The reason with its catalogue text."""
+        return cls(code=code, text=REASON_TEXTS[code])
+
+
+class ImageAnswer(Document):
+    """What was found in one photograph of the case."""
+
+    index: int = Field(ge=0)
+    """Position in the request, from 0."""
+    gradable: bool
+    logit: FiniteFloat | None
+    score: Fraction | None
+    reasons: tuple[Reason, ...]
+
+
+class Answer(Document):
+    """One scored case: raw score, disposition and reason, side by side."""
+
+    schema_version: Literal[1] = 1
+    disposition: Disposition
+    priority_band: Literal[1, 2, 3, 4]
+    score: Fraction | None
+    """None if and only if no photograph was gradable."""
+    threshold: Fraction
+    reasons: tuple[Reason, ...]
+    images: tuple[ImageAnswer, ...]
+    limits: tuple[str, ...] = LIMITS
+    notice: str = NOTICE
+    synthetic: bool
+    """True if the model behind the answer saw drawn pictures only."""
+    bundle_name: str
+    bundle_sha256: Sha256
+    certificate_id: str

@@ -1,0 +1,365 @@
+"""Writing, sealing and opening a bundle folder. Imports the schema and the exception tree.
+
+A seal shows that nothing changed since it was made. It cannot show who made it: pin ``Bundle.sha256``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from lesion_triage import __version__
+from lesion_triage.bundle.schema import (
+    SCHEMA_VERSION,
+    Certificate,
+    Document,
+    Header,
+    ModelFacts,
+    PixelSpec,
+    Policy,
+    SealedFile,
+    SelfTest,
+    canonical_json,
+    sha256_of,
+)
+from lesion_triage.errors import BundleError
+
+HEADER = "bundle.json"
+POLICY = "policy.json"
+CERTIFICATE = "certificate.json"
+GRAPH = "model.onnx"
+MODEL_CARD = "MODEL_CARD.md"
+SELFTEST = "selftest.json"
+SELFTEST_FOLDER = "selftest"
+
+_PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.png")
+
+_Document = TypeVar("_Document", bound=Document)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle, in memory: nothing is read from its folder again."""
+
+    folder: Path
+    header: Header
+    policy: Policy
+    certificate: Certificate
+    selftest: SelfTest
+    graph: bytes
+    """The ONNX file, the very bytes that were hashed."""
+    sha256: str
+    """Hash of ``bundle.json``, and through it of every file."""
+    selftest_pictures: Mapping[str, bytes]
+    """By the name that ``SelfTestCase.file`` gives."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside ``path``, flush to the disk, rename: whole, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def seal(
+    folder: Path,
+    *,
+    name: str,
+    model: ModelFacts,
+    pixels: PixelSpec,
+    policy: Policy,
+    certificate: Certificate,
+    graph: bytes,
+    model_card: str,
+    selftest: SelfTest,
+    selftest_pictures: Mapping[str, bytes],
+    synthetic: bool,
+    data_citation: Sequence[str],
+    created_at: datetime | None = None,
+) -> Bundle:
+    """Write a bundle and open it again: what is returned has passed every check that a reader makes.
+
+    The files are written in a hidden folder beside ``folder``, the header last, and the folder is then
+    renamed: ``folder`` holds the whole bundle or does not exist. The same arguments give the same bytes.
+
+    Args:
+        folder: where the bundle goes; must not exist.
+        name: for people, in every answer.
+        model: facts about the graph.
+        pixels: how a file becomes pixels.
+        policy: from logit to disposition.
+        certificate: issued for this policy and this graph.
+        graph: ONNX file.
+        model_card: Markdown.
+        selftest: expectations for ``selftest_pictures``, at least one.
+        selftest_pictures: PNG files by name, such as ``dark.png``; the names are those in ``selftest``.
+        synthetic: True if the model saw drawn pictures only.
+        data_citation: licence and citation of every dataset behind the numbers.
+        created_at: with time zone; default is the environment's SOURCE_DATE_EPOCH, else now.
+
+    Raises:
+        BundleError: ``folder`` exists, or the parts contradict each other.
+    """
+    _check_certificate(str(folder), certificate, policy, graph)
+    _check_selftest(str(folder), selftest, selftest_pictures)
+    contents = {
+        POLICY: policy.to_json().encode(),
+        CERTIFICATE: certificate.to_json().encode(),
+        GRAPH: graph,
+        MODEL_CARD: model_card.encode(),
+        SELFTEST: selftest.to_json().encode(),
+    }
+    contents |= {f"{SELFTEST_FOLDER}/{file}": selftest_pictures[file] for file in sorted(selftest_pictures)}
+    facts = Header(
+        name=name,
+        created_at=_timestamp(created_at),
+        made_with=f"lesion-triage {__version__}",
+        synthetic=synthetic,
+        model=model,
+        pixels=pixels,
+        data_citation=tuple(data_citation),
+        files={
+            file: SealedFile(sha256=sha256_of(content), size_bytes=len(content))
+            for file, content in contents.items()
+        },
+        seal="0" * 64,
+    )
+    header = facts.model_copy(update={"seal": _seal_of(facts)})
+    _write_folder(folder, {**contents, HEADER: header.to_json().encode()})
+    return open_bundle(folder)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read a bundle and verify all of it. Every file is read once, and what was hashed is what is returned.
+
+    Raises:
+        BundleError: a file is missing, extra, a link, or changed by a single bit; the header is of another
+            schema version, not in canonical spelling or not the one that was sealed; the certificate was
+            issued for another policy or graph.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such folder, expected a bundle; seal one with export.")
+    present = set(_files_in(folder))
+    if HEADER not in present:
+        raise BundleError(
+            f"{folder}: no {HEADER}, which is written last; the bundle is incomplete, copy it again."
+        )
+    raw_header = _read(folder, HEADER)
+    header = _header(folder, raw_header)
+    _check_names(folder, present - {HEADER}, set(header.files))
+    contents = {file: _read_sealed(folder, file, sealed) for file, sealed in sorted(header.files.items())}
+    policy = _document(Policy, contents[POLICY], folder / POLICY)
+    certificate = _document(Certificate, contents[CERTIFICATE], folder / CERTIFICATE)
+    selftest = _document(SelfTest, contents[SELFTEST], folder / SELFTEST)
+    pictures = {
+        file.removeprefix(f"{SELFTEST_FOLDER}/"): content
+        for file, content in contents.items()
+        if file.startswith(f"{SELFTEST_FOLDER}/")
+    }
+    _check_certificate(str(folder), certificate, policy, contents[GRAPH])
+    _check_selftest(str(folder), selftest, pictures)
+    return Bundle(
+        folder=folder,
+        header=header,
+        policy=policy,
+        certificate=certificate,
+        selftest=selftest,
+        graph=contents[GRAPH],
+        sha256=sha256_of(raw_header),
+        selftest_pictures=MappingProxyType(pictures),
+    )
+
+
+def _check_certificate(where: str, certificate: Certificate, policy: Policy, graph: bytes) -> None:
+    """The certificate speaks of this policy and this graph."""
+    for what, certified, found in (
+        ("threshold", certificate.threshold, policy.threshold),
+        ("aggregation", certificate.aggregation, policy.aggregation),
+        ("calibrator", certificate.calibrator_sha256, policy.calibrator.sha256()),
+        ("graph", certificate.model_sha256, sha256_of(graph)),
+    ):
+        if certified != found:
+            raise BundleError(
+                f"{where}: the certificate was issued for {what} {certified}, the bundle has {found}; "
+                "certify this policy and this graph together."
+            )
+
+
+def _check_selftest(where: str, selftest: SelfTest, pictures: Mapping[str, bytes]) -> None:
+    """The self-test speaks of these pictures, and of one at least."""
+    expected = sorted(case.file for case in selftest.cases)
+    if not expected or expected != sorted(pictures):
+        raise BundleError(
+            f"{where}: the self-test expects the pictures {expected}, found {sorted(pictures)}; "
+            "expected one picture per case and at least one case."
+        )
+    for file in expected:
+        if not _PICTURE_NAME.fullmatch(file):
+            raise BundleError(
+                f"{where}: self-test picture '{file}', expected a name of a-z, 0-9, '_' and '-' with .png."
+            )
+
+
+def _timestamp(created_at: datetime | None) -> str:
+    """UTC, ISO 8601, whole seconds."""
+    if created_at is None:
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        try:
+            created_at = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+        except (ValueError, OverflowError, OSError):
+            raise BundleError(
+                f"SOURCE_DATE_EPOCH is '{epoch}', expected seconds since 1970 as a whole number."
+            ) from None
+    if created_at.tzinfo is None:
+        raise BundleError(f"created_at is {created_at} without a time zone; give it one.")
+    return created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _seal_of(header: Header) -> str:
+    return sha256_of(canonical_json(header.model_dump(mode="json", exclude={"seal"})).encode())
+
+
+def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """All files in the order given, then the folder's name."""
+    if os.path.lexists(folder):
+        raise BundleError(f"{folder}: exists; a sealed bundle is never overwritten, choose another folder.")
+    hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        (hidden / SELFTEST_FOLDER).mkdir(parents=True)
+        for file, content in contents.items():
+            write_atomically(hidden / file, content)
+        for directory in (hidden / SELFTEST_FOLDER, hidden):
+            _flush(directory)
+        hidden.rename(folder)
+        _flush(folder.parent)
+    except OSError as error:
+        raise BundleError(f"{folder}: the bundle could not be written ({error}); nothing was left.") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _flush(directory: Path) -> None:
+    """Bring the names in a directory to the disk, without which a power cut can undo a rename."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """Names of all files, relative, with forward slashes.
+
+    Raises:
+        BundleError: a link or a device, which could change after it was verified, or an unexpected folder.
+    """
+    for path in sorted(folder.iterdir()):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode) and path.name == SELFTEST_FOLDER:
+            inner = sorted(path.iterdir())
+        elif stat.S_ISREG(mode):
+            inner = []
+            yield path.name
+        else:
+            raise BundleError(f"{path}: {_kind(mode)} in a bundle, expected plain files only; remove it.")
+        for picture in inner:
+            mode = picture.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                raise BundleError(
+                    f"{picture}: {_kind(mode)} in a bundle, expected plain files only; remove it."
+                )
+            yield f"{SELFTEST_FOLDER}/{picture.name}"
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "a symbolic link"
+    return "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+
+
+def _check_names(folder: Path, present: set[str], sealed: set[str]) -> None:
+    required = {POLICY, CERTIFICATE, GRAPH, MODEL_CARD, SELFTEST}
+    if missing := sorted((sealed | required) - present):
+        raise BundleError(f"{folder}: {', '.join(missing)} missing; the bundle is incomplete, copy it again.")
+    if extra := sorted(present - sealed):
+        raise BundleError(f"{folder}: {', '.join(extra)} was not sealed; remove it or copy the bundle again.")
+    if strange := sorted(file for file in sealed - required if not file.startswith(f"{SELFTEST_FOLDER}/")):
+        raise BundleError(
+            f"{folder}: {', '.join(strange)} has no place in a bundle; seal it anew with export."
+        )
+
+
+def _read(folder: Path, file: str) -> bytes:
+    try:
+        # O_NOFOLLOW: the file may have become a link since it was listed.
+        handle = os.open(
+            folder / file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        )
+        with os.fdopen(handle, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise BundleError(f"{folder / file}: cannot be read ({error}); copy the bundle again.") from None
+
+
+def _read_sealed(folder: Path, file: str, sealed: SealedFile) -> bytes:
+    content = _read(folder, file)
+    if len(content) != sealed.size_bytes:
+        raise BundleError(
+            f"{folder / file}: expected {sealed.size_bytes} bytes as sealed, found {len(content)}; "
+            "copy the bundle again."
+        )
+    if (found := sha256_of(content)) != sealed.sha256:
+        raise BundleError(
+            f"{folder / file}: changed since it was sealed (expected SHA-256 {sealed.sha256[:16]}…, "
+            f"found {found[:16]}…); copy the bundle again."
+        )
+    return content
+
+
+def _header(folder: Path, raw: bytes) -> Header:
+    path = folder / HEADER
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not readable as JSON ({error}); copy the bundle again.") from None
+    version = tree.get("schema_version") if isinstance(tree, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; "
+            "use the release that sealed the bundle or seal it anew."
+        )
+    header = _document(Header, raw, path)
+    if header.seal != _seal_of(header):
+        raise BundleError(f"{path}: the seal does not fit; the header changed since it was sealed.")
+    return header
+
+
+def _document(kind: type[_Document], raw: bytes, path: Path) -> _Document:
+    """Parse a document and insist on canonical spelling, so that one value has one hash."""
+    try:
+        document = kind.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "document"
+        raise BundleError(f"{path}: not a valid {kind.__name__.lower()} ({place}: {first['msg']}).") from None
+    if document.to_json().encode() != raw:
+        raise BundleError(f"{path}: not in canonical JSON; the file was not written by export.")
+    return document

@@ -1,0 +1,139 @@
+"""The command line: one table of verbs. A room is imported inside its verb, so ``--help`` needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion_triage import __version__
+from lesion_triage.errors import LesionTriageError
+
+RUNS = Path("experiments/runs")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What ``lesion-triage VERB`` says of itself, takes and does."""
+
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    act: Callable[[argparse.Namespace], int]
+
+
+def _road_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="YAML file, such as configs/ham10000.yaml")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the dataset")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override one key, such as --set train.epochs=3; may be given again",
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs (%(default)s)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
+
+
+def _travel(arguments: argparse.Namespace) -> int:
+    from lesion_triage import config, road
+
+    loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    road.travel(arguments.verb, loaded, arguments.runs, arguments.fresh)
+    return 0
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photograph: JPEG, PNG or WebP")
+    parser.add_argument(
+        "--one-case", action="store_true", help="all photographs show one lesion; without it each is a case"
+    )
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from lesion_triage import score
+
+    return score.score(arguments.bundle, arguments.images, arguments.one_case)
+
+
+def _summary_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, nargs="+", help="results.json of evaluations on the same split")
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from lesion_triage.evaluate.summary import summary
+
+    print(summary(arguments.results), end="")
+    return 0
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="a configuration with drawn data, configs/demo.yaml")
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs (%(default)s)"
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from lesion_triage import demo
+
+    return demo.demo(arguments.config, arguments.runs)
+
+
+_ROAD = {
+    "run": "the whole road; begins at the first stage whose inputs changed",
+    "manifest": "1. list the pictures, hash them, name what is unusable",
+    "split": "2. deal patients or lesions to train, validation, calibration and test",
+    "train": "3. fine-tune, write the ONNX graph, score validation and calibration with it",
+    "calibrate": "4. fit the calibrator, certify the threshold",
+    "export": "5. compare ONNX with torch, seal the bundle",
+    "evaluate": "6. open the test split on the sealed bundle, write the report",
+}
+VERBS: dict[str, Verb] = {
+    **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
+    "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
+    "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
+    "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser of ``lesion-triage``; the road in order."""
+    top = argparse.ArgumentParser(
+        prog="lesion-triage",
+        description="Train, certify, export and try a skin-lesion triage model. It orders a queue; it never "
+        "diagnoses. To serve a bundle: triage-server --bundle DIR.",
+    )
+    top.add_argument("--version", action="version", version=f"lesion-triage {__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        verb.arguments(verbs.add_parser(name, help=verb.help, description=verb.help))
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns 0; 2 after an error that is explained in one sentence; 130 when interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        return VERBS[arguments.verb].act(arguments)
+    except LesionTriageError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith(("lesion_triage", "triage_server")):
+            raise
+        print(f"'{arguments.verb}' needs {error.name}: pip install 'lesion-triage[train]'.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

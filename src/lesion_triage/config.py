@@ -1,0 +1,288 @@
+"""The whole configuration vocabulary on one page, and how a file becomes it.
+
+Imports the exception tree and ``bundle.schema`` (pixel and quality contracts); no room above.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lesion_triage.bundle.schema import PixelSpec, QualityLimits, canonical_json, sha256_of
+from lesion_triage.errors import ConfigError
+
+DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Synthetic(Section):
+    """How many pictures ``source: synthetic`` draws. They look like no one's skin and are not meant to."""
+
+    lesions: int = Field(default=1200, ge=20)
+    positive_share: Share = 0.4
+    seed: int = 0
+
+
+class Data(Section):
+    """Where the pictures come from."""
+
+    source: Literal["ham10000", "folder", "synthetic"]
+    """ham10000: the official layout. folder: pictures and a table of one's own. synthetic: drawn."""
+    root: Path | None = None
+    """Folder of the dataset; ``--data-root`` or LESION_TRIAGE_DATA_ROOT say it from outside."""
+    table: str = "cases.csv"
+    """For ``source: folder``: the table, relative to the root."""
+    synthetic: Synthetic = Synthetic()
+
+
+class Fractions(Section):
+    """Shares of the groups (patients or lesions) in each split; they sum to one."""
+
+    train: Share = 0.60
+    validation: Share = 0.10
+    calibration: Share = 0.15
+    test: Share = 0.15
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.calibration + self.test
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"the fractions must sum to 1, found {total:.6g}")
+        return self
+
+
+class Split(Section):
+    """How groups are dealt to splits. Its seed is apart from the training seed."""
+
+    seed: int = 0
+    fractions: Fractions = Fractions()
+
+
+class Model(Section):
+    """The network."""
+
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm name."""
+    weights: str = "hub"
+    """``hub`` (timm's own), ``none`` (random), or a safetensors file, relative to the configuration file."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class Train(Section):
+    """The loop. Defaults were chosen on the validation split; experiments/LOG.md has the figures."""
+
+    epochs: int = Field(default=15, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: Positive = 1e-3
+    """Peak, for AdamW; one epoch of linear warm-up, then a cosine to zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    auxiliary_diagnosis_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of a second head that learns the diagnosis; it shapes the features and is never exported."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Blend each picture with another, by a share drawn from Beta(alpha, alpha); 0 turns it off."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Exponential moving average of the weights, which is what is evaluated and exported; 0 turns it off."""
+    frozen_stages: int = Field(default=0, ge=0)
+    """The stem and this many first stages keep their pretrained weights and statistics."""
+    small_first: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the epochs, from the start, that see pictures of 0.8 times the side."""
+    augmentation: Literal["none", "flips", "standard"] = "standard"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: int = Field(default=1, ge=0)
+    """Processes that prepare pictures."""
+
+
+class Calibrate(Section):
+    """The certificate's target, and what a case is."""
+
+    target_sensitivity: Share = 0.95
+    confidence: Share = 0.95
+    aggregation: Literal["max", "mean"] = "max"
+    quality: QualityLimits = QualityLimits()
+    band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
+    """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
+
+    @model_validator(mode="after")
+    def _leave_a_last_band(self) -> Self:
+        if sum(self.band_shares) >= 1:
+            raise ValueError(f"band_shares must sum to less than 1, found {sum(self.band_shares):.6g}")
+        return self
+
+
+class Export(Section):
+    """The graph and its gate."""
+
+    opset: int = Field(default=20, ge=18)
+    views: Literal[1, 2, 4, 8] = 1
+    """Mirrored and turned copies of each picture that the graph averages over."""
+    parity_tolerance: Positive = 1e-4
+    """Largest difference of a score between torch and onnxruntime, on the validation pictures."""
+
+
+class Evaluate(Section):
+    """The report."""
+
+    bootstrap_draws: int = Field(default=2000, ge=100)
+    seed: int = 0
+
+
+class Tracking(Section):
+    """MLflow. The default is a database under experiments/; any tracking URI will do."""
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "lesion-triage"
+
+
+class Config(Section):
+    """One run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    seed: int = 0
+    """Training seed: initialisation, order, augmentation."""
+    data: Data
+    split: Split = Split()
+    pixels: PixelSpec = PixelSpec(size_px=160)
+    model: Model = Model()
+    train: Train = Train()
+    calibrate: Calibrate = Calibrate()
+    export: Export = Export()
+    evaluate: Evaluate = Evaluate()
+    tracking: Tracking = Tracking()
+
+    def identity_sha256(self) -> str:
+        """Hash of what decides the result: everything but where data, weights and tracking live."""
+        content = self.model_dump(mode="json", exclude={"tracking": True, "data": {"root"}})
+        if self.model.weights not in ("hub", "none"):
+            content["model"]["weights"] = "file"
+        return sha256_of(canonical_json(content).encode())
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, every default spelt out."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return text
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and reads 3e-4 as the number it is."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"key '{key}' stands twice, the second time in line {line}; keep one.")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where 3e-4 is a string; people mean the number.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = None) -> Config:
+    """Read a YAML file, apply ``section.key=value`` overrides, and check every word of it.
+
+    Args:
+        path: the YAML file. A relative ``model.weights`` or ``data.root`` in it is relative to its folder.
+        overrides: values are YAML; file names in them are relative to the working directory.
+        data_root: stands above the file's ``data.root`` and above LESION_TRIAGE_DATA_ROOT.
+
+    Raises:
+        ConfigError: file missing, not YAML, a key that is unknown or stands twice, a value out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration ({error}).") from None
+    tree = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}.")
+    _anchor(tree, path.parent)
+    for override in overrides:
+        _apply(tree, override)
+    root = data_root or (Path(os.environ[DATA_ROOT_VARIABLE]) if os.environ.get(DATA_ROOT_VARIABLE) else None)
+    if root is not None and isinstance(tree.get("data"), dict):
+        tree["data"]["root"] = str(root)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
+
+
+def _anchor(tree: dict[str, Any], folder: Path) -> None:
+    """Make the file's own relative paths independent of the working directory."""
+    data, model = tree.get("data"), tree.get("model")
+    if isinstance(data, dict) and isinstance(data.get("root"), str):
+        data["root"] = str(folder / data["root"])
+    if isinstance(model, dict) and model.get("weights") not in (None, "hub", "none"):
+        model["weights"] = str(folder / str(model["weights"]))
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, value = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"override '{override}': expected section.key=value.")
+    *sections, key = dotted.split(".")
+    place = tree
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"override '{override}': '{section}' is no section.")
+    place[key] = _parse(value, f"override '{override}'")
+
+
+def _explain(error: ValidationError) -> str:
+    """All complaints of pydantic in one sentence, unknown keys with the nearest known name."""
+    parts = []
+    for problem in error.errors():
+        where = ".".join(str(step) for step in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = list(_known_keys(Config, problem["loc"][:-1]))
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}."
+            parts.append(f"unknown key '{where}'; {hint}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            parts.append(f"{where or 'configuration'}: {message}; found {problem['input']!r}.")
+    return " ".join(parts)
+
+
+def _known_keys(model: type[BaseModel], steps: Sequence[int | str]) -> Iterator[str]:
+    fields: Mapping[str, Any] = model.model_fields
+    for step in steps:
+        annotation = fields[str(step)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return
+        fields = annotation.model_fields
+    yield from fields

@@ -1,0 +1,48 @@
+"""What a person sees while long work runs: bars in a terminal, plain lines in a log. Imports rich only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Tick = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+_LINE_EVERY_SECONDS = 15.0
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line, at once, also when the output is a pipe."""
+    console.print(text, markup=False)
+    sys.stdout.flush()
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Tick]:
+    """Progress of one piece of work: a bar in a terminal, else a line now and then."""
+    if not console.is_terminal:
+        yield _lines(title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _lines(title: str) -> Tick:
+    last = time.monotonic()
+
+    def tick(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_EVERY_SECONDS:
+            last = time.monotonic()
+            say(f"  {title}: {done}/{total}")
+
+    return tick

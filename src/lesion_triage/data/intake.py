@@ -1,0 +1,107 @@
+"""Opening every picture once: hash, size, and whether the pixel path can use it.
+
+Imports records, the bundle's pixel path and the exception tree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+
+from lesion_triage.bundle import pixels
+from lesion_triage.bundle.schema import PixelSpec, sha256_of
+from lesion_triage.data.records import RawRecord, Record
+from lesion_triage.errors import ImageError, ManifestError
+
+MAX_DROPPED_SHARE = 0.10
+"""Beyond this the folder is probably the wrong one, and a manifest of the rest would be a quiet accident."""
+
+MISSING = "image_missing"
+"""The table names the picture, the folder lacks it; other reasons are the pixel path's codes."""
+
+_SMALL_PX = 32
+"""A JPEG is decoded at the coarsest scale that fills this side: quick, yet every byte is walked."""
+_BLOCK = 1024
+_RAW_FIELDS = tuple(column.name for column in fields(RawRecord))
+
+
+def read_all(
+    root: Path,
+    listed: Sequence[RawRecord],
+    spec: PixelSpec,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
+    """Read and decode every listed picture, several at a time.
+
+    Decoding is the only check that finds a file cut short; whatever passes here does not stop a training
+    run later.
+
+    Returns:
+        The usable pictures in the order given, and for each reason the image ids that were dropped for it.
+    """
+    small = spec.model_copy(update={"size_px": _SMALL_PX})
+    records: list[Record] = []
+    dropped: dict[str, list[str]] = {}
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        rest = iter(listed)
+        done = 0
+        # Block by block: 400,000 waiting futures would hold more memory than the records.
+        while block := list(islice(rest, _BLOCK)):
+            for raw, found in zip(block, pool.map(lambda raw: _open(root, raw, small), block), strict=True):
+                if isinstance(found, Record):
+                    records.append(found)
+                else:
+                    dropped.setdefault(found, []).append(raw.image_id)
+                done += 1
+                if progress is not None:
+                    progress(done, len(listed))
+    return records, {reason: tuple(names) for reason, names in dropped.items()}
+
+
+def with_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The account of dropped pictures, completed by those that a reader looked for and did not find."""
+    names = (*dropped.get(MISSING, ()), *missing)
+    return {reason: tuple(found) for reason, found in dropped.items()} | ({MISSING: names} if names else {})
+
+
+def refuse_wrong_folder(root: Path, usable: int, dropped: Mapping[str, Sequence[str]]) -> None:
+    """Raise if so few pictures are usable that the data root must be wrong or incomplete.
+
+    Raises:
+        ManifestError: more than ``MAX_DROPPED_SHARE`` of the pictures were dropped, or none is left.
+    """
+    lost = sum(len(names) for names in dropped.values())
+    if usable and lost <= MAX_DROPPED_SHARE * (usable + lost):
+        return
+    if not lost:
+        raise ManifestError(f"{root}: expected pictures, found a table that names none; check data.root.")
+    reasons = "; ".join(
+        f"{reason}: {len(names)}, such as '{min(names)}'" for reason, names in sorted(dropped.items())
+    )
+    raise ManifestError(
+        f"{root}: {lost} of the {usable + lost} pictures in the dataset's table cannot be used ({reasons}); "
+        "at most one in ten may be. Check --data-root, or complete the download."
+    )
+
+
+def _open(root: Path, raw: RawRecord, spec: PixelSpec) -> Record | str:
+    """The record with its file's facts, or the reason why the file cannot be used."""
+    try:
+        data = (root / raw.path).read_bytes()
+        picture = pixels.decode(data, spec)
+    except FileNotFoundError:
+        return MISSING
+    except OSError:
+        return "image_not_readable"
+    except ImageError as error:
+        return error.code
+    return Record(
+        **{name: getattr(raw, name) for name in _RAW_FIELDS},
+        sha256=sha256_of(data),
+        width_px=picture.width_px,
+        height_px=picture.height_px,
+    )

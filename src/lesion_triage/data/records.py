@@ -1,0 +1,90 @@
+"""One photograph: what a dataset says of it, and what its file turned out to be. Imports the errors.
+
+Field names are those of the ISIC archive where it has one; an empty text or None means unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lesion_triage.errors import DataError
+
+HISTOPATHOLOGY = "histopathology"
+"""``diagnosis_confirm_type`` of a label that a pathologist confirmed; sources map their own word to it."""
+
+SYNTHETIC = "synthetic"
+"""A record whose ``source`` begins with this was drawn by a program; so were the numbers made from it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRecord:
+    """What a dataset's own table says of one photograph."""
+
+    image_id: str
+    path: str
+    """Relative to the data root, with forward slashes."""
+    lesion_id: str
+    patient_id: str | None = None
+    diagnosis: str = ""
+    """The source's own code, such as ``nv``."""
+    diagnosis_confirm_type: str = ""
+    needs_in_person: bool | None
+    """The positive class. None means unknown, never False."""
+    source: str
+    """Where the picture was taken: hospital, camera, collection."""
+    sex: str = ""
+    age_approx: float | None = None
+    """Years."""
+    anatom_site_general: str = ""
+    image_type: str = ""
+    fitzpatrick_skin_type: str = ""
+    copyright_license: str = ""
+    attribution: str = ""
+
+    @property
+    def case_id(self) -> str:
+        """The certified unit: the patient where known, else the lesion."""
+        return self.patient_id or self.lesion_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record(RawRecord):
+    """One photograph whose file was read and found whole."""
+
+    sha256: str
+    """Of the file's bytes."""
+    width_px: int
+    """Upright, as the pixel path sees it."""
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a source found under the data root, before any picture was opened."""
+
+    records: tuple[RawRecord, ...]
+    citation: tuple[str, ...]
+    """Licence and citation of every dataset behind the records; empty where the owner states none."""
+    missing: tuple[str, ...] = ()
+    """Pictures that the table names and the folder lacks."""
+    findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Remarks on records that were kept: remark, and the names it concerns."""
+
+
+def age_in_years(cell: str, column: str) -> float | None:
+    """An age as tables write it; empty means unknown.
+
+    Raises:
+        DataError: not a number from 0 to 120; the sentence names ``column``.
+    """
+    if not cell:
+        return None
+    try:
+        age = float(cell)
+    except ValueError:
+        age = math.nan
+    if not 0 <= age <= 120:
+        raise DataError(f"{column} '{cell}' is not a number of years from 0 to 120.")
+    return age

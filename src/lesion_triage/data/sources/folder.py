@@ -1,0 +1,137 @@
+"""Reader for pictures and a table of one's own. Imports records, synthetic's name and the exception tree.
+
+The table is a CSV file with a header. Required: ``image``, the path relative to the data root, and
+``needs_in_person``: true, yes or 1; false, no or 0; empty for unknown. Every other column is optional
+and has the ISIC archive's name. A column that is not known is refused, because a misspelt one would
+silently be lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from lesion_triage.data.records import Listing, RawRecord, age_in_years
+from lesion_triage.errors import DataError
+
+REQUIRED = ("image", "needs_in_person")
+TEXTS = (
+    "diagnosis",
+    "diagnosis_confirm_type",
+    "sex",
+    "anatom_site_general",
+    "image_type",
+    "fitzpatrick_skin_type",
+    "copyright_license",
+    "attribution",
+)
+OPTIONAL = ("lesion_id", "patient_id", "age_approx", "source", *TEXTS)
+
+_TRUTH: Mapping[str, bool | None] = {
+    "true": True,
+    "yes": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "0": False,
+    "": None,
+}
+
+
+def read(root: Path, table: str) -> Listing:
+    """List every row of the table.
+
+    A row without ``lesion_id`` becomes a lesion of its own, and is reported as such: two pictures of one
+    mole would then count as two lesions and could stand in two splits.
+
+    Raises:
+        DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside
+            the root.
+    """
+    path = root / table
+    records: list[RawRecord] = []
+    without_lesion: list[str] = []
+    for number, row in _rows(path):
+        try:
+            record = _record(row)
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from None
+        records.append(record)
+        if not row.get("lesion_id"):
+            without_lesion.append(record.image_id)
+    remark = "no lesion_id, so each picture counts as a lesion of its own"
+    return Listing(
+        records=tuple(records),
+        citation=_citation(records),
+        findings={remark: tuple(sorted(without_lesion))} if without_lesion else {},
+    )
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows with their line number in the file, cells stripped; all columns known."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            _check_columns(path, reader.fieldnames or ())
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(f"{path}, line {reader.line_num}: more or fewer cells than the header.")
+                yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: expected the table of the dataset here, found nothing; check data.root and data.table."
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a UTF-8 table with commas ({error}).") from None
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    known = (*REQUIRED, *OPTIONAL)
+    for name in columns:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
+            raise DataError(f"{path}: unknown column '{name}'; {hint}")
+        if columns.count(name) > 1:
+            raise DataError(f"{path}: column '{name}' stands twice; keep one.")
+    for name in REQUIRED:
+        if name not in columns:
+            raise DataError(f"{path}: expected the columns {' and '.join(REQUIRED)}, found no '{name}'.")
+
+
+def _record(row: Mapping[str, str]) -> RawRecord:
+    image = _inside(row["image"])
+    needs = row["needs_in_person"].lower()
+    if needs not in _TRUTH:
+        raise DataError(
+            f"needs_in_person is '{row['needs_in_person']}'; expected true, yes, 1, false, no, 0 or nothing."
+        )
+    return RawRecord(
+        image_id=image,
+        path=image,
+        # The prefix keeps a picture from being taken for a lesion that another row names.
+        lesion_id=row.get("lesion_id") or f"image:{image}",
+        patient_id=row.get("patient_id") or None,
+        needs_in_person=_TRUTH[needs],
+        source=row.get("source") or "folder",
+        age_approx=age_in_years(row.get("age_approx", ""), "age_approx"),
+        **{name: row.get(name, "") for name in TEXTS},
+    )
+
+
+def _inside(image: str) -> str:
+    """The path in one spelling, proven to stay below the root on every system."""
+    if not image:
+        raise DataError("the image cell is empty; expected a path relative to the data root.")
+    path = PurePosixPath(image.replace("\\", "/"))
+    if path.is_absolute() or PureWindowsPath(image).anchor or ".." in path.parts or "\0" in image:
+        raise DataError(f"image '{image}' leaves the data root; expected a path below it.")
+    return path.as_posix()
+
+
+def _citation(records: list[RawRecord]) -> tuple[str, ...]:
+    """Every attribution with its licence that the table states, once."""
+    stated = {(record.attribution, record.copyright_license) for record in records}
+    return tuple(sorted("; ".join(filter(None, pair)) for pair in stated if any(pair)))

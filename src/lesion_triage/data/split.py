@@ -1,0 +1,199 @@
+"""Dealing cases to train, validation, calibration and test so that nothing crosses.
+
+Imports config, manifest and records.
+
+Pictures are joined into groups by patient, by lesion and by the file's own hash; a group goes to one
+split whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from lesion_triage.bundle.schema import canonical_json, sha256_of
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.config import Split
+from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.records import Record
+from lesion_triage.errors import SplitError
+
+SPLITS = ("train", "validation", "calibration", "test")
+FILE = "splits.json"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which picture is used for what."""
+
+    manifest_sha256: str
+    seed: int
+    fractions: Mapping[str, float]
+    assignment: Mapping[str, str]
+    """Image id to split. A picture without a label is in none."""
+    left_out: int = 0
+    """Pictures of the manifest whose ``needs_in_person`` is unknown."""
+
+    def image_ids(self, split: str) -> tuple[str, ...]:
+        """The pictures of one split, in order of image id."""
+        if split not in SPLITS:
+            raise SplitError(f"'{split}' is no split; expected one of {', '.join(SPLITS)}.")
+        return tuple(sorted(image_id for image_id, name in self.assignment.items() if name == split))
+
+    def write(self, folder: Path) -> str:
+        """Write ``splits.json``; returns its SHA-256."""
+        content = self._content()
+        content["seal"] = sha256_of(canonical_json(content).encode())
+        data = canonical_json(content).encode()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / FILE, data)
+        return sha256_of(data)
+
+    def _content(self) -> dict[str, object]:
+        return {
+            "format": 1,
+            "manifest_sha256": self.manifest_sha256,
+            "seed": self.seed,
+            "fractions": dict(self.fractions),
+            "left_out": self.left_out,
+            "image_ids": {split: list(self.image_ids(split)) for split in SPLITS},
+        }
+
+
+def read(folder: Path, manifest_sha256: str) -> tuple[Splits, str]:
+    """Read the splits that were dealt from one manifest; returns them with the file's SHA-256.
+
+    Raises:
+        SplitError: missing, altered since it was written, or dealt from another manifest.
+    """
+    path = folder / FILE
+    try:
+        data = path.read_bytes()
+        content = json.loads(data)
+        seal = content.pop("seal")
+        whole = seal == sha256_of(canonical_json(content).encode())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SplitError(f"{path}: no complete file of splits ({error}); split again.") from None
+    if not whole or content.get("format") != 1:
+        raise SplitError(f"{path}: altered since it was written; split again.")
+    if content["manifest_sha256"] != manifest_sha256:
+        raise SplitError(
+            f"{path}: dealt from manifest {str(content['manifest_sha256'])[:12]}, expected "
+            f"{manifest_sha256[:12]}; split this manifest again."
+        )
+    splits = Splits(
+        manifest_sha256=manifest_sha256,
+        seed=content["seed"],
+        fractions=content["fractions"],
+        assignment={image_id: split for split in SPLITS for image_id in content["image_ids"][split]},
+        left_out=content["left_out"],
+    )
+    return splits, sha256_of(data)
+
+
+def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
+    """Deal the groups of a manifest, stratified by label, diagnosis and source.
+
+    Groups are ordered by stratum and, within it, by a hash of seed and group; each in turn goes to the
+    split that lags most behind its share. So every split gets its share of every stratum to within three
+    groups, the order of the manifest's rows does not matter, and the same seed gives the same splits on
+    every machine.
+
+    Raises:
+        SplitError: too few groups for every split to get one.
+    """
+    fractions = {name: float(getattr(config.fractions, name)) for name in SPLITS}
+    ordered = sorted(_groups(manifest.records), key=lambda group: _order(group, config.seed))
+    counts = dict.fromkeys(SPLITS, 0)
+    assignment: dict[str, str] = {}
+    for dealt, group in enumerate(ordered, start=1):
+        # index() finds the first of equals, so ties go by the order of SPLITS.
+        lags = [fractions[name] * dealt - counts[name] for name in SPLITS]
+        chosen = SPLITS[lags.index(max(lags))]
+        counts[chosen] += 1
+        assignment.update((record.image_id, chosen) for record in group)
+    empty = [name for name in SPLITS if not counts[name]]
+    if empty:
+        raise SplitError(
+            f"{len(ordered)} groups of labelled pictures leave nothing for {', '.join(empty)}; "
+            "add cases or enlarge split.fractions there."
+        )
+    result = Splits(
+        manifest_sha256=manifest_sha256,
+        seed=config.seed,
+        fractions=fractions,
+        assignment=assignment,
+        left_out=len(manifest.records) - len(assignment),
+    )
+    prove_disjoint(manifest, result)
+    return result
+
+
+def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
+    """Check anew, record by record, that no patient, lesion or file stands in two splits.
+
+    Knows nothing of how the splits were made.
+
+    Raises:
+        SplitError: names the first offender: what crosses, between which splits, by which pictures; also
+            if a picture is in no manifest, has a label but no split, or has a split but no label.
+    """
+    records = {record.image_id: record for record in manifest.records}
+    stray = splits.assignment.keys() - records.keys()
+    if stray:
+        raise SplitError(f"image '{min(stray)}' has a split but is not in the manifest; split again.")
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for image_id, record in records.items():
+        assigned = splits.assignment.get(image_id)
+        if (assigned is None) != (record.needs_in_person is None):
+            fault = "has a label but no split" if assigned is None else "has a split but no label"
+            raise SplitError(f"image '{image_id}' {fault}; split again.")
+        if assigned is None:
+            continue
+        for tie in _ties(record):
+            first, first_image = seen.setdefault(tie, (assigned, image_id))
+            if first != assigned:
+                kind, value = tie
+                raise SplitError(
+                    f"{kind} '{value}' stands in '{first}' (image '{first_image}') and in '{assigned}' "
+                    f"(image '{image_id}'); the splits leak, split again."
+                )
+
+
+def _ties(record: Record) -> Iterator[tuple[str, str]]:
+    """What a record shares with every other record of its group."""
+    if record.patient_id is not None:
+        yield "patient", record.patient_id
+    yield "lesion", record.lesion_id
+    yield "file", record.sha256
+
+
+def _groups(records: tuple[Record, ...]) -> list[list[Record]]:
+    """Connected components over the ties. Unlabelled records join groups and then leave them."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root_of(node: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]  # path halving keeps this near-linear
+            node = parent[node]
+        return node
+
+    for record in records:
+        for one, other in pairwise(_ties(record)):
+            parent[root_of(one)] = root_of(other)
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record.needs_in_person is not None:
+            groups.setdefault(root_of(("lesion", record.lesion_id)), []).append(record)
+    return list(groups.values())
+
+
+def _order(group: list[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
+    stratum = min((record.needs_in_person is not True, record.diagnosis, record.source) for record in group)
+    key = min(record.image_id for record in group)
+    return stratum, hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()

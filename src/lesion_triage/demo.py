@@ -1,0 +1,125 @@
+"""``lesion-triage demo``: the whole road on drawn pictures, then three cases over HTTP to a real server."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from PIL import Image
+from rich.table import Table
+
+from lesion_triage import config, predictions, road
+from lesion_triage.console import console, say
+from lesion_triage.errors import ConfigError, RunError
+from lesion_triage.runs import Run
+
+_READY_SECONDS = 60
+
+
+def demo(path: Path, root: Path) -> int:
+    """Travel the road, serve the bundle, ask about three cases, stop the server, say where the report is.
+
+    Raises:
+        ConfigError: the configuration's data are not drawn: a demonstration sends no patient's picture.
+        RunError: the server did not come up.
+    """
+    loaded = config.load(path)
+    if loaded.data.source != "synthetic":
+        raise ConfigError(f"{path}: the demonstration draws its data; data.source must be synthetic.")
+    began = time.monotonic()
+    run = road.travel("run", loaded, root)
+    say("serve")
+    with _server(run.folder / "bundle") as url:
+        say(f"  {url}")
+        answers = {title: _ask(url, picture) for title, picture in _cases(run).items()}
+    say("  server stopped")
+    _show(answers)
+    say("The lesions are drawn: none of these numbers says anything about people.")
+    say(f"Report: {run.folder / 'report' / 'index.html'}")
+    say(f"Done in {time.monotonic() - began:.0f} s. `make mlflow` shows the run.")
+    return 0
+
+
+def _cases(run: Run) -> dict[str, bytes]:
+    """The test split's highest and lowest score, and the highest again with the light off."""
+    table, _ = predictions.read(run.folder / "predictions", "test")
+    rows = sorted((row for row in table.rows if row.logit is not None), key=lambda row: row.logit or 0.0)
+    by_id = {record.image_id: record for record in road.records(run, "test")}
+    root = road.data_root(run)
+    lowest, highest = (root / by_id[row.image_id].path for row in (rows[0], rows[-1]))
+    with Image.open(highest) as picture:
+        buffer = io.BytesIO()
+        picture.convert("RGB").point(lambda level: level * 0.08).save(buffer, "JPEG", quality=90)
+    return {
+        "highest test score": highest.read_bytes(),
+        "lowest test score": lowest.read_bytes(),
+        "highest, darkened": buffer.getvalue(),
+    }
+
+
+@contextmanager
+def _server(bundle: Path) -> Iterator[str]:
+    """A ``triage-server`` process on a free loopback port; stopped at the end, whatever happens."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready"
+        log = Path(folder) / "log"
+        command = [sys.executable, "-m", "triage_server", "--bundle", str(bundle), "--port", "0"]
+        with log.open("wb") as stream:
+            process = subprocess.Popen(  # noqa: S603 - our own program and arguments
+                [*command, "--ready-file", str(ready)], stdout=stream, stderr=subprocess.STDOUT
+            )
+        try:
+            deadline = time.monotonic() + _READY_SECONDS
+            while not ready.exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RunError(f"the server did not come up: {log.read_text(errors='replace')[-500:]}")
+                time.sleep(0.05)
+            yield ready.read_text().strip()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def _ask(url: str, picture: bytes) -> dict[str, object]:
+    request = Request(  # noqa: S310 - http to our own loopback server
+        f"{url}/v1/triage", data=picture, headers={"Content-Type": "image/jpeg"}, method="POST"
+    )
+    try:
+        with urlopen(request, timeout=30) as response:  # noqa: S310
+            answer: dict[str, object] = json.load(response)
+    except URLError as error:
+        raise RunError(f"the server did not answer: {error}.") from None
+    return answer
+
+
+def _show(answers: dict[str, dict[str, object]]) -> None:
+    table = Table(title="Three drawn cases over HTTP: POST /v1/triage")
+    for column in ("photograph", "disposition", "band", "score", "threshold", "why"):
+        table.add_column(column, overflow="fold")
+    for title, answer in answers.items():
+        score, threshold = answer["score"], answer["threshold"]
+        reasons = answer["reasons"]
+        images = answer["images"]
+        assert isinstance(reasons, list)
+        assert isinstance(images, list)
+        codes = [reason["code"] for reason in reasons]
+        codes += [reason["code"] for image in images for reason in image["reasons"]]
+        table.add_row(
+            title,
+            str(answer["disposition"]),
+            str(answer["priority_band"]),
+            f"{score:.4f}" if isinstance(score, float) else "none",
+            f"{threshold:.4f}",
+            "\n".join(codes),
+        )
+    console.print(table)

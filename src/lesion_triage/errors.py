@@ -1,0 +1,88 @@
+"""Every exception that this project raises on purpose. Imports nothing.
+
+An error is one sentence for a person: what was expected, what was found, where, and what to do.
+The command line prints that sentence and exits with status 2; a traceback means a bug.
+
+    LesionTriageError
+    ├── ConfigError            a configuration file or an override
+    ├── RunError               a run folder, or a stage asked for before the one it needs
+    ├── DataError              a dataset on disk
+    │   ├── ManifestError      a manifest that is missing, altered or inconsistent
+    │   ├── SplitError         a split that is impossible, leaks, or belongs to another manifest
+    │   └── PredictionsError   a table of logits
+    ├── ImageError             one picture that cannot be used; carries a stable code
+    ├── ScoringError           a case that could not be scored
+    ├── TrainingError          weights, network or loss
+    ├── CalibrationError       calibrator, certificate, threshold
+    ├── ExportError            ONNX conversion
+    │   └── ParityError        the exported graph disagrees with the network
+    └── BundleError            a bundle that is incomplete, altered or of another version
+"""
+
+from __future__ import annotations
+
+
+class LesionTriageError(Exception):
+    """Root of the tree; catch this to catch whatever the project raises on purpose."""
+
+
+class ConfigError(LesionTriageError):
+    """A configuration file or an override that cannot be used."""
+
+
+class RunError(LesionTriageError):
+    """A run folder, or a stage asked for before the one it needs."""
+
+
+class DataError(LesionTriageError):
+    """A dataset on disk that cannot be used."""
+
+
+class ManifestError(DataError):
+    """A manifest that is missing, altered or inconsistent."""
+
+
+class SplitError(DataError):
+    """A split that is impossible, leaks, or belongs to another manifest."""
+
+
+class PredictionsError(DataError):
+    """A table of logits that is missing, altered or holds a value that is no number."""
+
+
+class ImageError(LesionTriageError):
+    """One picture that cannot be used.
+
+    Attributes:
+        code: stable machine-readable reason, such as ``image_not_decodable``.
+        index: position of the picture in its case, from 0; None while it is not part of one.
+    """
+
+    def __init__(self, code: str, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.index = index
+
+
+class ScoringError(LesionTriageError):
+    """A case that could not be scored: no photograph, too many, or a logit that is no number."""
+
+
+class TrainingError(LesionTriageError):
+    """Weights that do not fit, a backbone that does not exist, a loss that is no number."""
+
+
+class CalibrationError(LesionTriageError):
+    """A calibrator or a certificate that the data at hand cannot support."""
+
+
+class ExportError(LesionTriageError):
+    """The network could not be written as a graph."""
+
+
+class ParityError(ExportError):
+    """The exported graph disagrees with the network it came from."""
+
+
+class BundleError(LesionTriageError):
+    """A bundle that is incomplete, altered, or of a version this code does not read."""

@@ -1,0 +1,1 @@
+"""The test split on the sealed bundle: numbers by slice, figures, one self-contained page."""

@@ -1,0 +1,82 @@
+"""Several evaluations of one configuration in one table: what README shows. Imports the exception tree only.
+
+Each row has the mean over the runs, and two different uncertainties that must not be mixed: how much the
+training seed moves it (smallest and largest run), and how much the choice of test cases does (the middle
+run's case-bootstrap interval).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median_low
+from typing import Any
+
+from lesion_triage.errors import DataError
+
+_SLICES = ("all", "histology_confirmed", "without_vidir_molemax")
+_METRICS = (
+    ("auroc", "AUROC"),
+    ("sensitivity", "sensitivity"),
+    ("specificity", "specificity"),
+    ("referral_rate", "referral rate"),
+)
+_SAME = ("manifest_sha256", "splits_sha256", "split", "unit")
+
+
+def summary(paths: Sequence[Path]) -> str:
+    """A Markdown table of ``results.json`` files that share a split.
+
+    Raises:
+        DataError: a file is missing or of another kind, or the runs were tested on different cases.
+    """
+    runs = [_read(path) for path in paths]
+    for key in _SAME:
+        if len({run[key] for run in runs}) > 1:
+            raise DataError(f"these results differ in {key}: a mean over them would mix different cases.")
+    first = runs[0]
+    lines = [
+        f"| {first['split']} split, by {first['unit']} | cases (positive) | measure | mean of {len(runs)} "
+        "seeds | lowest to highest seed | 95 % case bootstrap, middle seed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in _SLICES:
+        parts = [part for run in runs for part in run["slices"] if part["name"] == name]
+        lines += _rows(parts) if len(parts) == len(runs) else []
+    parity = max(run["parity"]["largest_score_difference"] for run in runs)
+    flips = sum(run["parity"]["decision_flips"] for run in runs)
+    missed = ", ".join(f"{run['missed']} of {run['positives']}" for run in runs)
+    lines += [
+        "",
+        f"Positive {first['unit']}s below the threshold: {missed}. Torch against ONNX on "
+        f"{first['photographs']} photographs: largest score difference {parity:.1e}, decision flips {flips}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(parts: Sequence[dict[str, Any]]) -> list[str]:
+    rows = []
+    for key, title in _METRICS:
+        estimates = [part["metrics"].get(key) for part in parts]
+        if any(estimate is None for estimate in estimates):
+            rows.append(f"| {parts[0]['title']} | | {title} | not estimable | | |")
+            continue
+        values = [estimate["value"] for estimate in estimates]
+        middle = estimates[values.index(median_low(values))]
+        rows.append(
+            f"| {parts[0]['title']} | {parts[0]['cases']} ({parts[0]['positives']}) | {title} "
+            f"| {mean(values):.3f} | {min(values):.3f} to {max(values):.3f} "
+            f"| {middle['low']:.3f} to {middle['high']:.3f} |"
+        )
+    return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as results ({error}).") from None
+    if not isinstance(content, dict) or not {"slices", "parity", *_SAME} <= content.keys():
+        raise DataError(f"{path}: not the results.json of an evaluation.")
+    return content

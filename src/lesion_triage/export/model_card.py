@@ -1,0 +1,86 @@
+"""The model card that travels in the bundle: what this model is, is not, and was made from."""
+
+from __future__ import annotations
+
+from lesion_triage.bundle.schema import NOTICE, Certificate, ModelFacts
+from lesion_triage.config import Config
+from lesion_triage.data.manifest import Manifest
+
+_CARD = """\
+# {name}
+
+{warning}{notice}
+
+## What it is for
+
+Ordering the reading queue of store-and-forward teledermatology, and flagging cases to be examined in
+person. A clinician reads every case, whatever the score.
+
+## What it is not for
+
+Deciding that a person need not be seen; replacing a clinician's reading; screening without one; pictures of
+a kind it was not trained on (another camera, another part of the skin's range, no lesion in view).
+
+## How it was made
+
+| | |
+|---|---|
+| backbone | {backbone} ({parameters:,} parameters), {size} px, {views} view(s) |
+| first weights | {weights} |
+| training | {epochs} epochs, seed {seed}; config {config} |
+| data | {source}: {images} photographs of {cases} cases |
+| split | by {unit}; manifest {manifest_sha256}, splits {splits_sha256} |
+
+## Threshold
+
+Score >= {threshold:.6f} refers. On {positives} positive {unit}s that had no part in training,
+{misses} were missed ({allowed} allowed): with {confidence:.0%} confidence the sensitivity for future cases of
+the same kind is at least {target:.0%}. Certificate {certificate_id}.
+
+Assumptions:
+
+{assumptions}
+
+## Licences and citations of the data
+
+{citations}
+"""
+
+_SYNTHETIC = (
+    "**Made from drawn pictures. Its numbers say nothing about people. Never use it on patients.**\n\n"
+)
+
+
+def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificate: Certificate) -> str:
+    """The card as Markdown."""
+    weights = config.model.weights
+    return _CARD.format(
+        name=config.name,
+        warning=_SYNTHETIC if manifest.synthetic else "",
+        notice=NOTICE,
+        backbone=facts.backbone,
+        parameters=facts.parameters,
+        size=config.pixels.size_px,
+        views=facts.views,
+        weights={"hub": "timm's published weights", "none": "random"}.get(
+            weights, "a local safetensors file"
+        ),
+        epochs=config.train.epochs,
+        seed=config.seed,
+        config=config.identity_sha256()[:16],
+        source=manifest.source,
+        images=len(manifest.records),
+        cases=len({record.case_id for record in manifest.records}),
+        unit=certificate.unit,
+        manifest_sha256=certificate.manifest_sha256[:16],
+        splits_sha256=certificate.splits_sha256[:16],
+        threshold=certificate.threshold,
+        positives=certificate.positives,
+        misses=certificate.misses_seen,
+        allowed=certificate.misses_allowed,
+        confidence=certificate.confidence,
+        target=certificate.target_sensitivity,
+        certificate_id=certificate.certificate_id(),
+        assumptions="\n".join(f"- {assumption}" for assumption in certificate.assumptions),
+        citations="\n".join(f"- {citation}" for citation in manifest.citation) or "- none stated",
+    )

@@ -1,0 +1,113 @@
+"""The network as one ONNX graph: uint8 pixels in, logit and embedding out; normalisation and views inside."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from lesion_triage.errors import ExportError
+from lesion_triage.train.network import TriageNetwork
+
+
+class Views(nn.Module):
+    """The network averaged over symmetries of the square: skin has no upright.
+
+    1: as it is. 2: and mirrored. 4: and both upside down. 8: and all of them transposed.
+    Logits and embeddings are means over the views.
+    """
+
+    def __init__(self, network: nn.Module, views: int) -> None:
+        super().__init__()
+        self.network = network
+        self.views = views
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels [N, size, size, 3] uint8 -> (logit [N], embedding [N, width])."""
+        if self.views == 1:
+            logit, embedding = self.network(pixels)
+            return logit, embedding
+        turned = [pixels, pixels.flip(2)]
+        if self.views >= 4:
+            turned += [view.flip(1) for view in turned]
+        if self.views == 8:
+            turned += [view.transpose(1, 2) for view in turned]
+        results = [self.network(view) for view in turned]
+        logits = torch.stack([logit for logit, _ in results])
+        embeddings = torch.stack([embedding for _, embedding in results])
+        return logits.mean(0), embeddings.mean(0)
+
+
+def convert(network: TriageNetwork, size_px: int, views: int, opset: int) -> bytes:
+    """Write the network as ONNX.
+
+    Input ``pixels`` uint8 [N, size_px, size_px, 3]; outputs ``logit`` float32 [N] and ``embedding``
+    float32 [N, width]; N is free.
+
+    Raises:
+        ExportError: the exporter cannot express this backbone, or wrote something that is not valid ONNX.
+    """
+    module = Views(network, views).eval()
+    pixels = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)  # a batch of one would be baked in
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (pixels,),
+                input_names=["pixels"],
+                output_names=["logit", "embedding"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
+                opset_version=opset,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+            if program is None:
+                raise ExportError("the exporter returned nothing.")
+            model = program.model_proto
+        onnx.checker.check_model(model)
+        written = {entry.domain: entry.version for entry in model.opset_import}.get("")
+        if written != opset:  # the exporter logs a failed conversion and hands over what it had
+            raise ExportError(f"the exporter wrote opset {written} where {opset} was asked for.")
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"the network could not be written as ONNX opset {opset} "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:300]}); try another export.opset."
+        ) from None
+    _strip_provenance(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _strip_provenance(model: onnx.ModelProto) -> None:
+    """Drop stack traces and source paths that the exporter leaves in every node: they name the machine."""
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+        del graph.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    model.doc_string = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's deprecation warnings and progress are about its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,102 @@
+"""Everything of a run that serving needs, in one sealed bundle; the parity gate stands before it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from lesion_triage import predictions
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.schema import Certificate, ModelFacts, Policy, SelfTest, SelfTestCase
+from lesion_triage.bundle.scorer import Graph, Scorer, score_image
+from lesion_triage.bundle.store import Bundle, open_bundle, seal
+from lesion_triage.config import Config
+from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.records import Record
+from lesion_triage.data.synthetic import draw_picture
+from lesion_triage.export import parity
+from lesion_triage.export.model_card import model_card
+from lesion_triage.train import checkpoint
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A bundle, and how far its graph is from the network."""
+
+    bundle: Bundle
+    parity: parity.Parity
+
+
+def seal_run(
+    folder: Path, config: Config, manifest: Manifest, validation: Sequence[Record], root: Path
+) -> Sealed:
+    """Check the graph against the network, seal ``folder/bundle``, and run its self-test.
+
+    The gate looks at the validation pictures: the certificate's threshold is one calibration case's
+    own score, so there a difference in the last bit would count as a flip.
+
+    Raises:
+        ParityError: the graph disagrees with the network; no bundle is left.
+        BundleError: the sealed bundle does not pass its own self-test.
+    """
+    policy = Policy.model_validate_json((folder / "policy.json").read_bytes())
+    certificate = Certificate.model_validate_json((folder / "certificate.json").read_bytes())
+    graph = (folder / "model.onnx").read_bytes()
+    network = checkpoint.load_checkpoint(folder)
+    table, _ = predictions.read(folder / "predictions", "validation")
+    views = config.export.views
+    agreement = parity.compare(network, views, config.pixels, policy, table, validation, root)
+    parity.require(agreement, config.export.parity_tolerance)
+    pictures = _selftest_pictures(config.seed)
+    facts = ModelFacts(
+        backbone=config.model.backbone,
+        parameters=sum(parameter.numel() for parameter in network.backbone.parameters()) + network.width + 1,
+        embedding_width=network.width,
+        views=views,
+    )
+    seal(
+        folder / "bundle",
+        name=config.name,
+        model=facts,
+        pixels=config.pixels,
+        policy=policy,
+        certificate=certificate,
+        graph=graph,
+        model_card=model_card(config, manifest, facts, certificate),
+        selftest=_selftest(graph, config, policy, pictures),
+        selftest_pictures=pictures,
+        synthetic=manifest.synthetic,
+        data_citation=manifest.citation,
+    )
+    bundle = open_bundle(folder / "bundle")
+    Scorer(bundle).self_test()
+    return Sealed(bundle, agreement)
+
+
+def _selftest_pictures(seed: int) -> dict[str, bytes]:
+    """Drawn, so that no bundle carries a patient's picture: two lesions and a black frame."""
+    pictures = {
+        "drawn-regular": draw_picture("regular", seed),
+        "drawn-irregular": draw_picture("irregular", seed),
+        "black": Image.new("RGB", (320, 240)),
+    }
+    encoded = {}
+    for name, picture in pictures.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        encoded[f"{name}.png"] = buffer.getvalue()
+    return encoded
+
+
+def _selftest(graph: bytes, config: Config, policy: Policy, pictures: dict[str, bytes]) -> SelfTest:
+    session = Graph(graph, config.pixels)
+    cases = []
+    for name, data in pictures.items():
+        evidence = score_image(session, config.pixels, policy.quality, data)
+        decision = decide(policy, [evidence.logit])
+        cases.append(SelfTestCase(file=name, logit=evidence.logit, disposition=decision.disposition))
+    return SelfTest(cases=tuple(cases))

@@ -1,0 +1,133 @@
+"""The predictions table: one row per photograph, the seam between the network and the statistics.
+
+Imports numpy and the exception tree, so whoever calibrates needs no torch, no GPU and no picture.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from lesion_triage.bundle.schema import canonical_json, sha256_of
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.errors import PredictionsError
+
+_HEADER_KEYS = {"split", "rows", "sha256", "manifest_sha256", "splits_sha256", "model_sha256"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the exported model said of one photograph, and what is known of it."""
+
+    image_id: str
+    case_id: str
+    """The certified unit: patient where known, else lesion."""
+    logit: float | None
+    """None if the quality gate found the photograph ungradable."""
+    quality_code: str
+    """Reason code of the quality gate, empty if gradable."""
+    needs_in_person: bool | None
+    diagnosis: str
+    diagnosis_confirm_type: str
+    source: str
+    sex: str
+    age_approx: float | None
+    anatom_site_general: str
+    fitzpatrick_skin_type: str
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The rows of one split, and the hashes of what they were computed from."""
+
+    split: str
+    manifest_sha256: str
+    splits_sha256: str
+    model_sha256: str
+    rows: tuple[Prediction, ...]
+
+    def by_case(self) -> dict[str, list[Prediction]]:
+        """Rows grouped by case, in order of first appearance."""
+        cases: dict[str, list[Prediction]] = {}
+        for row in self.rows:
+            cases.setdefault(row.case_id, []).append(row)
+        return cases
+
+    def write(self, folder: Path) -> str:
+        """Write ``<split>.csv`` and then ``<split>.json``; returns the table's SHA-256.
+
+        Raises:
+            PredictionsError: a logit is not finite. ``nan >= threshold`` is False and would read as "below".
+        """
+        table = "".join(_lines(self.rows)).encode()
+        digest = sha256_of(table)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / f"{self.split}.csv", table)
+        header = {
+            "split": self.split,
+            "rows": len(self.rows),
+            "sha256": digest,
+            "manifest_sha256": self.manifest_sha256,
+            "splits_sha256": self.splits_sha256,
+            "model_sha256": self.model_sha256,
+        }
+        write_atomically(folder / f"{self.split}.json", canonical_json(header).encode())
+        return digest
+
+
+def read(folder: Path, split: str) -> tuple[Predictions, str]:
+    """Read a table back and check it; returns it with its SHA-256.
+
+    Raises:
+        PredictionsError: missing, altered since it was written, or a cell that is no number.
+    """
+    path = folder / f"{split}.csv"
+    try:
+        header = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
+        table = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise PredictionsError(f"{path}: no complete predictions table ({error}).") from None
+    if not isinstance(header, dict) or set(header) != _HEADER_KEYS:
+        raise PredictionsError(f"{folder / split}.json: not the header of a predictions table.")
+    if sha256_of(table) != header["sha256"]:
+        raise PredictionsError(f"{path}: altered since it was written; predict again.")
+    rows = tuple(_parse(table.decode(), path))
+    hashes = {key: str(header[key]) for key in ("manifest_sha256", "splits_sha256", "model_sha256")}
+    return Predictions(split=split, rows=rows, **hashes), str(header["sha256"])
+
+
+def _lines(rows: Iterable[Prediction]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Prediction)])
+    for row in rows:
+        if row.logit is not None and not math.isfinite(row.logit):
+            raise PredictionsError(
+                f"image '{row.image_id}': the logit is {row.logit}; the model is broken, nothing was written."
+            )
+        writer.writerow(["" if value is None else value for value in asdict(row).values()])
+    yield buffer.getvalue()
+
+
+def _parse(table: str, path: Path) -> Iterator[Prediction]:
+    reader = csv.DictReader(io.StringIO(table))
+    names = [field.name for field in fields(Prediction)]
+    if reader.fieldnames != names:
+        raise PredictionsError(f"{path}: expected the columns {', '.join(names)}.")
+    truth = {"True": True, "False": False, "": None}
+    for number, row in enumerate(reader, start=2):
+        try:
+            logit = float(row["logit"]) if row["logit"] else None
+            age = float(row["age_approx"]) if row["age_approx"] else None
+            needs = truth[row["needs_in_person"]]
+        except (KeyError, ValueError) as error:
+            raise PredictionsError(f"{path}, line {number}: unreadable cell {error}.") from None
+        if logit is not None and not math.isfinite(logit):
+            raise PredictionsError(f"{path}, line {number}: the logit is {logit}, expected a finite number.")
+        values = {**row, "logit": logit, "age_approx": age, "needs_in_person": needs}
+        yield Prediction(**values)  # type: ignore[arg-type]

@@ -1,0 +1,470 @@
+"""The road from pictures to a report, stage by stage. Each stage imports its own room, and only then.
+
+Stages talk through the files of the run folder; see ``runs`` for when one is repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from lesion_triage import runs
+from lesion_triage.config import DATA_ROOT_VARIABLE, Config
+from lesion_triage.console import bar, say
+from lesion_triage.errors import RunError
+from lesion_triage.runs import Run
+from lesion_triage.tracking import Tracker, environment, flat
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: what it needs, what decides its result, what it leaves behind."""
+
+    name: str
+    needs: tuple[str, ...]
+    decides: Callable[[Run], Any]
+    """The part of the configuration (and of the disk) that the result depends on."""
+    outputs: tuple[str, ...]
+    work: Callable[[Run, Tracker], None]
+    retell: Callable[[Run, Tracker], None] = lambda run, tracker: None
+    """Tell the tracker of a stage that another run has done."""
+
+
+def require_data(config: Config) -> None:
+    """Raise RunError unless the dataset's folder is given and there; drawn data need none."""
+    root = config.data.root
+    if config.data.source == "synthetic":
+        return
+    if root is None:
+        raise RunError(f"where are the pictures? Give --data-root DIR or set {DATA_ROOT_VARIABLE}.")
+    if not root.is_dir():
+        raise RunError(f"{root}: no such folder; --data-root names the folder of the dataset.")
+
+
+def data_root(run: Run) -> Path:
+    """Folder of the dataset; drawn pictures live in the cache."""
+    data = run.config.data
+    if data.source == "synthetic":
+        key = runs.inputs_sha256(synthetic=data.synthetic.model_dump())[:16]
+        return run.cache / f"synthetic-{key}"
+    assert data.root is not None
+    return data.root
+
+
+def _manifest_inputs(run: Run) -> Any:
+    data = run.config.data
+    seen = None if data.source == "synthetic" else runs.tree_fingerprint(data_root(run))
+    return data.model_dump(mode="json", exclude={"root"}), seen
+
+
+def _manifest(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.data import manifest
+
+    drawn = run.config.data.source == "synthetic"
+    with bar("drawing synthetic lesions" if drawn else "reading pictures") as tick:
+        made = manifest.build(run.config.data, data_root(run), tick, run.config.pixels)
+    made.write(run.folder)
+    for reason, names in made.dropped.items():
+        say(f"  dropped {len(names)}: {reason}")
+    for remark, names in made.findings.items():
+        say(f"  kept {len(names)}: {remark}")
+    cases = {record.case_id: bool(record.needs_in_person) for record in made.records}
+    say(f"  {len(made.records)} photographs of {len(cases)} cases, {sum(cases.values())} need in-person care")
+    _tell_manifest(run, tracker)
+
+
+def _tell_manifest(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.data import manifest
+
+    made, digest = manifest.read(run.folder)
+    tracker.params({"manifest_sha256": digest})
+    cases = {record.case_id for record in made.records}
+    tracker.metrics({"data.images": len(made.records), "data.cases": len(cases)})
+
+
+def _split(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.data import manifest, split
+
+    known, digest = manifest.read(run.folder)
+    made = split.split(known, digest, run.config.split)
+    split.prove_disjoint(known, made)
+    made.write(run.folder)
+    for name in split.SPLITS:
+        dealt = records(run, name)
+        cases = {record.case_id: bool(record.needs_in_person) for record in dealt}
+        say(f"  {name}: {len(dealt)} photographs, {len(cases)} cases, {sum(cases.values())} positive")
+    _tell_split(run, tracker)
+
+
+def _tell_split(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.data import split
+
+    tracker.params({"splits_sha256": _digest(run, "split")})
+    for name in split.SPLITS:
+        cases = {record.case_id: bool(record.needs_in_person) for record in records(run, name)}
+        tracker.metrics({f"data.{name}.cases": len(cases), f"data.{name}.positives": sum(cases.values())})
+
+
+def _train_inputs(run: Run) -> Any:
+    config = run.config
+    weights = config.model.weights
+    if weights not in ("hub", "none"):
+        path = Path(weights)
+        if not path.is_file():
+            raise RunError(f"{path}: no such file of weights (model.weights).")
+        weights = runs.file_sha256(path)
+    learning = config.train.model_dump(mode="json", exclude={"workers", "accelerator"})
+    network = config.model.model_dump(mode="json", exclude={"weights"})
+    return config.seed, config.pixels.model_dump(), network, weights, learning
+
+
+def _train(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.bundle.schema import canonical_json
+    from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.calibrate.certificate import require_enough
+    from lesion_triage.data import dataset
+    from lesion_triage.train import loop
+
+    # Known now, and an hour cheaper to be told before the training than after it.
+    positives = {record.case_id for record in records(run, "calibration") if record.needs_in_person}
+    wanted = run.config.calibrate
+    require_enough(len(positives), wanted.target_sensitivity, wanted.confidence)
+    root = data_root(run)
+    pictures = {}
+    for name in ("train", "validation"):
+        found = records(run, name)
+        with bar(f"decoding {name}") as tick:
+            pixels = dataset.decoded(found, root, run.config.pixels, run.cache, tick)
+        pictures[name] = loop.Pictures(found, pixels)
+    epochs = run.config.train.epochs
+
+    def on_epoch(line: loop.EpochMetrics) -> None:
+        say(
+            f"  epoch {line.epoch}/{epochs}: loss {line.loss:.4f}, "
+            f"validation AUROC {line.validation_auroc:.4f}, {line.seconds:.0f} s"
+        )
+        _tell_epoch(asdict(line), tracker)
+
+    with bar("training") as tick:
+        curve = loop.train(
+            run.config,
+            pictures["train"],
+            pictures["validation"],
+            run.folder,
+            runs.inputs_sha256(
+                decides=_train_inputs(run), manifest=_digest(run, "manifest"), split=_digest(run, "split")
+            ),
+            lambda epoch, done, batches: tick(epoch * batches + done, epochs * batches),
+            on_epoch,
+        )
+
+    lines = [asdict(line) for line in curve]
+    write_atomically(run.folder / _CURVE, canonical_json(lines).encode())
+
+
+def _tell_train(run: Run, tracker: Tracker) -> None:
+    for line in json.loads((run.folder / _CURVE).read_text(encoding="utf-8")):
+        _tell_epoch(line, tracker)
+
+
+def _tell_epoch(line: dict[str, Any], tracker: Tracker) -> None:
+    values = {f"train.{key}": value for key, value in line.items() if key != "epoch"}
+    tracker.metrics(values, step=line["epoch"])
+
+
+def _predict_inputs(run: Run) -> Any:
+    config = run.config
+    return config.export.opset, config.export.views, config.calibrate.quality.model_dump()
+
+
+def _predict(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.export import onnx_graph
+    from lesion_triage.train import checkpoint
+
+    config = run.config
+    say("  writing the network as ONNX")
+    network = checkpoint.load_checkpoint(run.folder)
+    graph = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
+    write_atomically(run.folder / "model.onnx", graph)
+    for name in ("validation", "calibration"):
+        _predict_split(run, name, graph).write(run.folder / "predictions")
+
+
+def _predict_split(run: Run, name: str, graph: bytes) -> Any:
+    from lesion_triage.train.predict import predict
+
+    with bar(f"scoring {name} in onnxruntime") as tick:
+        return predict(
+            graph,
+            run.config.pixels,
+            run.config.calibrate.quality,
+            records(run, name),
+            data_root(run),
+            split=name,
+            manifest_sha256=_digest(run, "manifest"),
+            splits_sha256=_digest(run, "split"),
+            progress=tick,
+        )
+
+
+def _calibrate(run: Run, tracker: Tracker) -> None:
+    from lesion_triage import predictions
+    from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.calibrate.policy_fit import certify
+    from lesion_triage.data import manifest
+
+    validation, _ = predictions.read(run.folder / "predictions", "validation")
+    calibration, digest = predictions.read(run.folder / "predictions", "calibration")
+    known, _ = manifest.read(run.folder)
+    unit: Literal["patient", "lesion"] = (
+        "patient" if all(record.patient_id for record in known.records) else "lesion"
+    )
+    policy, certificate = certify(validation, calibration, digest, run.config.calibrate, unit)
+    write_atomically(run.folder / "policy.json", policy.to_json().encode())
+    write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
+    say(
+        f"  threshold {certificate.threshold:.4f} certifies sensitivity >= {certificate.target_sensitivity} "
+        f"at {certificate.confidence:.0%} confidence: {certificate.misses_seen} of {certificate.positives} "
+        f"positive {certificate.unit}s missed, {certificate.misses_allowed} allowed"
+    )
+    tracker.metrics(
+        {
+            "certificate.threshold": certificate.threshold,
+            "certificate.positives": certificate.positives,
+            "certificate.misses_allowed": certificate.misses_allowed,
+            "certificate.sensitivity_lower_bound": certificate.sensitivity_lower_bound,
+        }
+    )
+    tracker.tags({"certificate_id": certificate.certificate_id()})
+
+
+def _export(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.data import manifest
+    from lesion_triage.export import sealing
+
+    known, _ = manifest.read(run.folder)
+    sealed = sealing.seal_run(run.folder, run.config, known, records(run, "validation"), data_root(run))
+    bundle, parity = sealed.bundle, sealed.parity
+    say(
+        f"  parity on {parity.images} validation photographs: largest score difference "
+        f"{parity.largest_score_difference:.1e}, {parity.decision_flips} decision flips"
+    )
+    say(f"  sealed {run.folder / 'bundle'} ({bundle.sha256[:16]})")
+    tracker.tags({"bundle_sha256": bundle.sha256})
+    tracker.metrics({"export.largest_score_difference": parity.largest_score_difference})
+    tracker.artifact(run.folder / "bundle", "bundle")
+
+
+def _evaluate(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.bundle.store import open_bundle
+    from lesion_triage.data import manifest
+    from lesion_triage.evaluate import report
+    from lesion_triage.export import parity
+    from lesion_triage.train import checkpoint
+
+    bundle = open_bundle(run.folder / "bundle")
+    with (run.folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
+        opening = {
+            "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "bundle_sha256": bundle.sha256,
+        }
+        stream.write(json.dumps(opening, sort_keys=True) + "\n")
+    table = _predict_split(run, "test", bundle.graph)
+    table.write(run.folder / "predictions")
+    with bar("comparing with torch"):
+        agreement = parity.compare(
+            checkpoint.load_checkpoint(run.folder),
+            bundle.header.model.views,
+            bundle.header.pixels,
+            bundle.policy,
+            table,
+            records(run, "test"),
+            data_root(run),
+        )
+    known, _ = manifest.read(run.folder)
+    results = report.evaluate(table, bundle, run.config.evaluate, asdict(agreement))
+    say("  drawing the report")
+    index = report.write_report(run.folder / "report", results, table, bundle, known, data_root(run))
+    tracker.metrics(results.flat())
+    tracker.artifact(run.folder / "report", "report")
+    say(f"  report: {index}")
+
+
+def _digest(run: Run, stage: str) -> str:
+    """SHA-256 of the table that 'manifest' or 'split' left: what their headers call it."""
+    from lesion_triage.data import manifest, split
+
+    digest = manifest.read(run.folder)[1]
+    if stage == "manifest":
+        return digest
+    return split.read(run.folder, digest)[1]
+
+
+def records(run: Run, name: str) -> list[Any]:
+    """Records of one split, in the order of its file."""
+    from lesion_triage.data import manifest, split
+
+    known, digest = manifest.read(run.folder)
+    splits, _ = split.read(run.folder, digest)
+    by_id = {record.image_id: record for record in known.records}
+    return [by_id[image_id] for image_id in splits.image_ids(name)]
+
+
+_CURVE = "learning_curve.json"
+_PREDICTED = (
+    "model.onnx",
+    *(f"predictions/{name}.{kind}" for name in ("validation", "calibration") for kind in ("csv", "json")),
+)
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("manifest", (), _manifest_inputs, ("manifest.csv", "manifest.json"), _manifest, _tell_manifest),
+        Stage(
+            "split",
+            ("manifest",),
+            lambda run: run.config.split.model_dump(),
+            ("splits.json",),
+            _split,
+            _tell_split,
+        ),
+        Stage(
+            "train",
+            ("manifest", "split"),
+            _train_inputs,
+            ("checkpoint.safetensors", _CURVE),
+            _train,
+            _tell_train,
+        ),
+        Stage("predict", ("train",), _predict_inputs, _PREDICTED, _predict),
+        Stage(
+            "calibrate",
+            ("predict",),
+            lambda run: run.config.calibrate.model_dump(mode="json"),
+            ("policy.json", "certificate.json"),
+            _calibrate,
+        ),
+        Stage(
+            "export",
+            ("train", "calibrate"),
+            lambda run: (run.config.name, run.config.export.model_dump()),
+            ("bundle",),
+            _export,
+        ),
+        Stage(
+            "evaluate",
+            ("export",),
+            lambda run: run.config.evaluate.model_dump(),
+            ("predictions/test.csv", "predictions/test.json", "report"),
+            _evaluate,
+        ),
+    )
+}
+VERBS: dict[str, tuple[str, ...]] = {
+    "manifest": ("manifest",),
+    "split": ("split",),
+    "train": ("train", "predict"),
+    "calibrate": ("calibrate",),
+    "export": ("export",),
+    "evaluate": ("evaluate",),
+    "run": tuple(STAGES),
+}
+"""Verb -> stages. 'train' ends with the exported graph's own logits, which is what 'calibrate' reads."""
+
+
+def travel(verb: str, config: Config, root: Path, fresh: bool = False) -> Run:
+    """Do the stages of a verb, leaving alone what is already done.
+
+    Args:
+        verb: a key of ``VERBS``.
+        config: the resolved configuration.
+        root: folder of all runs.
+        fresh: start a new run folder and take nothing over.
+
+    Raises:
+        RunError: a stage before the one asked for has not been done.
+        LesionTriageError: whatever a stage raises; what it had begun is removed, what came before stays.
+    """
+    require_data(config)
+    run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
+    if any(_outdated(stage, run) for stage in STAGES.values()):
+        run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
+    say(f"{run.folder}")
+    asked = VERBS[verb]
+    tracker = Tracker(config, run.folder, say)
+    tracker.params({**flat(config), "config_sha256": config.identity_sha256()})
+    tracker.text(config_text(config), "config.yaml")
+    tracker.text(environment(), "environment.txt")
+    status = "FAILED"
+    try:
+        for name in _with_needs(asked):
+            _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+    return run
+
+
+def config_text(config: Config) -> str:
+    """The configuration without the places where data and weights lie."""
+    return json.dumps(flat(config), indent=2, sort_keys=True) + "\n"
+
+
+def _with_needs(asked: Sequence[str]) -> list[str]:
+    wanted = set(asked)
+    for name in reversed(STAGES):
+        if name in wanted:
+            wanted.update(STAGES[name].needs)
+    return [name for name in STAGES if name in wanted]
+
+
+def _inputs(stage: Stage, run: Run) -> str | None:
+    """Hash of all that decides a stage's result; None while a stage it needs is not done."""
+    needed = {}
+    for name in stage.needs:
+        record = run.record(name)
+        if record is None:
+            return None
+        needed[name] = record.sha256()
+    return runs.inputs_sha256(stage=stage.name, decides=stage.decides(run), needs=needed)
+
+
+def _outdated(stage: Stage, run: Run) -> bool:
+    record = run.record(stage.name)
+    return record is not None and record.inputs_sha256 != _inputs(stage, run)
+
+
+def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool) -> None:
+    inputs = _inputs(stage, run)
+    assert inputs is not None, "the stages come in the order of their needs"
+    if run.holds(stage.name, inputs):
+        say(f"{stage.name}: unchanged")
+        return
+    if not fresh and (other := next((o for o in runs.others(run) if o.holds(stage.name, inputs)), None)):
+        run.adopt(stage.name, other)
+        stage.retell(run, tracker)
+        say(f"{stage.name}: taken over from {other.folder.name}")
+        return
+    if not may_work:
+        verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
+        raise RunError(
+            f"'{stage.name}' has not been done for this configuration: `lesion-triage {verb}` comes first."
+        )
+    say(f"{stage.name}")
+    run.clear(stage.outputs)
+    began = time.monotonic()
+    try:
+        stage.work(run, tracker)
+    except BaseException:
+        run.clear(stage.outputs)
+        raise
+    record = run.finish(stage.name, inputs, stage.outputs, time.monotonic() - began)
+    tracker.metrics({f"seconds.{stage.name}": record.seconds})

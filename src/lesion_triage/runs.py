@@ -1,0 +1,200 @@
+"""A run is one folder; a stage is done when its record says so. Imports config and the bundle's writer.
+
+Every stage writes its outputs, then ``stages/<stage>.json`` last: the hash of all it was made from and of
+all it made. A stage whose record still holds is not repeated; one that another run of the same name has
+already done from the same inputs is taken over from there. Nothing finished is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.bundle.schema import canonical_json, sha256_of
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.config import Config
+from lesion_triage.errors import RunError
+
+FROZEN_CONFIG = "config.yaml"
+_IDENTITY = "config.sha256"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage was made from and what it made."""
+
+    inputs_sha256: str
+    outputs: dict[str, str]
+    """File relative to the run folder -> SHA-256."""
+    seconds: float
+
+    def sha256(self) -> str:
+        """Identity of what was made, for the stages that build on it: how it came about does not matter."""
+        return sha256_of(canonical_json(self.outputs).encode())
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration in one folder."""
+
+    config: Config
+    folder: Path
+
+    @property
+    def cache(self) -> Path:
+        """Decoded pictures, shared by all runs beside this one."""
+        return self.folder.parent.parent / "cache"
+
+    def record(self, stage: str) -> Record | None:
+        """The record of a finished stage, or None."""
+        try:
+            content = json.loads((self.folder / "stages" / f"{stage}.json").read_text(encoding="utf-8"))
+            return Record(**content)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{self.folder}: the record of stage '{stage}' is damaged ({error}).") from None
+
+    def holds(self, stage: str, inputs_sha256: str) -> bool:
+        """True if the stage was made from these inputs and its files are as it left them."""
+        record = self.record(stage)
+        if record is None or record.inputs_sha256 != inputs_sha256:
+            return False
+        return all(
+            (self.folder / name).is_file() and file_sha256(self.folder / name) == digest
+            for name, digest in record.outputs.items()
+        )
+
+    def finish(self, stage: str, inputs_sha256: str, outputs: Sequence[str], seconds: float) -> Record:
+        """Write the record of a stage, last of all."""
+        files = sorted(_files(self.folder, outputs))
+        record = Record(
+            inputs_sha256, {name: file_sha256(self.folder / name) for name in files}, round(seconds, 1)
+        )
+        self._write(stage, record)
+        return record
+
+    def adopt(self, stage: str, other: Run) -> None:
+        """Take over a finished stage of another run."""
+        record = other.record(stage)
+        assert record is not None
+        for name in record.outputs:
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy2(other.folder / name, target)
+        self._write(stage, record)
+
+    def clear(self, outputs: Sequence[str]) -> None:
+        """Remove what a broken or outdated attempt left behind."""
+        for name in outputs:
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _write(self, stage: str, record: Record) -> None:
+        (self.folder / "stages").mkdir(exist_ok=True)
+        content = {
+            "inputs_sha256": record.inputs_sha256,
+            "outputs": record.outputs,
+            "seconds": record.seconds,
+        }
+        write_atomically(self.folder / "stages" / f"{stage}.json", canonical_json(content).encode())
+
+
+def find_or_make(config: Config, root: Path) -> Run:
+    """The newest run of exactly this configuration, or a new folder for it.
+
+    Args:
+        config: the resolved configuration.
+        root: folder of all runs, ``experiments/runs``.
+    """
+    identity = config.identity_sha256()
+    for folder in _folders(config.name, root):
+        if _identity(folder) == identity:
+            write_atomically(folder / FROZEN_CONFIG, config.to_yaml().encode())  # the data may have moved
+            return Run(config, folder)
+    return make(config, root)
+
+
+def make(config: Config, root: Path) -> Run:
+    """A new folder for this configuration."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    root.mkdir(parents=True, exist_ok=True)
+    for attempt in range(100):
+        folder = root / f"{config.name}-{stamp}{f'-{attempt}' if attempt else ''}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        write_atomically(folder / FROZEN_CONFIG, config.to_yaml().encode())
+        write_atomically(folder / _IDENTITY, f"{config.identity_sha256()}\n".encode())
+        return Run(config, folder)
+    raise RunError(f"{root}: no free name for a run of '{config.name}'.")
+
+
+def others(run: Run) -> Iterator[Run]:
+    """Other runs of the same name, newest first."""
+    for folder in _folders(run.config.name, run.folder.parent):
+        if folder != run.folder:
+            yield Run(run.config, folder)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_fingerprint(root: Path) -> str:
+    """Hash of the names, sizes and times of all files below ``root``: has the dataset been touched?"""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(folder) / name
+            facts = path.stat()
+            digest.update(f"{path.relative_to(root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def inputs_sha256(**parts: Any) -> str:
+    """Hash of everything a stage is made from."""
+    return sha256_of(canonical_json(parts).encode())
+
+
+def _folders(name: str, root: Path) -> list[Path]:
+    """Run folders of one configuration name, newest first: <name>-<date>-<time>."""
+    if not root.is_dir():
+        return []
+    found = [
+        folder
+        for folder in root.iterdir()
+        if folder.name.startswith(f"{name}-") and folder.name[len(name) + 1 :][:8].isdigit()
+    ]
+    return sorted(found, key=lambda folder: folder.name, reverse=True)
+
+
+def _identity(folder: Path) -> str:
+    try:
+        return (folder / _IDENTITY).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _files(folder: Path, outputs: Iterable[str]) -> Iterator[str]:
+    for name in outputs:
+        path = folder / name
+        if path.is_dir():
+            yield from (str(file.relative_to(folder)) for file in path.rglob("*") if file.is_file())
+        else:
+            yield name

@@ -1,0 +1,165 @@
+"""MLflow: the one file that imports it. Imports config and the exception tree.
+
+A tracking server that is down costs a warning, never a run: training must not depend on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.config import Config
+
+RUN_ID = "mlflow_run_id.txt"
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "albumentations",
+    "scikit-learn",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+)
+
+
+class Tracker:
+    """One MLflow run beside one run folder, reopened by every stage.
+
+    Everything is best effort: the first failure is reported through ``warn`` and ends the tracking.
+    Names of files and pictures are never sent; hashes and counts are.
+    """
+
+    def __init__(self, config: Config, folder: Path, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._client: Any = None
+        self._run_id = ""
+        if config.tracking.enabled:
+            self._attempt(lambda: self._open(config, folder))
+
+    def _open(self, config: Config, folder: Path) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from mlflow.tracking import MlflowClient  # noqa: PLC0415 - seconds to import, and optional
+
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+            home = folder.parent.parent.resolve()
+            client = MlflowClient(tracking_uri=config.tracking.uri or f"sqlite:///{home / 'mlflow.db'}")
+            known = client.get_experiment_by_name(config.tracking.experiment)
+            location = None if config.tracking.uri else (home / "mlartifacts").as_uri()
+            experiment = (
+                known.experiment_id
+                if known
+                else client.create_experiment(config.tracking.experiment, artifact_location=location)
+            )
+            note = folder / RUN_ID
+            if note.exists():
+                self._run_id = note.read_text().strip()
+                client.get_run(self._run_id)
+            else:
+                self._run_id = client.create_run(experiment, run_name=folder.name).info.run_id
+                note.write_text(self._run_id + "\n")
+        self._client = client
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters; MLflow keeps the first value of each."""
+        self._batch("params", values)
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Set tags; the last value stands."""
+        self._batch("tags", values)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at a step, in one request."""
+        self._batch("metrics", values, step)
+
+    def _batch(self, kind: str, values: Mapping[str, Any], step: int = 0) -> None:
+        if self._client is None:
+            return
+
+        def send() -> None:
+            from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415
+
+            now = int(time.time() * 1000)
+            make: dict[str, Callable[[str, Any], Any]] = {
+                "params": lambda key, value: Param(key, str(value)[:6000]),
+                "tags": lambda key, value: RunTag(key, str(value)[:5000]),
+                "metrics": lambda key, value: Metric(key, float(value), now, step),
+            }
+            entities = [make[kind](key, value) for key, value in values.items()]
+            for start in range(0, len(entities), 100):
+                self._client.log_batch(self._run_id, **{kind: entities[start : start + 100]})
+
+        self._attempt(send)
+
+    def artifact(self, path: Path, under: str | None = None) -> None:
+        """Copy a file or a folder into the run."""
+        if self._client is None:
+            return
+        send = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+        self._attempt(lambda: send(self._run_id, str(path), under))
+
+    def text(self, content: str, name: str) -> None:
+        """Store a small text under a name."""
+        if self._client is not None:
+            self._attempt(lambda: self._client.log_text(self._run_id, content, name))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Mark the run FINISHED, FAILED or KILLED."""
+        if self._client is not None:
+            self._attempt(lambda: self._client.set_terminated(self._run_id, status))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                action()
+        except Exception as error:  # whatever goes wrong in there must not stop a training run
+            self._client = None
+            self._warn(
+                f"MLflow tracking is off for the rest of this command ({type(error).__name__}); "
+                "the run folder holds everything all the same."
+            )
+
+
+def flat(config: Config) -> dict[str, object]:
+    """Parameters as MLflow wants them: dotted names, no location of data, weights or tracking."""
+    tree = config.model_dump(mode="json", exclude={"tracking": True, "data": {"root"}})
+    if tree["model"]["weights"] not in ("hub", "none"):
+        tree["model"]["weights"] = Path(tree["model"]["weights"]).name
+    return dict(_walk(tree, ""))
+
+
+def _walk(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            pairs += _walk(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def environment() -> str:
+    """Versions behind a run: interpreter, platform and packages; no host, user or path."""
+    lines = [f"python {platform.python_version()}", f"{platform.system()} {platform.machine()}"]
+    lines += [f"cpu_count {os.cpu_count()}"]
+    for package in _PACKAGES:
+        try:
+            lines.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{package} absent")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,75 @@
+"""Logits of a split as the server would compute them: files from disk, the bundle's scorer, onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lesion_triage.bundle.schema import PixelSpec, QualityLimits, sha256_of
+from lesion_triage.bundle.scorer import Graph, score_image
+from lesion_triage.data.manifest import read_picture
+from lesion_triage.data.records import Record
+from lesion_triage.errors import ImageError, PredictionsError
+from lesion_triage.predictions import Prediction, Predictions
+
+Progress = Callable[[int, int], None]
+
+
+def predict(
+    graph: bytes,
+    spec: PixelSpec,
+    limits: QualityLimits,
+    records: Sequence[Record],
+    root: Path,
+    *,
+    split: str,
+    manifest_sha256: str,
+    splits_sha256: str,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Score every picture of ``records`` through decoder, quality gate and graph, one by one.
+
+    One picture a call and one thread a call: a larger batch may change the last bit of a logit, and
+    then the report, the certificate and the server would speak of different numbers.
+
+    Raises:
+        PredictionsError: a picture that the manifest promised cannot be decoded.
+        ManifestError: a picture changed since the manifest was made.
+    """
+    session = Graph(graph, spec)
+
+    def one(record: Record) -> Prediction:
+        try:
+            evidence = score_image(session, spec, limits, read_picture(root, record))
+        except ImageError as error:
+            raise PredictionsError(f"{record.path}: {error}") from None
+        return Prediction(
+            image_id=record.image_id,
+            case_id=record.case_id,
+            logit=evidence.logit,
+            quality_code=evidence.quality_code.value if evidence.quality_code else "",
+            needs_in_person=record.needs_in_person,
+            diagnosis=record.diagnosis,
+            diagnosis_confirm_type=record.diagnosis_confirm_type,
+            source=record.source,
+            sex=record.sex,
+            age_approx=record.age_approx,
+            anatom_site_general=record.anatom_site_general,
+            fitzpatrick_skin_type=record.fitzpatrick_skin_type,
+        )
+
+    rows: list[Prediction] = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for row in pool.map(one, records):
+            rows.append(row)
+            if progress:
+                progress(len(rows), len(records))
+    return Predictions(
+        split=split,
+        manifest_sha256=manifest_sha256,
+        splits_sha256=splits_sha256,
+        model_sha256=sha256_of(graph),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,81 @@
+"""Where a backbone's first weights come from: timm's hub, a safetensors file, or nowhere."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from lesion_triage.errors import TrainingError
+
+
+def backbone(
+    name: str, weights: str, size_px: int, drop_rate: float = 0.0, drop_path_rate: float = 0.0
+) -> torch.nn.Module:
+    """A timm model without its classifier, carrying the weights asked for.
+
+    Args:
+        name: any timm name.
+        weights: ``hub``, ``none`` (random), or the path of a safetensors file. A classifier in the
+            file is set aside; every other tensor must fit.
+        size_px: side of the pictures, for architectures that are built for one size.
+        drop_rate: dropout before the head.
+        drop_path_rate: stochastic depth, where the architecture has it.
+
+    Raises:
+        TrainingError: unknown name, unreachable hub, a file that is missing or does not fit.
+    """
+    if name.split(".", maxsplit=1)[0] not in timm.list_models():
+        near = difflib.get_close_matches(name, timm.list_models(), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise TrainingError(f"timm knows no backbone '{name}'{hint}")
+    facts = timm.get_pretrained_cfg(name)
+    sized: dict[str, Any] = {"img_size": size_px} if facts is not None and facts.fixed_input_size else {}
+    try:
+        model: torch.nn.Module = timm.create_model(
+            name,
+            pretrained=weights == "hub",
+            num_classes=0,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            **sized,
+        )
+    except Exception as error:
+        raise TrainingError(
+            f"backbone '{name}' could not be made ({type(error).__name__}: {error}); if the hub is out of "
+            "reach, set model.weights to a safetensors file or to none."
+        ) from None
+    if weights not in ("hub", "none"):
+        _fill(model, Path(weights))
+    return model
+
+
+def _fill(model: torch.nn.Module, path: Path) -> None:
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: cannot be read as safetensors weights ({error}).") from None
+    expected = model.state_dict()
+    classifier = set(_classifier_names(model))
+    state = {key: value for key, value in state.items() if key in expected or key not in classifier}
+    missing = sorted(set(expected) - set(state))
+    unknown = sorted(set(state) - set(expected))
+    other = sorted(key for key in set(state) & set(expected) if state[key].shape != expected[key].shape)
+    if missing or unknown or other:
+        wrong = (missing or unknown or other)[0]
+        raise TrainingError(
+            f"{path}: does not fit the backbone ({len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(other)} of another shape; the first is '{wrong}'). Is it the file of another model?"
+        )
+    model.load_state_dict(state, strict=True)
+
+
+def _classifier_names(model: torch.nn.Module) -> list[str]:
+    names = model.default_cfg.get("classifier", ())  # type: ignore[union-attr, operator]
+    names = (names,) if isinstance(names, str) else names
+    return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]

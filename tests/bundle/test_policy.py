@@ -1,0 +1,191 @@
+"""The policy's promises: urgency never falls when the evidence rises; what is no number decides nothing."""
+
+import math
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import tiny_bundle
+from lesion_triage.bundle.policy import Decision, band_of, case_logit, decide, score_of
+from lesion_triage.bundle.schema import Disposition, PlattCalibrator, Policy, ReasonCode
+from lesion_triage.errors import ScoringError
+
+float32_logits = st.floats(allow_nan=False, allow_infinity=False, width=32)
+any_logits = st.floats(allow_nan=False, allow_infinity=False)
+not_finite = st.sampled_from([math.nan, math.inf, -math.inf])
+calibrators = st.builds(
+    PlattCalibrator,
+    slope=st.floats(1e-6, 1e6),
+    intercept=st.floats(-1e6, 1e6),
+)
+aggregations = st.sampled_from(["max", "mean"])
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    third, second, first = sorted(draw(st.tuples(*[st.floats(0, 1)] * 3)))
+    return Policy(
+        calibrator=draw(calibrators),
+        aggregation=draw(aggregations),
+        threshold=draw(st.floats(third, 1)),
+        band_limits=(first, second, third),
+    )
+
+
+def urgency(decision: Decision) -> tuple[int, int]:
+    """Higher is seen sooner; for cases that have a score."""
+    return (decision.disposition is Disposition.needs_in_person, -decision.priority_band)
+
+
+@given(calibrators, any_logits, any_logits)
+@example(PlattCalibrator(slope=1.0, intercept=0.0), -0.1, math.nextafter(-0.1, 0))
+def test_score_never_falls_when_the_logit_rises(
+    calibrator: PlattCalibrator, one: float, other: float
+) -> None:
+    low, high = sorted((one, other))
+    assert 0.0 <= score_of(calibrator, low) <= score_of(calibrator, high) <= 1.0
+
+
+@given(st.floats(-40, 40))
+def test_score_never_falls_between_neighbouring_numbers(logit: float) -> None:
+    calibrator = PlattCalibrator(slope=1.0, intercept=0.0)
+    higher = math.nextafter(logit, math.inf)
+    assert score_of(calibrator, logit) <= score_of(calibrator, higher)
+
+
+@given(calibrators, st.floats(-30, 30))
+def test_score_is_the_logistic_function(calibrator: PlattCalibrator, margin: float) -> None:
+    logit = (margin - calibrator.intercept) / calibrator.slope
+    # tanh is an independent road to the same value.
+    expected = 0.5 * (1 + math.tanh((calibrator.slope * logit + calibrator.intercept) / 2))
+    assert score_of(calibrator, logit) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_score_saturates_without_overflow() -> None:
+    calibrator = PlattCalibrator(slope=1e300, intercept=0.0)
+    assert score_of(calibrator, 1e300) == 1.0
+    assert score_of(calibrator, -1e300) == 0.0
+
+
+@given(not_finite)
+def test_score_of_no_number_raises(logit: float) -> None:
+    with pytest.raises(ScoringError, match="finite"):
+        score_of(PlattCalibrator(slope=1.0, intercept=0.0), logit)
+
+
+@given(st.lists(any_logits, min_size=1, max_size=16), aggregations)
+def test_case_logit_lies_between_its_photographs(logits: list[float], aggregation: str) -> None:
+    assert min(logits) <= case_logit(logits, aggregation) <= max(logits)
+
+
+@given(any_logits, st.integers(1, 16), aggregations)
+def test_equal_photographs_keep_their_logit_to_the_last_bit(
+    logit: float, count: int, aggregation: str
+) -> None:
+    assert case_logit([logit] * count, aggregation) == logit
+
+
+@given(st.permutations([-3.5, 0.1, 0.2, 7.25]), aggregations)
+def test_order_of_photographs_does_not_matter(logits: list[float], aggregation: str) -> None:
+    assert case_logit(logits, aggregation) == case_logit(sorted(logits), aggregation)
+
+
+def test_mean_is_the_mean() -> None:
+    assert case_logit([-1.0, 2.0, 5.0], "mean") == pytest.approx(2.0)
+
+
+def test_no_photograph_raises() -> None:
+    with pytest.raises(ScoringError, match="No gradable photograph"):
+        case_logit([], "max")
+    with pytest.raises(ScoringError, match="no photograph"):
+        decide(tiny_bundle.policy(), [])
+
+
+@given(policies(), st.lists(float32_logits | st.none(), max_size=4), not_finite)
+def test_a_logit_that_is_no_number_raises_wherever_it_stands(
+    policy: Policy, others: list[float | None], broken: float
+) -> None:
+    for place in range(len(others) + 1):
+        with pytest.raises(ScoringError, match="finite"):
+            decide(policy, [*others[:place], broken, *others[place:]])
+
+
+@given(policies(), st.lists(float32_logits, min_size=1, max_size=6), st.data())
+def test_raising_any_logit_never_lowers_urgency(
+    policy: Policy, logits: list[float], data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, len(logits) - 1))
+    raised = data.draw(st.floats(min_value=logits[place], allow_infinity=False, width=32))
+    after = [*logits[:place], raised, *logits[place + 1 :]]
+    assert urgency(decide(policy, after)) >= urgency(decide(policy, logits))
+
+
+@given(policies(), st.lists(float32_logits, min_size=1, max_size=6), float32_logits | st.none())
+def test_adding_a_photograph_never_lowers_a_scored_case_under_max(
+    policy: Policy, logits: list[float], added: float | None
+) -> None:
+    policy = policy.model_copy(update={"aggregation": "max"})
+    assert urgency(decide(policy, [*logits, added])) >= urgency(decide(policy, logits))
+
+
+@given(policies(), float32_logits)
+def test_a_tie_with_the_threshold_refers(policy: Policy, logit: float) -> None:
+    score = score_of(policy.calibrator, logit)
+    tied = tiny_bundle.policy(calibrator=policy.calibrator, threshold=score)
+    assert decide(tied, [logit]).disposition is Disposition.needs_in_person
+    if score < 1:
+        above = tiny_bundle.policy(calibrator=policy.calibrator, threshold=math.nextafter(score, 2))
+        assert decide(above, [logit]).disposition is Disposition.below_threshold
+
+
+@given(policies(), st.lists(float32_logits, min_size=1, max_size=4))
+def test_a_referred_case_never_waits_in_the_last_band(policy: Policy, logits: list[float]) -> None:
+    decision = decide(policy, logits)
+    if decision.disposition is Disposition.needs_in_person:
+        assert decision.priority_band < 4
+
+
+@given(policies(), st.integers(1, 16))
+def test_without_a_gradable_photograph_the_case_is_ungradable(policy: Policy, count: int) -> None:
+    assert decide(policy, [None] * count) == Decision(
+        disposition=Disposition.ungradable,
+        priority_band=policy.ungradable_band,
+        score=None,
+        reasons=(ReasonCode.no_gradable_image,),
+    )
+
+
+@given(policies(), st.lists(float32_logits, min_size=1, max_size=4), st.integers(1, 4))
+def test_ungradable_photographs_leave_the_others_decision_alone(
+    policy: Policy, logits: list[float], ungradable: int
+) -> None:
+    assert decide(policy, [*logits, *[None] * ungradable]) == decide(policy, logits)
+
+
+def test_reason_says_which_side_of_the_threshold() -> None:
+    policy = tiny_bundle.policy(threshold=0.5)
+    assert decide(policy, [0.0]).reasons == (ReasonCode.score_at_or_above_threshold,)
+    assert decide(policy, [-0.1]).reasons == (ReasonCode.score_below_threshold,)
+
+
+@pytest.mark.parametrize(
+    ("score", "band"),
+    [(1.0, 1), (0.9, 1), (0.899, 2), (0.5, 2), (0.499, 3), (0.1, 3), (0.099, 4), (0.0, 4)],
+)
+def test_band_starts_at_its_limit(score: float, band: int) -> None:
+    policy = tiny_bundle.policy(threshold=0.5, band_limits=(0.9, 0.5, 0.1))
+    assert band_of(policy, score) == band
+
+
+@pytest.mark.parametrize("score", [math.nan, -0.001, 1.001])
+def test_band_of_no_score_raises(score: float) -> None:
+    with pytest.raises(ScoringError, match=r"\[0, 1\]"):
+        band_of(tiny_bundle.policy(), score)
+
+
+@pytest.mark.parametrize("bands", [(0.2, 0.5, 0.1), (0.9, 0.8, 0.6)])
+def test_a_policy_whose_bands_contradict_it_is_refused(bands: tuple[float, float, float]) -> None:
+    with pytest.raises(ValidationError, match=r"must descend|last band"):
+        tiny_bundle.policy(threshold=0.5, band_limits=bands)

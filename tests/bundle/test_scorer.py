@@ -1,0 +1,251 @@
+"""The scorer gives one answer for one case, wherever and beside whatever it is computed."""
+
+import dataclasses
+import math
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tiny_bundle as tiny
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.policy import score_of
+from lesion_triage.bundle.schema import LIMITS, NOTICE, Answer, Disposition, PixelSpec, ReasonCode, SelfTest
+from lesion_triage.bundle.scorer import (
+    MAX_IMAGES_PER_CASE,
+    Graph,
+    ImageEvidence,
+    Scorer,
+    score_image,
+)
+from lesion_triage.bundle.store import Bundle, open_bundle
+from lesion_triage.errors import BundleError, ImageError, ScoringError
+
+REFERRED, BELOW, BLACK = (tiny.picture_bytes(kind) for kind in ("referred", "below", "black"))
+# Words that none of our answers may contain: they would be read as a discharge or as a name for the lesion.
+FORBIDDEN = ("benign", "malignant", "cancer", "melanoma", "safe", "healthy", "clear")
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return open_bundle(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def scorer(bundle: Bundle) -> Scorer:
+    return Scorer(bundle)
+
+
+def graph_with_weight(value: float) -> bytes:
+    """The tiny graph with the first of its weights, 0.1, replaced."""
+    weight = struct.pack("<f", 0.1)
+    assert tiny.GRAPH.count(weight) == 1
+    return tiny.GRAPH.replace(weight, struct.pack("<f", value))
+
+
+# The graph
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_graph_computes_what_it_says(seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    logit, embedding = Graph(tiny.GRAPH, tiny.PIXELS).logit_and_embedding(pixels)
+    red, green, blue = pixels.reshape(-1, 3).mean(axis=0)
+    assert embedding == pytest.approx([red, green, blue], rel=1e-5)
+    assert logit == pytest.approx((red - blue) / 10 - 5, abs=1e-4)
+
+
+def test_logit_alone_has_the_bits_of_logit_with_embedding() -> None:
+    graph = Graph(tiny.GRAPH, tiny.PIXELS)
+    pixels = decode(REFERRED, tiny.PIXELS).pixels
+    assert graph.logit(pixels) == graph.logit_and_embedding(pixels)[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"no graph", tiny.GRAPH[:100], b"\x00" * 1000])
+def test_what_is_no_graph_is_refused(data: bytes) -> None:
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        Graph(data, tiny.PIXELS)
+
+
+def test_a_graph_for_another_size_is_refused() -> None:
+    with pytest.raises(BundleError, match=r"\(64, 64, 3\)"):
+        Graph(tiny.GRAPH, PixelSpec(size_px=64))
+
+
+@pytest.mark.parametrize("name", [b"logit", b"embedding", b"pixels"])
+def test_a_graph_with_other_names_is_refused(name: bytes) -> None:
+    with pytest.raises(BundleError, match="inputs and outputs"):
+        Graph(tiny.GRAPH.replace(name, b"x" * len(name)), tiny.PIXELS)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.zeros((32, 32, 3), np.float32), np.zeros((1, 32, 32, 3), np.uint8), np.zeros((3, 32, 32), np.uint8)],
+    ids=["type", "batch", "channels first"],
+)
+def test_pixels_of_another_shape_or_type_are_refused(pixels: np.ndarray) -> None:
+    with pytest.raises(ScoringError, match="uint8"):
+        Graph(tiny.GRAPH, tiny.PIXELS).logit(pixels)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf])
+def test_a_logit_that_is_no_number_raises(bundle: Bundle, weight: float) -> None:
+    broken = Scorer(dataclasses.replace(bundle, graph=graph_with_weight(weight)))
+    with pytest.raises(ScoringError, match=r"Photograph 2: .* finite"):
+        broken.score([BLACK, REFERRED])
+    with pytest.raises(BundleError, match="cannot be scored here"):
+        broken.self_test()
+
+
+# One photograph
+
+
+def test_evidence_is_a_logit_or_the_reason_why_not(bundle: Bundle) -> None:
+    graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
+    evidence = score_image(graph, tiny.PIXELS, quality, REFERRED)
+    assert evidence == ImageEvidence(logit=evidence.logit, quality_code=None)
+    assert evidence.logit is not None
+    assert score_image(graph, tiny.PIXELS, quality, BLACK) == ImageEvidence(None, ReasonCode.image_too_dark)
+
+
+# One case
+
+
+@pytest.mark.parametrize(
+    ("images", "disposition"),
+    [
+        ([REFERRED], Disposition.needs_in_person),
+        ([BELOW], Disposition.below_threshold),
+        ([BLACK], Disposition.ungradable),
+        ([BELOW, REFERRED], Disposition.needs_in_person),
+        ([BELOW, BLACK], Disposition.below_threshold),
+        ([BLACK, BLACK], Disposition.ungradable),
+    ],
+)
+def test_dispositions(scorer: Scorer, images: list[bytes], disposition: Disposition) -> None:
+    answer = scorer.score(images)
+    assert answer.disposition is disposition
+    assert (answer.score is None) == (disposition is Disposition.ungradable)
+    assert len(answer.images) == len(images)
+
+
+def test_answer_says_what_it_rests_on(scorer: Scorer, bundle: Bundle) -> None:
+    answer = scorer.score([REFERRED, BLACK])
+    first, second = answer.images
+    assert first.logit is not None
+    assert answer.score == first.score == score_of(bundle.policy.calibrator, first.logit)
+    assert (first.index, first.gradable, first.reasons) == (0, True, ())
+    assert (second.index, second.gradable, second.logit, second.score) == (1, False, None, None)
+    assert [reason.code for reason in second.reasons] == [ReasonCode.image_too_dark]
+    assert [reason.code for reason in answer.reasons] == [ReasonCode.score_at_or_above_threshold]
+    assert answer.threshold == bundle.policy.threshold
+    assert (answer.bundle_name, answer.bundle_sha256) == ("tiny", bundle.sha256)
+    assert answer.certificate_id == bundle.certificate.certificate_id()
+    assert answer.synthetic is True
+    assert (answer.notice, answer.limits) == (NOTICE, LIMITS)
+    assert Answer.model_validate_json(answer.to_json()) == answer
+
+
+@pytest.mark.parametrize("images", [[REFERRED], [BELOW], [BLACK], [BELOW, BLACK]])
+def test_answer_never_discharges_and_names_no_lesion(scorer: Scorer, images: list[bytes]) -> None:
+    text = scorer.score(images).to_json().lower()
+    assert [word for word in FORBIDDEN if word in text] == []
+    assert text.replace(NOTICE.lower(), "").count("diagnosis") == 0
+
+
+@pytest.mark.parametrize("count", [0, MAX_IMAGES_PER_CASE + 1])
+def test_number_of_photographs_has_limits(scorer: Scorer, count: int) -> None:
+    with pytest.raises(ScoringError, match=f"{count} photographs, expected 1 to 16"):
+        scorer.score([BELOW] * count)
+
+
+def test_sixteen_photographs_are_a_case(scorer: Scorer) -> None:
+    assert len(scorer.score([BELOW] * MAX_IMAGES_PER_CASE).images) == 16
+
+
+def test_a_photograph_that_cannot_be_used_is_named(scorer: Scorer) -> None:
+    with pytest.raises(ImageError, match=r"^Photograph 2: ") as caught:
+        scorer.score([BELOW, b"text posted as a picture", REFERRED])
+    assert (caught.value.code, caught.value.index) == ("image_format_not_supported", 1)
+
+
+def test_a_photograph_scores_alike_alone_and_among_others(scorer: Scorer) -> None:
+    alone = [scorer.score([image]).images[0].logit for image in (REFERRED, BELOW)]
+    together = [image.logit for image in scorer.score([REFERRED, BELOW]).images]
+    assert together == alone
+
+
+def test_answers_have_the_same_bits_in_every_thread(scorer: Scorer, tiny_bundle: Path) -> None:
+    images = [tiny.picture_bytes("below", "JPEG", (300 + 7 * step, 200)) for step in range(5)]
+    expected = [scorer.score([image]).to_json() for image in images]
+    wrong: list[int] = []
+
+    def work(mine: Scorer) -> None:
+        answers = [mine.score([images[number % 5]]).to_json() for number in range(20)]
+        wrong.extend(number for number in range(20) if answers[number] != expected[number % 5])
+
+    scorers = [scorer, scorer, scorer, Scorer.open(tiny_bundle), Scorer.open(tiny_bundle)]
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in scorers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_mean_aggregation_is_honoured(tmp_path: Path) -> None:
+    mean = Scorer(tiny.make(tmp_path / "bundle", aggregation="mean"))
+    logits = [mean.score([image]).images[0].logit for image in (REFERRED, BELOW)]
+    assert None not in logits
+    expected = score_of(mean.bundle.policy.calibrator, float(np.mean(logits)))
+    assert mean.score([REFERRED, BELOW]).score == pytest.approx(expected)
+
+
+# The self-test
+
+
+def test_self_test_passes_where_it_was_sealed(scorer: Scorer) -> None:
+    scorer.self_test()
+
+
+def with_case(bundle: Bundle, index: int, **change: object) -> Scorer:
+    cases = list(bundle.selftest.cases)
+    cases[index] = cases[index].model_copy(update=change)
+    return Scorer(dataclasses.replace(bundle, selftest=SelfTest(cases=tuple(cases))))
+
+
+@pytest.mark.parametrize(
+    ("index", "change"),
+    [
+        (0, {"logit": 5.002}),
+        (0, {"logit": None}),
+        (0, {"disposition": Disposition.below_threshold}),
+        (1, {"disposition": Disposition.needs_in_person}),
+        (2, {"logit": 0.0}),
+        (2, {"disposition": Disposition.below_threshold}),
+    ],
+)
+def test_self_test_refuses_another_outcome(bundle: Bundle, index: int, change: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match=bundle.selftest.cases[index].file):
+        with_case(bundle, index, **change).self_test()
+
+
+def test_self_test_tolerates_the_last_digits(bundle: Bundle) -> None:
+    sealed = bundle.selftest.cases[0].logit
+    assert sealed is not None
+    with_case(bundle, 0, logit=sealed + 0.0009).self_test()
+
+
+def test_self_test_notices_another_graph(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="do not serve"):
+        Scorer(dataclasses.replace(bundle, graph=graph_with_weight(0.11))).self_test()
+
+
+def test_self_test_notices_pictures_that_cannot_be_read(bundle: Bundle) -> None:
+    pictures = dict.fromkeys(bundle.selftest_pictures, b"")
+    with pytest.raises(BundleError, match="no bytes"):
+        Scorer(dataclasses.replace(bundle, selftest_pictures=pictures)).self_test()

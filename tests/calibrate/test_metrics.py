@@ -1,0 +1,218 @@
+"""Metrics against scikit-learn, intervals against brute force."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from lesion_triage.calibrate import metrics
+from lesion_triage.calibrate.metrics import Sample
+from lesion_triage.errors import CalibrationError
+
+
+def cases(seed=0, size=200, levels=None, share=0.3):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(size) < share
+    logits = rng.normal(size=size) + 1.5 * positive - 1
+    scores = 1 / (1 + np.exp(-logits))
+    return (np.rint(scores * levels) / levels if levels else scores), positive
+
+
+def once(metric, sample):
+    return metric(sample, sample.once())[0]
+
+
+REFERENCES = {
+    metrics.auroc: lambda scores, positive: roc_auc_score(positive, scores),
+    metrics.auprc: lambda scores, positive: average_precision_score(positive, scores),
+    metrics.brier: lambda scores, positive: brier_score_loss(positive, scores),
+    metrics.log_loss: lambda scores, positive: sklearn_log_loss(positive, np.clip(scores, 1e-12, 1 - 1e-12)),
+}
+
+
+@given(
+    metric=st.sampled_from(list(REFERENCES)),
+    seed=st.integers(0, 10_000),
+    size=st.integers(3, 120),
+    levels=st.sampled_from([None, 1, 2, 5, 30]),
+)
+@settings(max_examples=150, deadline=None)
+def test_metric_is_that_of_scikit_learn(metric, seed, size, levels):
+    scores, positive = cases(seed, size, levels)
+    if positive.all() or not positive.any():
+        return
+    expected = REFERENCES[metric](scores, positive)
+    assert once(metric, Sample.of(scores, positive)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@given(seed=st.integers(0, 10_000), levels=st.sampled_from([None, 3, 20]))
+@settings(max_examples=30, deadline=None)
+def test_weights_are_repetitions(seed, levels):
+    scores, positive = cases(seed, 60, levels)
+    counts = next(metrics.draw_counts(60, 1, seed))
+    sample = Sample.of(scores, positive, 0.4)
+    repeated = np.repeat(np.arange(60), counts[0].astype(int))
+    if positive[repeated].all() or not positive[repeated].any():
+        return
+    for metric, reference in REFERENCES.items():
+        found = metric(sample, counts[:, sample.order])[0]
+        assert found == pytest.approx(reference(scores[repeated], positive[repeated]), rel=1e-9)
+
+
+def test_bootstrap_interval_is_that_of_brute_force():
+    scores, positive = cases(4, 80, 12)
+    estimates = metrics.summarise(Sample.of(scores, positive, 0.35), draws=300, seed=11)
+    counts = np.concatenate(list(metrics.draw_counts(80, 300, 11))).astype(int)
+    drawn = [np.repeat(np.arange(80), row) for row in counts]
+    brute = {
+        "auroc": [roc_auc_score(positive[i], scores[i]) for i in drawn],
+        "auprc": [average_precision_score(positive[i], scores[i]) for i in drawn],
+        "brier": [brier_score_loss(positive[i], scores[i]) for i in drawn],
+        "sensitivity": [np.mean(scores[i][positive[i]] >= 0.35) for i in drawn],
+        "specificity": [np.mean(scores[i][~positive[i]] < 0.35) for i in drawn],
+        "referral_rate": [np.mean(scores[i] >= 0.35) for i in drawn],
+    }
+    for name, values in brute.items():
+        found = estimates[name]
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-12)
+        assert found.low <= found.value <= found.high
+        assert found.draws == 300
+
+
+def test_calibration_line_is_that_of_an_unpenalised_regression():
+    scores, positive = cases(2, 500)
+    slope, intercept = once(metrics.calibration_lines, Sample.of(scores, positive))
+    logits = np.log(scores / (1 - scores))[:, None]
+    reference = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(logits, positive)
+    assert slope == pytest.approx(reference.coef_[0, 0], rel=1e-4)
+    assert intercept == pytest.approx(reference.intercept_[0], rel=1e-4)
+
+
+def test_scores_drawn_from_themselves_are_calibrated():
+    rng = np.random.default_rng(1)
+    scores = rng.random(20_000)
+    estimates = metrics.summarise(Sample.of(scores, rng.random(20_000) < scores), 100, 0)
+    assert estimates["calibration_slope"].value == pytest.approx(1, abs=0.05)
+    assert estimates["calibration_intercept"].value == pytest.approx(0, abs=0.05)
+    assert estimates["calibration_error"].value < 0.02
+
+
+def test_calibration_error_weighs_bins_by_their_cases():
+    scores = np.repeat([0.1, 0.5, 0.9], [50, 30, 20])
+    positive = np.concatenate([np.arange(50) < 10, np.arange(30) < 15, np.arange(20) < 10])
+    expected = 0.5 * 0.1 + 0.3 * 0.0 + 0.2 * 0.4
+    assert once(metrics.calibration_error, Sample.of(scores, positive)) == pytest.approx(expected)
+
+
+def test_tied_scores_share_a_bin():
+    scores, positive = cases(0, 300, levels=3)
+    bins = metrics.reliability(Sample.of(scores, positive))
+    assert [bin_.mean_score for bin_ in bins] == pytest.approx(sorted(set(scores)))
+    assert sum(bin_.cases for bin_ in bins) == 300
+
+
+@pytest.mark.parametrize("size", [1, 3, 9, 10, 101, 1000])
+def test_bins_without_ties_have_equal_mass(size):
+    scores, positive = cases(0, size)
+    counts = [bin_.cases for bin_ in metrics.reliability(Sample.of(scores, positive))]
+    assert sum(counts) == size
+    assert len(counts) == min(size, metrics.BINS)
+    assert max(counts) - min(counts) <= 1
+
+
+def test_abstention_counts_as_referred_and_has_no_rank():
+    scores = np.array([0.1, 0.6, math.inf, math.inf, 0.9])
+    positive = np.array([False, False, True, False, True])
+    sample = Sample.of(scores, positive, 0.5)
+    assert once(metrics.sensitivity, sample) == 1.0
+    assert once(metrics.specificity, sample) == pytest.approx(1 / 3)
+    assert once(metrics.referral_rate, sample) == pytest.approx(4 / 5)
+    assert once(metrics.auroc, sample) == roc_auc_score([0, 0, 1], [0.1, 0.6, 0.9])
+
+
+def test_score_at_the_threshold_refers():
+    sample = Sample.of(np.array([0.4, 0.5]), np.array([True, True]), 0.5)
+    assert once(metrics.sensitivity, sample) == 0.5
+
+
+def test_metric_without_a_class_is_none_instead_of_a_number():
+    estimates = metrics.summarise(Sample.of(np.array([0.2, 0.3]), np.array([False, False]), 0.5), 100, 0)
+    assert estimates["auroc"] is None
+    assert estimates["sensitivity"] is None
+    assert estimates["calibration_slope"] is None
+    assert estimates["specificity"].value == 1.0
+
+
+def test_metric_that_most_draws_lack_is_none():
+    """One positive in ten cases is missing from a third of the draws."""
+    estimates = metrics.summarise(Sample.of(np.linspace(0, 1, 10), np.arange(10) == 9, 0.5), 500, 0)
+    assert estimates["auroc"] is None
+
+
+def test_sample_without_any_score_has_no_ranking_metric():
+    estimates = metrics.summarise(Sample.of(np.full(50, math.inf), np.arange(50) < 20, 0.5), 100, 0)
+    assert "auroc" not in estimates
+    assert estimates["sensitivity"].value == 1.0
+    assert metrics.reliability(Sample.of(np.full(5, math.inf), np.arange(5) < 2)) == ()
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, -0.1, 1.1])
+def test_score_outside_the_unit_interval_is_refused(value):
+    with pytest.raises(CalibrationError, match="NaN or outside"):
+        Sample.of(np.array([0.5, value]), np.array([True, False]))
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (133, 140), (1, 2), (500, 1000)])
+def test_exact_interval_is_that_of_scipy(successes, trials):
+    found = metrics.proportion(successes, trials)
+    reference = binomtest(successes, trials).proportion_ci(0.95, "exact")
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), rel=1e-9, abs=1e-12)
+
+
+def test_paired_difference_is_that_of_brute_force():
+    first, positive = cases(5, 90, 20)
+    second, _ = cases(6, 90, 7)
+    found = metrics.auroc_difference(first, second, positive, draws=200, seed=3)
+    counts = np.concatenate(list(metrics.draw_counts(90, 200, 3))).astype(int)
+    drawn = [np.repeat(np.arange(90), row) for row in counts]
+    values = [roc_auc_score(positive[i], first[i]) - roc_auc_score(positive[i], second[i]) for i in drawn]
+    assert found.value == pytest.approx(roc_auc_score(positive, first) - roc_auc_score(positive, second))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-12)
+
+
+def test_model_does_not_differ_from_itself():
+    scores, positive = cases(0)
+    found = metrics.auroc_difference(scores, scores, positive, draws=100, seed=0)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_plain_auroc_takes_any_finite_number(seed):
+    scores, positive = cases(seed, 50)
+    if positive.any() and not positive.all():
+        expected = roc_auc_score(positive, scores)
+        assert metrics.auroc_of(scores * 1e6 - 5, positive) == pytest.approx(expected)
+
+
+def test_seed_decides_the_draws():
+    scores, positive = cases(0)
+    sample = Sample.of(scores, positive, 0.3)
+    assert metrics.summarise(sample, 100, 1) == metrics.summarise(sample, 100, 1)
+    assert metrics.summarise(sample, 100, 1) != metrics.summarise(sample, 100, 2)
+
+
+def test_two_thousand_draws_of_five_thousand_cases_take_seconds_of_processor_time():
+    scores, positive = cases(0, 5000)
+    began = time.process_time()
+    metrics.summarise(Sample.of(scores, positive, 0.2), 2000, 0)
+    assert time.process_time() - began < 15

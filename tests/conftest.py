@@ -1,0 +1,31 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+import tiny_bundle as tiny
+
+# Before torch is imported: threads that spin while they wait for a busy core make a test ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shared processor makes the time of one example meaningless.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a sealed bundle that refers from logit 0; not to be written to."""
+    return tiny.make(tmp_path_factory.mktemp("bundles") / "tiny").folder
+
+
+@pytest.fixture(scope="session")
+def picture_bytes() -> Callable[..., bytes]:
+    """``picture_bytes(kind, format, size)``: kind is 'referred', 'below' or 'black'."""
+    return tiny.picture_bytes

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lesion_triage.data.sources import folder
+from lesion_triage.errors import DataError
+
+Dataset = Callable[..., Path]
+
+
+def test_two_columns_are_enough(dataset: Dataset) -> None:
+    listing = folder.read(dataset([{"image": "a.png", "needs_in_person": "true"}]), "cases.csv")
+    (record,) = listing.records
+    assert (record.image_id, record.path, record.needs_in_person) == ("a.png", "a.png", True)
+    assert record.source == "folder"
+
+
+@pytest.mark.parametrize(
+    ("cell", "truth"),
+    [
+        ("true", True),
+        ("TRUE", True),
+        ("yes", True),
+        ("1", True),
+        ("false", False),
+        ("No", False),
+        ("0", False),
+        ("", None),
+        ("  ", None),
+    ],
+)
+def test_a_label_has_few_spellings_and_nothing_means_unknown(
+    dataset: Dataset, cell: str, truth: bool | None
+) -> None:
+    (record,) = folder.read(dataset([{"image": "a.png", "needs_in_person": cell}]), "cases.csv").records
+    assert record.needs_in_person is truth
+
+
+@pytest.mark.parametrize("cell", ["maybe", "2", "None", "unknown"])
+def test_any_other_label_is_refused(dataset: Dataset, cell: str) -> None:
+    with pytest.raises(DataError, match=f"line 2: needs_in_person is '{cell}'"):
+        folder.read(dataset([{"image": "a.png", "needs_in_person": cell}]), "cases.csv")
+
+
+def test_a_picture_without_a_lesion_is_a_lesion_of_its_own_and_reported(dataset: Dataset) -> None:
+    rows = [
+        {"image": "a.png", "needs_in_person": "1", "lesion_id": "b.png"},
+        {"image": "b.png", "needs_in_person": "0", "lesion_id": ""},
+    ]
+    listing = folder.read(dataset(rows), "cases.csv")
+    assert len({record.lesion_id for record in listing.records}) == 2
+    assert list(listing.findings.values()) == [("b.png",)]
+
+
+def test_the_patient_is_the_case_where_known(dataset: Dataset) -> None:
+    rows = [{"image": "a.png", "needs_in_person": "1", "lesion_id": "l", "patient_id": "p"}]
+    assert folder.read(dataset(rows), "cases.csv").records[0].case_id == "p"
+
+
+def test_an_unknown_column_is_refused_with_the_nearest_known_one(dataset: Dataset) -> None:
+    rows = [{"image": "a.png", "needs_in_person": "1", "leison_id": "l"}]
+    with pytest.raises(DataError, match=r"unknown column 'leison_id'; did you mean 'lesion_id'\?"):
+        folder.read(dataset(rows), "cases.csv")
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("image\na.png\n", "found no 'needs_in_person'"),
+        ("needs_in_person\n1\n", "found no 'image'"),
+        ("", "found no 'image'"),
+        ("image,needs_in_person,sex,sex\na.png,1,f,f\n", "column 'sex' stands twice"),
+        ("image,needs_in_person\na.png\n", "line 2: more or fewer cells"),
+        ("image,needs_in_person\na.png,1,2\n", "line 2: more or fewer cells"),
+        ("image,needs_in_person\n,1\n", "line 2: the image cell is empty"),
+        ("image,needs_in_person,age_approx\na.png,1,inf\n", "line 2: age_approx 'inf'"),
+        ("image,needs_in_person,age_approx\na.png,1,-3\n", "line 2: age_approx '-3'"),
+        ('image,needs_in_person\n"a.png,1\n', "cannot be read as a UTF-8 table"),
+    ],
+)
+def test_a_broken_table_is_refused_in_one_sentence(tmp_path: Path, table: str, sentence: str) -> None:
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError, match=sentence):
+        folder.read(tmp_path, "cases.csv")
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_bytes("image,needs_in_person\nä.png,1\n".encode("utf-16"))
+    with pytest.raises(DataError, match="UTF-8"):
+        folder.read(tmp_path, "cases.csv")
+
+
+def test_a_spreadsheet_s_byte_order_mark_is_no_column(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text("image,needs_in_person\na.png,1\n", encoding="utf-8-sig")
+    assert folder.read(tmp_path, "cases.csv").records[0].image_id == "a.png"
+
+
+def test_a_missing_table_says_where_it_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cases\.csv: expected the table"):
+        folder.read(tmp_path, "cases.csv")
+
+
+@pytest.mark.parametrize("path", ["../a.png", "x/../../a.png", "/etc/a.png", "C:\\a.png", "\\\\host\\a.png"])
+def test_a_path_outside_the_root_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "cases.csv").write_text(f"image,needs_in_person\n{path},1\n", encoding="utf-8")
+    with pytest.raises(DataError, match="leaves the data root"):
+        folder.read(tmp_path, "cases.csv")
+
+
+def test_one_file_has_one_spelling(tmp_path: Path) -> None:
+    table = "image,needs_in_person\n./x//a.png,1\nx\\a.png,1\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    assert {record.image_id for record in folder.read(tmp_path, "cases.csv").records} == {"x/a.png"}
+
+
+def test_stated_licences_become_the_citation(dataset: Dataset) -> None:
+    rows = [
+        {
+            "image": f"{name}.png",
+            "needs_in_person": "1",
+            "attribution": "Clinic X",
+            "copyright_license": "CC0",
+        }
+        for name in "ab"
+    ]
+    assert folder.read(dataset(rows), "cases.csv").citation == ("Clinic X; CC0",)

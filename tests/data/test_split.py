@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesion_triage.bundle.schema import sha256_of
+from lesion_triage.config import Fractions, Split
+from lesion_triage.data import split as splitting
+from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.records import Record
+from lesion_triage.data.split import SPLITS, Splits, prove_disjoint, split
+from lesion_triage.errors import SplitError
+
+DIGEST = "a" * 64
+PROMISE = settings(max_examples=60, deadline=None)
+
+
+def one(image: int, lesion: int, patient: int | None, file: int, needs: bool | None, source: str) -> Record:
+    return Record(
+        image_id=f"I{image:04}",
+        path=f"{image}.png",
+        lesion_id=f"L{lesion}",
+        patient_id=None if patient is None else f"P{patient}",
+        needs_in_person=needs,
+        diagnosis={True: "mel", False: "nv", None: ""}[needs],
+        source=source,
+        sha256=sha256_of(str(file).encode()),
+        width_px=1,
+        height_px=1,
+    )
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    """Any tangle of patients, lesions and files, with enough loose records that no split stays empty."""
+    count = draw(st.integers(1, 60))
+    tangled = [
+        one(
+            image,
+            draw(st.integers(0, 30)),
+            draw(st.none() | st.integers(0, 15)),
+            draw(st.integers(0, 80)),
+            draw(st.sampled_from([True, False, False, None])),
+            draw(st.sampled_from(["a", "b"])),
+        )
+        for image in range(count)
+    ]
+    loose = [one(1000 + n, 1000 + n, None, 1000 + n, n % 3 == 0, "c") for n in range(40)]
+    return Manifest(records=tuple(tangled + loose), source="folder", synthetic=False)
+
+
+@PROMISE
+@given(manifests(), st.integers(0, 5))
+def test_no_patient_lesion_or_file_crosses_splits(manifest: Manifest, seed: int) -> None:
+    dealt = split(manifest, DIGEST, Split(seed=seed))
+    homes: dict[str, set[str]] = {}
+    for record in manifest.records:
+        home = dealt.assignment.get(record.image_id)
+        if home is not None:
+            for tie in (record.patient_id, record.lesion_id, record.sha256):
+                homes.setdefault(tie or record.lesion_id, set()).add(home)
+    assert all(len(found) == 1 for found in homes.values())
+
+
+@PROMISE
+@given(manifests())
+def test_every_labelled_picture_is_dealt_once_and_every_other_counted(manifest: Manifest) -> None:
+    dealt = split(manifest, DIGEST, Split())
+    labelled = {record.image_id for record in manifest.records if record.needs_in_person is not None}
+    assert dealt.assignment.keys() == labelled
+    assert dealt.left_out == len(manifest.records) - len(labelled)
+    parts = [dealt.image_ids(name) for name in SPLITS]
+    assert sorted(image_id for part in parts for image_id in part) == sorted(labelled)
+
+
+@PROMISE
+@given(manifests(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing(manifest: Manifest, shuffler: random.Random) -> None:
+    shuffled = list(manifest.records)
+    shuffler.shuffle(shuffled)
+    again = split(replace(manifest, records=tuple(shuffled)), DIGEST, Split())
+    assert again == split(manifest, DIGEST, Split())
+
+
+@PROMISE
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), min_size=30, max_size=300),
+    st.sampled_from([(0.6, 0.1, 0.15, 0.15), (0.25, 0.25, 0.25, 0.25), (0.5, 0.1, 0.2, 0.2)]),
+    st.integers(0, 3),
+)
+def test_every_split_gets_its_share_overall_and_of_every_stratum(
+    groups: list[tuple[bool, str]], shares: tuple[float, float, float, float], seed: int
+) -> None:
+    records = tuple(
+        one(number, number, None, number, needs, source) for number, (needs, source) in enumerate(groups)
+    )
+    manifest = Manifest(records=records, source="folder", synthetic=False)
+    fractions = Fractions(**dict(zip(SPLITS, shares, strict=True)))
+    dealt = split(manifest, DIGEST, Split(seed=seed, fractions=fractions))
+    home = dealt.assignment
+    stratum_of = {record.image_id: (record.needs_in_person, record.source) for record in records}
+    for name, share in zip(SPLITS, shares, strict=True):
+        assert len(dealt.image_ids(name)) <= share * len(records) + 1
+        for stratum, size in Counter(stratum_of.values()).items():
+            got = sum(home[image_id] == name for image_id, at in stratum_of.items() if at == stratum)
+            assert abs(got - share * size) <= 3
+
+
+def plain(count: int = 40) -> Manifest:
+    records = tuple(one(n, n, None, n, n % 4 == 0, "a") for n in range(count))
+    return Manifest(records=records, source="folder", synthetic=False)
+
+
+def test_one_seed_gives_one_split_and_another_another() -> None:
+    assert split(plain(), DIGEST, Split(seed=3)) == split(plain(), DIGEST, Split(seed=3))
+    assert split(plain(), DIGEST, Split(seed=3)) != split(plain(), DIGEST, Split(seed=4))
+
+
+def test_an_unlabelled_picture_still_ties_its_neighbours() -> None:
+    bridge = [
+        one(900, 900, None, 1, True, "a"),
+        one(901, 901, None, 2, True, "a"),
+        one(902, 900, 7, 3, None, "a"),
+        one(903, 901, 7, 4, None, "a"),
+    ]
+    manifest = replace(plain(400), records=(*bridge, *plain(400).records[10:]))
+    for seed in range(8):
+        dealt = split(manifest, DIGEST, Split(seed=seed)).assignment
+        assert dealt["I0900"] == dealt["I0901"]
+
+
+def test_too_few_groups_are_refused() -> None:
+    with pytest.raises(SplitError, match=r"3 groups .* leave nothing for"):
+        split(plain(3), DIGEST, Split())
+
+
+def test_a_long_chain_of_ties_is_one_group() -> None:
+    chain = [one(n, n // 2, None, 50_000 + (n + 1) // 2, True, "a") for n in range(20_000)]
+    manifest = replace(plain(), records=(*chain, *replace(plain()).records))
+    loose = [replace(record, image_id=f"J{n}", lesion_id=f"M{n}") for n, record in enumerate(plain().records)]
+    dealt = split(replace(manifest, records=(*chain, *loose)), DIGEST, Split())
+    assert len({dealt.assignment[record.image_id] for record in chain}) == 1
+
+
+def moved(dealt: Splits, image_id: str) -> Splits:
+    other = next(name for name in SPLITS if name != dealt.assignment[image_id])
+    return replace(dealt, assignment={**dealt.assignment, image_id: other})
+
+
+@pytest.mark.parametrize(
+    ("tie", "twin"),
+    [
+        ("patient 'P7'", one(900, 900, 7, 900, False, "a")),
+        ("lesion 'L1'", one(900, 1, None, 900, False, "a")),
+        (f"file '{sha256_of(b'1')}'", one(900, 900, None, 1, False, "a")),
+    ],
+)
+def test_a_planted_leak_is_found_and_named(tie: str, twin: Record) -> None:
+    first = one(1, 1, 7 if twin.patient_id else None, 1, False, "a")
+    rest = tuple(record for record in plain().records if record.image_id != "I0001")
+    manifest = replace(plain(), records=(*rest, first, twin))
+    dealt = split(manifest, DIGEST, Split())
+    prove_disjoint(manifest, dealt)
+    with pytest.raises(SplitError, match=rf"{tie} stands in .*I0001.*I0900.* leak"):
+        prove_disjoint(manifest, moved(dealt, "I0900"))
+
+
+def test_a_picture_of_another_manifest_is_found() -> None:
+    dealt = split(plain(), DIGEST, Split())
+    stray = replace(dealt, assignment={**dealt.assignment, "I9999": "train"})
+    with pytest.raises(SplitError, match="'I9999' has a split but is not in the manifest"):
+        prove_disjoint(plain(), stray)
+
+
+def test_a_forgotten_picture_is_found() -> None:
+    dealt = split(plain(), DIGEST, Split())
+    fewer = {image_id: name for image_id, name in dealt.assignment.items() if image_id != "I0003"}
+    with pytest.raises(SplitError, match="'I0003' has a label but no split"):
+        prove_disjoint(plain(), replace(dealt, assignment=fewer))
+
+
+def test_an_unlabelled_picture_in_a_split_is_found() -> None:
+    dealt = split(plain(), DIGEST, Split())
+    blanked = replace(plain().records[0], needs_in_person=None)
+    with pytest.raises(SplitError, match="'I0000' has a split but no label"):
+        prove_disjoint(replace(plain(), records=(blanked, *plain().records[1:])), dealt)
+
+
+def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+    dealt = split(plain(), DIGEST, Split(seed=2))
+    digest = dealt.write(tmp_path)
+    assert splitting.read(tmp_path, DIGEST) == (dealt, digest)
+    assert digest == sha256_of((tmp_path / "splits.json").read_bytes())
+
+
+def test_splits_of_another_manifest_are_refused(tmp_path: Path) -> None:
+    split(plain(), DIGEST, Split()).write(tmp_path)
+    with pytest.raises(SplitError, match="dealt from manifest aaaaaaaaaaaa, expected bbbbbbbbbbbb"):
+        splitting.read(tmp_path, "b" * 64)
+
+
+def test_altered_splits_are_refused(tmp_path: Path) -> None:
+    split(plain(), DIGEST, Split()).write(tmp_path)
+    path = tmp_path / "splits.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["image_ids"]["train"].append(content["image_ids"]["test"].pop())
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SplitError, match="altered since it was written"):
+        splitting.read(tmp_path, DIGEST)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", "null", '{"seal": 1}', '{"format": 1'])
+def test_a_broken_file_of_splits_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "splits.json").write_text(content, encoding="utf-8")
+    with pytest.raises(SplitError, match="split again"):
+        splitting.read(tmp_path, DIGEST)
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(SplitError, match="'holdout' is no split"):
+        split(plain(), DIGEST, Split()).image_ids("holdout")
+
+
+def test_records_of_the_shared_fixture_split_too(
+    record: Callable[..., Record], manifest_of: Callable[[Sequence[Record]], Manifest]
+) -> None:
+    manifest = manifest_of([record(f"{n}", needs_in_person=n % 2 == 0) for n in range(40)])
+    assert split(manifest, DIGEST, Split()).left_out == 0

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lesion_triage.errors import DataError
+from lesion_triage.evaluate.summary import summary
+
+
+def results(auroc: float, **changes) -> dict:
+    estimate = {"value": auroc, "low": auroc - 0.01, "high": auroc + 0.01}
+    part = {
+        "name": "all",
+        "title": "All cases",
+        "cases": 9,
+        "positives": 3,
+        "metrics": {
+            "auroc": estimate,
+            "sensitivity": estimate,
+            "specificity": estimate,
+            "referral_rate": None,
+        },
+    }
+    return {
+        "split": "test",
+        "unit": "lesion",
+        "manifest_sha256": "m",
+        "splits_sha256": "s",
+        "photographs": 12,
+        "missed": 1,
+        "positives": 3,
+        "slices": [part],
+        "parity": {"largest_score_difference": auroc * 1e-6, "decision_flips": 0},
+        **changes,
+    }
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    def write(*contents: dict) -> list[Path]:
+        paths = [tmp_path / f"{number}.json" for number, _ in enumerate(contents)]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_text(json.dumps(content))
+        return paths
+
+    return write
+
+
+def test_seeds_and_cases_are_two_different_intervals(written):
+    table = summary(written(results(0.90), results(0.96), results(0.93)))
+    row = next(line for line in table.splitlines() if "AUROC" in line)
+    assert "| 0.930 | 0.900 to 0.960 | 0.920 to 0.940 |" in row
+
+
+def test_what_cannot_be_estimated_is_said_and_not_left_out(written):
+    assert "referral rate | not estimable" in summary(written(results(0.9)))
+
+
+def test_runs_on_different_cases_are_not_averaged(written):
+    with pytest.raises(DataError, match="splits_sha256"):
+        summary(written(results(0.9), results(0.9, splits_sha256="other")))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"split": "test"}'])
+def test_another_file_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError):
+        summary([tmp_path / "a.json"])
+
+
+def test_the_readme_shows_the_recorded_results():
+    recorded = sorted(Path("experiments/ham10000").glob("seed-*.json"))
+    assert recorded
+    assert summary(recorded) in Path("README.md").read_text(encoding="utf-8")

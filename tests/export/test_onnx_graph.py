@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.bundle.scorer import Graph
+from lesion_triage.errors import ExportError
+from lesion_triage.export.onnx_graph import Views, convert
+from lesion_triage.train.network import TriageNetwork
+from lesion_triage.train.weights import backbone
+
+SIZE = 64
+
+
+def network(name: str = "test_efficientnet") -> TriageNetwork:
+    torch.manual_seed(0)
+    return TriageNetwork(backbone(name, "none", SIZE), diagnoses=2).eval()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("views", [1, 4])
+def test_the_graph_agrees_with_the_network_at_any_batch_size(pixels, name, views):
+    net = network(name)
+    session = ort.InferenceSession(convert(net, SIZE, views, 20), providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        logit, embedding = Views(net, views)(torch.from_numpy(pixels))
+    for batch in (1, 2, 5):
+        found = session.run(["logit", "embedding"], {"pixels": pixels[:batch]})
+        np.testing.assert_allclose(found[0], logit[:batch].numpy(), atol=1e-5)
+        np.testing.assert_allclose(found[1], embedding[:batch].numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_graph_fulfils_the_contract_of_the_scorer(pixels):
+    graph = Graph(convert(network(), SIZE, 2, 20), PixelSpec(size_px=SIZE))
+    assert isinstance(graph.logit(pixels[0]), float)
+
+
+def test_eight_views_answer_the_same_however_the_picture_is_turned(pixels):
+    module = Views(network(), 8)
+    picture = pixels[0]
+    turned = [np.rot90(picture, k) for k in range(4)]
+    turned += [t.transpose(1, 0, 2) for t in turned]
+    with torch.inference_mode():
+        logits = [module(torch.from_numpy(np.ascontiguousarray(t))[None])[0].item() for t in turned]
+    np.testing.assert_allclose(logits, logits[0], atol=1e-5)
+
+
+def test_one_view_is_the_network_itself(pixels):
+    net = network()
+    batch = torch.from_numpy(pixels)
+    with torch.inference_mode():
+        assert torch.equal(Views(net, 1)(batch)[0], net(batch)[0])
+
+
+def test_the_graph_names_neither_the_machine_nor_its_source_files():
+    graph = convert(network(), SIZE, 1, 20)
+    for trace in (b"site-packages", b".py", b"/home", b"lesion_triage"):
+        assert trace not in graph
+
+
+def test_the_same_network_gives_the_same_bytes():
+    assert convert(network(), SIZE, 1, 20) == convert(network(), SIZE, 1, 20)
+
+
+def test_the_diagnosis_head_is_not_in_the_graph():
+    model = onnx.load_from_string(convert(network(), SIZE, 1, 20))
+    assert [output.name for output in model.graph.output] == ["logit", "embedding"]
+    assert not [tensor.name for tensor in model.graph.initializer if "diagnosis" in tensor.name]
+
+
+def test_an_opset_that_cannot_be_written_is_one_sentence():
+    with pytest.raises(ExportError) as caught:
+        convert(network(), SIZE, 1, 9999)
+    assert "\n" not in str(caught.value)

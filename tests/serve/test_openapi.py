@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import triage_server
+from lesion_triage.bundle.schema import NOTICE, Answer
+from triage_server.wire import KINDS, PROBLEM_TYPE, Problem, RequestError
+
+FORBIDDEN = re.compile(
+    r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)", re.IGNORECASE
+)
+OPERATIONS = {
+    ("/v1/triage", "post"),
+    ("/v1/bundle", "get"),
+    ("/v1/certificate", "get"),
+    ("/health/live", "get"),
+    ("/health/ready", "get"),
+}
+
+
+@pytest.fixture
+def description(ask: Callable[..., httpx.Response], make_app: Callable[..., Any]) -> dict[str, Any]:
+    document: dict[str, Any] = ask(make_app(), "GET", "/openapi.json").json()
+    return document
+
+
+def operations(description: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_description_names_every_operation_once(description: dict[str, Any]):
+    assert description["openapi"].startswith("3.1.")
+    assert {"title", "version"} <= description["info"].keys()
+    assert {(path, method) for path, method, _ in operations(description)} == OPERATIONS
+    names = [operation["operationId"] for _, _, operation in operations(description)]
+    assert len(names) == len(set(names))
+
+
+def test_every_reference_resolves(description: dict[str, Any]):
+    found = set(references(description))
+    assert "#/components/schemas/Problem" in found
+    for reference in found:
+        node = description
+        for step in reference.removeprefix("#/").split("/"):
+            node = node[step]
+
+
+def test_every_response_is_described_with_a_schema(description: dict[str, Any]):
+    for _, _, operation in operations(description):
+        assert "200" in operation["responses"]
+        for status, response in operation["responses"].items():
+            assert response["description"]
+            expected = "application/json" if status == "200" else PROBLEM_TYPE
+            assert list(response["content"]) == [expected]
+            assert response["content"][expected]["schema"]
+
+
+def test_examples_are_valid_documents(description: dict[str, Any]):
+    responses = description["paths"]["/v1/triage"]["post"]["responses"]
+    answers = responses["200"]["content"]["application/json"]["examples"]
+    assert {Answer.model_validate(answer["value"]).disposition.value for answer in answers.values()} == set(
+        answers
+    )
+    for status, response in responses.items():
+        if status != "200":
+            for code, example in response["content"][PROBLEM_TYPE]["examples"].items():
+                problem = Problem.model_validate(example["value"])
+                assert (problem.code, str(problem.status)) == (code, status)
+
+
+def test_request_body_admits_photographs_only(description: dict[str, Any]):
+    content = description["paths"]["/v1/triage"]["post"]["requestBody"]["content"]
+    assert set(content) == {
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "application/octet-stream",
+        "multipart/form-data",
+    }
+    schema = content["multipart/form-data"]["schema"]
+    assert schema["properties"]["image"]["maxItems"] == 16
+    assert schema["additionalProperties"] is False
+
+
+def test_no_word_of_a_finding_or_an_all_right_is_ever_uttered(
+    description: dict[str, Any], ask: Callable[..., httpx.Response], make_app: Callable[..., Any], draw: Any
+):
+    app = make_app()
+    uttered = [json.dumps(description)]
+    uttered += [ask(app, "GET", path).text for path in ("/v1/bundle", "/v1/certificate", "/health/ready")]
+    for picture in (draw(), draw(1, 1, "PNG"), b"text"):
+        response = ask(app, "POST", "/v1/triage", content=picture, headers={"Content-Type": "image/png"})
+        uttered.append(response.text)
+    uttered += [Problem.of(_refusal(code), "id").to_json() for code in KINDS]
+    for text in uttered:
+        assert not FORBIDDEN.search(text.replace(NOTICE, ""))
+
+
+def test_no_such_word_stands_in_the_source():
+    for path in sorted(Path(triage_server.__file__).parent.glob("*.py")):
+        assert not FORBIDDEN.search(path.read_text(encoding="utf-8")), path.name
+
+
+def test_problem_code_decides_the_status_and_the_title():
+    for code, kind in KINDS.items():
+        problem = Problem.of(_refusal(code), "id")
+        assert (problem.status, problem.title) == (kind.status, kind.title)
+        assert problem.type == f"urn:lesion-triage:problem:{code}"
+
+
+def _refusal(code: str) -> RequestError:
+    return RequestError(code, limit=1, seconds=1, allowed="GET")

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lesion_triage.bundle.schema import Answer
+from lesion_triage.bundle.scorer import Scorer
+
+JPEG = {"Content-Type": "image/jpeg"}
+LINE_KEYS = {"time", "level", "event", "request_id", "method", "route", "status", "duration_ms", "problem"}
+NAME = "Mustermann"
+
+
+def post(server: Any, **request: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/triage", timeout=60, **request)
+
+
+def json_lines(server: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.text().splitlines() if line.startswith("{")]
+
+
+class HalfSent:
+    """A request of which the server has read the first half: its case has a place and waits."""
+
+    def __init__(self, server: Any, picture: bytes) -> None:
+        self._connection = socket.create_connection(server.address, timeout=60)
+        self._rest = picture[len(picture) // 2 :]
+        head = (
+            "POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            f"Content-Length: {len(picture)}\r\nExpect: 100-continue\r\n\r\n"
+        )
+        self._connection.sendall(head.encode())
+        # "100 Continue" is sent when the application asks for the body, which it does from its place.
+        assert self._connection.recv(100).startswith(b"HTTP/1.1 100")
+        self._connection.sendall(picture[: len(picture) // 2])
+
+    def leave(self) -> None:
+        self._connection.close()
+
+    def finish(self) -> bytes:
+        self._connection.sendall(self._rest)
+        answer = b"".join(iter(lambda: self._connection.recv(65536), b""))
+        self._connection.close()
+        return answer
+
+
+def wait_until_closed(server: Any) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{server.url}/health/live")
+        except httpx.TransportError:
+            return
+        time.sleep(0.02)
+    pytest.fail("the server still takes connections")
+
+
+def test_http_gives_the_scorer_s_score_to_the_last_bit(server: Any, scorer: Scorer, draw: Any):
+    pictures = [*scorer.bundle.selftest_pictures.values(), draw(), draw(kind="WEBP")]
+    for picture in pictures:
+        response = post(server, content=picture, headers={"Content-Type": "application/octet-stream"})
+        assert Answer.model_validate_json(response.content) == scorer.score([picture])
+    gradable = pictures[-2:]
+    response = post(server, files=[("image", ("a.jpg", picture, "image/jpeg")) for picture in gradable])
+    assert Answer.model_validate_json(response.content) == scorer.score(gradable)
+
+
+def test_ready_line_names_the_address_and_warns_of_synthetic_bundles(server: Any, scorer: Scorer):
+    ready = next(line for line in server.text().splitlines() if line.startswith("triage-server ready"))
+    assert server.url in ready
+    warned = any(line["level"] == "warning" for line in json_lines(server))
+    assert warned is scorer.bundle.header.synthetic
+
+
+def test_bad_pictures_are_problems_over_the_wire(server: Any, bad_pictures: dict[str, tuple[bytes, str]]):
+    for picture, code in bad_pictures.values():
+        response = post(server, content=picture, headers=JPEG)
+        assert (response.status_code, response.json()["code"]) == (422, code)
+
+
+def test_oversized_body_is_refused_announced_or_chunked(launch: Callable[..., Any]):
+    def endless() -> Iterator[bytes]:
+        for _ in range(1000):
+            yield bytes(10_000)
+
+    with launch(TRIAGE_MAX_BODY_BYTES="100000") as server:
+        for content in (bytes(10_000_000), endless()):
+            response = post(server, content=content, headers=JPEG)
+            assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+        assert post(server, content=b"x", headers=JPEG).status_code == 422
+
+
+def test_full_queue_is_refused_and_recovers(launch: Callable[..., Any], draw: Any):
+    with launch("--workers-threads", 1, TRIAGE_QUEUE="0") as server:
+        waiting = HalfSent(server, draw())
+        response = post(server, content=draw(), headers=JPEG)
+        assert (response.status_code, response.json()["code"]) == (503, "busy")
+        assert response.headers["retry-after"] == "1"
+        assert httpx.get(f"{server.url}/health/ready").status_code == 503
+        assert httpx.get(f"{server.url}/health/live").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert waiting.finish().startswith(b"HTTP/1.1 200")
+        assert server.process.wait(60) == 0
+
+
+def test_sigterm_lets_a_case_that_is_under_way_finish(launch: Callable[..., Any], draw: Any, scorer: Scorer):
+    picture = draw()
+    with launch() as server:
+        ready_file = server.log.with_name("ready")
+        case = HalfSent(server, picture)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_closed(server)
+        head, _, body = case.finish().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert Answer.model_validate_json(body) == scorer.score([picture])
+        assert server.process.wait(60) == 0
+        assert not ready_file.exists()
+
+
+def test_client_that_leaves_gives_its_place_up(launch: Callable[..., Any], draw: Any):
+    with launch("--workers-threads", 1, TRIAGE_QUEUE="0") as server:
+        HalfSent(server, draw()).leave()
+        for _ in range(100):
+            response = post(server, content=draw(), headers=JPEG)
+            if response.status_code == 200:
+                break
+        assert response.status_code == 200
+        assert server.stop() == 0
+        assert 499 in [line.get("status") for line in json_lines(server)]
+
+
+def test_logs_and_answers_hold_nothing_of_the_patient(launch: Callable[..., Any], draw: Any):
+    tagged = draw() + NAME.encode()
+    headers = {"X-Request-Id": f"Erika {NAME}", "User-Agent": NAME, "X-Patient": NAME, "Cookie": NAME}
+    with launch() as server:
+        with httpx.Client(base_url=server.url, headers=headers, params={"patient": NAME}) as client:
+            answers = [
+                client.post("/v1/triage", files={"image": (f"{NAME}.jpg", tagged)}),
+                client.post("/v1/triage", files={NAME: (f"{NAME}.jpg", tagged)}),
+                client.post("/v1/triage", files={"image": (f"{NAME}.jpg", NAME.encode())}),
+                client.post("/v1/triage", content=NAME.encode(), headers=JPEG),
+                client.post("/v1/triage", content=tagged, headers={"Content-Type": f"text/{NAME}"}),
+                client.get(f"/v1/{NAME}"),
+                client.put("/v1/triage"),
+            ]
+        assert [answer.status_code for answer in answers] == [200, 422, 422, 422, 415, 404, 405]
+        assert server.stop() == 0
+        for text in [server.text(), *(answer.text + str(answer.headers) for answer in answers)]:
+            assert NAME.lower() not in text.lower()
+        lines = [line for line in json_lines(server) if line["event"] == "request"]
+        assert len(lines) == len(answers)
+        for line, answer in zip(lines, answers, strict=True):
+            assert line.keys() == LINE_KEYS | {"disposition"}
+            assert (line["request_id"], line["status"]) == (
+                answer.headers["x-request-id"],
+                answer.status_code,
+            )
+        assert lines[0]["disposition"] == answers[0].json()["disposition"]
+        assert [line["route"] for line in lines] == ["/v1/triage"] * 5 + [None, "/v1/triage"]
+
+
+def test_many_clients_at_once_get_their_own_answers(server: Any, scorer: Scorer, draw: Any):
+    pictures = [draw(seed=seed) for seed in range(16)]
+    with ThreadPoolExecutor(8) as clients:
+        responses = list(clients.map(lambda picture: post(server, content=picture, headers=JPEG), pictures))
+    for picture, response in zip(pictures, responses, strict=True):
+        assert Answer.model_validate_json(response.content) == scorer.score([picture])
+
+
+def test_bundle_with_a_flipped_byte_is_not_served(
+    refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
+):
+    copy = tmp_path / "altered"
+    shutil.copytree(tiny_bundle, copy)
+    graph = bytearray((copy / "model.onnx").read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(graph)
+    ready = tmp_path / "ready"
+    ready.write_text("http://127.0.0.1:1")
+    sentence = refused("--bundle", copy, "--port", 0, "--ready-file", ready)
+    assert sentence.startswith("BundleError: ")
+    assert "model.onnx" in sentence
+    assert not ready.exists()
+
+
+def test_missing_bundle_is_one_sentence(refused: Callable[..., str], tmp_path: Path):
+    assert refused("--bundle", tmp_path / "none").startswith("BundleError: ")
+
+
+def test_host_beyond_loopback_is_one_sentence(refused: Callable[..., str], tiny_bundle: Path):
+    assert "no authentication" in refused("--bundle", tiny_bundle, "--host", "0.0.0.0")
+
+
+def test_misspelt_variable_is_one_sentence(refused: Callable[..., str]):
+    assert "did you mean TRIAGE_BUNDLE?" in refused(TRIAGE_BUNDEL="x")
+
+
+def test_port_in_use_is_one_sentence(refused: Callable[..., str], server: Any, tiny_bundle: Path):
+    assert "choose another port" in refused("--bundle", tiny_bundle, "--port", server.address[1])
+
+
+def test_ready_file_without_a_folder_is_one_sentence(
+    refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
+):
+    assert "ready file" in refused("--bundle", tiny_bundle, "--ready-file", tmp_path / "none" / "ready")

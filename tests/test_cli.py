@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lesion_triage import cli
+from lesion_triage.bundle.scorer import Scorer
+
+
+def test_help_shows_the_road_in_order(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    places = [text.index(f"\n    {verb}") for verb in cli.VERBS]
+    assert places == sorted(places)
+
+
+def test_help_imports_no_training_library():
+    code = (
+        "import sys; from lesion_triage import cli; cli.parser().format_help(); "
+        "print([m for m in ('torch', 'mlflow', 'sklearn', 'onnxruntime', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "nowhere.yaml"], "ConfigError: nowhere.yaml: cannot be read"),
+        (["score", "nowhere", "a.jpg"], "BundleError: nowhere: no such folder"),
+        (["demo", "configs/ham10000.yaml"], "ConfigError: configs/ham10000.yaml: the demonstration draws"),
+        (["run", "configs/ham10000.yaml"], "RunError: where are the pictures? Give --data-root DIR"),
+        (
+            ["run", "configs/ham10000.yaml", "--data-root", "nowhere"],
+            "RunError: nowhere: no such folder",
+        ),
+        (
+            ["run", "configs/ham10000.yaml", "--set", "train.epoch=1"],
+            "ConfigError: configs/ham10000.yaml: unknown key 'train.epoch'; did you mean 'epochs'?",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(tmp_path, monkeypatch, capsys, arguments, expected):
+    monkeypatch.delenv("LESION_TRIAGE_DATA_ROOT", raising=False)
+    runs = ["--runs", str(tmp_path / "runs")] if arguments[0] == "run" else []
+    assert cli.main([*arguments, *runs]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(expected)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_score_prints_one_line_a_photograph_with_the_scorers_own_bits(
+    tiny_bundle, picture_bytes, tmp_path, capsys
+):
+    paths = []
+    for kind in ("referred", "below", "black"):
+        paths.append(tmp_path / f"{kind}.png")
+        paths[-1].write_bytes(picture_bytes(kind))
+    assert cli.main(["score", str(tiny_bundle), *map(str, paths)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["answer"]["disposition"] for line in lines] == [
+        "needs_in_person",
+        "below_threshold",
+        "ungradable",
+    ]
+    scorer = Scorer.open(tiny_bundle)
+    for path, line in zip(paths, lines, strict=True):
+        assert line["answer"] == scorer.score([path.read_bytes()]).model_dump(mode="json")
+
+
+def test_score_takes_all_photographs_as_one_case(tiny_bundle, picture_bytes, tmp_path, capsys):
+    paths = []
+    for kind in ("below", "referred"):
+        paths.append(tmp_path / f"{kind}.png")
+        paths[-1].write_bytes(picture_bytes(kind))
+    assert cli.main(["score", str(tiny_bundle), *map(str, paths), "--one-case"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["answer"]["disposition"] == "needs_in_person"
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (None, "image_not_readable"),
+        (b"", "image_empty"),
+        (b"dear colleague", "image_format_not_supported"),
+        (b"\xff\xd8\xff\xe0 and no more", "image_not_decodable"),
+    ],
+)
+def test_score_goes_on_after_a_picture_that_cannot_be_used(
+    tiny_bundle, picture_bytes, tmp_path, capsys, content, code
+):
+    bad, good = tmp_path / "bad.jpg", tmp_path / "good.png"
+    if content is not None:
+        bad.write_bytes(content)
+    good.write_bytes(picture_bytes("referred"))
+    assert cli.main(["score", str(tiny_bundle), str(bad), str(good)]) == 2
+    captured = capsys.readouterr()
+    first, second = (json.loads(line) for line in captured.out.splitlines())
+    assert first["error"]["code"] == code
+    assert second["answer"]["disposition"] == "needs_in_person"
+    assert captured.err.count("\n") == 1
+
+
+def test_score_refuses_a_bundle_with_one_flipped_byte(tiny_bundle, tmp_path, capsys):
+    copy = tmp_path / "bundle"
+    for file in sorted(path for path in Path(tiny_bundle).rglob("*") if path.is_file()):
+        target = copy / file.relative_to(tiny_bundle)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    graph = bytearray((copy / "model.onnx").read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (copy / "model.onnx").write_bytes(graph)
+    assert cli.main(["score", str(copy), "a.jpg"]) == 2
+    assert "model.onnx" in capsys.readouterr().err

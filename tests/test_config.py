@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion_triage.config import DATA_ROOT_VARIABLE, Config, load
+from lesion_triage.errors import ConfigError
+
+MINIMAL = "name: try\ndata:\n  source: synthetic\n"
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "try.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_unknown_key_is_refused_with_the_nearest_known_name(written):
+    with pytest.raises(ConfigError, match=r"unknown key 'train\.learning_rat'.*'learning_rate'"):
+        load(written(MINIMAL + "train:\n  learning_rat: 0.1\n"))
+
+
+def test_unknown_section_is_refused_with_the_nearest_known_name(written):
+    with pytest.raises(ConfigError, match=r"unknown key 'modle'.*'model'"):
+        load(written(MINIMAL + "modle: {}\n"))
+
+
+def test_duplicate_key_is_refused_with_its_line(written):
+    with pytest.raises(ConfigError, match=r"'name' stands twice.*line 4"):
+        load(written(MINIMAL + "name: other\n"))
+
+
+def test_duplicate_key_deep_inside_is_refused(written):
+    with pytest.raises(ConfigError, match="'epochs' stands twice"):
+        load(written(MINIMAL + "train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n"))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "name: {", "just words", "name: \x00"])
+def test_what_is_no_configuration_is_one_sentence(written, text):
+    with pytest.raises(ConfigError) as caught:
+        load(written(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "nowhere.yaml")
+
+
+def test_exponent_without_a_point_is_a_number(written):
+    assert load(written(MINIMAL + "train:\n  learning_rate: 3e-4\n")).train.learning_rate == 0.0003
+
+
+def test_fractions_must_sum_to_one(written):
+    with pytest.raises(ConfigError, match=r"sum to 1, found 1\.1"):
+        load(written(MINIMAL + "split:\n  fractions: {train: 0.7}\n"))
+
+
+@pytest.mark.parametrize("value", ["0", "-1", ".nan", "many"])
+def test_value_out_of_range_names_its_place(written, value):
+    with pytest.raises(ConfigError, match=r"train\.epochs"):
+        load(written(MINIMAL + f"train:\n  epochs: {value}\n"))
+
+
+def test_override_stands_above_the_file(written):
+    loaded = load(written(MINIMAL + "seed: 1\n"), ["seed=5", "train.epochs=2"])
+    assert (loaded.seed, loaded.train.epochs) == (5, 2)
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "seed.deep=1", "train.epoch=3"])
+def test_broken_override_is_refused(written, override):
+    with pytest.raises(ConfigError):
+        load(written(MINIMAL + "seed: 1\n"), [override])
+
+
+def test_data_root_comes_from_argument_then_environment_then_file(written, monkeypatch, tmp_path):
+    path = written("name: try\ndata:\n  source: folder\n  root: beside\n")
+    monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
+    assert load(path).data.root == tmp_path / "beside"
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, "/from/environment")
+    assert load(path).data.root == Path("/from/environment")
+    assert load(path, data_root=Path("/from/argument")).data.root == Path("/from/argument")
+
+
+def test_identity_ignores_where_things_lie_and_nothing_else(written):
+    path = written(MINIMAL)
+    plain = load(path).identity_sha256()
+    assert load(path, ["tracking.experiment=other"], Path("/elsewhere")).identity_sha256() == plain
+    assert load(path, ["seed=1"]).identity_sha256() != plain
+    assert load(path, ["train.epochs=1"]).identity_sha256() != plain
+
+
+def test_frozen_yaml_reads_back_as_the_same_configuration(written, tmp_path):
+    loaded = load(written(MINIMAL), ["train.learning_rate=1e-5"])
+    again = tmp_path / "frozen.yaml"
+    again.write_text(loaded.to_yaml(), encoding="utf-8")
+    assert load(again) == loaded
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_configuration_or_a_config_error(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("fuzz") / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with contextlib.suppress(ConfigError):
+        assert isinstance(load(path), Config)
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path):
+    assert load(path).name == path.stem.split(".")[0]
+
+
+def test_band_shares_that_leave_no_last_band_are_refused(written):
+    with pytest.raises(ConfigError, match=r"band_shares must sum to less than 1, found 1\.5"):
+        load(written(MINIMAL + "calibrate:\n  band_shares: [0.5, 0.5, 0.5]\n"))

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from lesion_triage import errors
+from lesion_triage.bundle import schema
+from lesion_triage.config import Config
+from triage_server.settings import variables
+from triage_server.wire import KINDS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+_TOP = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "data/README.md",
+    "experiments/BUNDLES.md",
+    "experiments/LOG.md",
+)
+PAGES = [ROOT / name for name in _TOP if (ROOT / name).is_file()] + sorted(DOCS.rglob("*.md"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+REQUIRED = "required"
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def rows_of(page: str) -> dict[str, list[str]]:
+    """Table rows of a page, by the name in backticks in their first cell."""
+    found: dict[str, list[str]] = {}
+    for line in text_of(page).splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        name = re.fullmatch(r"`([^`]+)`", cells[0])
+        if line.startswith("|") and name:
+            found[name[1]] = cells
+    return found
+
+
+def keys_of(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from keys_of(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def written(default: Any) -> str:
+    """A default as a person writes it in YAML."""
+    return default if isinstance(default, str) else json.dumps(default)
+
+
+_SMALLEST = Config.model_validate({"name": "try", "data": {"source": "synthetic"}})
+KEYS = {**dict(keys_of(_SMALLEST)), "name": REQUIRED, "data.source": REQUIRED}
+
+
+@pytest.mark.parametrize(("key", "default"), KEYS.items(), ids=KEYS)
+def test_every_configuration_key_is_documented_with_its_default(key: str, default: Any) -> None:
+    rows = rows_of("configuration.md")
+    assert key in rows, f"docs/configuration.md has no row for `{key}`"
+    stated = rows[key][2]
+    expected = REQUIRED if default is REQUIRED else f"`{written(default)}`"
+    assert stated == expected, f"docs/configuration.md states another default for `{key}`"
+
+
+def test_no_configuration_key_is_documented_that_does_not_exist() -> None:
+    known = {*KEYS, *variables()}
+    assert sorted(rows_of("configuration.md").keys() - known) == []
+
+
+@pytest.mark.parametrize("variable", variables())
+def test_every_server_setting_is_documented(variable: str) -> None:
+    assert variable in rows_of("configuration.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_relative_link_points_at_something_that_exists(page: Path) -> None:
+    broken = [target for target in relative_links(page) if not (page.parent / target).exists()]
+    assert broken == []
+
+
+def relative_links(page: Path) -> Iterator[str]:
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)[^)]*\)", prose):
+        path = target.partition("#")[0]
+        if path and not re.match(r"[a-z][a-z0-9+.-]*:", path):
+            yield path
+
+
+@pytest.mark.parametrize("record", sorted((DOCS / "adr").glob("[0-9]*.md")), ids=lambda record: record.stem)
+def test_every_decision_record_is_in_the_index_and_has_its_three_parts(record: Path) -> None:
+    assert f"({record.name})" in text_of("adr/README.md")
+    text = record.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+    assert text.startswith(f"# {int(record.name[:4])}. ")
+
+
+ERRORS = [
+    value
+    for _, value in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(value, errors.LesionTriageError)
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_every_error_hangs_in_the_drawn_tree_where_it_hangs_in_the_code(error: type[Exception]) -> None:
+    base = error.__bases__[0].__name__
+    expected = None if error is errors.LesionTriageError else base
+    assert drawn_tree().get(error.__name__, "not drawn") == expected
+
+
+def test_no_error_is_drawn_that_does_not_exist() -> None:
+    assert drawn_tree().keys() == {error.__name__ for error in ERRORS}
+
+
+def drawn_tree() -> dict[str, str | None]:
+    """Name to parent, read off the indentation in the docstring of ``errors``."""
+    parents: dict[str, str | None] = {}
+    path: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if found := re.match(r"[\s│├└─]*?(?=[A-Z])(\w+Error)\b", line):
+            column = found.start(1)
+            path = [step for step in path if step[0] < column]
+            parents[found[1]] = path[-1][1] if path else None
+            path.append((column, found[1]))
+    return parents
+
+
+def dependencies() -> set[str]:
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    wanted = [
+        *project["dependencies"],
+        *PROJECT["build-system"]["requires"],
+        *(one for all_ in extras for one in all_),
+    ]
+    names = {re.split(r"[^A-Za-z0-9._-]", one, maxsplit=1)[0] for one in wanted}
+    return names - {project["name"]}
+
+
+@pytest.mark.parametrize("dependency", sorted(dependencies()))
+def test_every_dependency_has_its_line(dependency: str) -> None:
+    assert dependency in rows_of("dependencies.md")
+
+
+def test_no_dependency_has_a_line_that_is_not_declared() -> None:
+    assert sorted(rows_of("dependencies.md").keys() - dependencies()) == []
+
+
+@pytest.mark.parametrize("code", [*schema.ReasonCode, *schema.Disposition, *KINDS])
+def test_every_code_that_a_client_may_meet_is_documented(code: str) -> None:
+    assert f"`{code}`" in text_of("http-api.md")
+
+
+def test_the_page_for_clients_names_no_condition_and_promises_nothing() -> None:
+    words = r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)"
+    prose = text_of("http-api.md").replace(schema.NOTICE, "")
+    assert re.findall(words, prose, re.IGNORECASE) == []
+
+
+_DOCUMENTS = (
+    schema.Header,
+    schema.ModelFacts,
+    schema.PixelSpec,
+    schema.SealedFile,
+    schema.Policy,
+    schema.PlattCalibrator,
+    schema.QualityLimits,
+    schema.Certificate,
+    schema.SelfTest,
+    schema.SelfTestCase,
+)
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda document: document.__name__)
+def test_every_field_of_a_bundle_is_documented(document: type[BaseModel]) -> None:
+    text = text_of("bundle-format.md")
+    assert [name for name in document.model_fields if f"`{name}`" not in text] == []

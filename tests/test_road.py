@@ -1,0 +1,143 @@
+"""The whole road in one small run, and what happens when its inputs change or its parts break."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lesion_triage import config, demo, predictions, road, runs
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.errors import CalibrationError, ManifestError, RunError
+
+SMALL = {
+    "name": "small",
+    "data": {"source": "synthetic", "synthetic": {"lesions": 240, "positive_share": 0.4}},
+    "split": {"fractions": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
+    "pixels": {"size_px": 64},
+    "model": {"backbone": "test_efficientnet", "weights": "none", "drop_path_rate": 0.0},
+    "train": {
+        "epochs": 4,
+        "batch_size": 16,
+        "learning_rate": 5e-3,
+        "ema_decay": 0.8,
+        "augmentation": "flips",
+        "workers": 0,
+        "accelerator": "cpu",
+    },
+    "calibrate": {"target_sensitivity": 0.8, "confidence": 0.8},
+    "evaluate": {"bootstrap_draws": 100},
+    "tracking": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("experiments")
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load(home):
+    return lambda *overrides: config.load(home / "small.yaml", overrides)
+
+
+@pytest.fixture(scope="module")
+def run(home, load) -> runs.Run:
+    return road.travel("run", load(), home / "runs")
+
+
+def test_the_road_leaves_every_file_that_it_promises(run):
+    for name in (
+        "config.yaml",
+        "checkpoint.safetensors",
+        "model.onnx",
+        "bundle/bundle.json",
+        "report/index.html",
+    ):
+        assert (run.folder / name).is_file(), name
+    for stage in road.STAGES:
+        assert run.record(stage) is not None
+
+
+def test_a_second_pass_repeats_nothing(run, load, home, capsys):
+    times = {path: path.stat().st_mtime_ns for path in (run.folder / "bundle").rglob("*")}
+    again = road.travel("run", load(), home / "runs")
+    assert again.folder == run.folder
+    assert times == {path: path.stat().st_mtime_ns for path in (run.folder / "bundle").rglob("*")}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if ": unchanged" in line] == [f"{name}: unchanged" for name in road.STAGES]
+
+
+def test_a_changed_stage_is_redone_in_a_new_folder_and_what_came_before_is_taken_over(
+    run, load, home, capsys
+):
+    before = (run.folder / "policy.json").read_bytes()
+    other = road.travel("calibrate", load("calibrate.confidence=0.9"), home / "runs")
+    out = capsys.readouterr().out
+    assert other.folder != run.folder
+    assert f"train: taken over from {run.folder.name}" in out or "train: unchanged" in out
+    assert "\ncalibrate\n" in out
+    assert (run.folder / "policy.json").read_bytes() == before
+    assert json.loads((other.folder / "certificate.json").read_text())["confidence"] == 0.9
+
+
+def test_a_stage_asked_for_too_early_names_the_one_that_comes_first(home, load):
+    with pytest.raises(RunError, match=r"'manifest' has not been done.*`lesion-triage manifest` comes first"):
+        road.travel("calibrate", load("data.synthetic.seed=5"), home / "elsewhere" / "runs")
+
+
+def test_one_picture_has_the_same_score_in_evaluation_scorer_and_service(run):
+    table, _ = predictions.read(run.folder / "predictions", "test")
+    scorer = Scorer.open(run.folder / "bundle")
+    by_id = {record.image_id: record for record in road.records(run, "test")}
+    rows = [row for row in table.rows if row.logit is not None][:6]
+    with demo._server(run.folder / "bundle") as url:
+        for row in rows:
+            data = (road.data_root(run) / by_id[row.image_id].path).read_bytes()
+            ours = scorer.score([data])
+            theirs = demo._ask(url, data)
+            assert ours.images[0].logit == row.logit
+            assert theirs == ours.model_dump(mode="json")
+
+
+def test_torch_and_the_bundle_agree_on_the_whole_test_split(run):
+    results = json.loads((run.folder / "report" / "results.json").read_text())
+    assert results["parity"]["largest_score_difference"] <= 1e-4
+    assert results["parity"]["decision_flips"] == 0
+
+
+def test_each_opening_of_the_test_split_is_written_down(run):
+    (opening,) = (run.folder / "test_openings.jsonl").read_text().splitlines()
+    assert json.loads(opening)["bundle_sha256"] == Scorer.open(run.folder / "bundle").bundle.sha256
+
+
+def test_the_bundle_carries_no_picture_of_the_data(run):
+    known = {record.sha256 for name in ("train", "test") for record in road.records(run, name)}
+    assert not known & {
+        runs.file_sha256(path) for path in (run.folder / "bundle").rglob("*") if path.is_file()
+    }
+
+
+def test_too_few_positives_leave_no_policy_behind(home, load):
+    with pytest.raises(CalibrationError, match="takes at least"):
+        road.travel("calibrate", load("calibrate.target_sensitivity=0.99"), home / "runs")
+    newest = max((home / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    assert not (newest / "policy.json").exists()
+    assert not (newest / "certificate.json").exists()
+
+
+def test_a_picture_that_changed_after_the_manifest_stops_the_evaluation(run, load, home, tmp_path):
+    moved = tmp_path / "experiments"
+    shutil.copytree(home, moved)
+    copy = runs.find_or_make(load(), moved / "runs")
+    shutil.rmtree(copy.folder / "report")
+    victim = road.data_root(copy) / road.records(copy, "test")[0].path
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ManifestError):
+        road.travel("evaluate", load(), moved / "runs")
+    assert not (copy.folder / "report" / "index.html").exists()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lesion_triage import runs
+from lesion_triage.config import Config
+from lesion_triage.errors import RunError
+
+
+def config(**values) -> Config:
+    return Config.model_validate({"name": "try", "data": {"source": "synthetic"}, **values})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def done(run: runs.Run, stage: str = "manifest", inputs: str = "in") -> None:
+    (run.folder / "manifest.csv").write_text("rows")
+    (run.folder / "report").mkdir(exist_ok=True)
+    (run.folder / "report" / "index.html").write_text("page")
+    run.finish(stage, inputs, ["manifest.csv", "report"], 1.0)
+
+
+def test_the_same_configuration_comes_back_to_its_folder(root):
+    first = runs.find_or_make(config(), root)
+    assert runs.find_or_make(config(), root).folder == first.folder
+    assert runs.find_or_make(config(seed=1), root).folder != first.folder
+
+
+def test_two_runs_begun_in_the_same_second_have_two_folders(root):
+    assert runs.make(config(), root).folder != runs.make(config(), root).folder
+
+
+def test_a_name_that_continues_another_is_another_run(root):
+    longer = runs.make(config().model_copy(update={"name": "try-2"}), root)
+    assert list(runs.others(runs.make(config(), root))) == []
+    assert longer.folder.exists()
+
+
+def test_a_stage_holds_only_with_its_record_its_inputs_and_its_files(root):
+    run = runs.make(config(), root)
+    assert not run.holds("manifest", "in")
+    done(run)
+    assert run.holds("manifest", "in")
+    assert not run.holds("manifest", "other")
+    (run.folder / "report" / "index.html").write_text("changed")
+    assert not run.holds("manifest", "in")
+
+
+def test_a_missing_output_is_a_stage_to_repeat(root):
+    run = runs.make(config(), root)
+    done(run)
+    (run.folder / "manifest.csv").unlink()
+    assert not run.holds("manifest", "in")
+
+
+def test_a_finished_stage_is_taken_over_whole(root):
+    old, new = runs.make(config(), root), runs.make(config(seed=1), root)
+    done(old)
+    new.adopt("manifest", old)
+    assert new.holds("manifest", "in")
+    assert old.holds("manifest", "in")
+    assert new.record("manifest") == old.record("manifest")
+
+
+def test_what_is_taken_over_is_a_copy(root):
+    old, new = runs.make(config(), root), runs.make(config(seed=1), root)
+    done(old)
+    new.adopt("manifest", old)
+    (new.folder / "manifest.csv").write_text("altered")
+    assert old.holds("manifest", "in")
+
+
+def test_a_damaged_record_is_an_error_and_not_a_repeat(root):
+    run = runs.make(config(), root)
+    done(run)
+    (run.folder / "stages" / "manifest.json").write_text('{"inputs_sha256": ')
+    with pytest.raises(RunError, match="record of stage 'manifest' is damaged"):
+        run.holds("manifest", "in")
+
+
+def test_time_does_not_change_what_was_made(root):
+    run = runs.make(config(), root)
+    done(run)
+    first = run.record("manifest")
+    run.finish("manifest", "in", ["manifest.csv", "report"], 99.0)
+    again = run.record("manifest")
+    assert first is not None
+    assert again is not None
+    assert first.sha256() == again.sha256()
+
+
+def test_the_fingerprint_of_a_folder_sees_additions_and_changes(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_text("1")
+    first = runs.tree_fingerprint(tmp_path)
+    assert runs.tree_fingerprint(tmp_path) == first
+    (tmp_path / "b").write_text("")
+    second = runs.tree_fingerprint(tmp_path)
+    (tmp_path / "sub" / "a").write_text("22")
+    assert len({first, second, runs.tree_fingerprint(tmp_path)}) == 3

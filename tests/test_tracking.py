@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lesion_triage.config import Config
+from lesion_triage.tracking import Tracker, environment, flat
+
+
+def config(tmp_path: Path, **tracking) -> Config:
+    return Config.model_validate(
+        {
+            "name": "try",
+            "data": {"source": "folder", "root": str(tmp_path / "Jane-Doe")},
+            "model": {"weights": str(tmp_path / "Jane-Doe" / "w.safetensors")},
+            "tracking": tracking,
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "experiments" / "runs" / "try-20260101-000000"
+    made.mkdir(parents=True)
+    return made
+
+
+def test_a_run_is_recorded_and_reopened(tmp_path, folder):
+    from mlflow.tracking import MlflowClient
+
+    said: list[str] = []
+    for epoch in (1, 2):
+        tracker = Tracker(config(tmp_path), folder, said.append)
+        tracker.params({"config_sha256": "ab"})
+        tracker.metrics({"train.loss": 1.0 / epoch}, step=epoch)
+        tracker.text(environment(), "environment.txt")
+        tracker.finish()
+    assert said == []
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder.parent.parent / 'mlflow.db'}")
+    run_id = (folder / "mlflow_run_id.txt").read_text().strip()
+    assert client.get_run(run_id).data.params["config_sha256"] == "ab"
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "train.loss")] == [
+        (1, 1.0),
+        (2, 0.5),
+    ]
+    assert [file.path for file in client.list_artifacts(run_id)] == ["environment.txt"]
+    assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
+
+
+def test_a_server_that_is_down_costs_one_warning_and_no_run(tmp_path, folder):
+    said: list[str] = []
+    tracker = Tracker(config(tmp_path, uri="http://127.0.0.1:9"), folder, said.append)
+    tracker.params({"a": 1})
+    tracker.metrics({"b": 1.0})
+    tracker.finish()
+    assert len(said) == 1
+    assert "tracking is off" in said[0]
+
+
+def test_switched_off_it_writes_nothing(tmp_path, folder):
+    Tracker(config(tmp_path, enabled=False), folder, print).params({"a": 1})
+    assert not (folder.parent.parent / "mlflow.db").exists()
+    assert not list(folder.iterdir())
+
+
+def test_neither_parameters_nor_environment_say_where_anything_lies(tmp_path):
+    text = repr(flat(config(tmp_path))) + environment()
+    assert "Jane-Doe" not in text
+    assert str(tmp_path) not in text

@@ -1,0 +1,110 @@
+"""Makes a real sealed bundle in milliseconds, and draws pictures whose answer is known beforehand.
+
+Needs what serving needs and nothing more; the graph was written by make_tiny_graph.py.
+"""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image, ImageDraw
+
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.schema import (
+    Certificate,
+    ModelFacts,
+    PixelSpec,
+    PlattCalibrator,
+    Policy,
+    SelfTest,
+    SelfTestCase,
+    sha256_of,
+)
+from lesion_triage.bundle.scorer import Graph, score_image
+from lesion_triage.bundle.store import Bundle, seal
+
+Kind = Literal["referred", "below", "black"]
+
+GRAPH = Path(__file__).with_name("tiny.onnx").read_bytes()
+PIXELS = PixelSpec(size_px=32)
+
+# The tiny graph's logit is (red - blue) / 10 - 5: about +5, about -2, and refused by the quality gate.
+_COLOURS: dict[Kind, tuple[str, str]] = {
+    "referred": ("rgb(215, 140, 115)", "rgb(150, 60, 50)"),
+    "below": ("rgb(205, 185, 175)", "rgb(170, 150, 140)"),
+    "black": ("rgb(2, 1, 1)", "rgb(0, 0, 0)"),
+}
+
+
+def picture_bytes(kind: Kind, format: str = "PNG", size: tuple[int, int] = (160, 120)) -> bytes:
+    """A drawn spot on a plain ground, as the bytes of a file."""
+    ground, spot = _COLOURS[kind]
+    image = Image.new("RGB", size, ground)
+    width, height = size
+    ImageDraw.Draw(image).ellipse((width * 0.3, height * 0.3, width * 0.7, height * 0.7), fill=spot)
+    stream = io.BytesIO()
+    image.save(stream, format)
+    return stream.getvalue()
+
+
+def policy(**overrides: Any) -> Policy:
+    """A policy that refers from logit 0; the bands follow the threshold unless they are given."""
+    threshold = overrides.setdefault("threshold", 0.5)
+    overrides.setdefault("band_limits", ((1 + threshold) / 2, threshold, threshold / 2))
+    overrides.setdefault("calibrator", PlattCalibrator(slope=1.0, intercept=0.0))
+    return Policy(**overrides)
+
+
+def certificate_for(issued_for: Policy, graph: bytes = GRAPH) -> Certificate:
+    """A certificate that speaks of this policy and this graph; its numbers are those of 59 cases, no miss."""
+    return Certificate(
+        target_sensitivity=0.95,
+        confidence=0.95,
+        unit="lesion",
+        aggregation=issued_for.aggregation,
+        positives=59,
+        positives_abstained=0,
+        misses_allowed=0,
+        misses_seen=0,
+        threshold=issued_for.threshold,
+        sensitivity_lower_bound=0.05 ** (1 / 59),
+        manifest_sha256=sha256_of(b"manifest"),
+        splits_sha256=sha256_of(b"splits"),
+        predictions_sha256=sha256_of(b"predictions"),
+        model_sha256=sha256_of(graph),
+        calibrator_sha256=issued_for.calibrator.sha256(),
+        assumptions=("Drawn pictures: this certificate is for tests.",),
+    )
+
+
+def parts(**policy_overrides: Any) -> dict[str, Any]:
+    """The arguments of ``seal``, all but the folder."""
+    graph, sealed_policy = Graph(GRAPH, PIXELS), policy(**policy_overrides)
+    pictures = {f"{kind}.png": picture_bytes(kind) for kind in _COLOURS}
+    cases = []
+    for file, data in pictures.items():
+        logit = score_image(graph, PIXELS, sealed_policy.quality, data).logit
+        disposition = decide(sealed_policy, [logit]).disposition
+        cases.append(SelfTestCase(file=file, logit=logit, disposition=disposition))
+    return {
+        "name": "tiny",
+        "model": ModelFacts(backbone="mean colour", parameters=4, embedding_width=3, views=1),
+        "pixels": PIXELS,
+        "policy": sealed_policy,
+        "certificate": certificate_for(sealed_policy),
+        "graph": GRAPH,
+        "model_card": "# tiny\n\nA graph for tests: it knows mean colours and nothing else.\n",
+        "selftest": SelfTest(cases=tuple(cases)),
+        "selftest_pictures": pictures,
+        "synthetic": True,
+        "data_citation": ("Drawn for the tests; no one's skin.",),
+        "created_at": datetime(2025, 1, 1, tzinfo=UTC),
+    }
+
+
+def make(folder: Path, **policy_overrides: Any) -> Bundle:
+    """Seal a tiny bundle in ``folder``, which must not exist; keywords are fields of ``Policy``."""
+    return seal(folder, **parts(**policy_overrides))

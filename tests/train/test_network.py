@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lesion_triage.errors import TrainingError
+from lesion_triage.train.network import TriageNetwork, freeze_stages
+from lesion_triage.train.weights import backbone
+
+FAMILIES = ["test_efficientnet", "test_resnet", "test_vit", "test_convnext"]
+
+
+def network(name: str = "test_efficientnet", size_px: int = 64) -> TriageNetwork:
+    torch.manual_seed(0)
+    return TriageNetwork(backbone(name, "none", size_px), diagnoses=3).eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gives_one_logit_and_one_embedding_a_picture(name):
+    net = network(name)
+    logit, embedding = net(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert logit.shape == (2,)
+    assert embedding.shape == (2, net.width)
+
+
+def test_the_network_normalises_by_itself():
+    net = network()
+    seen = []
+    net.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    net(torch.full((1, 64, 64, 3), 255, dtype=torch.uint8))
+    mean, std = (torch.tensor(net.backbone.pretrained_cfg[key]) for key in ("mean", "std"))
+    torch.testing.assert_close(seen[0][0, :, 0, 0], (1.0 - mean) / std)
+
+
+def test_the_exported_path_does_not_touch_the_diagnosis_head():
+    net = network()
+    picture = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    before = net(picture)[0]
+    torch.nn.init.constant_(net.diagnosis.weight, 7.0)
+    assert torch.equal(net(picture)[0], before)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_frozen_stages_do_not_learn_and_the_rest_does(name):
+    net = network(name)
+    frozen = freeze_stages(net, 1)
+    trained = [parameter.requires_grad for parameter in net.backbone.parameters()]
+    assert frozen
+    assert any(trained)
+    assert not all(trained)
+    assert not any(parameter.requires_grad for module in frozen for parameter in module.parameters())
+
+
+def test_freezing_everything_is_refused():
+    with pytest.raises(TrainingError, match="leaves nothing to train"):
+        freeze_stages(network(), 1000)
+
+
+def test_a_local_file_fills_the_backbone_and_its_classifier_is_set_aside(tmp_path):
+    source = backbone("test_efficientnet", "none", 64)
+    state = {**source.state_dict(), "classifier.weight": torch.ones(2, 2), "classifier.bias": torch.ones(2)}
+    save_file(state, tmp_path / "weights.safetensors")
+    filled = backbone("test_efficientnet", str(tmp_path / "weights.safetensors"), 64)
+    for name, value in source.state_dict().items():
+        assert torch.equal(filled.state_dict()[name], value), name
+
+
+def test_the_file_of_another_backbone_is_refused(tmp_path):
+    save_file(backbone("test_resnet", "none", 64).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(TrainingError, match="does not fit the backbone"):
+        backbone("test_efficientnet", str(tmp_path / "other.safetensors"), 64)
+
+
+def test_a_file_with_one_tensor_missing_is_refused_by_name(tmp_path):
+    state = backbone("test_efficientnet", "none", 64).state_dict()
+    del state["conv_stem.weight"]
+    save_file(state, tmp_path / "short.safetensors")
+    with pytest.raises(TrainingError, match=r"1 tensors missing.*conv_stem\.weight"):
+        backbone("test_efficientnet", str(tmp_path / "short.safetensors"), 64)
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    (tmp_path / "text.safetensors").write_text("not weights")
+    with pytest.raises(TrainingError, match="cannot be read as safetensors"):
+        backbone("test_efficientnet", str(tmp_path / "text.safetensors"), 64)
+
+
+def test_an_unknown_backbone_is_answered_with_the_nearest():
+    with pytest.raises(TrainingError, match="did you mean 'resnet18'"):
+        backbone("resnet81", "none", 64)
