@@ -12,17 +12,11 @@ from typing import Any, Literal
 
 from PIL import Image, ImageDraw
 
+from lesion_triage.bundle.calibration import PlattCalibrator
+from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.schema import (
-    Certificate,
-    ModelFacts,
-    PixelSpec,
-    PlattCalibrator,
-    Policy,
-    SelfTest,
-    SelfTestCase,
-    sha256_of,
-)
+from lesion_triage.bundle.schema import ModelFacts, PixelSpec, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Graph, score_image
 from lesion_triage.bundle.store import Bundle, seal
 

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from lesion_triage.bundle.policy import score_of
-from lesion_triage.bundle.schema import Answer, Disposition, ImageAnswer, PlattCalibrator, Reason, ReasonCode
+from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.schema import Answer, Disposition, ImageAnswer, Reason, ReasonCode
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.wire import (
     KINDS,

@@ -13,7 +13,9 @@ from typing import Literal
 from pydantic import Field
 from starlette.responses import Response
 
-from lesion_triage.bundle.schema import LIMITS, NOTICE, Certificate, Document, ModelFacts, PixelSpec, Sha256
+from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.bundle.schema import LIMITS, NOTICE, ModelFacts, PixelSpec
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.errors import LesionTriageError
 

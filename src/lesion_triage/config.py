@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lesion_triage.bundle.schema import PixelSpec, QualityLimits, canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.errors import ConfigError
 
 DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from lesion_triage.bundle.schema import canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import PredictionsError
 

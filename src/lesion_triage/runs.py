@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lesion_triage.bundle.schema import canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.errors import RunError

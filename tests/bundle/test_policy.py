@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import tiny_bundle
-from lesion_triage.bundle.policy import Decision, band_of, case_logit, decide, score_of
-from lesion_triage.bundle.schema import Disposition, PlattCalibrator, Policy, ReasonCode
+from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.policy import Decision, band_of, case_logit, decide
+from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.errors import ScoringError
 
 float32_logits = st.floats(allow_nan=False, allow_infinity=False, width=32)

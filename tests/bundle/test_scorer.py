@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny_bundle as tiny
+from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.policy import score_of
 from lesion_triage.bundle.schema import LIMITS, NOTICE, Answer, Disposition, PixelSpec, ReasonCode, SelfTest
 from lesion_triage.bundle.scorer import (
     MAX_IMAGES_PER_CASE,

@@ -14,15 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny_bundle as tiny
-from lesion_triage.bundle.schema import (
-    Certificate,
-    Header,
-    PlattCalibrator,
-    SealedFile,
-    SelfTest,
-    canonical_json,
-    sha256_of,
-)
+from lesion_triage.bundle.calibration import PlattCalibrator
+from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.schema import Header, SealedFile, SelfTest
 from lesion_triage.bundle.store import open_bundle, seal, write_atomically
 from lesion_triage.errors import BundleError
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from lesion_triage.bundle.policy import score_of
+from lesion_triage.bundle.calibration import score_of
 from lesion_triage.calibrate.calibrators import fit_platt, logistic_lines
 from lesion_triage.errors import CalibrationError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesion_triage.bundle.schema import sha256_of
+from lesion_triage.bundle.document import sha256_of
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
 

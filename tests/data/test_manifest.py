@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lesion_triage.bundle.schema import PixelSpec, sha256_of
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Data
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data.manifest import Manifest

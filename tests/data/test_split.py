@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lesion_triage.bundle.schema import sha256_of
+from lesion_triage.bundle.document import sha256_of
 from lesion_triage.config import Fractions, Split
 from lesion_triage.data import split as splitting
 from lesion_triage.data.manifest import Manifest

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import tiny_bundle as tiny
-from lesion_triage.bundle.schema import NOTICE, sha256_of
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.schema import NOTICE
 from lesion_triage.config import Evaluate
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lesion_triage.bundle.schema import Disposition, PlattCalibrator, Policy, ReasonCode
+from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.errors import ScoringError
 
 Band = Literal[1, 2, 3, 4]
@@ -27,25 +28,6 @@ class Decision:
     score: float | None
     """In [0, 1]; None if and only if no photograph was gradable."""
     reasons: tuple[ReasonCode, ...]
-
-
-def score_of(calibrator: PlattCalibrator, logit: float) -> float:
-    """Calibrated probability in [0, 1] that an in-person visit is needed (Platt 1999), in float64.
-
-    Never decreases when the logit rises, to the last bit: the sigmoid is evaluated by one formula
-    throughout, because the usual pair of formulas steps back by an ulp here and there.
-
-    Raises:
-        ScoringError: the logit is not finite. ``nan >= threshold`` is False and would read as "below".
-    """
-    if not math.isfinite(logit):
-        raise ScoringError(
-            f"The logit is {logit}, expected a finite number; the model or its input is broken."
-        )
-    margin = calibrator.slope * logit + calibrator.intercept
-    if margin < -700.0:  # exp(709.8) overflows; below this the score is 0 to 300 decimal places
-        return 0.0
-    return 1.0 / (1.0 + math.exp(-margin))
 
 
 def case_logit(logits: Sequence[float], aggregation: Literal["max", "mean"]) -> float:

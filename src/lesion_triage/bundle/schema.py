@@ -1,4 +1,4 @@
-"""The contract between training and serving, as types. Imports pydantic and nothing of ours.
+"""The contract between training and serving, as types. Imports pydantic, the document, calibration.
 
 Everything a bundle's JSON files hold and everything a scored case answers is defined here, once.
 Scores are calibrated probabilities in [0, 1]; logits are the network's raw output.
@@ -6,41 +6,15 @@ Scores are calibrated probabilities in [0, 1]; logits are the network's raw outp
 
 from __future__ import annotations
 
-import hashlib
-import json
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from lesion_triage.bundle.calibration import PlattCalibrator
+from lesion_triage.bundle.document import Document, Fraction, Sha256
 
 SCHEMA_VERSION = 1
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Fraction = Annotated[FiniteFloat, Field(ge=0.0, le=1.0)]
-
-
-def canonical_json(value: object) -> str:
-    """One spelling for one value: sorted keys, two-space indent, no NaN, final newline."""
-    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def sha256_of(data: bytes) -> str:
-    """SHA-256 as 64 lower-case hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
-
-
-class Document(BaseModel):
-    """Immutable, strict about unknown fields, and written in canonical JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_json(self) -> str:
-        """Canonical JSON text of this document."""
-        return canonical_json(self.model_dump(mode="json"))
-
-    def sha256(self) -> str:
-        """Hash of the canonical JSON text."""
-        return sha256_of(self.to_json().encode())
 
 
 class Disposition(StrEnum):
@@ -114,14 +88,6 @@ class QualityLimits(Document):
     """Standard deviation of the grey levels."""
 
 
-class PlattCalibrator(Document):
-    """``score = 1 / (1 + exp(-(slope * logit + intercept)))`` (Platt 1999)."""
-
-    kind: Literal["platt"] = "platt"
-    slope: Annotated[FiniteFloat, Field(gt=0)]
-    intercept: FiniteFloat
-
-
 class Policy(Document):
     """Everything between a logit and an answer, as plain numbers."""
 
@@ -147,39 +113,6 @@ class Policy(Document):
                 "a referred case would wait in the last band"
             )
         return self
-
-
-class Certificate(Document):
-    """A one-sided exact statement about the sensitivity of the whole policy.
-
-    With probability at least ``confidence`` over the draw of the calibration cases, the policy refers
-    or abstains on at least ``target_sensitivity`` of future positive cases that are exchangeable with them.
-    """
-
-    target_sensitivity: Fraction
-    confidence: Fraction
-    unit: Literal["lesion", "patient"]
-    aggregation: Literal["max", "mean"]
-    positives: int = Field(ge=1)
-    """Positive units in the calibration data."""
-    positives_abstained: int = Field(ge=0)
-    """Of these, ungradable: they go up, and count as referred."""
-    misses_allowed: int = Field(ge=0)
-    misses_seen: int = Field(ge=0)
-    """Positive calibration units below the threshold; at most ``misses_allowed``."""
-    threshold: Fraction
-    sensitivity_lower_bound: Fraction
-    """Clopper-Pearson, one-sided at ``confidence``, for the misses allowed: it holds for tied scores too."""
-    manifest_sha256: Sha256
-    splits_sha256: Sha256
-    predictions_sha256: Sha256
-    model_sha256: Sha256
-    calibrator_sha256: Sha256
-    assumptions: tuple[str, ...]
-
-    def certificate_id(self) -> str:
-        """Short name of this certificate: the first 16 digits of its hash."""
-        return self.sha256()[:16]
 
 
 class ModelFacts(Document):

@@ -14,8 +14,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.policy import decide, score_of
+from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import (
     Answer,

@@ -21,18 +21,16 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from lesion_triage import __version__
+from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.document import Document, canonical_json, sha256_of
 from lesion_triage.bundle.schema import (
     SCHEMA_VERSION,
-    Certificate,
-    Document,
     Header,
     ModelFacts,
     PixelSpec,
     Policy,
     SealedFile,
     SelfTest,
-    canonical_json,
-    sha256_of,
 )
 from lesion_triage.errors import BundleError
 

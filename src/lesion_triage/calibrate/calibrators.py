@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.schema import PlattCalibrator
+from lesion_triage.bundle.calibration import PlattCalibrator
 from lesion_triage.errors import CalibrationError
 
 _ITERATIONS = 100

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.policy import case_logit, score_of
-from lesion_triage.bundle.schema import PlattCalibrator
+from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.policy import case_logit
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 

@@ -10,8 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.bundle.calibration import PlattCalibrator
+from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.schema import Certificate, Disposition, PlattCalibrator, Policy
+from lesion_triage.bundle.schema import Disposition, Policy
 from lesion_triage.calibrate.calibrators import fit_platt
 from lesion_triage.calibrate.cases import Aggregation, Case, cases_of, positives_of, scores_of
 from lesion_triage.calibrate.certificate import sensitivity_lower_bound, threshold_for

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 from lesion_triage.bundle import pixels
-from lesion_triage.bundle.schema import PixelSpec, sha256_of
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.data.records import RawRecord, Record
 from lesion_triage.errors import ImageError, ManifestError
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 
-from lesion_triage.bundle.schema import PixelSpec, canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Data
 from lesion_triage.data import consistency, intake

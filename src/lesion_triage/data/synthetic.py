@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from lesion_triage.bundle.schema import canonical_json
+from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.errors import DataError

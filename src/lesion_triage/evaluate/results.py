@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.policy import Decision, decide
-from lesion_triage.bundle.schema import Disposition, canonical_json
+from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import Case, cases_of, positives_of, scores_of
 from lesion_triage.calibrate.metrics import Bin, Sample, reliability

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lesion_triage.bundle.schema import NOTICE, Certificate, ModelFacts
+from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.schema import NOTICE, ModelFacts
 from lesion_triage.config import Config
 from lesion_triage.data.manifest import Manifest
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from lesion_triage.bundle import pixels
-from lesion_triage.bundle.policy import decide, score_of
+from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import PixelSpec, Policy
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record

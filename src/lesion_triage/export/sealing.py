@@ -10,8 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from lesion_triage import predictions
+from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.schema import Certificate, ModelFacts, Policy, SelfTest, SelfTestCase
+from lesion_triage.bundle.schema import ModelFacts, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Graph, Scorer, score_image
 from lesion_triage.bundle.store import Bundle, open_bundle, seal
 from lesion_triage.config import Config

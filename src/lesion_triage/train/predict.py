@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lesion_triage.bundle.schema import PixelSpec, QualityLimits, sha256_of
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.bundle.scorer import Graph, score_image
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
