@@ -1,35 +1,241 @@
-"""From a logit to a probability: Platt's calibrator, by maximum likelihood.
+"""From a logit to a probability: five calibrators behind one interface, and the choice between them.
 
-Imports numpy, ``bundle.schema`` and the exception tree.
+Imports numpy, ``bundle.calibration``, ``isotonic``, ``logistic`` and the exception tree.
+
+Three are of maximum likelihood: Platt's, temperature and beta. They take Platt's smoothed targets,
+(N+ + 1) / (N+ + 2) and 1 / (N- + 2) instead of 1 and 0 (Platt 1999), so that a fit exists even where the
+classes are separated. Two assume order alone: isotonic regression and the inductive Venn-Abers predictor.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.calibration import PlattCalibrator
+from lesion_triage.bundle.calibration import (
+    BetaCalibrator,
+    Calibrator,
+    IsotonicCalibrator,
+    PlattCalibrator,
+    TemperatureCalibrator,
+    VennAbersCalibrator,
+    score_of,
+)
+from lesion_triage.calibrate.isotonic import isotonic_knots, venn_abers_knots
+from lesion_triage.calibrate.logistic import logistic_lines, regression
 from lesion_triage.errors import CalibrationError
 
-_ITERATIONS = 100
-_HALVINGS = 40
-_CONVERGED = 1e-8  # of a standard deviation of the logits; Newton's last step squares it
-_CONSTANT = 1e-12
+__all__ = [
+    "KINDS",
+    "Kind",
+    "choose",
+    "cross_fitted",
+    "fit",
+    "fit_beta",
+    "fit_isotonic",
+    "fit_platt",
+    "fit_temperature",
+    "fit_venn_abers",
+    "logistic_lines",
+]
+
+Kind = Literal["platt", "beta", "temperature", "isotonic", "venn_abers"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_CLIP = 1e-12  # a score of exactly 0 or 1 would make one case worth infinite log loss
+_LOOK = "look at the training before certifying it."
 
 
-def fit_platt(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> PlattCalibrator:
-    """Maximum likelihood of ``sigmoid(slope * logit + intercept)`` with Platt's smoothed targets.
-
-    The targets are (N+ + 1) / (N+ + 2) and 1 / (N- + 2) instead of 1 and 0 (Platt 1999), so the fit exists
-    even where the classes are separated.
+def fit(kind: Kind, logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> Calibrator:
+    """Fit one kind of calibrator.
 
     Args:
+        kind: which.
         logits: one per case, shape (n,), finite.
         needs_in_person: the reference standard, shape (n,).
 
     Raises:
-        CalibrationError: a logit that is not finite, one class only, logits all equal, or a slope that is not
-            positive: the logits rank the cases backwards.
+        CalibrationError: shapes that differ, a logit that is not finite, one class only, logits all equal, or
+            logits that rank the cases backwards, so that the scores would not rise.
+    """
+    return _FITS[kind](logits, needs_in_person)
+
+
+def cross_fitted(
+    kind: Kind,
+    logits: NDArray[np.float64],
+    needs_in_person: NDArray[np.bool_],
+    units: Sequence[str],
+    folds: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """Score of every case by a calibrator that saw neither the case nor its unit.
+
+    Units are dealt to the folds in turn: first those with a positive case, then the others, both in random
+    order. So folds differ by at most one unit of either sort, and the order of the cases does not matter.
+
+    Args:
+        kind: of calibrator.
+        logits: one per case, shape (n,), finite.
+        needs_in_person: the reference standard, shape (n,).
+        units: what stays together, such as the patient of every case.
+        folds: at least 2.
+        seed: of the deal.
+
+    Returns:
+        Scores, shape (n,).
+
+    Raises:
+        CalibrationError: as ``fit``, on all cases or on those outside some fold; fewer than 2 folds.
+    """
+    x, positive = _checked(logits, needs_in_person)
+    return _out_of_fold(kind, x, positive, _folds(positive, units, folds, seed))
+
+
+def choose(
+    logits: NDArray[np.float64],
+    needs_in_person: NDArray[np.bool_],
+    units: Sequence[str],
+    kinds: Sequence[Kind] = KINDS,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[Kind, dict[Kind, float]]:
+    """The kind of lowest cross-fitted log loss; of equals, the one that stands first in ``kinds``.
+
+    Args:
+        logits: one per case, shape (n,), finite.
+        needs_in_person: the reference standard, shape (n,).
+        units: what stays together in ``cross_fitted``.
+        kinds: which to compare, at least one.
+        folds: at least 2; the same folds for every kind.
+        seed: of the deal.
+
+    Returns:
+        The kind, and the mean log loss of every kind in nats, of scores held 1e-12 away from 0 and 1; NaN for
+        a kind that could not be fitted in some fold.
+
+    Raises:
+        CalibrationError: input that no kind can take, or no kind that could be fitted in every fold.
+    """
+    x, positive = _checked(logits, needs_in_person)
+    fold_of = _folds(positive, units, folds, seed)
+    losses: dict[Kind, float] = {}
+    refusal = "none was asked for"
+    for kind in kinds:
+        try:
+            losses[kind] = _log_loss(_out_of_fold(kind, x, positive, fold_of), positive)
+        except CalibrationError as error:
+            losses[kind], refusal = np.nan, str(error)
+    fitted = [kind for kind in losses if np.isfinite(losses[kind])]
+    if not fitted:
+        raise CalibrationError(
+            f"expected one of {', '.join(kinds) or 'no kinds'} to fit outside each of {folds} folds of "
+            f"{positive.size} cases, found none that does; the last refusal: {refusal}"
+        )
+    return min(fitted, key=losses.__getitem__), losses
+
+
+def fit_platt(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> PlattCalibrator:
+    """Maximum likelihood of ``sigmoid(slope * logit + intercept)``; arguments and errors as ``fit``."""
+    x, positive = _checked(logits, needs_in_person)
+    line = logistic_lines(x, _smoothed(positive), np.ones((1, x.size)))[0]
+    slope, intercept = float(line[0]), float(line[1])
+    if not (np.isfinite(line).all() and slope > 0):
+        raise CalibrationError(
+            f"the calibrator's slope is {slope:.4g} on {x.size} validation cases, expected more than 0: the "
+            f"logits do not rank positive cases above the others; {_LOOK}"
+        )
+    return PlattCalibrator(slope=slope, intercept=intercept)
+
+
+def fit_temperature(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> TemperatureCalibrator:
+    """Maximum likelihood of ``sigmoid(logit / temperature)``; arguments and errors as ``fit``.
+
+    Found as one over the temperature, in which the likelihood is concave (Guo et al. 2017, ICML).
+    """
+    x, positive = _checked(logits, needs_in_person)
+    _refuse_backwards(x, positive)
+    coefficients, _ = regression(x[None, :], _smoothed(positive))
+    inverse = float(coefficients[0])
+    temperature = 1 / inverse if inverse > 0 else 0.0
+    if not 0 < temperature < math.inf:
+        raise CalibrationError(
+            f"one over the temperature is {inverse:.4g} on {x.size} validation cases, expected more than 0: "
+            "a temperature moves no logit across 0, and the classes do not part there; take a calibrator "
+            "that has an intercept, such as 'platt'."
+        )
+    return TemperatureCalibrator(temperature=temperature)
+
+
+def fit_beta(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> BetaCalibrator:
+    """Maximum likelihood of ``sigmoid(a * ln p - b * ln(1 - p) + c)`` with a, b >= 0 and p = sigmoid(logit).
+
+    A logistic regression on ``ln p`` and ``-ln(1 - p)``; where it wants a or b below 0, one of them is 0 and
+    the other is fitted again (Kull, Silva Filho & Flach 2017). The likelihood is concave, so the best of the
+    fits that keep to the signs is its maximum under them. Arguments and errors as ``fit``.
+    """
+    x, positive = _checked(logits, needs_in_person)
+    _refuse_backwards(x, positive)
+    columns = np.stack([-np.logaddexp(0, -x), np.logaddexp(0, x), np.ones_like(x)])
+    fits = []
+    for used in ([0, 1, 2], [0, 2], [1, 2]):
+        fitted = np.zeros(3)
+        fitted[used], loss = regression(columns[used], _smoothed(positive))
+        if fitted[:2].min() >= 0 and fitted[:2].max() > 0:
+            fits.append((loss, fitted.tolist()))
+    if not fits:
+        raise CalibrationError(
+            f"no a or b above 0 fits the beta calibrator to {x.size} validation cases, expected one: with "
+            f"logits from {x.min():.4g} to {x.max():.4g}, neither ln p nor -ln(1 - p) is higher in positive "
+            "cases; take a calibrator of the logit itself, such as 'platt'."
+        )
+    a, b, c = min(fits)[1]
+    return BetaCalibrator(a=a, b=b, c=c)
+
+
+def fit_isotonic(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> IsotonicCalibrator:
+    """Isotonic regression by pooling adjacent violators; arguments and errors as ``fit``.
+
+    Its scores reach 0 and 1 where the outermost cases agree: too sure of itself in small samples.
+    """
+    x, positive = _checked(logits, needs_in_person)
+    _refuse_backwards(x, positive)
+    knots, scores = isotonic_knots(x, positive)
+    return IsotonicCalibrator(logits=tuple(knots.tolist()), scores=tuple(scores.tolist()))
+
+
+def fit_venn_abers(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> VennAbersCalibrator:
+    """The inductive Venn-Abers predictor; arguments and errors as ``fit``.
+
+    Of its two probabilities one is calibrated, in samples of any size, if the cases are exchangeable (Vovk,
+    Petej & Fedorova 2015). The score merges the two, and is never 0 or 1.
+    """
+    x, positive = _checked(logits, needs_in_person)
+    _refuse_backwards(x, positive)
+    knots, p0, p1 = venn_abers_knots(x, positive)
+    return VennAbersCalibrator(logits=tuple(knots.tolist()), p0=tuple(p0.tolist()), p1=tuple(p1.tolist()))
+
+
+_FITS: Mapping[Kind, Callable[[NDArray[np.float64], NDArray[np.bool_]], Calibrator]] = {
+    "platt": fit_platt,
+    "beta": fit_beta,
+    "temperature": fit_temperature,
+    "isotonic": fit_isotonic,
+    "venn_abers": fit_venn_abers,
+}
+
+
+def _checked(
+    logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Logits and outcomes as arrays that every kind can take.
+
+    Raises:
+        CalibrationError: shapes that differ, a logit that is not finite, or one class only.
     """
     x = np.asarray(logits, dtype=np.float64)
     positive = np.asarray(needs_in_person, dtype=np.bool_)
@@ -45,89 +251,57 @@ def fit_platt(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -
             f"a calibrator takes cases of both classes, found {positives} that need an in-person visit and "
             f"{negatives} that do not; enlarge split 'validation'."
         )
-    targets = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    line = logistic_lines(x, targets, np.ones((1, x.size)))[0]
-    slope, intercept = float(line[0]), float(line[1])
-    if not (np.isfinite(line).all() and slope > 0):
-        raise CalibrationError(
-            f"the calibrator's slope is {slope:.4g} on {x.size} validation cases, expected more than 0: the "
-            "logits do not rank positive cases above the others; look at the training before certifying it."
-        )
-    return PlattCalibrator(slope=slope, intercept=intercept)
+    return x, positive
 
 
-def logistic_lines(
-    x: NDArray[np.float64],
-    targets: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    start: tuple[float, float] | None = None,
-) -> NDArray[np.float64]:
-    """Weighted logistic regressions of one target on one variable, all at once, by damped Newton steps.
+def _refuse_backwards(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> None:
+    """Refuse logits whose AUROC is a half or less.
 
-    Args:
-        x: shape (n,), finite.
-        targets: in [0, 1], shape (n,).
-        weights: one regression per row, shape (fits, n), at least 0.
-        start: a slope and an intercept nearby, such as those of the whole sample for its bootstrap draws.
-
-    Returns:
-        Slope and intercept, shape (fits, 2); NaN where the maximum does not exist (separated classes, one
-        class only, ``x`` constant).
+    An isotonic regression that is flat is among them: its ROC curve is nowhere above the diagonal.
     """
-    # Centred and scaled, the two unknowns are of one size and the Hessian is well conditioned.
-    scale = float(np.max(np.abs(x), initial=0.0)) or 1.0
-    centre, spread = float((x / scale).mean()), float((x / scale).std())
-    if spread < _CONSTANT:
-        return np.full((weights.shape[0], 2), np.nan)
-    z = (x / scale - centre) / spread
-    design = np.stack([z, np.ones_like(z)])
-    slope, intercept = start or (0.0, 0.0)
-    beta = np.tile([slope * scale * spread, intercept + slope * scale * centre], (weights.shape[0], 1))
-    mean, loss = _mean_and_loss(beta, design, targets, weights)
-    rounding = 1e-12 * weights.sum(axis=1)
-    settled = np.zeros(weights.shape[0], dtype=np.bool_)
-    for _ in range(_ITERATIONS):
-        step = _newton_step(mean, design, targets, weights)
-        settled = np.abs(step).max(axis=1) < _CONVERGED
-        step[settled | ~np.isfinite(step).all(axis=1)] = 0.0
-        if not step.any():
-            break
-        for _ in range(_HALVINGS):
-            trial_mean, trial_loss = _mean_and_loss(beta + step, design, targets, weights)
-            worse = trial_loss > loss + rounding
-            if not worse.any():
-                break
-            step[worse] /= 2
-        beta, mean, loss = beta + step, trial_mean, trial_loss
-    beta[~settled] = np.nan
-    return np.stack([beta[:, 0] / spread / scale, beta[:, 1] - beta[:, 0] / spread * centre], axis=1)
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    pairs_won = float(ranks[positive].sum()) - positives * (positives + 1) / 2
+    if 2 * pairs_won <= positives * negatives:
+        raise CalibrationError(
+            f"a positive case has the higher logit in {pairs_won / (positives * negatives):.4g} of all pairs "
+            f"among {x.size} validation cases, expected more than 0.5: the logits do not rank positive cases "
+            f"above the others; {_LOOK}"
+        )
 
 
-def _mean_and_loss(
-    beta: NDArray[np.float64],
-    design: NDArray[np.float64],
-    targets: NDArray[np.float64],
-    weights: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fitted probabilities, shape (fits, n), and the negative log likelihood, shape (fits,)."""
-    eta = np.clip(beta @ design, -500.0, 500.0)
-    mean = 1.0 / (1.0 + np.exp(-eta))
-    loss = np.einsum("fn,fn,n->f", weights, eta, 1.0 - targets) - np.einsum("fn,fn->f", weights, np.log(mean))
-    return mean, loss
+def _smoothed(positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    return np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
 
-def _newton_step(
-    mean: NDArray[np.float64],
-    design: NDArray[np.float64],
-    targets: NDArray[np.float64],
-    weights: NDArray[np.float64],
+def _folds(positive: NDArray[np.bool_], units: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
+    """Fold of every case, shape (n,)."""
+    if len(units) != positive.size or folds < 2:
+        raise CalibrationError(
+            f"expected one unit per case and at least 2 folds, found {len(units)} units, {positive.size} "
+            f"cases and {folds} folds."
+        )
+    names, unit_of = np.unique(np.asarray(units, dtype=np.str_), return_inverse=True)
+    has_positive = np.bincount(unit_of[positive], minlength=names.size) > 0
+    shuffled = np.random.default_rng(seed).permutation(names.size)
+    fold_of = np.empty(names.size, dtype=np.int64)
+    fold_of[shuffled[np.argsort(~has_positive[shuffled], kind="stable")]] = np.arange(names.size) % folds
+    return fold_of[unit_of]
+
+
+def _out_of_fold(
+    kind: Kind, x: NDArray[np.float64], positive: NDArray[np.bool_], fold_of: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Solution of the 2 x 2 system of every fit, shape (fits, 2); not finite where it is singular."""
-    gradient = (weights * (targets - mean)) @ design.T
-    curvature = weights * mean * (1.0 - mean)
-    a, b, c = curvature @ design[0] ** 2, curvature @ design[0], curvature.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        determinant = a * c - b * b
-        first = (c * gradient[:, 0] - b * gradient[:, 1]) / determinant
-        second = (a * gradient[:, 1] - b * gradient[:, 0]) / determinant
-    return np.stack([first, second], axis=1)
+    scores = np.full(x.size, np.nan)
+    for fold in np.unique(fold_of):
+        left_out = fold_of == fold
+        calibrator = fit(kind, x[~left_out], positive[~left_out])
+        scores[left_out] = [score_of(calibrator, logit) for logit in x[left_out].tolist()]
+    return scores
+
+
+def _log_loss(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    clipped = np.clip(scores, _CLIP, 1 - _CLIP)
+    return float(-np.where(positive, np.log(clipped), np.log1p(-clipped)).mean())
