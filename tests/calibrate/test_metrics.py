@@ -1,21 +1,26 @@
-"""Metrics against scikit-learn, intervals against brute force."""
+"""Metrics against scikit-learn, SciPy and sums by hand."""
 
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from lesion_triage.calibrate import metrics
-from lesion_triage.calibrate.metrics import Sample
+from lesion_triage.calibrate.bootstrap import draw_counts
+from lesion_triage.calibrate.cells import BINS, Cells, Sample
 from lesion_triage.errors import CalibrationError
 
 
@@ -28,7 +33,8 @@ def cases(seed=0, size=200, levels=None, share=0.3):
 
 
 def once(metric, sample):
-    return metric(sample, sample.once())[0]
+    cells = Cells.exact(sample)
+    return metric(cells, cells.once())[0]
 
 
 REFERENCES = {
@@ -58,43 +64,14 @@ def test_metric_is_that_of_scikit_learn(metric, seed, size, levels):
 @settings(max_examples=30, deadline=None)
 def test_weights_are_repetitions(seed, levels):
     scores, positive = cases(seed, 60, levels)
-    counts = next(metrics.draw_counts(60, 1, seed))
-    sample = Sample.of(scores, positive, 0.4)
+    counts = next(draw_counts(60, 1, seed))
+    cells = Cells.exact(Sample.of(scores, positive, 0.4))
     repeated = np.repeat(np.arange(60), counts[0].astype(int))
     if positive[repeated].all() or not positive[repeated].any():
         return
     for metric, reference in REFERENCES.items():
-        found = metric(sample, counts[:, sample.order])[0]
+        found = metric(cells, cells.tally(counts))[0]
         assert found == pytest.approx(reference(scores[repeated], positive[repeated]), rel=1e-9)
-
-
-def test_bootstrap_interval_is_that_of_brute_force():
-    scores, positive = cases(4, 80, 12)
-    estimates = metrics.summarise(Sample.of(scores, positive, 0.35), draws=300, seed=11)
-    counts = np.concatenate(list(metrics.draw_counts(80, 300, 11))).astype(int)
-    drawn = [np.repeat(np.arange(80), row) for row in counts]
-    brute = {
-        "auroc": [roc_auc_score(positive[i], scores[i]) for i in drawn],
-        "auprc": [average_precision_score(positive[i], scores[i]) for i in drawn],
-        "brier": [brier_score_loss(positive[i], scores[i]) for i in drawn],
-        "sensitivity": [np.mean(scores[i][positive[i]] >= 0.35) for i in drawn],
-        "specificity": [np.mean(scores[i][~positive[i]] < 0.35) for i in drawn],
-        "referral_rate": [np.mean(scores[i] >= 0.35) for i in drawn],
-    }
-    for name, values in brute.items():
-        found = estimates[name]
-        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-12)
-        assert found.low <= found.value <= found.high
-        assert found.draws == 300
-
-
-def test_calibration_line_is_that_of_an_unpenalised_regression():
-    scores, positive = cases(2, 500)
-    slope, intercept = once(metrics.calibration_lines, Sample.of(scores, positive))
-    logits = np.log(scores / (1 - scores))[:, None]
-    reference = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(logits, positive)
-    assert slope == pytest.approx(reference.coef_[0, 0], rel=1e-4)
-    assert intercept == pytest.approx(reference.intercept_[0], rel=1e-4)
 
 
 def test_scores_drawn_from_themselves_are_calibrated():
@@ -125,7 +102,7 @@ def test_bins_without_ties_have_equal_mass(size):
     scores, positive = cases(0, size)
     counts = [bin_.cases for bin_ in metrics.reliability(Sample.of(scores, positive))]
     assert sum(counts) == size
-    assert len(counts) == min(size, metrics.BINS)
+    assert len(counts) == min(size, BINS)
     assert max(counts) - min(counts) <= 1
 
 
@@ -136,6 +113,8 @@ def test_abstention_counts_as_referred_and_has_no_rank():
     assert once(metrics.sensitivity, sample) == 1.0
     assert once(metrics.specificity, sample) == pytest.approx(1 / 3)
     assert once(metrics.referral_rate, sample) == pytest.approx(4 / 5)
+    assert once(metrics.ppv, sample) == pytest.approx(2 / 4)
+    assert once(metrics.npv, sample) == 1.0
     assert once(metrics.auroc, sample) == roc_auc_score([0, 0, 1], [0.1, 0.6, 0.9])
 
 
@@ -150,6 +129,38 @@ def test_metric_without_a_class_is_none_instead_of_a_number():
     assert estimates["sensitivity"] is None
     assert estimates["calibration_slope"] is None
     assert estimates["specificity"].value == 1.0
+    assert estimates["ppv"] is None
+    assert estimates["npv"].value == 1.0
+
+
+@given(
+    seed=st.integers(0, 1000), threshold=st.sampled_from([0.1, 0.3, 0.7]), levels=st.sampled_from([None, 10])
+)
+@settings(max_examples=30, deadline=None)
+def test_predictive_values_are_precisions_of_scikit_learn(seed, threshold, levels):
+    scores, positive = cases(seed, 150, levels)
+    referred = scores >= threshold
+    if not referred.any() or referred.all():
+        return
+    sample = Sample.of(scores, positive, threshold)
+    assert once(metrics.ppv, sample) == pytest.approx(precision_score(positive, referred))
+    assert once(metrics.npv, sample) == pytest.approx(precision_score(~positive, ~referred))
+
+
+def test_large_sample_has_the_values_of_scikit_learn_and_not_those_of_cells():
+    """Above the limit intervals come from cells; the values do not."""
+    scores, positive = cases(3, 20_000)
+    estimates = metrics.summarise(Sample.of(scores, positive, 0.3), 100, 0)
+    for metric, reference in REFERENCES.items():
+        assert estimates[metric.__name__].value == pytest.approx(reference(scores, positive), rel=1e-12)
+    assert estimates["sensitivity"].value == recall_score(positive, scores >= 0.3)
+    assert estimates["specificity"].value == recall_score(~positive, scores < 0.3)
+    assert estimates["ppv"].value == precision_score(positive, scores >= 0.3)
+    assert estimates["npv"].value == precision_score(~positive, scores < 0.3)
+    assert estimates["referral_rate"].value == np.mean(scores >= 0.3)
+    ranked = np.argsort(scores)
+    gaps = [abs((positive[part] - scores[part]).sum()) for part in np.array_split(ranked, BINS)]
+    assert estimates["calibration_error"].value == pytest.approx(sum(gaps) / 20_000, rel=1e-12)
 
 
 def test_metric_that_most_draws_lack_is_none():
@@ -178,23 +189,6 @@ def test_exact_interval_is_that_of_scipy(successes, trials):
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), rel=1e-9, abs=1e-12)
 
 
-def test_paired_difference_is_that_of_brute_force():
-    first, positive = cases(5, 90, 20)
-    second, _ = cases(6, 90, 7)
-    found = metrics.auroc_difference(first, second, positive, draws=200, seed=3)
-    counts = np.concatenate(list(metrics.draw_counts(90, 200, 3))).astype(int)
-    drawn = [np.repeat(np.arange(90), row) for row in counts]
-    values = [roc_auc_score(positive[i], first[i]) - roc_auc_score(positive[i], second[i]) for i in drawn]
-    assert found.value == pytest.approx(roc_auc_score(positive, first) - roc_auc_score(positive, second))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-12)
-
-
-def test_model_does_not_differ_from_itself():
-    scores, positive = cases(0)
-    found = metrics.auroc_difference(scores, scores, positive, draws=100, seed=0)
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-
-
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
 def test_plain_auroc_takes_any_finite_number(seed):
@@ -202,17 +196,3 @@ def test_plain_auroc_takes_any_finite_number(seed):
     if positive.any() and not positive.all():
         expected = roc_auc_score(positive, scores)
         assert metrics.auroc_of(scores * 1e6 - 5, positive) == pytest.approx(expected)
-
-
-def test_seed_decides_the_draws():
-    scores, positive = cases(0)
-    sample = Sample.of(scores, positive, 0.3)
-    assert metrics.summarise(sample, 100, 1) == metrics.summarise(sample, 100, 1)
-    assert metrics.summarise(sample, 100, 1) != metrics.summarise(sample, 100, 2)
-
-
-def test_two_thousand_draws_of_five_thousand_cases_take_seconds_of_processor_time():
-    scores, positive = cases(0, 5000)
-    began = time.process_time()
-    metrics.summarise(Sample.of(scores, positive, 0.2), 2000, 0)
-    assert time.process_time() - began < 15

@@ -1,39 +1,52 @@
 """How well scores rank, how honest they are, and what a threshold does; case level, with intervals.
 
-Imports numpy and this room. Every metric takes weights, so that a bootstrap draw is a row of counts.
+Imports numpy and this room. Every metric takes counts of cells, which is what a bootstrap draw is made of.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.calibrators import logistic_lines
+from lesion_triage.calibrate.bootstrap import (
+    INTERVAL_CONFIDENCE,
+    Estimate,
+    bootstrap,
+    draw_counts,
+    percentiles,
+)
+from lesion_triage.calibrate.calibration_line import calibration_lines
+from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
 from lesion_triage.calibrate.certificate import sensitivity_lower_bound
+from lesion_triage.calibrate.smoothing import smooth_calibration_error
 from lesion_triage.errors import CalibrationError
 
-Weights = NDArray[np.float64]
-
-INTERVAL_CONFIDENCE = 0.95
-BINS = 10
-_BLOCK_ELEMENTS = 100_000  # a block of draws stays in the processor's cache
-_CLIP = 1e-12  # a score of exactly 0 or 1 would make one case worth infinite log loss
-_DEFINED_SHARE = 0.95  # of the draws; with fewer an interval would be of those that happened to work
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its percentile interval from resampling cases."""
-
-    value: float
-    low: float
-    high: float
-    draws: int
-    """Draws in which the quantity was defined; at least 95 % of those made."""
+__all__ = [
+    "Bin",
+    "Cells",
+    "Estimate",
+    "Proportion",
+    "Sample",
+    "auprc",
+    "auroc",
+    "auroc_difference",
+    "auroc_of",
+    "brier",
+    "calibration_error",
+    "calibration_lines",
+    "log_loss",
+    "npv",
+    "ppv",
+    "proportion",
+    "referral_rate",
+    "reliability",
+    "sensitivity",
+    "smooth_calibration_error",
+    "specificity",
+    "summarise",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,147 +69,108 @@ class Bin:
     observed: Proportion
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """Cases sorted by score, abstentions (+inf) last. Ranking and calibration look at those with a score."""
-
-    scores: NDArray[np.float64]
-    positive: NDArray[np.bool_]
-    referred: NDArray[np.bool_]
-    order: NDArray[np.intp]
-    """Position of each sorted case in the data as given."""
-    scored: int
-    """Cases with a finite score."""
-    ties: NDArray[np.intp]
-    """Where each distinct finite score begins."""
-
-    @classmethod
-    def of(
-        cls, scores: NDArray[np.float64], positive: NDArray[np.bool_], threshold: float = math.inf
-    ) -> Sample:
-        """Sort the cases.
-
-        Args:
-            scores: shape (n,), in [0, 1]; +inf where the policy abstained, which counts as referred.
-            positive: the reference standard, shape (n,).
-            threshold: ``score >= threshold`` refers.
-
-        Raises:
-            CalibrationError: shapes that differ, no case, or a score outside [0, 1] that is not +inf.
-        """
-        values, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=np.bool_)
-        if values.shape != truth.shape or values.ndim != 1 or values.size == 0:
-            raise CalibrationError(
-                f"expected one score per case and at least one case, found {values.shape} and {truth.shape}."
-            )
-        if not (((values >= 0) & (values <= 1)) | np.isposinf(values)).all():
-            raise CalibrationError("a score is NaN or outside [0, 1]; the model or its calibrator is broken.")
-        order = np.argsort(values, kind="stable")
-        values = values[order]
-        scored = int(np.count_nonzero(np.isfinite(values)))
-        begins = np.ones(scored, dtype=np.bool_)
-        begins[1:] = values[1:scored] != values[: max(scored - 1, 0)]
-        return cls(values, truth[order], values >= threshold, order, scored, np.flatnonzero(begins))
-
-    def once(self) -> Weights:
-        """Every case counted once, shape (1, n)."""
-        return np.ones((1, self.scores.size))
-
-
-def auroc(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def auroc(cells: Cells, counts: Counts) -> Floats:
     """Chance that a positive case scores above a negative one, ties counting half.
 
     Args:
-        sample: n cases; those without a score are left out.
-        weights: shape (draws, n), in the sample's order.
+        cells: the sample; cases without a score are left out.
+        counts: shape (draws, 2, cells).
 
     Returns:
         Shape (draws,); NaN where a draw lacks a class. The same holds for the other metrics of this module.
     """
-    positives, negatives = _by_tie(sample, weights)
-    below = np.cumsum(negatives, axis=1) - 0.5 * negatives
-    return _ratio(np.einsum("bg,bg->b", positives, below), positives.sum(axis=1) * negatives.sum(axis=1))
+    negatives, positives = _scored(counts)
+    below = np.cumsum(negatives, axis=1) - negatives * (1 - cells.concordance[:-1])
+    return _ratio(np.einsum("bc,bc->b", positives, below), positives.sum(axis=1) * negatives.sum(axis=1))
 
 
-def auprc(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def auprc(cells: Cells, counts: Counts) -> Floats:
     """Average precision: the precision at each distinct score, weighted by the positives found there."""
-    positives, negatives = _by_tie(sample, weights)
-    found = np.cumsum(positives[:, ::-1], axis=1)
-    flagged = found + np.cumsum(negatives[:, ::-1], axis=1)
+    negatives, positives = (part[:, ::-1] for part in _scored(counts))
+    found = np.cumsum(positives, axis=1) - positives * (1 - cells.found[-2::-1])
+    flagged = found + np.cumsum(negatives, axis=1) - negatives * (1 - cells.flagged[-2::-1])
     precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
-    return _ratio(np.einsum("bg,bg->b", positives[:, ::-1], precision), found[:, -1])
+    return _ratio(np.einsum("bc,bc->b", positives, precision), positives.sum(axis=1))
 
 
-def brier(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def brier(cells: Cells, counts: Counts) -> Floats:
     """Mean squared difference between score and outcome."""
-    scores, positive = _scored(sample)
-    return _mean((scores - positive) ** 2, weights[:, : sample.scored])
+    return _mean(cells.squared_error, counts)
 
 
-def log_loss(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def log_loss(cells: Cells, counts: Counts) -> Floats:
     """Mean negative log likelihood in nats; scores are held 1e-12 away from 0 and 1."""
-    scores, positive = _scored(sample)
-    clipped = np.clip(scores, _CLIP, 1 - _CLIP)
-    return _mean(-np.where(positive > 0, np.log(clipped), np.log1p(-clipped)), weights[:, : sample.scored])
+    return _mean(cells.log_loss, counts)
 
 
-def calibration_lines(
-    sample: Sample, weights: Weights, start: tuple[float, float] | None = None
-) -> NDArray[np.float64]:
-    """Slope and intercept of a logistic regression of the outcome on the score's logit, shape (draws, 2).
-
-    (1, 0) is perfect; a slope below 1 means scores that are too extreme (Cox 1958). NaN where the classes are
-    separated or the scores constant. ``start`` is a line nearby.
-    """
-    scores, positive = _scored(sample)
-    clipped = np.clip(scores, _CLIP, 1 - _CLIP)
-    logits = np.log(clipped) - np.log1p(-clipped)
-    return logistic_lines(logits, positive, weights[:, : sample.scored], start)
-
-
-def calibration_error(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def calibration_error(cells: Cells, counts: Counts) -> Floats:
     """Expected calibration error over bins of equal mass; tied scores share a bin, the sample fixes the bins.
 
     It is biased upwards in small samples: a perfect model does not reach 0.
     """
-    scores, positive = _scored(sample)
-    weighed = weights[:, : sample.scored]
-    gaps = np.add.reduceat(weighed * (positive - scores), _bin_starts(sample), axis=1)
-    return _ratio(np.abs(gaps).sum(axis=1), weighed.sum(axis=1))
+    residuals = np.einsum("bkc,kc->bc", counts, cells.residual)[:, :-1]
+    gaps = np.abs(np.add.reduceat(residuals, cells.bins, axis=1)).sum(axis=1)
+    return _ratio(gaps, counts[:, :, :-1].sum(axis=(1, 2)))
 
 
-def sensitivity(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def sensitivity(cells: Cells, counts: Counts) -> Floats:
     """Share of all positive cases that is referred; abstentions count as referred."""
-    return _mean(sample.referred[sample.positive].astype(np.float64), weights[:, sample.positive])
+    return _ratio(counts[:, 1] @ cells.referred, counts[:, 1].sum(axis=1))
 
 
-def specificity(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def specificity(cells: Cells, counts: Counts) -> Floats:
     """Share of all negative cases that is not referred; abstentions count as referred."""
-    return _mean((~sample.referred[~sample.positive]).astype(np.float64), weights[:, ~sample.positive])
+    return _ratio(counts[:, 0] @ ~cells.referred, counts[:, 0].sum(axis=1))
 
 
-def referral_rate(sample: Sample, weights: Weights) -> NDArray[np.float64]:
+def ppv(cells: Cells, counts: Counts) -> Floats:
+    """Share of positives among the referred, abstentions included; NaN where nobody is referred."""
+    return _ratio(counts[:, 1] @ cells.referred, counts.sum(axis=1) @ cells.referred)
+
+
+def npv(cells: Cells, counts: Counts) -> Floats:
+    """Share of negatives among those not referred; NaN where everybody is referred."""
+    return _ratio(counts[:, 0] @ ~cells.referred, counts.sum(axis=1) @ ~cells.referred)
+
+
+def referral_rate(cells: Cells, counts: Counts) -> Floats:
     """Share of all cases that is referred, abstentions among them."""
-    return _mean(sample.referred.astype(np.float64), weights)
+    return _ratio(counts.sum(axis=1) @ cells.referred, counts.sum(axis=(1, 2)))
 
 
-def summarise(sample: Sample, draws: int, seed: int) -> dict[str, Estimate | None]:
+_OF_SCORES = (auroc, auprc, brier, log_loss, calibration_error, smooth_calibration_error)
+_OF_DECISIONS = (sensitivity, specificity, ppv, npv, referral_rate)
+
+
+def summarise(
+    sample: Sample, draws: int, seed: int, units: NDArray[np.intp] | None = None
+) -> dict[str, Estimate | None]:
     """Every metric with its 95 % percentile interval; all of them see the same draws.
 
+    Args:
+        sample: n cases.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        units: what is drawn, such as the patient of each case; shape (n,), in the order of the data as given.
+            None draws cases.
+
     Returns:
-        None for a metric that is not defined on the sample, or in fewer than 95 % of the draws.
+        By name; those of a score only if some case has one. None for a metric that is not defined on the
+        sample, or in fewer than 95 % of the draws.
+
+    Raises:
+        CalibrationError: ``units`` does not have one entry per case.
     """
-    point = {name: float(value[0]) for name, value in _all(sample, sample.once()).items()}
-    line = (point.get("calibration_slope", math.nan), point.get("calibration_intercept", math.nan))
-    start = line if np.isfinite(line).all() else None
-    blocks = [
-        _all(sample, counts[:, sample.order], start)
-        for counts in draw_counts(sample.scores.size, draws, seed)
-    ]
-    return {
-        name: _estimate(value, np.concatenate([block[name] for block in blocks]))
-        for name, value in point.items()
-    }
+    single = (*(_OF_SCORES if sample.scored else ()), *_OF_DECISIONS)
+    names = [metric.__name__ for metric in single]
+
+    def measure(cells: Cells, counts: Counts) -> Floats:
+        columns = [metric(cells, counts) for metric in single]
+        return np.column_stack([*columns, calibration_lines(cells, counts)] if sample.scored else columns)
+
+    if sample.scored:
+        names += ["calibration_slope", "calibration_intercept"]
+    return dict(zip(names, bootstrap(sample, measure, draws, seed, units), strict=True))
 
 
 def auroc_difference(
@@ -205,6 +179,7 @@ def auroc_difference(
     positive: NDArray[np.bool_],
     draws: int,
     seed: int,
+    units: NDArray[np.intp] | None = None,
 ) -> Estimate | None:
     """AUROC of ``first`` minus that of ``second`` on the same cases, resampled together.
 
@@ -214,19 +189,20 @@ def auroc_difference(
         positive: the reference standard, shape (n,).
         draws: of the bootstrap.
         seed: of the bootstrap.
+        units: what is drawn, as for ``summarise``.
 
     Raises:
         CalibrationError: a score that is not in [0, 1]: an abstention has no rank to compare.
     """
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise CalibrationError("a paired comparison takes a finite score of every case from both.")
-    one, other = Sample.of(first, positive), Sample.of(second, positive)
+    one, other = Cells.of(Sample.of(first, positive)), Cells.of(Sample.of(second, positive))
     point = auroc(one, one.once()) - auroc(other, other.once())
     differences = [
-        auroc(one, counts[:, one.order]) - auroc(other, counts[:, other.order])
-        for counts in draw_counts(positive.size, draws, seed)
+        auroc(one, one.tally(counts)) - auroc(other, other.tally(counts))
+        for counts in draw_counts(positive.size, draws, seed, units)
     ]
-    return _estimate(float(point[0]), np.concatenate(differences))
+    return percentiles(float(point[0]), np.concatenate(differences))
 
 
 def auroc_of(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
@@ -234,8 +210,8 @@ def auroc_of(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     ranks = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)[1]
     if not np.isfinite(scores).all():
         raise CalibrationError("a score is not finite; the model is broken.")
-    sample = Sample.of(ranks / max(len(ranks), 1), positive)
-    return float(auroc(sample, sample.once())[0])
+    cells = Cells.exact(Sample.of(ranks / max(len(ranks), 1), positive))
+    return float(auroc(cells, cells.once())[0])
 
 
 def proportion(successes: int, trials: int, confidence: float = INTERVAL_CONFIDENCE) -> Proportion:
@@ -254,70 +230,27 @@ def reliability(sample: Sample) -> tuple[Bin, ...]:
     """Bins of equal mass, lowest scores first; tied scores share a bin."""
     if sample.scored == 0:
         return ()
-    scores, positive = _scored(sample)
-    chunks = np.split(np.arange(sample.scored), _bin_starts(sample)[1:])
+    starts = sample.bin_starts()
+    bounds = zip(starts, [*starts[1:], sample.scored], strict=True)
     return tuple(
-        Bin(len(chunk), float(scores[chunk].mean()), proportion(int(positive[chunk].sum()), len(chunk)))
-        for chunk in chunks
+        Bin(
+            int(end - start),
+            float(sample.scores[start:end].mean()),
+            proportion(int(sample.positive[start:end].sum()), int(end - start)),
+        )
+        for start, end in bounds
     )
 
 
-def draw_counts(cases: int, draws: int, seed: int) -> Iterator[Weights]:
-    """How often each case is drawn, in blocks of shape (draws, cases); each row sums to ``cases``."""
-    generator = np.random.default_rng(seed)
-    block = max(1, _BLOCK_ELEMENTS // cases)
-    for start in range(0, draws, block):
-        rows = min(block, draws - start)
-        drawn = generator.integers(0, cases, size=(rows, cases)) + np.arange(rows)[:, None] * cases
-        yield np.bincount(drawn.ravel(), minlength=rows * cases).reshape(rows, cases).astype(np.float64)
+def _scored(counts: Counts) -> tuple[Floats, Floats]:
+    """Negatives and positives without the abstentions."""
+    return counts[:, 0, :-1], counts[:, 1, :-1]
 
 
-def _all(
-    sample: Sample, weights: Weights, start: tuple[float, float] | None = None
-) -> dict[str, NDArray[np.float64]]:
-    """Every metric for every draw; those of a score only if some case has one."""
-    ranked = (auroc, auprc, brier, log_loss, calibration_error) if sample.scored else ()
-    values = {metric.__name__: metric(sample, weights) for metric in ranked}
-    if sample.scored:
-        lines = calibration_lines(sample, weights, start)
-        values |= {"calibration_slope": lines[:, 0], "calibration_intercept": lines[:, 1]}
-    decided = (sensitivity, specificity, referral_rate)
-    return values | {metric.__name__: metric(sample, weights) for metric in decided}
+def _mean(values: Floats, counts: Counts) -> Floats:
+    """Mean over the cases with a score; ``values`` has zeros for abstentions."""
+    return _ratio(counts.reshape(len(counts), -1) @ values.ravel(), counts[:, :, :-1].sum(axis=(1, 2)))
 
 
-def _estimate(value: float, drawn: NDArray[np.float64]) -> Estimate | None:
-    defined = drawn[np.isfinite(drawn)]
-    if not math.isfinite(value) or defined.size < _DEFINED_SHARE * drawn.size:
-        return None
-    tail = (1 - INTERVAL_CONFIDENCE) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), int(defined.size))
-
-
-def _scored(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return sample.scores[: sample.scored], sample.positive[: sample.scored].astype(np.float64)
-
-
-def _by_tie(sample: Sample, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weight of positives and of negatives at each distinct score, ascending."""
-    _, positive = _scored(sample)
-    weighed = weights[:, : sample.scored]
-    positives = weighed * positive
-    negatives = weighed - positives
-    if sample.ties.size == sample.scored:
-        return positives, negatives
-    return np.add.reduceat(positives, sample.ties, axis=1), np.add.reduceat(negatives, sample.ties, axis=1)
-
-
-def _bin_starts(sample: Sample) -> NDArray[np.intp]:
-    wanted = np.rint(np.arange(BINS) * sample.scored / BINS).astype(np.intp)
-    starts = sample.ties[np.minimum(np.searchsorted(sample.ties, wanted), sample.ties.size - 1)]
-    return np.unique(starts)
-
-
-def _mean(values: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    return _ratio(weights @ values, weights.sum(axis=1))
-
-
-def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)

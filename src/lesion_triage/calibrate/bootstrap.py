@@ -1,0 +1,136 @@
+"""Percentile intervals from resampling cases, or the units they belong to. Imports numpy and ``cells``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.calibrate.cells import MERGE_ABOVE, Cells, Counts, Floats, Sample
+from lesion_triage.errors import CalibrationError
+
+Measure = Callable[[Cells, Counts], Floats]
+"""Some numbers of each draw, shape (draws, numbers); NaN where one is not defined."""
+
+INTERVAL_CONFIDENCE = 0.95
+
+_BLOCK_ELEMENTS = 100_000  # a block of draws stays in the processor's cache
+_DEFINED_SHARE = 0.95  # of the draws; with fewer an interval would be of those that happened to work
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its percentile interval from resampling cases or units."""
+
+    value: float
+    low: float
+    high: float
+    draws: int
+    """Draws in which the quantity was defined; at least 95 % of those made."""
+
+
+def bootstrap(
+    sample: Sample,
+    measure: Measure,
+    draws: int,
+    seed: int,
+    units: NDArray[np.intp] | None = None,
+    borders: Iterable[float] = (),
+) -> tuple[Estimate | None, ...]:
+    """Numbers of a sample with their 95 % percentile intervals; all of them see the same draws.
+
+    The values are those of all cases, whatever their number. Above ``MERGE_ABOVE`` distinct scores the draws
+    are measured on about five hundred cells, and what these miss at the sample is added to every draw.
+
+    Args:
+        sample: n cases.
+        measure: what is measured.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        units: number of the unit that each case belongs to, shape (n,), in the order of the data as given.
+            Whole units are drawn, since the cases of one patient are not independent. None draws cases.
+        borders: scores that ``measure`` compares with, besides the threshold.
+
+    Returns:
+        None for a number that is not defined on the sample, or in fewer than 95 % of the draws.
+
+    Raises:
+        CalibrationError: ``units`` does not have one entry per case.
+    """
+    exact, cells = Cells.exact(sample), Cells.of(sample, borders)
+    point = measure(exact, exact.once())[0]
+    drawn = np.concatenate([measure(cells, counts) for counts in _draw_tallies(cells, draws, seed, units)])
+    drawn += point - measure(cells, cells.once())[0]
+    return tuple(percentiles(float(value), column) for value, column in zip(point, drawn.T, strict=True))
+
+
+def percentiles(value: float, drawn: Floats) -> Estimate | None:
+    """The middle 95 % of the draws; None if ``value`` or more than 5 % of the draws are not finite."""
+    defined = drawn[np.isfinite(drawn)]
+    if not math.isfinite(value) or defined.size < _DEFINED_SHARE * drawn.size:
+        return None
+    tail = (1 - INTERVAL_CONFIDENCE) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), int(defined.size))
+
+
+def draw_counts(
+    cases: int, draws: int, seed: int, units: NDArray[np.intp] | None = None
+) -> Iterator[NDArray[np.float64]]:
+    """How often each case is drawn, in blocks of shape (draws, cases).
+
+    As many units are drawn as there are, with all their cases; without ``units`` each case is its own, and
+    each row sums to ``cases``.
+
+    Raises:
+        CalibrationError: ``units`` does not have one entry per case.
+    """
+    drawable, members = _units(cases, units)
+    generator = np.random.default_rng(seed)
+    block = max(1, _BLOCK_ELEMENTS // cases)
+    for start in range(0, draws, block):
+        rows = min(block, draws - start)
+        drawn = generator.integers(0, drawable, size=(rows, drawable)) + np.arange(rows)[:, None] * drawable
+        counts = np.bincount(drawn.ravel(), minlength=rows * drawable).reshape(rows, drawable)
+        yield (counts if members is None else counts[:, members]).astype(np.float64)
+
+
+def _units(cases: int, units: NDArray[np.intp] | None) -> tuple[int, NDArray[np.intp] | None]:
+    """How many there are, and that of each case, numbered without gaps: a slice may lack some."""
+    if units is None:
+        return cases, None
+    if units.shape != (cases,):
+        raise CalibrationError(f"expected one unit for each of {cases} cases, found shape {units.shape}.")
+    present, members = np.unique(units, return_inverse=True)
+    return present.size, members
+
+
+def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] | None) -> Iterator[Counts]:
+    """What ``draw_counts`` draws, counted by cell, in blocks.
+
+    Many cases drawn independently make counts of a multinomial law, at a cost that does not grow with them.
+    """
+    cases, slots = cells.slot.size, cells.cases.size
+    if units is None and cases > MERGE_ABOVE:
+        yield from _multinomial(cells, draws, seed)
+        return
+    tallies = (cells.tally(counts) for counts in draw_counts(cases, draws, seed, units))
+    together = max(1, cases // slots)  # else each of very many cases is a block of one draw
+    while block := list(islice(tallies, together)):
+        yield np.concatenate(block)
+
+
+def _multinomial(cells: Cells, draws: int, seed: int) -> Iterator[Counts]:
+    generator = np.random.default_rng(seed)
+    # numpy gives what rounding leaves over to the last slot, which therefore must not be an empty one.
+    occupied = np.flatnonzero(cells.cases)
+    shares = cells.cases.ravel()[occupied] / cells.slot.size
+    block = max(1, _BLOCK_ELEMENTS // cells.cases.size)
+    for start in range(0, draws, block):
+        counts = np.zeros((min(block, draws - start), cells.cases.size))
+        counts[:, occupied] = generator.multinomial(cells.slot.size, shares, size=counts.shape[0])
+        yield counts.reshape(-1, *cells.cases.shape)

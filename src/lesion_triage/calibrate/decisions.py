@@ -1,0 +1,127 @@
+"""What a threshold is worth: predictive values by prevalence, net benefit. Imports numpy and this room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
+from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
+from lesion_triage.calibrate.metrics import sensitivity, specificity
+from lesion_triage.errors import CalibrationError
+
+
+@dataclass(frozen=True, slots=True)
+class PredictiveValues:
+    """What a referral and its absence say where the prevalence is another one."""
+
+    prevalence: float
+    ppv: Estimate | None
+    npv: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class NetBenefit:
+    """True referrals less false ones at the odds at which a visit is thought worth it, for each case."""
+
+    threshold_probability: float
+    model: Estimate | None
+    refer_all: Estimate | None
+    refer_none: float = 0.0
+
+
+def prevalence_adjusted(
+    sensitivity: Floats | float, specificity: Floats | float, prevalence: Floats | float
+) -> tuple[Floats, Floats]:
+    """PPV and NPV by Bayes' rule, for arguments in [0, 1] that broadcast together.
+
+    They hold where the cases differ from those measured in how many are positive, and in nothing else.
+
+    Returns:
+        NaN where nobody is referred (PPV) or everybody is (NPV).
+    """
+    found, spared, share = np.broadcast_arrays(
+        np.asarray(sensitivity, dtype=np.float64), np.asarray(specificity), np.asarray(prevalence)
+    )
+    with np.errstate(invalid="ignore"):
+        ppv = found * share / (found * share + (1 - spared) * (1 - share))
+        npv = spared * (1 - share) / (spared * (1 - share) + (1 - found) * share)
+    return ppv, npv
+
+
+def predictive_values(
+    sample: Sample,
+    prevalences: tuple[float, ...],
+    draws: int,
+    seed: int,
+    units: NDArray[np.intp] | None = None,
+) -> tuple[PredictiveValues, ...]:
+    """PPV and NPV of the sample's threshold at each prevalence, from the same draws as ``summarise``.
+
+    Args:
+        sample: cases with their threshold.
+        prevalences: in (0, 1).
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        units: what is drawn, as for ``summarise``.
+
+    Raises:
+        CalibrationError: a prevalence that is not in (0, 1).
+    """
+    shares = _open_unit_interval("prevalence", prevalences)
+
+    def measure(cells: Cells, counts: Counts) -> Floats:
+        found, spared = sensitivity(cells, counts)[:, None], specificity(cells, counts)[:, None]
+        return np.concatenate(prevalence_adjusted(found, spared, shares), axis=1)
+
+    estimates = bootstrap(sample, measure, draws, seed, units)
+    ppvs, npvs = estimates[: shares.size], estimates[shares.size :]
+    return tuple(map(PredictiveValues, prevalences, ppvs, npvs))
+
+
+def net_benefit(
+    sample: Sample,
+    probabilities: tuple[float, ...],
+    draws: int,
+    seed: int,
+    units: NDArray[np.intp] | None = None,
+) -> tuple[NetBenefit, ...]:
+    """Net benefit of referring at ``score >= p``, of referring everybody and of referring nobody.
+
+    ``TP / n - FP / n * p / (1 - p)`` (Vickers & Elkin 2006, Med Decis Making 26:565). Abstentions are
+    referred at every p.
+
+    Args:
+        sample: cases; their own threshold plays no part.
+        probabilities: threshold probabilities p, in (0, 1): at p, 1 / p - 1 visits in vain are the price of
+            a positive case found.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        units: what is drawn, as for ``summarise``.
+
+    Raises:
+        CalibrationError: a probability that is not in (0, 1).
+    """
+    at = _open_unit_interval("threshold probability", probabilities)
+    odds = at / (1 - at)
+
+    def measure(cells: Cells, counts: Counts) -> Floats:
+        referred = (cells.lowest[:, None] >= at).astype(np.float64)
+        everybody = np.ones_like(referred)
+        total = counts.sum(axis=(1, 2))[:, None]
+        return np.concatenate(
+            [(counts[:, 1] @ sent - counts[:, 0] @ sent * odds) / total for sent in (referred, everybody)],
+            axis=1,
+        )
+
+    estimates = bootstrap(sample, measure, draws, seed, units, borders=probabilities)
+    return tuple(map(NetBenefit, probabilities, estimates[: at.size], estimates[at.size :]))
+
+
+def _open_unit_interval(name: str, values: tuple[float, ...]) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if not ((array > 0) & (array < 1)).all():
+        raise CalibrationError(f"expected each {name} between 0 and 1, found {values}; leave the ends out.")
+    return array
