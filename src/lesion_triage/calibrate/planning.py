@@ -1,0 +1,399 @@
+"""Planning a certificate before its cases are collected: how many, what they give, what they cost.
+
+Imports numpy, the standard library and this room's certificate. Sums and one quadrature; nothing is drawn.
+
+Two plans, often taken for one
+    *A new threshold* is chosen on n positive cases. The certificate comes for sure once n suffices; what is
+    random is the sensitivity obtained. Scores without ties make it Beta(n - k, k + 1), the law of an order
+    statistic, whose p-quantile is ``sensitivity_lower_bound(n, k, 1 - p)``. Ties only raise it.
+
+    *An existing threshold* of true sensitivity s is certified on n positive cases of another site. There the
+    threshold is fixed and the certificate is random: it comes if at most k are missed, which has probability
+    ``P(Bin(n, 1 - s) <= k)``. As k is a whole number this power is a saw: it leaps where one more miss is
+    allowed and falls until the next.
+
+What it costs
+    A negative case of score x stays below a new threshold s(k+1) if and only if at most k of the n positive
+    cases score x or less. Hence the expected specificity is ``E P(Bin(n, F(X)) <= k)``, where X is the score
+    of a negative case and F the distribution function of the positive ones; and with G independent groups
+    under one common threshold, the lowest of theirs, ``E P(Bin(n, F(X)) <= k)^G``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from statistics import NormalDist
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.calibrate.certificate import allowed_misses, minimum_positives, sensitivity_lower_bound
+from lesion_triage.errors import CalibrationError
+
+MOST_POSITIVES = 100_000
+MOST_MISSES = 1_000
+LOW, HIGH = 0.05, 0.95
+"""Levels of the band that is given around what is expected."""
+
+_NORMAL = NormalDist()
+_REACH = 9.0  # standard deviations; a negative case lies outside once in 10^19
+_NODES_PER_WIDTH = 4
+_first_with = cache(minimum_positives)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Numbers of positive cases at which the same misses are allowed."""
+
+    misses: int
+    positives: int
+    """The smallest: where this many misses become allowed."""
+    last: int
+    """The largest: one more and another miss is allowed."""
+    lower_bound: float
+    """Of the sensitivity, one-sided, with ``positives`` cases; never below the target."""
+
+    @property
+    def missed_share(self) -> float:
+        """Misses allowed, as a share of ``positives``."""
+        return self.misses / self.positives
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A quantity that depends on the draw of the calibration cases: its mean and two of its quantiles."""
+
+    mean: float
+    low: float
+    """5 % quantile."""
+    high: float
+    """95 % quantile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a new threshold, certified on so many positive cases, will turn out to be."""
+
+    positives: int
+    misses: int
+    sensitivity: Spread
+    median_sensitivity: float
+    specificity: Spread
+    oracle_specificity: float
+    """At exactly the target sensitivity: what only somebody who knew all cases to come could set."""
+
+    @property
+    def cost(self) -> float:
+        """Specificity paid, on average, for being sure instead of knowing."""
+        return self.oracle_specificity - self.specificity.mean
+
+
+@dataclass(frozen=True, slots=True)
+class JointForecast:
+    """Expected specificity where each of several groups is promised the target, all at once.
+
+    The groups are taken to have the same laws of scores. None stands where no certificate is possible.
+    """
+
+    positives: int
+    """In each group."""
+    common_misses: int | None
+    common_specificity: float | None
+    """One threshold for all, the lowest of theirs, each at the full confidence."""
+    own_misses: int | None
+    own_specificity: float | None
+    """A threshold for each group, the error probability divided by the number of groups."""
+
+
+class Population(Protocol):
+    """What positive and negative cases score."""
+
+    def specificity_at(self, sensitivity: float) -> float:
+        """Specificity at the threshold of exactly this sensitivity, in (0, 1)."""
+
+    def expected_specificity(self, positives: int, misses: int, groups: int = 1) -> float:
+        """Mean specificity of the lowest of ``groups`` thresholds, each chosen on its own positive cases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binormal:
+    """Normal scores, the positive ones shifted upwards: a smooth curve with the given area under it.
+
+    Scores need not be normal: any increasing function of them gives the same answers.
+    """
+
+    auroc: float
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.auroc < 1:
+            raise CalibrationError(
+                f"expected an AUROC of at least 0.5 and below 1, found {self.auroc}; take it from a report."
+            )
+
+    @property
+    def separation(self) -> float:
+        """Distance of the means in standard deviations: AUROC = Phi(separation / sqrt 2)."""
+        return math.sqrt(2) * _NORMAL.inv_cdf(self.auroc)
+
+    def specificity_at(self, sensitivity: float) -> float:
+        """Phi(separation - Phi^-1(sensitivity))."""
+        return _NORMAL.cdf(self.separation - _NORMAL.inv_cdf(sensitivity))
+
+    def expected_specificity(self, positives: int, misses: int, groups: int = 1) -> float:
+        """The trapezoidal rule over the score of a negative case.
+
+        It converges faster than any power of the step for an integrand that is analytic and dies off on
+        both sides (Trefethen & Weideman 2014, SIAM Review 56:385), as long as the step resolves the
+        narrowest feature: an order statistic has a standard deviation of at least 1.25 / sqrt(n).
+        """
+        step = 1 / (_NODES_PER_WIDTH * math.sqrt(positives))
+        scores = np.arange(-_REACH, _REACH, step)
+        density = np.exp(-(scores**2) / 2) / math.sqrt(2 * math.pi)
+        spared = at_most(misses, positives, _normal_cdf(scores - self.separation)) ** groups
+        return float(step * (density @ spared))
+
+
+class Observed:
+    """A site's own scored cases, taken as the population: positive cases are drawn from them anew.
+
+    The expectation over the draws (with replacement) is a sum and needs no drawing.
+    """
+
+    def __init__(self, positive_scores: NDArray[np.float64], negative_scores: NDArray[np.float64]) -> None:
+        """Rank the negative cases among the positive ones.
+
+        Args:
+            positive_scores: shape (m,); +inf for a case on which the policy abstained. If so many are
+                infinite that a threshold might be, the answer errs on the high side.
+            negative_scores: shape (l,), likewise.
+
+        Raises:
+            CalibrationError: a class without cases, or a score that is NaN or -inf.
+        """
+        for name, scores in (("positive", positive_scores), ("negative", negative_scores)):
+            if scores.size == 0:
+                raise CalibrationError(f"expected at least one {name} case with a score, found none.")
+            if (np.isnan(scores) | np.isneginf(scores)).any():
+                raise CalibrationError(f"a score among the {name} cases is NaN or -inf; expected numbers.")
+        ordered = np.sort(positive_scores)
+        self.positives, self.negatives = ordered.size, negative_scores.size
+        below = np.searchsorted(ordered, negative_scores, side="left")
+        not_above = np.searchsorted(ordered, negative_scores, side="right")
+        self.auroc = float(1 - (below + not_above).mean() / (2 * ordered.size))
+        ranks, counts = np.unique(not_above, return_counts=True)
+        self._shares, self._weights = ranks / ordered.size, counts / counts.sum()
+
+    def specificity_at(self, sensitivity: float) -> float:
+        """Share of the negative cases above no more than ``1 - sensitivity`` of the positive ones."""
+        return float(self._weights @ (self._shares <= 1 - sensitivity + 1e-12))  # 1 - 0.9 is less than 0.1
+
+    def expected_specificity(self, positives: int, misses: int, groups: int = 1) -> float:
+        """The sum over the negative cases."""
+        return float(self._weights @ at_most(misses, positives, self._shares) ** groups)
+
+
+def at_most(misses: int, positives: int, rate: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """``P(Bin(positives, rate) <= misses)`` for many rates in [0, 1] at once, to about eleven digits.
+
+    Args:
+        misses: from 0 to ``positives``.
+        positives: cases, at least 1.
+        rate: share of cases that are missed, any shape.
+    """
+    # The logarithm of 0 is kept away; what this changes is below one part in 10^13.
+    kinds = np.finfo(np.float64)
+    rates = np.clip(np.asarray(rate, dtype=np.float64), kinds.tiny, 1 - kinds.epsneg)
+    log_missed, log_found = np.log(rates), np.log1p(-rates)
+    total, log_ways = np.zeros_like(rates), 0.0
+    for i in range(misses + 1):
+        total += np.exp(log_ways + i * log_missed + (positives - i) * log_found)
+        log_ways += math.log((positives - i) / (i + 1)) if i < positives else 0.0
+    return np.asarray(np.minimum(total, 1.0))
+
+
+def staircase(target: float, confidence: float, misses: int) -> tuple[Step, ...]:
+    """Smallest and largest number of positive cases for 0, 1, ... ``misses`` allowed misses.
+
+    Raises:
+        CalibrationError: a rate outside (0, 1), or misses outside 0 to 1,000.
+    """
+    if not 0 <= misses <= MOST_MISSES:
+        raise CalibrationError(f"expected 0 to {MOST_MISSES} allowed misses, found {misses}.")
+    starts = [_first_with(target, confidence, i) for i in range(misses + 2)]
+    return tuple(
+        Step(i, start, starts[i + 1] - 1, sensitivity_lower_bound(start, i, confidence))
+        for i, start in enumerate(starts[:-1])
+    )
+
+
+def forecast(positives: int, target: float, confidence: float, population: Population) -> Forecast | None:
+    """What a new threshold gives and costs, if chosen on ``positives`` positive cases.
+
+    Returns:
+        None if they are too few for a certificate.
+
+    Raises:
+        CalibrationError: a rate outside (0, 1), or positives outside 1 to 100,000.
+    """
+    misses = _misses(positives, target, confidence)
+    if misses is None:
+        return None
+    low, median, high = (sensitivity_lower_bound(positives, misses, 1 - level) for level in (LOW, 0.5, HIGH))
+    specificity = Spread(
+        population.expected_specificity(positives, misses),
+        population.specificity_at(high),
+        population.specificity_at(low),
+    )
+    return Forecast(
+        positives=positives,
+        misses=misses,
+        sensitivity=Spread((positives - misses) / (positives + 1), low, high),
+        median_sensitivity=median,
+        specificity=specificity,
+        oracle_specificity=population.specificity_at(target),
+    )
+
+
+def joint_forecast(
+    positives: int, groups: int, target: float, confidence: float, population: Population
+) -> JointForecast:
+    """The price of promising the target to every one of several groups at once.
+
+    One common threshold needs no correction: some group falls short only if the threshold lies above the
+    highest that the neediest group bears; then so does that group's own, which has probability
+    1 - confidence at most. Thresholds of their own can fail separately, hence the division (Bonferroni).
+
+    Args:
+        positives: positive cases in each group.
+        groups: how many, at least 1.
+        target: sensitivity promised to each.
+        confidence: one-sided, that all promises hold together.
+        population: the laws of scores, the same in every group.
+
+    Raises:
+        CalibrationError: a rate outside (0, 1), positives outside 1 to 100,000, groups below 1.
+    """
+    common = _misses(positives, target, confidence)
+    own = _misses(positives, target, confidence_of_each(confidence, groups))
+    return JointForecast(
+        positives=positives,
+        common_misses=common,
+        common_specificity=None
+        if common is None
+        else population.expected_specificity(positives, common, groups),
+        own_misses=own,
+        own_specificity=None if own is None else population.expected_specificity(positives, own),
+    )
+
+
+def confidence_of_each(confidence: float, groups: int) -> float:
+    """Confidence that each of ``groups`` separate certificates needs, so that all hold together."""
+    if groups < 1:
+        raise CalibrationError(f"expected at least 1 group, found {groups}.")
+    return 1 - (1 - confidence) / groups
+
+
+def power(positives: int, true_sensitivity: float, target: float, confidence: float) -> float:
+    """Probability that an existing threshold of this true sensitivity is certified on new positive cases.
+
+    Returns:
+        0 if no number of misses would do; at most ``1 - confidence`` where the truth is below the target.
+
+    Raises:
+        CalibrationError: a rate outside (0, 1), or positives outside 1 to 100,000.
+    """
+    _check_truth(true_sensitivity)
+    misses = _misses(positives, target, confidence)
+    return 0.0 if misses is None else float(at_most(misses, positives, 1 - true_sensitivity))
+
+
+def positives_for_power(
+    wanted: float, true_sensitivity: float, target: float, confidence: float
+) -> int | None:
+    """Smallest number of positive cases from which on the power is ``wanted``, for every larger number too.
+
+    Between two steps of the staircase the power falls, so each step is judged by its last number. Steps are
+    walked up to where Chernoff's inequality shows that none falls short any more.
+
+    Returns:
+        None if the truth is not above the target, or so near it that the proof would have to walk past
+        1,000 allowed misses.
+
+    Raises:
+        CalibrationError: a rate outside (0, 1).
+    """
+    _check_truth(true_sensitivity)
+    if not 0 < wanted < 1:
+        raise CalibrationError(f"expected a power between 0 and 1, found {wanted}.")
+    enough = _first_with(target, confidence, 0)
+    horizon = _horizon(wanted, true_sensitivity, target, confidence)
+    if horizon is None:
+        return None
+    for misses in count():
+        following = _first_with(target, confidence, misses + 1)
+        if at_most(misses, following - 1, 1 - true_sensitivity) < wanted:
+            enough = following
+        if following > horizon:
+            break
+    return enough
+
+
+def _horizon(wanted: float, true_sensitivity: float, target: float, confidence: float) -> int | None:
+    """A number of positive cases from which on the power is proved to be ``wanted`` or more.
+
+    With b = 1 - target, m = 1 - truth < b and D the divergence of two coins: one miss more than the k allowed
+    is too many, so that ``1 - confidence < P(Bin(n, b) <= k + 1) <= exp(-n D(c, b))`` where c = (k + 1) / n,
+    if c < b. This keeps c above the root of ``n D(c, b) = -log(1 - confidence)``, which rises with n. Failing
+    takes k + 1 misses, of probability ``exp(-n D(c, m))`` at most (Chernoff 1952, Annals of Mathematical
+    Statistics 23:493). None if more than 1,000 misses are allowed by then.
+    """
+    allowed, missed = 1 - target, 1 - true_sensitivity
+
+    def proved(positives: int) -> bool:
+        limit = -math.log1p(-confidence) / positives
+        share = _root_below(allowed, limit)
+        return share > missed and positives * _divergence(share, missed) >= -math.log1p(-wanted)
+
+    enough = _first_with(target, confidence, 0)
+    while not proved(enough):
+        enough *= 2
+        if enough * allowed > 2 * MOST_MISSES:
+            return None
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        enough, too_few = (middle, too_few) if proved(middle) else (enough, middle)
+    return enough if enough * allowed <= MOST_MISSES else None
+
+
+def _root_below(rate: float, limit: float) -> float:
+    """The c in [0, rate] with ``D(c, rate) = limit``; 0 if even that is not far enough off."""
+    low, high = 0.0, rate
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if _divergence(middle, rate) > limit else (low, middle)
+    return low
+
+
+def _divergence(first: float, second: float) -> float:
+    """Kullback-Leibler divergence of two coins, in nats; ``second`` in (0, 1)."""
+    heads = first * math.log(first / second) if first > 0 else 0.0
+    return heads + (1 - first) * math.log((1 - first) / (1 - second))
+
+
+def _misses(positives: int, target: float, confidence: float) -> int | None:
+    if not 1 <= positives <= MOST_POSITIVES:
+        raise CalibrationError(f"expected 1 to {MOST_POSITIVES} positive cases, found {positives}.")
+    return allowed_misses(positives, target, confidence)
+
+
+def _check_truth(sensitivity: float) -> None:
+    if not 0 < sensitivity < 1:
+        raise CalibrationError(f"expected a true sensitivity between 0 and 1, found {sensitivity}.")
+
+
+def _normal_cdf(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([math.erfc(-value) / 2 for value in values / math.sqrt(2)])

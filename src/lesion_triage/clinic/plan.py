@@ -1,0 +1,422 @@
+"""``lesion-triage plan``: what a certificate will take, give and cost. Tables, a figure, JSON.
+
+Imports calibrate, bundle.store and errors; matplotlib only inside the functions that draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import itertools
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.calibrate.certificate import allowed_misses, minimum_positives
+from lesion_triage.calibrate.planning import (
+    MOST_POSITIVES,
+    Binormal,
+    Forecast,
+    JointForecast,
+    Observed,
+    Step,
+    at_most,
+    confidence_of_each,
+    forecast,
+    joint_forecast,
+    positives_for_power,
+    power,
+    staircase,
+)
+from lesion_triage.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe & Ito: distinct to the colour-blind; line styles and markers repeat what they say.
+ORANGE, SKY, GREEN, BLUE, VERMILLION, BLACK = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#000000"
+
+_AUROC = 0.944  # configs/ham10000.yaml on all lesions of its test split: README.md
+_POWERS = (0.8, 0.9)
+_MISSES = (0, 1, 2, 4, 8, 16, 32)
+_STYLES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"))
+_DRAWN_UP_TO, _DRAWN_TEETH = 1000, 300
+_OUTCOMES = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is printed, drawn and written."""
+
+    target: float
+    confidence: float
+    population: Binormal | Observed
+    scores: str
+    """What the population is, in words."""
+    steps: tuple[Step, ...]
+    forecasts: Mapping[int, Forecast | None]
+    """By number of positive cases; None where they are too few."""
+    powers: Mapping[float, Mapping[int, float]]
+    """By true sensitivity, then by number of positive cases."""
+    enough: Mapping[float, Mapping[float, int | None]]
+    """By true sensitivity, then by power: positive cases from which on it is reached. None: out of reach."""
+    groups: int
+    joint: tuple[JointForecast, ...]
+    """Empty for one group."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb ``plan`` takes."""
+    add = parser.add_argument
+    add("--target", type=float, default=0.95, metavar="S", help="sensitivity to certify (%(default)s)")
+    add("--confidence", type=float, default=0.95, metavar="C", help="one-sided (%(default)s)")
+    add("--positives", type=int, nargs="+", metavar="N", help="numbers of positive cases to look at")
+    add("--misses", type=int, default=10, metavar="K", help="last row of the first table (%(default)s)")
+    add("--true-sensitivity", type=float, nargs="+", metavar="S", help="of a threshold that exists already")
+    law = parser.add_mutually_exclusive_group()
+    law.add_argument("--auroc", type=float, default=_AUROC, help="of normal scores (%(default)s)")
+    law.add_argument("--scores", type=Path, metavar="CSV", help="your own: columns score, needs_in_person")
+    add("--groups", type=int, default=1, metavar="G", help="groups, each promised the target (%(default)s)")
+    add("--figure", type=Path, metavar="PNG", help="draw the plan; needs matplotlib")
+    add("--json", type=Path, metavar="FILE", help="write all numbers")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Print the plan; draw it and write it where asked. Returns 0.
+
+    Raises:
+        CalibrationError: a number out of range.
+        DataError: a table of scores that cannot be used.
+        ConfigError: matplotlib is missing, or a file cannot be written.
+    """
+    if arguments.figure is not None and find_spec("matplotlib") is None:
+        raise ConfigError(
+            f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or leave "
+            "--figure out."
+        )
+    plan = plan_of(arguments)
+    print("\n".join(_lines(plan)))
+    if arguments.json is not None:
+        _save("--json", arguments.json, canonical_json(_document(plan)).encode())
+    if arguments.figure is not None:
+        _save("--figure", arguments.figure, draw(plan))
+    return 0
+
+
+def plan_of(arguments: argparse.Namespace) -> Plan:
+    """Compute what the arguments ask for.
+
+    Raises:
+        CalibrationError: a number out of range.
+        DataError: a table of scores that cannot be used.
+    """
+    target, confidence = arguments.target, arguments.confidence
+    population = read_scores(arguments.scores) if arguments.scores else Binormal(arguments.auroc)
+    steps = staircase(target, confidence, arguments.misses)
+    counts = arguments.positives or _default_counts(target, confidence)
+    truths = arguments.true_sensitivity or [
+        round(target + (1 - target) * part, 6) for part in (0.2, 0.4, 0.6, 0.8)
+    ]
+    confidence_of_each(confidence, arguments.groups)  # refuses less than one group
+    return Plan(
+        target=target,
+        confidence=confidence,
+        population=population,
+        scores=_described(population, arguments.scores),
+        steps=steps,
+        forecasts={n: forecast(n, target, confidence, population) for n in counts},
+        powers={s: {n: power(n, s, target, confidence) for n in counts} for s in truths},
+        enough={
+            s: {wanted: positives_for_power(wanted, s, target, confidence) for wanted in _POWERS}
+            for s in truths
+        },
+        groups=arguments.groups,
+        joint=tuple(
+            joint_forecast(n, arguments.groups, target, confidence, population)
+            for n in counts
+            if arguments.groups > 1
+        ),
+    )
+
+
+def read_scores(path: Path) -> Observed:
+    """Scored cases of a site, one row per case: ``score`` (inf: abstained) and ``needs_in_person``.
+
+    Raises:
+        DataError: no such table, a column missing, or a cell that is neither a score nor true or false.
+        CalibrationError: not both kinds of cases.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        missing = {"score", "needs_in_person"} - set(reader.fieldnames or ())
+        if missing:
+            raise DataError(f"{path}: expected columns score and needs_in_person, found no {min(missing)}.")
+        rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
+    scores, positive = [], []
+    for number, row in enumerate(rows, start=2):
+        try:
+            scores.append(_score(row["score"]))
+            positive.append(_OUTCOMES[row["needs_in_person"].strip().lower()])
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise DataError(
+                f"{path}, line {number}: expected a number in score and true or false in needs_in_person, "
+                f"found '{row['score']}' and '{row['needs_in_person']}'; leave out whose outcome is unknown."
+            ) from None
+    values, needs = np.array(scores, dtype=np.float64), np.array(positive, dtype=np.bool_)
+    return Observed(values[needs], values[~needs])
+
+
+def _score(cell: str) -> float:
+    score = float(cell)
+    if math.isnan(score) or score == -math.inf:
+        raise ValueError
+    return score
+
+
+def _default_counts(target: float, confidence: float) -> list[int]:
+    """Where few, some and many misses become allowed; the first of them at least."""
+    first, *others = (minimum_positives(target, confidence, misses) for misses in _MISSES)
+    return [first, *(n for n in others if n <= MOST_POSITIVES)]
+
+
+def _described(population: Binormal | Observed, path: Path | None) -> str:
+    if isinstance(population, Binormal):
+        return f"normal scores with AUROC {population.auroc:g}"
+    return (
+        f"{path}, {population.positives} positive and {population.negatives} negative cases, "
+        f"AUROC {population.auroc:.3f}"
+    )
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    """The tables, each with one sentence on how to read it."""
+    yield f"Sensitivity {plan.target:g}, confidence {plan.confidence:g}. Scores: {plan.scores}."
+    yield "\n1. How many positive cases, for how many allowed misses\n"
+    yield from _table(_STEP_HEAD, [_step_row(step) for step in plan.steps])
+    yield _read(
+        "so many confirmed positive cases, a number settled before anybody looks at a score, certify the "
+        "target if no more of them are missed; go on to the next number of the column or stop at this one, "
+        "because the cases in between buy no further miss."
+    )
+    yield "\n2. A new threshold, chosen on so many positive cases\n"
+    yield from _table(_FORECAST_HEAD, [_forecast_row(n, found) for n, found in plan.forecasts.items()])
+    yield _read(
+        "the certified threshold will have about this true sensitivity and specificity, in nine draws of ten "
+        "between the 5 % and the 95 % column; the cost is the specificity given up on average against "
+        f"{plan.population.specificity_at(plan.target):.3f}, which a threshold at exactly the target would "
+        "have and no number of cases can certify."
+    )
+    yield "\n3. An existing threshold, checked on so many positive cases: how likely it is to be certified\n"
+    yield from _table(("positives", *(f"truth {s:g}" for s in plan.powers)), list(_power_rows(plan)))
+    yield _read(
+        "the probability that no more are missed than table 1 allows, if the true sensitivity is that of the "
+        "column (below the target it cannot be more than "
+        f"{1 - plan.confidence:.2g}); it falls from one number of table 1 to the next and leaps there, so "
+        "the last rows say from which number on it stays up for good, '-' if that cannot be shown."
+    )
+    if plan.joint:
+        each = confidence_of_each(plan.confidence, plan.groups)
+        yield f"\n4. The target for each of {plan.groups} groups at once, so many positive cases in each\n"
+        yield from _table(_JOINT_HEAD, [_joint_row(row) for row in plan.joint])
+        yield _read(
+            "expected specificity with one common threshold, the lowest that any group asks for, against one "
+            f"for each group at confidence {each:.4g}, which takes at least "
+            f"{minimum_positives(plan.target, each)} positive cases in each; groups are taken to score alike "
+            "(where one scores lower than the others, a common threshold goes down to it)."
+        )
+
+
+def _read(sentence: str) -> str:
+    return "\n" + textwrap.fill(f"Read: {sentence}", width=100, break_on_hyphens=False)
+
+
+_STEP_HEAD = ("misses", "positives", "up to", "share missed", "lower bound")
+_FORECAST_HEAD = (
+    "positives", "misses", "sensitivity", "5 %", "50 %", "95 %", "specificity", "5 %", "95 %", "cost",
+)  # fmt: skip
+_JOINT_HEAD = ("positives", "misses", "specificity, common", "misses", "specificity, own")
+
+
+def _step_row(step: Step) -> tuple[str, ...]:
+    counts = (str(count) for count in (step.misses, step.positives, step.last))
+    return (*counts, f"{step.missed_share:.4f}", f"{step.lower_bound:.4f}")
+
+
+def _forecast_row(positives: int, found: Forecast | None) -> tuple[str, ...]:
+    if found is None:
+        return (str(positives), "none", *("-" for _ in _FORECAST_HEAD[2:]))
+    sensitivity, specificity = found.sensitivity, found.specificity
+    shares = (
+        sensitivity.mean, sensitivity.low, found.median_sensitivity, sensitivity.high,
+        specificity.mean, specificity.low, specificity.high, found.cost,
+    )  # fmt: skip
+    return (str(positives), str(found.misses), *(f"{share:.3f}" for share in shares))
+
+
+def _power_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+    for positives in plan.forecasts:
+        yield (str(positives), *(f"{powers[positives]:.3f}" for powers in plan.powers.values()))
+    for wanted in _POWERS:
+        yield (f"{wanted:g} from", *(_or_dash(enough[wanted]) for enough in plan.enough.values()))
+
+
+def _joint_row(row: JointForecast) -> tuple[str, ...]:
+    found = (row.common_misses, row.common_specificity, row.own_misses, row.own_specificity)
+    return (str(row.positives), *(_or_dash(value) for value in found))
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns flushed right, as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def _document(plan: Plan) -> dict[str, object]:
+    return {
+        "target_sensitivity": plan.target,
+        "confidence": plan.confidence,
+        "scores": plan.scores,
+        "specificity_at_target": plan.population.specificity_at(plan.target),
+        "steps": [asdict(step) for step in plan.steps],
+        "new_threshold": [
+            {"positives": n, "forecast": None if found is None else asdict(found)}
+            for n, found in plan.forecasts.items()
+        ],
+        "existing_threshold": [
+            {
+                "true_sensitivity": truth,
+                "power": [{"positives": n, "power": value} for n, value in powers.items()],
+                "from_here_on": [{"power": p, "positives": n} for p, n in plan.enough[truth].items()],
+            }
+            for truth, powers in plan.powers.items()
+        ],
+        "groups": plan.groups,
+        "joint": [asdict(row) for row in plan.joint],
+    }
+
+
+def _save(option: str, path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: cannot be written ({error.strerror}).") from None
+
+
+def draw(plan: Plan) -> bytes:
+    """The plan as a PNG of four panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - optional
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"Sensitivity {plan.target:g} at confidence {plan.confidence:g}", fontsize=12)
+    (steps, strength), new = figure.subplots(2, 2)
+    _draw_steps(steps, plan.steps, plan.target)
+    _draw_power(strength, plan)
+    _draw_forecasts(new, plan)
+    corners = ("upper left", "lower right", "upper right", "lower right")
+    for axes, corner in zip((steps, strength, *new), corners, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#dddddd", linewidth=0.5)
+        axes.set_axisbelow(True)
+        axes.legend(loc=corner, fontsize=8, framealpha=0.85, edgecolor="none")
+    for axes in (strength, *new):
+        _count_axis(axes)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=150)
+    return stream.getvalue()
+
+
+def _draw_steps(axes: Axes, steps: Sequence[Step], target: float) -> None:
+    misses, positives = [step.misses for step in steps], [step.positives for step in steps]
+    naive = [count / (1 - target) for count in misses]
+    axes.plot(misses, positives, "o", color=BLUE, label="smallest number that certifies")
+    axes.plot(misses, naive, ":", color=BLACK, linewidth=1, label=f"share missed = {1 - target:.2g}")
+    for step in steps[:: math.ceil(len(steps) / 16)]:
+        place = (step.misses, step.positives)
+        axes.annotate(str(step.positives), place, (0, 6), textcoords="offset points", ha="center", fontsize=8)
+    axes.set(title="How many positive cases", xlabel="misses allowed", ylabel="positive cases")
+    axes.set(xlim=(-0.5, misses[-1] + 0.5), ylim=(0, positives[-1] * 1.15))
+    axes.set_xticks(misses[:: math.ceil(len(misses) / 12)])
+
+
+def _draw_power(axes: Axes, plan: Plan) -> None:
+    known = [n for enough in plan.enough.values() for n in enough.values() if n is not None]
+    counts = _through_teeth(plan, max(known, default=_DRAWN_UP_TO) * 1.2)
+    missed = 1 - np.array(list(plan.powers))
+    allowed = [allowed_misses(n, plan.target, plan.confidence) for n in counts]
+    powers = [at_most(k, n, missed) for k, n in zip(allowed, counts, strict=True) if k is not None]
+    curves = zip(plan.powers, np.transpose(powers), itertools.cycle(_STYLES), strict=False)
+    for truth, curve, (colour, marker) in curves:
+        axes.plot(counts, curve, color=colour, linewidth=1.2)
+        reached = [(n, wanted) for wanted, n in plan.enough[truth].items() if n is not None]
+        axes.plot(
+            [n for n, _ in reached],
+            [wanted for _, wanted in reached],
+            marker,
+            color=colour,
+            markeredgecolor=BLACK,
+            markersize=7,
+            label=f"truth {truth:g}",
+        )
+    axes.plot([], [], " ", label="marker: from here on")
+    for wanted in _POWERS:
+        axes.axhline(wanted, color=BLACK, linewidth=0.8, linestyle=":")
+    axes.set(title="An existing threshold: will it be certified?", ylabel="probability", ylim=(0, 1.02))
+
+
+def _draw_forecasts(panels: Sequence[Axes], plan: Plan) -> None:
+    counts = _through_teeth(plan, max(plan.forecasts) * 1.1)
+    found = [forecast(n, plan.target, plan.confidence, plan.population) for n in counts]
+    forecasts = [one for one in found if one is not None]
+    exact = plan.population.specificity_at(plan.target)
+    curves = (
+        ("sensitivity", [one.sensitivity for one in forecasts], plan.target, BLUE, SKY),
+        ("specificity", [one.specificity for one in forecasts], exact, VERMILLION, ORANGE),
+    )
+    for axes, (name, spreads, level, colour, tint) in zip(panels, curves, strict=True):
+        band = ([spread.low for spread in spreads], [spread.high for spread in spreads])
+        axes.fill_between(counts, *band, color=tint, alpha=0.35, linewidth=0, label="nine draws of ten")
+        axes.plot(counts, [spread.mean for spread in spreads], color=colour, linewidth=1.6, label="expected")
+        label = f"at exactly the target: {level:.3g}"
+        axes.axhline(level, color=BLACK, linestyle="--", linewidth=1, label=label)
+        axes.set(title=f"A new threshold: {name} obtained", ylabel=name)
+
+
+def _through_teeth(plan: Plan, top: float) -> list[int]:
+    """Numbers of positive cases for a smooth line: beginning, middle and end of every tooth of the saw."""
+    counts: list[int] = []
+    start = minimum_positives(plan.target, plan.confidence)
+    for misses in range(1, _DRAWN_TEETH):
+        following = minimum_positives(plan.target, plan.confidence, misses)
+        counts += sorted({start, (start + following - 1) // 2, following - 1})
+        start = following
+        if start > top:
+            break
+    return [n for n in counts if n <= MOST_POSITIVES]
+
+
+def _count_axis(axes: Axes) -> None:
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [base * 10**exponent for exponent in range(6) for base in (1, 2, 3, 5, 7)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(inside, [str(tick) for tick in inside])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("positive cases")

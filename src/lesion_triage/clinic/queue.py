@@ -1,0 +1,268 @@
+"""``lesion-triage queue``: who waits how long, on a clinic's own scores, load and readers.
+
+Imports bundle, calibrate, config and this room; matplotlib only where a figure is drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.schema import Policy
+from lesion_triage.bundle.store import open_bundle, write_atomically
+from lesion_triage.calibrate.policy_fit import band_limits
+from lesion_triage.calibrate.queue_pool import Floats, Pool, drawn_scores
+from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, simulate
+from lesion_triage.clinic import queue_figure, queue_report
+from lesion_triage.clinic.queue_report import Study
+from lesion_triage.config import Calibrate
+from lesion_triage.console import say
+from lesion_triage.errors import CalibrationError, ConfigError, DataError
+
+_TIMES_FIRST_COME = (4, 6, 8)
+"""Deadlines to try where none are given, in mean waits under first come."""
+_DRAWN_PREVALENCE = 0.07
+_OUTCOMES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb ``queue`` takes."""
+    add = parser.add_argument
+    add(
+        "scores",
+        type=Path,
+        nargs="?",
+        metavar="SCORES.csv",
+        help="your cases: columns score (0 to 1, empty if not gradable) and needs_in_person",
+    )
+    add("--drawn-auroc", type=float, metavar="A", help="instead of SCORES.csv: normal scores of this AUROC")
+    threshold = parser.add_mutually_exclusive_group(required=True)
+    threshold.add_argument("--bundle", type=Path, metavar="DIR", help="threshold and bands of its policy")
+    threshold.add_argument("--threshold", type=float, metavar="T", help="a case that scores T is referred")
+    threshold.add_argument(
+        "--sensitivity", type=float, metavar="S", help="threshold that this share of the positives reaches"
+    )
+    add(
+        "--band-shares",
+        type=float,
+        nargs=3,
+        metavar="SHARE",
+        help="shares of your cases in bands 1, 2 and 3 (those of the bundle, else 0.1 0.25 0.35)",
+    )
+    add("--load", type=float, default=0.9, help="arrivals times reading time, per reader (%(default)s)")
+    add("--readers", type=int, default=1, metavar="N", help="who share the queue (%(default)s)")
+    add("--prevalence", type=float, metavar="P", help="positives among those to come (that of the scores)")
+    add("--minutes-per-case", type=float, default=5.0, metavar="M", help="mean reading time (%(default)s)")
+    add(
+        "--variation",
+        type=float,
+        default=1.0,
+        metavar="CV",
+        help="coefficient of variation of the reading time; 0: constant, 1: exponential (%(default)s)",
+    )
+    add(
+        "--deadline-hours",
+        type=float,
+        nargs="+",
+        metavar="H",
+        help="deadlines to try (4, 6 and 8 times the mean wait under first come)",
+    )
+    add(
+        "--p99-limit",
+        type=float,
+        default=1.5,
+        metavar="X",
+        help="how much longer than under first come the p99 of all may be, for the deadline that is "
+        "proposed (%(default)s times)",
+    )
+    add("--cases", type=int, default=400_000, metavar="N", help="simulated for each order (%(default)s)")
+    add("--seed", type=int, default=0, help="the same seed gives the same numbers (%(default)s)")
+    add("--figure", type=Path, metavar="PNG", help="draw the waits; needs matplotlib")
+    add("--json", type=Path, metavar="FILE", help="write all numbers, with their standard errors")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Simulate, print the waits and the lines for a configuration; draw and write where asked. Returns 0.
+
+    Raises:
+        BundleError: the bundle is incomplete or altered.
+        CalibrationError: a number out of range, or cases of one class only.
+        ConfigError: arguments that do not go together, matplotlib missing, or a file that cannot be written.
+        DataError: a table of scores that cannot be used.
+    """
+    if arguments.figure is not None and find_spec("matplotlib") is None:
+        raise ConfigError(
+            f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or leave "
+            "--figure out."
+        )
+    study = study_of(arguments)
+    say("\n".join(queue_report.lines(study)))
+    if arguments.json is not None:
+        _save("--json", arguments.json, canonical_json(queue_report.document(study)).encode())
+    if arguments.figure is not None:
+        _save("--figure", arguments.figure, queue_figure.draw(study))
+    return 0
+
+
+def study_of(arguments: argparse.Namespace) -> Study:
+    """Read the cases and simulate what the arguments ask for.
+
+    Raises:
+        As ``act``.
+    """
+    scores, positive, source = _cases(arguments)
+    policy = open_bundle(arguments.bundle).policy if arguments.bundle else None
+    pool = _pool(scores, positive, policy, arguments)
+    workload = Workload(arguments.load, arguments.readers, arguments.minutes_per_case, arguments.variation)
+    hours = arguments.deadline_hours or _default_deadlines(workload)
+    if not all(0 < one < math.inf for one in hours):
+        raise CalibrationError(f"the deadlines are {hours} hours, expected numbers above 0.")
+    if not arguments.p99_limit >= 1:
+        raise CalibrationError(f"the limit of the p99 is {arguments.p99_limit}, expected 1 or more.")
+    outcomes = simulate(
+        pool,
+        workload,
+        _disciplines(hours),
+        prevalence=arguments.prevalence,
+        cases=arguments.cases,
+        seed=arguments.seed,
+    )
+    return Study(
+        source=source,
+        pool=pool,
+        workload=workload,
+        prevalence=float(pool.positive.mean()) if arguments.prevalence is None else arguments.prevalence,
+        cases=arguments.cases,
+        seed=arguments.seed,
+        band_shares=tuple(arguments.band_shares) if arguments.band_shares else _shares_of(pool),
+        p99_limit=arguments.p99_limit,
+        group_thresholds=policy is not None and bool(policy.groupings),
+        outcomes={outcome.discipline: outcome.waits for outcome in outcomes},
+    )
+
+
+def read_scores(path: Path) -> tuple[Floats, NDArray[np.bool_]]:
+    """Scored cases of a site, one row per case; other columns than the two are not looked at.
+
+    Args:
+        path: CSV file with ``score``, in [0, 1], empty or ``inf`` where the case was not gradable, and
+            ``needs_in_person``, in any of True, 1, yes, False, 0, no.
+
+    Returns:
+        Scores, +inf where empty, and the reference standard; shape (rows,) each.
+
+    Raises:
+        DataError: no such table, a column missing, or a cell that is neither; the sentence names the line.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        names = reader.fieldnames or ()
+        rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
+    missing = [name for name in ("score", "needs_in_person") if name not in names]
+    if missing:
+        raise DataError(f"{path}: expected columns score and needs_in_person, found no {missing[0]}.")
+    scores, positive = [], []
+    for number, row in enumerate(rows, start=2):
+        score, outcome = ((row[name] or "").strip() for name in ("score", "needs_in_person"))
+        try:
+            scores.append(float(score) if score else math.inf)
+            positive.append(_OUTCOMES[outcome.lower()])
+        except (ValueError, KeyError):
+            raise DataError(
+                f"{path}, line {number}: expected a number or nothing in score and True or False in "
+                f"needs_in_person, found '{score}' and '{outcome}'; leave out whose outcome is unknown."
+            ) from None
+        if not (0 <= scores[-1] <= 1 or scores[-1] == math.inf):
+            raise DataError(f"{path}, line {number}: the score is {score}, expected a number in [0, 1].")
+    return np.array(scores, dtype=np.float64), np.array(positive, dtype=np.bool_)
+
+
+def _cases(arguments: argparse.Namespace) -> tuple[Floats, NDArray[np.bool_], str]:
+    """Scores, outcomes, and what they are in words."""
+    if (arguments.scores is None) == (arguments.drawn_auroc is None):
+        raise ConfigError("queue: give either a table SCORES.csv or --drawn-auroc A.")
+    if arguments.scores is not None:
+        return *read_scores(arguments.scores), str(arguments.scores)
+    prevalence = _DRAWN_PREVALENCE if arguments.prevalence is None else arguments.prevalence
+    return *drawn_scores(arguments.drawn_auroc, prevalence), f"drawn, AUROC {arguments.drawn_auroc:g}"
+
+
+def _pool(
+    scores: Floats, positive: NDArray[np.bool_], policy: Policy | None, arguments: argparse.Namespace
+) -> Pool:
+    """The cases with the threshold and the bands that the arguments name."""
+    if policy is not None:
+        threshold = policy.threshold
+    elif arguments.threshold is not None:
+        threshold = arguments.threshold
+    else:
+        threshold = _threshold_at(arguments.sensitivity, scores[positive])
+    if policy is not None and arguments.band_shares is None:
+        limits = policy.band_limits
+    else:
+        limits = _limits(scores, arguments.band_shares or Calibrate().band_shares, threshold)
+    return Pool(scores, positive, threshold, limits, 1 if policy is None else policy.ungradable_band)
+
+
+def _limits(scores: Floats, shares: Sequence[float], threshold: float) -> tuple[float, float, float]:
+    """Limits of the bands as ``calibrate`` would set them on these cases."""
+    first, second, third = shares
+    if not (min(shares) > 0 and sum(shares) < 1):
+        raise CalibrationError(
+            f"the band shares are {first:g}, {second:g} and {third:g}, expected numbers above 0 that sum to "
+            "less than 1."
+        )
+    if not np.isfinite(scores).any():
+        raise CalibrationError("no case has a score, expected at least one to divide into bands.")
+    return band_limits(scores, (first, second, third), threshold)
+
+
+def _threshold_at(sensitivity: float, positive_scores: Floats) -> float:
+    """The highest threshold that a share of the positive cases reaches, to try out: it certifies nothing."""
+    if not 0 < sensitivity <= 1 or not np.isfinite(positive_scores).any():
+        raise CalibrationError(
+            f"expected a sensitivity in (0, 1] and a positive case with a score, found {sensitivity} and "
+            f"{int(np.isfinite(positive_scores).sum())} cases."
+        )
+    descending = np.sort(positive_scores)[::-1]
+    reached = math.ceil(sensitivity * descending.size - 1e-9)
+    return min(float(descending[max(reached, 1) - 1]), 1.0)
+
+
+def _disciplines(hours: Sequence[float]) -> list[Discipline]:
+    """Every order without a deadline; the two that can leave someone far behind also with one."""
+    disciplines = [FIRST_COME, Discipline("binary_flag")]
+    for order in ("four_bands", "score_order"):
+        disciplines += [Discipline(order, 60 * one) for one in (math.inf, *sorted(set(hours)))]
+    return disciplines
+
+
+def _default_deadlines(workload: Workload) -> list[float]:
+    """Hours, to two digits."""
+    mean = workload.mean_wait_minutes() / 60
+    return [float(f"{times * mean:.2g}") for times in _TIMES_FIRST_COME]
+
+
+def _shares_of(pool: Pool) -> tuple[float, ...]:
+    """What the bands 1, 2 and 3 hold of the cases that have a score."""
+    bands = pool.bands()[np.isfinite(pool.scores)]
+    return tuple(round(float(np.mean(bands == band)), 4) for band in (1, 2, 3))
+
+
+def _save(option: str, path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: cannot be written ({error.strerror}).") from None
+    say(f"wrote {path}")
