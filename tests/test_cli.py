@@ -22,7 +22,7 @@ def test_help_shows_the_road_in_order(capsys):
 
 def test_help_imports_no_training_library():
     code = (
-        "import sys; from lesion_triage import cli; cli.parser().format_help(); "
+        "import sys; from lesion_triage import cli; cli.parser('').format_help(); "
         "print([m for m in ('torch', 'mlflow', 'sklearn', 'onnxruntime', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,16 +3,19 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
+from scipy.stats import binom
 
-from lesion_triage import errors
-from lesion_triage.bundle import schema
+from lesion_triage import cli, errors
+from lesion_triage.bundle import calibration, certificate, schema
+from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config
 from triage_server.settings import variables
 from triage_server.wire import KINDS
@@ -59,11 +62,16 @@ def keys_of(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def written(default: Any) -> str:
     """A default as a person writes it in YAML."""
-    return default if isinstance(default, str) else json.dumps(default)
+    return default if isinstance(default, str) and default else json.dumps(default)
 
 
 _SMALLEST = Config.model_validate({"name": "try", "data": {"source": "synthetic"}})
-KEYS = {**dict(keys_of(_SMALLEST)), "name": REQUIRED, "data.source": REQUIRED}
+_GROUP = dict(keys_of(certificate.GroupBy(by="sex"), "calibrate.groups[]."))
+KEYS = {
+    **dict(keys_of(_SMALLEST)),
+    **_GROUP,
+    **dict.fromkeys(("name", "data.source", "calibrate.groups[].by"), REQUIRED),
+}
 
 
 @pytest.mark.parametrize(("key", "default"), KEYS.items(), ids=KEYS)
@@ -170,17 +178,28 @@ def test_the_page_for_clients_names_no_condition_and_promises_nothing() -> None:
     assert re.findall(words, prose, re.IGNORECASE) == []
 
 
+_ANSWERS = (schema.Answer, schema.ImageAnswer, schema.Reason, schema.History)
 _DOCUMENTS = (
     schema.Header,
     schema.ModelFacts,
     schema.PixelSpec,
     schema.SealedFile,
     schema.Policy,
-    schema.PlattCalibrator,
+    schema.Grouping,
+    calibration.PlattCalibrator,
+    calibration.TemperatureCalibrator,
+    calibration.BetaCalibrator,
+    calibration.IsotonicCalibrator,
+    calibration.VennAbersCalibrator,
     schema.QualityLimits,
-    schema.Certificate,
+    certificate.Certificate,
+    certificate.GroupBy,
+    certificate.GroupRow,
+    certificate.Look,
     schema.SelfTest,
     schema.SelfTestCase,
+    schema.History,
+    pooling.Tally,
 )
 
 
@@ -188,3 +207,41 @@ _DOCUMENTS = (
 def test_every_field_of_a_bundle_is_documented(document: type[BaseModel]) -> None:
     text = text_of("bundle-format.md")
     assert [name for name in document.model_fields if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("document", _ANSWERS, ids=lambda document: document.__name__)
+def test_every_field_that_a_client_sends_or_reads_is_documented(document: type[BaseModel]) -> None:
+    text = text_of("http-api.md")
+    assert [name for name in document.model_fields if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("kind", get_args(get_args(calibration.Calibrator)[0]), ids=lambda kind: kind.__name__)
+def test_every_calibrator_is_documented_and_can_be_asked_for(kind: type[BaseModel]) -> None:
+    assert kind in _DOCUMENTS
+    assert f"`{kind.model_fields['kind'].default}`" in rows_of("configuration.md")["calibrate.calibrator"][1]
+
+
+def commands_of(page: Path) -> list[str]:
+    """Commands of this program in a page's shell blocks, one a line."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("lesion-triage ")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.name)
+def test_every_command_that_a_page_prints_is_one_that_the_program_takes(page: Path) -> None:
+    for command in commands_of(page):
+        words = shlex.split(command, comments=True)[1:]
+        try:
+            cli.parser(words[0]).parse_args(words)
+        except SystemExit:
+            pytest.fail(f"the program refuses: {command}")
+
+
+def test_printed_misses_are_the_largest_that_the_exact_binomial_allows() -> None:
+    rows = [line.strip("| ").split(" | ") for line in text_of("certificate.md").splitlines()]
+    printed = [(int(row[0]), int(row[1])) for row in rows if len(row) == 2 and row[0].isdecimal()]
+    assert len(printed) > 5
+    for positives, misses in printed:
+        below, above = binom.cdf([misses, misses + 1], positives, 0.05)
+        assert below <= 0.05 < above

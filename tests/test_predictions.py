@@ -14,6 +14,9 @@ from lesion_triage.predictions import Prediction, Predictions
 ROW = Prediction(
     image_id="a",
     case_id="lesion-1",
+    unit_id="patient-1",
+    file_fingerprint="0123456789abcdef",
+    pixel_fingerprint="fedcba9876543210",
     logit=-0.25,
     quality_code="",
     needs_in_person=True,

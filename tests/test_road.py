@@ -77,13 +77,40 @@ def test_a_changed_stage_is_redone_in_a_new_folder_and_what_came_before_is_taken
     run, load, home, capsys
 ):
     before = (run.folder / "policy.json").read_bytes()
-    other = road.travel("calibrate", load("calibrate.confidence=0.9"), home / "runs")
+    changes = ("calibrate.confidence=0.9", "calibrate.second_look=a stricter promise was asked for")
+    other = road.travel("calibrate", load(*changes), home / "runs")
     out = capsys.readouterr().out
     assert other.folder != run.folder
     assert f"train: taken over from {run.folder.name}" in out or "train: unchanged" in out
     assert "\ncalibrate\n" in out
     assert (run.folder / "policy.json").read_bytes() == before
     assert json.loads((other.folder / "certificate.json").read_text())["confidence"] == 0.9
+
+
+def test_a_second_look_at_the_calibration_cases_is_refused_unless_asked_for_by_name(run, load, home):
+    with pytest.raises(CalibrationError, match=r"chosen a threshold .* before.*calibrate\.second_look"):
+        road.travel("calibrate", load("calibrate.confidence=0.85"), home / "runs")
+    newest = max((home / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    assert not (newest / "certificate.json").exists()
+    first = json.loads((run.folder / "certificate.json").read_text())
+    looked = load("calibrate.confidence=0.85", "calibrate.second_look=to see what it costs")
+    again = road.travel("calibrate", looked, home / "runs")
+    second = json.loads((again.folder / "certificate.json").read_text())
+    assert second["purpose"] == "to see what it costs"
+    assert first["threshold"] in [look["threshold"] for look in second["ledger"]]
+    assert second["confidence_if_selected"] < 0.85
+
+
+def test_the_same_look_again_is_the_same_certificate(run, load, home):
+    fresh = road.travel("export", load(), home / "runs", fresh=False)
+    copy = home / "other"
+    shutil.copytree(home / "runs", copy / "runs", ignore=lambda folder, names: ["certificate.json"])
+    shutil.copytree(home / "cache", copy / "cache")
+    shutil.copy(home / "ledger.jsonl", copy)
+    repeated = road.travel("calibrate", load(), copy / "runs")
+    assert (repeated.folder / "certificate.json").read_bytes() == (
+        fresh.folder / "certificate.json"
+    ).read_bytes()
 
 
 def test_a_stage_asked_for_too_early_names_the_one_that_comes_first(home, load):

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from PIL import Image, ImageDraw
 
 from lesion_triage.bundle.calibration import PlattCalibrator
-from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.certificate import Certificate, GroupRow
 from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.fingerprints import Seen, as_text, of_file
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, PixelSpec, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Graph, score_image
@@ -54,7 +55,26 @@ def policy(**overrides: Any) -> Policy:
 
 def certificate_for(issued_for: Policy, graph: bytes = GRAPH) -> Certificate:
     """A certificate that speaks of this policy and this graph; its numbers are those of 59 cases, no miss."""
+    everyone = GroupRow(
+        by="all",
+        group="all",
+        members=("all",),
+        status="certified",
+        positives=59,
+        positives_abstained=0,
+        misses_seen=0,
+        misses_allowed=0,
+        threshold=issued_for.threshold,
+        sensitivity_lower_bound=0.05 ** (1 / 59),
+        confidence=0.95,
+        minimum_positives=59,
+    )
     return Certificate(
+        issued_at="2025-01-01T00:00:00Z",
+        site="",
+        purpose="first look",
+        method="order_statistic",
+        rule="common_threshold",
         target_sensitivity=0.95,
         confidence=0.95,
         unit="lesion",
@@ -65,12 +85,17 @@ def certificate_for(issued_for: Policy, graph: bytes = GRAPH) -> Certificate:
         misses_seen=0,
         threshold=issued_for.threshold,
         sensitivity_lower_bound=0.05 ** (1 / 59),
+        asked=(),
+        groups=(everyone,),
+        cases_sha256=sha256_of(b"cases"),
+        predictions_sha256=sha256_of(b"predictions"),
         manifest_sha256=sha256_of(b"manifest"),
         splits_sha256=sha256_of(b"splits"),
-        predictions_sha256=sha256_of(b"predictions"),
         model_sha256=sha256_of(graph),
-        calibrator_sha256=issued_for.calibrator.sha256(),
+        policy_sha256=issued_for.sha256(),
         assumptions=("Drawn pictures: this certificate is for tests.",),
+        ledger=(),
+        confidence_if_selected=0.95,
     )
 
 
@@ -95,6 +120,10 @@ def parts(**policy_overrides: Any) -> dict[str, Any]:
         "selftest_pictures": pictures,
         "synthetic": True,
         "data_citation": ("Drawn for the tests; no one's skin.",),
+        "seen": Seen(
+            fitted=as_text([of_file(sha256_of(b"a picture of the training split"))]),
+            certified=as_text([of_file(sha256_of(b"a picture of the calibration split"))]),
+        ),
         "created_at": datetime(2025, 1, 1, tzinfo=UTC),
     }
 

@@ -7,7 +7,7 @@ is recorded) puts it around ``triage``; the scorer behind it stays the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,7 +22,7 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import openapi
 from triage_server.envelope import Envelope
-from triage_server.intake import check_announcement, read_photographs
+from triage_server.intake import SentCase, check_announcement, read_case
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.settings import Settings
 from triage_server.wire import (
@@ -96,10 +96,10 @@ async def triage(request: Request) -> Response:
     with service.pool.place() as place:
         try:
             async with asyncio.timeout(service.settings.body_timeout_s):
-                images = await read_photographs(request, max_body_bytes=limit, take=place.take)
+                case = await read_case(request, max_body_bytes=limit, take=place.take)
         except TimeoutError:
             raise RequestError("body_not_received", seconds=service.settings.body_timeout_s) from None
-        body, disposition = await service.pool.run(lambda: _score(service.scorer, images))
+        body, disposition = await service.pool.run(lambda: _score(service.scorer, case))
     request.state.disposition = disposition
     return Response(body, media_type="application/json")
 
@@ -153,10 +153,10 @@ async def ready(request: Request) -> Response:
     return document_response(Health(status="ready"))
 
 
-def _score(scorer: Scorer, images: Sequence[bytes]) -> tuple[bytes, Disposition]:
+def _score(scorer: Scorer, case: SentCase) -> tuple[bytes, Disposition]:
     """Runs on a thread of the pool, writing the answer included."""
     try:
-        answer = scorer.score(images)
+        answer = scorer.score(case.images, case.history)
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:

@@ -1,19 +1,22 @@
-"""Reading the photographs of a request: bounded, in memory, and nothing but photographs.
+"""Reading the case in a request: photographs and at most one history; bounded, and in memory.
 
-Imports the wire; no byte of a body is ever written to a disk here.
+Imports the wire and the bundle's schema; no byte of a body is ever written to a disk here.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
+from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from lesion_triage.bundle.schema import NO_HISTORY, History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.wire import MULTIPART_TYPE, PICTURE_TYPES, RequestError
+from triage_server.wire import MAX_HISTORY_BYTES, MULTIPART_TYPE, PICTURE_TYPES, RequestError
 
 
 def check_announcement(request: Request, max_body_bytes: int) -> None:
@@ -29,10 +32,17 @@ def check_announcement(request: Request, max_body_bytes: int) -> None:
         raise RequestError("body_too_large", limit=max_body_bytes)
 
 
-async def read_photographs(
-    request: Request, *, max_body_bytes: int, take: Callable[[int], None]
-) -> list[bytes]:
-    """The photographs of one case, in the order sent, each byte for byte as sent.
+@dataclass(frozen=True, slots=True)
+class SentCase:
+    """What a platform sent."""
+
+    images: list[bytes]
+    """In the order sent, each byte for byte as sent."""
+    history: History
+
+
+async def read_case(request: Request, *, max_body_bytes: int, take: Callable[[int], None]) -> SentCase:
+    """The photographs of one case, and its history if there is one.
 
     Args:
         request: whose headers ``check_announcement`` has let pass.
@@ -40,13 +50,13 @@ async def read_photographs(
         take: told of every chunk before it is kept; may raise.
 
     Raises:
-        RequestError: the body is too long, the form is broken, or it holds anything but photographs.
+        RequestError: the body is too long, the form is broken, or it holds anything else.
     """
     media_type, parameters = _media_type(request)
     chunks = _chunks(request, max_body_bytes, take)
     if media_type != MULTIPART_TYPE:
         async with aclosing(chunks):
-            return [b"".join([chunk async for chunk in chunks])]
+            return SentCase([b"".join([chunk async for chunk in chunks])], NO_HISTORY)
     form = _Form()
     try:
         parser = MultipartParser(
@@ -67,7 +77,7 @@ async def read_photographs(
                 parser.write(chunk)
     except FormParserError:
         raise RequestError("multipart_not_valid") from None
-    return form.photographs()
+    return form.case()
 
 
 class _Form:
@@ -75,6 +85,8 @@ class _Form:
 
     def __init__(self) -> None:
         self._pictures: list[bytearray] = []
+        self._history: bytearray | None = None
+        self._part = bytearray()
         self._field = bytearray()
         self._value = bytearray()
         self._name: bytes | None = None
@@ -97,24 +109,45 @@ class _Form:
             self._name = parse_options_header(bytes(self._value))[1].get(b"name")
 
     def on_headers_finished(self) -> None:
-        if self._name != b"image":
+        self._part = bytearray()
+        if self._name == b"history":
+            if self._history is not None:
+                raise RequestError("history_not_valid", fields="the part stands twice")
+            self._history = self._part
+        elif self._name != b"image":
             raise RequestError("unknown_part")
-        if len(self._pictures) == MAX_IMAGES_PER_CASE:
+        elif len(self._pictures) == MAX_IMAGES_PER_CASE:
             raise RequestError("too_many_images")
-        self._pictures.append(bytearray())
+        else:
+            self._pictures.append(self._part)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._pictures[-1] += data[start:end]
+        self._part += data[start:end]
+        if self._part is self._history and len(self._history) > MAX_HISTORY_BYTES:
+            raise RequestError("history_not_valid", fields="its length")
 
     def on_end(self) -> None:
         self._whole = True
 
-    def photographs(self) -> list[bytes]:
+    def case(self) -> SentCase:
         if not self._whole:
             raise RequestError("multipart_not_valid")
         if not self._pictures:
             raise RequestError("no_image")
-        return [bytes(picture) for picture in self._pictures]
+        history = NO_HISTORY if self._history is None else _history(bytes(self._history))
+        return SentCase([bytes(picture) for picture in self._pictures], history)
+
+
+def _history(text: bytes) -> History:
+    """Names the fields at fault, and never what stands in them."""
+    try:
+        return History.model_validate_json(text)
+    except ValidationError as error:
+        known = History.model_fields
+        found = {str(problem["loc"][0]) if problem["loc"] else "" for problem in error.errors()}
+        named = sorted(field for field in found if field in known)
+        strange = [] if found <= known.keys() else ["no JSON object, or a field that is not known"]
+        raise RequestError("history_not_valid", fields=", ".join([*named, *strange])) from None
 
 
 async def _chunks(request: Request, limit: int, take: Callable[[int], None]) -> AsyncGenerator[bytes]:

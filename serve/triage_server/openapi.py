@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from lesion_triage.bundle.calibration import PlattCalibrator, score_of
-from lesion_triage.bundle.schema import Answer, Disposition, ImageAnswer, Reason, ReasonCode
+from lesion_triage.bundle.schema import Answer, Disposition, History, ImageAnswer, Reason, ReasonCode
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.wire import (
     KINDS,
@@ -24,7 +24,8 @@ from triage_server.wire import (
 
 SUMMARY = "Orders the reading queue of a skin-lesion clinic from photographs."
 DESCRIPTION = (
-    f"A case is one lesion of one patient on one occasion: 1 to {MAX_IMAGES_PER_CASE} photographs. "
+    f"A case is one lesion of one patient on one occasion: 1 to {MAX_IMAGES_PER_CASE} photographs and, if "
+    "there is one, a short history. "
     "The answer says whether the score reaches the certified threshold for an in-person visit, and in which "
     "order the case should be read. Every case is read by a clinician, whatever the answer. Photographs "
     "are held in memory while they are scored and are never stored; file names are not read."
@@ -59,6 +60,7 @@ def _answer(disposition: Disposition, band: int, logit: float | None, code: Reas
             "priority_band": band,
             "score": score,
             "threshold": 0.12,
+            "deadline_hours": None,
             "reasons": (Reason.of(code),),
             "images": (image,),
             "synthetic": False,
@@ -85,7 +87,11 @@ def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         error = RequestError(
-            code, index=1 if code.startswith("image_") else None, limit=67_108_864, seconds=60
+            code,
+            index=1 if code.startswith("image_") else None,
+            limit=67_108_864,
+            seconds=60,
+            fields="age_years",
         )
         problem = Problem.of(error, "case-0001")
         content = {PROBLEM_TYPE: {"schema": _PROBLEM_REF, "examples": {}}}
@@ -110,7 +116,8 @@ TRIAGE: dict[str, Any] = {
         "parameters": [_REQUEST_ID],
         "requestBody": {
             "required": True,
-            "description": f"One photograph, or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image'.",
+            "description": f"One photograph, or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image', "
+            "with at most one part 'history'.",
             "content": {
                 **{media_type: {"schema": _PHOTOGRAPH} for media_type in PICTURE_TYPES},
                 MULTIPART_TYPE: {
@@ -124,7 +131,8 @@ TRIAGE: dict[str, Any] = {
                                 "items": _PHOTOGRAPH,
                                 "minItems": 1,
                                 "maxItems": MAX_IMAGES_PER_CASE,
-                            }
+                            },
+                            "history": {"$ref": "#/components/schemas/History"},
                         },
                     }
                 },
@@ -163,6 +171,7 @@ def install(app: FastAPI) -> None:
             # FastAPI strips every null out of examples, and with them the score of an ungradable case.
             answers = schema["paths"]["/v1/triage"]["post"]["responses"]["200"]["content"]["application/json"]
             answers["examples"] = _ANSWERS
+            schema["components"]["schemas"]["History"] = History.model_json_schema(mode="validation")
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
             app.openapi_schema = schema
         return app.openapi_schema

@@ -22,6 +22,7 @@ from lesion_triage.errors import LesionTriageError
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 MULTIPART_TYPE = "multipart/form-data"
 PROBLEM_TYPE = "application/problem+json"
+MAX_HISTORY_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,15 @@ KINDS: dict[str, Kind] = {
     ),
     "unknown_part": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "The form holds more than photographs",
-        "This version reads photographs only: expected file parts named 'image', found a part of another "
-        "name. A history that was silently left out would mislead whoever reads the answer.",
+        "The form holds an unknown part",
+        "Expected file parts named 'image' and at most one part named 'history', found a part of another "
+        "name. What is silently left out would mislead whoever reads the answer.",
+    ),
+    "history_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The history is not valid",
+        f"Expected one part named 'history' of at most {MAX_HISTORY_BYTES:,} bytes: a JSON object with the "
+        "fields of the schema History and no others. At fault: {fields}.",
     ),
     "no_image": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,

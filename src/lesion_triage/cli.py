@@ -24,6 +24,63 @@ class Verb:
     act: Callable[[argparse.Namespace], int]
 
 
+Room = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+
+def _of(text: str, room: Callable[[], Room]) -> Verb:
+    """A verb whose room names its arguments itself; the room is imported when the verb is used."""
+
+    def describe(parser: argparse.ArgumentParser) -> None:
+        room()[0](parser)
+
+    def act(arguments: argparse.Namespace) -> int:
+        return room()[1](arguments)
+
+    return Verb(text, describe, act)
+
+
+def _plan() -> Room:
+    from lesion_triage.clinic import plan
+
+    return plan.add_arguments, plan.act
+
+
+def _queue() -> Room:
+    from lesion_triage.clinic import queue
+
+    return queue.add_arguments, queue.act
+
+
+def _recertify() -> Room:
+    from lesion_triage.clinic import recertify
+
+    return recertify.add_arguments, recertify.act
+
+
+def _tally() -> Room:
+    from lesion_triage.clinic import pool
+
+    return pool.add_tally_arguments, pool.act_tally
+
+
+def _pool() -> Room:
+    from lesion_triage.clinic import pool
+
+    return pool.add_pool_arguments, pool.act_pool
+
+
+def _certificate() -> Room:
+    from lesion_triage.clinic import certificate
+
+    return certificate.add_arguments, certificate.act
+
+
+def _proof() -> Room:
+    from lesion_triage.proof import command
+
+    return command.add_arguments, command.act
+
+
 def _road_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file, such as configs/ham10000.yaml")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the dataset")
@@ -55,12 +112,15 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--one-case", action="store_true", help="all photographs show one lesion; without it each is a case"
     )
+    parser.add_argument(
+        "--history", default="{}", metavar="JSON", help='such as {"sex": "female", "age_years": 61}'
+    )
 
 
 def _score(arguments: argparse.Namespace) -> int:
     from lesion_triage import score
 
-    return score.score(arguments.bundle, arguments.images, arguments.one_case)
+    return score.score(arguments.bundle, arguments.images, arguments.one_case, arguments.history)
 
 
 def _summary_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,13 +159,24 @@ _ROAD = {
 VERBS: dict[str, Verb] = {
     **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
+    "certificate": _of("what a bundle's certificate says, on one page", _certificate),
+    "plan": _of("how many confirmed cases a certificate takes, what it gives, what it costs", _plan),
+    "recertify": _of("certify a bundle again on a clinic's own confirmed cases", _recertify),
+    "tally": _of("count one clinic's misses, for a certificate that several clinics share", _tally),
+    "pool": _of("certify on the counts of several clinics", _pool),
+    "queue": _of("simulate the reading queue: bands, flags, deadlines", _queue),
+    "proof": _of("test the certificate's promise on recorded scores, many thousand times", _proof),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The argument parser of ``lesion-triage``; the road in order."""
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """The argument parser of ``lesion-triage``; the road in order.
+
+    Args:
+        asked: the one verb whose arguments are wanted, so that no other room is imported; None for all.
+    """
     top = argparse.ArgumentParser(
         prog="lesion-triage",
         description="Train, certify, export and try a skin-lesion triage model. It orders a queue; it never "
@@ -114,13 +185,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"lesion-triage {__version__}")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
-        verb.arguments(verbs.add_parser(name, help=verb.help, description=verb.help))
+        described = verbs.add_parser(name, help=verb.help, description=verb.help)
+        if asked in (None, name):
+            verb.arguments(described)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0; 2 after an error that is explained in one sentence; 130 when interrupted."""
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser(next((word for word in words if word in VERBS), "")).parse_args(words)
     try:
         return VERBS[arguments.verb].act(arguments)
     except LesionTriageError as error:

@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lesion_triage.bundle.certificate import KNOWN_WHEN_SERVING, GroupBy, Rule
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.errors import ConfigError
@@ -116,10 +117,35 @@ class Calibrate(Section):
 
     target_sensitivity: Share = 0.95
     confidence: Share = 0.95
+    groups: tuple[GroupBy, ...] = ()
+    """Groups that must reach the target too, all of them together with this confidence."""
+    rule: Rule = "common_threshold"
+    """One threshold for everyone, at no loss of confidence; or one for each group, sharing the error."""
+    second_look: str = ""
+    """Why these calibration cases, which have chosen a threshold before, are looked at again."""
+    calibrator: Literal["platt", "beta", "temperature", "isotonic", "venn_abers", "auto"] = "platt"
+    """``auto`` takes the one with the lowest cross-fitted log loss on the validation cases."""
     aggregation: Literal["max", "mean"] = "max"
     quality: QualityLimits = QualityLimits()
     band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
     """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
+    deadline_hours: Positive | None = None
+    """A case that has waited longer is read next, whatever its band; see ``lesion-triage queue``."""
+
+    @model_validator(mode="after")
+    def _groups_fit_the_rule(self) -> Self:
+        names = [group.by for group in self.groups]
+        if len(set(names)) < len(names):
+            raise ValueError(f"groups name one dimension twice: {', '.join(names)}")
+        if self.rule == "group_thresholds":
+            if len(names) != 1 or names[0] not in KNOWN_WHEN_SERVING:
+                raise ValueError(
+                    "group_thresholds takes exactly one entry in groups, by something that is known of a new "
+                    f"case ({', '.join(KNOWN_WHEN_SERVING)}); found {', '.join(names) or 'none'}"
+                )
+            if self.groups[0].small == "report":
+                raise ValueError("group_thresholds takes small: route_up or merge: no group is left out")
+        return self
 
     @model_validator(mode="after")
     def _leave_a_last_band(self) -> Self:
@@ -282,8 +308,12 @@ def _explain(error: ValidationError) -> str:
 def _known_keys(model: type[BaseModel], steps: Sequence[int | str]) -> Iterator[str]:
     fields: Mapping[str, Any] = model.model_fields
     for step in steps:
-        annotation = fields[str(step)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        if isinstance(step, int):  # a place in a list, whose entries the field before has named
+            continue
+        annotation = fields[step].annotation
+        kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+        section = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+        if section is None:
             return
-        fields = annotation.model_fields
+        fields = section.model_fields
     yield from fields

@@ -17,6 +17,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import PredictionsError
 
+FORMAT = 2
 _HEADER_KEYS = {"split", "rows", "sha256", "manifest_sha256", "splits_sha256", "model_sha256"}
 
 
@@ -26,7 +27,12 @@ class Prediction:
 
     image_id: str
     case_id: str
-    """The certified unit: patient where known, else lesion."""
+    """The lesion: what the server is asked about."""
+    unit_id: str
+    """What is drawn independently of the others: the patient where known, else the lesion."""
+    file_fingerprint: str
+    pixel_fingerprint: str
+    """``bundle.fingerprints`` of the file and of the prepared pixels."""
     logit: float | None
     """None if the quality gate found the photograph ungradable."""
     quality_code: str
@@ -57,6 +63,10 @@ class Predictions:
         for row in self.rows:
             cases.setdefault(row.case_id, []).append(row)
         return cases
+
+    def fingerprints(self) -> frozenset[str]:
+        """Of all photographs: of their files and of their pixels."""
+        return frozenset(f for row in self.rows for f in (row.file_fingerprint, row.pixel_fingerprint))
 
     def write(self, folder: Path) -> str:
         """Write ``<split>.csv`` and then ``<split>.json``; returns the table's SHA-256.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lesion_triage import runs
 from lesion_triage.config import DATA_ROOT_VARIABLE, Config
@@ -124,16 +124,12 @@ def _train_inputs(run: Run) -> Any:
 
 
 def _train(run: Run, tracker: Tracker) -> None:
-    from lesion_triage.bundle.schema import canonical_json
+    from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.store import write_atomically
-    from lesion_triage.calibrate.certificate import require_enough
     from lesion_triage.data import dataset
     from lesion_triage.train import loop
 
-    # Known now, and an hour cheaper to be told before the training than after it.
-    positives = {record.case_id for record in records(run, "calibration") if record.needs_in_person}
-    wanted = run.config.calibrate
-    require_enough(len(positives), wanted.target_sensitivity, wanted.confidence)
+    _require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
     root = data_root(run)
     pictures = {}
     for name in ("train", "validation"):
@@ -167,6 +163,14 @@ def _train(run: Run, tracker: Tracker) -> None:
     write_atomically(run.folder / _CURVE, canonical_json(lines).encode())
 
 
+def _require_positives(run: Run) -> None:
+    from lesion_triage.calibrate.certificate import require_enough
+
+    positives = {record.unit_id for record in records(run, "calibration") if record.needs_in_person}
+    wanted = run.config.calibrate
+    require_enough(len(positives), wanted.target_sensitivity, wanted.confidence)
+
+
 def _tell_train(run: Run, tracker: Tracker) -> None:
     for line in json.loads((run.folder / _CURVE).read_text(encoding="utf-8")):
         _tell_epoch(line, tracker)
@@ -178,8 +182,10 @@ def _tell_epoch(line: dict[str, Any], tracker: Tracker) -> None:
 
 
 def _predict_inputs(run: Run) -> Any:
+    from lesion_triage import predictions
+
     config = run.config
-    return config.export.opset, config.export.views, config.calibrate.quality.model_dump()
+    return predictions.FORMAT, config.export.opset, config.export.views, config.calibrate.quality.model_dump()
 
 
 def _predict(run: Run, tracker: Tracker) -> None:
@@ -197,7 +203,7 @@ def _predict(run: Run, tracker: Tracker) -> None:
 
 
 def _predict_split(run: Run, name: str, graph: bytes) -> Any:
-    from lesion_triage.train.predict import predict
+    from lesion_triage.data.predict import predict
 
     with bar(f"scoring {name} in onnxruntime") as tick:
         return predict(
@@ -213,26 +219,65 @@ def _predict_split(run: Run, name: str, graph: bytes) -> Any:
         )
 
 
+def _calibrate_inputs(run: Run) -> Any:
+    from lesion_triage.bundle.schema import SCHEMA_VERSION
+
+    return SCHEMA_VERSION, run.config.calibrate.model_dump(mode="json")
+
+
 def _calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage import predictions
-    from lesion_triage.bundle.store import write_atomically
-    from lesion_triage.calibrate.policy_fit import certify
+    from lesion_triage.bundle.store import timestamp, write_atomically
+    from lesion_triage.calibrate import ledger
+    from lesion_triage.calibrate.cases import cases_of, cases_sha256
+    from lesion_triage.calibrate.policy_fit import Origin, certify
     from lesion_triage.data import manifest
 
+    known, _ = manifest.read(run.folder)
     validation, _ = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
-    known, _ = manifest.read(run.folder)
-    unit: Literal["patient", "lesion"] = (
-        "patient" if all(record.patient_id for record in known.records) else "lesion"
+    _require_positives(run)
+    config, book = run.config.calibrate, run.folder.parent.parent / ledger.NAME
+    looks = ledger.read(book)
+    cases = cases_sha256(cases_of(calibration))
+    settings = runs.inputs_sha256(
+        calibrate=config.model_dump(mode="json", exclude={"second_look"}), calibration=digest
     )
-    policy, certificate = certify(validation, calibration, digest, run.config.calibrate, unit)
+    repeated = ledger.same_look(looks, cases, calibration.model_sha256, settings)
+    before = looks if repeated is None else looks[: looks.index(repeated)]
+    earlier = (
+        ledger.earlier_looks(before, cases, config.second_look)
+        if repeated is None
+        else tuple(look for look in before if look.cases_sha256 == cases)
+    )
+    origin = Origin(
+        issued_at=repeated.looked_at if repeated else timestamp(),
+        unit="patient" if all(record.patient_id for record in known.records) else "lesion",
+        predictions_sha256=digest,
+        purpose=repeated.purpose if repeated else config.second_look or "first look",
+        ledger=earlier,
+        looks_at_these_cases=len(earlier),
+    )
+    policy, certificate = certify(validation, calibration, config, origin)
+    if repeated is None:
+        ledger.append(book, ledger.look_of(certificate, settings))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
+    _tell_certificate(certificate, tracker)
+
+
+def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
     say(
         f"  threshold {certificate.threshold:.4f} certifies sensitivity >= {certificate.target_sensitivity} "
         f"at {certificate.confidence:.0%} confidence: {certificate.misses_seen} of {certificate.positives} "
         f"positive {certificate.unit}s missed, {certificate.misses_allowed} allowed"
     )
+    for row in certificate.groups[1:]:
+        what = f"{row.misses_seen} of {row.positives} missed"
+        if row.status == "certified":
+            say(f"    {row.by} {row.group}: certified, {what}, {row.misses_allowed} allowed")
+        else:
+            say(f"    {row.by} {row.group}: NOT CERTIFIABLE with {row.positives} of {row.minimum_positives}")
     tracker.metrics(
         {
             "certificate.threshold": certificate.threshold,
@@ -249,7 +294,8 @@ def _export(run: Run, tracker: Tracker) -> None:
     from lesion_triage.export import sealing
 
     known, _ = manifest.read(run.folder)
-    sealed = sealing.seal_run(run.folder, run.config, known, records(run, "validation"), data_root(run))
+    made_from = sealing.MadeFrom(known, records(run, "train"), records(run, "validation"), data_root(run))
+    sealed = sealing.seal_run(run.folder, run.config, made_from, run.cache)
     bundle, parity = sealed.bundle, sealed.parity
     say(
         f"  parity on {parity.images} validation photographs: largest score difference "
@@ -345,7 +391,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "calibrate",
             ("predict",),
-            lambda run: run.config.calibrate.model_dump(mode="json"),
+            _calibrate_inputs,
             ("policy.json", "certificate.json"),
             _calibrate,
         ),

@@ -7,31 +7,42 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from lesion_triage.bundle.schema import History
 from lesion_triage.bundle.scorer import Scorer
-from lesion_triage.errors import ImageError
+from lesion_triage.errors import ImageError, ScoringError
 
 
-def score(bundle: Path, images: Sequence[Path], one_case: bool) -> int:
+def score(bundle: Path, images: Sequence[Path], one_case: bool, history: str = "{}") -> int:
     """Print one JSON line per case; a picture that cannot be used gets a line with its error.
 
     Args:
         bundle: folder of a sealed bundle; it must pass its self-test.
         images: photographs.
         one_case: they all show one lesion.
+        history: JSON object with the fields of ``History``; the same for every case.
 
     Returns:
         0, or 2 if any picture could not be used.
 
     Raises:
         BundleError: the bundle is incomplete or altered.
+        ScoringError: the history is none.
     """
+    try:
+        known = History.model_validate_json(history)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "history"
+        raise ScoringError(f"--history: {place}: {first['msg']}.") from None
     scorer = Scorer.open(bundle)
     scorer.self_test()
     status = 0
     for case in [list(images)] if one_case else [[image] for image in images]:
         line: dict[str, object] = {"images": [str(image) for image in case]}
         try:
-            line["answer"] = scorer.score([_read(image) for image in case]).model_dump(mode="json")
+            line["answer"] = scorer.score([_read(image) for image in case], known).model_dump(mode="json")
         except ImageError as error:
             line["error"] = {"code": error.code, "detail": str(error)}
             print(f"{', '.join(map(str, case))}: {error}", file=sys.stderr)

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 import tiny_bundle
 from lesion_triage.bundle.calibration import PlattCalibrator, score_of
-from lesion_triage.bundle.policy import Decision, band_of, case_logit, decide
-from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
+from lesion_triage.bundle.policy import Decision, age_bands, band_of, case_logit, decide, group_of
+from lesion_triage.bundle.schema import Disposition, Grouping, History, Policy, ReasonCode
 from lesion_triage.errors import ScoringError
 
 float32_logits = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -154,6 +154,7 @@ def test_without_a_gradable_photograph_the_case_is_ungradable(policy: Policy, co
         disposition=Disposition.ungradable,
         priority_band=policy.ungradable_band,
         score=None,
+        threshold=policy.threshold,
         reasons=(ReasonCode.no_gradable_image,),
     )
 
@@ -190,3 +191,53 @@ def test_band_of_no_score_raises(score: float) -> None:
 def test_a_policy_whose_bands_contradict_it_is_refused(bands: tuple[float, float, float]) -> None:
     with pytest.raises(ValidationError, match=r"must descend|last band"):
         tiny_bundle.policy(threshold=0.5, band_limits=bands)
+
+
+# Groups
+
+BY_SEX = Grouping(by="sex", thresholds={"female": 0.5, "male": 0.7})
+BY_AGE = Grouping(by="age_band", age_edges_years=(30, 70), thresholds={"30 to 69": 0.6})
+
+
+@pytest.mark.parametrize(
+    ("age", "group"),
+    [(0, "under 30"), (29.9, "under 30"), (30, "30 to 69"), (69.9, "30 to 69"), (70, "70 and over")],
+)
+def test_an_age_belongs_to_the_band_that_begins_at_or_below_it(age, group):
+    assert group_of("age_band", (30, 70), History(age_years=age)) == group
+    assert group in age_bands((30, 70))
+
+
+@pytest.mark.parametrize("by", ["sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type"])
+def test_what_the_history_does_not_say_is_a_group_of_its_own(by):
+    assert group_of(by, (30, 70), History()) == "unknown"
+
+
+def test_a_case_is_compared_with_the_lowest_threshold_of_its_groups():
+    policy = tiny_bundle.policy(threshold=0.5, groupings=(BY_SEX, BY_AGE))
+    for sex, threshold in (("female", 0.5), ("male", 0.6)):
+        history = History(sex=sex, age_years=40)
+        at, below = math.log(threshold / (1 - threshold)), math.log(threshold / (1 - threshold)) - 1e-6
+        assert decide(policy, [at + 1e-12], history).threshold == threshold
+        assert decide(policy, [at + 1e-6], history).disposition is Disposition.needs_in_person
+        assert decide(policy, [below], history).disposition is Disposition.below_threshold
+
+
+@given(float32_logits, st.sampled_from([History(), History(sex="male"), History(sex="other", age_years=40)]))
+def test_a_case_that_the_certificate_does_not_cover_goes_up_whatever_its_score(logit, history):
+    policy = tiny_bundle.policy(threshold=0.5, groupings=(BY_SEX, BY_AGE))
+    decision = decide(policy, [logit], history)
+    assert decision.disposition is Disposition.needs_in_person
+    assert ReasonCode.uncertified_subgroup in decision.reasons
+    assert decision.priority_band < 4
+
+
+@given(policies(), st.lists(float32_logits, min_size=1, max_size=3), st.floats(0, 119))
+def test_a_history_changes_nothing_where_no_group_is_told_apart(policy, logits, age):
+    history = History(sex="female", age_years=age, anatom_site_general="back")
+    assert decide(policy, logits, history) == decide(policy, logits)
+
+
+def test_a_threshold_of_a_group_below_the_policys_is_refused():
+    with pytest.raises(ValidationError, match="below the policy's"):
+        tiny_bundle.policy(threshold=0.6, groupings=(BY_SEX,))

@@ -17,7 +17,7 @@ import tiny_bundle as tiny
 from lesion_triage.bundle.calibration import PlattCalibrator
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.schema import Header, SealedFile, SelfTest
+from lesion_triage.bundle.schema import Header, QualityLimits, SealedFile, SelfTest
 from lesion_triage.bundle.store import open_bundle, seal, write_atomically
 from lesion_triage.errors import BundleError
 
@@ -28,6 +28,8 @@ FILES = (
     "model.onnx",
     "MODEL_CARD.md",
     "selftest.json",
+    "fitted.txt",
+    "certified.txt",
     "selftest/referred.png",
     "selftest/below.png",
     "selftest/black.png",
@@ -237,15 +239,15 @@ def test_a_header_in_another_spelling_is_refused(folder: Path, spelling: Callabl
     refused(folder, r"canonical JSON|Invalid JSON")
 
 
-@pytest.mark.parametrize("version", ["0", "2", '"1"', "1.5", "true", "null", "[]"])
+@pytest.mark.parametrize("version", ["0", "1", "3", '"2"', "2.5", "true", "null", "[]"])
 def test_another_schema_version_is_refused(folder: Path, version: str) -> None:
     header = folder / "bundle.json"
-    header.write_text(header.read_text().replace('"schema_version": 1', f'"schema_version": {version}'))
+    header.write_text(header.read_text().replace('"schema_version": 2', f'"schema_version": {version}'))
     refused(folder, "schema_version")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "null", "[]", "1", "{}", "[" * 100_000, '{"schema_version": 1}', "\udc80"]
+    "text", ["", "null", "[]", "1", "{}", "[" * 100_000, '{"schema_version": 2}', "\udc80"]
 )
 def test_what_is_no_header_is_refused(folder: Path, text: str) -> None:
     (folder / "bundle.json").write_bytes(text.encode(errors="surrogateescape"))
@@ -282,7 +284,9 @@ def test_a_sealed_file_without_a_place_is_refused(folder: Path) -> None:
     [
         ({"threshold": 0.9}, "threshold"),
         ({"aggregation": "mean"}, "aggregation"),
-        ({"calibrator": PlattCalibrator(slope=1.0, intercept=-9.0)}, "calibrator"),
+        ({"calibrator": PlattCalibrator(slope=1.0, intercept=-9.0)}, "policy"),
+        ({"deadline_hours": 48.0}, "policy"),
+        ({"quality": QualityLimits(min_mean_level=0.0)}, "policy"),
     ],
 )
 def test_a_policy_that_was_not_certified_is_refused(
@@ -298,6 +302,16 @@ def test_a_graph_that_was_not_certified_is_refused(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(tiny.GRAPH + b"\x00")
     reseal(folder)
     refused(folder, "certificate was issued for graph")
+
+
+@pytest.mark.parametrize("file", ["fitted.txt", "certified.txt"])
+@pytest.mark.parametrize(
+    "text", ["0123456789abcdef", "0123456789abcdeg\n", "b" * 16 + "\n" + "a" * 16 + "\n", "\xe9" * 16 + "\n"]
+)
+def test_fingerprints_out_of_shape_or_order_are_refused(folder: Path, file: str, text: str) -> None:
+    (folder / file).write_text(text)
+    reseal(folder)
+    refused(folder, "fingerprints")
 
 
 def test_a_self_test_of_other_pictures_is_refused(folder: Path) -> None:

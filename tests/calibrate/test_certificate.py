@@ -16,6 +16,7 @@ from lesion_triage.calibrate.certificate import (
     minimum_positives,
     sensitivity_lower_bound,
     threshold_for,
+    verdict_on,
 )
 from lesion_triage.errors import CalibrationError
 
@@ -214,3 +215,26 @@ def test_bound_for_the_misses_allowed_holds_where_one_for_the_misses_seen_fails(
     limit = binom.ppf(0.999, 4000, 0.05)
     assert np.count_nonzero(truth < bound[[allowed for _, allowed, _ in found]]) <= limit
     assert np.count_nonzero(truth < bound[[seen for _, _, seen in found]]) > limit
+
+
+@pytest.mark.parametrize("positives", [10, 59, 93, 140, 400])
+@pytest.mark.parametrize("target", [0.9, 0.95])
+def test_verdict_on_an_old_threshold_is_that_of_two_exact_tests(positives, target):
+    for misses in range(positives + 1):
+        few = binom.cdf(misses, positives, 1 - target) <= 0.05
+        many = binom.sf(misses - 1, positives, 1 - target) < 0.05
+        expected = "holds" if few else "fails" if many else "undecided"
+        assert verdict_on(positives, misses, target, 0.95) == expected
+
+
+def test_verdict_on_impossible_counts_is_refused():
+    with pytest.raises(CalibrationError, match="expected 0 to 5 misses"):
+        verdict_on(5, 6, 0.95, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("positives", "misses"), [(20_000, 1000), (20_000, 1001), (200_000, 9_700), (10**6, 50_000)]
+)
+def test_bound_for_many_misses_is_scipys(positives, misses):
+    expected = beta.ppf(0.05, positives - misses, misses + 1)
+    assert sensitivity_lower_bound(positives, misses, 0.95) == pytest.approx(expected, rel=1e-9)

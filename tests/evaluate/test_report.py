@@ -20,7 +20,8 @@ from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ManifestError, PredictionsError
 from lesion_triage.evaluate import report
-from lesion_triage.predictions import Prediction, Predictions
+from lesion_triage.predictions import Predictions
+from made_tables import row
 
 SOURCES = ("drawn_camera", "vidir_molemax")
 KINDS = ("referred", "below", "black")
@@ -96,19 +97,13 @@ def table_for(bundle, cases=150, seed=0):
         positive = lesion % 3 == 0
         dark = lesion % 15 == 0 or rng.random() < 0.1
         rows.append(
-            Prediction(
-                image_id=f"image-{number}",
-                case_id=f"lesion-{lesion}",
-                logit=None if dark else float(rng.normal() + (2 if positive else -1.5)),
-                quality_code="image_too_dark" if dark else "",
-                needs_in_person=positive,
-                diagnosis="",
+            row(
+                f"image-{number}",
+                f"lesion-{lesion}",
+                None if dark else float(rng.normal() + (2 if positive else -1.5)),
+                positive,
                 diagnosis_confirm_type="histopathology" if lesion % 2 else "",
                 source=SOURCES[lesion % 2],
-                sex="",
-                age_approx=None,
-                anatom_site_general="",
-                fitzpatrick_skin_type="",
             )
         )
     certificate = bundle.certificate

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Slice, measure, slices_of
-from lesion_triage.predictions import Prediction
+from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, Slice, measure, slices_of
+from made_tables import row
 
 
 def case(number, *photographs):
@@ -15,8 +16,8 @@ def case(number, *photographs):
     return Case(
         f"case-{number}",
         tuple(
-            Prediction(
-                f"{number}-{i}", f"case-{number}", 0.0, "", truth, "", confirmed, source, "", None, "", ""
+            row(
+                f"{number}-{i}", f"case-{number}", 0.0, truth, diagnosis_confirm_type=confirmed, source=source
             )
             for i, (source, confirmed, truth) in enumerate(photographs)
         ),
@@ -57,11 +58,46 @@ def test_a_single_source_is_no_slice():
     }
 
 
+def outcomes(scores, positive, referred=None, units=None):
+    return Outcomes(
+        scores,
+        positive,
+        scores >= 0.5 if referred is None else referred,
+        np.arange(scores.size) if units is None else units,
+    )
+
+
+def test_patients_are_resampled_whole():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.random(150), rng.random(150) < 0.4
+    whole = Slice("all", "All cases", np.ones(150, dtype=bool))
+    config = Evaluate(bootstrap_draws=1000)
+    once = measure(whole, outcomes(scores, positive), config)
+    four = Slice("all", "All cases", np.ones(600, dtype=bool))
+    fourfold = outcomes(np.repeat(scores, 4), np.repeat(positive, 4), units=np.repeat(np.arange(150), 4))
+    again = measure(four, fourfold, config)
+    for name in ("auroc", "specificity"):
+        widths = [part.metrics[name].high - part.metrics[name].low for part in (once, again)]
+        assert widths[1] == pytest.approx(widths[0], rel=0.15)
+    exact, clustered = once.specificity_exact, again.specificity_exact
+    assert clustered.high - clustered.low == pytest.approx(exact.high - exact.low, rel=0.3)
+
+
+def test_decisions_are_those_of_the_policy_where_groups_have_thresholds_of_their_own():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.random(150), rng.random(150) < 0.4
+    referred = (scores >= 0.5) | (np.arange(150) < 30)
+    whole = Slice("all", "All cases", np.ones(150, dtype=bool))
+    result = measure(whole, outcomes(scores, positive, referred), Evaluate(bootstrap_draws=100))
+    assert result.metrics["sensitivity"].value == pytest.approx(referred[positive].mean())
+    assert result.sensitivity_exact.successes == referred[positive].sum()
+
+
 def test_slice_with_too_few_cases_says_so_instead_of_a_number():
     size = 100
     positive = np.arange(size) < MINIMUM_PER_CLASS - 1
     part = Slice("all", "All cases", np.ones(size, dtype=bool))
-    result = measure(part, np.linspace(0, 1, size), positive, 0.5, Evaluate(bootstrap_draws=100))
+    result = measure(part, outcomes(np.linspace(0, 1, size), positive), Evaluate(bootstrap_draws=100))
     assert result.metrics == {}
     assert result.sensitivity_exact is None
     assert result.note == (
@@ -72,7 +108,7 @@ def test_slice_with_too_few_cases_says_so_instead_of_a_number():
 
 def test_empty_slice_says_so():
     part = Slice("none", "None", np.zeros(5, dtype=bool))
-    result = measure(part, np.zeros(5), np.ones(5, dtype=bool), 0.5, Evaluate(bootstrap_draws=100))
+    result = measure(part, outcomes(np.zeros(5), np.ones(5, dtype=bool)), Evaluate(bootstrap_draws=100))
     assert result.note.startswith("too few cases for numbers: 0 positive and 0 negative")
 
 
@@ -83,8 +119,8 @@ def test_slice_measures_its_members_alone():
     chosen = np.arange(200) < 100
     config = Evaluate(bootstrap_draws=100)
     whole = np.ones(100, dtype=bool)
-    part = measure(Slice("some", "Some", chosen), scores, positive, 0.5, config)
-    alone = measure(Slice("some", "Some", whole), scores[:100], positive[:100], 0.5, config)
+    part = measure(Slice("some", "Some", chosen), outcomes(scores, positive), config)
+    alone = measure(Slice("some", "Some", whole), outcomes(scores[:100], positive[:100]), config)
     assert part == alone
     assert part.abstained == 1
     assert part.sensitivity_exact.value == np.mean(scores[:100][positive[:100]] >= 0.5)

@@ -5,12 +5,14 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from lesion_triage.bundle.schema import Answer, Disposition, PixelSpec
+import tiny_bundle
+from lesion_triage.bundle.schema import Answer, Disposition, Grouping, PixelSpec, ReasonCode
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from triage_server.envelope import JsonLines
 from triage_server.wire import Problem
@@ -90,10 +92,55 @@ def test_one_photograph_too_many_is_refused(ask: Ask, make_app: MakeApp, draw: A
     problem(ask(make_app(), "POST", "/v1/triage", files=parts(*pictures)), 422, "too_many_images")
 
 
-@pytest.mark.parametrize("name", ["history", "images", "image[]", "Image", ""])
+@pytest.mark.parametrize("name", ["histories", "images", "image[]", "Image", ""])
 def test_a_part_of_another_name_is_refused_not_ignored(name: str, ask: Ask, make_app: MakeApp, draw: Any):
     response = ask(make_app(), "POST", "/v1/triage", files=parts(draw()) + parts(b"growing", name=name))
-    assert "photographs only" in problem(response, 422, "unknown_part").detail
+    assert "another name" in problem(response, 422, "unknown_part").detail
+
+
+BY_SEX = Grouping(by="sex", thresholds={"female": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("history", "certified"), [(b'{"sex": "female", "age_years": 50}', True), (b'{"sex": "male"}', False)]
+)
+def test_history_decides_whether_the_certificate_covers_the_case(
+    history: bytes, certified: bool, ask: Ask, make_app: MakeApp, tmp_path: Path
+):
+    bundle = tiny_bundle.make(tmp_path / "grouped", threshold=0.5, groupings=(BY_SEX,))
+    app = make_app(Scorer(bundle))
+    picture = tiny_bundle.picture_bytes("below")
+    response = ask(app, "POST", "/v1/triage", files=parts(picture) + parts(history, name="history"))
+    answer = Answer.model_validate_json(response.content)
+    assert (answer.disposition is Disposition.below_threshold) == certified
+    assert (ReasonCode.uncertified_subgroup in {reason.code for reason in answer.reasons}) != certified
+
+
+@pytest.mark.parametrize(
+    ("history", "fields"),
+    [
+        (b"", "no JSON object"),
+        (b"[]", "no JSON object"),
+        (b'{"sex": "Jane Doe <jane@example.org>"}', "sex"),
+        (b'{"age_years": 121}', "age_years"),
+        (b'{"age_years": NaN}', "age_years"),
+        (b'{"name": "Jane Doe"}', "not known"),
+        (b'{"sex": "female", "Jane": 1, "age_years": -1}', "age_years, no JSON object"),
+        (b'{"sex": "' + b"x" * 20_000 + b'"}', "its length"),
+    ],
+)
+def test_history_that_is_none_is_refused_and_never_quoted(
+    history: bytes, fields: str, ask: Ask, make_app: MakeApp, draw: Any
+):
+    response = ask(make_app(), "POST", "/v1/triage", files=parts(draw()) + parts(history, name="history"))
+    refusal = problem(response, 422, "history_not_valid")
+    assert fields in refusal.detail
+    assert "Jane" not in response.text
+
+
+def test_two_histories_are_refused(ask: Ask, make_app: MakeApp, draw: Any):
+    both = parts(b"{}", name="history") + parts(b"{}", name="history")
+    problem(ask(make_app(), "POST", "/v1/triage", files=parts(draw()) + both), 422, "history_not_valid")
 
 
 def form(body: bytes, content_type: str = "multipart/form-data; boundary=b") -> dict[str, Any]:

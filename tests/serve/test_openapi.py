@@ -88,7 +88,7 @@ def test_examples_are_valid_documents(description: dict[str, Any]):
                 assert (problem.code, str(problem.status)) == (code, status)
 
 
-def test_request_body_admits_photographs_only(description: dict[str, Any]):
+def test_request_body_admits_photographs_and_one_history(description: dict[str, Any]):
     content = description["paths"]["/v1/triage"]["post"]["requestBody"]["content"]
     assert set(content) == {
         "image/jpeg",
@@ -99,6 +99,8 @@ def test_request_body_admits_photographs_only(description: dict[str, Any]):
     }
     schema = content["multipart/form-data"]["schema"]
     assert schema["properties"]["image"]["maxItems"] == 16
+    assert set(schema["properties"]) == {"image", "history"}
+    assert schema["required"] == ["image"]
     assert schema["additionalProperties"] is False
 
 
@@ -129,4 +131,4 @@ def test_problem_code_decides_the_status_and_the_title():
 
 
 def _refusal(code: str) -> RequestError:
-    return RequestError(code, limit=1, seconds=1, allowed="GET")
+    return RequestError(code, limit=1, seconds=1, allowed="GET", fields="age_years")

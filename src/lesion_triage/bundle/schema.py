@@ -11,10 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from lesion_triage.bundle.calibration import PlattCalibrator
+from lesion_triage.bundle.calibration import Calibrator
 from lesion_triage.bundle.document import Document, Fraction, Sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Disposition(StrEnum):
@@ -31,6 +31,7 @@ class ReasonCode(StrEnum):
     score_at_or_above_threshold = "score_at_or_above_threshold"
     score_below_threshold = "score_below_threshold"
     no_gradable_image = "no_gradable_image"
+    uncertified_subgroup = "uncertified_subgroup"
     image_too_small = "image_too_small"
     image_too_dark = "image_too_dark"
     image_too_bright = "image_too_bright"
@@ -47,6 +48,10 @@ REASON_TEXTS: dict[ReasonCode, str] = {
     ),
     ReasonCode.no_gradable_image: (
         "No photograph is good enough to be scored: ask for new ones or examine in person."
+    ),
+    ReasonCode.uncertified_subgroup: (
+        "The certificate does not cover people or lesions like this one, or the history does not say "
+        "whether it does: examine in person."
     ),
     ReasonCode.image_too_small: "The photograph has too few pixels: take it closer or send the original.",
     ReasonCode.image_too_dark: "The photograph is too dark: repeat it in daylight or with more light.",
@@ -88,22 +93,51 @@ class QualityLimits(Document):
     """Standard deviation of the grey levels."""
 
 
+GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w /.,+()-]*$")]
+
+
+class History(Document):
+    """What is known of the person and the lesion beside the photographs. None: not said."""
+
+    sex: GroupName | None = None
+    age_years: Annotated[FiniteFloat, Field(ge=0, le=120)] | None = None
+    anatom_site_general: GroupName | None = None
+    fitzpatrick_skin_type: GroupName | None = None
+
+
+NO_HISTORY = History()
+
+
+class Grouping(Document):
+    """Which groups of cases the certificate covers, told apart by one field of the history."""
+
+    by: Literal["sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type"]
+    age_edges_years: tuple[Annotated[int, Field(ge=1, le=119)], ...] = ()
+    """Where one age band ends and the next begins; ascending."""
+    thresholds: dict[str, Fraction]
+    """By group. A case of a group that is not here goes up, whatever its score."""
+
+
 class Policy(Document):
     """Everything between a logit and an answer, as plain numbers."""
 
-    calibrator: PlattCalibrator
+    calibrator: Calibrator
     aggregation: Literal["max", "mean"] = "max"
     """How the logits of one case's gradable photographs become the case's logit."""
     threshold: Fraction
-    """``score >= threshold`` refers."""
+    """``score >= threshold`` refers; the lowest one where groups have thresholds of their own."""
+    groupings: tuple[Grouping, ...] = ()
+    """A case takes the lowest threshold of its groups."""
     band_limits: tuple[Fraction, Fraction, Fraction]
     """Lowest score of priority band 1, 2 and 3; what is lower is band 4."""
     ungradable_band: Literal[1, 2, 3, 4] = 1
     """Band of a case that cannot be scored: up, because a retake takes time."""
+    deadline_hours: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """A case that has waited longer is read next, whatever its band; None: the site has not chosen one."""
     quality: QualityLimits = QualityLimits()
 
     @model_validator(mode="after")
-    def _bands_descend(self) -> Self:
+    def _consistent(self) -> Self:
         first, second, third = self.band_limits
         if not first >= second >= third:
             raise ValueError(f"band_limits must descend, found {self.band_limits}")
@@ -112,6 +146,11 @@ class Policy(Document):
                 f"the lowest limit {third} lies above the threshold {self.threshold}: "
                 "a referred case would wait in the last band"
             )
+        lowest = min(
+            (min(g.thresholds.values(), default=1.0) for g in self.groupings), default=self.threshold
+        )
+        if lowest < self.threshold:
+            raise ValueError(f"a group's threshold {lowest} lies below the policy's {self.threshold}")
         return self
 
 
@@ -137,7 +176,7 @@ class SealedFile(BaseModel):
 class Header(Document):
     """``bundle.json``: written last, so its existence means the bundle is whole."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     created_at: str
     """UTC, ISO 8601."""
@@ -202,6 +241,9 @@ class Answer(Document):
     score: Fraction | None
     """None if and only if no photograph was gradable."""
     threshold: Fraction
+    """The one that this case was compared with."""
+    deadline_hours: FiniteFloat | None
+    """A case that has waited longer is read next, whatever its band; None: the site has not chosen one."""
     reasons: tuple[Reason, ...]
     images: tuple[ImageAnswer, ...]
     limits: tuple[str, ...] = LIMITS

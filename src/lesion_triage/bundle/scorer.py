@@ -15,11 +15,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lesion_triage.bundle.calibration import score_of
-from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.pixels import Picture, decode
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import (
+    NO_HISTORY,
     Answer,
+    History,
     ImageAnswer,
     PixelSpec,
     Policy,
@@ -126,7 +128,15 @@ def score_image(graph: Graph, spec: PixelSpec, limits: QualityLimits, data: byte
         ImageError: the file cannot be used.
         ScoringError: the logit is not finite.
     """
-    picture = decode(data, spec)
+    return score_picture(graph, limits, decode(data, spec))
+
+
+def score_picture(graph: Graph, limits: QualityLimits, picture: Picture) -> ImageEvidence:
+    """Score one decoded photograph.
+
+    Raises:
+        ScoringError: the logit is not finite.
+    """
     _, complaint = assess(picture, limits)
     if complaint is not None:
         return ImageEvidence(logit=None, quality_code=complaint)
@@ -150,11 +160,12 @@ class Scorer:
         """Open, verify and load the bundle in ``folder``; ``self_test`` is the caller's to run."""
         return cls(open_bundle(folder))
 
-    def score(self, images: Sequence[bytes]) -> Answer:
+    def score(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Answer:
         """Score one case.
 
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
+            history: what is known beside them.
 
         Raises:
             ImageError: a photograph cannot be used; the sentence names it by its place, from 1. The whole
@@ -168,12 +179,13 @@ class Scorer:
             )
         bundle, policy = self.bundle, self.bundle.policy
         evidence = [self._evidence(number, data) for number, data in enumerate(images, start=1)]
-        decision = decide(policy, [image.logit for image in evidence])
+        decision = decide(policy, [image.logit for image in evidence], history)
         return Answer(
             disposition=decision.disposition,
             priority_band=decision.priority_band,
             score=decision.score,
-            threshold=policy.threshold,
+            threshold=decision.threshold,
+            deadline_hours=policy.deadline_hours,
             reasons=tuple(Reason.of(code) for code in decision.reasons),
             images=tuple(_image_answer(policy, index, image) for index, image in enumerate(evidence)),
             synthetic=bundle.header.synthetic,

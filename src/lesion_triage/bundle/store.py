@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from lesion_triage import __version__
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import Document, canonical_json, sha256_of
+from lesion_triage.bundle.fingerprints import Seen
 from lesion_triage.bundle.schema import (
     SCHEMA_VERSION,
     Header,
@@ -41,6 +42,8 @@ GRAPH = "model.onnx"
 MODEL_CARD = "MODEL_CARD.md"
 SELFTEST = "selftest.json"
 SELFTEST_FOLDER = "selftest"
+FITTED = "fitted.txt"
+CERTIFIED = "certified.txt"
 
 _PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.png")
 
@@ -62,6 +65,10 @@ class Bundle:
     """Hash of ``bundle.json``, and through it of every file."""
     selftest_pictures: Mapping[str, bytes]
     """By the name that ``SelfTestCase.file`` gives."""
+    model_card: str
+    """Markdown, for people."""
+    seen: Seen
+    """Fingerprints of the pictures that made model, calibrator and thresholds."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -91,6 +98,7 @@ def seal(
     selftest_pictures: Mapping[str, bytes],
     synthetic: bool,
     data_citation: Sequence[str],
+    seen: Seen,
     created_at: datetime | None = None,
 ) -> Bundle:
     """Write a bundle and open it again: what is returned has passed every check that a reader makes.
@@ -111,6 +119,7 @@ def seal(
         selftest_pictures: PNG files by name, such as ``dark.png``; the names are those in ``selftest``.
         synthetic: True if the model saw drawn pictures only.
         data_citation: licence and citation of every dataset behind the numbers.
+        seen: fingerprints of the pictures that made model, calibrator and thresholds.
         created_at: with time zone; default is the environment's SOURCE_DATE_EPOCH, else now.
 
     Raises:
@@ -124,11 +133,13 @@ def seal(
         GRAPH: graph,
         MODEL_CARD: model_card.encode(),
         SELFTEST: selftest.to_json().encode(),
+        FITTED: seen.fitted.encode(),
+        CERTIFIED: seen.certified.encode(),
     }
     contents |= {f"{SELFTEST_FOLDER}/{file}": selftest_pictures[file] for file in sorted(selftest_pictures)}
     facts = Header(
         name=name,
-        created_at=_timestamp(created_at),
+        created_at=timestamp(created_at),
         made_with=f"lesion-triage {__version__}",
         synthetic=synthetic,
         model=model,
@@ -183,6 +194,8 @@ def open_bundle(folder: Path) -> Bundle:
         graph=contents[GRAPH],
         sha256=sha256_of(raw_header),
         selftest_pictures=MappingProxyType(pictures),
+        model_card=contents[MODEL_CARD].decode(errors="replace"),
+        seen=_seen(folder, contents),
     )
 
 
@@ -191,8 +204,8 @@ def _check_certificate(where: str, certificate: Certificate, policy: Policy, gra
     for what, certified, found in (
         ("threshold", certificate.threshold, policy.threshold),
         ("aggregation", certificate.aggregation, policy.aggregation),
-        ("calibrator", certificate.calibrator_sha256, policy.calibrator.sha256()),
         ("graph", certificate.model_sha256, sha256_of(graph)),
+        ("policy", certificate.policy_sha256, policy.sha256()),
     ):
         if certified != found:
             raise BundleError(
@@ -216,8 +229,19 @@ def _check_selftest(where: str, selftest: SelfTest, pictures: Mapping[str, bytes
             )
 
 
-def _timestamp(created_at: datetime | None) -> str:
-    """UTC, ISO 8601, whole seconds."""
+def _seen(folder: Path, contents: Mapping[str, bytes]) -> Seen:
+    try:
+        return Seen(contents[FITTED].decode("latin-1"), contents[CERTIFIED].decode("latin-1"))
+    except BundleError as error:
+        raise BundleError(f"{folder}: {error}") from None
+
+
+def timestamp(created_at: datetime | None = None) -> str:
+    """UTC, ISO 8601, whole seconds; of SOURCE_DATE_EPOCH if that is set, else of now.
+
+    Raises:
+        BundleError: SOURCE_DATE_EPOCH is no number, or ``created_at`` has no time zone.
+    """
     if created_at is None:
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
         try:
@@ -294,7 +318,7 @@ def _kind(mode: int) -> str:
 
 
 def _check_names(folder: Path, present: set[str], sealed: set[str]) -> None:
-    required = {POLICY, CERTIFICATE, GRAPH, MODEL_CARD, SELFTEST}
+    required = {POLICY, CERTIFICATE, GRAPH, MODEL_CARD, SELFTEST, FITTED, CERTIFIED}
     if missing := sorted((sealed | required) - present):
         raise BundleError(f"{folder}: {', '.join(missing)} missing; the bundle is incomplete, copy it again.")
     if extra := sorted(present - sealed):

@@ -1,18 +1,22 @@
-"""Photographs gathered into cases, the unit of every statistic. Imports bundle, predictions and numpy.
+"""Photographs gathered into cases, and cases into units. Imports bundle, predictions and numpy.
 
-A case is judged by ``bundle.policy`` alone, so what is certified is what the server does.
+A case is one lesion, judged by ``bundle.policy`` alone, so what is certified is what the server does. A unit
+is what is drawn independently of the others: the patient where known, else the lesion.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.calibration import Calibrator, score_of
+from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.policy import case_logit
+from lesion_triage.bundle.schema import History
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 
@@ -21,15 +25,31 @@ Aggregation = Literal["max", "mean"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The photographs of one lesion, or of one patient where patients are known."""
+    """The photographs of one lesion."""
 
     case_id: str
     rows: tuple[Prediction, ...]
 
     @property
+    def unit_id(self) -> str:
+        """The patient where known, else the lesion."""
+        return self.rows[0].unit_id
+
+    @property
     def logits(self) -> tuple[float | None, ...]:
         """One per photograph, None where it is ungradable: the input of ``bundle.policy.decide``."""
         return tuple(row.logit for row in self.rows)
+
+    @property
+    def history(self) -> History:
+        """What the photographs' rows say of person and lesion, as a platform would send it."""
+        ages = [row.age_approx for row in self.rows if row.age_approx is not None]
+        return History(
+            sex=_first(row.sex for row in self.rows),
+            age_years=ages[0] if ages else None,
+            anatom_site_general=_first(row.anatom_site_general for row in self.rows),
+            fitzpatrick_skin_type=_first(row.fitzpatrick_skin_type for row in self.rows),
+        )
 
     @property
     def needs_in_person(self) -> bool:
@@ -50,7 +70,8 @@ def cases_of(predictions: Predictions) -> tuple[Case, ...]:
     """Gather the rows of one split into cases, in order of first appearance.
 
     Raises:
-        PredictionsError: no row, a photograph that stands twice, or one whose outcome is unknown.
+        PredictionsError: no row, a photograph that stands twice, one whose outcome is unknown, or a case
+            that belongs to two units.
     """
     where = f"predictions of split '{predictions.split}'"
     if not predictions.rows:
@@ -65,12 +86,19 @@ def cases_of(predictions: Predictions) -> tuple[Case, ...]:
                 f"{where}: needs_in_person of image '{row.image_id}' is unknown, expected True or False; "
                 "leave such photographs out of the splits."
             )
-    return tuple(Case(case_id, tuple(rows)) for case_id, rows in predictions.by_case().items())
+    cases = tuple(Case(case_id, tuple(rows)) for case_id, rows in predictions.by_case().items())
+    for case in cases:
+        if any(row.unit_id != case.unit_id for row in case.rows):
+            raise PredictionsError(f"{where}: case '{case.case_id}' belongs to two patients; predict again.")
+    return cases
 
 
-def scores_of(
-    cases: tuple[Case, ...], calibrator: PlattCalibrator, aggregation: Aggregation
-) -> NDArray[np.float64]:
+def cases_sha256(cases: Sequence[Case]) -> str:
+    """Which pictures these are, whatever is said of them: two looks at one set have one hash."""
+    return sha256_of(canonical_json(sorted(row.pixel_fingerprint for c in cases for row in c.rows)).encode())
+
+
+def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggregation) -> NDArray[np.float64]:
     """Score of every case, shape (cases,); +inf where no photograph is gradable, because that goes up.
 
     Raises:
@@ -82,6 +110,31 @@ def scores_of(
     )
 
 
-def positives_of(cases: tuple[Case, ...]) -> NDArray[np.bool_]:
+def positives_of(cases: Sequence[Case]) -> NDArray[np.bool_]:
     """True for every case that needs an in-person visit, shape (cases,)."""
     return np.array([case.needs_in_person for case in cases], dtype=np.bool_)
+
+
+def units_of(cases: Sequence[Case]) -> NDArray[np.intp]:
+    """Number of every case's unit, from 0 in order of first appearance, shape (cases,)."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(case.unit_id, len(numbers)) for case in cases], dtype=np.intp)
+
+
+def lowest_by_unit(scores: NDArray[np.float64], units: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The lowest score among each unit's cases, shape (units,): a patient with one lesion missed is missed.
+
+    Args:
+        scores: shape (cases,).
+        units: what each case belongs to, shape (cases,).
+    """
+    if not scores.size:
+        return scores
+    order = np.lexsort((scores, units))
+    first = np.ones(scores.size, dtype=np.bool_)
+    first[1:] = np.diff(units[order]) != 0
+    return scores[order][first]
+
+
+def _first(texts: Iterable[str]) -> str | None:
+    return next((text for text in texts if text), None)

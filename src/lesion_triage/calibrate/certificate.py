@@ -1,4 +1,4 @@
-"""The certified threshold: one theorem, four functions, numbers in and numbers out.
+"""The certified threshold: one theorem, five functions, numbers in and numbers out.
 
 Imports numpy, math and the exception tree. What a case is, and which data it may come from: ``policy_fit``.
 
@@ -27,13 +27,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import islice, takewhile
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.errors import CalibrationError
 
+Verdict = Literal["holds", "fails", "undecided"]
+
 _RESCALE_ABOVE = 1e200
+_LOOP_UP_TO = 1000
+"""Misses beyond which the sum is done by numpy: faster, and right to ten digits instead of thirteen."""
 
 
 def allowed_misses(positives: int, target: float, confidence: float) -> int | None:
@@ -106,6 +111,29 @@ def sensitivity_lower_bound(positives: int, misses: int, confidence: float) -> f
         else:
             high = middle
     return low
+
+
+def verdict_on(positives: int, misses: int, target: float, confidence: float) -> Verdict:
+    """Whether a threshold that was chosen elsewhere reaches the target on these cases.
+
+    Both answers are exact tests of level ``1 - confidence``; the threshold must not have been chosen on them.
+
+    Returns:
+        ``holds``: so few misses that a lower sensitivity is refuted. ``fails``: so many that the target is.
+        ``undecided``: neither; more cases would tell.
+
+    Raises:
+        CalibrationError: an argument out of range.
+    """
+    if not 0 <= misses <= positives:
+        raise CalibrationError(f"expected 0 to {positives} misses among {positives} cases, found {misses}.")
+    allowed = allowed_misses(positives, target, confidence)
+    if allowed is not None and misses <= allowed:
+        return "holds"
+    # P(at least `misses` misses) at the target: many are refuted as few are, with the classes exchanged.
+    if misses and sensitivity_lower_bound(positives, positives - misses, confidence) > 1.0 - target:
+        return "fails"
+    return "undecided"
 
 
 def require_enough(
@@ -190,7 +218,14 @@ def _log_tails(positives: int, sensitivity: float) -> Iterator[float]:
 
 
 def _log_tail(positives: int, misses: int, sensitivity: float) -> float:
-    return next(islice(_log_tails(positives, sensitivity), misses, None))
+    """``log P(Bin(positives, 1 - sensitivity) <= misses)``."""
+    if misses <= _LOOP_UP_TO:
+        return next(islice(_log_tails(positives, sensitivity), misses, None))
+    steps = np.arange(1, misses + 1)
+    odds = math.log1p(-sensitivity) - math.log(sensitivity)
+    logs = np.concatenate([[0.0], np.cumsum(np.log((positives - steps + 1) / steps) + odds)])
+    highest = float(logs.max())
+    return positives * math.log(sensitivity) + highest + math.log(float(np.exp(logs - highest).sum()))
 
 
 def _check(count: int, target: float, confidence: float) -> None:

@@ -1,70 +1,78 @@
-"""From two tables of logits to a policy and its certificate. Imports config, bundle, predictions and numpy.
+"""From tables of logits to a policy and its certificate. Imports config, bundle, predictions and numpy.
 
-Validation cases fit the calibrator and nothing else; calibration cases set the threshold and nothing else.
+Validation cases fit the calibrator and nothing else; calibration cases set the thresholds and nothing else.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.calibration import PlattCalibrator
-from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.calibration import Calibrator
+from lesion_triage.bundle.certificate import Certificate, Look, Unit
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy
-from lesion_triage.calibrate.calibrators import fit_platt
-from lesion_triage.calibrate.cases import Aggregation, Case, cases_of, positives_of, scores_of
-from lesion_triage.calibrate.certificate import sensitivity_lower_bound, threshold_for
+from lesion_triage.calibrate import calibrators
+from lesion_triage.calibrate.cases import (
+    Case,
+    cases_of,
+    cases_sha256,
+    positives_of,
+    scores_of,
+    units_of,
+)
+from lesion_triage.calibrate.certificate import minimum_positives, require_enough
+from lesion_triage.calibrate.groups import Joint, certify_jointly, positive_groups, rows_of
+from lesion_triage.calibrate.wording import assumptions
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
 from lesion_triage.predictions import Predictions
 
-Unit = Literal["lesion", "patient"]
 
-_ASSUMPTIONS = (
-    "Future cases are exchangeable with the calibration cases: the same population, cameras, way of referral "
-    "and reference standard. Another site, camera or population voids the certificate until it is issued "
-    "again there.",
-    "The calibration cases chose neither the model nor its calibrator, and were looked at once.",
-    "A case is scored as it was here: the same graph, pixel preparation, quality limits and aggregation.",
-    "A case that cannot be scored counts as referred: it goes up, and is not sent away if no better "
-    "photograph comes.",
-    "The statement is about all positive cases together; it promises nothing for a subgroup, or for a single "
-    "condition, taken alone.",
-    "The confidence is over the draw of the calibration cases, not over the fate of one patient.",
-)
-_UNIT_ASSUMPTIONS: dict[Unit, str] = {
-    "lesion": (
-        "The unit is the lesion, because patients are not identified in these data; several lesions of one "
-        "patient are taken as independent."
-    ),
-    "patient": (
-        "The unit is the patient, referred if the policy refers or abstains on the patient's photographs."
-    ),
-}
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose cases they are, and what was done with them before."""
+
+    issued_at: str
+    """UTC, ISO 8601."""
+    unit: Unit
+    predictions_sha256: str
+    site: str = ""
+    purpose: str = "first look"
+    ledger: tuple[Look, ...] = ()
+    looks_at_these_cases: int = 0
+    """How many of the ledger's looks were at these very cases."""
+
+
+def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
+    """Fit the calibrator on the validation cases.
+
+    Raises:
+        CalibrationError: another split, too few cases of a class, scores that rank backwards.
+        PredictionsError: a row whose outcome is unknown.
+    """
+    _require_split(validation, "validation")
+    gradable = tuple(case for case in cases_of(validation) if case.gradable)
+    logits = np.array([case.logit(config.aggregation) for case in gradable], dtype=np.float64)
+    positive, kind = positives_of(gradable), config.calibrator
+    if kind == "auto":
+        kind, _ = calibrators.choose(logits, positive, [case.unit_id for case in gradable])
+    return calibrators.fit(kind, logits, positive)
 
 
 def certify(
-    validation: Predictions,
-    calibration: Predictions,
-    calibration_sha256: str,
-    config: Calibrate,
-    unit: Unit,
-    *,
-    model_sha256: str | None = None,
+    validation: Predictions, calibration: Predictions, config: Calibrate, origin: Origin
 ) -> tuple[Policy, Certificate]:
-    """Fit the calibrator, certify the threshold, set the priority bands.
+    """Fit the calibrator, certify the thresholds, set the priority bands.
 
     Args:
         validation: logits of the validation photographs; they fit the calibrator.
-        calibration: logits of the calibration photographs; they set threshold and bands.
-        calibration_sha256: hash of the calibration table, for the certificate.
-        config: target sensitivity, confidence, aggregation, quality limits and band shares.
-        unit: what ``case_id`` stands for.
-        model_sha256: hash of the graph that the policy will stand beside; None takes the one that made
-            the calibration table.
+        calibration: logits of the calibration photographs; they set thresholds and bands.
+        config: target sensitivity, confidence, groups, aggregation, quality limits and band shares.
+        origin: of the calibration table.
 
     Raises:
         CalibrationError: too few positive cases, a case in both splits, tables of different models or
@@ -72,102 +80,141 @@ def certify(
         PredictionsError: a row whose outcome is unknown.
         ScoringError: a logit that is not finite.
     """
-    model_sha256 = model_sha256 or calibration.model_sha256
-    _check_origin(validation, calibration, model_sha256)
-    fitting, certifying = cases_of(validation), cases_of(calibration)
-    _check_disjoint(fitting, certifying)
-    calibrator = _fit_calibrator(fitting, config.aggregation)
-    scores = scores_of(certifying, calibrator, config.aggregation)
-    positive_scores = scores[positives_of(certifying)]
-    threshold, allowed, seen = threshold_for(
-        positive_scores, config.target_sensitivity, config.confidence, unit=unit, split=calibration.split
-    )
-    policy = Policy(
-        calibrator=calibrator,
-        aggregation=config.aggregation,
-        threshold=threshold,
-        band_limits=_band_limits(scores, config.band_shares, threshold),
-        quality=config.quality,
-    )
-    certificate = Certificate(
-        target_sensitivity=config.target_sensitivity,
-        confidence=config.confidence,
-        unit=unit,
-        aggregation=config.aggregation,
-        positives=positive_scores.size,
-        positives_abstained=int(np.count_nonzero(np.isposinf(positive_scores))),
-        misses_allowed=allowed,
-        misses_seen=seen,
-        threshold=threshold,
-        # For the misses allowed: with tied scores fewer are seen, and a bound for those, chosen by the same
-        # data as the threshold, would be broken up to 9 % of the time at a nominal 5 %.
-        sensitivity_lower_bound=sensitivity_lower_bound(positive_scores.size, allowed, config.confidence),
-        manifest_sha256=calibration.manifest_sha256,
-        splits_sha256=calibration.splits_sha256,
-        predictions_sha256=calibration_sha256,
-        model_sha256=model_sha256,
-        calibrator_sha256=calibrator.sha256(),
-        assumptions=(*_ASSUMPTIONS, _UNIT_ASSUMPTIONS[unit]),
-    )
-    found = _misses(policy, certifying)
-    assert found == seen <= allowed, "policy and certificate count differently"
-    return policy, certificate
+    _require_split(calibration, "calibration")
+    calibrator = fit_calibrator(validation, config)
+    _check_same_origin(validation, calibration)
+    certifying = cases_of(calibration)
+    _check_disjoint(cases_of(validation), certifying)
 
-
-def _check_origin(validation: Predictions, calibration: Predictions, model_sha256: str) -> None:
-    for predictions, expected in ((validation, "validation"), (calibration, "calibration")):
-        if predictions.split != expected:
-            raise CalibrationError(
-                f"expected the predictions of split '{expected}', found those of '{predictions.split}'; the "
-                "calibrator takes 'validation', the threshold 'calibration', and no other split will do."
-            )
-        if predictions.model_sha256 != model_sha256:
-            raise CalibrationError(
-                f"the predictions of split '{expected}' come from model {predictions.model_sha256[:12]}, "
-                f"expected {model_sha256[:12]}; predict again with the exported model."
-            )
-    for name in ("manifest_sha256", "splits_sha256"):
-        found, expected = getattr(validation, name), getattr(calibration, name)
-        if found != expected:
-            raise CalibrationError(
-                f"the predictions of 'validation' and 'calibration' differ in {name} ({found[:12]} and "
-                f"{expected[:12]}); predict both from one manifest and one split."
-            )
-
-
-def _check_disjoint(fitting: tuple[Case, ...], certifying: tuple[Case, ...]) -> None:
-    shared = sorted({case.case_id for case in fitting} & {case.case_id for case in certifying})
-    if shared:
-        raise CalibrationError(
-            f"{len(shared)} cases, the first '{shared[0]}', are in both 'validation' and 'calibration'; a "
-            "case that fits the calibrator cannot certify the threshold: split again."
+    def policy_of(joint: Joint, scores: NDArray[np.float64]) -> Policy:
+        return Policy(
+            calibrator=calibrator,
+            aggregation=config.aggregation,
+            threshold=joint.threshold,
+            groupings=joint.groupings,
+            band_limits=band_limits(scores, config.band_shares, joint.threshold),
+            deadline_hours=config.deadline_hours,
+            quality=config.quality,
         )
 
-
-def _fit_calibrator(cases: tuple[Case, ...], aggregation: Aggregation) -> PlattCalibrator:
-    gradable = tuple(case for case in cases if case.gradable)
-    logits = np.array([case.logit(aggregation) for case in gradable], dtype=np.float64)
-    return fit_platt(logits, positives_of(gradable))
+    return certify_cases(certifying, calibration, calibrator, config, origin, policy_of)
 
 
-def _band_limits(
+def certify_cases(
+    cases: Sequence[Case],
+    table: Predictions,
+    calibrator: Calibrator,
+    config: Calibrate,
+    origin: Origin,
+    policy_of: Callable[[Joint, NDArray[np.float64]], Policy],
+) -> tuple[Policy, Certificate]:
+    """Certify thresholds for a calibrator that these cases had no part in.
+
+    Args:
+        cases: of ``table``; the positive ones set the thresholds.
+        table: gives the hashes of where the logits come from.
+        calibrator: from logit to score.
+        config: target, confidence, groups, rule and aggregation.
+        origin: of the cases.
+        policy_of: makes the policy from the thresholds and the scores of all cases.
+
+    Raises:
+        CalibrationError: too few positive cases.
+        ScoringError: a logit that is not finite.
+    """
+    target, confidence = config.target_sensitivity, config.confidence
+    scores = scores_of(cases, calibrator, config.aggregation)
+    positive = positives_of(cases)
+    positives = [case for case in cases if case.needs_in_person]
+    number = np.unique(units_of(positives)).size if positives else 0
+    require_enough(number, target, confidence, unit=origin.unit, split=table.split)
+    enough = minimum_positives(target, confidence)
+    groups = positive_groups(positives, scores[positive], config.groups, enough)
+    joint = certify_jointly(groups, config.groups, config.rule, target, confidence)
+    policy = policy_of(joint, scores)
+    decided = positive_groups(positives, _referred(policy, positives), config.groups, enough)
+    seen = [int(np.count_nonzero(group.scores == 0.0)) for group in decided]
+    rows = rows_of(groups, joint, target, confidence, seen)
+    everyone = rows[0]
+    assert everyone.misses_allowed is not None
+    assert everyone.sensitivity_lower_bound is not None
+    assert all(row.misses_allowed is None or row.misses_seen <= row.misses_allowed for row in rows), (
+        "policy and certificate count differently"
+    )
+    return policy, Certificate(
+        issued_at=origin.issued_at,
+        site=origin.site,
+        purpose=origin.purpose,
+        method="order_statistic",
+        rule=config.rule,
+        target_sensitivity=target,
+        confidence=confidence,
+        unit=origin.unit,
+        aggregation=config.aggregation,
+        positives=everyone.positives,
+        positives_abstained=everyone.positives_abstained,
+        misses_allowed=everyone.misses_allowed,
+        misses_seen=everyone.misses_seen,
+        threshold=policy.threshold,
+        sensitivity_lower_bound=everyone.sensitivity_lower_bound,
+        asked=config.groups,
+        groups=rows,
+        cases_sha256=cases_sha256(cases),
+        predictions_sha256=origin.predictions_sha256,
+        manifest_sha256=table.manifest_sha256 if not origin.site else None,
+        splits_sha256=table.splits_sha256 if not origin.site else None,
+        model_sha256=table.model_sha256,
+        policy_sha256=policy.sha256(),
+        assumptions=assumptions(origin.unit, config.rule, rows, origin.looks_at_these_cases),
+        ledger=origin.ledger,
+        confidence_if_selected=max(0.0, 1.0 - (1 + origin.looks_at_these_cases) * (1.0 - confidence)),
+    )
+
+
+def band_limits(
     scores: NDArray[np.float64], shares: tuple[float, float, float], threshold: float
 ) -> tuple[float, float, float]:
     """Lowest score of bands 1, 2 and 3, so that they hold ``shares`` of the cases that have a score.
 
     The third is lowered to the threshold if above it: no referred case waits in the last band.
     """
-    cumulative = np.cumsum(shares)
     descending = np.sort(scores[np.isfinite(scores)])[::-1]
-    last = np.clip(np.rint(cumulative * descending.size).astype(int), 1, descending.size) - 1
+    last = np.clip(np.rint(np.cumsum(shares) * descending.size).astype(int), 1, descending.size) - 1
     first, second, third = (float(limit) for limit in descending[last])
     return first, second, min(third, threshold)
 
 
-def _misses(policy: Policy, cases: tuple[Case, ...]) -> int:
-    """Positive cases that the policy itself leaves below the threshold."""
-    return sum(
-        decide(policy, case.logits).disposition is Disposition.below_threshold
-        for case in cases
-        if case.needs_in_person
-    )
+def _referred(policy: Policy, positives: Sequence[Case]) -> NDArray[np.float64]:
+    """0 for every positive case that the policy itself leaves below the threshold, else 1."""
+    decisions = (decide(policy, case.logits, case.history) for case in positives)
+    return np.array([float(made.disposition is not Disposition.below_threshold) for made in decisions])
+
+
+def _require_split(predictions: Predictions, expected: str) -> None:
+    if predictions.split != expected:
+        raise CalibrationError(
+            f"expected the predictions of split '{expected}', found those of '{predictions.split}'; the "
+            "calibrator takes 'validation', the threshold 'calibration', and no other split will do."
+        )
+
+
+def _check_same_origin(validation: Predictions, calibration: Predictions) -> None:
+    for name in ("manifest_sha256", "splits_sha256", "model_sha256"):
+        found, expected = getattr(validation, name), getattr(calibration, name)
+        if found != expected:
+            raise CalibrationError(
+                f"the predictions of 'validation' and 'calibration' differ in {name} ({found[:12]} and "
+                f"{expected[:12]}); predict both from one manifest, one split and one model."
+            )
+
+
+def _check_disjoint(fitting: Sequence[Case], certifying: Sequence[Case]) -> None:
+    for what, ours, theirs in (
+        ("cases", {c.case_id for c in fitting}, {c.case_id for c in certifying}),
+        ("patients or lesions", {c.unit_id for c in fitting}, {c.unit_id for c in certifying}),
+    ):
+        if shared := sorted(ours & theirs):
+            raise CalibrationError(
+                f"{len(shared)} {what}, the first '{shared[0]}', are in both 'validation' and 'calibration'; "
+                "what fits the calibrator cannot certify the threshold: split again."
+            )

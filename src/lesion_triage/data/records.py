@@ -45,7 +45,12 @@ class RawRecord:
 
     @property
     def case_id(self) -> str:
-        """The certified unit: the patient where known, else the lesion."""
+        """One lesion: what the server is asked about, photograph by photograph."""
+        return self.lesion_id
+
+    @property
+    def unit_id(self) -> str:
+        """What is drawn independently of the others: the patient where known, else the lesion."""
         return self.patient_id or self.lesion_id
 
 

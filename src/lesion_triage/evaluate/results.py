@@ -16,11 +16,11 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.policy import Decision, decide
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.calibrate.cases import Case, cases_of, positives_of, scores_of
+from lesion_triage.calibrate.cases import Case, cases_of, positives_of, scores_of, units_of
 from lesion_triage.calibrate.metrics import Bin, Sample, reliability
 from lesion_triage.config import Evaluate
 from lesion_triage.errors import PredictionsError
-from lesion_triage.evaluate.subgroups import SliceResult, measure, slices_of
+from lesion_triage.evaluate.subgroups import Outcomes, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
 _SEEN_BY_THE_MODEL = ("train", "validation", "calibration")
@@ -98,6 +98,8 @@ class Decided:
     scores: NDArray[np.float64]
     """Shape (cases,); +inf for a case without a score."""
     positive: NDArray[np.bool_]
+    referred: NDArray[np.bool_]
+    """Referred or abstained on."""
 
     @classmethod
     def by(cls, bundle: Bundle, table: Predictions) -> Decided:
@@ -109,12 +111,12 @@ class Decided:
         """
         _check_origin(bundle, table)
         cases = cases_of(table)
-        decisions = tuple(decide(bundle.policy, case.logits) for case in cases)
+        decisions = tuple(decide(bundle.policy, case.logits, case.history) for case in cases)
         scores = scores_of(cases, bundle.policy.calibrator, bundle.policy.aggregation)
         below = np.array([decision.disposition is Disposition.below_threshold for decision in decisions])
-        same = np.array_equal(scores < bundle.policy.threshold, below)
-        assert same, "the numbers of the report and the policy decide differently"
-        return cls(cases, decisions, scores, positives_of(cases))
+        thresholds = np.array([decision.threshold for decision in decisions])
+        assert not (below & (scores >= thresholds)).any(), "a score that refers was decided otherwise"
+        return cls(cases, decisions, scores, positives_of(cases), ~below)
 
     def sample(self, threshold: float) -> Sample:
         """The cases sorted by score, for the metrics."""
@@ -142,6 +144,7 @@ def evaluate(
     decided = Decided.by(bundle, table)
     scores, positive, threshold = decided.scores, decided.positive, bundle.policy.threshold
     abstained = np.isposinf(scores)
+    outcomes = Outcomes(scores, positive, decided.referred, units_of(decided.cases))
     return Results(
         split=table.split,
         unit=bundle.certificate.unit,
@@ -155,14 +158,14 @@ def evaluate(
         threshold=threshold,
         cases=positive.size,
         positives=int(positive.sum()),
-        missed=int(np.count_nonzero(scores[positive] < threshold)),
+        missed=int(np.count_nonzero(positive & ~decided.referred)),
         abstained=int(abstained.sum()),
         positives_abstained=int((abstained & positive).sum()),
         photographs=len(table.rows),
         photographs_refused=dict(
             sorted(Counter(row.quality_code or "unknown" for row in table.rows if row.logit is None).items())
         ),
-        slices=tuple(measure(part, scores, positive, threshold, config) for part in slices_of(decided.cases)),
+        slices=tuple(measure(part, outcomes, config) for part in slices_of(decided.cases)),
         reliability=reliability(decided.sample(threshold)),
         bands=_bands(decided, bundle.policy.band_limits),
         parity=dict(parity or {}),

@@ -7,7 +7,7 @@ any positive case; among histology-confirmed lesions it falls to 0.55. So every 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ MINIMUM_PER_CLASS = 10
 """Positive and negative cases that a slice needs for numbers: below this an interval says nothing."""
 
 _WITHOUT = "vidir_molemax"
+_DECISIONS = ("sensitivity", "specificity", "ppv", "npv", "referral_rate")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,15 +79,23 @@ def slices_of(cases: tuple[Case, ...]) -> tuple[Slice, ...]:
     return tuple(slices)
 
 
-def measure(
-    part: Slice,
-    scores: NDArray[np.float64],
-    positive: NDArray[np.bool_],
-    threshold: float,
-    config: Evaluate,
-) -> SliceResult:
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """What was said of every case, and what was true; arrays of shape (cases,)."""
+
+    scores: NDArray[np.float64]
+    """+inf for a case without a score."""
+    positive: NDArray[np.bool_]
+    referred: NDArray[np.bool_]
+    """Referred or abstained on, by the whole policy: groups may have thresholds of their own."""
+    units: NDArray[np.intp]
+    """What each case belongs to: the patient where known."""
+
+
+def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
     """Every metric of one slice, with intervals, or the reason why there are none."""
     members = part.members
+    scores, positive = outcomes.scores, outcomes.positive
     truth = positive[members]
     positives, negatives = int(truth.sum()), int((~truth).sum())
     abstained = int(np.count_nonzero(np.isposinf(scores[members])))
@@ -96,18 +105,34 @@ def measure(
             f"expected at least {MINIMUM_PER_CLASS} of each"
         )
         return SliceResult(part.name, part.title, truth.size, positives, abstained, {}, None, None, note)
-    sample = Sample.of(scores[members], truth, threshold)
+    units, referred = outcomes.units[members], outcomes.referred[members]
+    # Two cases of one patient are not two pieces of evidence.
+    drawn = units if np.unique(units).size < units.size else None
+    metrics = summarise(Sample.of(scores[members], truth), config.bootstrap_draws, config.seed, drawn)
+    decided = Sample.of(referred.astype(np.float64), truth, 1.0)
+    decisions = summarise(decided, config.bootstrap_draws, config.seed, drawn)
+    metrics |= {name: decisions[name] for name in _DECISIONS}
     return SliceResult(
         name=part.name,
         title=part.title,
         cases=truth.size,
         positives=positives,
         abstained=abstained,
-        metrics=summarise(sample, config.bootstrap_draws, config.seed),
-        sensitivity_exact=proportion(int(sample.referred[sample.positive].sum()), positives),
-        specificity_exact=proportion(int((~sample.referred[~sample.positive]).sum()), negatives),
+        metrics=metrics,
+        sensitivity_exact=_share(referred[truth], metrics["sensitivity"], drawn),
+        specificity_exact=_share(~referred[~truth], metrics["specificity"], drawn),
         note="",
     )
+
+
+def _share(
+    right: NDArray[np.bool_], estimate: Estimate | None, units: NDArray[np.intp] | None
+) -> Proportion:
+    """A share with its exact interval; with that of the bootstrap where units hold several cases."""
+    exact = proportion(int(right.sum()), right.size)
+    if units is None or estimate is None:
+        return exact
+    return replace(exact, low=estimate.low, high=estimate.high)
 
 
 def _confirmed(case: Case) -> bool:

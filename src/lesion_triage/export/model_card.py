@@ -55,6 +55,7 @@ _SYNTHETIC = (
 def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificate: Certificate) -> str:
     """The card as Markdown."""
     weights = config.model.weights
+    made, dealt = certificate.manifest_sha256 or "", certificate.splits_sha256 or ""
     return _CARD.format(
         name=config.name,
         warning=_SYNTHETIC if manifest.synthetic else "",
@@ -73,8 +74,8 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         images=len(manifest.records),
         cases=len({record.case_id for record in manifest.records}),
         unit=certificate.unit,
-        manifest_sha256=certificate.manifest_sha256[:16],
-        splits_sha256=certificate.splits_sha256[:16],
+        manifest_sha256=made[:16],
+        splits_sha256=dealt[:16],
         threshold=certificate.threshold,
         positives=certificate.positives,
         misses=certificate.misses_seen,

@@ -10,12 +10,15 @@ from pathlib import Path
 from PIL import Image
 
 from lesion_triage import predictions
+from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.fingerprints import Seen
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Graph, Scorer, score_image
 from lesion_triage.bundle.store import Bundle, open_bundle, seal
 from lesion_triage.config import Config
+from lesion_triage.data.dataset import decoded
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
@@ -32,25 +35,43 @@ class Sealed:
     parity: parity.Parity
 
 
-def seal_run(
-    folder: Path, config: Config, manifest: Manifest, validation: Sequence[Record], root: Path
-) -> Sealed:
+@dataclass(frozen=True)
+class MadeFrom:
+    """The pictures behind a run."""
+
+    manifest: Manifest
+    train: Sequence[Record]
+    validation: Sequence[Record]
+    root: Path
+    """Folder of the dataset."""
+
+
+def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path) -> Sealed:
     """Check the graph against the network, seal ``folder/bundle``, and run its self-test.
 
     The gate looks at the validation pictures: the certificate's threshold is one calibration case's
     own score, so there a difference in the last bit would count as a flip.
 
+    Args:
+        folder: of the run.
+        config: of the run.
+        made_from: its pictures.
+        cache: where decoded pictures are kept.
+
     Raises:
         ParityError: the graph disagrees with the network; no bundle is left.
         BundleError: the sealed bundle does not pass its own self-test.
     """
+    manifest = made_from.manifest
     policy = Policy.model_validate_json((folder / "policy.json").read_bytes())
     certificate = Certificate.model_validate_json((folder / "certificate.json").read_bytes())
     graph = (folder / "model.onnx").read_bytes()
     network = checkpoint.load_checkpoint(folder)
     table, _ = predictions.read(folder / "predictions", "validation")
     views = config.export.views
-    agreement = parity.compare(network, views, config.pixels, policy, table, validation, root)
+    agreement = parity.compare(
+        network, views, config.pixels, policy, table, made_from.validation, made_from.root
+    )
     parity.require(agreement, config.export.parity_tolerance)
     pictures = _selftest_pictures(config.seed)
     facts = ModelFacts(
@@ -72,10 +93,23 @@ def seal_run(
         selftest_pictures=pictures,
         synthetic=manifest.synthetic,
         data_citation=manifest.citation,
+        seen=_seen(folder, config, made_from, cache),
     )
     bundle = open_bundle(folder / "bundle")
     Scorer(bundle).self_test()
     return Sealed(bundle, agreement)
+
+
+def _seen(folder: Path, config: Config, made_from: MadeFrom, cache: Path) -> Seen:
+    """Fingerprints of all pictures that chose the model, its calibrator or its threshold."""
+    fitted: list[str] = []
+    for records in (made_from.train, made_from.validation):
+        pixels = decoded(records, made_from.root, config.pixels, cache)
+        fitted += (fingerprints.of_file(record.sha256) for record in records)
+        fitted += (fingerprints.of_pixels(picture) for picture in pixels)
+    calibration, _ = predictions.read(folder / "predictions", "calibration")
+    seen = Seen(fitted=fingerprints.as_text(fitted))
+    return seen.with_certified(calibration.fingerprints())
 
 
 def _selftest_pictures(seed: int) -> dict[str, bytes]:

@@ -1,4 +1,7 @@
-"""Logits of a split as the server would compute them: files from disk, the bundle's scorer, onnxruntime."""
+"""Logits of photographs as the server would compute them: files from disk, the bundle's scorer, onnxruntime.
+
+Imports the bundle, predictions and this room; needs no training library.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
-from lesion_triage.bundle.scorer import Graph, score_image
+from lesion_triage.bundle.scorer import Graph, score_picture
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, PredictionsError
@@ -43,12 +48,16 @@ def predict(
 
     def one(record: Record) -> Prediction:
         try:
-            evidence = score_image(session, spec, limits, read_picture(root, record))
+            picture = decode(read_picture(root, record), spec)
         except ImageError as error:
             raise PredictionsError(f"{record.path}: {error}") from None
+        evidence = score_picture(session, limits, picture)
         return Prediction(
             image_id=record.image_id,
             case_id=record.case_id,
+            unit_id=record.unit_id,
+            file_fingerprint=fingerprints.of_file(record.sha256),
+            pixel_fingerprint=fingerprints.of_pixels(picture.pixels),
             logit=evidence.logit,
             quality_code=evidence.quality_code.value if evidence.quality_code else "",
             needs_in_person=record.needs_in_person,

@@ -1,0 +1,63 @@
+"""Which pictures a bundle has already used, so that none of them is used again to certify it.
+
+Imports numpy, the document and the exception tree. A fingerprint is the first 16 digits of a SHA-256: of the
+file, and of the prepared pixels, which stay the same when a platform strips the metadata of a photograph. It
+tells whoever has the picture that it was used, and nothing to anybody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.errors import BundleError
+
+DIGITS = 16
+_LINES = re.compile(rf"(?:[0-9a-f]{{{DIGITS}}}\n)*")
+
+
+def of_file(sha256: str) -> str:
+    """Fingerprint of a file whose SHA-256 is known."""
+    return sha256[:DIGITS]
+
+
+def of_pixels(pixels: NDArray[np.uint8]) -> str:
+    """Fingerprint of prepared pixels, shape (size, size, 3)."""
+    digest = hashlib.sha256(f"pixels {pixels.shape}\n".encode())
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.hexdigest()[:DIGITS]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Fingerprints of used pictures, as the text files of a bundle: one a line, sorted, none twice."""
+
+    fitted: str = ""
+    """Pictures that chose the model or its calibrator; they can certify nothing."""
+    certified: str = ""
+    """Pictures that chose a threshold; each further look at them is recorded and must be asked for."""
+
+    def __post_init__(self) -> None:
+        for name in ("fitted", "certified"):
+            text: str = getattr(self, name)
+            lines = text.splitlines()
+            if not _LINES.fullmatch(text) or any(a >= b for a, b in pairwise(lines)):
+                raise BundleError(
+                    f"the fingerprints of {name} pictures are not {DIGITS} hexadecimal digits a line, sorted "
+                    "and distinct; copy the bundle again."
+                )
+
+    def with_certified(self, fingerprints: Iterable[str]) -> Seen:
+        """The same, and these pictures have chosen a threshold too."""
+        return Seen(self.fitted, as_text((*self.certified.splitlines(), *fingerprints)))
+
+
+def as_text(fingerprints: Iterable[str]) -> str:
+    """One a line, sorted, none twice."""
+    return "".join(f"{fingerprint}\n" for fingerprint in sorted(set(fingerprints)))

@@ -1,0 +1,269 @@
+"""Groups of positive units: told apart, merged if small, certified together.
+
+Imports numpy, bundle and this room. Every choice made here looks at how many units a group has and
+never at their scores, so that the theorem of ``certificate`` holds for each group given its size.
+
+Common threshold
+    Let each group g be certified alone, at confidence 1 - d, by a threshold t_g, and let t be the lowest of
+    them. Let q_g be the largest threshold at which group g still reaches the target, and h the group with
+    the lowest q_g. If any group falls below the target then t > q_h, hence t_h > q_h, and that has a
+    probability of at most d. So the promise holds for all groups at once and no error is shared among
+    them; groups may overlap. What it costs is specificity.
+
+Group thresholds
+    Each group refers from its own t_g. Now every group can fail on its own, so each is certified at d / G.
+    The groups must not overlap, and whoever belongs to none of them goes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.certificate import ALL, KNOWN_WHEN_SERVING, GroupBy, GroupRow, Rule
+from lesion_triage.bundle.policy import UNKNOWN, group_of
+from lesion_triage.bundle.schema import Grouping
+from lesion_triage.calibrate.cases import Case, lowest_by_unit, units_of
+from lesion_triage.calibrate.certificate import (
+    allowed_misses,
+    minimum_positives,
+    require_enough,
+    sensitivity_lower_bound,
+)
+from lesion_triage.errors import CalibrationError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Positive units that the certificate looks at together."""
+
+    by: str
+    name: str
+    members: tuple[str, ...]
+    scores: NDArray[np.float64]
+    """One per positive unit: the lowest of its positive cases in this group; +inf where it goes up."""
+
+    @property
+    def size(self) -> int:
+        """Positive units."""
+        return self.scores.size
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Thresholds that hold for all certified groups at once."""
+
+    threshold: float
+    """The lowest."""
+    level: float
+    """Confidence at which each group was certified."""
+    own: Mapping[tuple[str, str], float]
+    """(by, group) -> the highest threshold that this group allows, +inf if any; none if not certifiable."""
+    groupings: tuple[Grouping, ...]
+
+
+def positive_groups(
+    cases: Sequence[Case], scores: NDArray[np.float64], wanted: Sequence[GroupBy], enough: int
+) -> tuple[Group, ...]:
+    """Everyone together, then the groups of each dimension, small ones merged where that was declared.
+
+    Args:
+        cases: the positive cases.
+        scores: of each, shape (cases,).
+        wanted: the dimensions.
+        enough: positive units below which a group is small.
+    """
+    units = units_of(cases)
+    groups = [Group(ALL, ALL, (ALL,), lowest_by_unit(scores, units))]
+    for dimension in wanted:
+        labels = [labels_of(case, dimension) for case in cases]
+        inside = {
+            leaf: np.array([leaf in own for own in labels], dtype=np.bool_)
+            for leaf in sorted(frozenset().union(*labels))
+        }
+        for name, leaves in _merged(inside, units, dimension.parents, enough).items():
+            members = np.logical_or.reduce([inside[leaf] for leaf in leaves])
+            groups.append(Group(dimension.by, name, leaves, lowest_by_unit(scores[members], units[members])))
+    return tuple(groups)
+
+
+def labels_of(case: Case, dimension: GroupBy) -> frozenset[str]:
+    """The groups of one positive case; several where its photographs were taken or labelled differently.
+
+    What a platform can say of a new case is taken from the history, exactly as the server reads it; what
+    only the data know (class, source) is taken from the positive photographs.
+    """
+    if dimension.by in KNOWN_WHEN_SERVING:
+        return frozenset({group_of(dimension.by, dimension.age_edges_years, case.history)})
+    column = "diagnosis" if dimension.by == "reference_class" else dimension.by
+    return frozenset(getattr(row, column) or UNKNOWN for row in case.rows if row.needs_in_person)
+
+
+def certify_jointly(
+    groups: Sequence[Group], wanted: Sequence[GroupBy], rule: Rule, target: float, confidence: float
+) -> Joint:
+    """Thresholds at which every group that is large enough reaches the target, all of them together.
+
+    Args:
+        groups: of ``positive_groups``; the first is everyone.
+        wanted: the dimensions that they were made from.
+        rule: see the head of this module.
+        target: sensitivity.
+        confidence: one-sided, joint.
+
+    Raises:
+        CalibrationError: no positive unit could be scored, or no group is large enough for its own threshold.
+    """
+    everyone, parts = groups[0], groups[1:]
+    finite = everyone.scores[np.isfinite(everyone.scores)]
+    if not finite.size:
+        raise CalibrationError(
+            f"none of the {everyone.size} positive cases could be scored, so no threshold exists; check "
+            "the quality limits in calibrate.quality against the photographs."
+        )
+    if rule == "group_thresholds":
+        _refuse_overlap(everyone, parts)
+        level, certified = _share_the_error(parts, target, confidence)
+    else:
+        level = confidence
+        certified = [group for group in groups if allowed_misses(group.size, target, level) is not None]
+    own = {(group.by, group.name): _own_threshold(group, target, level) for group in certified}
+    # A lower threshold refers more, so falling back from +inf keeps the promise.
+    ceiling = float(finite.max())
+    lowest = min(*own.values(), ceiling)
+    common = rule == "common_threshold"
+    served = {key: lowest if common else min(value, ceiling) for key, value in own.items()}
+    return Joint(lowest, level, own, _groupings(groups, wanted, rule, served))
+
+
+def rows_of(
+    groups: Sequence[Group], joint: Joint, target: float, confidence: float, misses_seen: Sequence[int]
+) -> tuple[GroupRow, ...]:
+    """What the certificate says of each group, everyone first.
+
+    Args:
+        groups: those that were certified together.
+        joint: the result.
+        target: sensitivity.
+        confidence: joint.
+        misses_seen: for each group, the positive units that the policy leaves below the threshold.
+    """
+    rows = [_row(group, joint, target, seen) for group, seen in zip(groups, misses_seen, strict=True)]
+    if (ALL, ALL) not in joint.own:
+        # Every positive unit is in one certified group, or goes up: what holds for each group holds for all.
+        certified = [row for row in rows if row.status == "certified"]
+        implied = {
+            "status": "certified",
+            "confidence": confidence,
+            "misses_allowed": sum(row.misses_allowed or 0 for row in certified),
+            "sensitivity_lower_bound": min(row.sensitivity_lower_bound or 0.0 for row in certified),
+        }
+        rows[0] = rows[0].model_copy(update=implied)
+    return tuple(rows)
+
+
+def _row(group: Group, joint: Joint, target: float, misses_seen: int) -> GroupRow:
+    own = joint.own.get((group.by, group.name))
+    allowed = None if own is None else allowed_misses(group.size, target, joint.level)
+    return GroupRow(
+        by=group.by,
+        group=group.name,
+        members=group.members,
+        status="not_certifiable" if allowed is None else "certified",
+        positives=group.size,
+        positives_abstained=int(np.count_nonzero(np.isposinf(group.scores))),
+        misses_seen=misses_seen,
+        misses_allowed=allowed,
+        threshold=own if own is not None and np.isfinite(own) else None,
+        sensitivity_lower_bound=(
+            None if allowed is None else sensitivity_lower_bound(group.size, allowed, joint.level)
+        ),
+        confidence=joint.level,
+        minimum_positives=minimum_positives(target, joint.level),
+    )
+
+
+def _merged(
+    inside: Mapping[str, NDArray[np.bool_]],
+    units: NDArray[np.intp],
+    parents: Mapping[str, str],
+    enough: int,
+) -> dict[str, tuple[str, ...]]:
+    """Name of each group -> the groups found in the data that it holds.
+
+    While a group is small and has a parent, the parent takes it and all else that is declared below the
+    parent. A merged group may still prove too small.
+    """
+
+    def size(leaves: tuple[str, ...]) -> int:
+        return np.unique(units[np.logical_or.reduce([inside[leaf] for leaf in leaves])]).size
+
+    groups = {leaf: (leaf,) for leaf in inside}
+    while small := sorted(name for name in groups if name in parents and size(groups[name]) < enough):
+        parent = parents[small[0]]
+        below = [name for name in groups if name == parent or _is_below(name, parent, parents)]
+        groups[parent] = tuple(sorted(leaf for name in below for leaf in groups.pop(name)))
+    return dict(sorted(groups.items()))
+
+
+def _is_below(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
+    while name in parents:
+        name = parents[name]
+        if name == ancestor:
+            return True
+    return False
+
+
+def _refuse_overlap(everyone: Group, parts: Sequence[Group]) -> None:
+    if sum(group.size for group in parts) > everyone.size:
+        raise CalibrationError(
+            "some patients have positive lesions in two groups, so thresholds of their own would promise "
+            "nothing for the patient; use rule: common_threshold."
+        )
+
+
+def _share_the_error(parts: Sequence[Group], target: float, confidence: float) -> tuple[float, list[Group]]:
+    """The most groups that can be certified at 1 - d / G each, and that confidence; by sizes alone."""
+    by_size = sorted(parts, key=lambda group: -group.size)
+    for count in range(len(by_size), 0, -1):
+        level = 1.0 - (1.0 - confidence) / count
+        if by_size[count - 1].size >= minimum_positives(target, level):
+            return level, by_size[:count]
+    largest = by_size[0].size if by_size else 0
+    raise CalibrationError(
+        f"no group has enough positive cases for a threshold of its own: the largest has {largest}, and "
+        f"certifying sensitivity {target:g} at confidence {confidence:g} takes at least "
+        f"{minimum_positives(target, confidence)}. Merge groups, or use rule: common_threshold."
+    )
+
+
+def _own_threshold(group: Group, target: float, level: float) -> float:
+    """The score of rank k + 1, which may be +inf."""
+    allowed = require_enough(group.size, target, level)
+    return float(np.sort(group.scores)[allowed])
+
+
+def _groupings(
+    groups: Sequence[Group],
+    wanted: Sequence[GroupBy],
+    rule: Rule,
+    served: Mapping[tuple[str, str], float],
+) -> tuple[Grouping, ...]:
+    """What the policy asks of the history: dimensions in which a group that is not certified goes up."""
+    return tuple(
+        Grouping(
+            by=dimension.by,  # type: ignore[arg-type]  # the configuration allows no other
+            age_edges_years=dimension.age_edges_years if dimension.by == "age_band" else (),
+            thresholds={
+                leaf: served[group.by, group.name]
+                for group in groups
+                if group.by == dimension.by and (group.by, group.name) in served
+                for leaf in group.members
+            },
+        )
+        for dimension in wanted
+        if rule == "group_thresholds" or dimension.small == "route_up"
+    )

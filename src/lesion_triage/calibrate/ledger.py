@@ -1,0 +1,95 @@
+"""Which certificates have been issued on which calibration cases. Imports the certificate and its writer.
+
+Each choice of a threshold on the same cases spends confidence, if the best is then kept. So every look is
+written down before its result is shown, and a second look must be asked for by name. The ledger is a file of
+JSON lines that is only ever appended to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lesion_triage.bundle.certificate import Certificate, Look
+from lesion_triage.errors import CalibrationError
+
+NAME = "ledger.jsonl"
+
+
+def read(path: Path) -> tuple[Look, ...]:
+    """All looks, oldest first; none if the file does not exist.
+
+    Raises:
+        CalibrationError: a line is damaged.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return ()
+    try:
+        return tuple(Look.model_validate_json(line) for line in lines)
+    except ValidationError:
+        raise CalibrationError(
+            f"{path}: a line is damaged; restore the ledger, it says which calibration cases were used."
+        ) from None
+
+
+def append(path: Path, look: Look) -> None:
+    """Write a look down, to the disk, before anything is made of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(look.model_dump(mode="json"), sort_keys=True) + "\n"
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def look_of(certificate: Certificate, settings_sha256: str) -> Look:
+    """The line that a certificate leaves in the ledger."""
+    return Look(
+        looked_at=certificate.issued_at,
+        purpose=certificate.purpose,
+        site=certificate.site,
+        cases_sha256=certificate.cases_sha256,
+        positives=certificate.positives,
+        target_sensitivity=certificate.target_sensitivity,
+        confidence=certificate.confidence,
+        threshold=certificate.threshold,
+        model_sha256=certificate.model_sha256,
+        settings_sha256=settings_sha256,
+    )
+
+
+def same_look(
+    looks: Sequence[Look], cases_sha256: str, model_sha256: str, settings_sha256: str
+) -> Look | None:
+    """The look that would be repeated to the last digit; it spends nothing."""
+    wanted = (cases_sha256, model_sha256, settings_sha256)
+    return next((k for k in looks if (k.cases_sha256, k.model_sha256, k.settings_sha256) == wanted), None)
+
+
+def earlier_looks(looks: Sequence[Look], cases_sha256: str, second_look: str) -> tuple[Look, ...]:
+    """The looks at these cases so far.
+
+    Args:
+        looks: the ledger.
+        cases_sha256: which cases.
+        second_look: why they are looked at again; empty if nobody asked for that.
+
+    Raises:
+        CalibrationError: there are some, and nobody asked for another.
+    """
+    earlier = tuple(look for look in looks if look.cases_sha256 == cases_sha256)
+    if earlier and not second_look:
+        last = earlier[-1]
+        times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
+        raise CalibrationError(
+            f"these calibration cases have chosen a threshold {times} before, last on {last.looked_at}. To "
+            "choose again on the same cases spends confidence, so it is not done silently: say why with "
+            "--set calibrate.second_look='...', which goes into the certificate."
+        )
+    return earlier

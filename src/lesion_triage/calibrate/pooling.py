@@ -1,0 +1,162 @@
+"""One threshold from the counts of several sites, which keep their cases. Imports numpy, bundle, certificate.
+
+Each site counts how many of its positive units lie below each threshold of one fixed grid. The counts are
+added up, and the highest threshold is taken that leaves no more misses than ``allowed_misses`` grants to the
+sum of the positives. The grid is fixed beforehand and misses only rise along it, so this is fixed-sequence
+testing (Angelopoulos et al. 2021, arXiv:2110.01052) and needs no correction for its many thresholds.
+
+Sites differ, so the sum of their misses is not binomial but a sum of unlike coins. For a count below the mean
+such a sum is less dispersed: P(misses <= k) is at most that of the binomial with the same mean, as long as k
+is at most the mean less one (Hoeffding 1956, Ann. Math. Stat. 27:713, theorem 4). So the promise holds for
+the mean sensitivity of the sites, weighed by their positives; and for each site by itself only where its own
+row says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lesion_triage.bundle.certificate import ALL, GroupRow, Unit
+from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.calibrate.certificate import (
+    allowed_misses,
+    minimum_positives,
+    require_enough,
+    sensitivity_lower_bound,
+)
+from lesion_triage.errors import CalibrationError
+
+_STEPS = 1201
+_EDGE = 12.0
+
+
+def _grid() -> tuple[float, ...]:
+    """Scores, even on the log-odds scale; rounded, so that they are the same numbers on every machine."""
+    odds = (_EDGE * (2 * i / (_STEPS - 1) - 1) for i in range(_STEPS))
+    return tuple(float(f"{1 / (1 + math.exp(-odd)):.9g}") for odd in odds)
+
+
+GRID = _grid()
+
+
+class Tally(Document):
+    """What a site tells the others: counts, and which model they are about. No case, no score, no picture."""
+
+    format: int = Field(default=1, ge=1, le=1)
+    site: str = Field(min_length=1, max_length=100)
+    counted_at: str
+    """UTC, ISO 8601."""
+    unit: Unit
+    model_sha256: Sha256
+    scoring_sha256: Sha256
+    """Of all that lies between a logit and a score: calibrator, aggregation, quality limits."""
+    cases_sha256: Sha256
+    positives: int = Field(ge=1)
+    positives_abstained: int = Field(ge=0)
+    misses: tuple[int, ...]
+    """Positive units below each threshold of ``GRID``."""
+
+
+def count(scores: NDArray[np.float64]) -> tuple[int, ...]:
+    """Misses at each threshold of ``GRID``, from one score for each positive unit; +inf is never missed."""
+    return tuple(int(below) for below in np.searchsorted(np.sort(scores), GRID, side="left"))
+
+
+def check(tallies: Sequence[Tally]) -> None:
+    """Refuse counts that cannot be added up.
+
+    Raises:
+        CalibrationError: fewer than two, one site or one set of cases twice, different models or units, or
+            counts that are none.
+    """
+    if len(tallies) < 2:
+        raise CalibrationError(f"expected the counts of at least two sites, found {len(tallies)}.")
+    for name in ("site", "cases_sha256"):
+        values = [getattr(tally, name) for tally in tallies]
+        if len(set(values)) < len(values):
+            twice = next(
+                tally.site for tally, value in zip(tallies, values, strict=True) if values.count(value) > 1
+            )
+            raise CalibrationError(f"the counts of site '{twice}' are here twice; leave one out.")
+    for name in ("model_sha256", "scoring_sha256", "unit"):
+        if len({getattr(tally, name) for tally in tallies}) > 1:
+            raise CalibrationError(f"the sites' counts differ in {name}: they are not about one scorer.")
+    for tally in tallies:
+        counts = np.array(tally.misses)
+        scored = tally.positives - tally.positives_abstained
+        if counts.size != _STEPS or (np.diff(counts) < 0).any() or counts[0] < 0 or counts[-1] > scored:
+            raise CalibrationError(
+                f"the counts of site '{tally.site}' are no counts: expected {_STEPS} that never fall, from 0 "
+                f"to {scored}; make them again with `lesion-triage tally`."
+            )
+
+
+def pool(
+    tallies: Sequence[Tally], target: float, confidence: float, *, each_site: bool
+) -> tuple[float, tuple[GroupRow, ...]]:
+    """The pooled threshold, and a row for everyone and for each site.
+
+    Args:
+        tallies: of ``check``.
+        target: sensitivity.
+        confidence: one-sided; joint over all rows that are certified.
+        each_site: sites that are large enough must hold by themselves too, by the common threshold.
+
+    Raises:
+        CalibrationError: too few positives in all, or no threshold of the grid is low enough.
+    """
+    everyone = tallies[0].model_copy(
+        update={
+            "site": ALL,
+            "positives": sum(tally.positives for tally in tallies),
+            "positives_abstained": sum(tally.positives_abstained for tally in tallies),
+            "misses": tuple(np.sum([tally.misses for tally in tallies], axis=0).tolist()),
+        }
+    )
+    require_enough(everyone.positives, target, confidence, unit=everyone.unit, split="of all sites")
+    # Hoeffding's comparison reaches up to the mean less one.
+    ceiling = math.floor(everyone.positives * (1.0 - target) - 1.0)
+    places: list[int | None] = [_highest(everyone, target, confidence, ceiling)]
+    for tally in tallies:
+        enough = each_site and allowed_misses(tally.positives, target, confidence) is not None
+        places.append(_highest(tally, target, confidence) if enough else None)
+    place = min(found for found in places if found is not None)
+    if place < 0:
+        raise CalibrationError(
+            "more positive units than may be missed lie at the lowest score; this model cannot be certified."
+        )
+    parts = zip((ALL, *("site" for _ in tallies)), (everyone, *tallies), places, strict=True)
+    rows = tuple(_row(by, tally, place, own, target, confidence) for by, tally, own in parts)
+    return GRID[place], rows
+
+
+def _highest(tally: Tally, target: float, confidence: float, ceiling: int | None = None) -> int:
+    """Place in the grid of the highest threshold that leaves no more misses than allowed; -1 if none does."""
+    allowed = require_enough(tally.positives, target, confidence)
+    granted = allowed if ceiling is None else min(allowed, ceiling)
+    return int(np.searchsorted(tally.misses, granted, side="right")) - 1
+
+
+def _row(by: str, tally: Tally, place: int, own: int | None, target: float, confidence: float) -> GroupRow:
+    allowed = None if own is None else allowed_misses(tally.positives, target, confidence)
+    return GroupRow(
+        by=by,
+        group=tally.site,
+        members=(tally.site,),
+        status="not_certifiable" if allowed is None else "certified",
+        positives=tally.positives,
+        positives_abstained=tally.positives_abstained,
+        misses_seen=tally.misses[place],
+        misses_allowed=allowed,
+        threshold=None if own is None else GRID[own],
+        sensitivity_lower_bound=(
+            None if allowed is None else sensitivity_lower_bound(tally.positives, allowed, confidence)
+        ),
+        confidence=confidence,
+        minimum_positives=minimum_positives(target, confidence),
+    )

@@ -1,0 +1,72 @@
+"""What a certificate assumes and promises, in words. Imports the certificate as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lesion_triage.bundle.certificate import ALL, GroupRow, Rule, Unit
+
+_ALWAYS = (
+    "Future cases are exchangeable with the calibration cases: the same population, cameras, way of referral "
+    "and reference standard. Another site, camera or population voids the certificate until it is issued "
+    "again there.",
+    "The calibration cases chose neither the model nor its calibrator.",
+    "A case is scored as it was here: the same graph, pixel preparation, quality limits and aggregation.",
+    "A case that cannot be scored counts as referred: it goes up, and is not sent away if no better "
+    "photograph comes.",
+    "The confidence is over the draw of the calibration cases, not over the fate of one patient.",
+)
+_UNITS: dict[Unit, str] = {
+    "lesion": (
+        "The unit is the lesion, because patients are not identified in these data; several lesions of one "
+        "patient are taken as independent."
+    ),
+    "patient": "The unit is the patient, who counts as missed if any of the patient's positive lesions is.",
+}
+_RULES: dict[Rule, str] = {
+    "common_threshold": (
+        "One threshold serves everyone: the lowest that any certified group needs. So all their promises "
+        "hold together with the stated confidence."
+    ),
+    "group_thresholds": (
+        "Each certified group has a threshold of its own and an equal share of the error, so all their "
+        "promises hold together with the stated confidence. A case of any other group goes up."
+    ),
+}
+
+
+def assumptions(unit: Unit, rule: Rule, rows: Sequence[GroupRow], earlier_looks: int) -> tuple[str, ...]:
+    """The sentences under which a certificate holds.
+
+    Args:
+        unit: what is counted.
+        rule: how the groups were certified.
+        rows: everyone together first, then the groups.
+        earlier_looks: how often these cases have chosen a threshold before.
+    """
+    parts = [row for row in rows if row.by != ALL]
+    without = [f"{row.by} {row.group} ({row.positives})" for row in parts if row.status != "certified"]
+    said = [*_ALWAYS, _UNITS[unit], _looks(earlier_looks)]
+    said.append(
+        _RULES[rule]
+        if parts
+        else "The statement is about all positive cases together; it promises nothing for a subgroup, or for "
+        "a single condition, taken alone."
+    )
+    if without:
+        said.append(
+            "Not certifiable, for want of positive cases: "
+            + ", ".join(without)
+            + ". Nothing is promised for these groups taken alone."
+        )
+    return tuple(said)
+
+
+def _looks(earlier: int) -> str:
+    if not earlier:
+        return "These cases chose a threshold once, here."
+    times = "once" if earlier == 1 else f"{earlier} times"
+    return (
+        f"These cases had chosen a threshold {times} before (see the ledger). If this certificate was "
+        "preferred for what it showed, its confidence is the one stated for a selected certificate."
+    )

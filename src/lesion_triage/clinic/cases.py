@@ -1,0 +1,146 @@
+"""A clinic's own confirmed cases: read, scored by a bundle as the server would, and proven to be new to it.
+
+Imports bundle, data and calibrate; needs no training library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.certificate import Unit
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.schema import Disposition, Policy
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import Bundle, open_bundle
+from lesion_triage.calibrate.cases import (
+    Case,
+    cases_of,
+    cases_sha256,
+    lowest_by_unit,
+    scores_of,
+    units_of,
+)
+from lesion_triage.config import Data
+from lesion_triage.console import bar, say
+from lesion_triage.data import manifest
+from lesion_triage.data.predict import predict
+from lesion_triage.data.sources import folder
+from lesion_triage.errors import CalibrationError
+from lesion_triage.predictions import Predictions
+
+SPLIT = "external"
+
+
+@dataclass(frozen=True, eq=False)
+class LocalCases:
+    """Confirmed cases of one site, scored by one bundle."""
+
+    bundle: Bundle
+    table: Predictions
+    cases: tuple[Case, ...]
+    unit: Unit
+    synthetic: bool
+    citation: tuple[str, ...]
+    seen_before: bool
+    """Some of the pictures have chosen a threshold of this bundle before."""
+
+    @property
+    def positives(self) -> tuple[Case, ...]:
+        """Cases that needed an in-person visit."""
+        return tuple(case for case in self.cases if case.needs_in_person)
+
+    @property
+    def sha256(self) -> str:
+        """Of the pictures, whatever is said of them."""
+        return cases_sha256(self.cases)
+
+    def positive_scores(self) -> NDArray[np.float64]:
+        """One for each positive unit: the lowest of its positive cases; +inf where none could be scored."""
+        policy = self.bundle.policy
+        scores = scores_of(self.positives, policy.calibrator, policy.aggregation)
+        return lowest_by_unit(scores, units_of(self.positives))
+
+    def missed_units(self, policy: Policy) -> tuple[int, int]:
+        """Positive units that a policy leaves below the threshold, and positive units in all."""
+        units = units_of(self.positives)
+        below = [
+            decide(policy, case.logits, case.history).disposition is Disposition.below_threshold
+            for case in self.positives
+        ]
+        return np.unique(units[np.array(below, dtype=np.bool_)]).size, np.unique(units).size
+
+
+def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
+    """Score a clinic's confirmed cases.
+
+    Args:
+        bundle_folder: a sealed bundle; it must pass its self-test on this machine.
+        table: CSV file as for ``data.source: folder``; a row without an outcome is left out and counted.
+        images: folder that the table's paths are relative to; None: the table's own.
+
+    Raises:
+        BundleError: the bundle is incomplete or altered.
+        DataError: the table or its pictures cannot be used.
+        CalibrationError: no positive case, or a picture that had a part in making the model.
+    """
+    bundle = open_bundle(bundle_folder)
+    Scorer(bundle).self_test()
+    root = images or table.parent
+    with bar("reading photographs") as tick:
+        source = Data(source="folder", table=str(table.resolve()))
+        made = manifest.build(source, root, tick, bundle.header.pixels)
+    for reason, names in made.dropped.items():
+        say(f"  dropped {len(names)}: {reason}")
+    for remark, names in made.findings.items():
+        say(f"  kept {len(names)}: {remark}")
+    known = tuple(record for record in made.records if record.needs_in_person is not None)
+    if len(known) < len(made.records):
+        say(f"  left out {len(made.records) - len(known)}: needs_in_person is empty")
+    if not any(record.needs_in_person for record in known):
+        raise CalibrationError(f"{table}: no case needs an in-person visit, so there is nothing to certify.")
+    nothing = "0" * 64
+    with bar("scoring photographs") as tick:
+        scored = predict(
+            bundle.graph,
+            bundle.header.pixels,
+            bundle.policy.quality,
+            known,
+            root,
+            split=SPLIT,
+            manifest_sha256=nothing,
+            splits_sha256=nothing,
+            progress=tick,
+        )
+    _refuse_fitted(bundle, scored, table, root)
+    certified = set(bundle.seen.certified.splitlines())
+    return LocalCases(
+        bundle=bundle,
+        table=replace(scored, split=SPLIT),
+        cases=cases_of(scored),
+        unit="patient" if all(record.patient_id for record in known) else "lesion",
+        synthetic=made.synthetic,
+        citation=made.citation,
+        seen_before=bool(scored.fingerprints() & certified),
+    )
+
+
+def _refuse_fitted(bundle: Bundle, scored: Predictions, table: Path, root: Path) -> None:
+    fitted = set(bundle.seen.fitted.splitlines())
+    used = {row.image_id for row in scored.rows if {row.file_fingerprint, row.pixel_fingerprint} & fitted}
+    if used:
+        # By line, not by name: a file's name may be a person's.
+        raise CalibrationError(
+            f"{table}: {len(used)} of {len(scored.rows)} photographs had a part in making this model (lines "
+            f"{_lines(table, root, used)}); they cannot certify it. Leave them out."
+        )
+
+
+def _lines(table: Path, root: Path, image_ids: Collection[str]) -> str:
+    listed: Sequence[str] = [record.image_id for record in folder.read(root, str(table.resolve())).records]
+    lines = [str(number) for number, image_id in enumerate(listed, start=2) if image_id in image_ids]
+    return ", ".join(lines[:5]) + (", ..." if len(lines) > 5 else "")

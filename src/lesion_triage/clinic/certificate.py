@@ -1,0 +1,94 @@
+"""``lesion-triage certificate``: a bundle's certificate as a page of Markdown. Imports bundle alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from lesion_triage.bundle.certificate import Certificate, GroupRow, Look
+from lesion_triage.bundle.schema import NOTICE
+from lesion_triage.bundle.store import Bundle, open_bundle
+
+_DRAWN = ("**Made from drawn pictures: it says nothing about people.**", "")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Print the page."""
+    print(page(open_bundle(arguments.bundle)), end="")
+    return 0
+
+
+def page(bundle: Bundle) -> str:
+    """The certificate of a bundle, for people; ``certificate.json`` is for programs."""
+    certificate = bundle.certificate
+    lines = [
+        f"# Certificate {certificate.certificate_id()} of {bundle.header.name}",
+        "",
+        *(
+            ["**Made from drawn pictures: it says nothing about people.**", ""]
+            if bundle.header.synthetic
+            else []
+        ),
+        NOTICE,
+        "",
+        f"With {certificate.confidence:.0%} confidence, the policy refers or abstains on at least "
+        f"{certificate.target_sensitivity:.0%} of future positive {certificate.unit}s that are exchangeable "
+        "with those it was certified on"
+        + (", and of each group below that is certified, all together." if certificate.groups[1:] else "."),
+        "",
+        *_facts(bundle, certificate),
+        "",
+        "## Groups",
+        "",
+        "| by | group | positives | not scored | missed | allowed | lower bound | threshold it needs |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(row) for row in certificate.groups),
+        "",
+        "## It holds only if",
+        "",
+        *(f"- {said}" for said in certificate.assumptions),
+        "",
+        "## Earlier looks",
+        "",
+        *(_looks(certificate.ledger) or ["none"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(bundle: Bundle, certificate: Certificate) -> Iterator[str]:
+    yield "| | |"
+    yield "|---|---|"
+    yield f"| issued | {certificate.issued_at}, {certificate.purpose} |"
+    yield f"| site | {certificate.site or 'the data that the model came with'} |"
+    yield f"| rule | {certificate.rule.replace('_', ' ')}, by {certificate.method.replace('_', ' ')} |"
+    yield f"| unit | {certificate.unit}; {certificate.aggregation} over photographs |"
+    yield f"| threshold | {certificate.threshold:.6g} |"
+    yield f"| lower bound of the sensitivity | {certificate.sensitivity_lower_bound:.4f} |"
+    yield f"| confidence, if selected among looks | {certificate.confidence_if_selected:g} |"
+    yield f"| bundle | {bundle.sha256} |"
+    for name in ("model", "policy", "cases", "predictions", "manifest", "splits"):
+        yield f"| {name} | {getattr(certificate, f'{name}_sha256') or 'none: not of one split'} |"
+
+
+def _row(row: GroupRow) -> str:
+    name = row.group if row.members == (row.group,) else f"{row.group} ({', '.join(row.members)})"
+    counted = f"| {row.by} | {name} | {row.positives} | {row.positives_abstained} | {row.misses_seen} "
+    if row.misses_allowed is None or row.sensitivity_lower_bound is None:
+        return counted + f"| **NOT CERTIFIABLE**: takes {row.minimum_positives} | | |"
+    needs = "any" if row.threshold is None else f"{row.threshold:.6g}"
+    return counted + f"| {row.misses_allowed} | {row.sensitivity_lower_bound:.4f} | {needs} |"
+
+
+def _looks(ledger: tuple[Look, ...]) -> list[str]:
+    return [
+        f"- {look.looked_at}{f', {look.site}' if look.site else ''}: {look.purpose}; {look.positives} "
+        f"positives, threshold {look.threshold:.6g}, cases {look.cases_sha256[:16]}, model "
+        f"{look.model_sha256[:16]}"
+        for look in ledger
+    ]

@@ -1,0 +1,209 @@
+"""``lesion-triage tally`` and ``pool``: one certificate for several clinics, which exchange counts alone.
+
+Imports bundle, calibrate and this room; needs no training library.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.schema import Policy
+from lesion_triage.bundle.store import Bundle, open_bundle, timestamp, write_atomically
+from lesion_triage.calibrate import ledger, pooling
+from lesion_triage.calibrate.groups import Joint
+from lesion_triage.calibrate.pooling import Tally
+from lesion_triage.calibrate.wording import assumptions
+from lesion_triage.clinic import cases as local_cases
+from lesion_triage.clinic.cases import LocalCases
+from lesion_triage.clinic.recertify import add_case_arguments, seal_again, with_thresholds
+from lesion_triage.console import say
+from lesion_triage.errors import BundleError, CalibrationError
+
+_POOLED = (
+    "Several sites were pooled by their counts. The statement about everyone is about the mean sensitivity "
+    "of these sites, weighed by their positive cases; a site by itself is covered only where its row says "
+    "certified."
+)
+
+
+def add_tally_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``tally`` takes."""
+    add_case_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="counts, as JSON; no case")
+
+
+def act_tally(arguments: argparse.Namespace) -> int:
+    """Count the misses of one site."""
+    if arguments.out.exists():
+        raise CalibrationError(f"{arguments.out}: exists; counts are never overwritten, choose another name.")
+    local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
+    made = tally(local, arguments.site)
+    write_atomically(arguments.out, made.to_json().encode())
+    say(
+        f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
+        f"their counts are in {arguments.out}, for `lesion-triage pool`"
+    )
+    return 0
+
+
+def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``pool`` takes."""
+    parser.add_argument("bundle", type=Path, help="folder of the sealed bundle that all sites counted with")
+    parser.add_argument(
+        "tallies", type=Path, nargs="+", metavar="TALLY", help="files of `lesion-triage tally`"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new bundle; must not exist")
+    parser.add_argument("--target", type=float, help="sensitivity (default: that of the bundle)")
+    parser.add_argument("--confidence", type=float, help="one-sided (default: that of the bundle)")
+    parser.add_argument(
+        "--mean-only",
+        action="store_true",
+        help="promise the mean of the sites alone; else each site that is large enough holds by itself too",
+    )
+
+
+def act_pool(arguments: argparse.Namespace) -> int:
+    """Certify on the counts of all sites."""
+    bundle = open_bundle(arguments.bundle)
+    tallies = [_read(path) for path in arguments.tallies]
+    made = pool(
+        bundle,
+        tallies,
+        arguments.out,
+        target=arguments.target,
+        confidence=arguments.confidence,
+        each_site=not arguments.mean_only,
+    )
+    certificate = made.certificate
+    say(
+        f"  threshold {certificate.threshold:.6f} certifies sensitivity >= "
+        f"{certificate.target_sensitivity:g} at {certificate.confidence:.0%} confidence: "
+        f"{certificate.misses_seen} of {certificate.positives} missed, {certificate.misses_allowed} allowed"
+    )
+    for row in certificate.groups[1:]:
+        by_itself = "certified by itself" if row.status == "certified" else "covered in the mean only"
+        say(f"    {row.group}: {row.misses_seen} of {row.positives} missed, {by_itself}")
+    say(f"  sealed {arguments.out} ({made.sha256[:16]}), certificate {certificate.certificate_id()}")
+    return 0
+
+
+def tally(local: LocalCases, site: str) -> Tally:
+    """What a site may send away: how many positive units lie below each threshold of the common grid.
+
+    Raises:
+        CalibrationError: the pictures have chosen a threshold of this bundle before.
+    """
+    if local.seen_before:
+        raise CalibrationError(
+            "some of these photographs have chosen a threshold of this bundle before; count with the bundle "
+            "as it was before that, or leave them out."
+        )
+    if local.bundle.policy.groupings:
+        raise CalibrationError(
+            "this bundle sends some groups up by their history, which counts of misses cannot tell apart; "
+            "recertify at each site instead."
+        )
+    scores = local.positive_scores()
+    return Tally(
+        site=site,
+        counted_at=timestamp(),
+        unit=local.unit,
+        model_sha256=local.bundle.certificate.model_sha256,
+        scoring_sha256=_scoring_sha256(local.bundle.policy),
+        cases_sha256=local.sha256,
+        positives=scores.size,
+        positives_abstained=int(np.count_nonzero(np.isposinf(scores))),
+        misses=pooling.count(scores),
+    )
+
+
+def pool(
+    bundle: Bundle,
+    tallies: Sequence[Tally],
+    out: Path,
+    *,
+    target: float | None = None,
+    confidence: float | None = None,
+    each_site: bool = True,
+) -> Bundle:
+    """Seal a new bundle with the pooled certificate.
+
+    Raises:
+        CalibrationError: counts that cannot be added up, of another model, or too few.
+        BundleError: ``out`` exists.
+    """
+    before = bundle.certificate
+    pooling.check(tallies)
+    first = tallies[0]
+    for name, expected in (
+        ("model_sha256", before.model_sha256),
+        ("scoring_sha256", _scoring_sha256(bundle.policy)),
+    ):
+        if getattr(first, name) != expected:
+            raise BundleError(
+                f"{bundle.folder}: the sites counted with another scorer ({name} "
+                f"{getattr(first, name)[:12]}, here {expected[:12]}); pool with the bundle that they used."
+            )
+    wanted = before.target_sensitivity if target is None else target
+    level = before.confidence if confidence is None else confidence
+    threshold, rows = pooling.pool(tallies, wanted, level, each_site=each_site)
+    policy = with_thresholds(bundle.policy, Joint(threshold, level, {}, ()))
+    everyone = rows[0]
+    assert everyone.misses_allowed is not None
+    assert everyone.sensitivity_lower_bound is not None
+    counts = canonical_json([each.model_dump(mode="json") for each in tallies])
+    certificate = Certificate(
+        issued_at=timestamp(),
+        site=", ".join(each.site for each in tallies),
+        purpose="certified on the counts of several sites",
+        method="pooled_counts",
+        rule="common_threshold",
+        target_sensitivity=wanted,
+        confidence=level,
+        unit=first.unit,
+        aggregation=policy.aggregation,
+        positives=everyone.positives,
+        positives_abstained=everyone.positives_abstained,
+        misses_allowed=everyone.misses_allowed,
+        misses_seen=everyone.misses_seen,
+        threshold=threshold,
+        sensitivity_lower_bound=everyone.sensitivity_lower_bound,
+        asked=(),
+        groups=rows,
+        cases_sha256=sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode()),
+        predictions_sha256=sha256_of(counts.encode()),
+        manifest_sha256=None,
+        splits_sha256=None,
+        model_sha256=before.model_sha256,
+        policy_sha256=policy.sha256(),
+        assumptions=(_POOLED, *assumptions(first.unit, "common_threshold", rows, 0)),
+        ledger=(*before.ledger, ledger.look_of(before, before.policy_sha256)),
+        confidence_if_selected=level,
+    )
+    return seal_again(bundle, out, policy, certificate)
+
+
+def _scoring_sha256(policy: Policy) -> str:
+    """Of all that lies between a logit and a score: a site that has certified again still scores alike."""
+    parts = policy.model_dump(mode="json", include={"calibrator", "aggregation", "quality"})
+    return sha256_of(canonical_json(parts).encode())
+
+
+def _read(path: Path) -> Tally:
+    try:
+        return Tally.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "document"
+        raise CalibrationError(
+            f"{path}: no counts of `lesion-triage tally` ({place}: {first['msg']})."
+        ) from None

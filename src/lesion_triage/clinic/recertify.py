@@ -1,0 +1,278 @@
+"""``lesion-triage recertify``: a bundle's certificate, issued again on a clinic's own confirmed cases.
+
+The graph, the pixel path and the calibrator stay as they are; threshold, certificate and seal are new.
+Imports bundle, calibrate and the room's cases; needs no training library.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.certificate import Certificate, Look
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.schema import Policy, SelfTest, SelfTestCase
+from lesion_triage.bundle.store import Bundle, seal, timestamp, write_atomically
+from lesion_triage.calibrate import ledger
+from lesion_triage.calibrate.certificate import Verdict, minimum_positives, verdict_on
+from lesion_triage.calibrate.groups import Joint
+from lesion_triage.calibrate.policy_fit import Origin, certify_cases
+from lesion_triage.clinic import cases as local_cases
+from lesion_triage.clinic.cases import LocalCases
+from lesion_triage.config import Calibrate
+from lesion_triage.console import say
+from lesion_triage.errors import BundleError, CalibrationError
+
+_VERDICTS: dict[Verdict, str] = {
+    "holds": "it HOLDS here: a lower sensitivity is refuted",
+    "fails": "it FAILS here: the target is refuted; do not use the old threshold",
+    "undecided": "UNDECIDED: these cases refute neither the target nor a lower sensitivity",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OldCertificate:
+    """How the certificate that a bundle came with fares at the site."""
+
+    certificate_id: str
+    misses: int
+    positives: int
+    verdict: Verdict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    add_case_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new bundle; must not exist")
+    parser.add_argument("--target", type=float, help="sensitivity (default: that of the bundle)")
+    parser.add_argument("--confidence", type=float, help="one-sided (default: that of the bundle)")
+    parser.add_argument(
+        "--second-look", default="", metavar="WHY", help="why these cases are looked at again; is recorded"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the result, for programs")
+
+
+def add_case_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every verb takes that reads a clinic's cases."""
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="confirmed cases: image, needs_in_person, and lesion_id, patient_id, sex, age_approx, ...",
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, if not the table's")
+    parser.add_argument("--site", required=True, help="name of the clinic, for the certificate")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Certify again, or say what is missing."""
+    local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
+    old = old_certificate(local)
+    say(
+        f"  the certificate {old.certificate_id} of this bundle: {old.misses} of {old.positives} positive "
+        f"{local.unit}s missed at its threshold; {_VERDICTS[old.verdict]}"
+    )
+    book = arguments.cases.resolve().with_name(ledger.NAME)
+    bundle = recertify(
+        local,
+        arguments.out,
+        site=arguments.site,
+        book=book,
+        target=arguments.target,
+        confidence=arguments.confidence,
+        second_look=arguments.second_look,
+    )
+    certificate = bundle.certificate
+    say(
+        f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
+        f"sensitivity >= {certificate.target_sensitivity:g} at {certificate.confidence:.0%} confidence for "
+        f"{certificate.site}: {certificate.misses_seen} of {certificate.positives} missed, "
+        f"{certificate.misses_allowed} allowed"
+    )
+    say(f"  sealed {arguments.out} ({bundle.sha256[:16]}), certificate {certificate.certificate_id()}")
+    if arguments.json:
+        result = {
+            "old_certificate": {
+                "certificate_id": old.certificate_id,
+                "misses": old.misses,
+                "positives": old.positives,
+                "verdict": old.verdict,
+            },
+            "certificate_id": certificate.certificate_id(),
+            "bundle_sha256": bundle.sha256,
+            "certificate": certificate.model_dump(mode="json"),
+        }
+        write_atomically(arguments.json, canonical_json(result).encode())
+    return 0
+
+
+def old_certificate(local: LocalCases) -> OldCertificate:
+    """Test the certificate that the bundle came with on the site's cases, which had no part in it."""
+    certificate = local.bundle.certificate
+    misses, positives = local.missed_units(local.bundle.policy)
+    verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
+    return OldCertificate(certificate.certificate_id(), misses, positives, verdict)
+
+
+def recertify(
+    local: LocalCases,
+    out: Path,
+    *,
+    site: str,
+    book: Path,
+    target: float | None = None,
+    confidence: float | None = None,
+    second_look: str = "",
+) -> Bundle:
+    """Seal a new bundle with the site's certificate.
+
+    Args:
+        local: the site's cases, scored by the old bundle.
+        out: folder of the new bundle; must not exist.
+        site: name of the clinic.
+        book: the site's ledger. It is on this ledger, and on the bundle's, that a second look shows.
+        target: sensitivity; None takes that of the old certificate.
+        confidence: one-sided; None takes that of the old certificate.
+        second_look: why cases are looked at that have chosen a threshold before.
+
+    Raises:
+        CalibrationError: too few positives (the sentence says how many more), or a second look unasked for.
+        BundleError: ``out`` exists.
+    """
+    bundle = local.bundle
+    before = bundle.certificate
+    if out.exists():  # known before a look is spent
+        raise BundleError(f"{out}: exists; a sealed bundle is never overwritten, choose another folder.")
+    config = Calibrate(
+        target_sensitivity=before.target_sensitivity if target is None else target,
+        confidence=before.confidence if confidence is None else confidence,
+        groups=before.asked,
+        rule=before.rule,
+        aggregation=before.aggregation,
+        quality=bundle.policy.quality,
+    )
+    _require_enough(local, config)
+    settings = sha256_of(canonical_json([config.model_dump(mode="json"), bundle.policy.sha256()]).encode())
+    looks = ledger.read(book)
+    repeated = ledger.same_look(looks, local.sha256, before.model_sha256, settings)
+    earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
+    if earlier and repeated is None and not second_look:
+        raise CalibrationError(
+            f"{len(earlier)} threshold(s) have been chosen with this model on these cases or on some of "
+            f"them, last on {earlier[-1].looked_at}. To choose again spends confidence, so it is not done "
+            "silently: say why with --second-look '...', which goes into the certificate."
+        )
+    origin = Origin(
+        issued_at=repeated.looked_at if repeated else timestamp(),
+        unit=local.unit,
+        predictions_sha256=_table_sha256(local),
+        site=site,
+        purpose=repeated.purpose if repeated else second_look or "certified again at a site",
+        ledger=(*before.ledger, ledger.look_of(before, before.policy_sha256), *earlier),
+        looks_at_these_cases=len(earlier),
+    )
+
+    def policy_of(joint: Joint, scores: NDArray[np.float64]) -> Policy:
+        return with_thresholds(bundle.policy, joint)
+
+    policy, certificate = certify_cases(
+        local.cases, local.table, bundle.policy.calibrator, config, origin, policy_of
+    )
+    if repeated is None:
+        ledger.append(book, ledger.look_of(certificate, settings))
+    return seal_again(bundle, out, policy, certificate, local)
+
+
+def with_thresholds(policy: Policy, joint: Joint) -> Policy:
+    """The same policy at other thresholds; no referred case waits in the last band."""
+    first, second, third = policy.band_limits
+    lowest = min(third, joint.threshold)
+    return Policy(
+        **{
+            **dict(policy),
+            "threshold": joint.threshold,
+            "groupings": joint.groupings,
+            "band_limits": (max(first, lowest), max(second, lowest), lowest),
+        }
+    )
+
+
+def seal_again(
+    bundle: Bundle, out: Path, policy: Policy, certificate: Certificate, local: LocalCases | None = None
+) -> Bundle:
+    """Seal the same graph with another policy and certificate.
+
+    Args:
+        bundle: the old one.
+        out: folder of the new one; must not exist.
+        policy: the new one.
+        certificate: issued for it.
+        local: the cases that it rests on; None if they stayed at their sites.
+    """
+    header = bundle.header
+    cases = tuple(
+        SelfTestCase(file=case.file, logit=case.logit, disposition=decide(policy, [case.logit]).disposition)
+        for case in bundle.selftest.cases
+    )
+    return seal(
+        out,
+        name=header.name,
+        model=header.model,
+        pixels=header.pixels,
+        policy=policy,
+        certificate=certificate,
+        graph=bundle.graph,
+        model_card=f"{bundle.model_card.rstrip()}\n\n{_card_section(certificate)}",
+        selftest=SelfTest(tolerance_logit=bundle.selftest.tolerance_logit, cases=cases),
+        selftest_pictures=bundle.selftest_pictures,
+        synthetic=header.synthetic or (local is not None and local.synthetic),
+        data_citation=tuple(dict.fromkeys((*header.data_citation, *(local.citation if local else ())))),
+        seen=bundle.seen if local is None else bundle.seen.with_certified(local.table.fingerprints()),
+    )
+
+
+def _earlier(local: LocalCases, looks: tuple[Look, ...]) -> tuple[Look, ...]:
+    """Looks at these cases, or with this model at the site's cases as far as they had come."""
+    model = local.bundle.certificate.model_sha256
+    at_site = [look for look in looks if look.cases_sha256 == local.sha256 or look.model_sha256 == model]
+    inherited = [
+        look
+        for look in (*local.bundle.certificate.ledger, ledger.look_of(local.bundle.certificate, model))
+        if local.seen_before and look not in at_site
+    ]
+    return (*inherited, *at_site)
+
+
+def _require_enough(local: LocalCases, config: Calibrate) -> None:
+    positives = local.positive_scores().size
+    needed = minimum_positives(config.target_sensitivity, config.confidence)
+    if positives < needed:
+        raise CalibrationError(
+            f"{positives} positive {local.unit}s; certifying sensitivity {config.target_sensitivity:g} at "
+            f"confidence {config.confidence:g} takes at least {needed} with no miss: {needed - positives} "
+            "more. Until then use the old certificate only if it holds here, or refer every case. "
+            "`lesion-triage plan` says what more cases would buy, `lesion-triage pool` joins sites."
+        )
+
+
+def _table_sha256(local: LocalCases) -> str:
+    rows = sorted((row.pixel_fingerprint, row.logit, row.needs_in_person) for row in local.table.rows)
+    return sha256_of(canonical_json([list(map(str, row)) for row in rows]).encode())
+
+
+def _card_section(certificate: Certificate) -> str:
+    return (
+        f"## Certified again: {certificate.site}, {certificate.issued_at}\n\n"
+        f"Score >= {certificate.threshold:.6f} refers. {certificate.misses_seen} of {certificate.positives} "
+        f"positive {certificate.unit}s were missed ({certificate.misses_allowed} allowed): with "
+        f"{certificate.confidence:.0%} confidence the sensitivity for future cases of the same kind is at "
+        f"least {certificate.target_sensitivity:.0%}. Certificate {certificate.certificate_id()}. The "
+        "threshold above no longer applies.\n"
+    )

@@ -1,0 +1,58 @@
+"""A second look at the same calibration cases is written down, and does not happen unasked."""
+
+from __future__ import annotations
+
+import pytest
+
+from lesion_triage.bundle.certificate import Look
+from lesion_triage.calibrate import ledger
+from lesion_triage.errors import CalibrationError
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+def look(cases=ONE, model=ONE, settings=ONE, **more):
+    fields = {
+        "looked_at": "2025-01-01T00:00:00Z",
+        "purpose": "first look",
+        "site": "",
+        "positives": 59,
+        "target_sensitivity": 0.95,
+        "confidence": 0.95,
+        "threshold": 0.1,
+    }
+    return Look(cases_sha256=cases, model_sha256=model, settings_sha256=settings, **{**fields, **more})
+
+
+def test_looks_come_back_in_order(tmp_path):
+    path = tmp_path / "folder" / ledger.NAME
+    assert ledger.read(path) == ()
+    looks = (look(), look(model=TWO, purpose="why not\nagain"))
+    for each in looks:
+        ledger.append(path, each)
+    assert ledger.read(path) == looks
+
+
+def test_damaged_ledger_is_refused(tmp_path):
+    path = tmp_path / ledger.NAME
+    ledger.append(path, look())
+    path.write_text(path.read_text() + "{}\n")
+    with pytest.raises(CalibrationError, match="restore the ledger"):
+        ledger.read(path)
+
+
+def test_first_look_needs_no_name():
+    assert ledger.earlier_looks((look(cases=TWO),), ONE, "") == ()
+
+
+def test_second_look_must_be_asked_for_by_name():
+    looks = (look(), look(cases=TWO), look(model=TWO))
+    with pytest.raises(CalibrationError, match=r"chosen a threshold 2 times before.*calibrate\.second_look"):
+        ledger.earlier_looks(looks, ONE, "")
+    assert ledger.earlier_looks(looks, ONE, "another seed") == (looks[0], looks[2])
+
+
+def test_the_same_look_again_is_no_second_one():
+    looks = (look(), look(model=TWO))
+    assert ledger.same_look(looks, ONE, TWO, ONE) is looks[1]
+    assert ledger.same_look(looks, ONE, TWO, TWO) is None

@@ -1,0 +1,51 @@
+"""A clinic's folder: drawn pictures whose logit under the tiny graph is known, and the table of outcomes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+import tiny_bundle
+
+Write = Callable[..., Path]
+
+
+def draw(path: Path, logit: float, number: int) -> None:
+    """A picture of which the tiny graph, (red - blue) / 10 - 5, makes about ``logit``; all differ."""
+    difference = round(10 * (logit + 5))
+    image = Image.new("RGB", (112, 112), (140 + difference // 2, 120, 140 - (difference - difference // 2)))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 55, 111), fill=(100 + difference // 2, 60, 100 - (difference - difference // 2)))
+    draw.point((number % 112, number // 112), fill=(0, 255, 0))
+    image.save(path)
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Write:
+    """Writes ``cases.csv`` and the pictures; each case is (logit, needs_in_person, other columns)."""
+
+    def write(cases: Iterable[tuple[float, object, dict[str, object]]], name: str = "site") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = []
+        for number, (logit, needs, columns) in enumerate(cases):
+            draw(folder / f"{number}.png", logit, sum(map(ord, name)) + number)
+            rows.append({"image": f"{number}.png", "needs_in_person": needs, **columns})
+        names = list(dict.fromkeys(key for row in rows for key in row))
+        with (folder / "cases.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(rows)
+        return folder / "cases.csv"
+
+    return write
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """Refers from logit 0, where a positive case of the clinic's may or may not lie."""
+    return tiny_bundle.make(tmp_path / "bundle").folder

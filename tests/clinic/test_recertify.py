@@ -1,0 +1,188 @@
+"""A clinic certifies a bundle again on its own cases, or is told what is missing; nothing is certified "
+"twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+import tiny_bundle
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.fingerprints import Seen, as_text, of_file, of_pixels
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle, seal
+from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.cli import main
+from made_tables import spread
+
+
+def recertify(bundle: Path, cases: Path, out: Path, *more: str) -> int:
+    return main(
+        ["recertify", str(bundle), "--cases", str(cases), "--site", "Clinic A", "--out", str(out), *more]
+    )
+
+
+def test_new_bundle_carries_the_sites_certificate_and_passes_its_self_test(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(70))
+    assert recertify(bundle, cases, tmp_path / "new", "--json", str(tmp_path / "result.json")) == 0
+    old, new = open_bundle(bundle), open_bundle(tmp_path / "new")
+    Scorer(new).self_test()
+    scorer = Scorer(old)
+    scores = [scorer.score([(cases.parent / f"{n}.png").read_bytes()]).score for n in range(70)]
+    threshold, allowed, _ = threshold_for(np.array(scores), 0.95, 0.95)
+    certificate = new.certificate
+    assert certificate.threshold == new.policy.threshold == threshold
+    assert (certificate.positives, certificate.misses_allowed, certificate.site) == (70, allowed, "Clinic A")
+    assert new.graph == old.graph
+    assert new.policy.calibrator == old.policy.calibrator
+    assert [look.threshold for look in certificate.ledger] == [old.certificate.threshold]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["old_certificate"]["verdict"] == "holds"
+    assert result["certificate_id"] == certificate.certificate_id()
+    assert "HOLDS here" in capsys.readouterr().out
+
+
+def test_old_certificate_that_fails_here_is_called_failing(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(80, lowest=-2.0))
+    assert recertify(bundle, cases, tmp_path / "new") == 0
+    assert "FAILS here" in capsys.readouterr().out
+    assert open_bundle(tmp_path / "new").policy.threshold < open_bundle(bundle).policy.threshold
+
+
+def test_too_few_positives_are_told_how_many_more_it_takes(clinic, bundle, tmp_path, capsys):
+    assert recertify(bundle, clinic(spread(41)), tmp_path / "new") == 2
+    captured = capsys.readouterr()
+    assert "UNDECIDED" in captured.out
+    assert "takes at least 59 with no miss: 18 more" in captured.err
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "site" / "ledger.jsonl").exists()
+
+
+def test_patients_are_the_unit_where_every_row_names_one(clinic, bundle, tmp_path, capsys):
+    cases = [
+        (logit, needs, {"patient_id": f"p{n // 2}", "lesion_id": f"l{n}"})
+        for n, (logit, needs, _) in enumerate(spread(80))
+    ]
+    assert recertify(bundle, clinic(cases), tmp_path / "new") == 2
+    assert "40 positive patients" in capsys.readouterr().err
+
+
+def test_rows_without_an_outcome_are_left_out_and_counted(clinic, bundle, tmp_path, capsys):
+    assert recertify(bundle, clinic([*spread(60), (3.0, "", {})]), tmp_path / "new") == 0
+    assert "left out 1: needs_in_person is empty" in capsys.readouterr().out
+    assert open_bundle(tmp_path / "new").certificate.positives == 60
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_pictures_that_made_the_model_are_refused_even_without_their_metadata(
+    clinic, tmp_path, capsys, stripped
+):
+    cases = clinic(spread(60))
+    picture = cases.parent / "3.png"
+    data = picture.read_bytes()
+    known = of_pixels(decode(data, tiny_bundle.PIXELS).pixels) if stripped else of_file(sha256_of(data))
+    seen = Seen(fitted=as_text([known]))
+    seal(tmp_path / "trained", **{**tiny_bundle.parts(), "seen": seen})
+    if stripped:
+        note = PngInfo()
+        note.add_text("Comment", "stripped and written again")
+        Image.open(picture).save(picture, pnginfo=note)
+        assert of_file(sha256_of(picture.read_bytes())) != of_file(sha256_of(data))
+    assert recertify(tmp_path / "trained", cases, tmp_path / "new") == 2
+    message = capsys.readouterr().err
+    assert "1 of 80 photographs had a part in making this model (lines 5)" in message
+    assert "3.png" not in message
+
+
+def test_second_look_at_the_same_cases_must_be_asked_for_by_name(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(95))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    assert recertify(bundle, cases, tmp_path / "two", "--target", "0.9") == 2
+    assert "--second-look" in capsys.readouterr().err
+    assert recertify(bundle, cases, tmp_path / "two", "--target", "0.9", "--second-look", "board asked") == 0
+    certificate = open_bundle(tmp_path / "two").certificate
+    assert certificate.purpose == "board asked"
+    assert certificate.confidence_if_selected == pytest.approx(0.9)
+    assert len(certificate.ledger) == 2
+
+
+def test_the_very_same_look_again_gives_the_same_certificate(clinic, bundle, tmp_path):
+    cases = clinic(spread(95))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    assert recertify(bundle, cases, tmp_path / "again") == 0
+    assert open_bundle(tmp_path / "one").certificate == open_bundle(tmp_path / "again").certificate
+
+
+def test_more_cases_of_the_same_site_are_a_second_look_too(clinic, bundle, tmp_path, capsys):
+    first = clinic(spread(60))
+    assert recertify(bundle, first, tmp_path / "one") == 0
+    more = clinic(spread(70), name="later")
+    shutil.copy(first.parent / "ledger.jsonl", more.parent)
+    assert recertify(bundle, more, tmp_path / "two") == 2
+    assert "on some of them" in capsys.readouterr().err
+
+
+def test_certified_bundle_knows_the_pictures_that_certified_it(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(60))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    (cases.parent / "ledger.jsonl").unlink()
+    assert recertify(tmp_path / "one", cases, tmp_path / "two") == 2
+    assert "--second-look" in capsys.readouterr().err
+
+
+def test_bundle_whose_graph_changed_after_the_certificate_is_refused(clinic, bundle, tmp_path, capsys):
+    with (bundle / "model.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    assert recertify(bundle, clinic(spread(60)), tmp_path / "new") == 2
+    assert "model.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["bundle", "site"])
+def test_nothing_is_overwritten(clinic, bundle, tmp_path, out, capsys):
+    cases = clinic(spread(60))
+    before = sorted(path.name for path in (tmp_path / out).iterdir())
+    assert recertify(bundle, cases, tmp_path / out) == 2
+    assert "exists" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / out).iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected the columns"),
+        ("image\n0.png\n", "needs_in_person"),
+        ("image,needs_in_person,patient\n0.png,1,x\n", "did you mean 'patient_id'"),
+        ("image,needs_in_person\n0.png,maybe\n", "expected true, yes, 1"),
+        ("image,needs_in_person\n../0.png,1\n", "leaves the data root"),
+        ("image,needs_in_person\n0.png,0\n", "no case needs an in-person visit"),
+        ("image,needs_in_person\nnowhere.png,1\n", "cannot be used"),
+    ],
+)
+def test_table_that_cannot_be_used_is_one_sentence(clinic, bundle, tmp_path, capsys, text, message):
+    cases = clinic(spread(3))
+    cases.write_text(text)
+    assert recertify(bundle, cases, tmp_path / "new") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_needs_no_training_library(clinic, bundle, tmp_path):
+    program = (
+        "import sys; from lesion_triage.cli import main; code = main(sys.argv[1:]); "
+        "print(sorted({'torch', 'timm', 'sklearn', 'mlflow', 'albumentations', 'scipy', 'pandas', 'matplotlib'} "
+        "& set(sys.modules))); sys.exit(code)"
+    )
+    cases, out = clinic(spread(60)), tmp_path / "new"
+    words = ["recertify", str(bundle), "--cases", str(cases), "--site", "Clinic A", "--out", str(out)]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
