@@ -6,7 +6,7 @@ SERVE := .venv-serve
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve bench demo mlflow lock clean
+.PHONY: help install check test test-serve bench proof demo mlflow lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -38,10 +38,15 @@ test: check test-serve ## everything that CI runs
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 test-serve: $(SERVE)/.installed ## the server's tests where nothing but [serve] is installed
-	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve
+	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/clinic/test_recertify.py tests/clinic/test_pool.py
 
 bench: $(VENV)/.installed ## ratios, not seconds: scorer and server beside their floor
 	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/bench_certificate.py
+	$(BIN)/python tests/bench_metrics.py
+
+proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
+	$(BIN)/lesion-triage proof
 
 demo: $(VENV)/.installed ## the whole road on drawn pictures, ending with three cases over HTTP
 	$(BIN)/lesion-triage demo configs/demo.yaml

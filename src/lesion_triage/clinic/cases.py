@@ -65,14 +65,21 @@ class LocalCases:
         scores = scores_of(self.positives, policy.calibrator, policy.aggregation)
         return lowest_by_unit(scores, units_of(self.positives))
 
+    def referred_without_need(self, policy: Policy) -> tuple[int, int]:
+        """Cases without need that a policy refers or abstains on, and cases without need in all."""
+        others = [case for case in self.cases if not case.needs_in_person]
+        below = sum(_below(policy, case) for case in others)
+        return len(others) - below, len(others)
+
     def missed_units(self, policy: Policy) -> tuple[int, int]:
         """Positive units that a policy leaves below the threshold, and positive units in all."""
         units = units_of(self.positives)
-        below = [
-            decide(policy, case.logits, case.history).disposition is Disposition.below_threshold
-            for case in self.positives
-        ]
+        below = [_below(policy, case) for case in self.positives]
         return np.unique(units[np.array(below, dtype=np.bool_)]).size, np.unique(units).size
+
+
+def _below(policy: Policy, case: Case) -> bool:
+    return decide(policy, case.logits, case.history).disposition is Disposition.below_threshold
 
 
 def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:

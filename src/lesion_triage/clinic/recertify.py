@@ -96,6 +96,14 @@ def act(arguments: argparse.Namespace) -> int:
         f"{certificate.site}: {certificate.misses_seen} of {certificate.positives} missed, "
         f"{certificate.misses_allowed} allowed"
     )
+    before, after = (
+        local.referred_without_need(local.bundle.policy),
+        local.referred_without_need(bundle.policy),
+    )
+    say(
+        f"  cases of the table that need no visit: {after[0]} of {after[1]} referred or not scored (were "
+        f"{before[0]})"
+    )
     say(f"  sealed {arguments.out} ({bundle.sha256[:16]}), certificate {certificate.certificate_id()}")
     if arguments.json:
         result = {
