@@ -215,7 +215,10 @@ def test_every_field_that_a_client_sends_or_reads_is_documented(document: type[B
     assert [name for name in document.model_fields if f"`{name}`" not in text] == []
 
 
-@pytest.mark.parametrize("kind", get_args(get_args(calibration.Calibrator)[0]), ids=lambda kind: kind.__name__)
+_CALIBRATORS = get_args(get_args(calibration.Calibrator)[0])
+
+
+@pytest.mark.parametrize("kind", _CALIBRATORS, ids=lambda kind: kind.__name__)
 def test_every_calibrator_is_documented_and_can_be_asked_for(kind: type[BaseModel]) -> None:
     assert kind in _DOCUMENTS
     assert f"`{kind.model_fields['kind'].default}`" in rows_of("configuration.md")["calibrate.calibrator"][1]

@@ -186,3 +186,34 @@ def test_needs_no_training_library(clinic, bundle, tmp_path):
     words = ["recertify", str(bundle), "--cases", str(cases), "--site", "Clinic A", "--out", str(out)]
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_corrected_outcomes_are_a_second_look(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(95))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    cases.write_text(cases.read_text().replace("90.png,True", "90.png,False"))
+    assert recertify(bundle, cases, tmp_path / "two") == 2
+    assert "--second-look" in capsys.readouterr().err
+
+
+def test_cases_that_chose_the_threshold_are_no_test_of_it_and_each_look_counts_once(
+    clinic, bundle, tmp_path, capsys
+):
+    cases = clinic(spread(95))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    capsys.readouterr()
+    assert recertify(tmp_path / "one", cases, tmp_path / "two", "--second-look", "once more") == 0
+    said = capsys.readouterr().out
+    assert "no test of its certificate" in said
+    assert "HOLDS" not in said
+    certificate = open_bundle(tmp_path / "two").certificate
+    assert len(certificate.ledger) == 2
+    assert certificate.confidence_if_selected == pytest.approx(1 - 3 * 0.05)
+
+
+def test_history_that_no_platform_could_send_is_one_sentence(clinic, bundle, tmp_path, capsys):
+    cases = [(logit, needs, {"anatom_site_general": "head|neck"}) for logit, needs, _ in spread(60)]
+    assert recertify(bundle, clinic(cases), tmp_path / "new") == 2
+    error = capsys.readouterr().err
+    assert "no platform could send (anatom_site_general)" in error
+    assert error.count("\n") == 1

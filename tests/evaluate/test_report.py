@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections import Counter
@@ -15,6 +16,7 @@ from PIL import Image
 import tiny_bundle as tiny
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import NOTICE
+from lesion_triage.cli import main
 from lesion_triage.config import Evaluate
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
@@ -238,8 +240,13 @@ def test_results_are_json_without_nan(folder, results):
 def test_nothing_temporary_is_left(folder):
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        "index.html", "results.json", "figures/roc.png", "figures/reliability.png", "figures/scores.png"
-    }  # fmt: skip
+        "index.html",
+        "results.json",
+        "case_scores.csv",
+        "figures/roc.png",
+        "figures/reliability.png",
+        "figures/scores.png",
+    }
 
 
 def test_bands_and_abstentions_account_for_every_case(results):
@@ -309,3 +316,17 @@ def test_changed_picture_stops_the_report_before_anything_is_written(bundle, res
             tmp_path / "r", results, table_for(bundle), bundle, replace(manifest, records=changed), root
         )
     assert not (tmp_path / "r").exists()
+
+
+def test_scores_of_the_cases_can_be_queued_and_name_no_case(folder, results):
+    with (folder / "case_scores.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == results.cases
+    assert sum(row["needs_in_person"] == "True" for row in rows) == results.positives
+    assert sum(row["score"] == "" for row in rows) == results.abstained
+    missed = [
+        row for row in rows if row["disposition"] == "below_threshold" and row["needs_in_person"] == "True"
+    ]
+    assert len(missed) == results.missed
+    assert all(float(row["score"]) < results.threshold for row in missed)
+    assert main(["queue", str(folder / "case_scores.csv"), "--threshold", "0.3", "--cases", "4000"]) == 0

@@ -58,6 +58,13 @@ def test_what_cannot_be_estimated_is_said_and_not_left_out(written):
     assert "referral rate | not estimable" in summary(written(results(0.9)))
 
 
+def test_price_of_the_promise_to_groups_is_told_where_there_is_one(written):
+    assert "price" not in summary(written(results(0.9)))
+    alone = {"threshold": 0.1, "sensitivity": 2 / 3, "specificity": 0.95, "referral_rate": 0.3}
+    told = summary(written(results(0.90, everyone_alone=alone), results(0.80, everyone_alone=alone)))
+    assert "would be 0.950 (0.950 to 0.950) instead of 0.850, with 1, 1 positive lesions" in told
+
+
 def test_runs_on_different_cases_are_not_averaged(written):
     with pytest.raises(DataError, match="splits_sha256"):
         summary(written(results(0.9), results(0.9, splits_sha256="other")))

@@ -30,7 +30,7 @@ def of_file(sha256: str) -> str:
 def of_pixels(pixels: NDArray[np.uint8]) -> str:
     """Fingerprint of prepared pixels, shape (size, size, 3)."""
     digest = hashlib.sha256(f"pixels {pixels.shape}\n".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()[:DIGITS]
 
 

@@ -93,7 +93,7 @@ class QualityLimits(Document):
     """Standard deviation of the grey levels."""
 
 
-GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w /.,+()-]*$")]
+GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w &/.,+()-]*$")]
 
 
 class History(Document):

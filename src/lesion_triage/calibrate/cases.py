@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from lesion_triage.bundle.calibration import Calibrator, score_of
 from lesion_triage.bundle.document import canonical_json, sha256_of
@@ -42,14 +43,25 @@ class Case:
 
     @property
     def history(self) -> History:
-        """What the photographs' rows say of person and lesion, as a platform would send it."""
+        """What the photographs' rows say of person and lesion, as a platform would send it.
+
+        Raises:
+            PredictionsError: words that the server would refuse.
+        """
         ages = [row.age_approx for row in self.rows if row.age_approx is not None]
-        return History(
-            sex=_first(row.sex for row in self.rows),
-            age_years=ages[0] if ages else None,
-            anatom_site_general=_first(row.anatom_site_general for row in self.rows),
-            fitzpatrick_skin_type=_first(row.fitzpatrick_skin_type for row in self.rows),
-        )
+        try:
+            return History(
+                sex=_first(row.sex for row in self.rows),
+                age_years=ages[0] if ages else None,
+                anatom_site_general=_first(row.anatom_site_general for row in self.rows),
+                fitzpatrick_skin_type=_first(row.fitzpatrick_skin_type for row in self.rows),
+            )
+        except ValidationError as error:
+            fields = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors()}))
+            raise PredictionsError(
+                f"a case has a history that no platform could send ({fields}): expected at most 60 letters, "
+                "digits, spaces and & / . , + ( ) -; change the words in the table."
+            ) from None
 
     @property
     def needs_in_person(self) -> bool:

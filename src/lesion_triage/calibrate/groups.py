@@ -201,7 +201,7 @@ def _merged(
     def size(leaves: tuple[str, ...]) -> int:
         return np.unique(units[np.logical_or.reduce([inside[leaf] for leaf in leaves])]).size
 
-    groups = {leaf: (leaf,) for leaf in inside}
+    groups: dict[str, tuple[str, ...]] = {leaf: (leaf,) for leaf in inside}
     while small := sorted(name for name in groups if name in parents and size(groups[name]) < enough):
         parent = parents[small[0]]
         below = [name for name in groups if name == parent or _is_below(name, parent, parents)]

@@ -7,7 +7,8 @@ Imports bundle, calibrate and the room's cases; needs no training library.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,15 @@ def act(arguments: argparse.Namespace) -> int:
     """Certify again, or say what is missing."""
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     old = old_certificate(local)
-    say(
-        f"  the certificate {old.certificate_id} of this bundle: {old.misses} of {old.positives} positive "
-        f"{local.unit}s missed at its threshold; {_VERDICTS[old.verdict]}"
-    )
+    if old is None:
+        say(
+            "  some of these photographs chose the bundle's threshold, so they are no test of its certificate"
+        )
+    else:
+        say(
+            f"  the certificate {old.certificate_id} of this bundle: {old.misses} of {old.positives} "
+            f"positive {local.unit}s missed at its threshold; {_VERDICTS[old.verdict]}"
+        )
     book = arguments.cases.resolve().with_name(ledger.NAME)
     bundle = recertify(
         local,
@@ -107,12 +113,7 @@ def act(arguments: argparse.Namespace) -> int:
     say(f"  sealed {arguments.out} ({bundle.sha256[:16]}), certificate {certificate.certificate_id()}")
     if arguments.json:
         result = {
-            "old_certificate": {
-                "certificate_id": old.certificate_id,
-                "misses": old.misses,
-                "positives": old.positives,
-                "verdict": old.verdict,
-            },
+            "old_certificate": asdict(old) if old else None,
             "certificate_id": certificate.certificate_id(),
             "bundle_sha256": bundle.sha256,
             "certificate": certificate.model_dump(mode="json"),
@@ -121,8 +122,10 @@ def act(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def old_certificate(local: LocalCases) -> OldCertificate:
-    """Test the certificate that the bundle came with on the site's cases, which had no part in it."""
+def old_certificate(local: LocalCases) -> OldCertificate | None:
+    """Test the certificate that the bundle came with on the site's cases; None if they had a part in it."""
+    if local.seen_before:
+        return None
     certificate = local.bundle.certificate
     misses, positives = local.missed_units(local.bundle.policy)
     verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
@@ -167,7 +170,9 @@ def recertify(
         quality=bundle.policy.quality,
     )
     _require_enough(local, config)
-    settings = sha256_of(canonical_json([config.model_dump(mode="json"), bundle.policy.sha256()]).encode())
+    # Outcomes too: a corrected table is another look at the same pictures.
+    facts = [config.model_dump(mode="json"), bundle.policy.sha256(), _table_sha256(local), local.unit]
+    settings = sha256_of(canonical_json(facts).encode())
     looks = ledger.read(book)
     repeated = ledger.same_look(looks, local.sha256, before.model_sha256, settings)
     earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
@@ -183,7 +188,7 @@ def recertify(
         predictions_sha256=_table_sha256(local),
         site=site,
         purpose=repeated.purpose if repeated else second_look or "certified again at a site",
-        ledger=(*before.ledger, ledger.look_of(before, before.policy_sha256), *earlier),
+        ledger=_distinct((*before.ledger, ledger.look_of(before, before.policy_sha256), *earlier)),
         looks_at_these_cases=len(earlier),
     )
 
@@ -250,12 +255,15 @@ def _earlier(local: LocalCases, looks: tuple[Look, ...]) -> tuple[Look, ...]:
     """Looks at these cases, or with this model at the site's cases as far as they had come."""
     model = local.bundle.certificate.model_sha256
     at_site = [look for look in looks if look.cases_sha256 == local.sha256 or look.model_sha256 == model]
-    inherited = [
-        look
-        for look in (*local.bundle.certificate.ledger, ledger.look_of(local.bundle.certificate, model))
-        if local.seen_before and look not in at_site
-    ]
-    return (*inherited, *at_site)
+    certificate = local.bundle.certificate
+    inherited = (*certificate.ledger, ledger.look_of(certificate, certificate.policy_sha256))
+    return _distinct((*inherited, *at_site) if local.seen_before else at_site)
+
+
+def _distinct(looks: Sequence[Look]) -> tuple[Look, ...]:
+    """Each look once: a bundle and a ledger tell of the same one, and name its settings differently."""
+    kept = {(look.looked_at, look.cases_sha256, look.model_sha256, look.threshold): look for look in looks}
+    return tuple(kept.values())
 
 
 def _require_enough(local: LocalCases, config: Calibrate) -> None:
@@ -271,8 +279,23 @@ def _require_enough(local: LocalCases, config: Calibrate) -> None:
 
 
 def _table_sha256(local: LocalCases) -> str:
-    rows = sorted((row.pixel_fingerprint, row.logit, row.needs_in_person) for row in local.table.rows)
-    return sha256_of(canonical_json([list(map(str, row)) for row in rows]).encode())
+    rows = (
+        (
+            row.pixel_fingerprint,
+            row.logit,
+            row.needs_in_person,
+            row.case_id,
+            row.unit_id,
+            row.diagnosis,
+            row.source,
+            row.sex,
+            row.age_approx,
+            row.anatom_site_general,
+            row.fitzpatrick_skin_type,
+        )
+        for row in local.table.rows
+    )
+    return sha256_of(canonical_json(sorted([str(cell) for cell in row] for row in rows)).encode())
 
 
 def _card_section(certificate: Certificate) -> str:

@@ -6,6 +6,8 @@ Imports jinja2, bundle, data and the rest of this room. The page loads nothing f
 from __future__ import annotations
 
 import base64
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +62,7 @@ class _Picture:
 def write_report(
     folder: Path, results: Results, table: Predictions, bundle: Bundle, manifest: Manifest, root: Path
 ) -> Path:
-    """Write ``figures/*.png``, ``results.json`` and, last, ``index.html``.
+    """Write ``figures/*.png``, ``results.json``, ``case_scores.csv`` and, last, ``index.html``.
 
     Args:
         folder: made if missing.
@@ -89,6 +91,7 @@ def write_report(
     for name, (png, _, _) in drawn.items():
         write_atomically(folder / "figures" / f"{name}.png", png)
     write_atomically(folder / "results.json", results.to_json().encode())
+    write_atomically(folder / "case_scores.csv", _case_scores(decided).encode())
     page = _page(results, bundle, manifest, drawn, groups)
     write_atomically(folder / "index.html", page.encode())
     return folder / "index.html"
@@ -129,6 +132,21 @@ def _draw(results: Results, decided: Decided, bundle: Bundle) -> dict[str, tuple
             f"{results.missed} of {results.positives} positive cases lie below it",
         )
     return drawn
+
+
+def _case_scores(decided: Decided) -> str:
+    """For `lesion-triage queue` and `plan`, by falling score; without any name, for a report travels."""
+    rows = sorted(
+        zip(decided.scores.tolist(), decided.positive.tolist(), decided.decisions, strict=True),
+        key=lambda row: (-row[0], row[1]),
+    )
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["score", "needs_in_person", "disposition", "priority_band"])
+    for _, positive, decision in rows:
+        score = "" if decision.score is None else repr(decision.score)
+        writer.writerow([score, positive, decision.disposition.value, decision.priority_band])
+    return buffer.getvalue()
 
 
 def _page(

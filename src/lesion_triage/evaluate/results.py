@@ -53,6 +53,9 @@ class Results:
     splits_sha256: str
     model_sha256: str
     threshold: float
+    everyone_alone: dict[str, float]
+    """Threshold, sensitivity, specificity and referral rate, had the certificate promised everyone together
+    and no group; empty if the groups cost nothing."""
     cases: int
     positives: int
     missed: int
@@ -156,6 +159,7 @@ def evaluate(
         splits_sha256=table.splits_sha256,
         model_sha256=table.model_sha256,
         threshold=threshold,
+        everyone_alone=_everyone_alone(bundle, scores, positive),
         cases=positive.size,
         positives=int(positive.sum()),
         missed=int(np.count_nonzero(positive & ~decided.referred)),
@@ -172,6 +176,22 @@ def evaluate(
         bootstrap_draws=config.bootstrap_draws,
         bootstrap_seed=config.seed,
     )
+
+
+def _everyone_alone(
+    bundle: Bundle, scores: NDArray[np.float64], positive: NDArray[np.bool_]
+) -> dict[str, float]:
+    """What the promise to the groups costs: the same cases at the threshold that everyone together needs."""
+    alone = bundle.certificate.groups[0].threshold
+    if alone is None or alone == bundle.policy.threshold or not 0 < positive.sum() < positive.size:
+        return {}
+    referred = scores >= alone
+    return {
+        "threshold": alone,
+        "sensitivity": float(referred[positive].mean()),
+        "specificity": float((~referred[~positive]).mean()),
+        "referral_rate": float(referred.mean()),
+    }
 
 
 def _bands(decided: Decided, limits: tuple[float, float, float]) -> tuple[BandRow, ...]:

@@ -125,9 +125,7 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
     )
 
 
-def _share(
-    right: NDArray[np.bool_], estimate: Estimate | None, units: NDArray[np.intp] | None
-) -> Proportion:
+def _share(right: NDArray[np.bool_], estimate: Estimate | None, units: NDArray[np.intp] | None) -> Proportion:
     """A share with its exact interval; with that of the bootstrap where units hold several cases."""
     exact = proportion(int(right.sum()), right.size)
     if units is None or estimate is None:

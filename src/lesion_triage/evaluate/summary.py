@@ -52,7 +52,25 @@ def summary(paths: Sequence[Path]) -> str:
         f"Positive {first['unit']}s below the threshold: {missed}. Torch against ONNX on "
         f"{first['photographs']} photographs: largest score difference {parity:.1e}, decision flips {flips}.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_price(runs)]) + "\n"
+
+
+def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """What the promise to every group cost, where it cost anything."""
+    priced = [run for run in runs if run.get("everyone_alone")]
+    if not priced:
+        return []
+    alone = [run["everyone_alone"]["specificity"] for run in priced]
+    jointly = [run["slices"][0]["metrics"]["specificity"]["value"] for run in priced]
+    missed = ", ".join(
+        f"{(1 - run['everyone_alone']['sensitivity']) * run['positives']:.0f}" for run in priced
+    )
+    return [
+        "",
+        "The price of the promise to every group: had the certificate spoken of everyone together only, the "
+        f"specificity over all cases would be {mean(alone):.3f} ({min(alone):.3f} to {max(alone):.3f}) "
+        f"instead of {mean(jointly):.3f}, with {missed} positive {runs[0]['unit']}s below the threshold.",
+    ]
 
 
 def _rows(parts: Sequence[dict[str, Any]]) -> list[str]:

@@ -55,9 +55,10 @@ def test_a_picture_without_a_lesion_is_a_lesion_of_its_own_and_reported(dataset:
     assert list(listing.findings.values()) == [("b.png",)]
 
 
-def test_the_patient_is_the_case_where_known(dataset: Dataset) -> None:
+def test_the_lesion_is_the_case_and_the_patient_the_unit_where_known(dataset: Dataset) -> None:
     rows = [{"image": "a.png", "needs_in_person": "1", "lesion_id": "l", "patient_id": "p"}]
-    assert folder.read(dataset(rows), "cases.csv").records[0].case_id == "p"
+    record = folder.read(dataset(rows), "cases.csv").records[0]
+    assert (record.case_id, record.unit_id) == ("l", "p")
 
 
 def test_an_unknown_column_is_refused_with_the_nearest_known_one(dataset: Dataset) -> None:

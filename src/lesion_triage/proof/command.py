@@ -1,0 +1,136 @@
+"""``lesion-triage proof``: run, print and keep it. Imports config, tracking, console and this room."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.config import Config
+from lesion_triage.console import say
+from lesion_triage.proof import figures, page
+from lesion_triage.proof.findings import Findings, prove
+from lesion_triage.proof.pool import read, record
+from lesion_triage.tracking import Tracker
+
+EXPERIMENT = Path("experiments/certificate-coverage")
+PAGE = Path("docs/proof.md")
+RUNS = Path("experiments/runs")
+
+_NAME = "certificate-coverage"
+_FEWEST_DRAWS = 100
+
+
+class Recorder(Protocol):
+    """What the proof asks of a tracker."""
+
+    def params(self, values: Mapping[str, object], /) -> None:
+        """Log parameters."""
+
+    def metrics(self, values: Mapping[str, float], /) -> None:
+        """Log numbers."""
+
+    def artifact(self, path: Path, /) -> None:
+        """Keep a file or a folder."""
+
+    def finish(self, status: str, /) -> None:
+        """Close the run."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``lesion-triage proof`` takes."""
+    parser.add_argument(
+        "--experiment",
+        type=Path,
+        default=EXPERIMENT,
+        metavar="DIR",
+        help="folder of scores.csv, gets results.json (%(default)s)",
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=PAGE,
+        metavar="FILE",
+        help="page whose marked part is written anew, figures beside it (%(default)s)",
+    )
+    parser.add_argument("--draws", type=_draws, default=10_000, metavar="N", help="per size (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    parser.add_argument("--no-mapie", action="store_true", help="leave out the comparison with MAPIE")
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs, for MLflow (%(default)s)"
+    )
+    parser.add_argument("--no-tracking", action="store_true", help="do not write to MLflow")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="RUN",
+        help="write scores.csv from the held-out predictions of a run, and prove nothing",
+    )
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Record the table, or run the proof. Returns 1 if a promise broke or a negative control did not."""
+    table = arguments.experiment / "scores.csv"
+    if arguments.record is not None:
+        pool = record(arguments.record, table)
+        say(
+            f"  {table}: {pool.scores.size} positive and {pool.negatives.size} other cases, "
+            f"SHA-256 {pool.sha256[:16]}"
+        )
+        return 0
+    found = prove(read(table), arguments.draws, arguments.seed, not arguments.no_mapie)
+    say(page.markdown(found))
+    results = keep(found, arguments.experiment, arguments.page)
+    if not arguments.no_tracking:
+        track(found, results, arguments.page, tracker(arguments.runs))
+    return status(found)
+
+
+def status(found: Findings) -> int:
+    """Exit status: 1 if a promise broke, a negative control kept its own, or two numbers disagree."""
+    return 1 if found.broken else 0
+
+
+def keep(found: Findings, experiment: Path, kept_on: Path) -> Path:
+    """Write the figures, then the page that shows them, then the numbers; returns where those are.
+
+    Raises:
+        RunError: the page has lost its markers.
+    """
+    folder = kept_on.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = figures.draw(found)
+    for name, png in drawn.items():
+        write_atomically(folder / name, png)
+    page.refresh(kept_on, page.markdown(found))
+    results = experiment / "results.json"
+    write_atomically(results, canonical_json(found.document()).encode())
+    return results
+
+
+def tracker(runs: Path) -> Tracker:
+    """An MLflow run of its own beside those of training."""
+    folder = runs / f"{_NAME}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = Config.model_validate({"name": _NAME, "data": {"source": "synthetic"}})
+    return Tracker(config, folder, say)
+
+
+def track(found: Findings, results: Path, kept_on: Path, recorder: Recorder) -> None:
+    """Send parameters, numbers and figures."""
+    recorder.params({"draws": found.draws, "seed": found.seed, "scores_sha256": found.scores_sha256})
+    recorder.metrics(found.numbers())
+    recorder.artifact(results)
+    recorder.artifact(kept_on.with_suffix(""))
+    recorder.finish("FAILED" if found.broken else "FINISHED")
+
+
+def _draws(text: str) -> int:
+    draws = int(text)
+    if draws < _FEWEST_DRAWS:
+        raise argparse.ArgumentTypeError(f"expected at least {_FEWEST_DRAWS} draws, found {draws}")
+    return draws

@@ -1,0 +1,138 @@
+"""Everything that the proof found, in one value: run, judged, and as a document. Imports this room."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from lesion_triage.console import say
+from lesion_triage.proof import clusters, exactness, joint, peer, pool_test, splits
+from lesion_triage.proof.exactness import Step
+from lesion_triage.proof.pool import Pool
+from lesion_triage.proof.splits import Splits
+from lesion_triage.proof.trial import Trial
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All rows, in the order of the page."""
+
+    scores_sha256: str
+    positives: int
+    negatives: int
+    photographs: int
+    """Of the positive cases."""
+    draws: int
+    seed: int
+    in_the_pool: tuple[Trial, ...]
+    in_clusters: tuple[Trial, ...]
+    jointly: tuple[Trial, ...]
+    over_splits: tuple[Splits, ...]
+    steps: tuple[Step, ...]
+    comparisons: tuple[exactness.Comparison, ...]
+    peer: peer.Comparison | None
+    """None where MAPIE is not installed."""
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All that were drawn."""
+        return self.in_the_pool + self.in_clusters + self.jointly
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """A sentence for each promise that was broken and each negative control that kept its own."""
+        return tuple(self._broken())
+
+    def document(self) -> dict[str, object]:
+        """All numbers, for a JSON file."""
+        found = asdict(self)
+        for name in ("in_the_pool", "in_clusters", "jointly"):
+            found[name] = [
+                {**asdict(one), "share": one.share, "limit": one.limit, "passed": one.passed}
+                for one in getattr(self, name)
+            ]
+        return {"format": FORMAT, **found, "broken": list(self.broken)}
+
+    def numbers(self) -> Mapping[str, float]:
+        """What a tracker keeps: the share of violations and the specificity of every row, by name."""
+        kept: dict[str, float] = {"broken": len(self.broken)}
+        for one in self.trials:
+            name = f"{_slug(one.what)}/{one.target:g}/{one.positives}"
+            kept[f"{name}/violations"] = one.share
+            if one.specificity is not None:
+                kept[f"{name}/specificity"] = one.specificity
+        for split in self.over_splits:
+            kept[f"splits/{split.target:g}/p_value"] = split.p_value
+            kept[f"splits/{split.target:g}/total_variation"] = split.total_variation
+        return kept
+
+    def _broken(self) -> Iterator[str]:
+        for one in self.trials:
+            if not one.passed:
+                yield _sentence(one)
+        for split in self.over_splits:
+            if not split.passed:
+                yield f"real splits at {split.target:g}: misses defy their law (p = {split.p_value:.2g})"
+        for step in self.steps:
+            if not step.passed:
+                yield (
+                    f"{step.positives} positives: {step.misses_allowed} misses allowed, published are "
+                    f"{step.published}"
+                )
+        for comparison in self.comparisons:
+            if not comparison.passed:
+                yield f"{comparison.what}: differs by {comparison.largest_difference:.2g}"
+        if self.peer is not None and not self.peer.passed:
+            yield f"MAPIE {self.peer.version}: better somewhere, or one of the two broke its promise"
+
+
+def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings:
+    """Run every part of the proof.
+
+    Args:
+        pool: held-out cases.
+        draws: calibration sets of each size; splits, too.
+        seed: the same seed gives the same findings, but for the times of the comparison with MAPIE.
+        with_peer: compare with MAPIE if it is installed.
+    """
+    say(f"  {draws} calibration sets of each size from {pool.scores.size} positive cases")
+    in_the_pool = tuple(pool_test.pool_trials(pool, draws, seed))
+    say("  units with several scores, on a drawn population")
+    in_clusters = tuple(clusters.cluster_trials(draws, seed))
+    say("  one certificate for several groups")
+    jointly = tuple(joint.joint_trials(pool, draws, seed))
+    say(f"  {draws} splits of {pool.scores.size + pool.negatives.size} cases in two halves")
+    over_splits = tuple(splits.real_splits(pool, draws, seed))
+    say("  published table, scipy, MAPIE")
+    return Findings(
+        scores_sha256=pool.sha256,
+        positives=pool.scores.size,
+        negatives=pool.negatives.size,
+        photographs=sum(len(case.rows) for case in pool.cases),
+        draws=draws,
+        seed=seed,
+        in_the_pool=in_the_pool,
+        in_clusters=in_clusters,
+        jointly=jointly,
+        over_splits=over_splits,
+        steps=tuple(exactness.steps()),
+        comparisons=tuple(exactness.comparisons()),
+        peer=peer.compare(pool, min(draws, peer.DRAWS), seed) if with_peer else None,
+    )
+
+
+def _sentence(one: Trial) -> str:
+    where = f"{one.what}, {one.positives} positives, target {one.target:g}"
+    found = f"{one.violations} of {one.draws} draws violate it"
+    if not one.agrees:
+        return f"{where}: {found}, the exact law says {one.exact:.4f}"
+    if one.expected == "breaks":
+        return f"{where}: {found}, but a negative control must exceed {one.limit:.4f}"
+    return f"{where}: {found}, expected at most {one.limit:.4f}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

@@ -1,0 +1,124 @@
+"""The laws that the simulations must obey, written down a second time. Imports numpy and math.
+
+Nothing here calls ``calibrate``: the rule under test does not set its own questions. The binomial terms come
+from ``lgamma``; ``calibrate.certificate`` builds them by recurrence.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import count, takewhile
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+CHANCE = 0.999
+"""How sure a breach must be before it is called one: the exact binomial 99.9 % limit."""
+_DISAGREEMENT = 1e-4  # two-sided, of a simulated share with its exact probability
+
+
+def binomial_tail(successes: int, trials: int, chance: float) -> float:
+    """``P(Bin(trials, chance) <= successes)``."""
+    if successes < 0 or chance >= 1:
+        return float(successes >= trials)
+    if successes >= trials or chance <= 0:
+        return 1.0
+    return min(math.fsum(_binomial(i, trials, chance) for i in range(successes + 1)), 1.0)
+
+
+def granted_misses(positives: int, target: float, confidence: float) -> int:
+    """Misses that the exact law grants among ``positives``; -1 if not even none."""
+    tails = (binomial_tail(k, positives, 1 - target) for k in count())
+    return sum(1 for _ in takewhile(lambda tail: tail <= 1 - confidence, tails)) - 1
+
+
+def most_by_chance(trials: int, chance: float) -> int:
+    """The smallest count that ``Bin(trials, chance)`` exceeds with a probability of at most 0.1 %."""
+    low, high = 0, trials
+    while low < high:
+        middle = (low + high) // 2
+        if binomial_tail(middle, trials, chance) >= CHANCE:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def agrees(successes: int, trials: int, chance: float) -> bool:
+    """Whether a simulated count is compatible with its exact probability, at a level of 1 in 10,000."""
+    at_most = binomial_tail(successes, trials, chance)
+    at_least = binomial_tail(trials - successes, trials, 1 - chance)
+    return min(at_most, at_least) > _DISAGREEMENT / 2
+
+
+def sensitivity(population: Floats, threshold: float | Floats) -> Floats:
+    """Share of a population of positive cases that scores at or above each threshold."""
+    below = np.searchsorted(np.sort(population), threshold, side="left")
+    return np.asarray((population.size - below) / population.size)
+
+
+def specificity(negatives: Floats, threshold: float | Floats) -> Floats:
+    """Share of a population of negative cases that scores below each threshold."""
+    return np.asarray(np.searchsorted(np.sort(negatives), threshold, side="left") / negatives.size)
+
+
+def critical(population: Floats, target: float) -> float:
+    """The highest threshold at which a population of positive cases still reaches the target."""
+    values = np.unique(population)
+    return float(values[sensitivity(population, values) >= target].max())
+
+
+def violation_probability(
+    drawn_from: Floats, judged_on: Floats, size: int, misses: int, target: float
+) -> float:
+    """Chance that the score of rank ``misses + 1`` among ``size`` draws is too high a threshold.
+
+    It is if at most ``misses`` of the draws score at or below the critical value of the population that the
+    threshold is judged on. Both populations are finite and known, so this is exact.
+
+    Args:
+        drawn_from: scores from which the calibration cases are drawn with replacement.
+        judged_on: scores of the positive cases to whom the promise is read.
+        size: how many are drawn.
+        misses: allowed.
+        target: sensitivity promised.
+    """
+    at_or_below = float(np.mean(drawn_from <= critical(judged_on, target)))
+    return binomial_tail(misses, size, at_or_below)
+
+
+def misses_to_come(positives: int, to_come: int, misses: int) -> Floats:
+    """Law of the misses among ``to_come`` further positive cases, shape (to_come + 1,).
+
+    The threshold is the score of rank ``misses + 1`` among ``positives``, and no scores are tied. All orders
+    of the ``positives + to_come`` scores are equally likely, so that the law is the negative hypergeometric,
+    that is BetaBin(to_come; misses + 1, positives - misses), whatever the law of the scores.
+    """
+    ways = [
+        _log_choose(misses + x, x) + _log_choose(positives - misses - 1 + to_come - x, to_come - x)
+        for x in range(to_come + 1)
+    ]
+    return np.exp(np.array(ways) - _log_choose(positives + to_come, to_come))
+
+
+def dealt(marked: int, cases: int, hand: int) -> Floats:
+    """Law of the marked cases in a hand dealt without replacement, shape (marked + 1,)."""
+    law = np.zeros(marked + 1)
+    for x in range(max(0, hand - (cases - marked)), min(marked, hand) + 1):
+        ways = _log_choose(marked, x) + _log_choose(cases - marked, hand - x)
+        law[x] = math.exp(ways - _log_choose(cases, hand))
+    return law
+
+
+def _binomial(successes: int, trials: int, chance: float) -> float:
+    return math.exp(
+        _log_choose(trials, successes)
+        + successes * math.log(chance)
+        + (trials - successes) * math.log1p(-chance)
+    )
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

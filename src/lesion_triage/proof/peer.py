@@ -1,0 +1,216 @@
+"""MAPIE's risk control on the same draws. Imports numpy, ``calibrate``, this room; MAPIE in one function.
+
+MAPIE is a development dependency: without it the proof says that nothing was compared. It is given what it
+does best with: its binary p-values and fixed-sequence testing, from the lowest threshold upwards and without
+correction, as its documentation advises for a monotone risk; a grid of the calibration scores themselves, so
+that no threshold falls between two points; no points above twice the risk, which it could never accept; and
+the choice of the highest accepted threshold. It is run with its own ``recall`` and with the share of misses
+as a risk of its own, and the better of the two counts at each size. Beside that it is run as it comes: 100
+thresholds from 0 to 0.99 and the correction of Bonferroni and Holm.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Literal
+
+import numpy as np
+
+from lesion_triage.calibrate.certificate import allowed_misses, threshold_for
+from lesion_triage.proof.exactness import PUBLISHED
+from lesion_triage.proof.law import Floats, most_by_chance, sensitivity, specificity
+from lesion_triage.proof.pool import Pool
+from lesion_triage.proof.pool_test import CONFIDENCE, SIZES, TARGETS, draw
+
+Setting = Literal["recall", "miss rate", "as it comes"]
+DRAWS = 500
+"""MAPIE takes milliseconds for each; ours is run on the same ones."""
+
+_POOL_STREAM = 1
+_FIGURE_COUNTS = range(60, 601, 6)
+
+
+@dataclass(frozen=True)
+class Granted:
+    """Misses allowed to each, for scores without ties, where they depend on nothing but n."""
+
+    positives: int
+    target: float
+    ours: int
+    recall: int
+    miss_rate: int
+
+    @property
+    def best(self) -> int:
+        """The peer's better configuration."""
+        return max(self.recall, self.miss_rate)
+
+    @property
+    def passed(self) -> bool:
+        """Ours allows at least as many."""
+        return self.ours >= self.best
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Both on the same draws from the population."""
+
+    positives: int
+    target: float
+    draws: int
+    setting: Setting
+    """The better one."""
+    our_violations: int
+    their_violations: int
+    our_specificity: float
+    their_specificity: float
+    same_threshold: int
+    """Draws in which both chose the same."""
+    as_it_comes_violations: int
+    as_it_comes_specificity: float
+    time_ratio: float
+    """Median over the draws of their time for one certificate over ours."""
+
+    @property
+    def passed(self) -> bool:
+        """Both keep the promise, as both are proved to, and ours refers no more cases that need no visit."""
+        limit = most_by_chance(self.draws, 1 - CONFIDENCE)
+        kept = max(self.our_violations, self.their_violations) <= limit
+        return kept and self.our_specificity >= self.their_specificity
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was compared with MAPIE."""
+
+    version: str
+    granted: tuple[Granted, ...]
+    by_size: tuple[Granted, ...]
+    """At 0.95 and many sizes, for the figure."""
+    duels: tuple[Duel, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Ours is nowhere worse."""
+        no_fewer = all(one.passed for one in (*self.granted, *self.by_size))
+        return no_fewer and all(one.passed for one in self.duels)
+
+
+def compare(pool: Pool, draws: int, seed: int) -> Comparison | None:
+    """Run both; None where MAPIE is not installed.
+
+    Args:
+        pool: the population.
+        draws: of each size, the first of those that the pool test made.
+        seed: of the pool test.
+    """
+    if not find_spec("mapie"):
+        return None
+    sizes = sorted({*PUBLISHED, *SIZES} - {1000})
+    return Comparison(
+        version=version("mapie"),
+        granted=tuple(granted(n, target) for target in TARGETS for n in sizes),
+        by_size=tuple(granted(n, 0.95) for n in _FIGURE_COUNTS),
+        duels=tuple(_duels(pool, draws, seed)),
+    )
+
+
+@cache
+def granted(positives: int, target: float) -> Granted:
+    """Misses allowed to each for scores without ties."""
+    scores = (np.arange(positives) + 0.5) / positives
+    recall, miss_rate = (
+        int(np.count_nonzero(scores < mapie_threshold(scores, target, setting)))
+        for setting in ("recall", "miss rate")
+    )
+    ours = allowed_misses(positives, target, CONFIDENCE)
+    assert ours is not None, f"{positives} positive cases are too few for any certificate"
+    return Granted(positives, target, ours, recall, miss_rate)
+
+
+def mapie_threshold(scores: Floats, target: float, setting: Setting) -> float:
+    """MAPIE's threshold for scores of positive cases; -inf, which refers everyone, if it accepts none."""
+    control = import_module("mapie.risk_control")
+    of_misses = control.BinaryRisk(
+        risk_occurrence=lambda truth, said: said == 0,
+        risk_condition=lambda truth, said: truth == 1,
+        higher_is_better=False,
+    )
+    best = {
+        "list_predict_params": np.unique(np.sort(scores)[: int(2 * (1 - target) * scores.size) + 2]),
+        "fwer_method": "fixed_sequence",
+    }
+    controller = control.BinaryClassificationController(
+        predict_function=lambda x: np.column_stack([1 - x, x]),
+        risk=of_misses if setting == "miss rate" else "recall",
+        target_level=1 - target if setting == "miss rate" else target,
+        confidence_level=CONFIDENCE,
+        best_predict_param_choice="predicted_positive_fraction",
+        **({} if setting == "as it comes" else best),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns if it accepts none, which is counted here
+        controller.calibrate(scores, np.ones(scores.size, dtype=int))
+    chosen = controller.best_predict_param
+    return -np.inf if chosen is None else float(chosen)
+
+
+def _duels(pool: Pool, draws: int, seed: int) -> Iterator[Duel]:
+    for size in SIZES:
+        scores = pool.scores[draw(pool.scores.size, size, draws, (seed, _POOL_STREAM, size))]
+        for target in TARGETS:
+            allowed = granted(size, target)
+            setting: Setting = "recall" if allowed.recall == allowed.best else "miss rate"
+            ours, theirs, ratio = _timed(scores, target, setting)
+            as_it_comes = np.array([mapie_threshold(row, target, "as it comes") for row in scores])
+            yield Duel(
+                positives=size,
+                target=target,
+                draws=draws,
+                setting=setting,
+                our_violations=_violations(pool, ours, target),
+                their_violations=_violations(pool, theirs, target),
+                our_specificity=_specificity(pool, ours),
+                their_specificity=_specificity(pool, theirs),
+                same_threshold=int(np.count_nonzero(ours == theirs)),
+                as_it_comes_violations=_violations(pool, as_it_comes, target),
+                as_it_comes_specificity=_specificity(pool, as_it_comes),
+                time_ratio=ratio,
+            )
+
+
+def _timed(scores: Floats, target: float, setting: Setting) -> tuple[Floats, Floats, float]:
+    """Thresholds of both, shape (draws,), and the median ratio of their times, taken in turn."""
+
+    def ours(row: Floats) -> float:
+        return threshold_for(row, target, CONFIDENCE)[0]
+
+    def theirs(row: Floats) -> float:
+        return mapie_threshold(row, target, setting)
+
+    mapie_threshold(scores[0], target, setting)  # its imports are not what is timed
+    found = [(_clocked(ours, row), _clocked(theirs, row)) for row in scores]
+    ratios = [their_time / our_time for (_, our_time), (_, their_time) in found]
+    our_thresholds = np.array([own for (own, _), _ in found])
+    return our_thresholds, np.array([other for _, (other, _) in found]), float(np.median(ratios))
+
+
+def _clocked(choose: Callable[[Floats], float], row: Floats) -> tuple[float, float]:
+    begun = time.perf_counter()
+    threshold = choose(row)
+    return threshold, time.perf_counter() - begun
+
+
+def _violations(pool: Pool, thresholds: Floats, target: float) -> int:
+    return int(np.count_nonzero(sensitivity(pool.scores, thresholds) < target))
+
+
+def _specificity(pool: Pool, thresholds: Floats) -> float:
+    return float(specificity(pool.negatives, thresholds).mean())
