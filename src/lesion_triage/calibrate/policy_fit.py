@@ -167,7 +167,9 @@ def certify_cases(
         policy_sha256=policy.sha256(),
         assumptions=assumptions(origin.unit, config.rule, rows, origin.looks_at_these_cases),
         ledger=origin.ledger,
-        confidence_if_selected=max(0.0, 1.0 - (1 + origin.looks_at_these_cases) * (1.0 - confidence)),
+        confidence_if_selected=max(
+            0.0, round(1.0 - (1 + origin.looks_at_these_cases) * (1.0 - confidence), 12)
+        ),
     )
 
 
