@@ -113,8 +113,11 @@ def test_any_text_is_a_configuration_or_a_config_error(tmp_path_factory, text):
         assert isinstance(load(path), Config)
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_configuration_loads(path):
+RUNS = sorted(path for path in Path("configs").glob("*.yaml") if path.stem != "red_flags")
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_of_a_run_loads(path):
     assert load(path).name == path.stem.split(".")[0]
 
 

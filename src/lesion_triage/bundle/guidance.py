@@ -1,0 +1,98 @@
+"""Which limits, which gaps and which advice go with an answer, as codes. The texts are in the catalogues.
+
+Imports the standard library, the history and the schema.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
+from lesion_triage.bundle.schema import Disposition
+
+QUESTIONS = (*YES_NO_FIELDS, *NUMBER_FIELDS)
+"""What a history can answer of the lesion and the person; the groups (sex, site, skin type) stand apart."""
+
+
+class Limit(StrEnum):
+    """What keeps this remote assessment from being an examination."""
+
+    no_touch = "no_touch"
+    photographs_only = "photographs_only"
+    other_skin_not_examined = "other_skin_not_examined"
+    one_moment = "one_moment"
+    history_not_given = "history_not_given"
+    history_partly_given = "history_partly_given"
+    photographs_unusable = "photographs_unusable"
+    certificate_scope = "certificate_scope"
+    excludes_nothing = "excludes_nothing"
+
+
+class NotAssessed(StrEnum):
+    """What nobody has looked at."""
+
+    firmness_and_thickness = "firmness_and_thickness"
+    dermoscopy_not_sent = "dermoscopy_not_sent"
+    rest_of_skin = "rest_of_skin"
+    lymph_nodes = "lymph_nodes"
+    course = "course"
+    symptoms = "symptoms"
+    general_condition = "general_condition"
+
+
+class Counselling(StrEnum):
+    """What a clinician can tell the patient: what to watch for, and when to seek care sooner."""
+
+    clinician_reads = "clinician_reads"
+    photographs_are_no_examination = "photographs_are_no_examination"
+    send_new_photographs = "send_new_photographs"
+    keep_the_appointment = "keep_the_appointment"
+    look_every_month = "look_every_month"
+    sooner_if_it_changes = "sooner_if_it_changes"
+    sooner_if_it_bleeds = "sooner_if_it_bleeds"
+    sooner_if_it_hurts = "sooner_if_it_hurts"
+    sooner_if_another_appears = "sooner_if_another_appears"
+    sooner_if_a_lump_stays = "sooner_if_a_lump_stays"
+    same_day_if_unwell = "same_day_if_unwell"
+    sooner_if_worried = "sooner_if_worried"
+
+
+def limits_of(history: History, *, photographs_unusable: int) -> tuple[Limit, ...]:
+    """The limits of one remote assessment.
+
+    Args:
+        history: what was said.
+        photographs_unusable: how many of the case's photographs could not be used.
+    """
+    silent = {
+        Limit.history_not_given: not answered(history),
+        Limit.history_partly_given: 0 < len(answered(history)) < len(QUESTIONS),
+        Limit.photographs_unusable: photographs_unusable > 0,
+    }
+    return tuple(limit for limit in Limit if silent.get(limit, True))
+
+
+def not_assessed_in(history: History) -> tuple[NotAssessed, ...]:
+    """What was not assessed. What the history says of it was told, not seen, and shortens the list."""
+    told = {
+        NotAssessed.course: {"changing", "growing", "growing_rapidly"},
+        NotAssessed.symptoms: {"bleeding", "ulcerated", "painful", "itching"},
+        NotAssessed.general_condition: {"fever", "weight_loss", "unwell"},
+    }
+    known = set(answered(history))
+    return tuple(gap for gap in NotAssessed if gap not in told or not told[gap] <= known)
+
+
+def counselling_for(disposition: Disposition) -> tuple[Counselling, ...]:
+    """The advice that goes with a disposition. Whoever is told to wait is told when not to."""
+    only = {
+        Counselling.keep_the_appointment: Disposition.needs_in_person,
+        Counselling.send_new_photographs: Disposition.ungradable,
+    }
+    return tuple(advice for advice in Counselling if only.get(advice, disposition) is disposition)
+
+
+def answered(history: History) -> tuple[str, ...]:
+    """The questions that the history answers, in the order of ``QUESTIONS``."""
+    return tuple(question for question in QUESTIONS if getattr(history, question) is not None)

@@ -1,0 +1,77 @@
+"""What a platform may tell of the person and the lesion beside the photographs.
+
+Imports pydantic and the document. Every field is closed: a number, a yes or a no, or the name of a group.
+There is no free text, so nothing that identifies a person has a place to stand.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, FiniteFloat, StrictBool
+
+from lesion_triage.bundle.document import Document
+
+GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w /.,+()-]*$")]
+YesNo = StrictBool | None
+"""None: not said, which is never read as no. Strict, because a lax reader takes the word "off" for no."""
+
+
+class History(Document):
+    """What is known of the person and the lesion beside the photographs. None: not said."""
+
+    sex: GroupName | None = None
+    age_years: Annotated[FiniteFloat, Field(ge=0, le=120)] | None = None
+    anatom_site_general: GroupName | None = None
+    fitzpatrick_skin_type: GroupName | None = None
+
+    duration_weeks: Annotated[FiniteFloat, Field(ge=0, le=6500)] | None = None
+    """Since the lesion was first noticed."""
+    diameter_mm: Annotated[FiniteFloat, Field(ge=0, le=500)] | None = None
+    """The largest, measured on the skin: a photograph has no scale."""
+    is_new: YesNo = None
+    """It appeared within the last twelve months."""
+    changing: YesNo = None
+    """It has changed in size, shape or colour within the last twelve months."""
+    growing: YesNo = None
+    """It has become larger or higher for a month or more."""
+    growing_rapidly: YesNo = None
+    """It has become visibly larger within six weeks."""
+    raised_and_firm: YesNo = None
+    """It stands above the skin and is firm to the touch."""
+    bleeding: YesNo = None
+    """It bleeds or oozes without having been hurt."""
+    ulcerated: YesNo = None
+    """It is open or crusted and has not closed for four weeks."""
+    painful: YesNo = None
+    """It hurts, by itself or when touched."""
+    itching: YesNo = None
+    """It itches or feels different, for four weeks or more."""
+    inflamed: YesNo = None
+    """It is red or swollen, or the skin around it is."""
+    unlike_other_moles: YesNo = None
+    """It looks different from the person's other moles."""
+    involves_nail: YesNo = None
+    """It is a new or changing line in a nail, or lies under or beside one."""
+
+    immunosuppressed: YesNo = None
+    """By medicine, by a transplant or by an illness."""
+    skin_tumour_treated_before: YesNo = None
+    """A skin tumour was treated before, there or elsewhere."""
+    relative_with_skin_tumour: YesNo = None
+    """A parent, brother, sister or child was treated for one."""
+    many_moles: YesNo = None
+    """More than a hundred."""
+    swollen_lymph_nodes: YesNo = None
+    """A lump in neck, armpit or groin that has stayed for three weeks."""
+    fever: YesNo = None
+    """Not explained otherwise, as the next two."""
+    weight_loss: YesNo = None
+    unwell: YesNo = None
+    patient_worried: YesNo = None
+    """Of this lesion more than of others."""
+    clinician_concerned: YesNo = None
+    """The clinician who saw the lesion asks for it to be seen again in person."""
+
+
+NO_HISTORY = History()

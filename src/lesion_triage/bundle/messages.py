@@ -1,0 +1,301 @@
+"""The message catalogue: for every stable code a sentence, in every language. A file for each language.
+
+Imports pydantic, the document, the schema, the guidance and the exception tree.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import string
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
+from lesion_triage.bundle.schema import Disposition, ReasonCode
+from lesion_triage.errors import ConfigError
+
+REFERENCE_LANGUAGE = "en"
+"""Its texts say which placeholders a text of any language must have."""
+Text = Annotated[str, Field(min_length=1, max_length=600, pattern=r"^\S(.*\S)?$")]
+"""One line: what is pasted into a record must not be able to draw a heading of its own."""
+
+
+class NotePhrase(StrEnum):
+    """What the note for the clinical record is put together from."""
+
+    heading = "heading"
+    to_edit = "to_edit"
+    synthetic = "synthetic"
+    received = "received"
+    photographs = "photographs"
+    photograph_unusable = "photograph_unusable"
+    photograph_usable = "photograph_usable"
+    history_answers = "history_answers"
+    history_number = "history_number"
+    history_yes = "history_yes"
+    said = "said"
+    band = "band"
+    certificate = "certificate"
+    visit = "visit"
+    visit_none = "visit_none"
+    flags = "flags"
+    flags_not_reviewed = "flags_not_reviewed"
+    flags_undeclared = "flags_undeclared"
+    flag_present = "flag_present"
+    flags_none_present = "flags_none_present"
+    flags_absent = "flags_absent"
+    flags_not_known = "flags_not_known"
+    limits = "limits"
+    not_assessed = "not_assessed"
+    counselling = "counselling"
+    to_complete = "to_complete"
+    complete_reader = "complete_reader"
+    complete_findings = "complete_findings"
+    complete_assessment = "complete_assessment"
+    complete_plan = "complete_plan"
+    complete_visit = "complete_visit"
+    complete_advice = "complete_advice"
+
+
+AHEAD = frozenset(
+    {
+        "red_flag",
+        "red_flag_band",
+        "out_of_distribution",
+        "image_blurred",
+        "image_glare",
+        "image_colour_cast",
+        "image_lesion_cut_off",
+        "image_no_lesion_found",
+        "image_compressed",
+        "image_hair",
+        "image_ink",
+        "image_ruler",
+    }
+)
+"""Reasons that have a text and may not have their code yet."""
+
+_CODES: Mapping[str, frozenset[str]] = {
+    "dispositions": frozenset(Disposition),
+    "reasons": frozenset(ReasonCode) | AHEAD,
+    "limits": frozenset(Limit),
+    "not_assessed": frozenset(NotAssessed),
+    "counselling": frozenset(Counselling),
+    "history": frozenset(QUESTIONS),
+    "note": frozenset(NotePhrase),
+}
+"""By section, the codes that must have a text, and no others. Red flags are a site's own."""
+
+
+class ReasonMessage(Document):
+    """A reason, in words."""
+
+    text: Text
+    """What is the matter."""
+    coaching: Text | None = None
+    """How to take a better photograph."""
+
+
+class FlagMessage(Document):
+    """A red flag, in words."""
+
+    label: Text
+    """A few words for a list."""
+    text: Text
+    """A sentence, for when it is present."""
+
+
+class Catalogue(Document):
+    """All texts in one language."""
+
+    language: str
+    """As in BCP 47: ``en``, ``pt-BR``."""
+    name: Text
+    """Of the language, in the language."""
+    decimal_mark: Literal[".", ","]
+    notice: Text
+    dispositions: dict[str, Text]
+    reasons: dict[str, ReasonMessage]
+    limits: dict[str, Text]
+    not_assessed: dict[str, Text]
+    counselling: dict[str, Text]
+    red_flags: dict[str, FlagMessage]
+    history: dict[str, Text]
+    note: dict[str, Text]
+
+    @classmethod
+    def load(cls, language: str, extra: Path | None = None) -> Self:
+        """Read the catalogue of one language.
+
+        Args:
+            language: one of ``available(extra)``.
+            extra: a folder of a site's own files, named as ours. The file of a language that we ship may
+                hold a part, and its texts go before ours; that of another language holds everything.
+
+        Raises:
+            ConfigError: no such language; a file that cannot be read; a code without a text or a text
+                without a code; placeholders that are not those of the English text.
+        """
+        known = available(extra)
+        if language not in known:
+            raise ConfigError(
+                f"There is no catalogue for language '{language}'; there is {', '.join(known)}. "
+                "A new one is a file, see docs/messages.md."
+            )
+        tree: dict[str, Any] = {}
+        where = ""
+        for name, text in _files(language, extra):
+            where = name
+            _overlay(tree, _parsed(text, name))
+        try:
+            catalogue = cls.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {_explained(error)}") from None
+        if catalogue.language != language:
+            raise ConfigError(f"{where}: says language '{catalogue.language}', expected '{language}'.")
+        catalogue._check_codes(where)
+        reference = (
+            catalogue if (language, extra) == (REFERENCE_LANGUAGE, None) else cls.load(REFERENCE_LANGUAGE)
+        )
+        catalogue._check_placeholders(where, dict(reference.texts()))
+        return catalogue
+
+    def phrase(self, phrase: NotePhrase, **values: object) -> str:
+        """A phrase of the note with its placeholders filled."""
+        return self.note[phrase].format(**values)
+
+    def require_red_flags(self, codes: Iterable[str]) -> None:
+        """Check that a policy's red flags can be put into words.
+
+        Raises:
+            ConfigError: a code has no text in this language.
+        """
+        if missing := sorted(set(codes) - self.red_flags.keys()):
+            raise ConfigError(
+                f"The catalogue of language '{self.language}' has no text for the red flag "
+                f"{', '.join(missing)}; add it to a file of your own, see docs/messages.md."
+            )
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Every text with its address, such as ``reasons.image_hair.coaching``."""
+        for section, value in self.model_dump(
+            exclude={"language", "decimal_mark"}, exclude_none=True
+        ).items():
+            yield from _leaves(section, value)
+
+    def _check_codes(self, where: str) -> None:
+        for section, codes in _CODES.items():
+            found = getattr(self, section).keys()
+            if missing := sorted(codes - found):
+                raise ConfigError(f"{where}: no text for {section}.{', '.join(missing)}; every code has one.")
+            for code in sorted(found - codes):
+                near = difflib.get_close_matches(code, codes, n=1, cutoff=0.5)
+                hint = f"did you mean '{near[0]}'?" if near else "leave it out."
+                raise ConfigError(f"{where}: {section}.{code} is the text of no code; {hint}")
+
+    def _check_placeholders(self, where: str, reference: Mapping[str, str]) -> None:
+        for address, text in self.texts():
+            try:
+                found, expected = placeholders(text), placeholders(reference.get(address, ""))
+            except ValueError as error:
+                raise ConfigError(f"{where}: {address}: {error}; write a brace twice to show it.") from None
+            if found != expected:
+                raise ConfigError(
+                    f"{where}: {address} has the placeholders {sorted(found)}, expected {sorted(expected)}."
+                )
+
+
+def available(extra: Path | None = None) -> tuple[str, ...]:
+    """The languages that can be loaded, in alphabetical order.
+
+    Raises:
+        ConfigError: ``extra`` is no folder.
+    """
+    if extra is not None and not extra.is_dir():
+        raise ConfigError(f"{extra}: expected a folder of message catalogues, found none.")
+    names = [entry.name for entry in _shipped().iterdir()]
+    names += [entry.name for entry in extra.iterdir()] if extra is not None else []
+    return tuple(sorted({name.removesuffix(".json") for name in names if name.endswith(".json")}))
+
+
+def placeholders(text: str) -> frozenset[str]:
+    """Names in braces.
+
+    Raises:
+        ValueError: a brace without its partner, or anything but a plain name between two.
+    """
+    found = set()
+    for _, name, form, conversion in string.Formatter().parse(text):
+        if name is None:
+            continue
+        if not name.isidentifier() or form or conversion:
+            raise ValueError(f"expected a plain name in braces, found '{name}'")
+        found.add(name)
+    return frozenset(found)
+
+
+def _shipped() -> Traversable:
+    return resources.files("lesion_triage.bundle") / "catalogues"
+
+
+def _files(language: str, extra: Path | None) -> Iterator[tuple[str, str]]:
+    """Name and text of each file of a language, ours first. The caller knows that there is one."""
+    name = f"{language}.json"
+    places: list[Traversable] = [_shipped() / name]
+    if extra is not None:
+        places.append(extra / name)
+    for place in places:
+        if place.is_file():
+            try:
+                yield str(place), place.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{place}: cannot be read as a catalogue ({error}).") from None
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        tree = json.loads(text, object_pairs_hook=_without_duplicates)
+    except ValueError as error:
+        raise ConfigError(f"{where}: not valid JSON ({error}).") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected an object of sections, found {type(tree).__name__}.")
+    return tree
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key '{twice}' stands twice; keep one")
+    return tree
+
+
+def _overlay(tree: dict[str, Any], upper: Mapping[str, Any]) -> None:
+    """Lay a site's texts over ours, code by code."""
+    for key, value in upper.items():
+        below = tree.get(key)
+        tree[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+
+
+def _leaves(address: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield address, value
+    else:
+        for key, below in value.items():
+            yield from _leaves(f"{address}.{key}", below)
+
+
+def _explained(error: ValidationError) -> str:
+    problems = (
+        (".".join(str(step) for step in problem["loc"]), problem["msg"]) for problem in error.errors()
+    )
+    return " ".join(f"{address or 'file'}: {message}." for address, message in problems)

@@ -1,0 +1,161 @@
+"""The text block for the clinical note: what arrived, what the system said, and what it cannot know.
+
+Imports the history, the red flags, the guidance, the messages and the schema.
+
+Every word comes from the catalogue. Of what a platform sent, numbers and counts appear and no word: a name of
+a body site or a group could carry anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from lesion_triage.bundle.guidance import QUESTIONS, answered, counselling_for, limits_of, not_assessed_in
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.messages import Catalogue, NotePhrase
+from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS, RedFlags, fired, presence
+from lesion_triage.bundle.schema import Disposition, ReasonCode
+
+_TO_COMPLETE = tuple(phrase for phrase in NotePhrase if phrase.startswith("complete_"))
+_SEAL_DIGITS = 16
+_NO_REASON_TO_COME = (ReasonCode.score_below_threshold, "red_flag", "red_flag_band")
+"""The flags that refer are named one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotePhotograph:
+    """What was found in one photograph."""
+
+    usable: bool
+    reasons: tuple[str, ...]
+    """Codes: why it is not usable, or what to know of it nevertheless."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFacts:
+    """What an answer says, as far as the note repeats it. No score: without its threshold it says nothing."""
+
+    disposition: Disposition
+    priority_band: int
+    reasons: tuple[str, ...]
+    """Codes of the case."""
+    photographs: tuple[NotePhotograph, ...]
+    """In the order sent."""
+    red_flags: RedFlags
+    """All that the policy declares, whether they fired or not."""
+    certificate_id: str
+    bundle_name: str
+    bundle_sha256: str
+    synthetic: bool
+
+
+def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
+    """Write the note.
+
+    Args:
+        facts: what the system said of the case.
+        history: what the platform sent along.
+        catalogue: has a text for every red flag of the policy; ``Catalogue.require_red_flags`` checks it.
+
+    Returns:
+        Plain text in the catalogue's language, one paragraph for each subject, with a final newline. Equal
+        arguments give equal text.
+    """
+    head = [catalogue.note[NotePhrase.heading], catalogue.note[NotePhrase.to_edit], catalogue.notice]
+    if facts.synthetic:
+        head.append(catalogue.note[NotePhrase.synthetic])
+    unusable = sum(not photograph.usable for photograph in facts.photographs)
+    limits = (catalogue.limits[limit] for limit in limits_of(history, photographs_unusable=unusable))
+    gaps = (catalogue.not_assessed[gap] for gap in not_assessed_in(history))
+    advice = (catalogue.counselling[one] for one in counselling_for(facts.disposition))
+    sections: Mapping[NotePhrase, Iterable[str]] = {
+        NotePhrase.received: _items((*_photographs(facts, catalogue), *_history(history, catalogue))),
+        NotePhrase.said: _items(_said(facts, catalogue)),
+        NotePhrase.visit: _items(_visit(facts, history, catalogue)),
+        NotePhrase.flags: _items(_flags(facts.red_flags, history, catalogue)),
+        NotePhrase.limits: _items(limits),
+        NotePhrase.not_assessed: _items(gaps),
+        NotePhrase.counselling: _boxes(advice),
+        NotePhrase.to_complete: _boxes(catalogue.note[phrase] for phrase in _TO_COMPLETE),
+    }
+    blocks = ["\n".join(head)]
+    blocks += ["\n".join([catalogue.note[title], *lines]) for title, lines in sections.items()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _items(lines: Iterable[str]) -> Iterator[str]:
+    return (f"- {line}" for line in lines)
+
+
+def _boxes(lines: Iterable[str]) -> Iterator[str]:
+    return (f"[ ] {line}" for line in lines)
+
+
+def _photographs(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
+    usable = sum(photograph.usable for photograph in facts.photographs)
+    count = len(facts.photographs)
+    yield catalogue.phrase(NotePhrase.photographs, count=count, usable=usable, unusable=count - usable)
+    for number, photograph in enumerate(facts.photographs, start=1):
+        phrase = NotePhrase.photograph_usable if photograph.usable else NotePhrase.photograph_unusable
+        if photograph.reasons:
+            reasons = " ".join(_reasons(photograph.reasons, catalogue))
+            yield catalogue.phrase(phrase, number=number, reasons=reasons)
+
+
+def _history(history: History, catalogue: Catalogue) -> Iterator[str]:
+    count = len(answered(history))
+    yield catalogue.phrase(NotePhrase.history_answers, answered=count, questions=len(QUESTIONS))
+    for name in NUMBER_FIELDS:
+        value = getattr(history, name)
+        if value is not None:
+            label = catalogue.history[name]
+            number = f"{value:g}".replace(".", catalogue.decimal_mark)
+            yield catalogue.phrase(NotePhrase.history_number, label=label, value=number)
+    if yes := [catalogue.history[name] for name in YES_NO_FIELDS if getattr(history, name)]:
+        yield catalogue.phrase(NotePhrase.history_yes, labels="; ".join(yes))
+
+
+def _said(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
+    yield catalogue.dispositions[facts.disposition]
+    yield catalogue.phrase(NotePhrase.band, band=facts.priority_band)
+    yield from _reasons(facts.reasons, catalogue)
+    yield catalogue.phrase(
+        NotePhrase.certificate,
+        certificate=facts.certificate_id,
+        bundle=" ".join(facts.bundle_name.split()),
+        seal=facts.bundle_sha256[:_SEAL_DIGITS],
+    )
+
+
+def _visit(facts: NoteFacts, history: History, catalogue: Catalogue) -> Iterator[str]:
+    """Why an in-person visit is proposed, or that none is: never that none is called for."""
+    if facts.disposition is Disposition.below_threshold:
+        yield catalogue.note[NotePhrase.visit_none]
+        return
+    yield from _reasons((code for code in facts.reasons if code not in _NO_REASON_TO_COME), catalogue)
+    for flag in fired(facts.red_flags.flags, history):
+        if flag.action.refer:
+            yield catalogue.red_flags[flag.code].text
+
+
+def _flags(rules: RedFlags, history: History, catalogue: Catalogue) -> Iterator[str]:
+    if not rules.flags:
+        yield catalogue.note[NotePhrase.flags_undeclared]
+        return
+    if not rules.reviewed_by:
+        yield catalogue.note[NotePhrase.flags_not_reviewed]
+    present = fired(rules.flags, history)
+    for flag in present:
+        yield catalogue.phrase(NotePhrase.flag_present, text=catalogue.red_flags[flag.code].text)
+    if not present:
+        yield catalogue.note[NotePhrase.flags_none_present]
+    for phrase, wanted in ((NotePhrase.flags_absent, "absent"), (NotePhrase.flags_not_known, "not_known")):
+        flags = [flag for flag in rules.flags if presence(flag, history) == wanted]
+        if flags:
+            labels = "; ".join(catalogue.red_flags[flag.code].label for flag in flags)
+            yield catalogue.phrase(phrase, labels=labels)
+
+
+def _reasons(codes: Iterable[str], catalogue: Catalogue) -> Iterator[str]:
+    return (catalogue.reasons[code].text for code in codes)

@@ -1,0 +1,239 @@
+"""Red flags: what in a history sends a case up, whatever its score. Rules as data, not as code.
+
+Imports pydantic, the document and the history.
+
+No condition asks for a no or for a silence. So another yes never lets fewer flags fire, and what was not said
+neither fires a flag nor keeps one from firing: rules can only send up, and a certificate that was issued
+without them holds with them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    model_validator,
+)
+
+from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.history import GroupName, History
+
+Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Presence = Literal["present", "absent", "not_known"]
+_KEYS = ("all_of", "any_of", "is", "at_least", "at_most", "one_of")
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    """Fields of the history whose answers are of ``kind``."""
+    return tuple(name for name, info in History.model_fields.items() if kind in _kinds(info.annotation))
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types inside ``X | None``, whatever constraints they carry."""
+    if isinstance(annotation, types.UnionType) or get_args(annotation):
+        return {kind for part in get_args(annotation) for kind in _kinds(part)}
+    return {annotation}
+
+
+YES_NO_FIELDS = _fields(bool)
+NUMBER_FIELDS = _fields(float)
+GROUP_FIELDS = _fields(str)
+
+
+def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"the history has no {what} '{name}'; {hint}")
+        return name
+
+    return AfterValidator(check)
+
+
+class IsTrue(Document):
+    """The answer is yes: ``{field: bleeding, is: true}``."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    field: Annotated[str, _one_of(YES_NO_FIELDS, "yes-or-no question")]
+    is_: Literal[True] = Field(alias="is")
+    """There is no ``is: false``: a rule that fires on a no would let a yes lower the urgency."""
+
+
+class InRange(Document):
+    """The number was said and lies within: ``{field: age_years, at_least: 40}``. Both ends belong to it."""
+
+    field: Annotated[str, _one_of(NUMBER_FIELDS, "number")]
+    at_least: FiniteFloat | None = None
+    at_most: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("expected at_least, at_most or both")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"no number is at least {self.at_least:g} and at most {self.at_most:g}")
+        return self
+
+
+class OneOf(Document):
+    """The group was said and is among these: ``{field: anatom_site_general, one_of: [oral/genital]}``."""
+
+    field: Annotated[str, _one_of(GROUP_FIELDS, "group")]
+    one_of: tuple[GroupName, ...] = Field(min_length=1)
+
+
+class AllOf(Document):
+    """All parts hold. None at all is refused: it would always hold."""
+
+    all_of: tuple[Condition, ...] = Field(min_length=1)
+
+
+class AnyOf(Document):
+    """At least one part holds."""
+
+    any_of: tuple[Condition, ...] = Field(min_length=1)
+
+
+def _kind_of(value: Any) -> str | None:
+    """Which condition it is, told by the key that only this one has."""
+    keys = value.keys() if isinstance(value, dict) else value.model_dump(exclude_none=True).keys()
+    found = [key for key in _KEYS if key in keys]
+    numbers = {"at_least", "at_most"}
+    return ("range" if set(found) <= numbers else found[0]) if found else None
+
+
+def _a_mapping(value: Any) -> Any:
+    if not isinstance(value, dict | BaseModel):
+        raise ValueError(f"expected a condition such as {{field: bleeding, is: true}}, found {value!r}")
+    return value
+
+
+Condition = Annotated[
+    Annotated[AllOf, Tag("all_of")]
+    | Annotated[AnyOf, Tag("any_of")]
+    | Annotated[IsTrue, Tag("is")]
+    | Annotated[InRange, Tag("range")]
+    | Annotated[OneOf, Tag("one_of")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="condition",
+        custom_error_message=f"expected one of the keys {', '.join(_KEYS)}",
+    ),
+    BeforeValidator(_a_mapping),
+]
+"""When a flag fires. There is no other kind, and no way to bring one."""
+
+
+class Action(Document):
+    """What a flag does. It can only send up."""
+
+    refer: bool = False
+    """The case needs an in-person visit, whatever its score, and does not wait in the last band."""
+    up_to_band: Literal[1, 2, 3] | None = None
+    """The case waits in this priority band or in an earlier one."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.refer and self.up_to_band is None:
+            raise ValueError("expected refer: true, up_to_band: 1, 2 or 3, or both")
+        return self
+
+
+class RedFlag(Document):
+    """One rule."""
+
+    code: Code
+    """Stable; its texts are in the message catalogue."""
+    when: Condition
+    action: Action
+    source: str = Field(min_length=1, max_length=500)
+    """Where the rule comes from: a citation, or the word that there is none."""
+
+
+class Review(Document):
+    """Who, able to take such a decision, has read the rules, and when."""
+
+    by: str = Field(min_length=1, max_length=200)
+    """A role and a clinic; the name is the site's choice."""
+    reviewed_on: date
+    """Not ``on``, which YAML reads as yes."""
+
+
+class RedFlags(Document):
+    """The rules of a policy, and who stands for them."""
+
+    version: Literal[1] = 1
+    reviewed_by: tuple[Review, ...] = ()
+    """Empty: not yet reviewed by a clinician, which every reader of the policy shall see."""
+    flags: tuple[RedFlag, ...] = ()
+
+    @model_validator(mode="after")
+    def _codes_are_unique(self) -> Self:
+        codes = [flag.code for flag in self.flags]
+        if twice := {code for code in codes if codes.count(code) > 1}:
+            raise ValueError(f"two flags have the code {', '.join(sorted(twice))}")
+        return self
+
+
+NO_RED_FLAGS = RedFlags()
+
+
+def fired(flags: Sequence[RedFlag], history: History) -> tuple[RedFlag, ...]:
+    """The flags whose conditions hold, in the order of ``flags``."""
+    return tuple(flag for flag in flags if _holds(flag.when, history, unknown=False))
+
+
+def presence(flag: RedFlag, history: History) -> Presence:
+    """What the history says of a flag.
+
+    Returns:
+        ``not_known`` if it has not fired, but answers that were not given could make it.
+    """
+    if _holds(flag.when, history, unknown=False):
+        return "present"
+    return "not_known" if _holds(flag.when, history, unknown=True) else "absent"
+
+
+def refers(flags: Iterable[RedFlag]) -> bool:
+    """Whether any of the flags that fired asks for an in-person visit."""
+    return any(flag.action.refer for flag in flags)
+
+
+def band_limit(flags: Iterable[RedFlag]) -> Literal[1, 2, 3, 4]:
+    """The last priority band in which a case with these flags may wait; 4 if none of them says."""
+    bands = [flag.action.up_to_band for flag in flags if flag.action.up_to_band is not None]
+    return min(bands, default=4)
+
+
+def _holds(condition: Condition, history: History, *, unknown: bool) -> bool:
+    """Whether a condition holds if every question without an answer counts as ``unknown``."""
+    match condition:
+        case AllOf():
+            return all(_holds(part, history, unknown=unknown) for part in condition.all_of)
+        case AnyOf():
+            return any(_holds(part, history, unknown=unknown) for part in condition.any_of)
+    answer = getattr(history, condition.field)
+    if answer is None:
+        return unknown
+    match condition:
+        case IsTrue():
+            return answer is True
+        case OneOf():
+            return answer in condition.one_of
+        case InRange():
+            above = condition.at_least is None or answer >= condition.at_least
+            return above and (condition.at_most is None or answer <= condition.at_most)

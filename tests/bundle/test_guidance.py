@@ -1,0 +1,73 @@
+"""Which limits and which advice go with an answer: none is lost, and whoever waits is told when not to."""
+
+import pytest
+from hypothesis import given
+
+from histories import histories
+from lesion_triage.bundle.guidance import (
+    QUESTIONS,
+    Counselling,
+    Limit,
+    NotAssessed,
+    answered,
+    counselling_for,
+    limits_of,
+    not_assessed_in,
+)
+from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.schema import Disposition
+
+EVERYTHING = History.model_validate(
+    {name: 1 if name[-6:] in ("_years", "_weeks") or name[-3:] == "_mm" else False for name in QUESTIONS}
+)
+OF_THE_CASE = {Limit.history_not_given, Limit.history_partly_given, Limit.photographs_unusable}
+
+
+@given(histories)
+def test_a_history_is_complete_partial_or_missing(history: History) -> None:
+    limits = set(limits_of(history, photographs_unusable=0))
+    missing = [name for name in QUESTIONS if getattr(history, name) is None]
+    assert (Limit.history_not_given in limits) is (len(missing) == len(QUESTIONS))
+    assert (Limit.history_partly_given in limits) is (0 < len(missing) < len(QUESTIONS))
+    assert set(Limit) - OF_THE_CASE <= limits
+
+
+def test_an_answer_no_is_an_answer() -> None:
+    assert answered(EVERYTHING) == QUESTIONS
+    assert set(limits_of(EVERYTHING, photographs_unusable=0)) == set(Limit) - OF_THE_CASE
+    assert answered(NO_HISTORY) == ()
+
+
+@pytest.mark.parametrize(("unusable", "expected"), [(0, False), (1, True), (16, True)])
+def test_unusable_photographs_are_a_limit(unusable: int, expected: bool) -> None:
+    limits = limits_of(NO_HISTORY, photographs_unusable=unusable)
+    assert (Limit.photographs_unusable in limits) is expected
+
+
+@given(histories)
+def test_what_only_an_examination_shows_is_never_assessed(history: History) -> None:
+    only_seen = {
+        NotAssessed.firmness_and_thickness,
+        NotAssessed.dermoscopy_not_sent,
+        NotAssessed.rest_of_skin,
+        NotAssessed.lymph_nodes,
+    }
+    assert only_seen <= set(not_assessed_in(history)) <= set(NotAssessed)
+
+
+def test_a_symptom_that_was_not_asked_for_leaves_symptoms_unassessed() -> None:
+    assert NotAssessed.symptoms not in not_assessed_in(EVERYTHING)
+    assert NotAssessed.symptoms in not_assessed_in(EVERYTHING.model_copy(update={"itching": None}))
+
+
+@pytest.mark.parametrize("disposition", Disposition)
+def test_everybody_is_told_when_to_seek_care_sooner(disposition: Disposition) -> None:
+    sooner = {advice for advice in Counselling if advice.startswith(("sooner", "same_day"))}
+    assert len(sooner) == 7
+    assert sooner <= set(counselling_for(disposition))
+
+
+def test_each_advice_is_given_with_some_disposition() -> None:
+    assert {advice for one in Disposition for advice in counselling_for(one)} == set(Counselling)
+    assert Counselling.keep_the_appointment in counselling_for(Disposition.needs_in_person)
+    assert Counselling.send_new_photographs not in counselling_for(Disposition.below_threshold)

@@ -1,0 +1,194 @@
+"""Red flags can only send up: another yes never silences one, and a silence neither fires nor suppresses."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from histories import FIELDS, conditions, flag, flag_lists, histories, yes_conditions
+from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.red_flags import (
+    YES_NO_FIELDS,
+    RedFlag,
+    RedFlags,
+    band_limit,
+    fired,
+    presence,
+    refers,
+)
+
+YES = {"field": "bleeding", "is": True}
+FEW = YES_NO_FIELDS[:4]
+
+
+def codes(flags: tuple[RedFlag, ...], history: History) -> set[str]:
+    return {one.code for one in fired(flags, history)}
+
+
+# What fires
+
+
+@given(flag_lists(), histories, st.sampled_from(YES_NO_FIELDS))
+def test_another_yes_never_lets_fewer_flags_fire(
+    flags: tuple[RedFlag, ...], history: History, field: str
+) -> None:
+    assert codes(flags, history) <= codes(flags, history.model_copy(update={field: True}))
+
+
+@given(flag_lists(), histories, st.data())
+def test_the_answer_to_an_open_question_never_silences_a_flag(
+    flags: tuple[RedFlag, ...], history: History, data: st.DataObject
+) -> None:
+    silent = [name for name in FIELDS if getattr(history, name) is None]
+    if silent:
+        name = data.draw(st.sampled_from(silent))
+        told = history.model_copy(update={name: data.draw(FIELDS[name])})
+        assert codes(flags, history) <= codes(flags, told)
+
+
+@given(flag_lists(), histories, st.sampled_from(list(FIELDS)))
+def test_an_answer_that_is_withheld_never_fires_a_flag(
+    flags: tuple[RedFlag, ...], history: History, field: str
+) -> None:
+    assert codes(flags, history.model_copy(update={field: None})) <= codes(flags, history)
+
+
+@given(flag_lists(), histories, st.sampled_from(YES_NO_FIELDS))
+def test_a_no_counts_as_a_silence(flags: tuple[RedFlag, ...], history: History, field: str) -> None:
+    no, silence = (history.model_copy(update={field: answer}) for answer in (False, None))
+    assert fired(flags, no) == fired(flags, silence)
+
+
+@given(flag_lists())
+def test_a_history_that_says_nothing_fires_nothing(flags: tuple[RedFlag, ...]) -> None:
+    assert fired(flags, NO_HISTORY) == ()
+
+
+@given(flag_lists(), histories)
+def test_another_flag_never_lowers_urgency(flags: tuple[RedFlag, ...], history: History) -> None:
+    some, all_ = fired(flags[1:], history), fired(flags, history)
+    assert refers(all_) >= refers(some)
+    assert band_limit(all_) <= band_limit(some)
+
+
+@pytest.mark.parametrize(
+    ("when", "told", "expected"),
+    [
+        (YES, {"bleeding": True}, True),
+        (YES, {"bleeding": False, "growing": True}, False),
+        ({"field": "age_years", "at_least": 40}, {"age_years": 40}, True),
+        ({"field": "age_years", "at_least": 40}, {"age_years": 39.9}, False),
+        ({"field": "age_years", "at_most": 15}, {"age_years": 15}, True),
+        ({"field": "age_years", "at_most": 15}, {"age_years": 15.1}, False),
+        ({"field": "age_years", "at_least": 20, "at_most": 30}, {"age_years": 31}, False),
+        ({"field": "age_years", "at_least": 20, "at_most": 30}, {"age_years": 25}, True),
+        ({"field": "sex", "one_of": ["one", "two"]}, {"sex": "two"}, True),
+        ({"field": "sex", "one_of": ["one", "two"]}, {"sex": "three"}, False),
+        ({"all_of": [YES, {"field": "growing", "is": True}]}, {"bleeding": True}, False),
+        ({"any_of": [YES, {"field": "growing", "is": True}]}, {"growing": True}, True),
+        ({"all_of": [YES, {"any_of": [{"field": "age_years", "at_least": 9}]}]}, {"bleeding": True}, False),
+    ],
+)
+def test_a_condition_holds_when_the_history_says_so(
+    when: dict[str, Any], told: dict[str, Any], expected: bool
+) -> None:
+    assert bool(fired((flag(when),), History(**told))) is expected
+
+
+def test_flags_fire_in_the_order_in_which_they_are_declared() -> None:
+    flags = (flag(YES, "second"), flag({"field": "growing", "is": True}, "silent"), flag(YES, "first"))
+    assert [one.code for one in fired(flags, History(bleeding=True))] == ["second", "first"]
+
+
+def test_the_earliest_band_counts() -> None:
+    flags = [flag(YES, up_to_band=3), flag(YES, refer=True), flag(YES, up_to_band=2)]
+    assert band_limit(flags) == 2
+    assert refers(flags)
+    assert band_limit([]) == 4
+    assert not refers([])
+
+
+# What is known of a flag that has not fired
+
+
+@given(yes_conditions(FEW), st.fixed_dictionaries({name: FIELDS[name] for name in FEW}))
+def test_presence_is_what_every_way_to_complete_the_answers_agrees_on(
+    when: dict[str, Any], told: dict[str, bool | None]
+) -> None:
+    rule, silent = flag(when), [name for name, answer in told.items() if answer is None]
+    ways = [
+        bool(fired((rule,), History(**{**told, **dict(zip(silent, way, strict=True))})))
+        for way in product((False, True), repeat=len(silent))
+    ]
+    expected = "present" if all(ways) else "not_known" if any(ways) else "absent"
+    assert presence(rule, History(**told)) == expected
+
+
+# The language is closed
+
+
+@given(conditions)
+def test_a_flag_survives_its_own_spelling(when: dict[str, Any]) -> None:
+    rules = RedFlags(flags=(flag(when),))
+    again = RedFlags.model_validate_json(rules.to_json())
+    assert again == rules
+    assert again.sha256() == rules.sha256()
+
+
+@pytest.mark.parametrize(
+    ("when", "complaint"),
+    [
+        ({"field": "bleeding", "is": False}, "True"),
+        ({"field": "bleeding", "is": None}, "True"),
+        ({"field": "bleding", "is": True}, "did you mean 'bleeding'"),
+        ({"field": "age_years", "is": True}, "no yes-or-no question 'age_years'"),
+        ({"field": "bleeding", "at_least": 1}, "no number 'bleeding'"),
+        ({"field": "age_years", "at_least": None}, "expected at_least, at_most or both"),
+        ({"field": "age_years", "at_least": 9, "at_most": 8}, "no number is at least 9"),
+        ({"field": "age_years", "at_least": float("nan")}, "finite"),
+        ({"field": "sex", "one_of": []}, "at least 1"),
+        ({"all_of": []}, "at least 1"),
+        ({"any_of": []}, "at least 1"),
+        ({"not": YES}, "expected one of the keys all_of"),
+        ({"field": "bleeding", "is": True, "unless": "x"}, "not permitted"),
+        ({"all_of": [YES], "any_of": [YES]}, "not permitted"),
+        ("bleeding", "expected a condition such as"),
+        ({}, "expected one of the keys"),
+    ],
+)
+def test_another_condition_is_refused(when: Any, complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        flag(when)
+
+
+@pytest.mark.parametrize(
+    "action", [{"refer": False}, {"up_to_band": 4}, {"up_to_band": 0}, {"discharge": True}]
+)
+def test_an_action_that_would_not_send_up_is_refused(action: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        flag(YES, **action)
+
+
+def test_two_flags_of_one_code_are_refused() -> None:
+    with pytest.raises(ValidationError, match="two flags have the code same"):
+        RedFlags(flags=(flag(YES, "same"), flag(YES, "same")))
+
+
+# The history
+
+
+@pytest.mark.parametrize("word", ["off", "no", "unknown", 0, 1, "true"])
+def test_only_true_and_false_answer_a_question(word: Any) -> None:
+    with pytest.raises(ValidationError):
+        History.model_validate({"bleeding": word})
+
+
+def test_a_history_has_no_place_for_free_text() -> None:
+    with pytest.raises(ValidationError, match="comment"):
+        History.model_validate({"comment": "seen by Mrs Example"})
+    for name in ("sex", "anatom_site_general", "fitzpatrick_skin_type"):
+        with pytest.raises(ValidationError):
+            History.model_validate({name: "x" * 61})
