@@ -113,14 +113,29 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         "--one-case", action="store_true", help="all photographs show one lesion; without it each is a case"
     )
     parser.add_argument(
-        "--history", default="{}", metavar="JSON", help='such as {"sex": "female", "age_years": 61}'
+        "--history", default="{}", metavar="JSON", help='such as {"bleeding": true, "age_years": 61}'
+    )
+    parser.add_argument("--language", default="en", metavar="TAG", help="of all texts (%(default)s)")
+    parser.add_argument(
+        "--catalogues", type=Path, metavar="DIR", help="a site's own message catalogues, see docs/messages.md"
+    )
+    parser.add_argument(
+        "--note", action="store_true", help="print the note for the clinical record instead of JSON"
     )
 
 
 def _score(arguments: argparse.Namespace) -> int:
     from lesion_triage import score
 
-    return score.score(arguments.bundle, arguments.images, arguments.one_case, arguments.history)
+    return score.score(
+        arguments.bundle,
+        arguments.images,
+        arguments.one_case,
+        arguments.history,
+        arguments.language,
+        arguments.catalogues,
+        arguments.note,
+    )
 
 
 def _summary_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field, FiniteFloat, StrictBool
 
 from lesion_triage.bundle.document import Document
 
-GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w /.,+()-]*$")]
+GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w &/.,+()-]*$")]
 YesNo = StrictBool | None
 """None: not said, which is never read as no. Strict, because a lax reader takes the word "off" for no."""
 

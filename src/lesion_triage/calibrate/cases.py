@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle.calibration import Calibrator, score_of
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.policy import case_logit
-from lesion_triage.bundle.schema import History
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 
