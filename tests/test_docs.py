@@ -204,6 +204,7 @@ _DOCUMENTS = (
     certificate.Certificate,
     certificate.GroupBy,
     certificate.GroupRow,
+    certificate.Routes,
     certificate.Look,
     schema.SelfTest,
     schema.SelfTestCase,

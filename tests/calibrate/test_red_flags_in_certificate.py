@@ -75,7 +75,11 @@ def test_counted_red_flags_raise_the_threshold_and_stay_within_what_is_allowed(s
 
 
 def test_the_certificate_counts_what_sent_each_positive_case_up():
-    table = with_histories(predictions("calibration", 300, 140, ungradable=0.3), 3)
+    plain = predictions("calibration", 300, 140, ungradable=0.3)
+    scored = [case for case in cases_of(plain) if case.needs_in_person and case.gradable]
+    lowest = {case.case_id for case in sorted(scored, key=lambda case: case.logit("max"))[:10]}
+    rows = (replace(one, history=BLEEDS if one.case_id in lowest else "") for one in plain.rows)
+    table = replace(plain, rows=tuple(rows))
     policy, certificate = certified(
         calibration=table, config=Calibrate(red_flags=RULES, count_red_flags=True)
     )
@@ -85,7 +89,6 @@ def test_the_certificate_counts_what_sent_each_positive_case_up():
     assert routes.below_threshold == found.count(Disposition.below_threshold) == certificate.misses_seen
     unscored = [case for case in cases_of(table) if case.needs_in_person and not case.gradable]
     assert routes.not_scored == len(unscored) > 0
-    threshold = policy.threshold
     by_flag_alone = [
         case
         for case in cases_of(table)
@@ -96,7 +99,6 @@ def test_the_certificate_counts_what_sent_each_positive_case_up():
     ]
     assert routes.red_flag == len(by_flag_alone) > 0
     assert routes.score == 140 - len(unscored) - len(by_flag_alone) - routes.below_threshold
-    assert threshold == certificate.threshold
 
 
 def test_a_flag_that_only_moves_the_band_is_never_counted_as_a_referral():
