@@ -40,7 +40,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _WRONG_PAGE = re.compile(r"^text/html\b", re.IGNORECASE)
 
 
-class _Interrupted(Exception):
+class _InterruptedError(Exception):
     """The server or the line failed in a way that may pass; carries how long the server asks to wait."""
 
     def __init__(self, why: str, wait_s: float | None = None) -> None:
@@ -133,7 +133,7 @@ class _Transfer:
                 try:
                     self._go_on(stream, tick)
                     break
-                except _Interrupted as error:
+                except _InterruptedError as error:
                     have = _length(stream)
                     failures = 1 if have > before else failures + 1
                     before = have
@@ -159,7 +159,7 @@ class _Transfer:
                 start, total = self._judge(response, have)
                 if start is None:
                     _empty(stream)
-                    raise _Interrupted("the server has another file by now, starting over", 0.0)
+                    raise _InterruptedError("the server has another file by now, starting over", 0.0)
                 self.resumed = self.resumed or start > 0
                 if start < have:
                     _empty(stream)
@@ -171,9 +171,9 @@ class _Transfer:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            raise _Interrupted(f"the line failed ({_short(error)})") from None
+            raise _InterruptedError(f"the line failed ({_short(error)})") from None
         except TransportError as error:
-            raise _Interrupted(f"the line failed ({_short(error)})") from None
+            raise _InterruptedError(f"the line failed ({_short(error)})") from None
         except requests.RequestException as error:
             raise DownloadError(f"{self.url}: cannot be asked for ({_short(error)}).") from None
 
@@ -197,15 +197,15 @@ class _Transfer:
         """
         code = response.status_code
         if code in _BUSY:
-            raise _Interrupted(f"the server answered {code}", _retry_after(response))
+            raise _InterruptedError(f"the server answered {code}", _retry_after(response))
         if code in (404, 410):
             raise _AbsentError(f"{self.url} answered {code}")
         if code == 416:
             return None, 0
         if code not in (200, 206):
             raise DownloadError(
-                f"{self.url}: expected the file, the server answered {code} {response.reason}. It may ask for an "
-                "account by now; `lesion-triage datasets show NAME` has the steps by hand."
+                f"{self.url}: expected the file, the server answered {code} {response.reason}. It may ask "
+                "for an account by now; `lesion-triage datasets show NAME` has the steps by hand."
             )
         self._refuse_page(response)
         length = response.headers.get("Content-Length", "")
@@ -224,8 +224,8 @@ class _Transfer:
         kind = response.headers.get("Content-Type", "")
         if _WRONG_PAGE.match(kind) and not self.final.name.endswith((".html", ".htm")):
             raise DownloadError(
-                f"{self.url}: expected {self.final.name}, found a web page ({kind}): a login, or a notice that "
-                "the file has moved. Open the address in a browser and get the file by hand."
+                f"{self.url}: expected {self.final.name}, found a web page ({kind}): a login, or a notice "
+                "that the file has moved. Open the address in a browser and get the file by hand."
             )
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
@@ -236,8 +236,8 @@ class _Transfer:
     def _refuse_size(self, total: int) -> None:
         if total and self.wanted.size_bytes is not None and total != self.wanted.size_bytes:
             raise DownloadError(
-                f"{self.url}: expected {self.wanted.size_bytes:,} bytes as published, the server has {total:,}; "
-                "the publisher changed the file. Nothing was downloaded."
+                f"{self.url}: expected {self.wanted.size_bytes:,} bytes as published, the server has "
+                f"{total:,}; the publisher changed the file. Nothing was downloaded."
             )
 
     def _remember(self, response: requests.Response, total: int) -> None:
@@ -251,8 +251,8 @@ class _Transfer:
         free = shutil.disk_usage(self.part.parent).free
         if total - start > free:
             raise DownloadError(
-                f"{self.final}: {total - start:,} more bytes are needed, the disk has {free:,} free. Make room or "
-                f"choose another folder; {start:,} bytes are kept and the same command goes on."
+                f"{self.final}: {total - start:,} more bytes are needed, the disk has {free:,} free. Make "
+                f"room or choose another folder; {start:,} bytes are kept and the same command goes on."
             )
 
     def _copy(
@@ -268,13 +268,13 @@ class _Transfer:
             done += len(block)
             tick(done, total)
         if total and done != total:
-            raise _Interrupted(f"the line was cut at {done:,} of {total:,} bytes")
+            raise _InterruptedError(f"the line was cut at {done:,} of {total:,} bytes")
 
     def _no_room(self, error: OSError, stream: IO[bytes]) -> DownloadError:
         what = "the disk is full" if error.errno in _NO_ROOM else f"it cannot be written ({error.strerror})"
         return DownloadError(
-            f"{self.part}: {what}; {_length(stream):,} bytes are kept. Make room, or move the part and its .json to "
-            "another folder, and give the same command again."
+            f"{self.part}: {what}; {_length(stream):,} bytes are kept. Make room, or move the part and its "
+            ".json to another folder, and give the same command again."
         )
 
     def _finish(self) -> Got:
@@ -286,8 +286,8 @@ class _Transfer:
             self.part.replace(aside)
             self.state.unlink(missing_ok=True)
             raise DownloadError(
-                f"{self.url}: {wrong}. What came was put aside as {aside.name} and must not be used; try again, "
-                "and if it stays so, ask the publisher."
+                f"{self.url}: {wrong}. What came was put aside as {aside.name} and must not be used; try "
+                "again, and if it stays so, ask the publisher."
             )
         self.part.replace(self.final)
         self.state.unlink(missing_ok=True)
@@ -307,7 +307,7 @@ def mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
 
 
 def hashes(path: Path) -> tuple[str, str]:
-    """SHA-256 and MD5 of a file, in one pass. MD5 is what some publishers state; it guards against accidents."""
+    """SHA-256 and MD5 of a file, in one pass. MD5 is what some publishers state; it shows accidents."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:
         while block := stream.read(_CHUNK):

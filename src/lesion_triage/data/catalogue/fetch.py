@@ -1,4 +1,4 @@
-"""Bringing a dataset: licence, room, files, pictures that are published one by one. Imports this room, console.
+"""Bringing a dataset: licence, room, files, pictures published one by one. Imports this room, console.
 
 What was brought, from where, with which hash and under which licence stands in ``FETCHED.json`` beside it.
 """
@@ -144,8 +144,8 @@ def refuse_without_licence(entry: Dataset, accepted: str) -> None:
     if accepted.casefold() != entry.licence.id.casefold():
         said = f"found '{accepted}'" if accepted else "none was accepted"
         raise DownloadError(
-            f"{entry.name} comes under {entry.licence.name}, and {said}. Read {entry.licence.url}; if you accept it, "
-            f"say --accept-licence {entry.licence.id}"
+            f"{entry.name} comes under {entry.licence.name}, and {said}. Read {entry.licence.url}; if you "
+            f"accept it, say --accept-licence {entry.licence.id}"
         )
 
 
@@ -197,8 +197,8 @@ def _refuse_without_room(files: Sequence[RemoteFile], folder: Path, unpack_too: 
     free = shutil.disk_usage(folder).free
     if missing > free:
         raise DownloadError(
-            f"{folder}: about {missing:,} more bytes are needed, the disk has {free:,} free. Make room or choose "
-            "another folder with --to; nothing was downloaded."
+            f"{folder}: about {missing:,} more bytes are needed, the disk has {free:,} free. Make room or "
+            "choose another folder with --to; nothing was downloaded."
         )
 
 

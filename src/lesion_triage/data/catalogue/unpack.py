@@ -56,8 +56,9 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int, int], None] | N
     try:
         with _members(archive) as members:
             _refuse_bomb(archive, members, budget, folder)
-            for number, member in enumerate(members, 1):
-                target = folder / _inside(archive, member.name)
+            paths = _without_own_folder([_inside(archive, member.name) for member in members], folder.name)
+            for number, (member, path) in enumerate(zip(members, paths, strict=True), 1):
+                target = folder / path
                 budget -= _write(archive, member, target, folder, budget)
                 written.append(target)
                 if progress is not None:
@@ -114,12 +115,19 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
+def _without_own_folder(paths: list[PurePosixPath], name: str) -> list[PurePosixPath]:
+    """The paths without a first folder that all share and that only repeats the name of the target."""
+    if all(len(path.parts) > 1 and path.parts[0] == name for path in paths):
+        return [path.relative_to(name) for path in paths]
+    return paths
+
+
 def _refuse_bomb(archive: Path, members: list[_Member], budget: int, folder: Path) -> None:
     total = sum(member.size_bytes for member in members)
     if len(members) > _MAX_MEMBERS or total > budget:
         raise DownloadError(
-            f"{archive}: {len(members):,} files of {total:,} bytes out of {archive.stat().st_size:,} packed ones; "
-            "that is no dataset, and it is not unpacked."
+            f"{archive}: {len(members):,} files of {total:,} bytes out of {archive.stat().st_size:,} packed "
+            "ones; that is no dataset, and it is not unpacked."
         )
     free = shutil.disk_usage(folder).free
     if total > free:
