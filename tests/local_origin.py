@@ -111,12 +111,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Silence."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is part of the plan."""
+
+
 @contextmanager
 def serve() -> Iterator[Origin]:
     made = Origin()
     handler = type("Handler", (_Handler,), {"origin": made})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     made.url = f"http://127.0.0.1:{server.server_address[1]}"

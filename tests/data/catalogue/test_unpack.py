@@ -85,7 +85,7 @@ def test_a_member_cannot_leave_the_folder(tmp_path, name):
     archive = zipped(tmp_path / "a.zip", {"first.png": b"one", name: b"evil"})
     with pytest.raises(DownloadError, match="would land outside its folder"):
         unpack(archive, tmp_path / "in" / "out")
-    assert not [path for path in tmp_path.rglob("*out.png*")]
+    assert not list(tmp_path.rglob("*out.png*"))
 
 
 def test_a_link_in_a_zip_is_refused(tmp_path):

@@ -21,7 +21,7 @@ import numpy as np
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.data.catalogue import datasets
-from lesion_triage.data.catalogue.download import hashes, mismatch
+from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
 from lesion_triage.data.catalogue.unpack import is_archive
 from lesion_triage.errors import DataError, ImageError

@@ -107,9 +107,10 @@ def _fetch(arguments: argparse.Namespace) -> int:
         unpack_too=arguments.unpack,
     )
     say(f"{entry.name} is in {arguments.to}. Cite: {entry.citation}")
-    if entry.name == "fitzpatrick17k":
-        for step in entry.steps[1:]:
-            say(f"  {step}")
+    if not entry.pictures_fetched:
+        say("The pictures are to be had by hand:")
+        for number, step in enumerate(entry.steps, 1):
+            say(f"  {number}. {step}")
     return 1 if absent else 0
 
 

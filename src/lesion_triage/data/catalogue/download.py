@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import random
@@ -27,6 +26,7 @@ from urllib3.exceptions import HTTPError as TransportError
 
 from lesion_triage import __version__
 from lesion_triage.bundle.store import write_atomically
+from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.entry import RemoteFile
 from lesion_triage.errors import DownloadError
 
@@ -292,28 +292,6 @@ class _Transfer:
         self.part.replace(self.final)
         self.state.unlink(missing_ok=True)
         return Got(sha256, size, self.url, self.resumed)
-
-
-def mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
-    """What of a file is not as published, in words; empty if all is."""
-    for what, published, found in (
-        ("bytes", wanted.size_bytes, size_bytes),
-        ("SHA-256", wanted.sha256, sha256),
-        ("MD5", wanted.md5, md5),
-    ):
-        if published is not None and published != found:
-            return f"expected {what} {published} ({wanted.checksum_from or 'as published'}), found {found}"
-    return ""
-
-
-def hashes(path: Path) -> tuple[str, str]:
-    """SHA-256 and MD5 of a file, in one pass. MD5 is what some publishers state; it shows accidents."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while block := stream.read(_CHUNK):
-            sha256.update(block)
-            md5.update(block)
-    return sha256.hexdigest(), md5.hexdigest()
 
 
 @contextmanager

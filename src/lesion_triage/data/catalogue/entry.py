@@ -173,6 +173,8 @@ class Dataset(Part):
     figshare_article: int | None = None
     """Figshare is asked for the addresses, sizes and checksums of `files` that have no address."""
     listed: Listed | None = None
+    pictures_fetched: bool = True
+    """False: only tables are fetched; `steps` say where the pictures are."""
     layouts: tuple[Layout, ...] = Field(min_length=1)
     traps: tuple[Trap, ...] = ()
     sources: dict[Literal["counts", "licence", "files", "layout"], str]

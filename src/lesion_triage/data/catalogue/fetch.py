@@ -21,14 +21,13 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.console import bar, say
+from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.download import (
     Absent,
     Got,
     Patience,
     Tick,
     download,
-    hashes,
-    mismatch,
     open_session,
 )
 from lesion_triage.data.catalogue.entry import Dataset, Listed, RemoteFile

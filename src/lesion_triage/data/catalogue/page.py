@@ -62,9 +62,9 @@ def how(entry: Dataset) -> str:
     """How it is had, in a word or two."""
     if entry.registration:
         return "register"
-    if entry.name == "fitzpatrick17k":
-        return "fetch (table only)"
-    return "fetch" if entry.fetchable else "yours"
+    if not entry.fetchable:
+        return "yours"
+    return "fetch" if entry.pictures_fetched else "fetch (table only)"
 
 
 def size(number: int | None) -> str:
