@@ -25,10 +25,10 @@ NAMES = [
     "fitzpatrick17k",
     "folder",
     "ham10000",
-    "isic2018",
-    "isic2019",
-    "isic2020",
-    "isic2024",
+    "isic_2018",
+    "isic_2019",
+    "isic_2020",
+    "isic_2024",
     "milk10k",
     "pad_ufes_20",
     "ph2",
@@ -42,7 +42,7 @@ def test_every_supported_dataset_has_an_entry():
 
 def test_every_source_of_the_configuration_that_is_a_dataset_has_an_entry():
     sources = set(get_args(Data.model_fields["source"].annotation))
-    assert sources - {entry.name for entry in datasets()} <= {"synthetic"}
+    assert sources - {entry.name for entry in datasets()} <= {"synthetic", "mixture"}
 
 
 @pytest.mark.parametrize("entry", datasets(), ids=lambda one: one.name)
@@ -108,7 +108,7 @@ def test_the_page_is_the_catalogues_own():
 def test_what_nobody_published_is_shown_as_unknown():
     ham = dataset("ham10000")
     assert page.row(ham)[3] == "unknown"
-    assert "none published" in page.card(dataset("isic2019"))
+    assert "none published" in page.card(dataset("isic_2019"))
     assert "unknown" in page.card(dataset("milk10k"))
 
 
@@ -130,6 +130,10 @@ def test_the_command_on_a_card_names_the_licence_that_the_program_asks_for(entry
     words = cli.parser("datasets").parse_args(shlex.split(line)[1:])
     assert words.name == entry.name
     assert words.accept_licence == entry.licence.id
+
+
+def test_underscores_may_be_left_out():
+    assert dataset("isic2019") is dataset("isic_2019")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_known_one(capsys):

@@ -99,32 +99,47 @@ def test_only_a_deep_look_opens_pictures(ham):
 def test_a_table_as_published_is_recognised_by_its_checksum(ham, tmp_path):
     fitz = tmp_path / "fitz"
     header = dataset("fitzpatrick17k").layouts[0].tables[0].columns
-    table(fitz / "fitzpatrick17k.csv", header, [["0" * 32, "1", "1", "acne", "a", "b", ""]])
+    table(fitz / "fitzpatrick17k.csv", header, [["0" * 32, *["1"] * (len(header) - 1)]])
     checked = check(fitz)
     assert checked.entry.name == "fitzpatrick17k"
     assert found(checked, "fitzpatrick17k.csv") == (State.NOTE, "another content")
 
 
-def test_the_layout_with_most_of_its_parts_is_taken(tmp_path):
+def test_one_of_a_pictures_two_names_is_enough(tmp_path, picture):
+    header = dataset("fitzpatrick17k").layouts[0].tables[0].columns
+    rows = [[name * 32, *["1"] * (len(header) - 2), f"http{name}jpg.jpg"] for name in "abc"]
+    table(tmp_path / "fitzpatrick17k.csv", header, rows)
+    picture(tmp_path / "images" / f"{'a' * 32}.jpg")
+    picture(tmp_path / "images" / "httpbjpg.jpg")
+    checked = check(tmp_path)
+    assert found(checked, "pictures named") == (State.INCOMPLETE, f"2: 1 missing, such as {'c' * 32}")
+    assert not [finding for finding in checked.findings if finding.what == "other pictures"]
+
+
+def test_an_hdf5_file_is_asked_for_every_picture_of_the_table(tmp_path):
+    h5py = pytest.importorskip("h5py")
     columns = ("isic_id", "target", "patient_id", "age_approx", "sex", "anatom_site_general")
-    table(tmp_path / "train-metadata.csv", columns, [("ISIC_1", "0", "IP_1", "50", "male", "torso")])
-    (tmp_path / "train-image.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    files = check(tmp_path, dataset("isic2024")) if not _h5py() else None
-    if files is not None:
-        assert files.layout.name == "Kaggle, one HDF5 file"
-        assert found(files, "train-image.hdf5")[0] is State.NOTE
+    rows = [(f"ISIC_{number}", "0", "IP_1", "50", "male", "torso") for number in range(3)]
+    table(tmp_path / "train-metadata.csv", columns, rows)
+    with h5py.File(tmp_path / "train-image.hdf5", "w") as opened:
+        for name in ("ISIC_0", "ISIC_2"):
+            opened[name] = np.bytes_(b"picture")
+    checked = check(tmp_path, dataset("isic_2024"))
+    assert checked.layout.name == "Kaggle, one HDF5 file"
+    assert found(checked, "train-image.hdf5") == (State.INCOMPLETE, "2: 1 missing, such as ISIC_1")
     (tmp_path / "train-image.hdf5").write_bytes(b"a picture")
-    assert check(tmp_path, dataset("isic2024")).exit_code == 2
+    assert check(tmp_path, dataset("isic_2024")).exit_code == 2
     (tmp_path / "train-image.hdf5").unlink()
-    assert check(tmp_path, dataset("isic2024")).layout.name == "Kaggle, single pictures"
+    assert check(tmp_path, dataset("isic_2024")).layout.name == "Kaggle, single pictures"
 
 
-def _h5py() -> bool:
-    try:
-        import h5py  # noqa: F401
-    except ModuleNotFoundError:
-        return False
-    return True
+def test_a_layout_that_no_reader_takes_is_not_called_readable(tmp_path):
+    for one in dataset("isic_2024").layouts[2].tables:
+        table(tmp_path / one.names[0], one.columns, [])
+    checked = check(tmp_path)
+    assert (checked.entry.name, checked.exit_code) == ("isic_2024", 2)
+    state, text = found(checked, "layout")
+    assert (state, text) == (State.BROKEN, "'ISIC', which no reader takes")
 
 
 def test_an_npz_is_measured_without_unpacking_it(tmp_path):

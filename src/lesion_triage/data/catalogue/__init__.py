@@ -22,14 +22,15 @@ def datasets() -> tuple[Dataset, ...]:
 
 
 def dataset(name: str) -> Dataset:
-    """The entry of that name.
+    """The entry of that name; underscores may be left out, as in ``isic2019``.
 
     Raises:
         DataError: no such entry.
     """
     known = {entry.name: entry for entry in datasets()}
-    if name in known:
-        return known[name]
+    for known_name, entry in known.items():
+        if name.replace("_", "") == known_name.replace("_", ""):
+            return entry
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
     raise DataError(f"no dataset '{name}' in the catalogue; {hint}")

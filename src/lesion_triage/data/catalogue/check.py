@@ -87,7 +87,7 @@ def check(
     files = _Files.below(folder)
     entry = entry or _guess(files)
     layout = max(entry.layouts, key=lambda one: _fit(files, one))
-    findings = [*_tables(files, layout), *_pictures(files, entry, layout)]
+    findings = [*_not_read(entry, layout), *_tables(files, layout), *_pictures(files, entry, layout)]
     if layout.arrays is not None:
         findings += _arrays(files, layout, layout.arrays)
     findings += _published(files, entry, deep)
@@ -182,6 +182,12 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
             yield {name: value or "" for name, value in row.items() if name is not None}
 
 
+def _not_read(entry: Dataset, layout: Layout) -> Iterator[Finding]:
+    if not layout.read:
+        taken = " or ".join(f"'{other.name}'" for other in entry.layouts if other.read)
+        yield Finding("layout", taken, f"'{layout.name}', which no reader takes", State.BROKEN)
+
+
 def _tables(files: _Files, layout: Layout) -> Iterator[Finding]:
     for table in layout.tables:
         what = f"table {table.names[0]}"
@@ -237,7 +243,7 @@ def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding
     if not named:
         return
     lie = {path.stem for path in _here(files, layout, pictures)}
-    lacking = [name for name in named if _stem(name, pictures) not in lie]
+    lacking = [names[0] for names in named if not any(_stem(name, pictures) in lie for name in names)]
     found = len(named) - len(lacking)
     if lacking:
         packed = [path.name for path in files.paths if is_archive(Path(path))]
@@ -246,7 +252,7 @@ def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding
         yield Finding("pictures named by the tables", f"{len(named):,}", text, State.INCOMPLETE, advice)
     else:
         yield Finding("pictures named by the tables", f"{len(named):,}", f"{found:,}", State.OK)
-    extra = len(lie - {_stem(name, pictures) for name in named})
+    extra = len(lie - {_stem(name, pictures) for names in named for name in names})
     if extra:
         yield Finding("other pictures", "0", f"{extra:,}, which no table names", State.NOTE)
     if layout.count is not None and len(named) < layout.count:
@@ -254,8 +260,8 @@ def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding
         yield Finding("the dataset as published", f"{layout.count:,} pictures", text, State.INCOMPLETE)
 
 
-def _named(files: _Files, layout: Layout) -> Iterator[str]:
-    """Every picture that the tables name, once, in order."""
+def _named(files: _Files, layout: Layout) -> Iterator[tuple[str, ...]]:
+    """Every picture that the tables name, once, in order; with all its names, of which most have one."""
     seen: set[str] = set()
     for table in layout.tables:
         path = files.named(table.names)
@@ -264,10 +270,11 @@ def _named(files: _Files, layout: Layout) -> Iterator[str]:
             continue
         try:
             for row in _rows(files.folder / path):
-                for column in table.picture_columns:
-                    if row[column] and row[column] not in seen:
-                        seen.add(row[column])
-                        yield row[column]
+                told = [row[column] for column in table.picture_columns if row[column]]
+                for names in [tuple(told)] if table.one_picture else [(name,) for name in told]:
+                    if names and names[0] not in seen:
+                        seen.add(names[0])
+                        yield names
         except (OSError, UnicodeDecodeError, csv.Error):
             continue
 
@@ -338,7 +345,7 @@ def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
     with h5py.File(full, "r") as opened:
         stored = set(opened.keys())
     named = list(_named(files, layout))
-    lacking = [name for name in named if name not in stored]
+    lacking = [names[0] for names in named if not stored.intersection(names)]
     text = f"{len(named) - len(lacking):,}"
     if lacking:
         text += f": {len(lacking):,} missing, such as {lacking[0]}"

@@ -107,6 +107,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
         unpack_too=arguments.unpack,
     )
     say(f"{entry.name} is in {arguments.to}. Cite: {entry.citation}")
+    say(f"To see whether it can be read: lesion-triage datasets check {arguments.to} --as {entry.name}")
     if not entry.pictures_fetched:
         say("The pictures are to be had by hand:")
         for number, step in enumerate(entry.steps, 1):

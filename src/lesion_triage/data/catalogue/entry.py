@@ -108,6 +108,8 @@ class Table(Part):
     required: bool = True
     picture_columns: tuple[str, ...] = ()
     """Columns that name pictures, with or without folder and ending."""
+    one_picture: bool = False
+    """Whether those columns are several names of one picture, of which one is enough."""
 
 
 class Pictures(Part):
@@ -136,6 +138,8 @@ class Layout(Part):
     arrays: Arrays | None = None
     count: Count | None = None
     """Pictures of this layout, as published."""
+    read: bool = True
+    """Whether this project's reader takes it."""
 
 
 class Trap(Part):

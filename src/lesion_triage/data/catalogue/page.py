@@ -184,7 +184,7 @@ def _checksum(file: RemoteFile) -> str:
 
 def _layouts(entry: Dataset) -> Iterator[str]:
     for layout in entry.layouts:
-        yield f"- {layout.name}:"
+        yield f"- {layout.name}{'' if layout.read else ' (checked; no reader takes it yet)'}:"
         for table in layout.tables:
             columns = (
                 f", with columns {', '.join(f'`{name}`' for name in table.columns)}" if table.columns else ""
