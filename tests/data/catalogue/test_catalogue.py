@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -178,6 +180,20 @@ def test_ones_own_folder_is_not_fetched(tmp_path, capsys):
 def test_a_card_in_a_pipe_is_markdown(capsys):
     assert cli.main(["datasets", "show", "ham10000"]) == 0
     assert capsys.readouterr().out == page.card(dataset("ham10000"))
+
+
+def test_list_card_and_check_need_no_more_than_the_base_installation(tmp_path):
+    code = (
+        "import sys; sys.modules['requests'] = sys.modules['torch'] = None; "
+        "from lesion_triage.cli import main; "
+        "print([main(['datasets', *words]) for words in "
+        "([], ['show', 'ph2'], ['check', sys.argv[1], '--as', 'ph2'])]); "
+        "main(['datasets', 'fetch', 'scin', '--to', sys.argv[1], '--accept-licence', 'LicenseRef-SCIN'])"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 2]"
+    assert done.stderr == "'datasets' needs requests: pip install 'lesion-triage[train]'.\n"
 
 
 def test_entries_are_frozen():

@@ -272,17 +272,20 @@ def filled(small, folder: Path, limit_bytes: int) -> subprocess.CompletedProcess
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_file_that_the_system_refuses_to_let_grow_is_kept_as_far_as_it_came(origin, entry, tmp_path):
-    """The limit on a file's size is the kernel's own: write() fails in the middle of the download."""
+@pytest.mark.parametrize("limit_bytes", [1_234_567, 2_900_000])
+def test_a_file_that_the_system_refuses_to_let_grow_is_kept_as_far_as_it_came(
+    origin, entry, tmp_path, limit_bytes
+):
+    """The limit on a file's size is the kernel's own: write() fails, in the middle or in the last block."""
     origin.put("/a.bin", CONTENT)
     small = entry({"name": "a.bin", "sha256": SHA256})
-    done = filled(small, tmp_path, 1_234_567)
+    done = filled(small, tmp_path, limit_bytes)
     assert done.returncode == 2, done.stderr
-    assert "the disk is full; 1,234,567 bytes are kept" in done.stdout
-    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:1_234_567]
+    assert f"the disk is full; {limit_bytes:,} bytes are kept" in done.stdout
+    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:limit_bytes]
     origin.asked.clear()
     assert filled(small, tmp_path, 0).returncode == 0
-    assert [one.range for one in origin.asked] == ["bytes=1234567-"]
+    assert [one.range for one in origin.asked] == [f"bytes={limit_bytes}-"]
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
