@@ -81,6 +81,12 @@ def _proof() -> Room:
     return command.add_arguments, command.act
 
 
+def _datasets() -> Room:
+    from lesion_triage.data.catalogue import command
+
+    return command.add_arguments, command.act
+
+
 def _road_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file, such as configs/ham10000.yaml")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the dataset")
@@ -172,6 +178,7 @@ _ROAD = {
     "evaluate": "6. open the test split on the sealed bundle, write the report",
 }
 VERBS: dict[str, Verb] = {
+    "datasets": _of("0. the public datasets: what they are, how to get them, what a copy lacks", _datasets),
     **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
     "certificate": _of("what a bundle's certificate says, on one page", _certificate),
