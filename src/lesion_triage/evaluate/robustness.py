@@ -1,0 +1,238 @@
+"""What a sealed bundle does with spoilt and with unfamiliar photographs: is anybody sent down who should go up?
+
+Imports bundle, data, calibrate's intervals and this room's corruptions.
+
+Every case goes through the whole policy (gates, red flags, groups, score) as the server would take it; all
+photographs of a case are spoilt alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.schema import Disposition, ReasonCode
+from lesion_triage.bundle.scorer import Graph, ImageEvidence, score_image
+from lesion_triage.bundle.store import Bundle
+from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
+from lesion_triage.calibrate.metrics import Proportion, Sample, auroc, proportion
+from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from lesion_triage.errors import ImageError
+
+UNMODIFIED = "unmodified"
+Reader = Callable[[], bytes]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Photographed:
+    """One case as a platform would send it."""
+
+    files: tuple[Reader, ...]
+    """Each gives the bytes of one photograph."""
+    history: History
+    needs_in_person: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All cases, spoilt in one way at one severity."""
+
+    corruption: str
+    """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""
+    severity: int
+    """1 to 5; 0 if unmodified."""
+    missed: Proportion
+    """Positive cases that are neither referred nor sent up, of the positive cases."""
+    missed_without_gates: Proportion
+    """The same for the same scores, were no photograph refused by a gate."""
+    refused: Proportion
+    """Photographs that are not scored."""
+    referred_others: Proportion
+    """Other cases that are referred or sent up."""
+    refusals: Mapping[str, int]
+    """Photographs by reason code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Photographs of something that the model was not made for, each as a case of its own."""
+
+    name: str
+    sent_up: Proportion
+    """Referred, or not scored."""
+    refused_by_quality: Proportion
+    unfamiliar: Proportion
+    """Refused by the novelty gate; the quality gate comes first."""
+    auroc: Estimate | None
+    """Of the novelty, against the unmodified photographs of the cases; whatever the quality gate said."""
+
+
+def spoil(
+    bundle: Bundle,
+    cases: Sequence[Photographed],
+    *,
+    corruptions: Collection[str] = tuple(CORRUPTIONS),
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Row, ...]:
+    """Spoil every photograph in every way and decide every case; the unmodified ones come first.
+
+    Args:
+        bundle: sealed.
+        cases: positive and other ones.
+        corruptions: names of ``CORRUPTIONS``.
+        severities: of 1 to 5.
+        seed: of what is drawn at random.
+        progress: called with the number of rows done and the total.
+
+    Raises:
+        ImageError: a photograph that cannot be decoded even unspoilt.
+        DataError: no such corruption.
+    """
+    graph = Graph(bundle.graph, bundle.header.pixels)
+    cells = [(UNMODIFIED, 0), *((name, severity) for name in corruptions for severity in severities)]
+    rows = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for name, severity in cells:
+
+            def seen(
+                case: Photographed, name: str = name, severity: int = severity
+            ) -> tuple[_Seen, ...]:
+                files = (read() for read in case.files)
+                spoilt = (f if name == UNMODIFIED else corrupt(f, name, severity, seed) for f in files)
+                return tuple(_look(graph, bundle, data) for data in spoilt)
+
+            rows.append(_row(bundle, name, severity, cases, list(pool.map(seen, cases))))
+            if progress is not None:
+                progress(len(rows), len(cells))
+    return tuple(rows)
+
+
+def show(
+    bundle: Bundle,
+    cases: Sequence[Photographed],
+    foreign: Mapping[str, Sequence[Path]],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[Foreign, ...]:
+    """Show the bundle photographs of something else.
+
+    Args:
+        bundle: sealed.
+        cases: what is familiar: their unmodified photographs.
+        foreign: name, and files.
+        draws: of the bootstrap over photographs.
+        seed: of the bootstrap.
+
+    Raises:
+        ImageError: a file cannot be decoded; the sentence names it.
+    """
+    graph = Graph(bundle.graph, bundle.header.pixels)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        files = [read for case in cases for read in case.files]
+        familiar = [one.novelty for one in pool.map(lambda read: _look(graph, bundle, read()), files)]
+        found = []
+        for name, paths in foreign.items():
+            looked = list(pool.map(lambda path: _look_at(graph, bundle, path), paths))
+            found.append(_foreign(bundle, name, looked, np.array(familiar), draws, seed))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One photograph: what the gates made of it, and what the graph says behind them."""
+
+    evidence: ImageEvidence
+    logit: float
+    novelty: float
+
+
+def _look(graph: Graph, bundle: Bundle, data: bytes) -> _Seen:
+    policy = bundle.policy
+    evidence = score_image(
+        graph, bundle.header.pixels, policy.quality, data, novelty_limit=policy.novelty_limit
+    )
+    if evidence.logit is not None and evidence.novelty is not None:
+        return _Seen(evidence, evidence.logit, evidence.novelty)
+    output = graph.run(decode(data, bundle.header.pixels).pixels)
+    return _Seen(evidence, output.logit, output.novelty)
+
+
+def _look_at(graph: Graph, bundle: Bundle, path: Path) -> _Seen:
+    try:
+        return _look(graph, bundle, path.read_bytes())
+    except ImageError as error:
+        raise ImageError(error.code, f"{path}: {error}") from None
+
+
+def _row(
+    bundle: Bundle,
+    name: str,
+    severity: int,
+    cases: Sequence[Photographed],
+    seen: Sequence[tuple[_Seen, ...]],
+) -> Row:
+    policy = bundle.policy
+    positive = np.array([case.needs_in_person for case in cases])
+    below, below_without = (
+        np.array(
+            [
+                decide(policy, logits, case.history).disposition is Disposition.below_threshold
+                for case, logits in zip(cases, logits_of, strict=True)
+            ]
+        )
+        for logits_of in (
+            [[one.evidence.logit for one in photographs] for photographs in seen],
+            [[one.logit for one in photographs] for photographs in seen],
+        )
+    )
+    refusals = Counter(code.value for photographs in seen for one in photographs for code in one.evidence.refusals)
+    refused = sum(one.evidence.logit is None for photographs in seen for one in photographs)
+    return Row(
+        corruption=name,
+        severity=severity,
+        missed=proportion(int((positive & below).sum()), int(positive.sum())),
+        missed_without_gates=proportion(int((positive & below_without).sum()), int(positive.sum())),
+        refused=proportion(refused, sum(map(len, seen))),
+        referred_others=proportion(int((~positive & ~below).sum()), int((~positive).sum())),
+        refusals=dict(sorted(refusals.items())),
+    )
+
+
+def _foreign(
+    bundle: Bundle,
+    name: str,
+    looked: Sequence[_Seen],
+    familiar: NDArray[np.float64],
+    draws: int,
+    seed: int,
+) -> Foreign:
+    decisions = [decide(bundle.policy, [one.evidence.logit], NO_HISTORY) for one in looked]
+    up = sum(made.disposition is not Disposition.below_threshold for made in decisions)
+    unfamiliar = sum(ReasonCode.out_of_distribution in one.evidence.refusals for one in looked)
+    refused = sum(one.evidence.logit is None for one in looked) - unfamiliar
+    novelty = np.concatenate(([one.novelty for one in looked], familiar))
+    # Ranks in [0, 1]: the AUROC knows no more of a novelty than its place among the others.
+    ranks = np.unique(novelty, return_inverse=True)[1] / novelty.size
+    sample = Sample.of(ranks, np.arange(novelty.size) < len(looked))
+    (estimate,) = bootstrap(sample, lambda cells, counts: auroc(cells, counts)[:, None], draws, seed)
+    return Foreign(
+        name=name,
+        sent_up=proportion(up, len(looked)),
+        refused_by_quality=proportion(refused, len(looked)),
+        unfamiliar=proportion(unfamiliar, len(looked)),
+        auroc=estimate,
+    )

@@ -1,0 +1,162 @@
+"""The whole policy under test: gates, red flags and score, decided by the policy itself.
+
+Imports numpy, the bundle's policy, calibrate's certificate and this room.
+
+In the recorded cases some photographs were refused by a gate; few people bled. So refusals and answers are
+added at random to the cases of the pool, in shares that are said, and each case is then decided as a served one
+is. What is promised and what is counted are compared by ``bundle.policy.decide``, not by a short cut of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.calibration import PlattCalibrator
+from lesion_triage.bundle.history import NO_HISTORY, History, as_text
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.red_flags import Action, IsTrue, RedFlag, RedFlags
+from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
+from lesion_triage.calibrate.cases import Case, flagged, scores_of
+from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.proof.law import Floats
+from lesion_triage.proof.pool import Pool
+from lesion_triage.proof.pool_test import CONFIDENCE, TARGETS, draw
+from lesion_triage.proof.trial import Rule, Trial, certify_each
+
+SIZES = (59, 140, 300)
+REFUSED, BLED = 0.10, 0.20
+"""Shares of the photographs that a gate refuses, and of the cases whose history says that the lesion bled."""
+
+_STREAM = 4
+_CALIBRATOR = PlattCalibrator(slope=1.0, intercept=0.0)
+_RULES = RedFlags(
+    flags=(
+        RedFlag(
+            code="bleeding",
+            when=IsTrue(field="bleeding", **{"is": True}),
+            action=Action(refer=True),
+            source="Answers drawn at random.",
+        ),
+    )
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """How the policy serves the positive cases of the pool, at every threshold that a draw can give."""
+
+    by_score: Floats
+    """Score of each case, +inf where no photograph could be scored; shape (cases,)."""
+    counted: Floats
+    """The same, +inf too where a red flag refers."""
+    thresholds: Floats
+    """Ascending."""
+    sent_up: Floats
+    """Share of the cases that the policy sends up at each threshold."""
+    sent_up_without_history: Floats
+    """The same, on a platform that sends none."""
+    sent_up_if_refused_are_not: Floats
+    """The same as ``sent_up``, where a case that cannot be scored is sent away instead of up."""
+
+    def at(self, shares: Floats, thresholds: Floats) -> Floats:
+        """The share at each threshold of ``thresholds``, all of which are among ``self.thresholds``."""
+        return shares[np.searchsorted(self.thresholds, thresholds)]
+
+
+def whole_policy_trials(pool: Pool, draws: int, seed: int, rule: Rule = threshold_for) -> Iterator[Trial]:
+    """All rows of the test of the whole policy.
+
+    Args:
+        pool: the population.
+        draws: calibration sets of each size.
+        seed: of the draws, of the refusals and of the answers.
+        rule: under test.
+    """
+    served = serve(planted(pool.cases, seed))
+    for size in SIZES:
+        drawn = draw(len(pool.cases), size, draws, (seed, _STREAM, size))
+        for target in TARGETS:
+            alone, allowed = certify_each(served.by_score[drawn], rule, target, CONFIDENCE)
+            counting, _ = certify_each(served.counted[drawn], rule, target, CONFIDENCE)
+            for what, expected, thresholds, shares in (
+                ("whole policy", "keeps", alone, served.sent_up),
+                ("whole policy, no history is sent", "keeps", alone, served.sent_up_without_history),
+                ("whole policy, red flags counted", "keeps", counting, served.sent_up),
+                (
+                    "red flags counted, then no history is sent",
+                    "breaks",
+                    counting,
+                    served.sent_up_without_history,
+                ),
+                (
+                    "refused cases counted, then sent away",
+                    "breaks",
+                    alone,
+                    served.sent_up_if_refused_are_not,
+                ),
+            ):
+                yield Trial(
+                    what=what,
+                    expected=expected,  # type: ignore[arg-type]  # the words of the table above
+                    positives=size,
+                    target=target,
+                    confidence=CONFIDENCE,
+                    draws=draws,
+                    violations=int(np.count_nonzero(served.at(shares, thresholds) < target)),
+                    misses_allowed=allowed,
+                )
+
+
+def planted(cases: tuple[Case, ...], seed: int) -> tuple[Case, ...]:
+    """The cases with refusals and answers drawn at random."""
+    rng = np.random.default_rng((seed, _STREAM))
+    return tuple(_planted(case, rng) for case in cases)
+
+
+def _planted(case: Case, rng: np.random.Generator) -> Case:
+    bled = bool(rng.random() < BLED)
+    refused = rng.random(len(case.rows)) < REFUSED
+    return Case(
+        case.case_id,
+        tuple(
+            replace(
+                row,
+                logit=None if out else row.logit,
+                quality_codes=ReasonCode.out_of_distribution.value if out else row.quality_codes,
+                history=as_text(History(bleeding=bled)),
+            )
+            for row, out in zip(case.rows, refused.tolist(), strict=True)
+        ),
+    )
+
+
+def serve(cases: tuple[Case, ...]) -> Served:
+    """Decide every case at every threshold that a certificate on some of them could set."""
+    by_score = scores_of(cases, _CALIBRATOR, "max")
+    counted = np.where(flagged(cases, _RULES), np.inf, by_score)
+    thresholds = np.unique(by_score[np.isfinite(by_score)])
+    shares = np.array([_shares(cases, threshold) for threshold in thresholds])
+    return Served(by_score, counted, thresholds, *shares.T)
+
+
+def _shares(cases: tuple[Case, ...], threshold: float) -> tuple[float, float, float]:
+    """Shares sent up: as served, without a history, and with refused cases sent away."""
+    policy = Policy(
+        calibrator=_CALIBRATOR,
+        threshold=threshold,
+        band_limits=(threshold,) * 3,
+        red_flags=_RULES,
+    )
+    up: NDArray[np.bool_] = np.empty((3, len(cases)), dtype=np.bool_)
+    for place, case in enumerate(cases):
+        decision = decide(policy, case.logits, case.history)
+        up[0, place] = decision.disposition is not Disposition.below_threshold
+        mute = decide(policy, case.logits, NO_HISTORY)
+        up[1, place] = mute.disposition is not Disposition.below_threshold
+        up[2, place] = decision.disposition is Disposition.needs_in_person
+    first, second, third = up.mean(axis=1)
+    return float(first), float(second), float(third)

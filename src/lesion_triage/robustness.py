@@ -1,0 +1,192 @@
+"""``lesion-triage robustness``: spoil a run's test photographs, show it others, and say who is missed.
+
+Imports the road, the run's folder and ``evaluate``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lesion_triage import config, road
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.store import Bundle, open_bundle, write_atomically
+from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.calibrate.metrics import Proportion
+from lesion_triage.console import bar, say
+from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES
+from lesion_triage.data.manifest import read_picture
+from lesion_triage.data.records import Record
+from lesion_triage.errors import ConfigError, RunError
+from lesion_triage.evaluate import robustness
+from lesion_triage.evaluate.robustness import Foreign, Photographed, Row
+from lesion_triage.predictions import read as read_predictions
+from lesion_triage.runs import FROZEN_CONFIG, Run
+
+FORMAT = 1
+_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", type=Path, help="run folder whose bundle was evaluated")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data lie, if not as recorded")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets results.json, robustness.md and a figure"
+    )
+    parser.add_argument(
+        "--others",
+        type=int,
+        default=300,
+        metavar="N",
+        help="other cases beside all positive ones, drawn at random (%(default)s)",
+    )
+    parser.add_argument(
+        "--show",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="photographs of something else, searched in all sub-folders; may be repeated",
+    )
+    parser.add_argument(
+        "--severities", type=int, nargs="+", choices=SEVERITIES, default=SEVERITIES, metavar="N"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Measure, print, and write the three files."""
+    foreign = dict(_named_folder(text) for text in arguments.show)
+    run = Run(config.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root), arguments.run)
+    bundle = open_bundle(run.folder / "bundle")
+    _note_opening(run, bundle)
+    cases = _cases(run, arguments.others, arguments.seed)
+    with bar("spoiling photographs") as tick:
+        rows = robustness.spoil(
+            bundle, cases, severities=arguments.severities, seed=arguments.seed, progress=tick
+        )
+    say("  showing photographs of something else")
+    shown = robustness.show(bundle, cases, foreign, seed=arguments.seed)
+    document = {
+        "format": FORMAT,
+        "bundle_name": bundle.header.name,
+        "bundle_sha256": bundle.sha256,
+        "certificate_id": bundle.certificate.certificate_id(),
+        "synthetic": bundle.header.synthetic,
+        "citation": list(bundle.header.data_citation),
+        "cases": len(cases),
+        "positives": sum(case.needs_in_person for case in cases),
+        "photographs": sum(len(case.files) for case in cases),
+        "seed": arguments.seed,
+        "rows": [asdict(row) for row in rows],
+        "foreign": [asdict(one) for one in shown],
+    }
+    text = page(document, rows, shown)
+    say(text)
+    _write(arguments.out, document, text, rows)
+    return 0
+
+
+def page(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[Foreign]) -> str:
+    """The tables, as Markdown."""
+    lines = [
+        f"{facts['positives']} positive and {facts['cases'] - facts['positives']} other test cases with "
+        f"{facts['photographs']} photographs; bundle {facts['bundle_sha256'][:16]}, certificate "
+        f"{facts['certificate_id']}; seed {facts['seed']}. In brackets: exact 95 % intervals.",
+        "",
+        "| corruption | severity | positive cases missed | were there no gates | photographs refused "
+        "| other cases sent up |",
+        "|---|---|---|---|---|---|",
+        *(_line(row) for row in rows),
+    ]
+    if shown:
+        lines += [
+            "",
+            "| shown | photographs | sent up | refused for quality | unfamiliar | AUROC of the novelty |",
+            "|---|---|---|---|---|---|",
+            *(_shown(one) for one in shown),
+        ]
+    return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    values = CORRUPTIONS[row.corruption].values if row.severity else ()
+    level = f"{row.severity} ({values[row.severity - 1]:.3g})" if values else ""
+    cells = (row.missed, row.missed_without_gates, row.refused, row.referred_others)
+    return f"| {row.corruption.replace('_', ' ')} | {level} | {' | '.join(map(_share, cells))} |"
+
+
+def _shown(one: Foreign) -> str:
+    auroc = "not estimable"
+    if one.auroc is not None:
+        auroc = f"{one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f})"
+    cells = (one.sent_up, one.refused_by_quality, one.unfamiliar)
+    return f"| {one.name} | {one.sent_up.trials} | {' | '.join(map(_share, cells))} | {auroc} |"
+
+
+def _share(found: Proportion) -> str:
+    return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
+
+
+def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
+    """All positive test cases and some others, with their histories as a platform would send them."""
+    root = road.data_root(run)
+    records: dict[str, Record] = {record.image_id: record for record in road.records(run, "test")}
+    table, _ = read_predictions(run.folder / "predictions", "test")
+    cases = cases_of(table)
+    negative = [case for case in cases if not case.needs_in_person]
+    drawn = random.Random(seed).sample(negative, min(others, len(negative)))  # noqa: S311 - no secret
+
+    def reader(record: Record) -> robustness.Reader:
+        return lambda: read_picture(root, record)
+
+    return [
+        Photographed(
+            files=tuple(reader(records[row.image_id]) for row in case.rows),
+            history=case.history,
+            needs_in_person=case.needs_in_person,
+        )
+        for case in (*(case for case in cases if case.needs_in_person), *drawn)
+    ]
+
+
+def _named_folder(text: str) -> tuple[str, list[Path]]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise ConfigError(f"--show '{text}': expected NAME=DIR.")
+    files = sorted(_pictures(Path(folder)))
+    if not files:
+        raise ConfigError(f"--show '{text}': no photograph in this folder or below it.")
+    return name, files
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
+
+
+def _note_opening(run: Run, bundle: Bundle) -> None:
+    """The test split is opened; that is written down as ``evaluate`` writes it."""
+    if not (run.folder / "report").is_dir():
+        raise RunError(f"{run.folder}: expected an evaluated run; `lesion-triage evaluate` comes first.")
+    line = {
+        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle_sha256": bundle.sha256,
+        "by": "robustness",
+    }
+    with (run.folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+def _write(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:
+    from lesion_triage.evaluate import robustness_figure
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "robustness.png", robustness_figure.figure(rows))
+    write_atomically(out / "robustness.md", f"{text}\n".encode())
+    write_atomically(out / "results.json", canonical_json(document).encode())
