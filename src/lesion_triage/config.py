@@ -127,6 +127,8 @@ class Calibrate(Section):
     """``auto`` takes the one with the lowest cross-fitted log loss on the validation cases."""
     aggregation: Literal["max", "mean"] = "max"
     quality: QualityLimits = QualityLimits()
+    novelty_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    """Share of the validation photographs that the novelty gate may send up; 0 switches it off."""
     band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
     """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
     deadline_hours: Positive | None = None

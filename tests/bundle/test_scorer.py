@@ -53,16 +53,18 @@ def graph_with_weight(value: float) -> bytes:
 @given(st.integers(0, 2**32 - 1))
 def test_graph_computes_what_it_says(seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    logit, embedding = Graph(tiny.GRAPH, tiny.PIXELS).logit_and_embedding(pixels)
+    found = Graph(tiny.GRAPH, tiny.PIXELS).run(pixels)
     red, green, blue = pixels.reshape(-1, 3).mean(axis=0)
-    assert embedding == pytest.approx([red, green, blue], rel=1e-5)
-    assert logit == pytest.approx((red - blue) / 10 - 5, abs=1e-4)
+    assert found.embedding == pytest.approx([red, green, blue], rel=1e-5)
+    assert found.logit == pytest.approx((red - blue) / 10 - 5, abs=1e-4)
+    squares = ((red - 200) / 40) ** 2, ((green - 150) / 40) ** 2, ((blue - 130) / 40) ** 2
+    assert found.novelty == pytest.approx(sum(squares) / 3, rel=1e-4)
 
 
-def test_logit_alone_has_the_bits_of_logit_with_embedding() -> None:
+def test_logit_alone_has_the_bits_of_all_outputs_together() -> None:
     graph = Graph(tiny.GRAPH, tiny.PIXELS)
     pixels = decode(REFERRED, tiny.PIXELS).pixels
-    assert graph.logit(pixels) == graph.logit_and_embedding(pixels)[0]
+    assert graph.logit(pixels) == graph.run(pixels).logit
 
 
 @pytest.mark.parametrize("data", [b"", b"no graph", tiny.GRAPH[:100], b"\x00" * 1000])
@@ -76,7 +78,7 @@ def test_a_graph_for_another_size_is_refused() -> None:
         Graph(tiny.GRAPH, PixelSpec(size_px=64))
 
 
-@pytest.mark.parametrize("name", [b"logit", b"embedding", b"pixels"])
+@pytest.mark.parametrize("name", [b"logit", b"embedding", b"novelty", b"pixels"])
 def test_a_graph_with_other_names_is_refused(name: bytes) -> None:
     with pytest.raises(BundleError, match="inputs and outputs"):
         Graph(tiny.GRAPH.replace(name, b"x" * len(name)), tiny.PIXELS)
@@ -107,9 +109,10 @@ def test_a_logit_that_is_no_number_raises(bundle: Bundle, weight: float) -> None
 def test_evidence_is_a_logit_or_the_reason_why_not(bundle: Bundle) -> None:
     graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
     evidence = score_image(graph, tiny.PIXELS, quality, REFERRED)
-    assert evidence == ImageEvidence(logit=evidence.logit, quality_code=None)
-    assert evidence.logit is not None
-    assert score_image(graph, tiny.PIXELS, quality, BLACK) == ImageEvidence(None, ReasonCode.image_too_dark)
+    assert evidence == ImageEvidence(evidence.logit, refusals=(), novelty=evidence.novelty)
+    assert None not in (evidence.logit, evidence.novelty)
+    dark = score_image(graph, tiny.PIXELS, quality, BLACK)
+    assert dark == ImageEvidence(None, refusals=(ReasonCode.image_too_dark,))
 
 
 # One case

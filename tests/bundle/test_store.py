@@ -31,6 +31,7 @@ FILES = (
     "fitted.txt",
     "certified.txt",
     "selftest/referred.png",
+    "selftest/unfamiliar.png",
     "selftest/below.png",
     "selftest/black.png",
 )
@@ -242,12 +243,12 @@ def test_a_header_in_another_spelling_is_refused(folder: Path, spelling: Callabl
 @pytest.mark.parametrize("version", ["0", "1", "3", '"2"', "2.5", "true", "null", "[]"])
 def test_another_schema_version_is_refused(folder: Path, version: str) -> None:
     header = folder / "bundle.json"
-    header.write_text(header.read_text().replace('"schema_version": 2', f'"schema_version": {version}'))
+    header.write_text(header.read_text().replace('"schema_version": 3', f'"schema_version": {version}'))
     refused(folder, "schema_version")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "null", "[]", "1", "{}", "[" * 100_000, '{"schema_version": 2}', "\udc80"]
+    "text", ["", "null", "[]", "1", "{}", "[" * 100_000, '{"schema_version": 3}', "\udc80"]
 )
 def test_what_is_no_header_is_refused(folder: Path, text: str) -> None:
     (folder / "bundle.json").write_bytes(text.encode(errors="surrogateescape"))

@@ -69,7 +69,6 @@ AHEAD = frozenset(
     {
         "red_flag",
         "red_flag_band",
-        "out_of_distribution",
         "image_blurred",
         "image_glare",
         "image_colour_cast",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from lesion_triage.bundle.calibration import Calibrator
 from lesion_triage.bundle.document import Document, Fraction, Sha256
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Disposition(StrEnum):
@@ -32,6 +32,7 @@ class ReasonCode(StrEnum):
     score_below_threshold = "score_below_threshold"
     no_gradable_image = "no_gradable_image"
     uncertified_subgroup = "uncertified_subgroup"
+    out_of_distribution = "out_of_distribution"
     image_too_small = "image_too_small"
     image_too_dark = "image_too_dark"
     image_too_bright = "image_too_bright"
@@ -52,6 +53,10 @@ REASON_TEXTS: dict[ReasonCode, str] = {
     ReasonCode.uncertified_subgroup: (
         "The certificate does not cover people or lesions like this one, or the history does not say "
         "whether it does: examine in person."
+    ),
+    ReasonCode.out_of_distribution: (
+        "The photograph is unlike those that the certificate was issued on, so it was not scored: examine in "
+        "person or ask for another one."
     ),
     ReasonCode.image_too_small: "The photograph has too few pixels: take it closer or send the original.",
     ReasonCode.image_too_dark: "The photograph is too dark: repeat it in daylight or with more light.",
@@ -135,6 +140,8 @@ class Policy(Document):
     deadline_hours: Annotated[FiniteFloat, Field(gt=0)] | None = None
     """A case that has waited longer is read next, whatever its band; None: the site has not chosen one."""
     quality: QualityLimits = QualityLimits()
+    novelty_limit: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """A photograph whose novelty is this or more is not scored; None: the gate is switched off."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -176,7 +183,7 @@ class SealedFile(BaseModel):
 class Header(Document):
     """``bundle.json``: written last, so its existence means the bundle is whole."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     name: str
     created_at: str
     """UTC, ISO 8601."""
@@ -198,6 +205,9 @@ class SelfTestCase(Document):
 
     file: str
     logit: FiniteFloat | None
+    """Before the novelty gate; None if the quality gate refused the picture."""
+    novelty: FiniteFloat | None
+    """None where the logit is."""
     disposition: Disposition
 
 
@@ -205,7 +215,8 @@ class SelfTest(Document):
     """Run when a bundle is loaded for service."""
 
     tolerance_logit: Annotated[FiniteFloat, Field(gt=0)] = 1e-3
-    """Processors differ in the last digits of a convolution; more than this is another model."""
+    """Processors differ in the last digits of a convolution; more than this is another model. Of a novelty: relative
+    to it, where it is above 1."""
     cases: tuple[SelfTestCase, ...]
 
 

@@ -100,7 +100,8 @@ def _caption(decided: Decided, index: int, row: Prediction) -> str:
     band = f"band {decided.decisions[index].priority_band}"
     if score is not None:
         return f"Score {score:.3f}, {band}. Reference standard: {outcome}."
-    reason = REASON_TEXTS[ReasonCode(row.quality_code)].split(":")[0] if row.quality_code else "Not gradable"
+    codes = row.quality_codes.split()
+    reason = REASON_TEXTS[ReasonCode(codes[0])].split(":")[0] if codes else "Not gradable"
     return f"{reason.rstrip('.')}; {band}. Reference standard: {outcome}."
 
 
