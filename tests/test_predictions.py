@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_triage import predictions
-from lesion_triage.errors import PredictionsError
+from lesion_triage.errors import PredictionsError, ScoringError
 from lesion_triage.predictions import Prediction, Predictions
 
 ROW = Prediction(
@@ -55,6 +55,26 @@ def test_a_logit_that_is_no_number_is_refused_and_nothing_is_written(tmp_path, l
         table(replace(ROW, logit=logit)).write(tmp_path)
     assert not list(tmp_path.glob("*.csv"))
     assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("novelty", [math.nan, math.inf])
+def test_a_novelty_that_is_no_number_is_refused(tmp_path, novelty):
+    with pytest.raises(PredictionsError, match="the novelty is"):
+        table(replace(ROW, novelty=novelty)).write(tmp_path)
+
+
+def test_behind_the_gate_an_unfamiliar_photograph_has_a_reason_and_no_logit():
+    dark = replace(ROW, logit=None, novelty=None, quality_codes="image_too_dark")
+    rows = (ROW, replace(ROW, novelty=2.0), dark)
+    behind = table(*rows).behind_gate(2.0).rows
+    assert behind == (ROW, replace(rows[1], logit=None, quality_codes="out_of_distribution"), dark)
+    assert table(*rows).behind_gate(2.0).behind_gate(2.0).rows == behind
+    assert table(*rows).behind_gate(None).rows == rows
+
+
+def test_a_logit_without_a_novelty_does_not_pass_a_gate():
+    with pytest.raises(ScoringError, match="novelty is None"):
+        table(replace(ROW, novelty=None)).behind_gate(2.0)
 
 
 def test_an_altered_table_is_refused(tmp_path):

@@ -25,7 +25,9 @@ from lesion_triage.bundle.scorer import (
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.errors import BundleError, ImageError, ScoringError
 
-REFERRED, BELOW, BLACK = (tiny.picture_bytes(kind) for kind in ("referred", "below", "black"))
+REFERRED, BELOW, BLACK, UNFAMILIAR = (
+    tiny.picture_bytes(kind) for kind in ("referred", "below", "black", "unfamiliar")
+)
 # Words that none of our answers may contain: they would be read as a discharge or as a name for the lesion.
 FORBIDDEN = ("benign", "malignant", "cancer", "melanoma", "safe", "healthy", "clear")
 
@@ -115,7 +117,56 @@ def test_evidence_is_a_logit_or_the_reason_why_not(bundle: Bundle) -> None:
     assert dark == ImageEvidence(None, refusals=(ReasonCode.image_too_dark,))
 
 
+def test_an_unfamiliar_photograph_is_refused_only_by_a_gate_and_keeps_its_novelty(bundle: Bundle) -> None:
+    graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
+    said = score_image(graph, tiny.PIXELS, quality, UNFAMILIAR)
+    assert said.logit is not None
+    assert said.novelty is not None
+    assert said.novelty > tiny.NOVELTY_LIMIT
+    for limit in (tiny.NOVELTY_LIMIT, said.novelty):  # a tie goes up
+        refused = score_image(graph, tiny.PIXELS, quality, UNFAMILIAR, novelty_limit=limit)
+        assert refused == ImageEvidence(None, (ReasonCode.out_of_distribution,), novelty=said.novelty)
+    above = math.nextafter(said.novelty, math.inf)
+    assert score_image(graph, tiny.PIXELS, quality, UNFAMILIAR, novelty_limit=above) == said
+
+
+def test_a_novelty_that_is_no_number_raises(bundle: Bundle) -> None:
+    spread = struct.pack("<f", 1 / 40)
+    assert tiny.GRAPH.count(spread) == 1
+    graph = Graph(tiny.GRAPH.replace(spread, struct.pack("<f", math.nan)), tiny.PIXELS)
+    with pytest.raises(ScoringError, match="novelty is nan"):
+        score_image(graph, tiny.PIXELS, bundle.policy.quality, REFERRED)
+
+
 # One case
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """With the novelty gate on."""
+    folder = tmp_path_factory.mktemp("gated") / "bundle"
+    return Scorer(tiny.make(folder, novelty_limit=tiny.NOVELTY_LIMIT))
+
+
+def test_an_unfamiliar_photograph_goes_up_with_the_reason(gated: Scorer) -> None:
+    answer = gated.score([UNFAMILIAR])
+    assert (answer.disposition, answer.score) == (Disposition.ungradable, None)
+    assert answer.priority_band == gated.bundle.policy.ungradable_band
+    (image,) = answer.images
+    assert (image.gradable, image.logit, image.score) == (False, None, None)
+    assert [reason.code for reason in image.reasons] == [ReasonCode.out_of_distribution]
+
+
+def test_an_unfamiliar_photograph_does_not_change_the_score_of_its_case(gated: Scorer) -> None:
+    assert gated.score([BELOW, UNFAMILIAR]).score == gated.score([BELOW]).score
+    assert gated.score([REFERRED, UNFAMILIAR]).score == gated.score([REFERRED]).score
+
+
+def test_the_self_test_sees_through_the_gate(gated: Scorer) -> None:
+    gated.self_test()
+    (unfamiliar,) = (case for case in gated.bundle.selftest.cases if case.file == "unfamiliar.png")
+    assert unfamiliar.logit is not None
+    assert unfamiliar.disposition is Disposition.ungradable
 
 
 @pytest.mark.parametrize(
@@ -226,6 +277,9 @@ def with_case(bundle: Bundle, index: int, **change: object) -> Scorer:
     [
         (0, {"logit": 5.002}),
         (0, {"logit": None}),
+        (0, {"novelty": 1.5}),
+        (0, {"novelty": None}),
+        (3, {"novelty": 7.0}),
         (0, {"disposition": Disposition.below_threshold}),
         (1, {"disposition": Disposition.needs_in_person}),
         (2, {"logit": 0.0}),

@@ -289,6 +289,21 @@ def test_all_ungradable_gives_a_page(bundle, data, tmp_path):
     assert "not estimable" in text
 
 
+def test_what_the_novelty_gate_sends_up_is_abstained_on_and_counted_with_its_reason(bundle):
+    policy = bundle.policy.model_copy(update={"novelty_limit": 4.0})
+    gated, table = replace(bundle, policy=policy), table_for(bundle)
+    scored = [row for row in table.rows if row.logit is not None]
+    far = {row.case_id for row in scored[:10]}
+    rows = tuple(
+        replace(row, novelty=9.0) if row.case_id in far and row.logit is not None else row for row in table.rows
+    )
+    before = report.evaluate(table, bundle, Evaluate(bootstrap_draws=100))
+    after = report.evaluate(replace(table, rows=rows), gated, Evaluate(bootstrap_draws=100))
+    moved = sum(row.case_id in far for row in scored)
+    assert after.photographs_refused == before.photographs_refused | {"out_of_distribution": moved}
+    assert after.abstained == before.abstained + len(far)
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "calibration"])
 def test_split_that_made_the_model_is_refused(bundle, split):
     with pytest.raises(PredictionsError, match=f"made from split '{split}'"):
