@@ -1,7 +1,7 @@
 """Writes tiny.onnx: a graph with the contract of a real one, small enough to be read in a hex dump.
 
-The embedding is the picture's mean red, green and blue; the logit is (red - blue) / 10 - 5. The novelty is the mean
-square of (red - 200) / 40, (green - 150) / 40 and (blue - 130) / 40: of skin it is below 1, of a blue screen above 4.
+The embedding is the picture's mean red, green and blue; the logit is (red - blue) / 10 - 5. The novelty is
+the mean square of (red - 200) / 40, (green - 150) / 40 and (blue - 130) / 40: below 1 for the drawn skin.
 Run it with the training environment: ``python tests/make_tiny_graph.py``.
 """
 
@@ -26,7 +26,7 @@ def graph_bytes() -> bytes:
             helper.make_node("Cast", ["pixels"], ["levels"], to=TensorProto.FLOAT),
             helper.make_node("ReduceMean", ["levels"], ["embedding"], axes=[1, 2], keepdims=0),
             helper.make_node("MatMul", ["embedding", "weights"], ["difference"]),
-                helper.make_node("Add", ["difference", "offset"], ["logit"]),
+            helper.make_node("Add", ["difference", "offset"], ["logit"]),
             helper.make_node("Sub", ["embedding", "skin"], ["off_skin"]),
             helper.make_node("Mul", ["off_skin", "per_spread"], ["standard"]),
             helper.make_node("Mul", ["standard", "standard"], ["squares"]),

@@ -29,8 +29,8 @@ PIXELS = PixelSpec(size_px=32)
 NOVELTY_LIMIT = 4.0
 """Above the novelty of all drawn spots on skin, below that of the unfamiliar picture."""
 
-# The tiny graph's logit is (red - blue) / 10 - 5: about +5, about -2, refused by the quality gate; and about -20 with a
-# novelty of about 8.
+# The tiny graph's logit is (red - blue) / 10 - 5: about +5, about -2, refused by the quality gate; and of a
+# novelty above the limit.
 _COLOURS: dict[Kind, tuple[str, str]] = {
     "referred": ("rgb(215, 140, 115)", "rgb(150, 60, 50)"),
     "below": ("rgb(205, 185, 175)", "rgb(170, 150, 140)"),
@@ -114,9 +114,7 @@ def parts(**policy_overrides: Any) -> dict[str, Any]:
         limit = sealed_policy.novelty_limit
         used = score_image(graph, PIXELS, sealed_policy.quality, data, novelty_limit=limit)
         disposition = decide(sealed_policy, [used.logit]).disposition
-        cases.append(
-            SelfTestCase(file=file, logit=said.logit, novelty=said.novelty, disposition=disposition)
-        )
+        cases.append(SelfTestCase(file=file, logit=said.logit, novelty=said.novelty, disposition=disposition))
     return {
         "name": "tiny",
         "model": ModelFacts(backbone="mean colour", parameters=4, embedding_width=3, views=1),

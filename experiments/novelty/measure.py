@@ -1,7 +1,7 @@
 """Which distance tells unfamiliar photographs best? Prints the table of docs/unfamiliar-pictures.md.
 
-Detectors are fitted on the split train, their limits are set on validation, and nothing here reads calibration or
-test. Needs the training environment: ``python experiments/novelty/measure.py --help``.
+Detectors are fitted on the split train, their limits are set on validation, and nothing here reads
+calibration or test. Needs the training environment: ``python experiments/novelty/measure.py --help``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lesion_triage import config, runs
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.quality import assess
-from lesion_triage.calibrate.novelty import fit
+from lesion_triage.calibrate.novelty import SHRINKAGE, fit
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest, split
 from lesion_triage.data.manifest import read_picture
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 Outputs = dict[str, Floats]
 Detector = Callable[[Outputs], Floats]
 DRAWS = 2000
-CHOSEN = "Mahalanobis, middle levels"
+CHOSEN = "Mahalanobis, middle levels, length 1"
 
 
 def main() -> None:
@@ -44,7 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a run that has been trained")
     parser.add_argument("--data-root", type=Path, required=True, help="folder of its dataset")
-    parser.add_argument("--outside", action="append", default=[], metavar="NAME=DIR", help="other photographs")
+    parser.add_argument(
+        "--outside", action="append", default=[], metavar="NAME=DIR", help="other photographs"
+    )
     parser.add_argument("--note", default="", help="stands in results.json")
     parser.add_argument("--changed", type=int, default=200, help="validation photographs to change")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
@@ -74,7 +76,10 @@ def main() -> None:
     outside = {}
     for name, folder in (text.split("=", 1) for text in arguments.outside):
         paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".jpg", ".png"))
-        outside[name] = (*run([path.read_bytes() for path in paths], name), np.array([_unit(p) for p in paths]))
+        outside[name] = (
+            *run([path.read_bytes() for path in paths], name),
+            np.array([_unit(p) for p in paths]),
+        )
     detectors = _detectors(
         _only(fitted, fitted_fine), np.array([record.diagnosis for record in train])[fitted_fine]
     )
@@ -115,7 +120,12 @@ def main() -> None:
                         >= _limit(detectors[key](_only(familiar, fine)), settings.calibrate.novelty_share)
                     )
                 )
-                for key in (CHOSEN, "kNN (10), middle levels", "Mahalanobis, embedding")
+                for key in (
+                    CHOSEN,
+                    "Mahalanobis, middle levels",
+                    "kNN (10), middle levels",
+                    "Mahalanobis, embedding",
+                )
             },
         }
         shares = ", ".join(f"{key} {share:.3f}" for key, share in changed[name]["sent_up"].items())
@@ -180,12 +190,10 @@ def _detectors(train: Outputs, classes: NDArray[np.str_]) -> dict[str, Detector]
     found: dict[str, Detector] = {}
     for key, name in (("levels", "middle levels"), ("embedding", "embedding")):
         values = train[key]
-        found[f"Mahalanobis, {name}"] = _of(key, fit(values.astype(np.float32)).novelty)
+        found[f"Mahalanobis, {name}"] = _of(key, _gaussian(values))
         found[f"Mahalanobis by class, {name}"] = _of(key, _by_class(values, classes, relative=False))
         found[f"relative Mahalanobis, {name}"] = _of(key, _by_class(values, classes, relative=True))
-        found[f"Mahalanobis, {name}, length 1"] = _of(
-            key, lambda x, f=fit(_unit_length(values).astype(np.float32)): f.novelty(_unit_length(x))
-        )
+        found[f"Mahalanobis, {name}, length 1"] = _of(key, _of_length_one(values))
         for k in (1, 10, 50):
             found[f"kNN ({k}), {name}"] = _of(key, _nearest(values, k))
         found[f"residual, {name}"] = _of(key, _residual(values))
@@ -203,28 +211,42 @@ def _unit_length(values: Floats) -> Floats:
     return lengths
 
 
+def _of_length_one(values: Floats) -> Callable[[Floats], Floats]:
+    """What is built in."""
+    familiar = fit(values.astype(np.float32))
+    return lambda x: familiar.novelty(x.astype(np.float32))
+
+
 def _nearest(values: Floats, k: int) -> Callable[[Floats], Floats]:
     """Distance to the k-th neighbour among vectors of length 1 (Sun et al. 2022, arXiv:2204.06507)."""
     bank = _unit_length(values)
     return lambda x: 1 - np.partition(_unit_length(x) @ bank.T, -k, axis=1)[:, -k]
 
 
+def _gaussian(values: Floats) -> Callable[[Floats], Floats]:
+    """Squared distance as in ``calibrate.novelty``, of vectors as they are."""
+    mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-9
+    shrunk = (1 - SHRINKAGE) * np.cov(((values - mean) / spread).T) + SHRINKAGE * np.eye(spread.size)
+    whitening = np.linalg.cholesky(np.linalg.inv(shrunk)) / spread[:, np.newaxis]
+    return lambda x: np.square((x - mean) @ whitening).mean(axis=1)
+
+
 def _by_class(values: Floats, classes: NDArray[np.str_], *, relative: bool) -> Callable[[Floats], Floats]:
     """To the nearest class mean, one covariance (Lee et al. 2018); less that to all (Ren et al. 2021)."""
     means = {name: values[classes == name].mean(axis=0) for name in sorted(set(classes))}
-    within = fit((values - np.stack([means[name] for name in classes])).astype(np.float32))
-    everyone = fit(values.astype(np.float32))
+    within = _gaussian(values - np.stack([means[name] for name in classes]))
+    everyone = _gaussian(values)
 
     def distance(x: Floats) -> Floats:
-        nearest = np.min([within.novelty(x - mean) for mean in means.values()], axis=0)
-        found: Floats = nearest - everyone.novelty(x) if relative else nearest
+        nearest = np.min([within(x - mean) for mean in means.values()], axis=0)
+        found: Floats = nearest - everyone(x) if relative else nearest
         return found
 
     return distance
 
 
 def _residual(values: Floats, kept: float = 0.99) -> Callable[[Floats], Floats]:
-    """What principal components of 99 % of the variance leave over (the residual of ViM, Wang et al. 2022)."""
+    """What components of 99 % of the variance leave over (the residual of ViM, Wang et al. 2022)."""
     mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-6
     variances, axes = np.linalg.eigh(np.cov(((values - mean) / spread).T))
     explained = np.cumsum(variances[::-1]) / variances.sum()
@@ -297,9 +319,7 @@ def _with(change: Callable[[Image.Image], Image.Image], quality: int = 92) -> Ca
 
 
 def _smaller(image: Image.Image, share: float) -> Image.Image:
-    return image.resize(
-        (round(image.width * share), round(image.height * share)), Image.Resampling.LANCZOS
-    )
+    return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.LANCZOS)
 
 
 def _warmer(image: Image.Image) -> Image.Image:

@@ -85,7 +85,8 @@ class Predictions:
         """Write ``<split>.csv`` and then ``<split>.json``; returns the table's SHA-256.
 
         Raises:
-            PredictionsError: a logit or a novelty is not finite. ``nan >= threshold`` is False and would read as "below".
+            PredictionsError: a logit or a novelty is not finite. ``nan >= threshold`` is False and would
+                read as "below".
         """
         table = "".join(_lines(self.rows)).encode()
         digest = sha256_of(table)
@@ -138,7 +139,8 @@ def _lines(rows: Iterable[Prediction]) -> Iterator[str]:
         for name, value in (("logit", row.logit), ("novelty", row.novelty)):
             if value is not None and not math.isfinite(value):
                 raise PredictionsError(
-                    f"image '{row.image_id}': the {name} is {value}; the model is broken, nothing was written."
+                    f"image '{row.image_id}': the {name} is {value}; the model is broken, nothing was "
+                    "written."
                 )
         writer.writerow(["" if value is None else value for value in asdict(row).values()])
     yield buffer.getvalue()

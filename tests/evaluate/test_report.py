@@ -295,7 +295,8 @@ def test_what_the_novelty_gate_sends_up_is_abstained_on_and_counted_with_its_rea
     scored = [row for row in table.rows if row.logit is not None]
     far = {row.case_id for row in scored[:10]}
     rows = tuple(
-        replace(row, novelty=9.0) if row.case_id in far and row.logit is not None else row for row in table.rows
+        replace(row, novelty=9.0) if row.case_id in far and row.logit is not None else row
+        for row in table.rows
     )
     before = report.evaluate(table, bundle, Evaluate(bootstrap_draws=100))
     after = report.evaluate(replace(table, rows=rows), gated, Evaluate(bootstrap_draws=100))

@@ -1,7 +1,7 @@
 """The novelty gate: may this photograph's logit be used? Imports the standard library and the exception tree.
 
-One function, by which the server, the calibration, the report and a site's certificate all decide, so that what is
-certified is what is served. The quality gate, which looks at the pixels alone, is in ``bundle.quality``.
+One function, by which the server, the calibration, the report and a site's certificate all decide, so that
+what is certified is what is served. The quality gate, which needs no network, is in ``bundle.quality``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def unfamiliar(novelty: float | None, limit: float | None) -> bool:
         limit: the policy's; None switches the gate off.
 
     Raises:
-        ScoringError: there is a limit and ``novelty`` is None or NaN. ``nan >= limit`` is False and would let the
-            photograph pass.
+        ScoringError: there is a limit and ``novelty`` is None or NaN. ``nan >= limit`` is False and would let
+            the photograph pass.
     """
     if limit is None:
         return False
     if novelty is None or math.isnan(novelty):
         raise ScoringError(
-            f"The graph's novelty is {novelty}, expected a number to compare with the policy's limit {limit:g}; "
-            "the model or its input is broken."
+            f"The graph's novelty is {novelty}, expected a number to compare with the policy's limit "
+            f"{limit:g}; the model or its input is broken."
         )
     return novelty >= limit

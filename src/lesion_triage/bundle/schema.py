@@ -215,8 +215,8 @@ class SelfTest(Document):
     """Run when a bundle is loaded for service."""
 
     tolerance_logit: Annotated[FiniteFloat, Field(gt=0)] = 1e-3
-    """Processors differ in the last digits of a convolution; more than this is another model. Of a novelty: relative
-    to it, where it is above 1."""
+    """Processors differ in the last digits of a convolution; more than this is another model. Of a novelty
+    above 1: relative to it."""
     cases: tuple[SelfTestCase, ...]
 
 

@@ -167,8 +167,8 @@ def score_picture(
         graph: the network.
         limits: of the quality gate.
         picture: the photograph.
-        novelty_limit: of the novelty gate. None leaves that gate to the reader: a table of predictions holds what
-            the graph said, and ``Predictions.behind_gate`` applies the policy's limit.
+        novelty_limit: of the novelty gate. None leaves that gate to the reader: a table of predictions holds
+            what the graph said, and ``Predictions.behind_gate`` applies the policy's limit.
 
     Raises:
         ScoringError: the logit or the novelty is not finite.
@@ -239,14 +239,14 @@ class Scorer:
         Catches what a hash cannot: another Pillow or onnxruntime, a processor that computes otherwise.
 
         Raises:
-            BundleError: a logit or a novelty differs by more than the sealed tolerance, or a disposition at all.
+            BundleError: a logit or a novelty differs by more than the sealed tolerance, or a disposition.
         """
         bundle = self.bundle
         for case in bundle.selftest.cases:
             data = bundle.selftest_pictures[case.file]
             try:
                 answer = self.score([data])
-                # Drawn pictures are unfamiliar to most models, and the gate would hide what the graph computes.
+                # Drawn pictures are unfamiliar to most models: the gate would hide what the graph computes.
                 evidence = score_image(self._graph, bundle.header.pixels, bundle.policy.quality, data)
             except (ImageError, ScoringError) as error:
                 raise BundleError(f"Self-test picture '{case.file}' cannot be scored here: {error}") from None
@@ -277,8 +277,9 @@ class Scorer:
         ):
             raise BundleError(
                 f"Self-test picture '{case.file}': sealed with logit {case.logit} and novelty {case.novelty} "
-                f"({case.disposition}), found {found.logit} and {found.novelty} ({disposition}) here; do not serve "
-                "this bundle on this machine, compare its Pillow and onnxruntime with those that sealed it."
+                f"({case.disposition}), found {found.logit} and {found.novelty} ({disposition}) here; do not "
+                "serve this bundle on this machine, compare its Pillow and onnxruntime with those that "
+                "sealed it."
             )
 
 

@@ -1,6 +1,6 @@
 """From tables of logits to a policy and its certificate. Imports config, bundle, predictions and numpy.
 
-Validation cases set the novelty gate and fit the calibrator; calibration cases set the thresholds and nothing else.
+Validation cases set the novelty gate and fit the calibrator; calibration cases set the thresholds, no more.
 """
 
 from __future__ import annotations

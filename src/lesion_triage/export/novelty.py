@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lesion_triage.calibrate.novelty import Familiar
+from lesion_triage.calibrate.novelty import TINY, Familiar
 from lesion_triage.export.onnx_graph import LEVELS
 
 NOVELTY = "novelty"
@@ -67,11 +67,15 @@ def attach(graph: bytes, familiar: Familiar) -> bytes:
         ("novelty_mean", familiar.mean.astype(np.float32)),
         ("novelty_whitening", familiar.whitening.astype(np.float32)),
         ("novelty_axes", np.array([1], dtype=np.int64)),
+        ("novelty_tiny", np.array(TINY, dtype=np.float32)),
     ):
         inside.initializer.append(numpy_helper.from_array(values, name))
     inside.node.extend(
         [
-            helper.make_node("Sub", [LEVELS, "novelty_mean"], ["novelty_centred"]),
+            helper.make_node("ReduceL2", [LEVELS, "novelty_axes"], ["novelty_length"], keepdims=1),
+            helper.make_node("Max", ["novelty_length", "novelty_tiny"], ["novelty_divisor"]),
+            helper.make_node("Div", [LEVELS, "novelty_divisor"], ["novelty_direction"]),
+            helper.make_node("Sub", ["novelty_direction", "novelty_mean"], ["novelty_centred"]),
             helper.make_node("MatMul", ["novelty_centred", "novelty_whitening"], ["novelty_white"]),
             helper.make_node("Mul", ["novelty_white", "novelty_white"], ["novelty_squares"]),
             helper.make_node("ReduceMean", ["novelty_squares", "novelty_axes"], [NOVELTY], keepdims=0),

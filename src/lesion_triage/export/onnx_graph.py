@@ -1,4 +1,4 @@
-"""The network as one ONNX graph: uint8 pixels in, logit, embedding and levels out; normalisation and views inside.
+"""The network as one ONNX graph: uint8 pixels in; logit, embedding, levels out; normalisation, views inside.
 
 ``export.novelty`` makes a novelty of the levels, which are no output of what is sealed.
 """

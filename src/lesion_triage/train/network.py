@@ -83,7 +83,7 @@ class TriageNetwork(nn.Module):
 def middle_levels(backbone: nn.Module) -> tuple[int, ...]:
     """Which of timm's feature levels the novelty gate looks at; none if the backbone has no levels.
 
-    All but the deepest: training bends that one to its labels, and pictures of another kind fall in with the rest.
+    All but the deepest: training bends that one to its labels, and other pictures fall in with the rest.
     Of a transformer, whose levels are all of one resolution: the one in the middle.
     """
     facts: Any = getattr(backbone, "feature_info", None)
