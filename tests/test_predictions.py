@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_triage import predictions
-from lesion_triage.errors import PredictionsError
+from lesion_triage.errors import PredictionsError, ScoringError
 from lesion_triage.predictions import Prediction, Predictions
 
 ROW = Prediction(
@@ -18,7 +18,8 @@ ROW = Prediction(
     file_fingerprint="0123456789abcdef",
     pixel_fingerprint="fedcba9876543210",
     logit=-0.25,
-    quality_code="",
+    quality_codes="",
+    novelty=0.75,
     needs_in_person=True,
     diagnosis="irregular",
     diagnosis_confirm_type="",
@@ -43,7 +44,7 @@ def test_logits_come_back_with_the_same_bits(tmp_path_factory, logits):
 
 
 def test_unknown_values_come_back_as_none(tmp_path):
-    row = replace(ROW, logit=None, quality_code="image_too_dark", needs_in_person=None)
+    row = replace(ROW, logit=None, quality_codes="image_too_dark", novelty=None, needs_in_person=None)
     table(row).write(tmp_path)
     assert predictions.read(tmp_path, "validation")[0].rows == (row,)
 
@@ -54,6 +55,26 @@ def test_a_logit_that_is_no_number_is_refused_and_nothing_is_written(tmp_path, l
         table(replace(ROW, logit=logit)).write(tmp_path)
     assert not list(tmp_path.glob("*.csv"))
     assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("novelty", [math.nan, math.inf])
+def test_a_novelty_that_is_no_number_is_refused(tmp_path, novelty):
+    with pytest.raises(PredictionsError, match="the novelty is"):
+        table(replace(ROW, novelty=novelty)).write(tmp_path)
+
+
+def test_behind_the_gate_an_unfamiliar_photograph_has_a_reason_and_no_logit():
+    dark = replace(ROW, logit=None, novelty=None, quality_codes="image_too_dark")
+    rows = (ROW, replace(ROW, novelty=2.0), dark)
+    behind = table(*rows).behind_gate(2.0).rows
+    assert behind == (ROW, replace(rows[1], logit=None, quality_codes="out_of_distribution"), dark)
+    assert table(*rows).behind_gate(2.0).behind_gate(2.0).rows == behind
+    assert table(*rows).behind_gate(None).rows == rows
+
+
+def test_a_logit_without_a_novelty_does_not_pass_a_gate():
+    with pytest.raises(ScoringError, match="novelty is None"):
+        table(replace(ROW, novelty=None)).behind_gate(2.0)
 
 
 def test_an_altered_table_is_refused(tmp_path):

@@ -21,16 +21,21 @@ from lesion_triage.bundle.schema import ModelFacts, PixelSpec, Policy, SelfTest,
 from lesion_triage.bundle.scorer import Graph, score_image
 from lesion_triage.bundle.store import Bundle, seal
 
-Kind = Literal["referred", "below", "black"]
+Kind = Literal["referred", "below", "black", "unfamiliar"]
 
 GRAPH = Path(__file__).with_name("tiny.onnx").read_bytes()
 PIXELS = PixelSpec(size_px=32)
 
-# The tiny graph's logit is (red - blue) / 10 - 5: about +5, about -2, and refused by the quality gate.
+NOVELTY_LIMIT = 4.0
+"""Above the novelty of all drawn spots on skin, below that of the unfamiliar picture."""
+
+# The tiny graph's logit is (red - blue) / 10 - 5: about +5, about -2, refused by the quality gate; and of a
+# novelty above the limit.
 _COLOURS: dict[Kind, tuple[str, str]] = {
     "referred": ("rgb(215, 140, 115)", "rgb(150, 60, 50)"),
     "below": ("rgb(205, 185, 175)", "rgb(170, 150, 140)"),
     "black": ("rgb(2, 1, 1)", "rgb(0, 0, 0)"),
+    "unfamiliar": ("rgb(40, 60, 200)", "rgb(110, 90, 160)"),
 }
 
 
@@ -107,9 +112,11 @@ def parts(**policy_overrides: Any) -> dict[str, Any]:
     pictures = {f"{kind}.png": picture_bytes(kind) for kind in _COLOURS}
     cases = []
     for file, data in pictures.items():
-        logit = score_image(graph, PIXELS, sealed_policy.quality, data).logit
-        disposition = decide(sealed_policy, [logit]).disposition
-        cases.append(SelfTestCase(file=file, logit=logit, disposition=disposition))
+        said = score_image(graph, PIXELS, sealed_policy.quality, data)
+        limit = sealed_policy.novelty_limit
+        used = score_image(graph, PIXELS, sealed_policy.quality, data, novelty_limit=limit)
+        disposition = decide(sealed_policy, [used.logit]).disposition
+        cases.append(SelfTestCase(file=file, logit=said.logit, novelty=said.novelty, disposition=disposition))
     return {
         "name": "tiny",
         "model": ModelFacts(backbone="mean colour", parameters=4, embedding_width=3, views=1),

@@ -133,6 +133,8 @@ class Calibrate(Section):
     count_red_flags: bool = False
     """Whether a positive case that only a red flag sends up counts as referred. The certificate then holds
     only where the same questions are asked; without it, it holds wherever they are asked or not."""
+    novelty_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    """Share of the validation photographs that the novelty gate may send up; 0 switches it off."""
     band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
     """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
     deadline_hours: Positive | None = None

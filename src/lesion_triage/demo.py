@@ -19,6 +19,7 @@ from PIL import Image
 from rich.table import Table
 
 from lesion_triage import config, predictions, road
+from lesion_triage.bundle.store import open_bundle
 from lesion_triage.console import console, say
 from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.runs import Run
@@ -53,6 +54,7 @@ def demo(path: Path, root: Path) -> int:
 def _cases(run: Run) -> dict[str, bytes]:
     """The test split's highest and lowest score, and the highest again with the light off."""
     table, _ = predictions.read(run.folder / "predictions", "test")
+    table = table.behind_gate(open_bundle(run.folder / "bundle").policy.novelty_limit)
     rows = sorted((row for row in table.rows if row.logit is not None), key=lambda row: row.logit or 0.0)
     by_id = {record.image_id: record for record in road.records(run, "test")}
     root = road.data_root(run)

@@ -10,10 +10,13 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Self
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.gates import unfamiliar
+from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import PredictionsError
 
@@ -34,9 +37,11 @@ class Prediction:
     pixel_fingerprint: str
     """``bundle.fingerprints`` of the file and of the prepared pixels."""
     logit: float | None
-    """None if the quality gate found the photograph ungradable."""
-    quality_code: str
-    """Reason code of the quality gate, empty if gradable."""
+    """What the graph said; None if a gate refused the photograph."""
+    quality_codes: str
+    """Reason codes of the gates that refused it, with a space between them; empty if gradable."""
+    novelty: float | None
+    """What the graph said; None if the photograph never reached it."""
     needs_in_person: bool | None
     diagnosis: str
     diagnosis_confirm_type: str
@@ -66,6 +71,14 @@ class Predictions:
             cases.setdefault(row.case_id, []).append(row)
         return cases
 
+    def behind_gate(self, novelty_limit: float | None) -> Self:
+        """The table as the policy sees it: no photograph that reaches ``novelty_limit`` has a logit.
+
+        Raises:
+            ScoringError: there is a limit, and a photograph has a logit and no novelty.
+        """
+        return replace(self, rows=tuple(_behind_gate(row, novelty_limit) for row in self.rows))
+
     def fingerprints(self) -> frozenset[str]:
         """Of all photographs: of their files and of their pixels."""
         return frozenset(f for row in self.rows for f in (row.file_fingerprint, row.pixel_fingerprint))
@@ -74,7 +87,8 @@ class Predictions:
         """Write ``<split>.csv`` and then ``<split>.json``; returns the table's SHA-256.
 
         Raises:
-            PredictionsError: a logit is not finite. ``nan >= threshold`` is False and would read as "below".
+            PredictionsError: a logit or a novelty is not finite. ``nan >= threshold`` is False and would
+                read as "below".
         """
         table = "".join(_lines(self.rows)).encode()
         digest = sha256_of(table)
@@ -113,15 +127,23 @@ def read(folder: Path, split: str) -> tuple[Predictions, str]:
     return Predictions(split=split, rows=rows, **hashes), str(header["sha256"])
 
 
+def _behind_gate(row: Prediction, limit: float | None) -> Prediction:
+    if row.logit is None or not unfamiliar(row.novelty, limit):
+        return row
+    return replace(row, logit=None, quality_codes=ReasonCode.out_of_distribution.value)
+
+
 def _lines(rows: Iterable[Prediction]) -> Iterator[str]:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([field.name for field in fields(Prediction)])
     for row in rows:
-        if row.logit is not None and not math.isfinite(row.logit):
-            raise PredictionsError(
-                f"image '{row.image_id}': the logit is {row.logit}; the model is broken, nothing was written."
-            )
+        for name, value in (("logit", row.logit), ("novelty", row.novelty)):
+            if value is not None and not math.isfinite(value):
+                raise PredictionsError(
+                    f"image '{row.image_id}': the {name} is {value}; the model is broken, nothing was "
+                    "written."
+                )
         writer.writerow(["" if value is None else value for value in asdict(row).values()])
     yield buffer.getvalue()
 
@@ -135,11 +157,15 @@ def _parse(table: str, path: Path) -> Iterator[Prediction]:
     for number, row in enumerate(reader, start=2):
         try:
             logit = float(row["logit"]) if row["logit"] else None
+            novelty = float(row["novelty"]) if row["novelty"] else None
             age = float(row["age_approx"]) if row["age_approx"] else None
             needs = truth[row["needs_in_person"]]
         except (KeyError, ValueError) as error:
             raise PredictionsError(f"{path}, line {number}: unreadable cell {error}.") from None
-        if logit is not None and not math.isfinite(logit):
-            raise PredictionsError(f"{path}, line {number}: the logit is {logit}, expected a finite number.")
-        values = {**row, "logit": logit, "age_approx": age, "needs_in_person": needs}
+        for name, value in (("logit", logit), ("novelty", novelty)):
+            if value is not None and not math.isfinite(value):
+                raise PredictionsError(
+                    f"{path}, line {number}: the {name} is {value}, expected a finite number."
+                )
+        values = {**row, "logit": logit, "novelty": novelty, "age_approx": age, "needs_in_person": needs}
         yield Prediction(**values)  # type: ignore[arg-type]

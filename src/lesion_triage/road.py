@@ -190,13 +190,18 @@ def _predict_inputs(run: Run) -> Any:
 
 def _predict(run: Run, tracker: Tracker) -> None:
     from lesion_triage.bundle.store import write_atomically
-    from lesion_triage.export import onnx_graph
+    from lesion_triage.calibrate.novelty import fit
+    from lesion_triage.data import dataset
+    from lesion_triage.export import novelty, onnx_graph
     from lesion_triage.train import checkpoint
 
     config = run.config
     say("  writing the network as ONNX")
     network = checkpoint.load_checkpoint(run.folder)
-    graph = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
+    plain = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
+    pictures = dataset.decoded(records(run, "train"), data_root(run), config.pixels, run.cache)
+    with bar("measuring what is familiar") as tick:
+        graph = novelty.attach(plain, fit(novelty.levels_of(plain, pictures, tick)))
     write_atomically(run.folder / "model.onnx", graph)
     for name in ("validation", "calibration"):
         _predict_split(run, name, graph).write(run.folder / "predictions")

@@ -24,7 +24,7 @@ from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ConfigError, RunError
-from lesion_triage.evaluate import robustness
+from lesion_triage.evaluate import robustness, robustness_figure
 from lesion_triage.evaluate.robustness import Foreign, Photographed, Row
 from lesion_triage.predictions import read as read_predictions
 from lesion_triage.runs import FROZEN_CONFIG, Run
@@ -36,7 +36,7 @@ _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("run", type=Path, help="run folder whose bundle was evaluated")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data lie, if not as recorded")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data lie now")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="gets results.json, robustness.md and a figure"
     )
@@ -141,7 +141,7 @@ def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
     table, _ = read_predictions(run.folder / "predictions", "test")
     cases = cases_of(table)
     negative = [case for case in cases if not case.needs_in_person]
-    drawn = random.Random(seed).sample(negative, min(others, len(negative)))  # noqa: S311 - no secret
+    drawn = random.Random(seed).sample(negative, min(others, len(negative)))
 
     def reader(record: Record) -> robustness.Reader:
         return lambda: read_picture(root, record)
@@ -184,8 +184,6 @@ def _note_opening(run: Run, bundle: Bundle) -> None:
 
 
 def _write(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:
-    from lesion_triage.evaluate import robustness_figure
-
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "robustness.png", robustness_figure.figure(rows))
     write_atomically(out / "robustness.md", f"{text}\n".encode())

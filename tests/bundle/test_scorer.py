@@ -32,7 +32,9 @@ from lesion_triage.bundle.scorer import (
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.errors import BundleError, ConfigError, ImageError, ScoringError
 
-REFERRED, BELOW, BLACK = (tiny.picture_bytes(kind) for kind in ("referred", "below", "black"))
+REFERRED, BELOW, BLACK, UNFAMILIAR = (
+    tiny.picture_bytes(kind) for kind in ("referred", "below", "black", "unfamiliar")
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +66,18 @@ def graph_with_weight(value: float) -> bytes:
 @given(st.integers(0, 2**32 - 1))
 def test_graph_computes_what_it_says(seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    logit, embedding = Graph(tiny.GRAPH, tiny.PIXELS).logit_and_embedding(pixels)
+    found = Graph(tiny.GRAPH, tiny.PIXELS).run(pixels)
     red, green, blue = pixels.reshape(-1, 3).mean(axis=0)
-    assert embedding == pytest.approx([red, green, blue], rel=1e-5)
-    assert logit == pytest.approx((red - blue) / 10 - 5, abs=1e-4)
+    assert found.embedding == pytest.approx([red, green, blue], rel=1e-5)
+    assert found.logit == pytest.approx((red - blue) / 10 - 5, abs=1e-4)
+    squares = ((red - 200) / 40) ** 2, ((green - 150) / 40) ** 2, ((blue - 130) / 40) ** 2
+    assert found.novelty == pytest.approx(sum(squares) / 3, rel=1e-4)
 
 
-def test_logit_alone_has_the_bits_of_logit_with_embedding() -> None:
+def test_logit_alone_has_the_bits_of_all_outputs_together() -> None:
     graph = Graph(tiny.GRAPH, tiny.PIXELS)
     pixels = decode(REFERRED, tiny.PIXELS).pixels
-    assert graph.logit(pixels) == graph.logit_and_embedding(pixels)[0]
+    assert graph.logit(pixels) == graph.run(pixels).logit
 
 
 @pytest.mark.parametrize("data", [b"", b"no graph", tiny.GRAPH[:100], b"\x00" * 1000])
@@ -87,7 +91,7 @@ def test_a_graph_for_another_size_is_refused() -> None:
         Graph(tiny.GRAPH, PixelSpec(size_px=64))
 
 
-@pytest.mark.parametrize("name", [b"logit", b"embedding", b"pixels"])
+@pytest.mark.parametrize("name", [b"logit", b"embedding", b"novelty", b"pixels"])
 def test_a_graph_with_other_names_is_refused(name: bytes) -> None:
     with pytest.raises(BundleError, match="inputs and outputs"):
         Graph(tiny.GRAPH.replace(name, b"x" * len(name)), tiny.PIXELS)
@@ -118,12 +122,62 @@ def test_a_logit_that_is_no_number_raises(bundle: Bundle, weight: float) -> None
 def test_evidence_is_a_logit_or_the_reason_why_not(bundle: Bundle) -> None:
     graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
     evidence = score_image(graph, tiny.PIXELS, quality, REFERRED)
-    assert evidence == ImageEvidence(logit=evidence.logit, quality_code=None)
-    assert evidence.logit is not None
-    assert score_image(graph, tiny.PIXELS, quality, BLACK) == ImageEvidence(None, ReasonCode.image_too_dark)
+    assert evidence == ImageEvidence(evidence.logit, refusals=(), novelty=evidence.novelty)
+    assert None not in (evidence.logit, evidence.novelty)
+    dark = score_image(graph, tiny.PIXELS, quality, BLACK)
+    assert dark == ImageEvidence(None, refusals=(ReasonCode.image_too_dark,))
+
+
+def test_an_unfamiliar_photograph_is_refused_only_by_a_gate_and_keeps_its_novelty(bundle: Bundle) -> None:
+    graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
+    said = score_image(graph, tiny.PIXELS, quality, UNFAMILIAR)
+    assert said.logit is not None
+    assert said.novelty is not None
+    assert said.novelty > tiny.NOVELTY_LIMIT
+    for limit in (tiny.NOVELTY_LIMIT, said.novelty):  # a tie goes up
+        refused = score_image(graph, tiny.PIXELS, quality, UNFAMILIAR, novelty_limit=limit)
+        assert refused == ImageEvidence(None, (ReasonCode.out_of_distribution,), novelty=said.novelty)
+    above = math.nextafter(said.novelty, math.inf)
+    assert score_image(graph, tiny.PIXELS, quality, UNFAMILIAR, novelty_limit=above) == said
+
+
+def test_a_novelty_that_is_no_number_raises(bundle: Bundle) -> None:
+    spread = struct.pack("<f", 1 / 40)
+    assert tiny.GRAPH.count(spread) == 1
+    graph = Graph(tiny.GRAPH.replace(spread, struct.pack("<f", math.nan)), tiny.PIXELS)
+    with pytest.raises(ScoringError, match="novelty is nan"):
+        score_image(graph, tiny.PIXELS, bundle.policy.quality, REFERRED)
 
 
 # One case
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """With the novelty gate on."""
+    folder = tmp_path_factory.mktemp("gated") / "bundle"
+    return Scorer(tiny.make(folder, novelty_limit=tiny.NOVELTY_LIMIT))
+
+
+def test_an_unfamiliar_photograph_goes_up_with_the_reason(gated: Scorer) -> None:
+    answer = gated.score([UNFAMILIAR])
+    assert (answer.disposition, answer.score) == (Disposition.ungradable, None)
+    assert answer.priority_band == gated.bundle.policy.ungradable_band
+    (image,) = answer.images
+    assert (image.gradable, image.logit, image.score) == (False, None, None)
+    assert [reason.code for reason in image.reasons] == [ReasonCode.out_of_distribution]
+
+
+def test_an_unfamiliar_photograph_does_not_change_the_score_of_its_case(gated: Scorer) -> None:
+    assert gated.score([BELOW, UNFAMILIAR]).score == gated.score([BELOW]).score
+    assert gated.score([REFERRED, UNFAMILIAR]).score == gated.score([REFERRED]).score
+
+
+def test_the_self_test_sees_through_the_gate(gated: Scorer) -> None:
+    gated.self_test()
+    (unfamiliar,) = (case for case in gated.bundle.selftest.cases if case.file == "unfamiliar.png")
+    assert unfamiliar.logit is not None
+    assert unfamiliar.disposition is Disposition.ungradable
 
 
 @pytest.mark.parametrize(
@@ -286,6 +340,9 @@ def with_case(bundle: Bundle, index: int, **change: object) -> Scorer:
     [
         (0, {"logit": 5.002}),
         (0, {"logit": None}),
+        (0, {"novelty": 1.5}),
+        (0, {"novelty": None}),
+        (3, {"novelty": 7.0}),
         (0, {"disposition": Disposition.below_threshold}),
         (1, {"disposition": Disposition.needs_in_person}),
         (2, {"logit": 0.0}),

@@ -31,6 +31,7 @@ FILES = (
     "fitted.txt",
     "certified.txt",
     "selftest/referred.png",
+    "selftest/unfamiliar.png",
     "selftest/below.png",
     "selftest/black.png",
 )
@@ -247,7 +248,7 @@ def test_another_schema_version_is_refused(folder: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "null", "[]", "1", "{}", "[" * 100_000, '{"schema_version": 2}', "\udc80"]
+    "text", ["", "null", "[]", "1", "{}", "[" * 100_000, '{"schema_version": 3}', "\udc80"]
 )
 def test_what_is_no_header_is_refused(folder: Path, text: str) -> None:
     (folder / "bundle.json").write_bytes(text.encode(errors="surrogateescape"))

@@ -12,6 +12,7 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.cli import main
+from lesion_triage.clinic.pool import _scoring_sha256
 from made_tables import spread
 
 
@@ -57,6 +58,11 @@ def test_counts_of_another_model_are_refused(clinic, bundle, tmp_path, capsys):
     words = [str(tmp_path / "north.json"), str(tmp_path / "south.json"), "--out", str(tmp_path / "pooled")]
     assert main(["pool", str(other.folder), *words]) == 2
     assert "another scorer" in capsys.readouterr().err
+
+
+def test_counts_behind_another_novelty_gate_are_those_of_another_scorer(clinic, bundle, tmp_path):
+    gated = tiny_bundle.make(tmp_path / "gated", novelty_limit=tiny_bundle.NOVELTY_LIMIT)
+    assert _scoring_sha256(gated.policy) != _scoring_sha256(open_bundle(bundle).policy)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"site": "x"}'])

@@ -18,7 +18,8 @@ import tiny_bundle
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.fingerprints import Seen, as_text, of_file, of_pixels
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.schema import Disposition
+from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.calibrate.certificate import threshold_for
 from lesion_triage.cli import main
@@ -49,6 +50,22 @@ def test_new_bundle_carries_the_sites_certificate_and_passes_its_self_test(clini
     assert result["old_certificate"]["verdict"] == "holds"
     assert result["certificate_id"] == certificate.certificate_id()
     assert "HOLDS here" in capsys.readouterr().out
+
+
+def test_cases_that_the_novelty_gate_sends_up_count_as_abstained_as_the_server_would(clinic, tmp_path):
+    cases = clinic(spread(70))
+    scorer = Scorer(tiny_bundle.make(tmp_path / "open"))
+    pictures = [(cases.parent / f"{n}.png").read_bytes() for n in range(70)]
+    spec, quality = scorer.bundle.header.pixels, scorer.bundle.policy.quality
+    novelties = sorted(score_image(scorer._graph, spec, quality, picture).novelty for picture in pictures)
+    gated = tiny_bundle.make(tmp_path / "gated", novelty_limit=novelties[-7])
+    served = [Scorer(gated).score([picture]).disposition for picture in pictures]
+    assert served.count(Disposition.ungradable) == 7
+    assert recertify(gated.folder, cases, tmp_path / "new") == 0
+    new = open_bundle(tmp_path / "new")
+    assert new.certificate.positives_abstained == 7
+    assert new.policy.novelty_limit == gated.policy.novelty_limit
+    Scorer(new).self_test()
 
 
 def test_old_certificate_that_fails_here_is_called_failing(clinic, bundle, tmp_path, capsys):

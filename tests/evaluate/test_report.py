@@ -281,12 +281,28 @@ def test_a_handful_of_cases_gives_a_page_without_numbers(bundle, data, tmp_path)
 def test_all_ungradable_gives_a_page(bundle, data, tmp_path):
     root, manifest = data
     table = table_for(bundle)
-    rows = tuple(replace(row, logit=None, quality_code="image_too_dark") for row in table.rows)
+    rows = tuple(replace(row, logit=None, quality_codes="image_too_dark") for row in table.rows)
     dark = replace(table, rows=rows)
     numbers = report.evaluate(dark, bundle, Evaluate(bootstrap_draws=100))
     assert numbers.slices[0].sensitivity_exact.value == 1.0
     text = Page(report.write_report(tmp_path / "r", numbers, dark, bundle, manifest, root).read_text()).text
     assert "not estimable" in text
+
+
+def test_what_the_novelty_gate_sends_up_is_abstained_on_and_counted_with_its_reason(bundle):
+    policy = bundle.policy.model_copy(update={"novelty_limit": 4.0})
+    gated, table = replace(bundle, policy=policy), table_for(bundle)
+    scored = [row for row in table.rows if row.logit is not None]
+    far = {row.case_id for row in scored[:10]}
+    rows = tuple(
+        replace(row, novelty=9.0) if row.case_id in far and row.logit is not None else row
+        for row in table.rows
+    )
+    before = report.evaluate(table, bundle, Evaluate(bootstrap_draws=100))
+    after = report.evaluate(replace(table, rows=rows), gated, Evaluate(bootstrap_draws=100))
+    moved = sum(row.case_id in far for row in scored)
+    assert after.photographs_refused == before.photographs_refused | {"out_of_distribution": moved}
+    assert after.abstained == before.abstained + len(far)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "calibration"])

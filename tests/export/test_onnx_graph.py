@@ -8,7 +8,9 @@ import torch
 
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.scorer import Graph
+from lesion_triage.calibrate.novelty import fit
 from lesion_triage.errors import ExportError
+from lesion_triage.export.novelty import attach, levels_of
 from lesion_triage.export.onnx_graph import Views, convert
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.weights import backbone
@@ -32,15 +34,17 @@ def test_the_graph_agrees_with_the_network_at_any_batch_size(pixels, name, views
     net = network(name)
     session = ort.InferenceSession(convert(net, SIZE, views, 20), providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        logit, embedding = Views(net, views)(torch.from_numpy(pixels))
+        logit, embedding, levels = Views(net, views)(torch.from_numpy(pixels))
     for batch in (1, 2, 5):
-        found = session.run(["logit", "embedding"], {"pixels": pixels[:batch]})
+        found = session.run(["logit", "embedding", "levels"], {"pixels": pixels[:batch]})
         np.testing.assert_allclose(found[0], logit[:batch].numpy(), atol=1e-5)
         np.testing.assert_allclose(found[1], embedding[:batch].numpy(), atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(found[2], levels[:batch].numpy(), atol=1e-4, rtol=1e-4)
 
 
 def test_the_graph_fulfils_the_contract_of_the_scorer(pixels):
-    graph = Graph(convert(network(), SIZE, 2, 20), PixelSpec(size_px=SIZE))
+    plain = convert(network(), SIZE, 2, 20)
+    graph = Graph(attach(plain, fit(levels_of(plain, pixels))), PixelSpec(size_px=SIZE))
     assert isinstance(graph.logit(pixels[0]), float)
 
 
@@ -73,7 +77,7 @@ def test_the_same_network_gives_the_same_bytes():
 
 def test_the_diagnosis_head_is_not_in_the_graph():
     model = onnx.load_from_string(convert(network(), SIZE, 1, 20))
-    assert [output.name for output in model.graph.output] == ["logit", "embedding"]
+    assert [output.name for output in model.graph.output] == ["logit", "embedding", "levels"]
     assert not [tensor.name for tensor in model.graph.initializer if "diagnosis" in tensor.name]
 
 

@@ -19,15 +19,42 @@ def network(name: str = "test_efficientnet", size_px: int = 64) -> TriageNetwork
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_gives_one_logit_and_one_embedding_a_picture(name):
     net = network(name)
-    logit, embedding = net(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
-    assert logit.shape == (2,)
-    assert embedding.shape == (2, net.width)
+    served = net(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert served.logit.shape == (2,)
+    assert served.embedding.shape == (2, net.width)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "test_byobnet"])
+def test_what_is_exported_has_the_bits_of_what_is_trained(name):
+    net = network(name)
+    pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        served, heads = net(pictures), net.heads(pictures)
+    assert torch.equal(served.embedding, net.embed(pictures))
+    assert torch.equal(served.logit, heads.logit)
+
+
+@pytest.mark.parametrize(("name", "levels"), [("test_efficientnet", 4), ("test_resnet", 4), ("test_vit", 1)])
+def test_the_novelty_gate_looks_at_middle_levels_and_never_at_the_deepest(name, levels):
+    net = network(name)
+    facts = net.backbone.feature_info
+    assert len(net.middle) == levels
+    assert len(facts) - 1 not in net.middle
+    pictures = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    assert net(pictures).levels.shape == (2, sum(facts[index]["num_chs"] for index in net.middle))
+
+
+def test_a_backbone_without_levels_is_judged_by_its_embedding():
+    net = network()
+    net.middle = ()
+    served = net(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert torch.equal(served.levels, served.embedding)
 
 
 def test_the_network_normalises_by_itself():
     net = network()
     seen = []
-    net.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    net.backbone.conv_stem.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     net(torch.full((1, 64, 64, 3), 255, dtype=torch.uint8))
     mean, std = (torch.tensor(net.backbone.pretrained_cfg[key]) for key in ("mean", "std"))
     torch.testing.assert_close(seen[0][0, :, 0, 0], (1.0 - mean) / std)

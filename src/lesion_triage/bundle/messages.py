@@ -68,7 +68,6 @@ class NotePhrase(StrEnum):
 
 AHEAD = frozenset(
     {
-        "out_of_distribution",
         "image_blurred",
         "image_glare",
         "image_colour_cast",

@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     uncertified_subgroup = "uncertified_subgroup"
     red_flag = "red_flag"
     red_flag_band = "red_flag_band"
+    out_of_distribution = "out_of_distribution"
     image_too_small = "image_too_small"
     image_too_dark = "image_too_dark"
     image_too_bright = "image_too_bright"
@@ -95,6 +96,8 @@ class Policy(Document):
     quality: QualityLimits = QualityLimits()
     red_flags: RedFlags = NO_RED_FLAGS
     """What in a history sends a case up, whatever its score."""
+    novelty_limit: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """A photograph whose novelty is this or more is not scored; None: the gate is switched off."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -158,6 +161,9 @@ class SelfTestCase(Document):
 
     file: str
     logit: FiniteFloat | None
+    """Before the novelty gate; None if the quality gate refused the picture."""
+    novelty: FiniteFloat | None
+    """None where the logit is."""
     disposition: Disposition
 
 
@@ -165,7 +171,8 @@ class SelfTest(Document):
     """Run when a bundle is loaded for service."""
 
     tolerance_logit: Annotated[FiniteFloat, Field(gt=0)] = 1e-3
-    """Processors differ in the last digits of a convolution; more than this is another model."""
+    """Processors differ in the last digits of a convolution; more than this is another model. Of a novelty
+    above 1: relative to it."""
     cases: tuple[SelfTestCase, ...]
 
 

@@ -1,6 +1,6 @@
 """From tables of logits to a policy and its certificate. Imports config, bundle, predictions and numpy.
 
-Validation cases fit the calibrator and nothing else; calibration cases set the thresholds and nothing else.
+Validation cases set the novelty gate and fit the calibrator; calibration cases set the thresholds, no more.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lesion_triage.calibrate.cases import (
 )
 from lesion_triage.calibrate.certificate import minimum_positives, require_enough
 from lesion_triage.calibrate.groups import Joint, certify_jointly, positive_groups, rows_of
+from lesion_triage.calibrate.novelty import novelty_limit
 from lesion_triage.calibrate.wording import assumptions
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
@@ -69,12 +70,14 @@ def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
 def certify(
     validation: Predictions, calibration: Predictions, config: Calibrate, origin: Origin
 ) -> tuple[Policy, Certificate]:
-    """Fit the calibrator, certify the thresholds, set the priority bands.
+    """Set the novelty gate, fit the calibrator, certify the thresholds, set the priority bands.
+
+    The gate stands before anything else reads a logit, so the certificate covers what it sends up.
 
     Args:
-        validation: logits of the validation photographs; they fit the calibrator.
+        validation: logits of the validation photographs; they set the gate and fit the calibrator.
         calibration: logits of the calibration photographs; they set thresholds and bands.
-        config: target sensitivity, confidence, groups, aggregation, quality limits and band shares.
+        config: target sensitivity, confidence, groups, aggregation, limits of the gates and band shares.
         origin: of the calibration table.
 
     Raises:
@@ -84,8 +87,11 @@ def certify(
         ScoringError: a logit that is not finite.
     """
     _require_split(calibration, "calibration")
-    calibrator = fit_calibrator(validation, config)
+    _require_split(validation, "validation")
     _check_same_origin(validation, calibration)
+    limit = novelty_limit(validation, config.novelty_share)
+    validation, calibration = validation.behind_gate(limit), calibration.behind_gate(limit)
+    calibrator = fit_calibrator(validation, config)
     certifying = cases_of(calibration)
     _check_disjoint(cases_of(validation), certifying)
 
@@ -99,6 +105,7 @@ def certify(
             deadline_hours=config.deadline_hours,
             quality=config.quality,
             red_flags=config.red_flags or NO_RED_FLAGS,
+            novelty_limit=limit,
         )
 
     return certify_cases(certifying, calibration, calibrator, config, origin, policy_of)

@@ -54,7 +54,7 @@ class Tally(Document):
     unit: Unit
     model_sha256: Sha256
     scoring_sha256: Sha256
-    """Of all that lies between a logit and a score: calibrator, aggregation, quality limits."""
+    """Of all that lies between a logit and a score: calibrator, aggregation, limits of the gates."""
     cases_sha256: Sha256
     positives: int = Field(ge=1)
     positives_abstained: int = Field(ge=0)

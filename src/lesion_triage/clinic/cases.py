@@ -122,7 +122,7 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
             manifest_sha256=nothing,
             splits_sha256=nothing,
             progress=tick,
-        )
+        ).behind_gate(bundle.policy.novelty_limit)
     _refuse_fitted(bundle, scored, table, root)
     certified = set(bundle.seen.certified.splitlines())
     return LocalCases(

@@ -194,7 +194,7 @@ def pool(
 
 def _scoring_sha256(policy: Policy) -> str:
     """Of all that lies between a logit and a score: a site that has certified again still scores alike."""
-    parts = policy.model_dump(mode="json", include={"calibrator", "aggregation", "quality"})
+    parts = policy.model_dump(mode="json", include={"calibrator", "aggregation", "quality", "novelty_limit"})
     return sha256_of(canonical_json(parts).encode())
 
 

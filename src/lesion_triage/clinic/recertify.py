@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle.certificate import Certificate, Look
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.gates import unfamiliar
 from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.schema import Policy, SelfTest, SelfTestCase
+from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.store import Bundle, seal, timestamp, write_atomically
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import Verdict, minimum_positives, verdict_on
@@ -243,8 +244,7 @@ def seal_again(
     """
     header = bundle.header
     cases = tuple(
-        SelfTestCase(file=case.file, logit=case.logit, disposition=decide(policy, [case.logit]).disposition)
-        for case in bundle.selftest.cases
+        case.model_copy(update={"disposition": _disposition(policy, case)}) for case in bundle.selftest.cases
     )
     return seal(
         out,
@@ -261,6 +261,11 @@ def seal_again(
         data_citation=tuple(dict.fromkeys((*header.data_citation, *(local.citation if local else ())))),
         seen=bundle.seen if local is None else bundle.seen.with_certified(local.table.fingerprints()),
     )
+
+
+def _disposition(policy: Policy, case: SelfTestCase) -> Disposition:
+    refused = case.logit is None or unfamiliar(case.novelty, policy.novelty_limit)
+    return decide(policy, [None if refused else case.logit]).disposition
 
 
 def _earlier(local: LocalCases, looks: tuple[Look, ...]) -> tuple[Look, ...]:

@@ -38,7 +38,8 @@ def predict(
     """Score every picture of ``records`` through decoder, quality gate and graph, one by one.
 
     One picture a call and one thread a call: a larger batch may change the last bit of a logit, and
-    then the report, the certificate and the server would speak of different numbers.
+    then the report, the certificate and the server would speak of different numbers. The table holds the
+    graph's own novelty; ``Predictions.behind_gate`` applies a policy's limit.
 
     Raises:
         PredictionsError: a picture that the manifest promised cannot be decoded.
@@ -59,7 +60,8 @@ def predict(
             file_fingerprint=fingerprints.of_file(record.sha256),
             pixel_fingerprint=fingerprints.of_pixels(picture.pixels),
             logit=evidence.logit,
-            quality_code=evidence.quality_code.value if evidence.quality_code else "",
+            quality_codes=" ".join(evidence.refusals),
+            novelty=evidence.novelty,
             needs_in_person=record.needs_in_person,
             diagnosis=record.diagnosis,
             diagnosis_confirm_type=record.diagnosis_confirm_type,

@@ -101,7 +101,8 @@ def _caption(decided: Decided, index: int, row: Prediction) -> str:
     band = f"band {decided.decisions[index].priority_band}"
     if score is not None:
         return f"Score {score:.3f}, {band}. Reference standard: {outcome}."
-    reason = english().reasons[row.quality_code].text if row.quality_code else "Not gradable"
+    codes = row.quality_codes.split()
+    reason = english().reasons[codes[0]].text if codes else "Not gradable"
     return f"{reason.rstrip('.')}; {band}. Reference standard: {outcome}."
 
 

@@ -113,7 +113,7 @@ class Decided:
                 model or its policy was made from.
         """
         _check_origin(bundle, table)
-        cases = cases_of(table)
+        cases = cases_of(table.behind_gate(bundle.policy.novelty_limit))
         decisions = tuple(decide(bundle.policy, case.logits, case.history) for case in cases)
         scores = scores_of(cases, bundle.policy.calibrator, bundle.policy.aggregation)
         below = np.array([decision.disposition is Disposition.below_threshold for decision in decisions])
@@ -147,6 +147,7 @@ def evaluate(
     decided = Decided.by(bundle, table)
     scores, positive, threshold = decided.scores, decided.positive, bundle.policy.threshold
     abstained = np.isposinf(scores)
+    refused = [row for case in decided.cases for row in case.rows if row.logit is None]
     outcomes = Outcomes(scores, positive, decided.referred, units_of(decided.cases))
     return Results(
         split=table.split,
@@ -166,9 +167,7 @@ def evaluate(
         abstained=int(abstained.sum()),
         positives_abstained=int((abstained & positive).sum()),
         photographs=len(table.rows),
-        photographs_refused=dict(
-            sorted(Counter(row.quality_code or "unknown" for row in table.rows if row.logit is None).items())
-        ),
+        photographs_refused=dict(sorted(Counter(row.quality_codes or "unknown" for row in refused).items())),
         slices=tuple(measure(part, outcomes, config) for part in slices_of(decided.cases)),
         reliability=reliability(decided.sample(threshold)),
         bands=_bands(decided, bundle.policy.band_limits),

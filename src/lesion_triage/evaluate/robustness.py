@@ -1,4 +1,4 @@
-"""What a sealed bundle does with spoilt and with unfamiliar photographs: is anybody sent down who should go up?
+"""What a sealed bundle does with spoilt and with unfamiliar photographs: who is missed?
 
 Imports bundle, data, calibrate's intervals and this room's corruptions.
 
@@ -107,9 +107,7 @@ def spoil(
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for name, severity in cells:
 
-            def seen(
-                case: Photographed, name: str = name, severity: int = severity
-            ) -> tuple[_Seen, ...]:
+            def seen(case: Photographed, name: str = name, severity: int = severity) -> tuple[_Seen, ...]:
                 files = (read() for read in case.files)
                 spoilt = (f if name == UNMODIFIED else corrupt(f, name, severity, seed) for f in files)
                 return tuple(_look(graph, bundle, data) for data in spoilt)
@@ -199,14 +197,15 @@ def _row(
             [[one.logit for one in photographs] for photographs in seen],
         )
     )
-    refusals = Counter(code.value for photographs in seen for one in photographs for code in one.evidence.refusals)
-    refused = sum(one.evidence.logit is None for photographs in seen for one in photographs)
+    every = [one for photographs in seen for one in photographs]
+    refusals = Counter(code.value for one in every for code in one.evidence.refusals)
+    refused = sum(one.evidence.logit is None for one in every)
     return Row(
         corruption=name,
         severity=severity,
         missed=proportion(int((positive & below).sum()), int(positive.sum())),
         missed_without_gates=proportion(int((positive & below_without).sum()), int(positive.sum())),
-        refused=proportion(refused, sum(map(len, seen))),
+        refused=proportion(refused, len(every)),
         referred_others=proportion(int((~positive & ~below).sum()), int((~positive).sum())),
         refusals=dict(sorted(refusals.items())),
     )

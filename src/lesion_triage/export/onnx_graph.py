@@ -1,4 +1,7 @@
-"""The network as one ONNX graph: uint8 pixels in, logit and embedding out; normalisation and views inside."""
+"""The network as one ONNX graph: uint8 pixels in; logit, embedding, levels out; normalisation, views inside.
+
+``export.novelty`` makes a novelty of the levels, which are no output of what is sealed.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from torch import Tensor, nn
 from lesion_triage.errors import ExportError
 from lesion_triage.train.network import TriageNetwork
 
+LEVELS = "levels"
+
 
 class Views(nn.Module):
     """The network averaged over symmetries of the square: skin has no upright.
 
     1: as it is. 2: and mirrored. 4: and both upside down. 8: and all of them transposed.
-    Logits and embeddings are means over the views.
+    Logits, embeddings and levels are means over the views.
     """
 
     def __init__(self, network: nn.Module, views: int) -> None:
@@ -27,27 +32,26 @@ class Views(nn.Module):
         self.network = network
         self.views = views
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [N, size, size, 3] uint8 -> (logit [N], embedding [N, width])."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [N, size, size, 3] uint8 -> (logit [N], embedding [N, width], levels [N, channels])."""
         if self.views == 1:
-            logit, embedding = self.network(pixels)
-            return logit, embedding
+            logit, embedding, levels = self.network(pixels)
+            return logit, embedding, levels
         turned = [pixels, pixels.flip(2)]
         if self.views >= 4:
             turned += [view.flip(1) for view in turned]
         if self.views == 8:
             turned += [view.transpose(1, 2) for view in turned]
         results = [self.network(view) for view in turned]
-        logits = torch.stack([logit for logit, _ in results])
-        embeddings = torch.stack([embedding for _, embedding in results])
-        return logits.mean(0), embeddings.mean(0)
+        logit, embedding, levels = (torch.stack(part).mean(0) for part in zip(*results, strict=True))
+        return logit, embedding, levels
 
 
 def convert(network: TriageNetwork, size_px: int, views: int, opset: int) -> bytes:
     """Write the network as ONNX.
 
-    Input ``pixels`` uint8 [N, size_px, size_px, 3]; outputs ``logit`` float32 [N] and ``embedding``
-    float32 [N, width]; N is free.
+    Input ``pixels`` uint8 [N, size_px, size_px, 3]; outputs ``logit`` float32 [N], ``embedding`` float32
+    [N, width] and ``levels`` float32 [N, channels]; N is free.
 
     Raises:
         ExportError: the exporter cannot express this backbone, or wrote something that is not valid ONNX.
@@ -60,7 +64,7 @@ def convert(network: TriageNetwork, size_px: int, views: int, opset: int) -> byt
                 module,
                 (pixels,),
                 input_names=["pixels"],
-                output_names=["logit", "embedding"],
+                output_names=["logit", "embedding", LEVELS],
                 dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
                 opset_version=opset,
                 dynamo=True,

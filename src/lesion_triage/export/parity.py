@@ -44,6 +44,7 @@ def compare(
 ) -> Parity:
     """Score the pictures of ``predictions`` again in torch and compare photograph by photograph."""
     module = Views(network, views).eval()
+    predictions = predictions.behind_gate(policy.novelty_limit)
     by_id = {record.image_id: record for record in records}
     gradable = [row for row in predictions.rows if row.logit is not None]
     torch_logits: dict[str, float] = {}

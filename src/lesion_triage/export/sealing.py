@@ -131,7 +131,10 @@ def _selftest(graph: bytes, config: Config, policy: Policy, pictures: dict[str, 
     session = Graph(graph, config.pixels)
     cases = []
     for name, data in pictures.items():
-        evidence = score_image(session, config.pixels, policy.quality, data)
-        decision = decide(policy, [evidence.logit])
-        cases.append(SelfTestCase(file=name, logit=evidence.logit, disposition=decision.disposition))
+        said = score_image(session, config.pixels, policy.quality, data)
+        used = score_image(session, config.pixels, policy.quality, data, novelty_limit=policy.novelty_limit)
+        decision = decide(policy, [used.logit])
+        cases.append(
+            SelfTestCase(file=name, logit=said.logit, novelty=said.novelty, disposition=decision.disposition)
+        )
     return SelfTest(cases=tuple(cases))

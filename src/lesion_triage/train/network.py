@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lesion_triage.errors import TrainingError
 
@@ -18,8 +19,17 @@ class Heads(NamedTuple):
     diagnosis: Tensor
 
 
+class Served(NamedTuple):
+    """What the exported graph is made from: logit [N], embedding [N, width], levels [N, channels]."""
+
+    logit: Tensor
+    embedding: Tensor
+    levels: Tensor
+    """Channel means of the backbone's middle levels; the novelty gate measures a distance between them."""
+
+
 class TriageNetwork(nn.Module):
-    """uint8 RGB pixels [N, size, size, 3] -> (logit [N], embedding [N, width]).
+    """uint8 RGB pixels [N, size, size, 3] -> logit [N], embedding [N, width], levels [N, channels].
 
     A second head learns the diagnosis beside the first. It shapes the embedding during training,
     and ``forward`` does not have it, so no exported graph can utter one.
@@ -32,6 +42,7 @@ class TriageNetwork(nn.Module):
         super().__init__()
         facts: dict[str, Any] = backbone.pretrained_cfg  # type: ignore[assignment]
         self.backbone = backbone
+        self.middle = middle_levels(backbone)
         width: int = backbone.head_hidden_size  # type: ignore[assignment]
         self.width = width
         self.needs_in_person = nn.Linear(width, 1)
@@ -40,21 +51,47 @@ class TriageNetwork(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(facts["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(facts["std"]).view(1, 3, 1, 1))
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels [N, size, size, 3] uint8 -> what the backbone takes, [N, 3, size, size]."""
+        grey_levels = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
+        return (grey_levels - self.mean) / self.std
+
     def embed(self, pixels: Tensor) -> Tensor:
         """Pixels [N, size, size, 3] uint8 -> embedding [N, width]."""
-        levels = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
-        features: Tensor = self.backbone((levels - self.mean) / self.std)
+        features: Tensor = self.backbone(self.normalised(pixels))
         return features
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> Served:
         """The exported path."""
-        embedding = self.embed(pixels)
-        return self.needs_in_person(embedding)[:, 0], embedding
+        backbone: Any = self.backbone
+        if not self.middle:
+            embedding = self.embed(pixels)
+            return Served(self.needs_in_person(embedding)[:, 0], embedding, embedding)
+        features, maps = backbone.forward_intermediates(
+            self.normalised(pixels), indices=list(self.middle), output_fmt="NCHW"
+        )
+        embedding = backbone.forward_head(features)
+        levels = torch.cat([functional.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps], dim=1)
+        return Served(self.needs_in_person(embedding)[:, 0], embedding, levels)
 
     def heads(self, pixels: Tensor) -> Heads:
         """The training path."""
         embedding = self.embed(pixels)
         return Heads(self.needs_in_person(embedding)[:, 0], self.diagnosis(embedding))
+
+
+def middle_levels(backbone: nn.Module) -> tuple[int, ...]:
+    """Which of timm's feature levels the novelty gate looks at; none if the backbone has no levels.
+
+    All but the deepest: training bends that one to its labels, and other pictures fall in with the rest.
+    Of a transformer, whose levels are all of one resolution: the one in the middle.
+    """
+    facts: Any = getattr(backbone, "feature_info", None)
+    if not facts or not hasattr(backbone, "forward_intermediates"):
+        return ()
+    if len({level["reduction"] for level in facts}) == 1:
+        return (len(facts) // 2,)
+    return tuple(range(len(facts) - 1))
 
 
 def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:

@@ -1,0 +1,359 @@
+"""Which distance tells unfamiliar photographs best? Prints the table of docs/unfamiliar-pictures.md.
+
+Detectors are fitted on the split train, their limits are set on validation, and nothing here reads
+calibration or test. Needs the training environment: ``python experiments/novelty/measure.py --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
+from scipy.stats import rankdata
+
+from lesion_triage import config, runs
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.quality import assess
+from lesion_triage.calibrate.novelty import SHRINKAGE, fit
+from lesion_triage.console import bar, say
+from lesion_triage.data import manifest, split
+from lesion_triage.data.manifest import read_picture
+from lesion_triage.data.records import Record
+from lesion_triage.export.onnx_graph import convert
+from lesion_triage.train import checkpoint
+
+Floats = NDArray[np.float64]
+Outputs = dict[str, Floats]
+Detector = Callable[[Outputs], Floats]
+DRAWS = 2000
+CHOSEN = "Mahalanobis, middle levels, length 1"
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a run that has been trained")
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of its dataset")
+    parser.add_argument(
+        "--outside", action="append", default=[], metavar="NAME=DIR", help="other photographs"
+    )
+    parser.add_argument("--note", default="", help="stands in results.json")
+    parser.add_argument("--changed", type=int, default=200, help="validation photographs to change")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
+    arguments = parser.parse_args()
+
+    settings = config.load(arguments.run / "config.yaml", (), arguments.data_root)
+    known, digest = manifest.read(arguments.run)
+    dealt, _ = split.read(arguments.run, digest)
+    by_id = {record.image_id: record for record in known.records}
+    train, validation = ([by_id[i] for i in dealt.image_ids(name)] for name in ("train", "validation"))
+    session = _session(
+        convert(
+            checkpoint.load_checkpoint(arguments.run),
+            settings.pixels.size_px,
+            settings.export.views,
+            settings.export.opset,
+        )
+    )
+
+    def run(files: Sequence[bytes], name: str) -> tuple[Outputs, NDArray[np.bool_]]:
+        return _run(session, settings, files, name)
+
+    root = arguments.data_root
+    fitted, fitted_fine = run([read_picture(root, record) for record in train], "train")
+    familiar, fine = run([read_picture(root, record) for record in validation], "validation")
+    units = np.array([record.unit_id for record in validation])[fine]
+    outside = {}
+    for name, folder in (text.split("=", 1) for text in arguments.outside):
+        paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".jpg", ".png"))
+        outside[name] = (
+            *run([path.read_bytes() for path in paths], name),
+            np.array([_unit(p) for p in paths]),
+        )
+    detectors = _detectors(
+        _only(fitted, fitted_fine), np.array([record.diagnosis for record in train])[fitted_fine]
+    )
+    rows = []
+    for name, detector in detectors.items():
+        inside = detector(_only(familiar, fine))
+        limit = _limit(inside, settings.calibrate.novelty_share)
+        row: dict[str, object] = {"detector": name}
+        for group, (outputs, graded, group_units) in outside.items():
+            found = detector(_only(outputs, graded))
+            row[group] = {
+                "photographs": graded.size,
+                "refused_by_quality": int(np.count_nonzero(~graded)),
+                "sent_up": float(np.mean(np.concatenate([found >= limit, np.ones((~graded).sum())]))),
+                "auroc": _auroc(inside, found),
+                "interval": _interval(inside, units, found, group_units[graded]),
+            }
+        rows.append(row)
+    _print(rows, list(outside))
+    chosen = detectors[CHOSEN]
+    values = chosen(_only(familiar, fine))
+    limit = _limit(values, settings.calibrate.novelty_share)
+    kept = [record for record, ok in zip(validation, fine, strict=True) if ok]
+    slices = dict(_slices(kept, values >= limit))
+    for name, found_slice in slices.items():
+        say(f"  validation, {name}: {found_slice['sent_up']} of {found_slice['photographs']}")
+    changed = {}
+    for name, change in _CHANGES.items():
+        sample = validation[:: max(1, len(validation) // arguments.changed)]
+        outputs, graded = run([change(read_picture(root, record)) for record in sample], name)
+        changed[name] = {
+            "photographs": len(sample),
+            "refused_by_quality": int(np.count_nonzero(~graded)),
+            "sent_up": {
+                key: float(
+                    np.mean(
+                        detectors[key](_only(outputs, graded))
+                        >= _limit(detectors[key](_only(familiar, fine)), settings.calibrate.novelty_share)
+                    )
+                )
+                for key in (
+                    CHOSEN,
+                    "Mahalanobis, middle levels",
+                    "kNN (10), middle levels",
+                    "Mahalanobis, embedding",
+                )
+            },
+        }
+        shares = ", ".join(f"{key} {share:.3f}" for key, share in changed[name]["sent_up"].items())
+        say(f"  validation, {name}: {shares}")
+    result = {
+        "note": arguments.note,
+        "checkpoint_sha256": runs.file_sha256(arguments.run / "checkpoint.safetensors"),
+        "manifest_sha256": digest,
+        "split_fitted_on": "train",
+        "split_of_limits": "validation",
+        "photographs": {"train": int(fitted_fine.sum()), "validation": int(fine.sum())},
+        "novelty_share": settings.calibrate.novelty_share,
+        "draws": DRAWS,
+        "chosen": CHOSEN,
+        "limit": limit,
+        "detectors": rows,
+        "validation_sent_up": slices,
+        "changed_validation_photographs": changed,
+    }
+    arguments.out.write_text(canonical_json(result), encoding="utf-8")
+    say(f"  {arguments.out} ({sha256_of(arguments.out.read_bytes())[:16]})")
+
+
+def _session(graph: bytes) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _run(
+    session: ort.InferenceSession, settings: config.Config, files: Sequence[bytes], name: str
+) -> tuple[Outputs, NDArray[np.bool_]]:
+    """Outputs of all photographs, and which of them the quality gate lets through."""
+
+    def one(data: bytes) -> tuple[dict[str, NDArray[np.float32]], bool]:
+        picture = decode(data, settings.pixels)
+        names = ["logit", "embedding", "levels"]
+        found = session.run(names, {"pixels": picture.pixels[np.newaxis]})
+        fine = assess(picture, settings.calibrate.quality)[1] is None
+        return {key: np.atleast_1d(value[0]) for key, value in zip(names, found, strict=True)}, fine
+
+    results = []
+    with ThreadPoolExecutor(2) as pool, bar(name) as tick:
+        for result in pool.map(one, files):
+            results.append(result)
+            tick(len(results), len(files))
+    outputs = {
+        key: np.stack([result[0][key] for result in results]).astype(np.float64) for key in results[0][0]
+    }
+    return outputs, np.array([result[1] for result in results])
+
+
+def _only(outputs: Outputs, kept: NDArray[np.bool_]) -> Outputs:
+    return {name: values[kept] for name, values in outputs.items()}
+
+
+# Detectors: higher is less familiar
+
+
+def _detectors(train: Outputs, classes: NDArray[np.str_]) -> dict[str, Detector]:
+    found: dict[str, Detector] = {}
+    for key, name in (("levels", "middle levels"), ("embedding", "embedding")):
+        values = train[key]
+        found[f"Mahalanobis, {name}"] = _of(key, _gaussian(values))
+        found[f"Mahalanobis by class, {name}"] = _of(key, _by_class(values, classes, relative=False))
+        found[f"relative Mahalanobis, {name}"] = _of(key, _by_class(values, classes, relative=True))
+        found[f"Mahalanobis, {name}, length 1"] = _of(key, _of_length_one(values))
+        for k in (1, 10, 50):
+            found[f"kNN ({k}), {name}"] = _of(key, _nearest(values, k))
+        found[f"residual, {name}"] = _of(key, _residual(values))
+    found["energy of the logit"] = lambda outputs: -np.logaddexp(0.0, outputs["logit"][:, 0])
+    found["uncertainty of the logit"] = lambda outputs: -np.abs(outputs["logit"][:, 0])
+    return found
+
+
+def _of(key: str, distance: Callable[[Floats], Floats]) -> Detector:
+    return lambda outputs: distance(outputs[key])
+
+
+def _unit_length(values: Floats) -> Floats:
+    lengths: Floats = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return lengths
+
+
+def _of_length_one(values: Floats) -> Callable[[Floats], Floats]:
+    """What is built in."""
+    familiar = fit(values.astype(np.float32))
+    return lambda x: familiar.novelty(x.astype(np.float32))
+
+
+def _nearest(values: Floats, k: int) -> Callable[[Floats], Floats]:
+    """Distance to the k-th neighbour among vectors of length 1 (Sun et al. 2022, arXiv:2204.06507)."""
+    bank = _unit_length(values)
+    return lambda x: 1 - np.partition(_unit_length(x) @ bank.T, -k, axis=1)[:, -k]
+
+
+def _gaussian(values: Floats) -> Callable[[Floats], Floats]:
+    """Squared distance as in ``calibrate.novelty``, of vectors as they are."""
+    mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-9
+    shrunk = (1 - SHRINKAGE) * np.cov(((values - mean) / spread).T) + SHRINKAGE * np.eye(spread.size)
+    whitening = np.linalg.cholesky(np.linalg.inv(shrunk)) / spread[:, np.newaxis]
+    return lambda x: np.square((x - mean) @ whitening).mean(axis=1)
+
+
+def _by_class(values: Floats, classes: NDArray[np.str_], *, relative: bool) -> Callable[[Floats], Floats]:
+    """To the nearest class mean, one covariance (Lee et al. 2018); less that to all (Ren et al. 2021)."""
+    means = {name: values[classes == name].mean(axis=0) for name in sorted(set(classes))}
+    within = _gaussian(values - np.stack([means[name] for name in classes]))
+    everyone = _gaussian(values)
+
+    def distance(x: Floats) -> Floats:
+        nearest = np.min([within(x - mean) for mean in means.values()], axis=0)
+        found: Floats = nearest - everyone(x) if relative else nearest
+        return found
+
+    return distance
+
+
+def _residual(values: Floats, kept: float = 0.99) -> Callable[[Floats], Floats]:
+    """What components of 99 % of the variance leave over (the residual of ViM, Wang et al. 2022)."""
+    mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-6
+    variances, axes = np.linalg.eigh(np.cov(((values - mean) / spread).T))
+    explained = np.cumsum(variances[::-1]) / variances.sum()
+    rest = axes[:, ::-1][:, int(np.searchsorted(explained, kept)) + 1 :]
+    return lambda x: np.square(((x - mean) / spread) @ rest).sum(axis=1)
+
+
+# Measures
+
+
+def _limit(inside: Floats, share: float) -> float:
+    """As ``calibrate.novelty.novelty_limit`` where no two values are equal."""
+    return float(np.sort(inside)[::-1][max(1, int(share * inside.size)) - 1])
+
+
+def _auroc(inside: Floats, outside: Floats) -> float:
+    ranks = rankdata(np.concatenate([inside, outside]))[inside.size :]
+    return float((ranks.sum() - outside.size * (outside.size + 1) / 2) / inside.size / outside.size)
+
+
+def _interval(
+    inside: Floats, units: NDArray[np.str_], outside: Floats, outside_units: NDArray[np.str_]
+) -> tuple[float, float] | None:
+    """95 % percentile bootstrap that draws whole units; None where all photographs are one unit."""
+    if len(set(outside_units)) < 2:
+        return None
+    rng = np.random.default_rng(0)
+    parts = [
+        [values[of == unit] for unit in sorted(set(of))]
+        for values, of in ((inside, units), (outside, outside_units))
+    ]
+    drawn = [
+        _auroc(*(np.concatenate([part[i] for i in rng.integers(0, len(part), len(part))]) for part in parts))
+        for _ in range(DRAWS)
+    ]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _unit(path: Path) -> str:
+    """The patient, as PAD-UFES-20 names its files; the recording of a frame; else the photograph itself."""
+    patient = re.match(r"(PAT_\d+|km_.+_\d{6})_", path.name)
+    return patient.group(1) if patient else path.name
+
+
+def _slices(records: Sequence[Record], up: NDArray[np.bool_]) -> Iterator[tuple[str, dict[str, int]]]:
+    """Who is sent up among the photographs that should not be."""
+    keys = {
+        "all": ["all"] * len(records),
+        "needs_in_person": [f"needs_in_person {bool(record.needs_in_person)}" for record in records],
+        "source": [f"source {record.source}" for record in records],
+    }
+    for names in keys.values():
+        for name in sorted(set(names)):
+            inside = np.array([each == name for each in names])
+            yield name, {"photographs": int(inside.sum()), "sent_up": int((up & inside).sum())}
+
+
+# Changes that leave a photograph one of the same kind
+
+
+def _saved(image: Image.Image, quality: int) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def _with(change: Callable[[Image.Image], Image.Image], quality: int = 92) -> Callable[[bytes], bytes]:
+    return lambda data: _saved(change(Image.open(io.BytesIO(data)).convert("RGB")), quality)
+
+
+def _smaller(image: Image.Image, share: float) -> Image.Image:
+    return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.LANCZOS)
+
+
+def _warmer(image: Image.Image) -> Image.Image:
+    red, green, blue = image.split()
+    return Image.merge(
+        "RGB", (red.point(lambda v: min(255, v * 1.08)), green, blue.point(lambda v: v * 0.92))
+    )
+
+
+_CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "unchanged": lambda data: data,
+    "JPEG quality 75": _with(lambda image: image, 75),
+    "JPEG quality 50": _with(lambda image: image, 50),
+    "0.75 times the size": _with(lambda image: _smaller(image, 0.75)),
+    "turned by 90 degrees": _with(lambda image: image.transpose(Image.Transpose.ROTATE_90)),
+    "15 % darker": _with(lambda image: ImageEnhance.Brightness(image).enhance(0.85)),
+    "15 % brighter": _with(lambda image: ImageEnhance.Brightness(image).enhance(1.15)),
+    "warmer light": _with(_warmer),
+    "slightly blurred": _with(lambda image: image.filter(ImageFilter.GaussianBlur(1))),
+}
+
+
+def _print(rows: Sequence[dict[str, object]], groups: Sequence[str]) -> None:
+    print("| detector | " + " | ".join(f"{group}: AUROC | sent up" for group in groups) + " |")
+    print("|---|" + "---|---|" * len(groups))
+    for row in rows:
+        cells = []
+        for group in groups:
+            found = json.loads(json.dumps(row[group]))
+            interval = found["interval"]
+            spread = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            cells += [f"{found['auroc']:.4f}{spread}", f"{found['sent_up']:.3f}"]
+        print(f"| {row['detector']} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""How unlike those of training a photograph is, and where scoring ends. Imports numpy, predictions.
+
+The channel means of a network's middle levels, brought to length 1, are taken to be normal over the training
+photographs. The novelty is the squared Mahalanobis distance to their mean, divided by the number of channels
+(Lee et al. 2018, arXiv:1807.03888, with one class). docs/unfamiliar-pictures.md: what it was chosen over.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.errors import CalibrationError
+from lesion_triage.predictions import Predictions
+
+SHRINKAGE = 0.01
+"""Share of the identity in the correlation matrix; 0.001 to 0.05 made no measurable difference."""
+TINY = 1e-9
+"""Below this a length, or a spread of vectors of length 1, is rounding."""
+_DEAD = 0.01
+"""A channel that hardly moves counts as if it moved this much, relative to the others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Familiar:
+    """The training photographs, as two moments: no row of it belongs to a person."""
+
+    mean: NDArray[np.float64]
+    """Shape (channels,)."""
+    whitening: NDArray[np.float64]
+    """Shape (channels, channels): what it makes of training photographs is all but uncorrelated."""
+
+    def novelty(self, levels: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Novelty of photographs, shape (N,): at least 0, and about 1 on average in training.
+
+        Args:
+            levels: shape (N, channels).
+        """
+        squares: NDArray[np.float64] = np.square((_of_length_one(levels) - self.mean) @ self.whitening)
+        return squares.mean(axis=1)
+
+
+def fit(levels: NDArray[np.float32]) -> Familiar:
+    """Mean and whitening of the training photographs.
+
+    The correlation matrix is shrunk towards the identity, so it has an inverse for any number of photographs.
+
+    Args:
+        levels: channel means, shape (photographs, channels).
+
+    Raises:
+        CalibrationError: fewer than two photographs, a value that is not finite, or photographs all alike.
+    """
+    if levels.ndim != 2 or len(levels) < 2 or not np.isfinite(levels).all():
+        raise CalibrationError(
+            "the novelty gate needs finite channel means of at least two training photographs, found an "
+            f"array of shape {levels.shape}; train again."
+        )
+    values = _of_length_one(levels)
+    mean, spread = values.mean(axis=0), values.std(axis=0)
+    floor = _DEAD * math.sqrt(float(np.square(spread).mean()))
+    if floor < TINY:
+        raise CalibrationError(
+            "the novelty gate cannot be fitted: all training photographs are alike to the network; "
+            "check the pictures and the weights."
+        )
+    scale = np.maximum(spread, floor)
+    standard = (values - mean) / scale
+    correlation = standard.T @ standard / len(standard)
+    shrunk = (1 - SHRINKAGE) * correlation + SHRINKAGE * np.eye(scale.size)
+    # Of the inverse: unlike eigenvectors, a Cholesky factor has no sign to choose.
+    return Familiar(mean, np.linalg.cholesky(np.linalg.inv(shrunk)) / scale[:, np.newaxis])
+
+
+def _of_length_one(levels: NDArray[np.float32]) -> NDArray[np.float64]:
+    values = levels.astype(np.float64)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    directions: NDArray[np.float64] = values / np.maximum(lengths, TINY)
+    return directions
+
+
+def novelty_limit(validation: Predictions, share: float) -> float | None:
+    """The lowest limit that sends up at most ``share`` of the gradable validation photographs.
+
+    Args:
+        validation: novelties of photographs that the gate was not fitted on.
+        share: in [0, 0.5).
+
+    Returns:
+        A photograph whose novelty is this or more is sent up. None: ``share`` is 0, or nothing is gradable.
+
+    Raises:
+        CalibrationError: a gradable photograph has no novelty.
+    """
+    gradable = [row for row in validation.rows if row.logit is not None]
+    if share == 0 or not gradable:
+        return None
+    found = [row.novelty for row in gradable if row.novelty is not None]
+    if len(found) < len(gradable):
+        raise CalibrationError(
+            f"{len(gradable) - len(found)} of {len(gradable)} gradable photographs of split 'validation' "
+            "have no novelty; predict again, or set calibrate.novelty_share to 0 to do without the gate."
+        )
+    values, counts = np.unique(np.array(found, dtype=np.float64), return_counts=True)
+    at_or_above = counts[::-1].cumsum()[::-1]
+    allowed = values[at_or_above <= math.floor(share * len(found) + 1e-9)]
+    return float(allowed[0]) if allowed.size else math.nextafter(float(values[-1]), math.inf)

@@ -1,0 +1,85 @@
+"""The novelty gate's distance, measured on the training photographs and written into the graph.
+
+Imports onnx, onnxruntime, numpy and ``calibrate.novelty``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from lesion_triage.calibrate.novelty import TINY, Familiar
+from lesion_triage.export.onnx_graph import LEVELS
+
+NOVELTY = "novelty"
+Progress = Callable[[int, int], None]
+
+
+def levels_of(
+    graph: bytes, pictures: NDArray[np.uint8], progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """Channel means of the network's middle levels, shape (pictures, channels).
+
+    One picture and one thread a call, so that the result does not depend on the number of processors.
+
+    Args:
+        graph: as ``onnx_graph.convert`` writes it, with the output ``levels``.
+        pictures: shape (pictures, size_px, size_px, 3).
+        progress: told how many are done, and of how many.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def one(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        levels: NDArray[np.float32] = session.run([LEVELS], {"pixels": picture[np.newaxis]})[0][0]
+        return levels
+
+    rows = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for row in pool.map(one, pictures):
+            rows.append(row)
+            if progress:
+                progress(len(rows), len(pictures))
+    return np.stack(rows)
+
+
+def attach(graph: bytes, familiar: Familiar) -> bytes:
+    """Replace the output ``levels`` by ``novelty`` float32 [N]; the same arguments give the same bytes."""
+    model = onnx.load_from_string(graph)
+    inside = model.graph
+    output = next(output for output in inside.output if output.name == LEVELS)
+    batch = output.type.tensor_type.shape.dim[0]
+    novelty = helper.make_tensor_value_info(NOVELTY, TensorProto.FLOAT, [batch.dim_param or "N"])
+    inside.output.remove(output)
+    inside.output.append(novelty)
+    for name, values in (
+        ("novelty_mean", familiar.mean.astype(np.float32)),
+        ("novelty_whitening", familiar.whitening.astype(np.float32)),
+        ("novelty_axes", np.array([1], dtype=np.int64)),
+        ("novelty_tiny", np.array(TINY, dtype=np.float32)),
+    ):
+        inside.initializer.append(numpy_helper.from_array(values, name))
+    inside.node.extend(
+        [
+            helper.make_node("ReduceL2", [LEVELS, "novelty_axes"], ["novelty_length"], keepdims=1),
+            helper.make_node("Max", ["novelty_length", "novelty_tiny"], ["novelty_divisor"]),
+            helper.make_node("Div", [LEVELS, "novelty_divisor"], ["novelty_direction"]),
+            helper.make_node("Sub", ["novelty_direction", "novelty_mean"], ["novelty_centred"]),
+            helper.make_node("MatMul", ["novelty_centred", "novelty_whitening"], ["novelty_white"]),
+            helper.make_node("Mul", ["novelty_white", "novelty_white"], ["novelty_squares"]),
+            helper.make_node("ReduceMean", ["novelty_squares", "novelty_axes"], [NOVELTY], keepdims=0),
+        ]
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
