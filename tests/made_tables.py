@@ -30,7 +30,7 @@ def row(image_id, case_id, logit, needs_in_person, unit_id=None, **columns):
         file_fingerprint=sha256_of(image_id.encode())[:16],
         pixel_fingerprint=sha256_of(f"pixels of {image_id}".encode())[:16],
         logit=logit,
-        quality_code="" if logit is not None else "image_too_dark",
+        quality_codes="" if logit is not None else "image_too_dark",
         needs_in_person=needs_in_person,
         **(known | columns),
     )

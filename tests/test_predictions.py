@@ -18,7 +18,7 @@ ROW = Prediction(
     file_fingerprint="0123456789abcdef",
     pixel_fingerprint="fedcba9876543210",
     logit=-0.25,
-    quality_code="",
+    quality_codes="",
     needs_in_person=True,
     diagnosis="irregular",
     diagnosis_confirm_type="",
@@ -43,7 +43,7 @@ def test_logits_come_back_with_the_same_bits(tmp_path_factory, logits):
 
 
 def test_unknown_values_come_back_as_none(tmp_path):
-    row = replace(ROW, logit=None, quality_code="image_too_dark", needs_in_person=None)
+    row = replace(ROW, logit=None, quality_codes="image_too_dark", needs_in_person=None)
     table(row).write(tmp_path)
     assert predictions.read(tmp_path, "validation")[0].rows == (row,)
 

@@ -53,6 +53,7 @@ def _answer(disposition: Disposition, band: int, logit: float | None, code: Reas
         logit=logit,
         score=score,
         reasons=() if graded else (Reason.of(ReasonCode.image_too_dark),),
+        advice=(Reason.of(ReasonCode.image_hair),) if graded else (),
     )
     return Answer.model_validate(
         {

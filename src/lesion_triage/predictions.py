@@ -17,7 +17,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import PredictionsError
 
-FORMAT = 2
+FORMAT = 3
 _HEADER_KEYS = {"split", "rows", "sha256", "manifest_sha256", "splits_sha256", "model_sha256"}
 
 
@@ -35,8 +35,8 @@ class Prediction:
     """``bundle.fingerprints`` of the file and of the prepared pixels."""
     logit: float | None
     """None if the quality gate found the photograph ungradable."""
-    quality_code: str
-    """Reason code of the quality gate, empty if gradable."""
+    quality_codes: str
+    """Reason codes of all that keeps it from a logit, joined by a space; empty if gradable."""
     needs_in_person: bool | None
     diagnosis: str
     diagnosis_confirm_type: str

@@ -107,9 +107,10 @@ def test_a_logit_that_is_no_number_raises(bundle: Bundle, weight: float) -> None
 def test_evidence_is_a_logit_or_the_reason_why_not(bundle: Bundle) -> None:
     graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
     evidence = score_image(graph, tiny.PIXELS, quality, REFERRED)
-    assert evidence == ImageEvidence(logit=evidence.logit, quality_code=None)
+    assert evidence == ImageEvidence(logit=evidence.logit)
     assert evidence.logit is not None
-    assert score_image(graph, tiny.PIXELS, quality, BLACK) == ImageEvidence(None, ReasonCode.image_too_dark)
+    dark = ImageEvidence(None, refusals=(ReasonCode.image_too_dark,))
+    assert score_image(graph, tiny.PIXELS, quality, BLACK) == dark
 
 
 # One case

@@ -70,14 +70,6 @@ AHEAD = frozenset(
         "red_flag",
         "red_flag_band",
         "out_of_distribution",
-        "image_blurred",
-        "image_glare",
-        "image_colour_cast",
-        "image_lesion_cut_off",
-        "image_no_lesion_found",
-        "image_compressed",
-        "image_hair",
-        "image_ink",
         "image_ruler",
     }
 )

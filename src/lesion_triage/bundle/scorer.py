@@ -117,8 +117,10 @@ class ImageEvidence:
     """What one photograph tells the policy: a logit, or why there is none."""
 
     logit: float | None
-    quality_code: ReasonCode | None
-    """None if and only if the photograph is gradable."""
+    refusals: tuple[ReasonCode, ...] = ()
+    """Empty if and only if there is a logit."""
+    advice: tuple[ReasonCode, ...] = ()
+    """What would make a better photograph; the policy does not see it."""
 
 
 def score_image(graph: Graph, spec: PixelSpec, limits: QualityLimits, data: bytes) -> ImageEvidence:
@@ -137,10 +139,9 @@ def score_picture(graph: Graph, limits: QualityLimits, picture: Picture) -> Imag
     Raises:
         ScoringError: the logit is not finite.
     """
-    _, complaint = assess(picture, limits)
-    if complaint is not None:
-        return ImageEvidence(logit=None, quality_code=complaint)
-    return ImageEvidence(logit=graph.logit(picture.pixels), quality_code=None)
+    found = assess(picture, limits)
+    logit = None if found.refusals else graph.logit(picture.pixels)
+    return ImageEvidence(logit=logit, refusals=found.refusals, advice=found.advice)
 
 
 class Scorer:
@@ -237,5 +238,6 @@ def _image_answer(policy: Policy, index: int, image: ImageEvidence) -> ImageAnsw
         gradable=image.logit is not None,
         logit=image.logit,
         score=None if image.logit is None else score_of(policy.calibrator, image.logit),
-        reasons=() if image.quality_code is None else (Reason.of(image.quality_code),),
+        reasons=tuple(Reason.of(code) for code in image.refusals),
+        advice=tuple(Reason.of(code) for code in image.advice),
     )

@@ -59,7 +59,7 @@ def predict(
             file_fingerprint=fingerprints.of_file(record.sha256),
             pixel_fingerprint=fingerprints.of_pixels(picture.pixels),
             logit=evidence.logit,
-            quality_code=evidence.quality_code.value if evidence.quality_code else "",
+            quality_codes=" ".join(evidence.refusals),
             needs_in_person=record.needs_in_person,
             diagnosis=record.diagnosis,
             diagnosis_confirm_type=record.diagnosis_confirm_type,

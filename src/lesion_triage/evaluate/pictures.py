@@ -100,8 +100,8 @@ def _caption(decided: Decided, index: int, row: Prediction) -> str:
     band = f"band {decided.decisions[index].priority_band}"
     if score is not None:
         return f"Score {score:.3f}, {band}. Reference standard: {outcome}."
-    reason = REASON_TEXTS[ReasonCode(row.quality_code)].split(":")[0] if row.quality_code else "Not gradable"
-    return f"{reason.rstrip('.')}; {band}. Reference standard: {outcome}."
+    reasons = [REASON_TEXTS[ReasonCode(code)].split(":")[0].rstrip(".") for code in row.quality_codes.split()]
+    return f"{', '.join(reasons) or 'Not gradable'}; {band}. Reference standard: {outcome}."
 
 
 def _png(data: bytes, spec: PixelSpec) -> bytes:

@@ -65,7 +65,7 @@ class Results:
     positives_abstained: int
     photographs: int
     photographs_refused: dict[str, int]
-    """Ungradable photographs by reason code."""
+    """Ungradable photographs by reason code; a photograph may have several."""
     slices: tuple[SliceResult, ...]
     reliability: tuple[Bin, ...]
     bands: tuple[BandRow, ...]
@@ -167,7 +167,14 @@ def evaluate(
         positives_abstained=int((abstained & positive).sum()),
         photographs=len(table.rows),
         photographs_refused=dict(
-            sorted(Counter(row.quality_code or "unknown" for row in table.rows if row.logit is None).items())
+            sorted(
+                Counter(
+                    code
+                    for row in table.rows
+                    if row.logit is None
+                    for code in row.quality_codes.split() or ["unknown"]
+                ).items()
+            )
         ),
         slices=tuple(measure(part, outcomes, config) for part in slices_of(decided.cases)),
         reliability=reliability(decided.sample(threshold)),

@@ -194,7 +194,7 @@ def _prediction(number: int, cells: Mapping[str, str]) -> Prediction:
         file_fingerprint="",
         pixel_fingerprint="",
         logit=logit,
-        quality_code="" if logit is not None else "not_recorded",
+        quality_codes="" if logit is not None else "not_recorded",
         needs_in_person=_TRUTH[cells["needs_in_person"]],
         diagnosis=cells["diagnosis"],
         diagnosis_confirm_type="",
