@@ -1,6 +1,6 @@
 """Measure the quality gate once on pictures that chose none of its limits; prints what the page prints.
 
-    python experiments/picture-quality/measure.py --ham10000 DIR --pad-ufes-20 DIR [--lesion-free DIR] [--other DIR]
+    python experiments/picture-quality/measure.py --ham10000 DIR --pad-ufes-20 DIR
 
 HAM10000: split `test` of configs/ham10000.yaml. PAD-UFES-20: half of the patients, by the same function.
 """
@@ -72,7 +72,7 @@ def pad_ufes_20(root: Path) -> list[Record]:
 
 def looked_at(files: Files) -> tuple[Row, ...]:
     """All as they are, and some of them spoilt."""
-    some = random.Random(0).sample(list(files), min(SPOILT, len(files)))  # noqa: S311 - no secret
+    some = random.Random(0).sample(list(files), min(SPOILT, len(files)))
     unmodified = measure(files, SPEC, LIMITS, corruptions=())
     return unmodified + measure(some, SPEC, LIMITS)[1:]
 

@@ -39,7 +39,7 @@ def hair_share(grey: NDArray[np.int16]) -> float:
             for sign in (1, -1)
         )
         np.maximum(depth, np.minimum(one, other) - middle, out=depth)
-    return np.count_nonzero(depth > _HAIR_DEPTH) / depth.size
+    return int(np.count_nonzero(depth > _HAIR_DEPTH)) / depth.size
 
 
 def ink_share(colours: NDArray[np.float32]) -> float:
@@ -54,7 +54,7 @@ def ink_share(colours: NDArray[np.float32]) -> float:
     red, green, blue = colours.reshape(3, -1).take(_outer(colours.shape[1]), axis=1)
     shift = blue - red
     marked = (shift > max(10.0, np.median(shift) + _INK_SHIFT)) & (blue > green) & (blue >= _INK_LIGHT)
-    return np.count_nonzero(marked) / shift.size
+    return int(np.count_nonzero(marked)) / shift.size
 
 
 @functools.cache

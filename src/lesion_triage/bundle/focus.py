@@ -9,8 +9,11 @@ _BLOCKS = 8
 """A side; 64 in all."""
 _RANK = 6
 """So many blocks may be sharper than the measure: a tenth of the picture, not one hair or one label."""
-_LEAST_VARIATION = 3
-"""Mean square of a difference that rounding to whole levels alone can make up, with room to spare."""
+_LEAST_VARIATION = (0.3, 3.0)
+"""Mean squared difference from which on there is something to see, in the darkest picture and in one of
+medium brightness. In between it goes with the square of the light, as contrast does: otherwise the texture
+of very dark skin, a level or less, would count as nothing and the picture as blurred."""
+_MEDIUM = 128
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
@@ -33,13 +36,15 @@ def sharpness(grey: NDArray[np.int16]) -> float:
     Args:
         grey: (n, n), n from 16 to 1024, levels 0 to 255.
     """
-    return min(_in_direction(grey, *step) for step in _STEPS)
+    light = int(grey.sum(dtype=np.int64)) / (grey.size * _MEDIUM)
+    darkest, medium = _LEAST_VARIATION
+    floor = min(max(darkest, medium * light * light), medium) * (_side(grey) // _BLOCKS) ** 2
+    return min(_in_direction(grey, floor, *step) for step in _STEPS)
 
 
-def _in_direction(grey: NDArray[np.int16], down: int, across: int) -> float:
+def _in_direction(grey: NDArray[np.int16], floor: float, down: int, across: int) -> float:
     near, middle, far = (_variation(grey, down * reach, across * reach) for reach in (1, 2, 4))
-    # Where there is nothing to see nothing is blurred; it must not look sharp either.
-    floor = _LEAST_VARIATION * (_side(grey) // _BLOCKS) ** 2
+    # Where there is nothing to see, noise must not look sharp.
     shares = (middle - near) / np.maximum(far - near, floor)
     return float(np.sort(shares, axis=None)[-1 - _RANK])
 

@@ -1,4 +1,4 @@
-"""Rejection of spoilt photographs by severity, as PNG bytes. Imports matplotlib by way of this room's figures."""
+"""Rejection of spoilt photographs by severity, as PNG bytes. Imports matplotlib (Agg) and this room."""
 
 from __future__ import annotations
 
