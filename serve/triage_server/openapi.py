@@ -90,6 +90,7 @@ def _answer(logits: Sequence[float | None], history: History) -> dict[str, Any]:
             logit=logit,
             score=None if logit is None else round(score_of(_CALIBRATOR, logit), 4),
             reasons=() if logit is not None else (reason(ReasonCode.image_too_dark, english()),),
+            advice=() if logit is None else (reason(ReasonCode.image_hair, english()),),
         )
         for index, logit in enumerate(logits)
     ]

@@ -281,7 +281,9 @@ def test_a_handful_of_cases_gives_a_page_without_numbers(bundle, data, tmp_path)
 def test_all_ungradable_gives_a_page(bundle, data, tmp_path):
     root, manifest = data
     table = table_for(bundle)
-    rows = tuple(replace(row, logit=None, quality_codes="image_too_dark") for row in table.rows)
+    rows = tuple(
+        replace(row, logit=None, quality_codes="image_too_dark image_too_small") for row in table.rows
+    )
     dark = replace(table, rows=rows)
     numbers = report.evaluate(dark, bundle, Evaluate(bootstrap_draws=100))
     assert numbers.slices[0].sensitivity_exact.value == 1.0

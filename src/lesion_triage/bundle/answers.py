@@ -99,7 +99,8 @@ def answer_for(
 
 
 def _noted(image: ImageAnswer) -> NotePhotograph:
-    return NotePhotograph(usable=image.gradable, reasons=tuple(one.code for one in image.reasons))
+    remarks = (*image.reasons, *image.advice)
+    return NotePhotograph(usable=image.gradable, reasons=tuple(one.code for one in remarks))
 
 
 def _present(flag: RedFlag, catalogue: Catalogue) -> PresentFlag:

@@ -68,14 +68,6 @@ class NotePhrase(StrEnum):
 
 AHEAD = frozenset(
     {
-        "image_blurred",
-        "image_glare",
-        "image_colour_cast",
-        "image_lesion_cut_off",
-        "image_no_lesion_found",
-        "image_compressed",
-        "image_hair",
-        "image_ink",
         "image_ruler",
     }
 )

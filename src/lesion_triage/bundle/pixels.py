@@ -53,6 +53,9 @@ class Picture:
     width_px: int
     """Of the original, upright."""
     height_px: int
+    quantisation: tuple[int, ...] | None = None
+    """Of a JPEG file: 64 steps of its first table, usually that of brightness, row by row from the lowest
+    frequency. None: no JPEG, or a table that cannot be read."""
 
 
 class _Jpeg(JpegImageFile):
@@ -107,7 +110,9 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
         square = _to_srgb(_square(image, orientation, spec.size_px), image.info.get("icc_profile"))
     if orientation >= 5:
         width_px, height_px = height_px, width_px
-    return Picture(pixels=np.array(square), width_px=width_px, height_px=height_px)
+    return Picture(
+        pixels=np.array(square), width_px=width_px, height_px=height_px, quantisation=_quantisation(image)
+    )
 
 
 @contextmanager
@@ -207,6 +212,12 @@ def _orientation(exif: bytes) -> int:
     except struct.error:
         return 1
     return 1
+
+
+def _quantisation(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
+    """Pillow has the steps in the order of the matrix, not of the zigzag, since 8.3."""
+    steps = getattr(image, "quantization", {}).get(0, ())
+    return tuple(steps) if len(steps) == 64 else None
 
 
 def _square(image: ImageFile.ImageFile, orientation: int, size_px: int) -> Image.Image:

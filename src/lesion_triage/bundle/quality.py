@@ -1,4 +1,7 @@
-"""The quality gate: is a photograph good enough to be scored? Imports numpy, the pixels and the schema."""
+"""The quality gate: is a photograph good enough to be scored, and what would make it better?
+
+Imports numpy, Pillow, the pixels, the schema and the measures beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,27 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
+from lesion_triage.bundle import coverings, focus, framing
 from lesion_triage.bundle.pixels import Picture
 from lesion_triage.bundle.schema import QualityLimits, ReasonCode
+
+_SIDE = 128
+"""Of the copy on which structure is measured: limits must not depend on the side that the network wants."""
+_COLOUR_SIDE = 64
+"""Least side of the copy on which colours are."""
+_BURNT = 250
+"""A level from which on a channel is taken for full: cameras and resizing bend the last few."""
+_NEUTRAL = {"blue/red": 1.0, "green/red": 1.0, "red/green": 1.9, "green/blue": 1.6}
+"""Ratios of sRGB levels that skin does not exceed in neutral light. What skin reflects rises with the
+wavelength, whatever its tone, so red is never below green or blue; the other two are those of strongly
+reddened and of strongly tanned skin, with room."""
+
+_ORDER = tuple(ReasonCode)
+_COARSE = 4
+"""So many frequencies a side of JPEG's eight: periods down to five pixels, where structure is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,32 +41,164 @@ class Quality:
     mean_level: float
     contrast: float
     """Standard deviation of the grey levels of the prepared square."""
+    clipped_share: float
+    """Share of the square with two or three channels full."""
+    glare_share: float
+    """Share of the square with three channels full."""
+    focus: float
+    """See ``focus.sharpness``."""
+    cast: float
+    """Factor by which a ratio of two channels exceeds that of skin in neutral light, over the brighter half
+    of the picture, which is skin more often than lesion."""
+    erased_level: float | None
+    """Mean amplitude, in grey levels, below which the file's last JPEG compression erased coarse structure
+    that would have survived resizing. None: no JPEG."""
+    lesion_step: float
+    """See ``framing.Framing``; so is the next."""
+    lesion_offset: float
+    hair_share: float
+    ink_share: float
 
 
-def assess(picture: Picture, limits: QualityLimits) -> tuple[Quality, ReasonCode | None]:
-    """Measure a picture and say why it cannot be scored; None means gradable.
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What is to be said of one photograph. Codes stand in the order of ``ReasonCode``, none twice."""
 
-    Grey is the luma of ITU-R BT.601. It is summed in integers, so a picture at a limit falls on the same
-    side of it on every processor.
-    """
-    red, green, blue = np.moveaxis(picture.pixels.astype(np.int64), -1, 0)
-    luma = 299 * red + 587 * green + 114 * blue  # thousandths of a grey level
-    count, total, squares = luma.size, int(luma.sum()), int(np.square(luma).sum())
-    quality = Quality(
-        short_side_px=min(picture.width_px, picture.height_px),
-        mean_level=total / (1000 * count),
-        contrast=math.sqrt(count * squares - total**2) / (1000 * count),
+    measures: Quality
+    refusals: tuple[ReasonCode, ...]
+    """Everything that keeps it from being scored; empty if it is gradable."""
+    advice: tuple[ReasonCode, ...]
+    """What would make it better without standing in the way of a score."""
+
+
+def assess(picture: Picture, limits: QualityLimits) -> Assessment:
+    """Measure a picture and hold it against the limits."""
+    measures = measure(picture)
+    refusals = _refusals(measures, limits)
+    seen = not refusals & {
+        ReasonCode.image_too_dark,
+        ReasonCode.image_too_bright,
+        ReasonCode.image_without_detail,
+    }
+    advice = (_advice(measures, limits) if seen else set()) - refusals
+    return Assessment(
+        measures=measures,
+        refusals=tuple(sorted(refusals, key=_ORDER.index)),
+        advice=tuple(sorted(advice, key=_ORDER.index)),
     )
-    return quality, _complaint(quality, limits)
 
 
-def _complaint(quality: Quality, limits: QualityLimits) -> ReasonCode | None:
-    if quality.short_side_px < limits.min_short_side_px:
-        return ReasonCode.image_too_small
-    if quality.mean_level < limits.min_mean_level:
-        return ReasonCode.image_too_dark
-    if quality.mean_level > limits.max_mean_level:
-        return ReasonCode.image_too_bright
-    if quality.contrast < limits.min_contrast:
-        return ReasonCode.image_without_detail
-    return None
+def measure(picture: Picture) -> Quality:
+    """Everything the gate looks at.
+
+    Grey is the luma of ITU-R BT.601. Whatever can refuse is counted or summed in integers and divided
+    once, so a picture at a limit falls on the same side of it on every processor; where the lesion lies
+    is worked out in floats, and only advises.
+    """
+    planes = [picture.pixels[..., channel] for channel in range(3)]
+    mean_level, contrast = _light(planes)
+    full = (picture.pixels >= _BURNT).view(np.uint8)
+    channels_full = full[..., 0] + full[..., 1] + full[..., 2]
+    image = Image.fromarray(picture.pixels)
+    grey = np.asarray(_smaller(image.convert("L"), _SIDE)).astype(np.int16)
+    reduced = np.asarray(image.reduce(max(1, image.width // _COLOUR_SIDE)))
+    colours = np.array(np.moveaxis(reduced, -1, 0), np.float32, order="C")
+    green = image.getchannel("G").resize((framing.SIDE, framing.SIDE), Image.Resampling.BOX)
+    found = framing.find(np.asarray(green))
+    return Quality(
+        short_side_px=min(picture.width_px, picture.height_px),
+        mean_level=mean_level,
+        contrast=contrast,
+        clipped_share=int(np.count_nonzero(channels_full >= 2)) / channels_full.size,
+        glare_share=int(np.count_nonzero(channels_full == 3)) / channels_full.size,
+        focus=focus.sharpness(grey),
+        cast=_cast(colours),
+        erased_level=_erased_level(picture),
+        lesion_step=found.step,
+        lesion_offset=found.offset,
+        hair_share=coverings.hair_share(grey),
+        ink_share=coverings.ink_share(colours),
+    )
+
+
+def _refusals(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
+    """What light and detail leave unseen is not judged any further: a black frame is dark, not blurred."""
+    found: set[ReasonCode] = set()
+    if measures.short_side_px < limits.min_short_side_px:
+        found.add(ReasonCode.image_too_small)
+    if measures.erased_level is not None and measures.erased_level > limits.max_erased_level:
+        found.add(ReasonCode.image_compressed)
+    if measures.mean_level < limits.min_mean_level:
+        return found | {ReasonCode.image_too_dark}
+    if measures.mean_level > limits.max_mean_level or measures.clipped_share > limits.max_clipped_share:
+        return found | {ReasonCode.image_too_bright}
+    if measures.contrast < limits.min_contrast:
+        return found | {ReasonCode.image_without_detail}
+    if measures.focus < limits.min_focus:
+        found.add(ReasonCode.image_blurred)
+    if measures.glare_share > limits.max_glare_share:
+        found.add(ReasonCode.image_glare)
+    if measures.cast > limits.max_cast:
+        found.add(ReasonCode.image_colour_cast)
+    return found
+
+
+def _advice(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
+    erased = measures.erased_level
+    found = {
+        ReasonCode.image_too_bright: measures.clipped_share > limits.advise_clipped_share,
+        ReasonCode.image_blurred: measures.focus < limits.advise_focus,
+        ReasonCode.image_compressed: erased is not None and erased > limits.advise_erased_level,
+        ReasonCode.image_glare: measures.glare_share > limits.advise_glare_share,
+        ReasonCode.image_colour_cast: measures.cast > limits.advise_cast,
+        ReasonCode.image_no_lesion_found: measures.lesion_step < limits.advise_lesion_step,
+        ReasonCode.image_lesion_cut_off: measures.lesion_offset > limits.advise_lesion_offset,
+        ReasonCode.image_hair: measures.hair_share > limits.advise_hair_share,
+        ReasonCode.image_ink: measures.ink_share > limits.advise_ink_share,
+    }
+    if found[ReasonCode.image_no_lesion_found]:
+        found[ReasonCode.image_lesion_cut_off] = False
+    return {code for code, holds in found.items() if holds}
+
+
+def _light(planes: list[NDArray[np.uint8]]) -> tuple[float, float]:
+    """Mean and standard deviation of the grey levels."""
+    luma = np.multiply(planes[0], 299, dtype=np.int32)  # thousandths of a grey level
+    luma += np.multiply(planes[1], 587, dtype=np.int32)
+    luma += np.multiply(planes[2], 114, dtype=np.int32)
+    wide = luma.ravel().astype(np.int64)
+    count, total, squares = wide.size, int(wide.sum()), int(np.dot(wide, wide))
+    return total / (1000 * count), math.sqrt(count * squares - total**2) / (1000 * count)
+
+
+def _smaller(image: Image.Image, side_px: int) -> Image.Image:
+    """By the mean over each pixel's share, in Pillow's integers; never larger."""
+    return image if image.width <= side_px else image.resize((side_px, side_px), Image.Resampling.BOX)
+
+
+def _cast(colours: NDArray[np.float32]) -> float:
+    """Sums below 2 to the 24th, so 32-bit floats hold them to the last digit in whatever order."""
+    flat = colours.reshape(3, -1)
+    brightness = flat.sum(axis=0)
+    brighter = (brightness * np.float32(brightness.size) >= brightness.sum()).astype(np.float32)
+    means = dict(zip(("red", "green", "blue"), (flat @ brighter).tolist(), strict=True))
+    ratios = []
+    for pair, neutral in _NEUTRAL.items():
+        upper, lower = pair.split("/")
+        ratios.append(means[upper] / max(1.0, means[lower]) / neutral)
+    return float(max(ratios))
+
+
+def _erased_level(picture: Picture) -> float | None:
+    """From the steps by which the file's coefficients were rounded.
+
+    A wave of amplitude a over a block of 8 x 8 pixels has a coefficient of at least 4 a (ITU-T T.81, A.3.3),
+    and vanishes if that is below half a step. Frequencies that resizing removes do not matter: of a large
+    photograph only the mean of each block is left, with a coefficient of 8 a.
+    """
+    if picture.quantisation is None:
+        return None
+    short_side_px = min(picture.width_px, picture.height_px)
+    kept = min(_COARSE, -(-8 * picture.pixels.shape[0] // short_side_px))
+    steps = np.array(picture.quantisation).reshape(8, 8)[:kept, :kept]
+    return (2 * int(steps.sum()) - int(steps[0, 0])) / (16 * steps.size)

@@ -42,6 +42,14 @@ class ReasonCode(StrEnum):
     image_too_dark = "image_too_dark"
     image_too_bright = "image_too_bright"
     image_without_detail = "image_without_detail"
+    image_blurred = "image_blurred"
+    image_compressed = "image_compressed"
+    image_glare = "image_glare"
+    image_colour_cast = "image_colour_cast"
+    image_no_lesion_found = "image_no_lesion_found"
+    image_lesion_cut_off = "image_lesion_cut_off"
+    image_hair = "image_hair"
+    image_ink = "image_ink"
 
 
 class PixelSpec(Document):
@@ -56,15 +64,64 @@ class PixelSpec(Document):
     """A file longer than this is refused unread."""
 
 
+Level = Annotated[FiniteFloat, Field(ge=0, le=255)]
+
+
 class QualityLimits(Document):
-    """What a photograph must show to be scored. Grey levels are 0 (black) to 255 (white)."""
+    """What a photograph must show to be scored, and when to ask for a better one though it is.
+
+    ``min_`` and ``max_`` refuse, ``advise_`` only advises. A value at a limit passes. Grey levels are 0
+    (black) to 255 (white). docs/picture-quality.md says what each limit was chosen on and what it costs.
+    """
 
     min_short_side_px: int = Field(default=100, ge=1)
     """Shorter side of the original picture."""
-    min_mean_level: Annotated[float, Field(ge=0, le=255)] = 30.0
-    max_mean_level: Annotated[float, Field(ge=0, le=255)] = 247.0
-    min_contrast: Annotated[float, Field(ge=0, le=128)] = 4.0
-    """Standard deviation of the grey levels."""
+    min_mean_level: Level = 30.0
+    """As low as this because skin may be dark: a light skin at this level is under-exposed by four stops."""
+    max_mean_level: Level = 247.0
+    min_contrast: Annotated[FiniteFloat, Field(ge=0, le=128)] = 2.0
+    """Standard deviation of the grey levels. Low, because a lesion on very dark skin may differ by little."""
+    max_clipped_share: Fraction = 0.4
+    """Share of the picture that is over-exposed: two of three channels at 250 or more, so hue is lost."""
+    advise_clipped_share: Fraction = 0.1
+    max_glare_share: Fraction = 0.15
+    """Share of the picture that is burnt out: all three channels at 250 or more."""
+    advise_glare_share: Fraction = 0.01
+    min_focus: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.34
+    """Sharpness where the picture is sharpest, see ``bundle.focus``: 0.20 is all blur."""
+    advise_focus: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.40
+    max_cast: Annotated[FiniteFloat, Field(ge=1)] = 1.3
+    """Factor by which a ratio of two channels exceeds what skin of any tone shows in neutral light."""
+    advise_cast: Annotated[FiniteFloat, Field(ge=1)] = 1.1
+    max_erased_level: Level = 8.0
+    """Amplitude, in grey levels, of the coarse structure that JPEG compression rounds away."""
+    advise_erased_level: Level = 4.0
+    advise_lesion_step: Fraction = 0.08
+    """The darker part is darker than the rest by less than this share: no lesion found."""
+    advise_lesion_offset: Annotated[FiniteFloat, Field(ge=0)] = 0.5
+    """Centre of the darker part farther from the middle than this share of half a side: cut off."""
+    advise_hair_share: Fraction = 0.01
+    """Share of the picture under dark, thin lines."""
+    advise_ink_share: Fraction = 0.01
+    """Share of the picture's outer part in the colours of skin markers."""
+
+    @model_validator(mode="after")
+    def _advice_comes_first(self) -> Self:
+        pairs = (
+            ("clipped_share", self.advise_clipped_share, self.max_clipped_share),
+            ("glare_share", self.advise_glare_share, self.max_glare_share),
+            ("focus", self.min_focus, self.advise_focus),
+            ("cast", self.advise_cast, self.max_cast),
+            ("erased_level", self.advise_erased_level, self.max_erased_level),
+            ("mean_level", self.min_mean_level, self.max_mean_level),
+        )
+        for name, lower, upper in pairs:
+            if lower > upper:
+                raise ValueError(
+                    f"the limits of {name} are the wrong way round: {lower} must not exceed {upper}, "
+                    "or a picture would be refused without ever being advised on"
+                )
+        return self
 
 
 class Grouping(Document):
@@ -212,6 +269,9 @@ class ImageAnswer(Document):
     logit: FiniteFloat | None
     score: Fraction | None
     reasons: tuple[Reason, ...]
+    """Why it has no score: everything that stands in the way of one. Empty if it is gradable."""
+    advice: tuple[Reason, ...]
+    """What would make a better photograph, though this does not stand in the way of a score."""
 
 
 class Answer(Document):

@@ -142,7 +142,7 @@ class ImageEvidence:
     refusals: tuple[ReasonCode, ...]
     """Why the photograph is not scored; empty if and only if it has a logit."""
     advice: tuple[ReasonCode, ...] = ()
-    """What could be better about a photograph that is scored."""
+    """What would make a better photograph; the policy does not see it."""
     novelty: float | None = None
     """The graph's; None if the photograph never reached it."""
 
@@ -174,13 +174,14 @@ def score_picture(
     Raises:
         ScoringError: the logit or the novelty is not finite.
     """
-    _, complaint = assess(picture, limits)
-    if complaint is not None:
-        return ImageEvidence(logit=None, refusals=(complaint,))
+    quality = assess(picture, limits)
+    if quality.refusals:
+        return ImageEvidence(None, quality.refusals, quality.advice)
     found = graph.run(picture.pixels)
     if unfamiliar(found.novelty, novelty_limit):
-        return ImageEvidence(None, (ReasonCode.out_of_distribution,), novelty=found.novelty)
-    return ImageEvidence(found.logit, (), novelty=found.novelty)
+        refusals = (ReasonCode.out_of_distribution,)
+        return ImageEvidence(None, refusals, quality.advice, found.novelty)
+    return ImageEvidence(found.logit, (), quality.advice, found.novelty)
 
 
 class Scorer:
@@ -306,5 +307,6 @@ def _image_answer(policy: Policy, index: int, image: ImageEvidence, catalogue: C
         gradable=image.logit is not None,
         logit=image.logit,
         score=None if image.logit is None else score_of(policy.calibrator, image.logit),
-        reasons=tuple(reason(code, catalogue) for code in (*image.refusals, *image.advice)),
+        reasons=tuple(reason(code, catalogue) for code in image.refusals),
+        advice=tuple(reason(code, catalogue) for code in image.advice),
     )

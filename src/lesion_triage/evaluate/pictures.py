@@ -101,9 +101,8 @@ def _caption(decided: Decided, index: int, row: Prediction) -> str:
     band = f"band {decided.decisions[index].priority_band}"
     if score is not None:
         return f"Score {score:.3f}, {band}. Reference standard: {outcome}."
-    codes = row.quality_codes.split()
-    reason = english().reasons[codes[0]].text if codes else "Not gradable"
-    return f"{reason.rstrip('.')}; {band}. Reference standard: {outcome}."
+    reasons = [english().reasons[code].text.rstrip(".") for code in row.quality_codes.split()]
+    return f"{', '.join(reasons) or 'Not gradable'}; {band}. Reference standard: {outcome}."
 
 
 def _png(data: bytes, spec: PixelSpec) -> bytes:

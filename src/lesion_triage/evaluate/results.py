@@ -65,7 +65,7 @@ class Results:
     positives_abstained: int
     photographs: int
     photographs_refused: dict[str, int]
-    """Ungradable photographs by reason code."""
+    """Ungradable photographs by reason code; a photograph may have several."""
     slices: tuple[SliceResult, ...]
     reliability: tuple[Bin, ...]
     bands: tuple[BandRow, ...]
@@ -167,7 +167,16 @@ def evaluate(
         abstained=int(abstained.sum()),
         positives_abstained=int((abstained & positive).sum()),
         photographs=len(table.rows),
-        photographs_refused=dict(sorted(Counter(row.quality_codes or "unknown" for row in refused).items())),
+        photographs_refused=dict(
+            sorted(
+                Counter(
+                    code
+                    for row in table.rows
+                    if row.logit is None
+                    for code in row.quality_codes.split() or ["unknown"]
+                ).items()
+            )
+        ),
         slices=tuple(measure(part, outcomes, config) for part in slices_of(decided.cases)),
         reliability=reliability(decided.sample(threshold)),
         bands=_bands(decided, bundle.policy.band_limits),

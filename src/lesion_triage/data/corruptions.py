@@ -1,0 +1,211 @@
+"""What goes wrong when a photograph is taken or sent on, at five severities. numpy and Pillow only.
+
+Imports the exception tree. It makes files, which then go through the one pixel path like any other.
+
+In the spirit of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations", ICLR 2019: the severities were fixed before anything was measured on them. Lengths are shares
+of the picture's short side, so that a small copy and its large original are spoilt alike. What happens
+to light (blur, exposure, glare, colour) is done to linear light, by the curve of IEC 61966-2-1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from lesion_triage.errors import DataError
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+Light = NDArray[np.float32]
+"""(height, width, 3), linear light, 0 black to 1 white."""
+Random = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Corruption:
+    """One way to spoil a photograph."""
+
+    meaning: str
+    unit: str
+    """Of ``values``."""
+    values: tuple[float, float, float, float, float]
+    """For severity 1 to 5."""
+    apply: Callable[[Image.Image, float, Random], bytes]
+    """From an upright RGB picture to the bytes of a file."""
+
+
+def corrupt(data: bytes, name: str, severity: int, seed: int = 0) -> bytes:
+    """Spoil one picture; equal arguments give equal bytes.
+
+    What is drawn at random (side, direction, hue, places) depends on seed, picture and corruption and not on
+    the severity, so a higher severity is more of the same.
+
+    Args:
+        data: the file, in any format that Pillow reads.
+        name: one of ``CORRUPTIONS``.
+        severity: 1 to 5.
+        seed: of the random draws.
+
+    Returns:
+        A PNG file, so that nothing but the corruption is added; of ``recompressed`` a JPEG file.
+
+    Raises:
+        DataError: no such corruption or severity.
+    """
+    if name not in CORRUPTIONS or severity not in SEVERITIES:
+        raise DataError(
+            f"There is no corruption '{name}' of severity {severity}; expected one of "
+            f"{', '.join(CORRUPTIONS)}, and 1 to {SEVERITIES[-1]}."
+        )
+    corruption = CORRUPTIONS[name]
+    key = hashlib.sha256(f"{seed}:{name}:".encode() + data).digest()
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    return corruption.apply(
+        image, corruption.values[severity - 1], np.random.default_rng(int.from_bytes(key[:8]))
+    )
+
+
+def _defocused(image: Image.Image, radius: float, _: Random) -> bytes:
+    """Convolve with a disc, the image of a point that a lens does not bring to a focus."""
+    reach = radius * min(image.size)
+    edge = int(np.ceil(reach))
+    across = np.arange(-edge, edge + 1)
+    # A pixel at the rim counts by the share of it that the disc covers, nearly.
+    kernel = np.clip(reach + 0.5 - np.hypot(across[:, None], across), 0, 1)
+    return _png(_convolved(_light(image), kernel))
+
+
+def _moved(image: Image.Image, length: float, random: Random) -> bytes:
+    """Convolve with a straight line, the trace of a hand that moves evenly while the shutter is open."""
+    half, turn = length * min(image.size) / 2, random.uniform(0, np.pi)
+    edge = int(np.ceil(half)) + 1
+    kernel = np.zeros((2 * edge + 1, 2 * edge + 1))
+    for step in np.linspace(-half, half, 8 * edge):
+        x, y = step * np.cos(turn) + edge, step * np.sin(turn) + edge
+        left, top = int(x), int(y)
+        for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+            kernel[row, column] += (1 - abs(x - column)) * (1 - abs(y - row))
+    return _png(_convolved(_light(image), kernel))
+
+
+def _exposed(image: Image.Image, stops: float, _: Random) -> bytes:
+    return _png(_light(image) * np.float32(2.0**stops))
+
+
+def _shrunk(image: Image.Image, short_side_px: float, _: Random) -> bytes:
+    factor = min(1.0, short_side_px / min(image.size))
+    size = tuple(max(1, round(side * factor)) for side in image.size)
+    return _encoded(image.resize((size[0], size[1]), Image.Resampling.LANCZOS), "PNG")
+
+
+def _recompressed(image: Image.Image, quality: float, _: Random) -> bytes:
+    return _encoded(image, "JPEG", quality=int(quality))
+
+
+def _cropped(image: Image.Image, share: float, random: Random) -> bytes:
+    """Cut both sides towards a random corner, so that what stood in the middle is cut through."""
+    width, height = image.size
+    left, top = random.integers(2, size=2)
+    x, y = round(share * width), round(share * height)
+    box = (left * x, top * y, width - (1 - left) * x, height - (1 - top) * y)
+    return _encoded(image.crop(tuple(int(side) for side in box)), "PNG")
+
+
+def _tinted(image: Image.Image, stops: float, random: Random) -> bytes:
+    """Weigh the channels against each other towards a random hue; the brightness stays."""
+    turn = random.uniform(0, 2 * np.pi)
+    gains = 2.0 ** (stops * np.cos(turn - np.array([0, 2, 4]) * np.pi / 3))
+    light = _light(image)
+    tinted = light * gains.astype(np.float32)
+    return _png(tinted * (_brightness(light) / max(_brightness(tinted), 1e-6)))
+
+
+def _glaring(image: Image.Image, share: float, random: Random) -> bytes:
+    """Add the light of three reflections with burnt-out cores that cover ``share`` of the picture in all."""
+    light = _light(image)
+    height, width = light.shape[:2]
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    places, stretch = random.uniform(0.2, 0.8, (3, 2)), random.uniform(0.6, 1 / 0.6, 3)
+    shares = share * random.dirichlet((4, 4, 4))
+    for (across, down), longer, part in zip(places, stretch, shares, strict=True):
+        area = part * width * height / np.pi
+        distance = ((x - across * width) ** 2 / longer + (y - down * height) ** 2 * longer) / area
+        light += np.exp(-(distance**2))[..., None].astype(np.float32) * 2
+    return _png(light)
+
+
+CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
+    {
+        "defocused": Corruption(
+            "out of focus: convolved with a disc",
+            "radius, share of the short side",
+            (3 / 224, 4 / 224, 6 / 224, 8 / 224, 10 / 224),
+            _defocused,
+        ),
+        "moved": Corruption(
+            "hand not still: convolved with a line",
+            "length, share of the short side",
+            (0.02, 0.04, 0.06, 0.08, 0.12),
+            _moved,
+        ),
+        "dark": Corruption("too little light", "stops", (-1, -2, -3, -4, -5), _exposed),
+        "over_exposed": Corruption("too much light", "stops", (0.5, 1, 1.5, 2, 3), _exposed),
+        "tiny": Corruption("shrunk to a thumbnail", "short side, pixels", (128, 96, 64, 48, 32), _shrunk),
+        "recompressed": Corruption(
+            "saved by a messenger", "JPEG quality of libjpeg", (25, 18, 15, 10, 7), _recompressed
+        ),
+        "cropped": Corruption(
+            "lesion cut through: both sides cut towards a corner",
+            "share of each side that is cut off",
+            (0.2, 0.3, 0.4, 0.5, 0.6),
+            _cropped,
+        ),
+        "colour_cast": Corruption(
+            "channels weighed towards a hue", "stops", (0.2, 0.4, 0.6, 0.9, 1.2), _tinted
+        ),
+        "glare": Corruption(
+            "reflections with burnt-out cores", "share of the picture", (0.02, 0.05, 0.1, 0.2, 0.35), _glaring
+        ),
+    }
+)
+"""By name. The severities of ``defocused`` and ``recompressed`` are those of ImageNet-C."""
+
+
+def _light(image: Image.Image) -> Light:
+    levels = np.arange(256) / 255
+    curve = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return curve.astype(np.float32)[np.asarray(image)]
+
+
+def _png(light: Light) -> bytes:
+    light = np.clip(light, 0, 1)
+    levels = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return _encoded(Image.fromarray(np.round(levels * 255).astype(np.uint8)), "PNG")
+
+
+def _encoded(image: Image.Image, form: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def _brightness(light: Light) -> float:
+    return float(light.mean(axis=(0, 1)) @ np.array([0.2126, 0.7152, 0.0722], np.float32))
+
+
+def _convolved(light: Light, kernel: NDArray[np.float64]) -> Light:
+    """Mirrored at the rim, by Fourier transform: a line across a large photograph is long."""
+    edge = kernel.shape[0] // 2
+    padded = np.pad(light, ((edge, edge), (edge, edge), (0, 0)), mode="symmetric")
+    size = padded.shape[:2]
+    spectrum = np.fft.rfft2(kernel / kernel.sum(), size)[..., None]
+    result = np.fft.irfft2(np.fft.rfft2(padded, axes=(0, 1)) * spectrum, size, axes=(0, 1))
+    return result[2 * edge :, 2 * edge :].astype(np.float32)

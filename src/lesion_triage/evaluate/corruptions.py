@@ -1,0 +1,151 @@
+"""What the quality gate, and a model behind it, say of photographs that were spoilt on purpose.
+
+Imports bundle, data and calibrate's intervals; the figure is in ``evaluate.corruption_figure``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.quality import assess
+from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
+from lesion_triage.calibrate.metrics import Proportion, proportion
+from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from lesion_triage.data.manifest import read_picture
+from lesion_triage.data.records import Record
+
+UNMODIFIED = "unmodified"
+
+FITTING: Mapping[str, frozenset[ReasonCode]] = MappingProxyType(
+    {
+        "defocused": frozenset({ReasonCode.image_blurred}),
+        "moved": frozenset({ReasonCode.image_blurred}),
+        "dark": frozenset({ReasonCode.image_too_dark}),
+        "over_exposed": frozenset({ReasonCode.image_too_bright, ReasonCode.image_glare}),
+        "tiny": frozenset({ReasonCode.image_too_small, ReasonCode.image_blurred}),
+        "recompressed": frozenset({ReasonCode.image_compressed}),
+        "cropped": frozenset({ReasonCode.image_lesion_cut_off, ReasonCode.image_no_lesion_found}),
+        "colour_cast": frozenset({ReasonCode.image_colour_cast}),
+        "glare": frozenset({ReasonCode.image_glare, ReasonCode.image_too_bright}),
+    }
+)
+"""By corruption, the codes whose coaching would mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """All pictures, spoilt in one way at one severity."""
+
+    corruption: str
+    """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""
+    severity: int
+    """1 to 5; 0 if unmodified."""
+    refused: Proportion
+    """With a refusal of whatever kind, so not scored."""
+    named: Proportion
+    """With a refusal or an advice that fits the corruption. If unmodified: with any remark at all."""
+    refusals: Mapping[str, int]
+    """Pictures by reason code."""
+    advice: Mapping[str, int]
+    logits: tuple[float | None, ...] = ()
+    """What ``score`` said, in the order of the pictures; empty without one."""
+
+
+def measure(
+    pictures: Sequence[Callable[[], bytes]],
+    spec: PixelSpec,
+    limits: QualityLimits,
+    *,
+    corruptions: Collection[str] = tuple(CORRUPTIONS),
+    seed: int = 0,
+    score: Callable[[bytes], float | None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Row, ...]:
+    """Spoil every picture in every way and ask the gate; the unmodified ones come first.
+
+    Args:
+        pictures: each gives the bytes of its file; see ``files_of``.
+        spec: of the pixel path.
+        limits: of the gate.
+        corruptions: names of ``CORRUPTIONS``.
+        seed: of what is drawn at random.
+        score: gives the logit of a file, None if it is not gradable; threads share it.
+        progress: called with the number of rows done and the total.
+
+    Raises:
+        ImageError: a picture that cannot be decoded even unspoilt.
+        DataError: no such corruption.
+    """
+    cells = [(UNMODIFIED, 0), *((name, severity) for name in corruptions for severity in SEVERITIES)]
+    rows = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for name, severity in cells:
+
+            def one(
+                read: Callable[[], bytes], name: str = name, severity: int = severity
+            ) -> tuple[tuple[ReasonCode, ...], tuple[ReasonCode, ...], float | None]:
+                data = read() if name == UNMODIFIED else corrupt(read(), name, severity, seed)
+                found = assess(decode(data, spec), limits)
+                return found.refusals, found.advice, None if score is None else score(data)
+
+            answers = list(pool.map(one, pictures))
+            rows.append(_row(name, severity, answers, scored=score is not None))
+            if progress is not None:
+                progress(len(rows), len(cells))
+    return tuple(rows)
+
+
+def files_of(records: Sequence[Record], root: Path) -> list[Callable[[], bytes]]:
+    """Readers of the records' files, checked against the manifest each time they are read."""
+
+    def reader(record: Record) -> Callable[[], bytes]:
+        return lambda: read_picture(root, record)
+
+    return [reader(record) for record in records]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a table: share refused with its exact 95 % interval, share with a fitting remark."""
+    lines = [
+        "| corruption | severity | refused | exact 95 % interval | refused or advised, with a fitting code |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        values = CORRUPTIONS[row.corruption].values if row.severity else ()
+        level = f"{row.severity} ({values[row.severity - 1]:.3g})" if values else ""
+        lines.append(
+            f"| {row.corruption} | {level} | {row.refused.value:.1%} | "
+            f"{row.refused.low:.1%} to {row.refused.high:.1%} | {row.named.value:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def _row(
+    name: str,
+    severity: int,
+    answers: Sequence[tuple[tuple[ReasonCode, ...], tuple[ReasonCode, ...], float | None]],
+    *,
+    scored: bool,
+) -> Row:
+    fitting = FITTING.get(name, frozenset(ReasonCode))
+    named = sum(bool(fitting.intersection(refusals + advice)) for refusals, advice, _ in answers)
+    return Row(
+        corruption=name,
+        severity=severity,
+        refused=proportion(sum(bool(refusals) for refusals, _, _ in answers), len(answers)),
+        named=proportion(named, len(answers)),
+        refusals=_counts(refusals for refusals, _, _ in answers),
+        advice=_counts(advice for _, advice, _ in answers),
+        logits=tuple(logit for _, _, logit in answers) if scored else (),
+    )
+
+
+def _counts(codes: Iterable[tuple[ReasonCode, ...]]) -> dict[str, int]:
+    return dict(sorted(Counter(str(code) for some in codes for code in some).items()))
