@@ -10,17 +10,17 @@ import pytest
 from forbidden import words_in
 from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.messages import AHEAD, Catalogue, NotePhrase, available, placeholders
+from lesion_triage.bundle.messages import Catalogue, NotePhrase, available, placeholders
 from lesion_triage.bundle.red_flags import GROUP_FIELDS
 from lesion_triage.bundle.schema import Disposition, ReasonCode
-from lesion_triage.calibrate.red_flags_file import read
 from lesion_triage.errors import ConfigError
+from lesion_triage.red_flags_file import read
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = available()
 NO_DIAGNOSIS = {"en": "This is not a diagnosis.", "de": "Dies ist keine Diagnose."}
 EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
-IMAGE_REASONS = {code for code in {*ReasonCode, *AHEAD} if code.startswith("image_")}
+IMAGE_REASONS = {code for code in ReasonCode if code.startswith("image_")}
 
 
 def shipped(language: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def test_english_and_german_are_shipped() -> None:
 @EVERY_LANGUAGE
 def test_every_code_has_a_text_and_every_text_a_code(language: str) -> None:
     catalogue = Catalogue.load(language)
-    assert catalogue.reasons.keys() == {*ReasonCode, *AHEAD}
+    assert catalogue.reasons.keys() == set(ReasonCode)
     assert catalogue.dispositions.keys() == set(Disposition)
     assert catalogue.limits.keys() == set(Limit)
     assert catalogue.not_assessed.keys() == set(NotAssessed)

@@ -66,16 +66,9 @@ class NotePhrase(StrEnum):
     complete_advice = "complete_advice"
 
 
-AHEAD = frozenset(
-    {
-        "image_ruler",
-    }
-)
-"""Reasons that have a text and may not have their code yet."""
-
 _CODES: Mapping[str, frozenset[str]] = {
     "dispositions": frozenset(Disposition),
-    "reasons": frozenset(ReasonCode) | AHEAD,
+    "reasons": frozenset(ReasonCode),
     "limits": frozenset(Limit),
     "not_assessed": frozenset(NotAssessed),
     "counselling": frozenset(Counselling),

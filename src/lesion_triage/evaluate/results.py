@@ -147,7 +147,6 @@ def evaluate(
     decided = Decided.by(bundle, table)
     scores, positive, threshold = decided.scores, decided.positive, bundle.policy.threshold
     abstained = np.isposinf(scores)
-    refused = [row for case in decided.cases for row in case.rows if row.logit is None]
     outcomes = Outcomes(scores, positive, decided.referred, units_of(decided.cases))
     return Results(
         split=table.split,
@@ -171,7 +170,8 @@ def evaluate(
             sorted(
                 Counter(
                     code
-                    for row in table.rows
+                    for case in decided.cases
+                    for row in case.rows
                     if row.logit is None
                     for code in row.quality_codes.split() or ["unknown"]
                 ).items()
