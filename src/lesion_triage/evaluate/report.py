@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lesion_triage.bundle.schema import LIMITS, NOTICE, REASON_TEXTS, ReasonCode
 from lesion_triage.bundle.store import Bundle, write_atomically
 from lesion_triage.calibrate.metrics import Estimate, Proportion
+from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.evaluate import figures
 from lesion_triage.evaluate.pictures import Group, choose
@@ -60,7 +61,7 @@ class _Picture:
 
 
 def write_report(
-    folder: Path, results: Results, table: Predictions, bundle: Bundle, manifest: Manifest, root: Path
+    folder: Path, results: Results, table: Predictions, bundle: Bundle, manifest: Manifest, root: Roots
 ) -> Path:
     """Write ``figures/*.png``, ``results.json``, ``case_scores.csv`` and, last, ``index.html``.
 
