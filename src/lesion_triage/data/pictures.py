@@ -93,7 +93,8 @@ def entries(path: Path) -> frozenset[str]:
     Raises:
         OSError: not an HDF5 file.
     """
-    return frozenset(_hdf5(path).keys())
+    with _open_hdf5(path) as file:
+        return frozenset(file.keys())
 
 
 def shape(path: Path, array: str) -> tuple[int, ...]:
@@ -182,12 +183,14 @@ def _from_npz(path: Path, inner: str) -> NDArray[np.uint8]:
 
 
 def _hdf5(path: Path) -> Any:
+    return _kept(path, "", lambda: _open_hdf5(path))
+
+
+def _open_hdf5(path: Path) -> Any:
     import h5py  # noqa: PLC0415 - most datasets are files, and a site that certifies has no h5py
 
-    def opened() -> Any:
-        return h5py.File(path, "r")
-
-    return _kept(path, "", opened)
+    # Nothing is written, and a lock fails on some network disks.
+    return h5py.File(path, "r", locking=False)
 
 
 def _npz(path: Path) -> Any:
