@@ -380,10 +380,10 @@ def derm7pt(root: Path, draw: Draw = drawn) -> Made:
         "case_num,diagnosis,seven_point_score,pigment_network,streaks,pigmentation,regression_structures,"
         "dots_and_globules,blue_whitish_veil,vascular_structures,level_of_diagnostic_difficulty,elevation,"
         "location,sex,management,clinic,derm,case_id,notes",
-        "1,basal cell carcinoma,0,absent,absent,absent,absent,absent,absent,arborizing,medium,nodular,abdomen,"
+        "1,basal cell carcinoma,0,absent,absent,absent,absent,absent,absent,arborizing,medium,nodular,back,"
         "female,excision,NEL/NEL025.JPG,NEL/Nel026.jpg,,",
-        "2,clark nevus,0,absent,absent,absent,absent,irregular,absent,absent,medium,palpable,head neck,female,"
-        "excision,NEL/NEL027.JPG,NEL/Nel028.jpg,,",
+        "2,clark nevus,0,absent,absent,absent,absent,irregular,absent,absent,medium,palpable,head neck,"
+        "female,excision,NEL/NEL027.JPG,NEL/Nel028.jpg,,",
         "3,miscellaneous,0,absent,absent,absent,absent,absent,absent,absent,low,palpable,back,male,"
         "no further examination,NEL/Nel032.jpg,NEL/Nel033.jpg,,",
     )
