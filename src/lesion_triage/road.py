@@ -41,8 +41,9 @@ def require_data(config: Config) -> None:
         return
     for name, root in config.data.folders.items():
         if root is None:
+            which = f" of {name}" if config.data.mixture else ""
             raise RunError(
-                f"where are the pictures of {name}? Give --data-root DIR or set {DATA_ROOT_VARIABLE}."
+                f"where are the pictures{which}? Give --data-root DIR or set {DATA_ROOT_VARIABLE}."
             )
         if not root.is_dir():
             raise RunError(

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lesion_triage.data.labels import CODES, DECISIONS, LABELS, label_for
+from lesion_triage.data.labels.decisions import REFERENCES
+from lesion_triage.data.labels.page import page
 from lesion_triage.errors import DataError
 
 
@@ -96,3 +100,18 @@ def test_actinic_keratosis_is_decided_alike_in_every_dataset() -> None:
 def test_every_decision_is_used_and_every_code_has_one() -> None:
     used = {key for _, codes in CODES.values() for key in codes.values()}
     assert used == set(DECISIONS)
+
+
+def test_every_reference_of_a_decision_is_given_in_full_and_none_is_idle() -> None:
+    cited = {
+        short
+        for key, decision in DECISIONS.items()
+        for short in decision.source.split("; ")
+        if not short.startswith(("none:", "drawn"))
+    }
+    assert cited == set(REFERENCES)
+
+
+def test_the_page_for_reviewers_is_the_table() -> None:
+    written = Path(__file__).resolve().parents[2] / "docs" / "labels.md"
+    assert written.read_text(encoding="utf-8") == page()

@@ -1,33 +1,6 @@
 """The one clinical table: each kind of lesion, whether it needs an in-person visit, why, and on whose word.
 
 Imports nothing. A line is changed by a clinician who answers for it, never to make a dataset fit.
-
-References:
-    NICE NG12: National Institute for Health and Care Excellence. Suspected cancer: recognition and referral.
-        NICE guideline NG12 (2015), section 1.7, skin cancers.
-    NICE NG14: National Institute for Health and Care Excellence. Melanoma: assessment and management. NICE
-        guideline NG14 (2015).
-    de Berker 2017: de Berker D et al. British Association of Dermatologists' guidelines for the care of
-        patients with actinic keratosis 2017. Br J Dermatol 176, 20-43. doi:10.1111/bjd.15107
-    Keohane 2021: Keohane SG et al. British Association of Dermatologists guidelines for the management of
-        people with cutaneous squamous cell carcinoma 2020. Br J Dermatol 184, 401-414.
-        doi:10.1111/bjd.19621
-    Nasr 2021: Nasr I et al. British Association of Dermatologists guidelines for the management of adults
-        with basal cell carcinoma 2021. Br J Dermatol 185, 899-920. doi:10.1111/bjd.20524
-    Sharma 2022: Sharma A et al. British Association of Dermatologists guidelines for the management of
-        people with cutaneous squamous cell carcinoma in situ (Bowen disease) 2022. Br J Dermatol 188,
-        186-194. doi:10.1093/bjd/ljac042
-    Gilson 2019: Gilson D et al. British Association of Dermatologists and U.K. Cutaneous Lymphoma Group
-        guidelines for the management of primary cutaneous lymphomas 2018. Br J Dermatol 180, 496-526.
-        doi:10.1111/bjd.17240
-    WHO 2018: Elder DE, Massi D, Scolyer RA, Willemze R (eds). WHO classification of skin tumours, 4th
-        edition. IARC, Lyon 2018.
-    Tschandl 2018: Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset. Sci Data 5, 180161.
-        doi:10.1038/sdata.2018.161
-    Rotemberg 2021: Rotemberg V et al. A patient-centric dataset of images and metadata for identifying
-        melanomas using clinical context. Sci Data 8, 34. doi:10.1038/s41597-021-00815-z
-    Kurtansky 2024: Kurtansky NR et al. The SLICE-3D dataset: 400,000 skin lesion image crops extracted
-        from 3D TBP for skin cancer detection. Sci Data 11, 884. doi:10.1038/s41597-024-03743-w
 """
 
 from __future__ import annotations
@@ -35,6 +8,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
+
+REFERENCES: Mapping[str, str] = MappingProxyType(
+    {
+        "NICE NG12": (
+            "National Institute for Health and Care Excellence. Suspected cancer: recognition and "
+            "referral. NICE guideline NG12 (2015), section 1.7, skin cancers."
+        ),
+        "NICE NG14": (
+            "National Institute for Health and Care Excellence. Melanoma: assessment and management. NICE"
+            " guideline NG14 (2015)."
+        ),
+        "de Berker 2017": (
+            "de Berker D et al. British Association of Dermatologists' guidelines for the care of "
+            "patients with actinic keratosis 2017. Br J Dermatol 176, 20-43. doi:10.1111/bjd.15107"
+        ),
+        "Keohane 2021": (
+            "Keohane SG et al. British Association of Dermatologists guidelines for the management of "
+            "people with cutaneous squamous cell carcinoma 2020. Br J Dermatol 184, 401-414. "
+            "doi:10.1111/bjd.19621"
+        ),
+        "Nasr 2021": (
+            "Nasr I et al. British Association of Dermatologists guidelines for the management of adults "
+            "with basal cell carcinoma 2021. Br J Dermatol 185, 899-920. doi:10.1111/bjd.20524"
+        ),
+        "Sharma 2022": (
+            "Sharma A et al. British Association of Dermatologists guidelines for the management of "
+            "people with cutaneous squamous cell carcinoma in situ (Bowen disease) 2022. Br J Dermatol "
+            "188, 186-194. doi:10.1093/bjd/ljac042"
+        ),
+        "Gilson 2019": (
+            "Gilson D et al. British Association of Dermatologists and U.K. Cutaneous Lymphoma Group "
+            "guidelines for the management of primary cutaneous lymphomas 2018. Br J Dermatol 180, "
+            "496-526. doi:10.1111/bjd.17240"
+        ),
+        "WHO 2018": (
+            "Elder DE, Massi D, Scolyer RA, Willemze R (eds). WHO classification of skin tumours, 4th "
+            "edition. IARC, Lyon 2018."
+        ),
+        "Tschandl 2018": (
+            "Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset. Sci Data 5, 180161. "
+            "doi:10.1038/sdata.2018.161"
+        ),
+        "Rotemberg 2021": (
+            "Rotemberg V et al. A patient-centric dataset of images and metadata for identifying "
+            "melanomas using clinical context. Sci Data 8, 34. doi:10.1038/s41597-021-00815-z"
+        ),
+        "Kurtansky 2024": (
+            "Kurtansky NR et al. The SLICE-3D dataset: 400,000 skin lesion image crops extracted from 3D "
+            "TBP for skin cancer detection. Sci Data 11, 884. doi:10.1038/s41597-024-03743-w"
+        ),
+    }
+)
+"""Short reference, and the full one."""
 
 
 class Decision(NamedTuple):
