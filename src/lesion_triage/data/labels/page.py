@@ -20,8 +20,8 @@ it reads the first table line by line, and the others for whether each dataset's
 under.
 
 The question is asked of a lesion whose nature is known: did this one have to be seen and treated in the
-flesh? A lesion that grows, bleeds or worries its bearer deserves a visit whatever it turns out to be; that is a
-[red flag](red-flags.md) and no reason to change a line. "Not decided" records enter no split, and are never
+flesh? A lesion that grows, bleeds or worries its bearer deserves a visit whatever it turns out to be; that is
+a [red flag](red-flags.md) and no reason to change a line. "Not decided" records enter no split, and are never
 counted as "no".
 
 Written by `python -m lesion_triage.data.labels.page` from `data/labels/`; a test compares the two.
