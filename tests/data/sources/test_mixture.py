@@ -132,6 +132,8 @@ def test_a_picture_of_any_official_test_set_stays_one() -> None:
         ham10000=[raw("ISIC_1", sex="male", age_approx=5.0)], isic_2018=[raw("ISIC_1", official_split="test")]
     )
     assert [record.official_split for record in listing.records] == ["test"]
+    both = [raw("ISIC_1", official_split=split) for split in ("validation", "test")]
+    assert join(isic_2018=both[:1], isic_2019=both[1:]).records[0].official_split == "test"
 
 
 def test_two_names_of_one_lesion_become_one_for_all_its_pictures() -> None:

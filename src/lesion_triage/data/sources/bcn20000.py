@@ -39,7 +39,8 @@ def read(root: Path) -> Listing:
             picture without a lesion, an age that is no number.
     """
     folder = walk(root)
-    present = {split: name for split, name in TABLES.items() if name in folder.tables}
+    tables = {name.lower(): path for name, path in folder.tables.items()}  # copies differ in case
+    present = {split: tables[name] for split, name in TABLES.items() if name in tables}
     if not present:
         folder.table(tuple(TABLES.values()), "BCN20000")
     collected = Collected()
@@ -68,13 +69,13 @@ def read(root: Path) -> Listing:
             official_split=split,
         )
 
-    for split, name in present.items():
+    for split, table in present.items():
         # The test table of the challenge has neither lesion nor diagnosis; then the label is unknown.
         truth = ("diagnosis", "lesion_id")
         columns, optional = ((*_COLUMNS, *truth), ()) if split == "train" else (_COLUMNS, truth)
         collected.take(
-            folder.tables[name],
-            rows(folder.tables[name], columns, (*_OPTIONAL, *optional)),
+            table,
+            rows(table, columns, (*_OPTIONAL, *optional)),
             lambda row, split=split: record(row, split),  # type: ignore[misc]
         )
     return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)

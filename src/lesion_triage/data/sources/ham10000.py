@@ -3,11 +3,11 @@
 Tschandl, Rosendahl, Kittler, Scientific Data 5, 180161 (2018), doi:10.1038/sdata.2018.161; CC BY-NC 4.0.
 Official page: Harvard Dataverse, doi:10.7910/DVN/DBW86T.
 
-The layout is a metadata table, ``HAM10000_metadata.csv`` or without an ending as Dataverse serves it,
-and JPEG files in any sub-folder (``HAM10000_images_part_1`` and so on). Dermoscopic pictures, one to six
-for each lesion; lesion ids but no patient ids. Column ``dataset`` names hospital and camera; early
-copies of the table lack it. Where the picture was taken alone predicts the label well, so reports must
-show sources apart.
+The layout is a metadata table, ``HAM10000_metadata.csv``, or without an ending or with tabs as Dataverse
+serves it, and JPEG files in any sub-folder (``HAM10000_images_part_1`` and so on). Dermoscopic pictures,
+one to six for each lesion; lesion ids but no patient ids. Column ``dataset`` names hospital and camera;
+early copies of the table lack it. Where the picture was taken alone predicts the label well, so reports
+must show sources apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
 ATTRIBUTION = "Tschandl, Rosendahl, Kittler, Scientific Data 2018, doi:10.1038/sdata.2018.161"
-METADATA_NAMES = ("HAM10000_metadata.csv", "HAM10000_metadata")
+METADATA_NAMES = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
 
 CONFIRM_TYPES: Mapping[str, str] = MappingProxyType(
     {"histo": HISTOPATHOLOGY, "follow_up": "follow_up", "consensus": "consensus", "confocal": "confocal"}
@@ -61,7 +61,7 @@ def _metadata(root: Path) -> Path:
         if (root / name).is_file():
             return root / name
     raise DataError(
-        f"{root}: expected HAM10000's {' or '.join(METADATA_NAMES)} here, found neither; "
+        f"{root}: expected HAM10000's {' or '.join(METADATA_NAMES)} here, found none; "
         "give the folder that holds it with --data-root."
     )
 

@@ -72,12 +72,13 @@ def _rows(table: Path) -> Iterator[tuple[int, Row]]:
     header = _cells(lines[0]) if lines else []
     if tuple(header[: len(_HEADER)]) != _HEADER:
         raise DataError(f"{table}: expected the columns {', '.join(_HEADER)} between double bars.")
+    width = len(_cells(lines[1])) if len(lines) > 1 else 0
     for number, line in enumerate(lines[1:], start=2):
         if not line.startswith("||"):
             return
         cells = _cells(line)
-        if len(cells) < len(header) or not cells[0]:
-            raise DataError(f"{table}, line {number}: more or fewer cells than the header.")
+        if len(cells) != width or width < len(_HEADER) or not cells[0]:
+            raise DataError(f"{table}, line {number}: more or fewer cells than in the other rows.")
         yield number, dict(zip(_HEADER, cells, strict=False))
 
 

@@ -81,11 +81,14 @@ def rows(
     An optional column that the table lacks gives empty cells.
 
     Raises:
-        DataError: not a UTF-8 table with commas, a required column missing, a row of another length.
+        DataError: not a UTF-8 table with commas or tabs, a required column missing, a row of another length.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+            # Dataverse serves its tables with tabs unless asked for the original.
+            tabs = "\t" in stream.readline()
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter="\t" if tabs else ",", strict=True)
             header = [name.strip() for name in next(reader, [])]
             _check_header(table, header, required, hint)
             wanted = [(name, header.index(name)) for name in (*required, *optional) if name in header]
@@ -101,7 +104,7 @@ def rows(
                     {**absent, **{name: sys.intern(cells[at].strip()) for name, at in wanted}},
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a UTF-8 table with commas ({error}).") from None
+        raise DataError(f"{table}: cannot be read as a UTF-8 table with commas or tabs ({error}).") from None
 
 
 def _check_header(table: Path, header: Sequence[str], required: Sequence[str], hint: str) -> None:
