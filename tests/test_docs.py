@@ -14,7 +14,9 @@ from pydantic import BaseModel
 from scipy.stats import binom
 
 from lesion_triage import cli, errors
-from lesion_triage.bundle import calibration, certificate, schema
+from lesion_triage.bundle import calibration, certificate, red_flags, schema
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.messages import english
 from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config, Part
 from triage_server.settings import variables
@@ -177,11 +179,18 @@ def test_every_code_that_a_client_may_meet_is_documented(code: str) -> None:
 
 def test_the_page_for_clients_names_no_condition_and_promises_nothing() -> None:
     words = r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)"
-    prose = text_of("http-api.md").replace(schema.NOTICE, "")
+    prose = text_of("http-api.md").replace(english().notice, "")
     assert re.findall(words, prose, re.IGNORECASE) == []
 
 
-_ANSWERS = (schema.Answer, schema.ImageAnswer, schema.Reason, schema.History)
+_ANSWERS = (
+    schema.Answer,
+    schema.ImageAnswer,
+    schema.Reason,
+    schema.Remark,
+    schema.PresentFlag,
+    History,
+)
 _DOCUMENTS = (
     schema.Header,
     schema.ModelFacts,
@@ -198,10 +207,15 @@ _DOCUMENTS = (
     certificate.Certificate,
     certificate.GroupBy,
     certificate.GroupRow,
+    certificate.Routes,
     certificate.Look,
     schema.SelfTest,
     schema.SelfTestCase,
-    schema.History,
+    red_flags.RedFlags,
+    red_flags.RedFlag,
+    red_flags.Action,
+    red_flags.Review,
+    History,
     pooling.Tally,
 )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from PIL import Image, ImageDraw
 
 from lesion_triage.bundle.calibration import PlattCalibrator
-from lesion_triage.bundle.certificate import Certificate, GroupRow
+from lesion_triage.bundle.certificate import Certificate, GroupRow, Routes
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.fingerprints import Seen, as_text, of_file
 from lesion_triage.bundle.policy import decide
@@ -83,6 +83,8 @@ def certificate_for(issued_for: Policy, graph: bytes = GRAPH) -> Certificate:
         positives_abstained=0,
         misses_allowed=0,
         misses_seen=0,
+        routes=Routes(score=59),
+        red_flags_counted=False,
         threshold=issued_for.threshold,
         sensitivity_lower_bound=0.05 ** (1 / 59),
         asked=(),

@@ -23,6 +23,7 @@ from lesion_triage.errors import ImageError, ScoringError
 from triage_server import openapi
 from triage_server.envelope import Envelope
 from triage_server.intake import SentCase, check_announcement, read_case
+from triage_server.negotiation import language_for
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.settings import Settings
 from triage_server.wire import (
@@ -99,15 +100,16 @@ async def triage(request: Request) -> Response:
                 case = await read_case(request, max_body_bytes=limit, take=place.take)
         except TimeoutError:
             raise RequestError("body_not_received", seconds=service.settings.body_timeout_s) from None
-        body, disposition = await service.pool.run(lambda: _score(service.scorer, case))
+        language = _language(request)
+        body, disposition = await service.pool.run(lambda: _score(service.scorer, case, language))
     request.state.disposition = disposition
-    return Response(body, media_type="application/json")
+    return Response(body, media_type="application/json", headers=_in(language))
 
 
 @router.get("/v1/bundle", **openapi.BUNDLE)
 async def bundle_facts(request: Request) -> Response:
     """Which model answers here, and what it expects."""
-    service = _service(request)
+    service, language = _service(request), _language(request)
     header = service.bundle.header
     facts = BundleFacts(
         bundle_name=header.name,
@@ -122,8 +124,11 @@ async def bundle_facts(request: Request) -> Response:
             max_body_bytes=service.settings.max_body_bytes,
             media_types=(*PICTURE_TYPES, MULTIPART_TYPE),
         ),
+        languages=service.scorer.languages.names,
+        red_flags=service.bundle.policy.red_flags,
+        notice=service.scorer.languages.catalogue(language).notice,
     )
-    return document_response(facts)
+    return document_response(facts, _in(language))
 
 
 @router.get("/v1/certificate", **openapi.CERTIFICATE)
@@ -153,15 +158,25 @@ async def ready(request: Request) -> Response:
     return document_response(Health(status="ready"))
 
 
-def _score(scorer: Scorer, case: SentCase) -> tuple[bytes, Disposition]:
+def _score(scorer: Scorer, case: SentCase, language: str) -> tuple[bytes, Disposition]:
     """Runs on a thread of the pool, writing the answer included."""
     try:
-        answer = scorer.score(case.images, case.history)
+        answer = scorer.score(case.images, case.history, language)
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:
         raise RequestError("not_scored") from None
     return answer.model_dump_json().encode(), answer.disposition
+
+
+def _language(request: Request) -> str:
+    languages = _service(request).scorer.languages
+    header = ",".join(request.headers.getlist("accept-language"))
+    return language_for(header, languages.names, languages.default)
+
+
+def _in(language: str) -> dict[str, str]:
+    return {"Content-Language": language, "Vary": "Accept-Language"}
 
 
 def _service(request: Request) -> Service:

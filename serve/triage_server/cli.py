@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle, write_atomically
 from lesion_triage.errors import ConfigError, LesionTriageError
@@ -51,11 +52,13 @@ def serve(settings: Settings) -> None:
 
     Raises:
         BundleError: the bundle is altered, incomplete, or scores its own pictures differently here.
-        ConfigError: the address cannot be listened on, or the ready file has no folder to lie in.
+        ConfigError: the address cannot be listened on, the ready file has no folder to lie in, or a message
+            catalogue cannot be used.
     """
     _withdraw(settings.ready_file)
     bundle = open_bundle(settings.bundle)
-    scorer = Scorer(bundle)
+    codes = [flag.code for flag in bundle.policy.red_flags.flags]
+    scorer = Scorer(bundle, Languages.for_flags(codes, settings.language, settings.catalogues))
     scorer.self_test()
     app = create_app(bundle, scorer, settings)
     with _listen(settings) as listener:

@@ -1,6 +1,6 @@
 """Reading the case in a request: photographs and at most one history; bounded, and in memory.
 
-Imports the wire and the bundle's schema; no byte of a body is ever written to a disk here.
+Imports the wire and the bundle; no byte of a body is ever written to a disk here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from lesion_triage.bundle.schema import NO_HISTORY, History
+from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.wire import MAX_HISTORY_BYTES, MULTIPART_TYPE, PICTURE_TYPES, RequestError
 

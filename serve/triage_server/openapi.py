@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from lesion_triage.bundle.answers import Issuer, answer_for, reason
 from lesion_triage.bundle.calibration import PlattCalibrator, score_of
-from lesion_triage.bundle.schema import Answer, Disposition, History, ImageAnswer, Reason, ReasonCode
+from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.red_flags import RedFlag, RedFlags
+from lesion_triage.bundle.schema import Answer, ImageAnswer, Policy, ReasonCode
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.wire import (
     KINDS,
@@ -38,47 +45,65 @@ _REQUEST_ID = {
     "description": "Carried through to the answer and the log; made if absent or of another form.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
 }
+_LANGUAGE = {
+    "name": "Accept-Language",
+    "in": "header",
+    "required": False,
+    "description": "Chooses the language of the texts among the languages of GET /v1/bundle.",
+    "schema": {"type": "string"},
+}
 _PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 _PHOTOGRAPH = {"type": "string", "format": "binary"}
 _HASH = "5f3b" * 16
 _CALIBRATOR = PlattCalibrator(slope=0.9, intercept=-0.6)
 
 
-def _answer(disposition: Disposition, band: int, logit: float | None, code: ReasonCode) -> dict[str, Any]:
-    graded = logit is not None
-    score = None if logit is None else round(score_of(_CALIBRATOR, logit), 4)
-    image = ImageAnswer(
-        index=0,
-        gradable=graded,
-        logit=logit,
-        score=score,
-        reasons=() if graded else (Reason.of(ReasonCode.image_too_dark),),
-    )
-    return Answer.model_validate(
-        {
-            "disposition": disposition,
-            "priority_band": band,
-            "score": score,
-            "threshold": 0.12,
-            "deadline_hours": None,
-            "reasons": (Reason.of(code),),
-            "images": (image,),
-            "synthetic": False,
-            "bundle_name": "example",
-            "bundle_sha256": _HASH,
-            "certificate_id": _HASH[:16],
-        }
-    ).model_dump(mode="json")
+_FLAG = RedFlag.model_validate(
+    {
+        "code": "bleeding",
+        "when": {"field": "bleeding", "is": True},
+        "action": {"refer": True},
+        "source": "An example.",
+    }
+)
+_ISSUER = Issuer(
+    policy=Policy(
+        calibrator=_CALIBRATOR,
+        threshold=0.12,
+        band_limits=(0.5, 0.12, 0.04),
+        deadline_hours=48.0,
+        red_flags=RedFlags(flags=(_FLAG,)),
+    ),
+    bundle_name="example",
+    bundle_sha256=_HASH,
+    certificate_id=_HASH[:16],
+    synthetic=False,
+)
+
+
+def _answer(logits: Sequence[float | None], history: History) -> dict[str, Any]:
+    """What a case would be told; rounded, as an example is read by people."""
+    images = [
+        ImageAnswer(
+            index=index,
+            gradable=logit is not None,
+            logit=logit,
+            score=None if logit is None else round(score_of(_CALIBRATOR, logit), 4),
+            reasons=() if logit is not None else (reason(ReasonCode.image_too_dark, english()),),
+        )
+        for index, logit in enumerate(logits)
+    ]
+    decision = decide(_ISSUER.policy, logits, history)
+    if decision.score is not None:
+        decision = replace(decision, score=round(decision.score, 4))
+    return {"value": answer_for(_ISSUER, decision, images, history, english()).model_dump(mode="json")}
 
 
 _ANSWERS = {
-    "needs_in_person": {
-        "value": _answer(Disposition.needs_in_person, 1, 1.4, ReasonCode.score_at_or_above_threshold)
-    },
-    "below_threshold": {
-        "value": _answer(Disposition.below_threshold, 4, -3.2, ReasonCode.score_below_threshold)
-    },
-    "ungradable": {"value": _answer(Disposition.ungradable, 1, None, ReasonCode.no_gradable_image)},
+    "needs_in_person": _answer([1.4, None], NO_HISTORY),
+    "red_flag": _answer([-3.2], History(age_years=61, bleeding=True, painful=False)),
+    "below_threshold": _answer([-3.2], NO_HISTORY),
+    "ungradable": _answer([None], NO_HISTORY),
 }
 
 
@@ -113,7 +138,7 @@ TRIAGE: dict[str, Any] = {
         **_problems(*(code for code in KINDS if code not in _ELSEWHERE)),
     },
     "openapi_extra": {
-        "parameters": [_REQUEST_ID],
+        "parameters": [_REQUEST_ID, _LANGUAGE],
         "requestBody": {
             "required": True,
             "description": f"One photograph, or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image', "
@@ -151,6 +176,7 @@ def _reading(model: type[Any], *codes: str) -> dict[str, Any]:
 
 
 BUNDLE = _reading(BundleFacts)
+BUNDLE["openapi_extra"]["parameters"].append(_LANGUAGE)
 CERTIFICATE = _reading(IssuedCertificate)
 LIVE = _reading(Health)
 READY = _reading(Health, "busy")

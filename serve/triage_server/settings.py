@@ -51,6 +51,10 @@ class Settings(BaseModel):
     """A request that has not arrived whole by then gives its place up."""
     drain_timeout_s: int = Field(default=30, ge=1)
     """After SIGTERM, how long cases that are under way may take to finish."""
+    language: str = "en"
+    """Of an answer whose request asks for none, or for one that there is not."""
+    catalogues: Path | None = None
+    """Folder of a site's own message catalogues; see docs/messages.md."""
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
 

@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import Document, Sha256
-from lesion_triage.bundle.schema import LIMITS, NOTICE, ModelFacts, PixelSpec
+from lesion_triage.bundle.red_flags import RedFlags
+from lesion_triage.bundle.schema import ModelFacts, PixelSpec
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.errors import LesionTriageError
 
@@ -208,8 +209,11 @@ class BundleFacts(Document):
     model: ModelFacts
     pixels: PixelSpec
     request_limits: RequestLimits
-    limits: tuple[str, ...] = LIMITS
-    notice: str = NOTICE
+    languages: tuple[str, ...]
+    """In which it answers; the header Accept-Language chooses."""
+    red_flags: RedFlags
+    """What in a history sends a case up, and which clinicians have read the rules."""
+    notice: str
 
 
 class IssuedCertificate(Document):
@@ -228,9 +232,10 @@ class Health(Document):
     status: Literal["live", "ready"]
 
 
-def document_response(document: Document) -> Response:
+def document_response(document: Document, headers: Mapping[str, str] | None = None) -> Response:
     """A document as compact JSON."""
-    return Response(document.model_dump_json(), media_type="application/json")
+    body = document.model_dump_json(by_alias=True)
+    return Response(body, headers=dict(headers or {}), media_type="application/json")
 
 
 def problem_response(refusal: RequestError, request_id: str) -> Response:

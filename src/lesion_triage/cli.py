@@ -81,6 +81,12 @@ def _proof() -> Room:
     return command.add_arguments, command.act
 
 
+def _datasets() -> Room:
+    from lesion_triage.data.catalogue import command
+
+    return command.add_arguments, command.act
+
+
 def _road_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file, such as configs/ham10000.yaml")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the dataset")
@@ -113,14 +119,29 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         "--one-case", action="store_true", help="all photographs show one lesion; without it each is a case"
     )
     parser.add_argument(
-        "--history", default="{}", metavar="JSON", help='such as {"sex": "female", "age_years": 61}'
+        "--history", default="{}", metavar="JSON", help='such as {"bleeding": true, "age_years": 61}'
+    )
+    parser.add_argument("--language", default="en", metavar="TAG", help="of all texts (%(default)s)")
+    parser.add_argument(
+        "--catalogues", type=Path, metavar="DIR", help="a site's own message catalogues, see docs/messages.md"
+    )
+    parser.add_argument(
+        "--note", action="store_true", help="print the note for the clinical record instead of JSON"
     )
 
 
 def _score(arguments: argparse.Namespace) -> int:
     from lesion_triage import score
 
-    return score.score(arguments.bundle, arguments.images, arguments.one_case, arguments.history)
+    return score.score(
+        arguments.bundle,
+        arguments.images,
+        arguments.one_case,
+        arguments.history,
+        arguments.language,
+        arguments.catalogues,
+        arguments.note,
+    )
 
 
 def _summary_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +178,7 @@ _ROAD = {
     "evaluate": "6. open the test split on the sealed bundle, write the report",
 }
 VERBS: dict[str, Verb] = {
+    "datasets": _of("0. the public datasets: what they are, how to get them, what a copy lacks", _datasets),
     **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
     "certificate": _of("what a bundle's certificate says, on one page", _certificate),

@@ -1,13 +1,12 @@
 """The whole configuration vocabulary on one page, and how a file becomes it.
 
-Imports the exception tree and ``bundle.schema`` (pixel and quality contracts); no room above.
+Imports the exception tree, the two readers of YAML and the bundle's contracts; no room above.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -15,8 +14,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lesion_triage import red_flags_file, strict_yaml
 from lesion_triage.bundle.certificate import KNOWN_WHEN_SERVING, GroupBy, Rule
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.errors import ConfigError
 
@@ -191,6 +192,11 @@ class Calibrate(Section):
     """``auto`` takes the one with the lowest cross-fitted log loss on the validation cases."""
     aggregation: Literal["max", "mean"] = "max"
     quality: QualityLimits = QualityLimits()
+    red_flags: RedFlags | None = None
+    """What in a history sends a case up: the rules, or a file of them, relative to the configuration file."""
+    count_red_flags: bool = False
+    """Whether a positive case that only a red flag sends up counts as referred. The certificate then holds
+    only where the same questions are asked; without it, it holds wherever they are asked or not."""
     band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
     """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
     deadline_hours: Positive | None = None
@@ -209,6 +215,12 @@ class Calibrate(Section):
                 )
             if self.groups[0].small == "report":
                 raise ValueError("group_thresholds takes small: route_up or merge: no group is left out")
+        return self
+
+    @model_validator(mode="after")
+    def _flags_to_count(self) -> Self:
+        if self.count_red_flags and self.red_flags is None:
+            raise ValueError("count_red_flags needs red_flags: there is nothing to count")
         return self
 
     @model_validator(mode="after")
@@ -273,26 +285,6 @@ class Config(Section):
         return text
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads 3e-4 as the number it is."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(f"key '{key}' stands twice, the second time in line {line}; keep one.")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML follows YAML 1.1, where 3e-4 is a string; people mean the number.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = None) -> Config:
     """Read a YAML file, apply ``section.key=value`` overrides, and check every word of it.
 
@@ -308,7 +300,7 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a configuration ({error}).") from None
-    tree = _parse(text, str(path))
+    tree = strict_yaml.parse(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}.")
     _anchor(tree, path.parent)
@@ -317,30 +309,36 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
     root = data_root or (Path(os.environ[DATA_ROOT_VARIABLE]) if os.environ.get(DATA_ROOT_VARIABLE) else None)
     if root is not None and isinstance(tree.get("data"), dict):
         tree["data"]["root"] = str(root)
+    _inline_red_flags(tree, str(path))
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from None
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
-
-
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
     """Make the file's own relative paths independent of the working directory."""
-    data, model = tree.get("data"), tree.get("model")
+    data, model, calibrate = tree.get("data"), tree.get("model"), tree.get("calibrate")
     parts = data.get("mixture") if isinstance(data, dict) else None
     for place in (data, *(parts if isinstance(parts, list) else ())):
         if isinstance(place, dict) and isinstance(place.get("root"), str):
             place["root"] = str(folder / place["root"])
+    if isinstance(calibrate, dict) and isinstance(calibrate.get("red_flags"), str):
+        calibrate["red_flags"] = str(folder / calibrate["red_flags"])
     if isinstance(model, dict) and model.get("weights") not in (None, "hub", "none"):
         model["weights"] = str(folder / str(model["weights"]))
+
+
+def _inline_red_flags(tree: dict[str, Any], where: str) -> None:
+    """Put the rules in the place of the file's name: a run's record holds what it was made with."""
+    calibrate = tree.get("calibrate")
+    if not isinstance(calibrate, dict):
+        return
+    said = calibrate.get("red_flags")
+    if isinstance(said, str):
+        calibrate["red_flags"] = red_flags_file.read(Path(said))
+    elif isinstance(said, dict):
+        calibrate["red_flags"] = red_flags_file.validated(said, f"{where}: calibrate.red_flags")
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -353,7 +351,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
             raise ConfigError(f"override '{override}': '{section}' is no section.")
-    place[key] = _parse(value, f"override '{override}'")
+    place[key] = strict_yaml.parse(value, f"override '{override}'")
 
 
 def _explain(error: ValidationError) -> str:

@@ -9,7 +9,8 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── DataError              a dataset on disk
     │   ├── ManifestError      a manifest that is missing, altered or inconsistent
     │   ├── SplitError         a split that is impossible, leaks, or belongs to another manifest
-    │   └── PredictionsError   a table of logits
+    │   ├── PredictionsError   a table of logits
+    │   └── DownloadError      a dataset that could not be brought
     ├── ImageError             one picture that cannot be used; carries a stable code
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
@@ -48,6 +49,10 @@ class SplitError(DataError):
 
 class PredictionsError(DataError):
     """A table of logits that is missing, altered or holds a value that is no number."""
+
+
+class DownloadError(DataError):
+    """A dataset, or a file of one, that could not be brought or is not what was published."""
 
 
 class ImageError(LesionTriageError):

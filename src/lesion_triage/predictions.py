@@ -17,7 +17,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import PredictionsError
 
-FORMAT = 2
+FORMAT = 3
 _HEADER_KEYS = {"split", "rows", "sha256", "manifest_sha256", "splits_sha256", "model_sha256"}
 
 
@@ -45,6 +45,8 @@ class Prediction:
     age_approx: float | None
     anatom_site_general: str
     fitzpatrick_skin_type: str
+    history: str = ""
+    """JSON of what the person was asked beside the four fields above; empty: nothing is known."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,22 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lesion_triage.bundle.schema import History
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
 from lesion_triage.errors import ImageError, ScoringError
 
 
-def score(bundle: Path, images: Sequence[Path], one_case: bool, history: str = "{}") -> int:
+def score(
+    bundle: Path,
+    images: Sequence[Path],
+    one_case: bool,
+    history: str = "{}",
+    language: str = "en",
+    catalogues: Path | None = None,
+    note: bool = False,
+) -> int:
     """Print one JSON line per case; a picture that cannot be used gets a line with its error.
 
     Args:
@@ -22,6 +32,9 @@ def score(bundle: Path, images: Sequence[Path], one_case: bool, history: str = "
         images: photographs.
         one_case: they all show one lesion.
         history: JSON object with the fields of ``History``; the same for every case.
+        language: of all texts.
+        catalogues: folder of a site's own message catalogues.
+        note: print the note for the clinical record instead of the JSON line.
 
     Returns:
         0, or 2 if any picture could not be used.
@@ -29,6 +42,7 @@ def score(bundle: Path, images: Sequence[Path], one_case: bool, history: str = "
     Raises:
         BundleError: the bundle is incomplete or altered.
         ScoringError: the history is none.
+        ConfigError: there are no texts in this language.
     """
     try:
         known = History.model_validate_json(history)
@@ -36,17 +50,24 @@ def score(bundle: Path, images: Sequence[Path], one_case: bool, history: str = "
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "history"
         raise ScoringError(f"--history: {place}: {first['msg']}.") from None
-    scorer = Scorer.open(bundle)
+    opened = open_bundle(bundle)
+    codes = [flag.code for flag in opened.policy.red_flags.flags]
+    scorer = Scorer(opened, Languages.for_flags(codes, language, catalogues))
     scorer.self_test()
     status = 0
     for case in [list(images)] if one_case else [[image] for image in images]:
         line: dict[str, object] = {"images": [str(image) for image in case]}
         try:
-            line["answer"] = scorer.score([_read(image) for image in case], known).model_dump(mode="json")
+            answer = scorer.score([_read(image) for image in case], known)
+            line["answer"] = answer.model_dump(mode="json")
         except ImageError as error:
             line["error"] = {"code": error.code, "detail": str(error)}
             print(f"{', '.join(map(str, case))}: {error}", file=sys.stderr)
             status = 2
+        else:
+            if note:
+                print(answer.note, flush=True)
+                continue
         print(json.dumps(line, sort_keys=True, allow_nan=False), flush=True)
     return status
 

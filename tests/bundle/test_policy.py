@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import tiny_bundle
+from histories import flag, flag_lists, histories
 from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.policy import Decision, age_bands, band_of, case_logit, decide, group_of
-from lesion_triage.bundle.schema import Disposition, Grouping, History, Policy, ReasonCode
+from lesion_triage.bundle.red_flags import RedFlags, band_limit, fired, refers
+from lesion_triage.bundle.schema import Disposition, Grouping, Policy, ReasonCode
 from lesion_triage.errors import ScoringError
 
 float32_logits = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -241,3 +244,93 @@ def test_a_history_changes_nothing_where_no_group_is_told_apart(policy, logits, 
 def test_a_threshold_of_a_group_below_the_policys_is_refused():
     with pytest.raises(ValidationError, match="below the policy's"):
         tiny_bundle.policy(threshold=0.6, groupings=(BY_SEX,))
+
+
+# Red flags
+
+BLEEDING = flag({"field": "bleeding", "is": True}, "bleeding")
+WORRIED = flag({"field": "patient_worried", "is": True}, "worried", up_to_band=3)
+UNWELL = flag({"field": "unwell", "is": True}, "unwell", refer=True, up_to_band=1)
+photographs = st.lists(float32_logits | st.none(), min_size=1, max_size=4)
+
+
+def flagged(*flags: object, **overrides: object) -> Policy:
+    return tiny_bundle.policy(red_flags=RedFlags(flags=flags), **overrides)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.floats(-30, -1), min_size=1, max_size=3))
+def test_a_red_flag_refers_whatever_the_score(logits):
+    decision = decide(flagged(BLEEDING), logits, History(bleeding=True))
+    assert decision.disposition is Disposition.needs_in_person
+    assert decision.reasons == (ReasonCode.red_flag,)
+    assert decision.red_flags == (BLEEDING,)
+    assert decision.priority_band < 4
+    assert decision.score == decide(flagged(), logits).score
+
+
+def test_a_red_flag_refers_a_case_that_could_not_be_scored():
+    decision = decide(flagged(BLEEDING), [None], History(bleeding=True))
+    assert decision.disposition is Disposition.needs_in_person
+    assert decision.reasons == (ReasonCode.red_flag, ReasonCode.no_gradable_image)
+    assert decision.score is None
+    assert decision.priority_band == 1
+
+
+def test_a_case_outside_the_certificate_is_referred_though_no_photograph_could_be_scored():
+    decision = decide(tiny_bundle.policy(groupings=(BY_SEX,)), [None], History(sex="other"))
+    assert decision.disposition is Disposition.needs_in_person
+    assert decision.reasons == (ReasonCode.uncertified_subgroup, ReasonCode.no_gradable_image)
+
+
+def test_a_red_flag_may_move_a_case_up_and_leave_its_disposition():
+    policy = flagged(WORRIED, band_limits=(0.9, 0.5, 0.1))
+    lowest = decide(policy, [-9.0], History(patient_worried=True))
+    assert (lowest.disposition, lowest.priority_band) == (Disposition.below_threshold, 3)
+    assert lowest.reasons == (ReasonCode.score_below_threshold, ReasonCode.red_flag_band)
+    already_up = decide(policy, [9.0], History(patient_worried=True))
+    assert already_up.priority_band == 1
+    assert ReasonCode.red_flag_band not in already_up.reasons
+
+
+def test_an_ungradable_case_waits_no_later_than_its_red_flags_allow():
+    policy = flagged(WORRIED, UNWELL, ungradable_band=4)
+    assert decide(policy, [None]).priority_band == 4
+    worried = decide(policy, [None], History(patient_worried=True))
+    assert (worried.disposition, worried.priority_band) == (Disposition.ungradable, 3)
+    assert decide(policy, [None], History(unwell=True, patient_worried=True)).priority_band == 1
+
+
+@given(policies(), flag_lists(), photographs, histories)
+def test_red_flags_only_ever_send_up(policy, flags, logits, history):
+    without = decide(policy, logits, history)
+    with_flags = decide(policy.model_copy(update={"red_flags": RedFlags(flags=flags)}), logits, history)
+    raised = fired(flags, history)
+    assert with_flags.red_flags == raised
+    assert with_flags.score == without.score
+    assert with_flags.priority_band <= without.priority_band
+    assert with_flags.priority_band <= band_limit(raised)
+    if refers(raised) or without.disposition is Disposition.needs_in_person:
+        assert with_flags.disposition is Disposition.needs_in_person
+        assert with_flags.priority_band < 4
+    else:
+        assert with_flags.disposition is without.disposition
+
+
+@given(policies(), flag_lists(), photographs, histories, st.data())
+def test_one_more_yes_never_lowers_a_case(policy, flags, logits, history, data):
+    policy = policy.model_copy(update={"red_flags": RedFlags(flags=flags)})
+    unsaid = sorted(name for name in ("bleeding", "changing", "unwell") if not getattr(history, name))
+    if unsaid:
+        more = history.model_copy(update={data.draw(st.sampled_from(unsaid)): True})
+        before, after = decide(policy, logits, history), decide(policy, logits, more)
+        assert after.priority_band <= before.priority_band
+        assert (after.disposition is Disposition.below_threshold) <= (
+            before.disposition is Disposition.below_threshold
+        )
+
+
+@given(policies(), flag_lists(), photographs, histories)
+def test_every_decision_has_a_reason_and_no_reason_stands_twice(policy, flags, logits, history):
+    decision = decide(policy.model_copy(update={"red_flags": RedFlags(flags=flags)}), logits, history)
+    assert decision.reasons
+    assert len(set(decision.reasons)) == len(decision.reasons)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import tiny_bundle as tiny
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.bundle.schema import NOTICE
+from lesion_triage.bundle.messages import english
 from lesion_triage.cli import main
 from lesion_triage.config import Evaluate
 from lesion_triage.data.manifest import Manifest
@@ -178,7 +178,7 @@ def test_page_has_every_section(page):
         "what", "operating-point", "certificate", "results", "figures", "bands", "abstentions", "pictures",
         "data", "licence", "limits",
     }  # fmt: skip
-    assert NOTICE in page.text
+    assert english().notice in page.text
 
 
 def test_certificate_stands_in_the_page_with_every_field(page, bundle):
@@ -219,7 +219,7 @@ def test_parity_is_told(page):
 
 
 def test_words_that_say_too_much_do_not_occur(page):
-    text = page.text.replace(NOTICE, "").lower()
+    text = page.text.replace(english().notice, "").lower()
     for word in ("benign", "malignant", "cancer", "melanoma", "diagnosis", "safe", "healthy", "clear"):
         assert word not in text
 

@@ -124,7 +124,8 @@ def make_app(scorer: Scorer) -> Callable[..., FastAPI]:
 
     def make(other: Scorer | None = None, **settings: Any) -> FastAPI:
         chosen = Settings(bundle=scorer.bundle.folder, **{"threads": 1, **settings})
-        return create_app(scorer.bundle, other or scorer, chosen)
+        answering = other or scorer
+        return create_app(answering.bundle, answering, chosen)
 
     return make
 

@@ -12,6 +12,9 @@ import httpx
 import pytest
 
 import tiny_bundle
+from histories import flag
+from lesion_triage.bundle.messages import Catalogue
+from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Answer, Disposition, Grouping, PixelSpec, ReasonCode
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from triage_server.envelope import JsonLines
@@ -96,6 +99,66 @@ def test_one_photograph_too_many_is_refused(ask: Ask, make_app: MakeApp, draw: A
 def test_a_part_of_another_name_is_refused_not_ignored(name: str, ask: Ask, make_app: MakeApp, draw: Any):
     response = ask(make_app(), "POST", "/v1/triage", files=parts(draw()) + parts(b"growing", name=name))
     assert "another name" in problem(response, 422, "unknown_part").detail
+
+
+BLEEDING = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
+
+
+def flagged_app(make_app: MakeApp, folder: Path) -> Any:
+    """An application whose policy has a red flag."""
+    return make_app(Scorer(tiny_bundle.make(folder / "flagged", red_flags=BLEEDING)))
+
+
+@pytest.mark.parametrize(("said", "referred"), [("true", True), ("false", False), ("null", False)])
+def test_a_red_flag_in_the_history_refers_whatever_the_score(
+    said: str,
+    referred: bool,
+    ask: Ask,
+    make_app: MakeApp,
+    picture_bytes: Callable[..., bytes],
+    tmp_path: Path,
+):
+    history = f'{{"bleeding": {said}}}'.encode()
+    files = [*parts(picture_bytes("below", "JPEG")), ("history", ("h.json", history, "application/json"))]
+    response = ask(flagged_app(make_app, tmp_path), "POST", "/v1/triage", files=files)
+    answer = Answer.model_validate_json(response.content)
+    assert (answer.disposition is Disposition.needs_in_person) is referred
+    assert [one.code for one in answer.red_flags] == ["bleeding"] * referred
+    assert (ReasonCode.red_flag in {reason.code for reason in answer.reasons}) is referred
+
+
+def test_a_word_where_yes_or_no_is_asked_for_is_refused(ask: Ask, make_app: MakeApp, draw: Any):
+    files = [*parts(draw()), ("history", ("h.json", b'{"bleeding": "off"}', "application/json"))]
+    refusal = problem(ask(make_app(), "POST", "/v1/triage", files=files), 422, "history_not_valid")
+    assert "bleeding" in refusal.detail
+
+
+def test_texts_come_in_the_language_that_was_asked_for(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    app = flagged_app(make_app, tmp_path)
+    picture = picture_bytes("black", "JPEG")
+    headers = {**JPEG, "Accept-Language": "fr, de-AT;q=0.9, en;q=0.1"}
+    german = ask(app, "POST", "/v1/triage", content=picture, headers=headers)
+    plain = ask(app, "POST", "/v1/triage", content=picture, headers=JPEG)
+    for response, language in ((german, "de"), (plain, "en")):
+        answer = Answer.model_validate_json(response.content)
+        texts = Catalogue.load(language)
+        assert response.headers["content-language"] == answer.language == language
+        assert response.headers["vary"] == "Accept-Language"
+        assert answer.notice == texts.notice
+        assert answer.images[0].reasons[0].coaching == texts.reasons["image_too_dark"].coaching
+        assert answer.note.startswith(texts.note["heading"])
+
+
+def test_the_bundle_says_its_red_flags_who_reviewed_them_and_its_languages(
+    ask: Ask, make_app: MakeApp, tmp_path: Path
+):
+    facts = ask(flagged_app(make_app, tmp_path), "GET", "/v1/bundle").json()
+    assert facts["languages"] == ["de", "en"]
+    assert facts["red_flags"]["reviewed_by"] == []
+    assert facts["red_flags"]["flags"][0]["when"] == {"field": "bleeding", "is": True}
+    assert RedFlags.model_validate(facts["red_flags"]) == BLEEDING
 
 
 BY_SEX = Grouping(by="sex", thresholds={"female": 0.5})

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 import triage_server
-from lesion_triage.bundle.schema import NOTICE, Answer
+from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server.wire import KINDS, PROBLEM_TYPE, Problem, RequestError
 
 FORBIDDEN = re.compile(
@@ -78,9 +79,10 @@ def test_every_response_is_described_with_a_schema(description: dict[str, Any]):
 def test_examples_are_valid_documents(description: dict[str, Any]):
     responses = description["paths"]["/v1/triage"]["post"]["responses"]
     answers = responses["200"]["content"]["application/json"]["examples"]
-    assert {Answer.model_validate(answer["value"]).disposition.value for answer in answers.values()} == set(
-        answers
-    )
+    shown = {name: Answer.model_validate(answer["value"]) for name, answer in answers.items()}
+    assert {answer.disposition for answer in shown.values()} == set(Disposition)
+    assert all(shown[disposition].disposition is disposition for disposition in Disposition)
+    assert shown["red_flag"].red_flags
     for status, response in responses.items():
         if status != "200":
             for code, example in response["content"][PROBLEM_TYPE]["examples"].items():
@@ -115,7 +117,7 @@ def test_no_word_of_a_finding_or_an_all_right_is_ever_uttered(
         uttered.append(response.text)
     uttered += [Problem.of(_refusal(code), "id").to_json() for code in KINDS]
     for text in uttered:
-        assert not FORBIDDEN.search(text.replace(NOTICE, ""))
+        assert not FORBIDDEN.search(text.replace(english().notice, ""))
 
 
 def test_no_such_word_stands_in_the_source():

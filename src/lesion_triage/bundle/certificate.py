@@ -66,7 +66,7 @@ class GroupRow(Document):
     status: Literal["certified", "not_certifiable"]
     positives: int = Field(ge=0)
     positives_abstained: int = Field(ge=0)
-    """Of these, not scored: they go up, and count as referred."""
+    """Of these, sent up without regard to the score: not scored or, where they count, with a red flag."""
     misses_seen: int = Field(ge=0)
     """Positive units that the policy leaves below the threshold."""
     misses_allowed: int | None = Field(ge=0)
@@ -78,6 +78,19 @@ class GroupRow(Document):
     """At which this row was certified, or would be; ``group_thresholds`` shares the error among groups."""
     minimum_positives: int = Field(ge=1)
     """Units it takes to certify the target with no miss."""
+
+
+class Routes(Document):
+    """What sent the positive calibration cases up: cases, not units, each counted where it first applies."""
+
+    not_scored: int = Field(default=0, ge=0)
+    """No photograph could be scored."""
+    score: int = Field(default=0, ge=0)
+    uncertified_subgroup: int = Field(default=0, ge=0)
+    red_flag: int = Field(default=0, ge=0)
+    """A red flag alone."""
+    below_threshold: int = Field(default=0, ge=0)
+    """Nothing did."""
 
 
 class Look(Document):
@@ -121,10 +134,15 @@ class Certificate(Document):
     positives: int = Field(ge=1)
     """Positive units in the calibration data."""
     positives_abstained: int = Field(ge=0)
-    """Of these, not scored: they go up, and count as referred."""
+    """Of these, sent up without regard to the score: not scored or, where they count, with a red flag."""
     misses_allowed: int = Field(ge=0)
     misses_seen: int = Field(ge=0)
     """Positive calibration units that the policy leaves below the threshold; at most ``misses_allowed``."""
+    routes: Routes | None
+    """None where sites gave counts and no case."""
+    red_flags_counted: bool
+    """Whether a positive case that a red flag alone sends up counted as referred. If so, the certificate
+    holds only where the same questions are asked."""
     threshold: Fraction
     """The lowest of the policy."""
     sensitivity_lower_bound: Fraction

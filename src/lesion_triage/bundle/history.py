@@ -6,13 +6,14 @@ There is no free text, so nothing that identifies a person has a place to stand.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import Field, FiniteFloat, StrictBool
 
 from lesion_triage.bundle.document import Document
 
-GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w /.,+()-]*$")]
+GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w &/.,+()-]*$")]
 YesNo = StrictBool | None
 """None: not said, which is never read as no. Strict, because a lax reader takes the word "off" for no."""
 
@@ -75,3 +76,27 @@ class History(Document):
 
 
 NO_HISTORY = History()
+
+
+def as_text(history: History) -> str:
+    """What was said, as one line of JSON for the cell of a table; empty if nothing was."""
+    return "" if history == NO_HISTORY else history.model_dump_json(exclude_none=True)
+
+
+def from_text(text: str) -> History:
+    """Read back what ``as_text`` wrote.
+
+    Raises:
+        pydantic.ValidationError: another document, or words that no platform could send.
+    """
+    return History.model_validate_json(text) if text else NO_HISTORY
+
+
+def together(histories: Sequence[History]) -> History:
+    """One history of several about the same lesion: a yes outweighs a no, else the first answer stands."""
+    answers: dict[str, Any] = {}
+    for name in History.model_fields:
+        said = [answer for one in histories if (answer := getattr(one, name)) is not None]
+        if said:
+            answers[name] = True if True in said else said[0]
+    return History(**answers)

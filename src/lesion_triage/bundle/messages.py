@@ -6,6 +6,7 @@ Imports pydantic, the document, the schema, the guidance and the exception tree.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import string
 from collections.abc import Iterable, Iterator, Mapping
@@ -67,8 +68,6 @@ class NotePhrase(StrEnum):
 
 AHEAD = frozenset(
     {
-        "red_flag",
-        "red_flag_band",
         "out_of_distribution",
         "image_blurred",
         "image_glare",
@@ -211,6 +210,12 @@ class Catalogue(Document):
                 raise ConfigError(
                     f"{where}: {address} has the placeholders {sorted(found)}, expected {sorted(expected)}."
                 )
+
+
+@functools.cache
+def english() -> Catalogue:
+    """The texts that our own reports use."""
+    return Catalogue.load(REFERENCE_LANGUAGE)
 
 
 def available(extra: Path | None = None) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from lesion_triage.bundle.schema import Disposition, ReasonCode
 
 _TO_COMPLETE = tuple(phrase for phrase in NotePhrase if phrase.startswith("complete_"))
 _SEAL_DIGITS = 16
-_NO_REASON_TO_COME = (ReasonCode.score_below_threshold, "red_flag", "red_flag_band")
+_NO_REASON_TO_COME = (ReasonCode.score_below_threshold, ReasonCode.red_flag, ReasonCode.red_flag_band)
 """The flags that refer are named one by one."""
 
 

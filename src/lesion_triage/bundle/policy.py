@@ -1,6 +1,6 @@
 """From logits to a disposition: the one function by which calibration, evaluation and the server decide.
 
-Imports the standard library, the schema, the calibrators and the exception tree.
+Imports the standard library, the schema, the history, the red flags, the calibrators and the exception tree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from itertools import pairwise
 from typing import Literal
 
 from lesion_triage.bundle.calibration import score_of
-from lesion_triage.bundle.schema import NO_HISTORY, Disposition, History, Policy, ReasonCode
+from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.red_flags import RedFlag, band_limit, fired, refers
+from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.errors import ScoringError
 
 Band = Literal[1, 2, 3, 4]
@@ -34,6 +36,8 @@ class Decision:
     threshold: float
     """What the score was compared with."""
     reasons: tuple[ReasonCode, ...]
+    red_flags: tuple[RedFlag, ...] = ()
+    """Those that the history raises, in the policy's order."""
 
 
 def case_logit(logits: Sequence[float], aggregation: Literal["max", "mean"]) -> float:
@@ -97,14 +101,16 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
     """Decide one case.
 
     Args:
-        policy: calibrator, aggregation, thresholds and bands.
-        logits: one entry per photograph of the case; None where the quality gate refused it.
-        history: says which groups of the certificate the case belongs to.
+        policy: calibrator, aggregation, thresholds, bands and red flags.
+        logits: one entry per photograph of the case; None where a gate refused it.
+        history: says which groups of the certificate the case belongs to, and raises red flags.
 
     Returns:
-        The decision. ``score >= threshold`` refers, so a tie refers. A case without a gradable photograph
-        is ungradable and waits in ``policy.ungradable_band``. A case of a group that the certificate does
-        not cover goes up, and not in the last band.
+        The decision. ``score >= threshold`` refers, so a tie refers. So does a red flag that asks for it, and
+        so does a group that the certificate does not cover, with a score or without. A case that nothing
+        refers and that has no gradable photograph is ungradable. Without a score a case waits in
+        ``policy.ungradable_band``; a referred one never in the last band, and none behind the band that its
+        red flags allow.
 
     Raises:
         ScoringError: no photograph at all, or a logit that is not finite.
@@ -114,23 +120,29 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
     certified = _threshold_of(policy, history)
     threshold = policy.threshold if certified is None else certified
     gradable = [logit for logit in logits if logit is not None]
-    if not gradable:
-        return Decision(
-            disposition=Disposition.ungradable,
-            priority_band=policy.ungradable_band,
-            score=None,
-            threshold=threshold,
-            reasons=(ReasonCode.no_gradable_image,),
-        )
-    score = score_of(policy.calibrator, case_logit(gradable, policy.aggregation))
-    band = band_of(policy, score)
-    reasons = [ReasonCode.score_at_or_above_threshold] if score >= threshold else []
+    score = score_of(policy.calibrator, case_logit(gradable, policy.aggregation)) if gradable else None
+    flags = fired(policy.red_flags.flags, history)
+    reasons = []
+    if score is not None and score >= threshold:
+        reasons.append(ReasonCode.score_at_or_above_threshold)
     if certified is None:
         reasons.append(ReasonCode.uncertified_subgroup)
-    if reasons:
-        return Decision(Disposition.needs_in_person, _not_last(band), score, threshold, tuple(reasons))
-    reason = ReasonCode.score_below_threshold
-    return Decision(Disposition.below_threshold, band, score, threshold, (reason,))
+    if refers(flags):
+        reasons.append(ReasonCode.red_flag)
+    disposition = Disposition.needs_in_person
+    if not reasons:
+        disposition = Disposition.ungradable if score is None else Disposition.below_threshold
+    if score is None:
+        reasons.append(ReasonCode.no_gradable_image)
+    elif disposition is Disposition.below_threshold:
+        reasons.append(ReasonCode.score_below_threshold)
+    band = policy.ungradable_band if score is None else band_of(policy, score)
+    if disposition is Disposition.needs_in_person:
+        band = _not_last(band)
+    if (limit := band_limit(flags)) < band:
+        band = limit
+        reasons.append(ReasonCode.red_flag_band)
+    return Decision(disposition, band, score, threshold, tuple(reasons), flags)
 
 
 def _threshold_of(policy: Policy, history: History) -> float | None:

@@ -1,4 +1,6 @@
-"""The contract between training and serving, as types. Imports pydantic, the document, calibration.
+"""The contract between training and serving, as types.
+
+Imports pydantic, the document, calibration, the history and the red flags.
 
 Everything a bundle's JSON files hold and everything a scored case answers is defined here, once.
 Scores are calibrated probabilities in [0, 1]; logits are the network's raw output.
@@ -13,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from lesion_triage.bundle.calibration import Calibrator
 from lesion_triage.bundle.document import Document, Fraction, Sha256
+from lesion_triage.bundle.red_flags import NO_RED_FLAGS, RedFlags
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Disposition(StrEnum):
@@ -32,42 +35,12 @@ class ReasonCode(StrEnum):
     score_below_threshold = "score_below_threshold"
     no_gradable_image = "no_gradable_image"
     uncertified_subgroup = "uncertified_subgroup"
+    red_flag = "red_flag"
+    red_flag_band = "red_flag_band"
     image_too_small = "image_too_small"
     image_too_dark = "image_too_dark"
     image_too_bright = "image_too_bright"
     image_without_detail = "image_without_detail"
-
-
-REASON_TEXTS: dict[ReasonCode, str] = {
-    ReasonCode.score_at_or_above_threshold: (
-        "The score reaches the certified threshold: examine this lesion in person."
-    ),
-    ReasonCode.score_below_threshold: (
-        "The score is below the certified threshold. This excludes nothing: "
-        "a clinician reads the case in its turn."
-    ),
-    ReasonCode.no_gradable_image: (
-        "No photograph is good enough to be scored: ask for new ones or examine in person."
-    ),
-    ReasonCode.uncertified_subgroup: (
-        "The certificate does not cover people or lesions like this one, or the history does not say "
-        "whether it does: examine in person."
-    ),
-    ReasonCode.image_too_small: "The photograph has too few pixels: take it closer or send the original.",
-    ReasonCode.image_too_dark: "The photograph is too dark: repeat it in daylight or with more light.",
-    ReasonCode.image_too_bright: "The photograph is over-exposed: repeat it without flash or direct sun.",
-    ReasonCode.image_without_detail: (
-        "The photograph shows no detail: clean the lens, hold still and repeat it."
-    ),
-}
-
-NOTICE = "This is not a diagnosis. It orders the reading queue; a clinician reads every case."
-
-LIMITS: tuple[str, ...] = (
-    "Scored from photographs alone: no touch, no dermoscopy beyond what was sent, no history.",
-    "Only the photographed lesion was scored; the rest of the skin was not examined.",
-    "A score below the threshold does not rule out the need for an in-person visit.",
-)
 
 
 class PixelSpec(Document):
@@ -91,21 +64,6 @@ class QualityLimits(Document):
     max_mean_level: Annotated[float, Field(ge=0, le=255)] = 247.0
     min_contrast: Annotated[float, Field(ge=0, le=128)] = 4.0
     """Standard deviation of the grey levels."""
-
-
-GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w &/.,+()-]*$")]
-
-
-class History(Document):
-    """What is known of the person and the lesion beside the photographs. None: not said."""
-
-    sex: GroupName | None = None
-    age_years: Annotated[FiniteFloat, Field(ge=0, le=120)] | None = None
-    anatom_site_general: GroupName | None = None
-    fitzpatrick_skin_type: GroupName | None = None
-
-
-NO_HISTORY = History()
 
 
 class Grouping(Document):
@@ -135,6 +93,8 @@ class Policy(Document):
     deadline_hours: Annotated[FiniteFloat, Field(gt=0)] | None = None
     """A case that has waited longer is read next, whatever its band; None: the site has not chosen one."""
     quality: QualityLimits = QualityLimits()
+    red_flags: RedFlags = NO_RED_FLAGS
+    """What in a history sends a case up, whatever its score."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -176,7 +136,7 @@ class SealedFile(BaseModel):
 class Header(Document):
     """``bundle.json``: written last, so its existence means the bundle is whole."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     name: str
     created_at: str
     """UTC, ISO 8601."""
@@ -214,11 +174,26 @@ class Reason(Document):
 
     code: ReasonCode
     text: str
+    coaching: str | None = None
+    """How to take a better photograph, in plain words; None where a better one would change nothing."""
 
-    @classmethod
-    def of(cls, code: ReasonCode) -> Self:
-        """The reason with its catalogue text."""
-        return cls(code=code, text=REASON_TEXTS[code])
+
+class Remark(Document):
+    """A stable code and the sentence for people, of something other than a reason."""
+
+    code: str
+    text: str
+
+
+class PresentFlag(Document):
+    """A red flag of the policy that the history raises."""
+
+    code: str
+    text: str
+    refers: bool
+    """It asks for an in-person visit, whatever the score."""
+    up_to_band: Literal[1, 2, 3] | None
+    """The last priority band in which it lets the case wait; None: it does not say."""
 
 
 class ImageAnswer(Document):
@@ -235,19 +210,29 @@ class ImageAnswer(Document):
 class Answer(Document):
     """One scored case: raw score, disposition and reason, side by side."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    language: str
+    """Of every text below, as in BCP 47; the codes are the same in all languages."""
     disposition: Disposition
     priority_band: Literal[1, 2, 3, 4]
     score: Fraction | None
-    """None if and only if no photograph was gradable."""
+    """Of the case; None if and only if no photograph was gradable."""
     threshold: Fraction
     """The one that this case was compared with."""
     deadline_hours: FiniteFloat | None
     """A case that has waited longer is read next, whatever its band; None: the site has not chosen one."""
     reasons: tuple[Reason, ...]
+    red_flags: tuple[PresentFlag, ...]
     images: tuple[ImageAnswer, ...]
-    limits: tuple[str, ...] = LIMITS
-    notice: str = NOTICE
+    limits: tuple[Remark, ...]
+    """What keeps this remote assessment from being an examination."""
+    not_assessed: tuple[Remark, ...]
+    """What nobody has looked at."""
+    counselling: tuple[Remark, ...]
+    """What to tell the patient: what to watch for, and when to seek care sooner."""
+    note: str
+    """Plain text for the clinical record, to be checked and completed by the clinician."""
+    notice: str
     synthetic: bool
     """True if the model behind the answer saw drawn pictures only."""
     bundle_name: str

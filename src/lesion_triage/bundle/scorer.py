@@ -14,19 +14,20 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from lesion_triage.bundle.answers import Issuer, answer_for, reason
 from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.languages import Languages
+from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.pixels import Picture, decode
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import (
-    NO_HISTORY,
     Answer,
-    History,
     ImageAnswer,
     PixelSpec,
     Policy,
     QualityLimits,
-    Reason,
     ReasonCode,
     SelfTestCase,
 )
@@ -146,13 +147,19 @@ def score_picture(graph: Graph, limits: QualityLimits, picture: Picture) -> Imag
 class Scorer:
     """A bundle that answers. Threads may share it."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, languages: Languages | None = None) -> None:
         """Load the graph of an opened bundle.
+
+        Args:
+            bundle: sealed and verified.
+            languages: in which it answers; None: those that we ship, English first.
 
         Raises:
             BundleError: the graph cannot be loaded or is of another shape than the header says.
         """
         self.bundle = bundle
+        self._languages = languages
+        self._issuer = Issuer.of(bundle)
         self._graph = Graph(bundle.graph, bundle.header.pixels)
 
     @classmethod
@@ -160,14 +167,29 @@ class Scorer:
         """Open, verify and load the bundle in ``folder``; ``self_test`` is the caller's to run."""
         return cls(open_bundle(folder))
 
-    def score(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Answer:
+    @property
+    def languages(self) -> Languages:
+        """In which it answers.
+
+        Raises:
+            ConfigError: a red flag of the policy has no English text, and no other languages were given.
+        """
+        if self._languages is None:
+            self._languages = Languages.for_flags(flag.code for flag in self.bundle.policy.red_flags.flags)
+        return self._languages
+
+    def score(
+        self, images: Sequence[bytes], history: History = NO_HISTORY, language: str | None = None
+    ) -> Answer:
         """Score one case.
 
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
             history: what is known beside them.
+            language: one of ``languages``; None takes the default.
 
         Raises:
+            ConfigError: there are no texts in this language, or none for a red flag of the policy.
             ImageError: a photograph cannot be used; the sentence names it by its place, from 1. The whole
                 case is refused: to leave the photograph out could only lower its urgency.
             ScoringError: no photograph or too many, or a logit that is not finite.
@@ -177,22 +199,11 @@ class Scorer:
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
-        bundle, policy = self.bundle, self.bundle.policy
+        catalogue, policy = self.languages.catalogue(language), self.bundle.policy
         evidence = [self._evidence(number, data) for number, data in enumerate(images, start=1)]
         decision = decide(policy, [image.logit for image in evidence], history)
-        return Answer(
-            disposition=decision.disposition,
-            priority_band=decision.priority_band,
-            score=decision.score,
-            threshold=decision.threshold,
-            deadline_hours=policy.deadline_hours,
-            reasons=tuple(Reason.of(code) for code in decision.reasons),
-            images=tuple(_image_answer(policy, index, image) for index, image in enumerate(evidence)),
-            synthetic=bundle.header.synthetic,
-            bundle_name=bundle.header.name,
-            bundle_sha256=bundle.sha256,
-            certificate_id=bundle.certificate.certificate_id(),
-        )
+        seen = [_image_answer(policy, index, image, catalogue) for index, image in enumerate(evidence)]
+        return answer_for(self._issuer, decision, seen, history, catalogue)
 
     def self_test(self) -> None:
         """Score the bundle's own pictures through the whole path and compare with what was sealed.
@@ -204,10 +215,10 @@ class Scorer:
         """
         for case in self.bundle.selftest.cases:
             try:
-                answer = self.score([self.bundle.selftest_pictures[case.file]])
+                found = self._evidence(1, self.bundle.selftest_pictures[case.file])
             except (ImageError, ScoringError) as error:
                 raise BundleError(f"Self-test picture '{case.file}' cannot be scored here: {error}") from None
-            self._compare(case, answer)
+            self._compare(case, found.logit)
 
     def _evidence(self, number: int, data: bytes) -> ImageEvidence:
         try:
@@ -217,25 +228,25 @@ class Scorer:
         except ScoringError as error:
             raise ScoringError(f"Photograph {number}: {error}") from None
 
-    def _compare(self, case: SelfTestCase, answer: Answer) -> None:
-        expected, found = case.logit, answer.images[0].logit
+    def _compare(self, case: SelfTestCase, found: float | None) -> None:
+        expected, disposition = case.logit, decide(self.bundle.policy, [found]).disposition
         if expected is None or found is None:
             agrees = expected is found
         else:
             agrees = abs(expected - found) <= self.bundle.selftest.tolerance_logit
-        if not agrees or answer.disposition is not case.disposition:
+        if not agrees or disposition is not case.disposition:
             raise BundleError(
                 f"Self-test picture '{case.file}': sealed with logit {expected} ({case.disposition}), "
-                f"found {found} ({answer.disposition}) here; do not serve this bundle on this machine, "
+                f"found {found} ({disposition}) here; do not serve this bundle on this machine, "
                 "compare its Pillow and onnxruntime with those that sealed it."
             )
 
 
-def _image_answer(policy: Policy, index: int, image: ImageEvidence) -> ImageAnswer:
+def _image_answer(policy: Policy, index: int, image: ImageEvidence, catalogue: Catalogue) -> ImageAnswer:
     return ImageAnswer(
         index=index,
         gradable=image.logit is not None,
         logit=image.logit,
         score=None if image.logit is None else score_of(policy.calibrator, image.logit),
-        reasons=() if image.quality_code is None else (Reason.of(image.quality_code),),
+        reasons=() if image.quality_code is None else (reason(image.quality_code, catalogue),),
     )

@@ -6,7 +6,7 @@ is what is drawn independently of the others: the patient where known, else the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from lesion_triage.bundle import history as histories
 from lesion_triage.bundle.calibration import Calibrator, score_of
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.policy import case_logit
-from lesion_triage.bundle.schema import History
+from lesion_triage.bundle.red_flags import RedFlags, fired, refers
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 
@@ -48,14 +50,8 @@ class Case:
         Raises:
             PredictionsError: words that the server would refuse.
         """
-        ages = [row.age_approx for row in self.rows if row.age_approx is not None]
         try:
-            return History(
-                sex=_first(row.sex for row in self.rows),
-                age_years=ages[0] if ages else None,
-                anatom_site_general=_first(row.anatom_site_general for row in self.rows),
-                fitzpatrick_skin_type=_first(row.fitzpatrick_skin_type for row in self.rows),
-            )
+            return histories.together([_history(row) for row in self.rows])
         except ValidationError as error:
             fields = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors()}))
             raise PredictionsError(
@@ -122,6 +118,11 @@ def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggreg
     )
 
 
+def flagged(cases: Sequence[Case], rules: RedFlags) -> NDArray[np.bool_]:
+    """True for every case that a red flag refers whatever its score, shape (cases,)."""
+    return np.array([refers(fired(rules.flags, case.history)) for case in cases], dtype=np.bool_)
+
+
 def positives_of(cases: Sequence[Case]) -> NDArray[np.bool_]:
     """True for every case that needs an in-person visit, shape (cases,)."""
     return np.array([case.needs_in_person for case in cases], dtype=np.bool_)
@@ -148,5 +149,11 @@ def lowest_by_unit(scores: NDArray[np.float64], units: NDArray[np.intp]) -> NDAr
     return scores[order][first]
 
 
-def _first(texts: Iterable[str]) -> str | None:
-    return next((text for text in texts if text), None)
+def _history(row: Prediction) -> History:
+    known = {
+        "sex": row.sex or None,
+        "age_years": row.age_approx,
+        "anatom_site_general": row.anatom_site_general or None,
+        "fitzpatrick_skin_type": row.fitzpatrick_skin_type or None,
+    }
+    return histories.together([History(**known), histories.from_text(row.history)])

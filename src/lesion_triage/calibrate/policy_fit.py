@@ -5,6 +5,7 @@ Validation cases fit the calibrator and nothing else; calibration cases set the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.bundle.calibration import Calibrator
-from lesion_triage.bundle.certificate import Certificate, Look, Unit
-from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.schema import Disposition, Policy
+from lesion_triage.bundle.certificate import Certificate, Look, Routes, Unit
+from lesion_triage.bundle.policy import Decision, decide
+from lesion_triage.bundle.red_flags import NO_RED_FLAGS
+from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.calibrate import calibrators
 from lesion_triage.calibrate.cases import (
     Case,
     cases_of,
     cases_sha256,
+    flagged,
     positives_of,
     scores_of,
     units_of,
@@ -95,6 +98,7 @@ def certify(
             band_limits=band_limits(scores, config.band_shares, joint.threshold),
             deadline_hours=config.deadline_hours,
             quality=config.quality,
+            red_flags=config.red_flags or NO_RED_FLAGS,
         )
 
     return certify_cases(certifying, calibration, calibrator, config, origin, policy_of)
@@ -129,10 +133,14 @@ def certify_cases(
     number = np.unique(units_of(positives)).size if positives else 0
     require_enough(number, target, confidence, unit=origin.unit, split=table.split)
     enough = minimum_positives(target, confidence)
-    groups = positive_groups(positives, scores[positive], config.groups, enough)
+    certified = scores[positive]
+    if config.count_red_flags:
+        certified = np.where(flagged(positives, config.red_flags or NO_RED_FLAGS), np.inf, certified)
+    groups = positive_groups(positives, certified, config.groups, enough)
     joint = certify_jointly(groups, config.groups, config.rule, target, confidence)
     policy = policy_of(joint, scores)
-    decided = positive_groups(positives, _referred(policy, positives), config.groups, enough)
+    decisions = [decide(policy, case.logits, case.history) for case in positives]
+    decided = positive_groups(positives, _referred(decisions), config.groups, enough)
     seen = [int(np.count_nonzero(group.scores == 0.0)) for group in decided]
     rows = rows_of(groups, joint, target, confidence, seen)
     everyone = rows[0]
@@ -155,6 +163,8 @@ def certify_cases(
         positives_abstained=everyone.positives_abstained,
         misses_allowed=everyone.misses_allowed,
         misses_seen=everyone.misses_seen,
+        routes=routes_of(decisions),
+        red_flags_counted=config.count_red_flags,
         threshold=policy.threshold,
         sensitivity_lower_bound=everyone.sensitivity_lower_bound,
         asked=config.groups,
@@ -165,7 +175,13 @@ def certify_cases(
         splits_sha256=table.splits_sha256 if not origin.site else None,
         model_sha256=table.model_sha256,
         policy_sha256=policy.sha256(),
-        assumptions=assumptions(origin.unit, config.rule, rows, origin.looks_at_these_cases),
+        assumptions=assumptions(
+            origin.unit,
+            config.rule,
+            rows,
+            origin.looks_at_these_cases,
+            red_flags_counted=config.count_red_flags,
+        ),
         ledger=origin.ledger,
         confidence_if_selected=max(
             0.0, round(1.0 - (1 + origin.looks_at_these_cases) * (1.0 - confidence), 12)
@@ -186,9 +202,24 @@ def band_limits(
     return first, second, min(third, threshold)
 
 
-def _referred(policy: Policy, positives: Sequence[Case]) -> NDArray[np.float64]:
-    """0 for every positive case that the policy itself leaves below the threshold, else 1."""
-    decisions = (decide(policy, case.logits, case.history) for case in positives)
+def routes_of(decisions: Sequence[Decision]) -> Routes:
+    """What sent each case up; the first that did, where several would have."""
+    counts = Counter(_route(decision) for decision in decisions)
+    return Routes(**counts)
+
+
+def _route(decision: Decision) -> str:
+    if decision.score is None:
+        return "not_scored"
+    if ReasonCode.score_at_or_above_threshold in decision.reasons:
+        return "score"
+    if ReasonCode.uncertified_subgroup in decision.reasons:
+        return "uncertified_subgroup"
+    return "red_flag" if ReasonCode.red_flag in decision.reasons else "below_threshold"
+
+
+def _referred(decisions: Sequence[Decision]) -> NDArray[np.float64]:
+    """0 for every case that the policy itself leaves below the threshold, else 1."""
     return np.array([float(made.disposition is not Disposition.below_threshold) for made in decisions])
 
 

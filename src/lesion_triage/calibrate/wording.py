@@ -11,11 +11,21 @@ _ALWAYS = (
     "and reference standard. Another site, camera or population voids the certificate until it is issued "
     "again there.",
     "The calibration cases chose neither the model nor its calibrator.",
-    "A case is scored as it was here: the same graph, pixel preparation, quality limits and aggregation.",
+    "A case is scored as it was here: the same graph, pixel preparation, gates and aggregation.",
     "A case that cannot be scored counts as referred: it goes up, and is not sent away if no better "
     "photograph comes.",
     "The confidence is over the draw of the calibration cases, not over the fate of one patient.",
 )
+_FLAGS = {
+    False: (
+        "Red flags are not counted: the promise holds whether a history is sent or not, and a red flag can "
+        "only send more cases up."
+    ),
+    True: (
+        "A case that only a red flag sends up counts as referred. So the certificate holds only where the "
+        "same questions are asked, and answered as often as here."
+    ),
+}
 _UNITS: dict[Unit, str] = {
     "lesion": (
         "The unit is the lesion, because patients are not identified in these data; several lesions of one "
@@ -35,7 +45,9 @@ _RULES: dict[Rule, str] = {
 }
 
 
-def assumptions(unit: Unit, rule: Rule, rows: Sequence[GroupRow], earlier_looks: int) -> tuple[str, ...]:
+def assumptions(
+    unit: Unit, rule: Rule, rows: Sequence[GroupRow], earlier_looks: int, *, red_flags_counted: bool
+) -> tuple[str, ...]:
     """The sentences under which a certificate holds.
 
     Args:
@@ -43,10 +55,11 @@ def assumptions(unit: Unit, rule: Rule, rows: Sequence[GroupRow], earlier_looks:
         rule: how the groups were certified.
         rows: everyone together first, then the groups.
         earlier_looks: how often these cases have chosen a threshold before.
+        red_flags_counted: whether a positive case that a red flag alone sends up counted as referred.
     """
     parts = [row for row in rows if row.by != ALL]
     without = [f"{row.by} {row.group} ({row.positives})" for row in parts if row.status != "certified"]
-    said = [*_ALWAYS, _UNITS[unit], _looks(earlier_looks)]
+    said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], _looks(earlier_looks)]
     said.append(
         _RULES[rule]
         if parts

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lesion_triage.bundle.certificate import Certificate, GroupRow, Look
-from lesion_triage.bundle.schema import NOTICE
+from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.store import Bundle, open_bundle
 
 _DRAWN = ("**Made from drawn pictures: it says nothing about people.**", "")
@@ -35,7 +35,7 @@ def page(bundle: Bundle) -> str:
             if bundle.header.synthetic
             else []
         ),
-        NOTICE,
+        english().notice,
         "",
         f"With {certificate.confidence:.0%} confidence, the policy refers or abstains on at least "
         f"{certificate.target_sensitivity:.0%} of future positive {certificate.unit}s that are exchangeable "

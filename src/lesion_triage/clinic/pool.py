@@ -173,6 +173,8 @@ def pool(
         positives_abstained=everyone.positives_abstained,
         misses_allowed=everyone.misses_allowed,
         misses_seen=everyone.misses_seen,
+        routes=None,
+        red_flags_counted=False,
         threshold=threshold,
         sensitivity_lower_bound=everyone.sensitivity_lower_bound,
         asked=(),
@@ -183,7 +185,7 @@ def pool(
         splits_sha256=None,
         model_sha256=before.model_sha256,
         policy_sha256=policy.sha256(),
-        assumptions=(_POOLED, *assumptions(first.unit, "common_threshold", rows, 0)),
+        assumptions=(_POOLED, *assumptions(first.unit, "common_threshold", rows, 0, red_flags_counted=False)),
         ledger=(*before.ledger, ledger.look_of(before, before.policy_sha256)),
         confidence_if_selected=level,
     )

@@ -55,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--second-look", default="", metavar="WHY", help="why these cases are looked at again; is recorded"
     )
+    parser.add_argument(
+        "--count-red-flags",
+        action=argparse.BooleanOptionalAction,
+        help="count cases that only a red flag sends up as referred: holds only where the same questions are "
+        "asked (default: as in the bundle)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="the result, for programs")
 
 
@@ -94,6 +100,7 @@ def act(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         confidence=arguments.confidence,
         second_look=arguments.second_look,
+        count_red_flags=arguments.count_red_flags,
     )
     certificate = bundle.certificate
     say(
@@ -141,6 +148,7 @@ def recertify(
     target: float | None = None,
     confidence: float | None = None,
     second_look: str = "",
+    count_red_flags: bool | None = None,
 ) -> Bundle:
     """Seal a new bundle with the site's certificate.
 
@@ -152,6 +160,8 @@ def recertify(
         target: sensitivity; None takes that of the old certificate.
         confidence: one-sided; None takes that of the old certificate.
         second_look: why cases are looked at that have chosen a threshold before.
+        count_red_flags: whether a positive case that a red flag alone sends up counts as referred; None: as
+            in the old certificate.
 
     Raises:
         CalibrationError: too few positives (the sentence says how many more), or a second look unasked for.
@@ -168,6 +178,8 @@ def recertify(
         rule=before.rule,
         aggregation=before.aggregation,
         quality=bundle.policy.quality,
+        red_flags=bundle.policy.red_flags,
+        count_red_flags=before.red_flags_counted if count_red_flags is None else count_red_flags,
     )
     _require_enough(local, config)
     # Outcomes too: a corrected table is another look at the same pictures.
@@ -292,6 +304,7 @@ def _table_sha256(local: LocalCases) -> str:
             row.age_approx,
             row.anatom_site_general,
             row.fitzpatrick_skin_type,
+            row.history,
         )
         for row in local.table.rows
     )

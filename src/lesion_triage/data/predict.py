@@ -68,6 +68,7 @@ def predict(
             age_approx=record.age_approx,
             anatom_site_general=record.anatom_site_general,
             fitzpatrick_skin_type=record.fitzpatrick_skin_type,
+            history=record.history,
         )
 
     rows: list[Prediction] = []

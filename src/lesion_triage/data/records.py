@@ -43,6 +43,8 @@ class RawRecord:
     anatom_site_general: str = ""
     image_type: str = ""
     fitzpatrick_skin_type: str = ""
+    history: str = ""
+    """What the person was asked beside the fields above: JSON of ``bundle.history``; empty: nothing known."""
     copyright_license: str = ""
     attribution: str = ""
     official_split: str = ""

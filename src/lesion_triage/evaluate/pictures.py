@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.schema import REASON_TEXTS, PixelSpec, ReasonCode
+from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest, read_picture
 from lesion_triage.evaluate.results import Decided
@@ -100,7 +101,7 @@ def _caption(decided: Decided, index: int, row: Prediction) -> str:
     band = f"band {decided.decisions[index].priority_band}"
     if score is not None:
         return f"Score {score:.3f}, {band}. Reference standard: {outcome}."
-    reason = REASON_TEXTS[ReasonCode(row.quality_code)].split(":")[0] if row.quality_code else "Not gradable"
+    reason = english().reasons[row.quality_code].text if row.quality_code else "Not gradable"
     return f"{reason.rstrip('.')}; {band}. Reference standard: {outcome}."
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lesion_triage.bundle.schema import LIMITS, NOTICE, REASON_TEXTS, ReasonCode
+from lesion_triage.bundle.guidance import Limit
+from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.store import Bundle, write_atomically
 from lesion_triage.calibrate.metrics import Estimate, Proportion
 from lesion_triage.config import Roots
@@ -40,6 +41,7 @@ _CALIBRATION_COLUMNS = (
     ("calibration_intercept", "Calibration intercept"),
     ("calibration_error", "Expected calibration error"),
 )
+_LIMITS = (Limit.photographs_only, Limit.other_skin_not_examined, Limit.excludes_nothing)
 _REPORT_LIMITS = (
     "The numbers hold for cases like these. Another camera, site or population needs its own evaluation, and "
     "a certificate issued again there.",
@@ -181,13 +183,14 @@ def _page(
         ],
         reasons={code: _reason(code) for code in results.photographs_refused},
         citations=list(dict.fromkeys((*bundle.header.data_citation, *manifest.citation))),
-        limits=(*LIMITS, *_REPORT_LIMITS),
-        notice=NOTICE,
+        limits=(*(english().limits[limit] for limit in _LIMITS), *_REPORT_LIMITS),
+        notice=english().notice,
     )
 
 
 def _reason(code: str) -> str:
-    return REASON_TEXTS[ReasonCode(code)] if code in set(ReasonCode) else "No reason was recorded."
+    known = english().reasons.get(code)
+    return known.text if known else "No reason was recorded."
 
 
 def _uri(png: bytes) -> str:

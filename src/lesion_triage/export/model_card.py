@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.schema import NOTICE, ModelFacts
+from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.schema import ModelFacts
 from lesion_triage.config import Config
 from lesion_triage.data.manifest import Manifest
 
@@ -59,7 +60,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
     return _CARD.format(
         name=config.name,
         warning=_SYNTHETIC if manifest.synthetic else "",
-        notice=NOTICE,
+        notice=english().notice,
         backbone=facts.backbone,
         parameters=facts.parameters,
         size=config.pixels.size_px,

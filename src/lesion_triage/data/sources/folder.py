@@ -1,9 +1,9 @@
-"""Reader for pictures and a table of one's own. Imports records, synthetic's name and the exception tree.
+"""Reader for pictures and a table of one's own. Imports records, the bundle's history and the errors.
 
 The table is a CSV file with a header. Required: ``image``, the path relative to the data root, and
 ``needs_in_person``: true, yes or 1; false, no or 0; empty for unknown. Every other column is optional
-and has the ISIC archive's name. A column that is not known is refused, because a misspelt one would
-silently be lost.
+and has the ISIC archive's name, or that of a question of the history (docs/red-flags.md). A column that
+is not known is refused, because a misspelt one would silently be lost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from pydantic import ValidationError
+
+from lesion_triage.bundle.history import History, as_text
+from lesion_triage.bundle.red_flags import YES_NO_FIELDS
 from lesion_triage.data.records import Listing, RawRecord, age_in_years
 from lesion_triage.errors import DataError
 
@@ -27,7 +31,10 @@ TEXTS = (
     "copyright_license",
     "attribution",
 )
-OPTIONAL = ("lesion_id", "patient_id", "age_approx", "source", *TEXTS)
+GROUPS = ("sex", "age_years", "anatom_site_general", "fitzpatrick_skin_type")
+QUESTIONS = tuple(name for name in History.model_fields if name not in GROUPS)
+"""Of the history: what a platform can ask beside the columns that the archive has."""
+OPTIONAL = ("lesion_id", "patient_id", "age_approx", "source", *TEXTS, *QUESTIONS)
 
 _TRUTH: Mapping[str, bool | None] = {
     "true": True,
@@ -117,8 +124,26 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         needs_in_person=_TRUTH[needs],
         source=row.get("source") or "folder",
         age_approx=age_in_years(row.get("age_approx", ""), "age_approx"),
+        history=_history(row),
         **{name: row.get(name, "") for name in TEXTS},
     )
+
+
+def _history(row: Mapping[str, str]) -> str:
+    answers: dict[str, object] = {}
+    for name in QUESTIONS:
+        cell = row.get(name, "")
+        if name not in YES_NO_FIELDS:
+            answers[name] = cell or None
+        elif cell.lower() in _TRUTH:
+            answers[name] = _TRUTH[cell.lower()]
+        else:
+            raise DataError(f"{name} is '{cell}'; expected true, yes, 1, false, no, 0 or nothing.")
+    try:
+        return as_text(History.model_validate(answers))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise DataError(f"{problem['loc'][0]} is '{problem['input']}': {problem['msg']}.") from None
 
 
 def _inside(image: str) -> str:

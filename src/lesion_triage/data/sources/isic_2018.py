@@ -54,7 +54,7 @@ def read(root: Path) -> Listing:
         groups: Mapping[str, Row] = {}
         if split == "train":
             table = folder.table((GROUPINGS,), "ISIC 2018 task 3")
-            groups = index(table, "image", ("lesion_id", "diagnosis_confirm_type"))
+            groups = index(table, "image", ("lesion_id",), ("diagnosis_confirm_type",))
         truth = folder.tables[name]
         collected.take(
             truth,

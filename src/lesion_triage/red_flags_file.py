@@ -1,6 +1,6 @@
 """The file in which clinicians declare red flags, and how it becomes the rules of a policy.
 
-Imports the configuration's YAML reader and the bundle.
+Imports the YAML reader and the bundle.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from lesion_triage import strict_yaml
 from lesion_triage.bundle.red_flags import (
     Action,
     AllOf,
@@ -21,7 +22,6 @@ from lesion_triage.bundle.red_flags import (
     RedFlags,
     Review,
 )
-from lesion_triage.config import _parse as parse_yaml
 from lesion_triage.errors import ConfigError
 
 _DOCUMENTS: tuple[type[BaseModel], ...] = (
@@ -50,15 +50,28 @@ def read(path: Path) -> RedFlags:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as red flags ({error}).") from None
-    tree = parse_yaml(text, str(path))
+    tree = strict_yaml.parse(text, str(path))
+    return validated(tree, str(path))
+
+
+def validated(tree: object, where: str) -> RedFlags:
+    """Check every word of red flags that have been read.
+
+    Args:
+        tree: as YAML gives it.
+        where: what a complaint begins with.
+
+    Raises:
+        ConfigError: as for ``read``.
+    """
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected reviewed_by and flags, found {type(tree).__name__}.")
+        raise ConfigError(f"{where}: expected reviewed_by and flags, found {type(tree).__name__}.")
     if "reviewed_by" not in tree:
-        raise ConfigError(f"{path}: reviewed_by is missing; {_NO_REVIEW}.")
+        raise ConfigError(f"{where}: reviewed_by is missing; {_NO_REVIEW}.")
     try:
         return RedFlags.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explained(error)}") from None
+        raise ConfigError(f"{where}: {_explained(error)}") from None
 
 
 def _explained(error: ValidationError) -> str:

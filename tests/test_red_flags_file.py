@@ -11,10 +11,10 @@ import pytest
 from forbidden import words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.red_flags import YES_NO_FIELDS, RedFlag, RedFlags, band_limit, fired, refers
-from lesion_triage.calibrate.red_flags_file import read
 from lesion_triage.errors import ConfigError
+from lesion_triage.red_flags_file import read
 
-DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "red_flags.yaml"
+DEFAULTS = Path(__file__).resolve().parents[1] / "configs" / "red_flags.yaml"
 
 RULE = """
   - code: bleeding

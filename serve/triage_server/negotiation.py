@@ -1,0 +1,42 @@
+"""Which language an answer is in: the header Accept-Language against the languages there are.
+
+Imports the standard library. Lookup as in RFC 4647, section 3.4, by the weights of RFC 9110, section 12.5.4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_RANGE = re.compile(
+    r"(?P<tag>\*|[a-z]{1,8}(?:-[a-z0-9]{1,8})*)(?:\s*;\s*q=(?P<weight>0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?"
+)
+_MOST_RANGES = 32
+
+
+def language_for(header: str, offered: Sequence[str], default: str) -> str:
+    """The language to answer in.
+
+    A header that is no list of languages is not refused: an answer in the default language serves a
+    clinician better than none.
+
+    Args:
+        header: value of Accept-Language; empty if there was none.
+        offered: BCP 47 tags.
+        default: one of them.
+    """
+    known = {tag.lower(): tag for tag in offered}
+    wanted: list[tuple[float, str]] = []
+    for part in header.lower().split(",")[:_MOST_RANGES]:
+        match = _RANGE.fullmatch(part.strip())
+        if match and (weight := float(match["weight"] or 1)) > 0:
+            wanted.append((weight, match["tag"]))
+    for _, tag in sorted(wanted, key=lambda pair: -pair[0]):
+        if tag == "*":
+            return default
+        subtags = tag.split("-")
+        while subtags:
+            if found := known.get("-".join(subtags)):
+                return found
+            subtags.pop()
+    return default

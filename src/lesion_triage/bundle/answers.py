@@ -1,0 +1,115 @@
+"""A decision put into words: the answer that every door gives. Imports the ground floor's documents.
+
+Nothing is decided here. Every sentence comes from a catalogue; of what a platform sent, the note repeats
+numbers and no word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.messages import Catalogue
+from lesion_triage.bundle.note import NoteFacts, NotePhotograph, note
+from lesion_triage.bundle.policy import Decision
+from lesion_triage.bundle.red_flags import RedFlag
+from lesion_triage.bundle.schema import Answer, ImageAnswer, Policy, PresentFlag, Reason, ReasonCode, Remark
+from lesion_triage.bundle.store import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """What an answer rests on, and names."""
+
+    policy: Policy
+    bundle_name: str
+    bundle_sha256: str
+    certificate_id: str
+    synthetic: bool
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """The issuer that a bundle is."""
+        return cls(
+            policy=bundle.policy,
+            bundle_name=bundle.header.name,
+            bundle_sha256=bundle.sha256,
+            certificate_id=bundle.certificate.certificate_id(),
+            synthetic=bundle.header.synthetic,
+        )
+
+
+def reason(code: ReasonCode, catalogue: Catalogue) -> Reason:
+    """A reason with its texts."""
+    message = catalogue.reasons[code]
+    return Reason(code=code, text=message.text, coaching=message.coaching)
+
+
+def answer_for(
+    issuer: Issuer,
+    decision: Decision,
+    images: Sequence[ImageAnswer],
+    history: History,
+    catalogue: Catalogue,
+) -> Answer:
+    """Put a decision into words.
+
+    Args:
+        issuer: whose policy decided.
+        decision: of the case.
+        images: what was found in its photographs, in the order sent.
+        history: what the platform sent along.
+        catalogue: has a text for every red flag of the policy.
+    """
+    unusable = sum(not image.gradable for image in images)
+    facts = NoteFacts(
+        disposition=decision.disposition,
+        priority_band=decision.priority_band,
+        reasons=decision.reasons,
+        photographs=tuple(_noted(image) for image in images),
+        red_flags=issuer.policy.red_flags,
+        certificate_id=issuer.certificate_id,
+        bundle_name=issuer.bundle_name,
+        bundle_sha256=issuer.bundle_sha256,
+        synthetic=issuer.synthetic,
+    )
+    return Answer(
+        language=catalogue.language,
+        disposition=decision.disposition,
+        priority_band=decision.priority_band,
+        score=decision.score,
+        threshold=decision.threshold,
+        deadline_hours=issuer.policy.deadline_hours,
+        reasons=tuple(reason(code, catalogue) for code in decision.reasons),
+        red_flags=tuple(_present(flag, catalogue) for flag in decision.red_flags),
+        images=tuple(images),
+        limits=_remarks(limits_of(history, photographs_unusable=unusable), catalogue.limits),
+        not_assessed=_remarks(not_assessed_in(history), catalogue.not_assessed),
+        counselling=_remarks(counselling_for(decision.disposition), catalogue.counselling),
+        note=note(facts, history, catalogue),
+        notice=catalogue.notice,
+        synthetic=issuer.synthetic,
+        bundle_name=issuer.bundle_name,
+        bundle_sha256=issuer.bundle_sha256,
+        certificate_id=issuer.certificate_id,
+    )
+
+
+def _noted(image: ImageAnswer) -> NotePhotograph:
+    return NotePhotograph(usable=image.gradable, reasons=tuple(one.code for one in image.reasons))
+
+
+def _present(flag: RedFlag, catalogue: Catalogue) -> PresentFlag:
+    return PresentFlag(
+        code=flag.code,
+        text=catalogue.red_flags[flag.code].text,
+        refers=flag.action.refer,
+        up_to_band=flag.action.up_to_band,
+    )
+
+
+def _remarks(codes: Iterable[str], texts: Mapping[str, str]) -> tuple[Remark, ...]:
+    return tuple(Remark(code=code, text=texts[code]) for code in codes)

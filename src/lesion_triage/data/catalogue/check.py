@@ -1,0 +1,402 @@
+"""Does a folder hold a dataset as published, and what is missing? Imports bundle and this room.
+
+It reads the layout of the catalogue and no reader, so it also says what is wrong with a copy that a reader
+refuses. A part of a dataset is incomplete, which is no error of format.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from lesion_triage.bundle import pixels
+from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.data.catalogue import datasets
+from lesion_triage.data.catalogue.checksums import hashes, mismatch
+from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
+from lesion_triage.data.catalogue.unpack import is_archive
+from lesion_triage.errors import DataError, ImageError
+
+Progress = Callable[[int, int], None]
+
+_HASHED_ANYWAY_BYTES = 64 << 20
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_BLOCK = 1024
+
+
+class State(StrEnum):
+    """What was found of one thing, from good to bad."""
+
+    OK = "ok"
+    NOTE = "note"
+    INCOMPLETE = "incomplete"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the report."""
+
+    what: str
+    expected: str
+    found: str
+    state: State
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A folder that was looked at."""
+
+    entry: Dataset
+    layout: Layout
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: whole. 1: readable and incomplete. 2: a reader would refuse it."""
+        states = {finding.state for finding in self.findings}
+        return 2 if State.BROKEN in states else 1 if State.INCOMPLETE in states else 0
+
+
+def check(
+    folder: Path, entry: Dataset | None = None, *, deep: bool = False, progress: Progress | None = None
+) -> Checked:
+    """Compare a folder with the official layout of a dataset.
+
+    Args:
+        folder: what ``--data-root`` would name.
+        entry: the dataset; None to tell it by the tables that lie there.
+        deep: also open every picture and hash every large file.
+        progress: called with pictures opened and pictures in all, if ``deep``.
+
+    Raises:
+        DataError: no such folder, or nobody can tell which dataset it is.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder.")
+    files = _Files.below(folder)
+    entry = entry or _guess(files)
+    layout = max(entry.layouts, key=lambda one: _fit(files, one))
+    findings = [*_not_read(entry, layout), *_tables(files, layout), *_pictures(files, entry, layout)]
+    if layout.arrays is not None:
+        findings += _arrays(files, layout, layout.arrays)
+    findings += _published(files, entry, deep)
+    if deep and layout.pictures is not None:
+        findings.append(_decoded(files, _here(files, layout, layout.pictures), progress))
+    return Checked(entry, layout, tuple(findings))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Every file below a folder, by its path relative to it."""
+
+    folder: Path
+    paths: tuple[PurePosixPath, ...]
+    by_name: dict[str, list[PurePosixPath]]
+    """Looked up for every table of every entry, which is too slow among 400,000 files."""
+
+    @classmethod
+    def below(cls, folder: Path) -> _Files:
+        found: list[PurePosixPath] = []
+        by_name: dict[str, list[PurePosixPath]] = {}
+        for place, subfolders, names in os.walk(folder):
+            subfolders.sort()
+            here = PurePosixPath(Path(place).relative_to(folder).as_posix())
+            for name in sorted(names):
+                found.append(here / name)
+                by_name.setdefault(name, []).append(found[-1])
+        return cls(folder, tuple(found), by_name)
+
+    def named(self, names: Sequence[str]) -> PurePosixPath | None:
+        """The first of several names; the nearest to the top, and in any sub-folder."""
+        for name in names:
+            parts = PurePosixPath(name).parts
+            if "*" in name:
+                fitting = [path for path in self.paths if path.match(name)]
+            else:
+                fitting = [
+                    path for path in self.by_name.get(parts[-1], ()) if path.parts[-len(parts) :] == parts
+                ]
+            if fitting:
+                return min(fitting, key=lambda path: (len(path.parts), path))
+        return None
+
+
+def _fit(files: _Files, layout: Layout) -> tuple[int, int]:
+    """How well a layout fits: required parts that are there less those that are not, then all that are."""
+    parts = [(table.names, table.required) for table in layout.tables]
+    parts += [(layout.arrays.names, True)] if layout.arrays is not None else []
+    there = [(files.named(names) is not None, required) for names, required in parts]
+    return (
+        sum(1 if found else -1 for found, required in there if required),
+        sum(found for found, _ in there),
+    )
+
+
+def _guess(files: _Files) -> Dataset:
+    fitting = [entry for entry in datasets() if any(_would_read(files, layout) for layout in entry.layouts)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(entry.name for entry in fitting)
+        raise DataError(f"{files.folder}: could be {names}; say which with --as NAME.")
+    raise DataError(
+        f"{files.folder}: expected the tables of a dataset, found those of none; say which one it should be "
+        "with --as NAME, and what is missing is listed."
+    )
+
+
+def _would_read(files: _Files, layout: Layout) -> bool:
+    """Whether every required part is there, with its columns."""
+    for table in layout.tables:
+        path = files.named(table.names)
+        if path is None:
+            if table.required:
+                return False
+        elif table.columns and not set(table.columns) <= set(_header(files.folder / path)):
+            return False
+    return layout.arrays is None or files.named(layout.arrays.names) is not None
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return next(csv.reader(stream), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        for row in csv.DictReader(stream, strict=True):
+            yield {name: value or "" for name, value in row.items() if name is not None}
+
+
+def _not_read(entry: Dataset, layout: Layout) -> Iterator[Finding]:
+    if not layout.read:
+        taken = " or ".join(f"'{other.name}'" for other in entry.layouts if other.read)
+        yield Finding("layout", taken, f"'{layout.name}', which no reader takes", State.BROKEN)
+
+
+def _tables(files: _Files, layout: Layout) -> Iterator[Finding]:
+    for table in layout.tables:
+        what = f"table {table.names[0]}"
+        path = files.named(table.names)
+        if path is None:
+            state = State.BROKEN if table.required else State.NOTE
+            yield Finding(what, " or ".join(table.names), "not there", state)
+        elif table.columns:
+            yield _table(files.folder / path, table, f"table {path}")
+        else:
+            yield Finding(f"table {path}", "there", "there", State.OK)
+
+
+def _table(path: Path, table: Table, what: str) -> Finding:
+    header = _header(path)
+    lacking = [name for name in table.columns if name not in header]
+    if lacking:
+        found = f"no {', '.join(lacking)}" if header else "no header that can be read"
+        return Finding(what, f"columns {', '.join(table.columns)}", found, State.BROKEN)
+    try:
+        rows = sum(1 for _ in _rows(path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return Finding(what, "a table", f"damaged ({error})", State.BROKEN)
+    if table.rows is None or rows == table.rows:
+        return Finding(what, _count(table.rows, "rows"), f"{rows:,} rows", State.OK)
+    return Finding(
+        what, f"{table.rows:,} rows", f"{rows:,} rows: {_difference(rows, table.rows)}", State.INCOMPLETE
+    )
+
+
+def _difference(found: int, expected: int) -> str:
+    return (
+        f"{expected - found:,} missing" if found < expected else f"{found - expected:,} more than published"
+    )
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"{number:,} {what}" if number is not None else f"{what}, number not published"
+
+
+def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding]:
+    pictures = layout.pictures
+    if pictures is None:
+        return
+    if pictures.pattern:
+        found = len(_here(files, layout, pictures))
+        whole = layout.count is None or found >= layout.count
+        missing = "" if whole else f": {_difference(found, layout.count or 0)}"
+        expected = _count(layout.count, f"files {pictures.pattern}")
+        yield Finding("pictures", expected, f"{found:,}{missing}", State.OK if whole else State.INCOMPLETE)
+        return
+    named = list(_named(files, layout))
+    if not named:
+        return
+    lie = {path.stem for path in _here(files, layout, pictures)}
+    lacking = [names[0] for names in named if not any(_stem(name, pictures) in lie for name in names)]
+    found = len(named) - len(lacking)
+    if lacking:
+        packed = [path.name for path in files.paths if is_archive(Path(path))]
+        advice = f"unpack {', '.join(packed)}" if packed else f"get them: datasets show {entry.name}"
+        text = f"{found:,}: {len(lacking):,} missing, such as {lacking[0]}"
+        yield Finding("pictures named by the tables", f"{len(named):,}", text, State.INCOMPLETE, advice)
+    else:
+        yield Finding("pictures named by the tables", f"{len(named):,}", f"{found:,}", State.OK)
+    extra = len(lie - {_stem(name, pictures) for names in named for name in names})
+    if extra:
+        yield Finding("other pictures", "0", f"{extra:,}, which no table names", State.NOTE)
+    if layout.count is not None and len(named) < layout.count:
+        text = f"{len(named):,}: {layout.count - len(named):,} missing"
+        yield Finding("the dataset as published", f"{layout.count:,} pictures", text, State.INCOMPLETE)
+
+
+def _named(files: _Files, layout: Layout) -> Iterator[tuple[str, ...]]:
+    """Every picture that the tables name, once, in order; with all its names, of which most have one."""
+    seen: set[str] = set()
+    for table in layout.tables:
+        path = files.named(table.names)
+        columns = set(table.picture_columns)
+        if path is None or not columns <= set(_header(files.folder / path)):
+            continue
+        try:
+            for row in _rows(files.folder / path):
+                told = [row[column] for column in table.picture_columns if row[column]]
+                for names in [tuple(told)] if table.one_picture else [(name,) for name in told]:
+                    if names and names[0] not in seen:
+                        seen.add(names[0])
+                        yield names
+        except (OSError, UnicodeDecodeError, csv.Error):
+            continue
+
+
+def _stem(name: str, pictures: Pictures) -> str:
+    """A picture's name without folder and ending, as tables give it with or without."""
+    last = PurePosixPath(name).name
+    stem, dot, ending = last.rpartition(".")
+    return stem if dot and f".{ending}".lower() in _ENDINGS | set(pictures.endings) else last
+
+
+_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def _here(files: _Files, layout: Layout, pictures: Pictures) -> list[PurePosixPath]:
+    if pictures.pattern:
+        return [path for path in files.paths if path.match(pictures.pattern)]
+    return [path for path in files.paths if path.suffix.lower() in pictures.endings]
+
+
+def _arrays(files: _Files, layout: Layout, arrays: Arrays) -> Iterator[Finding]:
+    path = files.named(arrays.names)
+    if path is None:
+        yield Finding("arrays", " or ".join(arrays.names), "not there", State.BROKEN)
+    elif arrays.kind == "npz":
+        yield from _npz(files.folder / path, arrays)
+    else:
+        yield _hdf5(files, path, layout)
+
+
+def _npz(path: Path, arrays: Arrays) -> Iterator[Finding]:
+    try:
+        lengths = dict(_lengths(path))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        yield Finding(path.name, "an npz file", f"cannot be read ({error})", State.BROKEN)
+        return
+    for name, expected in arrays.lengths.items():
+        found = lengths.get(name)
+        what = f"{path.name}: {name}"
+        if found is None:
+            yield Finding(what, f"{expected:,}", "not there", State.BROKEN)
+        else:
+            text = f"{found:,}" + ("" if found == expected else f": {_difference(found, expected)}")
+            yield Finding(what, f"{expected:,}", text, State.OK if found == expected else State.INCOMPLETE)
+
+
+def _lengths(path: Path) -> Iterator[tuple[str, int]]:
+    """First dimension of each array, from its header: the largest npz unpacks to gigabytes."""
+    with zipfile.ZipFile(path) as packed:
+        for info in packed.infolist():
+            with packed.open(info) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0
+                shape, _, _ = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
+            yield info.filename.removesuffix(".npy"), shape[0] if shape else 0
+
+
+def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
+    full = files.folder / path
+    with full.open("rb") as stream:
+        signature = stream.read(len(_HDF5))
+    if signature != _HDF5:
+        return Finding(str(path), "an HDF5 file", "another kind of file", State.BROKEN)
+    try:
+        import h5py  # noqa: PLC0415 - only this layout needs it
+    except ModuleNotFoundError:
+        return Finding(str(path), "pictures by id", "not looked into: h5py is not installed", State.NOTE)
+    with h5py.File(full, "r") as opened:
+        stored = set(opened.keys())
+    named = list(_named(files, layout))
+    lacking = [names[0] for names in named if not stored.intersection(names)]
+    text = f"{len(named) - len(lacking):,}"
+    if lacking:
+        text += f": {len(lacking):,} missing, such as {lacking[0]}"
+    state = State.INCOMPLETE if lacking else State.OK
+    return Finding(f"{path}: pictures named by the tables", f"{len(named):,}", text, state)
+
+
+def _published(files: _Files, entry: Dataset, deep: bool) -> Iterator[Finding]:
+    """Files whose checksum is published. Another content is a note: a part of a dataset has it too."""
+    for wanted in entry.files:
+        path = files.named([wanted.name])
+        if path is None or not (wanted.sha256 or wanted.md5):
+            continue
+        full = files.folder / path
+        size = full.stat().st_size
+        if size > _HASHED_ANYWAY_BYTES and not deep:
+            yield Finding(str(path), wanted.checksum_from, "not hashed: say --deep", State.NOTE)
+            continue
+        wrong = mismatch(wanted, size, *hashes(full))
+        kind = "SHA-256" if wanted.sha256 else "MD5"
+        if not wrong:
+            yield Finding(str(path), f"{kind} of {wanted.checksum_from}", "the same", State.OK)
+        else:
+            state = State.INCOMPLETE if is_archive(full) else State.NOTE
+            yield Finding(str(path), f"{kind} of {wanted.checksum_from}", "another content", state)
+
+
+def _decoded(files: _Files, paths: Sequence[PurePosixPath], progress: Progress | None) -> Finding:
+    """Open every picture as the pixel path does; that is the only check that finds a file cut short."""
+    spec = PixelSpec(size_px=32)
+    bad: list[str] = []
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        rest, done = iter(paths), 0
+        while block := list(islice(rest, _BLOCK)):
+            codes = pool.map(lambda path: _why_not(files.folder / path, spec), block)
+            for path, code in zip(block, codes, strict=True):
+                bad += [f"{path} ({code})"] if code else []
+                done += 1
+                if progress is not None:
+                    progress(done, len(paths))
+    if bad:
+        text = f"{len(bad):,} of {len(paths):,} cannot, such as {bad[0]}"
+        return Finding("pictures that can be decoded", f"{len(paths):,}", text, State.INCOMPLETE)
+    return Finding("pictures that can be decoded", f"{len(paths):,}", f"{len(paths):,}", State.OK)
+
+
+def _why_not(path: Path, spec: PixelSpec) -> str:
+    try:
+        pixels.decode(path.read_bytes(), spec)
+    except OSError:
+        return "image_not_readable"
+    except ImageError as error:
+        return error.code
+    return ""

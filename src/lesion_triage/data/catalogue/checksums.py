@@ -1,0 +1,32 @@
+"""Whether a file is the one that was published. Imports the entries alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from lesion_triage.data.catalogue.entry import RemoteFile
+
+_CHUNK = 1 << 20
+
+
+def mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
+    """What of a file is not as published, in words; empty if all is."""
+    for what, published, found in (
+        ("bytes", wanted.size_bytes, size_bytes),
+        ("SHA-256", wanted.sha256, sha256),
+        ("MD5", wanted.md5, md5),
+    ):
+        if published is not None and published != found:
+            return f"expected {what} {published} ({wanted.checksum_from or 'as published'}), found {found}"
+    return ""
+
+
+def hashes(path: Path) -> tuple[str, str]:
+    """SHA-256 and MD5 of a file, in one pass. MD5 is what some publishers state; it shows accidents."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            sha256.update(block)
+            md5.update(block)
+    return sha256.hexdigest(), md5.hexdigest()

@@ -1,0 +1,348 @@
+"""One file over HTTP: resumed after a cut, verified, and only then given its name. Imports errors, store.
+
+While it is under way the bytes lie in ``NAME.part`` and what the server said of them in ``NAME.part.json``.
+A part is only continued if the server still has the very same file: its entity tag goes along in If-Range
+(RFC 9110, 13.1.5), so a changed file comes whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import requests
+from urllib3.exceptions import HTTPError as TransportError
+
+from lesion_triage import __version__
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.data.catalogue.checksums import hashes, mismatch
+from lesion_triage.data.catalogue.entry import RemoteFile
+from lesion_triage.errors import DownloadError
+
+Tick = Callable[[int, int], None]
+"""Called with (bytes there, bytes in all); in all is 0 while nobody knows."""
+
+_CHUNK = 1 << 20
+_TIMEOUT_S = (20.0, 60.0)
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_WRONG_PAGE = re.compile(r"^text/html\b", re.IGNORECASE)
+
+
+class _InterruptedError(Exception):
+    """The server or the line failed in a way that may pass; carries how long the server asks to wait."""
+
+    def __init__(self, why: str, wait_s: float | None = None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often a failure that may pass is tried again, and how long is waited in between."""
+
+    attempts: int = 6
+    """In a row without a single new byte; any progress starts the count anew."""
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 60.0
+
+    def wait(self, failures: int, asked_s: float | None) -> None:
+        """Wait longer after each failure; as long as the server asked, if it did."""
+        # Full jitter: many clients that were cut together do not come back together.
+        backoff = random.uniform(0.5, 1.0) * self.first_wait_s * 2 ** (failures - 1)
+        time.sleep(min(self.longest_wait_s, backoff if asked_s is None else asked_s))
+
+
+@dataclass(frozen=True)
+class Got:
+    """A file that is whole."""
+
+    sha256: str
+    size_bytes: int
+    url: str
+    resumed: bool
+    """Whether some of it came from an earlier attempt."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """No official address has the file."""
+
+    why: str
+
+
+def open_session() -> requests.Session:
+    """A session that says who asks. Proxies and certificates come from the environment, as usual."""
+    session = requests.Session()
+    # Compressed on the way would make lengths and ranges those of other bytes.
+    session.headers.update({"User-Agent": f"lesion-triage/{__version__}", "Accept-Encoding": "identity"})
+    return session
+
+
+def download(
+    session: requests.Session, wanted: RemoteFile, final: Path, tick: Tick, patience: Patience | None = None
+) -> Got | Absent:
+    """Bring one file; the official addresses are tried in their order.
+
+    Returns:
+        What was brought, or why no address has it.
+
+    Raises:
+        DownloadError: the disk is full, the line stays lost, or what came is not what was published. After
+            a full disk or a lost line the part stays, and the next call goes on from it.
+    """
+    patience = patience or Patience()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    absent: list[str] = []
+    for url in wanted.urls:
+        try:
+            return _Transfer(session, wanted, url, final).run(tick, patience)
+        except _AbsentError as error:
+            absent.append(str(error))
+    return Absent("; ".join(absent) or f"no address of {wanted.name} is known")
+
+
+class _AbsentError(Exception):
+    """This address does not have the file; another may."""
+
+
+class _Transfer:
+    """One file from one address."""
+
+    def __init__(self, session: requests.Session, wanted: RemoteFile, url: str, final: Path) -> None:
+        self.session, self.wanted, self.url, self.final = session, wanted, url, final
+        self.part = final.with_name(f"{final.name}.part")
+        self.state = final.with_name(f"{final.name}.part.json")
+        self.resumed = False
+
+    def run(self, tick: Tick, patience: Patience) -> Got:
+        with _alone(self.part) as stream:
+            failures, before = 0, -1
+            while True:
+                try:
+                    self._go_on(stream, tick)
+                    break
+                except _InterruptedError as error:
+                    have = _length(stream)
+                    failures = 1 if have > before else failures + 1
+                    before = have
+                    if failures >= patience.attempts:
+                        raise DownloadError(
+                            f"{self.url}: {error}, {failures} times in a row. {have:,} bytes are kept in "
+                            f"{self.part.name}; the same command goes on from there."
+                        ) from None
+                    patience.wait(failures, error.wait_s)
+            os.fsync(stream.fileno())
+        return self._finish()
+
+    def _go_on(self, stream: IO[bytes], tick: Tick) -> None:
+        """One request: the rest of the file, or all of it where a rest cannot be had."""
+        have, validator, total = self._continue_from(stream)
+        if have and have == total:
+            return
+        headers = {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {}) if have else {}
+        try:
+            with self.session.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+                if _complete(response, have):
+                    return
+                start, total = self._judge(response, have)
+                if start is None:
+                    _empty(stream)
+                    raise _InterruptedError("the server has another file by now, starting over", 0.0)
+                self.resumed = self.resumed or start > 0
+                if start < have:
+                    _empty(stream)
+                self._remember(response, total)
+                self._room_for(total, start)
+                self._copy(response, stream, start, total, tick)
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as error:
+            raise _InterruptedError(f"the line failed ({_short(error)})") from None
+        except TransportError as error:
+            raise _InterruptedError(f"the line failed ({_short(error)})") from None
+        except requests.RequestException as error:
+            raise DownloadError(f"{self.url}: cannot be asked for ({_short(error)}).") from None
+
+    def _continue_from(self, stream: IO[bytes]) -> tuple[int, str, int]:
+        """Bytes to keep, what proves that the server's file is still the same, its length or 0."""
+        have = _length(stream)
+        said = _read_json(self.state)
+        validator = str(said.get("validator") or "")
+        # Without a validator only a published checksum can tell whether old and new bytes belong together.
+        provable = bool(validator or self.wanted.sha256 or self.wanted.md5)
+        if have and (said.get("url") != self.url or not provable):
+            _empty(stream)
+            have = 0
+        total = said.get("size_bytes")
+        return have, validator, total if isinstance(total, int) and have else 0
+
+    def _judge(self, response: requests.Response, have: int) -> tuple[int | None, int]:
+        """Where the body of an answer begins and how long the whole file is (0 if nobody says).
+
+        None instead of a place: what is there does not fit, begin with nothing.
+        """
+        code = response.status_code
+        if code in _BUSY:
+            raise _InterruptedError(f"the server answered {code}", _retry_after(response))
+        if code in (404, 410):
+            raise _AbsentError(f"{self.url} answered {code}")
+        if code == 416:
+            return None, 0
+        if code not in (200, 206):
+            raise DownloadError(
+                f"{self.url}: expected the file, the server answered {code} {response.reason}. It may ask "
+                "for an account by now; `lesion-triage datasets show NAME` has the steps by hand."
+            )
+        self._refuse_page(response)
+        length = response.headers.get("Content-Length", "")
+        if code == 200:
+            total = int(length) if length.isdecimal() else 0
+            self._refuse_size(total)
+            return 0, total
+        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if told is None or int(told[1]) != have:
+            return None, 0
+        total = int(told[2]) if told[2] != "*" else (have + int(length) if length.isdecimal() else 0)
+        self._refuse_size(total)
+        return have, total
+
+    def _refuse_page(self, response: requests.Response) -> None:
+        kind = response.headers.get("Content-Type", "")
+        if _WRONG_PAGE.match(kind) and not self.final.name.endswith((".html", ".htm")):
+            raise DownloadError(
+                f"{self.url}: expected {self.final.name}, found a web page ({kind}): a login, or a notice "
+                "that the file has moved. Open the address in a browser and get the file by hand."
+            )
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise DownloadError(
+                f"{self.url}: expected the file as it is, the server sends it {encoding}-encoded."
+            )
+
+    def _refuse_size(self, total: int) -> None:
+        if total and self.wanted.size_bytes is not None and total != self.wanted.size_bytes:
+            raise DownloadError(
+                f"{self.url}: expected {self.wanted.size_bytes:,} bytes as published, the server has "
+                f"{total:,}; the publisher changed the file. Nothing was downloaded."
+            )
+
+    def _remember(self, response: requests.Response, total: int) -> None:
+        tag = response.headers.get("ETag", "")
+        # A weak tag does not promise equal bytes, and If-Range may not carry one (RFC 9110, 13.1.5).
+        validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+        said = {"url": self.url, "validator": validator, "size_bytes": total or None}
+        write_atomically(self.state, json.dumps(said).encode())
+
+    def _room_for(self, total: int, start: int) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        if total - start > free:
+            raise DownloadError(
+                f"{self.final}: {total - start:,} more bytes are needed, the disk has {free:,} free. Make "
+                f"room or choose another folder; {start:,} bytes are kept and the same command goes on."
+            )
+
+    def _copy(
+        self, response: requests.Response, stream: IO[bytes], start: int, total: int, tick: Tick
+    ) -> None:
+        done = start
+        tick(done, total)
+        for block in response.raw.stream(_CHUNK, decode_content=False):
+            try:
+                _write_all(stream, block)
+            except OSError as error:
+                raise self._no_room(error, stream) from None
+            done += len(block)
+            tick(done, total)
+        if total and done != total:
+            raise _InterruptedError(f"the line was cut at {done:,} of {total:,} bytes")
+
+    def _no_room(self, error: OSError, stream: IO[bytes]) -> DownloadError:
+        what = "the disk is full" if error.errno in _NO_ROOM else f"it cannot be written ({error.strerror})"
+        return DownloadError(
+            f"{self.part}: {what}; {_length(stream):,} bytes are kept. Make room, or move the part and its "
+            ".json to another folder, and give the same command again."
+        )
+
+    def _finish(self) -> Got:
+        sha256, md5 = hashes(self.part)
+        size = self.part.stat().st_size
+        wrong = mismatch(self.wanted, size, sha256, md5)
+        if wrong:
+            aside = self.final.with_name(f"{self.final.name}.rejected")
+            self.part.replace(aside)
+            self.state.unlink(missing_ok=True)
+            raise DownloadError(
+                f"{self.url}: {wrong}. What came was put aside as {aside.name} and must not be used; try "
+                "again, and if it stays so, ask the publisher."
+            )
+        self.part.replace(self.final)
+        self.state.unlink(missing_ok=True)
+        return Got(sha256, size, self.url, self.resumed)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[IO[bytes]]:
+    """The part, unbuffered and at its end; a second process that wants it is refused."""
+    with part.open("ab", buffering=0) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DownloadError(f"{part}: another process is downloading it; wait for that one.") from None
+        yield stream
+
+
+def _length(stream: IO[bytes]) -> int:
+    return os.fstat(stream.fileno()).st_size
+
+
+def _write_all(stream: IO[bytes], block: bytes) -> None:
+    """An unbuffered write may take a part only, as just before a disk is full."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[stream.write(rest) :]
+
+
+def _complete(response: requests.Response, have: int) -> bool:
+    """Whether the server refuses a rest because there is none."""
+    return response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{have}"
+
+
+def _empty(stream: IO[bytes]) -> None:
+    stream.truncate(0)
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Seconds that the server asks to wait; its other form, a date, is not worth a parser."""
+    said = response.headers.get("Retry-After", "")
+    return float(said) if said.isdecimal() else None
+
+
+def _short(error: Exception) -> str:
+    """The innermost reason of a chain of wrapped errors: what failed, without an object's address."""
+    while error.args and isinstance(error.args[-1], Exception):
+        error = error.args[-1]
+    reason = getattr(error, "reason", None)
+    text = str(reason if isinstance(reason, Exception) else error)
+    return re.sub(r"<[^>]*>:? ?", "", text)[:120] or type(error).__name__

@@ -1,0 +1,207 @@
+"""What the catalogue says of one dataset, and how an entry is read. Imports the exception tree only.
+
+An entry is a file of ``entries/``. What nobody has published is None, and is shown as unknown: no size and
+no checksum is ever guessed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from lesion_triage.errors import DataError
+
+
+def _inside(path: str) -> str:
+    """A relative path with forward slashes that stays where it is put."""
+    parts = PurePosixPath(path).parts
+    if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError(f"'{path}' must be a relative path without '..'")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_inside)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A part of an entry: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Licence(Part):
+    """Under which terms the pictures may be had."""
+
+    id: str
+    """SPDX identifier where there is one, else LicenseRef-...; what ``--accept-licence`` takes."""
+    name: str
+    url: Url
+    redistribution: Literal["yes", "no", "unclear"]
+    commercial_use: Literal["yes", "no", "unclear"]
+    note: str = ""
+
+
+class RemoteFile(Part):
+    """One file that the publisher offers."""
+
+    name: RelativePath
+    """Where it is stored, relative to the dataset's folder."""
+    urls: tuple[Url, ...] = ()
+    """Official addresses, tried in this order. None: it is had by hand, or its folder of `Figshare` says."""
+    size_bytes: Count | None = None
+    """As published, to the byte: a file of another size is refused."""
+    about_bytes: Count | None = None
+    """As rounded by the publisher or seen by others: for planning, never for refusing."""
+    sha256: Sha256 | None = None
+    md5: Md5 | None = None
+    checksum_from: str = ""
+    """Who published the checksum. Without one, the first download's hash is recorded and trusted."""
+    optional: bool = False
+    """Fetched only if asked for by name."""
+
+    @model_validator(mode="after")
+    def _checksum_has_a_source(self) -> Self:
+        if bool(self.sha256 or self.md5) != bool(self.checksum_from):
+            raise ValueError(f"{self.name}: a checksum and who published it belong together")
+        return self
+
+    @property
+    def planned_bytes(self) -> int | None:
+        """The size if it is known, the rounded one if only that is, else None."""
+        return self.about_bytes if self.size_bytes is None else self.size_bytes
+
+
+class Listed(Part):
+    """Pictures that are published one by one and named by a table of the dataset."""
+
+    table: RelativePath
+    columns: tuple[str, ...]
+    base_url: Url
+    """What stands before the name in the table."""
+    about_bytes: Count | None = None
+
+
+class Table(Part):
+    """A table of the official layout."""
+
+    names: tuple[RelativePath, ...] = Field(min_length=1)
+    """The names it is known by, relative to the dataset's folder; a bare name is found in sub-folders too."""
+    columns: tuple[str, ...] = ()
+    """Columns without which it cannot be read. Empty: it is no text with a header."""
+    rows: Count | None = None
+    """As published."""
+    required: bool = True
+    picture_columns: tuple[str, ...] = ()
+    """Columns that name pictures, with or without folder and ending."""
+    one_picture: bool = False
+    """Whether those columns are several names of one picture, of which one is enough."""
+
+
+class Pictures(Part):
+    """Where the pictures of a layout lie."""
+
+    endings: tuple[str, ...] = (".jpg", ".jpeg", ".png")
+    pattern: str = ""
+    """Pictures are counted by this pattern of file names; empty if a table names them."""
+
+
+class Arrays(Part):
+    """A layout in one file of arrays."""
+
+    names: tuple[RelativePath, ...]
+    kind: Literal["npz", "hdf5"]
+    lengths: dict[str, int] = {}
+    """Of an npz: array and its official length."""
+
+
+class Layout(Part):
+    """One way in which the dataset lies on disk."""
+
+    name: str
+    tables: tuple[Table, ...] = ()
+    pictures: Pictures | None = None
+    arrays: Arrays | None = None
+    count: Count | None = None
+    """Pictures of this layout, as published."""
+    read: bool = True
+    """Whether this project's reader takes it."""
+
+
+class Trap(Part):
+    """What has misled others, and who found it."""
+
+    text: str
+    source: str
+
+
+class Dataset(Part):
+    """One entry of the catalogue."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+    """The word for it in ``data.source``."""
+    title: str
+    summary: str
+    landing: Url | None
+    pictures: Count | None
+    lesions: Count | None
+    patients: Count | None
+    bytes: Count | None
+    """Of the download that ``fetch`` does by default, or of the official archive; rounded."""
+    image_type: tuple[Literal["dermoscopic", "clinical", "tbp tile", "any"], ...]
+    lesion_ids: bool
+    patient_ids: bool
+    skin_type: Literal["yes", "partly", "no"]
+    licence: Licence | None
+    citation: str
+    doi: str | None
+    registration: str | None
+    """Where one has to register or to sign; None if nobody asks."""
+    steps: tuple[str, ...] = Field(min_length=1)
+    """How to get it by hand."""
+    files: tuple[RemoteFile, ...] = ()
+    figshare_article: int | None = None
+    """Figshare is asked for the addresses, sizes and checksums of `files` that have no address."""
+    listed: Listed | None = None
+    pictures_fetched: bool = True
+    """False: only tables are fetched; `steps` say where the pictures are."""
+    layouts: tuple[Layout, ...] = Field(min_length=1)
+    traps: tuple[Trap, ...] = ()
+    sources: dict[Literal["counts", "licence", "files", "layout"], str]
+    """Where the facts of this entry come from."""
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether a program may download it: an address is known and nobody has to sign."""
+        return self.registration is None and bool(
+            self.figshare_article or any(file.urls for file in self.files)
+        )
+
+
+def read_entry(path: Path) -> Dataset:
+    """Read one file of ``entries/``.
+
+    Raises:
+        DataError: the file is no valid entry, or its name is not that of its dataset.
+    """
+    try:
+        entry = Dataset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise DataError(f"{path}: no valid entry of the catalogue ({error}).") from None
+    if entry.name != path.stem:
+        raise DataError(f"{path}: expected the entry of '{path.stem}', found that of '{entry.name}'.")
+    return entry

@@ -1,0 +1,288 @@
+"""Bringing a dataset: licence, room, files, pictures published one by one. Imports this room, console.
+
+What was brought, from where, with which hash and under which licence stands in ``FETCHED.json`` beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from pydantic import ValidationError
+
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.console import bar, say
+from lesion_triage.data.catalogue.checksums import hashes, mismatch
+from lesion_triage.data.catalogue.download import (
+    Absent,
+    Got,
+    Patience,
+    Tick,
+    download,
+    open_session,
+)
+from lesion_triage.data.catalogue.entry import Dataset, Listed, RemoteFile
+from lesion_triage.data.catalogue.unpack import is_archive, unpack
+from lesion_triage.errors import DownloadError
+
+RECORD = "FETCHED.json"
+FIGSHARE = "https://api.figshare.com/v2"
+
+_SAVE_EVERY = 200
+
+
+@dataclass
+class Record:
+    """What lies in a folder because of us; kept beside the files."""
+
+    path: Path
+    dataset: str
+    licence: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path, entry: Dataset, licence: str) -> Record:
+        """Read the record of a folder, or begin one.
+
+        Raises:
+            DownloadError: the folder holds another dataset, or the record is damaged.
+        """
+        path = folder / RECORD
+        if not path.exists():
+            return cls(path, entry.name, licence)
+        try:
+            said = json.loads(path.read_bytes())
+            dataset, files = said["dataset"], dict(said["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DownloadError(f"{path}: damaged; remove it, and the files are verified anew.") from None
+        if dataset != entry.name:
+            raise DownloadError(f"{folder}: holds {dataset}; choose another folder for {entry.name}.")
+        return cls(path, entry.name, licence, files)
+
+    def known(self, wanted: RemoteFile) -> RemoteFile:
+        """The file with the hash of its first download, where the publisher states none."""
+        before = self.files.get(wanted.name, {}).get("sha256")
+        if wanted.sha256 or wanted.md5 or not isinstance(before, str):
+            return wanted
+        return wanted.model_copy(
+            update={"sha256": before, "checksum_from": f"{RECORD}, at the first download"}
+        )
+
+    def add(self, wanted: RemoteFile, url: str | None, sha256: str, size_bytes: int) -> None:
+        """Note a file that is whole."""
+        self.files[wanted.name] = {
+            "url": url,
+            "size_bytes": size_bytes,
+            "sha256": sha256,
+            "verified": "published checksum" if wanted.sha256 or wanted.md5 else "first use",
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def save(self) -> None:
+        """Write it: whole, or not at all."""
+        said = {"dataset": self.dataset, "licence_accepted": self.licence, "files": self.files}
+        write_atomically(self.path, json.dumps(said, indent=1, sort_keys=True).encode())
+
+
+def fetch(
+    entry: Dataset,
+    folder: Path,
+    accepted_licence: str,
+    *,
+    only: Sequence[str] = (),
+    unpack_too: bool = False,
+    patience: Patience | None = None,
+    figshare: str = FIGSHARE,
+) -> int:
+    """Bring a dataset into a folder. What is there and whole is left; what was cut goes on.
+
+    Returns:
+        Number of files that the publisher's own table names and does not have.
+
+    Raises:
+        DownloadError: see `download`; also a licence that was not accepted, a disk that is too small, a
+            file that is not in the catalogue.
+    """
+    refuse_without_licence(entry, accepted_licence)
+    with open_session() as session:
+        files = _chosen(entry, _offered(entry, session, figshare), only)
+        folder.mkdir(parents=True, exist_ok=True)
+        record = Record.open(folder, entry, accepted_licence)
+        _refuse_without_room(files, folder, unpack_too)
+        for wanted in files:
+            _one(session, wanted, folder, record, patience)
+            record.save()
+        absent = 0
+        if entry.listed is not None and not only:
+            absent = _listed(session, entry.listed, folder, record, patience)
+    for wanted in files:
+        if unpack_too and is_archive(folder / wanted.name):
+            _unpack(folder / wanted.name, folder)
+    return absent
+
+
+def refuse_without_licence(entry: Dataset, accepted: str) -> None:
+    """Raise unless the licence of the dataset was named.
+
+    Raises:
+        DownloadError: nothing to fetch, or another licence or none was accepted.
+    """
+    if entry.licence is None or not entry.fetchable:
+        raise DownloadError(
+            f"{entry.name}: there is nothing to fetch; see `lesion-triage datasets show {entry.name}`."
+        )
+    if accepted.casefold() != entry.licence.id.casefold():
+        said = f"found '{accepted}'" if accepted else "none was accepted"
+        raise DownloadError(
+            f"{entry.name} comes under {entry.licence.name}, and {said}. Read {entry.licence.url}; if you "
+            f"accept it, say --accept-licence {entry.licence.id}"
+        )
+
+
+def _offered(entry: Dataset, session: requests.Session, figshare: str) -> tuple[RemoteFile, ...]:
+    """The files of the catalogue; for a record at Figshare those that it lists now, with its checksums."""
+    if entry.figshare_article is None:
+        return entry.files
+    url = f"{figshare}/articles/{entry.figshare_article}/files?page_size=100"
+    try:
+        answer = session.get(url, timeout=(20, 60))
+        answer.raise_for_status()
+        return tuple(
+            RemoteFile(
+                name=said["name"],
+                urls=(said["download_url"],),
+                size_bytes=said["size"],
+                md5=said["computed_md5"],
+                checksum_from="Figshare",
+            )
+            for said in answer.json()
+        )
+    except (requests.RequestException, ValidationError, KeyError, TypeError, ValueError) as error:
+        why = type(error).__name__ if isinstance(error, ValidationError) else error
+        raise DownloadError(
+            f"{url}: expected a list of files, found none ({why}); get them by hand."
+        ) from None
+
+
+def _chosen(entry: Dataset, offered: Sequence[RemoteFile], only: Sequence[str]) -> list[RemoteFile]:
+    known = {file.name: file for file in offered}
+    for name in only:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
+            raise DownloadError(f"{entry.name} has no file '{name}'; {hint}")
+    return [known[name] for name in only] if only else [file for file in offered if not file.optional]
+
+
+def _refuse_without_room(files: Sequence[RemoteFile], folder: Path, unpack_too: bool) -> None:
+    """Before anything is asked for: is there room for what is still missing, as far as sizes are known?"""
+    missing = 0
+    for wanted in files:
+        planned, final = wanted.planned_bytes or 0, folder / wanted.name
+        part = final.with_name(f"{final.name}.part")
+        have = planned if final.exists() else part.stat().st_size if part.exists() else 0
+        missing += max(0, planned - have)
+        # Pictures hardly shrink: unpacked they take about as much again.
+        missing += planned if unpack_too and is_archive(final) else 0
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise DownloadError(
+            f"{folder}: about {missing:,} more bytes are needed, the disk has {free:,} free. Make room or "
+            "choose another folder with --to; nothing was downloaded."
+        )
+
+
+def _one(
+    session: requests.Session, wanted: RemoteFile, folder: Path, record: Record, patience: Patience | None
+) -> None:
+    final, known = folder / wanted.name, record.known(wanted)
+    if final.exists():
+        sha256, md5 = hashes(final)
+        wrong = mismatch(known, final.stat().st_size, sha256, md5)
+        if wrong:
+            raise DownloadError(f"{final}: {wrong}. It is left as it is; move it away to fetch it anew.")
+        say(f"  {wanted.name}: there already, {_by(known)}")
+        if wanted.name not in record.files:
+            record.add(wanted, None, sha256, final.stat().st_size)
+        return
+    with bar(f"{wanted.name}, MB") as tick:
+        got = download(session, known, final, _in_megabytes(tick), patience)
+    if isinstance(got, Absent):
+        raise DownloadError(
+            f"{wanted.name}: not at its official address ({got.why}); it may have moved. Get it by hand: "
+            "`lesion-triage datasets show` has the steps; and report it."
+        )
+    record.add(wanted, got.url, got.sha256, got.size_bytes)
+    say(f"  {wanted.name}: {got.size_bytes:,} bytes{', resumed' if got.resumed else ''}, {_by(known)}")
+
+
+def _by(known: RemoteFile) -> str:
+    if known.sha256 or known.md5:
+        return f"verified: {'SHA-256' if known.sha256 else 'MD5'} of {known.checksum_from}"
+    return f"no checksum is published; its SHA-256 is recorded in {RECORD} and trusted from now on"
+
+
+def _in_megabytes(tick: Tick) -> Tick:
+    return lambda done, total: tick(done // 1_000_000, total // 1_000_000)
+
+
+def _listed(
+    session: requests.Session, listed: Listed, folder: Path, record: Record, patience: Patience | None
+) -> int:
+    """Pictures that are published one by one. Returns how many their publisher does not have."""
+    names = sorted(set(_names(folder / listed.table, listed.columns)))
+    absent: list[str] = []
+    with bar("pictures") as tick:
+        for number, name in enumerate(names, 1):
+            try:
+                wanted = RemoteFile(name=name, urls=(listed.base_url + quote(name),))
+            except ValidationError:
+                raise DownloadError(f"{folder / listed.table}: '{name}' is no path of a picture.") from None
+            if not (folder / name).exists():
+                got = download(session, record.known(wanted), folder / name, _quiet, patience)
+                if isinstance(got, Got):
+                    record.add(wanted, got.url, got.sha256, got.size_bytes)
+                else:
+                    absent.append(name)
+            if number % _SAVE_EVERY == 0:
+                record.save()
+            tick(number, len(names))
+    record.save()
+    say(f"  {len(names) - len(absent):,} of {len(names):,} pictures are there; no checksums are published")
+    if absent:
+        say(f"  {len(absent):,} are named by the table and not on the server, such as {absent[0]}")
+    return len(absent)
+
+
+def _quiet(done: int, total: int) -> None:
+    """One picture needs no bar."""
+
+
+def _names(table: Path, columns: Sequence[str]) -> Iterator[str]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+            if lacking:
+                raise DownloadError(
+                    f"{table}: expected the column {lacking[0]}, found none; fetch the table anew."
+                )
+            for row in reader:
+                yield from (row[name] for name in columns if row[name])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DownloadError(f"{table}: cannot be read as a table ({error}).") from None
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with bar(f"unpacking {archive.name}") as tick:
+        count = unpack(archive, folder / archive.name.partition(".")[0], tick)
+    say(f"  {archive.name}: {count:,} files unpacked")
