@@ -37,6 +37,10 @@ def test_help_imports_no_training_library():
         (["demo", "configs/ham10000.yaml"], "ConfigError: configs/ham10000.yaml: the demonstration draws"),
         (["run", "configs/ham10000.yaml"], "RunError: where are the pictures? Give --data-root DIR"),
         (
+            ["run", "configs/ham10000_pad_ufes_20.yaml"],
+            "RunError: where are the pictures of ham10000? Give --data-root DIR",
+        ),
+        (
             ["run", "configs/ham10000.yaml", "--data-root", "nowhere"],
             "RunError: nowhere: no such folder",
         ),

@@ -124,3 +124,43 @@ def test_every_shipped_configuration_of_a_run_loads(path):
 def test_band_shares_that_leave_no_last_band_are_refused(written):
     with pytest.raises(ConfigError, match=r"band_shares must sum to less than 1, found 1\.5"):
         load(written(MINIMAL + "calibrate:\n  band_shares: [0.5, 0.5, 0.5]\n"))
+
+
+MIXED = """name: try
+data:
+  source: mixture
+  mixture:
+    - source: ham10000
+    - {source: ddi, root: there}
+"""
+
+
+def test_parts_of_a_mixture_lie_below_the_root_unless_they_say_otherwise(written, tmp_path):
+    loaded = load(written(MIXED), data_root=Path("/data"))
+    assert loaded.data.folders == {"ham10000": Path("/data/ham10000"), "ddi": tmp_path / "there"}
+    assert load(written(MIXED)).data.folders["ham10000"] is None
+
+
+def test_identity_ignores_where_the_parts_of_a_mixture_lie(written):
+    plain = load(written(MIXED)).identity_sha256()
+    assert load(written(MIXED.replace("there", "elsewhere")), data_root=Path("/x")).identity_sha256() == plain
+    assert load(written(MIXED.replace("ddi", "ph2"))).identity_sha256() != plain
+
+
+def test_unknown_key_in_a_part_is_refused_with_the_nearest_known_name(written):
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.mixture\.1\.rot'; did you mean 'root'\?"):
+        load(written(MIXED.replace("root:", "rot:")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("source: mixture", "source: ham10000", "of 'source: mixture', and of nothing else"),
+        ("source: ddi", "source: ham10000", r"one name: ham10000, ham10000; add 'name'"),
+        ("source: ddi", "source: mixture", "data.mixture.1.source"),
+        ("source: ddi", "source: ddi, name: a/b", "data.mixture.1.name"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(written, old, new, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load(written(MIXED.replace(old, new)))

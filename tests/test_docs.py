@@ -18,7 +18,7 @@ from lesion_triage.bundle import calibration, certificate, red_flags, schema
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import english
 from lesion_triage.calibrate import pooling
-from lesion_triage.config import Config
+from lesion_triage.config import Config, Part
 from triage_server.settings import variables
 from triage_server.wire import KINDS
 
@@ -69,10 +69,13 @@ def written(default: Any) -> str:
 
 _SMALLEST = Config.model_validate({"name": "try", "data": {"source": "synthetic"}})
 _GROUP = dict(keys_of(certificate.GroupBy(by="sex"), "calibrate.groups[]."))
+_PART = dict(keys_of(Part(source="folder"), "data.mixture[]."))
+_MUST = ("name", "data.source", "data.mixture[].source", "calibrate.groups[].by")
 KEYS = {
     **dict(keys_of(_SMALLEST)),
+    **_PART,
     **_GROUP,
-    **dict.fromkeys(("name", "data.source", "calibrate.groups[].by"), REQUIRED),
+    **dict.fromkeys(_MUST, REQUIRED),
 }
 
 

@@ -23,6 +23,28 @@ from lesion_triage.errors import ConfigError
 
 DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"
 
+DatasetName = Literal[
+    "ham10000",
+    "isic_2018",
+    "isic_2019",
+    "isic_2020",
+    "isic_2024",
+    "bcn20000",
+    "pad_ufes_20",
+    "milk10k",
+    "derm7pt",
+    "ph2",
+    "fitzpatrick17k",
+    "ddi",
+    "scin",
+    "dermamnist",
+    "folder",
+]
+"""Every dataset that has a reader, and ``folder`` for pictures and a table of one's own."""
+
+Roots = Path | Mapping[str, Path]
+"""Where pictures lie: one folder, or for a mixture the folder of each part by its name."""
+
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -41,16 +63,56 @@ class Synthetic(Section):
     seed: int = 0
 
 
+class Part(Section):
+    """One dataset of a mixture."""
+
+    source: DatasetName
+    name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    """What the part is called, where one source stands twice; else the source's own name."""
+    root: Path | None = None
+    """Folder of this dataset; else the folder of the part's name below ``data.root``."""
+    table: str = "cases.csv"
+    """For ``source: folder``: the table, relative to the part's folder."""
+
+    @property
+    def label(self) -> str:
+        """The name that this part's paths and identifiers begin with."""
+        return self.name or self.source
+
+
 class Data(Section):
     """Where the pictures come from."""
 
-    source: Literal["ham10000", "folder", "synthetic"]
-    """ham10000: the official layout. folder: pictures and a table of one's own. synthetic: drawn."""
+    source: DatasetName | Literal["synthetic", "mixture"]
+    """A dataset in its official layout; folder: one's own; synthetic: drawn; mixture: several of them."""
     root: Path | None = None
     """Folder of the dataset; ``--data-root`` or LESION_TRIAGE_DATA_ROOT say it from outside."""
     table: str = "cases.csv"
     """For ``source: folder``: the table, relative to the root."""
+    mixture: tuple[Part, ...] = ()
+    """For ``source: mixture``: the datasets. Where two have the same record, the first named counts."""
     synthetic: Synthetic = Synthetic()
+
+    @model_validator(mode="after")
+    def _parts_fit_the_source(self) -> Self:
+        if (self.source == "mixture") != bool(self.mixture):
+            raise ValueError("data.mixture lists the datasets of 'source: mixture', and of nothing else")
+        names = [part.label for part in self.mixture]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two parts of data.mixture have one name: {', '.join(names)}; add 'name'")
+        return self
+
+    @property
+    def folders(self) -> Mapping[str, Path | None]:
+        """Folder of each part by its name, of a single dataset under its source; None: not said."""
+        if self.source != "mixture":
+            return {self.source: self.root}
+        beside = self.root
+        return {part.label: part.root or (beside and beside / part.label) for part in self.mixture}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides which pictures and labels there are: everything but where they lie."""
+        return self.model_dump(mode="json", exclude={"root": True, "mixture": {"__all__": {"root"}}})
 
 
 class Fractions(Section):
@@ -74,6 +136,8 @@ class Split(Section):
 
     seed: int = 0
     fractions: Fractions = Fractions()
+    official: bool = False
+    """Keep the dataset's own test and validation pictures; every record must state its official split."""
 
 
 class Model(Section):
@@ -211,7 +275,8 @@ class Config(Section):
 
     def identity_sha256(self) -> str:
         """Hash of what decides the result: everything but where data, weights and tracking live."""
-        content = self.model_dump(mode="json", exclude={"tracking": True, "data": {"root"}})
+        content = self.model_dump(mode="json", exclude={"tracking", "data"})
+        content["data"] = self.data.identity()
         if self.model.weights not in ("hub", "none"):
             content["model"]["weights"] = "file"
         return sha256_of(canonical_json(content).encode())
@@ -256,8 +321,10 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
     """Make the file's own relative paths independent of the working directory."""
     data, model, calibrate = tree.get("data"), tree.get("model"), tree.get("calibrate")
-    if isinstance(data, dict) and isinstance(data.get("root"), str):
-        data["root"] = str(folder / data["root"])
+    parts = data.get("mixture") if isinstance(data, dict) else None
+    for place in (data, *(parts if isinstance(parts, list) else ())):
+        if isinstance(place, dict) and isinstance(place.get("root"), str):
+            place["root"] = str(folder / place["root"])
     if isinstance(calibrate, dict) and isinstance(calibrate.get("red_flags"), str):
         calibrate["red_flags"] = str(folder / calibrate["red_flags"])
     if isinstance(model, dict) and model.get("weights") not in (None, "hub", "none"):

@@ -58,6 +58,7 @@ def _cases(run: Run) -> dict[str, bytes]:
     rows = sorted((row for row in table.rows if row.logit is not None), key=lambda row: row.logit or 0.0)
     by_id = {record.image_id: record for record in road.records(run, "test")}
     root = road.data_root(run)
+    assert isinstance(root, Path)
     lowest, highest = (root / by_id[row.image_id].path for row in (rows[0], rows[-1]))
     with Image.open(highest) as picture:
         buffer = io.BytesIO()

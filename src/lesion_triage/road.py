@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage import runs
-from lesion_triage.config import DATA_ROOT_VARIABLE, Config
+from lesion_triage.config import DATA_ROOT_VARIABLE, Config, Roots
 from lesion_triage.console import bar, say
 from lesion_triage.errors import RunError
 from lesion_triage.runs import Run
@@ -37,29 +37,40 @@ class Stage:
 
 def require_data(config: Config) -> None:
     """Raise RunError unless the dataset's folder is given and there; drawn data need none."""
-    root = config.data.root
     if config.data.source == "synthetic":
         return
-    if root is None:
-        raise RunError(f"where are the pictures? Give --data-root DIR or set {DATA_ROOT_VARIABLE}.")
-    if not root.is_dir():
-        raise RunError(f"{root}: no such folder; --data-root names the folder of the dataset.")
+    for name, root in config.data.folders.items():
+        if root is None:
+            which = f" of {name}" if config.data.mixture else ""
+            raise RunError(
+                f"where are the pictures{which}? Give --data-root DIR or set {DATA_ROOT_VARIABLE}."
+            )
+        if not root.is_dir():
+            raise RunError(
+                f"{root}: no such folder; --data-root names the folder of the dataset, or of a mixture the "
+                "folder in which each dataset has one of its name."
+            )
 
 
-def data_root(run: Run) -> Path:
-    """Folder of the dataset; drawn pictures live in the cache."""
+def data_root(run: Run) -> Roots:
+    """Folder of the dataset, or of each part of a mixture; drawn pictures live in the cache."""
     data = run.config.data
     if data.source == "synthetic":
         key = runs.inputs_sha256(synthetic=data.synthetic.model_dump())[:16]
         return run.cache / f"synthetic-{key}"
-    assert data.root is not None
-    return data.root
+    folders = {name: folder for name, folder in data.folders.items() if folder is not None}
+    assert len(folders) == len(data.folders)
+    return folders if data.source == "mixture" else folders[data.source]
 
 
 def _manifest_inputs(run: Run) -> Any:
     data = run.config.data
-    seen = None if data.source == "synthetic" else runs.tree_fingerprint(data_root(run))
-    return data.model_dump(mode="json", exclude={"root"}), seen
+    seen = None
+    if data.source != "synthetic":
+        root = data_root(run)
+        folders = {"": root} if isinstance(root, Path) else root
+        seen = {name: runs.tree_fingerprint(folder) for name, folder in folders.items()}
+    return data.identity(), seen
 
 
 def _manifest(run: Run, tracker: Tracker) -> None:

@@ -235,3 +235,56 @@ def test_records_of_the_shared_fixture_split_too(
 ) -> None:
     manifest = manifest_of([record(f"{n}", needs_in_person=n % 2 == 0) for n in range(40)])
     assert split(manifest, DIGEST, Split()).left_out == 0
+
+
+def official(*splits: str) -> Manifest:
+    """Forty lesions for each word, in order."""
+    records = [
+        replace(one(number, number, None, number, number % 4 == 0, "a"), official_split=name)
+        for number, name in enumerate(name for name in splits for _ in range(40))
+    ]
+    return Manifest(records=tuple(records), source="dermamnist", synthetic=False)
+
+
+def test_official_test_and_validation_pictures_stay_where_they_are() -> None:
+    manifest = official("train", "train", "validation", "test")
+    dealt = split(manifest, DIGEST, Split(official=True))
+    for name in ("validation", "test"):
+        stated = {record.image_id for record in manifest.records if record.official_split == name}
+        assert set(dealt.image_ids(name)) == stated
+    # 0.15 of 0.75: calibration comes out of the official training part, in the proportion of the fractions.
+    assert len(dealt.image_ids("calibration")) == 16
+    assert len(dealt.image_ids("train")) == 64
+
+
+def test_what_the_dataset_does_not_name_is_dealt_from_its_training_part() -> None:
+    dealt = split(official("train", "train", "test"), DIGEST, Split(official=True))
+    assert len(dealt.image_ids("test")) == 40
+    assert {len(dealt.image_ids(name)) > 0 for name in SPLITS} == {True}
+
+
+def test_a_lesion_in_several_official_splits_goes_to_the_last_of_them() -> None:
+    manifest = official("train", "validation", "test")
+    first, *others = manifest.records
+    straddling = (replace(first, lesion_id=others[-1].lesion_id), *others)
+    dealt = split(replace(manifest, records=straddling), DIGEST, Split(official=True))
+    assert first.image_id in dealt.image_ids("test")
+
+
+def test_an_official_split_that_no_one_stated_is_refused() -> None:
+    manifest = official("train", "test")
+    unstated = replace(manifest.records[3], official_split="")
+    records = (*manifest.records[:3], unstated, *manifest.records[4:])
+    with pytest.raises(SplitError, match=f"image '{unstated.image_id}' states no official split"):
+        split(replace(manifest, records=records), DIGEST, Split(official=True))
+
+
+def test_official_splits_without_a_test_part_are_refused() -> None:
+    with pytest.raises(SplitError, match="names no official validation or test"):
+        split(official("train"), DIGEST, Split(official=True))
+
+
+def test_official_splits_are_not_looked_at_unless_asked_for() -> None:
+    manifest = official("train", "validation", "test")
+    blank = tuple(replace(record, official_split="") for record in manifest.records)
+    assert split(manifest, DIGEST, Split()) == split(replace(manifest, records=blank), DIGEST, Split())

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.config import Roots
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data.augment import Augment
 from lesion_triage.data.records import Record
@@ -28,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 def decoded(
-    records: Sequence[Record], root: Path, spec: PixelSpec, cache: Path, progress: Progress | None = None
+    records: Sequence[Record], root: Roots, spec: PixelSpec, cache: Path, progress: Progress | None = None
 ) -> NDArray[np.uint8]:
     """Pictures as one memory-mapped uint8 array of shape (records, size_px, size_px, 3), RGB.
 
@@ -50,7 +51,7 @@ def decoded(
 
 
 def _decode_all(
-    records: Sequence[Record], root: Path, spec: PixelSpec, path: Path, progress: Progress | None
+    records: Sequence[Record], root: Roots, spec: PixelSpec, path: Path, progress: Progress | None
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

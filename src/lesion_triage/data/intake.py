@@ -1,6 +1,6 @@
 """Opening every picture once: hash, size, and whether the pixel path can use it.
 
-Imports records, the bundle's pixel path and the exception tree.
+Imports records, pictures, the bundle's pixel path and the exception tree.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from itertools import islice
-from pathlib import Path
 
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.config import Roots
+from lesion_triage.data import pictures
 from lesion_triage.data.records import RawRecord, Record
 from lesion_triage.errors import ImageError, ManifestError
 
@@ -31,7 +32,7 @@ _RAW_FIELDS = tuple(column.name for column in fields(RawRecord))
 
 
 def read_all(
-    root: Path,
+    root: Roots,
     listed: Sequence[RawRecord],
     spec: PixelSpec,
     progress: Callable[[int, int], None] | None = None,
@@ -69,30 +70,31 @@ def with_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -
     return {reason: tuple(found) for reason, found in dropped.items()} | ({MISSING: names} if names else {})
 
 
-def refuse_wrong_folder(root: Path, usable: int, dropped: Mapping[str, Sequence[str]]) -> None:
+def refuse_wrong_folder(root: Roots, usable: int, dropped: Mapping[str, Sequence[str]]) -> None:
     """Raise if so few pictures are usable that the data root must be wrong or incomplete.
 
     Raises:
         ManifestError: more than ``MAX_DROPPED_SHARE`` of the pictures were dropped, or none is left.
     """
+    where = pictures.names(root)
     lost = sum(len(names) for names in dropped.values())
     if usable and lost <= MAX_DROPPED_SHARE * (usable + lost):
         return
     if not lost:
-        raise ManifestError(f"{root}: expected pictures, found a table that names none; check data.root.")
+        raise ManifestError(f"{where}: expected pictures, found a table that names none; check data.root.")
     reasons = "; ".join(
         f"{reason}: {len(names)}, such as '{min(names)}'" for reason, names in sorted(dropped.items())
     )
     raise ManifestError(
-        f"{root}: {lost} of the {usable + lost} pictures in the dataset's table cannot be used ({reasons}); "
+        f"{where}: {lost} of the {usable + lost} pictures in the dataset's table cannot be used ({reasons}); "
         "at most one in ten may be. Check --data-root, or complete the download."
     )
 
 
-def _open(root: Path, raw: RawRecord, spec: PixelSpec) -> Record | str:
+def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> Record | str:
     """The record with its file's facts, or the reason why the file cannot be used."""
     try:
-        data = (root / raw.path).read_bytes()
+        data = pictures.encoded(root, raw.path)
         picture = pixels.decode(data, spec)
     except FileNotFoundError:
         return MISSING

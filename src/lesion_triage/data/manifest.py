@@ -1,6 +1,6 @@
 """The manifest: every usable picture of a dataset, its hash and its label, in one checked table.
 
-Imports config, the bundle's schema and store, and the readers in ``data.sources``.
+Imports config, the bundle's schema and store, pictures, and the readers in ``data.sources``.
 
 Two files. ``manifest.csv`` holds one row for each picture in order of image id; ``manifest.json`` is its
 header and is written last, so its existence means the table is whole. Equal data gives equal bytes.
@@ -15,16 +15,15 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.store import write_atomically
-from lesion_triage.config import Data
-from lesion_triage.data import consistency, intake
+from lesion_triage.config import Data, Roots
+from lesion_triage.data import consistency, intake, pictures, sources
 from lesion_triage.data.records import SYNTHETIC, Record
-from lesion_triage.data.sources import READERS
-from lesion_triage.errors import ManifestError
+from lesion_triage.errors import DataError, ManifestError
 
 TABLE = "manifest.csv"
 HEADER = "manifest.json"
@@ -41,7 +40,7 @@ class Manifest:
     records: tuple[Record, ...]
     """In order of image id."""
     source: str
-    """``data.source`` of the configuration it was built from."""
+    """``data.source`` of the configuration it was built from; of a mixture, the names of its parts."""
     synthetic: bool
     """True if any picture was drawn by a program; nothing made from it is for use on people."""
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -81,7 +80,7 @@ class Manifest:
 
 def build(
     config: Data,
-    root: Path,
+    root: Roots,
     progress: Callable[[int, int], None] | None = None,
     pixels: PixelSpec = PixelSpec(size_px=160),  # noqa: B008 - frozen
 ) -> Manifest:
@@ -93,7 +92,8 @@ def build(
 
     Args:
         config: names the source and what its reader needs.
-        root: folder of the dataset; for ``source: synthetic`` the folder to draw into.
+        root: folder of the dataset; of a mixture that of each part, or the one that holds them by name;
+            for ``source: synthetic`` the folder to draw into.
         progress: called with the number of pictures done and the total, from the calling thread.
         pixels: a picture beyond its limits is dropped; its side does not matter here.
 
@@ -102,18 +102,18 @@ def build(
         ManifestError: more than a tenth of the pictures cannot be used, an image id stands twice, a lesion
             belongs to two patients, or no picture is left.
     """
-    if not root.is_dir() and config.source != SYNTHETIC:
-        raise ManifestError(f"{root}: expected the folder of the dataset; give it with --data-root.")
-    listing = READERS[config.source](root, config, progress)
+    root = sources.folders(config, root)
+    listing = sources.read(root, config, progress)
     consistency.refuse_ambiguous(listing.records)
     records, unusable = intake.read_all(root, listing.records, pixels, progress)
     dropped = intake.with_missing(unusable, listing.missing)
     intake.refuse_wrong_folder(root, len(records), dropped)
+    dropped = {**listing.dropped, **dropped}
     records, contradictions = consistency.settle_lesions(records)
     findings = {**listing.findings, **contradictions, **consistency.repeated_bytes(records)}
     return Manifest(
         records=tuple(sorted(records, key=operator.attrgetter("image_id"))),
-        source=config.source,
+        source=" + ".join(config.folders),
         synthetic=_any_drawn(records),
         dropped={reason: tuple(sorted(names)) for reason, names in dropped.items()},
         citation=listing.citation,
@@ -154,23 +154,21 @@ def read(folder: Path) -> tuple[Manifest, str]:
     return manifest, digest
 
 
-def read_picture(root: Path, record: Record) -> bytes:
+def read_picture(root: Roots, record: Record) -> bytes:
     """The bytes of one picture, checked against the manifest.
 
     Raises:
         ManifestError: the file is gone, lies outside the root, or is not the one that the manifest was
             built from.
     """
-    relative = PurePosixPath(record.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise ManifestError(f"image '{record.image_id}': path '{record.path}' leaves the data root.")
     try:
-        data = (root / relative).read_bytes()
-    except OSError as error:
+        data = pictures.encoded(root, record.path)
+    except (DataError, OSError) as error:
         raise ManifestError(f"image '{record.image_id}': {error}; build the manifest again.") from None
     if sha256_of(data) != record.sha256:
         raise ManifestError(
-            f"{root / relative}: changed since the manifest was built; restore it or build again."
+            f"{pictures.place(root, record.path)}: changed since the manifest was built; "
+            "restore it or build again."
         )
     return data
 

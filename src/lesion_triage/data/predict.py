@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.bundle.scorer import Graph, score_picture
+from lesion_triage.config import Roots
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, PredictionsError
@@ -28,7 +28,7 @@ def predict(
     spec: PixelSpec,
     limits: QualityLimits,
     records: Sequence[Record],
-    root: Path,
+    root: Roots,
     *,
     split: str,
     manifest_sha256: str,

@@ -24,7 +24,10 @@ class RawRecord:
 
     image_id: str
     path: str
-    """Relative to the data root, with forward slashes."""
+    """Relative to the data root, with forward slashes; in a mixture it begins with the part's name.
+
+    ``FILE.hdf5#NAME`` is an entry of an HDF5 file, ``FILE.npz#ARRAY/NUMBER`` one picture of an array.
+    """
     lesion_id: str
     patient_id: str | None = None
     diagnosis: str = ""
@@ -44,6 +47,8 @@ class RawRecord:
     """What the person was asked beside the fields above: JSON of ``bundle.history``; empty: nothing known."""
     copyright_license: str = ""
     attribution: str = ""
+    official_split: str = ""
+    """``train``, ``validation`` or ``test`` where the dataset itself says so."""
 
     @property
     def case_id(self) -> str:
@@ -61,7 +66,7 @@ class Record(RawRecord):
     """One photograph whose file was read and found whole."""
 
     sha256: str
-    """Of the file's bytes."""
+    """Of the bytes that ``pictures.encoded`` gives: those of the file, wherever a picture is one."""
     width_px: int
     """Upright, as the pixel path sees it."""
     height_px: int
@@ -76,6 +81,8 @@ class Listing:
     """Licence and citation of every dataset behind the records; empty where the owner states none."""
     missing: tuple[str, ...] = ()
     """Pictures that the table names and the folder lacks."""
+    dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Reason, and the pictures that are left out for it although their files are there."""
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Remarks on records that were kept: remark, and the names it concerns."""
 

@@ -3,14 +3,14 @@
 Imports config, manifest and records.
 
 Pictures are joined into groups by patient, by lesion and by the file's own hash; a group goes to one
-split whole.
+split whole. ``split.official`` keeps what the dataset itself calls validation and test.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,8 @@ from lesion_triage.data.records import Record
 from lesion_triage.errors import SplitError
 
 SPLITS = ("train", "validation", "calibration", "test")
+OFFICIAL = ("train", "validation", "test")
+"""What a dataset itself may call a picture's split, the first to give way first."""
 FILE = "splits.json"
 
 
@@ -103,20 +105,34 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
     groups, the order of the manifest's rows does not matter, and the same seed gives the same splits on
     every machine.
 
+    With ``config.official``, groups that the dataset calls test or validation stay there, and the other
+    splits are dealt from its training part by their fractions. A group that stands in several of its parts
+    goes to the last of them whole: test before validation before training.
+
     Raises:
-        SplitError: too few groups for every split to get one.
+        SplitError: too few groups for every split to get one, or ``official`` where a labelled picture
+            states no official split.
     """
     fractions = {name: float(getattr(config.fractions, name)) for name in SPLITS}
-    ordered = sorted(_groups(manifest.records), key=lambda group: _order(group, config.seed))
-    counts = dict.fromkeys(SPLITS, 0)
-    assignment: dict[str, str] = {}
+    groups = _groups(manifest.records)
+    fixed: dict[str, list[list[Record]]] = {}
+    if config.official:
+        fixed = _official(groups)
+        groups = fixed.pop("train", [])
+    assignment = {
+        record.image_id: name for name, found in fixed.items() for group in found for record in group
+    }
+    open_ = tuple(name for name in SPLITS if name not in fixed)
+    whole = sum(fractions[name] for name in open_)
+    ordered = sorted(groups, key=lambda group: _order(group, config.seed))
+    counts = dict.fromkeys(open_, 0)
     for dealt, group in enumerate(ordered, start=1):
         # index() finds the first of equals, so ties go by the order of SPLITS.
-        lags = [fractions[name] * dealt - counts[name] for name in SPLITS]
-        chosen = SPLITS[lags.index(max(lags))]
+        lags = [fractions[name] / whole * dealt - counts[name] for name in open_]
+        chosen = open_[lags.index(max(lags))]
         counts[chosen] += 1
         assignment.update((record.image_id, chosen) for record in group)
-    empty = [name for name in SPLITS if not counts[name]]
+    empty = [name for name in open_ if not counts[name]]
     if empty:
         raise SplitError(
             f"{len(ordered)} groups of labelled pictures leave nothing for {', '.join(empty)}; "
@@ -131,6 +147,23 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
     )
     prove_disjoint(manifest, result)
     return result
+
+
+def _official(groups: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
+    """Groups by the last official split that any of their pictures states."""
+    found: dict[str, list[list[Record]]] = {}
+    for group in groups:
+        stated = {record.official_split for record in group}
+        if not stated <= set(OFFICIAL):
+            without = min(record.image_id for record in group if record.official_split not in OFFICIAL)
+            raise SplitError(
+                f"image '{without}' states no official split; drop split.official, or take a dataset "
+                "that has train and test of its own."
+            )
+        found.setdefault(max(stated, key=OFFICIAL.index), []).append(group)
+    if set(found) <= {"train"}:
+        raise SplitError("the dataset names no official validation or test picture; drop split.official.")
+    return found
 
 
 def prove_disjoint(manifest: Manifest, splits: Splits) -> None:

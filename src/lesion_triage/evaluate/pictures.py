@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from PIL import Image
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest, read_picture
 from lesion_triage.evaluate.results import Decided
 from lesion_triage.predictions import Prediction
@@ -42,7 +42,7 @@ class Group:
 
 
 def choose(
-    decided: Decided, threshold: float, manifest: Manifest, root: Path, spec: PixelSpec
+    decided: Decided, threshold: float, manifest: Manifest, root: Roots, spec: PixelSpec
 ) -> tuple[Group, ...]:
     """Missed positives first, then the edges of the decision, then what could not be scored.
 

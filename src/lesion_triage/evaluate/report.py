@@ -17,6 +17,7 @@ from lesion_triage.bundle.guidance import Limit
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.store import Bundle, write_atomically
 from lesion_triage.calibrate.metrics import Estimate, Proportion
+from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.evaluate import figures
 from lesion_triage.evaluate.pictures import Group, choose
@@ -62,7 +63,7 @@ class _Picture:
 
 
 def write_report(
-    folder: Path, results: Results, table: Predictions, bundle: Bundle, manifest: Manifest, root: Path
+    folder: Path, results: Results, table: Predictions, bundle: Bundle, manifest: Manifest, root: Roots
 ) -> Path:
     """Write ``figures/*.png``, ``results.json``, ``case_scores.csv`` and, last, ``index.html``.
 

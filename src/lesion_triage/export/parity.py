@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -12,6 +11,7 @@ from lesion_triage.bundle import pixels
 from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import PixelSpec, Policy
+from lesion_triage.config import Roots
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ParityError
@@ -40,7 +40,7 @@ def compare(
     policy: Policy,
     predictions: Predictions,
     records: Sequence[Record],
-    root: Path,
+    root: Roots,
 ) -> Parity:
     """Score the pictures of ``predictions`` again in torch and compare photograph by photograph."""
     module = Views(network, views).eval()

@@ -17,7 +17,7 @@ from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Graph, Scorer, score_image
 from lesion_triage.bundle.store import Bundle, open_bundle, seal
-from lesion_triage.config import Config
+from lesion_triage.config import Config, Roots
 from lesion_triage.data.dataset import decoded
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
@@ -42,7 +42,7 @@ class MadeFrom:
     manifest: Manifest
     train: Sequence[Record]
     validation: Sequence[Record]
-    root: Path
+    root: Roots
     """Folder of the dataset."""
 
 

@@ -104,6 +104,13 @@ def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
         ham10000.read(tmp_path)
 
 
+def test_tabs_and_quotes_as_dataverse_serves_them_are_read(layout: Callable[..., Path]) -> None:
+    rows = ["\t".join(f'"{cell}"' if cell else "" for cell in row.split(",")) for row in ROWS]
+    root = layout(*rows, header=HEADER.replace(",", "\t"), name="HAM10000_metadata.tab")
+    first, second = ham10000.read(root).records
+    assert (first.lesion_id, first.age_approx, second.age_approx) == ("HAM_1", 80.0, None)
+
+
 @pytest.mark.data
 def test_the_real_dataset_splits_without_a_leak_and_in_proportion(data_root: Path, tmp_path: Path) -> None:
     root = data_root / "ham10000"

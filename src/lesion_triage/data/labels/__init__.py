@@ -1,0 +1,73 @@
+"""The label table: which diagnosis counts as "needs an in-person visit". Imports the exception tree only.
+
+``decisions`` is the table that a clinician reviews line by line: one decision for each kind of lesion, with
+its reason and source. ``codes`` says which line each dataset's own code means. docs/labels.md shows both.
+
+The label is the reference standard for training and for the certificate; it is not management advice. It
+asks one question of a lesion whose nature is known: did this one have to be seen and treated in the
+flesh, by whichever clinician? A lesion that looks worrying, grows, bleeds or is new at an unusual age
+deserves a visit whatever it turns out to be; that is a red flag, is handled apart from the picture, and
+is no reason to change a line here. The False rows are therefore "not by this diagnosis alone", and the
+None of a record without a label is never turned into False. The line most open to debate is actinic
+keratosis: mild ones may be left untreated, and a site that sees it otherwise changes the line, trains and
+certifies anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+
+from lesion_triage.data.labels.codes import CODES
+from lesion_triage.data.labels.decisions import DECISIONS
+from lesion_triage.errors import DataError
+
+T = TypeVar("T")
+
+
+class Label(NamedTuple):
+    """What the table says of one dataset's code."""
+
+    name: str
+    needs_in_person: bool | None
+    """None: the diagnosis alone does not decide; such records enter no split."""
+    why: str
+    source: str
+    """Short references: the dataset's own for what the code means, then that of the decision."""
+    decision: str
+    """Key of the line in ``decisions``; the same kind of lesion has the same one in every dataset."""
+
+
+def _label(meaning: str, key: str) -> Label:
+    name, needs, why, source = DECISIONS[key]
+    return Label(name, needs, why, f"{meaning}; {source}", key)
+
+
+LABELS: Mapping[str, Mapping[str, Label]] = MappingProxyType(
+    {
+        family: MappingProxyType({code: _label(meaning, key) for code, key in codes.items()})
+        for family, (meaning, codes) in CODES.items()
+    }
+)
+"""Family of sources, then the source's own code, then the label."""
+
+
+def label_for(family: str, code: str) -> Label:
+    """The line of the table for one code, spelt exactly as its source spells it.
+
+    Raises:
+        DataError: the family or the code is not in the table; a new diagnosis is a clinical decision,
+            not a default.
+    """
+    codes = _known(LABELS, family, "family of sources")
+    return _known(codes, code, f"diagnosis of '{family}'")
+
+
+def _known(table: Mapping[str, T], key: str, what: str) -> T:
+    if key in table:
+        return table[key]
+    near = difflib.get_close_matches(key, table, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(table)}."
+    raise DataError(f"'{key}' is no known {what}; {hint} A new one needs a reviewed line in data/labels.")

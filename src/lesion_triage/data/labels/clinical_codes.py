@@ -1,0 +1,307 @@
+"""Codes of the datasets of clinical photographs, each with its key in ``decisions``. Imports nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+def _all(key: str, codes: str) -> dict[str, str]:
+    """One decision for several codes, one code a line."""
+    return dict.fromkeys((line.strip() for line in codes.strip().splitlines()), key)
+
+
+FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
+    {
+        **_all(
+            "melanoma",
+            """
+            lentigo maligna
+            malignant melanoma
+            melanoma
+            superficial spreading melanoma ssm
+            """,
+        ),
+        **_all(
+            "basal_cell_carcinoma",
+            """
+            basal cell carcinoma
+            basal cell carcinoma morpheiform
+            solid cystic basal cell carcinoma
+            """,
+        ),
+        "squamous cell carcinoma": "squamous_cell_carcinoma",
+        "actinic keratosis": "actinic_keratosis",
+        "mycosis fungoides": "cutaneous_lymphoma",
+        "kaposi sarcoma": "other_malignant",
+        **_all(
+            "naevus",
+            """
+            congenital nevus
+            halo nevus
+            nevocytic nevus
+            """,
+        ),
+        "seborrheic keratosis": "benign_keratosis",
+        "dermatofibroma": "dermatofibroma",
+        **_all(
+            "vascular",
+            """
+            granuloma pyogenic
+            lymphangioma
+            port wine stain
+            pyogenic granuloma
+            telangiectases
+            """,
+        ),
+        **_all(
+            "other_benign",
+            """
+            becker nevus
+            epidermal nevus
+            fordyce spots
+            juvenile xanthogranuloma
+            keloid
+            milia
+            mucous cyst
+            naevus comedonicus
+            pilar cyst
+            pilomatricoma
+            syringoma
+            """,
+        ),
+        **_all(
+            "uncertain_growth",
+            """
+            disseminated actinic porokeratosis
+            nevus sebaceous of jadassohn
+            porokeratosis actinic
+            porokeratosis of mibelli
+            """,
+        ),
+        **_all(
+            "inflammatory",
+            """
+            acanthosis nigricans
+            acne
+            acne vulgaris
+            acquired autoimmune bullous diseaseherpes gestationis
+            acrodermatitis enteropathica
+            allergic contact dermatitis
+            aplasia cutis
+            behcets disease
+            calcinosis cutis
+            cheilitis
+            dariers disease
+            dermatomyositis
+            drug eruption
+            drug induced pigmentary changes
+            dyshidrotic eczema
+            eczema
+            ehlers danlos syndrome
+            epidermolysis bullosa
+            erythema annulare centrifigum
+            erythema elevatum diutinum
+            erythema multiforme
+            erythema nodosum
+            factitial dermatitis
+            fixed eruptions
+            folliculitis
+            granuloma annulare
+            hailey hailey disease
+            hidradenitis
+            ichthyosis vulgaris
+            incontinentia pigmenti
+            keratosis pilaris
+            langerhans cell histiocytosis
+            lichen amyloidosis
+            lichen planus
+            lichen simplex
+            livedo reticularis
+            lupus erythematosus
+            lupus subacute
+            lyme disease
+            mucinosis
+            myiasis
+            necrobiosis lipoidica
+            nematode infection
+            neurodermatitis
+            neurofibromatosis
+            neurotic excoriations
+            neutrophilic dermatoses
+            papilomatosis confluentes and reticulate
+            paronychia
+            pediculosis lids
+            perioral dermatitis
+            photodermatoses
+            pityriasis lichenoides chronica
+            pityriasis rosea
+            pityriasis rubra pilaris
+            porphyria
+            prurigo nodularis
+            psoriasis
+            pustular psoriasis
+            rhinophyma
+            rosacea
+            sarcoidosis
+            scabies
+            scleroderma
+            scleromyxedema
+            seborrheic dermatitis
+            stasis edema
+            stevens johnson syndrome
+            striae
+            sun damaged skin
+            tick bite
+            tuberous sclerosis
+            tungiasis
+            urticaria
+            urticaria pigmentosa
+            vitiligo
+            xanthomas
+            xeroderma pigmentosum
+            """,
+        ),
+    }
+)
+"""Column ``label``. What the dataset calls non-neoplastic is outside the question of the label table, but
+for keloid and xanthogranuloma, which are growths elsewhere in it too."""
+
+DDI: Mapping[str, str] = MappingProxyType(
+    {
+        **_all(
+            "melanoma",
+            """
+            melanoma
+            melanoma-acral-lentiginous
+            melanoma-in-situ
+            nodular-melanoma-(nm)
+            """,
+        ),
+        **_all(
+            "basal_cell_carcinoma",
+            """
+            basal-cell-carcinoma
+            basal-cell-carcinoma-nodular
+            basal-cell-carcinoma-superficial
+            """,
+        ),
+        **_all(
+            "squamous_cell_carcinoma",
+            """
+            squamous-cell-carcinoma
+            squamous-cell-carcinoma-in-situ
+            squamous-cell-carcinoma-keratoacanthoma
+            """,
+        ),
+        "actinic-keratosis": "actinic_keratosis",
+        **_all(
+            "cutaneous_lymphoma",
+            """
+            blastic-plasmacytoid-dendritic-cell-neoplasm
+            leukemia-cutis
+            mycosis-fungoides
+            subcutaneous-t-cell-lymphoma
+            """,
+        ),
+        **_all(
+            "other_malignant",
+            """
+            kaposi-sarcoma
+            metastatic-carcinoma
+            sebaceous-carcinoma
+            """,
+        ),
+        **_all(
+            "naevus",
+            """
+            blue-nevus
+            dysplastic-nevus
+            melanocytic-nevi
+            pigmented-spindle-cell-nevus-of-reed
+            """,
+        ),
+        **_all(
+            "benign_keratosis",
+            """
+            benign-keratosis
+            inverted-follicular-keratosis
+            lichenoid-keratosis
+            seborrheic-keratosis
+            seborrheic-keratosis-irritated
+            solar-lentigo
+            """,
+        ),
+        "acral-melanotic-macule": "melanotic_macule",
+        "hyperpigmentation": "melanotic_macule",
+        "dermatofibroma": "dermatofibroma",
+        **_all(
+            "vascular",
+            """
+            angioma
+            arteriovenous-hemangioma
+            glomangioma
+            hematoma
+            pyogenic-granuloma
+            """,
+        ),
+        **_all(
+            "other_benign",
+            """
+            acquired-digital-fibrokeratoma
+            acrochordon
+            angioleiomyoma
+            cellular-neurothekeoma
+            chondroid-syringoma
+            clear-cell-acanthoma
+            eccrine-poroma
+            epidermal-cyst
+            epidermal-nevus
+            fibrous-papule
+            focal-acral-hyperkeratosis
+            foreign-body-granuloma
+            keloid
+            lipoma
+            neurofibroma
+            neuroma
+            nevus-lipomatosus-superficialis
+            scar
+            syringocystadenoma-papilliferum
+            trichilemmoma
+            trichofolliculoma
+            verruciform-xanthoma
+            xanthogranuloma
+            """,
+        ),
+        "atypical-spindle-cell-nevus-of-reed": "uncertain_growth",
+        "lymphocytic-infiltrations": "uncertain_growth",
+        "reactive-lymphoid-hyperplasia": "uncertain_growth",
+        **_all(
+            "inflammatory",
+            """
+            abrasions-ulcerations-and-physical-injuries
+            abscess
+            acne-cystic
+            coccidioidomycosis
+            condyloma-accuminatum
+            dermatomyositis
+            eczema-spongiotic-dermatitis
+            folliculitis
+            graft-vs-host-disease
+            molluscum-contagiosum
+            morphea
+            onychomycosis
+            prurigo-nodularis
+            tinea-pedis
+            verruca-vulgaris
+            wart
+            """,
+        ),
+    }
+)
+"""Column ``disease``, which pathology confirmed; 78 of them."""
+
+SCIN: Mapping[str, str] = MappingProxyType(
+    {"differential": "opinion_on_photograph", "ungradable": "not_classified"}
+)
+"""Two words of ours: the dataset gives each case a weighted differential, or none."""

@@ -1,0 +1,97 @@
+"""Reader for Derm7pt in its official layout. Imports records, labels, tables and the exception tree.
+
+Kawahara, Daneshvar, Argenziano, Hamarneh, Seven-Point Checklist and Skin Lesion Classification using
+Multitask Multimodal Neural Nets, IEEE J Biomed Health Inform 23, 538-546 (2019),
+doi:10.1109/JBHI.2018.2824327. Licence: for research, by request at the official page,
+http://derm.cs.sfu.ca. Columns and codes: https://github.com/jeremykawahara/derm7pt, by the same authors.
+
+The layout is ``release_v0/``: ``meta/meta.csv`` with ``case_num``, ``diagnosis``, ``location``, ``sex``,
+``management``, ``clinic``, ``derm`` and more; ``images/``, in which ``clinic`` and ``derm`` are paths; and
+``meta/{train,valid,test}_indexes.csv`` (``indexes``: rows of the table, from 0).
+
+Traps: each row is one lesion with a clinical and a dermoscopic picture, which are one case. ``management``
+(excision, follow-up, none) is what the authors advised by its look; it is not the truth and is not read.
+Names differ in case between table and disk. No patient ids, and labels of which the table does not say
+whether pathology saw them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lesion_triage.data.labels import label_for
+from lesion_triage.data.records import Listing, RawRecord
+from lesion_triage.data.sources.tables import JPEG, Collected, Folder, known, rows, walk
+from lesion_triage.errors import DataError
+
+LICENSE = "research use, terms at derm.cs.sfu.ca"
+ATTRIBUTION = "Derm7pt, Kawahara et al., IEEE JBHI 2019, doi:10.1109/JBHI.2018.2824327"
+TABLE = "meta.csv"
+INDEXES = {"train": "train_indexes.csv", "validation": "valid_indexes.csv", "test": "test_indexes.csv"}
+KINDS = {"clinic": "clinical: close-up", "derm": "dermoscopic"}
+
+
+def read(root: Path) -> Listing:
+    """List both pictures of every row.
+
+    Raises:
+        DataError: no table, a column missing, a diagnosis that is not in the label table, an index that is
+            no row.
+    """
+    folder = walk(root, (*JPEG, ".png"))
+    table = folder.table((TABLE,), "Derm7pt")
+    by_path = {path.lower(): path for path in folder.pictures.values()}
+    splits = _splits(folder)
+    collected = Collected()
+    columns = ("case_num", "diagnosis", "location", "sex", *KINDS)
+    for place, (number, row) in enumerate(rows(table, columns)):
+        try:
+            needs = label_for("derm7pt", row["diagnosis"]).needs_in_person
+        except DataError as error:
+            raise DataError(f"{table}, line {number}: {error}") from None
+        for column, kind in KINDS.items():
+            if not row[column]:
+                continue
+            path = _find(row[column], by_path)
+            if path is None:
+                collected.missing.append(row[column])
+                continue
+            collected.records.append(
+                RawRecord(
+                    image_id=row[column],
+                    path=path,
+                    lesion_id=f"case-{row['case_num']}",
+                    diagnosis=row["diagnosis"],
+                    needs_in_person=needs,
+                    source="derm7pt",
+                    sex=known(row["sex"]),
+                    anatom_site_general=known(row["location"]),
+                    image_type=kind,
+                    copyright_license=LICENSE,
+                    attribution=ATTRIBUTION,
+                    official_split=splits.get(place, ""),
+                )
+            )
+    return collected.listing(f"{ATTRIBUTION}; {LICENSE}")
+
+
+def _find(name: str, by_path: dict[str, str]) -> str | None:
+    """The picture that the table means, whatever the case of its letters and the folder above."""
+    wanted = name.lower()
+    for path in (f"images/{wanted}", f"release_v0/images/{wanted}"):
+        if path in by_path:
+            return by_path[path]
+    return next((path for lower, path in by_path.items() if lower.endswith(f"/{wanted}")), None)
+
+
+def _splits(folder: Folder) -> dict[int, str]:
+    """Official split of each row that has one, by its place in the table."""
+    splits: dict[int, str] = {}
+    for split, name in INDEXES.items():
+        if name not in folder.tables:
+            continue
+        for number, row in rows(folder.tables[name], ("indexes",)):
+            if not row["indexes"].isdigit():
+                raise DataError(f"{folder.tables[name]}, line {number}: '{row['indexes']}' is no row number.")
+            splits[int(row["indexes"])] = split
+    return splits

@@ -1,0 +1,92 @@
+"""Reader for the training part of MILK10k. Imports records, labels, tables and the exception tree.
+
+MILK study team, MILK10k, ISIC archive 2025, doi:10.34970/648456; Tschandl et al., MILK10k: a hierarchical
+multimodal imaging-learning toolkit, Journal of Investigative Dermatology 2025; CC BY-NC 4.0. Official
+page: https://challenge.isic-archive.com/landing/milk10k (the eleven classes, two pictures for each
+lesion).
+
+The layout is that of the challenge's archives: ``MILK10k_Training_Input/IL_*/ISIC_*.jpg``,
+``MILK10k_Training_GroundTruth.csv`` (``lesion_id`` and one column for each class),
+``MILK10k_Training_Metadata.csv`` (``lesion_id``, ``image_type``, ``isic_id``, ``attribution``,
+``copyright_license``, ``age_approx``, ``sex``, ``skin_tone_class``, ``site`` and more) and, if it is
+there, ``MILK10k_Training_Supplement.csv`` (``isic_id``, ``diagnosis_full``, ``diagnosis_confirm_type``).
+
+Traps: each lesion has one clinical and one dermoscopic picture, which are one case. Nearly all lesions
+were cut out because they looked suspicious, so the negatives are hard ones. ``skin_tone_class`` runs from
+0, very dark, to 5, very light: it is not a Fitzpatrick type and is not taken for one. The benchmark's own
+test labels are secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lesion_triage.data.labels import label_for
+from lesion_triage.data.records import Listing, RawRecord, age_in_years
+from lesion_triage.data.sources.isic_words import CONFIRM_TYPES
+from lesion_triage.data.sources.tables import Collected, Row, index, known, one_of, rows, walk, word
+from lesion_triage.errors import DataError
+
+LICENSE = "CC BY-NC 4.0"
+ATTRIBUTION = "MILK10k, MILK study team, ISIC archive 2025, doi:10.34970/648456"
+CLASSES = ("AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV", "SCCKA", "VASC")
+TRUTH = "MILK10k_Training_GroundTruth.csv"
+METADATA = "MILK10k_Training_Metadata.csv"
+SUPPLEMENT = "MILK10k_Training_Supplement.csv"
+
+_COLUMNS = ("lesion_id", "image_type", "isic_id", "age_approx", "sex", "site")
+
+
+def read(root: Path) -> Listing:
+    """List every picture of the metadata table with the class of its lesion.
+
+    Raises:
+        DataError: a table or a column is missing, a lesion without exactly one class, an age that is no
+            number.
+    """
+    folder = walk(root)
+    codes = _codes(folder.table((TRUTH,), "MILK10k"))
+    confirmed: Mapping[str, Row] = {}
+    if SUPPLEMENT in folder.tables:
+        confirmed = index(folder.tables[SUPPLEMENT], "isic_id", ("diagnosis_confirm_type",))
+    table = folder.table((METADATA,), "MILK10k")
+    collected = Collected()
+
+    def record(row: Row) -> RawRecord | None:
+        image, lesion = row["isic_id"], row["lesion_id"]
+        if lesion not in codes:
+            raise DataError(f"lesion '{lesion}' has no row in {TRUTH}.")
+        if image not in folder.pictures:
+            collected.missing.append(image)
+            return None
+        confirm = confirmed[image]["diagnosis_confirm_type"] if image in confirmed else ""
+        return RawRecord(
+            image_id=image,
+            path=folder.pictures[image],
+            lesion_id=lesion,
+            diagnosis=codes[lesion],
+            diagnosis_confirm_type=word(confirm, CONFIRM_TYPES, "diagnosis_confirm_type"),
+            needs_in_person=label_for("milk10k", codes[lesion]).needs_in_person,
+            source="milk10k",
+            sex=known(row["sex"]),
+            age_approx=age_in_years(known(row["age_approx"]), "age_approx"),
+            anatom_site_general=known(row["site"]),
+            image_type=row["image_type"],
+            copyright_license=row["copyright_license"] or LICENSE,
+            attribution=row["attribution"] or ATTRIBUTION,
+        )
+
+    collected.take(table, rows(table, _COLUMNS, ("attribution", "copyright_license")), record)
+    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+
+
+def _codes(table: Path) -> dict[str, str]:
+    """Class of each lesion."""
+    codes: dict[str, str] = {}
+    for number, row in rows(table, ("lesion_id", *CLASSES)):
+        try:
+            codes[row["lesion_id"]] = one_of(row, CLASSES)
+        except DataError as error:
+            raise DataError(f"{table}, line {number}: {error}") from None
+    return codes

@@ -1,0 +1,89 @@
+"""Reader for PAD-UFES-20 in its official layout. Imports records, labels, tables and the exception tree.
+
+Pacheco et al., PAD-UFES-20: a skin lesion dataset composed of patient data and clinical images collected
+from smartphones, Data in Brief 32, 106221 (2020), doi:10.1016/j.dib.2020.106221; CC BY 4.0. Official page:
+Mendeley Data, doi:10.17632/zr7vgbcyr2.1.
+
+The layout is ``metadata.csv`` and PNG files in any sub-folder (``imgs_part_1`` to ``3``), named as
+``img_id`` says; a copy with JPEG files of the same names is read too.
+
+Traps: ``fitspatrick`` (spelt so), ``gender``, ``diameter_1``, ``diameter_2``, ``smoke`` and others are
+missing for unbiopsied lesions alone, so that whoever learns from what is missing learns the label. All
+malignant rows were biopsied, actinic keratoses, naevi and seborrhoeic keratoses in part. Skin types V and
+VI are all but absent. Lesion ids are unique only together with the patient's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from lesion_triage.data.labels import label_for
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years
+from lesion_triage.data.sources.tables import JPEG, Collected, Row, known, rows, walk, word
+from lesion_triage.errors import DataError
+
+LICENSE = "CC BY 4.0"
+ATTRIBUTION = "PAD-UFES-20, Pacheco et al., Data in Brief 2020, doi:10.1016/j.dib.2020.106221"
+TABLE = "metadata.csv"
+
+SKIN_TYPES: Mapping[str, str] = MappingProxyType(
+    dict(zip(map(str, range(1, 7)), ("I", "II", "III", "IV", "V", "VI"), strict=True))
+)
+SEXES: Mapping[str, str] = MappingProxyType({"FEMALE": "female", "MALE": "male"})
+CONFIRMED: Mapping[str, str] = MappingProxyType({"True": HISTOPATHOLOGY, "False": "consensus"})
+"""``biopsed``, and our word: what was not biopsied was settled by a group of dermatologists."""
+
+_COLUMNS = (
+    "patient_id",
+    "lesion_id",
+    "age",
+    "gender",
+    "fitspatrick",
+    "region",
+    "diagnostic",
+    "img_id",
+    "biopsed",
+)
+
+
+def read(root: Path) -> Listing:
+    """List every row of the metadata table.
+
+    Raises:
+        DataError: no table, a column missing, a code or word that is not known, no patient or lesion, an
+            age that is no number.
+    """
+    folder = walk(root, (".png", *JPEG))
+    table = folder.table((TABLE,), "PAD-UFES-20")
+    collected = Collected()
+
+    def record(row: Row) -> RawRecord | None:
+        image = row["img_id"].removesuffix(".png")
+        needs = label_for("pad_ufes_20", row["diagnostic"]).needs_in_person
+        if not row["patient_id"] or not row["lesion_id"]:
+            raise DataError(f"image '{image}' has no patient_id or no lesion_id.")
+        if image not in folder.pictures:
+            collected.missing.append(image)
+            return None
+        return RawRecord(
+            image_id=image,
+            path=folder.pictures[image],
+            lesion_id=f"{row['patient_id']}-{row['lesion_id']}",
+            patient_id=row["patient_id"],
+            diagnosis=row["diagnostic"],
+            diagnosis_confirm_type=word(row["biopsed"], CONFIRMED, "biopsed"),
+            needs_in_person=needs,
+            source="pad_ufes_20",
+            sex=word(row["gender"], SEXES, "gender"),
+            age_approx=age_in_years(row["age"], "age"),
+            anatom_site_general=known(row["region"]).lower(),
+            image_type="clinical: close-up",
+            fitzpatrick_skin_type=word(row["fitspatrick"].removesuffix(".0"), SKIN_TYPES, "fitspatrick"),
+            copyright_license=LICENSE,
+            attribution=ATTRIBUTION,
+        )
+
+    collected.take(table, rows(table, _COLUMNS), record)
+    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)

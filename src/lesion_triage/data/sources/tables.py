@@ -1,0 +1,223 @@
+"""What readers share: a folder walked once, tables row by row, rows collected into a listing.
+
+Imports records and the exception tree.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lesion_triage.data.records import Listing, RawRecord
+from lesion_triage.errors import DataError
+
+JPEG = (".jpg", ".jpeg")
+Row = Mapping[str, str]
+
+OWN_LESION = "the dataset names no lesion, so each picture counts as a lesion of its own"
+STORED_TWICE = "stored under two names, the first in order was taken"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Every picture and every table below one folder."""
+
+    root: Path
+    pictures: Mapping[str, str]
+    """Name without its ending, to the path relative to the root."""
+    twice: tuple[str, ...]
+    """Names that were found more than once; a widely copied archive holds its parts twice."""
+    tables: Mapping[str, Path]
+    """File name to path; of two with one name the first in order."""
+
+    def table(self, names: Sequence[str], dataset: str) -> Path:
+        """The first of ``names`` that is there.
+
+        Raises:
+            DataError: none of them is.
+        """
+        for name in names:
+            if name in self.tables:
+                return self.tables[name]
+        raise DataError(
+            f"{self.root}: expected {dataset}'s {' or '.join(names)} here, found neither; "
+            "give the folder that holds it with --data-root."
+            if len(names) > 1
+            else f"{self.root}: expected {dataset}'s {names[0]} here, found none; "
+            "give the folder that holds it with --data-root."
+        )
+
+
+def walk(root: Path, endings: Sequence[str] = JPEG) -> Folder:
+    """Look through all sub-folders, in an order that no file system decides."""
+    pictures: dict[str, str] = {}
+    twice: set[str] = set()
+    tables: dict[str, Path] = {}
+    for folder, subfolders, names in os.walk(root):
+        subfolders.sort()
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        for name in sorted(names):
+            stem, ending = os.path.splitext(name)  # noqa: PTH122 - a Path for each of 400,000 names is slow
+            if ending.lower() not in endings:
+                tables.setdefault(name, Path(folder, name))
+            elif stem in pictures:
+                twice.add(stem)
+            else:
+                pictures[stem] = prefix + name
+    return Folder(root, pictures, tuple(sorted(twice)), tables)
+
+
+def rows(
+    table: Path, required: Sequence[str], optional: Sequence[str] = (), *, hint: str = ""
+) -> Iterator[tuple[int, Row]]:
+    """Rows with their line number in the file, cells stripped, only the columns that are asked for.
+
+    An optional column that the table lacks gives empty cells.
+
+    Raises:
+        DataError: not a UTF-8 table with commas or tabs, a required column missing, a row of another length.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            # Dataverse serves its tables with tabs unless asked for the original.
+            tabs = "\t" in stream.readline()
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter="\t" if tabs else ",", strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(table, header, required, hint)
+            wanted = [(name, header.index(name)) for name in (*required, *optional) if name in header]
+            absent = dict.fromkeys((name for name in optional if name not in header), "")
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise DataError(f"{table}, line {reader.line_num}: more or fewer cells than the header.")
+                # Interned: most cells repeat, and 400,000 rows of separate words would fill the memory.
+                yield (
+                    reader.line_num,
+                    {**absent, **{name: sys.intern(cells[at].strip()) for name, at in wanted}},
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read as a UTF-8 table with commas or tabs ({error}).") from None
+
+
+def _check_header(table: Path, header: Sequence[str], required: Sequence[str], hint: str) -> None:
+    absent = [name for name in required if name not in header]
+    if absent:
+        raise DataError(
+            f"{table}: expected the columns {', '.join(required)}, found no {', '.join(absent)}"
+            f"{'; ' if hint else ''}{hint}."
+        )
+    twice = [name for name in required if header.count(name) > 1]
+    if twice:
+        raise DataError(f"{table}: column '{twice[0]}' stands twice; keep one.")
+
+
+@dataclass
+class Collected:
+    """Records, and an account of what has none."""
+
+    records: list[RawRecord] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    findings: dict[str, list[str]] = field(default_factory=dict)
+
+    def take(
+        self, table: Path, numbered: Iterable[tuple[int, Row]], make: Callable[[Row], RawRecord | None]
+    ) -> None:
+        """Make a record of each row; ``make`` gives None for a row that it has accounted for itself.
+
+        Raises:
+            DataError: as ``make`` does, with table and line before it.
+        """
+        for number, row in numbered:
+            try:
+                record = make(row)
+            except DataError as error:
+                raise DataError(f"{table}, line {number}: {error}") from None
+            if record is not None:
+                self.records.append(record)
+
+    def find(self, remark: str, name: str) -> None:
+        """A remark on a record that is kept."""
+        self.findings.setdefault(remark, []).append(name)
+
+    def drop(self, reason: str, name: str) -> None:
+        """A picture that is left out."""
+        self.dropped.setdefault(reason, []).append(name)
+
+    def lesion(self, lesion_id: str, image_id: str) -> str:
+        """The lesion's own name, or one that no other picture has, with a remark."""
+        if lesion_id:
+            return lesion_id
+        self.find(OWN_LESION, image_id)
+        return f"image:{image_id}"
+
+    def listing(self, citation: str, twice: Sequence[str] = ()) -> Listing:
+        """What a reader returns. Only pictures that a record names are worth a remark."""
+        if twice:
+            self.findings[STORED_TWICE] = list(twice)
+        return Listing(
+            records=tuple(self.records),
+            citation=(citation,),
+            missing=tuple(self.missing),
+            dropped={reason: tuple(names) for reason, names in self.dropped.items()},
+            findings={remark: tuple(sorted(names)) for remark, names in self.findings.items()},
+        )
+
+
+def one_of(row: Row, classes: Sequence[str]) -> str:
+    """The class whose cell is 1 where all others are 0.
+
+    Raises:
+        DataError: none is, several are, or a cell is neither.
+    """
+    try:
+        chosen = [name for name in classes if float(row[name]) == 1.0]
+        others = [name for name in classes if float(row[name]) not in (0.0, 1.0)]
+    except ValueError:
+        chosen, others = [], list(classes)
+    if len(chosen) != 1 or others:
+        cells = ", ".join(f"{name}={row[name]}" for name in classes)
+        raise DataError(f"expected exactly one class at 1 and the others at 0, found {cells}.")
+    return chosen[0]
+
+
+def word(cell: str, words: Mapping[str, str], column: str) -> str:
+    """Our word for the dataset's; an empty cell stays unknown.
+
+    Raises:
+        DataError: a word that is not in ``words``.
+    """
+    if cell in words:
+        return words[cell]
+    if not cell:
+        return ""
+    near = difflib.get_close_matches(cell, words, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(words)}."
+    raise DataError(f"{column} '{cell}' is unknown; {hint}")
+
+
+def known(cell: str) -> str:
+    """The cell, or nothing where it says that nothing is known."""
+    return "" if cell.lower() in ("unknown", "unk", "nan", "na", "n/a") else cell
+
+
+def index(table: Path, key: str, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Row]:
+    """Rows of a table by one column.
+
+    Raises:
+        DataError: as ``rows``; a key stands twice.
+    """
+    found: dict[str, Row] = {}
+    for number, row in rows(table, (key, *columns), optional):
+        if row[key] in found:
+            raise DataError(f"{table}, line {number}: {key} '{row[key]}' stands twice; keep one row.")
+        found[row[key]] = row
+    return found
