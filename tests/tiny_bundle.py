@@ -35,7 +35,7 @@ _COLOURS: dict[Kind, tuple[str, str]] = {
     "referred": ("rgb(215, 140, 115)", "rgb(150, 60, 50)"),
     "below": ("rgb(205, 185, 175)", "rgb(170, 150, 140)"),
     "black": ("rgb(2, 1, 1)", "rgb(0, 0, 0)"),
-    "unfamiliar": ("rgb(40, 60, 200)", "rgb(110, 90, 160)"),
+    "unfamiliar": ("rgb(70, 62, 56)", "rgb(96, 85, 78)"),
 }
 
 
