@@ -51,10 +51,27 @@ class TriageNetwork(nn.Module):
         embedding = self.embed(pixels)
         return self.needs_in_person(embedding)[:, 0], embedding
 
-    def heads(self, pixels: Tensor) -> Heads:
-        """The training path."""
-        embedding = self.embed(pixels)
+    def heads(self, embedding: Tensor) -> Heads:
+        """Embedding [N, width] -> what training sees."""
         return Heads(self.needs_in_person(embedding)[:, 0], self.diagnosis(embedding))
+
+
+class Learner(nn.Module):
+    """The network as training sees it: pixels [N, size, size, 3], or embeddings [N, width], -> both heads."""
+
+    def __init__(self, network: TriageNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, given: Tensor) -> Heads:
+        """The training path."""
+        return self.network.heads(given if given.ndim == 2 else self.network.embed(given))
+
+
+def freeze_backbone(network: TriageNetwork) -> list[nn.Module]:
+    """Fix the whole backbone; only the heads learn. Returns what to keep in eval mode."""
+    network.backbone.requires_grad_(False)
+    return [network.backbone]
 
 
 def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
