@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from lesion_triage.config import Config
 from lesion_triage.data.records import Record
 from lesion_triage.errors import TrainingError
-from lesion_triage.train import checkpoint, state
+from lesion_triage.train import checkpoint
 from lesion_triage.train.loop import Listener, Pictures, train
 
 

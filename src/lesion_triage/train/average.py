@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class Average:
@@ -20,7 +21,7 @@ class Average:
         self.tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self._network = network
         self._decay = decay
-        pairs = [(self.tensors[name], value.detach()) for name, value in network.state_dict().items()]
+        pairs = [(_own(self.tensors[name]), _own(value)) for name, value in network.state_dict().items()]
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
@@ -55,3 +56,9 @@ class Average:
     def _put(self, tensors: dict[str, Tensor]) -> None:
         for name, value in self._network.state_dict().items():
             value.copy_(tensors[name])
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor, sharing its memory."""
+    tensor = tensor.detach()
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

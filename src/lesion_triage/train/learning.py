@@ -151,4 +151,6 @@ def _network(config: Config, diagnoses: int) -> TriageNetwork:
     m = config.model
     body = backbone(m.backbone, m.weights, config.pixels.size_px, m.drop_rate, m.drop_path_rate)
     network = TriageNetwork(body, diagnoses)
-    return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
+    if config.train.channels_last and config.train.strategy != "fsdp":  # FSDP2 shards contiguous weights only
+        network = network.to(memory_format=torch.channels_last)
+    return network

@@ -76,13 +76,13 @@ def train(
     validation: Pictures,
     folder: Path,
     key: str,
-    listener: Listener = Listener(),  # noqa: B008 - frozen
+    listener: Listener = Listener(),
 ) -> list[EpochMetrics]:
     """Fine-tune and leave ``checkpoint.safetensors`` in ``folder``.
 
     The last epoch's averaged weights are the result: nothing is chosen on the validation split, so it
-    stays fit for the calibrator. The state is kept after each epoch and every few minutes; a training that was
-    killed goes on there. Remove ``train_state`` when the result has been taken into the records.
+    stays fit for the calibrator. A state is written after each epoch and every few minutes; a training that
+    was killed goes on there. ``train_state`` stays: whoever records the result removes it.
 
     Args:
         config: the run.
@@ -287,7 +287,7 @@ def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _P
         fabric,
         TrainingError(
             f"the {what} is {loss} in epoch {order.epoch + 1}, batch {number + 1}, "
-            f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate, or use "
-            "train.precision 32-true. The last good state is kept."
+            f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate, or "
+            "use train.precision 32-true. The last good state is kept."
         ),
     )

@@ -53,7 +53,8 @@ class TriageNetwork(nn.Module):
 
     def heads(self, embedding: Tensor) -> Heads:
         """Embedding [N, width] -> what training sees."""
-        return Heads(self.needs_in_person(embedding)[:, 0], self.diagnosis(embedding))
+        logit = self.needs_in_person(embedding)[:, 0]
+        return Heads(logit.clone(), self.diagnosis(embedding))  # FSDP2 warns of views
 
 
 class Learner(nn.Module):

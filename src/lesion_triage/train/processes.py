@@ -46,7 +46,7 @@ def launch(c: Train) -> Fabric:
     """The processes of this training, all of them running and connected.
 
     Raises:
-        TrainingError: a batch too small for so many processes, or a strategy that needs GPUs that are not there.
+        TrainingError: a batch too small for so many processes.
     """
     devices: int | str = c.devices
     nodes = 1
@@ -118,8 +118,8 @@ def connected(fabric: Fabric) -> Iterator[None]:
         lost = isinstance(error, dist.DistError) or "gloo" in str(error)
         if fabric.world_size > 1 and lost:
             raise TrainingError(
-                "another process of this training has ended; its own message says why. The last training state "
-                f"is kept: give the same command again. ({str(error).splitlines()[0]})"
+                "another process of this training has ended; its own message says why. The last training "
+                f"state is kept: give the same command again. ({str(error).splitlines()[0]})"
             ) from None
         raise
     finally:

@@ -112,13 +112,13 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
             damaged.append(f"{path}: damaged ({error}); the state before it is taken.")
     if damaged and not foreign:
         raise TrainingError(
-            f"{folder / FOLDER}: no training state in it is whole ({damaged[0]}); remove the folder to start over."
+            f"{folder / FOLDER}: no training state in it is whole ({damaged[0]}); --fresh starts over."
         )
     return None
 
 
 def clear(folder: Path, but: Progress | None) -> None:
-    """Remove every state but the one given and those before it: other inputs made them, or they are damaged."""
+    """Remove all states but the one given and those before it: they are damaged, or of other inputs."""
     for path in (folder / FOLDER).glob("*"):
         if but is None or path.name.partition(".")[0] > _name(but):
             path.unlink(missing_ok=True)
