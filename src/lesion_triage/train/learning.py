@@ -121,7 +121,7 @@ class Learning:
             ) from None
         if self.progress.scaler:
             self._fabric.strategy.precision.load_state_dict(dict(self.progress.scaler))
-        say(f"going on after {self.progress}")
+        say(f"going on {self.progress}")
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}

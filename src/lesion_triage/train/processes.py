@@ -94,10 +94,16 @@ def precision(c: Train) -> Any:
 
     ``auto`` is bf16-mixed where the processor has instructions for it (on x86 AVX512-BF16 or AMX), 16-mixed
     on a GPU without, else 32-true.
+
+    Raises:
+        TrainingError: 16-mixed without a GPU; Fabric would compute in another precision than asked for.
     """
+    cuda = c.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+    if c.precision == "16-mixed" and not cuda:
+        raise TrainingError("train.precision 16-mixed needs a CUDA GPU; use auto, bf16-mixed or 32-true.")
     if c.precision != "auto":
         return c.precision
-    if c.accelerator in ("auto", "cuda") and torch.cuda.is_available():
+    if cuda:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if c.accelerator == "mps" or (c.accelerator == "auto" and torch.backends.mps.is_available()):
         return "32-true"

@@ -1,7 +1,7 @@
 """The state of a training in progress: written whole or not at all, verified when read. Imports torch.
 
-``train_state/<epochs>-<batches>.safetensors`` holds the tensors, the ``.json`` beside it the rest and the hash
-of the tensors. It is written last, so its existence means that the state is whole. Neither can run code.
+``train_state/<epochs>-<batches>.safetensors`` holds the tensors, the ``.json`` beside it the rest and the
+hash of the tensors. It is written last, so its existence means that the state is whole. Neither can run code.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Progress:
     """Of the loss, for 16-bit precision."""
 
     def __str__(self) -> str:
-        within = f", after {self.batch} batches of the next" if self.batch else ""
-        return f"{self.epoch} whole epochs{within}"
+        if self.batch:
+            return f"in epoch {self.epoch + 1}, after {self.batch} of its batches"
+        return f"after epoch {self.epoch}"
 
 
 def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
