@@ -3,8 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import timm
 import torch
 from drawn import config
+from timm.optim import param_groups_layer_decay
 
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.optimizer import parameter_groups, schedule
@@ -37,23 +39,36 @@ def test_without_layer_decay_kernels_decay_and_biases_norms_and_positions_do_not
 
 
 def test_layer_decay_of_a_transformer_by_hand():
-    """Six blocks: heads 1, last norm 0.5, blocks 5 to 0 from 0.5^2 to 0.5^7, embedding of patches 0.5^8."""
+    """Heads 1; six blocks, the last with the last norm, 0.5 to 0.5^6; patches and positions 0.5^7."""
     net = network("test_vit")
-    depth = len(net.backbone.blocks)
+    assert len(net.backbone.blocks) == 6
     found = told_apart(net, weight_decay=0.05, layer_decay=0.5)
     expected = {
         "needs_in_person.weight": (1.0, 0.05),
         "diagnosis.bias": (1.0, 0.0),
         "backbone.norm.weight": (0.5, 0.0),
-        "backbone.patch_embed.proj.weight": (0.5 ** (depth + 2), 0.05),
-        "backbone.pos_embed": (0.5 ** (depth + 2), 0.0),
+        "backbone.patch_embed.proj.weight": (0.5**7, 0.05),
+        "backbone.pos_embed": (0.5**7, 0.0),
     }
-    for block in range(depth):
-        rate = 0.5 ** (depth - block + 1)
+    for block in range(6):
+        rate = 0.5 ** (6 - block)
         expected[f"backbone.blocks.{block}.mlp.fc1.weight"] = (rate, 0.05)
         expected[f"backbone.blocks.{block}.mlp.fc1.bias"] = (rate, 0.0)
     for name, value in expected.items():
         assert found[name] == pytest.approx(value), name
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_vit", "test_convnext"])
+def test_the_backbone_learns_at_the_rates_that_timm_gives_it_below_a_classifier_of_its_own(name):
+    found = told_apart(network(name), weight_decay=0.05, layer_decay=0.7)
+    classifier = timm.create_model(name, num_classes=3)
+    names = {id(parameter): each for each, parameter in classifier.named_parameters()}
+    for group in param_groups_layer_decay(
+        classifier, 0.05, getattr(classifier, "no_weight_decay", set)(), layer_decay=0.7
+    ):
+        for parameter in group["params"]:
+            known = found.get(f"backbone.{names[id(parameter)]}")
+            assert known is None or known == pytest.approx((group["lr_scale"], group["weight_decay"]))
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
