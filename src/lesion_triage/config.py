@@ -149,6 +149,10 @@ class Train(Section):
             )
         if self.probe and (devices > 1 or self.strategy == "fsdp"):
             raise ValueError("probe takes one process: its head is trained in seconds; set devices to 1")
+        if self.probe and self.cutmix_alpha:
+            raise ValueError("cutmix needs pictures, and probe trains on embeddings; set cutmix_alpha to 0")
+        if self.probe and self.cutmix_alpha:
+            raise ValueError("cutmix needs pictures, and probe trains on embeddings; set cutmix_alpha to 0")
         return self
 
     def recipe(self) -> dict[str, Any]:

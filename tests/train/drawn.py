@@ -1,6 +1,6 @@
 """Small trainings on drawn pictures, and a program that does one so that it can be killed.
 
-python drawn.py FOLDER KEY=VALUE ...     (keys of the train section, or seed=N)
+python drawn.py FOLDER KEY=VALUE ...     (keys of the train section, backbone, drop_rate)
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 import yaml
 from safetensors.torch import load_file
 
+from lesion_triage import road
 from lesion_triage.config import Config
 from lesion_triage.data.records import Record
 from lesion_triage.errors import LesionTriageError
-from lesion_triage.train import checkpoint
+from lesion_triage.train import checkpoint, loop
 from lesion_triage.train.interruption import Interrupted
-from lesion_triage.train.loop import Listener, Pictures, train
+from lesion_triage.train.loop import Listener, Pictures
 
 
 def config(backbone: str = "test_efficientnet", drop_rate: float = 0.2, **train_section) -> Config:
@@ -36,7 +37,12 @@ def config(backbone: str = "test_efficientnet", drop_rate: float = 0.2, **train_
             "name": "try",
             "data": {"source": "synthetic"},
             "pixels": {"size_px": 32},
-            "model": {"backbone": backbone, "weights": "none", "drop_rate": drop_rate},
+            "model": {
+                "backbone": backbone,
+                "weights": "none",
+                "drop_rate": drop_rate,
+                "drop_path_rate": drop_rate / 2,
+            },
             "train": learning,
         }
     )
@@ -87,11 +93,14 @@ def main(folder: str, *settings: str) -> int:
         on_note=lambda sentence: print("note", sentence, flush=True),
     )
     try:
-        curve = train(config(**section), TRAINING, VALIDATION, Path(folder), "key", listener)
+        if road.following():
+            loop.follow(config(**section))
+            return 0
+        curve = loop.train(config(**section), TRAINING, VALIDATION, Path(folder), "key", listener)
     except Interrupted as stopped:
         return stopped.status
     except LesionTriageError as error:
-        print(type(error).__name__, error, flush=True)
+        print("error", error, flush=True)
         return 2
     print("losses", json.dumps([line.loss for line in curve]), flush=True)
     return 0

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
-from drawn import TRAINING, VALIDATION, config, pictures, same, weights
+from drawn import TRAINING, VALIDATION, config, same, weights
 
 from lesion_triage.errors import TrainingError
-from lesion_triage.train import checkpoint, state
-from lesion_triage.train.learning import Learning
-from lesion_triage.train.loop import Listener, Pictures, train
+from lesion_triage.train import checkpoint
+from lesion_triage.train.loop import Listener, train
 
 
 class PlugPulledError(Exception):

@@ -67,7 +67,7 @@ def test_without_balance_every_picture_weighs_one():
 
 
 def test_balance_of_one_class_is_refused():
-    with pytest.raises(TrainingError, match="0 positive of 4 pictures; train.loss balanced needs both"):
+    with pytest.raises(TrainingError, match=r"0 positive of 4 pictures; train\.loss balanced needs both"):
         class_weights([False] * 4, config(loss="balanced").train)
 
 

@@ -13,13 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import drawn
 import pytest
+from drawn import TRAINING, VALIDATION, config, same, weights
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from drawn import TRAINING, VALIDATION, config, same, weights
-
-import drawn
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import state
 from lesion_triage.train.interruption import Interrupted
@@ -218,7 +217,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_good_state_still_loads(tmp_pat
     )
     assert done.returncode == 2
     message = done.stdout.splitlines()[-1]
-    assert message.startswith("TrainingError ")
+    assert message.startswith("error ")
     assert "cannot be written (" in message
     assert "is whole. Make room and give the same command again." in message
     again = state.read(tmp_path, "key")

@@ -287,7 +287,7 @@ def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _P
         fabric,
         TrainingError(
             f"the {what} is {loss} in epoch {order.epoch + 1}, batch {number + 1}, "
-            f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate, or "
-            "use train.precision 32-true. The last good state is kept."
+            f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate "
+            "or use train.precision 32-true. The last good state is kept."
         ),
     )

@@ -49,7 +49,7 @@ def losses(heads: Heads, batch: Example, c: Train, weights: Tensor) -> Tensor:
         loss: Tensor = sigmoid_focal_loss(heads.logit, target, alpha=-1, gamma=c.focal_gamma)
     else:
         loss = functional.binary_cross_entropy_with_logits(heads.logit, target, reduction="none")
-    loss = loss * weights[batch.needs_in_person.long()]
+    loss = loss * torch.where(batch.needs_in_person > 0.5, weights[1], weights[0])
     if c.auxiliary_diagnosis_weight:
         loss = loss + c.auxiliary_diagnosis_weight * functional.cross_entropy(
             heads.diagnosis, batch.diagnosis, label_smoothing=c.label_smoothing, reduction="none"
