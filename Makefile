@@ -6,7 +6,7 @@ SERVE := .venv-serve
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve bench proof demo mlflow lock clean
+.PHONY: help install check test test-serve bench torture proof demo mlflow lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench: $(VENV)/.installed ## ratios, not seconds: scorer and server beside their
 	$(BIN)/python tests/bench.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py
+
+torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
+	$(BIN)/python -m pytest -m torture tests/train
 
 proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
 	$(BIN)/lesion-triage proof

@@ -101,14 +101,23 @@ def _road_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs (%(default)s)"
     )
-    parser.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
+    choice.add_argument(
+        "--resume",
+        action="store_true",
+        help="refuse to begin a training from nothing; an interrupted one goes on with or without this",
+    )
 
 
 def _travel(arguments: argparse.Namespace) -> int:
     from lesion_triage import config, road
 
     loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
-    road.travel(arguments.verb, loaded, arguments.runs, arguments.fresh)
+    if road.following():
+        road.follow(arguments.verb, loaded)
+    else:
+        road.travel(arguments.verb, loaded, arguments.runs, arguments.fresh, arguments.resume)
     return 0
 
 
@@ -214,7 +223,7 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns 0; 2 after an error that is explained in one sentence; 130 when interrupted."""
+    """Run one verb. Returns 0; 2 after an error explained in one sentence; 130 or 143 when interrupted."""
     words = sys.argv[1:] if argv is None else argv
     arguments = parser(next((word for word in words if word in VERBS), "")).parse_args(words)
     try:
@@ -227,9 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"'{arguments.verb}' needs {error.name}: pip install 'lesion-triage[train]'.", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
+        return getattr(stopped, "status", 130)  # 143 after SIGTERM
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -156,25 +156,97 @@ class Train(Section):
 
     epochs: int = Field(default=15, ge=1)
     batch_size: int = Field(default=32, ge=2)
+    """Pictures in one step of the optimiser, over all processes and all accumulated parts."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts into which each process cuts its share of a batch: less memory, the same gradient."""
     learning_rate: Positive = 1e-3
-    """Peak, for AdamW; one epoch of linear warm-up, then a cosine to zero."""
+    """Peak, for AdamW."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs over which the learning rate rises in a line."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes to zero after the warm-up, if it does."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of a layer, as a share of that of the layer above it; 1 gives all layers the same."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    loss: Literal["bce", "balanced", "focal"] = "bce"
+    """balanced: both classes weigh the same. focal: examples that are right already weigh less."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """For ``loss: focal``."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     auxiliary_diagnosis_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of a second head that learns the diagnosis; it shapes the features and is never exported."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Blend each picture with another, by a share drawn from Beta(alpha, alpha); 0 turns it off."""
+    cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Paste a rectangle of another picture, of a share drawn from Beta(alpha, alpha); 0 turns it off."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Exponential moving average of the weights, which is what is evaluated and exported; 0 turns it off."""
+    probe: bool = False
+    """Leave the backbone as it came and train the head on its embeddings, which are computed once."""
     frozen_stages: int = Field(default=0, ge=0)
     """The stem and this many first stages keep their pretrained weights and statistics."""
     small_first: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the epochs, from the start, that see pictures of 0.8 times the side."""
-    augmentation: Literal["none", "flips", "standard"] = "standard"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    augmentation: Literal["none", "flips", "standard", "strong"] = "standard"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """auto: bf16-mixed where the processor computes in it natively."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """Processes on this machine, one for each GPU; under torchrun its own word stands."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes share the work."""
+    compile: bool = False
+    """torch.compile, for long trainings."""
+    channels_last: bool = True
+    """Memory layout of the weights; faster for convolutions."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """A state to go on from is written after each epoch and, in between, this often."""
     workers: int = Field(default=1, ge=0)
-    """Processes that prepare pictures."""
+    """Processes that prepare pictures, for each process that trains."""
+
+    @model_validator(mode="after")
+    def _parts_can_be_dealt(self) -> Self:
+        devices = 1 if self.devices == "auto" else self.devices
+        if self.batch_size < 2 * self.accumulate * devices:
+            raise ValueError(
+                f"a batch_size of {self.batch_size} leaves less than two pictures for each of {devices} "
+                f"devices times {self.accumulate} accumulated parts"
+            )
+        if self.probe and (devices > 1 or self.strategy == "fsdp"):
+            raise ValueError("probe takes one process: its head is trained in seconds; set devices to 1")
+        if self.probe and self.cutmix_alpha:
+            raise ValueError("cutmix needs pictures, and probe trains on embeddings; set cutmix_alpha to 0")
+        if self.probe and self.cutmix_alpha:
+            raise ValueError("cutmix needs pictures, and probe trains on embeddings; set cutmix_alpha to 0")
+        return self
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result. A key that came later is left out while it has its default.
+
+        So a training that was done before the key existed is known again, and not repeated.
+        """
+        content = self.model_dump(mode="json", exclude=_HOW_IT_IS_RUN)
+        fields = type(self).model_fields
+        return {
+            key: value for key, value in content.items() if key not in _LATER or value != fields[key].default
+        }
+
+
+_HOW_IT_IS_RUN = frozenset(
+    ("accelerator", "devices", "strategy", "compile", "channels_last", "checkpoint_minutes", "workers")
+)
+_LATER = frozenset(
+    (
+        "accumulate",
+        "warmup_epochs",
+        "schedule",
+        "layer_decay",
+        "loss",
+        "focal_gamma",
+        "cutmix_alpha",
+        "probe",
+    )
+)
 
 
 class Calibrate(Section):
@@ -279,6 +351,11 @@ class Config(Section):
         content["data"] = self.data.identity()
         if self.model.weights not in ("hub", "none"):
             content["model"]["weights"] = "file"
+        content["train"] = {
+            "accelerator": self.train.accelerator,
+            "workers": self.train.workers,
+            **self.train.recipe(),
+        }
         return sha256_of(canonical_json(content).encode())
 
     def to_yaml(self) -> str:

@@ -6,6 +6,8 @@ Stages talk through the files of the run folder; see ``runs`` for when one is re
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +35,10 @@ class Stage:
     work: Callable[[Run, Tracker], None]
     retell: Callable[[Run, Tracker], None] = lambda run, tracker: None
     """Tell the tracker of a stage that another run has done."""
+    go_on: Callable[[Run, bool], None] = lambda run, must: None
+    """Find what an interrupted attempt left; raise RunError if there is nothing and there must be."""
+    scratch: tuple[str, ...] = ()
+    """What an interrupted attempt goes on from; worthless once the stage is recorded."""
 
 
 def require_data(config: Config) -> None:
@@ -129,9 +135,15 @@ def _train_inputs(run: Run) -> Any:
         if not path.is_file():
             raise RunError(f"{path}: no such file of weights (model.weights).")
         weights = runs.file_sha256(path)
-    learning = config.train.model_dump(mode="json", exclude={"workers", "accelerator"})
     network = config.model.model_dump(mode="json", exclude={"weights"})
-    return config.seed, config.pixels.model_dump(), network, weights, learning
+    return config.seed, config.pixels.model_dump(), network, weights, config.train.recipe()
+
+
+def _train_key(run: Run) -> str:
+    """Hash of all that decides a training: a state with another one is not gone on from."""
+    return runs.inputs_sha256(
+        decides=_train_inputs(run), manifest=_digest(run, "manifest"), split=_digest(run, "split")
+    )
 
 
 def _train(run: Run, tracker: Tracker) -> None:
@@ -157,21 +169,37 @@ def _train(run: Run, tracker: Tracker) -> None:
         )
         _tell_epoch(asdict(line), tracker)
 
-    with bar("training") as tick:
+    with bar("training") as tick, bar("embedding") as embedding:
+        listener = loop.Listener(
+            on_batch=lambda epoch, done, batches: tick(epoch * batches + done, epochs * batches),
+            on_epoch=on_epoch,
+            on_embedding=embedding,
+            on_note=lambda sentence: say(f"  {sentence}"),
+        )
         curve = loop.train(
-            run.config,
-            pictures["train"],
-            pictures["validation"],
-            run.folder,
-            runs.inputs_sha256(
-                decides=_train_inputs(run), manifest=_digest(run, "manifest"), split=_digest(run, "split")
-            ),
-            lambda epoch, done, batches: tick(epoch * batches + done, epochs * batches),
-            on_epoch,
+            run.config, pictures["train"], pictures["validation"], run.folder, _train_key(run), listener
         )
 
     lines = [asdict(line) for line in curve]
     write_atomically(run.folder / _CURVE, canonical_json(lines).encode())
+
+
+def _go_on_training(run: Run, must: bool) -> None:
+    """Bring here the state of an interrupted training of the same inputs, if another run has one."""
+    from lesion_triage.train import state
+
+    key = _train_key(run)
+    if state.exists(run.folder, key):
+        return
+    if other := next((other for other in runs.others(run) if state.exists(other.folder, key)), None):
+        run.clear((state.FOLDER,))
+        shutil.copytree(other.folder / state.FOLDER, run.folder / state.FOLDER)
+        say(f"  training state taken over from {other.folder.name}")
+    elif must:
+        raise RunError(
+            f"{run.folder}: no interrupted training of this configuration, these pictures and these weights "
+            "to go on from; leave --resume away to begin one."
+        )
 
 
 def _require_positives(run: Run) -> None:
@@ -402,6 +430,8 @@ STAGES: dict[str, Stage] = {
             ("checkpoint.safetensors", _CURVE),
             _train,
             _tell_train,
+            _go_on_training,
+            ("train_state",),
         ),
         Stage("predict", ("train",), _predict_inputs, _PREDICTED, _predict),
         Stage(
@@ -439,14 +469,28 @@ VERBS: dict[str, tuple[str, ...]] = {
 """Verb -> stages. 'train' ends with the exported graph's own logits, which is what 'calibrate' reads."""
 
 
-def travel(verb: str, config: Config, root: Path, fresh: bool = False) -> Run:
-    """Do the stages of a verb, leaving alone what is already done.
+def following() -> bool:
+    """Whether this process was started to share a training that another process begins."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
+
+
+def follow(verb: str, config: Config) -> None:
+    """What all processes of a training but the first do of a verb."""
+    if "train" in VERBS[verb]:
+        from lesion_triage.train import loop
+
+        loop.follow(config)
+
+
+def travel(verb: str, config: Config, root: Path, fresh: bool = False, resume: bool = False) -> Run:
+    """Do the stages of a verb, leaving alone what is already done and going on with what was interrupted.
 
     Args:
         verb: a key of ``VERBS``.
         config: the resolved configuration.
         root: folder of all runs.
         fresh: start a new run folder and take nothing over.
+        resume: refuse to begin a training from nothing.
 
     Raises:
         RunError: a stage before the one asked for has not been done.
@@ -465,7 +509,9 @@ def travel(verb: str, config: Config, root: Path, fresh: bool = False) -> Run:
     status = "FAILED"
     try:
         for name in _with_needs(asked):
-            _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh)
+            worked = _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
+            if name == "train" and name in asked and not worked:
+                _dismiss(config)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -473,6 +519,13 @@ def travel(verb: str, config: Config, root: Path, fresh: bool = False) -> Run:
     finally:
         tracker.finish(status)
     return run
+
+
+def _dismiss(config: Config) -> None:
+    if "RANK" in os.environ:  # started by torchrun, beside others who wait
+        from lesion_triage.train import loop
+
+        loop.dismiss(config)
 
 
 def config_text(config: Config) -> str:
@@ -504,17 +557,19 @@ def _outdated(stage: Stage, run: Run) -> bool:
     return record is not None and record.inputs_sha256 != _inputs(stage, run)
 
 
-def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool) -> None:
+def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool, resume: bool) -> bool:
+    """Do a stage, or see that it is done. Returns whether there was work."""
     inputs = _inputs(stage, run)
     assert inputs is not None, "the stages come in the order of their needs"
     if run.holds(stage.name, inputs):
+        run.clear(stage.scratch)
         say(f"{stage.name}: unchanged")
-        return
+        return False
     if not fresh and (other := next((o for o in runs.others(run) if o.holds(stage.name, inputs)), None)):
         run.adopt(stage.name, other)
         stage.retell(run, tracker)
         say(f"{stage.name}: taken over from {other.folder.name}")
-        return
+        return False
     if not may_work:
         verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
         raise RunError(
@@ -522,6 +577,8 @@ def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: b
         )
     say(f"{stage.name}")
     run.clear(stage.outputs)
+    if not fresh:
+        stage.go_on(run, resume)
     began = time.monotonic()
     try:
         stage.work(run, tracker)
@@ -530,3 +587,5 @@ def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: b
         raise
     record = run.finish(stage.name, inputs, stage.outputs, time.monotonic() - began)
     tracker.metrics({f"seconds.{stage.name}": record.seconds})
+    run.clear(stage.scratch)
+    return True

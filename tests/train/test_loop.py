@@ -2,78 +2,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from drawn import TRAINING, VALIDATION, config, same, weights
 
-from lesion_triage.config import Config
-from lesion_triage.data.records import Record
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import checkpoint
-from lesion_triage.train.loop import Pictures, train
+from lesion_triage.train.loop import Listener, train
 
 
 class PlugPulledError(Exception):
     """Stands for a pulled plug."""
-
-
-def config(**train_section) -> Config:
-    learning = {
-        "epochs": 3,
-        "batch_size": 8,
-        "learning_rate": 3e-3,
-        "workers": 0,
-        "ema_decay": 0.5,
-        "accelerator": "cpu",
-        **train_section,
-    }
-    return Config.model_validate(
-        {
-            "name": "try",
-            "data": {"source": "synthetic"},
-            "pixels": {"size_px": 32},
-            "model": {"backbone": "test_efficientnet", "weights": "none"},
-            "train": learning,
-        }
-    )
-
-
-def pictures(cases: int, seed: int) -> Pictures:
-    """Positive cases are red, negative ones green; one photograph each."""
-    random = np.random.default_rng(seed)
-    needs = np.arange(cases) % 2 == 1
-    pixels = random.integers(0, 80, (cases, 32, 32, 3)).astype(np.uint8)
-    pixels[needs, :, :, 0] += 120
-    pixels[~needs, :, :, 1] += 120
-    records = [
-        Record(
-            image_id=f"{seed}-{number}",
-            path=f"{number}.png",
-            lesion_id=f"{seed}-{number}",
-            patient_id=None,
-            diagnosis="irregular" if need else "regular",
-            diagnosis_confirm_type="",
-            needs_in_person=bool(need),
-            source="synthetic",
-            sha256=f"{number:064x}",
-            width_px=32,
-            height_px=32,
-        )
-        for number, need in enumerate(needs)
-    ]
-    return Pictures(records, pixels)
-
-
-TRAINING, VALIDATION = pictures(48, 1), pictures(24, 2)
-
-
-def weights(folder):
-    return load_file(folder / checkpoint.CHECKPOINT)
-
-
-def same(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_it_learns_what_can_be_learnt(tmp_path):
@@ -109,12 +48,11 @@ def test_a_killed_run_goes_on_to_the_same_weights_as_one_that_was_not(tmp_path):
             raise PlugPulledError
 
     with pytest.raises(PlugPulledError):
-        train(config(), TRAINING, VALIDATION, broken, "key", on_batch=pull_the_plug)
+        train(config(), TRAINING, VALIDATION, broken, "key", Listener(on_batch=pull_the_plug))
     assert not (broken / checkpoint.CHECKPOINT).exists()
     resumed = train(config(), TRAINING, VALIDATION, broken, "key")
     assert same(weights(whole), weights(broken))
     assert [line.loss for line in resumed] == [line.loss for line in curve]
-    assert not (broken / checkpoint.STATE).exists()
 
 
 def test_a_state_made_from_other_inputs_is_not_resumed(tmp_path):
@@ -123,14 +61,14 @@ def test_a_state_made_from_other_inputs_is_not_resumed(tmp_path):
             raise PlugPulledError
 
     with pytest.raises(PlugPulledError):
-        train(config(), TRAINING, VALIDATION, tmp_path, "one", on_batch=stop)
+        train(config(), TRAINING, VALIDATION, tmp_path, "one", Listener(on_batch=stop))
     epochs = []
-    train(config(epochs=2), TRAINING, VALIDATION, tmp_path, "other", on_batch=lambda e, *_: epochs.append(e))
+    train(config(epochs=2), TRAINING, VALIDATION, tmp_path, "other", Listener(lambda e, *_: epochs.append(e)))
     assert epochs[0] == 0
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_whole_epoch(tmp_path):
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch \d+, batch \d+"):
+    with pytest.raises(TrainingError, match=r"(loss|gradient) is .*(nan|inf).* in epoch \d+, batch \d+"):
         train(config(learning_rate=1e38, epochs=4), TRAINING, VALIDATION, tmp_path, "key")
     assert not (tmp_path / checkpoint.CHECKPOINT).exists()
 
@@ -166,5 +104,5 @@ def test_something_else_in_place_of_a_checkpoint_is_refused(tmp_path):
 
 def test_every_line_of_the_curve_is_reported_once_an_epoch(tmp_path):
     lines = []
-    curve = train(config(epochs=2), TRAINING, VALIDATION, tmp_path, "key", on_epoch=lines.append)
+    curve = train(config(epochs=2), TRAINING, VALIDATION, tmp_path, "key", Listener(on_epoch=lines.append))
     assert [asdict(line) for line in lines] == [asdict(line) for line in curve]

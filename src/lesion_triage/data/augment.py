@@ -6,7 +6,6 @@ Takes and gives uint8 RGB, so normalisation stays in the graph and every other p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +19,7 @@ import cv2
 
 cv2.setNumThreads(0)  # the loader's processes are the parallelism; OpenCV's threads would fight them
 
-Level = Literal["none", "flips", "standard"]
-Augment = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+Level = Literal["none", "flips", "standard", "strong"]
 
 
 def augmentation(level: Level, size_px: int) -> Augment:
@@ -34,35 +32,62 @@ def augmentation(level: Level, size_px: int) -> Augment:
         level: ``none`` resizes only; ``flips`` adds the eight symmetries of the square (skin has no
             upright); ``standard`` adds crops that keep at least 60 % of the area and vary the aspect
             by a third (the pixel path stretches), slight turns, light and colour, and blanked patches.
+            ``strong`` crops down to 40 %, turns, shears and recolours more, and adds what cameras and
+            messengers do: blur, noise, compression, lens distortion (the families of steps of the
+            winner of SIIM-ISIC 2020, Ha, Liu and Liu, arXiv:2010.05351; the strengths are ours).
         size_px: side of the result.
     """
-    steps: list[Any] = []
+    return Augment(level, size_px)
+
+
+class Augment:
+    """See ``augmentation``. It travels to loader processes as its two arguments."""
+
+    def __init__(self, level: Level, size_px: int) -> None:
+        self._made_from = level, size_px
+        self._steps = _steps(level, size_px)
+        self._compose = A.Compose(self._steps, seed=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Augment, self._made_from
+
+    def __call__(self, picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        """The picture, altered as the seed says."""
+        # Compose.set_random_seed would give every step the same seed, and with it the same first numbers:
+        # strong crops would always come with strong colour. Each step draws from a stream of its own.
+        streams = np.random.SeedSequence(seed).generate_state(len(self._steps))
+        for step, stream in zip(self._steps, streams, strict=True):
+            step.set_random_seed(int(stream))
+        result: NDArray[np.uint8] = self._compose(image=picture)["image"]
+        return np.require(result, requirements=["C", "W"])  # a flip may be a view of the cache
+
+
+def _steps(level: Level, size_px: int) -> list[Any]:
+    area = cv2.INTER_AREA
+    if level in ("none", "flips"):
+        resize = A.Resize(size_px, size_px, interpolation=area)
+        return [resize] if level == "none" else [resize, A.SquareSymmetry(p=1.0)]
+    side, edge = (size_px, size_px), {"border_mode": cv2.BORDER_REFLECT_101}
     if level == "standard":
-        steps.append(
-            A.RandomResizedCrop(
-                (size_px, size_px), scale=(0.6, 1.0), ratio=(3 / 4, 4 / 3), interpolation=cv2.INTER_AREA
-            )
-        )
-    else:
-        steps.append(A.Resize(size_px, size_px, interpolation=cv2.INTER_AREA))
-    if level != "none":
-        steps.append(A.SquareSymmetry(p=1.0))
-    if level == "standard":
-        steps += [
-            A.Affine(rotate=(-30, 30), border_mode=cv2.BORDER_REFLECT_101, p=0.3),
+        return [
+            A.RandomResizedCrop(side, scale=(0.6, 1.0), ratio=(3 / 4, 4 / 3), interpolation=area),
+            A.SquareSymmetry(p=1.0),
+            A.Affine(rotate=(-30, 30), **edge, p=0.3),
             A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.8),
             A.CoarseDropout(
                 num_holes_range=(1, 2), hole_height_range=(0.1, 0.25), hole_width_range=(0.1, 0.25), p=0.3
             ),
         ]
-    compose = A.Compose(steps, seed=0)
-
-    def apply(picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        # Compose.set_random_seed would give every step the same seed, and with it the same first numbers:
-        # strong crops would always come with strong colour. Each step draws from a stream of its own.
-        for step, stream in zip(steps, np.random.SeedSequence(seed).generate_state(len(steps)), strict=True):
-            step.set_random_seed(int(stream))
-        result: NDArray[np.uint8] = compose(image=picture)["image"]
-        return np.require(result, requirements=["C", "W"])  # a flip may be a view of the cache
-
-    return apply
+    return [
+        A.RandomResizedCrop(side, scale=(0.4, 1.0), ratio=(3 / 4, 4 / 3), interpolation=area),
+        A.SquareSymmetry(p=1.0),
+        A.Affine(rotate=(-45, 45), shear=(-8, 8), **edge, p=0.5),
+        A.OpticalDistortion(distort_limit=(-0.3, 0.3), **edge, p=0.2),
+        A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, p=0.9),
+        A.GaussianBlur(blur_limit=(3, 5), p=0.2),
+        A.GaussNoise(std_range=(0.01, 0.06), p=0.2),
+        A.ImageCompression(quality_range=(40, 95), p=0.3),
+        A.CoarseDropout(
+            num_holes_range=(1, 3), hole_height_range=(0.1, 0.3), hole_width_range=(0.1, 0.3), p=0.5
+        ),
+    ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -114,14 +114,51 @@ class TrainingPictures(Dataset[Example]):
         return Example(torch.from_numpy(picture), self._needs[index], self._diagnoses[index])
 
 
-class EpochOrder(Sampler[int]):
-    """A permutation that depends on (seed, epoch) alone."""
+class BatchOrder(Sampler[list[int]]):
+    """Batches of one epoch, dealt in parts to the processes that train.
 
-    def __init__(self, length: int, seed: int, epoch: int) -> None:
+    The order depends on (seed, epoch) alone, and a batch is the same set of pictures however many
+    processes share it. Parts have even sizes where the batch has, so that neighbours, which are
+    blended with each other, are never parted.
+
+    Args:
+        length: pictures in the dataset; a last, incomplete batch is left out.
+        batch_size: pictures in a batch, over all processes.
+        seed: the training seed.
+        epoch: from 0.
+        parts: into how many parts each batch is cut, at most half of ``batch_size``.
+        own: the parts that this process takes, one after the other.
+        first: the batch to begin with, from 0: where an interrupted epoch goes on.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        parts: int = 1,
+        own: Sequence[int] = (0,),
+        first: int = 0,
+    ) -> None:
+        self.batches = length // batch_size
         self._order = np.random.default_rng((seed, epoch)).permutation(length).tolist()
+        self._batch_size = batch_size
+        self._limits = [2 * (batch_size // 2 * part // parts) for part in range(parts)] + [batch_size]
+        self.epoch = epoch
+        self.own = own
+        self._first = first
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self._order)
+    def part(self, batch: int, part: int) -> list[int]:
+        """Indices of the pictures in one part of one batch."""
+        start = batch * self._batch_size
+        indices: list[int] = self._order[start + self._limits[part] : start + self._limits[part + 1]]
+        return indices
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self._first, self.batches):
+            for part in self.own:
+                yield self.part(batch, part)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return (self.batches - self._first) * len(self.own)

@@ -1,16 +1,14 @@
-"""Weights on disk: the finished checkpoint (safetensors), and the state of a run in progress."""
+"""The finished checkpoint, as safetensors: what is evaluated and exported. Imports torch and the network."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
@@ -19,19 +17,32 @@ from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.weights import backbone
 
 CHECKPOINT = "checkpoint.safetensors"
-STATE = "training_state.pt"
 
 
-def save_checkpoint(folder: Path, network: TriageNetwork, config: Config, diagnoses: list[str]) -> Path:
-    """Write the weights to evaluate and export, with what it takes to build the network around them."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+def save_checkpoint(
+    folder: Path, tensors: Mapping[str, Tensor], config: Config, diagnoses: list[str]
+) -> Path:
+    """Write the weights to evaluate and export, with what it takes to build the network around them.
+
+    Raises:
+        TrainingError: the disk is full or refuses.
+    """
     facts = {
         "backbone": config.model.backbone,
         "size_px": str(config.pixels.size_px),
         "diagnoses": json.dumps(diagnoses),
     }
+    content = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata=facts
+    )
     path = folder / CHECKPOINT
-    write_atomically(path, save(tensors, metadata=facts))
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: the finished weights, {len(content) / 1e6:.0f} MB, cannot be written ({error}). "
+            "Make room and give the same command again: nothing is trained twice."
+        ) from None
     return path
 
 
@@ -53,25 +64,3 @@ def load_checkpoint(folder: Path) -> TriageNetwork:
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this project ({error}); train again.") from None
     return network.eval()
-
-
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the state of a run in progress: whole, or not at all."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_atomically(folder / STATE, buffer.getvalue())
-
-
-def load_state(folder: Path, key: str) -> dict[str, Any] | None:
-    """The state of an interrupted run, or None if there is none made from the same inputs.
-
-    ``weights_only`` keeps the file from running code.
-    """
-    path = folder / STATE
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-    except Exception as error:
-        raise TrainingError(f"{path}: cannot be resumed from ({error}); delete it to start over.") from None
-    return state if state.get("key") == key else None

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import math
+import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, NoReturn
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
-from lesion_triage.bundle.policy import case_logit
 from lesion_triage.config import Config, Train
-from lesion_triage.data.augment import augmentation
-from lesion_triage.data.dataset import EpochOrder, Example, TrainingPictures
-from lesion_triage.data.records import Record
+from lesion_triage.data.dataset import BatchOrder, Example
 from lesion_triage.errors import TrainingError
-from lesion_triage.train import checkpoint
-from lesion_triage.train.network import Heads, TriageNetwork, freeze_stages
-from lesion_triage.train.weights import backbone
+from lesion_triage.train import checkpoint, mixing, pictures, processes, state, validation
+from lesion_triage.train.interruption import Interrupted, Interruption
+from lesion_triage.train.learning import Learning
+from lesion_triage.train.losses import class_weights, losses
+from lesion_triage.train.optimizer import schedule
+from lesion_triage.train.pictures import Pictures
+from lesion_triage.train.probe import Probe
 
-SMALL = 0.8  # side of the pictures in the first epochs, as a share of the full one
+__all__ = ["EpochMetrics", "Pictures", "dismiss", "follow", "train"]
+
+CLIP = 5.0  # largest norm of the gradient
+NAMED = 32  # pictures named when a loss is no number
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,28 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Decoded pictures of one split beside their records, in the same order."""
+class Listener:
+    """Who is told of the progress."""
 
-    records: Sequence[Record]
-    pixels: NDArray[np.uint8]
+    on_batch: Callable[[int, int, int], None] = lambda *_: None
+    """Called with (epoch, batches done, batches in the epoch)."""
+    on_epoch: Callable[[EpochMetrics], None] = lambda _: None
+    """Receives each line of the curve, also those of a resumed training's past."""
+    on_embedding: Callable[[int, int], None] = lambda *_: None
+    """Called with (pictures done, all): ``probe`` only."""
+    on_note: Callable[[str], None] = lambda _: None
+    """One sentence: where an interrupted training goes on."""
 
 
-OnBatch = Callable[[int, int, int], None]
-"""Called with (epoch, batches done, batches in the epoch)."""
-OnEpoch = Callable[[EpochMetrics], None]
+@dataclass(frozen=True)
+class _Job:
+    """What every process of one training is told by the first."""
+
+    config: Config
+    training: Pictures
+    validation: Pictures
+    folder: Path
+    key: str
 
 
 def train(
@@ -63,13 +76,13 @@ def train(
     validation: Pictures,
     folder: Path,
     key: str,
-    on_batch: OnBatch = lambda *_: None,
-    on_epoch: OnEpoch = lambda _: None,
+    listener: Listener = Listener(),
 ) -> list[EpochMetrics]:
     """Fine-tune and leave ``checkpoint.safetensors`` in ``folder``.
 
     The last epoch's averaged weights are the result: nothing is chosen on the validation split, so it
-    stays fit for the calibrator. The state is kept after each epoch; a run that was killed goes on there.
+    stays fit for the calibrator. A state is written after each epoch and every few minutes; a training that
+    was killed goes on there. ``train_state`` stays: whoever records the result removes it.
 
     Args:
         config: the run.
@@ -77,188 +90,204 @@ def train(
         validation: split 'validation', for the curve.
         folder: the run folder.
         key: hash of the inputs; a state with another key is not resumed from.
-        on_batch: progress.
-        on_epoch: receives each line of the curve, also those of a resumed run's past.
+        listener: is told of the progress.
 
     Raises:
-        TrainingError: weights that do not fit, or a loss that is no finite number.
+        TrainingError: weights that do not fit, a loss that is no finite number, a full disk, a lost process.
+        Interrupted: SIGINT or SIGTERM came; the state is written.
     """
-    c = config.train
-    fabric = Fabric(accelerator=c.accelerator, devices=1, precision=c.precision)
-    fabric.seed_everything(config.seed, verbose=False)
-    diagnoses = sorted({record.diagnosis for record in training.records})
-    network = TriageNetwork(
-        backbone(
-            config.model.backbone,
-            config.model.weights,
-            config.pixels.size_px,
-            config.model.drop_rate,
-            config.model.drop_path_rate,
-        ),
-        len(diagnoses),
-    ).to(memory_format=torch.channels_last)
-    frozen = freeze_stages(network, c.frozen_stages) if c.frozen_stages else []
-    optimizer = torch.optim.AdamW(_decayed(network, c.weight_decay), lr=c.learning_rate)
-    network_, optimizer_ = fabric.setup(network, optimizer)
-    network_.mark_forward_method("heads")
-    average = Average(network, c.ema_decay)  # after setup: the tensors must be those on the device
+    fabric = processes.launch(config.train)
+    with processes.connected(fabric):
+        job = _Job(config, training, validation, folder, key)
+        return _learn(fabric, fabric.broadcast(job), listener)
 
-    curve: list[EpochMetrics] = []
-    if state := checkpoint.load_state(folder, key):
-        network.load_state_dict(state["network"])
-        average.network.load_state_dict(state["average"])
-        optimizer_.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        curve = [EpochMetrics(**line) for line in state["curve"]]
-        for line in curve:
-            on_epoch(line)
 
-    for epoch in range(len(curve), c.epochs):
-        began = time.monotonic()
-        loader = _loader(config, training, diagnoses, epoch)
-        batches = len(loader)
-        network.train()
-        for module in frozen:
-            module.eval()
-        total = 0.0
-        for number, batch in enumerate(fabric.setup_dataloaders(loader)):
-            step = epoch * batches + number
-            for group in optimizer_.param_groups:
-                group["lr"] = c.learning_rate * _schedule(step, batches, c.epochs * batches)
-            loss = _loss(network_, batch, c)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value} in epoch {epoch + 1}, batch {number + 1}: lower "
-                    "train.learning_rate or use train.precision 32-true. The last whole epoch is kept."
-                )
-            optimizer_.zero_grad()
-            fabric.backward(loss)
-            fabric.clip_gradients(network_, optimizer_, max_norm=5.0)
-            optimizer_.step()
-            average.update(step)
-            total += value
-            on_batch(epoch, number + 1, batches)
-        line = EpochMetrics(
-            epoch=epoch + 1,
-            loss=total / batches,
-            validation_auroc=_validate(average.network, validation, config),
-            seconds=time.monotonic() - began,
-        )
-        curve.append(line)
-        on_epoch(line)
-        checkpoint.save_state(
-            folder,
-            {
-                "key": key,
-                "network": network.state_dict(),
-                "average": average.network.state_dict(),
-                "optimizer": optimizer_.state_dict(),
-                "random": torch.get_rng_state(),
-                "curve": [asdict(line) for line in curve],
-            },
-        )
-    checkpoint.save_checkpoint(folder, average.network, config, diagnoses)
-    (folder / checkpoint.STATE).unlink(missing_ok=True)
+def follow(config: Config) -> None:
+    """Take part in the training that the first process begins, or is done if it begins none."""
+    fabric = processes.launch(config.train)
+    with processes.connected(fabric):
+        job = fabric.broadcast(None)
+        if job is not None:
+            try:
+                _learn(fabric, job, Listener())
+            except (processes.Dismissed, Interrupted):
+                return
+
+
+def dismiss(config: Config) -> None:
+    """Tell the processes that torchrun started beside this one that there is nothing to train."""
+    if processes.torchrun():
+        fabric = processes.launch(config.train)
+        with processes.connected(fabric):
+            fabric.broadcast(None)
+
+
+def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
+    config, c = job.config, job.config.train
+    names = sorted({record.diagnosis for record in job.training.records})
+    labels = [names.index(record.diagnosis) for record in job.training.records]
+    weights = class_weights(job.training.needs_in_person(), c).to(fabric.device)
+    learning = Learning(fabric, config, len(names))
+    probe: Probe | None = None
+    if c.probe:
+        listener.on_note("computing embeddings: the backbone stays as it is, pictures are not augmented")
+        probe = Probe(learning.network, job.training, job.validation, labels, listener.on_embedding)
+    learning.resume(job.folder, job.key, listener.on_note)
+    curve = [EpochMetrics(**line) for line in learning.progress.curve]  # type: ignore[arg-type]
+    for line in curve:
+        listener.on_epoch(line)
+
+    def score(start: int, stop: int) -> Tensor:
+        if probe is not None:
+            return probe.logits(start, stop)
+        pixels = torch.from_numpy(job.validation.pixels[start:stop].copy()).to(fabric.device)
+        logit: Tensor = learning.learner(pixels).logit
+        return logit
+
+    with Interruption() as interruption:
+        for epoch in range(learning.progress.epoch, c.epochs):
+            dataset = probe.dataset if probe else pictures.augmented(config, job.training, labels, epoch)
+            began = time.monotonic() - learning.progress.seconds
+            loss = _epoch(fabric, job, learning, dataset, weights, interruption, listener)
+            learning.agree()
+            with learning.average.in_place():
+                logits = validation.logits(fabric, len(job.validation.records), score)
+            auroc = validation.case_auroc(job.validation.records, logits, config.calibrate.aggregation)
+            curve.append(EpochMetrics(epoch + 1, loss, auroc, time.monotonic() - began))
+            learning.progress = state.Progress(epoch + 1, curve=[asdict(line) for line in curve])
+            listener.on_epoch(curve[-1])
+            learning.write(job.folder, job.key)
+        with learning.average.in_place():
+            if probe is not None:
+                probe.unscale()
+            tensors = {name: processes.whole(value) for name, value in learning.network.state_dict().items()}
+            if fabric.is_global_zero:
+                checkpoint.save_checkpoint(job.folder, tensors, config, names)
+    if interruption.asked is not None:
+        raise Interrupted(interruption.asked)
     return curve
 
 
-def _decayed(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels only; biases and norms are scales, not complexity."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _loader(config: Config, training: Pictures, diagnoses: Sequence[str], epoch: int) -> DataLoader[Example]:
-    c = config.train
-    small = epoch < round(c.small_first * c.epochs)
-    side = round(config.pixels.size_px * SMALL / 32) * 32 if small else config.pixels.size_px
-    dataset = TrainingPictures(
-        training.pixels,
-        [bool(record.needs_in_person) for record in training.records],
-        [diagnoses.index(record.diagnosis) for record in training.records],
-        augmentation(c.augmentation, side),
-        config.seed,
-        epoch,
+def _epoch(
+    fabric: Fabric,
+    job: _Job,
+    learning: Learning,
+    dataset: Dataset[Example],
+    weights: Tensor,
+    interruption: Interruption,
+    listener: Listener,
+) -> float:
+    """The batches of the epoch that are still to do. Returns the mean loss of all."""
+    config, c = job.config, job.config.train
+    at = learning.progress
+    order = pictures.batch_order(
+        config, len(job.training.records), at.epoch, fabric.world_size, fabric.global_rank, at.batch
     )
-    if len(dataset) < c.batch_size:
-        raise TrainingError(
-            f"split 'train' has {len(dataset)} pictures, less than one batch of {c.batch_size}; "
-            "lower train.batch_size or enlarge the split."
+    share = schedule(c, order.batches)
+    learning.learn()
+    began = written = time.monotonic()
+    loader = pictures.loader(dataset, order, 0 if c.probe else c.workers)
+    stream = iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+    for number in range(at.batch, order.batches):
+        step = at.epoch * order.batches + number
+        for group in learning.optimizer.param_groups:
+            group["lr"] = c.learning_rate * group["lr_scale"] * share(step)
+        part = _gradient(fabric, learning, stream, order, weights, config, number)
+        due = fabric.is_global_zero and time.monotonic() - written >= 60 * c.checkpoint_minutes
+        loss, norm, save, stop = _summed(fabric, part, due, interruption.asked is not None)
+        if not math.isfinite(loss) or not (math.isfinite(norm) or learning.scaled):
+            _give_up(fabric, job, order, number, part, loss)
+        learning.optimizer.step()
+        learning.average.update(step)
+        learning.progress = replace(
+            learning.progress,
+            batch=number + 1,
+            loss_sum=learning.progress.loss_sum + loss,
+            seconds=at.seconds + time.monotonic() - began,
         )
-    return DataLoader(
-        dataset,
-        batch_size=c.batch_size,
-        sampler=EpochOrder(len(dataset), config.seed, epoch),
-        drop_last=True,  # a last batch of one picture has no batch statistics
-        num_workers=c.workers,
+        listener.on_batch(at.epoch, number + 1, order.batches)
+        if save or stop:
+            learning.write(job.folder, job.key)
+            written = time.monotonic()
+        if stop:
+            raise Interrupted(interruption.asked or signal.SIGTERM)
+    return learning.progress.loss_sum / order.batches
+
+
+class _Part(NamedTuple):
+    """What this process knows of one step."""
+
+    loss: Tensor
+    """Its share of the mean loss of the batch."""
+    norm: Tensor
+    """Of the whole gradient, before it is clipped."""
+    losses: list[tuple[int, Tensor]]
+    """Part of the batch, losses of its pictures."""
+
+
+def _gradient(
+    fabric: Fabric,
+    learning: Learning,
+    stream: Iterator[Example],
+    order: BatchOrder,
+    weights: Tensor,
+    config: Config,
+    number: int,
+) -> _Part:
+    """Leave the gradient of one batch's mean loss in the network, whoever has which part of it."""
+    c, epoch = config.train, learning.progress.epoch
+    mix = mixing.draw(c, config.seed, epoch, number)
+    learning.optimizer.zero_grad()
+    found: list[tuple[int, Tensor]] = []
+    for part in order.own:
+        batch = next(stream)
+        name = f"{config.seed}:{epoch}:{number}:{part}".encode()
+        seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest())
+        fabric.seed_everything(seed, verbose=False)  # dropout: the position says what is drawn
+        with fabric.no_backward_sync(learning.model, enabled=part != order.own[-1]):
+            each = _losses(learning.model, batch, mix, c, weights)
+            # Processes average their gradients; a sum over the batch's size makes that its mean, exactly.
+            fabric.backward(each.sum() * (fabric.world_size / c.batch_size))
+        found.append((part, each.detach()))
+    norm = fabric.clip_gradients(learning.model, learning.optimizer, max_norm=CLIP, error_if_nonfinite=False)
+    assert norm is not None
+    loss = torch.cat([each for _, each in found]).sum() / c.batch_size
+    return _Part(loss, processes.whole(norm.detach()), found)
+
+
+def _losses(model: nn.Module, batch: Example, mix: mixing.Mix | None, c: Train, weights: Tensor) -> Tensor:
+    if mix is None:
+        return losses(model(batch.pixels), batch, c, weights)
+    given, other, share = mixing.mixed(batch, mix)
+    heads = model(given)
+    return share * losses(heads, batch, c, weights) + (1 - share) * losses(heads, other, c, weights)
+
+
+def _summed(fabric: Fabric, part: _Part, due: bool, asked: bool) -> tuple[float, float, bool, bool]:
+    """What all processes act on together: loss, norm, whether to write the state, whether to stop."""
+    flags = torch.tensor([due, asked], dtype=torch.float32, device=part.loss.device)
+    mine = torch.stack([part.loss, part.norm.to(part.loss)])
+    loss, norm, save, stop = fabric.all_reduce(torch.cat([mine, flags]), reduce_op="sum").tolist()
+    return loss, norm / fabric.world_size, save > 0, stop > 0
+
+
+def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _Part, loss: float) -> NoReturn:
+    """Name the batch and its pictures; nothing is written, so the last good state is the last."""
+    broken, all_of_them = [], []
+    for index, losses_ in part.losses:
+        for picture, finite in zip(order.part(number, index), losses_.isfinite().tolist(), strict=True):
+            name = job.training.records[picture].image_id
+            all_of_them.append(name)
+            if not finite:
+                broken.append(name)
+    broken = processes.gathered(fabric, broken) or processes.gathered(fabric, all_of_them)
+    more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    what = "gradient is no number, and the loss" if math.isfinite(loss) else "loss"
+    processes.fail_together(
+        fabric,
+        TrainingError(
+            f"the {what} is {loss} in epoch {order.epoch + 1}, batch {number + 1}, "
+            f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate "
+            "or use train.precision 32-true. The last good state is kept."
+        ),
     )
-
-
-def _schedule(step: int, warm_up: int, steps: int) -> float:
-    """Linear warm-up over one epoch, then a cosine to zero (Loshchilov and Hutter 2017)."""
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def _loss(network: Any, batch: Example, c: Train) -> Tensor:
-    """Loss of one batch, blended where the configuration says so (mixup, Zhang et al. 2018)."""
-    if not c.mixup_alpha:
-        return _distance(network.heads(batch.pixels), batch, c)
-    share = float(torch.distributions.Beta(c.mixup_alpha, c.mixup_alpha).sample())
-    other = Example(*(part.roll(1, 0) for part in batch))  # the order is random already
-    heads = network.heads(batch.pixels.float().lerp(other.pixels.float(), 1 - share))
-    return share * _distance(heads, batch, c) + (1 - share) * _distance(heads, other, c)
-
-
-def _distance(heads: Heads, batch: Example, c: Train) -> Tensor:
-    target = batch.needs_in_person * (1 - c.label_smoothing) + c.label_smoothing / 2
-    loss = functional.binary_cross_entropy_with_logits(heads.logit, target)
-    if c.auxiliary_diagnosis_weight:
-        loss = loss + c.auxiliary_diagnosis_weight * functional.cross_entropy(
-            heads.diagnosis, batch.diagnosis, label_smoothing=c.label_smoothing
-        )
-    return loss
-
-
-class Average:
-    """Exponential moving average of a network's weights and statistics.
-
-    Short at first, so that the random head is soon forgotten: decay min(``decay``, (1 + t) / (10 + t)).
-    """
-
-    def __init__(self, network: TriageNetwork, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self._decay = decay
-        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
-        self._floats = [(mean, value) for mean, value in pairs if mean.dtype.is_floating_point]
-        self._counts = [(mean, value) for mean, value in pairs if not mean.dtype.is_floating_point]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take one step towards the network."""
-        share = 1 - min(self._decay, (1 + step) / (10 + step))
-        means, values = zip(*self._floats, strict=True)
-        torch._foreach_lerp_(means, values, share)
-        for mean, value in self._counts:
-            mean.copy_(value)
-
-
-@torch.inference_mode()
-def _validate(average: nn.Module, validation: Pictures, config: Config) -> float:
-    device = next(average.parameters()).device
-    logits: list[float] = []
-    for start in range(0, len(validation.records), 64):
-        pixels = torch.from_numpy(validation.pixels[start : start + 64].copy()).to(device)
-        logits += average(pixels)[0].tolist()
-    cases: dict[str, list[float]] = {}
-    positive: dict[str, bool] = {}
-    for record, logit in zip(validation.records, logits, strict=True):
-        cases.setdefault(record.case_id, []).append(logit)
-        positive[record.case_id] = positive.get(record.case_id, False) or bool(record.needs_in_person)
-    scores = [case_logit(values, config.calibrate.aggregation) for values in cases.values()]
-    return float(roc_auc_score(list(positive.values()), scores))

@@ -74,10 +74,28 @@ class TriageNetwork(nn.Module):
         levels = torch.cat([functional.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps], dim=1)
         return Served(self.needs_in_person(embedding)[:, 0], embedding, levels)
 
-    def heads(self, pixels: Tensor) -> Heads:
+    def heads(self, embedding: Tensor) -> Heads:
+        """Embedding [N, width] -> what training sees."""
+        logit = self.needs_in_person(embedding)[:, 0]
+        return Heads(logit.clone(), self.diagnosis(embedding))  # FSDP2 warns of views
+
+
+class Learner(nn.Module):
+    """The network as training sees it: pixels [N, size, size, 3], or embeddings [N, width], -> both heads."""
+
+    def __init__(self, network: TriageNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, given: Tensor) -> Heads:
         """The training path."""
-        embedding = self.embed(pixels)
-        return Heads(self.needs_in_person(embedding)[:, 0], self.diagnosis(embedding))
+        return self.network.heads(given if given.ndim == 2 else self.network.embed(given))
+
+
+def freeze_backbone(network: TriageNetwork) -> list[nn.Module]:
+    """Fix the whole backbone; only the heads learn. Returns what to keep in eval mode."""
+    network.backbone.requires_grad_(False)
+    return [network.backbone]
 
 
 def middle_levels(backbone: nn.Module) -> tuple[int, ...]:

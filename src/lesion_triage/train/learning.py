@@ -1,0 +1,156 @@
+"""All that changes while a network learns, written and read back as one. Imports Fabric and this room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor
+
+from lesion_triage.config import Config
+from lesion_triage.errors import TrainingError
+from lesion_triage.train import state
+from lesion_triage.train.average import Average
+from lesion_triage.train.network import Learner, TriageNetwork, freeze_backbone, freeze_stages
+from lesion_triage.train.optimizer import parameter_groups
+from lesion_triage.train.processes import fail_together, fill, whole
+from lesion_triage.train.state import Progress
+from lesion_triage.train.weights import backbone
+
+
+class Learning:
+    """Network, average, optimiser and scaler, set up on their devices.
+
+    Attributes:
+        network: the network itself; its names are those of the checkpoint.
+        learner: the network as training sees it, bare: for scoring.
+        model: the learner as Fabric wraps it: for learning.
+        optimizer: as Fabric wraps it.
+        average: of the network's weights.
+        progress: where the training stands.
+    """
+
+    def __init__(self, fabric: Fabric, config: Config, diagnoses: int) -> None:
+        c = config.train
+        fabric.seed_everything(config.seed, verbose=False)
+        self._fabric = fabric
+        self.network = _network(config, diagnoses)
+        self._frozen = freeze_backbone(self.network) if c.probe else []
+        if c.frozen_stages and not c.probe:
+            self._frozen = freeze_stages(self.network, c.frozen_stages)
+        if not c.auxiliary_diagnosis_weight:
+            self.network.diagnosis.requires_grad_(False)  # several processes would wait for its gradient
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            self.network = convert_sync_batchnorm(self.network)
+        self.learner = Learner(self.network)
+        self.model = fabric.setup_module(torch.compile(self.learner) if c.compile else self.learner)
+        groups = parameter_groups(self.network, c.weight_decay, c.layer_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=c.learning_rate)
+        self.optimizer = fabric.setup_optimizers(self._optimizer)
+        self.average = Average(self.network, c.ema_decay)  # last: the tensors must be those on the device
+        self.progress = Progress()
+
+    @property
+    def scaled(self) -> bool:
+        """Whether losses are scaled, so that an overflow of the gradient is a step left out, not an error."""
+        return getattr(self._fabric.strategy.precision, "scaler", None) is not None
+
+    def learn(self) -> None:
+        """Into training mode, but for what is frozen."""
+        self.network.train()
+        for module in self._frozen:
+            module.eval()
+
+    def agree(self) -> None:
+        """All processes take the first one's averaged batch statistics, which are those that are written.
+
+        Where several processes share a batch, each has statistics of its own part; see docs/training.md.
+        """
+        if self._fabric.world_size > 1:
+            for name, _ in self.network.named_buffers():
+                torch.distributed.broadcast(self.average.tensors[name], 0)
+
+    def write(self, folder: Path, key: str) -> None:
+        """Write the state; to be called in all processes.
+
+        Raises:
+            TrainingError: the disk is full or refuses.
+        """
+        tensors = {name: whole(tensor) for name, tensor in self._tensors().items()}
+        error: str | None = None
+        if self._fabric.is_global_zero:
+            scaler = self._fabric.strategy.precision.state_dict() or None
+            try:
+                state.write(folder, key, replace(self.progress, scaler=scaler), tensors)
+            except TrainingError as full:
+                error = str(full)
+        error = self._fabric.broadcast(error)
+        if error is not None:
+            fail_together(self._fabric, TrainingError(error))
+
+    def resume(self, folder: Path, key: str, say: Callable[[str], None]) -> None:
+        """Go on from the newest whole state that was made from the same inputs, if there is one.
+
+        Raises:
+            TrainingError: a state that is damaged or does not fit, or that this process does not see.
+        """
+        found = state.read(folder, key)
+        progress = found[0] if found else None
+        if self._fabric.broadcast(progress) != progress:
+            raise TrainingError(
+                f"{folder}: the training state here is not that of the first machine; all machines of a "
+                "training need the same folder."
+            )
+        self._fabric.barrier()  # every process has read
+        if self._fabric.is_global_zero:
+            state.clear(folder, but=progress)
+        if found is None:
+            return
+        self.progress, tensors, damaged = found
+        for sentence in damaged:
+            say(sentence)
+        try:
+            self._fill(tensors)
+        except (KeyError, RuntimeError) as error:
+            raise TrainingError(
+                f"{folder / state.FOLDER}: does not fit the network ({error}); --fresh starts over."
+            ) from None
+        if self.progress.scaler:
+            self._fabric.strategy.precision.load_state_dict(dict(self.progress.scaler))
+        say(f"going on {self.progress}")
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"average/{name}": value for name, value in self.average.tensors.items()}
+        for name, parameter in self.network.named_parameters():
+            for kind, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{name}/{kind}"] = value
+        return tensors
+
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in self.network.named_parameters():
+            prefix = f"optimizer/{name}/"
+            moments = {key: value for key, value in tensors.items() if key.startswith(prefix)}
+            if moments:  # the moments in the layout of the weights: another one may round otherwise
+                self._optimizer.state[parameter] = {
+                    key.removeprefix(prefix): torch.zeros_like(parameter) if value.ndim else value.clone()
+                    for key, value in moments.items()
+                }
+        mine = self._tensors()
+        if mine.keys() != tensors.keys():
+            raise KeyError(f"first: {min(mine.keys() ^ tensors.keys())}")
+        for name, value in mine.items():
+            fill(value, tensors[name])
+
+
+def _network(config: Config, diagnoses: int) -> TriageNetwork:
+    m = config.model
+    body = backbone(m.backbone, m.weights, config.pixels.size_px, m.drop_rate, m.drop_path_rate)
+    network = TriageNetwork(body, diagnoses)
+    if config.train.channels_last and config.train.strategy != "fsdp":  # FSDP2 shards contiguous weights only
+        network = network.to(memory_format=torch.channels_last)
+    return network

@@ -1,0 +1,128 @@
+"""Pictures on their way to the network: splits, batches of an epoch, embeddings. Imports torch and data.
+
+What is in a batch depends on (seed, epoch, batch) alone, whoever prepares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lesion_triage.config import Config
+from lesion_triage.data.augment import augmentation
+from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
+from lesion_triage.data.records import Record
+from lesion_triage.errors import TrainingError
+from lesion_triage.train.interruption import leave_to_the_parent
+from lesion_triage.train.network import TriageNetwork
+
+SMALL = 0.8  # side of the pictures in the first epochs, as a share of the full one
+BLOCK = 64  # pictures scored at once where nothing is learnt
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Decoded pictures of one split beside their records, in the same order."""
+
+    records: Sequence[Record]
+    pixels: NDArray[np.uint8]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A mapped file travels to another process as its name: every process maps it itself."""
+        path = getattr(self.pixels, "filename", None)
+        if path is None:
+            return self.__dict__
+        return {"records": self.records, "pixels": (str(path), self.pixels.shape)}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        if isinstance(content["pixels"], tuple):
+            path, shape = content["pixels"]
+            if not Path(path).is_file():
+                raise TrainingError(
+                    f"{path}: no such file here; all machines of a training need the folder of the first one."
+                )
+            content = {**content, "pixels": np.load(path, mmap_mode="r")}
+            assert content["pixels"].shape == shape
+        self.__dict__.update(content)
+
+    def needs_in_person(self) -> list[bool]:
+        """Labels, in the order of the pictures."""
+        return [bool(record.needs_in_person) for record in self.records]
+
+
+class Embedded(Dataset[Example]):
+    """Embeddings in place of pictures, for a backbone that does not learn."""
+
+    def __init__(self, embeddings: Tensor, needs_in_person: Sequence[bool], diagnoses: Sequence[int]) -> None:
+        self._embeddings = embeddings
+        self._needs = torch.tensor(needs_in_person, dtype=torch.float32)
+        self._diagnoses = torch.tensor(diagnoses, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self._needs)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(self._embeddings[index], self._needs[index], self._diagnoses[index])
+
+
+def batch_order(config: Config, length: int, epoch: int, world: int, rank: int, first: int = 0) -> BatchOrder:
+    """The batches of an epoch, and which parts of them the process ``rank`` of ``world`` takes.
+
+    Raises:
+        TrainingError: fewer pictures than a batch.
+    """
+    c = config.train
+    if length < c.batch_size:
+        raise TrainingError(
+            f"split 'train' has {length} pictures, less than one batch of {c.batch_size}; "
+            "lower train.batch_size or enlarge the split."
+        )
+    own = range(rank * c.accumulate, (rank + 1) * c.accumulate)
+    return BatchOrder(length, c.batch_size, config.seed, epoch, world * c.accumulate, own, first)
+
+
+def augmented(config: Config, training: Pictures, diagnoses: Sequence[int], epoch: int) -> Dataset[Example]:
+    """Training pictures as the epoch sees them."""
+    c = config.train
+    small = epoch < round(c.small_first * c.epochs)
+    side = round(config.pixels.size_px * SMALL / 32) * 32 if small else config.pixels.size_px
+    return TrainingPictures(
+        training.pixels,
+        training.needs_in_person(),
+        diagnoses,
+        augmentation(c.augmentation, side),
+        config.seed,
+        epoch,
+    )
+
+
+def loader(dataset: Dataset[Example], order: BatchOrder, workers: int) -> DataLoader[Example]:
+    """Batches in the order given, prepared by loader processes."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        worker_init_fn=leave_to_the_parent if workers else None,
+    )
+
+
+@torch.inference_mode()
+def embeddings(
+    network: TriageNetwork, pictures: Pictures, tick: Callable[[int, int], None] = lambda *_: None
+) -> Tensor:
+    """Embeddings [N, width] of the pictures as they are, on the CPU; the network is in eval mode."""
+    device = network.mean.device
+    found = []
+    for start in range(0, len(pictures.records), BLOCK):
+        pixels = torch.from_numpy(np.array(pictures.pixels[start : start + BLOCK])).to(device)
+        found.append(network.embed(pixels).cpu())
+        tick(min(start + BLOCK, len(pictures.records)), len(pictures.records))
+    return torch.cat(found).clone()

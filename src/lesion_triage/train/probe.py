@@ -1,0 +1,54 @@
+"""Training the head alone, on embeddings that are computed once. Imports torch and the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lesion_triage.data.dataset import Example
+from lesion_triage.train.network import TriageNetwork
+from lesion_triage.train.pictures import Embedded, Pictures, embeddings
+
+
+class Probe:
+    """Embeddings of both splits, scaled to mean 0 and standard deviation 1 over the training split.
+
+    The head learns on that scale, where one learning rate suits every backbone, and ``unscale`` gives it back
+    in the network's own.
+    """
+
+    def __init__(
+        self,
+        network: TriageNetwork,
+        training: Pictures,
+        validation: Pictures,
+        diagnoses: Sequence[int],
+        tick: Callable[[int, int], None],
+    ) -> None:
+        network.eval()
+        own, other = len(training.records), len(validation.records)
+        found = embeddings(network, training, lambda done, _: tick(done, own + other))
+        self._mean = found.mean(0)
+        spread = found.std(0, correction=0)
+        self._std = torch.where(spread > 1e-6, spread, torch.ones_like(spread))  # a silent feature stays so
+        self.dataset: Dataset[Example] = Embedded(self._scaled(found), training.needs_in_person(), diagnoses)
+        rest = embeddings(network, validation, lambda done, _: tick(own + done, own + other))
+        self._validation = self._scaled(rest).to(network.mean.device)
+        self._network = network
+
+    def _scaled(self, found: Tensor) -> Tensor:
+        return (found - self._mean) / self._std
+
+    def logits(self, start: int, stop: int) -> Tensor:
+        """Of a block of validation pictures."""
+        return self._network.heads(self._validation[start:stop]).logit
+
+    @torch.no_grad()
+    def unscale(self) -> None:
+        """Turn the heads for scaled embeddings into the same heads for embeddings as they come."""
+        for head in (self._network.needs_in_person, self._network.diagnosis):
+            head.weight /= self._std.to(head.weight.device)
+            head.bias -= head.weight @ self._mean.to(head.weight.device)

@@ -1,0 +1,188 @@
+"""The processes of one training: how many, where, and how they talk. Imports Fabric and the configuration.
+
+Processes come from torchrun, or Fabric starts them by giving this process's own command again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from lesion_triage.config import Train
+from lesion_triage.errors import TrainingError
+
+# Long, since the others wait while the first process lists and decodes the pictures. The death of a
+# process is noticed by other means, at once.
+PATIENCE = timedelta(hours=6)
+
+_Left = TypeVar("_Left")
+
+
+class Dismissed(Exception):  # noqa: N818 - no error: the first process says what there is to say
+    """This process has nothing more to do."""
+
+
+def torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return dist.is_torchelastic_launched()
+
+
+def launch(c: Train) -> Fabric:
+    """The processes of this training, all of them running and connected.
+
+    Raises:
+        TrainingError: a batch too small for so many processes.
+    """
+    devices: int | str = c.devices
+    nodes = 1
+    if torchrun():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    elif devices == "auto":
+        devices = torch.cuda.device_count() if c.accelerator in ("auto", "cuda") else 1
+        devices = max(1, devices)
+    assert isinstance(devices, int)
+    world = devices * nodes
+    if c.batch_size < 2 * world * c.accumulate:
+        raise TrainingError(
+            f"a batch of {c.batch_size} leaves less than two pictures for each of {world} processes times "
+            f"{c.accumulate} accumulated parts; raise train.batch_size."
+        )
+    if world > 1 and c.probe:
+        raise TrainingError("train.probe takes one process: its head is trained in seconds.")
+    if world == 1 and c.strategy == "auto":
+        fabric = Fabric(accelerator=c.accelerator, devices=1, precision=precision(c))
+        fabric.launch()
+        return fabric
+    environment = TorchElasticEnvironment() if torchrun() else LightningEnvironment()
+    strategy: Any = DDPStrategy(timeout=PATIENCE)
+    if c.strategy == "fsdp":
+        strategy = ModelParallelStrategy(
+            _shard, data_parallel_size=world, tensor_parallel_size=1, timeout=PATIENCE
+        )
+    fabric = Fabric(
+        accelerator=c.accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        precision=precision(c),
+        strategy=strategy,
+        plugins=[environment],
+    )
+    fabric.launch()
+    if not torchrun() and fabric.global_rank > 0:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    return fabric
+
+
+def precision(c: Train) -> Any:
+    """What ``train.precision`` means on this machine.
+
+    ``auto`` is bf16-mixed where the processor has instructions for it (on x86 AVX512-BF16 or AMX), 16-mixed
+    on a GPU without, else 32-true.
+
+    Raises:
+        TrainingError: 16-mixed without a GPU; Fabric would compute in another precision than asked for.
+    """
+    cuda = c.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+    if c.precision == "16-mixed" and not cuda:
+        raise TrainingError("train.precision 16-mixed needs a CUDA GPU; use auto, bf16-mixed or 32-true.")
+    if c.precision != "auto":
+        return c.precision
+    if cuda:
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if c.accelerator == "mps" or (c.accelerator == "auto" and torch.backends.mps.is_available()):
+        return "32-true"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+@contextmanager
+def connected(fabric: Fabric) -> Iterator[None]:
+    """Say in one sentence when another process has gone, and part from the others in the end.
+
+    Raises:
+        TrainingError: a process that shared the work has ended.
+    """
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        lost = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if fabric.world_size > 1 and lost:
+            raise TrainingError(
+                "another process of this training has ended; its own message says why. The last training "
+                f"state is kept: give the same command again. ({str(error).splitlines()[0]})"
+            ) from None
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+            if not torchrun():
+                for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+                    os.environ.pop(name, None)
+
+
+def fail_together(fabric: Fabric, error: TrainingError) -> NoReturn:
+    """To be called in all processes: the first raises the error, the others part in silence.
+
+    Raises:
+        TrainingError: in the first process.
+        Dismissed: in the others.
+    """
+    if fabric.is_global_zero:
+        raise error
+    raise Dismissed
+
+
+def gathered(fabric: Fabric, thing: list[_Left]) -> list[_Left]:
+    """The lists of all processes, one after the other. To be called in all of them."""
+    if fabric.world_size == 1:
+        return thing
+    parts: list[Any] = [None] * fabric.world_size
+    dist.all_gather_object(parts, thing)
+    return [one for part in parts for one in part]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all shards of it. To be called in all processes."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def fill(target: Tensor, content: Tensor) -> None:
+    """Give a tensor, or this process's shard of it, the content of a whole one, in the layout that it has."""
+    content = content.to(target.device, target.dtype)
+    if isinstance(target, DTensor):
+        content = distribute_tensor(content, target.device_mesh, target.placements)
+    target.copy_(content)
+
+
+def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """FSDP2: weights, gradients and moments in shards, gathered for one stage of the backbone at a time."""
+    for part in module.network.backbone.children():  # type: ignore[union-attr]
+        if isinstance(part, nn.Sequential | nn.ModuleList):
+            for block in part:
+                fully_shard(block, mesh=mesh["data_parallel"])
+    fully_shard(module, mesh=mesh["data_parallel"])
+    return module
+
+
+def _end_with(parent: int) -> None:
+    """Whoever was started by another process ends with it, also when that was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

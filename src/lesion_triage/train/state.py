@@ -1,0 +1,144 @@
+"""The state of a training in progress: written whole or not at all, verified when read. Imports torch.
+
+``train_state/<epochs>-<batches>.safetensors`` holds the tensors, the ``.json`` beside it the rest and the
+hash of the tensors. It is written last, so its existence means that the state is whole. Neither can run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.errors import TrainingError
+
+FOLDER = "train_state"
+FORMAT = 1
+KEPT = 2  # the one before the last is there for the day on which the last is damaged
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands, between two steps of the optimiser.
+
+    Random numbers have no state of their own: what is drawn depends on the seed and on the position.
+    """
+
+    epoch: int = 0
+    """Whole epochs done."""
+    batch: int = 0
+    """Batches done in the epoch under way."""
+    loss_sum: float = 0.0
+    """Their losses, added."""
+    seconds: float = 0.0
+    """Time spent on them."""
+    curve: Sequence[Mapping[str, float]] = ()
+    """Lines of the learning curve so far."""
+    scaler: Mapping[str, float] | None = None
+    """Of the loss, for 16-bit precision."""
+
+    def __str__(self) -> str:
+        if self.batch:
+            return f"in epoch {self.epoch + 1}, after {self.batch} of its batches"
+        return f"after epoch {self.epoch}"
+
+
+def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
+    """Write the state after those that are there, and drop all but the last two.
+
+    Args:
+        folder: the run folder.
+        key: hash of all that decides the training.
+        progress: where it stands.
+        tensors: network, average and moments of the optimiser, on any device.
+
+    Raises:
+        TrainingError: the disk is full or refuses; the states written before are as they were.
+    """
+    home = folder / FOLDER
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    facts = {"format": FORMAT, "key": key, "progress": asdict(progress), "tensors_sha256": sha256_of(content)}
+    sealed = {"facts": facts, "facts_sha256": sha256_of(canonical_json(facts).encode())}
+    name = _name(progress)
+    try:
+        home.mkdir(exist_ok=True)
+        write_atomically(home / f"{name}.safetensors", content)
+        write_atomically(home / f"{name}.json", canonical_json(sealed).encode())
+    except OSError as error:
+        (home / f"{name}.safetensors").unlink(missing_ok=True)
+        kept = _newest_first(folder)
+        rest = f"the one before it ({kept[0].name}) is whole" if kept else "there is none before it"
+        raise TrainingError(
+            f"{home}: a training state of {len(content) / 1e6:.0f} MB cannot be written ({error}); {rest}. "
+            "Make room and give the same command again."
+        ) from None
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]] | None:
+    """The newest state that is whole and was made from the same inputs; None if there is none.
+
+    Returns:
+        Where the training stood, its tensors on the CPU, and one sentence for each newer state that is
+        damaged and was passed over.
+
+    Raises:
+        TrainingError: there are states, and all of them are damaged.
+    """
+    damaged: list[str] = []
+    foreign = False
+    for path in _newest_first(folder):
+        try:
+            sealed = json.loads(path.read_bytes())
+            facts = sealed["facts"]
+            if sha256_of(canonical_json(facts).encode()) != sealed["facts_sha256"]:
+                raise ValueError("its hash does not fit")
+            if facts["key"] != key or facts["format"] != FORMAT:
+                foreign = True
+                continue
+            content = path.with_suffix(".safetensors").read_bytes()
+            if sha256_of(content) != facts["tensors_sha256"]:
+                raise ValueError("the hash of its tensors does not fit")
+            return Progress(**facts["progress"]), load(content), damaged
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            damaged.append(f"{path}: damaged ({error}); the state before it is taken.")
+    if damaged and not foreign:
+        raise TrainingError(
+            f"{folder / FOLDER}: no training state in it is whole ({damaged[0]}); --fresh starts over."
+        )
+    return None
+
+
+def clear(folder: Path, but: Progress | None) -> None:
+    """Remove all states but the one given and those before it: they are damaged, or of other inputs."""
+    for path in (folder / FOLDER).glob("*"):
+        if but is None or path.name.partition(".")[0] > _name(but):
+            path.unlink(missing_ok=True)
+
+
+def exists(folder: Path, key: str) -> bool:
+    """Whether the folder holds a state of the training with this key; its tensors are not looked at."""
+    for path in _newest_first(folder):
+        try:
+            if json.loads(path.read_bytes())["facts"]["key"] == key:
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
+
+
+def _name(progress: Progress) -> str:
+    return f"{progress.epoch:06d}-{progress.batch:08d}"
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((folder / FOLDER).glob("[0-9]*.json"), reverse=True)

@@ -1,0 +1,50 @@
+"""One point of the learning curve: case-level AUROC on the validation split. Imports torch and Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from lesion_triage.bundle.policy import case_logit
+from lesion_triage.data.records import Record
+from lesion_triage.train.pictures import BLOCK
+
+
+@torch.no_grad()
+def logits(fabric: Fabric, count: int, logits_of: Callable[[int, int], Tensor]) -> list[float]:
+    """Logits of all pictures, in order; each process scores every n-th block.
+
+    Args:
+        fabric: the processes.
+        count: pictures.
+        logits_of: called with the first picture of a block and the one after its last.
+    """
+    found = torch.zeros(count, dtype=torch.float32, device=fabric.device)
+    starts = range(0, count, BLOCK)
+    for turn in range(0, len(starts), fabric.world_size):
+        mine = turn + fabric.global_rank
+        start = starts[min(mine, len(starts) - 1)]  # a sharded network takes all processes, every time
+        scored = logits_of(start, min(start + BLOCK, count)).float()
+        if mine < len(starts):
+            found[start : start + len(scored)] = scored
+    total: Tensor = fabric.all_reduce(found, reduce_op="sum")  # each place was filled by one process
+    values: list[float] = total.tolist()
+    return values
+
+
+def case_auroc(
+    records: Sequence[Record], values: Sequence[float], aggregation: Literal["max", "mean"]
+) -> float:
+    """AUROC over cases, in [0, 1]; a case is positive if any of its photographs is."""
+    cases: dict[str, list[float]] = {}
+    positive: dict[str, bool] = {}
+    for record, logit in zip(records, values, strict=True):
+        cases.setdefault(record.case_id, []).append(logit)
+        positive[record.case_id] = positive.get(record.case_id, False) or bool(record.needs_in_person)
+    scores = [case_logit(logits, aggregation) for logits in cases.values()]
+    return float(roc_auc_score(list(positive.values()), scores))

@@ -1,0 +1,110 @@
+"""Small trainings on drawn pictures, and a program that does one so that it can be killed.
+
+python drawn.py FOLDER KEY=VALUE ...     (keys of the train section, backbone, drop_rate)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+from safetensors.torch import load_file
+
+from lesion_triage import road
+from lesion_triage.config import Config
+from lesion_triage.data.records import Record
+from lesion_triage.errors import LesionTriageError
+from lesion_triage.train import checkpoint, loop
+from lesion_triage.train.interruption import Interrupted
+from lesion_triage.train.loop import Listener, Pictures
+
+
+def config(backbone: str = "test_efficientnet", drop_rate: float = 0.2, **train_section) -> Config:
+    learning = {
+        "epochs": 3,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "workers": 0,
+        "ema_decay": 0.5,
+        "accelerator": "cpu",
+        **train_section,
+    }
+    return Config.model_validate(
+        {
+            "name": "try",
+            "data": {"source": "synthetic"},
+            "pixels": {"size_px": 32},
+            "model": {
+                "backbone": backbone,
+                "weights": "none",
+                "drop_rate": drop_rate,
+                "drop_path_rate": drop_rate / 2,
+            },
+            "train": learning,
+        }
+    )
+
+
+def pictures(cases: int, seed: int) -> Pictures:
+    """Positive cases are red, negative ones green; one photograph each."""
+    random = np.random.default_rng(seed)
+    needs = np.arange(cases) % 2 == 1
+    pixels = random.integers(0, 80, (cases, 32, 32, 3)).astype(np.uint8)
+    pixels[needs, :, :, 0] += 120
+    pixels[~needs, :, :, 1] += 120
+    records = [
+        Record(
+            image_id=f"{seed}-{number}",
+            path=f"{number}.png",
+            lesion_id=f"{seed}-{number}",
+            patient_id=None,
+            diagnosis="irregular" if need else "regular",
+            diagnosis_confirm_type="",
+            needs_in_person=bool(need),
+            source="synthetic",
+            sha256=f"{number:064x}",
+            width_px=32,
+            height_px=32,
+        )
+        for number, need in enumerate(needs)
+    ]
+    return Pictures(records, pixels)
+
+
+TRAINING, VALIDATION = pictures(48, 1), pictures(24, 2)
+
+
+def weights(folder: Path) -> dict:
+    return load_file(folder / checkpoint.CHECKPOINT)
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+def main(folder: str, *settings: str) -> int:
+    """Train, and print a line for each batch and for each note."""
+    section = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in settings)}
+    listener = Listener(
+        on_batch=lambda epoch, done, _: print("batch", epoch, done, flush=True),
+        on_note=lambda sentence: print("note", sentence, flush=True),
+    )
+    try:
+        if road.following():
+            loop.follow(config(**section))
+            return 0
+        curve = loop.train(config(**section), TRAINING, VALIDATION, Path(folder), "key", listener)
+    except Interrupted as stopped:
+        return stopped.status
+    except LesionTriageError as error:
+        print("error", error, flush=True)
+        return 2
+    print("losses", json.dumps([line.loss for line in curve]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,220 @@
+"""One training on several processes, parts or devices is the training on one. Real processes, over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import drawn
+import numpy as np
+import pytest
+import torch
+import yaml
+from drawn import TRAINING, VALIDATION, config, weights
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning_fabric import Fabric
+
+from lesion_triage import cli
+from lesion_triage.data.dataset import BatchOrder
+from lesion_triage.errors import TrainingError
+from lesion_triage.train import loop, processes
+from lesion_triage.train.learning import Learning
+from lesion_triage.train.loop import EpochMetrics, Listener, train
+from lesion_triage.train.pictures import Pictures, augmented, batch_order, loader
+
+# No batch statistics: on processors each process has those of its own part. No dropout: each part draws its
+# own. Both are in docs/training.md.
+RECIPE = {
+    "backbone": "test_vit",
+    "drop_rate": 0.0,
+    "epochs": 3,
+    "batch_size": 12,
+    "learning_rate": 1e-3,
+    "mixup_alpha": 0.4,
+    "cutmix_alpha": 1.0,
+    "loss": "balanced",
+}
+ROAD = {
+    "name": "several",
+    "data": {"source": "synthetic", "synthetic": {"lesions": 100, "positive_share": 0.4}},
+    "split": {"fractions": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
+    "pixels": {"size_px": 32},
+    "model": {"backbone": "test_vit", "weights": "none"},
+    "train": {"epochs": 1, "batch_size": 16, "workers": 0, "accelerator": "cpu"},
+    "calibrate": {"target_sensitivity": 0.8, "confidence": 0.8},
+    "tracking": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[list[EpochMetrics], dict[str, torch.Tensor]]:
+    """Curve and weights of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    curve = train(config(**RECIPE), TRAINING, VALIDATION, folder, "key")
+    return curve, weights(folder)
+
+
+def start(folder: Path, *more: str, **section) -> subprocess.Popen[str]:
+    settings = [f"{key}={value}" for key, value in {**RECIPE, **section}.items()]
+    command = [sys.executable, *more, drawn.__file__, str(folder), *settings]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def assert_the_same(curve, tensors, losses, others) -> None:
+    """Losses agree to 1e-5. Adam divides by small numbers, so weights agree to less."""
+    assert losses == pytest.approx([line.loss for line in curve], rel=1e-5)
+    assert others.keys() == tensors.keys()
+    for name, value in tensors.items():
+        torch.testing.assert_close(others[name], value, rtol=0, atol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_give_the_curve_of_one(whole, tmp_path, strategy):
+    process = start(tmp_path, devices=2, strategy=strategy)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "Starting with 2 processes" in err
+    (line,) = [line for line in out.splitlines() if line.startswith("losses ")]
+    assert_the_same(*whole, json.loads(line.removeprefix("losses ")), weights(tmp_path))
+
+
+def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_state(whole, tmp_path):
+    process = start(tmp_path, devices=2, checkpoint_minutes=0)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("batch 1"):
+        assert process.poll() is None
+    (other,) = children(process.pid)
+    os.kill(other, signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert out.splitlines()[-1].startswith("error another process of this training has ended; its own")
+    notes = []
+    curve = train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key", Listener(on_note=notes.append))
+    assert notes[0].startswith("going on ")
+    assert_the_same(*whole, [line.loss for line in curve], weights(tmp_path))
+
+
+def test_torchrun_starts_the_road_once_and_ends_when_there_is_nothing_to_train(tmp_path):
+    (tmp_path / "several.yaml").write_text(yaml.safe_dump(ROAD))
+    road = [str(tmp_path / "several.yaml"), "--runs", str(tmp_path / "runs")]
+    for verb in ("manifest", "split"):
+        assert cli.main([verb, *road]) == 0
+    script = tmp_path / "lesion-triage"
+    script.write_text("import sys\nfrom lesion_triage.cli import main\nsys.exit(main())\n")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for said in ("epoch 1/1: loss", "train: unchanged"):
+        done = subprocess.run(
+            [*torchrun, str(script), "train", *road],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(said) == 1
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "model.onnx").is_file()
+    assert not (run / "train_state").exists()
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+@given(st.integers(1, 200), st.integers(1, 16), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5))
+def test_parts_of_all_processes_make_up_every_batch_and_neighbours_stay_together(
+    length, pairs, world, accumulate, first
+):
+    size = 2 * max(pairs, world * accumulate)
+    first = min(first, length // size)
+    whole = list(BatchOrder(length, size, seed=3, epoch=1, first=first))
+    dealt = []
+    for rank in range(world):
+        own = range(rank * accumulate, (rank + 1) * accumulate)
+        dealt.append(list(BatchOrder(length, size, 3, 1, world * accumulate, own, first)))
+    assert len(whole) == length // size - first
+    for number, batch in enumerate(whole):
+        parts = [part for rank in dealt for part in rank[number * accumulate : (number + 1) * accumulate]]
+        assert list(chain(*parts)) == batch
+        assert all(len(part) % 2 == 0 and part for part in parts)
+
+
+def test_an_epoch_gone_on_with_is_the_rest_of_the_epoch():
+    whole = list(BatchOrder(100, 8, 0, 5))
+    assert list(BatchOrder(100, 8, 0, 5, first=7)) == whole[7:]
+    pictures = list(chain(*whole))
+    assert len(pictures) == len(set(pictures)) == 96
+
+
+def gradients(accumulate: int, size: int = 24) -> dict[str, torch.Tensor]:
+    """Of the first batch, before it is clipped beyond notice."""
+    c = config("test_vit", drop_rate=0.0, batch_size=size, accumulate=accumulate, mixup_alpha=0.4)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    learning = Learning(fabric, c, 2)
+    learning.learn()
+    order = batch_order(c, 48, 0, 1, 0)
+    labels = [record.diagnosis == "irregular" for record in TRAINING.records]
+    stream = iter(loader(augmented(c, TRAINING, labels, 0), order, 0))
+    loop._gradient(fabric, learning, stream, order, torch.ones(2), c, 0)
+    return {
+        name: parameter.grad
+        for name, parameter in learning.network.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 5])
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch_even_when_they_are_uneven(accumulate):
+    whole, parts = gradients(1), gradients(accumulate)
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_a_loss_that_is_no_number_names_batch_and_picture_and_writes_nothing(tmp_path):
+    """A picture that becomes no number in the middle; without batch statistics it stands alone."""
+    broken = Pictures(TRAINING.records, TRAINING.pixels.astype(np.float32))
+    c = config("test_vit", augmentation="none", checkpoint_minutes=60)
+    culprit = batch_order(c, 48, 1, 1, 0).part(2, 0)[5]
+
+    def poison(epoch, done, _):
+        if (epoch, done) == (1, 2):
+            broken.pixels[culprit] = np.nan
+
+    with pytest.raises(TrainingError) as caught:
+        train(c, broken, VALIDATION, tmp_path, "key", Listener(on_batch=poison))
+    named = TRAINING.records[culprit].image_id
+    expected = f"the loss is nan in epoch 2, batch 3, for the pictures {named}; look at them, lower"
+    assert str(caught.value).startswith(expected)
+    assert "The last good state is kept" in str(caught.value)
+    (kept,) = (tmp_path / "train_state").glob("*.json")
+    assert json.loads(kept.read_text())["facts"]["progress"]["epoch"] == 1
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_batch_too_small_for_its_processes_is_refused():
+    with pytest.raises(ValueError, match="less than two pictures for each of 2 devices times 3"):
+        config(batch_size=8, devices=2, accumulate=3)
+
+
+def test_16_bit_losses_without_a_gpu_are_refused_and_not_replaced():
+    with pytest.raises(TrainingError, match="16-mixed needs a CUDA GPU"):
+        processes.precision(config(precision="16-mixed").train)
+
+
+def test_automatic_precision_asks_the_processor():
+    found = processes.precision(config(precision="auto").train)
+    flags = Path("/proc/cpuinfo").read_text()
+    native = "avx512_bf16" in flags or "amx_tile" in flags
+    assert found == ("bf16-mixed" if native else "32-true")

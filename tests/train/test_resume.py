@@ -1,0 +1,248 @@
+"""A training that is killed, stopped, or whose files are damaged goes on to the bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import drawn
+import pytest
+from drawn import TRAINING, VALIDATION, config, same, weights
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+
+from lesion_triage.errors import TrainingError
+from lesion_triage.train import state
+from lesion_triage.train.interruption import Interrupted
+from lesion_triage.train.learning import Learning
+from lesion_triage.train.loop import Listener, train
+
+# Everything that draws random numbers or has a memory of its own is on.
+RECIPE = {
+    "checkpoint_minutes": 0,
+    "mixup_alpha": 0.4,
+    "cutmix_alpha": 1.0,
+    "accumulate": 2,
+    "layer_decay": 0.8,
+    "augmentation": "strong",
+    "small_first": 0.4,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[dict, list[float]]:
+    """Weights and curve of the training that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    curve = train(config(**RECIPE), TRAINING, VALIDATION, folder, "key")
+    return weights(folder), [line.loss for line in curve]
+
+
+def start(folder: Path, **more) -> subprocess.Popen[str]:
+    settings = [f"{key}={value}" for key, value in {**RECIPE, **more}.items()]
+    command = [sys.executable, drawn.__file__, str(folder), *settings]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def read_until(process: subprocess.Popen[str], batches: int) -> list[str]:
+    """Lines up to so many finished batches, or to the end of the program."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    while batches > 0 and (line := process.stdout.readline()):
+        lines.append(line.rstrip())
+        batches -= line.startswith("batch")
+    return lines
+
+
+def finish(process: subprocess.Popen[str]) -> list[str]:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    return out.splitlines()
+
+
+def kill(folder: Path, after_batches: int, and_seconds: float, **more) -> list[str]:
+    process = start(folder, **more)
+    lines = read_until(process, after_batches)
+    time.sleep(and_seconds)
+    process.kill()
+    process.communicate()
+    return lines
+
+
+@pytest.mark.timeout(180)
+def test_kill_9_in_the_middle_of_an_epoch_changes_no_bit(tmp_path, whole):
+    kill(tmp_path, after_batches=2, and_seconds=0.0)
+    kill(tmp_path, after_batches=6, and_seconds=0.02)
+    lines = finish(start(tmp_path))
+    assert re.match(r"note going on (in epoch 2, after|after epoch [12]$)", lines[0])
+    assert same(weights(tmp_path), whole[0])
+    assert json.loads(lines[-1].removeprefix("losses ")) == whole[1]
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+def test_twenty_kills_at_random_moments_change_no_bit(tmp_path, whole):
+    seed = int(os.environ.get("TORTURE_SEED", time.time_ns() % 2**32))
+    print(f"TORTURE_SEED={seed}")
+    moments = random.Random(seed)
+    for _ in range(20):
+        workers = moments.choice([0, 2])
+        kill(tmp_path, moments.randrange(4), moments.uniform(0, 0.3), workers=workers)
+    finish(start(tmp_path))
+    assert same(weights(tmp_path), whole[0])
+
+
+def test_sigterm_writes_the_state_and_ends_with_status_143(tmp_path, whole):
+    process = start(tmp_path, checkpoint_minutes=60, workers=2)
+    read_until(process, 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    found = state.read(tmp_path, "key")
+    assert found is not None
+    assert (found[0].epoch, found[0].batch) >= (0, 2)
+    train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
+    assert same(weights(tmp_path), whole[0])
+
+
+def test_an_interrupt_writes_the_state_after_the_step_under_way(tmp_path, whole):
+    def stop(epoch, done, _):
+        if (epoch, done) == (1, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    recipe = config(**{**RECIPE, "checkpoint_minutes": 60})
+    with pytest.raises(Interrupted) as caught:
+        train(recipe, TRAINING, VALIDATION, tmp_path, "key", Listener(on_batch=stop))
+    assert caught.value.status == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    found = state.read(tmp_path, "key")
+    assert found is not None
+    assert (found[0].epoch, found[0].batch) in {(1, 2), (1, 3)}
+    train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
+    assert same(weights(tmp_path), whole[0])
+
+
+def test_a_signal_during_the_last_validation_loses_nothing(tmp_path):
+    def stop(line):
+        if line.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(config(epochs=2), TRAINING, VALIDATION, tmp_path, "key", Listener(on_epoch=stop))
+    batches = []
+    train(config(epochs=2), TRAINING, VALIDATION, tmp_path, "key", Listener(lambda *at: batches.append(at)))
+    assert batches == []
+
+
+class PlugPulledError(Exception):
+    """Stands for a pulled plug."""
+
+
+def interrupted_at(folder: Path, epoch: int, batch: int) -> None:
+    def pull(at, done, _):
+        if (at, done) == (epoch, batch):
+            raise PlugPulledError
+
+    with pytest.raises(PlugPulledError):
+        train(config(**RECIPE), TRAINING, VALIDATION, folder, "key", Listener(on_batch=pull))
+
+
+def states(folder: Path) -> list[Path]:
+    return sorted((folder / state.FOLDER).glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("which", ["tensors", "facts", "half a file", "missing"])
+def test_a_damaged_state_is_passed_over_for_the_one_before_it(tmp_path, whole, which):
+    interrupted_at(tmp_path, 1, 4)
+    before, last = states(tmp_path)
+    victim = last.with_suffix(".json") if which == "facts" else last
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content[: len(content) // 2] if which == "half a file" else content)
+    if which == "missing":
+        victim.unlink()
+    notes = []
+    train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key", Listener(on_note=notes.append))
+    assert "damaged" in notes[0]
+    assert last.stem in notes[0]
+    assert notes[1] == f"going on in epoch 2, after {int(before.stem[-8:])} of its batches"
+    assert same(weights(tmp_path), whole[0])
+
+
+def test_states_that_are_all_damaged_are_one_sentence(tmp_path):
+    interrupted_at(tmp_path, 1, 4)
+    for path in states(tmp_path):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(TrainingError, match=r"no training state in it is whole .*--fresh starts over"):
+        train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
+
+
+def test_only_the_last_two_states_are_kept_and_none_is_a_pickle(tmp_path):
+    interrupted_at(tmp_path, 1, 4)
+    files = sorted(path.name for path in (tmp_path / state.FOLDER).iterdir())
+    assert [name.partition(".")[2] for name in files] == ["json", "safetensors"] * 2
+    for path in states(tmp_path):
+        assert b"pickle" not in path.read_bytes()[:4096]
+        assert json.loads(path.with_suffix(".json").read_text())["facts"]["key"] == "key"
+
+
+def test_a_state_that_does_not_fit_the_network_is_refused(tmp_path):
+    interrupted_at(tmp_path, 1, 4)
+    other = config(backbone="test_resnet", **RECIPE)
+    with pytest.raises(TrainingError, match="does not fit the network"):
+        train(other, TRAINING, VALIDATION, tmp_path, "key")
+
+
+def disk_of(size_bytes: int):
+    """For a child process: no file may grow beyond this, which is how a full disk looks to a writer."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_good_state_still_loads(tmp_path, whole):
+    interrupted_at(tmp_path, 1, 4)
+    found = state.read(tmp_path, "key")
+    assert found is not None
+    before = found[0]
+    size = states(tmp_path)[0].stat().st_size
+    command = [sys.executable, drawn.__file__, str(tmp_path), *(f"{k}={v}" for k, v in RECIPE.items())]
+    done = subprocess.run(
+        command, preexec_fn=disk_of(size // 2), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    message = done.stdout.splitlines()[-1]
+    assert message.startswith("error ")
+    assert "cannot be written (" in message
+    assert "is whole. Make room and give the same command again." in message
+    again = state.read(tmp_path, "key")
+    assert again is not None
+    assert again[0] == before
+    assert not list((tmp_path / state.FOLDER).glob("*.tmp"))
+    train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
+    assert same(weights(tmp_path), whole[0])
+
+
+def half_precision() -> Fabric:
+    """Fabric offers losses that are scaled on GPUs alone; the scaler itself runs anywhere."""
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu")])
+    fabric.launch()
+    return fabric
+
+
+def test_the_scale_of_16_bit_losses_is_part_of_the_state(tmp_path):
+    fabric = half_precision()
+    scaler = {"scale": 1024.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
+    fabric.strategy.precision.load_state_dict({**scaler, "_growth_tracker": 7})
+    written = Learning(fabric, config(), 2)
+    assert written.scaled
+    written.write(tmp_path, "key")
+    other = half_precision()
+    assert other.strategy.precision.state_dict()["scale"] != 1024.0
+    Learning(other, config(), 2).resume(tmp_path, "key", print)
+    assert other.strategy.precision.state_dict() == {**scaler, "_growth_tracker": 7}
