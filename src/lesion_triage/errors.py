@@ -9,7 +9,8 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── DataError              a dataset on disk
     │   ├── ManifestError      a manifest that is missing, altered or inconsistent
     │   ├── SplitError         a split that is impossible, leaks, or belongs to another manifest
-    │   └── PredictionsError   a table of logits
+    │   ├── PredictionsError   a table of logits
+    │   └── AuditError         the audit of a dataset says fail, and nobody has accepted it
     ├── ImageError             one picture that cannot be used; carries a stable code
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
@@ -48,6 +49,10 @@ class SplitError(DataError):
 
 class PredictionsError(DataError):
     """A table of logits that is missing, altered or holds a value that is no number."""
+
+
+class AuditError(DataError):
+    """The audit of a dataset found what would make its results worthless, and nobody has accepted it."""
 
 
 class ImageError(LesionTriageError):
