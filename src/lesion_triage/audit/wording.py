@@ -122,7 +122,7 @@ WORDS: Mapping[str, Words] = MappingProxyType(
         ),
         "patches": Words(
             "Coloured patches",
-            "In the ISIC archive nearly half of the pictures of children's naevi show a coloured patch, and no "
+            "In the ISIC archive nearly half of the negative pictures show a coloured patch, and no "
             "positive one does (Rieger 2020).",
             "Leave those pictures out, cover the patches, or balance.",
             acceptable=True,
