@@ -18,8 +18,10 @@ SIDE_PX = 192
 _CORNER, _CORNER_DARK, _CORNERS = 0.06, 0.55, 3
 _FRAME = 0.10
 _HAIR_LENGTH, _HAIR_FILL, _HAIRS = 0.14, 0.25, 2
-_INK_SHARE, _PATCH_SHARE = 0.004, 0.02
+_INK_SHARE, _PATCH_SHARE = 0.006, 0.02
+_INK_BLUER, _INK_DARKER = 12.0, 3.0
 _SATURATED = 90
+_LEAST_YELLOW = 3.0
 _LESION_LEAST, _LESION_MOST = 0.01, 0.60
 _TICK_LAGS = range(4, 25)
 _TICK_CORRELATION, _TICKS, _TICK_ENERGY = 0.55, 6, 6.0
@@ -39,7 +41,7 @@ class Appearance:
     ruler: bool
     patches: bool
     ita_degrees: float
-    """Individual typology angle of the skin around the lesion; NaN if too little of it is seen."""
+    """Individual typology angle of the skin around the lesion; NaN if it cannot be estimated."""
     frame: tuple[float, ...]
     """Mean and standard deviation of CIE L*, a*, b* in the outer tenth."""
 
@@ -57,15 +59,16 @@ def look(pixels: Pixels) -> Appearance:
     corners = dark_corner_mask(grey)
     lesion = _grown(lesion_mask(pixels), 0.03)
     around = ~lesion & ~corners
-    foreign = _foreign_colour(pixels) & around
-    patch = _large(foreign)
-    dark_lines = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8))
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    patch = _large(_foreign_colour(pixels) & around)
+    ink = _bluer_and_darker(lab, around) & ~patch
+    foreign = ink | patch
+    dark_lines = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8))
     frame = lab[_frame(grey.shape)]
     return Appearance(
         dark_corners=_has_dark_corners(grey),
         hair=_has_hair(dark_lines, around & ~_grown(foreign, 0.02)),
-        ink=float((foreign & ~patch).mean()) > _INK_SHARE,
+        ink=float(ink.mean()) > _INK_SHARE,
         ruler=_has_ruler(dark_lines * around),
         patches=bool(patch.any()),
         ita_degrees=ita_degrees(lab, around & ~_grown(foreign, 0.02) & (dark_lines < 12)),
@@ -115,6 +118,9 @@ def dark_corner_mask(grey: Pixels) -> Mask:
 def ita_degrees(lab: NDArray[np.float32], skin: Mask) -> float:
     """Individual typology angle, arctan((L* - 50) / b*) in degrees (Chardon 1991), of the median skin pixel.
 
+    NaN where too little skin is seen, and where it is not yellow: then the camera's white balance is off, as in much
+    dermoscopy, and the angle would say nothing of the skin.
+
     Args:
         lab: CIE L*, a*, b*, shape (side, side, 3).
         skin: pixels that are probably skin.
@@ -122,7 +128,9 @@ def ita_degrees(lab: NDArray[np.float32], skin: Mask) -> float:
     if int(skin.sum()) < _FEWEST_SKIN_PX:
         return float("nan")
     lightness, _, yellow = np.median(lab[skin], axis=0)
-    return float(np.degrees(np.arctan2(lightness - 50, max(float(yellow), 1e-3))))
+    if yellow < _LEAST_YELLOW:
+        return float("nan")
+    return float(np.degrees(np.arctan2(lightness - 50, yellow)))
 
 
 def _has_dark_corners(grey: Pixels) -> bool:
@@ -150,6 +158,15 @@ def _foreign_colour(pixels: Pixels) -> Mask:
     """Saturated yellow-green to violet: neither skin nor blood. OpenCV's hue runs from 0 to 179."""
     hue, saturation, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
     return np.asarray((hue > 35) & (hue < 155) & (saturation > _SATURATED) & (value > 40))
+
+
+def _bluer_and_darker(lab: NDArray[np.float32], around: Mask) -> Mask:
+    """Ink: bluer and darker than the picture's own skin, for white balance moves both alike."""
+    if not around.any():
+        return around
+    lightness, _, yellow = np.median(lab[around], axis=0)
+    found: Mask = around & (yellow - lab[..., 2] > _INK_BLUER) & (lightness - lab[..., 0] > _INK_DARKER)
+    return found
 
 
 def _large(foreign: Mask) -> Mask:
