@@ -63,7 +63,9 @@ class Finding:
     """One sentence with the numbers that decided."""
     measured: tuple[Measured, ...] = ()
     subjects: tuple[str, ...] = ()
-    """Sources, columns or pictures that it concerns."""
+    """Sources or columns that it concerns."""
+    local: tuple[str, ...] = ()
+    """Names of pictures, lesions or patients. They are for ``names.csv`` in the run's folder and in no report."""
     accepted: str = ""
     """The reason that the configuration gives; empty if it is not accepted."""
 
@@ -100,7 +102,12 @@ class Report:
     def to_json(self) -> str:
         """Canonical JSON."""
         findings = [
-            {**asdict(one), "title": WORDS[one.code].title, "counts_as": one.counts_as} for one in self.findings
+            {
+                **{key: value for key, value in asdict(one).items() if key != "local"},
+                "title": WORDS[one.code].title,
+                "counts_as": one.counts_as,
+            }
+            for one in self.findings
         ]
         return canonical_json(
             {

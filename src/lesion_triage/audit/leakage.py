@@ -21,7 +21,6 @@ TIES = (
 )
 """What may not stand in two splits: its word, and the record's field, where records have it."""
 
-_SHOWN = 5
 _REPEATED_SHARE = 0.01
 _CONTRADICTED_SHARE = 0.005
 _DROPPED_SHARE = 0.05
@@ -30,7 +29,8 @@ _UNKNOWN_SHARE = 0.10
 
 def leakage(columns: Columns) -> Finding:
     """Anything shared by two splits fails; nothing makes it acceptable."""
-    measured, offenders = [], []
+    measured: list[Measured] = []
+    offenders: list[str] = []
     dealt = columns.split >= 0
     for word, name in TIES:
         tie = columns.coded(name)
@@ -41,13 +41,13 @@ def leakage(columns: Columns) -> Finding:
         measured.append(
             Measured(f"{word}s in more than one split", float(crossing.size), limit="fail above 0")
         )
-        offenders += [f"{word} '{tie.levels[code][:40]}'" for code in crossing[:_SHOWN]]
-    crossed = int(sum(one.value or 0 for one in measured))
+        offenders += [f"{word} {tie.levels[code]}" for code in crossing]
+    crossed = [f"{one.value:.0f} {one.what}" for one in measured if one.value]
     if not crossed:
         summary = f"No patient, lesion or file of {int(dealt.sum()):,} pictures stands in two splits."
         return Finding("leakage", Verdict.PASS, summary, tuple(measured))
-    summary = f"{crossed} stand in more than one split, such as {offenders[0]}."
-    return Finding("leakage", Verdict.FAIL, summary, tuple(measured), tuple(offenders))
+    summary = f"There are {', '.join(crossed)}; names.csv has the names."
+    return Finding("leakage", Verdict.FAIL, summary, tuple(measured), local=tuple(offenders))
 
 
 def duplicate_files(columns: Columns) -> Finding:
@@ -65,15 +65,16 @@ def duplicate_files(columns: Columns) -> Finding:
             f"{groups.size} files stand under more than one image id ({rows.size} pictures); "
             f"{across.size} of them under more than one lesion."
         )
+    starts = np.searchsorted(group, groups)[1:]
     named = [
-        " = ".join(columns.records[row].image_id for row in rows[group == one]) for one in groups[:_SHOWN]
+        " = ".join(columns.records[row].image_id for row in same) for same in np.split(rows, starts) if same.size
     ]
     measured = (
         Measured("files under more than one image id", float(groups.size)),
         Measured("files under more than one lesion", float(across.size), limit="warn above 0"),
         Measured("share of pictures that are repeated", share, limit=f"warn above {_REPEATED_SHARE:g}"),
     )
-    return Finding("duplicate_files", verdict, summary, measured, tuple(named))
+    return Finding("duplicate_files", verdict, summary, measured, local=tuple(named))
 
 
 def contradictory_labels(columns: Columns) -> Finding:
@@ -87,12 +88,11 @@ def contradictory_labels(columns: Columns) -> Finding:
         contradicted.update(rows[offending].tolist())
     share = len(contradicted) / max(len(columns.records), 1)
     verdict = judge(share, 0.0, _CONTRADICTED_SHARE)
-    names = tuple(columns.records[row].image_id for row in sorted(contradicted)[:_SHOWN])
+    names = tuple(columns.records[row].image_id for row in sorted(contradicted))
     summary = f"{len(contradicted)} pictures have a twin with another label."
     limit = f"warn above 0, fail above {_CONTRADICTED_SHARE:g}"
-    return Finding(
-        "contradictory_labels", verdict, summary, (Measured("share of pictures", share, limit=limit),), names
-    )
+    numbers = (Measured("share of pictures", share, limit=limit),)
+    return Finding("contradictory_labels", verdict, summary, numbers, local=names)
 
 
 def dropped_pictures(manifest: Manifest) -> Finding:
