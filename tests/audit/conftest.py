@@ -30,25 +30,30 @@ def data_root() -> Path:
 def made_records(count: int, seed: int = 0, per_lesion: int = 1, **columns: Callable[..., object]) -> list[Record]:
     """Records in which nothing goes with the label, but for what ``columns`` plants: f(random, positive)."""
     random = np.random.default_rng(seed)
+    labels = np.random.default_rng([seed, 1]).random(count) < 0.3
+    pick = {
+        "source": random.choice(["north", "south", "west"], count),
+        "sex": random.choice(["female", "male", ""], count, p=[0.45, 0.45, 0.1]),
+        "anatom_site_general": random.choice(["head/neck", "torso", "limb", ""], count),
+        "fitzpatrick_skin_type": random.choice(["I", "II", "III", "IV", "V", "VI"], count),
+        "age_approx": np.where(random.random(count) < 0.1, None, random.integers(20, 90, count).astype(float)),
+        "width_px": random.choice([600, 640, 1024], count),
+        "height_px": random.choice([450, 480], count),
+    }
+    chosen = {name: values.tolist() for name, values in pick.items()}
     records = []
     for number in range(count):
         lesion = number // per_lesion
-        positive = bool(np.random.default_rng([seed, 1, lesion]).random() < 0.3)
+        positive = bool(labels[lesion])
         facts: dict[str, object] = {
             "path": f"images/{number:06d}.jpg",
             "lesion_id": f"lesion-{lesion:06d}",
             "patient_id": None,
             "needs_in_person": positive,
             "diagnosis": "a" if positive else "b",
-            "source": random.choice(["north", "south", "west"]),
-            "sex": random.choice(["female", "male", ""], p=[0.45, 0.45, 0.1]),
-            "age_approx": None if random.random() < 0.1 else float(random.integers(20, 90)),
-            "anatom_site_general": random.choice(["head/neck", "torso", "limb", ""]),
-            "fitzpatrick_skin_type": random.choice(["I", "II", "III", "IV", "V", "VI"]),
             "image_type": "clinical",
             "sha256": sha256_of(f"{seed} {number}".encode()),
-            "width_px": int(random.choice([600, 640, 1024])),
-            "height_px": int(random.choice([450, 480])),
+            **{name: values[number] for name, values in chosen.items()},
         }
         facts |= {name: make(random, positive) for name, make in columns.items()}
         records.append(Record(image_id=f"image-{number:06d}", **facts))  # type: ignore[arg-type]

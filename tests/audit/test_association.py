@@ -61,7 +61,7 @@ def test_what_is_always_or_never_there_is_no_test():
     [
         ((0, 170, 163, 256), Verdict.FAIL),  # the gaps of PAD-UFES-20, in one direction
         ((163, 256, 0, 170), Verdict.FAIL),
-        ((60, 200, 30, 200), Verdict.WARN),
+        ((80, 200, 30, 200), Verdict.WARN),
         ((31, 200, 30, 200), Verdict.PASS),
         ((12_000, 100_000, 10_000, 100_000), Verdict.PASS),  # sure, and too small to matter
         ((200, 20_000, 1, 20_000), Verdict.WARN),  # strong, and too rare to carry a model
