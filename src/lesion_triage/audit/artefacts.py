@@ -19,7 +19,7 @@ _CORNER, _CORNER_DARK, _CORNERS = 0.06, 0.55, 3
 _FRAME = 0.10
 _HAIR_LENGTH, _HAIR_FILL, _HAIRS = 0.14, 0.25, 2
 _INK_SHARE, _PATCH_SHARE = 0.006, 0.02
-_INK_BLUER, _INK_DARKER = 12.0, 3.0
+_INK_BLUER, _INK_DARKER = 10.0, 3.0
 _SATURATED = 90
 _LEAST_YELLOW = 3.0
 _LESION_LEAST, _LESION_MOST = 0.01, 0.60
@@ -161,11 +161,15 @@ def _foreign_colour(pixels: Pixels) -> Mask:
 
 
 def _bluer_and_darker(lab: NDArray[np.float32], around: Mask) -> Mask:
-    """Ink: bluer and darker than the picture's own skin, for white balance moves both alike."""
+    """Ink: darker than the picture's own skin, and bluer than that skin would be if it were as dark.
+
+    White balance moves both alike, and what is only dark, such as hair, loses its yellow with its light.
+    """
     if not around.any():
         return around
     lightness, _, yellow = np.median(lab[around], axis=0)
-    found: Mask = around & (yellow - lab[..., 2] > _INK_BLUER) & (lightness - lab[..., 0] > _INK_DARKER)
+    expected = yellow * lab[..., 0] / max(float(lightness), 1.0)
+    found: Mask = around & (expected - lab[..., 2] > _INK_BLUER) & (lightness - lab[..., 0] > _INK_DARKER)
     return found
 
 
