@@ -139,3 +139,9 @@ def test_the_balance_table_counts_units_and_not_photographs(made):
     _, table = balance.balance(columns)
     assert sum(row[2] for row in table.rows if str(row[0]).startswith("class")) == 300
     assert sum(row[1] for row in table.rows if str(row[0]).startswith("class")) == 900
+
+
+def test_one_source_alone_cannot_tell_anything(made):
+    found, table = shortcuts.source_shortcut(sampled(made, 400, source=lambda r, p: "clinic"))
+    assert found.verdict is Verdict.PASS
+    assert len(table.rows) == 1

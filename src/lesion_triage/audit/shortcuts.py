@@ -85,7 +85,8 @@ def source_shortcut(sampled: Sampled) -> tuple[Finding, Table]:
         if not here.any():
             continue
         share = proportion(int(positive[here].sum()), int(here.sum()))
-        without = auroc_of(scores[~here], positive[~here]) if scores is not None else float("nan")
+        elsewhere = scores[~here] if scores is not None else np.zeros(0)
+        without = auroc_of(elsewhere, positive[~here]) if elsewhere.size else float("nan")
         owed = found.value - without if np.isfinite(without) else found.value - 0.5
         others = float(positive[~here].mean()) if (~here).any() else share.value
         name = source.levels[code] or "unknown"
