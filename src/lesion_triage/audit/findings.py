@@ -174,13 +174,16 @@ def refuse_failures(report: Report, config: Audit, page: str) -> None:
     failures = [one for one in report.findings if one.counts_as is Verdict.FAIL]
     if not failures:
         return
-    first, more = failures[0], len(failures) - 1
-    others = f" and {more} more" if more else ""
-    if not WORDS[first.code].acceptable:
-        remedy = "This cannot be accepted: split again"
-    else:
-        names = f", and name {', '.join(first.subjects)} in it" if first.subjects else ""
-        partly = "the reason under" if first.code in config.accept else "give a reason under"
-        does = "does not cover it all" if first.code in config.accept else "in the configuration"
-        remedy = f"Mend the data, or, to go on with it on purpose, {partly} audit.accept.{first.code} {does}{names}"
-    raise AuditError(f"the audit fails by '{first.code}'{others}: {first.summary} {remedy}; see {page}.")
+    codes = ", ".join(f"'{one.code}'" for one in failures)
+    raise AuditError(f"the audit fails by {codes}: {failures[0].summary} {_remedy(failures, config)}; see {page}.")
+
+
+def _remedy(failures: Sequence[Finding], config: Audit) -> str:
+    if not all(WORDS[one.code].acceptable for one in failures):
+        return "This cannot be accepted: split again"
+    parts = []
+    for one in failures:
+        names = f" that names {', '.join(one.subjects)}" if one.subjects else ""
+        short = "; the one given does not cover it all" if one.code in config.accept else ""
+        parts.append(f"audit.accept.{one.code}{names}{short}")
+    return f"Mend the data, or, to go on with it on purpose, give a reason under {', and under '.join(parts)}"

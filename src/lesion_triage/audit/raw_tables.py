@@ -70,7 +70,7 @@ def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools
         empty = np.zeros((len(header), records), dtype=np.bool_)
         others = [number for number in range(len(header)) if number != key]
         for cells in _all(peeked, reader):
-            row = rows.get(cells[key]) if len(cells) == len(header) else None
+            row = _row(cells[key], rows) if len(cells) == len(header) else None
             if row is not None:
                 for number in others:
                     cell = cells[number]
@@ -82,10 +82,16 @@ def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools
 def _key(peeked: Sequence[Sequence[str]], columns: int, rows: dict[str, int]) -> int | None:
     """The column that names pictures."""
     for number in range(columns):
-        known = sum(cells[number] in rows for cells in peeked)
+        known = sum(_row(cells[number], rows) is not None for cells in peeked)
         if peeked and known >= _NAMES_SHARE * len(peeked):
             return number
     return None
+
+
+def _row(cell: str, rows: dict[str, int]) -> int | None:
+    """A picture may have been stored again with another ending."""
+    row = rows.get(cell)
+    return rows.get(cell.rpartition(".")[0]) if row is None else row
 
 
 def _all(first: Sequence[Sequence[str]], rest: Iterator[list[str]]) -> Iterator[Sequence[str]]:

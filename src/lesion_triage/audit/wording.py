@@ -23,7 +23,7 @@ _SHORTCUT = "A network that can read it from the picture needs no lesion to scor
 WORDS: Mapping[str, Words] = MappingProxyType(
     {
         "leakage": Words(
-            "Nothing stands in two splits",
+            "Leakage between splits",
             "What a network has learnt by heart it ranks well. A certificate on cases that were trained on is void.",
             "Deal the splits again with `lesion-triage split`; correct patient and lesion ids first.",
         ),
@@ -49,7 +49,7 @@ WORDS: Mapping[str, Words] = MappingProxyType(
             "Find the reference standard, or say why it is missing.",
         ),
         "split_balance": Words(
-            "The same share of positives in every split",
+            "Positives in each split",
             "A split of another make-up measures another population.",
             "Deal the splits again, or with another seed.",
         ),
@@ -64,13 +64,13 @@ WORDS: Mapping[str, Words] = MappingProxyType(
             "Add cases of the types that are missing, or do not use the model for them.",
         ),
         "source_shortcut": Words(
-            "The source alone does not tell the label",
+            "The source alone",
             _SHORTCUT + "Cameras, hospitals and collections look different.",
             "Take sources apart in every result, balance them, or leave out the one that is named.",
             acceptable=True,
         ),
         "size_shortcut": Words(
-            "Width and height alone do not tell the label",
+            "Width and height alone",
             _SHORTCUT + "Size survives resizing: as sharpness, as aspect, as artefacts of compression.",
             "Bring all pictures to one size and aspect before they are listed, or balance.",
             acceptable=True,
@@ -81,20 +81,20 @@ WORDS: Mapping[str, Words] = MappingProxyType(
             "Compare the model with it, on the same cases.",
         ),
         "missingness": Words(
-            "What is left empty does not tell the label",
+            "What is left empty",
             "Forms are filled in for the cases that get a biopsy. Whatever sees the table learns the label from the "
             "gaps, and groups called unknown are not like the others.",
             "Feed no metadata to a model. Where a column decides on groups, look at its group `unknown`.",
             acceptable=True,
         ),
         "frame_shortcut": Words(
-            "The frame of the picture alone does not tell the label",
+            "The frame of the picture alone",
             _SHORTCUT + "The outer tenth of a picture holds light, camera, skin and instruments, rarely the lesion.",
             "Look at the sources first; then at the artefacts below.",
             acceptable=True,
         ),
         "file_size_shortcut": Words(
-            "Bytes per pixel alone do not tell the label",
+            "Bytes per pixel alone",
             _SHORTCUT + "Compression differs between collections and leaves traces in the pixels.",
             "Store all pictures by one encoder at one quality, or balance.",
             acceptable=True,
@@ -134,17 +134,17 @@ WORDS: Mapping[str, Words] = MappingProxyType(
             "State the skin type in the table. This estimate never decides on the verdict.",
         ),
         "model_and_metadata": Words(
-            "The model beats age, sex and site",
+            "The model beside age, sex and site",
             "A model that does not is not worth its pictures.",
             "Train longer, on more cases, or do not use it.",
         ),
         "model_within_source": Words(
-            "The model ranks as well within a source as across sources",
+            "The model within and across sources",
             "What it gains across sources it gains by telling the sources apart, and a clinic is one source.",
             "Quote the number within sources. Balance sources, or leave out the one that is named.",
         ),
         "lesion_covered": Words(
-            "With the lesion covered the model does not know",
+            "The model with the lesion covered",
             "Whatever it still knows it does not know from the lesion (Bissoto 2019).",
             "Look for the artefact: compare the pictures it ranks high with the lesion covered.",
         ),
