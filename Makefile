@@ -44,6 +44,7 @@ bench: $(VENV)/.installed ## ratios, not seconds: scorer and server beside their
 	$(BIN)/python tests/bench.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py
+	$(BIN)/python tests/bench_audit.py
 
 proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
 	$(BIN)/lesion-triage proof
