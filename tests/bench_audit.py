@@ -72,7 +72,8 @@ def main() -> None:
         growth = f", {seconds / before[1] / (size / before[0]):.2f} times linear" if before else ""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"{size:>9,} records: {seconds:.1f} CPU s ({wall:.1f} s), {per_thousand:.0f} ms per thousand{growth}; "
+            f"{size:>9,} records: {seconds:.1f} CPU s ({wall:.1f} s), {per_thousand:.0f} ms per "
+            f"thousand{growth}; "
             f"peak {peak:,.0f} MiB, the records among it; verdict {report.verdict}"
         )
         before = (size, seconds)

@@ -108,7 +108,9 @@ def _travel(arguments: argparse.Namespace) -> int:
 
 def _audit_arguments(parser: argparse.ArgumentParser) -> None:
     _road_arguments(parser)
-    parser.add_argument("--tables-only", action="store_true", help="open no picture; short for audit.pictures=0")
+    parser.add_argument(
+        "--tables-only", action="store_true", help="open no picture; short for audit.pictures=0"
+    )
     parser.add_argument(
         "--pictures",
         action="store_true",
@@ -121,7 +123,9 @@ def _audit(arguments: argparse.Namespace) -> int:
     from lesion_triage.errors import ConfigError
 
     if arguments.tables_only and arguments.pictures:
-        raise ConfigError("--pictures shows pictures that were opened, and --tables-only opens none; give one.")
+        raise ConfigError(
+            "--pictures shows pictures that were opened, and --tables-only opens none; give one."
+        )
     overrides = [*arguments.overrides, *(["audit.pictures=0"] if arguments.tables_only else [])]
     loaded = config.load(arguments.config, overrides, arguments.data_root)
     road.travel("audit", loaded, arguments.runs, arguments.fresh, show_pictures=arguments.pictures)

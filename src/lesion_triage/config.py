@@ -199,13 +199,15 @@ class Audit(Section):
     fail_auroc: Annotated[float, Field(gt=0.5, lt=1)] = 0.80
     """As ``warn_auroc``, for failure."""
     warn_odds_ratio: Annotated[float, Field(ge=1)] = 1.5
-    """An artefact or a missing cell warns when its odds ratio with the label, in either direction, is surely above."""
+    """An artefact or a missing cell warns when its odds ratio with the label, in either direction, is surely
+    above."""
     fail_odds_ratio: Annotated[float, Field(ge=1)] = 10.0
     """As ``warn_odds_ratio``, for failure; the shares must differ by a tenth as well."""
     false_alarm: Share = 0.01
     """Chance that a family of such tests warns although nothing is associated (Holm)."""
     accept: dict[AcceptableCode, Annotated[str, Field(min_length=10)]] = {}
-    """Failures that shall not stop ``run``: code and reason. The reason names every source or column concerned."""
+    """Failures that shall not stop ``run``: code and reason. The reason names every source or column
+    concerned."""
 
     @model_validator(mode="after")
     def _warn_before_failing(self) -> Self:

@@ -113,7 +113,9 @@ def _tell_split(run: Run, tracker: Tracker) -> None:
 def _audit_inputs(run: Run) -> Any:
     from lesion_triage.audit import findings
 
-    root = data_root(run)  # the dataset's own tables lie there, and the manifest does not keep all of their columns
+    root = data_root(
+        run
+    )  # the dataset's own tables lie there, and the manifest does not keep all of their columns
     files = [path for path in sorted(root.iterdir()) if path.is_file()] if root.is_dir() else []
     seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     limits = run.config.pixels.model_dump(exclude={"size_px"})
@@ -147,9 +149,7 @@ def _audit_model(run: Run, tracker: Tracker) -> None:
     table, _ = predictions.read(run.folder / "predictions", "validation")
     graph = (run.folder / "model.onnx").read_bytes()
     with bar("covering lesions") as tick:
-        found = checks.add_model(
-            report.read(run.folder / AUDIT), data, run.config.audit, graph, table, tick
-        )
+        found = checks.add_model(report.read(run.folder / AUDIT), data, run.config.audit, graph, table, tick)
     report.write(run.folder / AUDIT_MODEL, found, run.config.audit, None, data.manifest)
     _tell_audit(run, tracker, AUDIT_MODEL)
 
@@ -505,7 +505,8 @@ VERBS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "run": tuple(STAGES),
 }
-"""Verb -> stages. 'audit' goes on to the model where there is one. 'train' ends with the exported graph's own logits, which is what 'calibrate' reads."""
+"""Verb -> stages. 'audit' goes on to the model where there is one. 'train' ends with the exported graph's own
+logits, which is what 'calibrate' reads."""
 
 
 def travel(verb: str, config: Config, root: Path, fresh: bool = False, show_pictures: bool = False) -> Run:

@@ -27,7 +27,9 @@ def data_root() -> Path:
     return root
 
 
-def made_records(count: int, seed: int = 0, per_lesion: int = 1, **columns: Callable[..., object]) -> list[Record]:
+def made_records(
+    count: int, seed: int = 0, per_lesion: int = 1, **columns: Callable[..., object]
+) -> list[Record]:
     """Records in which nothing goes with the label, but for what ``columns`` plants: f(random, positive)."""
     random = np.random.default_rng(seed)
     labels = np.random.default_rng([seed, 1]).random(count) < 0.3
@@ -36,7 +38,9 @@ def made_records(count: int, seed: int = 0, per_lesion: int = 1, **columns: Call
         "sex": random.choice(["female", "male", ""], count, p=[0.45, 0.45, 0.1]),
         "anatom_site_general": random.choice(["head/neck", "torso", "limb", ""], count),
         "fitzpatrick_skin_type": random.choice(["I", "II", "III", "IV", "V", "VI"], count),
-        "age_approx": np.where(random.random(count) < 0.1, None, random.integers(20, 90, count).astype(float)),
+        "age_approx": np.where(
+            random.random(count) < 0.1, None, random.integers(20, 90, count).astype(float)
+        ),
         "width_px": random.choice([600, 640, 1024], count),
         "height_px": random.choice([450, 480], count),
     }

@@ -10,6 +10,7 @@ from PIL import Image
 from audit_pictures import PLANTED, SKIN, skin, with_dark_corners
 from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, dark_corner_mask, ita_degrees, lesion_mask, look
 
+
 def flags(picture: Image.Image) -> set[str]:
     found = look(np.asarray(picture))
     return {name for name in ARTEFACTS if getattr(found, name)}

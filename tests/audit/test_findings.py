@@ -59,7 +59,9 @@ def test_a_reason_covers_only_the_sources_that_it_names():
     config = Audit(accept={"source_shortcut": REASON})
     (found,) = with_acceptance([other], config)
     assert not found.accepted
-    with pytest.raises(AuditError, match=r"audit\.accept\.source_shortcut that names north, south; .* not cover"):
+    with pytest.raises(
+        AuditError, match=r"audit\.accept\.source_shortcut that names north, south; .* not cover"
+    ):
         refuse_failures(Report((found,)), config, "page")
 
 

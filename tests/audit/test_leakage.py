@@ -16,11 +16,14 @@ def clean(made):
 
 
 def _tie(clean, **shared):
-    """The first picture of test takes something over from the first of train; splits stay, as dealt by hand."""
+    """The first picture of test takes something over from the first of train; splits stay, as dealt by
+    hand."""
     known, splits = clean
     train, test = splits.image_ids("train")[0], splits.image_ids("test")[0]
     records = {record.image_id: record for record in known.records}
-    records[test] = replace(records[test], **{new: getattr(records[train], old) for new, old in shared.items()})
+    records[test] = replace(
+        records[test], **{new: getattr(records[train], old) for new, old in shared.items()}
+    )
     return Manifest(tuple(records.values()), "folder", synthetic=False), splits, (train, test)
 
 
@@ -45,7 +48,8 @@ def test_a_patient_in_two_splits_fails(clean):
     known, splits = clean
     ids = [splits.image_ids(name)[0] for name in ("validation", "calibration")]
     records = tuple(
-        replace(record, patient_id="somebody") if record.image_id in ids else record for record in known.records
+        replace(record, patient_id="somebody") if record.image_id in ids else record
+        for record in known.records
     )
     found = leakage.leakage(Columns.of(Manifest(records, "folder", synthetic=False), splits))
     assert found.verdict is Verdict.FAIL
@@ -81,7 +85,9 @@ def _with_copies(clean, pairs, **changes):
     known, splits = clean
     records = list(known.records)
     for number in range(pairs):
-        records[2 * number + 1] = replace(records[2 * number + 1], sha256=records[2 * number].sha256, **changes)
+        records[2 * number + 1] = replace(
+            records[2 * number + 1], sha256=records[2 * number].sha256, **changes
+        )
     return Columns.of(Manifest(tuple(records), "folder", synthetic=False), splits)
 
 
@@ -108,7 +114,9 @@ def test_the_same_file_with_two_labels_fails_where_there_are_many(clean, pairs, 
         records[2 * number + 1] = replace(
             second, sha256=first.sha256, needs_in_person=not first.needs_in_person
         )
-    found = leakage.contradictory_labels(Columns.of(Manifest(tuple(records), "folder", synthetic=False), splits))
+    found = leakage.contradictory_labels(
+        Columns.of(Manifest(tuple(records), "folder", synthetic=False), splits)
+    )
     assert found.verdict is verdict
     assert len(found.local) == 2 * pairs
 

@@ -27,7 +27,9 @@ SPEC = PixelSpec(size_px=SIDE)
 
 def graph_of(weights: np.ndarray) -> bytes:
     """A network whose logit is a weighted sum of the pixels."""
-    flat = helper.make_tensor("w", TensorProto.FLOAT, (SIDE * SIDE * 3, 1), weights.astype(np.float32).ravel())
+    flat = helper.make_tensor(
+        "w", TensorProto.FLOAT, (SIDE * SIDE * 3, 1), weights.astype(np.float32).ravel()
+    )
     shape = helper.make_tensor("shape", TensorProto.INT64, (2,), [-1, SIDE * SIDE * 3])
     one = helper.make_tensor("one", TensorProto.INT64, (1,), [-1])
     nodes = [
@@ -164,7 +166,9 @@ def test_only_validation_is_opened(photographed, monkeypatch):
     opened = []
     read = occlusion.read_picture
     monkeypatch.setattr(
-        occlusion, "read_picture", lambda root, record: (opened.append(record.image_id), read(root, record))[1]
+        occlusion,
+        "read_picture",
+        lambda root, record: (opened.append(record.image_id), read(root, record))[1],
     )
     occluded(photographed, MIDDLE)
     assert opened
@@ -202,5 +206,9 @@ def test_a_model_no_better_than_age_sex_and_site_warns(photographed):
 def test_the_model_adds_its_findings_to_those_of_the_data(photographed):
     report = Report((), (), {"with_model": False})
     found = checks.add_model(report, photographed, Audit(), graph_of(MIDDLE), table_of(photographed, good))
-    assert [one.code for one in found.findings] == ["model_and_metadata", "model_within_source", "lesion_covered"]
+    assert [one.code for one in found.findings] == [
+        "model_and_metadata",
+        "model_within_source",
+        "lesion_covered",
+    ]
     assert found.facts["with_model"]

@@ -39,7 +39,9 @@ def test_every_figure_has_an_alternative_text_and_lies_beside_the_page_as_a_file
     images = re.findall(r"<img [^>]*>", page)
     assert images
     assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
-    assert {path.stem for path in (folder / "figures").iterdir()} == set(re.findall(r'id="figure-(\w+)"', page))
+    assert {path.stem for path in (folder / "figures").iterdir()} == set(
+        re.findall(r'id="figure-(\w+)"', page)
+    )
 
 
 def test_every_finding_stands_on_the_page_with_its_verdict_and_its_reason(written):

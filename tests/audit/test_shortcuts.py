@@ -26,7 +26,9 @@ def test_nothing_planted_nothing_found(made, tmp_path):
 
 
 def test_a_source_that_is_the_label_fails(made):
-    found, table = shortcuts.source_shortcut(sampled(made, source=lambda r, p: "clinic" if p else "screening"))
+    found, table = shortcuts.source_shortcut(
+        sampled(made, source=lambda r, p: "clinic" if p else "screening")
+    )
     assert found.verdict is Verdict.FAIL
     assert set(found.subjects) == {"clinic", "screening"}
     assert {row[0] for row in table.rows} == {"clinic", "screening"}
@@ -92,7 +94,11 @@ def test_a_name_that_fits_two_pictures_matches_neither(made, tmp_path):
 
 @pytest.mark.slow
 def test_null_data_warn_no_more_often_than_promised(made, tmp_path):
-    config, spec, sets = Audit(pictures=0, warn_odds_ratio=1.0, warn_auroc=0.55, false_alarm=0.05), PixelSpec(size_px=64), 120
+    config, spec, sets = (
+        Audit(pictures=0, warn_odds_ratio=1.0, warn_auroc=0.55, false_alarm=0.05),
+        PixelSpec(size_px=64),
+        120,
+    )
     warned = 0
     for seed in range(sets):
         known, splits = made(300, seed)

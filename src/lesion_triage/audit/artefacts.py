@@ -1,7 +1,7 @@
-"""Simple, documented detectors on one picture: lesion, corners, hair, ink, ruler, patches, and the tone of the skin.
+"""Simple detectors on one picture: lesion, corners, hair, ink, ruler, patches, and the tone of the skin.
 
-Imports numpy, OpenCV and nothing of ours. They are made to compare groups of pictures, not to judge one: each misses
-some artefacts and sees some where there are none, alike in both classes. Lengths are shares of the side.
+Imports numpy, OpenCV and nothing of ours. They are made to compare groups of pictures, not to judge one: each
+misses some artefacts and sees some where there are none. Lengths are shares of the side.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def look(pixels: Pixels) -> Appearance:
     around = ~lesion & ~corners
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     patch = _large(_foreign_colour(pixels) & around)
-    ink = _bluer_and_darker(lab, around) & ~patch
+    ink = _apart(_bluer_and_darker(lab, around) & ~patch, lesion)
     foreign = ink | patch
     dark_lines = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8))
     frame = lab[_frame(grey.shape)]
@@ -79,8 +79,8 @@ def look(pixels: Pixels) -> Appearance:
 def lesion_mask(pixels: Pixels) -> Mask:
     """Where the lesion probably is: the dark region nearest to the middle, by Otsu's threshold.
 
-    It is crude on purpose (no model, no training). Where it finds nothing of a plausible size it returns a disc over
-    the middle quarter of the area, for photographers aim.
+    It is crude on purpose (no model, no training). Where it finds nothing of a plausible size it returns a
+    disc over the middle quarter of the area, for photographers aim.
 
     Args:
         pixels: (side, side, 3), RGB.
@@ -118,8 +118,8 @@ def dark_corner_mask(grey: Pixels) -> Mask:
 def ita_degrees(lab: NDArray[np.float32], skin: Mask) -> float:
     """Individual typology angle, arctan((L* - 50) / b*) in degrees (Chardon 1991), of the median skin pixel.
 
-    NaN where too little skin is seen, and where it is not yellow: then the camera's white balance is off, as in much
-    dermoscopy, and the angle would say nothing of the skin.
+    NaN where too little skin is seen, and where it is not yellow: then the camera's white balance is off, as
+    in much dermoscopy, and the angle would say nothing of the skin.
 
     Args:
         lab: CIE L*, a*, b*, shape (side, side, 3).
@@ -171,6 +171,13 @@ def _bluer_and_darker(lab: NDArray[np.float32], around: Mask) -> Mask:
     expected = yellow * lab[..., 0] / max(float(lightness), 1.0)
     found: Mask = around & (expected - lab[..., 2] > _INK_BLUER) & (lightness - lab[..., 0] > _INK_DARKER)
     return found
+
+
+def _apart(mask: Mask, lesion: Mask) -> Mask:
+    """The regions that do not touch the lesion: its own blue may reach beyond the crude mask."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8))
+    touching = np.unique(labels[_grown(lesion, 0.01) & mask])
+    return mask & ~np.isin(labels, touching)
 
 
 def _large(foreign: Mask) -> Mask:

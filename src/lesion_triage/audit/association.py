@@ -18,8 +18,8 @@ from lesion_triage.config import Audit
 
 _Z = 1.959963984540054
 _FAIL_SHARE = 0.10
-"""A failure takes a property whose shares among positives and negatives differ by this much as well: a rare one
-cannot carry a model."""
+"""A failure takes a property whose shares among positives and negatives differ by this much as well: a rare
+one cannot carry a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Association:
         return self.with_negative / max(self.negatives, 1)
 
     def odds_ratio(self) -> tuple[float, float, float]:
-        """Value and 95 % interval: of the logarithm, a half added to each count (Haldane 1956, Anscombe 1956)."""
+        """Value and 95 % interval, a half added to each count (Haldane 1956, Anscombe 1956)."""
         cells = np.array(
             [
                 self.with_positive,
@@ -83,8 +83,8 @@ class Association:
             value=value,
             low=low,
             high=high,
-            limit=f"warn surely above {config.warn_odds_ratio:g}, fail surely above {config.fail_odds_ratio:g}, "
-            "in either direction",
+            limit=f"warn surely above {config.warn_odds_ratio:g}, fail surely above "
+            f"{config.fail_odds_ratio:g}, in either direction",
             note=f"{self.with_positive} of {self.positives} positives and {self.with_negative} of "
             f"{self.negatives} negatives; corrected p {self.p_value:.2g}",
         )
@@ -119,7 +119,7 @@ def associations(properties: Mapping[str, Bools], positive: Bools) -> list[Assoc
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's step-down correction: the family-wise error holds whatever the dependence. Shape (m,) to (m,)."""
+    """Holm's step-down correction, which holds whatever the dependence. Shape (m,) to (m,)."""
     order = np.argsort(p_values, kind="stable")
     steps = np.arange(p_values.size, 0, -1)
     corrected = np.empty_like(p_values)

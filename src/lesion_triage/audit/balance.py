@@ -5,10 +5,12 @@ Of test and calibration only counts are taken, which `split` prints as well.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.stats import chi2_contingency
 
-from lesion_triage.audit.columns import Codes, Coded, Columns
+from lesion_triage.audit.columns import Coded, Codes, Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.config import Audit
 from lesion_triage.data.split import SPLITS
@@ -79,8 +81,8 @@ def balance(columns: Columns) -> tuple[Finding, Table]:
     summary = f"{positives:,} of {units:,} units are positive.{known}"
     table = Table(
         "groups",
-        "Photographs, units and positive units of every group, over all splits. A group with few positives is "
-        "neither certified nor measured.",
+        "Photographs, units and positive units of every group, over all splits. A group with few "
+        "positives is neither certified nor measured.",
         ("group", "photographs", "units", "positive units"),
         tuple(rows),
     )
@@ -108,7 +110,8 @@ def skin_type_balance(columns: Columns) -> Finding:
         summary = "No record states a skin type, so nothing is known of how well any of them is served."
     else:
         summary = (
-            f"{units} of {of_known} units with a stated skin type are of type V or VI, {positives} of them positive."
+            f"{units} of {of_known} units with a stated skin type are of type V or VI, "
+            f"{positives} of them positive."
         )
     verdict = Verdict.PASS if positives >= _FEWEST_POSITIVES else Verdict.WARN
     return Finding("skin_type_balance", verdict, summary, numbers)
@@ -136,5 +139,5 @@ def _dimensions(columns: Columns) -> dict[str, Coded]:
 def _age_bands(ages: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Coded:
     edges = np.array(_AGE_EDGES)
     codes: Codes = np.where(np.isfinite(ages), np.searchsorted(edges, ages, side="right") + 1, 0)
-    middle = [f"{low} to {high - 1}" for low, high in zip(_AGE_EDGES, _AGE_EDGES[1:], strict=False)]
+    middle = [f"{low} to {high - 1}" for low, high in pairwise(_AGE_EDGES)]
     return Coded(codes.astype(np.intp), ("", f"under {_AGE_EDGES[0]}", *middle, f"{_AGE_EDGES[-1]} and over"))

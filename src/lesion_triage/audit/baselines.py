@@ -1,7 +1,7 @@
 """How well the label is told by something that is not the lesion: cross-fitted, on cells instead of rows.
 
-Imports numpy, scikit-learn, ``calibrate.metrics`` and this room. Rows with equal properties are one cell, so the
-regression costs the same for 400,000 rows as for 4,000.
+Imports numpy, scikit-learn, ``calibrate.metrics`` and this room. Rows with equal properties are one cell, so
+the regression costs the same for 400,000 rows as for 4,000.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from lesion_triage.audit.columns import Bools, Codes, Coded
+from lesion_triage.audit.columns import Bools, Coded, Codes
 from lesion_triage.calibrate.metrics import auroc_of
 
 FOLDS = 5
@@ -34,10 +34,10 @@ class Auroc:
 
 
 def auroc_interval(value: float, positives: int, negatives: int) -> Auroc:
-    """Interval of an AUROC from the counts alone: method 5 of Newcombe (2006), Statistics in Medicine 25:559-573.
+    """Interval of an AUROC from the counts alone: method 5 of Newcombe, Stat Med 2006;25:559-573.
 
-    It solves for the AUROCs whose own standard error, after Hanley and McNeil (1982), reaches the value found; so it
-    has a width also where the classes are separated.
+    It solves for the AUROCs whose own standard error, after Hanley and McNeil (1982), reaches the value
+    found; so it has a width also where the classes are separated.
     """
     if not np.isfinite(value) or not positives or not negatives:
         return Auroc(float("nan"), float("nan"), float("nan"))
@@ -90,7 +90,9 @@ def cross_fitted(columns: Sequence[Coded], positive: Bools, units: Codes, seed: 
     return scores
 
 
-def measure(columns: Sequence[Coded], positive: Bools, units: Codes, seed: int) -> tuple[Auroc, Floats | None]:
+def measure(
+    columns: Sequence[Coded], positive: Bools, units: Codes, seed: int
+) -> tuple[Auroc, Floats | None]:
     """Cross-fitted AUROC of some columns with its interval, and the scores behind it."""
     scores = cross_fitted(columns, positive, units, seed)
     if scores is None:

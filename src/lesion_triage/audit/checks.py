@@ -141,10 +141,8 @@ def _shares(name: str, what: str, found: tuple[Association, ...]) -> Table:
     )
     return Table(
         name,
-        f"{what} against the label: share among positives and among negatives, odds ratio with 95 % interval, Fisher's "
-        "exact p-value corrected by Holm for all rows of the table.",
+        f"{what} against the label: share among positives and among negatives, odds ratio with 95 % "
+        "interval, Fisher's exact p-value corrected by Holm for all rows of the table.",
         ("property", "positives", "negatives", "odds ratio", "from", "to", "corrected p"),
         rows,
     )
-
-

@@ -106,8 +106,9 @@ class Columns:
     def speakers(self, seed: int) -> Codes:
         """One modelled row for each unit and label, drawn by ``seed``, in order of the rows.
 
-        Rows of one label are then of different people (or lesions), so exact tests hold. A unit with both labels
-        has two rows; what they share makes the two labels more alike, which can only hide an association.
+        Rows of one label are then of different people (or lesions), so exact tests hold. A unit with both
+        labels has two rows; what they share makes the two labels more alike, which can only hide an
+        association.
         """
         rows = np.random.default_rng(seed).permutation(np.flatnonzero(self.modelled()))
         keys = self.unit[rows] * 2 + self.positive[rows]

@@ -1,6 +1,7 @@
 """Figures of the audit as PNG bytes. Imports numpy, matplotlib (Agg, no pyplot) and this room.
 
-Colours are those of Okabe & Ito, distinct to the colour-blind; markers repeat what they say. No picture of a person.
+Colours are those of Okabe & Ito, distinct to the colour-blind; markers repeat what they say. No picture of a
+person.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ _SHORT = 48
 def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
     """Every AUROC of something that is not the lesion, with its interval and the two limits."""
     rows = [
-        (number.what.removeprefix("AUROC of "), number.value, number.low, number.high, one.counts_as, one.accepted)
+        (
+            number.what.removeprefix("AUROC of "),
+            number.value,
+            number.low,
+            number.high,
+            one.counts_as,
+            one.accepted,
+        )
         for one in findings
         for number in one.measured
         if number.value is not None and number.low is not None and number.high is not None
@@ -38,8 +46,8 @@ def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
     for place, (_, value, low, high, verdict, accepted) in enumerate(rows):
         colour, mark = _MARKS[verdict]
         axes.errorbar(
-            [value], [place], xerr=[[value - low], [high - value]], fmt=mark, color=colour, capsize=3, markersize=6,
-            fillstyle="none" if accepted else "full",
+            [value], [place], xerr=[[value - low], [high - value]], fmt=mark, color=colour, capsize=3,
+            markersize=6, fillstyle="none" if accepted else "full",
         )  # fmt: skip
     axes.axvline(0.5, color=BLACK, linewidth=0.8, linestyle=":")
     axes.axvline(config.warn_auroc, color=ORANGE, linewidth=1.2, linestyle="--")
@@ -49,7 +57,9 @@ def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
                       textcoords="offset points", fontsize=8)  # fmt: skip
     axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
     axes.set(xlim=(min(0.35, *(row[2] for row in rows)), 1.0), ylim=(len(rows) - 0.5, -0.5))
-    axes.set_xlabel("AUROC with 95 % interval; circle pass, square warn, diamond fail, hollow accepted", fontsize=8)
+    axes.set_xlabel(
+        "AUROC with 95 % interval; circle pass, square warn, diamond fail, hollow accepted", fontsize=8
+    )
     return _png(figure)
 
 
@@ -63,8 +73,8 @@ def shares_by_source(table: Table) -> bytes | None:
     for place, (_, count, _, share, low, high, _) in enumerate(rows):
         value, below, above = float(share or 0), float(low or 0), float(high or 0)
         size = 4 + 8 * (float(count or 0) / largest) ** 0.5
-        axes.errorbar([value], [place], xerr=[[value - below], [above - value]], fmt="o", color=BLUE, capsize=3,
-                      markersize=size)  # fmt: skip
+        axes.errorbar([value], [place], xerr=[[value - below], [above - value]], fmt="o", color=BLUE,
+                      capsize=3, markersize=size)  # fmt: skip
     pooled = sum(float(row[2] or 0) for row in rows) / sum(float(row[1] or 0) for row in rows)
     axes.axvline(pooled, color=BLACK, linewidth=0.8, linestyle=":", label=f"together {pooled:.1%}")
     names = [f"{_short(str(row[0]))} ({row[1]:,})" for row in rows]
@@ -85,7 +95,9 @@ def shares_by_label(table: Table, what: str) -> bytes | None:
         positive, negative = float(row[1] or 0), float(row[2] or 0)
         axes.plot([positive, negative], [place, place], color=BLACK, linewidth=0.8, zorder=1)
         axes.plot([positive], [place], "D", color=VERMILLION, label="positives" if not place else None)
-        axes.plot([negative], [place], "o", color=BLUE, label="negatives" if not place else None, fillstyle="none")
+        axes.plot(
+            [negative], [place], "o", color=BLUE, label="negatives" if not place else None, fillstyle="none"
+        )
     most = max(float(share or 0) for row in rows for share in row[1:3])
     axes.set_yticks(range(len(rows)), [_short(str(row[0])) for row in rows], fontsize=8)
     axes.set(xlim=(-0.01, min(1.01, max(0.2, 1.15 * most))), ylim=(len(rows) - 0.5, -0.5))
@@ -124,7 +136,9 @@ def occlusion(table: Table, config: Audit) -> bytes | None:
         axes.errorbar([middle], [place], xerr=[[middle - below], [above - middle]], fmt=mark, color=colour,
                       capsize=3, markersize=6)  # fmt: skip
     axes.axvline(0.5, color=BLACK, linewidth=0.8, linestyle=":", label="chance")
-    axes.axvline(config.warn_auroc, color=ORANGE, linewidth=1.2, linestyle="--", label="limit for the covered")
+    axes.axvline(
+        config.warn_auroc, color=ORANGE, linewidth=1.2, linestyle="--", label="limit for the covered"
+    )
     axes.set_yticks(range(len(rows)), [str(row[0]) for row in rows], fontsize=8)
     axes.set(xlim=(0.3, 1.0), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel("AUROC on validation pictures with 95 % interval", fontsize=8)

@@ -1,4 +1,4 @@
-"""Findings as data: what was measured, against which limit, and the verdict. Imports config and the bundle's JSON.
+"""Findings as data: what was measured, against which limit, and the verdict. Imports config and the bundle.
 
 A check returns a finding whether or not it found anything, so a report lists what was looked at.
 """
@@ -21,7 +21,7 @@ FORMAT = 1
 class Verdict(StrEnum):
     """From good to bad."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a verdict
     WARN = "warn"
     FAIL = "fail"
 
@@ -65,7 +65,8 @@ class Finding:
     subjects: tuple[str, ...] = ()
     """Sources or columns that it concerns."""
     local: tuple[str, ...] = ()
-    """Names of pictures, lesions or patients. They are for ``names.csv`` in the run's folder and in no report."""
+    """Names of pictures, lesions or patients. They are for ``names.csv`` in the run's folder and in no
+    report."""
     accepted: str = ""
     """The reason that the configuration gives; empty if it is not accepted."""
 
@@ -152,8 +153,8 @@ class Report:
 def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding, ...]:
     """Write the configuration's reasons on the failures that they cover.
 
-    A reason covers a failure only if it names every subject, so that what was accepted for one source does not
-    cover the next one.
+    A reason covers a failure only if it names every subject, so that what was accepted for one source does
+    not cover the next one.
     """
     return tuple(
         replace(one, accepted=reason)
@@ -175,7 +176,9 @@ def refuse_failures(report: Report, config: Audit, page: str) -> None:
     if not failures:
         return
     codes = ", ".join(f"'{one.code}'" for one in failures)
-    raise AuditError(f"the audit fails by {codes}: {failures[0].summary} {_remedy(failures, config)}; see {page}.")
+    raise AuditError(
+        f"the audit fails by {codes}: {failures[0].summary} {_remedy(failures, config)}; see {page}."
+    )
 
 
 def _remedy(failures: Sequence[Finding], config: Audit) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lesion_triage.audit.columns import Bools, Codes, Coded, Columns
+from lesion_triage.audit.columns import Bools, Coded, Codes, Columns
 from lesion_triage.audit.findings import Finding, Measured, Verdict, judge
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import SPLITS
@@ -67,7 +67,9 @@ def duplicate_files(columns: Columns) -> Finding:
         )
     starts = np.searchsorted(group, groups)[1:]
     named = [
-        " = ".join(columns.records[row].image_id for row in same) for same in np.split(rows, starts) if same.size
+        " = ".join(columns.records[row].image_id for row in same)
+        for same in np.split(rows, starts)
+        if same.size
     ]
     measured = (
         Measured("files under more than one image id", float(groups.size)),

@@ -117,14 +117,13 @@ def model_and_metadata(table: Predictions, sampled: Sampled) -> Finding:
     return Finding(
         "model_and_metadata",
         Verdict.PASS if found.low > 0 else Verdict.WARN,
-        f"On {positive.size} validation photographs the model's AUROC is {model.value:.3f}, that of age, sex and site "
-        f"{other.value:.3f}; difference {found.value:.3f} ({found.low:.3f} to {found.high:.3f}).",
+        f"On {positive.size} validation photographs the model's AUROC is {model.value:.3f}, that of age, "
+        f"sex and site {other.value:.3f}; difference {found.value:.3f} ({found.low:.3f} to "
+        f"{found.high:.3f}).",
         (
             measured("AUROC of the model", model),
             measured("AUROC of age, sex and site", other),
-            Measured(
-                "difference", found.value, found.low, found.high, "warn if the interval reaches 0"
-            ),
+            Measured("difference", found.value, found.low, found.high, "warn if the interval reaches 0"),
         ),
     )
 
@@ -152,8 +151,8 @@ def model_within_source(table: Predictions, sampled: Sampled) -> Finding:
     return Finding(
         "model_within_source",
         Verdict.WARN if warns else Verdict.PASS,
-        f"The model's AUROC on validation is {pooled.value:.3f} over all pairs and {value:.3f} over pairs of the same "
-        "source.",
+        f"The model's AUROC on validation is {pooled.value:.3f} over all pairs and {value:.3f} over pairs "
+        "of the same source.",
         (
             measured("AUROC over all pairs", pooled),
             Measured(
@@ -184,7 +183,8 @@ def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple
         "lesion_covered",
         Verdict.WARN if warns else Verdict.PASS,
         f"AUROC on {positive.size} validation pictures: whole {found[0].value:.3f}, lesion covered "
-        f"{found[1].value:.3f}, middle 70 % covered {found[2].value:.3f}, only the lesion left {found[3].value:.3f}.",
+        f"{found[1].value:.3f}, middle 70 % covered {found[2].value:.3f}, only the lesion left "
+        f"{found[3].value:.3f}.",
         tuple(
             measured(f"AUROC, {name}", one)
             if number in (0, 3)
@@ -200,8 +200,8 @@ def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple
     )
     table = Table(
         "occlusion",
-        "What the model still ranks when parts of the picture are painted over by the median colour of the skin. The "
-        "last column is the mean change of the logit.",
+        "What the model still ranks when parts of the picture are painted over by the median colour of "
+        "the skin. The last column is the mean change of the logit.",
         ("picture", "AUROC", "from", "to", "mean change"),
         rows,
     )
@@ -213,7 +213,9 @@ def _sampled(table: Predictions, columns: Columns, seed: int) -> list[int]:
     gradable = {row.image_id for row in table.rows if row.logit is not None}
     in_validation = columns.split[columns.speakers(seed)] == SPLITS.index("validation")
     rows = [
-        row for row in columns.speakers(seed)[in_validation].tolist() if columns.records[row].image_id in gradable
+        row
+        for row in columns.speakers(seed)[in_validation].tolist()
+        if columns.records[row].image_id in gradable
     ]
     order = np.random.default_rng([seed, 2]).permutation(len(rows))
     shuffled = [rows[place] for place in order]

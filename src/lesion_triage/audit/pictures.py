@@ -148,15 +148,15 @@ def skin_tone(here: Sampled, seen: Seen) -> tuple[Finding, Table]:
     rows = (*rows, ("cannot be estimated", int((~known).sum()), int(here.positive[~known].sum())))
     median = float(np.median(angles[known])) if known.any() else None
     summary = (
-        f"The median angle of {int(known.sum())} pictures is {median:.0f} degrees; for {int((~known).sum())} it "
-        "cannot be estimated. It is reported, and decides nothing."
+        f"The median angle of {int(known.sum())} pictures is {median:.0f} degrees; for "
+        f"{int((~known).sum())} it cannot be estimated. It is reported, and decides nothing."
         if median is not None
         else "In no picture the angle can be estimated."
     )
     table = Table(
         "skin_tone",
-        "Individual typology angle of the skin around the lesion (Chardon 1991), of the pictures that were opened. "
-        "No colour chart, no controlled light: a hint at who is missing, no measurement.",
+        "Individual typology angle of the skin around the lesion (Chardon 1991), of the pictures that "
+        "were opened. No colour chart, no controlled light: a hint at who is missing, no measurement.",
         ("tone", "pictures", "of them positive"),
         rows,
     )
@@ -168,7 +168,9 @@ def _artefact(here: Sampled, seen: Seen, name: str, found: Association | None) -
     word = _WORDS[name]
     if found is None:
         some = "every" if seen.flag(name).all() and seen.rows.size else "none"
-        return Finding(name, Verdict.PASS, f"The detector sees {word} in {some} of {seen.rows.size} pictures.")
+        return Finding(
+            name, Verdict.PASS, f"The detector sees {word} in {some} of {seen.rows.size} pictures."
+        )
     summary = (
         f"{word[0].upper()}{word[1:]} in {found.share_positive:.1%} of {found.positives} positives and "
         f"{found.share_negative:.1%} of {found.negatives} negatives."

@@ -25,8 +25,9 @@ _MOST_BYTES = 1_000_000_000
 def empty_cells(root: Path, records: Sequence[Record]) -> dict[str, Bools]:
     """Where the columns of the tables in ``root`` are empty.
 
-    A table is read if nine in ten of its first rows name a picture in one column: by image id, path, file name or
-    stem. Tables that cannot be read are left alone; a table about something else is not ours to refuse.
+    A table is read if nine in ten of its first rows name a picture in one column: by image id, path, file
+    name or stem. Tables that cannot be read are left alone; a table about something else is not ours to
+    refuse.
 
     Returns:
         ``table: column`` -> shape (records,); a picture that the table does not name is not empty.
@@ -97,5 +98,3 @@ def _row(cell: str, rows: dict[str, int]) -> int | None:
 def _all(first: Sequence[Sequence[str]], rest: Iterator[list[str]]) -> Iterator[Sequence[str]]:
     yield from first
     yield from rest
-
-

@@ -1,4 +1,4 @@
-"""The audit as one self-contained page, as JSON and as figures. Imports jinja2, the bundle's writer and this room.
+"""The audit as one self-contained page, as JSON and as figures. Imports jinja2, bundle and this room.
 
 The page loads nothing from anywhere, has no script, and by default no picture of a person and no name of one.
 """
@@ -30,17 +30,19 @@ from lesion_triage.errors import ManifestError
 JSON, PAGE, NAMES, PICTURES = "audit.json", "audit.html", "names.csv", "pictures.csv"
 
 LIMITS = (
-    "An audit finds what it looks for. A pass says that this check, at this number of rows, saw nothing beyond its "
-    "limit; the interval says what it could have missed.",
-    "Associations are looked for in train and validation, on one photograph of each unit and label. Of calibration "
-    "and test only hashes, names and counts are read.",
-    "An association is no proof of a shortcut: a true risk factor tells the label as well. A shortcut is what a "
-    "network could use; whether this one does, only the checks of the model say.",
-    "The detectors of artefacts are simple. They miss faint ink and rulers at an angle, and take some vessels and "
-    "shadows for ink and some creases for hair. What they miss in both classes alike only hides a difference.",
-    "The angle that stands for skin tone depends on light, camera and white balance. It must not be used on a person.",
-    "Covering a lesion makes a picture that no camera takes; a model may answer it oddly. The silhouette of the "
-    "paint still tells the size of what lies under it.",
+    "An audit finds what it looks for. A pass says that this check, at this number of rows, saw nothing "
+    "beyond its limit; the interval says what it could have missed.",
+    "Associations are looked for in train and validation, on one photograph of each unit and label. Of "
+    "calibration and test only hashes, names and counts are read.",
+    "An association is no proof of a shortcut: a true risk factor tells the label as well. A shortcut is "
+    "what a network could use; whether this one does, only the checks of the model say.",
+    "The detectors of artefacts are simple. They miss faint ink and rulers at an angle, and take some "
+    "vessels and shadows for ink and some creases for hair. What they miss in both classes alike only "
+    "hides a difference.",
+    "The angle that stands for skin tone depends on light, camera and white balance. It must not be used "
+    "on a person.",
+    "Covering a lesion makes a picture that no camera takes; a model may answer it oddly. The silhouette "
+    "of the paint still tells the size of what lies under it.",
 )
 _MARKS = {Verdict.PASS: "✓", Verdict.WARN: "▲", Verdict.FAIL: "✕"}
 _EXAMPLES = 6
@@ -168,9 +170,7 @@ def _draw(report: Report, config: Audit) -> dict[str, tuple[bytes, str, str]]:
     return {name: (png, caption, alt) for name, (png, caption, alt) in wanted.items() if png is not None}
 
 
-def _page(
-    report: Report, drawn: dict[str, _Figure], groups: tuple[tuple[str, list[_Figure]], ...]
-) -> str:
+def _page(report: Report, drawn: dict[str, _Figure], groups: tuple[tuple[str, list[_Figure]], ...]) -> str:
     environment = Environment(
         loader=PackageLoader("lesion_triage.audit"),
         autoescape=True,

@@ -12,7 +12,7 @@ import numpy as np
 
 from lesion_triage.audit.association import Association, associations, names_of
 from lesion_triage.audit.baselines import Auroc, auroc_interval, binned, measure
-from lesion_triage.audit.columns import Bools, Codes, Coded, Columns
+from lesion_triage.audit.columns import Bools, Coded, Codes, Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judge, worst
 from lesion_triage.calibrate.metrics import auroc_of, proportion
 from lesion_triage.config import Audit
@@ -53,13 +53,16 @@ class Sampled:
 def baseline(code: str, what: str, found: Auroc, config: Audit, subjects: tuple[str, ...] = ()) -> Finding:
     """A finding on an AUROC that should be near one half."""
     if np.isnan(found.value):
-        return Finding(code, Verdict.PASS, f"Not estimable: fewer than ten positive or negative rows ({what}).")
+        return Finding(
+            code, Verdict.PASS, f"Not estimable: fewer than ten positive or negative rows ({what})."
+        )
     verdict = judge(found.low, config.warn_auroc, config.fail_auroc)
     return Finding(
         code,
         verdict,
-        f"{what[0].upper()}{what[1:]} alone ranks positives above negatives with an AUROC of {found.value:.3f} "
-        f"({found.low:.3f} to {found.high:.3f}){', mostly by ' + ', '.join(subjects) if subjects else ''}.",
+        f"{what[0].upper()}{what[1:]} alone ranks positives above negatives with an AUROC of "
+        f"{found.value:.3f} ({found.low:.3f} to "
+        f"{found.high:.3f}){', mostly by ' + ', '.join(subjects) if subjects else ''}.",
         (measured(f"AUROC of {what}", found, config),),
         subjects,
     )
@@ -101,8 +104,8 @@ def source_shortcut(sampled: Sampled) -> tuple[Finding, Table]:
         finding = baseline("source_shortcut", "the source", found, sampled.config, named)
     return finding, Table(
         "sources",
-        "Share of positives by source, with exact 95 % intervals, on one photograph of each unit and label of train "
-        "and validation; and the AUROC of the source alone without that source's rows.",
+        "Share of positives by source, with exact 95 % intervals, on one photograph of each unit and "
+        "label of train and validation; and the AUROC of the source alone without that source's rows.",
         ("source", "rows", "positives", "share", "from", "to", "AUROC without it"),
         tuple(rows),
     )
@@ -140,8 +143,8 @@ def metadata_baseline(sampled: Sampled) -> Finding:
     return Finding(
         "metadata_baseline",
         Verdict.PASS,
-        f"Age, sex and site alone reach an AUROC of {plain.value:.3f} ({plain.low:.3f} to {plain.high:.3f}); "
-        f"with what is left empty {with_gaps.value:.3f}.",
+        f"Age, sex and site alone reach an AUROC of {plain.value:.3f} ({plain.low:.3f} to "
+        f"{plain.high:.3f}); with what is left empty {with_gaps.value:.3f}.",
         (
             measured("AUROC of age, sex and site", plain),
             measured("the same, with unknown as a word of its own", with_gaps),
@@ -163,9 +166,7 @@ def missingness(sampled: Sampled, raw: Mapping[str, Bools]) -> tuple[Finding, tu
     patterns = [Coded(gaps[one.names[0]].astype(np.intp), ("there", "")) for one in found]
     together = sampled.auroc(patterns) if patterns else auroc_interval(0.5, 0, 0)
     telling = [one for one in found if one.verdict(config) is not Verdict.PASS]
-    by_vector = (
-        judge(together.low, config.warn_auroc, config.fail_auroc) if patterns else Verdict.PASS
-    )
+    by_vector = judge(together.low, config.warn_auroc, config.fail_auroc) if patterns else Verdict.PASS
     verdict = worst([by_vector, *(one.verdict(config) for one in found)])
     names = names_of([one for one in telling if one.verdict(config) is verdict] or telling)
     if not found:
@@ -175,9 +176,9 @@ def missingness(sampled: Sampled, raw: Mapping[str, Bools]) -> tuple[Finding, tu
     else:
         one = telling[0]
         summary = (
-            f"{one.names[0]} is empty for {one.share_positive:.1%} of the positives and {one.share_negative:.1%} of "
-            f"the negatives; in all, what is empty tells the label in {len(names_of(telling))} columns "
-            f"(AUROC of all gaps together {together.value:.3f})."
+            f"{one.names[0]} is empty for {one.share_positive:.1%} of the positives and "
+            f"{one.share_negative:.1%} of the negatives; in all, what is empty tells the label in "
+            f"{len(names_of(telling))} columns (AUROC of all gaps together {together.value:.3f})."
         )
     numbers = (
         *((measured("AUROC of all gaps together", together, config),) if patterns else ()),

@@ -18,13 +18,16 @@ class Words:
     """Whether it may say fail and a person may accept it."""
 
 
-_SHORTCUT = "A network that can read it from the picture needs no lesion to score well here, and fails elsewhere. "
+_SHORTCUT = (
+    "A network that can read it from the picture needs no lesion to score well here, and fails elsewhere. "
+)
 
 WORDS: Mapping[str, Words] = MappingProxyType(
     {
         "leakage": Words(
             "Leakage between splits",
-            "What a network has learnt by heart it ranks well. A certificate on cases that were trained on is void.",
+            "What a network has learnt by heart it ranks well. A certificate on cases that were trained "
+            "on is void.",
             "Deal the splits again with `lesion-triage split`; correct patient and lesion ids first.",
         ),
         "duplicate_files": Words(
@@ -34,7 +37,8 @@ WORDS: Mapping[str, Words] = MappingProxyType(
         ),
         "contradictory_labels": Words(
             "The same file with two labels",
-            "At least one of the labels is wrong. A lesion of the same file with another label shows how often.",
+            "At least one of the labels is wrong. A lesion of the same file with another label shows how "
+            "often.",
             "Ask whoever made the labels. Until then leave both rows unlabelled.",
             acceptable=True,
         ),
@@ -45,7 +49,8 @@ WORDS: Mapping[str, Words] = MappingProxyType(
         ),
         "unknown_labels": Words(
             "Pictures without a label",
-            "They take no part in anything. Labels that are missing for the hard cases make the rest look easy.",
+            "They take no part in anything. Labels that are missing for the hard cases make the rest "
+            "look easy.",
             "Find the reference standard, or say why it is missing.",
         ),
         "split_balance": Words(
@@ -60,7 +65,8 @@ WORDS: Mapping[str, Words] = MappingProxyType(
         ),
         "skin_type_balance": Words(
             "Skin types",
-            "Published datasets hold few people of dark skin (Daneshjou 2022, Groh 2021); results do not carry over.",
+            "Published datasets hold few people of dark skin (Daneshjou 2022, Groh 2021); results do not "
+            "carry over.",
             "Add cases of the types that are missing, or do not use the model for them.",
         ),
         "source_shortcut": Words(
@@ -77,19 +83,21 @@ WORDS: Mapping[str, Words] = MappingProxyType(
         ),
         "metadata_baseline": Words(
             "Age, sex and site alone",
-            "Age is a true risk factor, so this is no fault. It is what a model must beat to be worth its pictures.",
+            "Age is a true risk factor, so this is no fault. It is what a model must beat to be worth "
+            "its pictures.",
             "Compare the model with it, on the same cases.",
         ),
         "missingness": Words(
             "What is left empty",
-            "Forms are filled in for the cases that get a biopsy. Whatever sees the table learns the label from the "
-            "gaps, and groups called unknown are not like the others.",
+            "Forms are filled in for the cases that get a biopsy. Whatever sees the table learns the "
+            "label from the gaps, and groups called unknown are not like the others.",
             "Feed no metadata to a model. Where a column decides on groups, look at its group `unknown`.",
             acceptable=True,
         ),
         "frame_shortcut": Words(
             "The frame of the picture alone",
-            _SHORTCUT + "The outer tenth of a picture holds light, camera, skin and instruments, rarely the lesion.",
+            _SHORTCUT
+            + "The outer tenth of a picture holds light, camera, skin and instruments, rarely the lesion.",
             "Look at the sources first; then at the artefacts below.",
             acceptable=True,
         ),
@@ -106,11 +114,15 @@ WORDS: Mapping[str, Words] = MappingProxyType(
             acceptable=True,
         ),
         "hair": Words(
-            "Hair", _SHORTCUT, "Balance; a model can also be made robust by drawn hair (Bissoto 2020).", acceptable=True
+            "Hair",
+            _SHORTCUT,
+            "Balance; a model can also be made robust by drawn hair (Bissoto 2020).",
+            acceptable=True,
         ),
         "ink": Words(
             "Ink of skin markings",
-            "Surgeons mark what they are about to cut out, and markings raise a network's score (Winkler 2019).",
+            "Surgeons mark what they are about to cut out, and markings raise a network's score (Winkler "
+            "2019).",
             "Leave marked pictures out, or balance.",
             acceptable=True,
         ),
@@ -129,8 +141,8 @@ WORDS: Mapping[str, Words] = MappingProxyType(
         ),
         "skin_tone": Words(
             "Skin tone, estimated from the pixels",
-            "Where no table states the skin type, this is the only hint. It depends on light and camera, it is not "
-            "calibrated, and it must not be used on one person.",
+            "Where no table states the skin type, this is the only hint. It depends on light and camera, "
+            "it is not calibrated, and it must not be used on one person.",
             "State the skin type in the table. This estimate never decides on the verdict.",
         ),
         "model_and_metadata": Words(
