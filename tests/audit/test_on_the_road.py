@@ -106,6 +106,7 @@ def test_tables_only_and_pictures_contradict_each_other(dataset, capsys):
     assert capsys.readouterr().err.startswith("ConfigError: --pictures shows")
 
 
+@pytest.mark.slow
 def test_once_there_is_a_model_it_is_audited_too(dataset, tmp_path, capsys):
     arguments = dataset(rulers=False)
     assert cli.main(["audit", *arguments]) == 0

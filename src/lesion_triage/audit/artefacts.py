@@ -55,15 +55,15 @@ def look(pixels: Pixels) -> Appearance:
     Args:
         pixels: (SIDE_PX, SIDE_PX, 3), RGB.
     """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    grey = _grey(pixels)
     corners = dark_corner_mask(grey)
     lesion = _grown(lesion_mask(pixels), 0.03)
     around = ~lesion & ~corners
-    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    lab = _lab(pixels)
     patch = _large(_foreign_colour(pixels) & around)
     ink = _apart(_bluer_and_darker(lab, around) & ~patch, lesion)
     foreign = ink | patch
-    dark_lines = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8))
+    dark_lines = _dark_lines(grey)
     frame = lab[_frame(grey.shape)]
     return Appearance(
         dark_corners=_has_dark_corners(grey),
@@ -86,7 +86,7 @@ def lesion_mask(pixels: Pixels) -> Mask:
         pixels: (side, side, 3), RGB.
     """
     side = pixels.shape[0]
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    grey = _grey(pixels)
     blurred = cv2.GaussianBlur(grey, (0, 0), side / 60)
     dark = dark_corner_mask(grey)
     bright = np.where(dark, np.uint8(np.median(blurred[~dark]) if (~dark).any() else 128), blurred)
@@ -131,6 +131,20 @@ def ita_degrees(lab: NDArray[np.float32], skin: Mask) -> float:
     if yellow < _LEAST_YELLOW:
         return float("nan")
     return float(np.degrees(np.arctan2(lightness - 50, yellow)))
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+def _lab(pixels: Pixels) -> NDArray[np.float32]:
+    """CIE L*, a*, b* under D65."""
+    return np.asarray(cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), dtype=np.float32)
+
+
+def _dark_lines(grey: Pixels) -> Pixels:
+    """What is darker than its surroundings and narrower than nine pixels."""
+    return np.asarray(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8)), dtype=np.uint8)
 
 
 def _has_dark_corners(grey: Pixels) -> bool:

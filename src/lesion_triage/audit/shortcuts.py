@@ -43,7 +43,7 @@ class Sampled:
     @property
     def positive(self) -> Bools:
         """The label of each row."""
-        return self.columns.positive[self.rows] == 1
+        return np.asarray(self.columns.positive[self.rows] == 1)
 
     def auroc(self, columns: Sequence[Coded]) -> Auroc:
         """Cross-fitted, of columns of these rows."""
