@@ -163,7 +163,8 @@ def _tell_audit(run: Run, tracker: Tracker, where: str = "audit") -> None:
         if one.verdict is not Verdict.PASS:
             accepted = ", accepted" if one.accepted else ""
             say(f"  {one.verdict.value}{accepted}: {one.code}: {one.summary}")
-    say(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
+    if where == AUDIT_MODEL:
+        say(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
     tracker.tags({f"{where}.verdict": found.verdict.value})
     tracker.artifact(run.folder / where / report.PAGE, where)
 
@@ -181,6 +182,7 @@ def refuse_failed_audit(run: Run) -> None:
     from lesion_triage.audit import findings, report
 
     found = report.read(run.folder / AUDIT)
+    say(f"  verdict {found.verdict.value}: {run.folder / AUDIT / report.PAGE}")
     findings.refuse_failures(found, run.config.audit, str(run.folder / AUDIT / report.PAGE))
 
 
