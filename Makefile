@@ -44,6 +44,7 @@ bench: $(VENV)/.installed ## ratios, not seconds: scorer and server beside their
 	$(BIN)/python tests/bench.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py
+	$(BIN)/python tests/bench_audit.py
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
 	$(BIN)/python -m pytest -m torture tests/train

@@ -121,6 +121,32 @@ def _travel(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _audit_arguments(parser: argparse.ArgumentParser) -> None:
+    _road_arguments(parser)
+    parser.add_argument(
+        "--tables-only", action="store_true", help="open no picture; short for audit.pictures=0"
+    )
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="write a page with photographs as examples too, for reading on this machine only",
+    )
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from lesion_triage import config, road
+    from lesion_triage.errors import ConfigError
+
+    if arguments.tables_only and arguments.pictures:
+        raise ConfigError(
+            "--pictures shows pictures that were opened, and --tables-only opens none; give one."
+        )
+    overrides = [*arguments.overrides, *(["audit.pictures=0"] if arguments.tables_only else [])]
+    loaded = config.load(arguments.config, overrides, arguments.data_root)
+    road.travel("audit", loaded, arguments.runs, arguments.fresh, show_pictures=arguments.pictures)
+    return 0
+
+
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photograph: JPEG, PNG or WebP")
@@ -181,6 +207,7 @@ _ROAD = {
     "run": "the whole road; begins at the first stage whose inputs changed",
     "manifest": "1. list the pictures, hash them, name what is unusable",
     "split": "2. deal patients or lesions to train, validation, calibration and test",
+    "audit": "look for leaks and shortcuts: in the data, and in the model where there is one",
     "train": "3. fine-tune, write the ONNX graph, score validation and calibration with it",
     "calibrate": "4. fit the calibrator, certify the threshold",
     "export": "5. compare ONNX with torch, seal the bundle",
@@ -189,6 +216,7 @@ _ROAD = {
 VERBS: dict[str, Verb] = {
     "datasets": _of("0. the public datasets: what they are, how to get them, what a copy lacks", _datasets),
     **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
+    "audit": Verb(_ROAD["audit"], _audit_arguments, _audit),  # it keeps its place on the road
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
     "certificate": _of("what a bundle's certificate says, on one page", _certificate),
     "plan": _of("how many confirmed cases a certificate takes, what it gives, what it costs", _plan),

@@ -321,6 +321,51 @@ class Evaluate(Section):
     seed: int = 0
 
 
+AcceptableCode = Literal[
+    "contradictory_labels",
+    "source_shortcut",
+    "size_shortcut",
+    "missingness",
+    "frame_shortcut",
+    "file_size_shortcut",
+    "dark_corners",
+    "hair",
+    "ink",
+    "ruler",
+    "patches",
+]
+"""Findings of the audit that may say fail and that a person may accept. Leakage is not among them."""
+
+
+class Audit(Section):
+    """What the audit of the data calls a warning and a failure, and what was accepted on purpose."""
+
+    pictures: int = Field(default=1000, ge=0)
+    """How many pictures are opened to look for artefacts and skin tone; 0 opens none."""
+    seed: int = 0
+    """Which photograph speaks for its unit, which are opened, and how folds are dealt."""
+    warn_auroc: Annotated[float, Field(gt=0.5, lt=1)] = 0.65
+    """A baseline that sees no lesion warns when the lower end of its AUROC's interval is above this."""
+    fail_auroc: Annotated[float, Field(gt=0.5, lt=1)] = 0.80
+    """As ``warn_auroc``, for failure."""
+    warn_odds_ratio: Annotated[float, Field(ge=1)] = 1.5
+    """An artefact or a missing cell warns when its odds ratio with the label, in either direction, is surely
+    above."""
+    fail_odds_ratio: Annotated[float, Field(ge=1)] = 10.0
+    """As ``warn_odds_ratio``, for failure; the shares must differ by a tenth as well."""
+    false_alarm: Share = 0.01
+    """Chance that a family of such tests warns although nothing is associated (Holm)."""
+    accept: dict[AcceptableCode, Annotated[str, Field(min_length=10)]] = {}
+    """Failures that shall not stop ``run``: code and reason. The reason names every source or column
+    concerned."""
+
+    @model_validator(mode="after")
+    def _warn_before_failing(self) -> Self:
+        if self.warn_auroc > self.fail_auroc or self.warn_odds_ratio > self.fail_odds_ratio:
+            raise ValueError("a limit that warns must not lie above the one that fails")
+        return self
+
+
 class Tracking(Section):
     """MLflow. The default is a database under experiments/; any tracking URI will do."""
 
@@ -343,6 +388,7 @@ class Config(Section):
     calibrate: Calibrate = Calibrate()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
+    audit: Audit = Audit()
     tracking: Tracking = Tracking()
 
     def identity_sha256(self) -> str:

@@ -10,7 +10,8 @@ The command line prints that sentence and exits with status 2; a traceback means
     │   ├── ManifestError      a manifest that is missing, altered or inconsistent
     │   ├── SplitError         a split that is impossible, leaks, or belongs to another manifest
     │   ├── PredictionsError   a table of logits
-    │   └── DownloadError      a dataset that could not be brought
+    │   ├── DownloadError      a dataset that could not be brought
+    │   └── AuditError         the audit of a dataset says fail, and nobody has accepted it
     ├── ImageError             one picture that cannot be used; carries a stable code
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
@@ -53,6 +54,10 @@ class PredictionsError(DataError):
 
 class DownloadError(DataError):
     """A dataset, or a file of one, that could not be brought or is not what was published."""
+
+
+class AuditError(DataError):
+    """The audit of a dataset found what would make its results worthless, and nobody has accepted it."""
 
 
 class ImageError(LesionTriageError):

@@ -127,6 +127,82 @@ def _tell_split(run: Run, tracker: Tracker) -> None:
         tracker.metrics({f"data.{name}.cases": len(cases), f"data.{name}.positives": sum(cases.values())})
 
 
+def _audit_inputs(run: Run) -> Any:
+    from lesion_triage.audit import findings
+
+    root = data_root(
+        run
+    )  # the dataset's own tables lie there, and the manifest does not keep all of their columns
+    files = [path for path in sorted(root.iterdir()) if path.is_file()] if root.is_dir() else []
+    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    limits = run.config.pixels.model_dump(exclude={"size_px"})
+    return findings.FORMAT, run.config.audit.model_dump(mode="json"), limits, seen
+
+
+def audited(run: Run) -> Any:
+    """What an audit of this run looks at: manifest, splits, root and pixel limits."""
+    from lesion_triage.audit import checks
+    from lesion_triage.data import manifest, split
+
+    known, digest = manifest.read(run.folder)
+    return checks.Data(known, split.read(run.folder, digest)[0], data_root(run), run.config.pixels)
+
+
+def _audit(run: Run, tracker: Tracker) -> None:
+    from lesion_triage.audit import checks, report
+
+    data = audited(run)
+    with bar("looking for artefacts") as tick:
+        found, seen = checks.audit_data(data, run.config.audit, tick)
+    report.write(run.folder / AUDIT, found, run.config.audit, seen, data.manifest)
+    _tell_audit(run, tracker)
+
+
+def _audit_model(run: Run, tracker: Tracker) -> None:
+    from lesion_triage import predictions
+    from lesion_triage.audit import checks, report
+
+    data = audited(run)
+    table, _ = predictions.read(run.folder / "predictions", "validation")
+    graph = (run.folder / "model.onnx").read_bytes()
+    with bar("covering lesions") as tick:
+        found = checks.add_model(report.read(run.folder / AUDIT), data, run.config.audit, graph, table, tick)
+    report.write(run.folder / AUDIT_MODEL, found, run.config.audit, None, data.manifest)
+    _tell_audit(run, tracker, AUDIT_MODEL)
+
+
+def _tell_audit(run: Run, tracker: Tracker, where: str = "audit") -> None:
+    from lesion_triage.audit import report
+    from lesion_triage.audit.findings import Verdict
+
+    found = report.read(run.folder / where)
+    for one in found.findings:
+        if one.verdict is not Verdict.PASS:
+            accepted = ", accepted" if one.accepted else ""
+            say(f"  {one.verdict.value}{accepted}: {one.code}: {one.summary}")
+    if where == AUDIT_MODEL:
+        say(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
+    tracker.tags({f"{where}.verdict": found.verdict.value})
+    tracker.artifact(run.folder / where / report.PAGE, where)
+
+
+def _show_pictures(run: Run) -> None:
+    from lesion_triage.audit import report
+
+    page = run.folder / "audit_pictures.html"
+    report.write_with_pictures(page, run.folder / AUDIT, audited(run), run.config.audit)
+    say(f"  with photographs, for reading on this machine only: {page}")
+
+
+def refuse_failed_audit(run: Run) -> None:
+    """Raise AuditError if the audit of this run's data says fail and the configuration does not accept it."""
+    from lesion_triage.audit import findings, report
+
+    found = report.read(run.folder / AUDIT)
+    say(f"  verdict {found.verdict.value}: {run.folder / AUDIT / report.PAGE}")
+    findings.refuse_failures(found, run.config.audit, str(run.folder / AUDIT / report.PAGE))
+
+
 def _train_inputs(run: Run) -> Any:
     config = run.config
     weights = config.model.weights
@@ -407,6 +483,7 @@ def records(run: Run, name: str) -> list[Any]:
 
 
 _CURVE = "learning_curve.json"
+AUDIT, AUDIT_MODEL = "audit", "audit_with_model"
 _PREDICTED = (
     "model.onnx",
     *(f"predictions/{name}.{kind}" for name in ("validation", "calibration") for kind in ("csv", "json")),
@@ -423,6 +500,7 @@ STAGES: dict[str, Stage] = {
             _split,
             _tell_split,
         ),
+        Stage("audit", ("manifest", "split"), _audit_inputs, (AUDIT,), _audit, _tell_audit),
         Stage(
             "train",
             ("manifest", "split"),
@@ -434,6 +512,14 @@ STAGES: dict[str, Stage] = {
             ("train_state",),
         ),
         Stage("predict", ("train",), _predict_inputs, _PREDICTED, _predict),
+        Stage(
+            "audit_model",
+            ("audit", "predict"),
+            lambda run: None,
+            (AUDIT_MODEL,),
+            _audit_model,
+            lambda run, tracker: _tell_audit(run, tracker, AUDIT_MODEL),
+        ),
         Stage(
             "calibrate",
             ("predict",),
@@ -460,13 +546,15 @@ STAGES: dict[str, Stage] = {
 VERBS: dict[str, tuple[str, ...]] = {
     "manifest": ("manifest",),
     "split": ("split",),
+    "audit": ("manifest", "split", "audit"),
     "train": ("train", "predict"),
     "calibrate": ("calibrate",),
     "export": ("export",),
     "evaluate": ("evaluate",),
     "run": tuple(STAGES),
 }
-"""Verb -> stages. 'train' ends with the exported graph's own logits, which is what 'calibrate' reads."""
+"""Verb -> stages. 'audit' goes on to the model where there is one. 'train' ends with the exported graph's own
+logits, which is what 'calibrate' reads."""
 
 
 def following() -> bool:
@@ -482,7 +570,14 @@ def follow(verb: str, config: Config) -> None:
         loop.follow(config)
 
 
-def travel(verb: str, config: Config, root: Path, fresh: bool = False, resume: bool = False) -> Run:
+def travel(
+    verb: str,
+    config: Config,
+    root: Path,
+    fresh: bool = False,
+    resume: bool = False,
+    show_pictures: bool = False,
+) -> Run:
     """Do the stages of a verb, leaving alone what is already done and going on with what was interrupted.
 
     Args:
@@ -491,8 +586,10 @@ def travel(verb: str, config: Config, root: Path, fresh: bool = False, resume: b
         root: folder of all runs.
         fresh: start a new run folder and take nothing over.
         resume: refuse to begin a training from nothing.
+        show_pictures: for ``audit``: write a page with photographs as well, which stays in the run folder.
 
     Raises:
+        AuditError: the audit says fail, and the configuration does not accept it.
         RunError: a stage before the one asked for has not been done.
         LesionTriageError: whatever a stage raises; what it had begun is removed, what came before stays.
     """
@@ -512,6 +609,14 @@ def travel(verb: str, config: Config, root: Path, fresh: bool = False, resume: b
             worked = _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
             if name == "train" and name in asked and not worked:
                 _dismiss(config)
+            if name == "audit" and verb == "run":
+                refuse_failed_audit(run)  # before the hours of training, not after them
+        if verb == "audit":
+            if all(_done(STAGES[name], run, tracker, fresh) for name in ("train", "predict")):
+                _reach(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
+            if show_pictures:
+                _show_pictures(run)
+            refuse_failed_audit(run)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -557,18 +662,28 @@ def _outdated(stage: Stage, run: Run) -> bool:
     return record is not None and record.inputs_sha256 != _inputs(stage, run)
 
 
-def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool, resume: bool) -> bool:
-    """Do a stage, or see that it is done. Returns whether there was work."""
+def _done(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
+    """True if the stage holds, here or taken over from another run."""
     inputs = _inputs(stage, run)
-    assert inputs is not None, "the stages come in the order of their needs"
+    if inputs is None:
+        return False
     if run.holds(stage.name, inputs):
         run.clear(stage.scratch)
         say(f"{stage.name}: unchanged")
-        return False
+        return True
     if not fresh and (other := next((o for o in runs.others(run) if o.holds(stage.name, inputs)), None)):
         run.adopt(stage.name, other)
         stage.retell(run, tracker)
         say(f"{stage.name}: taken over from {other.folder.name}")
+        return True
+    return False
+
+
+def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool, resume: bool) -> bool:
+    """Do a stage, or see that it is done. Returns whether there was work."""
+    inputs = _inputs(stage, run)
+    assert inputs is not None, "the stages come in the order of their needs"
+    if _done(stage, run, tracker, fresh):
         return False
     if not may_work:
         verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)

@@ -1,0 +1,192 @@
+"""Findings as data: what was measured, against which limit, and the verdict. Imports config and the bundle.
+
+A check returns a finding whether or not it found anything, so a report lists what was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from lesion_triage.audit.wording import WORDS
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.config import Audit
+from lesion_triage.errors import AuditError, ManifestError
+
+FORMAT = 1
+
+
+class Verdict(StrEnum):
+    """From good to bad."""
+
+    PASS = "pass"  # noqa: S105 - a verdict
+    WARN = "warn"
+    FAIL = "fail"
+
+
+_ORDER = tuple(Verdict)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of some verdicts; pass if there are none."""
+    return max(verdicts, key=_ORDER.index, default=Verdict.PASS)
+
+
+def judge(value: float, warn: float, fail: float) -> Verdict:
+    """A number against two limits, which it must exceed; NaN, an unknown number, passes."""
+    return Verdict.FAIL if value > fail else Verdict.WARN if value > warn else Verdict.PASS
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One number with its 95 % interval. None where it could not be estimated."""
+
+    what: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    limit: str = ""
+    """In words: what of it is compared with what."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one check."""
+
+    code: str
+    """A key of ``wording.WORDS``."""
+    verdict: Verdict
+    summary: str
+    """One sentence with the numbers that decided."""
+    measured: tuple[Measured, ...] = ()
+    subjects: tuple[str, ...] = ()
+    """Sources or columns that it concerns."""
+    local: tuple[str, ...] = ()
+    """Names of pictures, lesions or patients. They are for ``names.csv`` in the run's folder and in no
+    report."""
+    accepted: str = ""
+    """The reason that the configuration gives; empty if it is not accepted."""
+
+    @property
+    def counts_as(self) -> Verdict:
+        """An accepted failure counts as a warning: it is never forgotten."""
+        return Verdict.WARN if self.accepted and self.verdict is Verdict.FAIL else self.verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Counts for the report. Cells are text or numbers; the first column names the row."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings of one audit, and the tables behind them."""
+
+    findings: tuple[Finding, ...]
+    tables: tuple[Table, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What was audited: counts, hashes, settings."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst finding; an accepted failure counts as a warning."""
+        return worst(finding.counts_as for finding in self.findings)
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        findings = [
+            {
+                **{key: value for key, value in asdict(one).items() if key != "local"},
+                "title": WORDS[one.code].title,
+                "counts_as": one.counts_as,
+            }
+            for one in self.findings
+        ]
+        return canonical_json(
+            {
+                "format": FORMAT,
+                "verdict": self.verdict,
+                "findings": findings,
+                "tables": [asdict(table) for table in self.tables],
+                "facts": dict(self.facts),
+            }
+        )
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Report:
+        """Read back what ``to_json`` wrote, parsed.
+
+        Raises:
+            ManifestError: another format, or incomplete.
+        """
+        try:
+            if content["format"] != FORMAT:
+                raise KeyError("format")
+            findings = tuple(
+                Finding(
+                    code=one["code"],
+                    verdict=Verdict(one["verdict"]),
+                    summary=one["summary"],
+                    measured=tuple(Measured(**number) for number in one["measured"]),
+                    subjects=tuple(one["subjects"]),
+                    accepted=one["accepted"],
+                )
+                for one in content["findings"]
+            )
+            tables = tuple(
+                Table(one["name"], one["caption"], tuple(one["columns"]), tuple(map(tuple, one["rows"])))
+                for one in content["tables"]
+            )
+            return cls(findings, tables, content["facts"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ManifestError(f"audit.json: not a report of this version ({error}); audit again.") from None
+
+
+def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding, ...]:
+    """Write the configuration's reasons on the failures that they cover.
+
+    A reason covers a failure only if it names every subject, so that what was accepted for one source does
+    not cover the next one.
+    """
+    return tuple(
+        replace(one, accepted=reason)
+        if one.verdict is Verdict.FAIL
+        and (reason := config.accept.get(one.code, ""))  # type: ignore[call-overload]
+        and all(subject in reason for subject in one.subjects)
+        else one
+        for one in findings
+    )
+
+
+def refuse_failures(report: Report, config: Audit, page: str) -> None:
+    """Raise for the first failure that is not accepted.
+
+    Raises:
+        AuditError: names the finding, and how it is accepted on purpose.
+    """
+    failures = [one for one in report.findings if one.counts_as is Verdict.FAIL]
+    if not failures:
+        return
+    codes = ", ".join(f"'{one.code}'" for one in failures)
+    raise AuditError(
+        f"the audit fails by {codes}: {failures[0].summary} {_remedy(failures, config)}; see {page}."
+    )
+
+
+def _remedy(failures: Sequence[Finding], config: Audit) -> str:
+    if not all(WORDS[one.code].acceptable for one in failures):
+        return "This cannot be accepted: split again"
+    parts = []
+    for one in failures:
+        names = f" that names {', '.join(one.subjects)}" if one.subjects else ""
+        short = "; the one given does not cover it all" if one.code in config.accept else ""
+        parts.append(f"audit.accept.{one.code}{names}{short}")
+    return f"Mend the data, or, to go on with it on purpose, give a reason under {', and under '.join(parts)}"

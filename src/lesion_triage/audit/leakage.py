@@ -1,0 +1,144 @@
+"""What stands in two splits or twice, and what was lost on the way. Imports data and this room.
+
+It looks at test only by hashes and names; knows nothing of how the splits were made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lesion_triage.audit.columns import Bools, Coded, Codes, Columns
+from lesion_triage.audit.findings import Finding, Measured, Verdict, judge
+from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.split import SPLITS
+
+TIES = (
+    ("patient", "patient_id"),
+    ("lesion", "lesion_id"),
+    ("file", "sha256"),
+    ("pixels", "pixel_sha256"),
+    ("group of near-duplicates", "duplicate_group"),
+)
+"""What may not stand in two splits: its word, and the record's field, where records have it."""
+
+_REPEATED_SHARE = 0.01
+_CONTRADICTED_SHARE = 0.005
+_DROPPED_SHARE = 0.05
+_UNKNOWN_SHARE = 0.10
+
+
+def leakage(columns: Columns) -> Finding:
+    """Anything shared by two splits fails; nothing makes it acceptable."""
+    measured: list[Measured] = []
+    offenders: list[str] = []
+    dealt = columns.split >= 0
+    for word, name in TIES:
+        tie = columns.coded(name)
+        known = dealt & ~tie.missing()
+        if not known.any():
+            continue
+        crossing = _crossing(tie.codes[known], columns.split[known], len(tie.levels))
+        measured.append(
+            Measured(f"{word}s in more than one split", float(crossing.size), limit="fail above 0")
+        )
+        offenders += [f"{word} {tie.levels[code]}" for code in crossing]
+    crossed = [f"{one.value:.0f} {one.what}" for one in measured if one.value]
+    if not crossed:
+        summary = f"No patient, lesion or file of {int(dealt.sum()):,} pictures stands in two splits."
+        return Finding("leakage", Verdict.PASS, summary, tuple(measured))
+    summary = f"There are {', '.join(crossed)}; names.csv has the names."
+    return Finding("leakage", Verdict.FAIL, summary, tuple(measured), local=tuple(offenders))
+
+
+def duplicate_files(columns: Columns) -> Finding:
+    """Files that stand under two image ids; under two lesions they warn."""
+    file = columns.coded("sha256")
+    rows, group = _repeated(file)
+    across = _differ(group, columns.case[rows])
+    groups = np.unique(group)
+    share = rows.size / max(len(columns.records), 1)
+    verdict = Verdict.WARN if across.size or share > _REPEATED_SHARE else Verdict.PASS
+    if not rows.size:
+        summary = "Every file stands under one image id."
+    else:
+        summary = (
+            f"{groups.size} files stand under more than one image id ({rows.size} pictures); "
+            f"{across.size} of them under more than one lesion."
+        )
+    starts = np.searchsorted(group, groups)[1:]
+    named = [
+        " = ".join(columns.records[row].image_id for row in same)
+        for same in np.split(rows, starts)
+        if same.size
+    ]
+    measured = (
+        Measured("files under more than one image id", float(groups.size)),
+        Measured("files under more than one lesion", float(across.size), limit="warn above 0"),
+        Measured("share of pictures that are repeated", share, limit=f"warn above {_REPEATED_SHARE:g}"),
+    )
+    return Finding("duplicate_files", verdict, summary, measured, local=tuple(named))
+
+
+def contradictory_labels(columns: Columns) -> Finding:
+    """The same file, or the same pixels where records know them, with two labels."""
+    contradicted: set[int] = set()
+    for name in ("sha256", "pixel_sha256"):
+        rows, group = _repeated(columns.coded(name))
+        labelled = columns.positive[rows] >= 0
+        rows, group = rows[labelled], group[labelled]
+        offending = np.isin(group, _differ(group, columns.positive[rows]))
+        contradicted.update(rows[offending].tolist())
+    share = len(contradicted) / max(len(columns.records), 1)
+    verdict = judge(share, 0.0, _CONTRADICTED_SHARE)
+    names = tuple(columns.records[row].image_id for row in sorted(contradicted))
+    summary = f"{len(contradicted)} pictures have a twin with another label."
+    limit = f"warn above 0, fail above {_CONTRADICTED_SHARE:g}"
+    numbers = (Measured("share of pictures", share, limit=limit),)
+    return Finding("contradictory_labels", verdict, summary, numbers, local=names)
+
+
+def dropped_pictures(manifest: Manifest) -> Finding:
+    """What the manifest could not use."""
+    lost = sum(len(names) for names in manifest.dropped.values())
+    share = lost / max(lost + len(manifest.records), 1)
+    reasons = ", ".join(f"{reason} {len(names)}" for reason, names in sorted(manifest.dropped.items()))
+    return Finding(
+        "dropped_pictures",
+        judge(share, _DROPPED_SHARE, 1.0),
+        f"{lost} pictures of the table could not be used{': ' + reasons if reasons else ''}.",
+        (Measured("share of pictures", share, limit=f"warn above {_DROPPED_SHARE:g}"),),
+    )
+
+
+def unknown_labels(columns: Columns) -> Finding:
+    """Pictures that have no label."""
+    share = float((columns.positive < 0).mean())
+    return Finding(
+        "unknown_labels",
+        judge(share, _UNKNOWN_SHARE, 1.0),
+        f"{int((columns.positive < 0).sum())} of {len(columns.records)} pictures have no label.",
+        (Measured("share of pictures", share, limit=f"warn above {_UNKNOWN_SHARE:g}"),),
+    )
+
+
+def _crossing(tie: Codes, split: np.ndarray[tuple[int], np.dtype[np.int8]], ties: int) -> Codes:
+    """Codes of the ties that stand in more than one split."""
+    seen: Bools = np.zeros((ties, len(SPLITS)), dtype=np.bool_)
+    seen[tie, split] = True
+    return np.flatnonzero(seen.sum(axis=1) > 1)
+
+
+def _repeated(column: Coded) -> tuple[Codes, Codes]:
+    """Rows whose word stands more than once, and their code, in order of the code."""
+    often = np.bincount(column.codes, minlength=len(column.levels)) > 1
+    rows = np.flatnonzero(often[column.codes] & ~column.missing())
+    rows = rows[np.argsort(column.codes[rows], kind="stable")]
+    return rows, column.codes[rows]
+
+
+def _differ(group: Codes, value: np.ndarray[tuple[int], np.dtype[np.integer]]) -> Codes:
+    """Groups, sorted by code, in which the value is not the same throughout."""
+    if not group.size:
+        return group
+    first = value[np.searchsorted(group, group)]
+    return np.unique(group[value != first])

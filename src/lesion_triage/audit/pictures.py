@@ -1,0 +1,178 @@
+"""What a sample of the pictures shows beside the lesion, and how it goes with the label.
+
+Imports data, the bundle's pixel path and this room.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, Appearance, look
+from lesion_triage.audit.association import Association, associations
+from lesion_triage.audit.baselines import binned
+from lesion_triage.audit.columns import Bools, Codes
+from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
+from lesion_triage.audit.shortcuts import Sampled, baseline
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.data.manifest import read_picture
+from lesion_triage.data.records import Record
+from lesion_triage.errors import ImageError, ManifestError
+
+Progress = Callable[[int, int], None]
+
+TONES = ((55.0, "very light"), (41.0, "light"), (28.0, "intermediate"), (10.0, "tan"), (-30.0, "brown"))
+"""Lower ends in degrees (Chardon 1991, del Bino 2013); what is below the last is dark."""
+
+_WORDS = {
+    "dark_corners": "dark corners",
+    "hair": "hair",
+    "ink": "ink",
+    "ruler": "a ruler",
+    "patches": "coloured patches",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures that were opened, in order of the manifest."""
+
+    rows: Codes
+    """Of the manifest."""
+    appearances: tuple[Appearance, ...]
+    bytes_per_pixel: NDArray[np.float64]
+
+    def flag(self, artefact: str) -> Bools:
+        """Which pictures show it."""
+        return np.array([getattr(one, artefact) for one in self.appearances], dtype=np.bool_)
+
+    def ita(self) -> NDArray[np.float64]:
+        """In degrees, NaN where it cannot be estimated."""
+        return np.array([one.ita_degrees for one in self.appearances])
+
+    def table(self, records: Sequence[Record]) -> str:
+        """CSV for local use: it names pictures."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["image_id", *ARTEFACTS, "ita_degrees", "bytes_per_pixel"])
+        for row, one, density in zip(self.rows, self.appearances, self.bytes_per_pixel, strict=True):
+            flags = [getattr(one, name) for name in ARTEFACTS]
+            ita = f"{one.ita_degrees:.1f}" if np.isfinite(one.ita_degrees) else ""
+            writer.writerow([records[row].image_id, *flags, ita, f"{density:.4f}"])
+        return buffer.getvalue()
+
+
+def chosen(sampled: Sampled, most: int) -> Codes:
+    """Half positives where there are enough, drawn by the seed; odds ratios and AUROCs do not mind."""
+    random = np.random.default_rng([sampled.config.seed, 1])
+    positives = random.permutation(sampled.rows[sampled.positive])
+    negatives = random.permutation(sampled.rows[~sampled.positive])
+    of_positives = min(positives.size, max(most // 2, most - negatives.size))
+    return np.sort(np.concatenate([positives[:of_positives], negatives[: most - of_positives]]))
+
+
+def open_all(
+    rows: Codes, records: Sequence[Record], root: Path, limits: PixelSpec, progress: Progress | None = None
+) -> Seen:
+    """Decode and measure pictures, several at a time.
+
+    Raises:
+        ManifestError: a picture is gone, has changed, or can no longer be decoded.
+    """
+    spec = limits.model_copy(update={"size_px": SIDE_PX})
+
+    def one(row: int) -> tuple[Appearance, float]:
+        record = records[row]
+        data = read_picture(root, record)
+        try:
+            return look(decode(data, spec).pixels), len(data) / (record.width_px * record.height_px)
+        except ImageError as error:
+            raise ManifestError(f"{record.path}: {error}") from None
+
+    found = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, measured in enumerate(pool.map(one, rows.tolist()), start=1):
+            found.append(measured)
+            if progress is not None:
+                progress(done, rows.size)
+    return Seen(rows, tuple(look_ for look_, _ in found), np.array([density for _, density in found]))
+
+
+def check(sampled: Sampled, seen: Seen) -> tuple[list[Finding], tuple[Association, ...], list[Table]]:
+    """All findings of the opened pictures."""
+    config, columns = sampled.config, sampled.columns
+    here = Sampled(columns, seen.rows, config)
+    frame = np.array([one.frame for one in seen.appearances])
+    found = tuple(associations({name: seen.flag(name) for name in ARTEFACTS}, here.positive))
+    by_name = {name: one for one in found for name in one.names}
+    findings = [
+        baseline(
+            "frame_shortcut",
+            "the frame of the picture",
+            here.auroc([binned(values, 6) for values in frame.T]),
+            config,
+        ),
+        baseline(
+            "file_size_shortcut",
+            "the number of bytes per pixel",
+            here.auroc([binned(seen.bytes_per_pixel)]),
+            config,
+        ),
+        *(_artefact(here, seen, name, by_name.get(name)) for name in ARTEFACTS),
+    ]
+    tone, table = skin_tone(here, seen)
+    return [*findings, tone], found, [table]
+
+
+def skin_tone(here: Sampled, seen: Seen) -> tuple[Finding, Table]:
+    """Counts by estimated tone. It never decides: light and camera move it as much as skin does."""
+    angles = seen.ita()
+    known = np.isfinite(angles)
+    edges = np.array([low for low, _ in reversed(TONES)])
+    band = np.searchsorted(edges, angles[known], side="right")
+    words = ["dark", *(word for _, word in reversed(TONES))]
+    positive = here.positive[known]
+    rows = tuple(
+        (word, int((band == number).sum()), int(positive[band == number].sum()))
+        for number, word in reversed(list(enumerate(words)))
+    )
+    rows = (*rows, ("cannot be estimated", int((~known).sum()), int(here.positive[~known].sum())))
+    median = float(np.median(angles[known])) if known.any() else None
+    summary = (
+        f"The median angle of {int(known.sum())} pictures is {median:.0f} degrees; for "
+        f"{int((~known).sum())} it cannot be estimated. It is reported, and decides nothing."
+        if median is not None
+        else "In no picture the angle can be estimated."
+    )
+    table = Table(
+        "skin_tone",
+        "Individual typology angle of the skin around the lesion (Chardon 1991), of the pictures that "
+        "were opened. No colour chart, no controlled light: a hint at who is missing, no measurement.",
+        ("tone", "pictures", "of them positive"),
+        rows,
+    )
+    numbers = (Measured("median individual typology angle in degrees", median),)
+    return Finding("skin_tone", Verdict.PASS, summary, numbers), table
+
+
+def _artefact(here: Sampled, seen: Seen, name: str, found: Association | None) -> Finding:
+    word = _WORDS[name]
+    if found is None:
+        some = "every" if seen.flag(name).all() and seen.rows.size else "none"
+        return Finding(
+            name, Verdict.PASS, f"The detector sees {word} in {some} of {seen.rows.size} pictures."
+        )
+    summary = (
+        f"{word[0].upper()}{word[1:]} in {found.share_positive:.1%} of {found.positives} positives and "
+        f"{found.share_negative:.1%} of {found.negatives} negatives."
+    )
+    return Finding(name, found.verdict(here.config), summary, (found.measured(here.config),))

@@ -1,0 +1,225 @@
+"""The audit as one self-contained page, as JSON and as figures. Imports jinja2, bundle and this room.
+
+The page loads nothing from anywhere, has no script, and by default no picture of a person and no name of one.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from lesion_triage.audit import figures
+from lesion_triage.audit.artefacts import ARTEFACTS
+from lesion_triage.audit.checks import Data, names
+from lesion_triage.audit.findings import Finding, Measured, Report, Table, Verdict
+from lesion_triage.audit.pictures import Seen
+from lesion_triage.audit.wording import WORDS
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.config import Audit
+from lesion_triage.data.manifest import Manifest, read_picture
+from lesion_triage.errors import ManifestError
+
+JSON, PAGE, NAMES, PICTURES = "audit.json", "audit.html", "names.csv", "pictures.csv"
+
+LIMITS = (
+    "An audit finds what it looks for. A pass says that this check, at this number of rows, saw nothing "
+    "beyond its limit; the interval says what it could have missed.",
+    "Associations are looked for in train and validation, on one photograph of each unit and label. Of "
+    "calibration and test only hashes, names and counts are read.",
+    "An association is no proof of a shortcut: a true risk factor tells the label as well. A shortcut is "
+    "what a network could use; whether this one does, only the checks of the model say.",
+    "The detectors of artefacts are simple. They miss faint ink and rulers at an angle, and take some "
+    "vessels and shadows for ink and some creases for hair. What they miss in both classes alike only "
+    "hides a difference.",
+    "The angle that stands for skin tone depends on light, camera and white balance. It must not be used "
+    "on a person.",
+    "Covering a lesion makes a picture that no camera takes; a model may answer it oddly. The silhouette "
+    "of the paint still tells the size of what lies under it.",
+)
+_MARKS = {Verdict.PASS: "✓", Verdict.WARN: "▲", Verdict.FAIL: "✕"}
+_EXAMPLES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    uri: str
+    caption: str
+    alt: str
+
+
+def write(folder: Path, report: Report, config: Audit, seen: Seen | None, manifest: Manifest) -> Path:
+    """Write figures, tables for local use, ``audit.json`` and, last, ``audit.html``.
+
+    Args:
+        folder: made if missing.
+        report: the findings.
+        config: limits.
+        seen: what the pictures showed; None if none was opened, or if it has been written before.
+        manifest: names the pictures.
+
+    Returns:
+        The page.
+    """
+    drawn = _draw(report, config)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name, (png, _, _) in drawn.items():
+        write_atomically(folder / "figures" / f"{name}.png", png)
+    if seen is not None:
+        write_atomically(folder / PICTURES, seen.table(manifest.records).encode())
+    write_atomically(folder / NAMES, _names(report).encode())
+    write_atomically(folder / JSON, report.to_json().encode())
+    inlined = {name: _Figure(_uri(png), caption, alt) for name, (png, caption, alt) in drawn.items()}
+    write_atomically(folder / PAGE, _page(report, inlined, ()).encode())
+    return folder / PAGE
+
+
+def read(folder: Path) -> Report:
+    """Read ``audit.json`` back.
+
+    Raises:
+        ManifestError: missing or of another version.
+    """
+    try:
+        content = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{folder / JSON}: no complete report ({error}); audit again.") from None
+    return Report.from_content(content)
+
+
+def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -> Path:
+    """Write the page of an audit anew, with examples of what the detectors saw. It is for local reading only.
+
+    Args:
+        target: the page to write.
+        folder: what ``write`` left of the audit of the data.
+        data: root, manifest and pixel limits.
+        config: limits.
+
+    Raises:
+        ManifestError: no pictures were opened, or one has changed since.
+    """
+    report = read(folder)
+    try:
+        rows = list(csv.DictReader((folder / PICTURES).read_text(encoding="utf-8").splitlines()))
+    except OSError:
+        raise ManifestError(f"{folder}: no picture was opened; audit with audit.pictures above 0.") from None
+    records = {record.image_id: record for record in data.manifest.records}
+    spec = data.limits.model_copy(update={"size_px": 192})
+    groups = []
+    for artefact in ARTEFACTS:
+        shown = [row["image_id"] for row in rows if row[artefact] == "True"][:_EXAMPLES]
+        exhibits = []
+        for name in shown:
+            stream = io.BytesIO()
+            Image.fromarray(decode(read_picture(data.root, records[name]), spec).pixels).save(stream, "PNG")
+            label = "positive" if records[name].needs_in_person else "negative"
+            exhibits.append(_Figure(_uri(stream.getvalue()), label, f"Picture {name}, {label}"))
+        if exhibits:
+            groups.append((WORDS[artefact].title, exhibits))
+    drawn = {name: _Figure(_uri(png), *words) for name, (png, *words) in _draw(report, config).items()}
+    write_atomically(target, _page(report, drawn, tuple(groups)).encode())
+    return target
+
+
+def _draw(report: Report, config: Audit) -> dict[str, tuple[bytes, str, str]]:
+    """PNG, caption and alternative text by name."""
+    tables = {table.name: table for table in report.tables}
+    empty = Table("", "", (), ())
+    wanted = {
+        "aurocs": (
+            figures.aurocs(report.findings, config),
+            "How well the label is told by what is not the lesion. The numbers stand with each finding.",
+            "Chart of AUROCs with intervals beside the limits for warning and failure",
+        ),
+        "sources": (
+            figures.shares_by_source(tables.get("sources", empty)),
+            "Share of positives by source. Sources far from the others tell the label.",
+            "Chart of the share of positives by source; its numbers are in table 'sources'",
+        ),
+        "gaps": (
+            figures.shares_by_label(tables.get("gaps", empty), "share of rows in which the column is empty"),
+            "Empty cells among positives and negatives. Long lines tell the label.",
+            "Chart of empty cells by label; its numbers are in table 'gaps'",
+        ),
+        "artefacts": (
+            figures.shares_by_label(
+                tables.get("artefacts", empty), "share of pictures in which the detector sees it"
+            ),
+            "Artefacts among positives and negatives.",
+            "Chart of artefacts by label; its numbers are in table 'artefacts'",
+        ),
+        "skin_tone": (
+            figures.tones(tables.get("skin_tone", empty)),
+            "Estimated tone of the skin. A hint at who is missing, no measurement.",
+            "Bar chart of pictures by estimated skin tone; its numbers are in table 'skin_tone'",
+        ),
+        "occlusion": (
+            figures.occlusion(tables.get("occlusion", empty), config),
+            "What the model still ranks with parts of the picture covered.",
+            "Chart of AUROCs on whole and covered pictures; its numbers are in table 'occlusion'",
+        ),
+    }
+    return {name: (png, caption, alt) for name, (png, caption, alt) in wanted.items() if png is not None}
+
+
+def _page(report: Report, drawn: dict[str, _Figure], groups: tuple[tuple[str, list[_Figure]], ...]) -> str:
+    environment = Environment(
+        loader=PackageLoader("lesion_triage.audit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "cell": _cell}
+    order = (Verdict.FAIL, Verdict.WARN, Verdict.PASS)
+    ordered: list[Finding] = sorted(report.findings, key=lambda one: order.index(one.counts_as))
+    return environment.get_template("audit.html").render(
+        report=report,
+        findings=ordered,
+        counts={verdict: sum(one.counts_as is verdict for one in report.findings) for verdict in order},
+        words=WORDS,
+        marks=_MARKS,
+        figures=drawn,
+        groups=groups,
+        limits=LIMITS,
+    )
+
+
+def _names(report: Report) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["code", "name"])
+    writer.writerows(names(report))
+    return buffer.getvalue()
+
+
+def _number(found: Measured) -> str:
+    """A value with its interval."""
+    if found.value is None:
+        return "not estimable"
+    value = _cell(found.value)
+    if found.low is None or found.high is None:
+        return value
+    return f"{value} ({_cell(found.low)} to {_cell(found.high)})"
+
+
+def _cell(value: str | int | float | None) -> str:
+    if value is None:
+        return "not estimable"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if 0.001 <= abs(value) < 100 else f"{value:.2g}"
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

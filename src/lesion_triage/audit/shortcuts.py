@@ -1,0 +1,200 @@
+"""What the table alone tells of the label: source, size, age and sex, and what is left empty.
+
+Imports data and this room. Only rows of train and validation are looked at, one for each unit and label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lesion_triage.audit.association import Association, associations, names_of
+from lesion_triage.audit.baselines import Auroc, auroc_interval, binned, measure
+from lesion_triage.audit.columns import Bools, Coded, Codes, Columns
+from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judge, worst
+from lesion_triage.calibrate.metrics import auroc_of, proportion
+from lesion_triage.config import Audit
+
+METADATA = ("sex", "anatom_site_general")
+"""With ``age_approx``: what a baseline without a picture may know."""
+GAPS = ("patient_id", "sex", "age_approx", "anatom_site_general", "image_type", "fitzpatrick_skin_type")
+"""Fields of a record whose emptiness is looked at; those of the diagnosis are the label itself."""
+
+_CARRIES = 0.03
+"""A source that the AUROC owes this much to is named."""
+_MOST_SOURCES = 50
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The rows that speak, by columns."""
+
+    columns: Columns
+    rows: Codes
+    config: Audit
+
+    @classmethod
+    def of(cls, columns: Columns, config: Audit) -> Sampled:
+        """Draw them."""
+        return cls(columns, columns.speakers(config.seed), config)
+
+    @property
+    def positive(self) -> Bools:
+        """The label of each row."""
+        return np.asarray(self.columns.positive[self.rows] == 1)
+
+    def auroc(self, columns: Sequence[Coded]) -> Auroc:
+        """Cross-fitted, of columns of these rows."""
+        return measure(columns, self.positive, self.columns.unit[self.rows], self.config.seed)[0]
+
+
+def baseline(code: str, what: str, found: Auroc, config: Audit, subjects: tuple[str, ...] = ()) -> Finding:
+    """A finding on an AUROC that should be near one half."""
+    if np.isnan(found.value):
+        return Finding(
+            code, Verdict.PASS, f"Not estimable: fewer than ten positive or negative rows ({what})."
+        )
+    verdict = judge(found.low, config.warn_auroc, config.fail_auroc)
+    return Finding(
+        code,
+        verdict,
+        f"{what[0].upper()}{what[1:]} alone ranks positives above negatives with an AUROC of "
+        f"{found.value:.3f} ({found.low:.3f} to "
+        f"{found.high:.3f}){', mostly by ' + ', '.join(subjects) if subjects else ''}.",
+        (measured(f"AUROC of {what}", found, config),),
+        subjects,
+    )
+
+
+def measured(what: str, found: Auroc, config: Audit | None = None, note: str = "") -> Measured:
+    """An AUROC as a number of the report; with ``config`` its limits are stated."""
+    if np.isnan(found.value):
+        return Measured(what, None, note="not estimable")
+    limit = f"interval above {config.warn_auroc:g} warns, above {config.fail_auroc:g} fails" if config else ""
+    return Measured(what, found.value, found.low, found.high, limit, note)
+
+
+def source_shortcut(sampled: Sampled) -> tuple[Finding, Table]:
+    """The source alone, and which of the sources it is."""
+    source = sampled.columns.coded("source").taken(sampled.rows).merged(_MOST_SOURCES)
+    positive = sampled.positive
+    found, scores = measure([source], positive, sampled.columns.unit[sampled.rows], sampled.config.seed)
+    rows: list[tuple[str | int | float | None, ...]] = []
+    carriers: list[tuple[float, str]] = []
+    for code in np.argsort(-np.bincount(source.codes, minlength=len(source.levels)), kind="stable"):
+        here = source.codes == code
+        if not here.any():
+            continue
+        share = proportion(int(positive[here].sum()), int(here.sum()))
+        elsewhere = scores[~here] if scores is not None else np.zeros(0)
+        without = auroc_of(elsewhere, positive[~here]) if elsewhere.size else float("nan")
+        owed = found.value - without if np.isfinite(without) else found.value - 0.5
+        others = float(positive[~here].mean()) if (~here).any() else share.value
+        name = source.levels[code] or "unknown"
+        rows.append(
+            (name, share.trials, share.successes, share.value, share.low, share.high, *_or_none(without))
+        )
+        if owed >= _CARRIES and not share.low <= others <= share.high:
+            carriers.append((-owed, name))
+    finding = baseline("source_shortcut", "the source", found, sampled.config)
+    if finding.verdict is not Verdict.PASS:
+        named = tuple(name for _, name in sorted(carriers))
+        finding = baseline("source_shortcut", "the source", found, sampled.config, named)
+    return finding, Table(
+        "sources",
+        "Share of positives by source, with exact 95 % intervals, on one photograph of each unit and "
+        "label of train and validation; and the AUROC of the source alone without that source's rows.",
+        ("source", "rows", "positives", "share", "from", "to", "AUROC without it"),
+        tuple(rows),
+    )
+
+
+def size_shortcut(sampled: Sampled) -> Finding:
+    """Width and height: their quantiles, their ratio, and the commonest exact sizes."""
+    width = sampled.columns.numbers("width_px")[sampled.rows]
+    height = sampled.columns.numbers("height_px")[sampled.rows]
+    exact = np.unique(width * 1e6 + height, return_inverse=True)[1]
+    levels = tuple(str(number) for number in range(int(exact.max(initial=-1)) + 1))
+    columns = [Coded(exact, levels), binned(width * height), binned(width / height)]
+    return baseline("size_shortcut", "the size in pixels", sampled.auroc(columns), sampled.config)
+
+
+def metadata_columns(sampled: Sampled) -> list[Coded]:
+    """Age by decade, sex and site; unknown is filled with the commonest word, so that gaps tell nothing."""
+    ages = binned(sampled.columns.numbers("age_approx")[sampled.rows], 8)
+    return [
+        _filled(one)
+        for one in (ages, *(sampled.columns.coded(name).taken(sampled.rows) for name in METADATA))
+    ]
+
+
+def metadata_baseline(sampled: Sampled) -> Finding:
+    """What a model must beat; it is no fault, so it passes whatever it is."""
+    plain = sampled.auroc(metadata_columns(sampled))
+    gaps = [
+        binned(sampled.columns.numbers("age_approx")[sampled.rows], 8),
+        *(sampled.columns.coded(name).taken(sampled.rows) for name in METADATA),
+    ]
+    with_gaps = sampled.auroc(gaps)
+    if np.isnan(plain.value):
+        return Finding("metadata_baseline", Verdict.PASS, "Not estimable: fewer than ten rows of a class.")
+    return Finding(
+        "metadata_baseline",
+        Verdict.PASS,
+        f"Age, sex and site alone reach an AUROC of {plain.value:.3f} ({plain.low:.3f} to "
+        f"{plain.high:.3f}); with what is left empty {with_gaps.value:.3f}.",
+        (
+            measured("AUROC of age, sex and site", plain),
+            measured("the same, with unknown as a word of its own", with_gaps),
+        ),
+    )
+
+
+def missingness(sampled: Sampled, raw: Mapping[str, Bools]) -> tuple[Finding, tuple[Association, ...]]:
+    """Every column of manifest and tables: is it empty for one class only?
+
+    Args:
+        sampled: the rows.
+        raw: emptiness of further columns, each of shape (records,).
+    """
+    config, positive = sampled.config, sampled.positive
+    gaps = {name: sampled.columns.coded(name).taken(sampled.rows).missing() for name in GAPS}
+    gaps |= {name: empty[sampled.rows] for name, empty in raw.items()}
+    found = tuple(associations(gaps, positive))
+    patterns = [Coded(gaps[one.names[0]].astype(np.intp), ("there", "")) for one in found]
+    together = sampled.auroc(patterns) if patterns else auroc_interval(0.5, 0, 0)
+    telling = [one for one in found if one.verdict(config) is not Verdict.PASS]
+    by_vector = judge(together.low, config.warn_auroc, config.fail_auroc) if patterns else Verdict.PASS
+    verdict = worst([by_vector, *(one.verdict(config) for one in found)])
+    names = names_of([one for one in telling if one.verdict(config) is verdict] or telling)
+    if not found:
+        summary = f"No column of {len(gaps)} is empty in some rows and filled in others."
+    elif not telling:
+        summary = f"None of {len(names_of(found))} columns with gaps is empty more often for one class."
+    else:
+        one = telling[0]
+        summary = (
+            f"{one.names[0]} is empty for {one.share_positive:.1%} of the positives and "
+            f"{one.share_negative:.1%} of the negatives; in all, what is empty tells the label in "
+            f"{len(names_of(telling))} columns (AUROC of all gaps together {together.value:.3f})."
+        )
+    numbers = (
+        *((measured("AUROC of all gaps together", together, config),) if patterns else ()),
+        *(one.measured(config) for one in found),
+    )
+    return Finding("missingness", verdict, summary, numbers, names), found
+
+
+def _filled(column: Coded) -> Coded:
+    """Unknown becomes the commonest known word."""
+    gaps = column.missing()
+    if not gaps.any() or gaps.all():
+        return column
+    commonest = int(np.bincount(column.codes[~gaps], minlength=len(column.levels)).argmax())
+    return Coded(np.where(gaps, commonest, column.codes), column.levels)
+
+
+def _or_none(value: float) -> tuple[float | None]:
+    return (value if np.isfinite(value) else None,)

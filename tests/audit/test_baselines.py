@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from lesion_triage.audit.baselines import FOLDS, auroc_interval, binned, cross_fitted, measure
+from lesion_triage.audit.columns import Coded
+
+
+def coded(values) -> Coded:
+    return Coded.of(values)
+
+
+def test_the_interval_solves_newcombes_equation_at_both_ends():
+    found = auroc_interval(0.8, 30, 50)
+    for theta in (found.low, found.high):
+        mean = (30 + 50) / 2 - 1
+        variance = (
+            theta * (1 - theta) * (1 + mean * (1 - theta) / (2 - theta) + mean * theta / (1 + theta)) / 1500
+        )
+        assert abs(0.8 - theta) == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-6)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    random, truth, inside, draws = np.random.default_rng(0), 0.76025, 0, 200  # Phi(1 / sqrt 2)
+    for _ in range(draws):
+        scores = np.concatenate([random.normal(1, 1, 40), random.normal(0, 1, 80)])
+        label = np.repeat([True, False], [40, 80])
+        found = auroc_interval(roc_auc_score(label, scores), 40, 80)
+        inside += found.low <= truth <= found.high
+    assert inside / draws >= 0.90
+
+
+def test_separated_classes_still_have_an_interval_with_a_width():
+    found = auroc_interval(1.0, 5, 5)
+    assert found.low < 0.8
+    assert found.high == pytest.approx(1.0)
+
+
+def test_cells_give_what_a_regression_on_rows_gives():
+    random = np.random.default_rng(1)
+    label = random.random(400) < 0.4
+    one = np.where(random.random(400) < 0.7, label.astype(int), random.integers(0, 3, 400))
+    other = random.integers(0, 4, 400)
+    columns = [Coded(one.astype(np.intp), ("a", "b", "c")), Coded(other.astype(np.intp), tuple("wxyz"))]
+    units = np.arange(400)
+    found = cross_fitted(columns, label, units, seed=7)
+    design = np.concatenate([np.eye(3)[one], np.eye(4)[other]], axis=1)
+    fold = np.random.default_rng(7).permutation(400) % FOLDS
+    expected = np.empty(400)
+    for number in range(FOLDS):
+        model = LogisticRegression(max_iter=1000).fit(design[fold != number], label[fold != number])
+        expected[fold == number] = model.predict_proba(design[fold == number])[:, 1]
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_a_column_that_is_the_label_is_found_and_one_that_is_noise_is_not():
+    random = np.random.default_rng(2)
+    label = random.random(1000) < 0.3
+    units = np.arange(1000)
+    telling, _ = measure([coded(np.where(label, "x", "y"))], label, units, 0)
+    noise, _ = measure([coded(random.choice(list("abcdefgh"), 1000))], label, units, 0)
+    assert telling.low > 0.95
+    assert noise.value < 0.58
+
+
+def test_a_unit_never_predicts_itself():
+    # Each unit has a level of its own: without other units nothing is known of it.
+    random = np.random.default_rng(3)
+    units = np.repeat(np.arange(100), 5)
+    label = np.repeat(random.random(100) < 0.5, 5)
+    names = Coded(units, tuple(map(str, range(100))))
+    by_name, _ = measure([names.merged(49)], label, units, 0)
+    assert by_name.low < 0.65
+
+
+def test_too_few_rows_of_a_class_are_not_measured():
+    label = np.arange(100) < 5
+    found, scores = measure([coded(["a"] * 50 + ["b"] * 50)], label, np.arange(100), 0)
+    assert scores is None
+    assert math.isnan(found.value)
+
+
+def test_bins_are_quantiles_and_unknown_is_a_level_of_its_own():
+    values = np.array([np.nan, *range(100)])
+    found = binned(values, 4)
+    assert found.levels[found.codes[0]] == ""
+    assert np.bincount(found.codes).tolist() == [1, 25, 25, 25, 25]

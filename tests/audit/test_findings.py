@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lesion_triage.audit.findings import (
+    Finding,
+    Measured,
+    Report,
+    Table,
+    Verdict,
+    judge,
+    refuse_failures,
+    with_acceptance,
+    worst,
+)
+from lesion_triage.audit.wording import WORDS
+from lesion_triage.config import AcceptableCode, Audit
+from lesion_triage.errors import AuditError
+
+REASON = "north has a camera of its own; it is reported apart"
+FAILED = Finding("source_shortcut", Verdict.FAIL, "The source tells.", subjects=("north",))
+
+
+def test_the_codes_that_a_configuration_may_accept_are_those_that_may_fail():
+    assert set(get_args(AcceptableCode)) == {code for code, words in WORDS.items() if words.acceptable}
+
+
+@given(st.lists(st.sampled_from(Verdict)))
+def test_the_whole_is_as_bad_as_its_worst_part(verdicts):
+    found = worst(verdicts)
+    assert found == ("fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "pass")
+
+
+def test_a_number_must_exceed_its_limit_and_an_unknown_one_passes():
+    assert [judge(value, 0.6, 0.8) for value in (0.6, 0.61, 0.8, 0.81, float("nan"))] == [
+        "pass",
+        "warn",
+        "warn",
+        "fail",
+        "pass",
+    ]
+
+
+def test_an_accepted_failure_counts_as_a_warning_and_keeps_its_reason():
+    (found,) = with_acceptance([FAILED], Audit(accept={"source_shortcut": REASON}))
+    report = Report((found,))
+    assert (found.verdict, report.verdict, found.accepted) == (Verdict.FAIL, Verdict.WARN, REASON)
+    refuse_failures(report, Audit(), "page")
+
+
+def test_a_reason_covers_only_the_sources_that_it_names():
+    other = Finding("source_shortcut", Verdict.FAIL, "The source tells.", subjects=("north", "south"))
+    config = Audit(accept={"source_shortcut": REASON})
+    (found,) = with_acceptance([other], config)
+    assert not found.accepted
+    with pytest.raises(
+        AuditError, match=r"audit\.accept\.source_shortcut that names north, south; .* not cover"
+    ):
+        refuse_failures(Report((found,)), config, "page")
+
+
+def test_a_failure_stops_with_a_sentence_that_names_it_and_says_how_to_accept_it():
+    with pytest.raises(AuditError) as caught:
+        refuse_failures(Report((FAILED,)), Audit(), "audit.html")
+    sentence = str(caught.value)
+    assert "'source_shortcut'" in sentence
+    assert "audit.accept.source_shortcut" in sentence
+    assert "north" in sentence
+    assert "audit.html" in sentence
+    assert "\n" not in sentence
+
+
+def test_leakage_cannot_be_accepted():
+    with pytest.raises(ValidationError):
+        Audit.model_validate({"accept": {"leakage": REASON}})
+    with pytest.raises(AuditError, match="cannot be accepted"):
+        refuse_failures(Report((Finding("leakage", Verdict.FAIL, "It leaks."),)), Audit(), "page")
+
+
+def test_an_acceptance_needs_a_reason():
+    with pytest.raises(ValidationError):
+        Audit.model_validate({"accept": {"source_shortcut": ""}})
+
+
+def test_a_report_reads_back_what_it_wrote_but_for_names_of_people():
+    finding = Finding(
+        "duplicate_files", Verdict.WARN, "Two.", (Measured("files", 2.0),), local=("IMG_1 = IMG_2",)
+    )
+    report = Report((finding, FAILED), (Table("t", "c", ("a", "b"), (("x", 1.5),)),), {"photographs": 3})
+    text = report.to_json()
+    again = Report.from_content(json.loads(text))
+    assert again.to_json() == text
+    assert "IMG_1" not in text
+    assert json.loads(text)["verdict"] == "fail"

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from lesion_triage.audit import balance, checks, raw_tables, shortcuts
+from lesion_triage.audit.columns import Columns
+from lesion_triage.audit.findings import Verdict
+from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.config import Audit
+
+TABLES = Audit(pictures=0)
+
+
+def sampled(made, count=2000, config=TABLES, seed=0, **columns):
+    return shortcuts.Sampled.of(Columns.of(*made(count, seed, **columns)), config)
+
+
+def test_nothing_planted_nothing_found(made, tmp_path):
+    known, splits = made(3000)
+    report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
+    assert report.verdict is Verdict.PASS, [one.summary for one in report.findings if one.verdict != "pass"]
+
+
+def test_a_source_that_is_the_label_fails(made):
+    found, table = shortcuts.source_shortcut(
+        sampled(made, source=lambda r, p: "clinic" if p else "screening")
+    )
+    assert found.verdict is Verdict.FAIL
+    assert set(found.subjects) == {"clinic", "screening"}
+    assert {row[0] for row in table.rows} == {"clinic", "screening"}
+
+
+def test_the_one_source_without_positives_is_named_and_the_others_are_not(made):
+    def source(random, positive):
+        return random.choice(["a", "b", "c"]) if positive or random.random() < 0.35 else "screening"
+
+    found, table = shortcuts.source_shortcut(sampled(made, source=source))
+    assert found.verdict is not Verdict.PASS
+    assert found.subjects == ("screening",)
+    row = next(row for row in table.rows if row[0] == "screening")
+    assert row[2] == 0
+    assert row[6] < 0.6  # without it the source tells nothing
+
+
+def test_a_size_that_tells_the_label_fails(made):
+    found = shortcuts.size_shortcut(sampled(made, width_px=lambda r, p: 1024 if p else 1025))
+    assert found.verdict is Verdict.FAIL
+
+
+def test_age_alone_is_measured_and_is_no_fault(made):
+    found = shortcuts.metadata_baseline(
+        sampled(made, age_approx=lambda r, p: float(np.clip(r.normal(70 if p else 45, 10), 1, 99)))
+    )
+    assert found.verdict is Verdict.PASS
+    assert found.measured[0].low > 0.9
+
+
+def test_gaps_of_one_class_only_fail_and_the_column_is_named(made):
+    drawn = sampled(made, sex=lambda r, p: "female" if p or r.random() < 0.4 else "")
+    found, _ = shortcuts.missingness(drawn, {})
+    assert found.verdict is Verdict.FAIL
+    assert found.subjects == ("sex",)
+    # Unknown filled in with the commonest word tells nothing; as a word of its own it does.
+    plain, with_gaps = shortcuts.metadata_baseline(drawn).measured
+    assert plain.value < 0.6 < with_gaps.value
+
+
+def test_gaps_in_a_column_that_the_manifest_does_not_keep_are_found_in_the_datasets_own_table(made, tmp_path):
+    known, splits = made(1000)
+    with (tmp_path / "metadata.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "smoke", "region"])
+        for record in known.records:
+            writer.writerow([record.path.split("/")[1], "yes" if record.needs_in_person else "UNK", "arm"])
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00")
+    columns = Columns.of(known, splits)
+    raw = raw_tables.empty_cells(tmp_path, columns.records)
+    assert set(raw) == {"metadata.csv: smoke", "metadata.csv: region"}
+    found, _ = shortcuts.missingness(shortcuts.Sampled.of(columns, TABLES), raw)
+    assert found.verdict is Verdict.FAIL
+    assert found.subjects == ("metadata.csv: smoke",)
+
+
+def test_a_name_that_fits_two_pictures_matches_neither(made, tmp_path):
+    known, _ = made(300, path=lambda r, p: f"{r.integers(1_000_000_000)}/same.jpg")
+    assert "same" not in raw_tables._names(known.records)
+    assert known.records[0].path in raw_tables._names(known.records)
+
+
+@pytest.mark.slow
+def test_null_data_warn_no_more_often_than_promised(made, tmp_path):
+    config, spec, sets = (
+        Audit(pictures=0, warn_odds_ratio=1.0, warn_auroc=0.55, false_alarm=0.05),
+        PixelSpec(size_px=64),
+        120,
+    )
+    warned = 0
+    for seed in range(sets):
+        known, splits = made(300, seed)
+        report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, spec), config)
+        checked = [one for one in report.findings if one.code != "skin_type_balance"]
+        warned += any(one.verdict is not Verdict.PASS for one in checked)
+    assert warned / sets <= 0.08 + 3 * math.sqrt(0.08 * 0.92 / sets)
+
+
+def test_null_data_at_the_default_limits_hardly_ever_warn(made, tmp_path):
+    spec = PixelSpec(size_px=64)
+    warned = 0
+    for seed in range(25):
+        known, splits = made(400, seed + 1000)
+        report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, spec), TABLES)
+        warned += report.verdict is not Verdict.PASS
+    assert warned <= 2  # at a rate of 0.01, as one family allows, more has a chance below 0.003
+
+
+def test_dark_skin_that_is_missing_or_never_stated_warns(made):
+    fine = Columns.of(*made(600))
+    assert balance.skin_type_balance(fine).verdict is Verdict.PASS
+    light = Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: str(r.choice(["I", "II", "III"]))))
+    assert balance.skin_type_balance(light).verdict is Verdict.WARN
+    silent = balance.skin_type_balance(Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: "")))
+    assert silent.verdict is Verdict.WARN
+    assert "No record states" in silent.summary
+
+
+def test_splits_of_another_make_up_warn(made):
+    known, splits = made(1200)
+    by_id = {record.image_id: record for record in known.records}
+    skewed = {
+        image_id: "test" if name == "calibration" and by_id[image_id].needs_in_person else name
+        for image_id, name in splits.assignment.items()
+    }
+    assert balance.split_balance(Columns.of(known, splits), TABLES)[0].verdict is Verdict.PASS
+    dealt = type(splits)(splits.manifest_sha256, 0, splits.fractions, skewed)
+    assert balance.split_balance(Columns.of(known, dealt), TABLES)[0].verdict is Verdict.WARN
+
+
+def test_the_balance_table_counts_units_and_not_photographs(made):
+    columns = Columns.of(*made(900, per_lesion=3))
+    _, table = balance.balance(columns)
+    assert sum(row[2] for row in table.rows if str(row[0]).startswith("class")) == 300
+    assert sum(row[1] for row in table.rows if str(row[0]).startswith("class")) == 900
+
+
+def test_one_source_alone_cannot_tell_anything(made):
+    found, table = shortcuts.source_shortcut(sampled(made, 400, source=lambda r, p: "clinic"))
+    assert found.verdict is Verdict.PASS
+    assert len(table.rows) == 1
