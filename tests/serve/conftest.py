@@ -54,8 +54,10 @@ class Running:
 
 
 def environment(**more: str) -> dict[str, str]:
+    """Without the variables of whoever runs the tests; the bundle of the tests is signed by nobody."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIAGE_")}
-    return kept | more
+    unsigned = {} if "TRIAGE_TRUSTED_KEYS" in more else {"TRIAGE_ALLOW_UNSIGNED": "1"}
+    return kept | unsigned | more
 
 
 def command(*arguments: object) -> list[str]:
