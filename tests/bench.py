@@ -84,6 +84,7 @@ def service(bundle: Path, picture: bytes, requests: int, clients: int, *, guarde
                 answer = client.getresponse()
                 answer.read()
                 assert answer.status == 200
+            client.close()
 
         try:
             while not ready.exists():

@@ -81,7 +81,7 @@ def serve(settings: Settings) -> None:
                 settings.audit_log, settings.audit_rotate_bytes, _begun(bundle, signer, settings)
             )
             closing.callback(audit.close, {"event": "closed"})
-        app = create_app(bundle, scorer, settings, audit)
+        config = _uvicorn_config(create_app(bundle, scorer, settings, audit), settings)
         listener = closing.enter_context(_listen(settings))
         url = _url(listener, settings)
 
@@ -98,7 +98,7 @@ def serve(settings: Settings) -> None:
                 write_atomically(settings.ready_file, f"{url}\n".encode())
 
         log_to_stderr()
-        server = DrainingServer(_uvicorn_config(app, settings), announce)
+        server = DrainingServer(config, announce)
         for number in (signal.SIGTERM, signal.SIGINT):
             # Once drained, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)
@@ -147,7 +147,7 @@ def _warnings(bundle: Bundle, signer: str | None, settings: Settings) -> Iterato
 
 
 def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         loop="auto",
         http=guarded(settings),
@@ -161,6 +161,14 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
+    try:
+        config.load()
+    except OSError as error:  # that of ssl is one
+        raise ConfigError(
+            f"TRIAGE_TLS_CERT and TRIAGE_TLS_KEY cannot be used ({error.strerror}): expected a PEM chain and "
+            "the unencrypted key that belongs to it."
+        ) from None
+    return config
 
 
 def _listen(settings: Settings) -> socket.socket:
