@@ -113,7 +113,7 @@ def main() -> None:
         data = jpeg(width, height)
         ratio = alternate(lambda data=data: decode(data, spec), lambda data=data: full_decode(data, 160), 7)
         print(f"pixel path / full decode, {width}x{height} JPEG ({len(data) // 1024} KB): {ratio}")
-    picture, requests = jpeg(600, 450), 400
+    picture, requests = jpeg(600, 450), 200
     with tempfile.TemporaryDirectory() as folder:
         given = sys.argv[1:]  # a bundle of your own in place of the tiny one
         bundle = open_bundle(Path(given[0])) if given else tiny_bundle.make(Path(folder) / "tiny")

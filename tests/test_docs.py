@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from scipy.stats import binom
 
 from lesion_triage import cli, errors
-from lesion_triage.bundle import calibration, certificate, schema
+from lesion_triage.bundle import calibration, certificate, schema, signing
 from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config
 from triage_server.settings import variables
@@ -198,6 +198,7 @@ _DOCUMENTS = (
     certificate.Look,
     schema.SelfTest,
     schema.SelfTestCase,
+    signing.Signature,
     schema.History,
     pooling.Tally,
 )

@@ -9,7 +9,7 @@ GRAPH = Path(__file__).with_name("tiny.onnx")
 
 
 def test_onnxruntime_makes_no_identifier_and_no_uploader(tmp_path: Path) -> None:
-    """Since 1.29 its wheels for Linux and macOS report to their maker unless told before they are imported."""
+    """Since 1.29 its wheels report to their maker unless they are told before they are imported."""
     code = (
         "import sys; from pathlib import Path; from lesion_triage.bundle.schema import PixelSpec\n"
         "from lesion_triage.bundle.scorer import Graph\n"

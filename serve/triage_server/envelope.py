@@ -51,6 +51,7 @@ class Envelope:
             log.error("internal error", exc_info=error, extra={"fields": {"request_id": exchange.request_id}})
             if exchange.status is None:
                 refusal = RequestError("internal_error")
+                scope["state"]["problem"] = refusal.code
                 await problem_response(refusal, exchange.request_id)(scope, exchange.receive, exchange.send)
         finally:
             exchange.count(self._telemetry)

@@ -80,7 +80,7 @@ def _server(bundle: Path) -> Iterator[str]:
                 [*command, "--ready-file", str(ready)],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TRIAGE_ALLOW_UNSIGNED": "1"},  # drawn, made a moment ago, on loopback
+                env={**_unset("TRIAGE_"), "TRIAGE_ALLOW_UNSIGNED": "1"},  # made a moment ago, on loopback
             )
         try:
             deadline = time.monotonic() + _READY_SECONDS
@@ -92,6 +92,11 @@ def _server(bundle: Path) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
+
+
+def _unset(prefix: str) -> dict[str, str]:
+    """The environment without the settings of another server."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
 
 
 def _ask(url: str, picture: bytes) -> dict[str, object]:

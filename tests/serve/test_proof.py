@@ -7,11 +7,11 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from PIL import Image
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.api_keys import new_key
 from triage_server.audit_chain import files_of, verify
+from triage_server.cli import main
 
 JPEG = {"Content-Type": "image/jpeg"}
 NAME, PLACE = "Mustermann", "Hintertupfing"
@@ -32,9 +33,19 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files_of(folder) for line in file.read_bytes().splitlines()]
 
 
-def desk(*words: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "triage_server", "audit", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+@dataclass
+class Said:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def desk(*words: object) -> Said:
+    """``triage-server audit``, in this process: a new one would load the whole server."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(["audit", *map(str, words)])
+    return Said(status, out.getvalue(), err.getvalue())
 
 
 def post(server: Any, **request: Any) -> httpx.Response:

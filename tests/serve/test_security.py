@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import new_key, read_keys, revoke
+from triage_server.cli import main
 from triage_server.security import Caller, Pace
 from triage_server.wire import RequestError
 
@@ -125,28 +124,23 @@ def test_key_file_that_anyone_may_write_is_refused(keys: Any):
         read_keys(keys[0])
 
 
-def test_keys_are_made_listed_and_revoked_from_the_command_line(tmp_path: Path):
-    def desk(*words: object) -> subprocess.CompletedProcess[str]:
-        line = [
-            sys.executable,
-            "-m",
-            "triage_server",
-            "keys",
-            *map(str, words),
-            "--file",
-            str(tmp_path / "keys"),
-        ]
-        return subprocess.run(line, capture_output=True, text=True, check=False)
+def test_keys_are_made_listed_and_revoked_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def desk(*words: str) -> tuple[int, str]:
+        return main(["keys", *words, "--file", str(tmp_path / "keys")]), capsys.readouterr().out
 
-    key = desk("new", "clinic-a").stdout.strip()
-    assert key.startswith("ltk_")
-    assert desk("new", "clinic-a").returncode == 2
-    assert desk("new", "Erika Mustermann").returncode == 2
-    listed = desk("list").stdout
+    status, shown = desk("new", "clinic-a")
+    key = shown.strip()
+    assert (status, key[:4]) == (0, "ltk_")
+    assert desk("new", "clinic-a")[0] == 2
+    assert desk("new", "Erika Mustermann")[0] == 2
+    listed = desk("list")[1]
     assert "clinic-a" in listed
     assert key not in listed
-    assert desk("revoke", key.split("_")[1]).returncode == 0
-    assert desk("list").stdout == ""
+    assert desk("revoke", "0" * 12)[0] == 2
+    assert desk("revoke", key.split("_")[1])[0] == 0
+    assert desk("list") == (0, "")
 
 
 def test_each_key_has_its_own_pace(launch: Any, keys: Any, draw: Any):
