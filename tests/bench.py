@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ import tiny_bundle
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
+from triage_server.api_keys import new_key
 
 
 def jpeg(width: int, height: int) -> bytes:
@@ -51,25 +54,46 @@ def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: 
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def service(bundle: Path, picture: bytes, requests: int) -> float:
-    """CPU seconds a request of a real server process, one client, kept-alive connection."""
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "ready"
+def service(bundle: Path, picture: bytes, requests: int, clients: int, *, guarded: bool) -> float:
+    """CPU seconds a request of a real server process, kept-alive connections.
+
+    Args:
+        bundle: unsigned.
+        picture: a JPEG.
+        requests: to be measured, after twenty to warm up.
+        clients: at once.
+        guarded: with a key shown and an audit log written; counters are always on.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ready, keys = folder / "ready", folder / "keys"
         command = [sys.executable, "-m", "triage_server", "--bundle", str(bundle), "--port", "0"]
-        process = subprocess.Popen([*command, "--ready-file", str(ready)], stderr=subprocess.DEVNULL)
-        try:
-            while not ready.exists():
-                time.sleep(0.05)
+        variables, headers = {"TRIAGE_ALLOW_UNSIGNED": "1"}, {"Content-Type": "image/jpeg"}
+        if guarded:
+            headers["Authorization"] = f"Bearer {new_key(keys, 'bench', 'score')}"
+            variables |= {"TRIAGE_API_KEYS_FILE": str(keys), "TRIAGE_AUDIT_LOG": str(folder / "audit")}
+            variables["TRIAGE_RATE_PER_MINUTE"] = "1000000"
+        process = subprocess.Popen(
+            [*command, "--ready-file", str(ready)], stderr=subprocess.DEVNULL, env=os.environ | variables
+        )
+
+        def send(count: int) -> None:
             client = http.client.HTTPConnection(urlsplit(ready.read_text().strip()).netloc)
-            before = 0.0
-            for number in range(requests + 20):
-                if number == 20:  # the first ones warm up
-                    before = cpu_seconds(process.pid)
-                client.request("POST", "/v1/triage", picture, {"Content-Type": "image/jpeg"})
+            for _ in range(count):
+                client.request("POST", "/v1/triage", picture, headers)
                 answer = client.getresponse()
                 answer.read()
                 assert answer.status == 200
-            return (cpu_seconds(process.pid) - before) / requests
+            client.close()
+
+        try:
+            while not ready.exists():
+                time.sleep(0.05)
+            send(20)
+            before = cpu_seconds(process.pid)
+            with ThreadPoolExecutor(clients) as pool:
+                list(pool.map(send, [requests // clients] * clients))
+            return (cpu_seconds(process.pid) - before) / (requests // clients * clients)
         finally:
             process.terminate()
             process.wait()
@@ -89,17 +113,31 @@ def main() -> None:
         data = jpeg(width, height)
         ratio = alternate(lambda data=data: decode(data, spec), lambda data=data: full_decode(data, 160), 7)
         print(f"pixel path / full decode, {width}x{height} JPEG ({len(data) // 1024} KB): {ratio}")
+    picture, requests = jpeg(600, 450), 200
     with tempfile.TemporaryDirectory() as folder:
-        bundle = tiny_bundle.make(Path(folder) / "tiny")
-        picture, requests = jpeg(600, 450), 300
+        given = sys.argv[1:]  # a bundle of your own in place of the tiny one
+        bundle = open_bundle(Path(given[0])) if given else tiny_bundle.make(Path(folder) / "tiny")
         scorer = Scorer(bundle)
+        floor = bare(scorer, picture, requests)
+        print(f"\nscorer alone: {floor * 1000:.2f} ms CPU a request; the server beside it, same run:")
+        for clients in (1, 8):
+            for guarded in (False, True):
+                ratios = []
+                for _ in range(3):
+                    floor = bare(scorer, picture, requests)
+                    ratios.append(service(bundle.folder, picture, requests, clients, guarded=guarded) / floor)
+                what = "key, audit log, counters" if guarded else "counters only"
+                found = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                print(f"server / scorer alone, {clients} clients, {what}: {found}")
+
+
+def bare(scorer: Scorer, picture: bytes, requests: int) -> float:
+    """CPU seconds of decoding, resizing, session.run and the policy, in a loop."""
+    scorer.score([picture])
+    began = time.process_time()
+    for _ in range(requests):
         scorer.score([picture])
-        began = time.process_time()
-        for _ in range(requests):
-            scorer.score([picture])
-        bare = (time.process_time() - began) / requests
-        served = service(bundle.folder, picture, requests)
-    print(f"service / bare scorer, one client, a graph of no weight (the worst case): {served / bare:.2f}")
+    return (time.process_time() - began) / requests
 
 
 if __name__ == "__main__":

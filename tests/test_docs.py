@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from scipy.stats import binom
 
 from lesion_triage import cli, errors
-from lesion_triage.bundle import calibration, certificate, red_flags, schema
+from lesion_triage.bundle import calibration, certificate, red_flags, schema, signing
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import english
 from lesion_triage.calibrate import pooling
@@ -216,6 +216,8 @@ _DOCUMENTS = (
     red_flags.Action,
     red_flags.Review,
     History,
+    signing.Signature,
+    schema.History,
     pooling.Tally,
 )
 

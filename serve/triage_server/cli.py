@@ -9,19 +9,25 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
+from lesion_triage import __version__
+from lesion_triage.bundle import signing
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
-from lesion_triage.bundle.store import open_bundle, write_atomically
-from lesion_triage.errors import ConfigError, LesionTriageError
+from lesion_triage.bundle.store import Bundle, open_bundle, write_atomically
+from lesion_triage.errors import ConfigError, LesionTriageError, SignatureError
+from triage_server import office
 from triage_server.app import create_app
+from triage_server.audit_log import AuditLog
 from triage_server.envelope import log, log_to_stderr
-from triage_server.settings import Settings, load, refuse_beyond_loopback
+from triage_server.protocol import guarded
+from triage_server.settings import Settings, load, refuse_exposure
 
 
 class DrainingServer(uvicorn.Server):
@@ -38,9 +44,16 @@ class DrainingServer(uvicorn.Server):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``triage-server``; returns 0 after a drained stop, 2 after one sentence on stderr."""
+    """Entry point of ``triage-server``.
+
+    Returns:
+        0 after a drained stop; 2 after one sentence on stderr; of ``audit verify`` 1 if the log was altered.
+    """
+    words = sys.argv[1:] if argv is None else argv
     try:
-        serve(load(argv, os.environ))
+        if words and words[0] in office.DESKS:
+            return office.main(words)
+        serve(load(words, os.environ))
     except LesionTriageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -51,22 +64,34 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish the cases under way.
 
     Raises:
-        BundleError: the bundle is altered, incomplete, or scores its own pictures differently here.
-        ConfigError: the address cannot be listened on, the ready file has no folder to lie in, or a message
-            catalogue cannot be used.
+        BundleError: the bundle is altered, incomplete, signed by nobody trusted, or scores its own pictures
+            differently here.
+        ConfigError: the address cannot be listened on, keys or a message catalogue cannot be read, or the
+            ready file has no folder to lie in.
+        AuditLogError: the audit log cannot be taken over.
     """
     _withdraw(settings.ready_file)
     bundle = open_bundle(settings.bundle)
+    signer = _signer(bundle, settings)
     codes = [flag.code for flag in bundle.policy.red_flags.flags]
     scorer = Scorer(bundle, Languages.for_flags(codes, settings.language, settings.catalogues))
     scorer.self_test()
-    app = create_app(bundle, scorer, settings)
-    with _listen(settings) as listener:
-        url = _url(listener)
+    with ExitStack() as closing:
+        audit = None
+        if settings.audit_log is not None:
+            audit = AuditLog(
+                settings.audit_log, settings.audit_rotate_bytes, _begun(bundle, signer, settings)
+            )
+            closing.callback(audit.close, {"event": "closed"})
+        config = _uvicorn_config(create_app(bundle, scorer, settings, audit), settings)
+        listener = closing.enter_context(_listen(settings))
+        url = _url(listener, settings)
 
         def announce() -> None:
-            if bundle.header.synthetic:
-                log.warning("this bundle was made from drawn pictures; it must never be used on people")
+            for warning in _warnings(bundle, signer, settings):
+                log.warning(warning)
+            if audit is not None:
+                log.info("audit", extra={"fields": {"sequence": audit.end.sequence, "hash": audit.end.head}})
             print(
                 f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}",
                 flush=True,
@@ -75,29 +100,77 @@ def serve(settings: Settings) -> None:
                 write_atomically(settings.ready_file, f"{url}\n".encode())
 
         log_to_stderr()
-        server = DrainingServer(_uvicorn_config(app, settings), announce)
+        server = DrainingServer(config, announce)
         for number in (signal.SIGTERM, signal.SIGINT):
             # Once drained, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)
-        try:
-            server.run(sockets=[listener])
-        finally:
-            _withdraw(settings.ready_file)
+        closing.callback(_withdraw, settings.ready_file)
+        server.run(sockets=[listener])
+
+
+def _signer(bundle: Bundle, settings: Settings) -> str | None:
+    """Id of the key that signed the bundle, checked; None if nobody asked to know.
+
+    Raises:
+        SignatureError: nobody trusted signed it, or nobody said who is trusted.
+    """
+    if settings.trusted_keys is not None:
+        return signing.verify(bundle, signing.read_trusted(settings.trusted_keys)).key_id
+    if not settings.allow_unsigned:
+        raise SignatureError(
+            "Nobody said whose bundles are trusted: set TRIAGE_TRUSTED_KEYS to the public keys of those who "
+            "sign them, or TRIAGE_ALLOW_UNSIGNED=1 to serve without knowing who made a bundle."
+        )
+    if bundle.signature is not None:
+        signing.read_signature(bundle)
+    return None
+
+
+def _begun(bundle: Bundle, signer: str | None, settings: Settings) -> dict[str, object]:
+    return {
+        "event": "opened",
+        "program": f"lesion-triage {__version__}",
+        "bundle_sha256": bundle.sha256,
+        "certificate_id": bundle.certificate.certificate_id(),
+        "bundle_key_id": signer,
+        "callers": "known" if settings.api_keys_file or settings.jwt_jwks else "nobody asked",
+    }
+
+
+def _warnings(bundle: Bundle, signer: str | None, settings: Settings) -> Iterator[str]:
+    if bundle.header.synthetic:
+        yield "this bundle was made from drawn pictures; it must never be used on people"
+    if signer is None:
+        yield "nobody checked who made this bundle (TRIAGE_ALLOW_UNSIGNED)"
+    if settings.audit_log is None:
+        yield "no audit log (TRIAGE_AUDIT_LOG): what is answered here cannot be proved later"
+    if settings.behind_authenticating_proxy:
+        yield "whoever reaches this server around its proxy is answered (TRIAGE_BEHIND_AUTHENTICATING_PROXY)"
 
 
 def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         loop="auto",
-        http="httptools",
+        http=guarded(settings),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
+    try:
+        config.load()
+    except OSError as error:  # that of ssl is one
+        raise ConfigError(
+            f"TRIAGE_TLS_CERT and TRIAGE_TLS_KEY cannot be used ({error.strerror}): expected a PEM chain and "
+            "the unencrypted key that belongs to it."
+        ) from None
+    return config
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -109,13 +182,14 @@ def _listen(settings: Settings) -> socket.socket:
             f"Cannot listen on {settings.host}, port {settings.port} ({error.strerror}): "
             "choose another port, or 0 for any free one."
         ) from None
-    refuse_beyond_loopback(listener.getsockname()[0])
+    refuse_exposure(settings, listener.getsockname()[0])
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, settings: Settings) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.tls_cert is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _withdraw(ready_file: Path | None) -> None:

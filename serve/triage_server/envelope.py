@@ -1,6 +1,7 @@
 """Around every request: its id, its one log line, and an honest answer when something breaks.
 
-Imports the wire. A log line never holds a file name, a body, a query string or a header's value.
+Imports the counters and the wire. A log line never holds a file name, a body, a query string or the value
+of a header.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triage_server.telemetry import Telemetry
 from triage_server.wire import RequestError, problem_response
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -32,8 +34,8 @@ log = logging.getLogger("triage_server")
 class Envelope:
     """ASGI middleware; stands outside everything that may fail."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app, self._telemetry = app, telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, whatever happens inside."""
@@ -49,8 +51,10 @@ class Envelope:
             log.error("internal error", exc_info=error, extra={"fields": {"request_id": exchange.request_id}})
             if exchange.status is None:
                 refusal = RequestError("internal_error")
+                scope["state"]["problem"] = refusal.code
                 await problem_response(refusal, exchange.request_id)(scope, exchange.receive, exchange.send)
         finally:
+            exchange.count(self._telemetry)
             log.info("request", extra={"fields": exchange.facts()})
 
 
@@ -85,17 +89,35 @@ class _Exchange:
                 headers["Connection"] = "close"
         await self._send(message)
 
+    @property
+    def _method(self) -> str:
+        method: str = self._scope["method"]
+        return method if method in METHODS else "other"
+
+    @property
+    def _route(self) -> str | None:
+        """The template, never the path that was asked for."""
+        return getattr(self._scope.get("route"), "path", None)
+
+    def count(self, telemetry: Telemetry) -> None:
+        """Tell the counters."""
+        telemetry.request(self._method, self._route, self.status, time.perf_counter() - self._begun)
+        if problem := self._state.get("problem"):
+            telemetry.problem(problem)
+
     def facts(self) -> dict[str, object]:
-        """What the request's log line says; the route is the template, never the path that was asked for."""
-        method = self._scope["method"]
+        """What the request's log line says. Number and hash of the audit line anchor that log in this one."""
+        caller = self._state.get("caller")
         return {
             "request_id": self.request_id,
-            "method": method if method in METHODS else "other",
-            "route": getattr(self._scope.get("route"), "path", None),
+            "caller": None if caller is None else caller.name,
+            "method": self._method,
+            "route": self._route,
             "status": self.status,
             "duration_ms": round((time.perf_counter() - self._begun) * 1000, 1),
             "problem": self._state.get("problem"),
             "disposition": self._state.get("disposition"),
+            "audit": self._state.get("audit"),
         }
 
 

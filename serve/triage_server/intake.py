@@ -5,6 +5,7 @@ Imports the wire and the bundle; no byte of a body is ever written to a disk her
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.wire import MAX_HISTORY_BYTES, MULTIPART_TYPE, PICTURE_TYPES, RequestError
 
+_IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
+
 
 def check_announcement(request: Request, max_body_bytes: int) -> None:
     """Refuse by the headers alone what need not be read.
@@ -30,6 +33,20 @@ def check_announcement(request: Request, max_body_bytes: int) -> None:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_body_bytes:
         raise RequestError("body_too_large", limit=max_body_bytes)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The word under which a client may send the same case again and get the same answer; None: not said.
+
+    Raises:
+        RequestError: of another form, or said twice.
+    """
+    said = request.headers.getlist("idempotency-key")
+    if not said:
+        return None
+    if len(said) > 1 or not _IDEMPOTENCY_KEY.fullmatch(said[0]):
+        raise RequestError("idempotency_key_not_valid")
+    return said[0]
 
 
 @dataclass(frozen=True, slots=True)

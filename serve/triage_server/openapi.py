@@ -52,6 +52,13 @@ _LANGUAGE = {
     "description": "Chooses the language of the texts among the languages of GET /v1/bundle.",
     "schema": {"type": "string"},
 }
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same case under the same key gets the same answer for a day; another is refused.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{16,64}$"},
+}
 _PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 _PHOTOGRAPH = {"type": "string", "format": "binary"}
 _HASH = "5f3b" * 16
@@ -129,7 +136,7 @@ def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-_ELSEWHERE = {"not_found", "method_not_allowed"}
+_ELSEWHERE = {"not_found", "method_not_allowed", "head_too_large", "head_not_received"}
 """Answered before any operation is reached."""
 
 TRIAGE: dict[str, Any] = {
@@ -139,7 +146,7 @@ TRIAGE: dict[str, Any] = {
         **_problems(*(code for code in KINDS if code not in _ELSEWHERE)),
     },
     "openapi_extra": {
-        "parameters": [_REQUEST_ID, _LANGUAGE],
+        "parameters": [_REQUEST_ID, _LANGUAGE, _IDEMPOTENCY_KEY],
         "requestBody": {
             "required": True,
             "description": f"One photograph, or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image', "
@@ -176,11 +183,12 @@ def _reading(model: type[Any], *codes: str) -> dict[str, Any]:
     }
 
 
-BUNDLE = _reading(BundleFacts)
+_GATE = ("not_authenticated", "not_allowed", "rate_limited", "authentication_unavailable")
+BUNDLE = _reading(BundleFacts, *_GATE)
 BUNDLE["openapi_extra"]["parameters"].append(_LANGUAGE)
-CERTIFICATE = _reading(IssuedCertificate)
+CERTIFICATE = _reading(IssuedCertificate, *_GATE)
 LIVE = _reading(Health)
-READY = _reading(Health, "busy")
+READY = _reading(Health, "busy", "audit_unavailable", "authentication_unavailable")
 
 
 def install(app: FastAPI) -> None:
@@ -200,6 +208,8 @@ def install(app: FastAPI) -> None:
             answers["examples"] = _ANSWERS
             schema["components"]["schemas"]["History"] = History.model_json_schema(mode="validation")
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
+            schema["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{"bearer": []}, {}]  # none where the operator lets anyone ask
             app.openapi_schema = schema
         return app.openapi_schema
 

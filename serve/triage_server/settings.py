@@ -36,7 +36,7 @@ class Settings(BaseModel):
     bundle: Path
     """Folder of the sealed bundle to serve."""
     host: str = "127.0.0.1"
-    """Address to listen on. This version answers whoever can reach it, so only loopback is accepted."""
+    """Address to listen on. Beyond loopback only with authentication and encryption."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 takes any free port; the ready line says which."""
     threads: int | None = Field(default=None, ge=1, le=1024)
@@ -49,12 +49,48 @@ class Settings(BaseModel):
     """Photographs held in memory at once, over all requests; beyond it the answer is 503."""
     body_timeout_s: Seconds = 60.0
     """A request that has not arrived whole by then gives its place up."""
+    answer_timeout_s: Seconds = 120.0
+    """A case that has arrived and is not scored by then is answered 503."""
     drain_timeout_s: int = Field(default=30, ge=1)
     """After SIGTERM, how long cases that are under way may take to finish."""
     language: str = "en"
     """Of an answer whose request asks for none, or for one that there is not."""
     catalogues: Path | None = None
     """Folder of a site's own message catalogues; see docs/messages.md."""
+    trusted_keys: Path | None = None
+    """Public key, or folder of them: only a bundle that one of their owners signed is served."""
+    allow_unsigned: bool = False
+    """Serve a bundle without knowing who made it."""
+    api_keys_file: Path | None = None
+    """Keys that platforms show; see ``triage-server keys``."""
+    jwt_jwks: str | None = None
+    """Path or https address of the key set with which tokens are checked."""
+    jwt_issuer: str | None = None
+    """``iss`` of every token."""
+    jwt_audience: str | None = None
+    """``aud`` of every token: this server and no other."""
+    jwt_scope: str = Field(default="triage:score", min_length=1)
+    """Scope that every token must have."""
+    rate_per_minute: int = Field(default=600, ge=1)
+    """Requests of one key or one token's subject; one more is answered 429."""
+    tls_cert: Path | None = None
+    """PEM chain with which the server itself encrypts."""
+    tls_key: Path | None = None
+    """Its private key."""
+    behind_tls_proxy: bool = False
+    """Another program encrypts, and this server is reached through it alone."""
+    behind_authenticating_proxy: bool = False
+    """Another program recognises callers, and this server is reached through it alone."""
+    audit_log: Path | None = None
+    """Folder of the audit log."""
+    audit_rotate_bytes: int = Field(default=64 * 2**20, ge=4096)
+    """A longer file of the audit log is followed by another."""
+    max_head_bytes: int = Field(default=16_384, ge=1024)
+    """Request line and headers together."""
+    head_timeout_s: Seconds = 10.0
+    """A connection that has sent no whole head by then is closed."""
+    max_connections: int = Field(default=512, ge=1)
+    """Connections open at once; one more is closed unanswered."""
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
 
@@ -83,28 +119,60 @@ def load(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings
         name = str(problem["loc"][0])
         where = _FLAGS[name] if name in said else PREFIX + name.upper()
         raise ConfigError(f"{where}: {problem['msg']}, found {problem['input']!r}.") from None
-    refuse_beyond_loopback(settings.host)
+    _refuse_contradictions(settings)
+    refuse_exposure(settings, settings.host)
     return settings
 
 
-def refuse_beyond_loopback(host: str) -> None:
-    """This version has no authentication, so nobody but this machine may reach it.
+def _refuse_contradictions(settings: Settings) -> None:
+    """Settings that are half said, or that unsay each other."""
+    for names in (("jwt_jwks", "jwt_issuer", "jwt_audience"), ("tls_cert", "tls_key")):
+        said = [name for name in names if getattr(settings, name) is not None]
+        if said and len(said) < len(names):
+            missing = ", ".join(PREFIX + name.upper() for name in names if name not in said)
+            raise ConfigError(f"{PREFIX}{said[0].upper()} is set, and {missing} is not; set all or none.")
+    if settings.allow_unsigned and settings.trusted_keys is not None:
+        raise ConfigError(
+            f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS unsay each other; leave one of them out."
+        )
+
+
+def refuse_exposure(settings: Settings, host: str) -> None:
+    """Whoever listens beyond loopback knows the callers and does not speak in the open.
+
+    Args:
+        settings: which say how callers are known.
+        host: address, or name. Names but localhost are not resolved: what a name means can change after
+            it was checked.
 
     Raises:
-        ConfigError: ``host`` is not a loopback address. Other names are not resolved: what a name
-            means can change after it was checked.
+        ConfigError: the network could ask, or listen in.
     """
-    if host == "localhost":
+    if _is_loopback(host):
         return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    known = settings.api_keys_file or settings.jwt_jwks or settings.behind_authenticating_proxy
+    if not known:
         raise ConfigError(
-            f"Refusing to listen on '{host}': this version has no authentication, so the host must be "
-            "127.0.0.1, ::1 or localhost; put an authenticating proxy on this machine in front of it."
+            f"Refusing to listen on '{host}' without authentication: set {PREFIX}API_KEYS_FILE or "
+            f"{PREFIX}JWT_JWKS, or listen on 127.0.0.1, ::1 or localhost; or set "
+            f"{PREFIX}BEHIND_AUTHENTICATING_PROXY=1 if a proxy asks instead and nobody reaches this server "
+            "around it."
         )
+    if not (settings.tls_cert or settings.behind_tls_proxy or settings.behind_authenticating_proxy):
+        raise ConfigError(
+            f"Refusing to listen on '{host}' without encryption, which would show keys and photographs to "
+            f"the network: set {PREFIX}TLS_CERT and {PREFIX}TLS_KEY, or {PREFIX}BEHIND_TLS_PROXY=1 if a "
+            "proxy encrypts and nobody reaches this server around it."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -124,12 +192,12 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triage-server",
-        description="Serve one sealed bundle over HTTP, on this machine only.",
+        description="Serve one signed bundle over HTTP. Also: triage-server keys, triage-server audit.",
         epilog=f"Also settable, and the only way to set the rest: {', '.join(variables())}.",
         allow_abbrev=False,
     )
     parser.add_argument(_FLAGS["bundle"], metavar="DIR", help="folder of the sealed bundle")
-    parser.add_argument(_FLAGS["host"], help="loopback address to listen on (default 127.0.0.1)")
+    parser.add_argument(_FLAGS["host"], help="address to listen on (default 127.0.0.1)")
     parser.add_argument(_FLAGS["port"], help="0 takes any free port (default 8080)")
     parser.add_argument(
         _FLAGS["threads"], dest="threads", metavar="N", help="cases scored at once (default: processors)"

@@ -39,6 +39,53 @@ class Kind:
 _UNUSABLE = "A photograph cannot be used"
 
 KINDS: dict[str, Kind] = {
+    "not_authenticated": Kind(
+        HTTPStatus.UNAUTHORIZED,
+        "Not authenticated",
+        "Expected one header 'Authorization: Bearer' with a key or a token that is valid here and now.",
+    ),
+    "not_allowed": Kind(
+        HTTPStatus.FORBIDDEN,
+        "Not allowed",
+        "The key or the token is valid and not for this; ask for another.",
+    ),
+    "rate_limited": Kind(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "Too many requests",
+        "More requests than this key may send in a minute; send this one again after a pause.",
+    ),
+    "authentication_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Callers cannot be recognised",
+        "The list of keys cannot be read at the moment; send the request again after a pause.",
+    ),
+    "audit_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Answers cannot be recorded",
+        "The audit log cannot be written, so no answer is given; the case must be read without a score, or "
+        "sent again after a pause.",
+    ),
+    "head_too_large": Kind(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "The request's head is too large",
+        "Expected at most {limit:,} bytes of request line and headers.",
+    ),
+    "head_not_received": Kind(
+        HTTPStatus.REQUEST_TIMEOUT,
+        "The request did not arrive in time",
+        "The headers did not arrive whole within {seconds:g} seconds; send the request again.",
+    ),
+    "repeated_differently": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Another case came with this Idempotency-Key",
+        "Expected the same photographs and history as before under this Idempotency-Key; use a key for one "
+        "case only.",
+    ),
+    "idempotency_key_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST,
+        "The Idempotency-Key is not valid",
+        "Expected one Idempotency-Key of 16 to 64 letters, digits, '.', '_' and '-'.",
+    ),
     "not_found": Kind(
         HTTPStatus.NOT_FOUND,
         "No such resource",
@@ -120,6 +167,12 @@ KINDS: dict[str, Kind] = {
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The server is busy",
         "As many cases as this server may hold are here already; send this one again after a pause.",
+    ),
+    "not_answered_in_time": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The case was not scored in time",
+        "No answer within {seconds:g} seconds; send the case again after a pause, or read it without a "
+        "score.",
     ),
     "not_scored": Kind(
         HTTPStatus.INTERNAL_SERVER_ERROR,

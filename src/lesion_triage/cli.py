@@ -87,6 +87,24 @@ def _datasets() -> Room:
     return command.add_arguments, command.act
 
 
+def _keygen() -> Room:
+    from lesion_triage import sign
+
+    return sign.add_keygen_arguments, sign.act_keygen
+
+
+def _sign() -> Room:
+    from lesion_triage import sign
+
+    return sign.add_sign_arguments, sign.act_sign
+
+
+def _verify() -> Room:
+    from lesion_triage import sign
+
+    return sign.add_verify_arguments, sign.act_verify
+
+
 def _road_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file, such as configs/ham10000.yaml")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the dataset")
@@ -218,6 +236,9 @@ VERBS: dict[str, Verb] = {
     **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
     "audit": Verb(_ROAD["audit"], _audit_arguments, _audit),  # it keeps its place on the road
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
+    "keygen": _of("make a pair of keys for signing bundles", _keygen),
+    "sign": _of("sign a bundle, so that a server can tell who made it", _sign),
+    "verify": _of("check a bundle's hashes, signature and self-test", _verify),
     "certificate": _of("what a bundle's certificate says, on one page", _certificate),
     "plan": _of("how many confirmed cases a certificate takes, what it gives, what it costs", _plan),
     "recertify": _of("certify a bundle again on a clinic's own confirmed cases", _recertify),

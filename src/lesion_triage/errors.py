@@ -18,7 +18,9 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
     │   └── ParityError        the exported graph disagrees with the network
-    └── BundleError            a bundle that is incomplete, altered or of another version
+    ├── BundleError            a bundle that is incomplete, altered or of another version
+    │   └── SignatureError     a bundle that is not signed by anyone trusted, or a key that cannot be used
+    └── AuditLogError          an audit log that is altered, incomplete, in use or cannot be written
 """
 
 from __future__ import annotations
@@ -96,3 +98,11 @@ class ParityError(ExportError):
 
 class BundleError(LesionTriageError):
     """A bundle that is incomplete, altered, or of a version this code does not read."""
+
+
+class SignatureError(BundleError):
+    """A bundle that is not signed by anyone who is trusted, or a key that cannot be used."""
+
+
+class AuditLogError(LesionTriageError):
+    """An audit log that is altered, incomplete, in use by another process, or cannot be written."""

@@ -54,8 +54,10 @@ class Running:
 
 
 def environment(**more: str) -> dict[str, str]:
+    """Without the variables of whoever runs the tests; the bundle of the tests is signed by nobody."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIAGE_")}
-    return kept | more
+    unsigned = {} if "TRIAGE_TRUSTED_KEYS" in more else {"TRIAGE_ALLOW_UNSIGNED": "1"}
+    return kept | unsigned | more
 
 
 def command(*arguments: object) -> list[str]:
@@ -65,6 +67,7 @@ def command(*arguments: object) -> list[str]:
 @contextmanager
 def launched(bundle: Path, folder: Path, *arguments: object, **variables: str) -> Iterator[Running]:
     ready, log = folder / "ready", folder / "log"
+    ready.unlink(missing_ok=True)  # a server that was killed has left it
     line = command("--bundle", bundle, "--port", 0, "--ready-file", ready, *arguments)
     with log.open("wb") as stream:
         process = subprocess.Popen(line, stdout=stream, stderr=stream, env=environment(**variables))
@@ -84,6 +87,12 @@ def launched(bundle: Path, folder: Path, *arguments: object, **variables: str) -
 def server(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with launched(tiny_bundle, tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., Any]:
+    """``with start(bundle, folder, "--port", 0, TRIAGE_QUEUE="0") as running``, for fixtures of a module."""
+    return launched
 
 
 @pytest.fixture

@@ -17,7 +17,21 @@ from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Scorer
 
 JPEG = {"Content-Type": "image/jpeg"}
-LINE_KEYS = {"time", "level", "event", "request_id", "method", "route", "status", "duration_ms", "problem"}
+LINE_KEYS = {
+    *(
+        "time",
+        "level",
+        "event",
+        "request_id",
+        "caller",
+        "method",
+        "route",
+        "status",
+        "duration_ms",
+        "problem",
+    ),
+    *("disposition", "audit"),
+}
 NAME = "Mustermann"
 
 
@@ -160,7 +174,7 @@ def test_logs_and_answers_hold_nothing_of_the_patient(launch: Callable[..., Any]
         lines = [line for line in json_lines(server) if line["event"] == "request"]
         assert len(lines) == len(answers)
         for line, answer in zip(lines, answers, strict=True):
-            assert line.keys() == LINE_KEYS | {"disposition"}
+            assert line.keys() == LINE_KEYS
             assert (line["request_id"], line["status"]) == (
                 answer.headers["x-request-id"],
                 answer.status_code,
@@ -198,7 +212,7 @@ def test_missing_bundle_is_one_sentence(refused: Callable[..., str], tmp_path: P
 
 
 def test_host_beyond_loopback_is_one_sentence(refused: Callable[..., str], tiny_bundle: Path):
-    assert "no authentication" in refused("--bundle", tiny_bundle, "--host", "0.0.0.0")
+    assert "without authentication" in refused("--bundle", tiny_bundle, "--host", "0.0.0.0")
 
 
 def test_misspelt_variable_is_one_sentence(refused: Callable[..., str]):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_triage.errors import ConfigError
-from triage_server.settings import Settings, load, refuse_beyond_loopback, variables
+from triage_server.settings import Settings, load, refuse_exposure, variables
 
 
 def test_defaults_listen_on_this_machine_only():
@@ -55,20 +55,58 @@ def test_no_bundle_is_refused():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_is_accepted(host: str):
-    refuse_beyond_loopback(host)
+    assert load(["--bundle", "b", "--host", host], {}).host == host
 
 
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "", "192.168.0.1", "localhost.example.org", "127.0.0.1.nip.io"]
 )
-def test_any_other_host_is_refused(host: str):
+def test_any_other_host_is_refused_without_authentication(host: str):
     with pytest.raises(ConfigError, match="authentication"):
         load(["--bundle", "b", "--host", host], {})
 
 
-@given(st.ip_addresses(v=4))
-def test_no_address_off_this_machine_is_ever_accepted(address):
-    if str(address).startswith("127."):
+@given(st.ip_addresses())
+def test_no_address_off_this_machine_is_ever_accepted_without_authentication(address):
+    if str(address).startswith("127.") or str(address) == "::1":
         return
     with pytest.raises(ConfigError):
-        refuse_beyond_loopback(str(address))
+        refuse_exposure(Settings(bundle=Path("b")), str(address))
+
+
+KEYS = {"TRIAGE_API_KEYS_FILE": "keys"}
+TOKENS = {"TRIAGE_JWT_JWKS": "set", "TRIAGE_JWT_ISSUER": "i", "TRIAGE_JWT_AUDIENCE": "a"}
+TLS = {"TRIAGE_TLS_CERT": "cert", "TRIAGE_TLS_KEY": "key"}
+
+
+@pytest.mark.parametrize("known", [KEYS, TOKENS])
+def test_network_is_served_with_authentication_and_encryption_only(known: dict[str, str]):
+    for encrypted in (TLS, {"TRIAGE_BEHIND_TLS_PROXY": "1"}):
+        assert load(["--bundle", "b", "--host", "0.0.0.0"], known | encrypted).host == "0.0.0.0"
+    with pytest.raises(ConfigError, match="without encryption"):
+        load(["--bundle", "b", "--host", "0.0.0.0"], known)
+    with pytest.raises(ConfigError, match="without authentication"):
+        load(["--bundle", "b", "--host", "0.0.0.0"], TLS)
+
+
+def test_proxy_that_authenticates_is_taken_at_the_operator_s_word():
+    proxy = {"TRIAGE_BEHIND_AUTHENTICATING_PROXY": "1"}
+    assert load(["--bundle", "b", "--host", "0.0.0.0"], proxy).behind_authenticating_proxy
+
+
+@pytest.mark.parametrize(
+    ("half", "missing"),
+    [
+        ({"TRIAGE_JWT_JWKS": "set"}, "TRIAGE_JWT_ISSUER, TRIAGE_JWT_AUDIENCE"),
+        ({"TRIAGE_JWT_AUDIENCE": "a"}, "TRIAGE_JWT_JWKS, TRIAGE_JWT_ISSUER"),
+        ({"TRIAGE_TLS_CERT": "cert"}, "TRIAGE_TLS_KEY"),
+    ],
+)
+def test_half_a_setting_is_refused(half: dict[str, str], missing: str):
+    with pytest.raises(ConfigError, match=f"{missing} is not"):
+        load(["--bundle", "b"], half)
+
+
+def test_trust_that_is_unsaid_is_refused():
+    with pytest.raises(ConfigError, match="unsay each other"):
+        load(["--bundle", "b"], {"TRIAGE_TRUSTED_KEYS": "keys", "TRIAGE_ALLOW_UNSIGNED": "1"})

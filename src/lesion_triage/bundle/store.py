@@ -1,6 +1,6 @@
 """Writing, sealing and opening a bundle folder. Imports the schema and the exception tree.
 
-A seal shows that nothing changed since it was made. It cannot show who made it: pin ``Bundle.sha256``.
+A seal shows that nothing changed since it was made. Who made it, the signature shows: ``bundle.signing``.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ SELFTEST = "selftest.json"
 SELFTEST_FOLDER = "selftest"
 FITTED = "fitted.txt"
 CERTIFIED = "certified.txt"
+SIGNATURE = "signature.json"
+"""Beside the header and not in it: it signs the header's hash. ``bundle.signing`` reads it."""
 
 _PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.png")
 
@@ -69,6 +71,8 @@ class Bundle:
     """Markdown, for people."""
     seen: Seen
     """Fingerprints of the pictures that made model, calibrator and thresholds."""
+    signature: bytes | None = None
+    """``signature.json`` as it was read, unchecked; None if the bundle is not signed."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -173,11 +177,11 @@ def open_bundle(folder: Path) -> Bundle:
         )
     raw_header = _read(folder, HEADER)
     header = _header(folder, raw_header)
-    _check_names(folder, present - {HEADER}, set(header.files))
+    _check_names(folder, present - {HEADER, SIGNATURE}, set(header.files))
     contents = {file: _read_sealed(folder, file, sealed) for file, sealed in sorted(header.files.items())}
-    policy = _document(Policy, contents[POLICY], folder / POLICY)
-    certificate = _document(Certificate, contents[CERTIFICATE], folder / CERTIFICATE)
-    selftest = _document(SelfTest, contents[SELFTEST], folder / SELFTEST)
+    policy = read_document(Policy, contents[POLICY], folder / POLICY)
+    certificate = read_document(Certificate, contents[CERTIFICATE], folder / CERTIFICATE)
+    selftest = read_document(SelfTest, contents[SELFTEST], folder / SELFTEST)
     pictures = {
         file.removeprefix(f"{SELFTEST_FOLDER}/"): content
         for file, content in contents.items()
@@ -196,6 +200,7 @@ def open_bundle(folder: Path) -> Bundle:
         selftest_pictures=MappingProxyType(pictures),
         model_card=contents[MODEL_CARD].decode(errors="replace"),
         seen=_seen(folder, contents),
+        signature=_read(folder, SIGNATURE) if SIGNATURE in present else None,
     )
 
 
@@ -368,14 +373,18 @@ def _header(folder: Path, raw: bytes) -> Header:
             f"{path}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; "
             "use the release that sealed the bundle or seal it anew."
         )
-    header = _document(Header, raw, path)
+    header = read_document(Header, raw, path)
     if header.seal != _seal_of(header):
         raise BundleError(f"{path}: the seal does not fit; the header changed since it was sealed.")
     return header
 
 
-def _document(kind: type[_Document], raw: bytes, path: Path) -> _Document:
-    """Parse a document and insist on canonical spelling, so that one value has one hash."""
+def read_document(kind: type[_Document], raw: bytes, path: Path) -> _Document:
+    """Parse a document and insist on canonical spelling, so that one value has one hash.
+
+    Raises:
+        BundleError: not a valid document of this kind, or in another spelling.
+    """
     try:
         document = kind.model_validate_json(raw)
     except ValidationError as error:

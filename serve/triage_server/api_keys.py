@@ -1,0 +1,164 @@
+"""Keys that platforms show: made by ``triage-server keys``, kept as hashes, one JSON line each.
+
+Imports pydantic, the ground floor and the exception tree.
+
+A key is 256 random bits, so a plain SHA-256 of it cannot be guessed backwards. Slow hashes such as bcrypt are
+for passwords that people choose; here they would only make each request dear.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from lesion_triage.bundle.document import Sha256
+from lesion_triage.bundle.store import timestamp
+from lesion_triage.errors import ConfigError
+
+Role = Literal["score", "read"]
+"""``score``: everything. ``read``: everything but to have a case scored, for whoever watches the service."""
+
+PREFIX = "ltk_"
+_KEY = re.compile(r"ltk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
+
+
+class KeyRecord(BaseModel):
+    """What is kept of a key; ``sha256`` is of the whole key, whose own id stands in for a salt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
+    """Stands in logs in place of the key."""
+    label: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+    """Of a platform; it stands in this file and in no log."""
+    role: Role
+    sha256: Sha256
+    created_at: str
+
+
+class KeyFile:
+    """The keys of a file, read again when it changes: a key that is struck out ends within a second."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the keys.
+
+        Raises:
+            ConfigError: the file cannot be read, or holds a line that is no key.
+        """
+        self._path = path
+        self._state = _state(path)
+        self._keys = read_keys(path)
+
+    def changed(self) -> bool:
+        """Whether the file is another than the one that was read."""
+        return _state(self._path) != self._state
+
+    def find(self, token: str) -> KeyRecord | None:
+        """The record of a key, or None if it is not among them; takes as long for a near miss."""
+        found = _KEY.fullmatch(token)
+        record = self._keys.get(found[1]) if found else None
+        expected = record.sha256 if record else "0" * 64
+        fits = hmac.compare_digest(sha256(token.encode()).hexdigest(), expected)
+        return record if fits else None
+
+
+def read_keys(path: Path) -> Mapping[str, KeyRecord]:
+    """Records by key id.
+
+    Raises:
+        ConfigError: not readable, writable for everyone, a line that is no key, or one id twice.
+    """
+    try:
+        mode, lines = path.stat().st_mode, path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the keys cannot be read ({error}).") from None
+    if mode & stat.S_IWOTH:
+        raise ConfigError(f"{path}: everyone on this machine may write it, and so add a key; chmod o-w.")
+    keys: dict[str, KeyRecord] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = KeyRecord.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise ConfigError(f"{path}: line {number} is no key ({first['msg']}).") from None
+        if record.key_id in keys:
+            raise ConfigError(f"{path}: line {number} has the key id of an earlier line; remove one of them.")
+        keys[record.key_id] = record
+    return keys
+
+
+def new_key(path: Path, label: str, role: Role) -> str:
+    """Make a key, append its record to the file, and return the key itself, which is kept nowhere.
+
+    Raises:
+        ConfigError: the label is of another form or taken, or the file cannot be read or written.
+    """
+    keys = read_keys(path) if path.exists() else {}
+    if label in {record.label for record in keys.values()}:
+        raise ConfigError(f"{path}: there is a key named '{label}'; choose another name, or revoke that one.")
+    key_id = secrets.token_hex(6)
+    key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
+    try:
+        record = KeyRecord(
+            key_id=key_id,
+            label=label,
+            role=role,
+            sha256=sha256(key.encode()).hexdigest(),
+            created_at=timestamp(),
+        )
+    except ValidationError:
+        raise ConfigError(
+            f"'{label}' is no name for a key: expected 1 to 40 of letters, digits, '.', '_' and '-'."
+        ) from None
+    write_keys(path, [*keys.values(), record])
+    return key
+
+
+def revoke(path: Path, key_id: str) -> KeyRecord:
+    """Strike a key out.
+
+    Raises:
+        ConfigError: there is no such key, or the file cannot be read or written.
+    """
+    keys = dict(read_keys(path))
+    record = keys.pop(key_id, None)
+    if record is None:
+        raise ConfigError(f"{path}: no key {key_id}; triage-server keys list shows them.")
+    write_keys(path, list(keys.values()))
+    return record
+
+
+def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
+    """The whole file anew, for its owner's eyes only; a server that reads meanwhile sees one or the other."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = "".join(record.model_dump_json() + "\n" for record in records)
+    try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: the keys cannot be written ({error.strerror}).") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,0 +1,235 @@
+"""How an audit log is spelt, chained and verified. Imports the exception tree and nothing of the server.
+
+One JSON object a line, ASCII, keys sorted, ``hash`` last: the SHA-256 of the line without it. Each line
+holds its number and the hash of the line before, so that nothing can be altered, removed or put in
+between without every later hash changing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from lesion_triage.errors import AuditLogError
+
+GENESIS = "0" * 64
+"""What the first line of all holds as the hash of the line before."""
+
+_FILE = "audit-*.jsonl"
+_LINE = re.compile(rb'(\{[ -~]*),"hash":"([0-9a-f]{64})"\}\n')
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a chain ends: the number and the hash of its last line."""
+
+    sequence: int = 0
+    head: str = GENESIS
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a verified log was found to hold."""
+
+    begin: End
+    """What its first line follows; ``End()`` if nothing was removed before it."""
+    end: End
+    files: int
+    torn: int
+    """Lines that a killed process left half written; each is described by the line after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """How a log ends that is about to be written on."""
+
+    end: End
+    remains: bytes
+    """Of a line that was left half written, behind the last whole one."""
+    line_end_missing: bool
+    """The last line is whole but for its line end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One whole line that fits its own hash; whether it follows the line before is another question."""
+
+    fields: Mapping[str, object]
+    hash: str
+
+
+def file_name(first_sequence: int) -> str:
+    """Name of the file that begins with this line; names sort in the order of the chain."""
+    return f"audit-{first_sequence:012d}.jsonl"
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a log, in the order of the chain."""
+    return sorted(folder.glob(_FILE))
+
+
+def spell(fields: Mapping[str, object], after: End) -> tuple[bytes, End]:
+    """One line that follows ``after``, and where the chain then ends."""
+    numbered = {**fields, "sequence": after.sequence + 1, "previous": after.head}
+    text = json.dumps(numbered, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    found = sha256(text.encode()).hexdigest()
+    return f'{text[:-1]},"hash":"{found}"}}\n'.encode(), End(after.sequence + 1, found)
+
+
+def torn_fields(time: str, remains: bytes) -> dict[str, object]:
+    """What the line after a half-written one says of it."""
+    return {
+        "event": "torn",
+        "time": time,
+        "torn_bytes": len(remains),
+        "torn_sha256": sha256(remains).hexdigest(),
+    }
+
+
+def verify(path: Path, *, since: str | None = None, head: str | None = None) -> Walked:
+    """Walk a whole log.
+
+    Args:
+        path: its folder, or one of its files.
+        since: hash that the first line follows, if older files were put elsewhere; None: it is the first
+            line of all.
+        head: hash noted earlier; a line must have it, else the log was cut off before that line.
+
+    Raises:
+        AuditLogError: the first line that is not as it was written, or what is missing.
+    """
+    files = files_of(path) if path.is_dir() else [path]
+    if not files:
+        raise AuditLogError(f"{path}: no audit log here, expected files such as {file_name(1)}.")
+    walk = _Walk(since, head)
+    for file in files:
+        walk.through(file)
+        if walk.remains:
+            raise AuditLogError(
+                f"{file}: line {walk.number + 1} is cut off ({len(walk.remains)} bytes, no end); a server "
+                "that is started with this log records that, if it was killed; else the file was altered."
+            )
+    if walk.begin is None:
+        raise AuditLogError(f"{path}: the log has no line.")
+    if not walk.head_found:
+        raise AuditLogError(
+            f"{path}: no line has the hash {head}, which was noted earlier; the log ends with line "
+            f"{walk.end.sequence}, later lines were removed, or it is another log."
+        )
+    return Walked(walk.begin, walk.end, len(files), walk.torn)
+
+
+def tail_of(folder: Path) -> Tail:
+    """Where the chain in ``folder`` ends, and what lies behind its last line.
+
+    Its last two files are verified: the last may have been opened just before the process was killed.
+
+    Raises:
+        AuditLogError: they hold a line that is not as it was written.
+    """
+    walk = _Walk(None, None, anywhere=True)
+    for file in files_of(folder)[-2:]:
+        walk.through(file)
+    line = _read(walk.remains + b"\n")
+    if line is not None and line.fields.get("previous") == walk.end.head:
+        return Tail(End(walk.end.sequence + 1, line.hash), b"", line_end_missing=True)
+    return Tail(walk.end, walk.remains, line_end_missing=False)
+
+
+class _Walk:
+    """Line by line, with what the next one must follow."""
+
+    def __init__(self, since: str | None, head: str | None, *, anywhere: bool = False) -> None:
+        self._since = GENESIS if since is None else since
+        self._anywhere = anywhere
+        self._head = head
+        self.head_found = head is None or head == self._since
+        self.begin: End | None = None
+        self.end = End()
+        self.remains = b""
+        self.torn = 0
+        self.number = 0
+        """Of the line in its file, from 1; for people."""
+
+    def through(self, file: Path) -> None:
+        self.number = 0
+        torn = b""
+        for raw in _lines(file):
+            self.number += 1
+            if torn:
+                self._explains(file, raw, torn)
+                torn = b""
+            elif not raw.endswith(b"\n"):
+                self.remains = raw
+                self.number -= 1
+                return
+            elif (line := _read(raw)) is None:
+                torn = raw
+            else:
+                self._follow(file, line)
+        if torn:
+            raise self._altered(file, self.number, "does not fit its own hash")
+
+    def _explains(self, file: Path, raw: bytes, torn: bytes) -> None:
+        """A line that does not fit may stand only if the next says that it was half written, and how."""
+        line = _read(raw)
+        told = torn_fields("", torn[:-1])
+        if line is None or any(
+            line.fields.get(key) != told[key] for key in ("event", "torn_bytes", "torn_sha256")
+        ):
+            raise self._altered(file, self.number - 1, "does not fit its own hash")
+        self.torn += 1
+        self._follow(file, line)
+
+    def _follow(self, file: Path, line: Line) -> None:
+        sequence, previous = line.fields.get("sequence"), line.fields.get("previous")
+        if not isinstance(sequence, int) or not isinstance(previous, str):
+            raise self._altered(file, self.number, "has no number or names no line before it")
+        if self.begin is None:
+            begin = End(sequence - 1, previous)
+            if not self._anywhere and (
+                previous != self._since or (begin.sequence == 0) != (previous == GENESIS)
+            ):
+                raise AuditLogError(
+                    f"{file}: begins with line {sequence} of the log, which follows {previous}, and not "
+                    f"{self._since}; put the earlier files back, or say the hash that they end with."
+                )
+            self.begin = self.end = begin
+        if (sequence, previous) != (self.end.sequence + 1, self.end.head):
+            raise self._altered(
+                file, self.number, f"is number {sequence}, and does not follow number {self.end.sequence}"
+            )
+        self.end = replace(self.end, sequence=sequence, head=line.hash)
+        self.head_found = self.head_found or line.hash == self._head
+
+    def _altered(self, file: Path, number: int, what: str) -> AuditLogError:
+        return AuditLogError(
+            f"{file}: line {number} {what}; it was altered, or lines before it were removed or put in. "
+            "Keep a copy as it is."
+        )
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    try:
+        with file.open("rb") as stream:
+            yield from stream
+    except OSError as error:
+        raise AuditLogError(f"{file}: cannot be read ({error.strerror}).") from None
+
+
+def _read(raw: bytes) -> Line | None:
+    """A line that fits its own hash, else None."""
+    if (found := _LINE.fullmatch(raw)) is None:
+        return None
+    text, said = found[1] + b"}", found[2].decode()
+    if sha256(text).hexdigest() != said:
+        return None
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return None
+    return Line(fields, said)

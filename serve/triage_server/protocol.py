@@ -1,0 +1,122 @@
+"""What stands before any application code: how long a head may be, how long it may take, how many may come.
+
+Imports uvicorn's protocol, which has none of these limits, and the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from triage_server.settings import Settings
+from triage_server.wire import PROBLEM_TYPE, Problem, RequestError
+
+
+class _HeadTooLargeError(Exception):
+    """Raised inside the parser, which stops at it."""
+
+
+def guarded(settings: Settings) -> type[asyncio.Protocol]:
+    """The protocol with the limits of these settings; uvicorn makes one of it for each connection."""
+
+    class Guarded(GuardedProtocol):
+        max_head_bytes = settings.max_head_bytes
+        head_timeout_s = settings.head_timeout_s
+        max_connections = settings.max_connections
+
+    return Guarded
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    max_head_bytes: int
+    head_timeout_s: float
+    max_connections: int
+
+    _head_bytes = 0
+    _head_pending = True
+    _head_timer: asyncio.TimerHandle | None = None
+    _refusal = "request_not_valid"
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, unless too many are open; its first head is awaited from now on."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            transport.abort()
+            return
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and count what belongs to a head: an endless header reaches no callback."""
+        begun = self._head_pending
+        super().data_received(data)
+        if begun and self._head_pending and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > self.max_head_bytes:
+                self._refuse("head_too_large")
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._counted = 0
+        if self._head_timer is None:
+            self._await_head()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One whole header."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is here."""
+        self._head_arrived()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser cannot read, as a problem."""
+        self._refuse(self._refusal)
+
+    def _count(self, size: int) -> None:
+        self._counted += size
+        if self._counted > self.max_head_bytes:
+            self._refusal = "head_too_large"
+            raise _HeadTooLargeError
+
+    def _await_head(self) -> None:
+        self._head_pending, self._head_bytes, self._counted = True, 0, 0
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self._too_slow)
+
+    def _head_arrived(self) -> None:
+        self._head_pending = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if self._head_pending and not self.transport.is_closing():
+            self._refuse("head_not_received")
+
+    def _refuse(self, code: str) -> None:
+        self._head_arrived()
+        refusal = RequestError(code, limit=self.max_head_bytes, seconds=self.head_timeout_s)
+        body = Problem.of(refusal, secrets.token_hex(16)).model_dump_json(exclude_none=True).encode()
+        head = (
+            f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
+            "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(STATUS_LINE[refusal.kind.status] + head.encode() + body)
+        self.transport.close()

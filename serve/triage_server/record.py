@@ -1,0 +1,151 @@
+"""What the audit log is told of a case, and the answers that a repeated request gets again.
+
+Imports the audit log, the bundle's schema and the wire.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from lesion_triage.bundle.schema import NO_HISTORY, Answer
+from lesion_triage.errors import AuditLogError
+from triage_server.audit_chain import End
+from triage_server.wire import RequestError
+
+if TYPE_CHECKING:
+    from triage_server.audit_log import AuditLog
+    from triage_server.intake import SentCase
+
+UNRECORDED = frozenset({"busy", "audit_unavailable"})
+"""Refusals that say nothing of a case but to send it again; an overload must not fill the log."""
+_KEPT_S = 24 * 3600.0
+_MOST_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer as it is sent, and what the log and the counters say of it."""
+
+    body: bytes
+    language: str
+    disposition: str
+    priority_band: int
+    codes: tuple[str, ...]
+    """Reasons of the case, then those of its photographs."""
+    fields: Mapping[str, object]
+    repeated: bool = False
+
+
+def answered(answer: Answer) -> Answered:
+    """The bytes of an answer and its line: the decision, no text."""
+    body = answer.model_dump_json().encode()
+    reasons = [reason.code.value for reason in answer.reasons]
+    of_photographs = [[reason.code.value for reason in image.reasons] for image in answer.images]
+    return Answered(
+        body=body,
+        language=answer.language,
+        disposition=answer.disposition.value,
+        priority_band=answer.priority_band,
+        codes=(*reasons, *(code for codes in of_photographs for code in codes)),
+        fields={
+            "disposition": answer.disposition.value,
+            "priority_band": answer.priority_band,
+            "score": answer.score,
+            "threshold": answer.threshold,
+            "reasons": reasons,
+            "photograph_reasons": of_photographs,
+            "answer_sha256": sha256(body).hexdigest(),
+        },
+    )
+
+
+class Recorder:
+    """The audit log, if there is one, as the endpoint for cases sees it."""
+
+    def __init__(self, log: AuditLog | None, bundle_sha256: str, certificate_id: str) -> None:
+        self._log = log
+        self._served = {"bundle_sha256": bundle_sha256, "certificate_id": certificate_id}
+        self._key = secrets.token_bytes(32)
+
+    def hash_of(self, data: bytes) -> str:
+        """Keyed hash of something that was sent: by the site's key, or without a log by one of this start."""
+        return self._log.hash_of(data) if self._log else hmac.digest(self._key, data, "sha256").hex()
+
+    def inputs(self, case: SentCase) -> dict[str, object]:
+        """Hashes of what was sent, in the order sent; runs beside the event loop, it reads every byte."""
+        said = None if case.history == NO_HISTORY else self.hash_of(case.history.to_json().encode())
+        return {"photographs_hmac": [self.hash_of(image) for image in case.images], "history_hmac": said}
+
+    async def working(self) -> bool:
+        """Whether an answer could be recorded now; after a failure this tries."""
+        return self._log is None or await self._log.probe()
+
+    async def require(self) -> None:
+        """Refuse a case before it is read if its answer could not be recorded.
+
+        Raises:
+            RequestError: the log cannot be written.
+        """
+        if not await self.working():
+            raise _unavailable()
+
+    async def write(
+        self, event: str, request_id: str, caller: str, fields: Mapping[str, object]
+    ) -> End | None:
+        """Bring one line to the disk.
+
+        Returns:
+            Its number and hash; None if there is no log.
+
+        Raises:
+            RequestError: it could not be brought there, so no answer may be given.
+        """
+        if self._log is None:
+            return None
+        who = {"event": event, "request_id": request_id, "caller": caller}
+        try:
+            return await self._log.append({**who, **self._served, **fields})
+        except AuditLogError:
+            raise _unavailable() from None
+
+
+class Repeats:
+    """Answers by caller and Idempotency-Key, in memory, for a day, the newest few thousand."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], tuple[float, Mapping[str, object], Answered]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, caller: str, key: str, inputs: Mapping[str, object]) -> Answered | None:
+        """The answer that these inputs got under this key; None if the key is new.
+
+        Raises:
+            RequestError: the key came with other inputs before.
+        """
+        with self._lock:
+            kept = self._kept.get((caller, key))
+        if kept is None or time.monotonic() - kept[0] > _KEPT_S:
+            return None
+        if kept[1] != inputs:
+            raise RequestError("repeated_differently")
+        return kept[2]
+
+    def keep(self, caller: str, key: str, inputs: Mapping[str, object], answer: Answered) -> None:
+        """Remember an answer that was recorded."""
+        with self._lock:
+            self._kept[caller, key] = (time.monotonic(), dict(inputs), answer)
+            self._kept.move_to_end((caller, key))
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+
+
+def _unavailable() -> RequestError:
+    return RequestError("audit_unavailable", headers={"Retry-After": "2"})

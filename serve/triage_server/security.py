@@ -1,0 +1,186 @@
+"""The gate: who asks, whether they may, and how often. Imports keys, tokens, settings and the wire.
+
+It stands inside the envelope and outside every endpoint. What it does not know it refuses, paths that do
+not exist included, before a byte of the body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lesion_triage.errors import ConfigError
+from triage_server.api_keys import PREFIX, KeyFile, Role
+from triage_server.settings import Settings
+from triage_server.tokens import Tokens
+from triage_server.wire import RequestError, problem_response
+
+OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+_LOOK_AGAIN_S = 1.0
+_MOST_CALLERS = 10_000
+
+log = logging.getLogger("triage_server")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as logs may know it."""
+
+    name: str
+    """``key:`` and the key's id, ``token:`` and a hash of issuer and subject, or ``nobody``."""
+    role: Role
+
+    def must_be_allowed_to_score(self) -> None:
+        """Refuse those who may only read.
+
+        Raises:
+            RequestError: the key is one for reading.
+        """
+        if self.role != "score":
+            raise RequestError("not_allowed", headers={"WWW-Authenticate": _challenge("insufficient_scope")})
+
+
+NOBODY = Caller("nobody", "score")
+"""Whoever asks a server that asks no one: on loopback, or behind a proxy that asks instead."""
+
+
+class Door:
+    """Tells callers apart by what they show."""
+
+    def __init__(self, settings: Settings, hash_of: Callable[[bytes], str] | None = None) -> None:
+        """Read keys and key set.
+
+        Args:
+            settings: say which.
+            hash_of: makes a name out of a token's subject, which may be a person's; None: one that
+                changes at each start.
+
+        Raises:
+            ConfigError: keys or key set cannot be read.
+        """
+        self._key_path = settings.api_keys_file
+        self._keys = KeyFile(self._key_path) if self._key_path else None
+        self._tokens: Tokens | None = None
+        if settings.jwt_jwks:
+            assert settings.jwt_issuer is not None
+            assert settings.jwt_audience is not None
+            self._tokens = Tokens(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience)
+        self._scope = settings.jwt_scope
+        start = secrets.token_bytes(32)
+        self._hash_of = hash_of or (lambda data: sha256(start + data).hexdigest())
+        self._looked = time.monotonic()
+
+    async def caller(self, headers: Headers) -> Caller:
+        """Who sends these headers.
+
+        Raises:
+            RequestError: nobody known, or the keys cannot be read.
+        """
+        if self._key_path is None and self._tokens is None:
+            return NOBODY
+        shown = headers.getlist("authorization")
+        if not shown:
+            raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge()})
+        scheme, _, token = shown[0].partition(" ")
+        if len(shown) == 1 and scheme.lower() == "bearer":
+            by_key = token.startswith(PREFIX)
+            found = self._by_key(token) if by_key else await self._by_token(token)
+            if found is not None:
+                return found
+        raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge("invalid_token")})
+
+    @property
+    def usable(self) -> bool:
+        """False while the file of keys is broken."""
+        return self._key_path is None or self._keys is not None
+
+    def _by_key(self, token: str) -> Caller | None:
+        if self._key_path is None:
+            return None
+        if time.monotonic() - self._looked >= _LOOK_AGAIN_S:
+            self._looked = time.monotonic()
+            if self._keys is None or self._keys.changed():
+                self._keys = self._read_again()
+        if self._keys is None:
+            # To go on with the keys of before would let in whom an edit was meant to shut out.
+            raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
+        record = self._keys.find(token)
+        return None if record is None else Caller(f"key:{record.key_id}", record.role)
+
+    def _read_again(self) -> KeyFile | None:
+        assert self._key_path is not None
+        try:
+            return KeyFile(self._key_path)
+        except ConfigError as error:
+            log.error("no key is accepted: %s", error)
+            return None
+
+    async def _by_token(self, token: str) -> Caller | None:
+        bearer = await self._tokens.bearer(token) if self._tokens else None
+        if bearer is None:
+            return None
+        if self._scope not in bearer.scopes:
+            raise RequestError("not_allowed", headers={"WWW-Authenticate": _challenge("insufficient_scope")})
+        known = self._hash_of(f"{bearer.issuer}\n{bearer.subject}".encode())
+        return Caller(f"token:{known[:32]}", "score")
+
+
+class Pace:
+    """A bucket for each caller: a minute's worth of requests at once, refilled evenly."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, caller: Caller, moment: float) -> None:
+        """Count one request.
+
+        Raises:
+            RequestError: the caller's bucket is empty; it says when to come again.
+        """
+        left, then = self._buckets.pop(caller.name, (float(self._per_minute), moment))
+        left = min(self._per_minute, left + (moment - then) * self._per_minute / 60)
+        if len(self._buckets) >= _MOST_CALLERS:
+            del self._buckets[next(iter(self._buckets))]  # whoever has been silent for longest
+        if left < 1:
+            self._buckets[caller.name] = (left, moment)
+            wait = (1 - left) * 60 / self._per_minute
+            raise RequestError("rate_limited", headers={"Retry-After": str(int(wait) + 1)})
+        self._buckets[caller.name] = (left - 1, moment)
+
+
+class Gate:
+    """ASGI middleware: only known callers come in, at a bearable pace."""
+
+    def __init__(self, app: ASGIApp, door: Door, pace: Pace) -> None:
+        self._app, self._door, self._pace = app, door, pace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request in, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+        if scope["path"] not in OPEN_PATHS:
+            try:
+                state["caller"] = await self._door.caller(Headers(scope=scope))
+                if state["caller"] is not NOBODY:
+                    self._pace.take(state["caller"], asyncio.get_running_loop().time())
+            except RequestError as refusal:
+                state["problem"] = refusal.code
+                await problem_response(refusal, state["request_id"])(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _challenge(error: str | None = None) -> str:
+    """After RFC 6750."""
+    return 'Bearer realm="triage"' + (f', error="{error}"' if error else "")

@@ -1,0 +1,63 @@
+"""Numbers for whoever watches the service, in the form that Prometheus reads. Imports prometheus_client.
+
+No label holds anything that a request brought along: routes are templates, codes are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Telemetry:
+    """The counters of one application."""
+
+    def __init__(self, bundle_sha256: str, certificate_id: str) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        info = Gauge(
+            "triage_bundle_info", "What is served.", ("bundle", "certificate"), registry=self._registry
+        )
+        info.labels(bundle_sha256, certificate_id).set(1)
+        self._requests = self._counter("triage_requests", "Requests answered.", "method", "route", "status")
+        self._seconds = Histogram(
+            "triage_request_seconds",
+            "From the head of a request to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._answers = self._counter("triage_answers", "Cases answered.", "disposition", "priority_band")
+        self._reasons = self._counter("triage_reasons", "Reasons given, of cases and of photographs.", "code")
+        self._problems = self._counter("triage_problems", "Requests refused.", "code")
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A number that is looked up when somebody asks for it."""
+        Gauge(name, text, registry=self._registry).set_function(value)
+
+    def request(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
+        """Count one request."""
+        self._requests.labels(method, route or "none", str(status)).inc()
+        self._seconds.labels(route or "none").observe(seconds)
+
+    def problem(self, code: str) -> None:
+        """Count one refusal."""
+        self._problems.labels(code).inc()
+
+    def answer(self, disposition: str, priority_band: int, reasons: Iterable[str]) -> None:
+        """Count one answered case."""
+        self._answers.labels(disposition, str(priority_band)).inc()
+        for code in reasons:
+            self._reasons.labels(code).inc()
+
+    def page(self) -> bytes:
+        """All of it."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)

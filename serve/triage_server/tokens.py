@@ -1,0 +1,190 @@
+"""Tokens that a site's own identity provider issues: JWT, checked against its published key set.
+
+Imports PyJWT, the exception tree and the wire. Only asymmetric algorithms: whoever can check cannot issue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from lesion_triage.errors import ConfigError
+from triage_server.wire import RequestError
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+MAX_TOKEN_CHARACTERS = 8192
+LEEWAY_S = 30
+"""How far the clocks of server and identity provider may be apart."""
+REFRESH_S = 300.0
+RETRY_S = 10.0
+"""At the soonest; else tokens with invented key ids would make this server flood the identity provider."""
+STALE_S = 3600.0
+"""Keys that could not be read again for so long are not believed any more: one may have been withdrawn."""
+_MAX_SET_BYTES = 2**20
+_FETCH_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """Whom a token speaks for."""
+
+    issuer: str
+    subject: str
+    scopes: frozenset[str]
+
+
+class KeySet:
+    """Public keys by id, from a file or an address, read again now and then."""
+
+    def __init__(self, source: str) -> None:
+        """Read the keys.
+
+        Args:
+            source: path of a JWKS document, or its https address; http on loopback only.
+
+        Raises:
+            ConfigError: not to be had, or it holds no key that can be used.
+        """
+        self._source = source
+        self._keys = _parsed(source, _fetched(source))
+        self._read_at = self._tried_at = time.monotonic()
+        self._reading = asyncio.Lock()
+
+    async def key(self, key_id: str | None) -> jwt.PyJWK | None:
+        """The key of that id, or the only one if no id is said; None if there is no such key.
+
+        Raises:
+            RequestError: the keys are too old to be believed and cannot be read.
+        """
+        age = time.monotonic() - self._read_at
+        if age > REFRESH_S or self._find(key_id) is None:
+            await self._refresh()
+        if time.monotonic() - self._read_at > STALE_S:
+            raise RequestError("authentication_unavailable", headers={"Retry-After": f"{RETRY_S:.0f}"})
+        return self._find(key_id)
+
+    def _find(self, key_id: str | None) -> jwt.PyJWK | None:
+        if key_id is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(key_id)
+
+    async def _refresh(self) -> None:
+        async with self._reading:
+            if time.monotonic() - self._tried_at < RETRY_S:
+                return
+            self._tried_at = time.monotonic()
+            try:
+                self._keys = await asyncio.to_thread(lambda: _parsed(self._source, _fetched(self._source)))
+            except ConfigError:
+                return
+            self._read_at = time.monotonic()
+
+
+class Tokens:
+    """Checks tokens of one issuer, made for one audience."""
+
+    def __init__(self, source: str, issuer: str, audience: str) -> None:
+        """Read the issuer's keys.
+
+        Raises:
+            ConfigError: they cannot be had.
+        """
+        self._keys = KeySet(source)
+        self._issuer, self._audience = issuer, audience
+
+    async def bearer(self, token: str) -> Bearer | None:
+        """Whom a token speaks for; None if it is no token of this issuer for this server, now.
+
+        Raises:
+            RequestError: the issuer's keys cannot be had.
+        """
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            return None
+        try:
+            header = jwt.get_unverified_header(token)
+            key_id = header.get("kid")
+            if header.get("alg") not in ALGORITHMS or not isinstance(key_id, str | None):
+                return None
+            key = await self._keys.key(key_id)
+            if key is None:
+                return None
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(ALGORITHMS),
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY_S,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError):
+            return None
+        return Bearer(self._issuer, str(claims["sub"]), _scopes(claims))
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    """``scope`` after RFC 8693, or ``scp`` as some providers call it: words, or a list of them."""
+    said = claims.get("scope", claims.get("scp", ""))
+    words = said.split() if isinstance(said, str) else said
+    return (
+        frozenset(word for word in words if isinstance(word, str)) if isinstance(words, list) else frozenset()
+    )
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect could lead from https to anywhere."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+def _fetched(source: str) -> bytes:
+    address = urlsplit(source)
+    try:
+        if address.scheme not in ("http", "https"):
+            return Path(source).read_bytes()[:_MAX_SET_BYTES]
+        if address.scheme == "http" and not _loopback(address.hostname):
+            raise ConfigError(f"{source}: keys that come over plain http could be anyone's; expected https.")
+        opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler())
+        with opener.open(source, timeout=_FETCH_TIMEOUT_S) as response:
+            content: bytes = response.read(_MAX_SET_BYTES)
+        return content
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise ConfigError(f"{source}: the key set cannot be read ({error}).") from None
+
+
+def _loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _parsed(source: str, content: bytes) -> dict[str, jwt.PyJWK]:
+    """Keys that may check a signature. Others in the set, such as those for encryption, are left out."""
+    try:
+        described = json.loads(content)["keys"]
+        usable = [one for one in described if one.get("kty") != "oct" and one.get("use", "sig") == "sig"]
+        keys = {str(one.get("kid", "")): jwt.PyJWK(one) for one in usable}
+    except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        raise ConfigError(f"{source}: not a JWKS document ({type(error).__name__}).") from None
+    for name, key in keys.items():
+        if key.algorithm_name not in ALGORITHMS:
+            raise ConfigError(f"{source}: key '{name}' is for {key.algorithm_name}, which is not accepted.")
+        if isinstance(key.key, RSAPublicKey) and key.key.key_size < 2048:
+            raise ConfigError(f"{source}: key '{name}' has {key.key.key_size} bits, expected 2048 at least.")
+    if not keys:
+        raise ConfigError(f"{source}: no public key for signatures in this JWKS document.")
+    return keys

@@ -1,0 +1,216 @@
+"""Who made a bundle: an Ed25519 signature beside the header, and the public keys that a site trusts.
+
+Imports cryptography, the store and the document. One signed hash, that of ``bundle.json``, covers every file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import StringConstraints
+
+from lesion_triage.bundle.document import Document, Sha256, canonical_json, sha256_of
+from lesion_triage.bundle.store import (
+    SIGNATURE,
+    Bundle,
+    open_bundle,
+    read_document,
+    timestamp,
+    write_atomically,
+)
+from lesion_triage.errors import BundleError, SignatureError
+
+PRIVATE_SUFFIX = ".pem"
+PUBLIC_SUFFIX = ".pub.pem"
+
+_PURPOSE = b"lesion-triage bundle signature, version 1\n"
+"""Signed before the statement, so that no signature made for another purpose can pass for one of these."""
+
+
+class Signature(Document):
+    """``signature.json``: the only file of a bundle that the header does not name."""
+
+    schema_version: Literal[1] = 1
+    algorithm: Literal["ed25519"] = "ed25519"
+    key_id: Sha256
+    """Fingerprint of the public key: SHA-256 of its DER form (SubjectPublicKeyInfo)."""
+    bundle_sha256: Sha256
+    """Hash of ``bundle.json``."""
+    signed_at: str
+    """UTC, ISO 8601; the signer's word."""
+    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+    """Over the purpose and the canonical JSON of every other field."""
+
+    def statement(self) -> bytes:
+        """What is signed."""
+        return _PURPOSE + canonical_json(self.model_dump(mode="json", exclude={"signature"})).encode()
+
+
+def key_id_of(key: Ed25519PublicKey) -> str:
+    """Fingerprint of a public key; ``openssl pkey -pubin -outform DER | sha256sum`` prints the same."""
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return sha256_of(encoded)
+
+
+def sign(
+    folder: Path, key: Ed25519PrivateKey, *, replace: bool = False, signed_at: datetime | None = None
+) -> Signature:
+    """Verify the bundle in ``folder``, then write its signature.
+
+    Args:
+        folder: a sealed bundle.
+        key: the signer's.
+        replace: take the place of a signature that is there.
+        signed_at: with time zone; default is the environment's SOURCE_DATE_EPOCH, else now.
+
+    Raises:
+        BundleError: the bundle does not pass every check of ``open_bundle``.
+        SignatureError: it is signed already, or the folder cannot be written.
+    """
+    bundle = open_bundle(folder)
+    if bundle.signature is not None and not replace:
+        raise SignatureError(f"{folder / SIGNATURE}: the bundle is signed already; say so to replace it.")
+    draft = Signature(
+        key_id=key_id_of(key.public_key()),
+        bundle_sha256=bundle.sha256,
+        signed_at=timestamp(signed_at),
+        signature="0" * 128,
+    )
+    signed = draft.model_copy(update={"signature": key.sign(draft.statement()).hex()})
+    try:
+        write_atomically(folder / SIGNATURE, signed.to_json().encode())
+    except OSError as error:
+        raise SignatureError(f"{folder / SIGNATURE}: cannot be written ({error.strerror}).") from None
+    return signed
+
+
+def read_signature(bundle: Bundle) -> Signature:
+    """What the signature of a bundle says; ``verify`` tells whether it is true.
+
+    Raises:
+        SignatureError: there is none, it is malformed, or it was made for another bundle.
+    """
+    where = bundle.folder / SIGNATURE
+    if bundle.signature is None:
+        raise SignatureError(f"{where}: missing, the bundle is not signed; sign it with lesion-triage sign.")
+    try:
+        signature = read_document(Signature, bundle.signature, where)
+    except BundleError as error:
+        raise SignatureError(str(error)) from None
+    if signature.bundle_sha256 != bundle.sha256:
+        raise SignatureError(
+            f"{where}: signs the bundle {signature.bundle_sha256[:16]}…, this is {bundle.sha256[:16]}…; "
+            "a bundle that was made anew is signed anew."
+        )
+    return signature
+
+
+def verify(bundle: Bundle, trusted: Mapping[str, Ed25519PublicKey]) -> Signature:
+    """The signature of an opened bundle, made by one of the trusted keys over these very bytes.
+
+    Raises:
+        SignatureError: no signature, one by another key, or one that does not fit.
+    """
+    signature = read_signature(bundle)
+    where = bundle.folder / SIGNATURE
+    key = trusted.get(signature.key_id)
+    if key is None:
+        raise SignatureError(
+            f"{where}: signed with key {signature.key_id[:16]}…, which is none of the {len(trusted)} trusted "
+            "ones; add the signer's public key if you trust the signer."
+        )
+    try:
+        key.verify(bytes.fromhex(signature.signature), signature.statement())
+    except InvalidSignature:
+        raise SignatureError(
+            f"{where}: the signature does not fit; bundle or signature were changed, fetch both again."
+        ) from None
+    return signature
+
+
+def read_trusted(path: Path) -> dict[str, Ed25519PublicKey]:
+    """Public keys by fingerprint.
+
+    Args:
+        path: one PEM file, or a folder whose ``*.pem`` files are all public keys.
+
+    Raises:
+        SignatureError: no key there, or a file that is no Ed25519 public key.
+    """
+    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    if not files:
+        raise SignatureError(f"{path}: no *.pem file, expected the public keys of those you trust.")
+    keys = [_public_key(file) for file in files]
+    return {key_id_of(key): key for key in keys}
+
+
+def _public_key(file: Path) -> Ed25519PublicKey:
+    try:
+        key = serialization.load_pem_public_key(file.read_bytes())
+    except OSError as error:
+        raise SignatureError(f"{file}: cannot be read ({error.strerror}).") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise SignatureError(
+            f"{file}: no public key in PEM; expected the file that ends in {PUBLIC_SUFFIX}."
+        ) from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise SignatureError(f"{file}: a {type(key).__name__}, expected an Ed25519 public key.")
+    return key
+
+
+def read_private(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
+    """The signer's key.
+
+    Raises:
+        SignatureError: not readable, no Ed25519 private key, or another passphrase.
+    """
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), passphrase)
+    except OSError as error:
+        raise SignatureError(f"{file}: cannot be read ({error.strerror}).") from None
+    except TypeError:
+        said = "is encrypted and no passphrase was given" if passphrase is None else "is not encrypted"
+        raise SignatureError(f"{file}: the key {said}.") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise SignatureError(
+            f"{file}: no private key in PEM, or another passphrase; make one with lesion-triage keygen."
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SignatureError(f"{file}: a {type(key).__name__}, expected an Ed25519 private key.")
+    return key
+
+
+def generate(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
+    """Make a pair of keys: ``stem.pem`` for the owner's eyes only, ``stem.pub.pem`` for everyone.
+
+    Returns:
+        The two paths and the fingerprint.
+
+    Raises:
+        SignatureError: one of the files exists, or they cannot be written.
+    """
+    private, public = (stem.with_name(stem.name + suffix) for suffix in (PRIVATE_SUFFIX, PUBLIC_SUFFIX))
+    if found := [path for path in (private, public) if os.path.lexists(path)]:
+        raise SignatureError(f"{found[0]}: exists; a key is never overwritten, choose another name.")
+    key = Ed25519PrivateKey.generate()
+    locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+    shown = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    try:
+        # 0600 from the first byte on: a key that was readable for a moment has been read.
+        handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(secret)
+        write_atomically(public, shown)
+    except OSError as error:
+        raise SignatureError(f"{stem}: the keys cannot be written ({error.strerror}).") from None
+    return private, public, key_id_of(key.public_key())

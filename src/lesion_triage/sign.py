@@ -1,0 +1,88 @@
+"""``lesion-triage keygen``, ``sign`` and ``verify``: who made a bundle. Imports the bundle room only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from lesion_triage.bundle import signing
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
+from lesion_triage.errors import SignatureError
+
+PASSPHRASE = "LESION_TRIAGE_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
+
+
+def add_keygen_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``keygen`` takes."""
+    parser.add_argument("stem", type=Path, help="path without ending: STEM.pem and STEM.pub.pem are written")
+    _passphrase_argument(parser)
+
+
+def act_keygen(arguments: argparse.Namespace) -> int:
+    """Make a pair of keys and print the fingerprint."""
+    private, public, key_id = signing.generate(arguments.stem, _passphrase(arguments))
+    print(f"{private}: keep it to yourself; whoever has it can sign in your name.")
+    print(f"{public}: hand it out; tell the fingerprint by another way.")
+    print(f"fingerprint {key_id}")
+    return 0
+
+
+def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``sign`` takes."""
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+    parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key, from keygen")
+    parser.add_argument("--replace", action="store_true", help="take the place of another signature")
+    _passphrase_argument(parser)
+
+
+def act_sign(arguments: argparse.Namespace) -> int:
+    """Verify the bundle, test it on its own pictures, write ``signature.json``."""
+    key = signing.read_private(arguments.key, _passphrase(arguments))
+    Scorer.open(arguments.bundle).self_test()
+    signature = signing.sign(arguments.bundle, key, replace=arguments.replace)
+    print(f"signed bundle {signature.bundle_sha256} with key {signature.key_id}")
+    return 0
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``verify`` takes."""
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+    parser.add_argument(
+        "--trusted", type=Path, required=True, metavar="PATH", help="a public key, or a folder of them"
+    )
+
+
+def act_verify(arguments: argparse.Namespace) -> int:
+    """Hashes, signature, self-test: what the server checks before it listens."""
+    bundle = open_bundle(arguments.bundle)
+    signature = signing.verify(bundle, signing.read_trusted(arguments.trusted))
+    Scorer(bundle).self_test()
+    print(f"bundle {bundle.header.name} {bundle.sha256}")
+    print(f"signed {signature.signed_at} with key {signature.key_id}")
+    print("every file as sealed, signature by a trusted key, self-test passed")
+    return 0
+
+
+def _passphrase_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passphrase-file",
+        type=Path,
+        metavar="FILE",
+        help=f"its first line encrypts the private key; without it {PASSPHRASE}, else no encryption",
+    )
+
+
+def _passphrase(arguments: argparse.Namespace) -> bytes | None:
+    """Never an argument of the command itself: other users of the machine can read those."""
+    if arguments.passphrase_file is None:
+        return os.environ.get(PASSPHRASE, "").encode() or None
+    try:
+        lines = arguments.passphrase_file.read_bytes().splitlines()
+    except OSError as error:
+        raise SignatureError(f"{arguments.passphrase_file}: cannot be read ({error.strerror}).") from None
+    if not lines or not lines[0]:
+        raise SignatureError(f"{arguments.passphrase_file}: expected the passphrase in its first line.")
+    passphrase: bytes = lines[0]
+    return passphrase

@@ -1,0 +1,287 @@
+"""The audit log: whatever was acknowledged is in it, and whatever was changed in it is found."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lesion_triage.errors import AuditLogError
+from triage_server.audit_chain import GENESIS, files_of, verify
+from triage_server.audit_log import KEY_FILE, AuditLog
+
+
+def write(folder: Path, count: int, rotate_bytes: int = 2**20, **fields: Any) -> list[str]:
+    """Append lines one by one; gives their hashes."""
+
+    async def one_by_one() -> list[str]:
+        return [(await log.append({"event": "answer", "number": n, **fields})).head for n in range(count)]
+
+    with AuditLog(folder, rotate_bytes) as log:
+        return asyncio.run(one_by_one())
+
+
+def raw(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in files_of(folder))
+
+
+def events(folder: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in raw(folder).splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "audit"
+
+
+def test_chain_can_be_checked_with_nothing_of_ours(folder: Path):
+    hashes = write(folder, 5)
+    previous = GENESIS
+    for number, line in enumerate(raw(folder).decode().splitlines(), start=1):
+        fields = json.loads(line)
+        before, _, _ = line.rpartition(',"hash":"')
+        assert sha256((before + "}").encode()).hexdigest() == fields["hash"] == hashes[number - 1]
+        assert (fields["sequence"], fields["previous"]) == (number, previous)
+        previous = fields["hash"]
+
+
+def test_log_goes_on_where_it_ended(folder: Path):
+    write(folder, 3)
+    last = write(folder, 2)[-1]
+    walked = verify(folder)
+    assert (walked.end.sequence, walked.end.head, walked.torn) == (5, last, 0)
+
+
+def test_every_flipped_byte_is_found(folder: Path):
+    write(folder, 10)
+    file = files_of(folder)[0]
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1 << (place % 8)
+        file.write_bytes(spoilt)
+        with pytest.raises(AuditLogError, match=r"line \d+"):
+            verify(folder)
+    file.write_bytes(whole)
+    verify(folder)
+
+
+def test_first_bad_line_is_named(folder: Path):
+    write(folder, 10)
+    file = files_of(folder)[0]
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[6] = lines[6].replace(b'"number":6', b'"number":5')
+    lines[8] = b"\n"
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(AuditLogError, match=r"line 7 does not fit"):
+        verify(folder)
+
+
+@pytest.mark.parametrize(("what", "bad"), [("removed", 4), ("swapped", 3), ("twice", 4), ("forged", 5)])
+def test_line_removed_swapped_repeated_or_forged_is_found(what: str, bad: int, folder: Path):
+    write(folder, 6)
+    file = files_of(folder)[0]
+    lines = file.read_bytes().splitlines(keepends=True)
+    if what == "removed":
+        del lines[3]
+    elif what == "swapped":
+        lines[2], lines[3] = lines[3], lines[2]
+    elif what == "twice":
+        lines.insert(3, lines[2])
+    else:  # a line that fits its own hash, but not the one after it
+        text = lines[3].partition(b',"hash"')[0].replace(b'"number":3', b'"number":4')
+        lines[3] = text + b',"hash":"' + sha256(text + b"}").hexdigest().encode() + b'"}\n'
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(AuditLogError, match=rf"line {bad} is number"):
+        verify(folder)
+
+
+def test_end_that_was_cut_off_is_found_by_a_hash_noted_elsewhere(folder: Path):
+    hashes = write(folder, 6)
+    file = files_of(folder)[0]
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:4]))
+    verify(folder)
+    verify(folder, head=hashes[3])
+    with pytest.raises(AuditLogError, match="ends with line 4, later lines were removed"):
+        verify(folder, head=hashes[5])
+
+
+def test_chain_goes_on_over_files(folder: Path):
+    last = write(folder, 30, rotate_bytes=1000)[-1]
+    assert len(files_of(folder)) > 3
+    assert verify(folder).end.head == last
+    for file in files_of(folder):
+        first = json.loads(file.read_bytes().splitlines()[0])
+        assert file.name == f"audit-{first['sequence']:012d}.jsonl"
+    files_of(folder)[1].unlink()
+    with pytest.raises(AuditLogError, match="does not follow"):
+        verify(folder)
+
+
+def test_older_files_may_be_put_elsewhere_if_their_last_hash_is_said(folder: Path):
+    write(folder, 30, rotate_bytes=1000)
+    oldest = files_of(folder)[0]
+    carried = json.loads(oldest.read_bytes().splitlines()[-1])["hash"]
+    oldest.unlink()
+    with pytest.raises(AuditLogError, match="put the earlier files back"):
+        verify(folder)
+    assert verify(folder, since=carried).begin.head == carried
+    with pytest.raises(AuditLogError, match="put the earlier files back"):
+        verify(folder, since="0" * 64)
+
+
+@pytest.mark.parametrize("kept", [1, 5, 100, -2])
+def test_half_written_line_is_recorded_never_dropped(kept: int, folder: Path):
+    write(folder, 3)
+    file = files_of(folder)[0]
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:2]) + lines[2][:kept])
+    with pytest.raises(AuditLogError, match=r"line 3 is cut off"):
+        verify(folder)
+    write(folder, 2)
+    walked = verify(folder)
+    assert (walked.torn, walked.end.sequence) == (1, 5)
+    record = json.loads(file.read_bytes().splitlines()[3])
+    assert record["event"] == "torn"
+    assert record["torn_sha256"] == sha256(lines[2][:kept]).hexdigest()
+    assert lines[2][:kept] in file.read_bytes()
+
+
+def test_every_flipped_byte_around_a_half_written_line_is_found(folder: Path):
+    write(folder, 2)
+    file = files_of(folder)[0]
+    file.write_bytes(file.read_bytes()[:-40])
+    write(folder, 1)
+    whole = file.read_bytes()
+    verify(folder)
+    for place in range(len(whole)):
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1 << (place % 8)
+        file.write_bytes(spoilt)
+        with pytest.raises(AuditLogError):
+            verify(folder)
+
+
+def test_last_line_that_lacks_only_its_line_end_is_kept(folder: Path):
+    last = write(folder, 3)[-1]
+    file = files_of(folder)[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    write(folder, 1)
+    walked = verify(folder, head=last)
+    assert (walked.torn, walked.end.sequence) == (0, 4)
+
+
+def test_log_that_was_altered_is_not_written_on(folder: Path):
+    write(folder, 3)
+    file = files_of(folder)[0]
+    spoilt = bytearray(file.read_bytes())
+    spoilt[20] ^= 1
+    file.write_bytes(spoilt)
+    with pytest.raises(AuditLogError, match="line 1"):
+        AuditLog(folder, 2**20)
+    assert file.read_bytes() == spoilt
+
+
+def test_only_one_process_writes(folder: Path):
+    with AuditLog(folder, 2**20):
+        code = (
+            "import sys; from pathlib import Path; from triage_server.audit_log import AuditLog\n"
+            "AuditLog(Path(sys.argv[1]), 1000)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder], capture_output=True, text=True, check=False
+        )
+        assert "another server writes" in done.stderr
+    write(folder, 1)
+
+
+def test_many_callers_share_a_flush_and_each_gets_its_own_line(folder: Path):
+    async def at_once() -> list[Any]:
+        return await asyncio.gather(*(log.append({"event": "answer", "number": n}) for n in range(200)))
+
+    with AuditLog(folder, 2**20) as log:
+        ends = asyncio.run(at_once())
+    lines = {line["hash"]: line for line in map(json.loads, raw(folder).splitlines())}
+    assert [lines[end.head]["number"] for end in ends] == list(range(200))
+    assert sorted(end.sequence for end in ends) == list(range(1, 201))
+    verify(folder)
+
+
+@pytest.fixture
+def small_files() -> Iterator[Any]:
+    """Makes the kernel refuse to let any file of this process grow beyond a size, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1])
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_is_an_error_for_each_caller_and_passes_by_itself(folder: Path, small_files: Any):
+    async def story() -> None:
+        await log.append({"event": "answer", "number": 0})
+        size = files_of(folder)[0].stat().st_size
+        small_files(size + 50)  # half a line still fits
+        outcomes = await asyncio.gather(
+            *(log.append({"event": "answer", "number": n}) for n in (1, 2)), return_exceptions=True
+        )
+        assert all(isinstance(outcome, AuditLogError) for outcome in outcomes)
+        assert log.failed
+        assert not await log.probe()
+        small_files(None)
+        await asyncio.sleep(1.1)
+        assert await log.probe()
+        await log.append({"event": "answer", "number": 3})
+
+    with AuditLog(folder, 2**20) as log:
+        asyncio.run(story())
+    assert events(folder) == ["answer", "resumed", "answer"]
+    assert json.loads(raw(folder).splitlines()[1])["unrecorded"] == 2
+    assert verify(folder).torn == 0
+
+
+def test_log_on_a_disk_that_is_full_at_the_start_is_refused_and_left_alone(folder: Path, small_files: Any):
+    write(folder, 2)
+    file = files_of(folder)[0]
+    file.write_bytes(file.read_bytes()[:-20])
+    before = file.read_bytes()
+    small_files(len(before))
+    with pytest.raises(AuditLogError, match="cannot be written"):
+        AuditLog(folder, 2**20)
+    small_files(None)
+    assert file.read_bytes() == before
+    write(folder, 1)
+    verify(folder)
+
+
+def test_folder_key_and_files_are_for_their_owner_alone(folder: Path):
+    write(folder, 1)
+    assert folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
+
+
+def test_inputs_are_hashed_under_the_site_s_key(folder: Path):
+    with AuditLog(folder, 2**20) as log:
+        found = log.hash_of(b"a photograph")
+    key = bytes.fromhex((folder / KEY_FILE).read_text().strip())
+    assert found == hmac.new(key, b"a photograph", "sha256").hexdigest()
+    assert found != sha256(b"a photograph").hexdigest()
+    with AuditLog(folder, 2**20) as log:
+        assert log.hash_of(b"a photograph") == found
+
+
+def test_damaged_key_is_refused_and_not_replaced(folder: Path):
+    write(folder, 1)
+    (folder / KEY_FILE).write_text("")
+    with pytest.raises(AuditLogError, match="hexadecimal"):
+        AuditLog(folder, 2**20)
+    assert (folder / KEY_FILE).read_bytes() == b""

@@ -1,0 +1,233 @@
+"""What a hostile network can do to a server: heads without end, clients without haste, odd paths; and TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from lesion_triage.bundle import signing
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def talk(server: Any, *pieces: bytes, pause_s: float = 0.0) -> tuple[int, bytes]:
+    """Send the pieces, then listen until the server closes; status and everything behind the head."""
+    with socket.create_connection(server.address, timeout=30) as connection:
+        for piece in pieces:
+            try:
+                connection.sendall(piece)
+            except OSError:
+                break
+            time.sleep(pause_s)
+        answer = b""
+        try:
+            while chunk := connection.recv(65536):
+                answer += chunk
+        except ConnectionError:
+            pass
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]) if head else 0, body
+
+
+@pytest.fixture(scope="module")
+def strict(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, start: Callable[..., Any]) -> Any:
+    folder = tmp_path_factory.mktemp("strict")
+    limits = {"TRIAGE_HEAD_TIMEOUT_S": "0.5", "TRIAGE_MAX_HEAD_BYTES": "2048", "TRIAGE_BODY_TIMEOUT_S": "0.5"}
+    with start(tiny_bundle, folder, **limits) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 4000 + b"\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+        b"GET /" + b"p" * 4000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nX: " + b"endless" * 100_000,
+    ],
+    ids=["one header", "many headers", "path", "endless header"],
+)
+def test_head_beyond_the_limit_is_refused(head: bytes, strict: Any):
+    status, body = talk(strict, head)
+    assert (status, json.loads(body)["code"]) == (431, "head_too_large")
+
+
+def test_head_that_never_ends_is_cut_off_without_being_kept(strict: Any):
+    pieces = [b"GET /health/live HTTP/1.1\r\nX: ", *[b"drop" * 100] * 20]
+    assert talk(strict, *pieces, pause_s=0.01)[0] == 431
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])
+def test_head_that_does_not_come_ends_the_connection(sent: bytes, strict: Any):
+    began = time.monotonic()
+    status, body = talk(strict, sent)
+    assert (status, json.loads(body)["code"]) == (408, "head_not_received")
+    assert time.monotonic() - began < 10
+
+
+def test_head_that_drips_ends_the_connection(strict: Any):
+    pieces = [bytes([letter]) for letter in b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200]
+    assert talk(strict, *pieces, pause_s=0.02)[0] == 408
+
+
+def test_second_request_of_a_connection_has_the_same_limits(strict: Any):
+    good = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    status, body = talk(strict, good, b"GET /health/li", pause_s=0.1)
+    assert status == 200
+    assert b"HTTP/1.1 408" in body
+    status, body = talk(strict, good, good[:-2] + b"Cookie: " + b"c" * 4000 + b"\r\n\r\n", pause_s=0.1)
+    assert status == 200
+    assert b"HTTP/1.1 431" in body
+
+
+def test_body_that_drips_is_given_up(strict: Any):
+    head = b"POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 500\r\n\r\n"
+    status, body = talk(strict, head, *[b"x"] * 50, pause_s=0.02)
+    assert (status, json.loads(body)["code"]) == (408, "body_not_received")
+
+
+def test_what_is_no_http_is_a_problem(strict: Any):
+    status, body = talk(strict, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
+    assert (status, json.loads(body)["code"]) == (400, "request_not_valid")
+
+
+def test_slow_clients_do_not_keep_others_out(strict: Any, draw: Any):
+    slow = [socket.create_connection(strict.address) for _ in range(100)]
+    for connection in slow:
+        connection.sendall(b"POST /v1/triage HTTP/1.1\r\n")
+    assert httpx.post(f"{strict.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
+    for connection in slow:
+        connection.close()
+
+
+def test_one_connection_too_many_is_closed(launch: Callable[..., Any]):
+    with launch(TRIAGE_MAX_CONNECTIONS="3") as server:
+        open_ones = [socket.create_connection(server.address) for _ in range(3)]
+        time.sleep(0.2)
+        assert talk(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n") == (0, b"")
+        for connection in open_ones:
+            connection.close()
+        time.sleep(0.2)
+        assert httpx.get(f"{server.url}/health/live").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../../../etc/passwd",
+        "/v1/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/v1/bundle/..%2f..%2fsignature.json",
+        "//etc/passwd",
+        "/v1/triage%00.jpg",
+        "/health/live/../../v1/bundle",
+        "/health/live%2f..%2f..%2fmetrics",
+    ],
+)
+def test_path_leads_nowhere(path: str, strict: Any):
+    status, body = talk(strict, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert (status, json.loads(body)["code"]) == (404, "not_found")
+
+
+# TLS
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for loopback, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    today = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert, secret = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret.write_bytes(key.private_bytes(*plain))
+    return cert, secret
+
+
+def test_tls_by_file(launch: Callable[..., Any], certificate: tuple[Path, Path], draw: Any):
+    cert, key = certificate
+    with launch(TRIAGE_TLS_CERT=str(cert), TRIAGE_TLS_KEY=str(key)) as server:
+        assert server.url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(cert))
+        response = httpx.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG, verify=trusting)
+        assert response.status_code == 200
+        old = ssl.create_default_context(cafile=str(cert))
+        old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/health/live", verify=old)
+        assert server.stop() == 0
+
+
+def test_certificate_that_does_not_fit_is_one_sentence(
+    refused: Callable[..., str], tiny_bundle: Path, certificate: tuple[Path, Path], tmp_path: Path
+):
+    assert "TRIAGE_TLS_CERT" in refused(
+        "--bundle",
+        tiny_bundle,
+        "--port",
+        0,
+        TRIAGE_TLS_CERT=str(certificate[1]),
+        TRIAGE_TLS_KEY=str(tmp_path),
+    )
+
+
+# Whose bundle
+
+
+def test_only_bundles_of_those_who_are_trusted_are_served(
+    launch: Callable[..., Any], refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path, start: Any
+):
+    for name in ("maker", "stranger"):
+        signing.generate(tmp_path / name, None)
+    bundle = tmp_path / "signed"
+    shutil.copytree(tiny_bundle, bundle)
+    arguments = ("--bundle", bundle, "--port", 0)
+    trust = {"TRIAGE_TRUSTED_KEYS": str(tmp_path / "maker.pub.pem")}
+    assert "not signed" in refused(*arguments, **trust)
+    assert "Nobody said whose bundles" in refused(*arguments, TRIAGE_ALLOW_UNSIGNED="0")
+    signing.sign(bundle, signing.read_private(tmp_path / "stranger.pem", None))
+    assert "none of the 1 trusted" in refused(*arguments, **trust)
+    signing.sign(bundle, signing.read_private(tmp_path / "maker.pem", None), replace=True)
+    with start(bundle, tmp_path, **trust) as server:
+        assert "nobody checked" not in server.text()
+    whole = (bundle / "signature.json").read_bytes()
+    (bundle / "signature.json").write_bytes(
+        whole.replace(b'"signature": "', b'"signature": "0', 1)[:-4] + b'"\n}\n'
+    )
+    assert refused(*arguments, **trust).startswith("SignatureError: ")
+
+
+def test_server_that_trusts_anyone_says_so(launch: Callable[..., Any]):
+    with launch() as server:
+        warnings = [json.loads(line) for line in server.text().splitlines() if '"warning"' in line]
+        assert any("TRIAGE_ALLOW_UNSIGNED" in line["event"] for line in warnings)

@@ -1,0 +1,166 @@
+"""Who is let in by a key, and at which pace: a real server each time."""
+
+from __future__ import annotations
+
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lesion_triage.errors import ConfigError
+from triage_server.api_keys import new_key, read_keys, revoke
+from triage_server.cli import main
+from triage_server.security import Caller, Pace
+from triage_server.wire import RequestError
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def post(server: Any, picture: bytes, token: str | None = None, **headers: str) -> httpx.Response:
+    shown = JPEG | headers | (bearer(token) if token is not None else {})
+    return httpx.post(f"{server.url}/v1/triage", content=picture, headers=shown, timeout=60)
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    return response.status_code, response.json()["code"]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, str, str]:
+    """File of keys, a key that may score, a key that may read."""
+    file = tmp_path / "keys"
+    return file, new_key(file, "clinic-a", "score"), new_key(file, "watch", "read")
+
+
+def test_key_lets_in_and_nothing_else_does(launch: Any, keys: Any, draw: Any):
+    file, key, _ = keys
+    with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
+        assert post(server, draw(), key).status_code == 200
+        stranger = new_key(file.with_name("others"), "stranger", "score")
+        wrong = [key[:-1], key + "x", key.upper(), "ltk_", stranger, key.split("_")[1], "x" * 9000]
+        wrong += [f"ltk_{key.split('_')[1]}_{'A' * 43}", "a.b.c"]
+        for token in wrong:
+            refused = post(server, draw(), token)
+            assert code(refused) == (401, "not_authenticated")
+            assert refused.headers["www-authenticate"].startswith("Bearer ")
+        for headers in ({}, {"Authorization": key}, {"Authorization": f"Basic {key}"}, {"X-Api-Key": key}):
+            refused = httpx.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | headers)
+            assert code(refused) == (401, "not_authenticated")
+        twice = [*JPEG.items(), *bearer(key).items(), *bearer(stranger).items()]
+        assert code(httpx.post(f"{server.url}/v1/triage", content=draw(), headers=twice))[0] == 401
+
+
+def test_only_health_is_open_and_no_path_tells_whether_it_exists(launch: Any, keys: Any):
+    file, key, _ = keys
+    with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
+        for path in ("/health/live", "/health/ready"):
+            assert httpx.get(server.url + path).status_code == 200
+        closed = (
+            "/",
+            "/v1/bundle",
+            "/v1/certificate",
+            "/metrics",
+            "/openapi.json",
+            "/nothing",
+            "/health/live/",
+        )
+        for path in closed:
+            assert code(httpx.get(server.url + path)) == (401, "not_authenticated")
+        for path in ("/v1/bundle", "/v1/certificate", "/metrics", "/openapi.json"):
+            assert httpx.get(server.url + path, headers=bearer(key)).status_code == 200
+
+
+def test_key_for_reading_may_not_score(launch: Any, keys: Any, draw: Any):
+    file, _, reading = keys
+    with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
+        assert httpx.get(f"{server.url}/metrics", headers=bearer(reading)).status_code == 200
+        assert code(post(server, draw(), reading)) == (403, "not_allowed")
+
+
+def test_revoked_key_ends_and_new_key_begins_without_a_restart(launch: Any, keys: Any, draw: Any):
+    file, key, _ = keys
+    with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
+        assert post(server, draw(), key).status_code == 200
+        revoke(file, key.split("_")[1])
+        fresh = new_key(file, "clinic-b", "score")
+        time.sleep(1.1)
+        assert post(server, draw(), key).status_code == 401
+        assert post(server, draw(), fresh).status_code == 200
+
+
+def test_broken_key_file_lets_nobody_in_and_is_not_ready(launch: Any, keys: Any, draw: Any):
+    file, key, _ = keys
+    whole = file.read_text()
+    with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
+        file.write_text("half an ed")
+        time.sleep(1.1)
+        assert code(post(server, draw(), key)) == (503, "authentication_unavailable")
+        assert code(httpx.get(f"{server.url}/health/ready")) == (503, "authentication_unavailable")
+        file.write_text(whole)
+        time.sleep(1.1)
+        assert post(server, draw(), key).status_code == 200
+        assert httpx.get(f"{server.url}/health/ready").status_code == 200
+
+
+def test_key_is_kept_as_a_hash_for_its_owner_alone(keys: Any):
+    file, key, _ = keys
+    assert file.stat().st_mode & 0o077 == 0
+    assert key not in file.read_text()
+    assert key.split("_", 2)[2] not in file.read_text()
+    assert sha256(key.encode()).hexdigest() in file.read_text()
+
+
+def test_key_file_that_anyone_may_write_is_refused(keys: Any):
+    keys[0].chmod(0o602)
+    with pytest.raises(ConfigError, match="add a key"):
+        read_keys(keys[0])
+
+
+def test_keys_are_made_listed_and_revoked_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def desk(*words: str) -> tuple[int, str]:
+        return main(["keys", *words, "--file", str(tmp_path / "keys")]), capsys.readouterr().out
+
+    status, shown = desk("new", "clinic-a")
+    key = shown.strip()
+    assert (status, key[:4]) == (0, "ltk_")
+    assert desk("new", "clinic-a")[0] == 2
+    assert desk("new", "Erika Mustermann")[0] == 2
+    listed = desk("list")[1]
+    assert "clinic-a" in listed
+    assert key not in listed
+    assert desk("revoke", "0" * 12)[0] == 2
+    assert desk("revoke", key.split("_")[1])[0] == 0
+    assert desk("list") == (0, "")
+
+
+def test_each_key_has_its_own_pace(launch: Any, keys: Any, draw: Any):
+    file, key, reading = keys
+    with launch(TRIAGE_API_KEYS_FILE=str(file), TRIAGE_RATE_PER_MINUTE="3") as server:
+        assert [post(server, draw(), key).status_code for _ in range(4)] == [200, 200, 200, 429]
+        refused = post(server, draw(), key)
+        assert code(refused) == (429, "rate_limited")
+        assert 1 <= int(refused.headers["retry-after"]) <= 21
+        assert httpx.get(f"{server.url}/v1/bundle", headers=bearer(reading)).status_code == 200
+
+
+def test_bucket_refills_evenly():
+    pace, caller = Pace(60), Caller("key:a", "score")
+    for _ in range(60):
+        pace.take(caller, 0.0)
+    with pytest.raises(RequestError):
+        pace.take(caller, 0.5)
+    pace.take(caller, 1.6)
+    with pytest.raises(RequestError):
+        pace.take(caller, 1.7)
+    for _ in range(60):
+        pace.take(caller, 1000.0)

@@ -1,0 +1,255 @@
+"""Tokens of a site's identity provider: only those made by it, for this server, now, with the scope."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from lesion_triage.errors import ConfigError
+from triage_server import tokens
+from triage_server.tokens import KeySet
+
+JPEG = {"Content-Type": "image/jpeg"}
+ISSUER, AUDIENCE = "https://id.example.org", "triage.example.org"
+NAME = "Erika Mustermann"
+
+
+class Issuer:
+    """An identity provider with one key of each kind."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Any] = {
+            "RS256": rsa.generate_private_key(65537, 2048),
+            "ES256": ec.generate_private_key(ec.SECP256R1()),
+            "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+        }
+
+    def document(self) -> dict[str, Any]:
+        described = []
+        for name, key in self.keys.items():
+            one = jwt.get_algorithm_by_name(name).to_jwk(key.public_key(), as_dict=True)  # type: ignore[call-overload]
+            described.append(one | {"kid": name, "alg": name, "use": "sig"})
+        return {"keys": described}
+
+    def token(self, kind: str = "RS256", *, key: Any = None, kid: str | None = None, **changed: Any) -> str:
+        now = int(time.time())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": NAME, "exp": now + 300, "iat": now}
+        claims |= {"scope": "openid triage:score"} | changed
+        claims = {name: value for name, value in claims.items() if value is not None}
+        return jwt.encode(claims, key or self.keys[kind], algorithm=kind, headers={"kid": kid or kind})
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, issuer: Issuer, start: Callable[..., Any]
+) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("tokens")
+    (folder / "jwks.json").write_text(json.dumps(issuer.document()))
+    said = {"JWKS": str(folder / "jwks.json"), "ISSUER": ISSUER, "AUDIENCE": AUDIENCE}
+    with start(
+        tiny_bundle, folder, **{f"TRIAGE_JWT_{name}": value for name, value in said.items()}
+    ) as running:
+        yield running
+
+
+def post(server: Any, picture: bytes, token: str) -> httpx.Response:
+    headers = JPEG | {"Authorization": f"Bearer {token}"}
+    return httpx.post(f"{server.url}/v1/triage", content=picture, headers=headers, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["RS256", "ES256", "EdDSA"])
+def test_token_of_the_issuer_lets_in(kind: str, server: Any, issuer: Issuer, draw: Any):
+    assert post(server, draw(), issuer.token(kind)).status_code == 200
+    assert post(server, draw(), issuer.token(kind, aud=["other", AUDIENCE])).status_code == 200
+    assert post(server, draw(), issuer.token(kind, scope=None, scp=["triage:score"])).status_code == 200
+
+
+NOW = int(time.time())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"exp": NOW - 3600},
+        {"exp": None},
+        {"nbf": NOW + 3600},
+        {"iss": "https://other.example.org"},
+        {"iss": None},
+        {"aud": "another-server"},
+        {"aud": None},
+        {"sub": None},
+        {"sub": 7},
+        {"kid": "unknown"},
+        {"kid": "../../etc/passwd"},
+    ],
+)
+def test_token_that_is_late_early_or_for_another_is_refused(
+    changed: dict[str, Any], server: Any, issuer: Issuer, draw: Any
+):
+    refused = post(server, draw(), issuer.token(**changed))
+    assert (refused.status_code, refused.json()["code"]) == (401, "not_authenticated")
+    assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("scope", [None, "", "triage:scores", "openid", "TRIAGE:SCORE", 7])
+def test_token_without_the_scope_is_not_allowed(scope: Any, server: Any, issuer: Issuer, draw: Any):
+    refused = post(server, draw(), issuer.token(scope=scope))
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+    assert 'error="insufficient_scope"' in refused.headers["www-authenticate"]
+
+
+def test_forged_token_is_refused(server: Any, issuer: Issuer, draw: Any):
+    genuine = issuer.token()
+    head, claims, signature = genuine.split(".")
+    public = issuer.keys["RS256"].public_key()
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    # The oldest forgeries: no algorithm; the public key taken for a shared secret; another's key.
+    shared = part({"alg": "HS256", "typ": "JWT", "kid": "RS256"}) + "." + claims
+    mac = base64.urlsafe_b64encode(hmac.digest(pem, shared.encode(), "sha256")).rstrip(b"=").decode()
+    stranger = rsa.generate_private_key(65537, 2048)
+    altered = json.loads(base64.urlsafe_b64decode(claims + "=="))
+    for token in (
+        part({"alg": "none", "kid": "RS256"}) + "." + claims + ".",
+        f"{shared}.{mac}",
+        issuer.token(key=stranger),
+        f"{head}.{part(altered | {'sub': 'another'})}.{signature}",
+        f"{head}.{claims}.",
+        f"{head}.{claims}.{signature[:-2]}",
+        issuer.token("ES256", kid="RS256"),
+        genuine + "." + signature,
+        genuine + "x" * 9000,
+    ):
+        assert post(server, draw(), token).status_code == 401
+    assert post(server, draw(), genuine).status_code == 200
+
+
+def test_subject_of_a_token_stands_nowhere_in_the_log(server: Any, issuer: Issuer, draw: Any):
+    assert post(server, draw(), issuer.token()).status_code == 200
+    lines = [json.loads(line) for line in server.text().splitlines() if line.startswith("{")]
+    assert any(str(line.get("caller")).startswith("token:") for line in lines)
+    assert "Mustermann" not in server.text()
+
+
+# The key set
+
+
+@contextmanager
+def served(answers: list[bytes | int]) -> Iterator[tuple[str, list[int]]]:
+    """A web server on loopback that gives one answer after the other, the last for ever."""
+    asked = [0]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = answers[min(asked[0], len(answers) - 1)]
+            asked[0] += 1
+            if isinstance(answer, int):
+                self.send_response(answer)
+                self.send_header("Location", "http://127.0.0.1:1/")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None: ...
+
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=site.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{site.server_port}/jwks", asked
+    finally:
+        site.shutdown()
+        thread.join()
+        site.server_close()
+
+
+def test_new_key_of_the_issuer_is_found_without_a_restart(issuer: Issuer, monkeypatch: pytest.MonkeyPatch):
+    import asyncio
+
+    monkeypatch.setattr(tokens, "RETRY_S", 0.0)
+    old = {"keys": issuer.document()["keys"][:1]}
+    with served([json.dumps(old).encode(), json.dumps(issuer.document()).encode()]) as (address, asked):
+        keys = KeySet(address)
+        assert asyncio.run(keys.key("ES256")) is not None
+        assert asked == [2]
+
+
+def test_invented_key_ids_do_not_flood_the_issuer(issuer: Issuer):
+    import asyncio
+
+    async def many() -> None:
+        for number in range(50):
+            assert await keys.key(f"invented-{number}") is None
+
+    with served([json.dumps(issuer.document()).encode()]) as (address, asked):
+        keys = KeySet(address)
+        asyncio.run(many())
+        assert asked == [1]
+
+
+def test_issuer_that_is_down_is_believed_for_an_hour(issuer: Issuer, monkeypatch: pytest.MonkeyPatch):
+    import asyncio
+
+    from triage_server.wire import RequestError
+
+    monkeypatch.setattr(tokens, "RETRY_S", 0.0)
+    monkeypatch.setattr(tokens, "REFRESH_S", 0.0)
+    with served([json.dumps(issuer.document()).encode(), 500]) as (address, _):
+        keys = KeySet(address)
+        assert asyncio.run(keys.key("RS256")) is not None
+        monkeypatch.setattr(tokens, "STALE_S", 0.0)
+        with pytest.raises(RequestError) as refusal:
+            asyncio.run(keys.key("RS256"))
+    assert refusal.value.code == "authentication_unavailable"
+
+
+def weak() -> dict[str, Any]:
+    key = rsa.generate_private_key(65537, 1024).public_key()
+    return dict(jwt.get_algorithm_by_name("RS256").to_jwk(key, as_dict=True))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("no json", "not a JWKS document"),
+        ("{}", "not a JWKS document"),
+        ('{"keys": []}', "no public key"),
+        ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "no public key"),
+        (json.dumps({"keys": [weak()]}), "1024 bits"),
+    ],
+)
+def test_set_without_a_usable_key_is_refused(document: str, said: str, tmp_path: Path):
+    (tmp_path / "set").write_text(document)
+    with pytest.raises(ConfigError, match=said):
+        KeySet(str(tmp_path / "set"))
+
+
+def test_set_is_fetched_over_https_only_and_no_redirect_is_followed():
+    with pytest.raises(ConfigError, match="expected https"):
+        KeySet("http://id.example.org/jwks")
+    with served([302]) as (address, _), pytest.raises(ConfigError, match="cannot be read"):
+        KeySet(address)
