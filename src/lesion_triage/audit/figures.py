@@ -142,7 +142,7 @@ def occlusion(table: Table, config: Audit) -> bytes | None:
     axes.set_yticks(range(len(rows)), [str(row[0]) for row in rows], fontsize=8)
     axes.set(xlim=(0.3, 1.0), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel("AUROC on validation pictures with 95 % interval", fontsize=8)
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8, frameon=False)
     return _png(figure)
 
 
