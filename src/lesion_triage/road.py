@@ -57,9 +57,11 @@ def data_root(run: Run) -> Path:
 
 
 def _manifest_inputs(run: Run) -> Any:
+    from lesion_triage.data import manifest
+
     data = run.config.data
     seen = None if data.source == "synthetic" else runs.tree_fingerprint(data_root(run))
-    return data.model_dump(mode="json", exclude={"root"}), seen
+    return data.model_dump(mode="json", exclude={"root"}), seen, manifest.FORMAT
 
 
 def _manifest(run: Run, tracker: Tracker) -> None:
@@ -370,7 +372,14 @@ _PREDICTED = (
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("manifest", (), _manifest_inputs, ("manifest.csv", "manifest.json"), _manifest, _tell_manifest),
+        Stage(
+            "manifest",
+            (),
+            _manifest_inputs,
+            ("manifest.csv", "duplicates.csv", "manifest.json"),
+            _manifest,
+            _tell_manifest,
+        ),
         Stage(
             "split",
             ("manifest",),

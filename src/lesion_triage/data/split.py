@@ -1,18 +1,17 @@
 """Dealing cases to train, validation, calibration and test so that nothing crosses.
 
-Imports config, manifest and records.
+Imports config, manifest, records and ties.
 
-Pictures are joined into groups by patient, by lesion and by the file's own hash; a group goes to one
-split whole.
+Pictures are joined into groups by patient, by lesion, by the file's own hash and by being copies of one
+picture; a group goes to one split whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
@@ -20,6 +19,7 @@ from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Split
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
+from lesion_triage.data.ties import groups, ties
 from lesion_triage.errors import SplitError
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -107,7 +107,9 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
         SplitError: too few groups for every split to get one.
     """
     fractions = {name: float(getattr(config.fractions, name)) for name in SPLITS}
-    ordered = sorted(_groups(manifest.records), key=lambda group: _order(group, config.seed))
+    # Unlabelled records join groups and then leave them.
+    labelled = ([r for r in group if r.needs_in_person is not None] for group in groups(manifest.records))
+    ordered = sorted(filter(None, labelled), key=lambda group: _order(group, config.seed))
     counts = dict.fromkeys(SPLITS, 0)
     assignment: dict[str, str] = {}
     for dealt, group in enumerate(ordered, start=1):
@@ -134,7 +136,7 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
 
 
 def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
-    """Check anew, record by record, that no patient, lesion or file stands in two splits.
+    """Check anew, record by record, that no patient, lesion, file or group of copies stands in two splits.
 
     Knows nothing of how the splits were made.
 
@@ -154,7 +156,7 @@ def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
             raise SplitError(f"image '{image_id}' {fault}; split again.")
         if assigned is None:
             continue
-        for tie in _ties(record):
+        for tie in ties(record):
             first, first_image = seen.setdefault(tie, (assigned, image_id))
             if first != assigned:
                 kind, value = tie
@@ -164,36 +166,7 @@ def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
                 )
 
 
-def _ties(record: Record) -> Iterator[tuple[str, str]]:
-    """What a record shares with every other record of its group."""
-    if record.patient_id is not None:
-        yield "patient", record.patient_id
-    yield "lesion", record.lesion_id
-    yield "file", record.sha256
-
-
-def _groups(records: tuple[Record, ...]) -> list[list[Record]]:
-    """Connected components over the ties. Unlabelled records join groups and then leave them."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def root_of(node: tuple[str, str]) -> tuple[str, str]:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]  # path halving keeps this near-linear
-            node = parent[node]
-        return node
-
-    for record in records:
-        for one, other in pairwise(_ties(record)):
-            parent[root_of(one)] = root_of(other)
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        if record.needs_in_person is not None:
-            groups.setdefault(root_of(("lesion", record.lesion_id)), []).append(record)
-    return list(groups.values())
-
-
-def _order(group: list[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
+def _order(group: Sequence[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
     stratum = min((record.needs_in_person is not True, record.diagnosis, record.source) for record in group)
     key = min(record.image_id for record in group)
     return stratum, hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
