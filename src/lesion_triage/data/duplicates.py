@@ -22,7 +22,7 @@ LOWEST_CORRELATION = 0.96
 """On HAM10000 saved-anew, halved and turned copies reach 0.97 or more, different photographs of different
 lesions at most 0.943."""
 
-MOST_BITS_APART = 12
+MOST_BITS_APART = 10
 """Of 64: cheaper to ask than the correlation, and wide enough for every pair that correlates so highly."""
 
 MOST_NEIGHBOURS = 4096
