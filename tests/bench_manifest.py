@@ -107,7 +107,6 @@ def once(count: int) -> dict[str, float]:
 
     settled, copies, findings = timed("deduplicate", lambda: manifest.compare(records, sketches))  # type: ignore[misc]
     made = Manifest(records=settled, source="isic", synthetic=False, findings=findings, copies=copies)
-    del sketches, records
     with tempfile.TemporaryDirectory() as folder:
         timed("write", lambda: made.write(Path(folder)))
         made, digest = timed("read", lambda: manifest.read(Path(folder)))  # type: ignore[misc]
@@ -183,7 +182,9 @@ def on_pictures(root: Path, sample: int) -> None:
             made.setdefault(name, []).append(look(data))
     levels = (0.93, 0.94, 0.95, 0.96, 0.97, 0.98)
     print(f"{len(looks):,} pictures, {sample:,} of them copied\n")
-    print("| copy | correlation: lowest | 1 % | " + " | ".join(f">= {level}" for level in levels) + " | found |")
+    print(
+        "| copy | correlation: lowest | 1 % | " + " | ".join(f">= {level}" for level in levels) + " | found |"
+    )
     print("|---|" + "---|" * (len(levels) + 3))
     for name, copied in made.items():
         rows_, originals = np.stack(copied), looks[chosen]
@@ -217,9 +218,7 @@ def _different(looks: NDArray[np.int8], lesions: list[str], levels: tuple[float,
     counts = np.zeros(len(asked), int)
     for start in range(0, len(unit), 500):
         block = slice(start, start + 500)
-        best = np.max(
-            [perceptual_hash.turned(unit[block], turn) @ unit.T for turn in range(TURNS)], axis=0
-        )
+        best = np.max([perceptual_hash.turned(unit[block], turn) @ unit.T for turn in range(TURNS)], axis=0)
         apart = lesion[block][:, None] < lesion[None]
         counts += [int(np.count_nonzero(best[apart] >= level)) for level in asked]
     told = ", ".join(f">= {level}: {count}" for level, count in zip(asked, counts.tolist(), strict=True))

@@ -110,6 +110,8 @@ class Train(Section):
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: int = Field(default=1, ge=0)
     """Processes that prepare pictures."""
+    pixel_cache: bool = True
+    """Keep prepared pictures on disk beside the runs, so that only the first epoch decodes them."""
 
 
 class Calibrate(Section):

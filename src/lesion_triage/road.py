@@ -120,7 +120,7 @@ def _train_inputs(run: Run) -> Any:
         if not path.is_file():
             raise RunError(f"{path}: no such file of weights (model.weights).")
         weights = runs.file_sha256(path)
-    learning = config.train.model_dump(mode="json", exclude={"workers", "accelerator"})
+    learning = config.train.model_dump(mode="json", exclude={"workers", "accelerator", "pixel_cache"})
     network = config.model.model_dump(mode="json", exclude={"weights"})
     return config.seed, config.pixels.model_dump(), network, weights, learning
 
@@ -128,7 +128,7 @@ def _train_inputs(run: Run) -> Any:
 def _train(run: Run, tracker: Tracker) -> None:
     from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.store import write_atomically
-    from lesion_triage.data import dataset
+    from lesion_triage.data import pixel_cache
     from lesion_triage.train import loop
 
     _require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
@@ -137,7 +137,7 @@ def _train(run: Run, tracker: Tracker) -> None:
     for name in ("train", "validation"):
         found = records(run, name)
         with bar(f"decoding {name}") as tick:
-            pixels = dataset.decoded(found, root, run.config.pixels, run.cache, tick)
+            pixels = pixel_cache.pictures(found, root, run.config.pixels, _pixel_cache(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
 
@@ -163,6 +163,10 @@ def _train(run: Run, tracker: Tracker) -> None:
 
     lines = [asdict(line) for line in curve]
     write_atomically(run.folder / _CURVE, canonical_json(lines).encode())
+
+
+def _pixel_cache(run: Run) -> Path | None:
+    return run.cache if run.config.train.pixel_cache else None
 
 
 def _require_positives(run: Run) -> None:
@@ -297,7 +301,7 @@ def _export(run: Run, tracker: Tracker) -> None:
 
     known, _ = manifest.read(run.folder)
     made_from = sealing.MadeFrom(known, records(run, "train"), records(run, "validation"), data_root(run))
-    sealed = sealing.seal_run(run.folder, run.config, made_from, run.cache)
+    sealed = sealing.seal_run(run.folder, run.config, made_from, _pixel_cache(run))
     bundle, parity = sealed.bundle, sealed.parity
     say(
         f"  parity on {parity.images} validation photographs: largest score difference "

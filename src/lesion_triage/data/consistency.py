@@ -133,9 +133,9 @@ def join_copies(
         "so common a look that it was not compared with every other": [list(found.crowded)],
     }
     return joined, {
-        remark: names
-        for remark, groups_ in remarks.items()
-        if (names := tuple(sorted(records[place].image_id for group in groups_ for place in group)))
+        remark: tuple(sorted(records[place].image_id for group in concerned for place in group))
+        for remark, concerned in remarks.items()
+        if any(concerned)
     }
 
 

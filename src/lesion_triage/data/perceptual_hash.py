@@ -39,7 +39,8 @@ def _dct() -> NDArray[np.float32]:
     """Orthonormal DCT-II as a matrix."""
     frequency, place = np.mgrid[:_THUMB, :_THUMB]
     rows = np.cos(np.pi * (2 * place + 1) * frequency / (2 * _THUMB))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    matrix: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return matrix
 
 
 _DCT = _dct()

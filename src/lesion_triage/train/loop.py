@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,6 +21,7 @@ from lesion_triage.bundle.policy import case_logit
 from lesion_triage.config import Config, Train
 from lesion_triage.data.augment import augmentation
 from lesion_triage.data.dataset import EpochOrder, Example, TrainingPictures
+from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.data.records import Record
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import checkpoint
@@ -49,7 +48,7 @@ class Pictures:
     """Decoded pictures of one split beside their records, in the same order."""
 
     records: Sequence[Record]
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
 
 
 OnBatch = Callable[[int, int, int], None]
