@@ -29,7 +29,7 @@ from lesion_triage.data.records import Record
 
 COPIES = 0.05
 """Share of the records that are a copy of another: bytes, or saved anew, or turned."""
-SIZES = (10_000, 40_000, 160_000)
+SIZES = (10_000, 40_000, 160_000, 400_000)
 SOURCES = ("isic_2018", "isic_2019", "isic_2020", "clinic")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -128,15 +129,13 @@ def _alike(
     crowded: set[int],
 ) -> Iterator[tuple[int, int, int, float]]:
     """Pairs of the same look that are not joined yet: both places, turn, correlation."""
-    words, keys = perceptual_hash.hashes(rows, 0)
-    upright = words
+    upright, keys, _ = perceptual_hash.hashes(rows, 0)
     norms = np.sqrt(np.einsum("np,np->n", rows, rows, dtype=np.float32))
     indices = [_Index(keys[band]) for band in range(BANDS)]
     for turn in range(TURNS):
-        if turn:
-            words, keys = perceptual_hash.hashes(rows, turn)
-        for band, index in enumerate(indices):
-            for one, other in index.candidates(keys[band], places, crowded):
+        words, *asked = perceptual_hash.hashes(rows, turn)
+        for (band, index), by in product(enumerate(indices), asked):
+            for one, other in index.candidates(by[band], places, crowded):
                 close = np.flatnonzero(np.bitwise_count(words[one] ^ upright[other]) <= MOST_BITS_APART)
                 for start in range(0, len(close), _COMPARED):
                     a, b = (side[close[start : start + _COMPARED]] for side in (one, other))

@@ -24,7 +24,8 @@ ORIENTATIONS = (1, 2, 4, 3, 5, 6, 8, 7)
 """EXIF orientation that turns the first picture of a pair into the second, by turn."""
 
 BANDS, BAND_BITS = 6, 14
-"""Two pictures are compared if all bits of one band agree. More bands find more; more bits are quicker."""
+"""Two pictures are compared if all bits of one band agree, but for the weakest one. More bands find more;
+more bits are quicker."""
 
 HASH_BITS = 64
 
@@ -114,20 +115,30 @@ def _turn(turn: int) -> tuple[NDArray[np.intp], NDArray[np.int8]]:
     return (_TRANSPOSED if turn & 4 else np.arange(len(_U))), signs
 
 
-def hashes(rows: NDArray[np.int8], turn: int) -> tuple[NDArray[np.uint64], NDArray[np.uint16]]:
-    """The 64-bit hash of each turned picture, and its key in each band: shapes (n,) and (bands, n)."""
+def hashes(
+    rows: NDArray[np.int8], turn: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint16], NDArray[np.uint16]]:
+    """The 64-bit hash of each turned picture, its key in each band, and the key that it nearly has.
+
+    Returns:
+        Hashes (n,); keys (bands, n); keys with the bit turned over whose number is closest to zero, which is
+        the first to change when a picture is saved anew (bands, n).
+    """
     places, signs = _turn(turn)
     words = np.empty(len(rows), np.uint64)
-    keys = np.empty((BANDS, len(rows)), np.uint16)
+    keys, near = np.empty((2, BANDS, len(rows)), np.uint16)
     powers = (1 << np.arange(BAND_BITS)).astype(np.float32)  # exact, and a product of matrices is quick
     for start in range(0, len(rows), 65_536):
         block = slice(start, start + 65_536)
-        bits = rows[block][:, places[_BY_FREQUENCY]] * signs[_BY_FREQUENCY] > 0
-        packed = np.packbits(bits[:, :HASH_BITS], axis=1, bitorder="little")
+        low = np.take(rows[block], places[_BY_FREQUENCY], axis=1) * signs[_BY_FREQUENCY]
+        packed = np.packbits(low[:, :HASH_BITS] > 0, axis=1, bitorder="little")
         words[block] = np.ascontiguousarray(packed).view("<u8")[:, 0]
         for band in range(BANDS):
-            keys[band, block] = bits[:, band::BANDS].astype(np.float32) @ powers
-    return words, keys
+            part = low[:, band::BANDS]
+            key = ((part > 0).astype(np.float32) @ powers).astype(np.uint16)
+            keys[band, block] = key
+            near[band, block] = key ^ (1 << np.abs(part).argmin(axis=1)).astype(np.uint16)
+    return words, keys, near
 
 
 def correlation(
