@@ -75,6 +75,12 @@ def _certificate() -> Room:
     return certificate.add_arguments, certificate.act
 
 
+def _splits() -> Room:
+    from lesion_triage.data import published
+
+    return published.add_arguments, published.act
+
+
 def _proof() -> Room:
     from lesion_triage.proof import command
 
@@ -159,6 +165,7 @@ _ROAD = {
 VERBS: dict[str, Verb] = {
     **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
+    "splits": _of("publish a run's splits without names, or check them against published ones", _splits),
     "certificate": _of("what a bundle's certificate says, on one page", _certificate),
     "plan": _of("how many confirmed cases a certificate takes, what it gives, what it costs", _plan),
     "recertify": _of("certify a bundle again on a clinic's own confirmed cases", _recertify),
