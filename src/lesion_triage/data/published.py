@@ -84,9 +84,7 @@ def verify(splits: Splits, path: Path) -> str:
     ours = {hashed(image_id): split for image_id, split in splits.assignment.items()}
     missing, added = theirs.keys() - ours.keys(), ours.keys() - theirs.keys()
     moved = Counter(
-        f"{theirs[name]} to {ours[name]}"
-        for name in theirs.keys() & ours.keys()
-        if theirs[name] != ours[name]
+        f"{split} to {ours[name]}" for name, split in theirs.items() if ours.get(name, split) != split
     )
     if missing or added or moved:
         moves = f" ({', '.join(f'{count} {what}' for what, count in sorted(moved.items()))})" if moved else ""
