@@ -40,11 +40,13 @@ test: check test-serve ## everything that CI runs
 test-serve: $(SERVE)/.installed ## the server's tests where nothing but [serve] is installed
 	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/clinic/test_recertify.py tests/clinic/test_pool.py
 
-bench: $(VENV)/.installed ## ratios, not seconds: scorer and server beside their floor
+bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py
 	$(BIN)/python tests/bench_audit.py
+	$(BIN)/python tests/bench_manifest.py
+	$(BIN)/python tests/bench_cache.py
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
 	$(BIN)/python -m pytest -m torture tests/train

@@ -48,7 +48,7 @@ def training(count: int, size_px: int) -> Pictures:
             needs_in_person=bool(n % 2),
             **blank,
             **size,
-        )  # fmt: skip
+        )
         for n in range(count)
     ]
     random = np.random.default_rng(0)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from lesion_triage.bundle.schema import NO_HISTORY, Answer
+from lesion_triage.bundle.history import NO_HISTORY
+from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End
 from triage_server.wire import RequestError

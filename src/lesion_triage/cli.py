@@ -75,6 +75,12 @@ def _certificate() -> Room:
     return certificate.add_arguments, certificate.act
 
 
+def _splits() -> Room:
+    from lesion_triage.data import published
+
+    return published.add_arguments, published.act
+
+
 def _proof() -> Room:
     from lesion_triage.proof import command
 
@@ -239,6 +245,7 @@ VERBS: dict[str, Verb] = {
     "keygen": _of("make a pair of keys for signing bundles", _keygen),
     "sign": _of("sign a bundle, so that a server can tell who made it", _sign),
     "verify": _of("check a bundle's hashes, signature and self-test", _verify),
+    "splits": _of("publish a run's splits without names, or check them against published ones", _splits),
     "certificate": _of("what a bundle's certificate says, on one page", _certificate),
     "plan": _of("how many confirmed cases a certificate takes, what it gives, what it costs", _plan),
     "recertify": _of("certify a bundle again on a clinic's own confirmed cases", _recertify),

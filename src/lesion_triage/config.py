@@ -203,6 +203,8 @@ class Train(Section):
     """A state to go on from is written after each epoch and, in between, this often."""
     workers: int = Field(default=1, ge=0)
     """Processes that prepare pictures, for each process that trains."""
+    pixel_cache: bool = True
+    """Keep prepared pictures on disk beside the runs, so that only the first epoch decodes them."""
 
     @model_validator(mode="after")
     def _parts_can_be_dealt(self) -> Self:
@@ -216,8 +218,6 @@ class Train(Section):
             raise ValueError("probe takes one process: its head is trained in seconds; set devices to 1")
         if self.probe and self.cutmix_alpha:
             raise ValueError("cutmix needs pictures, and probe trains on embeddings; set cutmix_alpha to 0")
-        if self.probe and self.cutmix_alpha:
-            raise ValueError("cutmix needs pictures, and probe trains on embeddings; set cutmix_alpha to 0")
         return self
 
     def recipe(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class Train(Section):
 
         So a training that was done before the key existed is known again, and not repeated.
         """
-        content = self.model_dump(mode="json", exclude=_HOW_IT_IS_RUN)
+        content = self.model_dump(mode="json", exclude=set(_HOW_IT_IS_RUN))
         fields = type(self).model_fields
         return {
             key: value for key, value in content.items() if key not in _LATER or value != fields[key].default
@@ -233,7 +233,16 @@ class Train(Section):
 
 
 _HOW_IT_IS_RUN = frozenset(
-    ("accelerator", "devices", "strategy", "compile", "channels_last", "checkpoint_minutes", "workers")
+    (
+        "accelerator",
+        "devices",
+        "strategy",
+        "compile",
+        "channels_last",
+        "checkpoint_minutes",
+        "workers",
+        "pixel_cache",
+    )
 )
 _LATER = frozenset(
     (

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,14 +69,20 @@ def data_root(run: Run) -> Roots:
     return folders if data.source == "mixture" else folders[data.source]
 
 
+def _folders(run: Run) -> Mapping[str, Path]:
+    """The same by name, also where there is one."""
+    root = data_root(run)
+    return {"": root} if isinstance(root, Path) else root
+
+
 def _manifest_inputs(run: Run) -> Any:
+    from lesion_triage.data import manifest
+
     data = run.config.data
     seen = None
     if data.source != "synthetic":
-        root = data_root(run)
-        folders = {"": root} if isinstance(root, Path) else root
-        seen = {name: runs.tree_fingerprint(folder) for name, folder in folders.items()}
-    return data.identity(), seen
+        seen = {name: runs.tree_fingerprint(folder) for name, folder in _folders(run).items()}
+    return data.identity(), seen, manifest.FORMAT
 
 
 def _manifest(run: Run, tracker: Tracker) -> None:
@@ -130,10 +136,9 @@ def _tell_split(run: Run, tracker: Tracker) -> None:
 def _audit_inputs(run: Run) -> Any:
     from lesion_triage.audit import findings
 
-    root = data_root(
-        run
-    )  # the dataset's own tables lie there, and the manifest does not keep all of their columns
-    files = [path for path in sorted(root.iterdir()) if path.is_file()] if root.is_dir() else []
+    # The dataset's own tables lie there, and the manifest does not keep all of their columns.
+    folders = [folder for folder in _folders(run).values() if folder.is_dir()]
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     limits = run.config.pixels.model_dump(exclude={"size_px"})
     return findings.FORMAT, run.config.audit.model_dump(mode="json"), limits, seen
@@ -225,7 +230,7 @@ def _train_key(run: Run) -> str:
 def _train(run: Run, tracker: Tracker) -> None:
     from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.store import write_atomically
-    from lesion_triage.data import dataset
+    from lesion_triage.data import pixel_cache
     from lesion_triage.train import loop
 
     _require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
@@ -234,7 +239,7 @@ def _train(run: Run, tracker: Tracker) -> None:
     for name in ("train", "validation"):
         found = records(run, name)
         with bar(f"decoding {name}") as tick:
-            pixels = dataset.decoded(found, root, run.config.pixels, run.cache, tick)
+            pixels = pixel_cache.pictures(found, root, run.config.pixels, _pixel_cache(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
 
@@ -278,6 +283,10 @@ def _go_on_training(run: Run, must: bool) -> None:
         )
 
 
+def _pixel_cache(run: Run) -> Path | None:
+    return run.cache if run.config.train.pixel_cache else None
+
+
 def _require_positives(run: Run) -> None:
     from lesion_triage.calibrate.certificate import require_enough
 
@@ -306,7 +315,7 @@ def _predict_inputs(run: Run) -> Any:
 def _predict(run: Run, tracker: Tracker) -> None:
     from lesion_triage.bundle.store import write_atomically
     from lesion_triage.calibrate.novelty import fit
-    from lesion_triage.data import dataset
+    from lesion_triage.data import pixel_cache
     from lesion_triage.export import novelty, onnx_graph
     from lesion_triage.train import checkpoint
 
@@ -314,7 +323,8 @@ def _predict(run: Run, tracker: Tracker) -> None:
     say("  writing the network as ONNX")
     network = checkpoint.load_checkpoint(run.folder)
     plain = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
-    pictures = dataset.decoded(records(run, "train"), data_root(run), config.pixels, run.cache)
+    train = records(run, "train")
+    pictures = pixel_cache.pictures(train, data_root(run), config.pixels, _pixel_cache(run))
     with bar("measuring what is familiar") as tick:
         graph = novelty.attach(plain, fit(novelty.levels_of(plain, pictures, tick)))
     write_atomically(run.folder / "model.onnx", graph)
@@ -415,7 +425,7 @@ def _export(run: Run, tracker: Tracker) -> None:
 
     known, _ = manifest.read(run.folder)
     made_from = sealing.MadeFrom(known, records(run, "train"), records(run, "validation"), data_root(run))
-    sealed = sealing.seal_run(run.folder, run.config, made_from, run.cache)
+    sealed = sealing.seal_run(run.folder, run.config, made_from, _pixel_cache(run))
     bundle, parity = sealed.bundle, sealed.parity
     say(
         f"  parity on {parity.images} validation photographs: largest score difference "
@@ -491,7 +501,14 @@ _PREDICTED = (
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("manifest", (), _manifest_inputs, ("manifest.csv", "manifest.json"), _manifest, _tell_manifest),
+        Stage(
+            "manifest",
+            (),
+            _manifest_inputs,
+            ("manifest.csv", "duplicates.csv", "manifest.json"),
+            _manifest,
+            _tell_manifest,
+        ),
         Stage(
             "split",
             ("manifest",),

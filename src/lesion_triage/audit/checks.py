@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from lesion_triage.audit import balance, leakage, occlusion, pictures, raw_tables, shortcuts
 from lesion_triage.audit.association import Association
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Report, Table, with_acceptance
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.config import Audit
+from lesion_triage.config import Audit, Roots
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import Splits
 from lesion_triage.predictions import Predictions
@@ -25,8 +24,8 @@ class Data:
 
     manifest: Manifest
     splits: Splits
-    root: Path
-    """Folder of the pictures and of the dataset's own tables."""
+    root: Roots
+    """Folder of the pictures and of the dataset's own tables, or of each part of a mixture."""
     limits: PixelSpec
     """Of the pixel path; its side does not matter here."""
 

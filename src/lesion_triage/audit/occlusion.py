@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,7 +22,7 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.scorer import Graph
 from lesion_triage.calibrate.metrics import auroc_difference, auroc_of
-from lesion_triage.config import Audit
+from lesion_triage.config import Audit, Roots
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS
@@ -70,7 +69,7 @@ def occlude(
     spec: PixelSpec,
     table: Predictions,
     columns: Columns,
-    root: Path,
+    root: Roots,
     config: Audit,
     progress: Progress | None = None,
 ) -> tuple[Finding, Table]:

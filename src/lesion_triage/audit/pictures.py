@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.audit.shortcuts import Sampled, baseline
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.config import Roots
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, ManifestError
@@ -81,7 +81,7 @@ def chosen(sampled: Sampled, most: int) -> Codes:
 
 
 def open_all(
-    rows: Codes, records: Sequence[Record], root: Path, limits: PixelSpec, progress: Progress | None = None
+    rows: Codes, records: Sequence[Record], root: Roots, limits: PixelSpec, progress: Progress | None = None
 ) -> Seen:
     """Decode and measure pictures, several at a time.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lesion_triage.audit.columns import Bools
+from lesion_triage.config import Roots
 from lesion_triage.data.records import Record
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "unk", "unknown", "not recorded"})
@@ -22,7 +23,7 @@ _NAMES_SHARE = 0.9
 _MOST_BYTES = 1_000_000_000
 
 
-def empty_cells(root: Path, records: Sequence[Record]) -> dict[str, Bools]:
+def empty_cells(root: Roots, records: Sequence[Record]) -> dict[str, Bools]:
     """Where the columns of the tables in ``root`` are empty.
 
     A table is read if nine in ten of its first rows name a picture in one column: by image id, path, file
@@ -34,7 +35,8 @@ def empty_cells(root: Path, records: Sequence[Record]) -> dict[str, Bools]:
     """
     rows = _names(records)
     found: dict[str, Bools] = {}
-    for path in sorted(_tables(root)):
+    folders = [root] if isinstance(root, Path) else list(root.values())
+    for path in sorted(table for folder in folders for table in _tables(folder)):
         try:
             found |= _of_table(path, rows, len(records))
         except (OSError, UnicodeDecodeError, csv.Error):

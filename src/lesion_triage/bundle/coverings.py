@@ -54,7 +54,7 @@ def ink_share(colours: NDArray[np.float32]) -> float:
     red, green, blue = colours.reshape(3, -1).take(_outer(colours.shape[1]), axis=1)
     shift = blue - red
     marked = (shift > max(10.0, np.median(shift) + _INK_SHIFT)) & (blue > green) & (blue >= _INK_LIGHT)
-    return int(np.count_nonzero(marked)) / shift.size
+    return float(np.count_nonzero(marked) / shift.size)
 
 
 @functools.cache

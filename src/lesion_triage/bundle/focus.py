@@ -50,7 +50,7 @@ def _in_direction(grey: NDArray[np.int16], floor: float, down: int, across: int)
 
 
 def _side(grey: NDArray[np.int16]) -> int:
-    return (grey.shape[0] - 4) // _BLOCKS * _BLOCKS
+    return int((grey.shape[0] - 4) // _BLOCKS * _BLOCKS
 
 
 def _variation(grey: NDArray[np.int16], down: int, across: int) -> NDArray[np.int32]:
@@ -64,4 +64,5 @@ def _variation(grey: NDArray[np.int16], down: int, across: int) -> NDArray[np.in
     height = side // _BLOCKS
     # 32 bits hold 128 x 128 squares of 255.
     rows = np.square(difference, out=difference).reshape(_BLOCKS, height, side).sum(axis=1, dtype=np.int32)
-    return rows.reshape(_BLOCKS, _BLOCKS, height).sum(axis=2, dtype=np.int32)
+    blocks: NDArray[np.int32] = rows.reshape(_BLOCKS, _BLOCKS, height).sum(axis=2, dtype=np.int32)
+    return blocks

@@ -150,10 +150,10 @@ def lowest_by_unit(scores: NDArray[np.float64], units: NDArray[np.intp]) -> NDAr
 
 
 def _history(row: Prediction) -> History:
-    known = {
-        "sex": row.sex or None,
-        "age_years": row.age_approx,
-        "anatom_site_general": row.anatom_site_general or None,
-        "fitzpatrick_skin_type": row.fitzpatrick_skin_type or None,
-    }
-    return histories.together([History(**known), histories.from_text(row.history)])
+    known = History(
+        sex=row.sex or None,
+        age_years=row.age_approx,
+        anatom_site_general=row.anatom_site_general or None,
+        fitzpatrick_skin_type=row.fitzpatrick_skin_type or None,
+    )
+    return histories.together([known, histories.from_text(row.history)])

@@ -40,7 +40,8 @@ class Familiar:
             levels: shape (N, channels).
         """
         squares: NDArray[np.float64] = np.square((_of_length_one(levels) - self.mean) @ self.whitening)
-        return squares.mean(axis=1)
+        means: NDArray[np.float64] = squares.mean(axis=1)
+        return means
 
 
 def fit(levels: NDArray[np.float32]) -> Familiar:

@@ -1,15 +1,19 @@
 """What must hold between the records of one dataset, and what is settled or reported where it does not.
 
-Imports records and the exception tree.
+Imports records, ties, duplicates and the exception tree.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from lesion_triage.data.duplicates import Duplicates, groups_of
 from lesion_triage.data.records import RawRecord, Record
+from lesion_triage.data.ties import Tie, groups
 from lesion_triage.errors import ManifestError
 
 
@@ -42,23 +46,96 @@ def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
         )
 
 
-def settle_lesions(records: Sequence[Record]) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
+def settle_labels(
+    records: Sequence[Record], found: Duplicates
+) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
     """Give every picture of a lesion True if any of them has it: a case goes up, never down.
 
+    So do lesions that hold the same file, or the same pixels. Pictures that only look alike keep their
+    labels: no label is changed by a measurement.
+
     Returns:
-        The records in the order given, and the lesions whose pictures disagreed, as a finding.
+        The records in the order given; the lesions whose pictures disagreed, and those that a copy under
+        another lesion raised, as findings.
     """
-    labels: dict[str, set[bool | None]] = {}
+    exact = [pair for pair in found.pairs if pair.kind != "near"]
+    same = {
+        records[place].image_id: str(number)
+        for number, group in enumerate(groups_of(exact, len(records)))
+        for place in group
+    }
+
+    def tied_by(record: Record) -> Iterator[Tie]:
+        yield "lesion", record.lesion_id
+        if record.image_id in same:
+            yield "picture", same[record.image_id]
+
+    own: dict[str, set[bool | None]] = {}
     for record in records:
-        labels.setdefault(record.lesion_id, set()).add(record.needs_in_person)
-    raised = {lesion for lesion, found in labels.items() if True in found and len(found) > 1}
+        own.setdefault(record.lesion_id, set()).add(record.needs_in_person)
+    raised: set[str] = set()
+    for group in groups(records, tied_by):
+        labels = {record.needs_in_person for record in group}
+        if True in labels and len(labels) > 1:
+            raised.update(record.lesion_id for record in group if own[record.lesion_id] != {True})
     if not raised:
         return list(records), {}
     settled = [
         replace(record, needs_in_person=True) if record.lesion_id in raised else record for record in records
     ]
-    return settled, {
-        "pictures of the lesion disagree on needs_in_person, True was taken": tuple(sorted(raised))
+    disagreed = {lesion for lesion in raised if True in own[lesion]}
+    findings = {
+        "pictures of the lesion disagree on needs_in_person, True was taken": disagreed,
+        "a copy of the lesion's picture says in person under another lesion, True was taken": raised
+        - disagreed,
+    }
+    return settled, {remark: tuple(sorted(names)) for remark, names in findings.items() if names}
+
+
+def join_copies(
+    records: Sequence[Record], found: Duplicates
+) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
+    """Write into each record what it is a copy of, and which unit lesions or patients make that share one.
+
+    Returns:
+        The records in the order given, and what is worth a look, as findings.
+    """
+    joined = list(records)
+    copies: list[list[int]] = groups_of(found.pairs, len(records))
+    for group in copies:
+        name = records[group[0]].image_id
+        for place in group:
+            joined[place] = replace(records[place], duplicate_group=name)
+    units: dict[str, str] = {}
+    for component in groups(joined) if copies else ():
+        names = {record.unit_id for record in component}
+        if len(names) > 1:
+            units.update(dict.fromkeys((record.image_id for record in component), min(names)))
+    if units:
+        joined = [
+            replace(record, shared_unit=units[record.image_id]) if record.image_id in units else record
+            for record in joined
+        ]
+    beyond_bytes = {place for pair in found.pairs if pair.kind != "file" for place in (pair.one, pair.other)}
+    alike = [group for group in copies if beyond_bytes.intersection(group)]
+    remarks = {
+        "looks like a copy of another picture": alike,
+        "copies of one picture stand under two lesions, which count as one unit": [
+            group for group in copies if len({records[place].lesion_id for place in group}) > 1
+        ],
+        "copies of one picture stand under two patients, who count as one unit": [
+            group for group in copies if len({records[place].patient_id for place in group} - {None}) > 1
+        ],
+        "copies of one picture disagree on needs_in_person, labels were left": [
+            group for group in copies if len({records[place].needs_in_person for place in group}) > 1
+        ],
+        "too flat to be compared with other pictures": [np.flatnonzero(found.flat).tolist()],
+        "so common a look that it was not compared with every other": [list(found.crowded)],
+    }
+    return joined, {
+        remark: tuple(sorted(records[place].image_id for group in concerned for place in group))
+        for remark, concerned in remarks.items()
+        if any(concerned)
     }
 
 

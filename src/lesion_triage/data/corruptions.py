@@ -113,10 +113,10 @@ def _recompressed(image: Image.Image, quality: float, _: Random) -> bytes:
 def _cropped(image: Image.Image, share: float, random: Random) -> bytes:
     """Cut both sides towards a random corner, so that what stood in the middle is cut through."""
     width, height = image.size
-    left, top = random.integers(2, size=2)
+    left, top = (int(side) for side in random.integers(2, size=2))
     x, y = round(share * width), round(share * height)
     box = (left * x, top * y, width - (1 - left) * x, height - (1 - top) * y)
-    return _encoded(image.crop(tuple(int(side) for side in box)), "PNG")
+    return _encoded(image.crop(box), "PNG")
 
 
 def _tinted(image: Image.Image, stops: float, random: Random) -> bytes:
@@ -182,7 +182,8 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
 def _light(image: Image.Image) -> Light:
     levels = np.arange(256) / 255
     curve = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
-    return curve.astype(np.float32)[np.asarray(image)]
+    light: Light = curve.astype(np.float32)[np.asarray(image)]
+    return light
 
 
 def _png(light: Light) -> bytes:

@@ -1,80 +1,20 @@
-"""Decoded pictures on disk, and the torch datasets that read them.
+"""The torch datasets that give prepared pictures to training.
 
-Imports torch, numpy, the bundle's pixel path and this room; nothing of training.
+Imports torch, numpy and this room; nothing of training.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from lesion_triage.bundle import pixels
-from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.config import Roots
-from lesion_triage.data import manifest as manifests
 from lesion_triage.data.augment import Augment
-from lesion_triage.data.records import Record
-from lesion_triage.errors import DataError, ImageError
-
-Progress = Callable[[int, int], None]
-
-
-def decoded(
-    records: Sequence[Record], root: Roots, spec: PixelSpec, cache: Path, progress: Progress | None = None
-) -> NDArray[np.uint8]:
-    """Pictures as one memory-mapped uint8 array of shape (records, size_px, size_px, 3), RGB.
-
-    Decoded once by the pixel path of the bundle and kept under ``cache``; the name is a hash of the
-    pictures and the pixel specification, so another manifest or another pixel path is another file.
-
-    Raises:
-        ManifestError: a picture changed since the manifest was made.
-        DataError: a picture cannot be decoded.
-    """
-    key = hashlib.sha256(spec.to_json().encode())
-    for record in records:
-        key.update(record.sha256.encode())
-    path = cache / f"pixels-{key.hexdigest()[:32]}.npy"
-    if not path.exists():
-        _decode_all(records, root, spec, path, progress)
-    array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return array
-
-
-def _decode_all(
-    records: Sequence[Record], root: Roots, spec: PixelSpec, path: Path, progress: Progress | None
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shape = (len(records), spec.size_px, spec.size_px, 3)
-
-    def decode(record: Record) -> NDArray[np.uint8]:
-        try:
-            return pixels.decode(manifests.read_picture(root, record), spec).pixels
-        except ImageError as error:
-            raise DataError(f"{record.path}: {error}") from None
-
-    try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for number, picture in enumerate(pool.map(decode, records)):
-                array[number] = picture
-                if progress:
-                    progress(number + 1, len(records))
-        array.flush()
-        del array
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from lesion_triage.data.pixel_cache import Pixels
 
 
 class Example(NamedTuple):
@@ -90,7 +30,7 @@ class TrainingPictures(Dataset[Example]):
 
     def __init__(
         self,
-        pictures: NDArray[np.uint8],
+        pictures: Pixels,
         needs_in_person: Sequence[bool],
         diagnoses: Sequence[int],
         augment: Augment,

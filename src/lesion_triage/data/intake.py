@@ -1,21 +1,27 @@
-"""Opening every picture once: hash, size, and whether the pixel path can use it.
+"""Opening every picture once: hash, size, look, and whether the pixel path can use it.
 
-Imports records, pictures, the bundle's pixel path and the exception tree.
+Imports records, pictures, the perceptual hash, the bundle's pixel path and the exception tree.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
-from lesion_triage.data import pictures
+from lesion_triage.data import perceptual_hash, pictures
+from lesion_triage.data.perceptual_hash import SIDE_PX, Sketches
 from lesion_triage.data.records import RawRecord, Record
 from lesion_triage.errors import ImageError, ManifestError
 
@@ -25,8 +31,6 @@ MAX_DROPPED_SHARE = 0.10
 MISSING = "image_missing"
 """The table names the picture, the folder lacks it; other reasons are the pixel path's codes."""
 
-_SMALL_PX = 32
-"""A JPEG is decoded at the coarsest scale that fills this side: quick, yet every byte is walked."""
 _BLOCK = 1024
 _RAW_FIELDS = tuple(column.name for column in fields(RawRecord))
 
@@ -36,17 +40,20 @@ def read_all(
     listed: Sequence[RawRecord],
     spec: PixelSpec,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
+) -> tuple[list[Record], Sketches, dict[str, tuple[str, ...]]]:
     """Read and decode every listed picture, several at a time.
 
     Decoding is the only check that finds a file cut short; whatever passes here does not stop a training
-    run later.
+    run later. A JPEG is decoded at the coarsest scale that fills a small side: quick, yet every byte is
+    walked.
 
     Returns:
-        The usable pictures in the order given, and for each reason the image ids that were dropped for it.
+        The usable pictures in the order given, what they look like, and for each reason the image ids that
+        were dropped for it.
     """
-    small = spec.model_copy(update={"size_px": _SMALL_PX})
+    small = spec.model_copy(update={"size_px": SIDE_PX})
     records: list[Record] = []
+    sketches = perceptual_hash.empty(len(listed))
     dropped: dict[str, list[str]] = {}
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
         rest = iter(listed)
@@ -54,14 +61,18 @@ def read_all(
         # Block by block: 400,000 waiting futures would hold more memory than the records.
         while block := list(islice(rest, _BLOCK)):
             for raw, found in zip(block, pool.map(lambda raw: _open(root, raw, small), block), strict=True):
-                if isinstance(found, Record):
-                    records.append(found)
+                if isinstance(found, _Found):
+                    place = len(records)
+                    records.append(found.record)
+                    sketches.coefficients[place] = found.coefficients
+                    sketches.digests[place], sketches.flat[place] = found.digest, found.flat
                 else:
                     dropped.setdefault(found, []).append(raw.image_id)
                 done += 1
                 if progress is not None:
                     progress(done, len(listed))
-    return records, {reason: tuple(names) for reason, names in dropped.items()}
+    kept = sketches.take(np.arange(len(records)))
+    return records, kept, {reason: tuple(names) for reason, names in dropped.items()}
 
 
 def with_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -91,8 +102,15 @@ def refuse_wrong_folder(root: Roots, usable: int, dropped: Mapping[str, Sequence
     )
 
 
-def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> Record | str:
-    """The record with its file's facts, or the reason why the file cannot be used."""
+class _Found(NamedTuple):
+    record: Record
+    coefficients: NDArray[np.int8]
+    flat: bool
+    digest: int
+
+
+def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> _Found | str:
+    """The record with its file's facts and its look, or the reason why the file cannot be used."""
     try:
         data = pictures.encoded(root, raw.path)
         picture = pixels.decode(data, spec)
@@ -102,9 +120,12 @@ def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> Record | str:
         return "image_not_readable"
     except ImageError as error:
         return error.code
-    return Record(
+    size = f"{picture.width_px}x{picture.height_px}:".encode()
+    digest = hashlib.blake2b(size + picture.pixels.tobytes(), digest_size=8).digest()
+    record = Record(
         **{name: getattr(raw, name) for name in _RAW_FIELDS},
         sha256=sha256_of(data),
         width_px=picture.width_px,
         height_px=picture.height_px,
     )
+    return _Found(record, *perceptual_hash.coefficients(picture.pixels), int.from_bytes(digest))

@@ -2,8 +2,9 @@
 
 Imports config, the bundle's schema and store, pictures, and the readers in ``data.sources``.
 
-Two files. ``manifest.csv`` holds one row for each picture in order of image id; ``manifest.json`` is its
-header and is written last, so its existence means the table is whole. Equal data gives equal bytes.
+Three files. ``manifest.csv`` holds one row for each picture in order of image id, ``duplicates.csv`` the
+pairs that were found to be copies; ``manifest.json`` is their header and is written last, so its existence
+means the tables are whole. Equal data gives equal bytes.
 """
 
 from __future__ import annotations
@@ -13,24 +14,44 @@ import io
 import json
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Data, Roots
-from lesion_triage.data import consistency, intake, pictures, sources
+from lesion_triage.data import consistency, duplicates, intake, pictures, sources
+from lesion_triage.data.perceptual_hash import Sketches
 from lesion_triage.data.records import SYNTHETIC, Record
 from lesion_triage.errors import DataError, ManifestError
 
 TABLE = "manifest.csv"
+PAIRS = "duplicates.csv"
 HEADER = "manifest.json"
+FORMAT = 2
+"""Raised when a column is added or changes its meaning."""
 
 _COLUMNS = tuple(column.name for column in fields(Record))
 _CELLS = operator.attrgetter(*_COLUMNS)
 _TRUTH = {"True": True, "False": False, "": None}
+
+
+class Copy(NamedTuple):
+    """One line of ``duplicates.csv``: two pictures that were found to be copies of one."""
+
+    image_id: str
+    other_image_id: str
+    kind: str
+    """``file``, ``pixels`` or ``near``."""
+    correlation: float
+    """Of how both look, at most 1; four decimals."""
+    orientation: int
+    """EXIF orientation that turns the first into the other; 1 is none."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +69,34 @@ class Manifest:
     citation: tuple[str, ...] = ()
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Remark, and the names of the pictures or lesions it concerns; they were kept."""
+    copies: tuple[Copy, ...] = ()
+    """Enough pairs to join every duplicate group."""
 
     def write(self, folder: Path) -> str:
-        """Write table and header; returns the table's SHA-256, which later files name this manifest by."""
-        table = _text(self.records).encode()
+        """Write tables and header; returns the table's SHA-256, which later files name this manifest by."""
+        table = _text(_COLUMNS, map(_CELLS, self.records)).encode()
+        pairs = _text(Copy._fields, self.copies).encode()
         digest = sha256_of(table)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / TABLE, table)
-        write_atomically(folder / HEADER, canonical_json(self._header(digest)).encode())
+        write_atomically(folder / PAIRS, pairs)
+        write_atomically(folder / HEADER, canonical_json(self._header(digest, sha256_of(pairs))).encode())
         return digest
 
-    def _header(self, digest: str) -> dict[str, object]:
+    def _header(self, digest: str, pairs_digest: str) -> dict[str, object]:
         return {
-            "format": 1,
+            "format": FORMAT,
             "source": self.source,
             "synthetic": self.synthetic,
             "sha256": digest,
+            "duplicates_sha256": pairs_digest,
             "records": len(self.records),
             "counts": {
                 "lesions": len({record.lesion_id for record in self.records}),
                 "patients": len({record.patient_id for record in self.records if record.patient_id}),
+                "units": len({record.unit_id for record in self.records}),
+                "duplicate_groups": len({r.duplicate_group for r in self.records if r.duplicate_group}),
+                "duplicate_pictures": sum(bool(record.duplicate_group) for record in self.records),
                 "needs_in_person": _counts(record.needs_in_person for record in self.records),
                 "diagnosis": _counts(record.diagnosis for record in self.records),
                 "source": _counts(record.source for record in self.records),
@@ -105,20 +134,55 @@ def build(
     root = sources.folders(config, root)
     listing = sources.read(root, config, progress)
     consistency.refuse_ambiguous(listing.records)
-    records, unusable = intake.read_all(root, listing.records, pixels, progress)
+    records, sketches, unusable = intake.read_all(root, listing.records, pixels, progress)
     dropped = intake.with_missing(unusable, listing.missing)
     intake.refuse_wrong_folder(root, len(records), dropped)
     dropped = {**listing.dropped, **dropped}
-    records, contradictions = consistency.settle_lesions(records)
-    findings = {**listing.findings, **contradictions, **consistency.repeated_bytes(records)}
+    settled, copies, findings = compare(records, sketches)
     return Manifest(
-        records=tuple(sorted(records, key=operator.attrgetter("image_id"))),
+        records=settled,
         source=" + ".join(config.folders),
-        synthetic=_any_drawn(records),
+        synthetic=_any_drawn(settled),
         dropped={reason: tuple(sorted(names)) for reason, names in dropped.items()},
         citation=listing.citation,
-        findings=findings,
+        findings={**listing.findings, **findings},
+        copies=copies,
     )
+
+
+def compare(
+    records: Sequence[Record], sketches: Sketches
+) -> tuple[tuple[Record, ...], tuple[Copy, ...], dict[str, tuple[str, ...]]]:
+    """Bring records in order, find copies among them, settle their labels and join their units.
+
+    Opens no file.
+
+    Args:
+        records: in any order.
+        sketches: what they look like, in the same order.
+
+    Returns:
+        The records in order of image id, the pairs of copies, and the findings.
+    """
+    order = sorted(range(len(records)), key=lambda place: records[place].image_id)
+    ordered = [records[place] for place in order]
+    found = duplicates.find(
+        [record.sha256 for record in ordered], sketches.take(np.array(order, dtype=np.intp))
+    )
+    repeated = consistency.repeated_bytes(ordered)
+    settled, raised = consistency.settle_labels(ordered, found)
+    joined, remarks = consistency.join_copies(settled, found)
+    copies = (
+        Copy(
+            ordered[pair.one].image_id,
+            ordered[pair.other].image_id,
+            pair.kind,
+            round(pair.correlation, 4),
+            pair.orientation,
+        )
+        for pair in found.pairs
+    )
+    return tuple(joined), tuple(sorted(copies)), {**raised, **repeated, **remarks}
 
 
 def read(folder: Path) -> tuple[Manifest, str]:
@@ -130,14 +194,18 @@ def read(folder: Path) -> tuple[Manifest, str]:
     path = folder / TABLE
     try:
         header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-        table = path.read_bytes()
+        table, pairs = path.read_bytes(), (folder / PAIRS).read_bytes()
     except (OSError, ValueError) as error:
         raise ManifestError(f"{folder}: no complete manifest ({error}); build it again.") from None
-    if not isinstance(header, dict) or header.get("format") != 1:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ManifestError(f"{folder / HEADER}: not the header of a manifest; build it again.")
     digest = sha256_of(table)
-    if digest != header.get("sha256"):
-        raise ManifestError(f"{path}: altered since it was written; build the manifest again.")
+    for name, found, told in (
+        (path, digest, "sha256"),
+        (folder / PAIRS, sha256_of(pairs), "duplicates_sha256"),
+    ):
+        if found != header.get(told):
+            raise ManifestError(f"{name}: altered since it was written; build the manifest again.")
     try:
         manifest = Manifest(
             records=tuple(_parse(table.decode(), path)),
@@ -146,10 +214,13 @@ def read(folder: Path) -> tuple[Manifest, str]:
             dropped={str(reason): tuple(names) for reason, names in header["dropped"].items()},
             citation=tuple(header["citation"]),
             findings={str(remark): tuple(names) for remark, names in header["findings"].items()},
+            copies=tuple(_parse_copies(pairs.decode(), folder / PAIRS)),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{folder / HEADER}: incomplete header ({error}); build it again.") from None
-    if manifest._header(digest) != header or manifest.synthetic < _any_drawn(manifest.records):
+    if manifest._header(digest, sha256_of(pairs)) != header or manifest.synthetic < _any_drawn(
+        manifest.records
+    ):
         raise ManifestError(f"{folder / HEADER}: does not describe the table beside it; build it again.")
     return manifest, digest
 
@@ -181,19 +252,24 @@ def _counts(values: Iterable[object]) -> dict[str, int]:
     return dict(Counter("unknown" if value in (None, "") else str(value) for value in values))
 
 
-def _text(records: Iterable[Record]) -> str:
+def _text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(_CELLS(record) for record in records)  # csv writes None as an empty cell
+    writer.writerow(columns)
+    writer.writerows(rows)  # csv writes None as an empty cell
     return buffer.getvalue()
 
 
-def _parse(table: str, path: Path) -> Iterator[Record]:
+def _cells(table: str, columns: Sequence[str], path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(table))
-    if tuple(next(reader, ())) != _COLUMNS:
-        raise ManifestError(f"{path}: expected the columns {', '.join(_COLUMNS)}; build the manifest again.")
+    if tuple(next(reader, ())) != tuple(columns):
+        raise ManifestError(f"{path}: expected the columns {', '.join(columns)}; build the manifest again.")
     for cells in reader:
+        yield reader.line_num, cells
+
+
+def _parse(table: str, path: Path) -> Iterator[Record]:
+    for line, cells in _cells(table, _COLUMNS, path):
         try:
             row: dict[str, object] = dict(zip(_COLUMNS, cells, strict=True))
             row["patient_id"] = row["patient_id"] or None
@@ -201,5 +277,14 @@ def _parse(table: str, path: Path) -> Iterator[Record]:
             row["age_approx"] = float(str(row["age_approx"])) if row["age_approx"] else None
             row["width_px"], row["height_px"] = int(str(row["width_px"])), int(str(row["height_px"]))
         except (KeyError, ValueError) as error:
-            raise ManifestError(f"{path}, line {reader.line_num}: unreadable cell ({error}).") from None
+            raise ManifestError(f"{path}, line {line}: unreadable cell ({error}).") from None
         yield Record(**row)  # type: ignore[arg-type]
+
+
+def _parse_copies(table: str, path: Path) -> Iterator[Copy]:
+    for line, cells in _cells(table, Copy._fields, path):
+        try:
+            one, other, kind, correlation, orientation = cells
+            yield Copy(one, other, kind, float(correlation), int(orientation))
+        except ValueError as error:
+            raise ManifestError(f"{path}, line {line}: unreadable cell ({error}).") from None

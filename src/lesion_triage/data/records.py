@@ -70,6 +70,15 @@ class Record(RawRecord):
     width_px: int
     """Upright, as the pixel path sees it."""
     height_px: int
+    duplicate_group: str = ""
+    """Image id of the first of several pictures that are copies of one another; empty if there is none."""
+    shared_unit: str = ""
+    """The unit that copies of one picture make of several lesions or patients; empty if they do not."""
+
+    @property
+    def unit_id(self) -> str:
+        """As of a raw record, but lesions or patients that share a picture are drawn together."""
+        return self.shared_unit or self.patient_id or self.lesion_id
 
 
 @dataclass(frozen=True, slots=True)

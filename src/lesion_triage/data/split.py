@@ -1,18 +1,18 @@
 """Dealing cases to train, validation, calibration and test so that nothing crosses.
 
-Imports config, manifest and records.
+Imports config, manifest, records and ties.
 
-Pictures are joined into groups by patient, by lesion and by the file's own hash; a group goes to one
-split whole. ``split.official`` keeps what the dataset itself calls validation and test.
+Pictures are joined into groups by patient, by lesion, by the file's own hash and by being copies of one
+picture; a group goes to one split whole. ``split.official`` keeps what the dataset itself calls validation
+and test.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
@@ -20,6 +20,7 @@ from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Split
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
+from lesion_triage.data.ties import groups, ties
 from lesion_triage.errors import SplitError
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -114,17 +115,19 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
             states no official split.
     """
     fractions = {name: float(getattr(config.fractions, name)) for name in SPLITS}
-    groups = _groups(manifest.records)
+    # Unlabelled records join groups and then leave them.
+    labelled = ([r for r in group if r.needs_in_person is not None] for group in groups(manifest.records))
+    dealt_from = list(filter(None, labelled))
     fixed: dict[str, list[list[Record]]] = {}
     if config.official:
-        fixed = _official(groups)
-        groups = fixed.pop("train", [])
+        fixed = _official(dealt_from)
+        dealt_from = fixed.pop("train", [])
     assignment = {
         record.image_id: name for name, found in fixed.items() for group in found for record in group
     }
     open_ = tuple(name for name in SPLITS if name not in fixed)
     whole = sum(fractions[name] for name in open_)
-    ordered = sorted(groups, key=lambda group: _order(group, config.seed))
+    ordered = sorted(dealt_from, key=lambda group: _order(group, config.seed))
     counts = dict.fromkeys(open_, 0)
     for dealt, group in enumerate(ordered, start=1):
         # index() finds the first of equals, so ties go by the order of SPLITS.
@@ -149,10 +152,10 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
     return result
 
 
-def _official(groups: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
+def _official(joined: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
     """Groups by the last official split that any of their pictures states."""
     found: dict[str, list[list[Record]]] = {}
-    for group in groups:
+    for group in joined:
         stated = {record.official_split for record in group}
         if not stated <= set(OFFICIAL):
             without = min(record.image_id for record in group if record.official_split not in OFFICIAL)
@@ -167,7 +170,7 @@ def _official(groups: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
 
 
 def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
-    """Check anew, record by record, that no patient, lesion or file stands in two splits.
+    """Check anew, record by record, that no patient, lesion, file or group of copies stands in two splits.
 
     Knows nothing of how the splits were made.
 
@@ -187,7 +190,7 @@ def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
             raise SplitError(f"image '{image_id}' {fault}; split again.")
         if assigned is None:
             continue
-        for tie in _ties(record):
+        for tie in ties(record):
             first, first_image = seen.setdefault(tie, (assigned, image_id))
             if first != assigned:
                 kind, value = tie
@@ -197,36 +200,7 @@ def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
                 )
 
 
-def _ties(record: Record) -> Iterator[tuple[str, str]]:
-    """What a record shares with every other record of its group."""
-    if record.patient_id is not None:
-        yield "patient", record.patient_id
-    yield "lesion", record.lesion_id
-    yield "file", record.sha256
-
-
-def _groups(records: tuple[Record, ...]) -> list[list[Record]]:
-    """Connected components over the ties. Unlabelled records join groups and then leave them."""
-    parent: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def root_of(node: tuple[str, str]) -> tuple[str, str]:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]  # path halving keeps this near-linear
-            node = parent[node]
-        return node
-
-    for record in records:
-        for one, other in pairwise(_ties(record)):
-            parent[root_of(one)] = root_of(other)
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        if record.needs_in_person is not None:
-            groups.setdefault(root_of(("lesion", record.lesion_id)), []).append(record)
-    return list(groups.values())
-
-
-def _order(group: list[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
+def _order(group: Sequence[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
     stratum = min((record.needs_in_person is not True, record.diagnosis, record.source) for record in group)
     key = min(record.image_id for record in group)
     return stratum, hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()

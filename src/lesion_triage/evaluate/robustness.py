@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.schema import Disposition, ReasonCode
+from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.bundle.scorer import Graph, ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
@@ -185,18 +185,8 @@ def _row(
 ) -> Row:
     policy = bundle.policy
     positive = np.array([case.needs_in_person for case in cases])
-    below, below_without = (
-        np.array(
-            [
-                decide(policy, logits, case.history).disposition is Disposition.below_threshold
-                for case, logits in zip(cases, logits_of, strict=True)
-            ]
-        )
-        for logits_of in (
-            [[one.evidence.logit for one in photographs] for photographs in seen],
-            [[one.logit for one in photographs] for photographs in seen],
-        )
-    )
+    below = _below(policy, cases, [[one.evidence.logit for one in photographs] for photographs in seen])
+    below_without = _below(policy, cases, [[one.logit for one in photographs] for photographs in seen])
     every = [one for photographs in seen for one in photographs]
     refusals = Counter(code.value for one in every for code in one.evidence.refusals)
     refused = sum(one.evidence.logit is None for one in every)
@@ -209,6 +199,13 @@ def _row(
         referred_others=proportion(int((~positive & ~below).sum()), int((~positive).sum())),
         refusals=dict(sorted(refusals.items())),
     )
+
+
+def _below(
+    policy: Policy, cases: Sequence[Photographed], logits: Sequence[Sequence[float | None]]
+) -> NDArray[np.bool_]:
+    decisions = (decide(policy, said, case.history) for case, said in zip(cases, logits, strict=True))
+    return np.array([made.disposition is Disposition.below_threshold for made in decisions])
 
 
 def _foreign(

@@ -1,6 +1,6 @@
 """The novelty gate's distance, measured on the training photographs and written into the graph.
 
-Imports onnx, onnxruntime, numpy and ``calibrate.novelty``.
+Imports onnx, onnxruntime, numpy, ``calibrate.novelty`` and the prepared pictures of data.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lesion_triage.calibrate.novelty import TINY, Familiar
+from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.export.onnx_graph import LEVELS
 
 NOVELTY = "novelty"
 Progress = Callable[[int, int], None]
 
 
-def levels_of(
-    graph: bytes, pictures: NDArray[np.uint8], progress: Progress | None = None
-) -> NDArray[np.float32]:
+def levels_of(graph: bytes, pictures: Pixels, progress: Progress | None = None) -> NDArray[np.float32]:
     """Channel means of the network's middle levels, shape (pictures, channels).
 
     One picture and one thread a call, so that the result does not depend on the number of processors.
@@ -41,13 +40,14 @@ def levels_of(
     options.log_severity_level = 3
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def one(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        levels: NDArray[np.float32] = session.run([LEVELS], {"pixels": picture[np.newaxis]})[0][0]
+    def one(number: int) -> NDArray[np.float32]:
+        pixels = np.asarray(pictures[number])[np.newaxis]
+        levels: NDArray[np.float32] = session.run([LEVELS], {"pixels": pixels})[0][0]
         return levels
 
     rows = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for row in pool.map(one, pictures):
+        for row in pool.map(one, range(len(pictures))):
             rows.append(row)
             if progress:
                 progress(len(rows), len(pictures))

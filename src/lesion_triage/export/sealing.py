@@ -18,7 +18,7 @@ from lesion_triage.bundle.schema import ModelFacts, Policy, SelfTest, SelfTestCa
 from lesion_triage.bundle.scorer import Graph, Scorer, score_image
 from lesion_triage.bundle.store import Bundle, open_bundle, seal
 from lesion_triage.config import Config, Roots
-from lesion_triage.data.dataset import decoded
+from lesion_triage.data import pixel_cache
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
@@ -46,7 +46,7 @@ class MadeFrom:
     """Folder of the dataset."""
 
 
-def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path) -> Sealed:
+def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | None) -> Sealed:
     """Check the graph against the network, seal ``folder/bundle``, and run its self-test.
 
     The gate looks at the validation pictures: the certificate's threshold is one calibration case's
@@ -56,7 +56,7 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path) -> 
         folder: of the run.
         config: of the run.
         made_from: its pictures.
-        cache: where decoded pictures are kept.
+        cache: where decoded pictures are kept; None if they are not.
 
     Raises:
         ParityError: the graph disagrees with the network; no bundle is left.
@@ -100,13 +100,13 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path) -> 
     return Sealed(bundle, agreement)
 
 
-def _seen(folder: Path, config: Config, made_from: MadeFrom, cache: Path) -> Seen:
+def _seen(folder: Path, config: Config, made_from: MadeFrom, cache: Path | None) -> Seen:
     """Fingerprints of all pictures that chose the model, its calibrator or its threshold."""
     fitted: list[str] = []
     for records in (made_from.train, made_from.validation):
-        pixels = decoded(records, made_from.root, config.pixels, cache)
+        pixels = pixel_cache.pictures(records, made_from.root, config.pixels, cache)
         fitted += (fingerprints.of_file(record.sha256) for record in records)
-        fitted += (fingerprints.of_pixels(picture) for picture in pixels)
+        fitted += (fingerprints.of_pixels(pixels[place]) for place in range(len(records)))
     calibration, _ = predictions.read(folder / "predictions", "calibration")
     seen = Seen(fitted=fingerprints.as_text(fitted))
     return seen.with_certified(calibration.fingerprints())

@@ -37,7 +37,7 @@ _RULES = RedFlags(
     flags=(
         RedFlag(
             code="bleeding",
-            when=IsTrue(field="bleeding", **{"is": True}),
+            when=IsTrue.model_validate({"field": "bleeding", "is": True}),
             action=Action(refer=True),
             source="Answers drawn at random.",
         ),

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config
 from lesion_triage.data.augment import augmentation
 from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
+from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.data.records import Record
 from lesion_triage.errors import TrainingError
 from lesion_triage.train.interruption import leave_to_the_parent
@@ -30,27 +30,27 @@ BLOCK = 64  # pictures scored at once where nothing is learnt
 
 @dataclass(frozen=True)
 class Pictures:
-    """Decoded pictures of one split beside their records, in the same order."""
+    """Prepared pictures of one split beside their records, in the same order."""
 
     records: Sequence[Record]
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
 
     def __getstate__(self) -> dict[str, Any]:
         """A mapped file travels to another process as its name: every process maps it itself."""
         path = getattr(self.pixels, "filename", None)
         if path is None:
             return self.__dict__
-        return {"records": self.records, "pixels": (str(path), self.pixels.shape)}
+        return {"records": self.records, "pixels": (str(path), len(self.pixels))}
 
     def __setstate__(self, content: dict[str, Any]) -> None:
         if isinstance(content["pixels"], tuple):
-            path, shape = content["pixels"]
+            path, length = content["pixels"]
             if not Path(path).is_file():
                 raise TrainingError(
                     f"{path}: no such file here; all machines of a training need the folder of the first one."
                 )
             content = {**content, "pixels": np.load(path, mmap_mode="r")}
-            assert content["pixels"].shape == shape
+            assert len(content["pixels"]) == length
         self.__dict__.update(content)
 
     def needs_in_person(self) -> list[bool]:

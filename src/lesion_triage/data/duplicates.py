@@ -1,0 +1,179 @@
+"""Finding copies of one picture in a manifest: the same file, the same pixels, or the same look.
+
+Imports records and the perceptual hash; numpy only.
+
+Copies that were saved anew, made smaller, turned or mirrored are found, and most that were cut a little.
+Two photographs of one lesion are not looked for. docs/data-manifest.md has what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.data import perceptual_hash
+from lesion_triage.data.perceptual_hash import BAND_BITS, BANDS, TURNS, Sketches
+
+LOWEST_CORRELATION = 0.96
+"""On HAM10000 saved-anew, halved and turned copies reach 0.97 or more, different photographs of different
+lesions at most 0.943."""
+
+MOST_BITS_APART = 10
+"""Of 64: cheaper to ask than the correlation, and wide enough for every pair that correlates so highly."""
+
+MOST_NEIGHBOURS = 4096
+"""Of one picture in one band. Beyond it a look is so common that comparing all pairs would be quadratic."""
+
+Kind = Literal["file", "pixels", "near"]
+
+_CANDIDATES = 4_000_000
+"""Pairs held at once."""
+_COMPARED = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures that were joined, by their places in the records."""
+
+    one: int
+    other: int
+    kind: Kind
+    """file: equal bytes. pixels: equal size, and equal where they are compared. near: the same look."""
+    correlation: float
+    orientation: int
+    """EXIF orientation that turns the first into the second; 1 is none."""
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The pairs that join the pictures of each group: a chain or a tree, not every pair there is."""
+
+    pairs: tuple[Pair, ...]
+    flat: NDArray[np.bool_]
+    """Pictures that only their bytes and pixels were compared of."""
+    crowded: tuple[int, ...] = ()
+    """Pictures of so common a look that not all their neighbours were compared."""
+
+
+class _Joined:
+    """Groups of pictures that grow; each picture knows the label of its group."""
+
+    def __init__(self, size: int) -> None:
+        self.label = np.arange(size)
+        self._members: dict[int, list[int]] = {}
+
+    def join(self, one: int, other: int) -> bool:
+        """True if they were apart."""
+        kept, lost = sorted((int(self.label[one]), int(self.label[other])))
+        if kept == lost:
+            return False
+        moved = self._members.pop(lost, [lost])
+        home = self._members.setdefault(kept, [kept])
+        if len(moved) > len(home):  # relabel the smaller group: n log n in all
+            self.label[home] = lost
+            self._members[lost] = moved + self._members.pop(kept)
+        else:
+            self.label[moved] = kept
+            home += moved
+        return True
+
+
+def find(sha256: Sequence[str], sketches: Sketches) -> Duplicates:
+    """Compare every picture with every other, by way of an index: time grows little faster than their number.
+
+    The answer depends on the pictures and their order alone.
+
+    Args:
+        sha256: of each file.
+        sketches: in the same order.
+    """
+    joined = _Joined(len(sha256))
+    pairs = [*_equal(sha256, "file", joined), *_equal(sketches.digests.tolist(), "pixels", joined)]
+    distinct = np.flatnonzero((joined.label == np.arange(len(sha256))) & ~sketches.flat)
+    crowded: set[int] = set()
+    rows = np.ascontiguousarray(sketches.coefficients[distinct])
+    for one, other, turn, correlation in _alike(rows, joined, distinct, crowded):
+        if joined.join(one, other):
+            pairs.append(Pair(one, other, "near", correlation, perceptual_hash.ORIENTATIONS[turn]))
+    return Duplicates(tuple(pairs), sketches.flat, tuple(sorted(crowded)))
+
+
+def groups_of(pairs: Sequence[Pair], size: int) -> list[list[int]]:
+    """Places of the pictures of each group, in order; lone pictures are in none."""
+    joined = _Joined(size)
+    for pair in pairs:
+        joined.join(pair.one, pair.other)
+    groups: dict[int, list[int]] = {}
+    for place in sorted({place for pair in pairs for place in (pair.one, pair.other)}):
+        groups.setdefault(int(joined.label[place]), []).append(place)
+    return list(groups.values())
+
+
+def _equal(names: Sequence[object], kind: Kind, joined: _Joined) -> Iterator[Pair]:
+    first: dict[object, int] = {}
+    for place, name in enumerate(names):
+        home = first.setdefault(name, place)
+        if home != place and joined.join(home, place):
+            yield Pair(home, place, kind, 1.0, 1)
+
+
+def _alike(
+    rows: NDArray[np.int8],
+    joined: _Joined,
+    places: NDArray[np.intp],
+    crowded: set[int],
+) -> Iterator[tuple[int, int, int, float]]:
+    """Pairs of the same look that are not joined yet: both places, turn, correlation."""
+    upright, keys, _ = perceptual_hash.hashes(rows, 0)
+    norms = np.sqrt(np.einsum("np,np->n", rows, rows, dtype=np.float32))
+    indices = [_Index(keys[band]) for band in range(BANDS)]
+    for turn in range(TURNS):
+        words, *asked = perceptual_hash.hashes(rows, turn)
+        for (band, index), by in product(enumerate(indices), asked):
+            for one, other in index.candidates(by[band], places, crowded):
+                close = np.flatnonzero(np.bitwise_count(words[one] ^ upright[other]) <= MOST_BITS_APART)
+                for start in range(0, len(close), _COMPARED):
+                    a, b = (side[close[start : start + _COMPARED]] for side in (one, other))
+                    apart = joined.label[places[a]] != joined.label[places[b]]
+                    a, b = a[apart], b[apart]
+                    found = perceptual_hash.correlation(rows[a], rows[b], turn, (norms[a], norms[b]))
+                    for hit in np.flatnonzero(found >= LOWEST_CORRELATION).tolist():
+                        yield int(places[a[hit]]), int(places[b[hit]]), turn, float(found[hit])
+
+
+class _Index:
+    """One band of all upright pictures, sorted by key and then by place."""
+
+    def __init__(self, keys: NDArray[np.uint16]) -> None:
+        self._size = len(keys)
+        self._order = np.argsort(keys, kind="stable").astype(np.int32)
+        self._sorted = keys[self._order].astype(np.int64) * self._size + self._order
+        self._ends = np.cumsum(np.bincount(keys, minlength=1 << BAND_BITS))
+
+    def candidates(
+        self, keys: NDArray[np.uint16], places: NDArray[np.intp], crowded: set[int]
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        """Pairs (one, other), one before other, whose keys agree; some millions at a time.
+
+        The other half comes with the opposite turn.
+        """
+        asking = np.argsort(keys, kind="stable").astype(np.int32)
+        begin = np.searchsorted(self._sorted, keys[asking].astype(np.int64) * self._size + asking, "right")
+        count = self._ends[keys[asking]] - begin
+        if len(count) and count.max() > MOST_NEIGHBOURS:
+            crowded.update(places[asking[count > MOST_NEIGHBOURS]].tolist())
+            count = np.minimum(count, MOST_NEIGHBOURS)
+        total = np.concatenate(([0], np.cumsum(count)))
+        start = 0
+        while start < len(asking):
+            stop = max(start + 1, int(np.searchsorted(total, total[start] + _CANDIDATES, "right")) - 1)
+            part = slice(start, stop)
+            shift = np.repeat(begin[part] - total[part], count[part])
+            one = np.repeat(asking[part], count[part])
+            yield one, self._order[shift + np.arange(total[start], total[stop])]
+            start = stop

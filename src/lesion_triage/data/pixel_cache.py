@@ -1,0 +1,256 @@
+"""Prepared pictures on disk, decoded once, so that later epochs and later runs decode no JPEG.
+
+Imports numpy, the bundle's pixel path, config, console, manifest, records, synthetic and the exception tree.
+
+One plain ``.npy`` file for each list of pictures, mapped into memory; docs/adr/0033 has what was measured.
+A file has its final name only when it is whole. Until then it is ``.npy.part`` beside ``.npy.blocks``, the
+checksums of what was written: whoever comes next takes over the blocks that are sound and decodes the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, overload
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import features
+
+from lesion_triage.bundle import pixels
+from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.config import Roots
+from lesion_triage.console import say
+from lesion_triage.data import manifest as manifests
+from lesion_triage.data.records import Record
+from lesion_triage.data.synthetic import draw_picture
+from lesion_triage.errors import DataError, ImageError
+
+Progress = Callable[[int, int], None]
+
+BLOCK = 256
+"""Pictures between two checksums: what a kill costs at most."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OFF = "or set train.pixel_cache to false, which decodes anew in every epoch"
+
+
+class Pixels(Protocol):
+    """Pictures that are indexed like an array of shape (pictures, size_px, size_px, 3), uint8, RGB."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, index: slice) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class OnDemand:
+    """Decodes a picture each time it is asked for: no disk, and the price of decoding in every epoch."""
+
+    records: Sequence[Record]
+    root: Roots
+    spec: PixelSpec
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, index: slice) -> NDArray[np.uint8]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint8]:
+        if isinstance(index, slice):
+            some = [_decode(self.root, record, self.spec) for record in self.records[index]]
+            return (
+                np.stack(some) if some else np.empty((0, self.spec.size_px, self.spec.size_px, 3), np.uint8)
+            )
+        return _decode(self.root, self.records[index], self.spec)
+
+
+def pictures(
+    records: Sequence[Record],
+    root: Roots,
+    spec: PixelSpec,
+    cache: Path | None,
+    progress: Progress | None = None,
+) -> Pixels:
+    """Pictures prepared by the pixel path of the bundle, in the order of the records.
+
+    Two processes that want the same pictures share one file: the second waits for the first.
+
+    Args:
+        records: of one manifest.
+        root: of the dataset.
+        spec: what the pictures become.
+        cache: folder; None keeps nothing.
+        progress: called with the number of pictures done and the total while the cache is filled.
+
+    Raises:
+        ManifestError: a picture changed since the manifest was made.
+        DataError: a picture cannot be decoded, or the disk has no room.
+    """
+    if cache is None:
+        return OnDemand(records, root, spec)
+    path = cache / f"pixels-{key_of(records, spec)[:32]}.npy"
+    shape = (len(records), spec.size_px, spec.size_px, 3)
+    ready = _opened(path, shape)
+    if ready is not None:
+        return ready
+    part = path.with_name(f"{path.name}.part")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _alone(part, path) as stream:
+            if stream is not None:
+                _fill(stream, part, shape, records, root, spec, progress)
+                part.replace(path)
+                _journal(path).unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in _FULL:  # give back what little there is: a full disk stops more than this run
+            part.unlink(missing_ok=True)
+            _journal(path).unlink(missing_ok=True)
+        raise DataError(
+            f"{path}: the cache of prepared pictures takes {int(np.prod(shape)) / 1e9:.2f} GB and could not "
+            f"be written ({error.strerror or error}); make room, {_OFF}."
+        ) from None
+    made = _opened(path, shape)
+    if made is None:
+        raise DataError(f"{path}: vanished while it was made; is something clearing the cache?")
+    return made
+
+
+def key_of(records: Sequence[Record], spec: PixelSpec) -> str:
+    """Hash of all that decides the pixels: the files' hashes in order, the specification, the decoder.
+
+    The decoder counts by version and by what it makes of drawn pictures, so a change of the pixel path is
+    another key without anyone having to think of it.
+    """
+    key = hashlib.sha256(spec.to_json().encode())
+    key.update(f"\n{PIL.__version__} {features.version('jpg')} {features.version('webp')}\n".encode())
+    for seed, (kind, quality) in enumerate((("JPEG", 60), ("PNG", 0), ("WEBP", 60))):
+        buffer = io.BytesIO()
+        large = draw_picture("irregular", seed).resize((900, 700))
+        large.save(buffer, kind, **({"quality": quality} if quality else {"compress_level": 1}))
+        key.update(pixels.decode(buffer.getvalue(), spec.model_copy(update=_NO_LIMITS)).pixels.tobytes())
+    for record in records:
+        key.update(record.sha256.encode())
+    return key.hexdigest()
+
+
+_NO_LIMITS = {"max_bytes": 10**9, "max_pixels": 10**9}
+
+
+def _decode(root: Roots, record: Record, spec: PixelSpec) -> NDArray[np.uint8]:
+    try:
+        return pixels.decode(manifests.read_picture(root, record), spec).pixels
+    except ImageError as error:
+        raise DataError(f"{record.path}: {error}") from None
+
+
+def _opened(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The whole file, or None if it is absent, cut short or of another shape."""
+    try:
+        array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.blocks")
+
+
+@contextmanager
+def _alone(part: Path, path: Path) -> Iterator[BinaryIO | None]:
+    """The unfinished file, held so that no other process writes it; None if another one finished it.
+
+    The lock goes with the process, however it ends.
+    """
+    while True:
+        with part.open("a+b") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("  another process is decoding the same pictures; waiting for it")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                ours = os.path.samestat(os.fstat(stream.fileno()), part.stat())
+            except FileNotFoundError:
+                ours = False
+            if ours:
+                yield stream
+                return
+        # While we waited the file was finished, or given up and removed.
+        if path.exists():
+            yield None
+            return
+
+
+def _fill(
+    stream: BinaryIO,
+    part: Path,
+    shape: tuple[int, ...],
+    records: Sequence[Record],
+    root: Roots,
+    spec: PixelSpec,
+    progress: Progress | None,
+) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    row_bytes = int(np.prod(shape[1:]))
+    with _journal(part.with_suffix("")).open("a+") as journal:
+        done = _sound(stream, journal, header.getvalue(), row_bytes, len(records))
+        lacking = (len(records) - done) * row_bytes
+        if shutil.disk_usage(part.parent).free < lacking:
+            raise OSError(
+                errno.ENOSPC, f"{lacking / 1e9:.2f} GB are still to be written, too much for the disk"
+            )
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            while done < len(records):
+                block = records[done : done + BLOCK]
+                checksum = 0
+                for picture in pool.map(lambda record: _decode(root, record, spec), block):
+                    row = picture.tobytes()
+                    stream.write(row)
+                    checksum = zlib.crc32(row, checksum)
+                    done += 1
+                    if progress is not None:
+                        progress(done, len(records))
+                stream.flush()
+                journal.write(f"{checksum:08x}\n")
+                journal.flush()
+    os.fsync(stream.fileno())
+
+
+def _sound(stream: BinaryIO, journal: io.TextIOWrapper, header: bytes, row_bytes: int, count: int) -> int:
+    """How many pictures an earlier attempt left whole; what comes after them is cut off."""
+    stream.seek(0)
+    journal.seek(0)
+    checksums = journal.read().split("\n")[:-1]  # the last line may be half
+    done, good = 0, 0
+    if stream.read(len(header)) == header:
+        for checksum in checksums:
+            rows = min(BLOCK, count - done)
+            block = stream.read(rows * row_bytes)
+            if not rows or len(block) < rows * row_bytes or f"{zlib.crc32(block):08x}" != checksum:
+                break
+            done, good = done + rows, good + 1
+    journal.truncate(good * len("01234567\n"))
+    if done:
+        stream.truncate(len(header) + done * row_bytes)
+    else:
+        stream.truncate(0)
+        stream.write(header)
+    return done

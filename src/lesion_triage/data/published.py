@@ -1,0 +1,115 @@
+"""Splits to put beside a result: hashes of image ids, so that anyone with the data can check their own.
+
+Imports console, manifest, split and the exception tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.console import say
+from lesion_triage.data import manifest as manifests
+from lesion_triage.data import split as splitting
+from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.split import SPLITS, Splits
+from lesion_triage.errors import SplitError
+
+FORMAT = 1
+DIGITS = 16
+"""Of the SHA-256 of an image id: with 400,000 pictures two agree by chance once in 200 million files."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb ``splits``."""
+    parser.add_argument("run", type=Path, help="run folder in which `lesion-triage split` was done")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--publish", type=Path, metavar="FILE", help="write the splits as hashes of image ids")
+    what.add_argument("--verify", type=Path, metavar="FILE", help="compare with splits that were published")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Publish or verify; returns 0 if the splits are the published ones."""
+    known, digest = manifests.read(arguments.run)
+    splits, _ = splitting.read(arguments.run, digest)
+    if arguments.publish:
+        publish(known, splits, arguments.publish)
+        say(f"{arguments.publish}: {len(splits.assignment)} pictures, no name among them")
+    else:
+        say(verify(splits, arguments.verify))
+    return 0
+
+
+def hashed(image_id: str) -> str:
+    """What stands for a picture in a published file."""
+    return hashlib.sha256(image_id.encode()).hexdigest()[:DIGITS]
+
+
+def publish(known: Manifest, splits: Splits, path: Path) -> None:
+    """Write which picture is used for what, without its name.
+
+    A hash hides a name from who does not know it. The ids of a public archive can be tried one by one, and
+    so can a clinic's if they are short numbers: publish only what may be known.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "source": known.source,
+        "citation": list(known.citation),
+        "manifest_sha256": splits.manifest_sha256,
+        "seed": splits.seed,
+        "fractions": dict(splits.fractions),
+        "left_out": splits.left_out,
+        "hash": f"first {DIGITS} hexadecimal digits of the SHA-256 of the image id",
+        "pictures": {name: sorted(map(hashed, splits.image_ids(name))) for name in SPLITS},
+    }
+    content["seal"] = sha256_of(canonical_json(content).encode())
+    write_atomically(path, canonical_json(content).encode())
+
+
+def verify(splits: Splits, path: Path) -> str:
+    """Compare splits with published ones; returns what agrees.
+
+    Raises:
+        SplitError: the file is no published file of splits, was altered, or says otherwise; the sentence
+            counts the pictures that are missing, additional or elsewhere.
+    """
+    content = _read(path)
+    theirs = {name: split for split in SPLITS for name in content["pictures"][split]}
+    ours = {hashed(image_id): split for image_id, split in splits.assignment.items()}
+    missing, added = theirs.keys() - ours.keys(), ours.keys() - theirs.keys()
+    moved = Counter(
+        f"{split} to {ours[name]}" for name, split in theirs.items() if ours.get(name, split) != split
+    )
+    if missing or added or moved:
+        moves = f" ({', '.join(f'{count} {what}' for what, count in sorted(moved.items()))})" if moved else ""
+        raise SplitError(
+            f"{path}: not these splits: {len(missing)} of its {len(theirs)} pictures are not here, "
+            f"{len(added)} here are not in it, {sum(moved.values())} are in another split{moves}; take the "
+            f"same version of the data and of the code, split.seed {content['seed']} and its fractions."
+        )
+    counts = ", ".join(f"{len(content['pictures'][name])} {name}" for name in SPLITS)
+    same_files = content["manifest_sha256"] == splits.manifest_sha256
+    return f"{path}: the same splits ({counts}); " + (
+        "manifest and files are the same, too"
+        if same_files
+        else "the manifest is another: files, labels or history differ"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        seal = content.pop("seal")
+        whole = seal == sha256_of(canonical_json(content).encode()) and content["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SplitError(f"{path}: no published file of splits ({error}).") from None
+    if not whole:
+        raise SplitError(f"{path}: altered since it was published, or of another format.")
+    found: dict[str, Any] = content
+    return found
