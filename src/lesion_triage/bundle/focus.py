@@ -50,7 +50,7 @@ def _in_direction(grey: NDArray[np.int16], floor: float, down: int, across: int)
 
 
 def _side(grey: NDArray[np.int16]) -> int:
-    return int((grey.shape[0] - 4) // _BLOCKS * _BLOCKS
+    return int((grey.shape[0] - 4) // _BLOCKS * _BLOCKS)
 
 
 def _variation(grey: NDArray[np.int16], down: int, across: int) -> NDArray[np.int32]:
