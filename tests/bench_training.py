@@ -40,8 +40,15 @@ def training(count: int, size_px: int) -> Pictures:
     blank = {"patient_id": None, "diagnosis_confirm_type": "", "source": "synthetic", "sha256": "0" * 64}
     size = {"width_px": size_px, "height_px": size_px}
     records = [
-        Record(image_id=f"{n}", path="", lesion_id=f"{n}", diagnosis="ab"[n % 2], needs_in_person=bool(n % 2),
-               **blank, **size)  # fmt: skip
+        Record(
+            image_id=f"{n}",
+            path="",
+            lesion_id=f"{n}",
+            diagnosis="ab"[n % 2],
+            needs_in_person=bool(n % 2),
+            **blank,
+            **size,
+        )
         for n in range(count)
     ]
     random = np.random.default_rng(0)

@@ -124,3 +124,20 @@ def test_every_shipped_configuration_of_a_run_loads(path):
 def test_band_shares_that_leave_no_last_band_are_refused(written):
     with pytest.raises(ConfigError, match=r"band_shares must sum to less than 1, found 1\.5"):
         load(written(MINIMAL + "calibrate:\n  band_shares: [0.5, 0.5, 0.5]\n"))
+
+
+def test_a_training_key_that_came_later_changes_no_identity_while_it_has_its_default():
+    """ADR 38: the hash of a configuration from before those keys, computed by the program of then."""
+    base = {"name": "try", "data": {"source": "synthetic"}}
+    plain = Config.model_validate(base)
+    for key, default in (("loss", "bce"), ("layer_decay", 1.0), ("accumulate", 1), ("probe", False)):
+        stated = Config.model_validate({**base, "train": {key: default}})
+        assert stated.identity_sha256() == plain.identity_sha256()
+        assert key not in plain.train.recipe()
+    other = Config.model_validate({**base, "train": {"loss": "focal"}})
+    assert other.identity_sha256() != plain.identity_sha256()
+    elsewhere = Config.model_validate(
+        {**base, "train": {"devices": 2, "compile": True, "channels_last": False}}
+    )
+    assert elsewhere.identity_sha256() == plain.identity_sha256()
+    assert elsewhere.train.recipe() == plain.train.recipe()

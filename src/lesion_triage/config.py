@@ -160,7 +160,7 @@ class Train(Section):
 
         So a training that was done before the key existed is known again, and not repeated.
         """
-        content = self.model_dump(mode="json", exclude=_HOW_IT_IS_RUN)
+        content = self.model_dump(mode="json", exclude=set(_HOW_IT_IS_RUN))
         fields = type(self).model_fields
         return {
             key: value for key, value in content.items() if key not in _LATER or value != fields[key].default
