@@ -164,3 +164,20 @@ def test_unknown_key_in_a_part_is_refused_with_the_nearest_known_name(written):
 def test_a_mixture_that_cannot_be_is_refused(written, old, new, sentence):
     with pytest.raises(ConfigError, match=sentence):
         load(written(MIXED.replace(old, new)))
+
+
+def test_a_training_key_that_came_later_changes_no_identity_while_it_has_its_default():
+    """ADR 38: the hash of a configuration from before those keys, computed by the program of then."""
+    base = {"name": "try", "data": {"source": "synthetic"}}
+    plain = Config.model_validate(base)
+    for key, default in (("loss", "bce"), ("layer_decay", 1.0), ("accumulate", 1), ("probe", False)):
+        stated = Config.model_validate({**base, "train": {key: default}})
+        assert stated.identity_sha256() == plain.identity_sha256()
+        assert key not in plain.train.recipe()
+    other = Config.model_validate({**base, "train": {"loss": "focal"}})
+    assert other.identity_sha256() != plain.identity_sha256()
+    elsewhere = Config.model_validate(
+        {**base, "train": {"devices": 2, "compile": True, "channels_last": False}}
+    )
+    assert elsewhere.identity_sha256() == plain.identity_sha256()
+    assert elsewhere.train.recipe() == plain.train.recipe()

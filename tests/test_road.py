@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +172,52 @@ def test_a_picture_that_changed_after_the_manifest_stops_the_evaluation(run, loa
     with pytest.raises(ManifestError):
         road.travel("evaluate", load(), moved / "runs")
     assert not (copy.folder / "report" / "index.html").exists()
+
+
+def stopped(load, folder: Path) -> runs.Run:
+    """A run that SIGTERM stopped once its training had written a state."""
+
+    def stop():
+        while not list(folder.glob("runs/*/train_state/*.json")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    config = load("train.checkpoint_minutes=0")
+    with pytest.raises(KeyboardInterrupt):
+        road.travel("run", config, folder / "runs")
+    return runs.find_or_make(config, folder / "runs")
+
+
+def test_an_interrupted_training_goes_on_in_the_same_run_and_leaves_no_state(load, home, tmp_path, capsys):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    first = stopped(load, tmp_path)
+    assert list((first.folder / "train_state").glob("*.json"))
+    resumed = road.travel("train", load(), tmp_path / "runs", resume=True)
+    assert resumed.folder == first.folder
+    assert "  going on in epoch " in capsys.readouterr().out
+    assert not (resumed.folder / "train_state").exists()
+
+
+def test_a_state_is_taken_over_by_a_run_that_differs_after_the_training(load, home, tmp_path, capsys):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    first = stopped(load, tmp_path)
+    other = road.travel("train", load("calibrate.confidence=0.7"), tmp_path / "runs")
+    assert other.folder != first.folder
+    assert f"training state taken over from {first.folder.name}" in capsys.readouterr().out
+
+
+def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    with pytest.raises(RunError, match=r"no interrupted training .* leave --resume away"):
+        road.travel("run", load(), tmp_path / "runs", resume=True)
+
+
+def test_fresh_begins_anew_beside_an_interrupted_training(load, home, tmp_path, capsys):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    stopped(load, tmp_path)
+    capsys.readouterr()
+    road.travel("manifest", load(), tmp_path / "runs", fresh=True)
+    road.travel("split", load(), tmp_path / "runs")
+    newest = runs.find_or_make(load(), tmp_path / "runs")
+    assert not (newest.folder / "train_state").exists()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
@@ -12,7 +14,7 @@ def picture():
     return np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("level", ["none", "flips", "standard"])
+@pytest.mark.parametrize("level", ["none", "flips", "standard", "strong"])
 def test_the_result_depends_on_picture_and_seed_alone(picture, level):
     augment = augmentation(level, 48)
     first = augment(picture, 7)
@@ -36,6 +38,13 @@ def test_flips_reach_the_eight_symmetries_of_the_square_and_nothing_else(picture
     assert reached == symmetries
 
 
+@pytest.mark.parametrize("level", ["standard", "strong"])
+def test_an_augmentation_that_travels_to_another_process_does_the_same_there(picture, level):
+    augment = augmentation(level, 48)
+    augment(picture, 1)
+    assert np.array_equal(pickle.loads(pickle.dumps(augment))(picture, 7), augment(picture, 7))
+
+
 def test_the_steps_of_an_augmentation_are_independent_of_each_other():
     """One seed for all steps would tie the way a picture is turned to how bright it becomes."""
     ramp = np.broadcast_to(np.linspace(90, 160, 64)[None, :, None], (64, 64, 3)).astype(np.uint8)
@@ -50,8 +59,9 @@ def test_the_steps_of_an_augmentation_are_independent_of_each_other():
     assert mannwhitneyu(*brightness.values()).pvalue > 1e-4
 
 
-def test_standard_varies_and_never_alters_its_input(picture):
+@pytest.mark.parametrize("level", ["standard", "strong"])
+def test_an_augmentation_varies_and_never_alters_its_input(picture, level):
     before = picture.copy()
-    augment = augmentation("standard", 64)
+    augment = augmentation(level, 64)
     assert len({augment(picture, seed).tobytes() for seed in range(20)}) == 20
     assert np.array_equal(picture, before)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
-from timm.layers import convert_sync_batchnorm
-from torch import Tensor
+from lightning_fabric.wrappers import _FabricOptimizer
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
+from torch import Tensor, nn
 
 from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
@@ -45,12 +47,13 @@ class Learning:
         if not c.auxiliary_diagnosis_weight:
             self.network.diagnosis.requires_grad_(False)  # several processes would wait for its gradient
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            self.network = convert_sync_batchnorm(self.network)
+            self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.learner = Learner(self.network)
-        self.model = fabric.setup_module(torch.compile(self.learner) if c.compile else self.learner)
+        compiled = cast(nn.Module, torch.compile(self.learner)) if c.compile else self.learner
+        self.model = fabric.setup_module(compiled)
         groups = parameter_groups(self.network, c.weight_decay, c.layer_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=c.learning_rate)
-        self.optimizer = fabric.setup_optimizers(self._optimizer)
+        self.optimizer = cast("_FabricOptimizer", fabric.setup_optimizers(self._optimizer))
         self.average = Average(self.network, c.ema_decay)  # last: the tensors must be those on the device
         self.progress = Progress()
 

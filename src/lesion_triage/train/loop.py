@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config, Train
 from lesion_triage.data.dataset import BatchOrder, Example
@@ -106,7 +106,7 @@ def follow(config: Config) -> None:
     """Take part in the training that the first process begins, or is done if it begins none."""
     fabric = processes.launch(config.train)
     with processes.connected(fabric):
-        job = fabric.broadcast(None)
+        job = fabric.broadcast(cast("_Job | None", None))
         if job is not None:
             try:
                 _learn(fabric, job, Listener())
@@ -187,7 +187,9 @@ def _epoch(
     learning.learn()
     began = written = time.monotonic()
     loader = pictures.loader(dataset, order, 0 if c.probe else c.workers)
-    stream = iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+    stream: Iterator[Example] = iter(
+        cast("DataLoader[Example]", fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+    )
     for number in range(at.batch, order.batches):
         step = at.epoch * order.batches + number
         for group in learning.optimizer.param_groups:
@@ -267,7 +269,7 @@ def _summed(fabric: Fabric, part: _Part, due: bool, asked: bool) -> tuple[float,
     """What all processes act on together: loss, norm, whether to write the state, whether to stop."""
     flags = torch.tensor([due, asked], dtype=torch.float32, device=part.loss.device)
     mine = torch.stack([part.loss, part.norm.to(part.loss)])
-    loss, norm, save, stop = fabric.all_reduce(torch.cat([mine, flags]), reduce_op="sum").tolist()
+    loss, norm, save, stop = processes.summed(fabric, torch.cat([mine, flags])).tolist()
     return loss, norm / fabric.world_size, save > 0, stop > 0
 
 

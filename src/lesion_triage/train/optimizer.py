@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (  # type: ignore[attr-defined]
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 
 from lesion_triage.config import Train
 from lesion_triage.train.network import TriageNetwork

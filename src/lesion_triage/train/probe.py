@@ -50,5 +50,5 @@ class Probe:
     def unscale(self) -> None:
         """Turn the heads for scaled embeddings into the same heads for embeddings as they come."""
         for head in (self._network.needs_in_person, self._network.diagnosis):
-            head.weight /= self._std.to(head.weight.device)
-            head.bias -= head.weight @ self._mean.to(head.weight.device)
+            head.weight.div_(self._std.to(head.weight.device))
+            head.bias.sub_(head.weight @ self._mean.to(head.weight.device))

@@ -16,8 +16,10 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
@@ -155,6 +157,13 @@ def gathered(fabric: Fabric, thing: list[_Left]) -> list[_Left]:
     parts: list[Any] = [None] * fabric.world_size
     dist.all_gather_object(parts, thing)
     return [one for part in parts for one in part]
+
+
+def summed(fabric: Fabric, tensor: Tensor) -> Tensor:
+    """The sum of the tensors of all processes. To be called in all of them."""
+    total = fabric.all_reduce(tensor, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
 
 
 def whole(tensor: Tensor) -> Tensor:

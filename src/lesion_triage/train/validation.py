@@ -13,6 +13,7 @@ from torch import Tensor
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.data.records import Record
 from lesion_triage.train.pictures import BLOCK
+from lesion_triage.train.processes import summed
 
 
 @torch.no_grad()
@@ -32,8 +33,7 @@ def logits(fabric: Fabric, count: int, logits_of: Callable[[int, int], Tensor]) 
         scored = logits_of(start, min(start + BLOCK, count)).float()
         if mine < len(starts):
             found[start : start + len(scored)] = scored
-    total: Tensor = fabric.all_reduce(found, reduce_op="sum")  # each place was filled by one process
-    values: list[float] = total.tolist()
+    values: list[float] = summed(fabric, found).tolist()  # each place was filled by one process
     return values
 
 
