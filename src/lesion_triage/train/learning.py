@@ -49,7 +49,7 @@ class Learning:
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.learner = Learner(self.network)
-        compiled = cast(nn.Module, torch.compile(self.learner)) if c.compile else self.learner
+        compiled = cast("nn.Module", torch.compile(self.learner)) if c.compile else self.learner
         self.model = fabric.setup_module(compiled)
         groups = parameter_groups(self.network, c.weight_decay, c.layer_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=c.learning_rate)
