@@ -11,7 +11,7 @@ _ALWAYS = (
     "and reference standard. Another site, camera or population voids the certificate until it is issued "
     "again there.",
     "The calibration cases chose neither the model nor its calibrator.",
-    "A case is scored as it was here: the same graph, pixel preparation, quality limits and aggregation.",
+    "A case is scored as it was here: the same graph, pixel preparation, gates and aggregation.",
     "A case that cannot be scored counts as referred: it goes up, and is not sent away if no better "
     "photograph comes.",
     "The confidence is over the draw of the calibration cases, not over the fate of one patient.",
