@@ -143,7 +143,8 @@ def test_table_scorer_and_certificate_agree_on_what_is_unfamiliar(run):
     scorer = Scorer.open(run.folder / "bundle")
     limit = scorer.bundle.policy.novelty_limit
     validation, calibration, test = (
-        predictions.read(run.folder / "predictions", name)[0] for name in ("validation", "calibration", "test")
+        predictions.read(run.folder / "predictions", name)[0]
+        for name in ("validation", "calibration", "test")
     )
     share = config.Calibrate().novelty_share
     assert limit == novelty_limit(validation, share)

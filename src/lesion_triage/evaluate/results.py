@@ -167,9 +167,7 @@ def evaluate(
         abstained=int(abstained.sum()),
         positives_abstained=int((abstained & positive).sum()),
         photographs=len(table.rows),
-        photographs_refused=dict(
-            sorted(Counter(row.quality_codes or "unknown" for row in refused).items())
-        ),
+        photographs_refused=dict(sorted(Counter(row.quality_codes or "unknown" for row in refused).items())),
         slices=tuple(measure(part, outcomes, config) for part in slices_of(decided.cases)),
         reliability=reliability(decided.sample(threshold)),
         bands=_bands(decided, bundle.policy.band_limits),
