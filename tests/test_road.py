@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,11 +11,16 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from lesion_triage import config, demo, predictions, road, runs
+from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.calibrate.novelty import novelty_limit
 from lesion_triage.errors import CalibrationError, ManifestError, RunError
 
 SMALL = {
@@ -126,6 +132,7 @@ def test_one_picture_has_the_same_score_in_evaluation_scorer_and_service(run):
     table, _ = predictions.read(run.folder / "predictions", "test")
     scorer = Scorer.open(run.folder / "bundle")
     by_id = {record.image_id: record for record in road.records(run, "test")}
+    table = table.behind_gate(scorer.bundle.policy.novelty_limit)
     rows = [row for row in table.rows if row.logit is not None][:6]
     with demo._server(run.folder / "bundle") as url:
         for row in rows:
@@ -134,6 +141,35 @@ def test_one_picture_has_the_same_score_in_evaluation_scorer_and_service(run):
             theirs = demo._ask(url, data)
             assert ours.images[0].logit == row.logit
             assert theirs == ours.model_dump(mode="json")
+
+
+def test_table_scorer_and_certificate_agree_on_what_is_unfamiliar(run):
+    scorer = Scorer.open(run.folder / "bundle")
+    limit = scorer.bundle.policy.novelty_limit
+    validation, calibration, test = (
+        predictions.read(run.folder / "predictions", name)[0]
+        for name in ("validation", "calibration", "test")
+    )
+    share = config.Calibrate().novelty_share
+    assert limit == novelty_limit(validation, share)
+    sent_up = sum(row.novelty >= limit for row in validation.rows if row.novelty is not None)
+    assert sent_up <= share * len(validation.rows)
+    by_id = {record.image_id: record for record in road.records(run, "test")}
+    by_novelty = sorted((row for row in test.rows if row.novelty is not None), key=lambda row: row.novelty)
+    for row in (*by_novelty[:2], *by_novelty[-2:]):
+        data = (road.data_root(run) / by_id[row.image_id].path).read_bytes()
+        assert scorer.score([data]).images[0].gradable is (row.novelty < limit)
+    cases = cases_of(calibration.behind_gate(limit))
+    abstained = sum(case.needs_in_person and not case.gradable for case in cases)
+    assert scorer.bundle.certificate.positives_abstained == abstained
+
+
+def test_a_picture_of_noise_goes_up_as_unfamiliar(run):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    (image,) = Scorer.open(run.folder / "bundle").score([buffer.getvalue()]).images
+    assert [reason.code for reason in image.reasons] == [ReasonCode.out_of_distribution]
 
 
 def test_torch_and_the_bundle_agree_on_the_whole_test_split(run):

@@ -87,6 +87,12 @@ def _proof() -> Room:
     return command.add_arguments, command.act
 
 
+def _robustness() -> Room:
+    from lesion_triage import robustness
+
+    return robustness.add_arguments, robustness.act
+
+
 def _datasets() -> Room:
     from lesion_triage.data.catalogue import command
 
@@ -253,6 +259,7 @@ VERBS: dict[str, Verb] = {
     "pool": _of("certify on the counts of several clinics", _pool),
     "queue": _of("simulate the reading queue: bands, flags, deadlines", _queue),
     "proof": _of("test the certificate's promise on recorded scores, many thousand times", _proof),
+    "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }

@@ -57,6 +57,17 @@ def test_three_dispositions_are_reachable(ask: Ask, make_app: MakeApp, picture_b
     assert found == [Disposition.needs_in_person, Disposition.below_threshold, Disposition.ungradable]
 
 
+def test_an_unfamiliar_picture_goes_up_with_the_reason(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    gated = Scorer(tiny_bundle.make(tmp_path / "gated", novelty_limit=tiny_bundle.NOVELTY_LIMIT))
+    app = make_app(gated)
+    response = ask(app, "POST", "/v1/triage", content=picture_bytes("unfamiliar", "JPEG"), headers=JPEG)
+    answer = Answer.model_validate_json(response.content)
+    assert (answer.disposition, answer.priority_band) == (Disposition.ungradable, 1)
+    assert [reason.code for reason in answer.images[0].reasons] == [ReasonCode.out_of_distribution]
+
+
 @pytest.mark.parametrize(
     "media_type", ["image/jpeg", "IMAGE/PNG", "image/webp; q=1", "application/octet-stream"]
 )

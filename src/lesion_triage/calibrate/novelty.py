@@ -39,9 +39,9 @@ class Familiar:
         Args:
             levels: shape (N, channels).
         """
-        squares: NDArray[np.float64] = np.square((_of_length_one(levels) - self.mean) @ self.whitening)
-        means: NDArray[np.float64] = squares.mean(axis=1)
-        return means
+        white = (_of_length_one(levels) - self.mean) @ self.whitening
+        novelty: NDArray[np.float64] = np.square(white).mean(axis=1)
+        return novelty
 
 
 def fit(levels: NDArray[np.float32]) -> Familiar:

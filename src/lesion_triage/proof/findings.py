@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from lesion_triage.console import say
-from lesion_triage.proof import clusters, exactness, joint, peer, pool_test, splits
+from lesion_triage.proof import clusters, exactness, joint, peer, pool_test, splits, whole_policy
 from lesion_triage.proof.exactness import Step
 from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.splits import Splits
 from lesion_triage.proof.trial import Trial
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Findings:
     in_the_pool: tuple[Trial, ...]
     in_clusters: tuple[Trial, ...]
     jointly: tuple[Trial, ...]
+    whole_policy: tuple[Trial, ...]
     over_splits: tuple[Splits, ...]
     steps: tuple[Step, ...]
     comparisons: tuple[exactness.Comparison, ...]
@@ -39,7 +40,7 @@ class Findings:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All that were drawn."""
-        return self.in_the_pool + self.in_clusters + self.jointly
+        return self.in_the_pool + self.in_clusters + self.jointly + self.whole_policy
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ class Findings:
     def document(self) -> dict[str, object]:
         """All numbers, for a JSON file."""
         found = asdict(self)
-        for name in ("in_the_pool", "in_clusters", "jointly"):
+        for name in ("in_the_pool", "in_clusters", "jointly", "whole_policy"):
             found[name] = [
                 {**asdict(one), "share": one.share, "limit": one.limit, "passed": one.passed}
                 for one in getattr(self, name)
@@ -104,6 +105,8 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
     in_clusters = tuple(clusters.cluster_trials(draws, seed))
     say("  one certificate for several groups")
     jointly = tuple(joint.joint_trials(pool, draws, seed))
+    say("  the whole policy: gates, red flags and score")
+    whole = tuple(whole_policy.whole_policy_trials(pool, draws, seed))
     say(f"  {draws} splits of {pool.scores.size + pool.negatives.size} cases in two halves")
     over_splits = tuple(splits.real_splits(pool, draws, seed))
     say("  published table, scipy, MAPIE")
@@ -117,6 +120,7 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
         in_the_pool=in_the_pool,
         in_clusters=in_clusters,
         jointly=jointly,
+        whole_policy=whole,
         over_splits=over_splits,
         steps=tuple(exactness.steps()),
         comparisons=tuple(exactness.comparisons()),

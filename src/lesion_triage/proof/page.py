@@ -87,6 +87,10 @@ def _lines(found: Findings) -> Iterator[str]:
     yield from _section("Several scores of one unit", _violations(found.in_clusters))
     yield from _section("Several groups at once: any of them below the target", _violations(found.jointly))
     yield from _section("What several groups cost: mean specificity", _specificities(found.jointly))
+    yield from _section(
+        "The whole policy: gates, red flags and score, with refusals and answers drawn at random",
+        _violations(found.whole_policy),
+    )
     yield from _section("Real splits", _splits(found.over_splits))
     yield from _section("The published table", _steps(found))
     yield from _section("Independent implementations", _comparisons(found))

@@ -28,7 +28,7 @@ from lesion_triage.proof.pool_test import CONFIDENCE, TARGETS, draw
 from lesion_triage.proof.trial import Rule, Trial, certify_each
 
 SIZES = (59, 140, 300)
-REFUSED, BLED = 0.10, 0.20
+REFUSED, BLED = 0.20, 0.60
 """Shares of the photographs that a gate refuses, and of the cases whose history says that the lesion bled."""
 
 _STREAM = 4

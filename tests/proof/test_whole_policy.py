@@ -1,0 +1,73 @@
+"""The whole policy keeps its promise; what leans on a history, or sends the refused away, does not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.proof import whole_policy
+from lesion_triage.proof.whole_policy import planted, serve, whole_policy_trials
+from proof.test_trials import one_miss_more
+
+DRAWS = 600
+
+
+@pytest.fixture(scope="module")
+def trials(pool):
+    return list(whole_policy_trials(pool, DRAWS, seed=1))
+
+
+@pytest.fixture(scope="module")
+def served(pool):
+    return serve(planted(pool.cases, 1))
+
+
+def test_promises_hold_and_negative_controls_break(trials):
+    assert len(trials) == 5 * len(whole_policy.SIZES) * len(whole_policy.TARGETS)
+    assert {one.expected for one in trials} == {"keeps", "breaks"}
+    assert [one.what for one in trials if not one.passed] == []
+
+
+def test_a_rule_that_is_wrong_by_one_miss_is_found_out(pool):
+    found = whole_policy_trials(pool, DRAWS, seed=1, rule=one_miss_more)
+    without = [one for one in found if one.what == "whole policy, no history is sent" and one.target == 0.95]
+    assert not any(one.passed for one in without)
+
+
+def test_refusals_and_answers_are_in_the_cases_that_are_drawn(pool, served):
+    refused = sum(row.logit is None for case in planted(pool.cases, 1) for row in case.rows)
+    rows = sum(len(case.rows) for case in pool.cases)
+    assert refused / rows == pytest.approx(whole_policy.REFUSED, abs=0.05)
+    flagged = np.isposinf(served.counted) & ~np.isposinf(served.by_score)
+    assert flagged.mean() == pytest.approx(whole_policy.BLED, abs=0.08)
+
+
+def test_what_is_sent_up_is_what_the_policy_decides(pool, served):
+    """By an independent road: scores and flags, not ``decide``."""
+    for threshold, up, mute, away in zip(
+        served.thresholds[::40],
+        served.sent_up[::40],
+        served.sent_up_without_history[::40],
+        served.sent_up_if_refused_are_not[::40],
+        strict=True,
+    ):
+        assert up == (served.counted >= threshold).mean()
+        assert mute == (served.by_score >= threshold).mean()
+        scored = np.isfinite(served.by_score)
+        flagged = np.isposinf(served.counted) & scored
+        bled = [bool(case.history.bleeding) for case in planted(pool.cases, 1)]
+        assert away == ((scored & (served.by_score >= threshold)) | flagged | np.array(bled)).mean()
+
+
+def test_a_pool_without_refusals_or_answers_is_the_pool_as_it_was(pool, monkeypatch):
+    monkeypatch.setattr(whole_policy, "REFUSED", 0.0)
+    monkeypatch.setattr(whole_policy, "BLED", 0.0)
+    served = serve(planted(pool.cases, 1))
+    assert np.array_equal(served.by_score, pool.scores)
+    assert np.array_equal(served.counted, pool.scores)
+    highest = served.thresholds[-1]
+    assert math.isfinite(highest)
+    assert threshold_for(pool.scores, 0.95, 0.95)[0] in served.thresholds
