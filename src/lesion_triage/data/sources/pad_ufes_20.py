@@ -1,4 +1,4 @@
-"""Reader for PAD-UFES-20 in its official layout. Imports records, labels, tables and the exception tree.
+"""Reader for PAD-UFES-20 in its official layout. Imports records, labels, tables, the history and the errors.
 
 Pacheco et al., PAD-UFES-20: a skin lesion dataset composed of patient data and clinical images collected
 from smartphones, Data in Brief 32, 106221 (2020), doi:10.1016/j.dib.2020.106221; CC BY 4.0. Official page:
@@ -10,7 +10,9 @@ The layout is ``metadata.csv`` and PNG files in any sub-folder (``imgs_part_1`` 
 Traps: ``fitspatrick`` (spelt so), ``gender``, ``diameter_1``, ``diameter_2``, ``smoke`` and others are
 missing for unbiopsied lesions alone, so that whoever learns from what is missing learns the label. All
 malignant rows were biopsied, actinic keratoses, naevi and seborrhoeic keratoses in part. Skin types V and
-VI are all but absent. Lesion ids are unique only together with the patient's.
+VI are all but absent. Lesion ids are unique only together with the patient's. The answers on itching, growth,
+pain, change and bleeding state no duration, which the history's questions do, so they are taken as a
+yes too easily; nobody knows whether the dataset's own questions were put as ours are.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from lesion_triage.bundle.history import History, as_text
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years
 from lesion_triage.data.sources.tables import JPEG, Collected, Row, known, rows, walk, word
@@ -35,6 +38,20 @@ SEXES: Mapping[str, str] = MappingProxyType({"FEMALE": "female", "MALE": "male"}
 CONFIRMED: Mapping[str, str] = MappingProxyType({"True": HISTOPATHOLOGY, "False": "consensus"})
 """``biopsed``, and our word: what was not biopsied was settled by a group of dermatologists."""
 
+ANSWERS: Mapping[str, bool | None] = MappingProxyType({"True": True, "False": False, "UNK": None})
+QUESTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "itch": "itching",
+        "grew": "growing",
+        "hurt": "painful",
+        "changed": "changing",
+        "bleed": "bleeding",
+        "skin_cancer_history": "skin_tumour_treated_before",
+    }
+)
+"""Column, and the question of ``bundle.history``."""
+_DIAMETERS = ("diameter_1", "diameter_2")
+
 _COLUMNS = (
     "patient_id",
     "lesion_id",
@@ -46,6 +63,7 @@ _COLUMNS = (
     "img_id",
     "biopsed",
 )
+_OPTIONAL = (*QUESTIONS, *_DIAMETERS)
 
 
 def read(root: Path) -> Listing:
@@ -81,9 +99,25 @@ def read(root: Path) -> Listing:
             anatom_site_general=known(row["region"]).lower(),
             image_type="clinical: close-up",
             fitzpatrick_skin_type=word(row["fitspatrick"].removesuffix(".0"), SKIN_TYPES, "fitspatrick"),
+            history=_history(row),
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
         )
 
-    collected.take(table, rows(table, _COLUMNS), record)
+    collected.take(table, rows(table, _COLUMNS, _OPTIONAL), record)
     return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+
+
+def _history(row: Row) -> str:
+    answers: dict[str, object] = {}
+    for column, question in QUESTIONS.items():
+        cell = known(row[column])
+        if cell and cell not in ANSWERS:
+            raise DataError(f"{column} '{cell}' is unknown; expected {', '.join(ANSWERS)} or nothing.")
+        answers[question] = ANSWERS.get(cell)
+    sizes = [cell for column in _DIAMETERS if (cell := known(row[column]))]
+    try:
+        answers["diameter_mm"] = max(map(float, sizes), default=None)
+        return as_text(History.model_validate(answers))
+    except ValueError:
+        raise DataError(f"{' and '.join(_DIAMETERS)} '{', '.join(sizes)}' are no millimetres.") from None
