@@ -41,13 +41,13 @@ class Learning:
         fabric.seed_everything(config.seed, verbose=False)
         self._fabric = fabric
         self.network = _network(config, diagnoses)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self._frozen = freeze_backbone(self.network) if c.probe else []
         if c.frozen_stages and not c.probe:
             self._frozen = freeze_stages(self.network, c.frozen_stages)
         if not c.auxiliary_diagnosis_weight:
             self.network.diagnosis.requires_grad_(False)  # several processes would wait for its gradient
-        if fabric.world_size > 1 and fabric.device.type == "cuda":
-            self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.learner = Learner(self.network)
         compiled = cast("nn.Module", torch.compile(self.learner)) if c.compile else self.learner
         self.model = fabric.setup_module(compiled)

@@ -94,8 +94,8 @@ def launch(c: Train) -> Fabric:
 def precision(c: Train) -> Any:
     """What ``train.precision`` means on this machine.
 
-    ``auto`` is bf16-mixed where the processor has instructions for it (on x86 AVX512-BF16 or AMX), 16-mixed
-    on a GPU without, else 32-true.
+    ``auto`` is bf16-mixed on a GPU that computes in it natively, 16-mixed on an older one, else 32-true: on a
+    processor with AVX512-BF16 bf16 took twice the time of 32-bit (experiments/LOG.md).
 
     Raises:
         TrainingError: 16-mixed without a GPU; Fabric would compute in another precision than asked for.
@@ -105,12 +105,9 @@ def precision(c: Train) -> Any:
         raise TrainingError("train.precision 16-mixed needs a CUDA GPU; use auto, bf16-mixed or 32-true.")
     if c.precision != "auto":
         return c.precision
-    if cuda:
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    if c.accelerator == "mps" or (c.accelerator == "auto" and torch.backends.mps.is_available()):
+    if not cuda:
         return "32-true"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if native else "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 @contextmanager
