@@ -90,8 +90,8 @@ def verify(splits: Splits, path: Path) -> str:
         moves = f" ({', '.join(f'{count} {what}' for what, count in sorted(moved.items()))})" if moved else ""
         raise SplitError(
             f"{path}: not these splits: {len(missing)} of its {len(theirs)} pictures are not here, "
-            f"{len(added)} here are not in it, {sum(moved.values())} are in another split{moves}; take the same "
-            f"version of the data and of the code, split.seed {content['seed']} and its fractions."
+            f"{len(added)} here are not in it, {sum(moved.values())} are in another split{moves}; take the "
+            f"same version of the data and of the code, split.seed {content['seed']} and its fractions."
         )
     counts = ", ".join(f"{len(content['pictures'][name])} {name}" for name in SPLITS)
     same_files = content["manifest_sha256"] == splits.manifest_sha256
