@@ -107,7 +107,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def novelty(data: bytes, rounds: int) -> str:
-    """Scoring one photograph with the novelty gate / without: decode, quality gate, backbone, 4 views."""
+    """Scoring one photograph with the novelty gate / without it: the whole way, a real backbone, 4 views."""
     import onnx
     import onnxruntime as ort
     import torch

@@ -17,7 +17,8 @@ from lesion_triage.bundle.schema import Disposition
 from lesion_triage.calibrate.novelty import SHRINKAGE, fit, novelty_limit
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
-from made_tables import certified, predictions
+from lesion_triage.predictions import Predictions
+from made_tables import certified, predictions, row
 
 
 def levels(photographs: int = 400, channels: int = 5, seed: int = 0) -> np.ndarray:
@@ -73,9 +74,8 @@ def test_what_cannot_be_fitted_is_refused(training: np.ndarray) -> None:
 
 
 def with_novelties(values, split="validation"):
-    table = predictions(split, cases=max(1, len(values)), ungradable=0.0)
-    rows = [replace(row, novelty=float(value)) for row, value in zip(table.rows, values, strict=False)]
-    return replace(table, rows=tuple(rows))
+    rows = [replace(row(str(n), str(n), 0.0, False), novelty=float(v)) for n, v in enumerate(values)]
+    return Predictions(split, "a" * 64, "b" * 64, "c" * 64, tuple(rows))
 
 
 @given(
@@ -119,14 +119,14 @@ def gated() -> tuple:
     validation = predictions("validation", ungradable=0.0)
     validation = replace(
         validation,
-        rows=tuple(replace(row, novelty=float(n)) for n, row in enumerate(validation.rows, start=1)),
+        rows=tuple(replace(each, novelty=float(n)) for n, each in enumerate(validation.rows, start=1)),
     )
     calibration = predictions("calibration", ungradable=0.0)
     rows = []
-    for row in calibration.rows:
-        case = int(row.case_id.split("-")[1])
+    for each in calibration.rows:
+        case = int(each.case_id.split("-")[1])
         far = case < 100 and case % 10 == 0
-        rows.append(replace(row, novelty=1e6 if far else 0.5, logit=-9.0 if far else row.logit))
+        rows.append(replace(each, novelty=1e6 if far else 0.5, logit=-9.0 if far else each.logit))
     return validation, replace(calibration, rows=tuple(rows))
 
 
