@@ -28,9 +28,12 @@ from triage_server.api_keys import new_key
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """A noisy gradient: compresses like a photograph, not like a flat drawing."""
+    """A gradient with noise and texture: compresses like a photograph, and the quality gate passes it."""
     random = np.random.default_rng(0)
     ramp = np.linspace(60, 190, width)[None, :, None] + np.linspace(-30, 30, height)[:, None, None]
+    cell = width // 150
+    texture = random.normal(0, 6, (height // cell + 1, width // cell + 1, 1))
+    ramp = ramp + texture.repeat(cell, axis=0).repeat(cell, axis=1)[:height, :width]
     levels = np.clip(ramp + random.normal(0, 6, (height, width, 3)), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, "JPEG", quality=88)

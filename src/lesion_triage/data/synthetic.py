@@ -33,7 +33,7 @@ TABLE = "cases.csv"
 PARAMETERS = "drawing.json"
 PICTURES = "images"
 
-_VERSION = 1
+_VERSION = 2
 """Raised whenever the same parameters would draw other pictures."""
 
 _SEPARATION = 3.8
@@ -41,6 +41,10 @@ _SEPARATION = 3.8
 
 _CUE_NOISE = 0.4
 """How far border, outline and colour of one lesion stray from its irregularity."""
+
+_SKIN_TEXTURE = 0.02
+"""Standard deviation of the brightness at each of three scales: without it the quality gate takes a drawing
+for a photograph out of focus, and rightly."""
 
 _ANGLES = 720
 _TEXTURE = 96
@@ -172,10 +176,10 @@ def draw(
 
 
 def draw_picture(kind: Kind, seed: int) -> Image.Image:
-    """One drawing, 240 by 180 pixels, RGB; equal arguments give equal pixels."""
+    """One drawing, in focus, 240 by 180 pixels, RGB; equal arguments give equal pixels."""
     random = np.random.default_rng([seed, 2])
     lesion = _lesion(random, irregular=kind == "irregular")
-    return _render(lesion, _CAMERAS[-1], random)
+    return _render(lesion, _CAMERAS[-1]._replace(blur_px=0.5), random)
 
 
 def _is_whole(folder: Path, parameters: bytes) -> bool:
@@ -283,6 +287,9 @@ def _render(lesion: _Lesion, camera: _Camera, random: Random) -> Image.Image:
     x, y = _place(camera, random)
     light = _light(x, y, camera, random)
     light *= 1 + _enlarge(random.normal(0, 0.03, (18, 24)), (camera.width_px, camera.height_px))
+    for cells in (24, 48, 96):
+        grid = random.normal(0, _SKIN_TEXTURE, (cells, cells * 4 // 3))
+        light *= 1 + _enlarge(grid, (camera.width_px, camera.height_px))
     noise = random.standard_normal(x.shape, np.float32)
     noise *= np.float32(random.uniform(0.005, 0.02))
     cover, body = _pigment(lesion, x, y)
