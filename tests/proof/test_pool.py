@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tiny_bundle
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 from lesion_triage.proof import pool as pools
@@ -57,7 +58,29 @@ ROWS = {
 def run_folder(tmp_path: Path, models: tuple[str, str] = ("m", "m"), **rows: tuple[Prediction, ...]) -> Path:
     for (split, own), model in zip({**ROWS, **rows}.items(), models, strict=True):
         Predictions(split, "a" * 64, "b" * 64, model, own).write(tmp_path / "run" / "predictions")
+    write_policy(tmp_path / "run", None)
     return tmp_path / "run"
+
+
+def write_policy(run: Path, novelty_limit: float | None) -> None:
+    policy = tiny_bundle.policy(novelty_limit=novelty_limit)
+    (run / "policy.json").write_text(policy.to_json(), encoding="utf-8")
+
+
+def test_what_a_gate_refuses_is_recorded_as_refused(tmp_path):
+    rows = tuple(replace(row, novelty=float(place)) for place, row in enumerate(ROWS["calibration"]))
+    tests = tuple(replace(row, novelty=0.0) for row in ROWS["test"])
+    run = run_folder(tmp_path, calibration=rows, test=tests)
+    write_policy(run, 1.0)
+    pool = pools.record(run, tmp_path / "scores.csv")
+    assert [case.logits for case in pool.cases] == [(0.5, None), (None,), (-3.0,)]
+
+
+def test_a_run_without_a_policy_is_refused(tmp_path):
+    run = run_folder(tmp_path)
+    (run / "policy.json").unlink()
+    with pytest.raises(PredictionsError, match=r"policy\.json: no policy"):
+        pools.record(run, tmp_path / "scores.csv")
 
 
 def test_what_was_recorded_is_what_the_run_predicted(tmp_path):

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from lesion_triage import predictions
 from lesion_triage.bundle.calibration import PlattCalibrator, score_of
 from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.calibrate.cases import Aggregation, Case, cases_of, positives_of, scores_of
 from lesion_triage.errors import PredictionsError
@@ -102,18 +104,20 @@ def pool_of(cases: Sequence[Case], sha256: str) -> Pool:
 
 
 def record(run: Path, table: Path) -> Pool:
-    """Write the table of a run's held-out logits, and read it back.
+    """Write the table of a run's held-out logits as its gates let them pass, and read it back.
 
     Cases and units become running numbers in order of first appearance: the table says nothing of pictures.
 
     Args:
-        run: run folder with the predictions of the splits calibration and test.
+        run: run folder with its policy and the predictions of the splits calibration and test.
         table: CSV to write.
 
     Raises:
-        PredictionsError: predictions missing, altered, of different models, or with an unknown outcome.
+        PredictionsError: policy or predictions missing, altered, of different models, or with an unknown
+            outcome.
     """
-    parts = [predictions.read(run / "predictions", split)[0] for split in SPLITS]
+    limit = _policy(run).novelty_limit
+    parts = [predictions.read(run / "predictions", split)[0].behind_gate(limit) for split in SPLITS]
     if len({(part.manifest_sha256, part.splits_sha256, part.model_sha256) for part in parts}) > 1:
         raise PredictionsError(
             f"{run}: expected the predictions of one model on one manifest and one split, found those of "
@@ -143,6 +147,14 @@ def read(table: Path) -> Pool:
         ) from None
     gathered = Predictions("held out", manifest_sha256="", splits_sha256="", model_sha256="", rows=rows)
     return pool_of(cases_of(gathered), sha256_of(data))
+
+
+def _policy(run: Path) -> Policy:
+    path = run / "policy.json"
+    try:
+        return Policy.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise PredictionsError(f"{path}: no policy of this version ({error}); calibrate again.") from None
 
 
 def _cells(parts: Sequence[Predictions]) -> Iterator[tuple[object, ...]]:
