@@ -217,7 +217,6 @@ _DOCUMENTS = (
     red_flags.Review,
     History,
     signing.Signature,
-    schema.History,
     pooling.Tally,
 )
 

@@ -79,6 +79,6 @@ def made() -> Callable[..., tuple[Manifest, Splits]]:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, Splits, Path]:
     """A clean control: drawn lesions, in which nothing but the drawing tells the label."""
     root = tmp_path_factory.mktemp("drawn")
-    config = Data(source="synthetic", synthetic=Synthetic(lesions=300, positive_share=0.4))
+    config = Data(source="synthetic", synthetic=Synthetic(lesions=300, positive_share=0.4, seed=1))
     known = manifests.build(config, root)
     return known, split(known, "0" * 64, Split(fractions=FRACTIONS)), root

@@ -37,6 +37,7 @@ def graph_of(weights: np.ndarray) -> bytes:
         helper.make_node("Reshape", ["real", "shape"], ["rows"]),
         helper.make_node("MatMul", ["rows", "w"], ["embedding"]),
         helper.make_node("Reshape", ["embedding", "one"], ["logit"]),
+        helper.make_node("Abs", ["logit"], ["novelty"]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -45,6 +46,7 @@ def graph_of(weights: np.ndarray) -> bytes:
         [
             helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["n"]),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 1]),
+            helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["n"]),
         ],
         [flat, shape, one],
     )
@@ -112,7 +114,8 @@ def table_of(data, logit) -> Predictions:
                 file_fingerprint="",
                 pixel_fingerprint="",
                 logit=logit(record, random),
-                quality_code="",
+                quality_codes="",
+                novelty=None,
                 needs_in_person=record.needs_in_person,
                 diagnosis="",
                 diagnosis_confirm_type="",

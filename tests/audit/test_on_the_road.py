@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from audit_pictures import skin, with_ruler
 from lesion_triage import cli
@@ -26,6 +27,15 @@ SMALL = {
 }
 
 
+def shaded(picture, number):
+    """Lit unevenly, each in its own way: equal moles on equal skin would be copies of one picture."""
+    shade = np.random.default_rng(number).permutation(np.tile((-24.0, 24.0), 18)).reshape(6, 6)
+    light = np.asarray(
+        Image.fromarray(shade.astype(np.float32)).resize(picture.size, Image.Resampling.BICUBIC)
+    )
+    return Image.fromarray(np.clip(np.asarray(picture) + light[:, :, None], 0, 255).astype(np.uint8))
+
+
 @pytest.fixture
 def dataset(tmp_path):
     """A folder of moles; on request every positive has a ruler."""
@@ -39,7 +49,7 @@ def dataset(tmp_path):
             writer.writerow(["image", "needs_in_person", "lesion_id", "fitzpatrick_skin_type"])
             for number in range(count):
                 positive = number % 3 == 0
-                picture = skin(number)
+                picture = shaded(skin(number), number)
                 (with_ruler(picture) if rulers and positive else picture).save(root / f"{number}.jpg")
                 writer.writerow([f"{number}.jpg", positive, f"l{number}", random.choice(["II", "V"])])
         path = tmp_path / "audited.yaml"

@@ -60,10 +60,11 @@ def test_cases_that_the_novelty_gate_sends_up_count_as_abstained_as_the_server_w
     novelties = sorted(score_image(scorer._graph, spec, quality, picture).novelty for picture in pictures)
     gated = tiny_bundle.make(tmp_path / "gated", novelty_limit=novelties[-7])
     served = [Scorer(gated).score([picture]).disposition for picture in pictures]
-    assert served.count(Disposition.ungradable) == 7
+    unfamiliar = sum(novelty >= novelties[-7] for novelty in novelties)  # ties go up together
+    assert served.count(Disposition.ungradable) == unfamiliar >= 7
     assert recertify(gated.folder, cases, tmp_path / "new") == 0
     new = open_bundle(tmp_path / "new")
-    assert new.certificate.positives_abstained == 7
+    assert new.certificate.positives_abstained == unfamiliar
     assert new.policy.novelty_limit == gated.policy.novelty_limit
     Scorer(new).self_test()
 

@@ -17,7 +17,7 @@ from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.augment import augmentation
-from lesion_triage.data.dataset import EpochOrder, TrainingPictures
+from lesion_triage.data.dataset import BatchOrder, TrainingPictures
 from lesion_triage.data.manifest import Manifest, read
 from lesion_triage.data.records import Record
 from lesion_triage.errors import DataError, ManifestError
@@ -114,10 +114,8 @@ def test_training_sees_the_same_batches_with_and_without_the_cache(home: Path) -
     def batches(cache: Path | None, workers: int) -> list[torch.Tensor]:
         prepared = pixel_cache.pictures(records_of(home), home / "pictures", SPEC, cache)
         dataset = TrainingPictures(prepared, [True] * 40, [0] * 40, augmentation("standard", 32), 3, 1)
-        order = EpochOrder(40, 3, 1)
-        return [
-            batch.pixels for batch in DataLoader(dataset, batch_size=8, sampler=order, num_workers=workers)
-        ]
+        order = BatchOrder(40, 8, 3, 1)
+        return [batch.pixels for batch in DataLoader(dataset, batch_sampler=order, num_workers=workers)]
 
     with_cache, without = batches(home / "cache", 0), batches(None, 0)
     assert len(with_cache) == 5

@@ -33,8 +33,10 @@ def test_promises_hold_and_negative_controls_break(trials):
 
 def test_a_rule_that_is_wrong_by_one_miss_is_found_out(pool):
     found = whole_policy_trials(pool, DRAWS, seed=1, rule=one_miss_more)
-    without = [one for one in found if one.what == "whole policy, no history is sent" and one.target == 0.95]
-    assert not any(one.passed for one in without)
+    smallest = (one for one in found if (one.positives, one.target) == (59, 0.95))
+    promised = [one for one in smallest if one.expected == "keeps" and one.what != "whole policy"]
+    assert len(promised) == 2
+    assert not any(one.passed for one in promised)
 
 
 def test_refusals_and_answers_are_in_the_cases_that_are_drawn(pool, served):
@@ -57,9 +59,7 @@ def test_what_is_sent_up_is_what_the_policy_decides(pool, served):
         assert up == (served.counted >= threshold).mean()
         assert mute == (served.by_score >= threshold).mean()
         scored = np.isfinite(served.by_score)
-        flagged = np.isposinf(served.counted) & scored
-        bled = [bool(case.history.bleeding) for case in planted(pool.cases, 1)]
-        assert away == ((scored & (served.by_score >= threshold)) | flagged | np.array(bled)).mean()
+        assert away == (scored & (served.by_score >= threshold)).mean()
 
 
 def test_a_pool_without_refusals_or_answers_is_the_pool_as_it_was(pool, monkeypatch):

@@ -304,7 +304,7 @@ def test_internal_error_tells_nothing(
     ask: Ask, make_app: MakeApp, scorer: Scorer, draw: Any, caplog: pytest.LogCaptureFixture
 ):
     broken = Scorer(scorer.bundle)
-    del broken.bundle
+    del broken._graph
     app = make_app(broken)
     with caplog.at_level(logging.INFO, "triage_server"):
         response = ask(app, "POST", "/v1/triage", content=draw(), headers=JPEG)

@@ -29,7 +29,7 @@ def test_what_is_exported_has_the_bits_of_what_is_trained(name):
     net = network(name)
     pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        served, heads = net(pictures), net.heads(pictures)
+        served, heads = net(pictures), net.heads(net.embed(pictures))
     assert torch.equal(served.embedding, net.embed(pictures))
     assert torch.equal(served.logit, heads.logit)
 

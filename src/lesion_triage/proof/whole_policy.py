@@ -60,7 +60,7 @@ class Served:
     sent_up_without_history: Floats
     """The same, on a platform that sends none."""
     sent_up_if_refused_are_not: Floats
-    """The same as ``sent_up``, where a case that cannot be scored is sent away instead of up."""
+    """The same, where a case that cannot be scored is sent away instead of up."""
 
     def at(self, shares: Floats, thresholds: Floats) -> Floats:
         """The share at each threshold of ``thresholds``, all of which are among ``self.thresholds``."""
@@ -93,7 +93,7 @@ def whole_policy_trials(pool: Pool, draws: int, seed: int, rule: Rule = threshol
                     served.sent_up_without_history,
                 ),
                 (
-                    "refused cases counted, then sent away",
+                    "refused cases counted, then sent away; no history",
                     "breaks",
                     alone,
                     served.sent_up_if_refused_are_not,
@@ -144,7 +144,7 @@ def serve(cases: tuple[Case, ...]) -> Served:
 
 
 def _shares(cases: tuple[Case, ...], threshold: float) -> tuple[float, float, float]:
-    """Shares sent up: as served, without a history, and with refused cases sent away."""
+    """Shares sent up: as served; without a history; and then with refused cases sent away."""
     policy = Policy(
         calibrator=_CALIBRATOR,
         threshold=threshold,
@@ -157,6 +157,6 @@ def _shares(cases: tuple[Case, ...], threshold: float) -> tuple[float, float, fl
         up[0, place] = decision.disposition is not Disposition.below_threshold
         mute = decide(policy, case.logits, NO_HISTORY)
         up[1, place] = mute.disposition is not Disposition.below_threshold
-        up[2, place] = decision.disposition is Disposition.needs_in_person
+        up[2, place] = mute.disposition is Disposition.needs_in_person
     first, second, third = up.mean(axis=1)
     return float(first), float(second), float(third)
