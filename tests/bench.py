@@ -20,8 +20,7 @@ from PIL import Image
 
 import tiny_bundle
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.quality import assess
-from lesion_triage.bundle.schema import PixelSpec, QualityLimits
+from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from triage_server.api_keys import new_key
@@ -109,44 +108,6 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def novelty(data: bytes, rounds: int) -> str:
-    """Scoring one photograph with the novelty gate / without it: the whole way, a real backbone, 4 views."""
-    import onnx
-    import onnxruntime as ort
-    import torch
-
-    from lesion_triage.calibrate.novelty import fit
-    from lesion_triage.export import novelty, onnx_graph
-    from lesion_triage.train.network import TriageNetwork
-    from lesion_triage.train.weights import backbone
-
-    torch.manual_seed(0)
-    spec = PixelSpec(size_px=160)
-    network = TriageNetwork(backbone("tf_efficientnet_lite0", "none", spec.size_px), diagnoses=2).eval()
-    plain = onnx_graph.convert(network, spec.size_px, views=4, opset=20)
-    pictures = np.random.default_rng(0).integers(0, 256, (20, 160, 160, 3)).astype(np.uint8)
-    gated = novelty.attach(plain, fit(novelty.levels_of(plain, pictures)))
-    without = onnx.utils.Extractor(onnx.load_from_string(plain)).extract_model(
-        ["pixels"], ["logit", "embedding"]
-    )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-
-    def scoring(graph: bytes) -> Callable[[], object]:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-        def score() -> None:
-            for _ in range(5):
-                picture = decode(data, spec)
-                assess(picture, QualityLimits())
-                session.run(None, {"pixels": picture.pixels[np.newaxis]})
-
-        score()
-        return score
-
-    return alternate(scoring(gated), scoring(without.SerializeToString()), rounds)
-
-
 def main() -> None:
     """Print the table."""
     print(f"{os.cpu_count()} processors; CPU-time ratios, lower is better for us\n")
@@ -156,7 +117,6 @@ def main() -> None:
         ratio = alternate(lambda data=data: decode(data, spec), lambda data=data: full_decode(data, 160), 7)
         print(f"pixel path / full decode, {width}x{height} JPEG ({len(data) // 1024} KB): {ratio}")
     picture, requests = jpeg(600, 450), 200
-    print(f"scoring with the novelty gate / without, 600x450 JPEG, 4 views: {novelty(jpeg(600, 450), 15)}")
     with tempfile.TemporaryDirectory() as folder:
         given = sys.argv[1:]  # a bundle of your own in place of the tiny one
         bundle = open_bundle(Path(given[0])) if given else tiny_bundle.make(Path(folder) / "tiny")
