@@ -21,7 +21,7 @@ from lesion_triage.data import manifest as manifests
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import split
 from lesion_triage.evaluate.corruption_figure import figure
-from lesion_triage.evaluate.corruptions import Row, files_of, markdown, measure
+from lesion_triage.evaluate.corruptions import Row, files_of, markdown, measure, side_by_side
 
 HERE = Path(__file__).resolve().parent
 PAGES = HERE.parents[1] / "docs"
@@ -102,6 +102,7 @@ def main() -> None:
         first = rows[0]
         print(f"\n{name}: {first.refused.trials} pictures\n\n{markdown(rows)}\n")
         print(f"unmodified: refused {dict(first.refusals)}; advised {dict(first.advice)}", flush=True)
+    print(f"\n{side_by_side(drawn)}")
     (HERE / "results.json").write_text(
         canonical_json(
             {

@@ -1,19 +1,31 @@
 """The table of spoilt photographs counts what the gate says, and the figure is drawn from it."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from scipy.stats import binomtest
 
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
+from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.config import Data, Synthetic
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.data.manifest import build
 from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.evaluate.corruption_figure import figure
-from lesion_triage.evaluate.corruptions import FITTING, UNMODIFIED, files_of, markdown, measure
+from lesion_triage.evaluate.corruptions import (
+    FITTING,
+    UNMODIFIED,
+    Row,
+    files_of,
+    markdown,
+    measure,
+    side_by_side,
+)
 
+ROOT = Path(__file__).resolve().parents[2]
 SPEC, LIMITS = PixelSpec(size_px=160), QualityLimits()
 
 
@@ -89,3 +101,23 @@ def test_the_figure_is_a_picture_with_a_panel_for_each_corruption(rows):
     alone = Image.open(io.BytesIO(figure({"one": rows[:6]})))
     assert drawn.format == "PNG"
     assert drawn.tobytes() != alone.tobytes()
+
+
+def test_the_page_prints_the_recorded_results():
+    """Both come from experiments/picture-quality/measure.py, which reads pictures that CI does not have."""
+    recorded = json.loads((ROOT / "experiments" / "picture-quality" / "results.json").read_text())
+    page = (ROOT / "docs" / "picture-quality.md").read_text()
+    rows = {name: [row_of(row) for row in rows] for name, rows in recorded["rows"].items()}
+    spoilt = {name: found for name, found in rows.items() if len(found) > 1}
+    assert len(spoilt) == 2
+    assert side_by_side(spoilt) in page
+    for found in rows.values():
+        share = found[0].refused
+        interval = f"{share.low:.1%} to {share.high:.1%}"
+        assert f"| {share.trials:,} | {share.successes} | {share.value:.1%} | {interval} |" in page
+    assert recorded["limits"] == LIMITS.model_dump(mode="json")
+
+
+def row_of(row):
+    shares = {name: Proportion(**row[name]) for name in ("refused", "named")}
+    return Row(**{**row, **shares, "logits": tuple(row["logits"])})

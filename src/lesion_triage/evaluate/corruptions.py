@@ -127,6 +127,19 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def side_by_side(rows_by_data: Mapping[str, Sequence[Row]]) -> str:
+    """Share refused by corruption and severity, in brackets with a fitting remark, for several data sets."""
+    head = " | ".join(f"severity {severity}" for severity in SEVERITIES)
+    lines = [f"| corruption | pictures | {head} |", "|---|---|" + "---|" * len(SEVERITIES)]
+    for name in CORRUPTIONS:
+        for data, rows in rows_by_data.items():
+            found = [row for row in rows if row.corruption == name]
+            shares = " | ".join(f"{row.refused.value:.0%} ({row.named.value:.0%})" for row in found)
+            if found:
+                lines.append(f"| {name} | {data} | {shares} |")
+    return "\n".join(lines)
+
+
 def _row(
     name: str,
     severity: int,
