@@ -77,7 +77,7 @@ def assert_the_same(curve, tensors, losses, others) -> None:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_give_the_curve_of_one(whole, tmp_path, strategy):
     process = start(tmp_path, devices=2, strategy=strategy)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=550)
     assert process.returncode == 0, err
     assert "Starting with 2 processes" in err
     (line,) = [line for line in out.splitlines() if line.startswith("losses ")]
@@ -91,7 +91,7 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_stat
         assert process.poll() is None
     (other,) = children(process.pid)
     os.kill(other, signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=200)
     assert process.returncode == 2
     assert out.splitlines()[-1].startswith("error another process of this training has ended; its own")
     notes = []
@@ -111,7 +111,7 @@ def test_torchrun_starts_the_road_once_and_ends_when_there_is_nothing_to_train(t
     for said in ("epoch 1/1: loss", "train: unchanged"):
         done = subprocess.run(
             [*torchrun, str(script), "train", *road],
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, timeout=550, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count(said) == 1
