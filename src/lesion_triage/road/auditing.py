@@ -1,0 +1,92 @@
+"""What else than the lesion tells the label, in data and model: the stages audit and audit_model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lesion_triage.console import bar, say
+from lesion_triage.road.pictures import data_root, folders
+from lesion_triage.runs import Run
+from lesion_triage.tracking import Tracker
+
+AUDIT, AUDIT_MODEL = "audit", "audit_with_model"
+
+
+def audit_inputs(run: Run) -> Any:
+    """What decides the result of the audit: its settings, the pixel limits, the dataset's own tables."""
+    from lesion_triage.audit import findings
+
+    # The dataset's own tables lie there, and the manifest does not keep all of their columns.
+    there = [folder for folder in folders(run).values() if folder.is_dir()]
+    files = [path for folder in there for path in sorted(folder.iterdir()) if path.is_file()]
+    seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    limits = run.config.pixels.model_dump(exclude={"size_px"})
+    return findings.FORMAT, run.config.audit.model_dump(mode="json"), limits, seen
+
+
+def audited(run: Run) -> Any:
+    """What an audit of this run looks at: manifest, splits, root and pixel limits."""
+    from lesion_triage.audit import checks
+    from lesion_triage.data import manifest, split
+
+    known, digest = manifest.read(run.folder)
+    return checks.Data(known, split.read(run.folder, digest)[0], data_root(run), run.config.pixels)
+
+
+def audit_data(run: Run, tracker: Tracker) -> None:
+    """Stage 'audit'."""
+    from lesion_triage.audit import checks, report
+
+    data = audited(run)
+    with bar("looking for artefacts") as tick:
+        found, seen = checks.audit_data(data, run.config.audit, tick)
+    report.write(run.folder / AUDIT, found, run.config.audit, seen, data.manifest)
+    tell_audit(run, tracker)
+
+
+def audit_model(run: Run, tracker: Tracker) -> None:
+    """Stage 'audit_model': the audit once more, with what the model sees where lesions are covered."""
+    from lesion_triage import predictions
+    from lesion_triage.audit import checks, report
+
+    data = audited(run)
+    table, _ = predictions.read(run.folder / "predictions", "validation")
+    graph = (run.folder / "model.onnx").read_bytes()
+    with bar("covering lesions") as tick:
+        found = checks.add_model(report.read(run.folder / AUDIT), data, run.config.audit, graph, table, tick)
+    report.write(run.folder / AUDIT_MODEL, found, run.config.audit, None, data.manifest)
+    tell_audit(run, tracker, AUDIT_MODEL)
+
+
+def tell_audit(run: Run, tracker: Tracker, where: str = "audit") -> None:
+    """Say what was found; the tracker keeps verdict and page."""
+    from lesion_triage.audit import report
+    from lesion_triage.audit.findings import Verdict
+
+    found = report.read(run.folder / where)
+    for one in found.findings:
+        if one.verdict is not Verdict.PASS:
+            accepted = ", accepted" if one.accepted else ""
+            say(f"  {one.verdict.value}{accepted}: {one.code}: {one.summary}")
+    if where == AUDIT_MODEL:
+        say(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
+    tracker.tags({f"{where}.verdict": found.verdict.value})
+    tracker.artifact(run.folder / where / report.PAGE, where)
+
+
+def show_pictures_of(run: Run) -> None:
+    """Write the audit's page with photographs, which stays on this machine."""
+    from lesion_triage.audit import report
+
+    page = run.folder / "audit_pictures.html"
+    report.write_with_pictures(page, run.folder / AUDIT, audited(run), run.config.audit)
+    say(f"  with photographs, for reading on this machine only: {page}")
+
+
+def refuse_failed_audit(run: Run) -> None:
+    """Raise AuditError if the audit of this run's data says fail and the configuration does not accept it."""
+    from lesion_triage.audit import findings, report
+
+    found = report.read(run.folder / AUDIT)
+    say(f"  verdict {found.verdict.value}: {run.folder / AUDIT / report.PAGE}")
+    findings.refuse_failures(found, run.config.audit, str(run.folder / AUDIT / report.PAGE))

@@ -1,0 +1,131 @@
+"""Where a run's pictures lie, which there are, and which split each is in: the stages manifest and split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lesion_triage import runs
+from lesion_triage.config import DATA_ROOT_VARIABLE, Config, Roots
+from lesion_triage.console import bar, say
+from lesion_triage.errors import RunError
+from lesion_triage.runs import Run
+from lesion_triage.tracking import Tracker
+
+
+def require_data(config: Config) -> None:
+    """Raise RunError unless the dataset's folder is given and there; drawn data need none."""
+    if config.data.source == "synthetic":
+        return
+    for name, root in config.data.folders.items():
+        if root is None:
+            which = f" of {name}" if config.data.mixture else ""
+            raise RunError(
+                f"where are the pictures{which}? Give --data-root DIR or set {DATA_ROOT_VARIABLE}."
+            )
+        if not root.is_dir():
+            raise RunError(
+                f"{root}: no such folder; --data-root names the folder of the dataset, or of a mixture the "
+                "folder in which each dataset has one of its name."
+            )
+
+
+def data_root(run: Run) -> Roots:
+    """Folder of the dataset, or of each part of a mixture; drawn pictures live in the cache."""
+    data = run.config.data
+    if data.source == "synthetic":
+        key = runs.inputs_sha256(synthetic=data.synthetic.model_dump())[:16]
+        return run.cache / f"synthetic-{key}"
+    folders = {name: folder for name, folder in data.folders.items() if folder is not None}
+    assert len(folders) == len(data.folders)
+    return folders if data.source == "mixture" else folders[data.source]
+
+
+def folders(run: Run) -> Mapping[str, Path]:
+    """The same by name, also where there is one."""
+    root = data_root(run)
+    return {"": root} if isinstance(root, Path) else root
+
+
+def records(run: Run, name: str) -> list[Any]:
+    """Records of one split, in the order of its file."""
+    from lesion_triage.data import manifest, split
+
+    known, digest = manifest.read(run.folder)
+    splits, _ = split.read(run.folder, digest)
+    by_id = {record.image_id: record for record in known.records}
+    return [by_id[image_id] for image_id in splits.image_ids(name)]
+
+
+def digest_of(run: Run, stage: str) -> str:
+    """SHA-256 of the table that 'manifest' or 'split' left: what their headers call it."""
+    from lesion_triage.data import manifest, split
+
+    digest = manifest.read(run.folder)[1]
+    if stage == "manifest":
+        return digest
+    return split.read(run.folder, digest)[1]
+
+
+def manifest_inputs(run: Run) -> Any:
+    """What decides the manifest: the dataset's name and files, and the table's format."""
+    from lesion_triage.data import manifest
+
+    data = run.config.data
+    seen = None
+    if data.source != "synthetic":
+        seen = {name: runs.tree_fingerprint(folder) for name, folder in folders(run).items()}
+    return data.identity(), seen, manifest.FORMAT
+
+
+def make_manifest(run: Run, tracker: Tracker) -> None:
+    """Stage 'manifest'."""
+    from lesion_triage.data import manifest
+
+    drawn = run.config.data.source == "synthetic"
+    with bar("drawing synthetic lesions" if drawn else "reading pictures") as tick:
+        made = manifest.build(run.config.data, data_root(run), tick, run.config.pixels)
+    made.write(run.folder)
+    for reason, names in made.dropped.items():
+        say(f"  dropped {len(names)}: {reason}")
+    for remark, names in made.findings.items():
+        say(f"  kept {len(names)}: {remark}")
+    cases = {record.case_id: bool(record.needs_in_person) for record in made.records}
+    say(f"  {len(made.records)} photographs of {len(cases)} cases, {sum(cases.values())} need in-person care")
+    tell_manifest(run, tracker)
+
+
+def tell_manifest(run: Run, tracker: Tracker) -> None:
+    """The tracker keeps counts and hash."""
+    from lesion_triage.data import manifest
+
+    made, digest = manifest.read(run.folder)
+    tracker.params({"manifest_sha256": digest})
+    cases = {record.case_id for record in made.records}
+    tracker.metrics({"data.images": len(made.records), "data.cases": len(cases)})
+
+
+def make_split(run: Run, tracker: Tracker) -> None:
+    """Stage 'split'."""
+    from lesion_triage.data import manifest, split
+
+    known, digest = manifest.read(run.folder)
+    made = split.split(known, digest, run.config.split)
+    split.prove_disjoint(known, made)
+    made.write(run.folder)
+    for name in split.SPLITS:
+        dealt = records(run, name)
+        cases = {record.case_id: bool(record.needs_in_person) for record in dealt}
+        say(f"  {name}: {len(dealt)} photographs, {len(cases)} cases, {sum(cases.values())} positive")
+    tell_split(run, tracker)
+
+
+def tell_split(run: Run, tracker: Tracker) -> None:
+    """The tracker keeps counts and hash."""
+    from lesion_triage.data import split
+
+    tracker.params({"splits_sha256": digest_of(run, "split")})
+    for name in split.SPLITS:
+        cases = {record.case_id: bool(record.needs_in_person) for record in records(run, name)}
+        tracker.metrics({f"data.{name}.cases": len(cases), f"data.{name}.positives": sum(cases.values())})

@@ -1,0 +1,142 @@
+"""From logits to a sealed bundle and its report: the stages calibrate, export and evaluate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from lesion_triage import runs
+from lesion_triage.console import bar, say
+from lesion_triage.road.pictures import data_root, records
+from lesion_triage.road.training import pixel_cache_of, predict_split, require_positives
+from lesion_triage.runs import Run
+from lesion_triage.tracking import Tracker
+
+
+def calibrate_inputs(run: Run) -> Any:
+    """What decides the policy: the settings, and the schema of what is answered."""
+    from lesion_triage.bundle.schema import SCHEMA_VERSION
+
+    return SCHEMA_VERSION, run.config.calibrate.model_dump(mode="json")
+
+
+def calibrate(run: Run, tracker: Tracker) -> None:
+    """Stage 'calibrate': the certified policy, and a line in the ledger of looks."""
+    from lesion_triage import predictions
+    from lesion_triage.bundle.store import timestamp, write_atomically
+    from lesion_triage.calibrate import ledger
+    from lesion_triage.calibrate.cases import cases_of, cases_sha256
+    from lesion_triage.calibrate.policy_fit import Origin, certify
+    from lesion_triage.data import manifest
+
+    known, _ = manifest.read(run.folder)
+    validation, _ = predictions.read(run.folder / "predictions", "validation")
+    calibration, digest = predictions.read(run.folder / "predictions", "calibration")
+    require_positives(run)
+    config, book = run.config.calibrate, run.folder.parent.parent / ledger.NAME
+    looks = ledger.read(book)
+    cases = cases_sha256(cases_of(calibration))
+    settings = runs.inputs_sha256(
+        calibrate=config.model_dump(mode="json", exclude={"second_look"}), calibration=digest
+    )
+    repeated = ledger.same_look(looks, cases, calibration.model_sha256, settings)
+    before = looks if repeated is None else looks[: looks.index(repeated)]
+    earlier = (
+        ledger.earlier_looks(before, cases, config.second_look)
+        if repeated is None
+        else tuple(look for look in before if look.cases_sha256 == cases)
+    )
+    origin = Origin(
+        issued_at=repeated.looked_at if repeated else timestamp(),
+        unit="patient" if all(record.patient_id for record in known.records) else "lesion",
+        predictions_sha256=digest,
+        purpose=repeated.purpose if repeated else config.second_look or "first look",
+        ledger=earlier,
+        looks_at_these_cases=len(earlier),
+    )
+    policy, certificate = certify(validation, calibration, config, origin)
+    if repeated is None:
+        ledger.append(book, ledger.look_of(certificate, settings))
+    write_atomically(run.folder / "policy.json", policy.to_json().encode())
+    write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
+    _tell_certificate(certificate, tracker)
+
+
+def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
+    say(
+        f"  threshold {certificate.threshold:.4f} certifies sensitivity >= {certificate.target_sensitivity} "
+        f"at {certificate.confidence:.0%} confidence: {certificate.misses_seen} of {certificate.positives} "
+        f"positive {certificate.unit}s missed, {certificate.misses_allowed} allowed"
+    )
+    for row in certificate.groups[1:]:
+        what = f"{row.misses_seen} of {row.positives} missed"
+        if row.status == "certified":
+            say(f"    {row.by} {row.group}: certified, {what}, {row.misses_allowed} allowed")
+        else:
+            say(f"    {row.by} {row.group}: NOT CERTIFIABLE with {row.positives} of {row.minimum_positives}")
+    tracker.metrics(
+        {
+            "certificate.threshold": certificate.threshold,
+            "certificate.positives": certificate.positives,
+            "certificate.misses_allowed": certificate.misses_allowed,
+            "certificate.sensitivity_lower_bound": certificate.sensitivity_lower_bound,
+        }
+    )
+    tracker.tags({"certificate_id": certificate.certificate_id()})
+
+
+def export(run: Run, tracker: Tracker) -> None:
+    """Stage 'export': parity, then the sealed bundle."""
+    from lesion_triage.data import manifest
+    from lesion_triage.export import sealing
+
+    known, _ = manifest.read(run.folder)
+    made_from = sealing.MadeFrom(known, records(run, "train"), records(run, "validation"), data_root(run))
+    sealed = sealing.seal_run(run.folder, run.config, made_from, pixel_cache_of(run))
+    bundle, parity = sealed.bundle, sealed.parity
+    say(
+        f"  parity on {parity.images} validation photographs: largest score difference "
+        f"{parity.largest_score_difference:.1e}, {parity.decision_flips} decision flips"
+    )
+    say(f"  sealed {run.folder / 'bundle'} ({bundle.sha256[:16]})")
+    tracker.tags({"bundle_sha256": bundle.sha256})
+    tracker.metrics({"export.largest_score_difference": parity.largest_score_difference})
+    tracker.artifact(run.folder / "bundle", "bundle")
+
+
+def evaluate(run: Run, tracker: Tracker) -> None:
+    """Stage 'evaluate': open the test split on the sealed bundle, and write the opening down."""
+    from lesion_triage.bundle.store import open_bundle
+    from lesion_triage.data import manifest
+    from lesion_triage.evaluate import report
+    from lesion_triage.export import parity
+    from lesion_triage.train import checkpoint
+
+    bundle = open_bundle(run.folder / "bundle")
+    with (run.folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
+        opening = {
+            "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "bundle_sha256": bundle.sha256,
+        }
+        stream.write(json.dumps(opening, sort_keys=True) + "\n")
+    table = predict_split(run, "test", bundle.graph)
+    table.write(run.folder / "predictions")
+    with bar("comparing with torch"):
+        agreement = parity.compare(
+            checkpoint.load_checkpoint(run.folder),
+            bundle.header.model.views,
+            bundle.header.pixels,
+            bundle.policy,
+            table,
+            records(run, "test"),
+            data_root(run),
+        )
+    known, _ = manifest.read(run.folder)
+    results = report.evaluate(table, bundle, run.config.evaluate, asdict(agreement))
+    say("  drawing the report")
+    index = report.write_report(run.folder / "report", results, table, bundle, known, data_root(run))
+    tracker.metrics(results.flat())
+    tracker.artifact(run.folder / "report", "report")
+    say(f"  report: {index}")

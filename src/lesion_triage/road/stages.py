@@ -1,0 +1,112 @@
+"""The stages in their order, and which of them a verb does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lesion_triage.road import auditing, pictures, sealing, training
+from lesion_triage.runs import Run
+from lesion_triage.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: what it needs, what decides its result, what it leaves behind."""
+
+    name: str
+    needs: tuple[str, ...]
+    decides: Callable[[Run], Any]
+    """The part of the configuration (and of the disk) that the result depends on."""
+    outputs: tuple[str, ...]
+    work: Callable[[Run, Tracker], None]
+    retell: Callable[[Run, Tracker], None] = lambda run, tracker: None
+    """Tell the tracker of a stage that another run has done."""
+    go_on: Callable[[Run, bool], None] = lambda run, must: None
+    """Find what an interrupted attempt left; raise RunError if there is nothing and there must be."""
+    scratch: tuple[str, ...] = ()
+    """What an interrupted attempt goes on from; worthless once the stage is recorded."""
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "manifest",
+            (),
+            pictures.manifest_inputs,
+            ("manifest.csv", "duplicates.csv", "manifest.json"),
+            pictures.make_manifest,
+            pictures.tell_manifest,
+        ),
+        Stage(
+            "split",
+            ("manifest",),
+            lambda run: run.config.split.model_dump(),
+            ("splits.json",),
+            pictures.make_split,
+            pictures.tell_split,
+        ),
+        Stage(
+            "audit",
+            ("manifest", "split"),
+            auditing.audit_inputs,
+            (auditing.AUDIT,),
+            auditing.audit_data,
+            auditing.tell_audit,
+        ),
+        Stage(
+            "train",
+            ("manifest", "split"),
+            training.train_inputs,
+            ("checkpoint.safetensors", training.CURVE),
+            training.train,
+            training.tell_train,
+            training.go_on,
+            ("train_state",),
+        ),
+        Stage("predict", ("train",), training.predict_inputs, training.PREDICTED, training.predict),
+        Stage(
+            "audit_model",
+            ("audit", "predict"),
+            lambda run: None,
+            (auditing.AUDIT_MODEL,),
+            auditing.audit_model,
+            lambda run, tracker: auditing.tell_audit(run, tracker, auditing.AUDIT_MODEL),
+        ),
+        Stage(
+            "calibrate",
+            ("predict",),
+            sealing.calibrate_inputs,
+            ("policy.json", "certificate.json"),
+            sealing.calibrate,
+        ),
+        Stage(
+            "export",
+            ("train", "calibrate"),
+            lambda run: (run.config.name, run.config.export.model_dump()),
+            ("bundle",),
+            sealing.export,
+        ),
+        Stage(
+            "evaluate",
+            ("export",),
+            lambda run: run.config.evaluate.model_dump(),
+            ("predictions/test.csv", "predictions/test.json", "report"),
+            sealing.evaluate,
+        ),
+    )
+}
+VERBS: dict[str, tuple[str, ...]] = {
+    "manifest": ("manifest",),
+    "split": ("split",),
+    "audit": ("manifest", "split", "audit"),
+    "train": ("train", "predict"),
+    "calibrate": ("calibrate",),
+    "export": ("export",),
+    "evaluate": ("evaluate",),
+    "run": tuple(STAGES),
+}
+"""Verb -> stages. 'audit' goes on to the model where there is one. 'train' ends with the exported graph's own
+logits, which is what 'calibrate' reads."""

@@ -1,0 +1,190 @@
+"""From pictures to a graph and its logits: the stages train and predict, in one process or in several."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lesion_triage import runs
+from lesion_triage.config import Config
+from lesion_triage.console import bar, say
+from lesion_triage.errors import RunError
+from lesion_triage.road.pictures import data_root, digest_of, records
+from lesion_triage.runs import Run
+from lesion_triage.tracking import Tracker
+
+CURVE = "learning_curve.json"
+PREDICTED = (
+    "model.onnx",
+    *(f"predictions/{name}.{kind}" for name in ("validation", "calibration") for kind in ("csv", "json")),
+)
+
+
+def train_inputs(run: Run) -> Any:
+    """What decides the weights: seed, pixels, network and recipe; not where or on what it is trained.
+
+    Raises:
+        RunError: the file of first weights is not there.
+    """
+    config = run.config
+    weights = config.model.weights
+    if weights not in ("hub", "none"):
+        path = Path(weights)
+        if not path.is_file():
+            raise RunError(f"{path}: no such file of weights (model.weights).")
+        weights = runs.file_sha256(path)
+    network = config.model.model_dump(mode="json", exclude={"weights"})
+    return config.seed, config.pixels.model_dump(), network, weights, config.train.recipe()
+
+
+def _train_key(run: Run) -> str:
+    """Hash of all that decides a training: a state with another one is not gone on from."""
+    return runs.inputs_sha256(
+        decides=train_inputs(run), manifest=digest_of(run, "manifest"), split=digest_of(run, "split")
+    )
+
+
+def train(run: Run, tracker: Tracker) -> None:
+    """Stage 'train'."""
+    from lesion_triage.bundle.document import canonical_json
+    from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.data import pixel_cache
+    from lesion_triage.train import loop
+
+    require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
+    root = data_root(run)
+    pictures = {}
+    for name in ("train", "validation"):
+        found = records(run, name)
+        with bar(f"decoding {name}") as tick:
+            pixels = pixel_cache.pictures(found, root, run.config.pixels, pixel_cache_of(run), tick)
+        pictures[name] = loop.Pictures(found, pixels)
+    epochs = run.config.train.epochs
+
+    def on_epoch(line: loop.EpochMetrics) -> None:
+        say(
+            f"  epoch {line.epoch}/{epochs}: loss {line.loss:.4f}, "
+            f"validation AUROC {line.validation_auroc:.4f}, {line.seconds:.0f} s"
+        )
+        _tell_epoch(asdict(line), tracker)
+
+    with bar("training") as tick, bar("embedding") as embedding:
+        listener = loop.Listener(
+            on_batch=lambda epoch, done, batches: tick(epoch * batches + done, epochs * batches),
+            on_epoch=on_epoch,
+            on_embedding=embedding,
+            on_note=lambda sentence: say(f"  {sentence}"),
+        )
+        curve = loop.train(
+            run.config, pictures["train"], pictures["validation"], run.folder, _train_key(run), listener
+        )
+
+    lines = [asdict(line) for line in curve]
+    write_atomically(run.folder / CURVE, canonical_json(lines).encode())
+
+
+def go_on(run: Run, must: bool) -> None:
+    """Bring here the state of an interrupted training of the same inputs, if another run has one."""
+    from lesion_triage.train import state
+
+    key = _train_key(run)
+    if state.exists(run.folder, key):
+        return
+    if other := next((other for other in runs.others(run) if state.exists(other.folder, key)), None):
+        run.clear((state.FOLDER,))
+        shutil.copytree(other.folder / state.FOLDER, run.folder / state.FOLDER)
+        say(f"  training state taken over from {other.folder.name}")
+    elif must:
+        raise RunError(
+            f"{run.folder}: no interrupted training of this configuration, these pictures and these weights "
+            "to go on from; leave --resume away to begin one."
+        )
+
+
+def pixel_cache_of(run: Run) -> Path | None:
+    """Folder of prepared pictures; None: they are decoded anew each time."""
+    return run.cache if run.config.train.pixel_cache else None
+
+
+def require_positives(run: Run) -> None:
+    """Raise CalibrationError if the calibration split cannot certify what is asked for."""
+    from lesion_triage.calibrate.certificate import require_enough
+
+    positives = {record.unit_id for record in records(run, "calibration") if record.needs_in_person}
+    wanted = run.config.calibrate
+    require_enough(len(positives), wanted.target_sensitivity, wanted.confidence)
+
+
+def tell_train(run: Run, tracker: Tracker) -> None:
+    """The tracker keeps the learning curve."""
+    for line in json.loads((run.folder / CURVE).read_text(encoding="utf-8")):
+        _tell_epoch(line, tracker)
+
+
+def _tell_epoch(line: dict[str, Any], tracker: Tracker) -> None:
+    values = {f"train.{key}": value for key, value in line.items() if key != "epoch"}
+    tracker.metrics(values, step=line["epoch"])
+
+
+def predict_inputs(run: Run) -> Any:
+    """What decides the graph and its logits, beside the weights."""
+    from lesion_triage import predictions
+
+    config = run.config
+    return predictions.FORMAT, config.export.opset, config.export.views, config.calibrate.quality.model_dump()
+
+
+def predict(run: Run, tracker: Tracker) -> None:
+    """Stage 'predict': the graph, and what it says of the validation and calibration splits."""
+    from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.calibrate.novelty import fit
+    from lesion_triage.data import pixel_cache
+    from lesion_triage.export import novelty, onnx_graph
+    from lesion_triage.train import checkpoint
+
+    config = run.config
+    say("  writing the network as ONNX")
+    network = checkpoint.load_checkpoint(run.folder)
+    plain = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
+    train = records(run, "train")
+    pictures = pixel_cache.pictures(train, data_root(run), config.pixels, pixel_cache_of(run))
+    with bar("measuring what is familiar") as tick:
+        graph = novelty.attach(plain, fit(novelty.levels_of(plain, pictures, tick)))
+    write_atomically(run.folder / "model.onnx", graph)
+    for name in ("validation", "calibration"):
+        predict_split(run, name, graph).write(run.folder / "predictions")
+
+
+def predict_split(run: Run, name: str, graph: bytes) -> Any:
+    """Logits of one split, computed as the server computes them."""
+    from lesion_triage.data.predict import predict
+
+    with bar(f"scoring {name} in onnxruntime") as tick:
+        return predict(
+            graph,
+            run.config.pixels,
+            run.config.calibrate.quality,
+            records(run, name),
+            data_root(run),
+            split=name,
+            manifest_sha256=digest_of(run, "manifest"),
+            splits_sha256=digest_of(run, "split"),
+            progress=tick,
+        )
+
+
+def following() -> bool:
+    """Whether this process was started to share a training that another process begins."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
+
+
+def dismiss(config: Config) -> None:
+    """Tell the processes beside this one that there is nothing to train."""
+    if "RANK" in os.environ:  # started by torchrun, beside others who wait
+        from lesion_triage.train import loop
+
+        loop.dismiss(config)

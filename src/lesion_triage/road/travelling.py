@@ -1,0 +1,156 @@
+"""Doing the stages of a verb: what is done already is left alone, what was interrupted goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lesion_triage import runs
+from lesion_triage.config import Config
+from lesion_triage.console import say
+from lesion_triage.errors import RunError
+from lesion_triage.road import training
+from lesion_triage.road.auditing import refuse_failed_audit, show_pictures_of
+from lesion_triage.road.pictures import require_data
+from lesion_triage.road.stages import STAGES, VERBS, Stage
+from lesion_triage.runs import Run
+from lesion_triage.tracking import Tracker, environment, flat
+
+
+def travel(
+    verb: str,
+    config: Config,
+    root: Path,
+    fresh: bool = False,
+    resume: bool = False,
+    show_pictures: bool = False,
+) -> Run:
+    """Do the stages of a verb, leaving alone what is already done and going on with what was interrupted.
+
+    Args:
+        verb: a key of ``VERBS``.
+        config: the resolved configuration.
+        root: folder of all runs.
+        fresh: start a new run folder and take nothing over.
+        resume: refuse to begin a training from nothing.
+        show_pictures: for ``audit``: write a page with photographs as well, which stays in the run folder.
+
+    Raises:
+        AuditError: the audit says fail, and the configuration does not accept it.
+        RunError: a stage before the one asked for has not been done.
+        LesionTriageError: whatever a stage raises; what it had begun is removed, what came before stays.
+    """
+    require_data(config)
+    run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
+    if any(_outdated(stage, run) for stage in STAGES.values()):
+        run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
+    say(f"{run.folder}")
+    asked = VERBS[verb]
+    tracker = Tracker(config, run.folder, say)
+    tracker.params({**flat(config), "config_sha256": config.identity_sha256()})
+    tracker.text(config_text(config), "config.yaml")
+    tracker.text(environment(), "environment.txt")
+    status = "FAILED"
+    try:
+        for name in _with_needs(asked):
+            worked = _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
+            if name == "train" and name in asked and not worked:
+                training.dismiss(config)
+            if name == "audit" and verb == "run":
+                refuse_failed_audit(run)  # before the hours of training, not after them
+        if verb == "audit":
+            if all(_done(STAGES[name], run, tracker, fresh) for name in ("train", "predict")):
+                _reach(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
+            if show_pictures:
+                show_pictures_of(run)
+            refuse_failed_audit(run)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+    return run
+
+
+def follow(verb: str, config: Config) -> None:
+    """What all processes of a training but the first do of a verb."""
+    if "train" in VERBS[verb]:
+        from lesion_triage.train import loop
+
+        loop.follow(config)
+
+
+def config_text(config: Config) -> str:
+    """The configuration without the places where data and weights lie."""
+    return json.dumps(flat(config), indent=2, sort_keys=True) + "\n"
+
+
+def _with_needs(asked: Sequence[str]) -> list[str]:
+    wanted = set(asked)
+    for name in reversed(STAGES):
+        if name in wanted:
+            wanted.update(STAGES[name].needs)
+    return [name for name in STAGES if name in wanted]
+
+
+def _inputs(stage: Stage, run: Run) -> str | None:
+    """Hash of all that decides a stage's result; None while a stage it needs is not done."""
+    needed = {}
+    for name in stage.needs:
+        record = run.record(name)
+        if record is None:
+            return None
+        needed[name] = record.sha256()
+    return runs.inputs_sha256(stage=stage.name, decides=stage.decides(run), needs=needed)
+
+
+def _outdated(stage: Stage, run: Run) -> bool:
+    record = run.record(stage.name)
+    return record is not None and record.inputs_sha256 != _inputs(stage, run)
+
+
+def _done(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
+    """True if the stage holds, here or taken over from another run."""
+    inputs = _inputs(stage, run)
+    if inputs is None:
+        return False
+    if run.holds(stage.name, inputs):
+        run.clear(stage.scratch)
+        say(f"{stage.name}: unchanged")
+        return True
+    if not fresh and (other := next((o for o in runs.others(run) if o.holds(stage.name, inputs)), None)):
+        run.adopt(stage.name, other)
+        stage.retell(run, tracker)
+        say(f"{stage.name}: taken over from {other.folder.name}")
+        return True
+    return False
+
+
+def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool, resume: bool) -> bool:
+    """Do a stage, or see that it is done. Returns whether there was work."""
+    inputs = _inputs(stage, run)
+    assert inputs is not None, "the stages come in the order of their needs"
+    if _done(stage, run, tracker, fresh):
+        return False
+    if not may_work:
+        verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
+        raise RunError(
+            f"'{stage.name}' has not been done for this configuration: `lesion-triage {verb}` comes first."
+        )
+    say(f"{stage.name}")
+    run.clear(stage.outputs)
+    if not fresh:
+        stage.go_on(run, resume)
+    began = time.monotonic()
+    try:
+        stage.work(run, tracker)
+    except BaseException:
+        run.clear(stage.outputs)
+        raise
+    record = run.finish(stage.name, inputs, stage.outputs, time.monotonic() - began)
+    tracker.metrics({f"seconds.{stage.name}": record.seconds})
+    run.clear(stage.scratch)
+    return True
