@@ -13,11 +13,15 @@ from pathlib import Path
 
 import made_sweeps
 import pytest
+import safetensors.torch
+from optuna.trial import TrialState
 
+import lesion_triage.sweep
 from lesion_triage import cli, config, road
 from lesion_triage.sweep import space as spaces
 from lesion_triage.sweep import study as studies
 from lesion_triage.sweep import trial as trials
+from lesion_triage.train.weights import backbone
 
 TRIALS = 6
 SPACE = {
@@ -171,6 +175,31 @@ def test_equal_draws_are_trained_once_with_each_seed_and_what_diverges_is_counte
     values = [trial.value for trial in swept.recorded() if trial.params["train.learning_rate"] == 3e-3]
     assert len(values) > 1
     assert set(values) == {mean}
+
+
+def test_an_error_stops_the_sweep_and_the_same_command_takes_the_trial_up(data, tmp_path, capsys):
+    late = tmp_path / "late.safetensors"
+    space = {"sweep": {"startup_trials": 9}, "model.weights": ["none", str(late)]}
+    quiet = made_sweeps.write(tmp_path, space, tracking={"enabled": False}, train={"epochs": 1})
+    command = [*quiet, "--data-root", str(data), "--trials", "3"]
+    assert cli.main(command) == 2
+    assert f"{late}: no such file of weights" in capsys.readouterr().err
+    safetensors.torch.save_file(backbone("test_efficientnet", "none", 32).state_dict(), late)
+    assert cli.main(command) == 0
+    swept = Swept(tmp_path / "experiments", command)
+    assert [trial.state for trial in swept.recorded()] == [TrialState.COMPLETE] * 3
+    assert {trial.params["model.weights"] for trial in swept.recorded()} >= {str(late)}
+
+
+def test_without_optuna_the_command_says_what_to_install(data, tmp_path, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("lesion_triage.sweep.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("search", "report", "study", "trial"):
+        monkeypatch.delattr(lesion_triage.sweep, name, raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as Python marks a module that is not to be found
+    command = [*made_sweeps.write(tmp_path, SPACE), "--data-root", str(data), "--trials", "1"]
+    assert cli.main(command) == 2
+    assert "pip install 'lesion-triage[train,sweep]'" in capsys.readouterr().err
 
 
 def test_a_mistake_in_the_space_stops_before_anything_is_made(data, tmp_path, capsys):

@@ -52,6 +52,8 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_atomically(folder / TABLE, text.getvalue().encode())
+    if under_way := sum(trial.state is TrialState.RUNNING for trial in trials):
+        say(f"{under_way} under way in other processes.")
     if not (complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]):
         say("No trial is complete, so there is no best one.")
         return None

@@ -30,6 +30,11 @@ from lesion_triage.sweep.space import Choices, Domain, Settings
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 _PLACE, _MARK = "place", "mark"
+_STORAGE_ERRORS = (
+    sqlalchemy.exc.SQLAlchemyError,
+    optuna.exceptions.StorageInternalError,
+    optuna.exceptions.UpdateFinishedTrialError,  # a trial taken over from a machine that still worked
+)
 
 
 class ByPosition(BaseSampler):
@@ -80,23 +85,29 @@ def opened(url: str, name: str, settings: Settings, epochs: int) -> Iterator[Stu
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         storage = RDBStorage(url, engine_kwargs=_patience(url))
-        try:
-            yield optuna.create_study(
-                storage=storage,
-                study_name=name,
-                direction="maximize",
-                sampler=ByPosition(settings.seed, settings.startup_trials),
-                pruner=_pruner(settings, epochs),
-                load_if_exists=True,
-            )
-        finally:
-            storage.engine.dispose()
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
-        why = str(error.__cause__ or error).splitlines()[0]
-        raise RunError(
-            f"the storage {_without_password(url)} cannot be used ({type(error).__name__}: {why}); what was "
-            "recorded stays, and the same command goes on from there."
-        ) from None
+    except (ImportError, *_STORAGE_ERRORS) as error:  # no driver for this database, or no database
+        raise _unusable(url, error) from None
+    try:
+        yield optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize",
+            sampler=ByPosition(settings.seed, settings.startup_trials),
+            pruner=_pruner(settings, epochs),
+            load_if_exists=True,
+        )
+    except _STORAGE_ERRORS as error:
+        raise _unusable(url, error) from None
+    finally:
+        storage.engine.dispose()
+
+
+def _unusable(url: str, error: Exception) -> RunError:
+    why = str(error.__cause__ or error).splitlines()[0]
+    return RunError(
+        f"the storage {_without_password(url)} cannot be used ({type(error).__name__}: {why}); what was "
+        "recorded stays, and the same command goes on from there."
+    )
 
 
 def _patience(url: str) -> dict[str, Any]:
