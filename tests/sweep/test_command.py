@@ -189,6 +189,7 @@ def test_an_error_stops_the_sweep_and_the_same_command_takes_the_trial_up(data, 
     swept = Swept(tmp_path / "experiments", command)
     assert [trial.state for trial in swept.recorded()] == [TrialState.COMPLETE] * 3
     assert {trial.params["model.weights"] for trial in swept.recorded()} >= {str(late)}
+    assert {row["model.weights"] for row in swept.rows()} == {"none", late.name}  # what MLflow is sent
 
 
 def test_without_optuna_the_command_says_what_to_install(data, tmp_path, monkeypatch, capsys):

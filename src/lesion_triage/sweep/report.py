@@ -17,7 +17,7 @@ from lesion_triage.audit.baselines import auroc_interval
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
-from lesion_triage.sweep.space import Scalar, Space
+from lesion_triage.sweep.space import Scalar, Space, tell
 from lesion_triage.sweep.study import ENDED
 from lesion_triage.sweep.trial import SECONDS, WHY
 
@@ -116,13 +116,11 @@ def _row(trial: FrozenTrial, keys: Sequence[str]) -> list[str]:
         value,
         str(max(curve, default=0)),
         "" if seconds is None else f"{seconds:.0f}",
-        *(_short(trial.params.get(key)) for key in keys),
+        *(_short(tell(key, trial.params[key])) if key in trial.params else "" for key in keys),
     ]
 
 
-def _short(value: Scalar | None) -> str:
-    if value is None:
-        return ""
+def _short(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

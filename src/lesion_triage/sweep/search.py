@@ -41,7 +41,7 @@ def search(arguments: argparse.Namespace) -> None:
         with study.opened(url, name, searched.settings, epochs) as made:
             made.set_user_attr("space", searched.document())
     tracker.tags({"sweep.study": name})
-    tracker.text(canonical_json(searched.document()), "space.json")
+    tracker.text(canonical_json(searched.document(told=True)), "space.json")
     status = "KILLED"
     try:
         with study.opened(url, name, searched.settings, epochs) as made:

@@ -112,13 +112,24 @@ class Space:
         said = ", ".join(f"{key}: {value}" for key, value in values.items())
         return config.validated(tree, said)
 
-    def document(self) -> dict[str, Any]:
-        """Plain values that say what is searched and how."""
+    def document(self, told: bool = False) -> dict[str, Any]:
+        """Plain values that say what is searched and how.
+
+        Args:
+            told: for other people: without the folders in which files of weights lie.
+        """
         domains = {
-            key: list(domain.values) if isinstance(domain, Choices) else vars(domain)
+            key: [tell(key, value) if told else value for value in domain.values]
+            if isinstance(domain, Choices)
+            else vars(domain)
             for key, domain in self.domains.items()
         }
         return {SETTINGS: self.settings.model_dump(mode="json"), **domains}
+
+
+def tell(key: str, value: Scalar) -> Scalar:
+    """A value as it may leave this machine: of a file of weights the name, not the place."""
+    return Path(str(value)).name if key == "model.weights" else value
 
 
 def read(path: Path, base: Config, seeds: int | None = None) -> Space:
