@@ -117,7 +117,22 @@ def _verify() -> Room:
     return sign.add_verify_arguments, sign.act_verify
 
 
-def _road_arguments(parser: argparse.ArgumentParser) -> None:
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    _configured_arguments(parser)
+    _sweep()[0](parser)
+
+
+def _sweep() -> Room:
+    from lesion_triage.sweep import command
+
+    return command.add_arguments, command.act
+
+
+def _act_sweep(arguments: argparse.Namespace) -> int:
+    return _sweep()[1](arguments)
+
+
+def _configured_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file, such as configs/ham10000.yaml")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the dataset")
     parser.add_argument(
@@ -131,6 +146,10 @@ def _road_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs (%(default)s)"
     )
+
+
+def _road_arguments(parser: argparse.ArgumentParser) -> None:
+    _configured_arguments(parser)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
     choice.add_argument(
@@ -260,6 +279,9 @@ VERBS: dict[str, Verb] = {
     "queue": _of("simulate the reading queue: bands, flags, deadlines", _queue),
     "proof": _of("test the certificate's promise on recorded scores, many thousand times", _proof),
     "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
+    "sweep": Verb(
+        "search hyper-parameters on the validation split", _sweep_arguments, _act_sweep
+    ),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }
@@ -297,7 +319,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith(("lesion_triage", "triage_server")):
             raise
-        print(f"'{arguments.verb}' needs {error.name}: pip install 'lesion-triage[train]'.", file=sys.stderr)
+        extra = "train,sweep" if arguments.verb == "sweep" else "train"
+        print(
+            f"'{arguments.verb}' needs {error.name}: pip install 'lesion-triage[{extra}]'.", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt as stopped:
         print("interrupted; the same command goes on from here.", file=sys.stderr)

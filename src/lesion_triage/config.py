@@ -444,10 +444,23 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
     if root is not None and isinstance(tree.get("data"), dict):
         tree["data"]["root"] = str(root)
     _inline_red_flags(tree, str(path))
+    return validated(tree, str(path))
+
+
+def validated(tree: Mapping[str, Any], where: str) -> Config:
+    """The configuration that a tree of plain values says.
+
+    Args:
+        tree: sections and keys, as in the file.
+        where: what a complaint begins with.
+
+    Raises:
+        ConfigError: a key that is unknown, a value out of range.
+    """
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from None
+        raise ConfigError(f"{where}: {_explain(error)}") from None
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:

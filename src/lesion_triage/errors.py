@@ -15,6 +15,7 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── ImageError             one picture that cannot be used; carries a stable code
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
+    │   └── DivergedError      a loss or a gradient that is no number
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
     │   └── ParityError        the exported graph disagrees with the network
@@ -82,6 +83,10 @@ class ScoringError(LesionTriageError):
 
 class TrainingError(LesionTriageError):
     """Weights that do not fit, a backbone that does not exist, a loss that is no number."""
+
+
+class DivergedError(TrainingError):
+    """A loss or a gradient that is no number: what was learnt until then is no good either."""
 
 
 class CalibrationError(LesionTriageError):

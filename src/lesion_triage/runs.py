@@ -120,7 +120,7 @@ def find_or_make(config: Config, root: Path) -> Run:
     """
     identity = config.identity_sha256()
     for folder in _folders(config.name, root):
-        if _identity(folder) == identity:
+        if identity_of(folder) == identity:
             write_atomically(folder / FROZEN_CONFIG, config.to_yaml().encode())  # the data may have moved
             return Run(config, folder)
     return make(config, root)
@@ -184,7 +184,8 @@ def _folders(name: str, root: Path) -> list[Path]:
     return sorted(found, key=lambda folder: folder.name, reverse=True)
 
 
-def _identity(folder: Path) -> str:
+def identity_of(folder: Path) -> str:
+    """Hash of the configuration that a run folder was made for; empty: not said."""
     try:
         return (folder / _IDENTITY).read_text(encoding="utf-8").strip()
     except OSError:

@@ -74,6 +74,20 @@ class Tracker:
                 note.write_text(self._run_id + "\n")
         self._client = client
 
+    @property
+    def run_id(self) -> str:
+        """MLflow's own name of this run; empty where nothing is tracked."""
+        return self._run_id if self._client is not None else ""
+
+    def under(self, parent: str) -> None:
+        """Show this run below another.
+
+        Args:
+            parent: the other's ``run_id``; empty does nothing.
+        """
+        if parent:
+            self.tags({"mlflow.parentRunId": parent})
+
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; MLflow keeps the first value of each."""
         self._batch("params", values)

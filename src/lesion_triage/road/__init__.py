@@ -6,7 +6,24 @@ Stages talk through the files of the run folder; see ``runs`` for when one is re
 from lesion_triage.road.auditing import audited
 from lesion_triage.road.pictures import data_root, records
 from lesion_triage.road.stages import STAGES, VERBS, Stage
-from lesion_triage.road.training import following
-from lesion_triage.road.travelling import follow, travel
+from lesion_triage.road.training import CURVE, following, train, training_key
+from lesion_triage.road.travelling import begin, config_text, follow, reach, track, travel
 
-__all__ = ["STAGES", "VERBS", "Stage", "audited", "data_root", "follow", "following", "records", "travel"]
+__all__ = [
+    "CURVE",
+    "STAGES",
+    "VERBS",
+    "Stage",
+    "audited",
+    "begin",
+    "config_text",
+    "data_root",
+    "follow",
+    "following",
+    "reach",
+    "records",
+    "track",
+    "train",
+    "training_key",
+    "travel",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,24 @@ def train_inputs(run: Run) -> Any:
     return config.seed, config.pixels.model_dump(), network, weights, config.train.recipe()
 
 
-def _train_key(run: Run) -> str:
+def training_key(run: Run) -> str:
     """Hash of all that decides a training: a state with another one is not gone on from."""
     return runs.inputs_sha256(
         decides=train_inputs(run), manifest=digest_of(run, "manifest"), split=digest_of(run, "split")
     )
 
 
-def train(run: Run, tracker: Tracker) -> None:
-    """Stage 'train'."""
+def train(
+    run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None] = lambda line: None
+) -> None:
+    """Stage 'train'.
+
+    Args:
+        run: the run.
+        tracker: is told of each epoch.
+        watch: receives each line of the curve, also those of a resumed training's past; what it raises ends
+            the training, and the state of the epoch before is kept.
+    """
     from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.store import write_atomically
     from lesion_triage.data import pixel_cache
@@ -71,6 +81,7 @@ def train(run: Run, tracker: Tracker) -> None:
             f"validation AUROC {line.validation_auroc:.4f}, {line.seconds:.0f} s"
         )
         _tell_epoch(asdict(line), tracker)
+        watch(asdict(line))
 
     with bar("training") as tick, bar("embedding") as embedding:
         listener = loop.Listener(
@@ -80,7 +91,7 @@ def train(run: Run, tracker: Tracker) -> None:
             on_note=lambda sentence: say(f"  {sentence}"),
         )
         curve = loop.train(
-            run.config, pictures["train"], pictures["validation"], run.folder, _train_key(run), listener
+            run.config, pictures["train"], pictures["validation"], run.folder, training_key(run), listener
         )
 
     lines = [asdict(line) for line in curve]
@@ -91,7 +102,7 @@ def go_on(run: Run, must: bool) -> None:
     """Bring here the state of an interrupted training of the same inputs, if another run has one."""
     from lesion_triage.train import state
 
-    key = _train_key(run)
+    key = training_key(run)
     if state.exists(run.folder, key):
         return
     if other := next((other for other in runs.others(run) if state.exists(other.folder, key)), None):

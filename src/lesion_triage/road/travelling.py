@@ -42,27 +42,20 @@ def travel(
         RunError: a stage before the one asked for has not been done.
         LesionTriageError: whatever a stage raises; what it had begun is removed, what came before stays.
     """
-    require_data(config)
-    run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
-    if any(_outdated(stage, run) for stage in STAGES.values()):
-        run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
-    say(f"{run.folder}")
+    run = begin(config, root, fresh)
     asked = VERBS[verb]
-    tracker = Tracker(config, run.folder, say)
-    tracker.params({**flat(config), "config_sha256": config.identity_sha256()})
-    tracker.text(config_text(config), "config.yaml")
-    tracker.text(environment(), "environment.txt")
+    tracker = track(run)
     status = "FAILED"
     try:
         for name in _with_needs(asked):
-            worked = _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
+            worked = reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
             if name == "train" and name in asked and not worked:
                 training.dismiss(config)
             if name == "audit" and verb == "run":
                 refuse_failed_audit(run)  # before the hours of training, not after them
         if verb == "audit":
             if all(_done(STAGES[name], run, tracker, fresh) for name in ("train", "predict")):
-                _reach(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
+                reach(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
             if show_pictures:
                 show_pictures_of(run)
             refuse_failed_audit(run)
@@ -73,6 +66,34 @@ def travel(
     finally:
         tracker.finish(status)
     return run
+
+
+def begin(config: Config, root: Path, fresh: bool = False) -> Run:
+    """The folder in which this configuration is or will be done.
+
+    Args:
+        config: the resolved configuration.
+        root: folder of all runs.
+        fresh: a new folder in any case.
+
+    Raises:
+        RunError: the dataset's folder is not given, or not there.
+    """
+    require_data(config)
+    run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
+    if any(_outdated(stage, run) for stage in STAGES.values()):
+        run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
+    say(f"{run.folder}")
+    return run
+
+
+def track(run: Run) -> Tracker:
+    """The run's record in MLflow, with its parameters and environment."""
+    tracker = Tracker(run.config, run.folder, say)
+    tracker.params({**flat(run.config), "config_sha256": run.config.identity_sha256()})
+    tracker.text(config_text(run.config), "config.yaml")
+    tracker.text(environment(), "environment.txt")
+    return tracker
 
 
 def follow(verb: str, config: Config) -> None:
@@ -129,7 +150,15 @@ def _done(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
     return False
 
 
-def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool, resume: bool) -> bool:
+def reach(
+    stage: Stage,
+    run: Run,
+    tracker: Tracker,
+    *,
+    may_work: bool = True,
+    fresh: bool = False,
+    resume: bool = False,
+) -> bool:
     """Do a stage, or see that it is done. Returns whether there was work."""
     inputs = _inputs(stage, run)
     assert inputs is not None, "the stages come in the order of their needs"

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config, Train
 from lesion_triage.data.dataset import BatchOrder, Example
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import DivergedError
 from lesion_triage.train import checkpoint, mixing, pictures, processes, state, validation
 from lesion_triage.train.interruption import Interrupted, Interruption
 from lesion_triage.train.learning import Learning
@@ -287,7 +287,7 @@ def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _P
     what = "gradient is no number, and the loss" if math.isfinite(loss) else "loss"
     processes.fail_together(
         fabric,
-        TrainingError(
+        DivergedError(
             f"the {what} is {loss} in epoch {order.epoch + 1}, batch {number + 1}, "
             f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate "
             "or use train.precision 32-true. The last good state is kept."

@@ -1,0 +1,51 @@
+"""``lesion-triage sweep``: what the verb takes.
+
+The search is imported when it begins: its libraries take seconds, and Optuna is an extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes beside the arguments of the road."""
+    parser.add_argument(
+        "--space",
+        type=Path,
+        required=True,
+        metavar="YAML",
+        help="keys and the values to search, docs/sweep.md",
+    )
+    parser.add_argument(
+        "--trials", type=_count, required=True, metavar="N", help="trials of the whole study, ended or pruned"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_count,
+        metavar="K",
+        help="trainings of each trial; stands above the file's sweep.seeds",
+    )
+    parser.add_argument(
+        "--storage", metavar="URL", help="database of the trials (SQLite in experiments/sweeps/studies.db)"
+    )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="take up trials that another machine began and will not end; never while it still works",
+    )
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Search, and print what came of it."""
+    from lesion_triage.sweep import search  # noqa: PLC0415
+
+    search.search(arguments)
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found '{text}'")
+    return int(text)

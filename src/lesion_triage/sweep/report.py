@@ -1,0 +1,141 @@
+"""What a sweep ends with: the table of its trials, the best configuration, what it means. Imports Optuna."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import yaml
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from lesion_triage.audit.baselines import auroc_interval
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.config import Config
+from lesion_triage.console import say
+from lesion_triage.sweep.space import Scalar, Space, tell
+from lesion_triage.sweep.study import ENDED
+from lesion_triage.sweep.trial import SECONDS, WHY
+
+TABLE, BEST = "trials.csv", "best.yaml"
+_ENOUGH = 10  # complete trials for a word on importance
+
+MEANING = (
+    "Chosen on the validation split, so its cases are no longer held out: the value above is too good by the "
+    "luck of the best of {count}, and a calibrator fitted on the same cases may be a little too sure. The "
+    "certificate does not rest on them: it is issued on the calibration cases, which no trial has seen. Keep "
+    "the split and its seed: another one would deal cases that were chosen on to calibration and test. See "
+    "docs/sweep.md."
+)
+
+
+def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> FrozenTrial | None:
+    """Print the table and what it means; leave ``trials.csv`` and ``best.yaml`` in the folder of the study.
+
+    Args:
+        study: the search so far.
+        space: what was searched.
+        folder: of the study.
+        cases: positive and negative cases of the validation split.
+
+    Returns:
+        The best trial; None: none is complete.
+    """
+    trials = study.get_trials(deepcopy=False, states=(*ENDED, TrialState.RUNNING))
+    rows = [_row(trial, list(space.domains)) for trial in sorted(trials, key=_rank)]
+    header = ["trial", "state", "value", "epochs", "seconds", *space.domains]
+    _print([header, *rows])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_atomically(folder / TABLE, text.getvalue().encode())
+    if under_way := sum(trial.state is TrialState.RUNNING for trial in trials):
+        say(f"{under_way} under way in other processes.")
+    if not (complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]):
+        say("No trial is complete, so there is no best one.")
+        return None
+    best = min(complete, key=_rank)
+    assert best.value is not None
+    _say_importance(study, space, len(complete))
+    write_atomically(folder / BEST, _yaml(study, space, best).encode())
+    interval = auroc_interval(best.value, *cases)
+    close = sum(trial.value is not None and trial.value >= interval.low for trial in complete)
+    say(f"Best: trial {best.number}, value {best.value:.4f}: {folder / BEST}")
+    say(
+        f"The validation split has {cases[0]} positive and {cases[1]} other cases: one AUROC of this size "
+        f"is known from {interval.low:.3f} to {interval.high:.3f} (95 %), and {close} of {len(complete)} "
+        "complete trials lie within. Trials share their cases, so their order is surer than that, but small "
+        "differences are noise: look at other seeds."
+    )
+    say(MEANING.format(count=sum(trial.state in ENDED for trial in trials)))
+    return best
+
+
+def best_config(space: Space, best: FrozenTrial) -> Config:
+    """The best trial's configuration, with its first seed; files and folders by their full names."""
+    config = space.config(best.params)
+    data = config.data
+    parts = tuple(part.model_copy(update={"root": _full(part.root)}) for part in data.mixture)
+    data = data.model_copy(update={"root": _full(data.root), "mixture": parts})
+    model = config.model
+    if model.weights not in ("hub", "none"):
+        model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})
+    return config.model_copy(update={"data": data, "model": model})
+
+
+def _yaml(study: Study, space: Space, best: FrozenTrial) -> str:
+    values = yaml.safe_dump(best.params, sort_keys=False, default_flow_style=True, width=10_000).strip()
+    return (
+        f"# Chosen by `lesion-triage sweep` on the validation split, which is therefore no longer held out.\n"
+        f"# Study {study.study_name}, trial {best.number}, value {best.value:.6f}: {values}\n"
+        f"{best_config(space, best).to_yaml()}"
+    )
+
+
+def _full(path: Path | None) -> Path | None:
+    return path and path.resolve()
+
+
+def _rank(trial: FrozenTrial) -> tuple[int, float, int]:
+    """Complete trials from the best down, then the pruned, then those under way; ties by number."""
+    order = (TrialState.COMPLETE, TrialState.PRUNED).index(trial.state) if trial.state in ENDED else 2
+    return order, -(trial.value or 0.0), trial.number
+
+
+def _row(trial: FrozenTrial, keys: Sequence[str]) -> list[str]:
+    curve = trial.intermediate_values
+    state = trial.user_attrs.get(WHY, "pruned") if trial.state in ENDED else "under way"
+    value = "" if trial.value is None else f"{trial.value:.4f}"
+    seconds = trial.user_attrs.get(SECONDS)
+    return [
+        str(trial.number),
+        state,
+        value,
+        str(max(curve, default=0)),
+        "" if seconds is None else f"{seconds:.0f}",
+        *(_short(tell(key, trial.params[key])) if key in trial.params else "" for key in keys),
+    ]
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _say_importance(study: Study, space: Space, complete: int) -> None:
+    """Shares of the variance that each key explains; of few trials they would say nothing."""
+    if complete < _ENOUGH or len(space.domains) < 2:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shares = optuna.importance.get_param_importances(study)
+    listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
+    say(f"What told good trials from the rest (PED-ANOVA, shares; a hint at {complete} trials): {listed}.")

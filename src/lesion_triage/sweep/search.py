@@ -1,0 +1,126 @@
+"""The search: what is checked first, a trial at a time until enough have ended, and what is said then.
+
+Imports the road, and of the training library only what builds a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from lesion_triage import config, road, runs
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.config import Config
+from lesion_triage.console import say
+from lesion_triage.errors import ConfigError, TrainingError
+from lesion_triage.runs import Run
+from lesion_triage.sweep import locks, report, space, study, trial
+from lesion_triage.sweep.space import Space
+from lesion_triage.tracking import Tracker
+
+_SHAPE = ("model.backbone", "pixels.size_px", "train.frozen_stages")
+
+
+def search(arguments: argparse.Namespace) -> None:
+    """Work on the study until so many trials have ended, and print what came of it."""
+    base = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    searched = space.read(arguments.space, base, arguments.seeds)
+    _require_one_process(searched)
+    _require_networks(searched, arguments.space)
+    run = _prepared(base, arguments.runs)
+    cases = _cases(run)
+    name = f"{base.name}-{_key(run, searched)[:12]}"
+    folder = arguments.runs.parent / "sweeps" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    url = arguments.storage or f"sqlite:///{folder.parent.resolve() / 'studies.db'}"
+    epochs = max(made.train.epochs for made in _corners(searched, ("train.epochs",)))
+    say(f"study {name}: {folder}")
+    with locks.held(folder / "desk.lock"):  # one process makes the tables, and one the run in MLflow
+        tracker = Tracker(base, folder, say)
+        with study.opened(url, name, searched.settings, epochs) as made:
+            made.set_user_attr("space", searched.document())
+    tracker.tags({"sweep.study": name})
+    tracker.text(canonical_json(searched.document(told=True)), "space.json")
+    status = "KILLED"
+    try:
+        with study.opened(url, name, searched.settings, epochs) as made:
+            home = trial.Home(searched, made, arguments.runs, folder)
+            home.tidy()
+            desk = study.Desk(made, folder, searched.domains, arguments.take_over)
+            while claimed := desk.claim(arguments.trials):
+                taken, lock = claimed
+                with lock:
+                    said = ", ".join(f"{key} {value}" for key, value in taken.params.items())
+                    say(f"trial {taken.number}: {said}")
+                    trial.Attempt(home, taken, tracker.run_id).work()
+            with locks.held(folder / "desk.lock"):  # whoever is last has counted all
+                best = report.write(made, searched, folder, cases)
+        if best is not None and best.value is not None:
+            tracker.metrics({"sweep.best": best.value})
+            tracker.text(road.config_text(report.best_config(searched, best)), "best.json")
+            tracker.artifact(folder / report.TABLE)
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        tracker.finish(status)
+
+
+def _require_one_process(searched: Space) -> None:
+    if searched.base.train.devices != 1 or os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            "a sweep trains each trial in one process; set train.devices to 1, and for several GPUs give the "
+            "same command once for each, with CUDA_VISIBLE_DEVICES."
+        )
+
+
+def _corners(searched: Space, keys: tuple[str, ...]) -> list[Config]:
+    firsts = {key: domain.corners()[0] for key, domain in searched.domains.items()}
+    return [searched.config({**firsts, **values}) for values in space.corners(searched.domains, keys)]
+
+
+def _require_networks(searched: Space, path: Path) -> None:
+    """Build every shape of network that is searched, without weights: hours cheaper than to fail at it later.
+
+    Raises:
+        ConfigError: a backbone that timm does not know, more frozen stages than there are.
+    """
+    if not set(_SHAPE) & set(searched.domains):
+        return
+    from lesion_triage.train import network, weights  # noqa: PLC0415 - seconds to import
+
+    for made in _corners(searched, _SHAPE):
+        try:
+            backbone = weights.backbone(made.model.backbone, "none", made.pixels.size_px)
+            if made.train.frozen_stages:
+                network.freeze_stages(network.TriageNetwork(backbone, 2), made.train.frozen_stages)
+        except TrainingError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+
+def _prepared(base: Config, root: Path) -> Run:
+    """Manifest and split, which all trials take over, and a first look at whether they can be trained on."""
+    untracked = base.model_copy(update={"tracking": base.tracking.model_copy(update={"enabled": False})})
+    with locks.held(root.parent / "sweeps" / "prepare.lock"):
+        run = road.begin(base, root)
+        tracker = Tracker(untracked, run.folder, say)
+        for name in trial.BEFORE:
+            road.reach(road.STAGES[name], run, tracker)
+    return run
+
+
+def _cases(run: Run) -> tuple[int, int]:
+    """Positive and negative cases of the validation split."""
+    labels: dict[str, bool] = {}
+    for record in road.records(run, "validation"):
+        labels[record.case_id] = labels.get(record.case_id, False) or bool(record.needs_in_person)
+    return sum(labels.values()), len(labels) - sum(labels.values())
+
+
+def _key(run: Run, searched: Space) -> str:
+    """Hash of all that a value depends on: another recipe, picture, split or space is another study."""
+    return runs.inputs_sha256(
+        training=road.training_key(run), base=run.config.identity_sha256(), space=searched.document()
+    )

@@ -1,0 +1,188 @@
+"""One trial: a training for each seed, stopped early where it falls behind. Imports the road and Optuna."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from lesion_triage import road
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.config import Config
+from lesion_triage.console import say
+from lesion_triage.errors import DivergedError
+from lesion_triage.runs import Run, identity_of
+from lesion_triage.sweep import locks
+from lesion_triage.sweep.space import Space
+
+NOTE = "sweep_trial.json"
+SECONDS, WHY = "seconds", "why"
+BEFORE = ("manifest", "split")
+
+Line = Mapping[str, float]
+"""One epoch of the learning curve; see ``train.loop.EpochMetrics``."""
+
+
+class _Pruned(Exception):  # noqa: N818 - no error: the trial has ended as it should
+    """Raised by the listener, through the training loop."""
+
+
+def value_of(curve: Sequence[Line], last_epochs: int) -> float:
+    """What is maximised: mean validation AUROC over the last epochs, in [0, 1].
+
+    AUROC and not log loss: the calibrator comes after, and evens out what smoothing, mixing and the kind of
+    loss do to the scale of the logits. Not the best epoch: the result of a training is its last one's.
+    """
+    return fmean(line["validation_auroc"] for line in curve[-last_epochs:])
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a sweep works."""
+
+    space: Space
+    study: Study
+    runs: Path
+    """Folder of all runs."""
+    folder: Path
+    """Of the study: locks and results."""
+
+    def lock_of(self, identity: str) -> Path:
+        """Lock of the training of one configuration: two trials may have drawn the same values."""
+        return self.folder / "locks" / f"training-{identity[:32]}"
+
+    @property
+    def shelf(self) -> Path:
+        """Lock for taking manifest and split over from another run, and for removing one."""
+        return self.folder / "locks" / "shelf"
+
+    def tidy(self) -> None:
+        """Remove what trials left that were killed between their verdict and their removal."""
+        ended = {trial.number for trial in self.study.get_trials(states=(TrialState.PRUNED,))}
+        for note in self.runs.glob(f"*/{NOTE}"):
+            if lock := locks.taken(self.lock_of(identity_of(note.parent))):
+                with lock:
+                    for number in ended:
+                        self.remove(note.parent, number)
+
+    def remove(self, folder: Path, number: int) -> None:
+        """Remove the folder of a trial whose training nobody will end; called with the training's lock held.
+
+        One that was there before the sweep, or whose training was ended since, stays.
+        """
+        if note_of(folder) == self.facts(number) and not (folder / "stages" / "train.json").exists():
+            with locks.held(self.shelf):
+                shutil.rmtree(folder)
+
+    def facts(self, number: int) -> dict[str, object]:
+        """What the note in the folder of a trial says."""
+        return {"study": self.study.study_name, "trial": number}
+
+
+def note_of(folder: Path) -> object:
+    """Which trial a run folder was made for; None: none."""
+    path = folder / NOTE
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
+@dataclass
+class Attempt:
+    """A trial in the hands of this process."""
+
+    home: Home
+    trial: Trial
+    parent: str
+    """MLflow's name of the sweep's own run; may be empty."""
+    seconds: dict[tuple[int, int], float] = field(default_factory=dict)
+    """By seed and epoch."""
+
+    def work(self) -> None:
+        """Train with each seed and tell the storage what came of it.
+
+        Raises:
+            LesionTriageError: anything but a divergence; the next command takes the trial up again.
+        """
+        space = self.home.space
+        found = []
+        for seed in range(space.settings.seeds):
+            config = space.config(self.trial.params, seed)
+            with locks.held(self.home.lock_of(config.identity_sha256())):
+                value = self._train(config, seed)
+            if value is None:
+                return
+            found.append(value)
+        self._end(TrialState.COMPLETE, "complete", fmean(found))
+
+    def _train(self, config: Config, seed: int) -> float | None:
+        """The value of one training; None: the trial has ended here."""
+        run = road.begin(config, self.home.runs)
+        self._sign(run)
+        tracker = road.track(run)
+        tracker.under(self.parent)
+        tracker.tags({"sweep.study": self.home.study.study_name, "sweep.trial": self.trial.number})
+        state, status = "failed", "FAILED"
+        watch = partial(self._watch, config.train.epochs, seed)
+        try:
+            with locks.held(self.home.shelf):
+                for name in BEFORE:
+                    road.reach(road.STAGES[name], run, tracker)
+            road.reach(replace(road.STAGES["train"], work=partial(road.train, watch=watch)), run, tracker)
+            curve: list[Line] = json.loads((run.folder / road.CURVE).read_text(encoding="utf-8"))
+            for line in curve:  # a training that was there already has told nobody
+                self._report(line, seed)
+            value = value_of(curve, self.home.space.settings.last_epochs)
+            tracker.metrics({"sweep.value": value})
+            state, status = "complete", "FINISHED"
+            return value
+        except (_Pruned, DivergedError) as ended:
+            say(f"  {ended}")
+            state, status = ("pruned" if isinstance(ended, _Pruned) else "diverged"), "KILLED"
+            self._end(TrialState.PRUNED, state)
+            self.home.remove(run.folder, self.trial.number)
+            return None
+        except KeyboardInterrupt:
+            state, status = "interrupted", "KILLED"
+            raise
+        finally:
+            tracker.tags({"sweep.state": state})
+            tracker.finish(status)
+
+    def _watch(self, epochs: int, seed: int, line: Line) -> None:
+        """Report an epoch, and end the training where the pruner says so.
+
+        Only the first seed is pruned: so at one epoch each trial is compared by one training.
+        """
+        newest = max(self._reported(), default=0)
+        self._report(line, seed)
+        epoch = int(line["epoch"])
+        if seed == 0 and newest <= epoch < epochs and self.trial.should_prune():
+            raise _Pruned(f"pruned after epoch {epoch}: other trials were further by then")
+
+    def _report(self, line: Line, seed: int) -> None:
+        epoch = int(line["epoch"])
+        if seed == 0 and epoch not in self._reported():
+            self.trial.report(line["validation_auroc"], epoch)
+        self.seconds[seed, epoch] = line["seconds"]
+
+    def _reported(self) -> Mapping[int, float]:
+        return self.trial.storage.get_trial(self.trial._trial_id).intermediate_values
+
+    def _sign(self, run: Run) -> None:
+        """Mark a folder that is new, or another trial's left one, as this trial's."""
+        there = {path.name for path in run.folder.iterdir()}
+        if there <= {"config.yaml", "config.sha256"} or NOTE in there:
+            note = canonical_json(self.home.facts(self.trial.number))
+            write_atomically(run.folder / NOTE, note.encode())
+
+    def _end(self, state: TrialState, why: str, value: float | None = None) -> None:
+        self.trial.set_user_attr(SECONDS, round(sum(self.seconds.values()), 1))
+        self.trial.set_user_attr(WHY, why)
+        self.home.study.tell(self.trial, value, state)
