@@ -38,10 +38,21 @@ class Tracker:
     Names of files and pictures are never sent; hashes and counts are.
     """
 
-    def __init__(self, config: Config, folder: Path, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, folder: Path, warn: Callable[[str], None], above: Tracker | None = None
+    ) -> None:
+        """Open the MLflow run of a run folder, or a new one.
+
+        Args:
+            config: of the run.
+            folder: of the run.
+            warn: is told, once, that there is no tracking.
+            above: the MLflow run under which a new one is shown.
+        """
         self._warn = warn
         self._client: Any = None
         self._run_id = ""
+        self._tags = {"mlflow.parentRunId": above._run_id} if above is not None and above._run_id else {}
         if config.tracking.enabled:
             self._attempt(lambda: self._open(config, folder))
 
@@ -70,7 +81,9 @@ class Tracker:
                 self._run_id = note.read_text().strip()
                 client.get_run(self._run_id)
             else:
-                self._run_id = client.create_run(experiment, run_name=folder.name).info.run_id
+                self._run_id = client.create_run(
+                    experiment, run_name=folder.name, tags=self._tags
+                ).info.run_id
                 note.write_text(self._run_id + "\n")
         self._client = client
 

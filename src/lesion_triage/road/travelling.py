@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lesion_triage import runs
@@ -43,20 +44,13 @@ def travel(
         LesionTriageError: whatever a stage raises; what it had begun is removed, what came before stays.
     """
     require_data(config)
-    run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
-    if any(_outdated(stage, run) for stage in STAGES.values()):
-        run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
+    run = _run_of(config, root, fresh)
     say(f"{run.folder}")
     asked = VERBS[verb]
-    tracker = Tracker(config, run.folder, say)
-    tracker.params({**flat(config), "config_sha256": config.identity_sha256()})
-    tracker.text(config_text(config), "config.yaml")
-    tracker.text(environment(), "environment.txt")
-    status = "FAILED"
-    try:
+    with _tracking(run) as tracker:
         for name in _with_needs(asked):
-            worked = _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
-            if name == "train" and name in asked and not worked:
+            _reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
+            if name == "train" and name in asked:
                 training.dismiss(config)
             if name == "audit" and verb == "run":
                 refuse_failed_audit(run)  # before the hours of training, not after them
@@ -66,13 +60,34 @@ def travel(
             if show_pictures:
                 show_pictures_of(run)
             refuse_failed_audit(run)
+    return run
+
+
+def _run_of(config: Config, root: Path, fresh: bool) -> Run:
+    """The folder in which to go on, or a new one."""
+    run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
+    if any(_outdated(stage, run) for stage in STAGES.values()):
+        run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
+    return run
+
+
+@contextmanager
+def _tracking(run: Run, above: Tracker | None = None) -> Iterator[Tracker]:
+    """The tracker of a run, told at the end how it went."""
+    config = run.config
+    tracker = Tracker(config, run.folder, say, above)
+    tracker.params({**flat(config), "config_sha256": config.identity_sha256()})
+    tracker.text(config_text(config), "config.yaml")
+    tracker.text(environment(), "environment.txt")
+    status = "FAILED"
+    try:
+        yield tracker
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         tracker.finish(status)
-    return run
 
 
 def follow(verb: str, config: Config) -> None:
@@ -129,17 +144,39 @@ def _done(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
     return False
 
 
-def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool, resume: bool) -> bool:
-    """Do a stage, or see that it is done. Returns whether there was work."""
+def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> None:
+    """Train the members of an ensemble, each in the run that its seed has by itself.
+
+    So what is trained is not trained again, whether it was for this ensemble, for another or for none.
+    """
+    members = run.config.members()
+    for number, config in enumerate(members, 1):
+        member = _run_of(config, run.folder.parent, fresh)
+        say(f"member {number} of {len(members)}: seed {config.seed}, {member.folder.name}")
+        for name in STAGES["train"].needs:
+            record = run.record(name)
+            assert record is not None
+            if not member.holds(name, record.inputs_sha256):
+                member.adopt(name, run)
+        with _tracking(member, above=tracker) as beneath:
+            _reach(STAGES["train"], member, beneath, may_work=True, fresh=fresh, resume=resume)
+        resume = False  # once the first is trained, no other is begun from nothing
+
+
+def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: bool, resume: bool) -> None:
+    """Do a stage, or see that it is done."""
     inputs = _inputs(stage, run)
     assert inputs is not None, "the stages come in the order of their needs"
     if _done(stage, run, tracker, fresh):
-        return False
+        return
     if not may_work:
         verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
         raise RunError(
             f"'{stage.name}' has not been done for this configuration: `lesion-triage {verb}` comes first."
         )
+    if stage.name == "train" and run.config.members():
+        _train_members(run, tracker, fresh, resume)
+        resume = False  # with its members there, it does not begin from nothing
     say(f"{stage.name}")
     run.clear(stage.outputs)
     if not fresh:
@@ -153,4 +190,3 @@ def _reach(stage: Stage, run: Run, tracker: Tracker, *, may_work: bool, fresh: b
     record = run.finish(stage.name, inputs, stage.outputs, time.monotonic() - began)
     tracker.metrics({f"seconds.{stage.name}": record.seconds})
     run.clear(stage.scratch)
-    return True
