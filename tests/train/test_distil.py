@@ -17,7 +17,7 @@ from torch.nn import functional
 from lesion_triage.config import Config
 from lesion_triage.data.dataset import Example
 from lesion_triage.train import checkpoint, loop, mixing
-from lesion_triage.train.distil import Answer, Teacher, cross_entropy
+from lesion_triage.train.distil import Opinion, Teacher, cross_entropy
 from lesion_triage.train.learning import Learning
 from lesion_triage.train.loop import Listener, train
 from lesion_triage.train.network import Heads
@@ -67,15 +67,15 @@ def test_the_loss_is_lowest_and_flat_where_the_student_says_the_same():
     needs, diagnoses = torch.randn(5).sigmoid(), torch.randn(5, 3).softmax(1)
     logit = torch.logit(needs).requires_grad_()
     diagnosis = diagnoses.log().requires_grad_()
-    answer = Answer(needs, diagnoses)
-    there = cross_entropy(Heads(logit, diagnosis), answer, 0.7)
+    opinion = Opinion(needs, diagnoses)
+    there = cross_entropy(Heads(logit, diagnosis), opinion, 0.7)
     there.sum().backward()
     torch.testing.assert_close(logit.grad, torch.zeros(5), atol=1e-6, rtol=0)
     torch.testing.assert_close(diagnosis.grad, torch.zeros(5, 3), atol=1e-6, rtol=0)
     entropy = -(needs * needs.log() + (1 - needs) * (1 - needs).log())
     entropy = entropy - 0.7 * (diagnoses * diagnoses.log()).sum(1)
     torch.testing.assert_close(there.detach(), entropy)
-    elsewhere = cross_entropy(Heads(logit.detach() + 1, diagnosis.detach()), answer, 0.7)
+    elsewhere = cross_entropy(Heads(logit.detach() + 1, diagnosis.detach()), opinion, 0.7)
     assert (elsewhere > there).all()
 
 

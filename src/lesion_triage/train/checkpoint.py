@@ -66,7 +66,7 @@ def load_checkpoint(folder: Path) -> TriageNetwork | Ensemble:
             TriageNetwork(backbone(facts["backbone"], "none", int(facts["size_px"])), diagnoses)
             for _ in range(int(facts.get("members", "1")))
         ]
-        network = Ensemble(networks) if "members" in facts else networks[0]
+        network: TriageNetwork | Ensemble = Ensemble(networks) if "members" in facts else networks[0]
         network.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this project ({error}); train again.") from None

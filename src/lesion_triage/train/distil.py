@@ -19,7 +19,7 @@ from lesion_triage.train import checkpoint
 from lesion_triage.train.network import Heads, Learner, TriageNetwork
 
 
-class Answer(NamedTuple):
+class Opinion(NamedTuple):
     """Mean probabilities over the members: shape [N], and [N, diagnoses] or None if nobody learnt them."""
 
     needs_in_person: Tensor
@@ -30,7 +30,7 @@ class Teacher:
     """Finished networks that are asked of every picture as the student sees it: cropped, coloured and mixed.
 
     A teacher that sees the same picture is what makes distillation work: Beyer et al. 2022,
-    doi:10.1109/CVPR52688.2022.01065. Its answer depends on the picture alone, so it has no state, and every
+    doi:10.1109/CVPR52688.2022.01065. Its opinion depends on the picture alone, so it has no state, and every
     process of a training asks its own copy.
     """
 
@@ -57,36 +57,37 @@ class Teacher:
             self._members.append(Learner(network).eval())
 
     @torch.no_grad()
-    def answer(self, given: Tensor) -> Answer:
+    def opinion(self, given: Tensor) -> Opinion:
         """What the members say of pictures [N, side, side, 3], in grey levels."""
         with self._fabric.autocast():
             heads = [member(given) for member in self._members]
         needs = torch.stack([each.logit.float().sigmoid() for each in heads]).mean(0)
         if not self._weight:
-            return Answer(needs, None)
-        return Answer(needs, torch.stack([each.diagnosis.float().softmax(1) for each in heads]).mean(0))
+            return Opinion(needs, None)
+        return Opinion(needs, torch.stack([each.diagnosis.float().softmax(1) for each in heads]).mean(0))
 
     def beside(self, labels: Tensor, heads: Heads, given: Tensor) -> Tensor:
-        """Loss of each picture, shape [N]: that of the labels, and the cross-entropy to the answer.
+        """Loss of each picture, shape [N]: that of the labels, and the cross-entropy to the members' opinion.
 
-        The answer is not weighted by class or by difficulty: members that learnt so answer so.
+        The second is not weighted by class or by difficulty: members that learnt so say so.
 
         Args:
             labels: the loss against the labels, shape [N].
             heads: the student's logits.
             given: the pictures that the student was given.
         """
-        return (1 - self.share) * labels + self.share * cross_entropy(heads, self.answer(given), self._weight)
+        taught = cross_entropy(heads, self.opinion(given), self._weight)
+        return (1 - self.share) * labels + self.share * taught
 
 
-def cross_entropy(heads: Heads, answer: Answer, diagnosis_weight: float) -> Tensor:
+def cross_entropy(heads: Heads, opinion: Opinion, diagnosis_weight: float) -> Tensor:
     """Cross-entropy of each picture to probabilities, shape [N]; lowest where the student says the same.
 
     Hinton et al. 2015, arXiv:1503.02531, at temperature 1: the members were trained with smoothed labels.
     """
-    loss = functional.binary_cross_entropy_with_logits(heads.logit, answer.needs_in_person, reduction="none")
-    if answer.diagnosis is not None:
+    loss = functional.binary_cross_entropy_with_logits(heads.logit, opinion.needs_in_person, reduction="none")
+    if opinion.diagnosis is not None:
         loss = loss + diagnosis_weight * functional.cross_entropy(
-            heads.diagnosis, answer.diagnosis, reduction="none"
+            heads.diagnosis, opinion.diagnosis, reduction="none"
         )
     return loss

@@ -35,7 +35,7 @@ class Learning:
         optimizer: as Fabric wraps it.
         average: of the network's weights.
         progress: where the training stands.
-        teacher: whose answers are learnt beside the labels, or None; it has no state.
+        teacher: whose opinion is learnt beside the labels, or None; it has no state.
     """
 
     teacher: Teacher | None = None

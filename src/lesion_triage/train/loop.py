@@ -94,7 +94,7 @@ def train(
         folder: the run folder.
         key: hash of the inputs; a state with another key is not resumed from.
         listener: is told of the progress.
-        teachers: run folders of finished networks, whose answers are learnt beside the labels.
+        teachers: run folders of finished networks, whose opinion is learnt beside the labels.
 
     Raises:
         TrainingError: weights that do not fit, a loss that is no finite number, a full disk, a lost process.
