@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.config import DATA_ROOT_VARIABLE, Config, load
 from lesion_triage.errors import ConfigError
 
@@ -181,3 +182,29 @@ def test_a_training_key_that_came_later_changes_no_identity_while_it_has_its_def
     )
     assert elsewhere.identity_sha256() == plain.identity_sha256()
     assert elsewhere.train.recipe() == plain.train.recipe()
+
+
+def test_an_ensemble_of_one_changes_no_identity_and_members_are_the_runs_of_their_seeds(written):
+    """The section came later: without it, what is hashed is what was hashed before it."""
+    path = written(MINIMAL + "seed: 4\n")
+    plain = load(path)
+    hashed = plain.model_dump(mode="json", exclude={"tracking", "data", "ensemble"})
+    hashed["data"] = plain.data.identity()
+    how = {"accelerator": plain.train.accelerator, "workers": plain.train.workers}
+    hashed["train"] = {**how, **plain.train.recipe()}
+    assert plain.identity_sha256() == sha256_of(canonical_json(hashed).encode())
+    assert load(path, ["ensemble.members=1"]).identity_sha256() == plain.identity_sha256()
+    assert plain.members() == ()
+    several = load(path, ["ensemble.members=3"])
+    assert several.members() == tuple(load(path, [f"seed={seed}"]) for seed in (4, 5, 6))
+    assert several.identity_sha256() != plain.identity_sha256()
+
+
+def test_the_share_of_teachers_decides_nothing_where_nobody_teaches(written):
+    path = written(MINIMAL + "ensemble: {members: 2}\n")
+    for combine, same in (("average", True), ("distil", False)):
+        one, other = (
+            load(path, [f"ensemble.combine={combine}", f"ensemble.teacher_share={share}"])
+            for share in (0.5, 0.9)
+        )
+        assert (one.identity_sha256() == other.identity_sha256()) is same

@@ -279,9 +279,7 @@ VERBS: dict[str, Verb] = {
     "queue": _of("simulate the reading queue: bands, flags, deadlines", _queue),
     "proof": _of("test the certificate's promise on recorded scores, many thousand times", _proof),
     "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
-    "sweep": Verb(
-        "search hyper-parameters on the validation split", _sweep_arguments, _act_sweep
-    ),
+    "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _act_sweep),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }

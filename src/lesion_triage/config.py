@@ -258,6 +258,27 @@ _LATER = frozenset(
 )
 
 
+class Ensemble(Section):
+    """Several trainings that differ in the seed alone, made into one network."""
+
+    members: Annotated[int, Field(ge=1)] = 1
+    """Trainings with the seeds ``seed``, ``seed`` + 1 and so on; 1: the training itself."""
+    combine: Literal["average", "distil"] = "average"
+    """average: the graph holds them all and gives their mean logit. distil: one network learns from them."""
+    teacher_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """For ``distil``: share of the loss that is measured against the members; the labels have the rest."""
+
+    @model_validator(mode="after")
+    def _somebody_teaches(self) -> Self:
+        if self.combine == "distil" and self.members < 2:
+            raise ValueError("distil learns from several members; set members to 2 or more")
+        return self
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result, and no more."""
+        return self.model_dump(exclude=set() if self.combine == "distil" else {"teacher_share"})
+
+
 class Calibrate(Section):
     """The certificate's target, and what a case is."""
 
@@ -394,11 +415,29 @@ class Config(Section):
     pixels: PixelSpec = PixelSpec(size_px=160)
     model: Model = Model()
     train: Train = Train()
+    ensemble: Ensemble = Ensemble()
     calibrate: Calibrate = Calibrate()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     audit: Audit = Audit()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _a_student_sees_pictures(self) -> Self:
+        if self.train.probe and self.ensemble.combine == "distil":
+            raise ValueError(
+                "ensemble.combine distil needs pictures, and train.probe trains on embeddings; use average"
+            )
+        return self
+
+    def members(self) -> tuple[Self, ...]:
+        """The members of an ensemble, each the configuration of a run by itself; empty without one."""
+        if self.ensemble.members == 1:
+            return ()
+        return tuple(
+            self.model_copy(update={"seed": self.seed + number, "ensemble": Ensemble()})
+            for number in range(self.ensemble.members)
+        )
 
     def identity_sha256(self) -> str:
         """Hash of what decides the result: everything but where data, weights and tracking live."""
@@ -406,6 +445,10 @@ class Config(Section):
         content["data"] = self.data.identity()
         if self.model.weights not in ("hub", "none"):
             content["model"]["weights"] = "file"
+        if self.ensemble.members == 1:
+            del content["ensemble"]  # so that a run from before the section existed is known again
+        else:
+            content["ensemble"] = self.ensemble.recipe()
         content["train"] = {
             "accelerator": self.train.accelerator,
             "workers": self.train.workers,

@@ -38,10 +38,19 @@ class Tracker:
     Names of files and pictures are never sent; hashes and counts are.
     """
 
-    def __init__(self, config: Config, folder: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, folder: Path, warn: Callable[[str], None], parent: str = "") -> None:
+        """Open the MLflow run of a run folder, or a new one.
+
+        Args:
+            config: of the run.
+            folder: of the run.
+            warn: is told, once, that there is no tracking.
+            parent: ``run_id`` of the MLflow run below which a new one is shown; empty: it stands by itself.
+        """
         self._warn = warn
         self._client: Any = None
         self._run_id = ""
+        self._tags = {"mlflow.parentRunId": parent} if parent else {}
         if config.tracking.enabled:
             self._attempt(lambda: self._open(config, folder))
 
@@ -70,7 +79,9 @@ class Tracker:
                 self._run_id = note.read_text().strip()
                 client.get_run(self._run_id)
             else:
-                self._run_id = client.create_run(experiment, run_name=folder.name).info.run_id
+                self._run_id = client.create_run(
+                    experiment, run_name=folder.name, tags=self._tags
+                ).info.run_id
                 note.write_text(self._run_id + "\n")
         self._client = client
 
@@ -78,15 +89,6 @@ class Tracker:
     def run_id(self) -> str:
         """MLflow's own name of this run; empty where nothing is tracked."""
         return self._run_id if self._client is not None else ""
-
-    def under(self, parent: str) -> None:
-        """Show this run below another.
-
-        Args:
-            parent: the other's ``run_id``; empty does nothing.
-        """
-        if parent:
-            self.tags({"mlflow.parentRunId": parent})
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; MLflow keeps the first value of each."""

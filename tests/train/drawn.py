@@ -1,6 +1,7 @@
 """Small trainings on drawn pictures, and a program that does one so that it can be killed.
 
-python drawn.py FOLDER KEY=VALUE ...     (keys of the train section, backbone, drop_rate)
+python drawn.py FOLDER KEY=VALUE ...     (keys of the train section, backbone, drop_rate; with members=N it
+trains so many, in FOLDER/0 and so on, and then their student in FOLDER)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from lesion_triage import road
-from lesion_triage.config import Config
+from lesion_triage.config import Config, Ensemble
 from lesion_triage.data.records import Record
 from lesion_triage.errors import LesionTriageError
 from lesion_triage.train import checkpoint, loop
@@ -46,6 +47,10 @@ def config(backbone: str = "test_efficientnet", drop_rate: float = 0.2, **train_
             "train": learning,
         }
     )
+
+
+def ensemble(members: int, teacher_share: float = 0.5) -> Ensemble:
+    return Ensemble(members=members, combine="distil", teacher_share=teacher_share)
 
 
 def pictures(cases: int, seed: int) -> Pictures:
@@ -92,11 +97,19 @@ def main(folder: str, *settings: str) -> int:
         on_batch=lambda epoch, done, _: print("batch", epoch, done, flush=True),
         on_note=lambda sentence: print("note", sentence, flush=True),
     )
+    members = section.pop("members", 1)
+    whole = config(**section)
+    if members > 1:
+        whole = whole.model_copy(update={"ensemble": ensemble(members)})
+    teachers = [Path(folder) / str(number) for number, _ in enumerate(whole.members())]
     try:
         if road.following():
-            loop.follow(config(**section))
+            loop.follow(whole)
             return 0
-        curve = loop.train(config(**section), TRAINING, VALIDATION, Path(folder), "key", listener)
+        for member, home in zip(whole.members(), teachers, strict=True):
+            home.mkdir(exist_ok=True)
+            loop.train(member, TRAINING, VALIDATION, home, "key", listener)
+        curve = loop.train(whole, TRAINING, VALIDATION, Path(folder), "key", listener, teachers)
     except Interrupted as stopped:
         return stopped.status
     except LesionTriageError as error:

@@ -47,6 +47,7 @@ ROAD = {
     "pixels": {"size_px": 32},
     "model": {"backbone": "test_vit", "weights": "none"},
     "train": {"epochs": 1, "batch_size": 16, "workers": 0, "accelerator": "cpu"},
+    "ensemble": {"members": 2, "combine": "distil"},
     "calibrate": {"target_sensitivity": 0.8, "confidence": 0.8},
     "tracking": {"enabled": False},
 }
@@ -100,7 +101,8 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_stat
     assert_the_same(*whole, [line.loss for line in curve], weights(tmp_path))
 
 
-def test_torchrun_starts_the_road_once_and_ends_when_there_is_nothing_to_train(tmp_path):
+def test_torchrun_starts_the_road_once_for_all_trainings_and_ends_when_there_is_none(tmp_path):
+    """Two members and their student: the processes meet once, and train three networks."""
     (tmp_path / "several.yaml").write_text(yaml.safe_dump(ROAD))
     road = [str(tmp_path / "several.yaml"), "--runs", str(tmp_path / "runs")]
     for verb in ("manifest", "split"):
@@ -108,16 +110,17 @@ def test_torchrun_starts_the_road_once_and_ends_when_there_is_nothing_to_train(t
     script = tmp_path / "lesion-triage"
     script.write_text("import sys\nfrom lesion_triage.cli import main\nsys.exit(main())\n")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for said in ("epoch 1/1: loss", "train: unchanged"):
+    for said, times in (("epoch 1/1: loss", 3), ("train: unchanged", 1)):
         done = subprocess.run(
             [*torchrun, str(script), "train", *road],
             capture_output=True, text=True, timeout=550, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count(said) == 1
-    (run,) = (tmp_path / "runs").iterdir()
-    assert (run / "model.onnx").is_file()
-    assert not (run / "train_state").exists()
+        assert done.stdout.count(said) == times
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+    (graph,) = tmp_path.glob("runs/*/model.onnx")
+    assert graph.is_file()
+    assert not list(tmp_path.glob("runs/*/train_state"))
 
 
 def children(pid: int) -> list[int]:

@@ -29,7 +29,7 @@ a kind it was not trained on (another camera, another part of the skin's range, 
 |---|---|
 | backbone | {backbone} ({parameters:,} parameters), {size} px, {views} view(s) |
 | first weights | {weights} |
-| training | {epochs} epochs, seed {seed}; config {config} |
+| training | {training}; config {config} |
 | data | {source}: {images} photographs of {cases} cases |
 | split | by {unit}; manifest {manifest_sha256}, splits {splits_sha256} |
 
@@ -68,8 +68,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         weights={"hub": "timm's published weights", "none": "random"}.get(
             weights, "a local safetensors file"
         ),
-        epochs=config.train.epochs,
-        seed=config.seed,
+        training=_training(config),
         config=config.identity_sha256()[:16],
         source=manifest.source,
         images=len(manifest.records),
@@ -86,4 +85,19 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         certificate_id=certificate.certificate_id(),
         assumptions="\n".join(f"- {assumption}" for assumption in certificate.assumptions),
         citations="\n".join(f"- {citation}" for citation in manifest.citation) or "- none stated",
+    )
+
+
+def _training(config: Config) -> str:
+    """Which trainings are in the graph, by their seeds."""
+    once = f"{config.train.epochs} epochs, seed {config.seed}"
+    members = config.members()
+    if not members:
+        return once
+    seeds = ", ".join(str(member.seed) for member in members)
+    if config.ensemble.combine == "average":
+        return f"mean logit of {len(members)} networks, {config.train.epochs} epochs each, seeds {seeds}"
+    return (
+        f"{once}, beside the labels taught by {len(members)} networks of seeds {seeds}, "
+        f"who have {config.ensemble.teacher_share:.0%} of the loss"
     )

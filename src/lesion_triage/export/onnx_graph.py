@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lesion_triage.errors import ExportError
+from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 
 LEVELS = "levels"
@@ -47,7 +48,7 @@ class Views(nn.Module):
         return logit, embedding, levels
 
 
-def convert(network: TriageNetwork, size_px: int, views: int, opset: int) -> bytes:
+def convert(network: TriageNetwork | Ensemble, size_px: int, views: int, opset: int) -> bytes:
     """Write the network as ONNX.
 
     Input ``pixels`` uint8 [N, size_px, size_px, 3]; outputs ``logit`` float32 [N], ``embedding`` float32

@@ -17,6 +17,7 @@ from lesion_triage.data.records import Record
 from lesion_triage.errors import ParityError
 from lesion_triage.export.onnx_graph import Views
 from lesion_triage.predictions import Predictions
+from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 
 
@@ -34,7 +35,7 @@ class Parity:
 
 
 def compare(
-    network: TriageNetwork,
+    network: TriageNetwork | Ensemble,
     views: int,
     spec: PixelSpec,
     policy: Policy,

@@ -76,7 +76,7 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | No
     pictures = _selftest_pictures(config.seed)
     facts = ModelFacts(
         backbone=config.model.backbone,
-        parameters=sum(parameter.numel() for parameter in network.backbone.parameters()) + network.width + 1,
+        parameters=network.served_parameters,
         embedding_width=network.width,
         views=views,
     )

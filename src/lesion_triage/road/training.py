@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ PREDICTED = (
 def train_inputs(run: Run) -> Any:
     """What decides the weights: seed, pixels, network and recipe; not where or on what it is trained.
 
+    Of an ensemble: all that decides its members, and how they are combined.
+
     Raises:
         RunError: the file of first weights is not there.
     """
     config = run.config
+    if members := config.members():
+        return config.ensemble.recipe(), [train_inputs(replace(run, config=member)) for member in members]
     weights = config.model.weights
     if weights not in ("hub", "none"):
         path = Path(weights)
@@ -52,7 +56,7 @@ def training_key(run: Run) -> str:
 def train(
     run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None] = lambda line: None
 ) -> None:
-    """Stage 'train'.
+    """Stage 'train'; of an ensemble, whose members are trained: to make one network of them.
 
     Args:
         run: the run.
@@ -62,10 +66,29 @@ def train(
     """
     from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.train import checkpoint
+
+    require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
+    config = run.config
+    members = [runs.find_or_make(member, run.folder.parent).folder for member in config.members()]
+    lines: list[dict[str, Any]] = []
+    if members and config.ensemble.combine == "average":
+        say(f"  one network of {len(members)}, whose logits are averaged")
+        checkpoint.save_average(run.folder, members, config)
+    else:
+        lines = _learn(run, tracker, watch, members)
+    write_atomically(run.folder / CURVE, canonical_json(lines).encode())
+
+
+def _learn(
+    run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None], teachers: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Train one network, and return its learning curve."""
     from lesion_triage.data import pixel_cache
     from lesion_triage.train import loop
 
-    require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
+    if teachers:
+        say(f"  a student of {len(teachers)} networks")
     root = data_root(run)
     pictures = {}
     for name in ("train", "validation"):
@@ -91,11 +114,15 @@ def train(
             on_note=lambda sentence: say(f"  {sentence}"),
         )
         curve = loop.train(
-            run.config, pictures["train"], pictures["validation"], run.folder, training_key(run), listener
+            run.config,
+            pictures["train"],
+            pictures["validation"],
+            run.folder,
+            training_key(run),
+            listener,
+            teachers,
         )
-
-    lines = [asdict(line) for line in curve]
-    write_atomically(run.folder / CURVE, canonical_json(lines).encode())
+    return [asdict(line) for line in curve]
 
 
 def go_on(run: Run, must: bool) -> None:
@@ -194,7 +221,7 @@ def following() -> bool:
 
 
 def dismiss(config: Config) -> None:
-    """Tell the processes beside this one that there is nothing to train."""
+    """Tell the processes beside this one that there is nothing more to train."""
     if "RANK" in os.environ:  # started by torchrun, beside others who wait
         from lesion_triage.train import loop
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lesion_triage import runs
@@ -44,12 +45,10 @@ def travel(
     """
     run = begin(config, root, fresh)
     asked = VERBS[verb]
-    tracker = track(run)
-    status = "FAILED"
-    try:
+    with _tracked(run) as tracker:
         for name in _with_needs(asked):
-            worked = reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
-            if name == "train" and name in asked and not worked:
+            reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
+            if name == "train" and name in asked:
                 training.dismiss(config)
             if name == "audit" and verb == "run":
                 refuse_failed_audit(run)  # before the hours of training, not after them
@@ -59,12 +58,6 @@ def travel(
             if show_pictures:
                 show_pictures_of(run)
             refuse_failed_audit(run)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status)
     return run
 
 
@@ -87,13 +80,28 @@ def begin(config: Config, root: Path, fresh: bool = False) -> Run:
     return run
 
 
-def track(run: Run) -> Tracker:
-    """The run's record in MLflow, with its parameters and environment."""
-    tracker = Tracker(run.config, run.folder, say)
+def track(run: Run, parent: str = "") -> Tracker:
+    """The run's record in MLflow, with its parameters and environment; a new one stands below ``parent``."""
+    tracker = Tracker(run.config, run.folder, say, parent)
     tracker.params({**flat(run.config), "config_sha256": run.config.identity_sha256()})
     tracker.text(config_text(run.config), "config.yaml")
     tracker.text(environment(), "environment.txt")
     return tracker
+
+
+@contextmanager
+def _tracked(run: Run, parent: str = "") -> Iterator[Tracker]:
+    """The same, told at the end how it went."""
+    tracker = track(run, parent)
+    status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
 
 
 def follow(verb: str, config: Config) -> None:
@@ -150,6 +158,25 @@ def _done(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
     return False
 
 
+def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> None:
+    """Train the members of an ensemble, each in the run that its seed has by itself.
+
+    So what is trained is not trained again, whether it was for this ensemble, for another or for none.
+    """
+    members = run.config.members()
+    for number, config in enumerate(members, 1):
+        say(f"member {number} of {len(members)}: seed {config.seed}")
+        member = begin(config, run.folder.parent, fresh)
+        for name in STAGES["train"].needs:
+            record = run.record(name)
+            assert record is not None
+            if not member.holds(name, record.inputs_sha256):
+                member.adopt(name, run)
+        with _tracked(member, tracker.run_id) as beneath:
+            reach(STAGES["train"], member, beneath, fresh=fresh, resume=resume)
+        resume = False  # once the first is trained, no other is begun from nothing
+
+
 def reach(
     stage: Stage,
     run: Run,
@@ -158,17 +185,20 @@ def reach(
     may_work: bool = True,
     fresh: bool = False,
     resume: bool = False,
-) -> bool:
-    """Do a stage, or see that it is done. Returns whether there was work."""
+) -> None:
+    """Do a stage, or see that it is done."""
     inputs = _inputs(stage, run)
     assert inputs is not None, "the stages come in the order of their needs"
     if _done(stage, run, tracker, fresh):
-        return False
+        return
     if not may_work:
         verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
         raise RunError(
             f"'{stage.name}' has not been done for this configuration: `lesion-triage {verb}` comes first."
         )
+    if stage.name == "train" and run.config.members():
+        _train_members(run, tracker, fresh, resume)
+        resume = False  # with its members there, it does not begin from nothing
     say(f"{stage.name}")
     run.clear(stage.outputs)
     if not fresh:
@@ -182,4 +212,3 @@ def reach(
     record = run.finish(stage.name, inputs, stage.outputs, time.monotonic() - began)
     tracker.metrics({f"seconds.{stage.name}": record.seconds})
     run.clear(stage.scratch)
-    return True

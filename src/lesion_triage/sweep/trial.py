@@ -125,8 +125,7 @@ class Attempt:
         """The value of one training; None: the trial has ended here."""
         run = road.begin(config, self.home.runs)
         self._sign(run)
-        tracker = road.track(run)
-        tracker.under(self.parent)
+        tracker = road.track(run, self.parent)
         tracker.tags({"sweep.study": self.home.study.study_name, "sweep.trial": self.trial.number})
         state, status = "failed", "FAILED"
         watch = partial(self._watch, config.train.epochs, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,6 +13,7 @@ from torch import Tensor
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
+from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.weights import backbone
 
@@ -27,13 +28,68 @@ def save_checkpoint(
     Raises:
         TrainingError: the disk is full or refuses.
     """
-    facts = {
+    return _write(folder, tensors, _facts(config, diagnoses))
+
+
+def save_average(folder: Path, members: Sequence[Path], config: Config) -> Path:
+    """Write one checkpoint that holds all members and is read back as their ensemble.
+
+    Args:
+        folder: the run folder.
+        members: run folders, each with a checkpoint.
+        config: of the ensemble.
+
+    Raises:
+        TrainingError: no checkpoint, or not one of ours; the disk is full or refuses.
+    """
+    networks = []
+    for member in members:
+        network = load_checkpoint(member)
+        assert isinstance(network, TriageNetwork), "a member is one network"
+        networks.append(network)
+    diagnoses = _read(members[0] / CHECKPOINT)[0]["diagnoses"]
+    facts = {**_facts(config, json.loads(diagnoses)), "members": str(len(networks))}
+    return _write(folder, Ensemble(networks).state_dict(), facts)
+
+
+def load_checkpoint(folder: Path) -> TriageNetwork | Ensemble:
+    """The finished network, or the ensemble of them, in eval mode on the CPU.
+
+    Raises:
+        TrainingError: no checkpoint, or not one of ours.
+    """
+    path = folder / CHECKPOINT
+    try:
+        facts, tensors = _read(path)
+        diagnoses = len(json.loads(facts["diagnoses"]))
+        networks = [
+            TriageNetwork(backbone(facts["backbone"], "none", int(facts["size_px"])), diagnoses)
+            for _ in range(int(facts.get("members", "1")))
+        ]
+        network: TriageNetwork | Ensemble = Ensemble(networks) if "members" in facts else networks[0]
+        network.load_state_dict(tensors, strict=True)
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{path}: not a checkpoint of this project ({error}); train again.") from None
+    return network.eval()
+
+
+def _facts(config: Config, diagnoses: list[str]) -> dict[str, str]:
+    return {
         "backbone": config.model.backbone,
         "size_px": str(config.pixels.size_px),
         "diagnoses": json.dumps(diagnoses),
     }
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as stream:
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+        return stream.metadata() or {}, tensors
+
+
+def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Path:
     content = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata=facts
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata=dict(facts)
     )
     path = folder / CHECKPOINT
     try:
@@ -44,23 +100,3 @@ def save_checkpoint(
             "Make room and give the same command again: nothing is trained twice."
         ) from None
     return path
-
-
-def load_checkpoint(folder: Path) -> TriageNetwork:
-    """The finished network, in eval mode on the CPU.
-
-    Raises:
-        TrainingError: no checkpoint, or not one of ours.
-    """
-    path = folder / CHECKPOINT
-    try:
-        with safe_open(path, framework="pt") as stream:
-            facts = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
-        diagnoses = json.loads(facts["diagnoses"])
-        body = backbone(facts["backbone"], "none", int(facts["size_px"]))
-        network = TriageNetwork(body, len(diagnoses))
-        network.load_state_dict(tensors, strict=True)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{path}: not a checkpoint of this project ({error}); train again.") from None
-    return network.eval()

@@ -17,6 +17,7 @@ from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import state
 from lesion_triage.train.average import Average
+from lesion_triage.train.distil import Teacher
 from lesion_triage.train.network import Learner, TriageNetwork, freeze_backbone, freeze_stages
 from lesion_triage.train.optimizer import parameter_groups
 from lesion_triage.train.processes import fail_together, fill, whole
@@ -34,7 +35,10 @@ class Learning:
         optimizer: as Fabric wraps it.
         average: of the network's weights.
         progress: where the training stands.
+        teacher: whose opinion is learnt beside the labels, or None; it has no state.
     """
+
+    teacher: Teacher | None = None
 
     def __init__(self, fabric: Fabric, config: Config, diagnoses: int) -> None:
         c = config.train

@@ -6,20 +6,21 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config, Train
 from lesion_triage.data.dataset import BatchOrder, Example
 from lesion_triage.errors import DivergedError
 from lesion_triage.train import checkpoint, mixing, pictures, processes, state, validation
+from lesion_triage.train.distil import Teacher
 from lesion_triage.train.interruption import Interrupted, Interruption
 from lesion_triage.train.learning import Learning
 from lesion_triage.train.losses import class_weights, losses
@@ -68,6 +69,7 @@ class _Job:
     validation: Pictures
     folder: Path
     key: str
+    teachers: Sequence[Path]
 
 
 def train(
@@ -77,6 +79,7 @@ def train(
     folder: Path,
     key: str,
     listener: Listener = Listener(),
+    teachers: Sequence[Path] = (),
 ) -> list[EpochMetrics]:
     """Fine-tune and leave ``checkpoint.safetensors`` in ``folder``.
 
@@ -91,6 +94,7 @@ def train(
         folder: the run folder.
         key: hash of the inputs; a state with another key is not resumed from.
         listener: is told of the progress.
+        teachers: run folders of finished networks, whose opinion is learnt beside the labels.
 
     Raises:
         TrainingError: weights that do not fit, a loss that is no finite number, a full disk, a lost process.
@@ -98,28 +102,34 @@ def train(
     """
     fabric = processes.launch(config.train)
     with processes.connected(fabric):
-        job = _Job(config, training, validation, folder, key)
+        job = _Job(config, training, validation, folder, key, teachers)
         return _learn(fabric, fabric.broadcast(job), listener)
 
 
 def follow(config: Config) -> None:
-    """Take part in the training that the first process begins, or is done if it begins none."""
-    fabric = processes.launch(config.train)
-    with processes.connected(fabric):
-        job = fabric.broadcast(cast("_Job | None", None))
-        if job is not None:
+    """Take part in the training that the first process begins; under torchrun in all, until it dismisses."""
+    again = True
+    while again:
+        fabric = processes.launch(config.train)
+        with processes.connected(fabric):
+            job = fabric.broadcast(cast("_Job | None", None))
+            if job is None:
+                processes.part()
+                return
             try:
                 _learn(fabric, job, Listener())
             except (processes.Dismissed, Interrupted):
                 return
+        again = processes.torchrun()
 
 
 def dismiss(config: Config) -> None:
-    """Tell the processes that torchrun started beside this one that there is nothing to train."""
+    """Tell the processes that torchrun started beside this one that there is nothing more to train."""
     if processes.torchrun():
         fabric = processes.launch(config.train)
         with processes.connected(fabric):
             fabric.broadcast(None)
+        processes.part()
 
 
 def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
@@ -128,6 +138,8 @@ def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
     labels = [names.index(record.diagnosis) for record in job.training.records]
     weights = class_weights(job.training.needs_in_person(), c).to(fabric.device)
     learning = Learning(fabric, config, len(names))
+    if job.teachers:
+        learning.teacher = Teacher(fabric, config, job.teachers)
     probe: Probe | None = None
     if c.probe:
         listener.on_note("computing embeddings: the backbone stays as it is, pictures are not augmented")
@@ -247,7 +259,7 @@ def _gradient(
         seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest())
         fabric.seed_everything(seed, verbose=False)  # dropout: the position says what is drawn
         with fabric.no_backward_sync(learning.model, enabled=part != order.own[-1]):
-            each = _losses(learning.model, batch, mix, c, weights)
+            each = _losses(learning, batch, mix, c, weights)
             # Processes average their gradients; a sum over the batch's size makes that its mean, exactly.
             fabric.backward(each.sum() * (fabric.world_size / c.batch_size))
         found.append((part, each.detach()))
@@ -257,12 +269,13 @@ def _gradient(
     return _Part(loss, processes.whole(norm.detach()), found)
 
 
-def _losses(model: nn.Module, batch: Example, mix: mixing.Mix | None, c: Train, weights: Tensor) -> Tensor:
-    if mix is None:
-        return losses(model(batch.pixels), batch, c, weights)
-    given, other, share = mixing.mixed(batch, mix)
-    heads = model(given)
-    return share * losses(heads, batch, c, weights) + (1 - share) * losses(heads, other, c, weights)
+def _losses(learning: Learning, batch: Example, mix: mixing.Mix | None, c: Train, weights: Tensor) -> Tensor:
+    given, other, share = mixing.mixed(batch, mix) if mix else (batch.pixels, None, 1.0)
+    heads = learning.model(given)
+    found = losses(heads, batch, c, weights)
+    if other is not None:
+        found = share * found + (1 - share) * losses(heads, other, c, weights)
+    return found if learning.teacher is None else learning.teacher.beside(found, heads, given)
 
 
 def _summed(fabric: Fabric, part: _Part, due: bool, asked: bool) -> tuple[float, float, bool, bool]:

@@ -51,6 +51,11 @@ class TriageNetwork(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(facts["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(facts["std"]).view(1, 3, 1, 1))
 
+    @property
+    def served_parameters(self) -> int:
+        """Numbers in the exported graph: the second head is not in it."""
+        return sum(parameter.numel() for parameter in self.backbone.parameters()) + self.width + 1
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels [N, size, size, 3] uint8 -> what the backbone takes, [N, 3, size, size]."""
         grey_levels = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)

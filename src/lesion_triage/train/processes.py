@@ -114,6 +114,8 @@ def precision(c: Train) -> Any:
 def connected(fabric: Fabric) -> Iterator[None]:
     """Say in one sentence when another process has gone, and part from the others in the end.
 
+    Those of torchrun stay together until ``part``: another training may follow, and they meet but once.
+
     Raises:
         TrainingError: a process that shared the work has ended.
     """
@@ -128,11 +130,16 @@ def connected(fabric: Fabric) -> Iterator[None]:
             ) from None
         raise
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-            if not torchrun():
-                for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-                    os.environ.pop(name, None)
+        if dist.is_initialized() and not torchrun():
+            part()
+            for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+                os.environ.pop(name, None)
+
+
+def part() -> None:
+    """Leave the other processes, if there are any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def fail_together(fabric: Fabric, error: TrainingError) -> NoReturn:

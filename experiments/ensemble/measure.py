@@ -1,0 +1,93 @@
+"""What several seeds gain together: AUROC of members, of their average and of their student, on validation.
+
+Reads neither calibration nor test. ``python experiments/ensemble/measure.py --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lesion_triage import config, road
+from lesion_triage.bundle.policy import case_logit
+from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
+from lesion_triage.calibrate.cells import Cells, Sample
+from lesion_triage.calibrate.metrics import auroc
+from lesion_triage.console import say
+from lesion_triage.data import pixel_cache
+from lesion_triage.export.onnx_graph import Views
+from lesion_triage.runs import Run
+from lesion_triage.train import checkpoint
+
+Floats = NDArray[np.float64]
+DRAWS = 2000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("members", type=Path, nargs="+", help="run folders that differ in the seed alone")
+    parser.add_argument("--student", type=Path, help="run folder of a student of theirs")
+    parser.add_argument("--data-root", type=Path, help="folder of their dataset")
+    arguments = parser.parse_args()
+
+    run = Run(
+        config.load(arguments.members[0] / "config.yaml", (), arguments.data_root), arguments.members[0]
+    )
+    records = road.records(run, "validation")
+    pictures = pixel_cache.pictures(records, road.data_root(run), run.config.pixels, run.cache)
+    cases: dict[str, list[int]] = {}
+    for place, record in enumerate(records):
+        cases.setdefault(record.case_id, []).append(place)
+    positive = np.array([any(records[i].needs_in_person for i in places) for places in cases.values()])
+    units = np.unique([records[places[0]].unit_id for places in cases.values()], return_inverse=True)[1]
+
+    def drawn(logits: Floats) -> Floats:
+        """AUROC over cases: of all of them, and in each draw."""
+        of_cases = [
+            case_logit(logits[places].tolist(), run.config.calibrate.aggregation) for places in cases.values()
+        ]
+        ranks = np.unique(of_cases, return_inverse=True)[1] / len(of_cases)
+        cells = Cells.exact(Sample.of(ranks, positive))
+        draws = draw_counts(len(of_cases), DRAWS, 0, units)
+        return np.concatenate(
+            [auroc(cells, cells.once()), *(auroc(cells, cells.tally(counts)) for counts in draws)]
+        )
+
+    alone = [_logits(folder, pictures, run.config.export.views) for folder in arguments.members]
+    together = {
+        "mean of the logits": np.mean(alone, axis=0),
+        "mean of the probabilities": np.mean([1 / (1 + np.exp(-logits)) for logits in alone], axis=0),
+    }
+    if arguments.student:
+        together["student"] = _logits(arguments.student, pictures, run.config.export.views)
+    singles = np.stack([drawn(logits) for logits in alone])
+    say(f"{len(positive)} cases, {int(positive.sum())} positive; 95 % intervals, {DRAWS} draws of units")
+    for folder, values in zip(arguments.members, singles, strict=True):
+        say(f"{values[0]:.4f}  {folder.name}")
+    say(f"{singles[:, 0].mean():.4f}  mean of them")
+    for name, logits in together.items():
+        values = drawn(logits)
+        more = values - singles.mean(0)
+        estimate = percentiles(float(more[0]), more[1:])
+        assert estimate is not None
+        say(f"{values[0]:.4f}  {name}: {more[0]:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})")
+
+
+@torch.inference_mode()
+def _logits(folder: Path, pictures: pixel_cache.Pixels, views: int) -> Floats:
+    network = Views(checkpoint.load_checkpoint(folder), views).eval()
+    found = [
+        network(torch.from_numpy(np.array(pictures[start : start + 64])))[0]
+        for start in range(0, len(pictures), 64)
+    ]
+    logits: Floats = torch.cat(found).double().numpy()
+    return logits
+
+
+if __name__ == "__main__":
+    main()

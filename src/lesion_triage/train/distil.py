@@ -1,0 +1,93 @@
+"""A student beside its labels: what the members of an ensemble say of the pictures that it sees.
+
+Imports torch, Fabric and this room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional
+
+from lesion_triage.config import Config
+from lesion_triage.train import checkpoint
+from lesion_triage.train.network import Heads, Learner, TriageNetwork
+
+
+class Opinion(NamedTuple):
+    """Mean probabilities over the members: shape [N], and [N, diagnoses] or None if nobody learnt them."""
+
+    needs_in_person: Tensor
+    diagnosis: Tensor | None
+
+
+class Teacher:
+    """Finished networks that are asked of every picture as the student sees it: cropped, coloured and mixed.
+
+    A teacher that sees the same picture is what makes distillation work: Beyer et al. 2022,
+    doi:10.1109/CVPR52688.2022.01065. Its opinion depends on the picture alone, so it has no state, and every
+    process of a training asks its own copy.
+    """
+
+    def __init__(self, fabric: Fabric, config: Config, members: Sequence[Path]) -> None:
+        """Load the members.
+
+        Args:
+            fabric: whose device and precision they compute with.
+            config: of the student; the members have the same, but for the seed.
+            members: run folders, each with a checkpoint.
+
+        Raises:
+            TrainingError: no checkpoint, or not one of ours.
+        """
+        self.share = config.ensemble.teacher_share
+        self._weight = config.train.auxiliary_diagnosis_weight
+        self._fabric = fabric
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self._members = []
+        for folder in members:
+            network = checkpoint.load_checkpoint(folder)
+            assert isinstance(network, TriageNetwork), "a member is one network"
+            network.to(fabric.device).to(memory_format=layout)
+            self._members.append(Learner(network).eval())
+
+    @torch.no_grad()
+    def opinion(self, given: Tensor) -> Opinion:
+        """What the members say of pictures [N, side, side, 3], in grey levels."""
+        with self._fabric.autocast():
+            heads = [member(given) for member in self._members]
+        needs = torch.stack([each.logit.float().sigmoid() for each in heads]).mean(0)
+        if not self._weight:
+            return Opinion(needs, None)
+        return Opinion(needs, torch.stack([each.diagnosis.float().softmax(1) for each in heads]).mean(0))
+
+    def beside(self, labels: Tensor, heads: Heads, given: Tensor) -> Tensor:
+        """Loss of each picture, shape [N]: that of the labels, and the cross-entropy to the members' opinion.
+
+        The second is not weighted by class or by difficulty: members that learnt so say so.
+
+        Args:
+            labels: the loss against the labels, shape [N].
+            heads: the student's logits.
+            given: the pictures that the student was given.
+        """
+        taught = cross_entropy(heads, self.opinion(given), self._weight)
+        return (1 - self.share) * labels + self.share * taught
+
+
+def cross_entropy(heads: Heads, opinion: Opinion, diagnosis_weight: float) -> Tensor:
+    """Cross-entropy of each picture to probabilities, shape [N]; lowest where the student says the same.
+
+    Hinton et al. 2015, arXiv:1503.02531, at temperature 1: the members were trained with smoothed labels.
+    """
+    loss = functional.binary_cross_entropy_with_logits(heads.logit, opinion.needs_in_person, reduction="none")
+    if opinion.diagnosis is not None:
+        loss = loss + diagnosis_weight * functional.cross_entropy(
+            heads.diagnosis, opinion.diagnosis, reduction="none"
+        )
+    return loss

@@ -1,0 +1,234 @@
+"""The road of an ensemble: members are runs, and what comes after the training sees one network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from lesion_triage import config, predictions, road, runs
+from lesion_triage.bundle import pixels
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.calibrate.novelty import fit
+from lesion_triage.data import pixel_cache
+from lesion_triage.errors import RunError
+from lesion_triage.train import checkpoint
+
+SMALL = {
+    "name": "several",
+    "data": {"source": "synthetic", "synthetic": {"lesions": 100, "positive_share": 0.4}},
+    "split": {"fractions": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
+    "pixels": {"size_px": 32},
+    "model": {"backbone": "test_resnet", "weights": "none", "drop_path_rate": 0.0},
+    "train": {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "workers": 0, "accelerator": "cpu"},
+    "calibrate": {"target_sensitivity": 0.8, "confidence": 0.8},
+    "evaluate": {"bootstrap_draws": 100},
+    "tracking": {"enabled": False},
+}
+AVERAGE = ("ensemble.members=3",)
+STUDENT = (
+    *AVERAGE,
+    "ensemble.combine=distil",
+    "calibrate.second_look=another network is asked about the same cases",
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("experiments")
+    (folder / "several.yaml").write_text(yaml.safe_dump(SMALL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def load(home):
+    return lambda *overrides: config.load(home / "several.yaml", overrides)
+
+
+@pytest.fixture(scope="module")
+def average(home, load) -> runs.Run:
+    return road.travel("run", load(*AVERAGE), home / "runs")
+
+
+@pytest.fixture(scope="module")
+def student(home, load, average) -> runs.Run:
+    """Its members are those of ``average``."""
+    return road.travel("run", load(*STUDENT), home / "runs")
+
+
+@pytest.fixture(scope="module")
+def members(home, load, average) -> list[runs.Run]:
+    """The runs that the seeds 0, 1 and 2 have by themselves."""
+    return [runs.find_or_make(load(f"seed={seed}"), home / "runs") for seed in range(3)]
+
+
+def test_members_are_the_runs_of_their_seeds(members, average):
+    for member in members:
+        assert member.record("train") is not None
+        assert member.folder != average.folder
+    first, second, _ = (load_file(member.folder / checkpoint.CHECKPOINT) for member in members)
+    assert not first["needs_in_person.weight"].equal(second["needs_in_person.weight"])
+
+
+def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(members, load, home, capsys):
+    """With another confidence, members have other runs: they are found by what decides a training."""
+    other = ("calibrate.confidence=0.81", "ensemble.members=2")
+    road.travel("train", load(*STUDENT, *other), home / "runs")
+    said = capsys.readouterr().out
+    for member, number in zip(members[:2], (1, 2), strict=True):
+        after = said.partition(f"member {number} of 2: seed {number - 1}")[2].splitlines()
+        assert after[1] == f"train: taken over from {member.folder.name}"
+    assert said.count("epoch 2/2") == 1  # the student's
+
+
+def test_the_graph_gives_the_mean_of_the_members_logits_and_the_novelty_of_the_first(average, members):
+    table, _ = predictions.read(average.folder / "predictions", "validation")
+    rows = [row for row in table.rows if row.logit is not None]
+    by_id = {record.image_id: record for record in road.records(average, "validation")}
+    pictures = [
+        pixels.decode(
+            (road.data_root(average) / by_id[row.image_id].path).read_bytes(), average.config.pixels
+        )
+        for row in rows
+    ]
+    batch = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+    with torch.inference_mode():
+        alone = [checkpoint.load_checkpoint(member.folder)(batch) for member in members]
+    together = np.array([row.logit for row in rows])
+    logits = np.stack([each.logit.numpy() for each in alone])
+    np.testing.assert_allclose(together, logits.mean(0), atol=1e-5)
+    assert np.abs(logits[0] - logits[1]).max() > 1e-2
+    train = pixel_cache.pictures(
+        road.records(average, "train"), road.data_root(average), average.config.pixels, average.cache
+    )
+    with torch.inference_mode():
+        levels = checkpoint.load_checkpoint(members[0].folder)(torch.from_numpy(np.array(train))).levels
+    expected = fit(levels.numpy()).novelty(alone[0].levels.numpy())
+    np.testing.assert_allclose([row.novelty for row in rows], expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("which", ["average", "student"])
+def test_bundle_and_scorer_see_one_network(which, request):
+    run: runs.Run = request.getfixturevalue(which)
+    results = json.loads((run.folder / "report" / "results.json").read_text())
+    assert results["parity"]["largest_score_difference"] <= 1e-4
+    assert results["parity"]["decision_flips"] == 0
+    scorer = Scorer.open(run.folder / "bundle")
+    table, _ = predictions.read(run.folder / "predictions", "test")
+    table = table.behind_gate(scorer.bundle.policy.novelty_limit)
+    row = next(row for row in table.rows if row.logit is not None)
+    by_id = {record.image_id: record for record in road.records(run, "test")}
+    data = (road.data_root(run) / by_id[row.image_id].path).read_bytes()
+    assert scorer.score([data]).images[0].logit == row.logit
+
+
+def test_the_model_card_names_the_seeds_and_the_header_counts_all_weights(average, student):
+    averaged, taught = (Scorer.open(run.folder / "bundle").bundle for run in (average, student))
+    card = (average.folder / "bundle" / "MODEL_CARD.md").read_text()
+    assert "| training | mean logit of 3 networks, 2 epochs each, seeds 0, 1, 2; config " in card
+    card = (student.folder / "bundle" / "MODEL_CARD.md").read_text()
+    assert "2 epochs, seed 0, beside the labels taught by 3 networks of seeds 0, 1, 2, who have 50%" in card
+    assert averaged.header.model.parameters == 3 * taught.header.model.parameters
+    assert averaged.header.model.embedding_width == taught.header.model.embedding_width
+
+
+def test_a_student_is_one_network_and_another_than_the_member_of_its_seed(student, members):
+    alone = load_file(members[0].folder / checkpoint.CHECKPOINT)
+    taught = load_file(student.folder / checkpoint.CHECKPOINT)
+    assert taught.keys() == alone.keys()
+    assert not torch.equal(taught["needs_in_person.weight"], alone["needs_in_person.weight"])
+
+
+def test_a_second_pass_repeats_nothing_even_when_the_members_are_gone(
+    student, members, load, home, tmp_path, capsys
+):
+    shutil.copytree(home, tmp_path / "experiments")
+    for member in members:
+        shutil.rmtree(tmp_path / "experiments" / "runs" / member.folder.name)
+    road.travel("run", load(*STUDENT), tmp_path / "experiments" / "runs")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if ": unchanged" in line] == [f"{name}: unchanged" for name in road.STAGES]
+
+
+def begin(load, home: Path, folder: Path) -> None:
+    """The configuration, the pictures and their split, and nothing trained."""
+    shutil.copy(home / "several.yaml", folder)
+    shutil.copytree(home / "cache", folder / "cache")
+    for verb in ("manifest", "split"):
+        road.travel(verb, load(*STUDENT), folder / "runs")
+
+
+def stop_once(folder: Path, line: str, and_then: str, how: int) -> int:
+    """Stop the program once it has said this line and then, in a line after it, that. Returns its status."""
+    main = "import sys; from lesion_triage.cli import main; sys.exit(main(sys.argv[1:]))"
+    sets = [part for setting in (*STUDENT, "train.checkpoint_minutes=0") for part in ("--set", setting)]
+    place = [str(folder / "several.yaml"), "--runs", str(folder / "runs")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", main, "train", *place, *sets], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for wanted in (line, and_then):
+        while wanted not in (said := process.stdout.readline()):
+            assert said, f"the program has ended before it said {wanted}"
+    process.send_signal(how)
+    process.communicate(timeout=100)
+    return process.returncode
+
+
+@pytest.mark.timeout(400)
+def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_changes_no_bit(
+    home, student, members, load, tmp_path, capsys
+):
+    begin(load, home, tmp_path)
+    stop_once(tmp_path, "member 2 of 3", "epoch 1/2", signal.SIGKILL)
+    assert stop_once(tmp_path, "a student of 3 networks", "epoch 1/2", signal.SIGTERM) == 143
+    ours = [runs.find_or_make(load(f"seed={seed}"), tmp_path / "runs") for seed in range(3)]
+    times = [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
+    capsys.readouterr()
+    ended = road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
+    said = capsys.readouterr().out
+    assert said.count("train: unchanged") == 3
+    assert said.count("  going on ") == 1
+    assert times == [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
+    for found, expected in zip((ended, *ours), (student, *members), strict=True):
+        mine, theirs = (load_file(run.folder / checkpoint.CHECKPOINT) for run in (found, expected))
+        assert mine.keys() == theirs.keys()
+        assert all(mine[name].equal(theirs[name]) for name in mine)
+    assert not list(tmp_path.glob("runs/*/train_state"))
+
+
+def test_resume_refuses_an_ensemble_of_which_nothing_is_there(home, average, load, tmp_path):
+    begin(load, home, tmp_path)
+    with pytest.raises(RunError, match=r"no interrupted training .* leave --resume away"):
+        road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
+
+
+@pytest.mark.timeout(400)
+def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
+    home, members, load, tmp_path, capsys
+):
+    from mlflow.tracking import MlflowClient  # noqa: TID251
+
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    tracked = load("ensemble.members=2", "tracking.enabled=true")
+    made = road.travel("run", tracked, tmp_path / "runs", fresh=True)
+    assert capsys.readouterr().out.count("epoch 2/2") == 2
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    above = (made.folder / "mlflow_run_id.txt").read_text().strip()
+    found = client.search_runs([client.get_run(above).info.experiment_id])
+    beneath = [each for each in found if each.data.tags.get("mlflow.parentRunId") == above]
+    assert len(found) == 3
+    assert sorted(each.data.params["seed"] for each in beneath) == ["0", "1"]
+    for each in beneath:
+        assert each.info.status == "FINISHED"
+        assert len(client.get_metric_history(each.info.run_id, "train.loss")) == 2
+    assert client.get_metric_history(above, "train.loss") == []

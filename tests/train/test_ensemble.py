@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from drawn import TRAINING, VALIDATION, config, same, weights
+
+from lesion_triage.errors import TrainingError
+from lesion_triage.train import checkpoint
+from lesion_triage.train.ensemble import Ensemble
+from lesion_triage.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def average(tmp_path_factory):
+    """Folder of an averaged checkpoint, and the folders of its three members."""
+    folder = tmp_path_factory.mktemp("average")
+    whole = config("test_resnet", epochs=1)
+    folders = []
+    for seed in range(3):
+        folders.append(folder / str(seed))
+        folders[-1].mkdir()
+        train(whole.model_copy(update={"seed": seed}), TRAINING, VALIDATION, folders[-1], "key")
+    checkpoint.save_average(folder, folders, whole)
+    return folder, folders
+
+
+def test_it_gives_the_mean_of_the_members_logits_and_the_first_ones_embedding_and_levels(average):
+    """The exported graph does too: tests/test_road_ensemble.py."""
+    folder, folders = average
+    network = checkpoint.load_checkpoint(folder)
+    assert isinstance(network, Ensemble)
+    pixels = torch.from_numpy(VALIDATION.pixels[:7])
+    with torch.inference_mode():
+        logit, embedding, levels = network(pixels)
+        alone = [checkpoint.load_checkpoint(member)(pixels) for member in folders]
+    logits = np.stack([each.logit.numpy() for each in alone])
+    np.testing.assert_allclose(logit.numpy(), logits.mean(0), atol=1e-5)
+    assert np.abs(logits[0] - logits.mean(0)).max() > 1e-3
+    assert torch.equal(embedding, alone[0].embedding)
+    assert torch.equal(levels, alone[0].levels)
+
+
+def test_an_averaged_checkpoint_holds_every_member_to_the_bit(average):
+    folder, folders = average
+    network = checkpoint.load_checkpoint(folder)
+    for number, member in enumerate(folders):
+        prefix = f"members.{number}."
+        own = {
+            name.removeprefix(prefix): value
+            for name, value in network.state_dict().items()
+            if name.startswith(prefix)
+        }
+        assert same(own, weights(member))
+
+
+def test_a_member_that_is_missing_is_one_sentence_and_leaves_no_checkpoint(average, tmp_path):
+    with pytest.raises(TrainingError, match="not a checkpoint of this project"):
+        checkpoint.save_average(tmp_path, [average[1][0], tmp_path / "nobody"], config("test_resnet"))
+    assert not list(tmp_path.iterdir())
