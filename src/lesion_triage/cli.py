@@ -93,6 +93,12 @@ def _robustness() -> Room:
     return robustness.add_arguments, robustness.act
 
 
+def _transfer() -> Room:
+    from lesion_triage import transfer
+
+    return transfer.add_arguments, transfer.act
+
+
 def _datasets() -> Room:
     from lesion_triage.data.catalogue import command
 
@@ -260,6 +266,7 @@ VERBS: dict[str, Verb] = {
     "queue": _of("simulate the reading queue: bands, flags, deadlines", _queue),
     "proof": _of("test the certificate's promise on recorded scores, many thousand times", _proof),
     "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
+    "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }
