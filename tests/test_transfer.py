@@ -67,6 +67,18 @@ def transfer(bundle: Path, other: Path, out: Path, *more: str) -> int:
 
 def measured(bundle: Path, other: Path, out: Path, *more: str) -> dict:
     assert transfer(bundle, other, out, *more) == 0
+    return results_in(out)
+
+
+@pytest.fixture(scope="module")
+def plain(other: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the result of a bundle without a novelty gate lies; the bundle is beside it."""
+    folder = tmp_path_factory.mktemp("plain")
+    assert transfer(tiny_bundle.make(folder / "bundle").folder, other, folder / "out") == 0
+    return folder / "out"
+
+
+def results_in(out: Path) -> dict:
     return json.loads((out / "results.json").read_text())
 
 
@@ -76,14 +88,13 @@ def made_from(folder: Path, *used: str) -> Path:
     return seal(folder, **{**parts, "seen": Seen(fitted=as_text(used))}).folder
 
 
-def test_dispositions_counted_are_those_that_the_server_gives(other, tmp_path):
-    bundle = tiny_bundle.make(tmp_path / "bundle")
+def test_dispositions_counted_are_those_that_the_server_gives(other, plain):
+    scorer = Scorer(open_bundle(plain.parent / "bundle"))
     served = [
-        Scorer(bundle).score([(other / f"{n}.png").read_bytes()]).disposition
-        for n in range(POSITIVE + NEGATIVE)
+        scorer.score([(other / f"{n}.png").read_bytes()]).disposition for n in range(POSITIVE + NEGATIVE)
     ]
     below = [said is Disposition.below_threshold for said in served]
-    found = measured(bundle.folder, other, tmp_path / "out")
+    found = results_in(plain)
     assert (found["split"], found["unit"], found["cases"]) == ("external", "patient", len(served))
     assert found["missed"] == sum(below[:POSITIVE]) == MISSED
     everyone = found["slices"][0]["metrics"]
@@ -91,8 +102,8 @@ def test_dispositions_counted_are_those_that_the_server_gives(other, tmp_path):
     assert everyone["referral_rate"]["value"] == pytest.approx(1 - sum(below) / len(served))
 
 
-def test_slices_of_the_score_stand_beside_those_of_the_policy(other, tmp_path):
-    found = measured(tiny_bundle.make(tmp_path / "bundle").folder, other, tmp_path / "out")
+def test_slices_of_the_score_stand_beside_those_of_the_policy(plain):
+    found = results_in(plain)
     names = [part["name"] for part in found["slices"]]
     assert names == [part["name"] for part in found["transfer"]["slices"]]
     assert {"all", "histology_confirmed", "source_camera", "source_phone"} == set(names)
@@ -118,14 +129,12 @@ def test_gate_that_sends_all_up_hides_nothing_of_the_score(other, tmp_path, caps
     assert f"score alone: {patients} of {POSITIVE // PER_PATIENT} positive patients missed" in text
 
 
-def test_page_says_that_the_certificate_does_not_hold(other, tmp_path, capsys):
-    bundle = tiny_bundle.make(tmp_path / "bundle")
-    assert transfer(bundle.folder, other, tmp_path / "out") == 0
-    text = capsys.readouterr().out
-    assert f"Certificate {bundle.certificate.certificate_id()} does not hold here" in text
+def test_page_says_that_the_certificate_does_not_hold(plain):
+    certificate = open_bundle(plain.parent / "bundle").certificate
+    text = (plain / "transfer.md").read_text()
+    assert f"Certificate {certificate.certificate_id()} does not hold here" in text
     # 3 of 20 patients missed at a target of 0.95: P(3 or more of 20 misses) is 0.075, not refuted.
     assert "3 of 20 positive patients missed; undecided" in text
-    assert "does not hold here" in (tmp_path / "out" / "transfer.md").read_text()
 
 
 def test_promise_that_these_cases_refute_is_called_refuted(other, tmp_path, capsys):
@@ -158,11 +167,11 @@ def test_dataset_that_the_bundle_knows_whole_is_refused(other, tmp_path, capsys)
     used = [of_file(sha256_of(path.read_bytes())) for path in other.glob("*.png")]
     assert transfer(made_from(tmp_path / "bundle", *used), other, tmp_path / "out") == 2
     assert "none of 70 labelled pictures is new to this bundle" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not any((tmp_path / "out").iterdir())
 
 
-def test_bundles_own_pictures_belong_to_evaluate(other, tmp_path, capsys):
-    found = measured(tiny_bundle.make(tmp_path / "bundle").folder, other, tmp_path / "out")
+def test_bundles_own_pictures_belong_to_evaluate(other, plain, tmp_path, capsys):
+    found = results_in(plain)
     parts = tiny_bundle.parts()
     own = parts["certificate"].model_copy(update={"manifest_sha256": found["manifest_sha256"]})
     seal(tmp_path / "own", **{**parts, "certificate": own})
@@ -186,10 +195,15 @@ def test_picture_without_a_label_is_left_out_and_counted(other, tmp_path):
     assert found["cases"] == POSITIVE + NEGATIVE - 1
 
 
-def test_summary_prints_the_result_although_no_network_was_compared(other, tmp_path):
-    out = tmp_path / "out"
-    measured(tiny_bundle.make(tmp_path / "bundle").folder, other, out)
-    text = summary([out / "results.json"])
+def test_result_that_could_not_be_written_is_refused_before_the_scoring(other, tmp_path, capsys):
+    (tmp_path / "out").write_text("a file")
+    assert transfer(tiny_bundle.make(tmp_path / "bundle").folder, other, tmp_path / "out") == 2
+    assert "choose another --out" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_summary_prints_the_result_although_no_network_was_compared(plain):
+    text = summary([plain / "results.json"])
     assert f"| All cases | {POSITIVE + NEGATIVE} ({POSITIVE}) | sensitivity | 0.850" in text
     assert "Torch" not in text
 

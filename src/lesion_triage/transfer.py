@@ -23,7 +23,7 @@ from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.predict import predict
 from lesion_triage.data.records import Record
 from lesion_triage.data.ties import groups
-from lesion_triage.errors import BundleError, PredictionsError
+from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.results import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
 from lesion_triage.predictions import Predictions
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the two files."""
+    _make(arguments.out)  # known now, and not after the scoring
     bundle = open_bundle(arguments.bundle)
     Scorer(bundle).self_test()
     loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
@@ -156,8 +157,14 @@ def _note_opening(bundle: Bundle) -> None:
         stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be a folder for the result ({error}); choose another --out.") from None
+
+
 def _write(out: Path, found: Transfer, text: str, known: Manifest) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     cited = "\n".join(f"- {line}" for line in known.citation)
     write_atomically(out / "transfer.md", f"{text}\n\nPictures:\n\n{cited}\n".encode())
     write_atomically(out / "results.json", found.to_json().encode())
