@@ -50,6 +50,9 @@ class Claim:
     positives: int
     """Units: patients where known, else lesions."""
     verdict: Verdict
+    others_referred: int
+    others: int
+    """Cases without need: where nearly all go up as well, nobody is missed because nobody is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,8 @@ def measure_transfer(
         misses = np.unique(units[positive & ~referred]).size
         positives = np.unique(units[positive]).size
         verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
-        return Claim(misses, positives, verdict)
+        others = members & ~decided.positive
+        return Claim(misses, positives, verdict, int(np.count_nonzero(others & referred)), int(others.sum()))
 
     return Transfer(
         results=replace(results, unit=unit, synthetic=results.synthetic or synthetic),
@@ -192,7 +196,10 @@ def _slice(
 
 
 def _claim(claim: Claim, unit: str) -> str:
-    return f"{claim.misses} of {claim.positives} positive {unit}s missed; {_VERDICTS[claim.verdict]}"
+    return (
+        f"{claim.misses} of {claim.positives} positive {unit}s missed, and {claim.others_referred} of "
+        f"{claim.others} cases without need sent up; {_VERDICTS[claim.verdict]}"
+    )
 
 
 def _rows(found: Transfer) -> Iterator[str]:
