@@ -93,6 +93,12 @@ def _robustness() -> Room:
     return robustness.add_arguments, robustness.act
 
 
+def _transfer() -> Room:
+    from lesion_triage import transfer
+
+    return transfer.add_arguments, transfer.act
+
+
 def _datasets() -> Room:
     from lesion_triage.data.catalogue import command
 
@@ -280,6 +286,7 @@ VERBS: dict[str, Verb] = {
     "proof": _of("test the certificate's promise on recorded scores, many thousand times", _proof),
     "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
     "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _act_sweep),
+    "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }

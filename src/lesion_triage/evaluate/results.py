@@ -23,6 +23,9 @@ from lesion_triage.errors import PredictionsError
 from lesion_triage.evaluate.subgroups import Outcomes, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
+EXTERNAL = "external"
+"""The split of cases that the bundle's own manifest does not have."""
+
 _SEEN_BY_THE_MODEL = ("train", "validation", "calibration")
 
 
@@ -110,7 +113,7 @@ class Decided:
 
         Raises:
             PredictionsError: the table belongs to another manifest, split or model, or to a split that the
-                model or its policy was made from.
+                model or its policy was made from. Of an external table only the model must be the bundle's.
         """
         _check_origin(bundle, table)
         cases = cases_of(table.behind_gate(bundle.policy.novelty_limit))
@@ -223,7 +226,8 @@ def _check_origin(bundle: Bundle, table: Predictions) -> None:
             f"the model or its policy was made from split '{table.split}', so it cannot be evaluated there; "
             "predict split 'test' with the sealed bundle."
         )
-    for name in ("manifest_sha256", "splits_sha256", "model_sha256"):
+    own = () if table.split == EXTERNAL else ("manifest_sha256", "splits_sha256")
+    for name in (*own, "model_sha256"):
         found, expected = getattr(table, name), getattr(bundle.certificate, name)
         if found != expected:
             raise PredictionsError(

@@ -44,15 +44,21 @@ def summary(paths: Sequence[Path]) -> str:
     for name in _SLICES:
         parts = [part for run in runs for part in run["slices"] if part["name"] == name]
         lines += _rows(parts) if len(parts) == len(runs) else []
+    missed = ", ".join(f"{run['missed']} of {run['positives']}" for run in runs)
+    lines += ["", f"Positive {first['unit']}s below the threshold: {missed}.{_agreement(runs)}"]
+    return "\n".join([*lines, *_price(runs)]) + "\n"
+
+
+def _agreement(runs: Sequence[dict[str, Any]]) -> str:
+    """How far torch and ONNX are apart, where the network was at hand: a bundle alone has none."""
+    if not all(run["parity"] for run in runs):
+        return ""
     parity = max(run["parity"]["largest_score_difference"] for run in runs)
     flips = sum(run["parity"]["decision_flips"] for run in runs)
-    missed = ", ".join(f"{run['missed']} of {run['positives']}" for run in runs)
-    lines += [
-        "",
-        f"Positive {first['unit']}s below the threshold: {missed}. Torch against ONNX on "
-        f"{first['photographs']} photographs: largest score difference {parity:.1e}, decision flips {flips}.",
-    ]
-    return "\n".join([*lines, *_price(runs)]) + "\n"
+    return (
+        f" Torch against ONNX on {runs[0]['photographs']} photographs: largest score difference "
+        f"{parity:.1e}, decision flips {flips}."
+    )
 
 
 def _price(runs: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,224 @@
+"""A bundle on a dataset that it was not made from: the policy and the score alone, side by side.
+
+Imports bundle, calibrate, config, predictions and this room. The certificate does not speak of such cases;
+what is asked here is how they fare, and whether its promise would stand as a claim about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.certificate import Unit
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.store import Bundle
+from lesion_triage.calibrate.cases import cases_of, scores_of, units_of
+from lesion_triage.calibrate.certificate import Verdict, verdict_on
+from lesion_triage.calibrate.metrics import Estimate, Proportion, proportion
+from lesion_triage.config import Evaluate
+from lesion_triage.evaluate.results import Decided, Results, evaluate
+from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
+from lesion_triage.predictions import Predictions
+
+_VERDICTS: dict[Verdict, str] = {
+    "holds": "it would hold, a lower sensitivity is refuted",
+    "fails": "it would fail, the target is refuted",
+    "undecided": "undecided, these cases refute neither the target nor a lower sensitivity",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """Labelled photographs of the dataset that were not measured, and photographs without a label."""
+
+    used: int
+    """They chose the bundle's model, calibrator or threshold: their fingerprints are in it."""
+    related: int
+    """Of the same patient or lesion as one of those, or a copy of it."""
+    unlabelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The certificate's promise, read as a claim about these cases: an exact test at its confidence."""
+
+    misses: int
+    positives: int
+    """Units: patients where known, else lesions."""
+    verdict: Verdict
+    others_referred: int
+    others: int
+    """Cases without need: where nearly all go up as well, nobody is missed because nobody is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceTransfer:
+    """One slice; the whole policy's figures stand in the slice of the same name of ``Results``."""
+
+    name: str
+    title: str
+    cases: int
+    refused_by_quality: Proportion | None
+    """Cases without a photograph that passes the quality gate; None if the slice is empty."""
+    refused_by_novelty: Proportion | None
+    """Further cases without a photograph that passes the novelty gate."""
+    score_alone: SliceResult
+    """Cases that pass the quality gate, at the same threshold: no novelty gate, no red flag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How a bundle fares on another dataset."""
+
+    results: Results
+    """Of the whole policy, in the shape of every evaluation."""
+    excluded: Excluded
+    target_sensitivity: float
+    confidence: float
+    policy_claim: Claim
+    score_claim: Claim
+    """Of the score alone, over the units with a case that passes the quality gate."""
+    slices: tuple[SliceTransfer, ...]
+
+    def to_json(self) -> str:
+        """Canonical JSON text: that of the results, and the rest under ``transfer``."""
+        rest = {name: value for name, value in asdict(self).items() if name != "results"}
+        return canonical_json({"schema_version": 1, **asdict(self.results), "transfer": rest})
+
+
+def measure_transfer(
+    table: Predictions,
+    bundle: Bundle,
+    config: Evaluate,
+    *,
+    unit: Unit,
+    excluded: Excluded,
+    synthetic: bool = False,
+) -> Transfer:
+    """Measure a sealed bundle on cases of another dataset.
+
+    Args:
+        table: the bundle's own logits on split ``external``, as the graph gave them: behind no novelty gate.
+        bundle: policy, certificate and header.
+        config: bootstrap draws and seed.
+        unit: what is drawn independently in these cases.
+        excluded: what was left out before.
+        synthetic: whether a program drew these photographs.
+
+    Raises:
+        PredictionsError: the table is of another model, or of a split that the bundle was made from.
+        ScoringError: a logit that is not finite.
+    """
+    decided = Decided.by(bundle, table)
+    results = evaluate(table, bundle, config)
+    cases = cases_of(table)
+    units, policy, certificate = units_of(cases), bundle.policy, bundle.certificate
+    scores = scores_of(cases, policy.calibrator, policy.aggregation)
+    thresholds = np.array([decide(policy, case.logits, case.history).threshold for case in cases])
+    alone = Outcomes(scores, decided.positive, scores >= thresholds, units)
+    scored = np.isfinite(scores)
+    unfamiliar = scored & np.isposinf(decided.scores)
+
+    def claim(referred: NDArray[np.bool_], members: NDArray[np.bool_]) -> Claim:
+        positive = decided.positive & members
+        misses = np.unique(units[positive & ~referred]).size
+        positives = np.unique(units[positive]).size
+        verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
+        others = members & ~decided.positive
+        return Claim(misses, positives, verdict, int(np.count_nonzero(others & referred)), int(others.sum()))
+
+    return Transfer(
+        results=replace(results, unit=unit, synthetic=results.synthetic or synthetic),
+        excluded=excluded,
+        target_sensitivity=certificate.target_sensitivity,
+        confidence=certificate.confidence,
+        policy_claim=claim(decided.referred, np.ones_like(scored)),
+        score_claim=claim(alone.referred, scored),
+        slices=tuple(_slice(part, alone, scored, unfamiliar, config) for part in slices_of(cases)),
+    )
+
+
+def page(found: Transfer, dataset: str) -> str:
+    """The result in a few lines and a table, as Markdown."""
+    results, left_out = found.results, found.excluded
+    unit = results.unit
+    lines = [
+        f"Bundle {results.bundle_name} ({results.bundle_sha256[:16]}) on {dataset}: {results.cases} cases, "
+        f"{results.positives} positive, {results.photographs} photographs. Left out: {left_out.used} "
+        f"photographs that the bundle was made from, {left_out.related} of the same patient or lesion or "
+        f"copies of them, {left_out.unlabelled} without a label.",
+        "",
+        f"**Certificate {results.certificate_id} does not hold here**: these cases are not exchangeable with "
+        f"those it was issued on. Its promise, sensitivity >= {found.target_sensitivity:g} at "
+        f"{found.confidence:.0%} confidence, read as a claim about these cases:",
+        "",
+        f"- whole policy: {_claim(found.policy_claim, unit)}. {results.positives_abstained} of "
+        f"{results.positives} positive cases went up without a score.",
+        f"- score alone: {_claim(found.score_claim, unit)}.",
+        "",
+        "| cases | (positive) | refused for quality | unfamiliar | AUROC of the score | sensitivity: policy "
+        "| score alone | specificity: policy | score alone | referral rate |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *_rows(found),
+        "",
+        "Score alone: without the novelty gate and without red flags, at the same threshold, over the cases "
+        f"that pass the quality gate. In brackets: 95 % intervals, bootstrapped by {unit}; exact for the "
+        "shares refused.",
+    ]
+    return "\n".join(lines)
+
+
+def _slice(
+    part: Slice,
+    alone: Outcomes,
+    scored: NDArray[np.bool_],
+    unfamiliar: NDArray[np.bool_],
+    config: Evaluate,
+) -> SliceTransfer:
+    members = part.members
+    total = int(members.sum())
+
+    def share(of: NDArray[np.bool_]) -> Proportion | None:
+        return proportion(int(np.count_nonzero(of & members)), total) if total else None
+
+    return SliceTransfer(
+        name=part.name,
+        title=part.title,
+        cases=total,
+        refused_by_quality=share(~scored),
+        refused_by_novelty=share(unfamiliar),
+        score_alone=measure(replace(part, members=members & scored), alone, config),
+    )
+
+
+def _claim(claim: Claim, unit: str) -> str:
+    return (
+        f"{claim.misses} of {claim.positives} positive {unit}s missed, and {claim.others_referred} of "
+        f"{claim.others} cases without need sent up; {_VERDICTS[claim.verdict]}"
+    )
+
+
+def _rows(found: Transfer) -> Iterator[str]:
+    for whole, part in zip(found.results.slices, found.slices, strict=True):
+        policy, score = whole.metrics, part.score_alone.metrics
+        cells: Sequence[Estimate | Proportion | None] = (
+            part.refused_by_quality,
+            part.refused_by_novelty,
+            score.get("auroc"),
+            policy.get("sensitivity"),
+            score.get("sensitivity"),
+            policy.get("specificity"),
+            score.get("specificity"),
+            policy.get("referral_rate"),
+        )
+        yield f"| {whole.title} | {whole.cases} ({whole.positives}) | {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(found: Estimate | Proportion | None) -> str:
+    if found is None:
+        return "too few"
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"

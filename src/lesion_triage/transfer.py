@@ -1,0 +1,170 @@
+"""``lesion-triage transfer``: a sealed bundle on another dataset, scored as the server scores.
+
+Imports the road, the run's folder, ``data`` and ``evaluate``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lesion_triage import config, road
+from lesion_triage.bundle import fingerprints
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import Bundle, open_bundle, write_atomically
+from lesion_triage.console import bar, say
+from lesion_triage.data import manifest
+from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.predict import predict
+from lesion_triage.data.records import Record
+from lesion_triage.data.ties import groups
+from lesion_triage.errors import BundleError, PredictionsError, RunError
+from lesion_triage.evaluate.results import EXTERNAL
+from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
+from lesion_triage.predictions import Predictions
+from lesion_triage.runs import FROZEN_CONFIG, Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+    parser.add_argument("config", type=Path, help="YAML file that names the other dataset")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of that dataset")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override one key of the configuration; may be given again",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("all", "test"),
+        default="all",
+        help="all labelled pictures of the dataset, or its test split by this configuration (%(default)s)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("experiments/runs"),
+        metavar="DIR",
+        help="folder of all runs, where the dataset's manifest is kept (%(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets results.json and transfer.md"
+    )
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Measure, print, and write the two files."""
+    _make(arguments.out)  # known now, and not after the scoring
+    bundle = open_bundle(arguments.bundle)
+    Scorer(bundle).self_test()
+    loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    verbs = ("manifest", "split") if arguments.split == "test" else ("manifest",)
+    for verb in verbs:
+        run = road.travel(verb, loaded, arguments.runs)
+    known, digest = manifest.read(run.folder)
+    if digest == bundle.certificate.manifest_sha256:
+        raise BundleError(
+            f"{arguments.bundle}: was made from these very pictures; `lesion-triage evaluate` measures it on "
+            "its own test split."
+        )
+    asked = road.records(run, "test") if arguments.split == "test" else known.records
+    _note_opening(bundle)
+    table, excluded = _score(bundle, known, digest, asked, run)
+    found = measure_transfer(
+        table,
+        bundle,
+        loaded.evaluate,
+        unit="patient" if all(record.patient_id for record in known.records) else "lesion",
+        excluded=excluded,
+        synthetic=known.synthetic,
+    )
+    text = page(found, f"{known.source}, {'its test split' if arguments.split == 'test' else 'all pictures'}")
+    say(text)
+    _write(arguments.out, found, text, known)
+    return 0
+
+
+def _score(
+    bundle: Bundle, known: Manifest, digest: str, asked: Sequence[Record], run: Run
+) -> tuple[Predictions, Excluded]:
+    """The bundle's logits on the labelled pictures that it was not made from, and how many were left out."""
+    labelled = [record for record in asked if record.needs_in_person is not None]
+    seen = {*bundle.seen.fitted.splitlines(), *bundle.seen.certified.splitlines()}
+    used = {record.image_id for record in known.records if fingerprints.of_file(record.sha256) in seen}
+    new = _apart_from(used, labelled, known.records)
+    with bar("scoring photographs") as tick:
+        table = predict(
+            bundle.graph,
+            bundle.header.pixels,
+            bundle.policy.quality,
+            new,
+            road.data_root(run),
+            split=EXTERNAL,
+            manifest_sha256=digest,
+            splits_sha256="",
+            progress=tick,
+        )
+    # A file that was written again without its metadata has the pixels it had.
+    used |= {row.image_id for row in table.rows if row.pixel_fingerprint in seen}
+    kept = {record.image_id for record in _apart_from(used, new, known.records)}
+    if not kept:
+        raise PredictionsError(
+            f"{known.source}: none of {len(labelled)} labelled pictures is new to this bundle, so nothing "
+            "can be measured on them."
+        )
+    rows = tuple(row for row in table.rows if row.image_id in kept)
+    out = [record.image_id for record in labelled if record.image_id not in kept]
+    excluded = Excluded(
+        used=len(used.intersection(out)),
+        related=len(out) - len(used.intersection(out)),
+        unlabelled=len(asked) - len(labelled),
+    )
+    which = sha256_of(canonical_json(sorted(kept)).encode())
+    return replace(table, rows=rows, splits_sha256=which), excluded
+
+
+def _apart_from(used: Collection[str], asked: Sequence[Record], everything: Sequence[Record]) -> list[Record]:
+    """Those asked for that share no patient, lesion, file or look with a used picture."""
+    touched = {
+        record.image_id
+        for group in groups(everything)
+        if any(record.image_id in used for record in group)
+        for record in group
+    }
+    return [record for record in asked if record.image_id not in touched]
+
+
+def _note_opening(bundle: Bundle) -> None:
+    """Beside a run's own record: that its bundle was shown cases again is known to whoever reads it later."""
+    folder = bundle.folder.resolve().parent
+    if not (folder / FROZEN_CONFIG).is_file():
+        return
+    line = {
+        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle_sha256": bundle.sha256,
+        "by": "transfer",
+    }
+    with (folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be a folder for the result ({error}); choose another --out.") from None
+
+
+def _write(out: Path, found: Transfer, text: str, known: Manifest) -> None:
+    cited = "\n".join(f"- {line}" for line in known.citation)
+    write_atomically(out / "transfer.md", f"{text}\n\nPictures:\n\n{cited}\n".encode())
+    write_atomically(out / "results.json", found.to_json().encode())
