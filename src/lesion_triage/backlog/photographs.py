@@ -12,7 +12,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import normpath
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
@@ -255,12 +256,13 @@ def _below(image: str, images: Path) -> str:
     """
     if not image:
         raise DataError("image is empty; expected the path of a photograph.")
-    path = PurePosixPath(image)
-    if path.is_absolute() and path.is_relative_to(images):
-        path = path.relative_to(images)
-    if path.is_absolute() or ".." in path.parts or "\0" in image:
+    # Not pathlib, which keeps a million names for ever: it interns their parts.
+    path = normpath(image)
+    if path.startswith("/"):
+        path = path.removeprefix(f"{images}/".replace("//", "/"))
+    if path.startswith("/") or ".." in image.split("/") or "\0" in image:
         raise DataError(f"the path in image leaves {images}; name the folder that holds it with --images.")
-    return path.as_posix()
+    return path
 
 
 def _numbered(source: Source, paths: Iterator[str]) -> Iterator[Photograph]:

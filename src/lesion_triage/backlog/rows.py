@@ -5,7 +5,7 @@ A case that could not be scored has a row too. It says ``not_scored`` and why; i
 
 from __future__ import annotations
 
-import os
+import errno
 import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -25,6 +25,9 @@ NOT_SCORED = "not_scored"
 NOT_READABLE = "image_not_readable"
 TOO_MANY = "too_many_images"
 FAILED = "scoring_failed"
+
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What this machine lacks is not the fault of a photograph."""
 
 Extra = Literal["images", "note", "answer"]
 """What a row may have beyond codes: each photograph's evidence, the note for the record, the whole answer."""
@@ -92,7 +95,7 @@ class RowMaker:
         Raises:
             ConfigError: words are asked for, and there is none for a red flag of the policy.
         """
-        self._scorer, self._root, self._extras = scorer, str(images), frozenset(extras)
+        self._scorer, self._root, self._extras = scorer, images, frozenset(extras)
         # Words take a twentieth of the time of a case, so they are made only if they are kept.
         self._catalogue = scorer.languages.catalogue() if {"note", "answer"} & self._extras else None
         bundle = scorer.bundle
@@ -161,17 +164,17 @@ class RowMaker:
 
     def _file(self, index: int, image: str) -> bytes:
         """No more of a file than shows that it is too long, and nothing of a pipe, which might never end."""
-        path = f"{self._root}/{image}"
+        path = Path(self._root, image)
+        most = self._most_bytes
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(handle, "rb") as stream:
-                facts = os.fstat(handle)
-                if not stat.S_ISREG(facts.st_mode):
-                    raise ImageError(NOT_READABLE, "The photograph is no file.", index=index)
-                return (
-                    stream.read() if facts.st_size <= self._most_bytes else stream.read(self._most_bytes + 1)
-                )
+            facts = path.stat()
+            if not stat.S_ISREG(facts.st_mode):
+                raise ImageError(NOT_READABLE, "The photograph is no file.", index=index)
+            with path.open("rb") as stream:
+                return stream.read() if facts.st_size <= most else stream.read(most + 1)
         except OSError as error:
+            if error.errno in _OURS:
+                raise
             raise ImageError(NOT_READABLE, f"cannot be read ({error.strerror}).", index=index) from None
 
 

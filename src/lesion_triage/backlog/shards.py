@@ -217,7 +217,11 @@ class Shards:
     def _read(self, part: int, names: list[str] | None = None) -> pa.Table:
         path = self.path(part)
         try:
-            return pq.ParquetFile(path, page_checksum_verification=True).read(names)
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            # Checksums are of the pages; the names and types of the columns stand outside them.
+            if not file.schema_arrow.remove_metadata().equals(self._schema):
+                raise _damaged(path, "it has other columns")
+            return file.read(names)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(path, str(error)) from None
 
