@@ -202,4 +202,3 @@ def test_the_summary_counts_what_stands_in_the_rows(pictures, table, score, rows
     assert summary["errors"] == {"image_empty": 1}
     assert sum(summary["priority_bands"].values()) == 4
     assert summary["cases"] == len(rows()) == 5
-

@@ -18,9 +18,13 @@ import ray.data
 from lesion_triage.backlog.engine import Progress, row_maker, score_part
 from lesion_triage.backlog.shards import Shards, software
 from lesion_triage.bundle.store import open_bundle
+from lesion_triage.console import say
 from lesion_triage.errors import BacklogError, LesionTriageError
 
 _Batch = dict[str, Any]
+
+_TRIES = 3
+"""To start a cluster here: Ray gives a node thirty seconds, which a busy machine may need for its imports."""
 
 
 class _Worker:
@@ -100,8 +104,7 @@ def score_parts(
                 raise BacklogError(f"a worker of the cluster: {row['failed']}")
             progress(int(row["scored"]))
     except ray.exceptions.RayError as error:
-        last = str(error).strip().splitlines()[-1]
-        raise BacklogError(f"the cluster gave up ({last}); what is written stays.") from None
+        raise BacklogError(f"the cluster gave up ({_last_line(error)}); what is written stays.") from None
     finally:
         ray.shutdown()
 
@@ -109,11 +112,19 @@ def score_parts(
 def _connect(address: str | None) -> None:
     """Join a cluster, or start one that listens on this machine alone."""
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            ray.init("local", include_dashboard=False, _node_ip_address="127.0.0.1", **settings)
-        else:
-            ray.init(address, **settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = address or "on this machine"
-        raise BacklogError(f"Ray {where}: no cluster to work with ({error}).") from None
+    if address is None:
+        settings |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    for left in reversed(range(_TRIES)):
+        try:
+            ray.init(address or "local", **settings)
+            return
+        except Exception as error:  # a node that is slow to start is a bare Exception to Ray
+            ray.shutdown()
+            if not left or address is not None:
+                where = address or "on this machine"
+                raise BacklogError(f"Ray {where}: no cluster to work with ({_last_line(error)}).") from None
+            say("  Ray was slow to start; trying again")
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
