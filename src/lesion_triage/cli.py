@@ -111,6 +111,12 @@ def _keygen() -> Room:
     return sign.add_keygen_arguments, sign.act_keygen
 
 
+def _score_batch() -> Room:
+    from lesion_triage.backlog import command
+
+    return command.add_arguments, command.act
+
+
 def _sign() -> Room:
     from lesion_triage import sign
 
@@ -273,6 +279,7 @@ VERBS: dict[str, Verb] = {
     **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
     "audit": Verb(_ROAD["audit"], _audit_arguments, _audit),  # it keeps its place on the road
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
+    "score-batch": _of("score a backlog of cases, one row for each, in parquet", _score_batch),
     "keygen": _of("make a pair of keys for signing bundles", _keygen),
     "sign": _of("sign a bundle, so that a server can tell who made it", _sign),
     "verify": _of("check a bundle's hashes, signature and self-test", _verify),
@@ -325,6 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.name is not None and error.name.startswith(("lesion_triage", "triage_server")):
             raise
         extra = "train,sweep" if arguments.verb == "sweep" else "train"
+        extra = {"pyarrow": "batch", "ray": "ray"}.get(error.name or "", "train")
         print(
             f"'{arguments.verb}' needs {error.name}: pip install 'lesion-triage[{extra}]'.", file=sys.stderr
         )

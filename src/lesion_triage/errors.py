@@ -11,6 +11,7 @@ The command line prints that sentence and exits with status 2; a traceback means
     │   ├── SplitError         a split that is impossible, leaks, or belongs to another manifest
     │   ├── PredictionsError   a table of logits
     │   ├── DownloadError      a dataset that could not be brought
+    │   ├── BacklogError       a list of cases to be scored, or the folder that their results go to
     │   └── AuditError         the audit of a dataset says fail, and nobody has accepted it
     ├── ImageError             one picture that cannot be used; carries a stable code
     ├── ScoringError           a case that could not be scored
@@ -57,6 +58,10 @@ class PredictionsError(DataError):
 
 class DownloadError(DataError):
     """A dataset, or a file of one, that could not be brought or is not what was published."""
+
+
+class BacklogError(DataError):
+    """A list of cases to be scored, or the folder of their results, that cannot be used."""
 
 
 class AuditError(DataError):

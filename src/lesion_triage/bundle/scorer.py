@@ -21,7 +21,7 @@ from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.pixels import Picture, decode
-from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.policy import Decision, decide
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import (
     Answer,
@@ -184,6 +184,15 @@ def score_picture(
     return ImageEvidence(found.logit, (), quality.advice, found.novelty)
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One case before anything is put into words."""
+
+    decision: Decision
+    images: tuple[ImageEvidence, ...]
+    """In the order given."""
+
+
 class Scorer:
     """A bundle that answers. Threads may share it."""
 
@@ -234,16 +243,39 @@ class Scorer:
                 case is refused: to leave the photograph out could only lower its urgency.
             ScoringError: no photograph or too many, or a logit that is not finite.
         """
+        catalogue = self.languages.catalogue(language)
+        return self.answer(self.judge(images, history), history, catalogue)
+
+    def judge(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Judgement:
+        """Score one case without a word: whoever keeps codes only need not have a catalogue.
+
+        Args:
+            images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
+            history: what is known beside them.
+
+        Raises:
+            ImageError, ScoringError: as ``score``.
+        """
         if not 1 <= len(images) <= MAX_IMAGES_PER_CASE:
             raise ScoringError(
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
-        catalogue, policy = self.languages.catalogue(language), self.bundle.policy
-        evidence = [self._evidence(number, data) for number, data in enumerate(images, start=1)]
-        decision = decide(policy, [image.logit for image in evidence], history)
-        seen = [_image_answer(policy, index, image, catalogue) for index, image in enumerate(evidence)]
-        return answer_for(self._issuer, decision, seen, history, catalogue)
+        evidence = tuple(self._evidence(number, data) for number, data in enumerate(images, start=1))
+        decision = decide(self.bundle.policy, [image.logit for image in evidence], history)
+        return Judgement(decision, evidence)
+
+    def answer(self, judged: Judgement, history: History, catalogue: Catalogue) -> Answer:
+        """Put a judged case into words.
+
+        Args:
+            judged: from ``judge``.
+            history: the same that it was judged with.
+            catalogue: one of ``languages``.
+        """
+        policy = self.bundle.policy
+        seen = [_image_answer(policy, index, image, catalogue) for index, image in enumerate(judged.images)]
+        return answer_for(self._issuer, judged.decision, seen, history, catalogue)
 
     def self_test(self) -> None:
         """Score the bundle's own pictures through the whole path and compare with what was sealed.

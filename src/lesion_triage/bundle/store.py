@@ -77,7 +77,8 @@ class Bundle:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name beside ``path``, flush to the disk, rename: whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process's number alone: two machines that write to one disk may each have such a process.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as stream:
             stream.write(content)

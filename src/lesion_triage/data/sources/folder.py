@@ -124,14 +124,23 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         needs_in_person=_TRUTH[needs],
         source=row.get("source") or "folder",
         age_approx=age_in_years(row.get("age_approx", ""), "age_approx"),
-        history=_history(row),
+        history=history_of(row, QUESTIONS),
         **{name: row.get(name, "") for name in TEXTS},
     )
 
 
-def _history(row: Mapping[str, str]) -> str:
+def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
+    """The history that the cells of a row tell, as ``bundle.history.as_text`` writes it.
+
+    Args:
+        row: cells by column; an absent one says nothing.
+        names: fields of ``History`` to look for.
+
+    Raises:
+        DataError: a cell that is no answer to its question.
+    """
     answers: dict[str, object] = {}
-    for name in QUESTIONS:
+    for name in names:
         cell = row.get(name, "")
         if name not in YES_NO_FIELDS:
             answers[name] = cell or None

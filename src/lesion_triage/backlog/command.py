@@ -1,0 +1,162 @@
+"""``lesion-triage score-batch``: a backlog of cases, one row for each, in parquet.
+
+Imports this room, the bundle and the console. Whoever stops it gives the same command again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lesion_triage.backlog import engine, shards
+from lesion_triage.backlog.photographs import Source, source_of
+from lesion_triage.backlog.rows import EXTRA_COLUMNS, NOT_SCORED
+from lesion_triage.backlog.shards import CASES, Options, Shards, Summary
+from lesion_triage.bundle.schema import Disposition
+from lesion_triage.bundle.store import Bundle, open_bundle
+from lesion_triage.console import bar, say
+from lesion_triage.errors import BacklogError
+
+SOME_NOT_SCORED = 1
+"""Exit status of a run that came to its end with cases that could not be scored."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="CSV or parquet file with case_id and image, or a folder of pictures",
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, if not the table's")
+    parser.add_argument(
+        "--case-is",
+        choices=("picture", "folder"),
+        help="what one case is in a folder: each picture, or all pictures of one sub-folder",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="new folder, or that of an interrupted run"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="threads of this process, or Ray (%(default)s)",
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; without it, one here")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the local engine (default: processors)")
+    parser.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        choices=tuple(EXTRA_COLUMNS),
+        default=[],
+        help="keep more than codes: each photograph's evidence, the note for the clinical record, the whole "
+        "answer; may be given again",
+    )
+    parser.add_argument("--language", default="en", metavar="TAG", help="of note and answer (%(default)s)")
+    parser.add_argument(
+        "--part-cases", type=int, default=2000, metavar="N", help="cases of a result file (%(default)s)"
+    )
+    parser.add_argument(
+        "--accept-unreadable",
+        action="store_true",
+        help="go on where a whole part's photographs cannot be read",
+    )
+    parser.add_argument(
+        "--retry-unreadable",
+        action="store_true",
+        help="score parts again in which a photograph could not be read",
+    )
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Score what is missing. Returns 0; 1 if all is done and some cases could not be scored."""
+    _check(arguments)
+    source = source_of(arguments.cases, arguments.images, arguments.case_is)
+    bundle = open_bundle(arguments.bundle)
+    options = Options(
+        part_cases=arguments.part_cases,
+        extras=tuple(sorted(set(arguments.extras))),
+        language=arguments.language,
+    )
+    with shards.explaining(arguments.out), shards.alone(arguments.out):
+        folder = _prepared(arguments.out, source, bundle, options)
+        if arguments.retry_unreadable:
+            again = folder.unreadable()
+            say(f"  {len(again)} parts are scored again, for photographs that could not be read")
+            for part in again:
+                folder.forget(part)
+        _score(folder, bundle, arguments)
+        summary = folder.finish()
+    _tell(arguments.out, summary)
+    return SOME_NOT_SCORED if summary.errors else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.part_cases < 1 or (arguments.threads is not None and arguments.threads < 1):
+        raise BacklogError("--part-cases and --threads are whole numbers of at least 1.")
+    if arguments.engine == "local" and arguments.address is not None:
+        raise BacklogError("--address is that of a Ray cluster; give --engine ray with it.")
+    if arguments.engine == "ray" and arguments.threads is not None:
+        raise BacklogError("--threads is for --engine local; Ray has one worker for each processor but one.")
+
+
+def _prepared(out: Path, source: Source, bundle: Bundle, options: Options) -> Shards:
+    say("  reading the list of cases")
+    folder, frozen = shards.prepare(out, source, bundle, options)
+    for what, count in sorted(frozen.left_out.items()):
+        say(f"  left out {count}: {what}, not taken for a photograph")
+    say(f"  {frozen.cases} cases, {frozen.photographs} photographs")
+    return folder
+
+
+def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> None:
+    missing, state = folder.missing(), folder.state
+    done = state.cases - sum(map(state.part_rows, missing))
+    if done:
+        say(f"  {done} cases are done already")
+    with bar("scoring cases") as tick:
+        tick(done, state.cases)
+
+        def progress(cases: int) -> None:
+            nonlocal done
+            done += cases
+            tick(done, state.cases)
+
+        if arguments.engine == "ray":
+            from lesion_triage.backlog import ray_engine  # noqa: PLC0415 - the extra [ray] may be absent
+
+            ray_engine.score_parts(
+                folder,
+                arguments.bundle,
+                missing,
+                arguments.address,
+                progress,
+                accept_unreadable=arguments.accept_unreadable,
+            )
+        else:
+            engine.score_parts(
+                folder,
+                engine.row_maker(folder, bundle),
+                missing,
+                arguments.threads or len(os.sched_getaffinity(0)),
+                progress,
+                accept_unreadable=arguments.accept_unreadable,
+            )
+
+
+def _tell(out: Path, summary: Summary) -> None:
+    say(f"  {summary.cases} cases in {out / CASES}; a clinician reads them all")
+    for disposition in Disposition:
+        say(f"  {summary.dispositions.get(disposition, 0):>9} {disposition}")
+    say(f"  {summary.dispositions.get(NOT_SCORED, 0):>9} {NOT_SCORED}{_reasons(summary.errors)}")
+
+
+def _reasons(errors: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{code}: {count}' for code, count in errors.items())})" if errors else ""

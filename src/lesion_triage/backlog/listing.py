@@ -1,0 +1,204 @@
+"""Cases of a backlog, frozen: read once, proven to be distinct, hashed, and written down part by part.
+
+Imports numpy, pyarrow, the photographs, the bundle's histories and the exception tree. What is scored is what
+was frozen, also if the table changes in the meantime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lesion_triage.backlog.photographs import Source, file_bytes, photographs
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.history import as_text, from_text, together
+from lesion_triage.errors import BacklogError
+
+_SCHEMA = pa.schema(
+    [
+        ("case_id", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("photographs", pa.int32()),
+        ("history", pa.string()),
+        ("first_row", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case of a backlog."""
+
+    position: int
+    """In the backlog, from 0."""
+    case_id: str
+    images: tuple[str, ...]
+    """Paths of its photographs; empty if the table holds the files."""
+    photographs: int
+    history: str
+    """As ``bundle.history.as_text`` writes it."""
+    first_row: int
+    """Of the source, see ``Photograph.row``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What was written down of a backlog."""
+
+    sha256: str
+    """Of every case in order: id, paths or hashes of the files that the table holds, history."""
+    cases: int
+    photographs: int
+    left_out: dict[str, int]
+    """Files of a folder that were taken for no photograph, by ending."""
+
+
+def freeze(source: Source, path: Path, part_cases: int) -> Frozen:
+    """Read a backlog and write its cases to ``path``, one row group for each part.
+
+    Args:
+        source: where it is.
+        path: parquet file, written anew. A kill may leave half of it.
+        part_cases: cases of a part; the last has fewer.
+
+    Raises:
+        BacklogError: the backlog cannot be read, is empty, or names a case twice.
+        OSError: ``path`` cannot be written.
+    """
+    digest, keys = hashlib.sha256(), array("Q")
+    left_out: Counter[str] = Counter()
+    count = seen = 0
+    rows: list[dict[str, object]] = []
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        for case, contents in _cases(source, left_out):
+            told = [case.case_id, contents, case.history]
+            digest.update(json.dumps(told, ensure_ascii=False).encode() + b"\n")
+            keys.append(_key(case.case_id))
+            rows.append({name: getattr(case, name) for name in _SCHEMA.names})
+            count, seen = count + 1, seen + case.photographs
+            if len(rows) == part_cases:
+                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+                rows.clear()
+        if rows:
+            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+    if not count:
+        raise BacklogError(f"{source.path}: expected at least one photograph, found none.")
+    _refuse_repeated(source, keys)
+    return Frozen(digest.hexdigest(), count, seen, dict(left_out))
+
+
+class Listing:
+    """A frozen backlog, read part by part. Not for several threads."""
+
+    def __init__(self, path: Path, part_cases: int, images: Path, table: Path | None) -> None:
+        """Open what ``freeze`` wrote.
+
+        Args:
+            path: the frozen backlog.
+            part_cases: as it was frozen.
+            images: what the paths of photographs are relative to.
+            table: the parquet file that holds the photographs; None if they are files.
+        """
+        self._parquet = pq.ParquetFile(path)
+        self._part_cases = part_cases
+        self.images = images
+        self._table = table
+        self._bytes: tuple[int, Iterator[bytes | None]] = (0, iter(()))
+
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether the photographs stand in a table."""
+        return self._table is not None
+
+    def case_ids(self, part: int) -> list[str]:
+        """Of one part, in order."""
+        ids: list[str] = self._parquet.read_row_group(part, ["case_id"]).column(0).to_pylist()
+        return ids
+
+    def cases(self, part: int) -> Iterator[Case]:
+        """Of one part, in order."""
+        first = part * self._part_cases
+        for position, row in enumerate(self._parquet.read_row_group(part).to_pylist(), start=first):
+            yield Case(position=position, **{**row, "images": tuple(row["images"])})
+
+    def file_bytes(self, case: Case) -> list[bytes]:
+        """The photographs of a case whose table holds them. Quick for cases asked for in order.
+
+        Raises:
+            BacklogError: the table has fewer rows than when it was frozen.
+        """
+        assert self._table is not None
+        at, files = self._bytes
+        if at != case.first_row:
+            files = file_bytes(self._table, case.first_row)
+        data = [found for _, found in zip(range(case.photographs), files, strict=False) if found is not None]
+        if len(data) < case.photographs:
+            raise BacklogError(f"{self._table}: has fewer rows than when this run began; bring it back.")
+        self._bytes = (case.first_row + case.photographs, files)
+        return data
+
+
+def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[str]]]:
+    """Neighbouring photographs of one case id, together with what identifies each of them."""
+    found = photographs(source, left_out)
+    for position, (case_id, group) in enumerate(groupby(found, key=lambda photograph: photograph.case_id)):
+        images: list[str] = []
+        contents: list[str] = []
+        histories: list[str] = []
+        first = 0
+        for photograph in group:
+            first = first or photograph.row
+            content = photograph.image if photograph.data is None else sha256_of(photograph.data)
+            if content in contents:
+                raise BacklogError(
+                    f"{source.path}, {source.place} {photograph.row}: its case has this photograph already; "
+                    "name each photograph of a case once."
+                )
+            contents.append(content)
+            histories.append(photograph.history)
+            if photograph.data is None:
+                images.append(photograph.image)
+        yield (
+            Case(position, case_id, tuple(images), len(contents), _joined(histories), first),
+            contents,
+        )
+
+
+def _joined(histories: list[str]) -> str:
+    if len(set(histories)) == 1:
+        return histories[0]
+    return as_text(together([from_text(text) for text in histories]))
+
+
+def _key(case_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(case_id.encode(), digest_size=8).digest())
+
+
+def _refuse_repeated(source: Source, keys: array[int]) -> None:
+    """Each case once. Eight bytes a case are held; where two agree, the ids themselves are compared."""
+    ordered = np.sort(np.frombuffer(keys, np.uint64))
+    twice = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not twice:
+        return
+    first: dict[str, int] = {}
+    for case, _ in _cases(source, Counter()):
+        if _key(case.case_id) not in twice:
+            continue
+        if case.case_id in first:
+            # By place, not by name: a case id may lead to a person.
+            raise BacklogError(
+                f"{source.path}, {source.place} {case.first_row}: the case of {source.place} "
+                f"{first[case.case_id]} comes again; the photographs of one case stand together and no other "
+                "case has its case_id. Sort the table by case_id, or number the cases anew."
+            )
+        first[case.case_id] = case.first_row

@@ -1,0 +1,328 @@
+"""Photographs to be scored, one after the other, from a CSV file, a parquet file or a folder.
+
+Imports pyarrow, the history, the reader of histories in data, and the exception tree. Nothing is held but the
+row at hand: a table may have millions.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from posixpath import normpath
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from lesion_triage.bundle.history import History, as_text
+from lesion_triage.data.sources.folder import history_of
+from lesion_triage.errors import BacklogError, DataError
+
+CaseIs = Literal["picture", "folder"]
+
+BYTES = "image_bytes"
+_FIELDS = tuple(History.model_fields)
+_KNOWN = ("case_id", "image", BYTES, "history", *_FIELDS)
+_NO_PICTURES = (".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".txt", ".xml")
+"""Endings of files that are left out of a folder, and counted. Whatever else lies there is taken for a
+photograph, and gives its case an error if it is none: a photograph less could only lower the urgency."""
+LINK = "link to a folder"
+_BATCH = 16
+"""Photographs of a parquet file in memory at once: each may have 30 MB."""
+_NAMES = 10_000
+"""Names of a folder that are Python's strings at once; the others are packed."""
+
+
+class Photograph(NamedTuple):
+    """One photograph of a backlog."""
+
+    row: int
+    """Where it stands: line of a CSV file, row of a parquet file from 1, place in a folder from 1."""
+    case_id: str
+    image: str
+    """Path below ``Source.images``; empty if the table holds the file itself."""
+    history: str
+    """As ``bundle.history.as_text`` writes it."""
+    data: bytes | None = None
+    """The file, if the table holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a backlog is."""
+
+    path: Path
+    """A CSV file, a parquet file, or a folder."""
+    images: Path
+    """What the paths of photographs are relative to."""
+    case_is: CaseIs | None = None
+    """What one case is in a folder; None if ``path`` is a table."""
+
+    @property
+    def place(self) -> str:
+        """What ``Photograph.row`` counts."""
+        return "row" if self.path.suffix == ".parquet" else "photograph" if self.case_is else "line"
+
+
+def source_of(path: Path, images: Path | None, case_is: CaseIs | None) -> Source:
+    """Recognise a backlog.
+
+    Args:
+        path: CSV file, parquet file or folder.
+        images: what a table's paths are relative to; None: the folder of the table.
+        case_is: for a folder, whether each picture is a case or each folder of pictures.
+
+    Raises:
+        BacklogError: there is nothing, it is of another kind, or the choices do not fit it.
+    """
+    if path.is_dir():
+        if case_is is None:
+            raise BacklogError(
+                f"{path} is a folder: say with --case-is what one case is in it, 'picture' (each picture) or "
+                "'folder' (all pictures of one sub-folder)."
+            )
+        if images is not None:
+            raise BacklogError(f"{path} is a folder and holds the pictures; --images is for tables.")
+        return Source(path, path.resolve(), case_is)
+    if not path.is_file():
+        raise BacklogError(f"{path}: expected a CSV file, a parquet file or a folder here, found nothing.")
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise BacklogError(f"{path}: expected a name that ends in .csv or .parquet, or a folder.")
+    if case_is is not None:
+        raise BacklogError(
+            f"{path} is a table, where rows of one case_id are one case; --case-is is for folders."
+        )
+    return Source(path, (images or path.parent).resolve())
+
+
+def photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
+    """Every photograph in order; of a folder, in the order of the bytes of its names, folder by folder.
+
+    Args:
+        source: where they are.
+        left_out: counts, by their ending, the files of a folder that are no photographs.
+
+    Raises:
+        BacklogError: a column is missing or not known, a cell cannot be read, a path leaves the folder.
+    """
+    if source.case_is is not None:
+        return _numbered(source, _walk(source.path, "", left_out))
+    return _of_parquet(source) if source.path.suffix.lower() == ".parquet" else _of_csv(source)
+
+
+def has_bytes(source: Source) -> bool:
+    """Whether the photographs themselves stand in the table."""
+    if source.case_is is not None or source.path.suffix.lower() != ".parquet":
+        return False
+    return BYTES in _opened(source.path).schema_arrow.names
+
+
+def file_bytes(table: Path, first_row: int, count: int | None = None) -> Iterator[bytes | None]:
+    """The files that a parquet table holds in its rows from ``first_row`` (from 1) on, in order.
+
+    Row groups that end before are not read; memory holds a few rows, however long the groups are.
+    """
+    parquet = _opened(table)
+    skip, groups = first_row - 1, list(range(parquet.num_row_groups))
+    while groups and skip >= (rows := parquet.metadata.row_group(groups[0]).num_rows):
+        skip -= rows
+        groups.pop(0)
+    left = parquet.metadata.num_rows if count is None else count
+    for batch in parquet.iter_batches(_BATCH, row_groups=groups, columns=[BYTES]):
+        if skip >= batch.num_rows:
+            skip -= batch.num_rows
+            continue
+        for cell in batch.column(0)[skip:]:
+            if left <= 0:
+                return
+            left -= 1
+            yield cell.as_py()
+        skip = 0
+
+
+def _of_csv(source: Source) -> Iterator[Photograph]:
+    path = source.path
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns = reader.fieldnames or ()
+            _check_columns(path, columns)
+            if BYTES in columns:
+                raise BacklogError(f"{path}: a CSV file cannot hold {BYTES}; use parquet.")
+            for row in reader:
+                line = reader.line_num
+                if None in row or None in row.values():
+                    raise BacklogError(f"{path}, line {line}: more or fewer cells than the header has.")
+                cells = {name: cell.strip() for name, cell in row.items()}
+                yield _photograph(source, line, cells, None)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BacklogError(f"{path}: cannot be read as a UTF-8 table with commas ({error}).") from None
+
+
+def _of_parquet(source: Source) -> Iterator[Photograph]:
+    parquet = _opened(source.path)
+    names = parquet.schema_arrow.names
+    _check_columns(source.path, names)
+    _check_types(source.path, parquet.schema_arrow)
+    number = 0
+    try:
+        for batch in parquet.iter_batches(_BATCH if BYTES in names else 4096, use_threads=False):
+            for row in batch.to_pylist():
+                number += 1
+                data = row.pop(BYTES, None)
+                if BYTES in names and data is None:
+                    raise BacklogError(f"{source.path}, row {number}: {BYTES} is empty.")
+                cells = {name: "" if cell is None else str(cell).strip() for name, cell in row.items()}
+                yield _photograph(source, number, cells, data)
+    except (OSError, pa.ArrowException) as error:
+        raise BacklogError(f"{source.path}: row {number + 1} or later cannot be read ({error}).") from None
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        # Page by page: a row group of photographs may be larger than the memory.
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    except (OSError, pa.ArrowException) as error:
+        raise BacklogError(f"{path}: cannot be read as a parquet file ({error}).") from None
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    for name in columns:
+        if name not in _KNOWN:
+            near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(_KNOWN)}."
+            raise BacklogError(f"{path}: unknown column '{name}'; {hint}")
+        if columns.count(name) > 1:
+            raise BacklogError(f"{path}: column '{name}' stands twice; keep one.")
+    if "case_id" not in columns or ("image" in columns) == (BYTES in columns):
+        raise BacklogError(
+            f"{path}: expected the column case_id and one of image and {BYTES}, found "
+            f"{', '.join(columns) or 'no header'}."
+        )
+    if "history" in columns and (twice := sorted(set(columns) & set(_FIELDS))):
+        raise BacklogError(f"{path}: the history stands in 'history' and in '{twice[0]}'; keep one form.")
+
+
+def _check_types(path: Path, schema: pa.Schema) -> None:
+    for name in schema.names:
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        fits = {
+            "case_id": text or pa.types.is_integer(kind),
+            "image": text,
+            "history": text or pa.types.is_null(kind),
+            BYTES: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
+        }
+        if not fits.get(name, True):
+            raise BacklogError(f"{path}: column '{name}' has the type {kind}, which cannot be read as one.")
+
+
+def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes | None) -> Photograph:
+    try:
+        case_id = cells["case_id"]
+        if not case_id:
+            raise DataError("case_id is empty.")
+        image = "" if data is not None else _below(cells["image"], source.images)
+        return Photograph(row, case_id, image, _history(cells), data)
+    except DataError as error:
+        raise BacklogError(f"{source.path}, {source.place} {row}: {error}") from None
+
+
+def _history(cells: Mapping[str, str]) -> str:
+    if "history" not in cells:
+        return history_of(cells, _FIELDS) if len(cells) > 2 else ""
+    if not cells["history"]:
+        return ""
+    try:
+        return as_text(History.model_validate_json(cells["history"]))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "history"
+        raise DataError(f"history: {where}: {first['msg']}.") from None
+
+
+def _below(image: str, images: Path) -> str:
+    """The path relative to the folder of the photographs; an absolute one must lie below it.
+
+    The words do not repeat it: a file's name may be a person's.
+    """
+    if not image:
+        raise DataError("image is empty; expected the path of a photograph.")
+    # Not pathlib, which keeps a million names for ever: it interns their parts.
+    path = normpath(image)
+    if path.startswith("/"):
+        path = path.removeprefix(f"{images}/".replace("//", "/"))
+    if path.startswith("/") or ".." in image.split("/") or "\0" in image:
+        raise DataError(f"the path in image leaves {images}; name the folder that holds it with --images.")
+    return path
+
+
+def _numbered(source: Source, paths: Iterator[str]) -> Iterator[Photograph]:
+    for number, path in enumerate(paths, start=1):
+        case_id = path
+        if source.case_is == "folder":
+            case_id = path.rpartition("/")[0]
+            if not case_id:
+                raise BacklogError(
+                    f"{source.path}: with --case-is folder every picture lies in a sub-folder, found "
+                    "pictures beside the sub-folders; move them, or choose --case-is picture."
+                )
+        yield Photograph(number, case_id, path, "")
+
+
+def _walk(folder: Path, below: str, left_out: Counter[str]) -> Iterator[str]:
+    """Paths of pictures: those of a folder, then those of its sub-folders; hidden names are left out."""
+    files, folders = _names(folder, left_out)
+    for name in _sorted(files):
+        yield below + name
+    for name in _sorted(folders):
+        yield from _walk(folder / name, f"{below}{name}/", left_out)
+
+
+def _names(folder: Path, left_out: Counter[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Names of pictures and of sub-folders, packed: some thirty bytes for each of a million files."""
+    packed: tuple[list[pa.Array], list[pa.Array]] = ([], [])
+    loose: tuple[list[str], list[str]] = ([], [])
+
+    def pack(least: int) -> None:
+        for names, arrays in zip(loose, packed, strict=True):
+            if len(names) > least:
+                arrays.append(pa.array(names, pa.large_string()))
+                names.clear()
+
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    loose[1].append(entry.name)
+                elif entry.is_symlink() and entry.is_dir():  # it may lead in a circle
+                    left_out[LINK] += 1
+                elif (ending := Path(entry.name).suffix.lower()) in _NO_PICTURES:
+                    left_out[ending] += 1
+                else:
+                    loose[0].append(entry.name)
+                pack(_NAMES)
+        pack(0)
+    except OSError as error:
+        raise BacklogError(f"{folder}: cannot be listed ({error.strerror}).") from None
+    except UnicodeEncodeError:
+        raise BacklogError(f"{folder}: a name in it is not UTF-8; rename it.") from None
+    files, folders = (pa.chunked_array(arrays, pa.large_string()) for arrays in packed)
+    return files, folders
+
+
+def _sorted(names: pa.ChunkedArray) -> Iterator[str]:
+    ordered = names.take(pc.sort_indices(names))
+    for chunk in ordered.chunks:
+        for start in range(0, len(chunk), _NAMES):
+            yield from chunk.slice(start, _NAMES).to_pylist()

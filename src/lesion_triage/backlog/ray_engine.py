@@ -1,0 +1,130 @@
+"""Scoring part by part on several machines, by Ray Data. The only file that imports ray.
+
+What travels are numbers of parts and counts: each worker reads cases and photographs from the shared disk and
+writes its part there. Ray is asked to report nothing to its maker (``lesion_triage/__init__.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+
+from lesion_triage.backlog.engine import Progress, row_maker, score_part
+from lesion_triage.backlog.shards import Shards, software
+from lesion_triage.bundle.store import open_bundle
+from lesion_triage.console import say
+from lesion_triage.errors import BacklogError, LesionTriageError
+
+_Batch = dict[str, Any]
+
+_TRIES = 3
+"""To start a cluster here: Ray gives a node thirty seconds, which a busy machine may need for its imports."""
+
+
+class _Worker:
+    """An actor of Ray: a loaded bundle that scores parts, one after the other, with one processor."""
+
+    def __init__(self, bundle: str, folder: str, accept_unreadable: bool) -> None:
+        self._shards = Shards(Path(folder))
+        if (here := software()) != self._shards.state.software:
+            raise BacklogError(f"a machine of the cluster has other software than this run: {here}.")
+        self._maker = row_maker(self._shards, open_bundle(Path(bundle)))
+        self._listing = self._shards.listing()
+        self._accept_unreadable = accept_unreadable
+
+    def __call__(self, batch: _Batch) -> _Batch:
+        """Score the parts whose numbers come; an error of ours goes back as its sentence, not as a crash."""
+        scored, failed = [], []
+        for part in batch["part"].tolist():
+            try:
+                cases = score_part(
+                    self._shards,
+                    self._listing,
+                    self._maker,
+                    part,
+                    accept_unreadable=self._accept_unreadable,
+                )
+                scored.append(cases)
+                failed.append("")
+            except (LesionTriageError, OSError) as error:
+                scored.append(0)
+                failed.append(str(error))
+        return {"scored": np.array(scored), "failed": np.array(failed)}
+
+
+def score_parts(
+    shards: Shards,
+    bundle: Path,
+    parts: Sequence[int],
+    address: str | None,
+    progress: Progress,
+    *,
+    accept_unreadable: bool = False,
+) -> None:
+    """Score parts on a cluster. Bundle, photographs and folder have the same path on every machine.
+
+    Args:
+        shards: where they go.
+        bundle: folder of the bundle.
+        parts: numbers of parts.
+        address: of a running cluster; None starts one on this machine, which ends with this call.
+        progress: of cases.
+        accept_unreadable: see ``engine.write_part``.
+
+    Raises:
+        BacklogError: the cluster cannot be reached or is too small, or a worker could not go on.
+    """
+    if not parts:
+        return
+    _connect(address)
+    try:
+        # Actors that take every processor leave Ray Data none for its own tasks, and all wait for ever.
+        actors = int(ray.cluster_resources().get("CPU", 0)) - 1  # type: ignore[no-untyped-call]
+        if actors < 1:
+            raise BacklogError("Ray has one processor, which it needs itself; use --engine local.")
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        blocks = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+        done = blocks.map_batches(
+            _Worker,
+            fn_constructor_args=(str(bundle.resolve()), str(shards.folder.resolve()), accept_unreadable),
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(parts))),
+            num_cpus=1,
+            batch_size=1,
+        )
+        for row in done.iter_rows():
+            if row["failed"]:
+                raise BacklogError(f"a worker of the cluster: {row['failed']}")
+            progress(int(row["scored"]))
+    except ray.exceptions.RayError as error:
+        raise BacklogError(f"the cluster gave up ({_last_line(error)}); what is written stays.") from None
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    """Join a cluster, or start one that listens on this machine alone."""
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        settings |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    for left in reversed(range(_TRIES)):
+        try:
+            ray.init(address or "local", **settings)
+            return
+        except Exception as error:  # a node that is slow to start is a bare Exception to Ray
+            ray.shutdown()
+            if not left or address is not None:
+                where = address or "on this machine"
+                raise BacklogError(f"Ray {where}: no cluster to work with ({_last_line(error)}).") from None
+            say("  Ray was slow to start; trying again")
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

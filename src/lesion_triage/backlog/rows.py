@@ -1,0 +1,182 @@
+"""What is kept of a scored case: one row, codes and numbers. Imports pyarrow and the bundle.
+
+A case that could not be scored has a row too. It says ``not_scored`` and why; it has no score, and no band.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from lesion_triage.backlog.listing import Case
+from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.history import from_text
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer
+from lesion_triage.errors import ImageError, ScoringError
+
+NOT_SCORED = "not_scored"
+"""In the place of a disposition. A word, since ``disposition != 'below_threshold'`` would lose a null."""
+
+NOT_READABLE = "image_not_readable"
+TOO_MANY = "too_many_images"
+FAILED = "scoring_failed"
+
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What this machine lacks is not the fault of a photograph."""
+
+Extra = Literal["images", "note", "answer"]
+"""What a row may have beyond codes: each photograph's evidence, the note for the record, the whole answer."""
+
+Row = dict[str, Any]
+
+_CODES = pa.list_(pa.string())
+_IMAGE = pa.struct(
+    [
+        ("index", pa.int32()),
+        ("gradable", pa.bool_()),
+        ("logit", pa.float64()),
+        ("score", pa.float64()),
+        ("novelty", pa.float64()),
+        ("reasons", _CODES),
+        ("advice", _CODES),
+    ]
+)
+COLUMNS = pa.schema(
+    [
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("case_id", pa.string(), nullable=False),
+        pa.field("photographs", pa.int32(), nullable=False),
+        pa.field("disposition", pa.string(), nullable=False),
+        pa.field("priority_band", pa.int8()),
+        pa.field("score", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("reasons", _CODES),
+        pa.field("red_flags", _CODES),
+        pa.field("unusable_images", pa.list_(pa.struct([("index", pa.int32()), ("reasons", _CODES)]))),
+        pa.field("error_code", pa.string()),
+        pa.field("error_image", pa.int32()),
+        pa.field("synthetic", pa.bool_(), nullable=False),
+        pa.field("certificate_id", pa.string(), nullable=False),
+        pa.field("bundle_sha256", pa.string(), nullable=False),
+    ]
+)
+EXTRA_COLUMNS: dict[Extra, pa.Field] = {
+    "images": pa.field("images", pa.list_(_IMAGE)),
+    "note": pa.field("note", pa.string()),
+    "answer": pa.field("answer", pa.string()),
+}
+
+
+def columns(extras: Collection[Extra]) -> pa.Schema:
+    """The schema of rows with these extras."""
+    schema = COLUMNS
+    for name, field in EXTRA_COLUMNS.items():
+        if name in extras:
+            schema = schema.append(field)
+    return schema
+
+
+class RowMaker:
+    """Scores cases and says what is kept. Threads may share it."""
+
+    def __init__(self, scorer: Scorer, images: Path, extras: Collection[Extra]) -> None:
+        """Prepare.
+
+        Args:
+            scorer: of the bundle, its self-test passed. It answers in its default language.
+            images: what the paths of photographs are relative to.
+            extras: what rows have beyond codes.
+
+        Raises:
+            ConfigError: words are asked for, and there is none for a red flag of the policy.
+        """
+        self._scorer, self._root, self._extras = scorer, images, frozenset(extras)
+        # Words take a twentieth of the time of a case, so they are made only if they are kept.
+        self._catalogue = scorer.languages.catalogue() if {"note", "answer"} & self._extras else None
+        bundle = scorer.bundle
+        self._same = {
+            "synthetic": bundle.header.synthetic,
+            "certificate_id": bundle.certificate.certificate_id(),
+            "bundle_sha256": bundle.sha256,
+        }
+        self._most_bytes = bundle.header.pixels.max_bytes
+
+    def row(self, case: Case, files: Sequence[bytes] | None = None) -> Row:
+        """The row of one case.
+
+        Args:
+            case: to be scored.
+            files: its photographs; None: they are read from the disk.
+        """
+        row: Row = {"position": case.position, "case_id": case.case_id, "photographs": case.photographs}
+        try:
+            if case.photographs > MAX_IMAGES_PER_CASE:
+                raise ImageError(TOO_MANY, "The case has too many photographs.")
+            return row | self._scored(case, self._read(case) if files is None else files) | self._same
+        except ImageError as error:
+            return row | _not_scored(error.code, error.index) | self._same
+        except ScoringError:
+            return row | _not_scored(FAILED, None) | self._same
+
+    def _scored(self, case: Case, files: Sequence[bytes]) -> Row:
+        history = from_text(case.history)
+        judged = self._scorer.judge(files, history)
+        decision = judged.decision
+        row: Row = {
+            "disposition": decision.disposition.value,
+            "priority_band": decision.priority_band,
+            "score": decision.score,
+            "threshold": decision.threshold,
+            "reasons": [code.value for code in decision.reasons],
+            "red_flags": [flag.code for flag in decision.red_flags],
+            "unusable_images": [
+                {"index": index, "reasons": [code.value for code in image.refusals]}
+                for index, image in enumerate(judged.images)
+                if image.logit is None
+            ],
+        }
+        if "images" in self._extras:
+            row["images"] = [self._image(index, image) for index, image in enumerate(judged.images)]
+        if self._catalogue is not None:
+            answer = self._scorer.answer(judged, history, self._catalogue)
+            row |= {"note": answer.note, "answer": answer.model_dump_json()}
+        return row
+
+    def _image(self, index: int, image: ImageEvidence) -> Row:
+        calibrator = self._scorer.bundle.policy.calibrator
+        return {
+            "index": index,
+            "gradable": image.logit is not None,
+            "logit": image.logit,
+            "score": None if image.logit is None else score_of(calibrator, image.logit),
+            "novelty": image.novelty,
+            "reasons": [code.value for code in image.refusals],
+            "advice": [code.value for code in image.advice],
+        }
+
+    def _read(self, case: Case) -> list[bytes]:
+        return [self._file(index, image) for index, image in enumerate(case.images)]
+
+    def _file(self, index: int, image: str) -> bytes:
+        """No more of a file than shows that it is too long, and nothing of a pipe, which might never end."""
+        path = Path(self._root, image)
+        most = self._most_bytes
+        try:
+            facts = path.stat()
+            if not stat.S_ISREG(facts.st_mode):
+                raise ImageError(NOT_READABLE, "The photograph is no file.", index=index)
+            with path.open("rb") as stream:
+                return stream.read() if facts.st_size <= most else stream.read(most + 1)
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
+            raise ImageError(NOT_READABLE, f"cannot be read ({error.strerror}).", index=index) from None
+
+
+def _not_scored(code: str, index: int | None) -> Row:
+    return {"disposition": NOT_SCORED, "error_code": code, "error_image": index}

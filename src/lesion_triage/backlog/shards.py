@@ -1,0 +1,331 @@
+"""The folder of a scored backlog: what it belongs to, which parts are done, and what they hold.
+
+Imports pyarrow, the listing, the rows, the bundle's store and the exception tree.
+
+    run.json          what is scored with what; written once, before the first part
+    listing.parquet   the frozen cases, a row group for each part
+    cases/            part-00000000.parquet and so on: the result
+    summary.json      counts; written last, so its existence means that every case has its row
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+import PIL
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import features
+from pydantic import ValidationError
+
+from lesion_triage import __version__
+from lesion_triage.backlog.listing import Frozen, Listing, freeze
+from lesion_triage.backlog.photographs import Source, has_bytes
+from lesion_triage.backlog.rows import NOT_READABLE, Extra, Row, columns
+from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.bundle.store import Bundle, write_atomically
+from lesion_triage.errors import BacklogError
+
+STATE = "run.json"
+LISTING = "listing.parquet"
+CASES = "cases"
+SUMMARY = "summary.json"
+_LOCK = ".lock"
+_NEW = f".{LISTING}.new"
+_RUN_KEY = b"lesion_triage.run"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Options(Document):
+    """What a user chooses that shows in the rows."""
+
+    part_cases: int
+    extras: tuple[Extra, ...] = ()
+    """Sorted."""
+    language: str = "en"
+
+
+class State(Document):
+    """What a folder of results belongs to. Nothing else may be scored into it."""
+
+    format: Literal[1] = 1
+    bundle_sha256: Sha256
+    certificate_id: str
+    listing_sha256: Sha256
+    cases: int
+    photographs: int
+    images: str
+    """What the paths of photographs are relative to."""
+    table: str | None
+    """The parquet file that holds the photographs; None if they are files."""
+    options: Options
+    software: dict[str, str]
+    """Whose versions decide the last bit of a score."""
+
+    @property
+    def parts(self) -> int:
+        """Number of parts."""
+        return -(-self.cases // self.options.part_cases)
+
+    def part_rows(self, part: int) -> int:
+        """Number of cases of a part."""
+        return min(self.options.part_cases, self.cases - part * self.options.part_cases)
+
+
+class Summary(Document):
+    """What became of a backlog."""
+
+    run_sha256: Sha256
+    """Hash of ``run.json``."""
+    cases: int
+    photographs: int
+    dispositions: dict[str, int]
+    """``not_scored`` among them."""
+    priority_bands: dict[str, int]
+    errors: dict[str, int]
+    """Cases that could not be scored, by ``error_code``."""
+
+
+_DIFFERENT = {
+    "bundle_sha256": "another bundle",
+    "listing_sha256": "other cases",
+    "images": "another folder of photographs",
+    "table": "another table",
+    "options": "other options (--with, --language or --part-cases)",
+    "software": "another version of lesion-triage, onnxruntime, Pillow or its JPEG library",
+}
+
+
+def software() -> dict[str, str]:
+    """Versions of what decides the last bit of a score on this machine."""
+    return {
+        "lesion-triage": __version__,
+        "onnxruntime": ort.__version__,
+        "pillow": PIL.__version__,
+        "jpeg": str(features.version("jpg")),
+        "machine": platform.machine(),
+    }
+
+
+class Shards:
+    """A folder of results, opened for one run."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder that ``prepare`` made.
+
+        Raises:
+            BacklogError: it is none.
+        """
+        self.folder = folder
+        self.state = _read_state(folder)
+        self._run = self.state.sha256()
+        self._schema = columns(self.state.options.extras)
+
+    def listing(self) -> Listing:
+        """The frozen cases."""
+        state = self.state
+        table = None if state.table is None else Path(state.table)
+        return Listing(self.folder / LISTING, state.options.part_cases, Path(state.images), table)
+
+    def path(self, part: int) -> Path:
+        """File of a part."""
+        return self.folder / CASES / f"part-{part:08d}.parquet"
+
+    def missing(self) -> list[int]:
+        """Parts that are not there, or not whole, or not of this run; ascending."""
+        return [part for part in range(self.state.parts) if not self._is_whole(part)]
+
+    def write(self, part: int, rows: Sequence[Row]) -> None:
+        """Write a part, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        assert len(rows) == self.state.part_rows(part)
+        schema = self._schema.with_metadata({_RUN_KEY: self._run})
+        buffer = pa.BufferOutputStream()
+        table = pa.Table.from_pylist(list(rows), schema)
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        write_atomically(self.path(part), buffer.getvalue())
+
+    def unreadable(self) -> list[int]:
+        """Parts with a case of which a photograph could not be read."""
+        return [
+            part
+            for part in range(self.state.parts)
+            if self._is_whole(part) and NOT_READABLE in self._read(part, ["error_code"])[0].to_pylist()
+        ]
+
+    def forget(self, part: int) -> None:
+        """Have a part scored again."""
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        self.path(part).unlink()
+
+    def finish(self) -> Summary:
+        """Read every part back, prove that each case has its one row, and write the summary.
+
+        Raises:
+            BacklogError: a part is damaged or there is a file that no part is.
+        """
+        state, listing = self.state, self.listing()
+        found = {path.name for path in (self.folder / CASES).iterdir() if not path.name.startswith(".")}
+        expected = {self.path(part).name for part in range(state.parts)}
+        if strange := sorted(found ^ expected):
+            raise BacklogError(
+                f"{self.folder / CASES}: {strange[0]} is missing or is no part of this run; remove what does "
+                "not belong here and give the same command again."
+            )
+        dispositions, bands, errors = Counter[str](), Counter[str](), Counter[str]()
+        for part in range(state.parts):
+            table = self._read(part)
+            first = part * state.options.part_cases
+            positions = np.arange(first, first + state.part_rows(part))
+            same = np.array_equal(table["position"].to_numpy(), positions)
+            if not same or table["case_id"].to_pylist() != listing.case_ids(part):
+                raise _damaged(self.path(part), "its rows are not the cases of the listing")
+            dispositions.update(table["disposition"].to_pylist())
+            bands.update(str(band) for band in table["priority_band"].to_pylist() if band is not None)
+            errors.update(code for code in table["error_code"].to_pylist() if code is not None)
+        summary = Summary(
+            run_sha256=self._run,
+            cases=state.cases,
+            photographs=state.photographs,
+            dispositions=dict(sorted(dispositions.items())),
+            priority_bands=dict(sorted(bands.items())),
+            errors=dict(sorted(errors.items())),
+        )
+        write_atomically(self.folder / SUMMARY, summary.to_json().encode())
+        return summary
+
+    def _is_whole(self, part: int) -> bool:
+        try:
+            metadata = pq.read_metadata(self.path(part))
+        except (OSError, pa.ArrowException):
+            return False
+        of_run = (metadata.metadata or {}).get(_RUN_KEY, b"").decode()
+        return bool(of_run == self._run and metadata.num_rows == self.state.part_rows(part))
+
+    def _read(self, part: int, names: list[str] | None = None) -> pa.Table:
+        path = self.path(part)
+        try:
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            # Checksums are of the pages; the names and types of the columns stand outside them.
+            if not file.schema_arrow.remove_metadata().equals(self._schema):
+                raise _damaged(path, "it has other columns")
+            return file.read(names)
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(path, str(error)) from None
+
+
+def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> tuple[Shards, Frozen]:
+    """Freeze a backlog in ``folder``, or find that the same one stands there already.
+
+    The backlog is read from its source both times: what has changed since is not scored silently.
+
+    Raises:
+        BacklogError: the backlog cannot be read, or ``folder`` holds something else.
+        OSError: ``folder`` cannot be written.
+    """
+    (folder / CASES).mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    begun = (folder / STATE).exists()
+    frozen = freeze(source, folder / _NEW, options.part_cases)
+    wanted = State(
+        bundle_sha256=bundle.sha256,
+        certificate_id=bundle.certificate.certificate_id(),
+        listing_sha256=frozen.sha256,
+        cases=frozen.cases,
+        photographs=frozen.photographs,
+        images=str(source.images),
+        table=str(source.path.resolve()) if has_bytes(source) else None,
+        options=options,
+        software=software(),
+    )
+    if begun:
+        (folder / _NEW).unlink()
+        _require_same(folder, _read_state(folder), wanted)
+    else:
+        (folder / _NEW).replace(folder / LISTING)
+        write_atomically(folder / STATE, wanted.to_json().encode())
+    return Shards(folder), frozen
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder, so that no second run writes into it. The hold goes with the process.
+
+    Raises:
+        BacklogError: another process holds it, or it is not a folder of results.
+        OSError: it cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BacklogError(f"{folder}: expected a folder for the results, found a file; name another.")
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in folder.iterdir()}
+    if names and _LOCK not in names:
+        raise BacklogError(
+            f"{folder}: holds other files and no results of score-batch; name an empty or a new folder."
+        )
+    with (folder / _LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BacklogError(f"{folder}: another process is scoring into it; wait for its end.") from None
+        yield
+
+
+@contextmanager
+def explaining(folder: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one sentence.
+
+    Raises:
+        BacklogError: in the place of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = "the disk is full" if error.errno in _FULL else f"cannot be written ({error.strerror or error})"
+        raise BacklogError(
+            f"{folder}: {why}; what is written stays, and the same command goes on from there once there is "
+            "room."
+        ) from None
+
+
+def _read_state(folder: Path) -> State:
+    path = folder / STATE
+    try:
+        return State.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BacklogError(f"{path}: not found, expected a folder that score-batch has begun.") from None
+    except ValidationError:
+        raise BacklogError(
+            f"{path}: was not written by this release of score-batch; name another folder."
+        ) from None
+
+
+def _require_same(folder: Path, begun: State, wanted: State) -> None:
+    for name, what in _DIFFERENT.items():
+        if getattr(begun, name) != getattr(wanted, name):
+            raise BacklogError(
+                f"{folder}: was begun with {what}; one folder holds the results of one backlog by one "
+                "bundle. Name a new folder, or give again what this one was begun with."
+            )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill left half written. Ours alone: the folder is held, and no engine runs yet."""
+    for path in (*folder.glob(".*.tmp"), *(folder / CASES).glob(".part-*.tmp"), folder / _NEW):
+        path.unlink(missing_ok=True)
+
+
+def _damaged(path: Path, why: str) -> BacklogError:
+    return BacklogError(f"{path}: is damaged ({why}); remove it and give the same command again.")

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import tiny_bundle as tiny
+from lesion_triage.backlog.photographs import file_bytes, photographs, source_of
+
+
+def kept(rows):
+    """What the rows say, whatever place the photographs came from."""
+    return [{name: cell for name, cell in row.items() if name != "position"} for row in rows]
+
+
+def test_a_table_gives_the_same_rows_as_csv_as_parquet_and_with_its_bytes(
+    pictures, table, score, rows, tmp_path
+):
+    text = "case_id,image,bleeding,age_years\n1,referred.png,yes,61\n1,black.png,,\n2,below.png,no,7.5\n"
+    score(table(text))
+    from_csv = rows()
+
+    frame = pd.DataFrame(
+        {
+            "case_id": [1, 1, 2],
+            "image": ["referred.png", "black.png", "below.png"],
+            "bleeding": [True, None, False],
+            "age_years": [61, None, 7.5],
+        }
+    )
+    frame.to_parquet(pictures / "cases.parquet")
+    (tmp_path / "out").rename(tmp_path / "csv")
+    score(pictures / "cases.parquet")
+    assert rows() == from_csv
+
+    frame["image_bytes"] = [(pictures / name).read_bytes() for name in frame.pop("image")]
+    frame.to_parquet(tmp_path / "bytes.parquet")
+    (tmp_path / "out").rename(tmp_path / "parquet")
+    score(tmp_path / "bytes.parquet")
+    assert rows() == from_csv
+
+
+def test_a_history_may_be_one_column_of_json(table, score, rows, tmp_path):
+    history = json.dumps({"bleeding": True, "age_years": 61}).replace('"', '""')
+    score(table(f'case_id,image,history\na,below.png,"{history}"\nb,below.png,\n'))
+    listing = pq.read_table(tmp_path / "out" / "listing.parquet")
+    told = [json.loads(cell) if cell else {} for cell in listing["history"].to_pylist()]
+    assert told == [{"bleeding": True, "age_years": 61.0}, {}]
+
+
+def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_path):
+    score(table("case_id,image,bleeding\na,below.png,no\na,black.png,yes\na,referred.png,\n"))
+    listing = pq.read_table(tmp_path / "out" / "listing.parquet")
+    assert json.loads(listing["history"][0].as_py()) == {"bleeding": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "expected the column case_id and one of image and image_bytes, found no header."),
+        ("image\na.png\n", "expected the column case_id and one of image and image_bytes, found image."),
+        ("case_id\na\n", "expected the column case_id and one of image and image_bytes, found case_id."),
+        ("case_id,image\n", "expected at least one photograph, found none."),
+        ("case_id,image,bleding\na,b.png,\n", "unknown column 'bleding'; did you mean 'bleeding'?"),
+        ("case_id,image,image\na,b.png,b.png\n", "column 'image' stands twice; keep one."),
+        ("case_id,image,history,fever\na,b.png,,\n", "the history stands in 'history' and in 'fever'"),
+        ("case_id,image\n,b.png\n", "line 2: case_id is empty."),
+        ("case_id,image\na,\n", "line 2: image is empty; expected the path of a photograph."),
+        ("case_id,image\na,b.png,c\n", "line 2: more or fewer cells than the header has."),
+        ("case_id,image\na,../b.png\n", "line 2: the path in image leaves "),
+        ("case_id,image\na,/etc/passwd\n", "line 2: the path in image leaves "),
+        ("case_id,image,fever\na,b.png,perhaps\n", "line 2: fever is 'perhaps'; expected true, yes, 1"),
+        ("case_id,image,history\na,b.png,{}x\n", "line 2: history: "),
+        ("case_id,image\na,b.png\nc,d.png\na,e.png\n", "line 4: the case of line 2 comes again;"),
+        ("case_id,image\na,b.png\na,b.png\n", "line 3: its case has this photograph already;"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_place_and_reason(
+    table, score, tmp_path, capsys, text, sentence
+):
+    assert score(table(text)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("BacklogError: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_no_sentence_repeats_a_name(table, score, capsys):
+    for row in ("Jane Doe,../Jane Doe.png", "Jane Doe,below.png\nx,below.png\nJane Doe,black.png"):
+        assert score(table(f"case_id,image\n{row}\n")) == 2
+        assert "Jane" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"case_id": [1.5], "image": ["a.png"]}, "column 'case_id' has the type double"),
+        ({"case_id": ["a"], "image": [1]}, "column 'image' has the type int64"),
+        ({"case_id": ["a"], "image_bytes": ["text"]}, "column 'image_bytes' has the type string"),
+        ({"case_id": ["a"], "image_bytes": pa.array([None], pa.binary())}, "row 1: image_bytes is empty."),
+        ({"case_id": [None, "b"], "image": ["a.png", "b.png"]}, "row 1: case_id is empty."),
+        ({"case_id": ["a"], "image": ["a.png"], "age_years": [float("nan")]}, "row 1: age_years is 'nan'"),
+        ({"case_id": ["a"], "image": ["a.png"], "age_years": [130]}, "row 1: age_years is '130'"),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_used_is_refused(tmp_path, score, capsys, columns, sentence):
+    pq.write_table(pa.table(columns), tmp_path / "cases.parquet")
+    assert score(tmp_path / "cases.parquet") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_what_is_no_parquet_file_is_refused(tmp_path, score, capsys):
+    (tmp_path / "cases.parquet").write_bytes(b"PAR1 and no more")
+    assert score(tmp_path / "cases.parquet") == 2
+    assert "cannot be read as a parquet file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("nowhere.csv", [], "expected a CSV file, a parquet file or a folder here, found nothing."),
+        ("table.xlsx", [], "expected a name that ends in .csv or .parquet, or a folder."),
+        ("folder", [], "say with --case-is what one case is in it"),
+        ("folder", ["--case-is", "picture", "--images", "."], "--images is for tables"),
+        ("table.csv", ["--case-is", "picture"], "--case-is is for folders"),
+    ],
+)
+def test_what_is_to_be_scored_must_be_said_plainly(tmp_path, score, capsys, name, options, sentence):
+    (tmp_path / "folder").mkdir()
+    for file in ("table.xlsx", "table.csv"):
+        (tmp_path / file).write_text("case_id,image\n")
+    assert score(tmp_path / name, *options) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_absolute_path_below_the_folder_of_the_images_is_taken(pictures, table, score, rows):
+    cases = table(f"case_id,image\na,{pictures / 'below.png'}\n")
+    assert score(cases, "--images", "/") == 0
+    assert rows()[0]["disposition"] == "below_threshold"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two sub-folders with pictures, one of them with a sub-folder of its own and with other files."""
+    root = tmp_path / "folders"
+    for path in ("b/2.png", "b/10.png", "a/x.PNG", "a/deep/y.heic", "a/notes.txt", "a/.hidden.png"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(tiny.picture_bytes("below"))
+    return root
+
+
+def test_each_picture_of_a_folder_is_a_case_if_that_is_said(folders, score, rows, capsys):
+    assert score(folders, "--case-is", "picture") == 0
+    assert [row["case_id"] for row in rows()] == ["a/x.PNG", "a/deep/y.heic", "b/10.png", "b/2.png"]
+    assert "left out 1: .txt" in capsys.readouterr().out
+
+
+def test_each_folder_of_pictures_is_a_case_if_that_is_said(folders, score, rows):
+    assert score(folders, "--case-is", "folder") == 0
+    assert [(row["case_id"], row["photographs"]) for row in rows()] == [("a", 1), ("a/deep", 1), ("b", 2)]
+
+
+def test_pictures_beside_the_folders_of_cases_belong_to_none(folders, score, capsys):
+    (folders / "loose.png").write_bytes(tiny.picture_bytes("below"))
+    assert score(folders, "--case-is", "folder") == 2
+    assert "found pictures beside the sub-folders" in capsys.readouterr().err
+
+
+def test_a_file_that_may_be_a_photograph_is_never_left_out_of_its_case(folders, score, rows):
+    """Its case would be judged by the others, and could only seem less urgent."""
+    (folders / "b" / "11.tiff").write_bytes(b"II*\x00 of a kind that is not read")
+    assert score(folders, "--case-is", "folder") == 1
+    assert [row["error_code"] for row in rows()] == [None, None, "image_format_not_supported"]
+
+
+def test_files_are_read_from_any_row_of_a_table_in_groups_of_any_length(tmp_path):
+    files = [bytes([number]) * 10 for number in range(100)]
+    for group in (1, 7, 40, 100):
+        path = tmp_path / f"{group}.parquet"
+        pq.write_table(pa.table({"image_bytes": files}), path, row_group_size=group)
+        for first in (1, 2, 39, 41, 100):
+            assert list(file_bytes(path, first)) == files[first - 1 :]
+        assert list(file_bytes(path, 5, 3)) == files[4:7]
+
+
+def test_a_long_group_of_photographs_is_read_page_by_page(tmp_path):
+    noise = np.random.default_rng(0).bytes(30_000)
+    files = [noise[number % 1000 :] for number in range(4000)]  # 118 MB in one group
+    path = tmp_path / "long.parquet"
+    table = pa.table({"case_id": [str(number) for number in range(4000)], "image_bytes": files})
+    pq.write_table(table, path, use_dictionary=False)
+    del table, files
+    before = pa.total_allocated_bytes()
+    most = 0
+    for _ in photographs(source_of(path, None, None), Counter()):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert pq.read_metadata(path).num_row_groups == 1
+    assert most < 70e6  # a page has 1024 rows, and is there packed and unpacked
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path):
+    most = []
+    for count in (4_000, 40_000):
+        path = tmp_path / "long.csv"
+        lines = (f"{number},{number}.png\n" for number in range(count))
+        path.write_text("case_id,image\n" + "".join(lines))
+        tracemalloc.start()
+        assert sum(1 for _ in photographs(source_of(path, None, None), Counter())) == count
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[1] < most[0] + 500_000

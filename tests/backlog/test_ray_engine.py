@@ -1,0 +1,134 @@
+"""Ray for real, on loopback: a cluster of two nodes and one that the program starts itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tiny_bundle as tiny
+from lesion_triage import cli
+
+KINDS: tuple[tiny.Kind, ...] = ("referred", "below", "black", "unfamiliar")
+CASES = 60
+_TWO_NODES = """
+import sys
+from ray.cluster_utils import Cluster
+place = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+for attempt in range(3):  # Ray gives a node thirty seconds to start, which a busy machine may need
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args=place)
+        cluster.add_node(num_cpus=2, node_ip_address="127.0.0.1")
+        break
+    except Exception as error:
+        print(error, file=sys.stderr, flush=True)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+_NODES = "import json, ray; ray.init(); print(json.dumps([node['NodeID'] for node in ray.nodes()]))"
+
+
+@pytest.fixture(scope="module")
+def backlog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("backlog") / "pictures"
+    root.mkdir()
+    for number in range(CASES):
+        (root / f"{number:04d}.png").write_bytes(tiny.picture_bytes(KINDS[number % 7 % 4]))
+    (root / "broken.png").write_bytes(b"")
+    return root
+
+
+@pytest.fixture(scope="module")
+def local(bundle: Path, backlog: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the other engine makes of the same backlog."""
+    out = tmp_path_factory.mktemp("local") / "out"
+    assert cli.main(command(bundle, backlog, out)) == 1
+    return parts_of(out)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a cluster of two nodes on loopback."""
+    variables = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TWO_NODES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=variables,
+    )
+    assert process.stdout is not None
+    found = ""
+    while not found.startswith("127.0.0.1:"):  # Ray prints advice first
+        line = process.stdout.readline()
+        assert line, "the cluster did not start"
+        found = line.strip()
+    yield found
+    process.communicate(timeout=60)
+
+
+def command(bundle: Path, backlog: Path, out: Path, *options: str) -> list[str]:
+    words = [str(bundle), "--cases", str(backlog), "--case-is", "picture", "--out", str(out)]
+    return ["score-batch", *words, "--part-cases", "7", *options]
+
+
+def parts_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "cases").iterdir())}
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, as Ray is when a user calls it."""
+    return subprocess.run(
+        [sys.executable, "-m", "lesion_triage.cli", *words], check=False, capture_output=True, text=True
+    )
+
+
+def test_two_nodes_write_the_same_files_as_one_process(bundle, backlog, local, address, tmp_path):
+    nodes = subprocess.run(
+        [sys.executable, "-c", _NODES],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RAY_ADDRESS": address},
+    )
+    assert len(json.loads(nodes.stdout.splitlines()[-1])) == 2
+    done = run(command(bundle, backlog, tmp_path / "out", "--engine", "ray", "--address", address))
+    assert done.returncode == 1, done.stderr  # one picture is broken
+    assert parts_of(tmp_path / "out") == local
+
+
+def test_a_run_begun_by_threads_is_ended_by_a_cluster(bundle, backlog, local, address, tmp_path):
+    out = tmp_path / "out"
+    assert cli.main(command(bundle, backlog, out)) == 1
+    for part in list((out / "cases").iterdir())[::2]:
+        part.unlink()
+    assert run(command(bundle, backlog, out, "--engine", "ray", "--address", address)).returncode == 1
+    assert parts_of(out) == local
+
+
+def test_a_worker_that_cannot_go_on_says_why_in_one_sentence(bundle, tmp_path, address):
+    cases = tmp_path / "cases.csv"
+    cases.write_text("case_id,image\na,gone.png\n")
+    words = [str(bundle), "--cases", str(cases), "--out", str(tmp_path / "out"), "--address", address]
+    done = run(["score-batch", *words, "--engine", "ray"])
+    assert done.returncode == 2
+    assert "BacklogError: a worker of the cluster: not one of 1 cases in a row" in done.stderr
+
+
+def test_without_an_address_a_cluster_starts_here_and_ends(bundle, backlog, local, tmp_path):
+    done = run(command(bundle, backlog, tmp_path / "out", "--engine", "ray"))
+    assert done.returncode == 1, done.stderr
+    assert parts_of(tmp_path / "out") == local
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(bundle, backlog, tmp_path):
+    words = command(bundle, backlog, tmp_path / "out", "--engine", "ray", "--address", "127.0.0.1:1")
+    done = run(words)
+    assert done.returncode == 2
+    assert "BacklogError: Ray 127.0.0.1:1: no cluster to work with" in done.stderr

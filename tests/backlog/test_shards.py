@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+import tiny_bundle as tiny
+from lesion_triage import cli
+from lesion_triage.backlog.shards import Shards
+from lesion_triage.errors import BacklogError
+
+SIX = "case_id,image\n" + "".join(f"{letter},below.png\n" for letter in "abcdef")
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in sorted((folder / "cases").iterdir())}
+
+
+def test_the_same_command_again_does_nothing_over(table, score, tmp_path, capsys):
+    cases = table(SIX)
+    score(cases, "--part-cases", "2")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()}
+    assert score(cases, "--part-cases", "2") == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()} == before
+    assert "6 cases are done already" in capsys.readouterr().out
+
+
+def test_a_part_that_is_missing_cut_short_or_of_another_run_is_scored_again(table, score, tmp_path):
+    cases = table(SIX)
+    out = tmp_path / "out"
+    score(cases, "--part-cases", "2")
+    whole = files_of(out)
+    part = [out / "cases" / name for name in whole]
+    part[0].unlink()
+    part[1].write_bytes(part[1].read_bytes()[:-9])
+    part[2].write_bytes(whole[part[1].name])
+    foreign = pq.read_table(part[2])
+    pq.write_table(foreign.replace_schema_metadata({b"lesion_triage.run": b"0" * 64}), part[2])
+    assert score(cases, "--part-cases", "2") == 0
+    assert files_of(out) == whole
+
+
+def test_no_flipped_bit_of_a_part_is_read_as_other_rows(pictures, table, score, rows, tmp_path):
+    score(table("case_id,image\na,referred.png\nb,below.png\nc,black.png\n"))
+    expected, out = rows(), tmp_path / "out"
+    (part,) = (out / "cases").iterdir()
+    whole = part.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 61):
+        part.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        opened = Shards(out)
+        try:
+            sound = opened.missing() == [] and bool(opened.finish())
+        except BacklogError:
+            sound = False
+        refused += not sound
+        assert not sound or rows() == expected  # sound: a bit that nobody reads, as in the writer's name
+    assert refused > 20
+
+
+def test_rows_of_other_cases_are_not_taken_for_these(table, score, tmp_path, capsys):
+    """A part file under another part's name has the right length, and belongs to the run."""
+    cases = table(SIX)
+    score(cases, "--part-cases", "2")
+    first, second, _ = sorted((tmp_path / "out" / "cases").iterdir())
+    second.write_bytes(first.read_bytes())
+    assert score(cases, "--part-cases", "2") == 2
+    assert "its rows are not the cases of the listing" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_part_is_named(table, score, tmp_path, capsys):
+    cases = table(SIX)
+    score(cases)
+    (tmp_path / "out" / "cases" / "part-00000009.parquet").write_bytes(b"")
+    assert score(cases) == 2
+    assert "part-00000009.parquet is missing or is no part of this run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "what"),
+    [
+        ("cases", [], "other cases"),
+        ("bundle", [], "another bundle"),
+        ("images", ["--images", "."], "another folder of photographs"),
+        ("options", ["--with", "note"], "other options (--with, --language or --part-cases)"),
+        ("options", ["--part-cases", "3"], "other options (--with, --language or --part-cases)"),
+    ],
+)
+def test_a_folder_takes_one_backlog_by_one_bundle(
+    table, score, tmp_path, capsys, bundle, change, options, what
+):
+    cases = table(SIX)
+    score(cases)
+    before = files_of(tmp_path / "out")
+    if change == "cases":
+        table(SIX + "g,referred.png\n")
+    words = [str(bundle if change != "bundle" else tiny.make(tmp_path / "other", threshold=0.4).folder)]
+    words += ["--cases", str(cases), "--out", str(tmp_path / "out"), *options]
+    capsys.readouterr()
+    assert cli.main(["score-batch", *words]) == 2
+    assert f"out: was begun with {what};" in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_folder_with_other_files_is_left_alone(table, score, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    assert score(table(SIX)) == 2
+    assert "holds other files and no results of score-batch" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_another_process_writes_to_is_left_alone(table, score, tmp_path, capsys):
+    cases = table(SIX)
+    score(cases)
+    code = (
+        "import fcntl, sys; stream = open(sys.argv[1]); fcntl.flock(stream, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out" / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout.readline() == b"held\n"
+    assert score(cases) == 2
+    assert "another process is scoring into it" in capsys.readouterr().err
+    holder.communicate()
+    assert score(cases) == 0
+
+
+def test_a_full_disk_costs_one_sentence_and_what_is_written_stays(table, bundle, tmp_path):
+    """A limit on the length of files stands in for the disk: the system call fails in the same way."""
+    cases = table("case_id,image\n" + "".join(f"{number},below.png\n" for number in range(300)))
+    out = tmp_path / "out"
+    words = ["score-batch", str(bundle), "--cases", str(cases), "--out", str(out), "--part-cases", "100"]
+    assert cli.main(words) == 0
+    whole = files_of(out)
+    sorted((out / "cases").iterdir())[1].unlink()
+    (out / "summary.json").unlink()
+
+    def short_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4500, 4500))
+
+    code = (
+        "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "from lesion_triage import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-B", "-c", code, *words],
+        check=False,
+        preexec_fn=short_files,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "out: the disk is full; what is written stays, and the same command goes on" in run.stderr
+    assert len(files_of(out)) == 2
+    assert cli.main(words) == 0
+    assert files_of(out) == whole
+
+
+def test_a_disk_of_photographs_that_went_away_stops_the_run(pictures, table, score, rows, tmp_path, capsys):
+    cases = table(SIX)
+    pictures_elsewhere = tmp_path / "elsewhere"
+    photographs = pictures / "below.png"
+    data = photographs.read_bytes()
+    photographs.rename(pictures_elsewhere)
+    assert score(cases, "--part-cases", "2") == 2
+    assert "not one of 2 cases in a row, from number 1 on, has photographs" in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == {}
+    photographs.write_bytes(data)
+    assert score(cases, "--part-cases", "2") == 0
+    assert {row["disposition"] for row in rows()} == {"below_threshold"}
+
+
+def test_photographs_that_could_not_be_read_are_read_when_they_are_back(pictures, table, score, rows):
+    cases = table("case_id,image\na,below.png\nb,late.png\nc,below.png\n")
+    assert score(cases, "--part-cases", "1", "--accept-unreadable") == 1
+    assert [row["error_code"] for row in rows()] == [None, "image_not_readable", None]
+    (pictures / "late.png").write_bytes(tiny.picture_bytes("referred"))
+    assert score(cases, "--part-cases", "1") == 1
+    assert score(cases, "--part-cases", "1", "--retry-unreadable") == 0
+    assert [row["disposition"] for row in rows()][1] == "needs_in_person"
+
+
+def test_the_summary_counts_what_stands_in_the_rows(pictures, table, score, rows, tmp_path):
+    (pictures / "bad.png").write_bytes(b"")
+    score(table("case_id,image\na,referred.png\nb,below.png\nc,black.png\nd,bad.png\ne,below.png\n"))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["dispositions"] == {
+        "below_threshold": 2,
+        "needs_in_person": 1,
+        "not_scored": 1,
+        "ungradable": 1,
+    }
+    assert summary["errors"] == {"image_empty": 1}
+    assert sum(summary["priority_bands"].values()) == 4
+    assert summary["cases"] == len(rows()) == 5
