@@ -19,6 +19,7 @@ from triage_server.wire import RequestError
 
 try:
     import pydicom
+    import pydicom.config
     import pydicom.uid
     from pydicom.encaps import get_frame
 except ImportError:
@@ -51,6 +52,8 @@ _LONG = (b"OB", b"UN", b"OW", b"SQ", b"UT", b"UC", b"UR")
 # What pydicom finds odd it tells, with the value: a person's name, perhaps, in the server's log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module="pydicom")
+if pydicom is not None:
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
 class _Bounded(io.BytesIO):
@@ -158,7 +161,7 @@ def _jpeg(dataset: Any, index: int) -> bytes:
 
 def _name(uid: str) -> str:
     """The name in the standard's own list; what a sender made up is not repeated."""
-    known = pydicom.uid.UID(uid)
+    known = pydicom.uid.UID(uid, pydicom.config.IGNORE)
     return "that is not known" if known.name == uid else known.name
 
 
