@@ -38,7 +38,7 @@ test: check test-serve ## everything that CI runs
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 test-serve: $(SERVE)/.installed ## the server's tests where nothing but [serve] is installed
-	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/clinic/test_recertify.py tests/clinic/test_pool.py
+	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/client tests/clinic/test_recertify.py tests/clinic/test_pool.py
 
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
