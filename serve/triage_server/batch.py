@@ -23,6 +23,7 @@ from triage_server.casework import (
     deadline_of,
     in_language,
     language_of,
+    on_a_thread,
     received,
     recording_refusals,
     scored,
@@ -124,9 +125,11 @@ async def triage_batch(request: Request) -> Response:
         with await admitted(request, (JSON_TYPE,)) as place:
             repeat_key = idempotency_key(request)
             body = await received(request, whole_body(request, place))
-            cases = await service_of(request).pool.run(partial(_cases, body))
+            deadline = deadline_of(request)
+            cases = await on_a_thread(request, partial(_cases, body), deadline)
+            del body
             _count_at_the_gate(request, len(cases))
-            items = await _all(request, cases, repeat_key)
+            items = await _all(request, cases, repeat_key, deadline)
     headers = in_language(language_of(request))
     return Response(b'{"cases":[' + b",".join(items) + b"]}", media_type=JSON_TYPE, headers=headers)
 
@@ -146,9 +149,9 @@ def _count_at_the_gate(request: Request, cases: int) -> None:
         service_of(request).pace.take(caller, asyncio.get_running_loop().time(), cases - 1)
 
 
-async def _all(request: Request, cases: list[Any], repeat_key: str | None) -> list[bytes]:
+async def _all(request: Request, cases: list[Any], repeat_key: str | None, deadline: float) -> list[bytes]:
     """Score the cases, several at once as far as places are free; the batch itself holds one already."""
-    pool, deadline = service_of(request).pool, deadline_of(request)
+    pool = service_of(request).pool
     waiting, items = iter(enumerate(cases)), [b""] * len(cases)
 
     async def work() -> None:

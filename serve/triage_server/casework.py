@@ -211,6 +211,16 @@ async def scored(
         answer = _score(service, opened.case, language)
         return answered(answer, opened.write(answer))
 
+    return await on_a_thread(request, work, deadline)
+
+
+async def on_a_thread(request: Request, work: Callable[[], Read], deadline: float) -> Read:
+    """Run ``work`` on a thread of the pool.
+
+    Raises:
+        RequestError: it was not done by ``deadline``.
+    """
+    service = service_of(request)
     try:
         async with asyncio.timeout_at(deadline):
             return await service.pool.run(work)

@@ -35,8 +35,9 @@ _REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
     "required": False,
-    "description": "Carried through to the answer and the log; made if absent or of another form.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    "description": "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-': carried through to the answer and the log; "
+    "made if absent or of another form.",
+    "schema": {"type": "string"},
 }
 _LANGUAGE = {
     "name": "Accept-Language",

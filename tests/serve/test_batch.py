@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -96,10 +97,26 @@ def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
     assert pool.cases == pool.pending_bytes == 0
 
 
-def test_cases_that_are_not_scored_in_time_say_so(ask: Ask, make_app: MakeApp, draw: Any):
-    app = make_app(answer_timeout_s=1e-6)
-    items = ask(app, "POST", PATH, **batch(*[as_json(draw())] * 3)).json()["cases"]
-    assert {item["problem"]["code"] for item in items} == {"not_answered_in_time"}
+class Slow(Scorer):
+    """Takes a second and a half for each case."""
+
+    def score(self, *arguments: Any, **named: Any) -> Answer:
+        time.sleep(1.5)
+        return super().score(*arguments, **named)
+
+
+def test_cases_that_are_not_scored_in_time_say_so(ask: Ask, make_app: MakeApp, draw: Any, scorer: Scorer):
+    app = make_app(Slow(scorer.bundle), answer_timeout_s=2.0)
+    response = ask(app, "POST", PATH, **batch(*[as_json(draw())] * 3))
+    assert response.status_code == 200, response.text
+    late = [item["problem"]["code"] for item in response.json()["cases"] if item["problem"]]
+    assert late[-2:] == ["not_answered_in_time"] * 2
+    assert app.state.service.pool.cases == 0
+
+
+def test_a_batch_that_is_not_even_read_in_time_is_refused_whole(ask: Ask, make_app: MakeApp, draw: Any):
+    response = ask(make_app(answer_timeout_s=1e-6), "POST", PATH, **batch(as_json(draw())))
+    assert (response.status_code, response.json()["code"]) == (503, "not_answered_in_time")
 
 
 def test_every_answered_case_has_its_line_and_counts_against_the_pace(

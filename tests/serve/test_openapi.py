@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+import triage_client
 import triage_server
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Answer, Disposition
@@ -167,7 +168,8 @@ def test_no_word_of_a_finding_or_an_all_right_is_ever_uttered(
 
 
 def test_no_such_word_stands_in_the_source():
-    for path in sorted(Path(triage_server.__file__).parent.glob("*.py")):
+    packages = (triage_server.__file__, triage_client.__file__)
+    for path in sorted(one for package in packages for one in Path(package).parent.glob("*.py")):
         assert not FORBIDDEN.search(path.read_text(encoding="utf-8")), path.name
 
 
