@@ -52,6 +52,7 @@ fuzz: $(FUZZ)/.installed ## thousands of odd requests, made from the published d
 
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/bench_faces.py
 	$(BIN)/python tests/bench_quality.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
-from triage_server import batch, cds_hooks, fhir, open_inference, openapi, v1
+from triage_server import batch, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
 from triage_server.casework import Service, in_language, language_of, must_be_ready, service_of
 from triage_server.envelope import Envelope
@@ -122,7 +122,9 @@ async def bundle_facts(request: Request) -> Response:
         request_limits=RequestLimits(
             max_images=MAX_IMAGES_PER_CASE,
             max_body_bytes=service.settings.max_body_bytes,
-            media_types=v1.FACE.media_types,
+            media_types=tuple(
+                kind for kind in v1.FACE.media_types if dicom.AVAILABLE or kind != dicom.DICOM_TYPE
+            ),
             max_cases_per_batch=MAX_CASES_PER_BATCH,
         ),
         languages=service.scorer.languages.names,

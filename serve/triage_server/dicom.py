@@ -26,6 +26,7 @@ except ImportError:
     pydicom = None  # type: ignore[assignment]
 
 DICOM_TYPE = "application/dicom"
+AVAILABLE = pydicom is not None
 CLASSES = {
     "1.2.840.10008.5.1.4.1.1.77.1.4": "VL Photographic Image Storage",
     "1.2.840.10008.5.1.4.1.1.77.1.7": "Dermoscopic Photography Image Storage",
@@ -52,7 +53,7 @@ _LONG = (b"OB", b"UN", b"OW", b"SQ", b"UT", b"UC", b"UR")
 # What pydicom finds odd it tells, with the value: a person's name, perhaps, in the server's log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module="pydicom")
-if pydicom is not None:
+if AVAILABLE:
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
@@ -81,7 +82,7 @@ def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
     """
     if data[128:132] != b"DICM":
         return data
-    if pydicom is None:
+    if not AVAILABLE:
         raise RequestError("dicom_not_available", index=index)
     if data.startswith(_OTHER_PICTURE):
         # Two files in one: whoever looks at it later may see another picture than the one that was scored.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -107,12 +108,15 @@ def _depth(tree: object) -> int:
     return depth
 
 
-def _names(shape: type[BaseModel]) -> set[str]:
-    schemas = [shape.model_json_schema(), *shape.model_json_schema().get("$defs", {}).values()]
-    return {name for schema in schemas for name in schema.get("properties", {})}
+@cache
+def _names(shape: type[BaseModel]) -> frozenset[str]:
+    """Of all its fields, and of those inside them."""
+    schema = shape.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return frozenset(name for part in parts for name in part.get("properties", {}))
 
 
-def _place(steps: tuple[int | str, ...], known: set[str]) -> str:
+def _place(steps: tuple[int | str, ...], known: frozenset[str]) -> str:
     if any(isinstance(step, str) and step not in known for step in steps):
         return "a field that is not known"
     return ".".join(str(step) for step in steps) or "no JSON object"
