@@ -18,7 +18,7 @@ import tiny_bundle
 from bench import cpu_seconds, jpeg
 from sent_cases import JSON, WAYS, dicom
 
-ROUNDS, REQUESTS = 9, 30
+ROUNDS, REQUESTS = 7, 30
 
 
 def requests_for(picture: bytes) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -53,7 +53,7 @@ def main() -> None:
             while not ready.exists():
                 time.sleep(0.1)
             with httpx.Client(base_url=ready.read_text(encoding="utf-8").strip(), timeout=120) as client:
-                for width, height in ((600, 450), (4000, 3000)):
+                for width, height in ((600, 450), (3000, 2000)):
                     measure(client, process.pid, jpeg(width, height), f"{width} x {height}")
         finally:
             process.kill()

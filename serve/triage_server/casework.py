@@ -22,7 +22,7 @@ from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
 from triage_server.audit_chain import End
 from triage_server.intake import SentCase, check_announcement, idempotency_key, read_body
-from triage_server.json_body import further_memory
+from triage_server.json_body import WIDE, further_memory
 from triage_server.negotiation import language_for
 from triage_server.pool import Place, ScoringPool
 from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
@@ -179,9 +179,13 @@ async def whole_body(request: Request, place: Place) -> bytes:
     Raises:
         RequestError: it is too long, or there is no room.
     """
-    limit = service_of(request).settings.max_body_bytes
-    body = await read_body(request, max_body_bytes=limit, take=place.take)
-    place.take(further_memory(body))
+    settings = service_of(request).settings
+    body = await read_body(request, max_body_bytes=settings.max_body_bytes, take=place.take)
+    further = further_memory(body)
+    if len(body) + further > settings.max_pending_bytes:
+        # No pause would make room for it.
+        raise RequestError("body_too_large", limit=settings.max_pending_bytes // WIDE)
+    place.take(further)
     return body
 
 

@@ -18,9 +18,9 @@ from lesion_triage.bundle.history import NO_HISTORY, History
 from triage_server.intake import history_of
 from triage_server.wire import MAX_JSON_DEPTH, MAX_JSON_VALUES, RequestError
 
-_NARROW, _WIDE = 3, 8
-"""Bytes in memory for one of the body: it, its strings and the photographs in them stand there together. One
-letter from beyond Latin-1 makes each letter of its string four bytes wide."""
+NARROW, WIDE = 4, 9
+"""Bytes in memory for one of the body: it, its text, its strings and the photographs in them at once. One
+letter from beyond Latin-1 makes each letter of a text four bytes wide."""
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -28,7 +28,7 @@ Shape = TypeVar("Shape", bound=BaseModel)
 def further_memory(body: bytes) -> int:
     """Bytes that reading a body may take beside the body itself."""
     wide = not body.isascii() or b"\\u" in body
-    return len(body) * ((_WIDE if wide else _NARROW) - 1)
+    return len(body) * ((WIDE if wide else NARROW) - 1)
 
 
 def parse(body: bytes) -> dict[str, Any]:

@@ -186,6 +186,19 @@ def test_other_media_types_and_long_bodies_are_refused_at_every_door(way: Any, a
         assert pool.cases == pool.pending_bytes == 0
 
 
+@EVERY_WAY
+def test_memory_for_reading_is_counted_and_a_text_of_wide_letters_takes_more(
+    way: Any, ask: Ask, make_app: MakeApp
+):
+    app = make_app(max_pending_bytes=6000)
+    narrow, wide = (json.dumps({"x" * 1000: letter}, ensure_ascii=False) for letter in ("a", "😀"))
+    assert code_of(ask(app, "POST", way.path, content=narrow, headers=JSON)) == "document_not_valid"
+    assert code_of(ask(app, "POST", way.path, content=wide, headers=JSON)) == "body_too_large"
+    escaped = json.dumps(json.loads(wide))
+    assert code_of(ask(app, "POST", way.path, content=escaped, headers=JSON)) == "body_too_large"
+    assert app.state.service.pool.pending_bytes == 0
+
+
 # Keys, log, counters, repeats
 
 
