@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVE := .venv-serve
+FUZZ := .venv-fuzz
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve bench torture proof demo mlflow lock clean
+.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -38,10 +39,20 @@ test: check test-serve ## everything that CI runs
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 test-serve: $(SERVE)/.installed ## the server's tests where nothing but [serve] is installed
-	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/clinic/test_recertify.py tests/clinic/test_pool.py
+	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/client tests/clinic/test_recertify.py tests/clinic/test_pool.py
+
+$(FUZZ)/.installed: pyproject.toml constraints.txt
+	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install --quiet --upgrade pip
+	$(FUZZ)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,test]' 'schemathesis>=4.32'
+	@touch $@
+
+fuzz: $(FUZZ)/.installed ## thousands of odd requests, made from the published description, to a real server: minutes
+	$(FUZZ)/bin/python tests/fuzz.py
 
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/bench_faces.py
 	$(BIN)/python tests/bench_quality.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py
@@ -66,4 +77,4 @@ lock: ## write constraints.txt anew from the installed environment
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|pip|setuptools)([-_=]|$$)' > constraints.txt
 
 clean: ## remove the environments and all caches; runs stay
-	rm -rf $(VENV) $(SERVE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVE) $(FUZZ) .pytest_cache .mypy_cache .ruff_cache .hypothesis

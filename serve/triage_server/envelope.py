@@ -20,8 +20,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triage_server.refusals import response_to
 from triage_server.telemetry import Telemetry
-from triage_server.wire import RequestError, problem_response
+from triage_server.wire import RequestError
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -52,7 +53,8 @@ class Envelope:
             if exchange.status is None:
                 refusal = RequestError("internal_error")
                 scope["state"]["problem"] = refusal.code
-                await problem_response(refusal, exchange.request_id)(scope, exchange.receive, exchange.send)
+                response = response_to(refusal, exchange.request_id, scope["path"])
+                await response(scope, exchange.receive, exchange.send)
         finally:
             exchange.count(self._telemetry)
             log.info("request", extra={"fields": exchange.facts()})

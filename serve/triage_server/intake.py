@@ -6,7 +6,7 @@ Imports the wire and the bundle; no byte of a body is ever written to a disk her
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -17,18 +17,18 @@ from starlette.requests import Request
 
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.wire import MAX_HISTORY_BYTES, MULTIPART_TYPE, PICTURE_TYPES, RequestError
+from triage_server.wire import MAX_HISTORY_BYTES, RequestError
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
 
-def check_announcement(request: Request, max_body_bytes: int) -> None:
+def check_announcement(request: Request, media_types: Collection[str], max_body_bytes: int) -> None:
     """Refuse by the headers alone what need not be read.
 
     Raises:
-        RequestError: another media type than photographs, or an announced length beyond the limit.
+        RequestError: another media type than ``media_types``, or an announced length beyond the limit.
     """
-    if _media_type(request)[0] not in (*PICTURE_TYPES, MULTIPART_TYPE):
+    if media_type_of(request) not in media_types:
         raise RequestError("media_type_not_supported")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_body_bytes:
@@ -58,8 +58,20 @@ class SentCase:
     history: History
 
 
-async def read_case(request: Request, *, max_body_bytes: int, take: Callable[[int], None]) -> SentCase:
-    """The photographs of one case, and its history if there is one.
+def check_number(photographs: int) -> None:
+    """Refuse a case of no photograph or of too many.
+
+    Raises:
+        RequestError: it is one.
+    """
+    if not photographs:
+        raise RequestError("no_image")
+    if photographs > MAX_IMAGES_PER_CASE:
+        raise RequestError("too_many_images")
+
+
+async def read_body(request: Request, *, max_body_bytes: int, take: Callable[[int], None]) -> bytes:
+    """The whole body.
 
     Args:
         request: whose headers ``check_announcement`` has let pass.
@@ -67,13 +79,21 @@ async def read_case(request: Request, *, max_body_bytes: int, take: Callable[[in
         take: told of every chunk before it is kept; may raise.
 
     Raises:
+        RequestError: the body is too long.
+    """
+    chunks = _chunks(request, max_body_bytes, take)
+    async with aclosing(chunks):
+        return b"".join([chunk async for chunk in chunks])
+
+
+async def read_form(request: Request, *, max_body_bytes: int, take: Callable[[int], None]) -> SentCase:
+    """The photographs of one case, and its history if there is one, from a form; arguments as above.
+
+    Raises:
         RequestError: the body is too long, the form is broken, or it holds anything else.
     """
-    media_type, parameters = _media_type(request)
+    parameters = parse_options_header(request.headers.get("content-type", ""))[1]
     chunks = _chunks(request, max_body_bytes, take)
-    if media_type != MULTIPART_TYPE:
-        async with aclosing(chunks):
-            return SentCase([b"".join([chunk async for chunk in chunks])], NO_HISTORY)
     form = _Form()
     try:
         parser = MultipartParser(
@@ -151,12 +171,18 @@ class _Form:
             raise RequestError("multipart_not_valid")
         if not self._pictures:
             raise RequestError("no_image")
-        history = NO_HISTORY if self._history is None else _history(bytes(self._history))
+        history = NO_HISTORY if self._history is None else history_of(bytes(self._history))
         return SentCase([bytes(picture) for picture in self._pictures], history)
 
 
-def _history(text: bytes) -> History:
-    """Names the fields at fault, and never what stands in them."""
+def history_of(text: bytes) -> History:
+    """The history in a JSON text.
+
+    Raises:
+        RequestError: it is none, or too long; names the fields at fault, and never what stands in them.
+    """
+    if len(text) > MAX_HISTORY_BYTES:
+        raise RequestError("history_not_valid", fields="its length")
     try:
         return History.model_validate_json(text)
     except ValidationError as error:
@@ -178,6 +204,7 @@ async def _chunks(request: Request, limit: int, take: Callable[[int], None]) -> 
             yield chunk
 
 
-def _media_type(request: Request) -> tuple[str, dict[bytes, bytes]]:
-    media_type, parameters = parse_options_header(request.headers.get("content-type", ""))
-    return media_type.decode("latin-1").lower(), parameters
+def media_type_of(request: Request) -> str:
+    """What Content-Type says, without parameters, in small letters; empty if it says nothing."""
+    media_type, _ = parse_options_header(request.headers.get("content-type", ""))
+    return media_type.decode("latin-1").lower()

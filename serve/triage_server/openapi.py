@@ -1,27 +1,20 @@
-"""The published description of the interface, with examples. Imports the bundle's schema and the wire."""
+"""How an operation is described: its headers, its bodies, its problems. Imports the wire and the refusals.
+
+Each face describes its own operations with what is here, next to the code that keeps the description true.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 
-from lesion_triage.bundle.answers import Issuer, answer_for, reason
-from lesion_triage.bundle.calibration import PlattCalibrator, score_of
-from lesion_triage.bundle.history import NO_HISTORY, History
-from lesion_triage.bundle.messages import english
-from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.red_flags import RedFlag, RedFlags
-from lesion_triage.bundle.schema import Answer, ImageAnswer, Policy, ReasonCode
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from triage_server.refusals import FHIR_TYPE, spoken
 from triage_server.wire import (
-    KINDS,
-    MULTIPART_TYPE,
-    PICTURE_TYPES,
-    PROBLEM_TYPE,
     BundleFacts,
     Health,
     IssuedCertificate,
@@ -42,8 +35,9 @@ _REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
     "required": False,
-    "description": "Carried through to the answer and the log; made if absent or of another form.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    "description": "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-': carried through to the answer and the log; "
+    "made if absent or of another form.",
+    "schema": {"type": "string"},
 }
 _LANGUAGE = {
     "name": "Accept-Language",
@@ -59,140 +53,146 @@ _IDEMPOTENCY_KEY = {
     "description": "The same case under the same key gets the same answer for a day; another is refused.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{16,64}$"},
 }
-_PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
-_PHOTOGRAPH = {"type": "string", "format": "binary"}
-_HASH = "5f3b" * 16
-_CALIBRATOR = PlattCalibrator(slope=0.9, intercept=-0.6)
+
+GATE = ("not_authenticated", "not_allowed", "rate_limited", "authentication_unavailable")
+"""Before every path but those of health."""
+_BODY = (
+    *GATE,
+    *("audit_unavailable", "request_not_valid", "idempotency_key_not_valid", "repeated_differently"),
+    *("body_not_received", "body_too_large", "media_type_not_supported", "busy", "internal_error"),
+)
+_CASE = (
+    *("history_not_valid", "no_image", "too_many_images", "not_answered_in_time", "not_scored"),
+    *("image_empty", "image_too_large", "image_format_not_supported", "image_animated"),
+    *("image_not_decodable", "dicom_not_valid", "dicom_not_supported", "dicom_not_available"),
+)
+JSON_CODES = ("json_not_valid", "document_not_valid", "base64_not_valid")
+BATCH_CODES = (*_BODY, "json_not_valid", "document_not_valid", "too_many_cases", "not_answered_in_time")
+CASE_CODES = (*_BODY, *_CASE)
+"""What may keep a case from its answer, whatever its face."""
+ELSEWHERE = {"not_found", "method_not_allowed", "head_too_large", "head_not_received"}
+"""Answered before any operation is reached."""
 
 
-_FLAG = RedFlag.model_validate(
-    {
-        "code": "bleeding",
-        "when": {"field": "bleeding", "is": True},
-        "action": {"refer": True},
-        "source": "An example.",
+class _Described(Response):
+    """Without a media type of its own, which the framework would add to the one that is described."""
+
+    media_type = None
+
+
+_OF_NO_MODEL = {"response_model": None, "response_class": _Described}
+
+
+def taking(
+    path: str,
+    content: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    codes: tuple[str, ...],
+    body: str,
+    parameters: tuple[Mapping[str, Any], ...] = (),
+) -> dict[str, Any]:
+    """An operation that takes a case.
+
+    Args:
+        path: of the operation.
+        content: of the request, by media type.
+        answer: the response of status 200.
+        codes: of the problems it may answer with.
+        body: what the request holds, in a sentence.
+        parameters: beside those that all such operations have.
+    """
+    return {
+        **_OF_NO_MODEL,
+        "responses": {200: answer, **_problems(path, codes)},
+        "openapi_extra": {
+            "parameters": [_REQUEST_ID, _LANGUAGE, _IDEMPOTENCY_KEY, *parameters],
+            "requestBody": {"required": True, "description": body, "content": content},
+        },
     }
-)
-_ISSUER = Issuer(
-    policy=Policy(
-        calibrator=_CALIBRATOR,
-        threshold=0.12,
-        band_limits=(0.5, 0.12, 0.04),
-        deadline_hours=48.0,
-        red_flags=RedFlags(flags=(_FLAG,)),
-    ),
-    bundle_name="example",
-    bundle_sha256=_HASH,
-    certificate_id=_HASH[:16],
-    synthetic=False,
-)
 
 
-def _answer(logits: Sequence[float | None], history: History) -> dict[str, Any]:
-    """What a case would be told; rounded, as an example is read by people."""
-    images = [
-        ImageAnswer(
-            index=index,
-            gradable=logit is not None,
-            logit=logit,
-            score=None if logit is None else round(score_of(_CALIBRATOR, logit), 4),
-            reasons=() if logit is not None else (reason(ReasonCode.image_too_dark, english()),),
-            advice=() if logit is None else (reason(ReasonCode.image_hair, english()),),
-        )
-        for index, logit in enumerate(logits)
-    ]
-    decision = decide(_ISSUER.policy, logits, history)
-    if decision.score is not None:
-        decision = replace(decision, score=round(decision.score, 4))
-    return {"value": answer_for(_ISSUER, decision, images, history, english()).model_dump(mode="json")}
+def reading(
+    path: str,
+    answer: Mapping[str, Any],
+    *codes: str,
+    in_languages: bool = False,
+    parameters: tuple[Mapping[str, Any], ...] = (),
+) -> dict[str, Any]:
+    """An operation that tells something and takes nothing; arguments as above."""
+    languages = (_LANGUAGE,) if in_languages else ()
+    return {
+        **_OF_NO_MODEL,
+        "responses": {200: answer, **_problems(path, (*codes, "internal_error"))},
+        "openapi_extra": {"parameters": [_REQUEST_ID, *languages, *parameters]},
+    }
 
 
-_ANSWERS = {
-    "needs_in_person": _answer([1.4, None], NO_HISTORY),
-    "red_flag": _answer([-3.2], History(age_years=61, bleeding=True, painful=False)),
-    "below_threshold": _answer([-3.2], NO_HISTORY),
-    "ungradable": _answer([None], NO_HISTORY),
-}
+def json_of(schema: Mapping[str, Any], media_type: str = "application/json") -> dict[str, Any]:
+    """A response of status 200 whose schema is written out."""
+    return {"description": "Successful Response", "content": {media_type: {"schema": schema}}}
 
 
-def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+def _problems(path: str, codes: tuple[str, ...]) -> dict[int | str, dict[str, Any]]:
     """The error half of an operation's responses: by status, one example for each code."""
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
-        error = RequestError(
-            code,
-            index=1 if code.startswith("image_") else None,
-            limit=67_108_864,
-            seconds=60,
-            fields="age_years",
-        )
+        photograph = code.startswith(("image_", "dicom_", "base64_", "photograph_"))
+        error = RequestError(code, index=1 if photograph else None, headers=None, **_WORDS)
         problem = Problem.of(error, "case-0001")
-        content = {PROBLEM_TYPE: {"schema": _PROBLEM_REF, "examples": {}}}
-        response = responses.setdefault(
-            problem.status, {"description": error.kind.status.phrase, "content": content}
-        )
-        example = {"value": problem.model_dump(mode="json", exclude_none=True)}
-        response["content"][PROBLEM_TYPE]["examples"][code] = example
+        said, media_type = spoken(problem, path)
+        schema = "OperationOutcome" if media_type == FHIR_TYPE else "Problem"
+        content = {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": {}}}
+        fresh = {"description": error.kind.status.phrase, "content": content}
+        response = responses.setdefault(problem.status, fresh)
+        response["content"][media_type]["examples"][code] = {"value": said}
     return responses
 
 
-_ELSEWHERE = {"not_found", "method_not_allowed", "head_too_large", "head_not_received"}
-"""Answered before any operation is reached."""
-
-TRIAGE: dict[str, Any] = {
-    "response_model": None,
-    "responses": {
-        200: {"model": Answer},
-        **_problems(*(code for code in KINDS if code not in _ELSEWHERE)),
-    },
-    "openapi_extra": {
-        "parameters": [_REQUEST_ID, _LANGUAGE, _IDEMPOTENCY_KEY],
-        "requestBody": {
-            "required": True,
-            "description": f"One photograph, or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image', "
-            "with at most one part 'history'.",
-            "content": {
-                **{media_type: {"schema": _PHOTOGRAPH} for media_type in PICTURE_TYPES},
-                MULTIPART_TYPE: {
-                    "schema": {
-                        "type": "object",
-                        "required": ["image"],
-                        "additionalProperties": False,
-                        "properties": {
-                            "image": {
-                                "type": "array",
-                                "items": _PHOTOGRAPH,
-                                "minItems": 1,
-                                "maxItems": MAX_IMAGES_PER_CASE,
-                            },
-                            "history": {"$ref": "#/components/schemas/History"},
-                        },
-                    }
+_WORDS: dict[str, object] = {
+    "limit": 67_108_864,
+    "seconds": 60,
+    "fields": "age_years",
+    "found": "an object of class Secondary Capture Image Storage",
+    "expected": "VL Photographic Image Storage or Dermoscopic Photography Image Storage",
+}
+_OUTCOME = {
+    "title": "OperationOutcome",
+    "description": "Of FHIR R4: an error with a code of this interface and a sentence for people.",
+    "type": "object",
+    "required": ["resourceType", "issue"],
+    "properties": {
+        "resourceType": {"const": "OperationOutcome"},
+        "issue": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["severity", "code", "details"],
+                "properties": {
+                    "severity": {"const": "error"},
+                    "code": {"type": "string"},
+                    "details": {"type": "object"},
                 },
             },
         },
     },
 }
 
-
-def _reading(model: type[Any], *codes: str) -> dict[str, Any]:
-    return {
-        "response_model": None,
-        "responses": {200: {"model": model}, **_problems(*codes, "internal_error")},
-        "openapi_extra": {"parameters": [_REQUEST_ID]},
-    }
+BUNDLE = reading("/v1/bundle", {"model": BundleFacts}, *GATE, in_languages=True)
+CERTIFICATE = reading("/v1/certificate", {"model": IssuedCertificate}, *GATE)
+LIVE = reading("/health/live", {"model": Health})
+READY_CODES = ("busy", "audit_unavailable", "authentication_unavailable")
+READY = reading("/health/ready", {"model": Health}, *READY_CODES)
 
 
-_GATE = ("not_authenticated", "not_allowed", "rate_limited", "authentication_unavailable")
-BUNDLE = _reading(BundleFacts, *_GATE)
-BUNDLE["openapi_extra"]["parameters"].append(_LANGUAGE)
-CERTIFICATE = _reading(IssuedCertificate, *_GATE)
-LIVE = _reading(Health)
-READY = _reading(Health, "busy", "audit_unavailable", "authentication_unavailable")
+def install(app: FastAPI, schemas: Mapping[str, Any], examples: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make ``app`` publish its description.
 
-
-def install(app: FastAPI) -> None:
-    """Make ``app`` publish its description together with the problem document."""
+    Args:
+        app: with all its routes.
+        schemas: by name, of what requests hold.
+        examples: answers by path and name.
+    """
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -203,14 +203,27 @@ def install(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
             )
-            # FastAPI strips every null out of examples, and with them the score of an ungradable case.
-            answers = schema["paths"]["/v1/triage"]["post"]["responses"]["200"]["content"]["application/json"]
-            answers["examples"] = _ANSWERS
-            schema["components"]["schemas"]["History"] = History.model_json_schema(mode="validation")
-            schema["components"]["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
-            schema["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            for path, shown in examples.items():
+                # FastAPI strips every null out of examples, and with them the score of an ungradable case.
+                (content,) = schema["paths"][path]["post"]["responses"]["200"]["content"].values()
+                content["examples"] = {name: {"value": value} for name, value in shown.items()}
+            components = schema["components"]
+            components["schemas"] |= {**schemas, "OperationOutcome": _OUTCOME}
+            components["schemas"]["History"] = History.model_json_schema(mode="validation")
+            components["schemas"]["Problem"] = _problem_schema()
+            components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"bearer": []}, {}]  # none where the operator lets anyone ask
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]
+
+
+def _problem_schema() -> dict[str, Any]:
+    """With the further member of /v2, which RFC 9457 allows."""
+    schema = Problem.model_json_schema(mode="serialization")
+    schema["properties"]["error"] = {
+        "type": "string",
+        "description": "The same as detail; under /v2 only, where the Open Inference Protocol asks for it.",
+    }
+    return schema

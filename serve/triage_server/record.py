@@ -45,9 +45,8 @@ class Answered:
     repeated: bool = False
 
 
-def answered(answer: Answer) -> Answered:
-    """The bytes of an answer and its line: the decision, no text."""
-    body = answer.model_dump_json().encode()
+def answered(answer: Answer, body: bytes) -> Answered:
+    """An answer, the bytes in which a face says it, and its line: the decision, no text."""
     reasons = [reason.code.value for reason in answer.reasons]
     of_photographs = [[reason.code.value for reason in image.reasons] for image in answer.images]
     return Answered(
@@ -80,10 +79,17 @@ class Recorder:
         """Keyed hash of something that was sent: by the site's key, or without a log by one of this start."""
         return self._log.hash_of(data) if self._log else hmac.digest(self._key, data, "sha256").hex()
 
-    def inputs(self, case: SentCase) -> dict[str, object]:
-        """Hashes of what was sent, in the order sent; runs beside the event loop, it reads every byte."""
+    def inputs(self, case: SentCase, repeats: bytes = b"") -> dict[str, object]:
+        """Hashes of what was sent, in the order sent; runs beside the event loop, it reads every byte.
+
+        Args:
+            case: as it was sent.
+            repeats: what else was sent and stands in the answer.
+        """
         said = None if case.history == NO_HISTORY else self.hash_of(case.history.to_json().encode())
-        return {"photographs_hmac": [self.hash_of(image) for image in case.images], "history_hmac": said}
+        photographs = [self.hash_of(image) for image in case.images]
+        further = {"repeats_hmac": self.hash_of(repeats)} if repeats else {}
+        return {"photographs_hmac": photographs, "history_hmac": said, **further}
 
     async def working(self) -> bool:
         """Whether an answer could be recorded now; after a failure this tries."""

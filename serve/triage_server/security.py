@@ -19,11 +19,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import PREFIX, KeyFile, Role
+from triage_server.refusals import response_to
 from triage_server.settings import Settings
 from triage_server.tokens import Tokens
-from triage_server.wire import RequestError, problem_response
+from triage_server.wire import RequestError
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 _LOOK_AGAIN_S = 1.0
 _MOST_CALLERS = 10_000
 
@@ -140,21 +141,22 @@ class Pace:
         self._per_minute = per_minute
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def take(self, caller: Caller, moment: float) -> None:
-        """Count one request.
+    def take(self, caller: Caller, moment: float, cases: int = 1) -> None:
+        """Count one request, or further cases of one.
 
         Raises:
-            RequestError: the caller's bucket is empty; it says when to come again.
+            RequestError: the caller's bucket does not hold as many; it says when to come again.
         """
+        cases = min(cases, self._per_minute)
         left, then = self._buckets.pop(caller.name, (float(self._per_minute), moment))
         left = min(self._per_minute, left + (moment - then) * self._per_minute / 60)
         if len(self._buckets) >= _MOST_CALLERS:
             del self._buckets[next(iter(self._buckets))]  # whoever has been silent for longest
-        if left < 1:
+        if left < cases:
             self._buckets[caller.name] = (left, moment)
-            wait = (1 - left) * 60 / self._per_minute
+            wait = (cases - left) * 60 / self._per_minute
             raise RequestError("rate_limited", headers={"Retry-After": str(int(wait) + 1)})
-        self._buckets[caller.name] = (left - 1, moment)
+        self._buckets[caller.name] = (left - cases, moment)
 
 
 class Gate:
@@ -176,7 +178,7 @@ class Gate:
                     self._pace.take(state["caller"], asyncio.get_running_loop().time())
             except RequestError as refusal:
                 state["problem"] = refusal.code
-                await problem_response(refusal, state["request_id"])(scope, receive, send)
+                await response_to(refusal, state["request_id"], scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

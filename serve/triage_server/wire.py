@@ -20,10 +20,14 @@ from lesion_triage.bundle.schema import ModelFacts, PixelSpec
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.errors import LesionTriageError
 
-PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/dicom", "application/octet-stream")
 MULTIPART_TYPE = "multipart/form-data"
+JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
 MAX_HISTORY_BYTES = 16_384
+MAX_CASES_PER_BATCH = 32
+MAX_JSON_VALUES = 20_000
+MAX_JSON_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +114,65 @@ KINDS: dict[str, Kind] = {
     "media_type_not_supported": Kind(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "Media type not supported",
-        f"Send one photograph as {', '.join(PICTURE_TYPES)}, or 1 to {MAX_IMAGES_PER_CASE} of them "
-        f"as {MULTIPART_TYPE} in file parts named 'image'.",
+        "Expected one of the Content-Types that /openapi.json names for this path.",
     ),
     "multipart_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,
         "The form is not valid",
         f"The body is no whole {MULTIPART_TYPE} with the boundary that Content-Type names; send it again.",
+    ),
+    "json_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST,
+        "The body is no JSON that is read here",
+        "Expected one JSON object in UTF-8, no key twice, no number beyond JSON's, at most "
+        f"{MAX_JSON_VALUES:,} values and {MAX_JSON_DEPTH} levels; send it again.",
+    ),
+    "document_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The document is of another shape",
+        "The document is not as /openapi.json describes it. At fault: {fields}.",
+    ),
+    "base64_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is not in base64 (RFC 4648, section 4, padded, no line breaks).",
+    ),
+    "too_many_cases": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The batch has too many cases",
+        f"Expected 1 to {MAX_CASES_PER_BATCH} cases in one batch; send several batches.",
+    ),
+    "model_not_found": Kind(
+        HTTPStatus.NOT_FOUND,
+        "No such model",
+        "This server serves one bundle; GET /v1/bundle has its name.",
+    ),
+    "photograph_by_address": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is not in the request: this server fetches nothing; send it inline as "
+        "Attachment.data.",
+    ),
+    "prefetch_missing": Kind(
+        HTTPStatus.PRECONDITION_FAILED,
+        "The photographs were not sent along",
+        "Expected photographs in 'prefetch' as GET /cds-services describes it; this server asks no FHIR "
+        "server for them.",
+    ),
+    "dicom_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is no whole DICOM file, or one that contradicts itself; send it again.",
+    ),
+    "dicom_not_supported": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is a DICOM file with {found}; expected {expected}.",
+    ),
+    "dicom_not_available": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is a DICOM file, and this server reads none; send a JPEG, PNG or WebP picture.",
     ),
     "unknown_part": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -127,13 +183,13 @@ KINDS: dict[str, Kind] = {
     "history_not_valid": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "The history is not valid",
-        f"Expected one part named 'history' of at most {MAX_HISTORY_BYTES:,} bytes: a JSON object with the "
+        f"Expected at most one history of at most {MAX_HISTORY_BYTES:,} bytes: a JSON object with the "
         "fields of the schema History and no others. At fault: {fields}.",
     ),
     "no_image": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "The case has no photograph",
-        f"Expected 1 to {MAX_IMAGES_PER_CASE} file parts named 'image', found none.",
+        f"Expected 1 to {MAX_IMAGES_PER_CASE} photographs, found none.",
     ),
     "too_many_images": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -246,6 +302,7 @@ class RequestLimits(Document):
     """What one request may hold."""
 
     max_images: int
+    max_cases_per_batch: int
     max_body_bytes: int
     media_types: tuple[str, ...]
 
@@ -289,14 +346,3 @@ def document_response(document: Document, headers: Mapping[str, str] | None = No
     """A document as compact JSON."""
     body = document.model_dump_json(by_alias=True)
     return Response(body, headers=dict(headers or {}), media_type="application/json")
-
-
-def problem_response(refusal: RequestError, request_id: str) -> Response:
-    """A refusal as ``application/problem+json``."""
-    problem = Problem.of(refusal, request_id)
-    return Response(
-        problem.model_dump_json(exclude_none=True),
-        status_code=problem.status,
-        headers=refusal.headers,
-        media_type=PROBLEM_TYPE,
-    )

@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+import triage_client
 import triage_server
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Answer, Disposition
+from triage_server.openapi import ELSEWHERE
+from triage_server.refusals import FHIR_TYPE
 from triage_server.wire import KINDS, PROBLEM_TYPE, Problem, RequestError
 
 FORBIDDEN = re.compile(
@@ -19,6 +22,17 @@ FORBIDDEN = re.compile(
 )
 OPERATIONS = {
     ("/v1/triage", "post"),
+    ("/v1/triage/batch", "post"),
+    ("/v2", "get"),
+    ("/v2/health/live", "get"),
+    ("/v2/health/ready", "get"),
+    ("/v2/models/{name}", "get"),
+    ("/v2/models/{name}/ready", "get"),
+    ("/v2/models/{name}/infer", "post"),
+    ("/fhir/$triage", "post"),
+    ("/fhir/metadata", "get"),
+    ("/cds-services", "get"),
+    ("/cds-services/lesion-triage", "post"),
     ("/v1/bundle", "get"),
     ("/v1/certificate", "get"),
     ("/health/live", "get"),
@@ -67,13 +81,44 @@ def test_every_reference_resolves(description: dict[str, Any]):
 
 
 def test_every_response_is_described_with_a_schema(description: dict[str, Any]):
-    for _, _, operation in operations(description):
+    for path, _, operation in operations(description):
         assert "200" in operation["responses"]
+        spoken = ("application/json", PROBLEM_TYPE)
+        answer, problem = (FHIR_TYPE, FHIR_TYPE) if path.startswith("/fhir/") else spoken
         for status, response in operation["responses"].items():
             assert response["description"]
-            expected = "application/json" if status == "200" else PROBLEM_TYPE
+            expected = answer if status == "200" else problem
             assert list(response["content"]) == [expected]
             assert response["content"][expected]["schema"]
+
+
+def test_every_way_to_be_refused_is_shown_somewhere(description: dict[str, Any]):
+    shown = {
+        code
+        for _, _, operation in operations(description)
+        for response in operation["responses"].values()
+        for content in response["content"].values()
+        for code in content.get("examples", {})
+    }
+    assert KINDS.keys() - shown == ELSEWHERE
+
+
+def test_every_example_of_a_request_is_answered_and_every_answer_has_its_example(
+    description: dict[str, Any], ask: Callable[..., httpx.Response], make_app: Callable[..., Any]
+):
+    app, asked = make_app(), 0
+    for path, method, operation in operations(description):
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            for example in content.get("examples", {}).values():
+                headers = {"Content-Type": media_type}
+                body = json.dumps(example["value"])
+                response = ask(app, method, path.format(name="tiny"), content=body, headers=headers)
+                assert response.status_code == 200, response.text
+                asked += 1
+        if method == "post":
+            (answer,) = operation["responses"]["200"]["content"].values()
+            assert answer["examples"]
+    assert asked >= 6
 
 
 def test_examples_are_valid_documents(description: dict[str, Any]):
@@ -96,8 +141,10 @@ def test_request_body_admits_photographs_and_one_history(description: dict[str, 
         "image/jpeg",
         "image/png",
         "image/webp",
+        "application/dicom",
         "application/octet-stream",
         "multipart/form-data",
+        "application/json",
     }
     schema = content["multipart/form-data"]["schema"]
     assert schema["properties"]["image"]["maxItems"] == 16
@@ -121,7 +168,8 @@ def test_no_word_of_a_finding_or_an_all_right_is_ever_uttered(
 
 
 def test_no_such_word_stands_in_the_source():
-    for path in sorted(Path(triage_server.__file__).parent.glob("*.py")):
+    packages = (triage_server.__file__, triage_client.__file__)
+    for path in sorted(one for package in packages for one in Path(package).parent.glob("*.py")):
         assert not FORBIDDEN.search(path.read_text(encoding="utf-8")), path.name
 
 
@@ -133,4 +181,5 @@ def test_problem_code_decides_the_status_and_the_title():
 
 
 def _refusal(code: str) -> RequestError:
-    return RequestError(code, limit=1, seconds=1, allowed="GET", fields="age_years")
+    words = {"limit": 1, "seconds": 1, "allowed": "GET", "fields": "age_years", "found": "x", "expected": "y"}
+    return RequestError(code, headers=None, **words)

@@ -1,0 +1,21 @@
+"""A client for the scoring service: ``Client`` and ``AsyncClient``, and the types of what they give.
+
+Stands on httpx and on the schema of the answer.
+"""
+
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.schema import Answer, Disposition
+from triage_client.client import AsyncClient, Client
+from triage_client.exchange import RefusedError, Triaged, TriageError, UnansweredError
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "Disposition",
+    "History",
+    "RefusedError",
+    "TriageError",
+    "Triaged",
+    "UnansweredError",
+]

@@ -1,0 +1,153 @@
+"""What passes between a client and the server, without a socket: requests out, replies in, pauses between.
+
+Imports httpx's types and the schema of the answer. Both clients walk the same generator, so both try again
+in the same way.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.schema import Answer
+from lesion_triage.errors import LesionTriageError
+
+_AGAIN = frozenset({408, 429, 502, 503, 504})
+"""Statuses after which the same request may be answered."""
+_LONGEST_PAUSE_S = 60.0
+
+Step = httpx.Request | float
+"""A request to send, or seconds to wait."""
+Reply = httpx.Response | httpx.TransportError | None
+
+
+class TriageError(LesionTriageError):
+    """A case got no answer. It must still be read: queue it as if it were of band 1."""
+
+
+class RefusedError(TriageError):
+    """The server refused the case.
+
+    Attributes:
+        status: of HTTP.
+        code: stable; docs/http-api.md lists them. ``unknown`` if the reply was no problem.
+        index: position of the photograph at fault, from 0; None: the fault is elsewhere.
+        request_id: for the operator, who finds it in the log; None: the reply had none.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        problem = _problem(response)
+        self.status = response.status_code
+        self.code = str(problem.get("code", "unknown"))
+        self.index: int | None = problem.get("index")
+        self.request_id = response.headers.get("x-request-id")
+        detail = problem.get("detail", "The reply was no problem document; is this the right address?")
+        super().__init__(f"{self.status} {self.code}: {detail}")
+
+
+class UnansweredError(TriageError):
+    """No answer came that could be read: no connection, too late, or of another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Triaged:
+    """An answered case."""
+
+    answer: Answer
+    audit_hash: str | None
+    """Of its line in the server's audit log, to be kept with it; None: the server keeps none."""
+    request_id: str | None
+    """In the server's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often and for how long to try again.
+
+    A try under the same Idempotency-Key gets the same answer, so it costs nothing but time.
+    """
+
+    retries: int = 4
+    """After the first try."""
+    first_pause_s: float = 0.5
+    """Doubled each time, unless the server says more; partly random, so that not all come at once."""
+    random: random.Random = field(default_factory=random.SystemRandom)
+
+    def pause_s(self, tries: int, said: str | None) -> float:
+        """How long to wait after ``tries`` tries, the server having said Retry-After ``said``."""
+        grown = self.first_pause_s * 2.0 ** (tries - 1) * (1 + self.random.random())
+        asked = float(said) if said and said.isdecimal() and len(said) < 6 else 0.0
+        return min(_LONGEST_PAUSE_S, max(grown, asked))
+
+
+def exchange(
+    build: httpx.Client | httpx.AsyncClient,
+    images: Sequence[bytes],
+    history: History,
+    patience: Patience,
+    headers: dict[str, str],
+) -> Generator[Step, Reply, Triaged]:
+    """Send one case until it is answered or refused for good.
+
+    Args:
+        build: makes requests with its base address and headers.
+        images: the files of the photographs, in order.
+        history: what is known beside them.
+        patience: how often.
+        headers: of this case; without an Idempotency-Key one is made.
+
+    Yields:
+        What to do next; wants the response or the error of a request sent back.
+
+    Returns:
+        The answered case.
+
+    Raises:
+        RefusedError: the server does not answer this case.
+        UnansweredError: it could not be asked, or its answer cannot be read.
+    """
+    headers = {"Idempotency-Key": secrets.token_hex(16), **headers}
+    files: list[tuple[str, Any]] = [("image", ("photograph", data)) for data in images]
+    if history != NO_HISTORY:
+        text = history.model_dump_json(exclude_none=True).encode()
+        files.append(("history", ("history", text, "application/json")))
+    tries = 0
+    while True:
+        tries += 1
+        reply = yield build.build_request("POST", "v1/triage", files=files, headers=headers)
+        if isinstance(reply, httpx.Response) and reply.status_code not in _AGAIN:
+            return _read(reply)
+        if tries > patience.retries:
+            if isinstance(reply, httpx.Response):
+                raise RefusedError(reply)
+            sentence = f"No answer after {tries} tries ({type(reply).__name__}); queue the case as of band 1."
+            raise UnansweredError(sentence)
+        said = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
+        yield patience.pause_s(tries, said)
+
+
+def _read(reply: httpx.Response) -> Triaged:
+    if reply.status_code != httpx.codes.OK:
+        raise RefusedError(reply)
+    try:
+        answer = Answer.model_validate_json(reply.content)
+    except ValidationError:
+        raise UnansweredError(
+            "The answer is of another version than this client reads; install that of the server."
+        ) from None
+    return Triaged(answer, reply.headers.get("x-audit-hash"), reply.headers.get("x-request-id"))
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

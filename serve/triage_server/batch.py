@@ -1,0 +1,195 @@
+"""Several cases in one request, each answered, refused, recorded and counted by itself.
+
+Imports the casework and the interface's own face, of which this is the plural.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.schema import Answer
+from triage_server import json_body, v1
+from triage_server.casework import (
+    admitted,
+    deadline_of,
+    in_language,
+    language_of,
+    on_a_thread,
+    received,
+    recording_refusals,
+    scored,
+    service_of,
+    settled,
+    whole_body,
+)
+from triage_server.examples import ANSWERS, HISTORY, PICTURE
+from triage_server.intake import idempotency_key
+from triage_server.openapi import BATCH_CODES, taking
+from triage_server.security import NOBODY
+from triage_server.wire import JSON_TYPE, MAX_CASES_PER_BATCH, Problem, RequestError
+
+router = APIRouter()
+log = logging.getLogger("triage_server")
+
+_NAME = "batch"
+
+
+class Batch(Document):
+    """Several cases."""
+
+    cases: list[Any]
+
+
+class BatchItem(Document):
+    """What became of one case: an answer or a problem, never both, never neither."""
+
+    index: int = Field(ge=0)
+    """Position in the request, from 0."""
+    answer: Answer | None
+    problem: Problem | None
+    audit_hash: str | None
+    """Of the answer's line in the audit log; null without an answer or without a log."""
+
+
+class BatchAnswer(Document):
+    """One item for each case, in the order sent."""
+
+    cases: tuple[BatchItem, ...]
+
+
+_PATH = "/v1/triage/batch"
+SCHEMAS = {
+    "Batch": {
+        "title": "Batch",
+        "type": "object",
+        "required": ["cases"],
+        "additionalProperties": False,
+        "properties": {
+            "cases": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/JsonCase"},
+                "minItems": 1,
+                "maxItems": MAX_CASES_PER_BATCH,
+            }
+        },
+    }
+}
+EXAMPLES = {
+    _PATH: {
+        "one_answer_one_problem": {
+            "cases": [
+                {
+                    "index": 0,
+                    "answer": ANSWERS["below_threshold"].model_dump(mode="json"),
+                    "problem": None,
+                    "audit_hash": "5f3b" * 16,
+                },
+                {
+                    "index": 1,
+                    "answer": None,
+                    "problem": Problem.of(RequestError("image_empty", index=0), "batch-0001").model_dump(),
+                    "audit_hash": None,
+                },
+            ]
+        }
+    }
+}
+_SENT = {
+    "schema": {"$ref": "#/components/schemas/Batch"},
+    "examples": {
+        "two_cases": {"value": {"cases": [{"images": [PICTURE], "history": HISTORY}, {"images": [PICTURE]}]}}
+    },
+}
+_DESCRIPTION = taking(
+    _PATH,
+    {JSON_TYPE: _SENT},
+    {"model": BatchAnswer},
+    BATCH_CODES,
+    f"1 to {MAX_CASES_PER_BATCH} cases; all together within the limit for one request.",
+)
+
+
+@router.post(_PATH, **_DESCRIPTION)
+async def triage_batch(request: Request) -> Response:
+    """Score several cases. A case that cannot be scored takes nothing from the others."""
+    async with recording_refusals(request, {"face": _NAME}):
+        with await admitted(request, (JSON_TYPE,)) as place:
+            repeat_key = idempotency_key(request)
+            body = await received(request, whole_body(request, place))
+            deadline = deadline_of(request)
+            cases = await on_a_thread(request, partial(_cases, body), deadline)
+            del body
+            _count_at_the_gate(request, len(cases))
+            items = await _all(request, cases, repeat_key, deadline)
+    headers = in_language(language_of(request))
+    return Response(b'{"cases":[' + b",".join(items) + b"]}", media_type=JSON_TYPE, headers=headers)
+
+
+def _cases(body: bytes) -> list[Any]:
+    """The cases as they were sent, not yet looked at: each is refused by itself."""
+    cases = json_body.shaped(Batch, json_body.parse(body)).cases
+    if not 1 <= len(cases) <= MAX_CASES_PER_BATCH:
+        raise RequestError("too_many_cases")
+    return cases
+
+
+def _count_at_the_gate(request: Request, cases: int) -> None:
+    """The gate has counted one request; a batch is no way around a caller's pace."""
+    caller = request.state.caller
+    if caller is not NOBODY and cases > 1:
+        service_of(request).pace.take(caller, asyncio.get_running_loop().time(), cases - 1)
+
+
+async def _all(request: Request, cases: list[Any], repeat_key: str | None, deadline: float) -> list[bytes]:
+    """Score the cases, several at once as far as places are free; the batch itself holds one already."""
+    pool = service_of(request).pool
+    waiting, items = iter(enumerate(cases)), [b""] * len(cases)
+
+    async def work() -> None:
+        for index, tree in waiting:
+            items[index] = await _item(request, index, tree, repeat_key, deadline)
+
+    with ExitStack() as further:
+        hands = 1
+        while hands < min(len(cases), pool.threads) and pool.cases < pool.capacity:
+            further.enter_context(pool.place())
+            hands += 1
+        async with asyncio.TaskGroup() as group:
+            for _ in range(hands):
+                group.create_task(work())
+    return items
+
+
+async def _item(request: Request, index: int, tree: object, repeat_key: str | None, deadline: float) -> bytes:
+    """One case of the batch, as the JSON text of a ``BatchItem``."""
+    line: dict[str, object] = {"face": _NAME, "batch_index": index}
+    # A client's own keys have no '#'.
+    key = None if repeat_key is None else f"{repeat_key}#{index}"
+    try:
+        async with recording_refusals(request, line):
+            found = await scored(request, partial(v1.opened, tree), line, key, deadline)
+        end = await settled(request, found, line, key)
+    except RequestError as error:
+        refusal = error
+    except Exception as error:
+        log.error(
+            "internal error", exc_info=error, extra={"fields": {"request_id": request.state.request_id}}
+        )
+        refusal = RequestError("internal_error")
+    else:
+        head = None if end is None else end.head
+        # The bytes of which the log holds the hash stand here as they are.
+        tail = f',"problem":null,"audit_hash":{json.dumps(head)}}}'
+        return f'{{"index":{index},"answer":'.encode() + found.body + tail.encode()
+    service_of(request).telemetry.problem(refusal.code)
+    problem = Problem.of(refusal, request.state.request_id).model_dump_json(exclude_none=True)
+    return f'{{"index":{index},"answer":null,"problem":{problem},"audit_hash":null}}'.encode()

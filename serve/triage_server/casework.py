@@ -1,0 +1,276 @@
+"""The one road of a case through the server, whatever face it came by.
+
+Allowed, recordable, given a place, read, scored, recorded, remembered, counted: in this order. A face says
+how a request becomes a case and how an answer becomes bytes, and no more. Imports the rooms beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from lesion_triage.bundle.schema import Answer
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import Bundle
+from lesion_triage.errors import ImageError, ScoringError
+from triage_server import dicom
+from triage_server.audit_chain import End
+from triage_server.intake import SentCase, check_announcement, idempotency_key, read_body
+from triage_server.json_body import WIDE, further_memory
+from triage_server.negotiation import language_for
+from triage_server.pool import Place, ScoringPool
+from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
+from triage_server.security import Door, Pace
+from triage_server.settings import Settings
+from triage_server.telemetry import Telemetry
+from triage_server.wire import JSON_TYPE, RequestError
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the endpoints stand on."""
+
+    bundle: Bundle
+    scorer: Scorer
+    settings: Settings
+    pool: ScoringPool
+    door: Door
+    pace: Pace
+    recorder: Recorder
+    repeats: Repeats
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A case as a face understood it, and how that face will say the answer."""
+
+    case: SentCase
+    write: Callable[[Answer], bytes]
+    """Runs on a thread of the pool."""
+    repeats: bytes = b""
+    """What of the request the answer repeats beside the case, such as a reference; no other request may get
+    that answer under the same Idempotency-Key."""
+
+
+Open = Callable[[], Opened]
+"""Runs on a thread of the pool: base64 and DICOM would hold the event loop up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """How one kind of client sends a case and is answered."""
+
+    name: str
+    """In the audit log."""
+    media_types: tuple[str, ...]
+    """Of requests."""
+    receive: Callable[[Request, Place], Awaitable[Open]]
+    """Reads the body within its limits."""
+    media_type: str = JSON_TYPE
+    """Of answers."""
+
+
+def service_of(request: Request) -> Service:
+    """What the application of this request stands on."""
+    return cast("Service", request.app.state.service)
+
+
+def language_of(request: Request) -> str:
+    """The language in which this request is answered."""
+    languages = service_of(request).scorer.languages
+    header = ",".join(request.headers.getlist("accept-language"))
+    return language_for(header, languages.names, languages.default)
+
+
+def in_language(language: str) -> dict[str, str]:
+    """The headers that say so."""
+    return {"Content-Language": language, "Vary": "Accept-Language"}
+
+
+async def must_be_ready(request: Request) -> None:
+    """Tell whether a case would be taken now.
+
+    Raises:
+        RequestError: there is no room for one, its answer could not be recorded, or nobody can be let in.
+    """
+    service = service_of(request)
+    service.pool.refuse_if_full()
+    await service.recorder.require()
+    if not service.door.usable:
+        raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
+
+
+async def respond(request: Request, face: Face) -> Response:
+    """One case, one answer.
+
+    Raises:
+        RequestError: there is none; it is recorded where it says anything of the case.
+    """
+    line: dict[str, object] = {"face": face.name}
+    async with recording_refusals(request, line):
+        with await admitted(request, face.media_types) as place:
+            repeat_key = idempotency_key(request)
+            opening = await received(request, face.receive(request, place))
+            found = await scored(request, opening, line, repeat_key, deadline_of(request))
+    state, end = request.state, await settled(request, found, line, repeat_key)
+    state.disposition = found.disposition
+    headers = in_language(found.language)
+    if end is not None:
+        state.audit = f"{end.sequence}:{end.head[:16]}"
+        headers["X-Audit-Hash"] = end.head
+    return Response(found.body, media_type=face.media_type, headers=headers)
+
+
+@asynccontextmanager
+async def recording_refusals(request: Request, line: Mapping[str, object]) -> AsyncIterator[None]:
+    """Bring to the log whatever keeps a case from its answer, with what ``line`` holds by then."""
+    try:
+        yield
+    except RequestError as refusal:
+        if refusal.code not in UNRECORDED:
+            await _record(request, "refusal", {**line, "problem": refusal.code})
+        raise
+    except ClientDisconnect:
+        raise
+    except Exception:
+        await _record(request, "refusal", {**line, "problem": "internal_error"})
+        raise
+
+
+async def admitted(request: Request, media_types: Collection[str]) -> AbstractContextManager[Place]:
+    """A place for one case, if this caller may have one and its answer could be recorded.
+
+    Raises:
+        RequestError: not, or the headers announce what is not read here.
+    """
+    service = service_of(request)
+    request.state.caller.must_be_allowed_to_score()
+    await service.recorder.require()
+    check_announcement(request, media_types, service.settings.max_body_bytes)
+    return service.pool.place()
+
+
+async def received(request: Request, reading: Awaitable[Read]) -> Read:
+    """What ``reading`` makes of the body, if the body comes in time.
+
+    Raises:
+        RequestError: too long, too slow, or no room for it.
+    """
+    patience = service_of(request).settings.body_timeout_s
+    try:
+        async with asyncio.timeout(patience):
+            return await reading
+    except TimeoutError:
+        raise RequestError("body_not_received", seconds=patience) from None
+
+
+async def whole_body(request: Request, place: Place) -> bytes:
+    """A JSON body, with room for what reading it takes.
+
+    Raises:
+        RequestError: it is too long, or there is no room.
+    """
+    settings = service_of(request).settings
+    body = await read_body(request, max_body_bytes=settings.max_body_bytes, take=place.take)
+    further = further_memory(body)
+    if len(body) + further > settings.max_pending_bytes:
+        # No pause would make room for it.
+        raise RequestError("body_too_large", limit=settings.max_pending_bytes // WIDE)
+    place.take(further)
+    return body
+
+
+async def scored(
+    request: Request, opening: Open, line: dict[str, object], repeat_key: str | None, deadline: float
+) -> Answered:
+    """Open the case and score it on a thread of the pool; ``line`` gets the hashes of what was sent.
+
+    Args:
+        request: by which the case came.
+        opening: of the case.
+        line: of the audit log.
+        repeat_key: under which an earlier answer is looked for; None: under none.
+        deadline: by the clock of the event loop.
+
+    Raises:
+        RequestError: it cannot be opened or scored, or not in time.
+    """
+    service, caller = service_of(request), request.state.caller.name
+    language = language_of(request)
+
+    def work() -> Answered:
+        opened = opening()
+        line.update(service.recorder.inputs(opened.case, opened.repeats))
+        if repeat_key is not None and (kept := service.repeats.find(caller, repeat_key, line)):
+            return replace(kept, repeated=True)
+        answer = _score(service, opened.case, language)
+        return answered(answer, opened.write(answer))
+
+    return await on_a_thread(request, work, deadline)
+
+
+async def on_a_thread(request: Request, work: Callable[[], Read], deadline: float) -> Read:
+    """Run ``work`` on a thread of the pool.
+
+    Raises:
+        RequestError: it was not done by ``deadline``.
+    """
+    service = service_of(request)
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await service.pool.run(work)
+    except TimeoutError:
+        raise RequestError(
+            "not_answered_in_time",
+            headers={"Retry-After": "5"},
+            seconds=service.settings.answer_timeout_s,
+        ) from None
+
+
+def deadline_of(request: Request) -> float:
+    """When a case that has arrived by now must be answered, by the clock of the event loop."""
+    return asyncio.get_running_loop().time() + service_of(request).settings.answer_timeout_s
+
+
+async def settled(
+    request: Request, found: Answered, line: Mapping[str, object], repeat_key: str | None
+) -> End | None:
+    """Bring the answer to the log, then remember and count it; only now may it be sent.
+
+    Returns:
+        Number and hash of its line; None if there is no log.
+
+    Raises:
+        RequestError: the log cannot be written.
+    """
+    service = service_of(request)
+    end = await _record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
+    if repeat_key is not None:
+        service.repeats.keep(request.state.caller.name, repeat_key, line, found)
+    service.telemetry.answer(found.disposition, found.priority_band, found.codes)
+    return end
+
+
+async def _record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+    state = request.state
+    return await service_of(request).recorder.write(event, state.request_id, state.caller.name, fields)
+
+
+def _score(service: Service, case: SentCase, language: str) -> Answer:
+    spec = service.bundle.header.pixels
+    try:
+        images = [dicom.photograph(data, spec, index) for index, data in enumerate(case.images)]
+        return service.scorer.score(images, case.history, language)
+    except ImageError as error:
+        raise RequestError(error.code, index=error.index) from None
+    except ScoringError:
+        raise RequestError("not_scored") from None

@@ -1,0 +1,239 @@
+"""The face for CDS Hooks 2.0: one service, whose card tells the clinician who orders. Imports the casework.
+
+Photographs come in the prefetch. No FHIR server is asked for anything, and the token that a client may send
+along for one is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.schema import Answer, Disposition
+from triage_server import json_body
+from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
+from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
+from triage_server.fhir_case import FhirCase, Found, case_in, resources_in
+from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, reading, taking
+from triage_server.pool import Place
+from triage_server.wire import JSON_TYPE, RequestError, document_response
+
+router = APIRouter()
+
+HOOK = "order-select"
+SERVICE = "lesion-triage"
+_LONGEST_SUMMARY = 139
+"""CDS Hooks: fewer than 140 characters."""
+_PREFETCH = {
+    "photographs": "Media?patient={{context.patientId}}&status=completed&type=image",
+    "history": "QuestionnaireResponse?patient={{context.patientId}}&questionnaire=urn:lesion-triage:history"
+    "&_sort=-authored&_count=1",
+}
+
+
+class _Context(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    selections: list[str]
+    draftOrders: dict[str, Any]  # noqa: N815
+
+
+class CdsRequest(BaseModel):
+    """What a client sends; all else in it is passed over, a token for a FHIR server above all."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    hook: Literal["order-select"]
+    hookInstance: UUID  # noqa: N815
+    context: _Context
+    prefetch: dict[str, Any] = {}
+
+
+class CdsSource(Document):
+    """Who says it."""
+
+    label: str
+
+
+class CdsCard(Document):
+    """One card."""
+
+    uuid: UUID
+    summary: str
+    indicator: Literal["info", "warning"]
+    detail: str
+    """Markdown: the note as it is, in a block that keeps its lines."""
+    source: CdsSource
+
+
+class CdsAnswer(Document):
+    """One card for one case."""
+
+    cards: tuple[CdsCard, ...]
+
+
+class CdsService(Document):
+    """What a client needs to know to ask."""
+
+    hook: str
+    id: str
+    title: str
+    description: str
+    prefetch: dict[str, str]
+
+
+class CdsServices(Document):
+    """The one service there is."""
+
+    services: tuple[CdsService, ...]
+
+
+def card_for(answer: Answer, disposition: str) -> CdsCard:
+    """The card that tells of an answer.
+
+    Args:
+        answer: of the case.
+        disposition: the catalogue's sentence for its disposition.
+    """
+    summary = (
+        disposition if len(disposition) <= _LONGEST_SUMMARY else disposition[: _LONGEST_SUMMARY - 1] + "…"
+    )
+    return CdsCard(
+        uuid=uuid4(),
+        summary=summary,
+        indicator="info" if answer.disposition is Disposition.below_threshold else "warning",
+        detail=f"```\n{answer.note}\n```\n\n{answer.notice}",
+        source=CdsSource(
+            label=f"lesion-triage, bundle {answer.bundle_name}, certificate {answer.certificate_id}"
+        ),
+    )
+
+
+def _case(said: CdsRequest) -> FhirCase:
+    """The photographs that the one selected order names; those of the prefetch if it names none."""
+    orders = [one for one in said.context.selections if one.startswith("ServiceRequest/")]
+    if len(orders) != 1:
+        raise RequestError("document_not_valid", fields="context.selections: expected one ServiceRequest")
+    found = [one for one in resources_in(said.context.draftOrders) if one.kind == "ServiceRequest"]
+    for resource in said.prefetch.values():
+        found += _of(resource)
+    if not any(one.kind in ("Media", "DocumentReference") for one in found):
+        raise RequestError("prefetch_missing")
+    return case_in(
+        [one for one in found if one.kind != "ServiceRequest" or orders[0] in one.names], orders[0]
+    )
+
+
+def _of(resource: object) -> list[Found]:
+    """One value of the prefetch: null, a resource, or the bundle that a search gave."""
+    if resource is None:
+        return []
+    if isinstance(resource, Mapping) and resource.get("resourceType") == "Bundle":
+        return resources_in(resource)
+    return resources_in({"resourceType": "Parameters", "parameter": [{"resource": resource}]})
+
+
+async def _receive(request: Request, place: Place) -> Open:
+    body = await whole_body(request, place)
+    languages = service_of(request).scorer.languages
+
+    def opened() -> Opened:
+        sent = _case(json_body.shaped(CdsRequest, json_body.parse(body)))
+
+        def write(answer: Answer) -> bytes:
+            disposition = languages.catalogue(answer.language).dispositions[answer.disposition]
+            return CdsAnswer(cards=(card_for(answer, disposition),)).model_dump_json().encode()
+
+        return Opened(sent.case, write)
+
+    return opened
+
+
+FACE = Face("cds-hooks", (JSON_TYPE,), _receive)
+
+_DISCOVERY = "/cds-services"
+_PATH = f"{_DISCOVERY}/{SERVICE}"
+SCHEMAS = {
+    "CdsRequest": CdsRequest.model_json_schema(ref_template="#/components/schemas/CdsRequest/$defs/{model}")
+}
+EXAMPLES = {
+    _PATH: {
+        name: CdsAnswer(cards=(card_for(answer, DISPOSITIONS[answer.disposition]),)).model_dump(mode="json")
+        for name, answer in ANSWERS.items()
+    }
+}
+_ORDER = {
+    "resourceType": "ServiceRequest",
+    "id": "order-1",
+    "status": "draft",
+    "intent": "order",
+    "subject": {"reference": "Patient/1"},
+}
+_MEDIA = {
+    "resourceType": "Media",
+    "id": "photograph-1",
+    "status": "completed",
+    "content": {"contentType": "image/png", "data": PICTURE},
+}
+_SENT = {
+    "schema": {"$ref": "#/components/schemas/CdsRequest"},
+    "examples": {
+        "order": {
+            "value": {
+                "hook": HOOK,
+                "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea",
+                "context": {
+                    "userId": "Practitioner/1",
+                    "patientId": "1",
+                    "selections": ["ServiceRequest/order-1"],
+                    "draftOrders": {
+                        "resourceType": "Bundle",
+                        "type": "collection",
+                        "entry": [{"resource": _ORDER}],
+                    },
+                },
+                "prefetch": {
+                    "photographs": {
+                        "resourceType": "Bundle",
+                        "type": "searchset",
+                        "entry": [{"resource": _MEDIA}],
+                    }
+                },
+            }
+        }
+    },
+}
+
+
+@router.get(_DISCOVERY, **reading(_DISCOVERY, {"model": CdsServices}, *GATE))
+async def services(request: Request) -> Response:
+    """Which services there are."""
+    service = CdsService(
+        hook=HOOK,
+        id=SERVICE,
+        title="Order of reading for a photographed skin lesion",
+        description="Says whether the score of an order's photographs reaches the certified threshold for an "
+        "in-person visit. A clinician reads every case, whatever the card says.",
+        prefetch=_PREFETCH,
+    )
+    return document_response(CdsServices(services=(service,)))
+
+
+@router.post(
+    _PATH,
+    **taking(
+        _PATH,
+        {JSON_TYPE: _SENT},
+        {"model": CdsAnswer},
+        (*CASE_CODES, *JSON_CODES, "photograph_by_address", "prefetch_missing"),
+        "A request of CDS Hooks with photographs in the prefetch.",
+    ),
+)
+async def cds_card(request: Request) -> Response:
+    """Score the photographs of the selected order and answer with a card."""
+    return await respond(request, FACE)

@@ -1,0 +1,170 @@
+"""The photograph in a DICOM file, and nothing else of it. Imports pydicom, which need not be installed.
+
+The tags that are read tell of no person; pydicom skips the rest unread. A frame in JPEG baseline leaves here
+byte for byte, uncompressed colours leave as a PNG: both end in ``bundle.pixels``, which alone decodes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lesion_triage.bundle.schema import PixelSpec
+from triage_server.wire import RequestError
+
+try:
+    import pydicom
+    import pydicom.config
+    import pydicom.uid
+    from pydicom.encaps import get_frame
+except ImportError:
+    pydicom = None  # type: ignore[assignment]
+
+DICOM_TYPE = "application/dicom"
+AVAILABLE = pydicom is not None
+CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.77.1.4": "VL Photographic Image Storage",
+    "1.2.840.10008.5.1.4.1.1.77.1.7": "Dermoscopic Photography Image Storage",
+}
+_JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+_SYNTAXES = {
+    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
+    _JPEG_BASELINE: "JPEG Baseline",
+}
+_TAGS = (
+    *("SOPClassUID", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation"),
+    *("PlanarConfiguration", "NumberOfFrames", "ICCProfile", "PixelData"),
+)
+_OTHER_PICTURE = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+_META_BYTES = 65_536
+_MOST_READS = 50_000
+"""A photograph's file takes some hundreds. Each element can be 8 bytes short and costs one read or two."""
+_MOST_FRAGMENTS = 10_000
+_ITEM = b"\xfe\xff\x00\xe0"
+_LONG = (b"OB", b"UN", b"OW", b"SQ", b"UT", b"UC", b"UR")
+"""Value representations with a length of four bytes, PS3.5 section 7.1.2."""
+
+# What pydicom finds odd it tells, with the value: a person's name, perhaps, in the server's log.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", module="pydicom")
+if AVAILABLE:
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+
+class _Bounded(io.BytesIO):
+    """A file that ends the patience with whoever reads it in too many pieces."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise ValueError("too many elements")
+        return super().read(size)
+
+
+def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
+    """The picture file in ``data``: ``data`` itself, unless it is a DICOM file.
+
+    Args:
+        data: as sent.
+        spec: limits on bytes and pixels, which hold before anything is decoded.
+        index: of the photograph in its case, from 0.
+
+    Raises:
+        RequestError: a DICOM file that is damaged, too large or of a kind that is not read, or none is read.
+    """
+    if data[128:132] != b"DICM":
+        return data
+    if not AVAILABLE:
+        raise RequestError("dicom_not_available", index=index)
+    if data.startswith(_OTHER_PICTURE):
+        # Two files in one: whoever looks at it later may see another picture than the one that was scored.
+        raise RequestError("dicom_not_valid", index=index)
+    syntax = _transfer_syntax(data)
+    if syntax not in _SYNTAXES:
+        raise _unsupported(index, f"the transfer syntax {_name(syntax)}", ", ".join(_SYNTAXES.values()))
+    try:
+        dataset = pydicom.dcmread(_Bounded(data), specific_tags=list(_TAGS))
+        return _picture(dataset, syntax, spec, index)
+    except (RequestError, MemoryError):
+        raise
+    except Exception:  # pydicom raises whatever its parts raise, and quotes the file
+        raise RequestError("dicom_not_valid", index=index) from None
+
+
+def _transfer_syntax(data: bytes) -> str:
+    """Read before pydicom sees the file: one syntax is a compressed whole, to be inflated without limit.
+
+    The group of meta elements is Explicit VR Little Endian, always (PS3.10, section 7.1).
+
+    Returns:
+        The UID; empty if there is none within reach.
+    """
+    place, end = 132, min(len(data), _META_BYTES)
+    while place + 12 <= end and data[place : place + 2] == b"\x02\x00":
+        if data[place + 4 : place + 6] in _LONG:
+            start, length = place + 12, int.from_bytes(data[place + 8 : place + 12], "little")
+        else:
+            start, length = place + 8, int.from_bytes(data[place + 6 : place + 8], "little")
+        if data[place + 2 : place + 4] == b"\x10\x00":
+            return data[start : start + min(length, 64)].rstrip(b"\0 ").decode("ascii", "replace")
+        place = start + length
+    return ""
+
+
+def _picture(dataset: Any, syntax: str, spec: PixelSpec, index: int) -> bytes:
+    if dataset.SOPClassUID not in CLASSES:
+        found = f"an object of class {_name(dataset.SOPClassUID)}"
+        raise _unsupported(index, found, " or ".join(CLASSES.values()))
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise _unsupported(index, "several frames", "one frame")
+    if (dataset.SamplesPerPixel, dataset.BitsAllocated) != (3, 8):
+        raise _unsupported(index, "other samples", "three of 8 bits for each pixel")
+    width_px, height_px = int(dataset.Columns), int(dataset.Rows)
+    if width_px * height_px > spec.max_pixels:
+        raise RequestError("image_too_large", index=index)
+    if syntax == _JPEG_BASELINE:
+        return _jpeg(dataset, index)
+    if dataset.PhotometricInterpretation != "RGB":
+        raise _unsupported(index, "other colours than RGB in uncompressed pixels", "RGB")
+    levels = np.frombuffer(dataset.PixelData, np.uint8)
+    size = width_px * height_px * 3
+    if size == 0 or not size <= len(levels) <= size + 1:  # an odd length is padded to an even one
+        raise RequestError("dicom_not_valid", index=index)
+    if dataset.get("PlanarConfiguration", 0) == 1:
+        planes = levels[:size].reshape(3, height_px, width_px)
+        levels = np.ascontiguousarray(planes.transpose(1, 2, 0))
+    stream = io.BytesIO()
+    image = Image.fromarray(levels[:size].reshape(height_px, width_px, 3) if levels.ndim == 1 else levels)
+    image.save(stream, "PNG", compress_level=1, icc_profile=dataset.get("ICCProfile"))
+    return stream.getvalue()
+
+
+def _jpeg(dataset: Any, index: int) -> bytes:
+    colours = dataset.PhotometricInterpretation
+    if colours not in ("YBR_FULL_422", "YBR_FULL"):
+        # A JPEG decoder takes three unmarked samples for luminance and two differences.
+        raise _unsupported(index, "other colours than YBR in JPEG pixels", "YBR_FULL_422 or YBR_FULL")
+    if dataset.PixelData.count(_ITEM) > _MOST_FRAGMENTS:
+        raise RequestError("dicom_not_valid", index=index)
+    frame: bytes = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if not frame.startswith(b"\xff\xd8\xff"):
+        raise RequestError("dicom_not_valid", index=index)
+    return frame
+
+
+def _name(uid: str) -> str:
+    """The name in the standard's own list; what a sender made up is not repeated."""
+    known = pydicom.uid.UID(uid, pydicom.config.IGNORE)
+    return "that is not known" if known.name == uid else known.name
+
+
+def _unsupported(index: int, found: str, expected: str) -> RequestError:
+    return RequestError("dicom_not_supported", index=index, found=found, expected=expected)

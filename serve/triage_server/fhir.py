@@ -1,0 +1,157 @@
+"""The face for FHIR R4: one operation, resources in, resources out. Imports the casework.
+
+What goes wrong is an OperationOutcome. No address in a request is ever opened.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request, Response
+
+from lesion_triage.bundle.history import NO_HISTORY
+from lesion_triage.bundle.schema import Answer
+from triage_server import json_body
+from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
+from triage_server.examples import ANSWERS, DISPOSITIONS, HISTORY, PICTURE
+from triage_server.fhir_bundle import Resource, bundle_of
+from triage_server.fhir_case import HISTORY_SYSTEM, FhirCase, case_in, resources_in
+from triage_server.intake import SentCase
+from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, json_of, reading, taking
+from triage_server.pool import Place
+from triage_server.refusals import FHIR_TYPE
+from triage_server.wire import JSON_TYPE
+
+router = APIRouter()
+
+_PATH = "/fhir/$triage"
+_METADATA = "/fhir/metadata"
+
+
+async def _receive(request: Request, place: Place) -> Open:
+    body = await whole_body(request, place)
+    languages = service_of(request).scorer.languages
+
+    def opened() -> Opened:
+        sent = case_in(resources_in(json_body.parse(body)))
+
+        def write(answer: Answer) -> bytes:
+            disposition = languages.catalogue(answer.language).dispositions[answer.disposition]
+            return json.dumps(bundle_of(answer, sent, datetime.now(UTC), disposition)).encode()
+
+        return Opened(sent.case, write, repeats=repeated_of(sent))
+
+    return opened
+
+
+def repeated_of(sent: FhirCase) -> bytes:
+    """What of a request an answer in FHIR repeats."""
+    said = (sent.order, sent.subject, *sent.photographs)
+    return json.dumps(said).encode() if any(said) else b""
+
+
+FACE = Face("fhir", (FHIR_TYPE, JSON_TYPE), _receive, FHIR_TYPE)
+
+
+def _sent_example() -> Resource:
+    order = {
+        "resourceType": "ServiceRequest",
+        "id": "order-1",
+        "status": "active",
+        "intent": "order",
+        "subject": {"reference": "Patient/1"},
+        "supportingInfo": [{"reference": "Media/photograph-1"}],
+    }
+    photograph = {
+        "resourceType": "Media",
+        "id": "photograph-1",
+        "status": "completed",
+        "subject": {"reference": "Patient/1"},
+        "content": {"contentType": "image/png", "data": PICTURE},
+    }
+    items = [
+        {"linkId": "age_years", "answer": [{"valueDecimal": HISTORY["age_years"]}]},
+        {"linkId": "bleeding", "answer": [{"valueBoolean": HISTORY["bleeding"]}]},
+    ]
+    told = {"resourceType": "QuestionnaireResponse", "status": "completed", "item": items}
+    entries = [{"resource": one} for one in (order, photograph, told)]
+    return {"resourceType": "Bundle", "type": "collection", "entry": entries}
+
+
+_SENT = {
+    "schema": {"$ref": "#/components/schemas/FhirCase"},
+    "examples": {"bundle": {"value": _sent_example()}},
+}
+_RESOURCE = {
+    "type": "object",
+    "required": ["resourceType"],
+    "properties": {"resourceType": {"type": "string"}},
+}
+SCHEMAS = {
+    "FhirCase": {
+        "title": "FhirCase",
+        "description": "A Bundle or Parameters of FHIR R4: at most one ServiceRequest, 1 to 16 photographs "
+        "as Media or DocumentReference with Attachment.data, and what is known of the lesion as Observations "
+        f"with a code of {HISTORY_SYSTEM} or as a QuestionnaireResponse whose linkIds are such codes.",
+        **_RESOURCE,
+        "properties": {"resourceType": {"enum": ["Bundle", "Parameters"]}},
+    },
+    "FhirAnswer": {
+        "title": "FhirAnswer",
+        "description": "A Bundle of FHIR R4 with a Task, a RiskAssessment, DetectedIssues and a Provenance.",
+        **_RESOURCE,
+        "properties": {"resourceType": {"const": "Bundle"}},
+    },
+    "CapabilityStatement": {"title": "CapabilityStatement", **_RESOURCE},
+}
+_NOBODY = FhirCase(
+    SentCase([], NO_HISTORY), "ServiceRequest/order-1", "Patient/1", ("Media/photograph-1",) * 2
+)
+EXAMPLES = {
+    _PATH: {
+        name: bundle_of(
+            answer, _NOBODY, datetime(2026, 1, 31, 12, tzinfo=UTC), DISPOSITIONS[answer.disposition]
+        )
+        for name, answer in ANSWERS.items()
+    }
+}
+
+
+@router.post(
+    _PATH,
+    **taking(
+        _PATH,
+        {FHIR_TYPE: _SENT, JSON_TYPE: _SENT},
+        json_of({"$ref": "#/components/schemas/FhirAnswer"}, FHIR_TYPE),
+        (*CASE_CODES, *JSON_CODES, "photograph_by_address"),
+        "One case in resources of FHIR R4.",
+    ),
+)
+async def fhir_triage(request: Request) -> Response:
+    """Score one case that came as FHIR R4, and answer in FHIR R4."""
+    return await respond(request, FACE)
+
+
+@router.get(
+    _METADATA,
+    **reading(_METADATA, json_of({"$ref": "#/components/schemas/CapabilityStatement"}, FHIR_TYPE), *GATE),
+)
+async def capabilities(request: Request) -> Response:
+    """What this face can do, as a CapabilityStatement."""
+    statement = {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": service_of(request).bundle.header.created_at,
+        "kind": "instance",
+        "implementation": {"description": "lesion-triage: orders the reading queue"},
+        "fhirVersion": "4.0.1",
+        "format": [FHIR_TYPE],
+        "rest": [
+            {
+                "mode": "server",
+                "operation": [{"name": "triage", "definition": "urn:lesion-triage:operation:triage"}],
+            }
+        ],
+    }
+    return Response(json.dumps(statement), media_type=FHIR_TYPE)

@@ -1,0 +1,193 @@
+"""An answer in resources of FHIR R4, as plain JSON objects. Imports the bundle's schema and the wire.
+
+A task with a priority, a preliminary risk assessment, an issue for each thing that limits it, and its origin.
+Never a finding, and never a final report: a clinician writes those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from lesion_triage import __version__
+from lesion_triage.bundle.schema import Answer
+from triage_server.fhir_case import FhirCase
+
+SYSTEM = "urn:lesion-triage:"
+_PRIORITIES = {1: "asap", 2: "urgent", 3: "routine", 4: "routine"}
+"""RequestPriority by priority band. None is ``stat``: nobody's life is decided here."""
+
+Resource = dict[str, Any]
+
+
+def bundle_of(answer: Answer, sent: FhirCase, moment: datetime, disposition: str) -> Resource:
+    """The whole answer.
+
+    Args:
+        answer: of the case.
+        sent: what it refers to.
+        moment: when it was given, with its zone.
+        disposition: the catalogue's sentence for the answer's disposition.
+    """
+    now = _instant(moment)
+    links = _links(sent)
+    risk = _entry({"resourceType": "RiskAssessment", **_risk(answer, sent, now), **links})
+    issues = [_entry({**issue, **_patient(sent)}) for issue in _issues(answer, sent, now)]
+    findings = [risk, *issues]
+    task = _entry(_task(answer, sent, moment, disposition, findings))
+    targets = [{"reference": one["fullUrl"]} for one in (task, *findings)]
+    entries = [task, *findings, _entry(_provenance(answer, now, targets))]
+    return {
+        "resourceType": "Bundle",
+        "id": str(uuid4()),
+        "language": answer.language,
+        "type": "collection",
+        "timestamp": now,
+        "entry": entries,
+    }
+
+
+def _task(
+    answer: Answer, sent: FhirCase, moment: datetime, disposition: str, findings: Sequence[Resource]
+) -> Resource:
+    now = _instant(moment)
+    task: Resource = {
+        "resourceType": "Task",
+        "status": "requested",
+        "intent": "proposal",
+        "priority": _PRIORITIES[answer.priority_band],
+        "code": _concept("disposition", answer.disposition.value, disposition),
+        "description": disposition,
+        "authoredOn": now,
+        "input": [
+            {"type": _concept("task-input", "finding"), "valueReference": {"reference": one["fullUrl"]}}
+            for one in findings
+        ],
+        "extension": [_extension("priority-band", "valuePositiveInt", answer.priority_band)],
+        "note": [{"text": answer.notice}],
+    }
+    if sent.order:
+        task |= {"basedOn": [{"reference": sent.order}], "focus": {"reference": sent.order}}
+    if sent.subject:
+        task["for"] = {"reference": sent.subject}
+    if answer.deadline_hours is not None:
+        end = _instant(moment + timedelta(hours=answer.deadline_hours))
+        task["restriction"] = {"period": {"start": now, "end": end}}
+    return task
+
+
+def _risk(answer: Answer, sent: FhirCase, now: str) -> Resource:
+    prediction: Resource = {
+        "outcome": _concept("outcome", "needs_in_person", "Needs to be seen in person"),
+        "rationale": " ".join(reason.text for reason in answer.reasons),
+    }
+    if answer.score is not None:
+        prediction["probabilityDecimal"] = answer.score
+    photographs = [{"reference": one} for one in sent.photographs if one]
+    return {
+        "status": "preliminary",
+        # R4 asks for a subject; without one in the request there is nobody to name.
+        "subject": {"reference": sent.subject} if sent.subject else {"display": "not named in the request"},
+        "occurrenceDateTime": now,
+        "method": _concept("bundle", answer.bundle_sha256, answer.bundle_name),
+        "prediction": [prediction],
+        **({"basis": photographs} if photographs else {}),
+        "extension": [
+            _extension("disposition", "valueCode", answer.disposition.value),
+            _extension("priority-band", "valuePositiveInt", answer.priority_band),
+            _extension("threshold", "valueDecimal", answer.threshold),
+            _extension("synthetic", "valueBoolean", answer.synthetic),
+        ],
+        "note": [{"text": answer.note}, {"text": answer.notice}],
+    }
+
+
+def _issues(answer: Answer, sent: FhirCase, now: str) -> Iterator[Resource]:
+    """What limits the answer or outranks it: red flags, unusable photographs, groups not covered, limits."""
+    for flag in answer.red_flags:
+        yield _issue("red-flag", flag.code, flag.text, now, severity="high" if flag.refers else "moderate")
+    for reason in answer.reasons:
+        if reason.code.value in ("uncertified_subgroup", "no_gradable_image"):
+            yield _issue(
+                "reason", reason.code.value, reason.text, now, advice=reason.coaching, severity="high"
+            )
+    for image in answer.images:
+        photograph = sent.photographs[image.index]
+        for reason in image.reasons:
+            issue = _issue("reason", reason.code.value, reason.text, now, advice=reason.coaching)
+            if photograph:
+                issue["implicated"] = [{"reference": photograph}]
+            yield {**issue, "severity": "moderate"}
+    for limit in answer.limits:
+        yield _issue("limit", limit.code, limit.text, now)
+
+
+def _issue(
+    system: str, code: str, text: str, now: str, *, advice: str | None = None, severity: str | None = None
+) -> Resource:
+    return {
+        "resourceType": "DetectedIssue",
+        "status": "preliminary",
+        "code": _concept(system, code, text),
+        "detail": text,
+        "identifiedDateTime": now,
+        **({"severity": severity} if severity else {}),
+        **({"mitigation": [{"action": {"text": advice}}]} if advice else {}),
+    }
+
+
+def _provenance(answer: Answer, now: str, targets: list[Resource]) -> Resource:
+    what = {"bundle": answer.bundle_sha256, "certificate": answer.certificate_id}
+    return {
+        "resourceType": "Provenance",
+        "target": targets,
+        "recorded": now,
+        "agent": [
+            {
+                "type": {
+                    "coding": [
+                        {
+                            "system": "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
+                            "code": "assembler",
+                        }
+                    ]
+                },
+                "who": {
+                    "identifier": {"system": f"{SYSTEM}software", "value": __version__},
+                    "display": f"lesion-triage {__version__}",
+                },
+            }
+        ],
+        "entity": [
+            {"role": "source", "what": {"identifier": {"system": f"{SYSTEM}{name}", "value": value}}}
+            for name, value in what.items()
+        ],
+    }
+
+
+def _links(sent: FhirCase) -> Resource:
+    return {"basedOn": {"reference": sent.order}} if sent.order else {}
+
+
+def _patient(sent: FhirCase) -> Resource:
+    return {"patient": {"reference": sent.subject}} if sent.subject else {}
+
+
+def _entry(resource: Resource) -> Resource:
+    name = str(uuid4())
+    return {"fullUrl": f"urn:uuid:{name}", "resource": {**resource, "id": name}}
+
+
+def _concept(system: str, code: str, display: str | None = None) -> Resource:
+    coding = {"system": f"{SYSTEM}{system}", "code": code}
+    return {"coding": [coding], "text": display} if display else {"coding": [coding]}
+
+
+def _extension(name: str, kind: str, value: object) -> Resource:
+    return {"url": f"{SYSTEM}{name}", kind: value}
+
+
+def _instant(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,60 @@
+"""A refusal in the words of the face that was asked. Imports the wire.
+
+The paths of a protocol that has a form of its own for errors get that form; every other path gets a problem.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+from triage_server.wire import PROBLEM_TYPE, Problem, RequestError
+
+FHIR_TYPE = "application/fhir+json"
+PROBLEM_SYSTEM = "urn:lesion-triage:problem"
+
+_ISSUES: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "login",
+    HTTPStatus.FORBIDDEN: "forbidden",
+    HTTPStatus.NOT_FOUND: "not-found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "not-supported",
+    HTTPStatus.REQUEST_TIMEOUT: "timeout",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too-long",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "not-supported",
+    HTTPStatus.BAD_REQUEST: "structure",
+    HTTPStatus.TOO_MANY_REQUESTS: "throttled",
+    HTTPStatus.SERVICE_UNAVAILABLE: "transient",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "exception",
+}
+"""IssueType of FHIR R4, by status; what is not here is ``invalid``."""
+
+
+def response_to(refusal: RequestError, request_id: str, path: str) -> Response:
+    """What a client that asked for ``path`` is told."""
+    problem = Problem.of(refusal, request_id)
+    document, media_type = spoken(problem, path)
+    return Response(json.dumps(document), problem.status, refusal.headers, media_type)
+
+
+def spoken(problem: Problem, path: str) -> tuple[dict[str, object], str]:
+    """A problem as a client that asked for ``path`` expects it, and the media type of that."""
+    if path.startswith("/fhir/"):
+        return outcome_of(problem), FHIR_TYPE
+    said = problem.model_dump(mode="json", exclude_none=True)
+    if path == "/v2" or path.startswith("/v2/"):
+        said["error"] = problem.detail  # the member that the Open Inference Protocol asks for
+    return said, PROBLEM_TYPE
+
+
+def outcome_of(problem: Problem) -> dict[str, object]:
+    """A problem as an OperationOutcome of FHIR R4."""
+    coding = {"system": PROBLEM_SYSTEM, "code": problem.code, "display": problem.title}
+    text = f"{problem.detail} (request {problem.request_id})"
+    issue = {
+        "severity": "error",
+        "code": _ISSUES.get(problem.status, "invalid"),
+        "details": {"coding": [coding], "text": text},
+    }
+    return {"resourceType": "OperationOutcome", "issue": [issue]}

@@ -1,0 +1,117 @@
+"""The interface's own face: one case as a picture, a form or JSON; answered with the document ``Answer``.
+
+Imports the casework and the rooms that read bodies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.history import NO_HISTORY
+from lesion_triage.bundle.schema import Answer
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from triage_server import json_body
+from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
+from triage_server.examples import ANSWERS, HISTORY, PICTURE
+from triage_server.intake import SentCase, check_number, media_type_of, read_body, read_form
+from triage_server.openapi import CASE_CODES, JSON_CODES, taking
+from triage_server.pool import Place
+from triage_server.wire import JSON_TYPE, MULTIPART_TYPE, PICTURE_TYPES
+
+router = APIRouter()
+
+
+class JsonCase(Document):
+    """One case as JSON."""
+
+    images: list[Any]
+    history: dict[str, Any] | None = None
+
+
+def opened(tree: object) -> Opened:
+    """A case that came as JSON, opened.
+
+    Raises:
+        RequestError: it is none, or a photograph is not in base64.
+    """
+    said = json_body.shaped(JsonCase, tree)
+    check_number(len(said.images))
+    pictures = [json_body.picture(text, index) for index, text in enumerate(said.images)]
+    return Opened(SentCase(pictures, json_body.history_in(said.history)), in_full)
+
+
+def in_full(answer: Answer) -> bytes:
+    """The whole document."""
+    return answer.model_dump_json().encode()
+
+
+async def _receive(request: Request, place: Place) -> Open:
+    limit, media_type = service_of(request).settings.max_body_bytes, media_type_of(request)
+    if media_type == JSON_TYPE:
+        body = await whole_body(request, place)
+        return lambda: opened(json_body.parse(body))
+    if media_type == MULTIPART_TYPE:
+        case = await read_form(request, max_body_bytes=limit, take=place.take)
+    else:
+        case = SentCase([await read_body(request, max_body_bytes=limit, take=place.take)], NO_HISTORY)
+    return lambda: Opened(case, in_full)
+
+
+FACE = Face("v1", (*PICTURE_TYPES, MULTIPART_TYPE, JSON_TYPE), _receive)
+
+
+_PATH = "/v1/triage"
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "required": ["image"],
+    "additionalProperties": False,
+    "properties": {
+        "image": {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_IMAGES_PER_CASE},
+        "history": {"$ref": "#/components/schemas/History"},
+    },
+}
+_JSON = {
+    "schema": {"$ref": "#/components/schemas/JsonCase"},
+    "examples": {"with_history": {"value": {"images": [PICTURE], "history": HISTORY}}},
+}
+SCHEMAS = {
+    "JsonCase": {
+        "title": "JsonCase",
+        "type": "object",
+        "required": ["images"],
+        "additionalProperties": False,
+        "properties": {
+            "images": {
+                "type": "array",
+                "items": {"type": "string", "contentEncoding": "base64"},
+                "minItems": 1,
+                "maxItems": MAX_IMAGES_PER_CASE,
+                "description": "The files of the photographs, in order, each in base64.",
+            },
+            "history": {"anyOf": [{"$ref": "#/components/schemas/History"}, {"type": "null"}]},
+        },
+    }
+}
+EXAMPLES = {_PATH: {name: answer.model_dump(mode="json") for name, answer in ANSWERS.items()}}
+_DESCRIPTION = taking(
+    _PATH,
+    {
+        **{one: {"schema": _FILE} for one in PICTURE_TYPES},
+        MULTIPART_TYPE: {"schema": _FORM},
+        JSON_TYPE: _JSON,
+    },
+    {"model": Answer},
+    (*CASE_CODES, *JSON_CODES, "multipart_not_valid", "unknown_part"),
+    f"One photograph; or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image', with at most one part "
+    "'history'; or the same as JSON.",
+)
+
+
+@router.post(_PATH, **_DESCRIPTION)
+async def triage(request: Request) -> Response:
+    """Score the photographs of one lesion and say who should look at it, and how soon."""
+    return await respond(request, FACE)

@@ -1,0 +1,199 @@
+"""The client against real servers: typed answers, patience, and no answer that was not given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.errors import LesionTriageError
+from triage_client import AsyncClient, Client, History, RefusedError, TriageError, UnansweredError
+from triage_client.exchange import Patience
+from triage_server.api_keys import new_key
+from triage_server.app import create_app
+from triage_server.settings import Settings
+
+QUICK = Patience(retries=3, first_pause_s=0.01)
+
+
+@contextmanager
+def serving(scorer: Scorer, **settings: Any) -> Iterator[tuple[str, Any]]:
+    """The real application behind a real socket of this process: its URL and itself."""
+    app = create_app(scorer.bundle, scorer, Settings(bundle=scorer.bundle.folder, threads=1, **settings))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", app
+        finally:
+            server.should_exit = True
+            thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_bundle: Path) -> Scorer:
+    return Scorer.open(tiny_bundle)
+
+
+def test_answer_is_the_scorer_s_whether_waited_for_or_awaited(
+    scorer: Scorer, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    pictures = [picture_bytes("referred", "JPEG"), picture_bytes("black", "PNG")]
+    file = tmp_path / "Erika Mustermann.jpg"
+    file.write_bytes(pictures[0])
+    history = History(age_years=61, bleeding=True)
+    expected = scorer.score(pictures, history, "de")
+
+    async def awaited(url: str) -> Any:
+        async with AsyncClient(url, language="de") as client:
+            return await client.triage([file, pictures[1]], history)
+
+    with serving(scorer) as (url, _):
+        with Client(url, language="de") as client:
+            assert client.triage([file, pictures[1]], history).answer == expected
+        assert asyncio.run(awaited(url)).answer == expected
+
+
+def test_refusal_says_why_and_is_not_tried_again(scorer: Scorer, picture_bytes: Callable[..., bytes]):
+    with serving(scorer) as (url, app), Client(url, patience=QUICK) as client:
+        with pytest.raises(RefusedError, match="no JPEG, PNG or WebP") as caught:
+            client.triage([picture_bytes("below"), b"text"])
+        assert (caught.value.status, caught.value.code, caught.value.index) == (
+            422,
+            "image_format_not_supported",
+            1,
+        )
+        assert caught.value.request_id
+        assert 'code="image_format_not_supported"} 1.0' in app.state.service.telemetry.page().decode()
+
+
+def test_key_is_shown_and_a_wrong_one_is_refused(
+    scorer: Scorer, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    key = new_key(tmp_path / "keys", "clinic-a", "score")
+    with serving(scorer, api_keys_file=tmp_path / "keys") as (url, _):
+        with Client(url, key) as client:
+            assert client.triage([picture_bytes("below")]).request_id
+        with Client(url, "wrong") as client, pytest.raises(RefusedError, match="not_authenticated"):
+            client.triage([picture_bytes("below")])
+
+
+def test_busy_server_is_asked_again_until_it_has_room(scorer: Scorer, picture_bytes: Callable[..., bytes]):
+    with serving(scorer, queue=0) as (url, app):
+        place = app.state.service.pool.place()
+        place.__enter__()
+        threading.Timer(1.5, place.__exit__, (None, None, None)).start()
+        with Client(url, patience=QUICK) as client:
+            triaged = client.triage([picture_bytes("below")])
+    assert triaged.answer.disposition == "below_threshold"
+
+
+class Flaky(BaseHTTPRequestHandler):
+    """Passes requests on to nobody; answers as the server's test says, and notes what it was asked."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        server: Any = self.server
+        server.asked.append((self.headers["Idempotency-Key"], body[body.index(b"\r\n") :]))
+        status, headers, answer = server.script.pop(0)
+        if status is None:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(answer)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def scripted(*script: tuple[int | None, dict[str, str], bytes]) -> Iterator[tuple[str, Any]]:
+    server: Any = HTTPServer(("127.0.0.1", 0), Flaky)
+    server.script, server.asked = list(script), []
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", server
+    finally:
+        server.shutdown()
+        thread.join(60)
+        server.server_close()
+
+
+BUSY = (503, {"Retry-After": "0"}, json.dumps({"code": "busy", "detail": "Full."}).encode())
+CUT: tuple[None, dict[str, str], bytes] = (None, {}, b"")
+
+
+def test_every_try_is_the_same_case_under_the_same_key(scorer: Scorer, picture_bytes: Callable[..., bytes]):
+    picture = picture_bytes("below")
+    answer = scorer.score([picture])
+    done = (200, {"X-Audit-Hash": "5f3b"}, answer.model_dump_json().encode())
+    for said in (None, "kept-0123456789abcdef"):
+        with scripted(CUT, BUSY, (502, {}, b"<html>"), done) as (url, server):
+            with Client(url, patience=QUICK) as client:
+                triaged = client.triage([picture], idempotency_key=said)
+            assert (triaged.answer, triaged.audit_hash, triaged.request_id) == (answer, "5f3b", None)
+            (key,) = {key for key, _ in server.asked}
+            assert len(key) >= 16
+            assert said in (None, key)
+            assert len(server.asked) == 4
+
+
+def test_patience_ends_and_the_error_says_what_to_do(picture_bytes: Callable[..., bytes]):
+    for script, error in (([BUSY] * 4, RefusedError), ([CUT] * 4, UnansweredError)):
+        with scripted(*script) as (url, server), Client(url, patience=QUICK) as client:
+            with pytest.raises(error):
+                client.triage([picture_bytes("below")])
+            assert server.script == []
+    nobody, sentence = Client("http://127.0.0.1:9", patience=QUICK), "queue the case as of band 1"
+    with nobody as client, pytest.raises(UnansweredError, match=sentence):
+        client.triage([b"x"])
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"[]", b"<html>", b'{"disposition": "below_threshold", "score": 0.01}']
+)
+def test_what_is_no_whole_answer_is_none(reply: bytes):
+    with scripted((200, {}, reply)) as (url, _):
+        unread = pytest.raises(UnansweredError, match="another version")
+        with Client(url, patience=QUICK) as client, unread:
+            client.triage([b"x"])
+
+
+def test_pause_grows_is_no_shorter_than_the_server_asks_and_has_an_end():
+    patience = Patience(first_pause_s=1.0)
+    for tries in (1, 2, 3):
+        assert 2 ** (tries - 1) <= patience.pause_s(tries, None) <= 2**tries
+    assert patience.pause_s(1, "7") == 7
+    assert patience.pause_s(1, "1e9") <= 2
+    assert patience.pause_s(1, "99999") == patience.pause_s(99, None) == 60
+
+
+def test_errors_are_of_one_family():
+    assert issubclass(RefusedError, TriageError)
+    assert issubclass(UnansweredError, TriageError)
+    assert issubclass(TriageError, LesionTriageError)
+
+
+def test_client_needs_nothing_of_the_server():
+    code = (
+        "import sys, triage_client; print([n for n in ('fastapi', 'onnxruntime', 'PIL') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lesion_triage.bundle.messages import Catalogue, available
+from lesion_triage.bundle.scorer import Scorer
+from sent_cases import JSON, as_hook, bundle, media, order
+
+Ask = Callable[..., httpx.Response]
+MakeApp = Callable[..., Any]
+PATH = "/cds-services/lesion-triage"
+
+
+def sent(ask: Ask, app: Any, document: Any) -> httpx.Response:
+    return ask(app, "POST", PATH, content=json.dumps(document), headers=JSON)
+
+
+def card(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    (found,) = response.json()["cards"]
+    assert len(found["summary"]) < 140
+    return dict(found)
+
+
+def test_discovery_names_the_service_that_answers(ask: Ask, make_app: MakeApp, draw: Any):
+    app = make_app()
+    (service,) = ask(app, "GET", "/cds-services").json()["services"]
+    assert {"hook", "id", "description", "title", "prefetch"} == service.keys()
+    document = as_hook(draw())
+    assert service["hook"] == document["hook"]
+    assert document["prefetch"].keys() == service["prefetch"].keys()
+    assert ask(app, "POST", f"/cds-services/{service['id']}", content=json.dumps(document), headers=JSON)
+
+
+@pytest.mark.parametrize(
+    ("kind", "indicator"), [("referred", "warning"), ("below", "info"), ("black", "warning")]
+)
+def test_card_says_what_the_policy_says_and_brings_the_note(
+    kind: str,
+    indicator: str,
+    ask: Ask,
+    make_app: MakeApp,
+    picture_bytes: Callable[..., bytes],
+    scorer: Scorer,
+):
+    picture = picture_bytes(kind, "JPEG")
+    answer = scorer.score([picture])
+    found = card(sent(ask, make_app(), as_hook(picture)))
+    assert found["indicator"] == indicator
+    assert found["summary"] == Catalogue.load("en").dispositions[answer.disposition]
+    assert answer.note in found["detail"]
+    assert answer.notice in found["detail"]
+    assert answer.certificate_id in found["source"]["label"]
+
+
+@pytest.mark.parametrize("language", available())
+def test_every_disposition_fits_on_a_card(language: str):
+    assert max(map(len, Catalogue.load(language).dispositions.values())) < 140
+
+
+def test_a_site_s_longer_sentence_is_cut_to_fit(tiny_bundle: Path, tmp_path: Path, launch: Any, draw: Any):
+    text = "word " * 60
+    texts = {"dispositions": {name: text.strip() for name in Catalogue.load("en").dispositions}}
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "en.json").write_text(json.dumps(texts), encoding="utf-8")
+    with launch(TRIAGE_CATALOGUES=str(tmp_path / "texts")) as server:
+        response = httpx.post(server.url + PATH, json=as_hook(draw()), timeout=60)
+    assert card(response)["summary"].endswith("…")
+
+
+def test_only_the_selected_order_s_photographs_are_its_case(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes]
+):
+    document = as_hook(picture_bytes("below", "JPEG"))
+    other = media(picture_bytes("referred", "JPEG"), "other")
+    document["prefetch"]["photographs"]["entry"].append({"resource": other})
+    document["context"]["draftOrders"]["entry"].append({"resource": order("Media/other", id="order-2")})
+    assert card(sent(ask, make_app(), document))["indicator"] == "info"
+    document["context"]["selections"] = ["ServiceRequest/order-2", "MedicationRequest/1"]
+    assert card(sent(ask, make_app(), document))["indicator"] == "warning"
+
+
+def test_missing_prefetch_is_said_with_412_and_nobody_is_asked_for_it(ask: Ask, make_app: MakeApp, draw: Any):
+    for prefetch in ({}, {"photographs": None}, {"photographs": bundle()}):
+        response = sent(ask, make_app(), {**as_hook(draw()), "prefetch": prefetch})
+        assert (response.status_code, response.json()["code"]) == (412, "prefetch_missing")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hook": "patient-view"},
+        {"hookInstance": "no uuid"},
+        {"context": {}},
+        {"context": {"selections": [], "draftOrders": bundle(order())}},
+        {"context": {"selections": ["ServiceRequest/other"], "draftOrders": bundle(order())}},
+        {"context": {"selections": ["ServiceRequest/order-1"] * 2, "draftOrders": bundle(order())}},
+        {"context": {"selections": [7], "draftOrders": bundle(order())}},
+        {"prefetch": {"photographs": [media(b"x", "m")], "history": 7}},
+    ],
+    ids=lambda change: json.dumps(change)[:60],
+)
+def test_a_request_of_another_shape_is_refused(
+    change: dict[str, Any], ask: Ask, make_app: MakeApp, draw: Any
+):
+    response = sent(ask, make_app(), {**as_hook(draw()), **change})
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")

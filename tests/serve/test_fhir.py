@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import copy
+import json
+import socket
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import tiny_bundle
+from histories import flag
+from lesion_triage.bundle.red_flags import RedFlags
+from lesion_triage.bundle.scorer import Scorer
+from sent_cases import as_fhir, bundle, dicom, in_base64, media, order, told
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from fhir.resources.R4B.bundle import Bundle
+    from fhir.resources.R4B.capabilitystatement import CapabilityStatement
+    from fhir.resources.R4B.operationoutcome import OperationOutcome
+
+Ask = Callable[..., httpx.Response]
+MakeApp = Callable[..., Any]
+PATH = "/fhir/$triage"
+FHIR = {"Content-Type": "application/fhir+json"}
+
+
+def sent(ask: Ask, app: Any, document: Any, **headers: str) -> httpx.Response:
+    return ask(app, "POST", PATH, content=json.dumps(document), headers=FHIR | headers)
+
+
+def resources(response: httpx.Response) -> dict[str, list[dict[str, Any]]]:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/fhir+json"
+    Bundle.model_validate(response.json())
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in response.json()["entry"]:
+        found.setdefault(entry["resource"]["resourceType"], []).append(entry["resource"])
+    return found
+
+
+def outcome(response: httpx.Response, status: int, code: str) -> str:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/fhir+json"
+    OperationOutcome.model_validate(response.json())
+    details = response.json()["issue"][0]["details"]
+    assert details["coding"][0]["code"] == code
+    text: str = details["text"]
+    return text
+
+
+@pytest.mark.parametrize("kind", ["referred", "below", "black"])
+def test_answer_is_valid_r4_and_says_what_the_policy_says(
+    kind: str, ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], scorer: Scorer
+):
+    picture = picture_bytes(kind, "JPEG")
+    answer = scorer.score([picture])
+    found = resources(sent(ask, make_app(), as_fhir(picture)))
+    assert found.keys() == {"Task", "RiskAssessment", "DetectedIssue", "Provenance"}
+    (task,), (risk,), (origin,) = found["Task"], found["RiskAssessment"], found["Provenance"]
+    assert task["priority"] == {1: "asap", 2: "urgent", 3: "routine", 4: "routine"}[answer.priority_band]
+    assert task["code"]["coding"][0]["code"] == answer.disposition
+    assert task["for"] == risk["subject"] == {"reference": "Patient/p1"}
+    assert task["focus"] == risk["basedOn"] == {"reference": "ServiceRequest/order-1"}
+    assert risk["status"] == "preliminary"
+    assert risk["basis"] == [{"reference": "Media/m0"}]
+    assert risk["prediction"][0].get("probabilityDecimal") == answer.score
+    assert answer.note in [note["text"] for note in risk["note"]]
+    values = {one["what"]["identifier"]["value"] for one in origin["entity"]}
+    assert values == {answer.bundle_sha256, answer.certificate_id}
+    everything = {entry["fullUrl"] for entry in sent(ask, make_app(), as_fhir(picture)).json()["entry"]}
+    assert len(origin["target"]) == len(everything) - 1
+
+
+def test_what_limits_an_answer_is_an_issue_each(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    flags = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
+    scorer = Scorer(tiny_bundle.make(tmp_path / "tiny", red_flags=flags))
+    pictures = [picture_bytes("below", "JPEG"), picture_bytes("black", "JPEG")]
+    found = resources(sent(ask, make_app(scorer), as_fhir(*pictures, bleeding=True)))
+    issues = {one["code"]["coding"][0]["code"]: one for one in found["DetectedIssue"]}
+    assert issues["bleeding"]["severity"] == "high"
+    assert issues["image_too_dark"]["implicated"] == [{"reference": "Media/m1"}]
+    assert issues["image_too_dark"]["mitigation"][0]["action"]["text"]
+    assert {"no_touch", "photographs_unusable"} <= issues.keys()
+    assert {one["status"] for one in issues.values()} == {"preliminary"}
+    assert found["Task"][0]["code"]["coding"][0]["code"] == "needs_in_person"
+
+
+def test_a_deadline_is_the_end_of_the_task_s_period(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    scorer = Scorer(tiny_bundle.make(tmp_path / "tiny", deadline_hours=48.0))
+    (task,) = resources(sent(ask, make_app(scorer), as_fhir(picture_bytes("below", "JPEG"))))["Task"]
+    assert task["restriction"]["period"]["start"] == task["authoredOn"]
+    start, end = (task["restriction"]["period"][name][8:10] for name in ("start", "end"))
+    assert start != end
+
+
+def test_parameters_documents_and_dicom_are_read_like_a_bundle_of_media(
+    ask: Ask, make_app: MakeApp, draw: Any, scorer: Scorer
+):
+    app, picture = make_app(), draw()
+    expected = scorer.score([picture]).score
+    attachment = {"contentType": "application/dicom", "data": in_base64(dicom(picture))}
+    document = {
+        "resourceType": "DocumentReference",
+        "id": "d",
+        "status": "current",
+        "content": [{"attachment": attachment}],
+    }
+    contained = order("#m0", contained=[media(picture, "m0")])
+    several = [{"name": "case", "resource": bundle(order(), media(picture, "m0"))}]
+    for body in (
+        bundle(document),
+        bundle(contained),
+        {"resourceType": "Parameters", "parameter": several},
+        {
+            "resourceType": "Parameters",
+            "parameter": [{"name": "photograph", "resource": media(picture, "x")}],
+        },
+    ):
+        (risk,) = resources(sent(ask, app, body))["RiskAssessment"]
+        assert risk["prediction"][0]["probabilityDecimal"] == expected
+
+
+def test_photographs_keep_the_order_in_which_the_order_names_them(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes]
+):
+    good, black = picture_bytes("below", "JPEG"), picture_bytes("black", "JPEG")
+    body = bundle(media(good, "a"), media(black, "b"), order("Media/b", "Media/a", "Condition/7"))
+    found = resources(sent(ask, make_app(), body))
+    assert found["RiskAssessment"][0]["basis"] == [{"reference": "Media/b"}, {"reference": "Media/a"}]
+    dark = next(one for one in found["DetectedIssue"] if one["code"]["coding"][0]["code"] == "image_too_dark")
+    assert dark["implicated"] == [{"reference": "Media/b"}]
+
+
+def observation(field: str, **value: Any) -> dict[str, Any]:
+    coding = {"system": "urn:lesion-triage:history", "code": field}
+    return {"resourceType": "Observation", "status": "final", "code": {"coding": [coding]}, **value}
+
+
+def in_unit(value: float, code: str) -> dict[str, Any]:
+    return {
+        "valueQuantity": {"value": value, "unit": code, "system": "http://unitsofmeasure.org", "code": code}
+    }
+
+
+def test_history_comes_by_observations_and_questionnaires_alike(ask: Ask, make_app: MakeApp, draw: Any):
+    app = make_app()
+    concept = {"valueCodeableConcept": {"coding": [{"code": "female"}]}}
+    nested = {"linkId": "group", "item": told(bleeding=True)["item"]}
+    questionnaire = told(age_years=61, sex="female")
+    questionnaire["item"].append(nested)
+    unknown = observation("painful", dataAbsentReason={"text": "not asked"})
+    observed = [
+        observation("bleeding", valueBoolean=True),
+        observation("age_years", **in_unit(61, "a")),
+        observation("sex", **concept),
+        unknown,
+    ]
+    first = sent(ask, app, bundle(media(draw(), "m0"), questionnaire), **{"Idempotency-Key": "a" * 16})
+    second = sent(ask, app, bundle(media(draw(), "m0"), *observed), **{"Idempotency-Key": "a" * 16})
+    assert first.status_code == 200
+    assert second.content == first.content  # the same case under the same key: its history has the same hash
+
+
+def _changed(change: Callable[[dict[str, Any]], object], *history: dict[str, Any]) -> Callable[[bytes], Any]:
+    def build(picture: bytes) -> dict[str, Any]:
+        tree = copy.deepcopy(as_fhir(picture, picture))
+        tree["entry"] += [{"resource": one} for one in history]
+        change(tree)
+        return tree
+
+    return build
+
+
+def _of(tree: dict[str, Any], place: int) -> dict[str, Any]:
+    resource: dict[str, Any] = tree["entry"][place]["resource"]
+    return resource
+
+
+REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
+    "another resource": (_changed(lambda t: t.update(resourceType="Patient")), "document_not_valid"),
+    "entry is no list": (_changed(lambda t: t.update(entry={})), "document_not_valid"),
+    "entry is no object": (_changed(lambda t: t["entry"].append(7)), "document_not_valid"),
+    "resource is none": (_changed(lambda t: t["entry"].append({})), "document_not_valid"),
+    "unknown resource": (
+        _changed(lambda t: t["entry"].append({"resource": {"resourceType": "Specimen"}})),
+        "document_not_valid",
+    ),
+    "modifier": (
+        _changed(lambda t: _of(t, 1).update(modifierExtension=[{"url": "x"}])),
+        "document_not_valid",
+    ),
+    "withdrawn": (_changed(lambda t: _of(t, 1).update(status="entered-in-error")), "document_not_valid"),
+    "odd status": (
+        _changed(lambda t: _of(t, 1).update(status={"entered": []}, content=[])),
+        "document_not_valid",
+    ),
+    "do not perform": (_changed(lambda t: _of(t, 0).update(doNotPerform=True)), "document_not_valid"),
+    "two orders": (_changed(lambda t: t["entry"].append({"resource": order()})), "document_not_valid"),
+    "photograph that was not sent": (
+        _changed(lambda t: _of(t, 0)["supportingInfo"].append({"reference": "Media/gone"})),
+        "document_not_valid",
+    ),
+    "photograph that is not named": (
+        _changed(lambda t: t["entry"].append({"resource": media(b"x", "extra")})),
+        "document_not_valid",
+    ),
+    "another patient": (
+        _changed(lambda t: _of(t, 1).update(subject={"reference": "Patient/p2"})),
+        "document_not_valid",
+    ),
+    "address": (
+        _changed(lambda t: _of(t, 2).update(content={"url": "http://127.0.0.1:1/x"})),
+        "photograph_by_address",
+    ),
+    "document as pdf": (
+        _changed(lambda t: _of(t, 2)["content"].update(contentType="application/pdf")),
+        "image_format_not_supported",
+    ),
+    "unknown question": (_changed(bool, told(mood="x")), "history_not_valid"),
+    "two answers": (_changed(bool, told(bleeding=True), told(bleeding=False)), "history_not_valid"),
+    "centimetres": (_changed(bool, observation("diameter_mm", **in_unit(1.2, "cm"))), "history_not_valid"),
+    "months": (_changed(bool, observation("age_years", **in_unit(9, "mo"))), "history_not_valid"),
+    "no unit": (_changed(bool, observation("diameter_mm", valueQuantity={"value": 12})), "history_not_valid"),
+    "foreign code": (
+        _changed(bool, {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}),
+        "history_not_valid",
+    ),
+    "two values": (
+        _changed(bool, observation("bleeding", valueBoolean=True, valueString="no")),
+        "history_not_valid",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_read_without_doubt_is_refused(what: str, ask: Ask, make_app: MakeApp, draw: Any):
+    build, code = REFUSED[what]
+    outcome(sent(ask, make_app(), build(draw())), 422, code)
+
+
+def test_an_address_is_never_opened(ask: Ask, make_app: MakeApp):
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.2)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/photo.jpg"
+    body = bundle({"resourceType": "Media", "status": "completed", "content": {"url": url}})
+    outcome(sent(ask, make_app(), body), 422, "photograph_by_address")
+    with pytest.raises(TimeoutError):
+        listener.accept()
+    listener.close()
+
+
+def test_errors_before_the_operation_are_outcomes_too(ask: Ask, make_app: MakeApp):
+    app = make_app()
+    outcome(ask(app, "GET", PATH), 405, "method_not_allowed")
+    outcome(ask(app, "GET", "/fhir/Patient/1"), 404, "not_found")
+    outcome(sent(ask, make_app(max_body_bytes=10), {"resourceType": "Bundle"}), 413, "body_too_large")
+
+
+def test_capabilities_are_a_valid_statement(ask: Ask, make_app: MakeApp):
+    CapabilityStatement.model_validate(ask(make_app(), "GET", "/fhir/metadata").json())
+
+
+def test_repeats_are_the_same_document_to_the_last_uuid(ask: Ask, make_app: MakeApp, draw: Any):
+    app, again = make_app(), {"Idempotency-Key": "0123456789abcdef"}
+    first, second = (sent(ask, app, as_fhir(draw()), **again) for _ in range(2))
+    assert first.content == second.content

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from lesion_triage.bundle.scorer import Scorer
+from sent_cases import JSON, as_tensors
+
+Ask = Callable[..., httpx.Response]
+MakeApp = Callable[..., Any]
+INFER = "/v2/models/tiny/infer"
+
+
+def tensors(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    return {one["name"]: one for one in response.json()["outputs"]}
+
+
+def infer(ask: Ask, app: Any, document: Any) -> httpx.Response:
+    return ask(app, "POST", INFER, content=json.dumps(document), headers=JSON)
+
+
+def binary(*pictures: bytes, history: bytes | None = None) -> dict[str, Any]:
+    """As Triton's clients write tensors of bytes."""
+    parts = {"image": pictures} | ({"history": (history,)} if history is not None else {})
+    packed = {
+        name: b"".join(len(one).to_bytes(4, "little") + one for one in elements)
+        for name, elements in parts.items()
+    }
+    inputs = [
+        {
+            "name": name,
+            "datatype": "BYTES",
+            "shape": [len(parts[name])],
+            "parameters": {"binary_data_size": len(data)},
+        }
+        for name, data in packed.items()
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+    return {"content": head + b"".join(packed.values()), "headers": headers}
+
+
+def test_tensors_are_what_the_policy_says_to_the_last_bit(
+    ask: Ask, make_app: MakeApp, scorer: Scorer, draw: Any
+):
+    pictures = [draw(), draw(1, 1, "PNG")]
+    answer = scorer.score(pictures)
+    found = tensors(infer(ask, make_app(), as_tensors(*pictures)))
+    assert found["score"]["data"] == [answer.score]
+    assert found["threshold"]["data"] == [answer.threshold]
+    assert found["disposition"]["data"] == [answer.disposition]
+    assert found["priority_band"]["data"] == [answer.priority_band]
+    assert found["image_gradable"]["data"] == [True, False]
+    assert found["note"]["data"] == [answer.note]
+    assert found["certificate_id"]["data"] == [answer.certificate_id]
+
+
+def test_no_output_is_a_logit_and_a_score_never_comes_alone(ask: Ask, make_app: MakeApp, draw: Any):
+    app = make_app()
+    told = ask(app, "GET", "/v2/models/tiny").json()
+    asked = {**as_tensors(draw()), "outputs": [{"name": "score"}]}
+    found = tensors(infer(ask, app, asked))
+    assert (
+        found.keys() == {one["name"] for one in told["outputs"]} >= {"score", "disposition", "priority_band"}
+    )
+    assert not any("logit" in name for name in found)
+    for one in told["outputs"]:
+        tensor = found[one["name"]]
+        assert tensor["datatype"] == one["datatype"]
+        assert tensor["shape"] == [len(tensor["data"])]
+        assert one["shape"] in ([-1], tensor["shape"])
+
+
+def test_a_score_that_there_is_not_is_an_empty_tensor(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes]
+):
+    found = tensors(infer(ask, make_app(), as_tensors(picture_bytes("black", "JPEG"))))
+    assert (found["score"]["shape"], found["score"]["data"]) == ([0], [])
+    assert found["disposition"]["data"] == ["ungradable"]
+
+
+def test_binary_tensors_give_the_same_answer(ask: Ask, make_app: MakeApp, draw: Any):
+    app, pictures = make_app(), (draw(), draw(seed=1))
+    plain = infer(ask, app, as_tensors(*pictures, age_years=50))
+    packed = ask(app, "POST", INFER, **binary(*pictures, history=b'{"age_years": 50}'))
+    assert packed.content == plain.content
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda request: request | {"content": request["content"][:-1]},
+        lambda request: request | {"content": request["content"] + b"x"},
+        lambda request: request | {"content": request["content"].replace(b'"shape": [2]', b'"shape": [3]')},
+        lambda request: (
+            request
+            | {"content": request["content"].replace(b'"binary_data_size": ', b'"binary_data_size": 9')}
+        ),
+        lambda request: (
+            request | {"headers": {**request["headers"], "Inference-Header-Content-Length": "9" * 9}}
+        ),
+        lambda request: (
+            request | {"headers": {**request["headers"], "Inference-Header-Content-Length": "-1"}}
+        ),
+        lambda request: (
+            request | {"headers": {**request["headers"], "Inference-Header-Content-Length": "1e3"}}
+        ),
+    ],
+    ids=["cut off", "too long", "shape", "size", "header beyond", "negative header", "odd header"],
+)
+def test_binary_tensors_that_do_not_add_up_are_refused(spoil: Any, ask: Ask, make_app: MakeApp, draw: Any):
+    response = ask(make_app(), "POST", INFER, **spoil(binary(draw(), draw())))
+    assert (response.status_code, response.json()["code"]) in (
+        (422, "document_not_valid"),
+        (400, "json_not_valid"),
+    )
+
+
+def test_an_element_longer_than_its_tensor_is_refused(ask: Ask, make_app: MakeApp, draw: Any):
+    request = binary(draw())
+    length = int(request["headers"]["Inference-Header-Content-Length"])
+    content = bytearray(request["content"])
+    content[length : length + 4] = b"\xff" * 4
+    response = ask(make_app(), "POST", INFER, content=bytes(content), headers=request["headers"])
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": []},
+        {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1], "data": [1]}]},
+        {"inputs": [{"name": "pixels", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}]},
+        {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["AAAA"]}]},
+        {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]},
+        {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}] * 2},
+        {"outputs": [{"name": "logit"}]},
+        {"id": "a b"},
+    ],
+    ids=lambda change: json.dumps(change)[:60],
+)
+def test_a_request_of_another_shape_is_refused_with_the_protocol_s_member(
+    change: dict[str, Any], ask: Ask, make_app: MakeApp, draw: Any
+):
+    response = infer(ask, make_app(), {**as_tensors(draw()), **change})
+    document = response.json()
+    assert (response.status_code, document["code"]) == (422, "document_not_valid")
+    assert document["error"] == document["detail"]
+
+
+def test_the_client_s_id_comes_back(ask: Ask, make_app: MakeApp, draw: Any):
+    assert infer(ask, make_app(), {"id": "a-1", **as_tensors(draw())}).json()["id"] == "a-1"
+    assert "id" not in infer(ask, make_app(), as_tensors(draw())).json()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_another_model_is_not_found(method: str, ask: Ask, make_app: MakeApp):
+    path = "/v2/models/other" + ("/infer" if method == "POST" else "")
+    response = ask(make_app(), method, path)
+    assert (response.status_code, response.json()["code"]) == (404, "model_not_found")
+
+
+def test_a_full_server_is_not_ready_by_this_protocol_either(ask: Ask, make_app: MakeApp):
+    app = make_app(queue=0)
+    assert ask(app, "GET", "/v2/health/ready").json() == {"ready": True}
+    with app.state.service.pool.place():
+        assert ask(app, "GET", "/v2/health/ready").status_code == 503
+        assert ask(app, "GET", "/v2/models/tiny/ready").status_code == 503
+        assert ask(app, "GET", "/v2/health/live").json() == {"live": True}
