@@ -7,7 +7,7 @@ FUZZ := .venv-fuzz
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean
+.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -59,9 +59,13 @@ bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, m
 	$(BIN)/python tests/bench_audit.py
 	$(BIN)/python tests/bench_manifest.py
 	$(BIN)/python tests/bench_cache.py
+	$(BIN)/python tests/bench_backlog.py
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
 	$(BIN)/python -m pytest -m torture tests/train
+
+torture-backlog: $(VENV)/.installed ## score a hundred thousand pictures, killed twice; no row lost or doubled
+	$(BIN)/python -m pytest -s -m torture tests/backlog
 
 proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
 	$(BIN)/lesion-triage proof

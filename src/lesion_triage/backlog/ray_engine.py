@@ -113,7 +113,9 @@ def _connect(address: str | None) -> None:
     """Join a cluster, or start one that listens on this machine alone."""
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        settings |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        settings["include_dashboard"] = False
+    if address is None or address.startswith("127.0.0.1:"):
+        settings["_node_ip_address"] = "127.0.0.1"  # else Ray looks for this machine under its public address
     for left in reversed(range(_TRIES)):
         try:
             ray.init(address or "local", **settings)
