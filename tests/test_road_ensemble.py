@@ -216,9 +216,9 @@ def test_resume_refuses_an_ensemble_of_which_nothing_is_there(home, average, loa
 def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
     home, members, load, tmp_path, capsys
 ):
+    """The run ends at calibration cases that were looked at before; what is asked here comes earlier."""
     from mlflow.tracking import MlflowClient  # noqa: TID251
 
-    """It ends at the calibration cases, which have been looked at before; what is asked here comes earlier."""
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     tracked = load("ensemble.members=2", "tracking.enabled=true")
     with pytest.raises(CalibrationError, match="have chosen a threshold"):
