@@ -1,7 +1,7 @@
 """Freed memory is kept for the next step while a training runs. Imports the standard library only.
 
 The C library gives large blocks back to the system as soon as they are free, and the next step's activations
-get pages that the system must first clear: up to a third of a step's time on a processor (docs/training.md).
+get pages that the system must first clear: a third of a step's time or more (docs/training.md).
 """
 
 from __future__ import annotations
