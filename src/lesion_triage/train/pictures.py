@@ -106,13 +106,15 @@ def augmented(config: Config, training: Pictures, diagnoses: Sequence[int], epoc
 
 def loader(dataset: Dataset[Example], order: BatchOrder, workers: int) -> DataLoader[Example]:
     """Batches in the order given, prepared by loader processes."""
-    whole = isinstance(dataset, TrainingPictures)
+    collate: Callable[[Any], Any] | None = None
+    if isinstance(dataset, TrainingPictures):
+        dataset, collate = _Batches(dataset), _as_it_comes
     return DataLoader(
-        _Batches(dataset) if whole else dataset,
+        dataset,
         batch_sampler=order,
         num_workers=workers,
         worker_init_fn=leave_to_the_parent if workers else None,
-        collate_fn=_as_it_comes if whole else None,
+        collate_fn=collate,
     )
 
 
