@@ -191,7 +191,7 @@ def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_chan
     begin(load, home, tmp_path)
     stop_once(tmp_path, "member 2 of 3", "epoch 1/2", signal.SIGKILL)
     assert stop_once(tmp_path, "a student of 3 networks", "epoch 1/2", signal.SIGTERM) == 143
-    ours = [runs.find_or_make(load(f"seed={seed}"), tmp_path / "runs") for seed in range(3)]
+    ours = [runs.find_or_make(member, tmp_path / "runs") for member in load(*STUDENT).members()]
     times = [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
     capsys.readouterr()
     ended = road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
