@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.errors import ImageError, ScoringError
+from lesion_triage.errors import ConfigError, ImageError, ScoringError
 from triage_server import openapi
 from triage_server.audit_log import AuditLog
 from triage_server.envelope import Envelope
@@ -41,6 +41,9 @@ from triage_server.wire import (
     document_response,
     problem_response,
 )
+
+if TYPE_CHECKING:
+    from triage_server.page.desk import Page
 
 router = APIRouter()
 
@@ -75,10 +78,11 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         audit: where answers are recorded; closed by whoever opened it. None: nowhere.
 
     Raises:
-        ConfigError: keys or key set of the callers cannot be read.
+        ConfigError: keys or key set of the callers cannot be read, or the reading queue cannot be used.
     """
     threads = settings.threads or usable_processors()
     pool = ScoringPool(threads, settings.queue, settings.max_pending_bytes)
+    pace = Pace(settings.rate_per_minute)
     certificate_id = bundle.certificate.certificate_id()
     recorder = Recorder(audit, bundle.sha256, certificate_id)
     door = Door(settings, recorder.hash_of)
@@ -94,9 +98,13 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lambda: audit is not None and audit.failed,
     )
 
+    service = Service(bundle, scorer, settings, pool, door, recorder, Repeats(), telemetry)
+    page = _page(service, pace) if settings.reading_queue is not None else None
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with page.open() if page is not None else nullcontext():
+            yield
         pool.close()
 
     app = FastAPI(
@@ -111,14 +119,28 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.service = Service(bundle, scorer, settings, pool, door, recorder, Repeats(), telemetry)
+    app.state.service = service
     app.include_router(router)
+    if page is not None:
+        page.install(app)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
-    app.add_middleware(Gate, door=door, pace=Pace(settings.rate_per_minute))
+    app.add_middleware(Gate, door=door, pace=pace, elsewhere=page.path if page is not None else None)
     app.add_middleware(Envelope, telemetry=telemetry)
     openapi.install(app)
     return app
+
+
+def _page(service: Service, pace: Pace) -> Page:
+    """The page, whose packages are installed where it is wanted only."""
+    try:
+        from triage_server.page.desk import Page  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The page needs the package '{error.name}': pip install 'lesion-triage[serve,queue]', or leave "
+            "TRIAGE_READING_QUEUE out."
+        ) from None
+    return Page(service, pace)
 
 
 @router.post("/v1/triage", **openapi.TRIAGE)

@@ -234,16 +234,26 @@ class Scorer:
                 case is refused: to leave the photograph out could only lower its urgency.
             ScoringError: no photograph or too many, or a logit that is not finite.
         """
+        return self.answers(images, history, (language,))[0]
+
+    def answers(
+        self, images: Sequence[bytes], history: History, languages: Sequence[str | None]
+    ) -> tuple[Answer, ...]:
+        """Score one case once, and say it in several languages; otherwise as ``score``."""
         if not 1 <= len(images) <= MAX_IMAGES_PER_CASE:
             raise ScoringError(
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
-        catalogue, policy = self.languages.catalogue(language), self.bundle.policy
+        catalogues, policy = [self.languages.catalogue(one) for one in languages], self.bundle.policy
         evidence = [self._evidence(number, data) for number, data in enumerate(images, start=1)]
         decision = decide(policy, [image.logit for image in evidence], history)
-        seen = [_image_answer(policy, index, image, catalogue) for index, image in enumerate(evidence)]
-        return answer_for(self._issuer, decision, seen, history, catalogue)
+
+        def said(catalogue: Catalogue) -> Answer:
+            seen = [_image_answer(policy, index, image, catalogue) for index, image in enumerate(evidence)]
+            return answer_for(self._issuer, decision, seen, history, catalogue)
+
+        return tuple(said(catalogue) for catalogue in catalogues)
 
     def self_test(self) -> None:
         """Score the bundle's own pictures through the whole path and compare with what was sealed.
