@@ -19,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    Float,
     ForeignKey,
     Index,
     LargeBinary,
@@ -82,7 +83,7 @@ class CaseRow(Base):
     language: Mapped[str] = mapped_column(String(35))
     disposition: Mapped[str] = mapped_column(String(40))
     priority_band: Mapped[int]
-    deadline_hours: Mapped[float | None]
+    deadline_hours: Mapped[float | None] = mapped_column(Float)
     history: Mapped[str] = mapped_column(Text)
     """JSON of ``bundle.history``: numbers, yes or no, and names from closed lists."""
 

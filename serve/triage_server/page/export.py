@@ -16,6 +16,8 @@ from lesion_triage.bundle.guidance import QUESTIONS
 from lesion_triage.bundle.schema import Disposition
 from triage_server.page.store import Queue, QueuedCase
 
+_ASKED = tuple(name for name in QUESTIONS if name != "age_years")
+"""Questions whose columns have their own names; an age has the archive's."""
 COLUMNS = (
     "image",
     "needs_in_person",
@@ -25,7 +27,7 @@ COLUMNS = (
     "age_approx",
     "anatom_site_general",
     "fitzpatrick_skin_type",
-    *QUESTIONS,
+    *_ASKED,
 )
 """Those of `data.source: folder`."""
 READING_COLUMNS = (
@@ -147,7 +149,7 @@ def _case_rows(cases: Sequence[QueuedCase]) -> Iterator[dict[str, object]]:
     of_person = Counter(case.person for case in cases)
     for case in cases:
         history = case.history
-        told = {name: getattr(history, name) for name in QUESTIONS}
+        told = {name: getattr(history, name) for name in _ASKED}
         row = {
             "needs_in_person": _TRUTH[_needs(case)],
             "lesion_id": case.number,

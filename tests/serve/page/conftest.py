@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Browser:
     app: FastAPI
     language: str = "en"
     cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+    _of: str = ""
+    _token: str = ""
 
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def one() -> httpx.Response:
@@ -51,6 +54,13 @@ class Browser:
         return self.send("GET", path, **request)
 
     def token(self) -> str:
+        """Of this session; asked for once."""
+        if str(self.cookies) != self._of:
+            self._token = self._new_token()
+            self._of = str(self.cookies)
+        return self._token
+
+    def _new_token(self) -> str:
         found = TOKEN.search(self.get("/ui/new").text) or TOKEN.search(self.get("/ui/login").text)
         assert found
         return found[1]
@@ -95,15 +105,18 @@ def flagged_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.folder
 
 
-@pytest.fixture
-def open_page(flagged_bundle: Path, tmp_path: Path) -> Iterator[Callable[..., FastAPI]]:
-    """The application with the page, its queue and its audit log in the test's folder."""
+Opener = Callable[..., FastAPI]
+
+
+@contextmanager
+def pages(folder: Path, usual: Path) -> Iterator[Opener]:
+    """Makes applications with the page; queue and audit log lie in ``folder``."""
     opened: list[tuple[FastAPI, AuditLog]] = []
 
-    def make(bundle: Path = flagged_bundle, **settings: Any) -> FastAPI:
+    def make(bundle: Path = usual, **settings: Any) -> FastAPI:
         scorer = Scorer(open_bundle(bundle))
-        chosen = {"threads": 1, "reading_queue": str(tmp_path / "queue.sqlite"), **settings}
-        audit = AuditLog(tmp_path / f"audit{len(opened) or ''}", 2**20)
+        chosen = {"threads": 1, "reading_queue": str(folder / "queue.sqlite"), **settings}
+        audit = AuditLog(folder / f"audit{len(opened) or ''}", 2**20)
         app = create_app(scorer.bundle, scorer, Settings(bundle=bundle, **chosen), audit)
         opened.append((app, audit))
         return app
@@ -116,13 +129,26 @@ def open_page(flagged_bundle: Path, tmp_path: Path) -> Iterator[Callable[..., Fa
 
 
 @pytest.fixture
-def browser(open_page: Callable[..., FastAPI]) -> Browser:
+def open_page(flagged_bundle: Path, tmp_path: Path) -> Iterator[Opener]:
+    """An application with the page for this test."""
+    with pages(tmp_path, flagged_bundle) as opener:
+        yield opener
+
+
+@pytest.fixture(scope="session")
+def opening() -> Callable[..., Any]:
+    """``with opening(folder, bundle) as open_page``, for fixtures of a module."""
+    return pages
+
+
+@pytest.fixture
+def browser(open_page: Opener) -> Browser:
     """Signed in at a server that asks nobody for a key."""
     signed_in = Browser(open_page())
     assert signed_in.sign_in().status_code == 303
     return signed_in
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def browse() -> type[Browser]:
     return Browser

@@ -50,7 +50,7 @@ def test_nobody_in_front_is_less_urgent_in_every_way(queued: list[Place]) -> Non
 
 @given(st.lists(places, min_size=1, max_size=8), st.floats(0, 500))
 def test_waiting_longer_never_moves_a_case_back(queued: list[Place], hours: float) -> None:
-    """Among cases with the same deadline: nobody is overtaken by time alone who is not overtaken by a deadline."""
+    """The oldest of cases with the same deadline is overtaken by none of the others as time goes by."""
     same = [Place(one.priority_band, one.arrived_at, 48.0) for one in queued]
     oldest = min(same, key=lambda one: one.arrived_at)
     later = NOW + timedelta(hours=hours)
