@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -19,6 +20,7 @@ from fastapi import FastAPI, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lesion_triage.bundle.messages import Catalogue
+from lesion_triage.errors import ConfigError
 from triage_server.negotiation import language_for
 from triage_server.page import history
 from triage_server.page.database import opened
@@ -27,6 +29,7 @@ from triage_server.page.sessions import Session, Sessions
 from triage_server.page.store import By, Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
 from triage_server.security import NOBODY, Caller, Pace
+from triage_server.settings import refuse_exposure
 from triage_server.wire import RequestError
 
 if TYPE_CHECKING:
@@ -159,6 +162,18 @@ class Page:
             languages.catalogue(language_for(header, languages.names, languages.default)),
         )
 
+    def expects(self, host: str | None) -> bool:
+        """Whether a browser may reach the page by this name.
+
+        A page elsewhere can make its own name mean this machine (DNS rebinding). Where nobody is asked for a
+        key it could then read everything, so the name is held to what the address was held to at the start.
+        """
+        try:
+            refuse_exposure(self.service.settings, host or "")
+        except ConfigError:
+            return False
+        return True
+
     def admit(self, request: Request) -> None:
         """Let only those in who have signed in with a key that is still valid.
 
@@ -263,6 +278,18 @@ class Page:
         )
         response.headers.update(refusal.headers)
         return response
+
+    def misaddressed(self, request: Request) -> Response:
+        """The answer to a browser that comes by a name that is not expected."""
+        log.warning(
+            "the page was asked for by a strange name; behind a proxy set TRIAGE_BEHIND_TLS_PROXY and keys",
+            extra={"fields": {"request_id": request.state.request_id}},
+        )
+        text = visit_of(request).texts("problem.strange_host")
+        identified = request.state.request_id
+        return self.rendered(
+            request, "problem.html", HTTPStatus.MISDIRECTED_REQUEST, text=text, request_id=identified
+        )
 
 
 def page_of(request: Request) -> Page:

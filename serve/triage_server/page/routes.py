@@ -46,9 +46,12 @@ class PageRoute(APIRoute):
             page = page_of(request)
             request.state.visit = page.visit(request)
             try:
-                if self.path not in OPEN:
-                    page.admit(request)
-                response = await inside(request)
+                if not page.expects(request.url.hostname):
+                    response = page.misaddressed(request)
+                else:
+                    if self.path not in OPEN:
+                        page.admit(request)
+                    response = await inside(request)
             except RequestError as refusal:
                 if refusal.code == "not_authenticated":
                     request.state.problem = refusal.code

@@ -33,6 +33,7 @@ class Browser:
 
     app: FastAPI
     language: str = "en"
+    url: str = "http://127.0.0.1"
     cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
     _of: str = ""
     _token: str = ""
@@ -42,7 +43,7 @@ class Browser:
             transport = httpx.ASGITransport(app=self.app)
             headers = {"Accept-Language": self.language, **request.pop("headers", {})}
             async with httpx.AsyncClient(
-                transport=transport, base_url="http://test", cookies=self.cookies
+                transport=transport, base_url=self.url, cookies=self.cookies
             ) as client:
                 response = await client.request(method, path, headers=headers, **request)
                 self.cookies = client.cookies

@@ -41,7 +41,7 @@ SWITCHES = (
     "--hide-scrollbars",
     "--window-size=1280,1000",
 )
-PATIENCE_S = 30
+PATIENCE_S = 120
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),

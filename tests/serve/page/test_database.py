@@ -50,7 +50,8 @@ def cluster() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     owner: dict[str, Any] = {"cwd": folder}
     if os.geteuid() == 0:
-        entry = pwd.getpwnam("postgres")
+        names = {one.pw_name: one for one in pwd.getpwall()}
+        entry = names.get("postgres") or names["nobody"]
         os.chown(folder, entry.pw_uid, entry.pw_gid)
         owner |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     data = folder / "data"
@@ -58,7 +59,7 @@ def cluster() -> Iterator[str]:
     initdb = [binaries / "initdb", "-D", data, "-U", "triage", "-A", "trust", "--no-sync", "-E", "UTF8"]
     subprocess.run(initdb, check=True, **quiet)
     listening = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-    control = [binaries / "pg_ctl", "-D", data, "-w", "-t", "60"]
+    control = [binaries / "pg_ctl", "-D", data, "-w", "-t", "300"]
     subprocess.run([*control, "-o", listening, "-l", folder / "log", "start"], check=True, **quiet)
     try:
         yield f"postgresql://triage@/postgres?host={folder}"

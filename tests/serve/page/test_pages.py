@@ -121,6 +121,22 @@ def test_cookie_cannot_be_read_by_scripts_and_insists_on_tls_where_there_is_some
     assert "Secure" in said
 
 
+def test_page_is_not_shown_under_a_name_that_somebody_else_gave_this_machine(
+    open_page: Any, browse: Any, tmp_path: Path
+) -> None:
+    """DNS rebinding: where nobody is asked for a key, the name in the address is all that tells."""
+    app = open_page()
+    for url in ("http://attacker.example", "http://127.0.0.1.attacker.example", "http://192.168.0.9"):
+        strange = browse(app, url=url)
+        for response in (strange.get("/ui/login"), strange.send("POST", "/ui/login", data={"reader": "A"})):
+            assert response.status_code == 421
+            assert "set-cookie" not in response.headers
+    assert browse(app, url="http://localhost:8080").get("/ui/login").status_code == 200
+    new_key(tmp_path / "keys", "dr-a", "clinic")
+    known = open_page(api_keys_file=tmp_path / "keys", behind_tls_proxy=True)
+    assert browse(known, url="https://triage.example").get("/ui/login").status_code == 200
+
+
 # Forms
 
 
