@@ -25,8 +25,9 @@ from triage_server.negotiation import language_for
 from triage_server.page import history
 from triage_server.page.database import opened
 from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
+from triage_server.page.records import By
 from triage_server.page.sessions import Session, Sessions
-from triage_server.page.store import By, Queue
+from triage_server.page.store import Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
 from triage_server.security import NOBODY, Caller, Pace
 from triage_server.settings import refuse_exposure

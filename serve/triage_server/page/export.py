@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lesion_triage.bundle.guidance import QUESTIONS
 from lesion_triage.bundle.schema import Disposition
-from triage_server.page.store import Queue, QueuedCase
+from triage_server.page.records import QueuedCase
+from triage_server.page.store import Queue
 
 _ASKED = tuple(name for name in QUESTIONS if name != "age_years")
 """Questions whose columns have their own names; an age has the archive's."""

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from triage_server.page import arrival, certificate_view, export
 from triage_server.page.desk import HEADERS, Page, beside, page_of, visit_of
 from triage_server.page.forms import Sent
-from triage_server.page.store import ConfirmedBy, Decision
+from triage_server.page.records import ConfirmedBy, Decision
 from triage_server.record import UNRECORDED
 from triage_server.wire import RequestError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -24,7 +25,8 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
 from triage_server.page.database import Base, migrate_at, opened
-from triage_server.page.store import By, Queue
+from triage_server.page.records import By
+from triage_server.page.store import Queue
 from triage_server.wire import RequestError
 
 BACKENDS = ("sqlite", "postgresql")
@@ -235,6 +237,31 @@ def test_what_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> Non
     link.symlink_to(file)
     with pytest.raises(ConfigError, match="cannot be opened"):
         opened(str(link))
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit, which Linux has")
+def test_full_disk_keeps_nothing_of_a_case_and_passes_by_itself(tmp_path: Path, answers: Any) -> None:
+    queue = Queue(opened(str(tmp_path / "queue.sqlite")), keep_days=30)
+    number = add(queue, answers)
+    largest = max(path.stat().st_size for path in tmp_path.iterdir())
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 2000, unlimited[1]))
+    try:
+        with pytest.raises(RequestError, match="nothing was kept"):
+            _add_many(queue, answers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    kept = queue.waiting()
+    assert kept[0].number == number
+    assert all(len(case.photographs) == 2 and len(case.answers) == 2 for case in kept)
+    add(queue, answers)
+    assert len(queue.waiting()) == len(kept) + 1
+    queue.close()
+
+
+def _add_many(queue: Queue, answers: Any) -> None:
+    for _ in range(20):
+        add(queue, answers)
 
 
 def test_killed_process_leaves_whole_cases_only(tmp_path: Path, answers: Any) -> None:
