@@ -7,15 +7,16 @@ lines, counters) and the gate (who may ask); behind each stands ``casework``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
+from lesion_triage.errors import ConfigError
 from triage_server import batch, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
 from triage_server.casework import Service, in_language, language_of, must_be_ready, service_of
@@ -35,6 +36,9 @@ from triage_server.wire import (
     RequestLimits,
     document_response,
 )
+
+if TYPE_CHECKING:
+    from triage_server.page.desk import Page
 
 router = APIRouter()
 
@@ -56,10 +60,11 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         audit: where answers are recorded; closed by whoever opened it. None: nowhere.
 
     Raises:
-        ConfigError: keys or key set of the callers cannot be read.
+        ConfigError: keys or key set of the callers cannot be read, or the reading queue cannot be used.
     """
     threads = settings.threads or usable_processors()
     pool = ScoringPool(threads, settings.queue, settings.max_pending_bytes)
+    pace = Pace(settings.rate_per_minute)
     certificate_id = bundle.certificate.certificate_id()
     recorder = Recorder(audit, bundle.sha256, certificate_id)
     door = Door(settings, recorder.hash_of)
@@ -77,7 +82,8 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with page.open() if page is not None else nullcontext():
+            yield
         pool.close()
 
     app = FastAPI(
@@ -92,18 +98,32 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    pace = Pace(settings.rate_per_minute)
     app.state.service = Service(bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry)
+    page = _page(app) if settings.reading_queue is not None else None
     for face in _FACES:
         app.include_router(face.router)
     app.include_router(router)
+    if page is not None:
+        page.install()
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
-    app.add_middleware(Gate, door=door, pace=pace)
+    app.add_middleware(Gate, door=door, pace=pace, elsewhere=page.path if page is not None else None)
     app.add_middleware(Envelope, telemetry=telemetry)
     schemas = {name: schema for face in _FACES for name, schema in face.SCHEMAS.items()}
     openapi.install(app, schemas, {path: shown for face in _FACES for path, shown in face.EXAMPLES.items()})
     return app
+
+
+def _page(app: FastAPI) -> Page:
+    """The page, whose packages are installed where it is wanted only."""
+    try:
+        from triage_server.page.desk import Page  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The page needs the package '{error.name}': pip install 'lesion-triage[serve,queue]', or leave "
+            "TRIAGE_READING_QUEUE out."
+        ) from None
+    return Page(app)
 
 
 @router.get("/v1/bundle", **openapi.BUNDLE)

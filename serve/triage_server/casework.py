@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.scorer import Judgement, Scorer
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
@@ -121,11 +121,10 @@ async def respond(request: Request, face: Face) -> Response:
             repeat_key = idempotency_key(request)
             opening = await received(request, face.receive(request, place))
             found = await scored(request, opening, line, repeat_key, deadline_of(request))
-    state, end = request.state, await settled(request, found, line, repeat_key)
-    state.disposition = found.disposition
+    end = await settled(request, found, line, repeat_key)
+    request.state.disposition = found.disposition
     headers = in_language(found.language)
     if end is not None:
-        state.audit = f"{end.sequence}:{end.head[:16]}"
         headers["X-Audit-Hash"] = end.head
     return Response(found.body, media_type=face.media_type, headers=headers)
 
@@ -137,12 +136,12 @@ async def recording_refusals(request: Request, line: Mapping[str, object]) -> As
         yield
     except RequestError as refusal:
         if refusal.code not in UNRECORDED:
-            await _record(request, "refusal", {**line, "problem": refusal.code})
+            await record(request, "refusal", {**line, "problem": refusal.code})
         raise
     except ClientDisconnect:
         raise
     except Exception:
-        await _record(request, "refusal", {**line, "problem": "internal_error"})
+        await record(request, "refusal", {**line, "problem": "internal_error"})
         raise
 
 
@@ -212,7 +211,9 @@ async def scored(
         line.update(service.recorder.inputs(opened.case, opened.repeats))
         if repeat_key is not None and (kept := service.repeats.find(caller, repeat_key, line)):
             return replace(kept, repeated=True)
-        answer = _score(service, opened.case, language)
+        case = pictured(service, opened.case)
+        judged = judgement(service, case)
+        answer = service.scorer.answer(judged, case.history, service.scorer.languages.catalogue(language))
         return answered(answer, opened.write(answer))
 
     return await on_a_thread(request, work, deadline)
@@ -253,23 +254,48 @@ async def settled(
         RequestError: the log cannot be written.
     """
     service = service_of(request)
-    end = await _record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
+    end = await record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
     if repeat_key is not None:
         service.repeats.keep(request.state.caller.name, repeat_key, line, found)
     service.telemetry.answer(found.disposition, found.priority_band, found.codes)
     return end
 
 
-async def _record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+async def record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+    """Bring a line of this request to the audit log, and say so in the log of requests.
+
+    Returns:
+        Number and hash of the line; None if there is no log.
+
+    Raises:
+        RequestError: the log cannot be written.
+    """
     state = request.state
-    return await service_of(request).recorder.write(event, state.request_id, state.caller.name, fields)
+    end = await service_of(request).recorder.write(event, state.request_id, state.caller.name, fields)
+    if end is not None:
+        state.audit = f"{end.sequence}:{end.head[:16]}"
+    return end
 
 
-def _score(service: Service, case: SentCase, language: str) -> Answer:
+def pictured(service: Service, case: SentCase) -> SentCase:
+    """The case with the photograph of a DICOM file in place of the file. Runs on a thread of the pool.
+
+    Raises:
+        RequestError: such a file is damaged or of a kind that is not read.
+    """
     spec = service.bundle.header.pixels
+    images = [dicom.photograph(data, spec, index) for index, data in enumerate(case.images)]
+    return replace(case, images=images)
+
+
+def judgement(service: Service, case: SentCase) -> Judgement:
+    """Score a case, whose photographs are pictures. Runs on a thread of the pool.
+
+    Raises:
+        RequestError: a photograph cannot be used, or the model gave no number.
+    """
     try:
-        images = [dicom.photograph(data, spec, index) for index, data in enumerate(case.images)]
-        return service.scorer.score(images, case.history, language)
+        return service.scorer.judge(case.images, case.history)
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:

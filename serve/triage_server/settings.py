@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SecretStr, ValidationError
 
 from lesion_triage.errors import ConfigError
 
@@ -85,6 +85,10 @@ class Settings(BaseModel):
     """Folder of the audit log."""
     audit_rotate_bytes: int = Field(default=64 * 2**20, ge=4096)
     """A longer file of the audit log is followed by another."""
+    reading_queue: SecretStr | None = None
+    """Database of the page's reading queue: an SQLite file, or postgresql://... None: there is no page."""
+    reading_queue_keep_days: int = Field(default=90, ge=1, le=3650)
+    """A case that was read is forgotten so long after the last that was said about it."""
     max_head_bytes: int = Field(default=16_384, ge=1024)
     """Request line and headers together."""
     head_timeout_s: Seconds = 10.0
@@ -134,6 +138,11 @@ def _refuse_contradictions(settings: Settings) -> None:
     if settings.allow_unsigned and settings.trusted_keys is not None:
         raise ConfigError(
             f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS unsay each other; leave one of them out."
+        )
+    if settings.reading_queue is not None and settings.jwt_jwks is not None and not settings.api_keys_file:
+        raise ConfigError(
+            f"{PREFIX}READING_QUEUE is set, and the page knows people by keys alone: set "
+            f"{PREFIX}API_KEYS_FILE and make a key with the role clinic."
         )
 
 
@@ -192,7 +201,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triage-server",
-        description="Serve one signed bundle over HTTP. Also: triage-server keys, triage-server audit.",
+        description="Serve one signed bundle over HTTP. Also: triage-server keys, audit, queue.",
         epilog=f"Also settable, and the only way to set the rest: {', '.join(variables())}.",
         allow_abbrev=False,
     )
