@@ -7,7 +7,7 @@ lines, counters) and the gate (who may ask); what is answered is recorded before
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -21,6 +21,7 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import openapi
+from triage_server.audit_chain import End
 from triage_server.audit_log import AuditLog
 from triage_server.envelope import Envelope
 from triage_server.intake import SentCase, check_announcement, idempotency_key, read_case
@@ -29,6 +30,7 @@ from triage_server.pool import ScoringPool, usable_processors
 from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
 from triage_server.security import Door, Gate, Pace
 from triage_server.settings import Settings
+from triage_server.shadow import Shadows
 from triage_server.telemetry import CONTENT_TYPE, Telemetry
 from triage_server.wire import (
     MULTIPART_TYPE,
@@ -63,9 +65,16 @@ class Service:
     recorder: Recorder
     repeats: Repeats
     telemetry: Telemetry
+    shadows: Shadows
 
 
-def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditLog | None = None) -> FastAPI:
+def create_app(
+    bundle: Bundle,
+    scorer: Scorer,
+    settings: Settings,
+    audit: AuditLog | None = None,
+    shadows: Sequence[Scorer] = (),
+) -> FastAPI:
     """The application that answers with ``scorer``, which must be the scorer of ``bundle``.
 
     Args:
@@ -73,6 +82,7 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         scorer: of that bundle.
         settings: of the operator.
         audit: where answers are recorded; closed by whoever opened it. None: nowhere.
+        shadows: of bundles that score the same cases afterwards, for the record alone.
 
     Raises:
         ConfigError: keys or key set of the callers cannot be read.
@@ -94,9 +104,12 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lambda: audit is not None and audit.failed,
     )
 
+    followers = Shadows(shadows, pool, settings.shadow_queue, telemetry)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await followers.close()
         pool.close()
 
     app = FastAPI(
@@ -111,7 +124,9 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.service = Service(bundle, scorer, settings, pool, door, recorder, Repeats(), telemetry)
+    app.state.service = Service(
+        bundle, scorer, settings, pool, door, recorder, Repeats(), telemetry, followers
+    )
     app.include_router(router)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
@@ -141,13 +156,16 @@ async def triage(request: Request) -> Response:
         await _record(service, request, "refusal", {**line, "problem": "internal_error"})
         raise
     state.disposition = answer.disposition
-    headers = await _record(
+    end = await _record(
         service, request, "repeat" if answer.repeated else "answer", {**line, **answer.fields}
     )
     if repeat_key is not None:
         service.repeats.keep(state.caller.name, repeat_key, line, answer)
     service.telemetry.answer(answer.disposition, answer.priority_band, answer.codes)
-    headers |= _in(answer.language)
+    service.shadows.follow(service.recorder, answer, state.request_id, state.caller.name, end)
+    headers = _in(answer.language)
+    if end is not None:
+        headers["X-Audit-Hash"] = end.head
     return Response(answer.body, media_type="application/json", headers=headers)
 
 
@@ -180,16 +198,13 @@ async def _answer(
             ) from None
 
 
-async def _record(
-    service: Service, request: Request, event: str, fields: Mapping[str, object]
-) -> dict[str, str]:
-    """Bring the line to the disk before anything is answered; gives the header that tells of it."""
+async def _record(service: Service, request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+    """Bring the line to the disk before anything is answered; gives its number and hash."""
     state = request.state
     end = await service.recorder.write(event, state.request_id, state.caller.name, fields)
-    if end is None:
-        return {}
-    state.audit = f"{end.sequence}:{end.head[:16]}"
-    return {"X-Audit-Hash": end.head}
+    if end is not None:
+        state.audit = f"{end.sequence}:{end.head[:16]}"
+    return end
 
 
 @router.get("/v1/bundle", **openapi.BUNDLE)
@@ -261,7 +276,7 @@ def _score(scorer: Scorer, case: SentCase, language: str) -> Answered:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:
         raise RequestError("not_scored") from None
-    return answered(answer)
+    return replace(answered(answer), case=case)
 
 
 def _language(request: Request) -> str:
@@ -275,7 +290,11 @@ def _in(language: str) -> dict[str, str]:
 
 
 def _service(request: Request) -> Service:
-    return cast("Service", request.app.state.service)
+    """What stood when the request asked first: it ends with the bundle that it began with."""
+    state = request.state
+    if not hasattr(state, "service"):
+        state.service = request.app.state.service
+    return cast("Service", state.service)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
-"""``triage-server keys`` and ``triage-server audit``: what an operator does beside serving.
+"""``triage-server keys``, ``audit``, ``bundles`` and ``shadow``: what an operator does beside serving.
 
-Imports the keys, the audit chain and the exception tree.
+Imports the keys, the audit chain, the desks beside it and the exception tree.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import get_args
 
 from lesion_triage.errors import AuditLogError
+from triage_server import bundle_desk, shadow_desk
 from triage_server.api_keys import Role, new_key, read_keys, revoke
 from triage_server.audit_chain import GENESIS, tail_of, verify
 from triage_server.audit_log import KEY_FILE, read_key
 
-DESKS = ("keys", "audit")
+DESKS = ("keys", "audit", "bundles", "shadow")
 """First words that are no settings of the server."""
 
 
@@ -133,4 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     digesting.add_argument("path", type=Path, help="folder of the log, for its key")
     digesting.add_argument("files", type=Path, nargs="+", metavar="FILE")
     digesting.set_defaults(act=_digest)
+    bundle_desk.add_to(desks)
+    shadow_desk.add_to(desks)
     return top

@@ -45,6 +45,7 @@ class ScoringPool:
 
     def __init__(self, threads: int, queue: int, max_pending_bytes: int) -> None:
         self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="scoring")
+        self.threads = threads
         self.capacity = threads + queue
         self.max_pending_bytes = max_pending_bytes
         self.pending_bytes = 0
