@@ -6,7 +6,7 @@ SERVE := .venv-serve
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve bench torture proof demo mlflow lock clean
+.PHONY: help install check test test-serve bench deploy-check torture proof demo mlflow lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -48,6 +48,11 @@ bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, m
 	$(BIN)/python tests/bench_audit.py
 	$(BIN)/python tests/bench_manifest.py
 	$(BIN)/python tests/bench_cache.py
+
+deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, promtool and systemd
+	@command -v promtool >/dev/null || apt-get install -y -q --no-install-recommends prometheus || \
+		echo "promtool is not here: the alert rules will not be tested"
+	$(BIN)/python -m pytest -q -rs tests/serve/test_deploy.py
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
 	$(BIN)/python -m pytest -m torture tests/train
