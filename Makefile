@@ -42,6 +42,7 @@ test-serve: $(SERVE)/.installed ## the server's tests where nothing but [serve] 
 
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/bench_service.py --install
 	$(BIN)/python tests/bench_quality.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py

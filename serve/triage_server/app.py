@@ -31,6 +31,7 @@ from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answer
 from triage_server.security import Door, Gate, Pace
 from triage_server.settings import Settings
 from triage_server.shadow import Shadows
+from triage_server.straight import straighten
 from triage_server.telemetry import CONTENT_TYPE, Telemetry
 from triage_server.wire import (
     MULTIPART_TYPE,
@@ -128,6 +129,7 @@ def create_app(
         bundle, scorer, settings, pool, door, recorder, Repeats(), telemetry, followers
     )
     app.include_router(router)
+    straighten(app, router)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_middleware(Gate, door=door, pace=Pace(settings.rate_per_minute))

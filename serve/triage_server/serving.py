@@ -120,7 +120,7 @@ class Succession:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._called.wait(), _LOOK_EVERY_S)
             called = self._called.is_set()
-            self._called.clear()
+            self._called = asyncio.Event()
             if called:
                 self._renew_certificate()
             state = await asyncio.to_thread(_state, self._settings.bundle)

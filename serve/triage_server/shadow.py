@@ -98,7 +98,7 @@ class Shadows:
         self._closing = True
         for _ in self._waiting:
             self._count_all("dropped")
-        self._waiting.clear()
+        self._waiting = deque()
         if self._task is not None:
             await self._task
         if self._thread is not None:

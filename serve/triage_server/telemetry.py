@@ -27,6 +27,7 @@ class Telemetry:
         self._info = Gauge(
             "triage_bundle_info", "What is served.", ("bundle", "certificate"), registry=self._registry
         )
+        self._served: list[tuple[str, str]] = []
         self.serves(bundle_sha256, certificate_id)
         self._requests = self._counter("triage_requests", "Requests answered.", "method", "route", "status")
         self._seconds = Histogram(
@@ -62,7 +63,9 @@ class Telemetry:
 
     def serves(self, bundle_sha256: str, certificate_id: str) -> None:
         """Name the bundle that answers from now on."""
-        self._info.clear()
+        for former in self._served:
+            self._info.remove(*former)
+        self._served = [(bundle_sha256, certificate_id)]
         self._info.labels(bundle_sha256, certificate_id).set(1)
 
     def swap(self, outcome: SwapOutcome) -> None:
