@@ -7,7 +7,7 @@ FUZZ := .venv-fuzz
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean browser
+.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean browser deploy-check
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -58,12 +58,18 @@ browser: ## Chromium from Debian, for the test of the page; without it that test
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
 	$(BIN)/python tests/bench_faces.py
+	$(BIN)/python tests/bench_service.py --install
 	$(BIN)/python tests/bench_quality.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py
 	$(BIN)/python tests/bench_audit.py
 	$(BIN)/python tests/bench_manifest.py
 	$(BIN)/python tests/bench_cache.py
+
+deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, promtool and systemd
+	@command -v promtool >/dev/null || apt-get install -y -q --no-install-recommends prometheus || \
+		echo "promtool is not here: the alert rules will not be tested"
+	$(BIN)/python -m pytest -q -rs tests/serve/test_deploy.py
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
 	$(BIN)/python -m pytest -m torture tests/train

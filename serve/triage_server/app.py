@@ -6,7 +6,7 @@ lines, counters) and the gate (who may ask); behind each stands ``casework``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
@@ -26,6 +26,8 @@ from triage_server.record import Recorder, Repeats
 from triage_server.refusals import response_to
 from triage_server.security import Door, Gate, Pace
 from triage_server.settings import Settings
+from triage_server.shadow import Shadows
+from triage_server.straight import straighten
 from triage_server.telemetry import CONTENT_TYPE, Telemetry
 from triage_server.wire import (
     MAX_CASES_PER_BATCH,
@@ -50,7 +52,13 @@ _CODES: dict[int, str] = {
 """What the framework refuses by itself."""
 
 
-def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditLog | None = None) -> FastAPI:
+def create_app(
+    bundle: Bundle,
+    scorer: Scorer,
+    settings: Settings,
+    audit: AuditLog | None = None,
+    shadows: Sequence[Scorer] = (),
+) -> FastAPI:
     """The application that answers with ``scorer``, which must be the scorer of ``bundle``.
 
     Args:
@@ -58,6 +66,7 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         scorer: of that bundle.
         settings: of the operator.
         audit: where answers are recorded; closed by whoever opened it. None: nowhere.
+        shadows: of bundles that score the same cases afterwards, for the record alone.
 
     Raises:
         ConfigError: keys or key set of the callers cannot be read, or the reading queue cannot be used.
@@ -80,10 +89,13 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lambda: audit is not None and audit.failed,
     )
 
+    followers = Shadows(shadows, pool, settings.shadow_queue, telemetry)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with page.open() if page is not None else nullcontext():
             yield
+        await followers.close()
         pool.close()
 
     app = FastAPI(
@@ -98,11 +110,14 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.service = Service(bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry)
+    app.state.service = Service(
+        bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry, followers
+    )
     page = _page(app) if settings.reading_queue is not None else None
     for face in _FACES:
         app.include_router(face.router)
     app.include_router(router)
+    straighten(app, *(face.router for face in _FACES))
     if page is not None:
         page.install()
     app.add_exception_handler(RequestError, _refused)

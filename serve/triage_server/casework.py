@@ -28,6 +28,7 @@ from triage_server.pool import Place, ScoringPool
 from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
 from triage_server.security import Door, Pace
 from triage_server.settings import Settings
+from triage_server.shadow import Shadows
 from triage_server.telemetry import Telemetry
 from triage_server.wire import JSON_TYPE, RequestError
 
@@ -47,6 +48,7 @@ class Service:
     recorder: Recorder
     repeats: Repeats
     telemetry: Telemetry
+    shadows: Shadows
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,11 @@ class Face:
 
 
 def service_of(request: Request) -> Service:
-    """What the application of this request stands on."""
-    return cast("Service", request.app.state.service)
+    """What stood when the request asked first: it ends with the bundle that it began with."""
+    state = request.state
+    if not hasattr(state, "service"):
+        state.service = request.app.state.service
+    return cast("Service", state.service)
 
 
 def language_of(request: Request) -> str:
@@ -214,7 +219,7 @@ async def scored(
         case = pictured(service, opened.case)
         judged = judgement(service, case)
         answer = service.scorer.answer(judged, case.history, service.scorer.languages.catalogue(language))
-        return answered(answer, opened.write(answer))
+        return answered(answer, opened.write(answer), case)
 
     return await on_a_thread(request, work, deadline)
 
@@ -245,7 +250,7 @@ def deadline_of(request: Request) -> float:
 async def settled(
     request: Request, found: Answered, line: Mapping[str, object], repeat_key: str | None
 ) -> End | None:
-    """Bring the answer to the log, then remember and count it; only now may it be sent.
+    """Bring the answer to the log, then remember, count and shadow it; only now may it be sent.
 
     Returns:
         Number and hash of its line; None if there is no log.
@@ -258,6 +263,7 @@ async def settled(
     if repeat_key is not None:
         service.repeats.keep(request.state.caller.name, repeat_key, line, found)
     service.telemetry.answer(found.disposition, found.priority_band, found.codes)
+    service.shadows.follow(service.recorder, found, request.state.request_id, request.state.caller.name, end)
     return end
 
 

@@ -1,6 +1,7 @@
-"""``triage-server keys``, ``audit`` and ``queue``: what an operator does beside serving.
+"""``triage-server keys``, ``audit``, ``bundles``, ``shadow``, ``queue``: what is done beside serving.
 
-Imports the keys, the audit chain and the exception tree; the page's tables inside their errand.
+Imports the keys, the audit chain, the desks beside it and the exception tree; the page's tables inside their
+errand.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import get_args
 
 from lesion_triage.errors import AuditLogError, ConfigError
+from triage_server import bundle_desk, shadow_desk
 from triage_server.api_keys import Role, new_key, read_keys, revoke
 from triage_server.audit_chain import GENESIS, tail_of, verify
 from triage_server.audit_log import KEY_FILE, read_key
 
-DESKS = ("keys", "audit", "queue")
+DESKS = ("keys", "audit", "bundles", "shadow", "queue")
 """First words that are no settings of the server."""
 
 
@@ -152,6 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     digesting.add_argument("path", type=Path, help="folder of the log, for its key")
     digesting.add_argument("files", type=Path, nargs="+", metavar="FILE")
     digesting.set_defaults(act=_digest)
+    bundle_desk.add_to(desks)
+    shadow_desk.add_to(desks)
     waiting = desks.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
     migrating = waiting.add_parser("migrate", help="bring its tables to the version of this program")
     migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")

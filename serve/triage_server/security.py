@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,8 +22,10 @@ from lesion_triage.errors import ConfigError
 from triage_server.api_keys import PREFIX, KeyFile, Role
 from triage_server.refusals import response_to
 from triage_server.settings import Settings
-from triage_server.tokens import Tokens
 from triage_server.wire import RequestError
+
+if TYPE_CHECKING:
+    from triage_server.tokens import Tokens
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 _LOOK_AGAIN_S = 1.0
@@ -73,6 +76,8 @@ class Door:
         if settings.jwt_jwks:
             assert settings.jwt_issuer is not None
             assert settings.jwt_audience is not None
+            from triage_server.tokens import Tokens  # noqa: PLC0415 - most sites have keys, and start sooner
+
             self._tokens = Tokens(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience)
         self._scope = settings.jwt_scope
         start = secrets.token_bytes(32)

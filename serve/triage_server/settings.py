@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import ipaddress
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SecretStr, ValidationError, field_validator
 
 from lesion_triage.errors import ConfigError
 
@@ -34,7 +35,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     bundle: Path
-    """Folder of the sealed bundle to serve."""
+    """Folder of the sealed bundle to serve, or a link to it, which may be turned while the server runs."""
     host: str = "127.0.0.1"
     """Address to listen on. Beyond loopback only with authentication and encryption."""
     port: int = Field(default=8080, ge=0, le=65535)
@@ -55,6 +56,10 @@ class Settings(BaseModel):
     """After SIGTERM, how long cases that are under way may take to finish."""
     language: str = "en"
     """Of an answer whose request asks for none, or for one that there is not."""
+    shadow_bundles: tuple[Path, ...] = ()
+    """Folders of bundles that score the same cases after the answer, for the log and the counters alone."""
+    shadow_queue: int = Field(default=64, ge=1)
+    """Cases that may wait for the shadows; one more is left out by them and counted."""
     catalogues: Path | None = None
     """Folder of a site's own message catalogues; see docs/messages.md."""
     trusted_keys: Path | None = None
@@ -97,6 +102,12 @@ class Settings(BaseModel):
     """Connections open at once; one more is closed unanswered."""
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
+
+    @field_validator("shadow_bundles", mode="before")
+    @classmethod
+    def _folders(cls, said: object) -> object:
+        """Written as ``PATH`` is."""
+        return [Path(one) for one in said.split(os.pathsep) if one] if isinstance(said, str) else said
 
 
 def variables() -> dict[str, str]:
@@ -201,7 +212,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triage-server",
-        description="Serve one signed bundle over HTTP. Also: triage-server keys, audit, queue.",
+        description="Serve one signed bundle over HTTP. Errands: keys, audit, bundles, shadow, queue.",
         epilog=f"Also settable, and the only way to set the rest: {', '.join(variables())}.",
         allow_abbrev=False,
     )

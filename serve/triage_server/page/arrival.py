@@ -135,7 +135,7 @@ async def _scored(request: Request, sent: SentCase, line: dict[str, object]) -> 
             service.scorer.answer(judged, case.history, languages.catalogue(name))
             for name in (first, *(name for name in languages.names if name != first))
         )
-        return _Scored(case.images, answers, answered(answers[0], in_full(answers[0])))
+        return _Scored(case.images, answers, answered(answers[0], in_full(answers[0]), case))
 
     return await on_a_thread(request, work, deadline_of(request))
 
