@@ -1,93 +1,38 @@
-"""The Open Inference Protocol, version 2 (KServe, Triton, MLServer): one case in, the policy's outputs out.
+"""The face for the Open Inference Protocol, version 2 (KServe, Triton, MLServer). Imports the casework.
 
-Imports the casework. There is no output for a logit: whoever holds a bare number against a threshold of their
-own would read "below" where the policy says otherwise. What has no value is an empty tensor, never a NaN.
+One request is one case; what its tensors hold, and what never stands in them, is in ``tensors``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from lesion_triage import __version__
 from lesion_triage.bundle.document import Document
-from lesion_triage.bundle.history import NO_HISTORY
-from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server import json_body
-from triage_server.casework import Face, Open, Opened, must_be_ready, respond, service_of, whole_body
+from triage_server.casework import Face, Open, must_be_ready, respond, service_of, whole_body
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
-from triage_server.intake import SentCase, check_number, history_of
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, READY_CODES, reading, taking
 from triage_server.pool import Place
-from triage_server.wire import JSON_TYPE, MAX_HISTORY_BYTES, RequestError, document_response
+from triage_server.tensors import (
+    HISTORY_INPUT,
+    IMAGE,
+    INPUTS,
+    OUTPUTS,
+    InferAnswer,
+    InferRequest,
+    Tensor,
+    opened,
+    outputs_of,
+)
+from triage_server.wire import JSON_TYPE, RequestError, document_response
 
 router = APIRouter()
 
-IMAGE, HISTORY_INPUT = "image", "history"
 _HEADER = "inference-header-content-length"
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
-
-class _Lenient(BaseModel):
-    """The protocol lets clients send parameters that a server does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Size(_Lenient):
-    binary_data_size: int | None = Field(default=None, ge=0)
-
-
-class Input(_Lenient):
-    """One tensor of bytes."""
-
-    name: Literal["image", "history"]
-    datatype: Literal["BYTES"]
-    shape: list[int] = Field(min_length=1, max_length=2)
-    data: list[Any] | None = None
-    parameters: _Size = _Size()
-
-
-class Wanted(_Lenient):
-    """One output that is asked for; all are given, because a score without its disposition would mislead."""
-
-    name: str
-
-
-class InferRequest(_Lenient):
-    """One case: a tensor of photographs and, if there is one, a tensor of one history."""
-
-    id: Id | None = None
-    inputs: list[Input] = Field(min_length=1, max_length=2)
-    outputs: list[Wanted] = Field(default=[], max_length=64)
-
-
-class Tensor(Document):
-    """Name and form of an input or output."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class OutputTensor(Tensor):
-    """An output."""
-
-    data: tuple[str | bool | int | float, ...]
-
-
-class InferAnswer(Document):
-    """All that the policy says of one case."""
-
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: tuple[OutputTensor, ...]
 
 
 class ServerFacts(Document):
@@ -126,112 +71,6 @@ class ModelReady(Ready):
     name: str
 
 
-def outputs_of(answer: Answer) -> tuple[OutputTensor, ...]:
-    """An answer as tensors, each a list; what has no value is empty."""
-    images = answer.images
-    return (
-        _output("disposition", "BYTES", [answer.disposition.value]),
-        _output("priority_band", "INT32", [answer.priority_band]),
-        _output("score", "FP64", [] if answer.score is None else [answer.score]),
-        _output("threshold", "FP64", [answer.threshold]),
-        _output("deadline_hours", "FP64", [] if answer.deadline_hours is None else [answer.deadline_hours]),
-        _output("reasons", "BYTES", [reason.code.value for reason in answer.reasons]),
-        _output("red_flags", "BYTES", [flag.code for flag in answer.red_flags]),
-        _output("image_gradable", "BOOL", [image.gradable for image in images]),
-        _output(
-            "image_reasons",
-            "BYTES",
-            [" ".join(reason.code.value for reason in one.reasons) for one in images],
-        ),
-        _output("limits", "BYTES", [limit.text for limit in answer.limits]),
-        _output("note", "BYTES", [answer.note]),
-        _output("notice", "BYTES", [answer.notice]),
-        _output("synthetic", "BOOL", [answer.synthetic]),
-        _output("certificate_id", "BYTES", [answer.certificate_id]),
-        _output("bundle_sha256", "BYTES", [answer.bundle_sha256]),
-    )
-
-
-def _output(name: str, datatype: str, data: Sequence[str | bool | int | float]) -> OutputTensor:
-    return OutputTensor(name=name, datatype=datatype, shape=(len(data),), data=tuple(data))
-
-
-_VARIABLE = {"score", "deadline_hours", "reasons", "red_flags", "image_gradable", "image_reasons", "limits"}
-_OUTPUTS = tuple(
-    Tensor(name=one.name, datatype=one.datatype, shape=(-1 if one.name in _VARIABLE else 1,))
-    for one in outputs_of(ANSWERS["needs_in_person"])
-)
-_INPUTS = (
-    Tensor(name=IMAGE, datatype="BYTES", shape=(-1,)),
-    Tensor(name=HISTORY_INPUT, datatype="BYTES", shape=(-1,)),
-)
-_NAMES = {one.name for one in _OUTPUTS}
-
-
-def _opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
-    """The case in a request whose JSON and whose binary part have been told apart."""
-    said = json_body.shaped(InferRequest, json_body.parse(body))
-    if not {one.name for one in said.outputs} <= _NAMES:
-        raise RequestError("document_not_valid", fields="outputs: a name that is not known")
-    tensors: dict[str, list[Any]] = {}
-    for one in said.inputs:
-        if one.name in tensors:
-            raise RequestError("document_not_valid", fields="inputs: a name stands twice")
-        size = one.parameters.binary_data_size
-        if (size is None) is (one.data is None):
-            raise RequestError("document_not_valid", fields="inputs: data or binary_data_size, one of them")
-        if size is None:
-            tensors[one.name] = one.data or []
-        else:
-            tensors[one.name], binary = _elements(binary[:size], size), binary[size:]
-        if one.shape not in ([len(tensors[one.name])], [1, len(tensors[one.name])]):
-            raise RequestError("document_not_valid", fields="inputs: a shape that is not that of its data")
-    if binary:
-        raise RequestError("document_not_valid", fields="bytes behind the last tensor")
-
-    def write(answer: Answer) -> bytes:
-        outputs = outputs_of(answer)
-        made = InferAnswer(model_name=name, model_version=version, id=said.id, outputs=outputs)
-        return made.model_dump_json(exclude_none=True).encode()
-
-    return Opened(_case(tensors), write, repeats=(said.id or "").encode())
-
-
-def _case(tensors: Mapping[str, list[Any]]) -> SentCase:
-    images, histories = tensors.get(IMAGE, []), tensors.get(HISTORY_INPUT, [])
-    check_number(len(images))
-    if len(histories) > 1:
-        raise RequestError("history_not_valid", fields="there are several")
-    pictures = [
-        image if isinstance(image, bytes) else json_body.picture(image, index)
-        for index, image in enumerate(images)
-    ]
-    return SentCase(pictures, history_of(_text(histories[0])) if histories else NO_HISTORY)
-
-
-def _text(element: object) -> bytes:
-    if isinstance(element, bytes):
-        return element
-    if isinstance(element, str) and len(element) <= MAX_HISTORY_BYTES:
-        return element.encode("utf-8", "replace")
-    raise RequestError("history_not_valid", fields="no text, or its length")
-
-
-def _elements(data: bytes, size: int) -> list[bytes]:
-    """The elements of a tensor of bytes as the binary extension writes them: length, then bytes, each."""
-    if len(data) < size:
-        raise RequestError("document_not_valid", fields="binary_data_size: fewer bytes came")
-    found: list[bytes] = []
-    place = 0
-    while place < size:
-        start = place + 4
-        place = start + int.from_bytes(data[place:start], "little")
-        if place > size or start > size or len(found) > MAX_IMAGES_PER_CASE:
-            raise RequestError("document_not_valid", fields="binary_data_size: no whole elements")
-        found.append(data[start:place])
-    return found
-
-
 async def _receive(request: Request, place: Place) -> Open:
     service = service_of(request)
     name, version = service.bundle.header.name, service.bundle.sha256
@@ -242,7 +81,7 @@ async def _receive(request: Request, place: Place) -> Open:
     ):
         raise RequestError("document_not_valid", fields="Inference-Header-Content-Length")
     length = int(said[0]) if said else len(body)
-    return lambda: _opened(body[:length], body[length:], name, version)
+    return lambda: opened(body[:length], body[length:], name, version)
 
 
 FACE = Face("open-inference", (JSON_TYPE, "application/octet-stream"), _receive)
@@ -315,8 +154,8 @@ async def model_facts(request: Request) -> Response:
             name=name,
             versions=(service_of(request).bundle.sha256,),
             platform="lesion-triage_policy",
-            inputs=_INPUTS,
-            outputs=_OUTPUTS,
+            inputs=INPUTS,
+            outputs=OUTPUTS,
         )
     )
 
