@@ -7,7 +7,7 @@ FUZZ := .venv-fuzz
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog bench-training
+.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog bench-training browser deploy-check
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(SERVE)/.installed: pyproject.toml constraints.txt
 	@test -x $(SERVE)/bin/python || $(PYTHON) -m venv $(SERVE)
 	$(SERVE)/bin/python -m pip install --quiet --upgrade pip
-	$(SERVE)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,test]'
+	$(SERVE)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,queue,test]'
 	@touch $@
 
 install: $(VENV)/.installed ## the development environment (PyTorch: several GB)
@@ -38,7 +38,7 @@ check: $(VENV)/.installed ## lint, types, import contracts: seconds
 test: check test-serve ## everything that CI runs
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-test-serve: $(SERVE)/.installed ## the server's tests where nothing but [serve] is installed
+test-serve: $(SERVE)/.installed ## the server's tests where no training library is installed
 	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/client tests/clinic/test_recertify.py tests/clinic/test_pool.py
 
 $(FUZZ)/.installed: pyproject.toml constraints.txt
@@ -50,9 +50,15 @@ $(FUZZ)/.installed: pyproject.toml constraints.txt
 fuzz: $(FUZZ)/.installed ## thousands of odd requests, made from the published description, to a real server: minutes
 	$(FUZZ)/bin/python tests/fuzz.py
 
+browser: ## Chromium from Debian, for the test of the page; without it that test is skipped, loudly
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || \
+		echo "NO BROWSER: chromium and chromium-driver cannot be installed here; the page is not tried in one"
+
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
 	$(BIN)/python tests/bench_faces.py
+	$(BIN)/python tests/bench_service.py --install
 	$(BIN)/python tests/bench_quality.py
 	$(BIN)/python tests/bench_certificate.py
 	$(BIN)/python tests/bench_metrics.py
@@ -68,6 +74,11 @@ ifdef TIMM_TRAIN
 else
 	@echo "not run beside timm's train.py: give its path as TIMM_TRAIN=..., see tests/bench_beside_timm.py --help"
 endif
+
+deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, promtool and systemd
+	@command -v promtool >/dev/null || apt-get install -y -q --no-install-recommends prometheus || \
+		echo "promtool is not here: the alert rules will not be tested"
+	$(BIN)/python -m pytest -q -rs tests/serve/test_deploy.py
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
 	$(BIN)/python -m pytest -m torture tests/train

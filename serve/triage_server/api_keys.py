@@ -24,8 +24,9 @@ from lesion_triage.bundle.document import Sha256
 from lesion_triage.bundle.store import timestamp
 from lesion_triage.errors import ConfigError
 
-Role = Literal["score", "read"]
-"""``score``: everything. ``read``: everything but to have a case scored, for whoever watches the service."""
+Role = Literal["score", "read", "clinic"]
+"""``score``: everything but the page. ``read``: no cases either, for whoever watches the service. ``clinic``:
+as ``read``, and the page with the photographs of all cases; for a person, not for a platform."""
 
 PREFIX = "ltk_"
 _KEY = re.compile(r"ltk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
@@ -69,6 +70,11 @@ class KeyFile:
         expected = record.sha256 if record else "0" * 64
         fits = hmac.compare_digest(sha256(token.encode()).hexdigest(), expected)
         return record if fits else None
+
+    def role_of(self, key_id: str) -> Role | None:
+        """What a key is for; None once it was struck out."""
+        record = self._keys.get(key_id)
+        return record.role if record else None
 
 
 def read_keys(path: Path) -> Mapping[str, KeyRecord]:

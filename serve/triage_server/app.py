@@ -6,16 +6,17 @@ lines, counters) and the gate (who may ask); behind each stands ``casework``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
+from lesion_triage.errors import ConfigError
 from triage_server import batch, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
 from triage_server.casework import Service, in_language, language_of, must_be_ready, service_of
@@ -25,6 +26,8 @@ from triage_server.record import Recorder, Repeats
 from triage_server.refusals import response_to
 from triage_server.security import Door, Gate, Pace
 from triage_server.settings import Settings
+from triage_server.shadow import Shadows
+from triage_server.straight import straighten
 from triage_server.telemetry import CONTENT_TYPE, Telemetry
 from triage_server.wire import (
     MAX_CASES_PER_BATCH,
@@ -36,6 +39,9 @@ from triage_server.wire import (
     document_response,
 )
 
+if TYPE_CHECKING:
+    from triage_server.page.desk import Page
+
 router = APIRouter()
 
 _FACES = (v1, batch, open_inference, fhir, cds_hooks)
@@ -46,7 +52,13 @@ _CODES: dict[int, str] = {
 """What the framework refuses by itself."""
 
 
-def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditLog | None = None) -> FastAPI:
+def create_app(
+    bundle: Bundle,
+    scorer: Scorer,
+    settings: Settings,
+    audit: AuditLog | None = None,
+    shadows: Sequence[Scorer] = (),
+) -> FastAPI:
     """The application that answers with ``scorer``, which must be the scorer of ``bundle``.
 
     Args:
@@ -54,12 +66,14 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         scorer: of that bundle.
         settings: of the operator.
         audit: where answers are recorded; closed by whoever opened it. None: nowhere.
+        shadows: of bundles that score the same cases afterwards, for the record alone.
 
     Raises:
-        ConfigError: keys or key set of the callers cannot be read.
+        ConfigError: keys or key set of the callers cannot be read, or the reading queue cannot be used.
     """
     threads = settings.threads or usable_processors()
     pool = ScoringPool(threads, settings.queue, settings.max_pending_bytes)
+    pace = Pace(settings.rate_per_minute)
     certificate_id = bundle.certificate.certificate_id()
     recorder = Recorder(audit, bundle.sha256, certificate_id)
     door = Door(settings, recorder.hash_of)
@@ -75,9 +89,13 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lambda: audit is not None and audit.failed,
     )
 
+    followers = Shadows(shadows, pool, settings.shadow_queue, telemetry)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with page.open() if page is not None else nullcontext():
+            yield
+        await followers.close()
         pool.close()
 
     app = FastAPI(
@@ -92,18 +110,35 @@ def create_app(bundle: Bundle, scorer: Scorer, settings: Settings, audit: AuditL
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    pace = Pace(settings.rate_per_minute)
-    app.state.service = Service(bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry)
+    app.state.service = Service(
+        bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry, followers
+    )
+    page = _page(app) if settings.reading_queue is not None else None
     for face in _FACES:
         app.include_router(face.router)
     app.include_router(router)
+    straighten(app, *(face.router for face in _FACES))
+    if page is not None:
+        page.install()
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
-    app.add_middleware(Gate, door=door, pace=pace)
+    app.add_middleware(Gate, door=door, pace=pace, elsewhere=page.path if page is not None else None)
     app.add_middleware(Envelope, telemetry=telemetry)
     schemas = {name: schema for face in _FACES for name, schema in face.SCHEMAS.items()}
     openapi.install(app, schemas, {path: shown for face in _FACES for path, shown in face.EXAMPLES.items()})
     return app
+
+
+def _page(app: FastAPI) -> Page:
+    """The page, whose packages are installed where it is wanted only."""
+    try:
+        from triage_server.page.desk import Page  # noqa: PLC0415 - see above
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The page needs the package '{error.name}': pip install 'lesion-triage[serve,queue]', or leave "
+            "TRIAGE_READING_QUEUE out."
+        ) from None
+    return Page(app)
 
 
 @router.get("/v1/bundle", **openapi.BUNDLE)

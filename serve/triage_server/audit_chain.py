@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -90,7 +90,13 @@ def torn_fields(time: str, remains: bytes) -> dict[str, object]:
     }
 
 
-def verify(path: Path, *, since: str | None = None, head: str | None = None) -> Walked:
+def verify(
+    path: Path,
+    *,
+    since: str | None = None,
+    head: str | None = None,
+    each: Callable[[Mapping[str, object]], None] | None = None,
+) -> Walked:
     """Walk a whole log.
 
     Args:
@@ -98,6 +104,7 @@ def verify(path: Path, *, since: str | None = None, head: str | None = None) -> 
         since: hash that the first line follows, if older files were put elsewhere; None: it is the first
             line of all.
         head: hash noted earlier; a line must have it, else the log was cut off before that line.
+        each: told of the fields of every line that was found as it was written, in order.
 
     Raises:
         AuditLogError: the first line that is not as it was written, or what is missing.
@@ -105,7 +112,7 @@ def verify(path: Path, *, since: str | None = None, head: str | None = None) -> 
     files = files_of(path) if path.is_dir() else [path]
     if not files:
         raise AuditLogError(f"{path}: no audit log here, expected files such as {file_name(1)}.")
-    walk = _Walk(since, head)
+    walk = _Walk(since, head, each)
     for file in files:
         walk.through(file)
         if walk.remains:
@@ -131,7 +138,7 @@ def tail_of(folder: Path) -> Tail:
     Raises:
         AuditLogError: they hold a line that is not as it was written.
     """
-    walk = _Walk(None, None, anywhere=True)
+    walk = _Walk(None, None, None, anywhere=True)
     for file in files_of(folder)[-2:]:
         walk.through(file)
     line = _read(walk.remains + b"\n")
@@ -143,7 +150,15 @@ def tail_of(folder: Path) -> Tail:
 class _Walk:
     """Line by line, with what the next one must follow."""
 
-    def __init__(self, since: str | None, head: str | None, *, anywhere: bool = False) -> None:
+    def __init__(
+        self,
+        since: str | None,
+        head: str | None,
+        each: Callable[[Mapping[str, object]], None] | None,
+        *,
+        anywhere: bool = False,
+    ) -> None:
+        self._each = each
         self._since = GENESIS if since is None else since
         self._anywhere = anywhere
         self._head = head
@@ -205,6 +220,8 @@ class _Walk:
             )
         self.end = replace(self.end, sequence=sequence, head=line.hash)
         self.head_found = self.head_found or line.hash == self._head
+        if self._each is not None:
+            self._each(line.fields)
 
     def _altered(self, file: Path, number: int, what: str) -> AuditLogError:
         return AuditLogError(

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.scorer import Judgement, Scorer
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
@@ -28,6 +28,7 @@ from triage_server.pool import Place, ScoringPool
 from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
 from triage_server.security import Door, Pace
 from triage_server.settings import Settings
+from triage_server.shadow import Shadows
 from triage_server.telemetry import Telemetry
 from triage_server.wire import JSON_TYPE, RequestError
 
@@ -47,6 +48,7 @@ class Service:
     recorder: Recorder
     repeats: Repeats
     telemetry: Telemetry
+    shadows: Shadows
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,11 @@ class Face:
 
 
 def service_of(request: Request) -> Service:
-    """What the application of this request stands on."""
-    return cast("Service", request.app.state.service)
+    """What stood when the request asked first: it ends with the bundle that it began with."""
+    state = request.state
+    if not hasattr(state, "service"):
+        state.service = request.app.state.service
+    return cast("Service", state.service)
 
 
 def language_of(request: Request) -> str:
@@ -121,11 +126,10 @@ async def respond(request: Request, face: Face) -> Response:
             repeat_key = idempotency_key(request)
             opening = await received(request, face.receive(request, place))
             found = await scored(request, opening, line, repeat_key, deadline_of(request))
-    state, end = request.state, await settled(request, found, line, repeat_key)
-    state.disposition = found.disposition
+    end = await settled(request, found, line, repeat_key)
+    request.state.disposition = found.disposition
     headers = in_language(found.language)
     if end is not None:
-        state.audit = f"{end.sequence}:{end.head[:16]}"
         headers["X-Audit-Hash"] = end.head
     return Response(found.body, media_type=face.media_type, headers=headers)
 
@@ -137,12 +141,12 @@ async def recording_refusals(request: Request, line: Mapping[str, object]) -> As
         yield
     except RequestError as refusal:
         if refusal.code not in UNRECORDED:
-            await _record(request, "refusal", {**line, "problem": refusal.code})
+            await record(request, "refusal", {**line, "problem": refusal.code})
         raise
     except ClientDisconnect:
         raise
     except Exception:
-        await _record(request, "refusal", {**line, "problem": "internal_error"})
+        await record(request, "refusal", {**line, "problem": "internal_error"})
         raise
 
 
@@ -212,8 +216,10 @@ async def scored(
         line.update(service.recorder.inputs(opened.case, opened.repeats))
         if repeat_key is not None and (kept := service.repeats.find(caller, repeat_key, line)):
             return replace(kept, repeated=True)
-        answer = _score(service, opened.case, language)
-        return answered(answer, opened.write(answer))
+        case = pictured(service, opened.case)
+        judged = judgement(service, case)
+        answer = service.scorer.answer(judged, case.history, service.scorer.languages.catalogue(language))
+        return answered(answer, opened.write(answer), case)
 
     return await on_a_thread(request, work, deadline)
 
@@ -244,7 +250,7 @@ def deadline_of(request: Request) -> float:
 async def settled(
     request: Request, found: Answered, line: Mapping[str, object], repeat_key: str | None
 ) -> End | None:
-    """Bring the answer to the log, then remember and count it; only now may it be sent.
+    """Bring the answer to the log, then remember, count and shadow it; only now may it be sent.
 
     Returns:
         Number and hash of its line; None if there is no log.
@@ -253,23 +259,49 @@ async def settled(
         RequestError: the log cannot be written.
     """
     service = service_of(request)
-    end = await _record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
+    end = await record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
     if repeat_key is not None:
         service.repeats.keep(request.state.caller.name, repeat_key, line, found)
     service.telemetry.answer(found.disposition, found.priority_band, found.codes)
+    service.shadows.follow(service.recorder, found, request.state.request_id, request.state.caller.name, end)
     return end
 
 
-async def _record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+async def record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+    """Bring a line of this request to the audit log, and say so in the log of requests.
+
+    Returns:
+        Number and hash of the line; None if there is no log.
+
+    Raises:
+        RequestError: the log cannot be written.
+    """
     state = request.state
-    return await service_of(request).recorder.write(event, state.request_id, state.caller.name, fields)
+    end = await service_of(request).recorder.write(event, state.request_id, state.caller.name, fields)
+    if end is not None:
+        state.audit = f"{end.sequence}:{end.head[:16]}"
+    return end
 
 
-def _score(service: Service, case: SentCase, language: str) -> Answer:
+def pictured(service: Service, case: SentCase) -> SentCase:
+    """The case with the photograph of a DICOM file in place of the file. Runs on a thread of the pool.
+
+    Raises:
+        RequestError: such a file is damaged or of a kind that is not read.
+    """
     spec = service.bundle.header.pixels
+    images = [dicom.photograph(data, spec, index) for index, data in enumerate(case.images)]
+    return replace(case, images=images)
+
+
+def judgement(service: Service, case: SentCase) -> Judgement:
+    """Score a case, whose photographs are pictures. Runs on a thread of the pool.
+
+    Raises:
+        RequestError: a photograph cannot be used, or the model gave no number.
+    """
     try:
-        images = [dicom.photograph(data, spec, index) for index, data in enumerate(case.images)]
-        return service.scorer.score(images, case.history, language)
+        return service.scorer.judge(case.images, case.history)
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:

@@ -5,6 +5,7 @@ Imports uvicorn, the bundle's store and scorer, and the rooms beside it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -17,30 +18,36 @@ import uvicorn
 from fastapi import FastAPI
 
 from lesion_triage import __version__
-from lesion_triage.bundle import signing
-from lesion_triage.bundle.languages import Languages
-from lesion_triage.bundle.scorer import Scorer
-from lesion_triage.bundle.store import Bundle, open_bundle, write_atomically
-from lesion_triage.errors import ConfigError, LesionTriageError, SignatureError
+from lesion_triage.bundle.store import Bundle, write_atomically
+from lesion_triage.errors import ConfigError, LesionTriageError
 from triage_server import office
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
 from triage_server.envelope import log, log_to_stderr
 from triage_server.protocol import guarded
+from triage_server.serving import Served, Succession, admit
 from triage_server.settings import Settings, load, refuse_exposure
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn that tells when it listens."""
+    """uvicorn that tells when it listens, and takes SIGHUP as a call to look at its bundle."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], succession: Succession) -> None:
         super().__init__(config)
-        self._announce = announce
+        self._announce, self._succession = announce, succession
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then announce."""
         await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._succession.look_now)
+        self._watching = loop.create_task(self._succession.watch())
         self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no other bundle any more, then drain."""
+        self._watching.cancel()
+        await super().shutdown(sockets)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,19 +78,19 @@ def serve(settings: Settings) -> None:
         AuditLogError: the audit log cannot be taken over.
     """
     _withdraw(settings.ready_file)
-    bundle = open_bundle(settings.bundle)
-    signer = _signer(bundle, settings)
-    codes = [flag.code for flag in bundle.policy.red_flags.flags]
-    scorer = Scorer(bundle, Languages.for_flags(codes, settings.language, settings.catalogues))
-    scorer.self_test()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to look again at
+    served = admit(settings.bundle, settings)
+    bundle, signer = served.bundle, served.signer
+    shadows = [admit(folder, settings) for folder in settings.shadow_bundles]
     with ExitStack() as closing:
         audit = None
         if settings.audit_log is not None:
             audit = AuditLog(
-                settings.audit_log, settings.audit_rotate_bytes, _begun(bundle, signer, settings)
+                settings.audit_log, settings.audit_rotate_bytes, _begun(served, shadows, settings)
             )
             closing.callback(audit.close, {"event": "closed"})
-        config = _uvicorn_config(create_app(bundle, scorer, settings, audit), settings)
+        app = create_app(bundle, served.scorer, settings, audit, [shadow.scorer for shadow in shadows])
+        config = _uvicorn_config(app, settings)
         listener = closing.enter_context(_listen(settings))
         url = _url(listener, settings)
 
@@ -100,7 +107,7 @@ def serve(settings: Settings) -> None:
                 write_atomically(settings.ready_file, f"{url}\n".encode())
 
         log_to_stderr()
-        server = DrainingServer(config, announce)
+        server = DrainingServer(config, announce, Succession(app, served, settings, audit, config.ssl))
         for number in (signal.SIGTERM, signal.SIGINT):
             # Once drained, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)
@@ -108,31 +115,14 @@ def serve(settings: Settings) -> None:
         server.run(sockets=[listener])
 
 
-def _signer(bundle: Bundle, settings: Settings) -> str | None:
-    """Id of the key that signed the bundle, checked; None if nobody asked to know.
-
-    Raises:
-        SignatureError: nobody trusted signed it, or nobody said who is trusted.
-    """
-    if settings.trusted_keys is not None:
-        return signing.verify(bundle, signing.read_trusted(settings.trusted_keys)).key_id
-    if not settings.allow_unsigned:
-        raise SignatureError(
-            "Nobody said whose bundles are trusted: set TRIAGE_TRUSTED_KEYS to the public keys of those who "
-            "sign them, or TRIAGE_ALLOW_UNSIGNED=1 to serve without knowing who made a bundle."
-        )
-    if bundle.signature is not None:
-        signing.read_signature(bundle)
-    return None
-
-
-def _begun(bundle: Bundle, signer: str | None, settings: Settings) -> dict[str, object]:
+def _begun(served: Served, shadows: Sequence[Served], settings: Settings) -> dict[str, object]:
     return {
         "event": "opened",
         "program": f"lesion-triage {__version__}",
-        "bundle_sha256": bundle.sha256,
-        "certificate_id": bundle.certificate.certificate_id(),
-        "bundle_key_id": signer,
+        "bundle_sha256": served.bundle.sha256,
+        "certificate_id": served.bundle.certificate.certificate_id(),
+        "bundle_key_id": served.signer,
+        "shadow_bundles_sha256": [shadow.bundle.sha256 for shadow in shadows],
         "callers": "known" if settings.api_keys_file or settings.jwt_jwks else "nobody asked",
     }
 

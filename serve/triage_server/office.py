@@ -1,23 +1,26 @@
-"""``triage-server keys`` and ``triage-server audit``: what an operator does beside serving.
+"""``triage-server keys``, ``audit``, ``bundles``, ``shadow``, ``queue``: what is done beside serving.
 
-Imports the keys, the audit chain and the exception tree.
+Imports the keys, the audit chain, the desks beside it and the exception tree; the page's tables inside their
+errand.
 """
 
 from __future__ import annotations
 
 import argparse
 import hmac
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from lesion_triage.errors import AuditLogError
+from lesion_triage.errors import AuditLogError, ConfigError
+from triage_server import bundle_desk, shadow_desk
 from triage_server.api_keys import Role, new_key, read_keys, revoke
 from triage_server.audit_chain import GENESIS, tail_of, verify
 from triage_server.audit_log import KEY_FILE, read_key
 
-DESKS = ("keys", "audit")
+DESKS = ("keys", "audit", "bundles", "shadow", "queue")
 """First words that are no settings of the server."""
 
 
@@ -97,6 +100,21 @@ def _digest(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _migrate(arguments: argparse.Namespace) -> int:
+    place = arguments.database or os.environ.get("TRIAGE_READING_QUEUE")
+    if not place:
+        raise ConfigError("No reading queue: set TRIAGE_READING_QUEUE, or say --database.")
+    try:
+        from triage_server.page.database import migrate_at  # noqa: PLC0415 - installed where it is wanted only
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The reading queue needs the package '{error.name}': pip install 'lesion-triage[serve,queue]'."
+        ) from None
+    found, now = migrate_at(place)
+    print(f"the tables are of version {now}" + ("" if found == now else f" (found {found or 'none'})"))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="triage-server", allow_abbrev=False)
     desks = top.add_subparsers(required=True)
@@ -104,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     new = keys.add_parser("new", help="make a key and show it once")
     new.add_argument("name", help="of the platform: letters, digits, '.', '_' and '-'; no person's")
     new.add_argument(
-        "--role", choices=get_args(Role), default="score", help="read: all but scoring (%(default)s)"
+        "--role",
+        choices=get_args(Role),
+        default="score",
+        help="read: no cases; clinic: the page (%(default)s)",
     )
     new.set_defaults(act=_new)
     listing = keys.add_parser("list", help="the keys, without what is secret of them")
@@ -133,4 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     digesting.add_argument("path", type=Path, help="folder of the log, for its key")
     digesting.add_argument("files", type=Path, nargs="+", metavar="FILE")
     digesting.set_defaults(act=_digest)
+    bundle_desk.add_to(desks)
+    shadow_desk.add_to(desks)
+    waiting = desks.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
+    migrating = waiting.add_parser("migrate", help="bring its tables to the version of this program")
+    migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")
+    migrating.set_defaults(act=_migrate)
     return top

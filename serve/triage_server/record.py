@@ -5,13 +5,14 @@ Imports the audit log, the bundle's schema and the wire.
 
 from __future__ import annotations
 
+import copy
 import hmac
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -43,27 +44,36 @@ class Answered:
     """Reasons of the case, then those of its photographs."""
     fields: Mapping[str, object]
     repeated: bool = False
+    case: SentCase | None = None
+    """For the shadows, which score it after the answer; never kept."""
 
 
-def answered(answer: Answer, body: bytes) -> Answered:
-    """An answer, the bytes in which a face says it, and its line: the decision, no text."""
-    reasons = [reason.code.value for reason in answer.reasons]
-    of_photographs = [[reason.code.value for reason in image.reasons] for image in answer.images]
+def decided(answer: Answer) -> dict[str, object]:
+    """What the log keeps of an answer: the decision, no text."""
+    return {
+        # Of the answer: one that is repeated may be older than the bundle that is served.
+        "bundle_sha256": answer.bundle_sha256,
+        "certificate_id": answer.certificate_id,
+        "disposition": answer.disposition.value,
+        "priority_band": answer.priority_band,
+        "score": answer.score,
+        "threshold": answer.threshold,
+        "reasons": [reason.code.value for reason in answer.reasons],
+        "photograph_reasons": [[reason.code.value for reason in image.reasons] for image in answer.images],
+    }
+
+
+def answered(answer: Answer, body: bytes, case: SentCase) -> Answered:
+    """The answer to ``case``, and the bytes in which a face says it."""
+    of_photographs = [reason.code.value for image in answer.images for reason in image.reasons]
     return Answered(
         body=body,
         language=answer.language,
         disposition=answer.disposition.value,
         priority_band=answer.priority_band,
-        codes=(*reasons, *(code for codes in of_photographs for code in codes)),
-        fields={
-            "disposition": answer.disposition.value,
-            "priority_band": answer.priority_band,
-            "score": answer.score,
-            "threshold": answer.threshold,
-            "reasons": reasons,
-            "photograph_reasons": of_photographs,
-            "answer_sha256": sha256(body).hexdigest(),
-        },
+        codes=(*(reason.code.value for reason in answer.reasons), *of_photographs),
+        fields={**decided(answer), "answer_sha256": sha256(body).hexdigest()},
+        case=case,
     )
 
 
@@ -74,6 +84,12 @@ class Recorder:
         self._log = log
         self._served = {"bundle_sha256": bundle_sha256, "certificate_id": certificate_id}
         self._key = secrets.token_bytes(32)
+
+    def serving(self, bundle_sha256: str, certificate_id: str) -> Recorder:
+        """The same log and key, with another bundle in its lines."""
+        other = copy.copy(self)
+        other._served = {"bundle_sha256": bundle_sha256, "certificate_id": certificate_id}
+        return other
 
     def hash_of(self, data: bytes) -> str:
         """Keyed hash of something that was sent: by the site's key, or without a log by one of this start."""
@@ -148,7 +164,7 @@ class Repeats:
     def keep(self, caller: str, key: str, inputs: Mapping[str, object], answer: Answered) -> None:
         """Remember an answer that was recorded."""
         with self._lock:
-            self._kept[caller, key] = (time.monotonic(), dict(inputs), answer)
+            self._kept[caller, key] = (time.monotonic(), dict(inputs), replace(answer, case=None))
             self._kept.move_to_end((caller, key))
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,8 +22,10 @@ from lesion_triage.errors import ConfigError
 from triage_server.api_keys import PREFIX, KeyFile, Role
 from triage_server.refusals import response_to
 from triage_server.settings import Settings
-from triage_server.tokens import Tokens
 from triage_server.wire import RequestError
+
+if TYPE_CHECKING:
+    from triage_server.tokens import Tokens
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 _LOOK_AGAIN_S = 1.0
@@ -73,6 +76,8 @@ class Door:
         if settings.jwt_jwks:
             assert settings.jwt_issuer is not None
             assert settings.jwt_audience is not None
+            from triage_server.tokens import Tokens  # noqa: PLC0415 - most sites have keys, and start sooner
+
             self._tokens = Tokens(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience)
         self._scope = settings.jwt_scope
         start = secrets.token_bytes(32)
@@ -103,9 +108,32 @@ class Door:
         """False while the file of keys is broken."""
         return self._key_path is None or self._keys is not None
 
+    def caller_by_key(self, key: str) -> Caller | None:
+        """Whose key this is; None: no key that is valid here and now, or this server knows none.
+
+        Raises:
+            RequestError: the keys cannot be read.
+        """
+        return self._by_key(key)
+
+    def still_knows(self, caller: Caller) -> bool:
+        """Whether somebody who showed a key earlier would be let in with it now.
+
+        Raises:
+            RequestError: the keys cannot be read.
+        """
+        if self._key_path is None:
+            return caller == NOBODY and self._tokens is None
+        keys = self._present_keys()
+        return caller.name.startswith("key:") and keys.role_of(caller.name[4:]) == caller.role
+
     def _by_key(self, token: str) -> Caller | None:
         if self._key_path is None:
             return None
+        record = self._present_keys().find(token)
+        return None if record is None else Caller(f"key:{record.key_id}", record.role)
+
+    def _present_keys(self) -> KeyFile:
         if time.monotonic() - self._looked >= _LOOK_AGAIN_S:
             self._looked = time.monotonic()
             if self._keys is None or self._keys.changed():
@@ -113,8 +141,7 @@ class Door:
         if self._keys is None:
             # To go on with the keys of before would let in whom an edit was meant to shut out.
             raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
-        record = self._keys.find(token)
-        return None if record is None else Caller(f"key:{record.key_id}", record.role)
+        return self._keys
 
     def _read_again(self) -> KeyFile | None:
         assert self._key_path is not None
@@ -162,8 +189,18 @@ class Pace:
 class Gate:
     """ASGI middleware: only known callers come in, at a bearable pace."""
 
-    def __init__(self, app: ASGIApp, door: Door, pace: Pace) -> None:
+    def __init__(self, app: ASGIApp, door: Door, pace: Pace, elsewhere: str | None = None) -> None:
+        """Stand before an application.
+
+        Args:
+            app: inside.
+            door: knows the callers.
+            pace: how often each may come.
+            elsewhere: path below which the application asks by itself, because browsers show no header; None:
+                there is none.
+        """
         self._app, self._door, self._pace = app, door, pace
+        self._elsewhere = elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request in, or answer it here."""
@@ -171,7 +208,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         state = scope["state"]
-        if scope["path"] not in OPEN_PATHS:
+        if scope["path"] not in OPEN_PATHS and not self._asked_elsewhere(scope["path"]):
             try:
                 state["caller"] = await self._door.caller(Headers(scope=scope))
                 if state["caller"] is not NOBODY:
@@ -181,6 +218,10 @@ class Gate:
                 await response_to(refusal, state["request_id"], scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _asked_elsewhere(self, path: str) -> bool:
+        below = self._elsewhere
+        return below is not None and (path == below or path.startswith(f"{below}/"))
 
 
 def _challenge(error: str | None = None) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import ipaddress
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SecretStr, ValidationError, field_validator
 
 from lesion_triage.errors import ConfigError
 
@@ -34,7 +35,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     bundle: Path
-    """Folder of the sealed bundle to serve."""
+    """Folder of the sealed bundle to serve, or a link to it, which may be turned while the server runs."""
     host: str = "127.0.0.1"
     """Address to listen on. Beyond loopback only with authentication and encryption."""
     port: int = Field(default=8080, ge=0, le=65535)
@@ -55,6 +56,10 @@ class Settings(BaseModel):
     """After SIGTERM, how long cases that are under way may take to finish."""
     language: str = "en"
     """Of an answer whose request asks for none, or for one that there is not."""
+    shadow_bundles: tuple[Path, ...] = ()
+    """Folders of bundles that score the same cases after the answer, for the log and the counters alone."""
+    shadow_queue: int = Field(default=64, ge=1)
+    """Cases that may wait for the shadows; one more is left out by them and counted."""
     catalogues: Path | None = None
     """Folder of a site's own message catalogues; see docs/messages.md."""
     trusted_keys: Path | None = None
@@ -85,6 +90,10 @@ class Settings(BaseModel):
     """Folder of the audit log."""
     audit_rotate_bytes: int = Field(default=64 * 2**20, ge=4096)
     """A longer file of the audit log is followed by another."""
+    reading_queue: SecretStr | None = None
+    """Database of the page's reading queue: an SQLite file, or postgresql://... None: there is no page."""
+    reading_queue_keep_days: int = Field(default=90, ge=1, le=3650)
+    """A case that was read is forgotten so long after the last that was said about it."""
     max_head_bytes: int = Field(default=16_384, ge=1024)
     """Request line and headers together."""
     head_timeout_s: Seconds = 10.0
@@ -93,6 +102,12 @@ class Settings(BaseModel):
     """Connections open at once; one more is closed unanswered."""
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
+
+    @field_validator("shadow_bundles", mode="before")
+    @classmethod
+    def _folders(cls, said: object) -> object:
+        """Written as ``PATH`` is."""
+        return [Path(one) for one in said.split(os.pathsep) if one] if isinstance(said, str) else said
 
 
 def variables() -> dict[str, str]:
@@ -134,6 +149,11 @@ def _refuse_contradictions(settings: Settings) -> None:
     if settings.allow_unsigned and settings.trusted_keys is not None:
         raise ConfigError(
             f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS unsay each other; leave one of them out."
+        )
+    if settings.reading_queue is not None and settings.jwt_jwks is not None and not settings.api_keys_file:
+        raise ConfigError(
+            f"{PREFIX}READING_QUEUE is set, and the page knows people by keys alone: set "
+            f"{PREFIX}API_KEYS_FILE and make a key with the role clinic."
         )
 
 
@@ -192,7 +212,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triage-server",
-        description="Serve one signed bundle over HTTP. Also: triage-server keys, triage-server audit.",
+        description="Serve one signed bundle over HTTP. Errands: keys, audit, bundles, shadow, queue.",
         epilog=f"Also settable, and the only way to set the rest: {', '.join(variables())}.",
         allow_abbrev=False,
     )

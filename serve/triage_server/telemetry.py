@@ -6,11 +6,15 @@ No label holds anything that a request brought along: routes are templates, code
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+SwapOutcome = Literal["swapped", "refused"]
+ShadowOutcome = Literal["scored", "dropped", "failed", "unrecorded"]
+_DIFFERENCES = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -20,10 +24,11 @@ class Telemetry:
     def __init__(self, bundle_sha256: str, certificate_id: str) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        info = Gauge(
+        self._info = Gauge(
             "triage_bundle_info", "What is served.", ("bundle", "certificate"), registry=self._registry
         )
-        info.labels(bundle_sha256, certificate_id).set(1)
+        self._served: list[tuple[str, str]] = []
+        self.serves(bundle_sha256, certificate_id)
         self._requests = self._counter("triage_requests", "Requests answered.", "method", "route", "status")
         self._seconds = Histogram(
             "triage_request_seconds",
@@ -35,6 +40,37 @@ class Telemetry:
         self._answers = self._counter("triage_answers", "Cases answered.", "disposition", "priority_band")
         self._reasons = self._counter("triage_reasons", "Reasons given, of cases and of photographs.", "code")
         self._problems = self._counter("triage_problems", "Requests refused.", "code")
+        self._swaps = self._counter("triage_swaps", "Bundles put in place while serving.", "outcome")
+        for outcome in get_args(SwapOutcome):
+            self._swaps.labels(outcome)
+        self._shadow_cases = self._counter(
+            "triage_shadow_cases", "Cases offered to a shadow bundle.", "bundle", "outcome"
+        )
+        self._shadow_agreement = self._counter(
+            "triage_shadow_agreement",
+            "Where a shadow bundle would have moved a case: its referral, and its band.",
+            "bundle",
+            "referral",
+            "band",
+        )
+        self._shadow_difference = Histogram(
+            "triage_shadow_score_difference",
+            "Score of a shadow bundle less the score that was answered.",
+            ("bundle",),
+            buckets=_DIFFERENCES,
+            registry=self._registry,
+        )
+
+    def serves(self, bundle_sha256: str, certificate_id: str) -> None:
+        """Name the bundle that answers from now on."""
+        for former in self._served:
+            self._info.remove(*former)
+        self._served = [(bundle_sha256, certificate_id)]
+        self._info.labels(bundle_sha256, certificate_id).set(1)
+
+    def swap(self, outcome: SwapOutcome) -> None:
+        """Count one bundle that was put in place."""
+        self._swaps.labels(outcome).inc()
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A number that is looked up when somebody asks for it."""
@@ -54,6 +90,16 @@ class Telemetry:
         self._answers.labels(disposition, str(priority_band)).inc()
         for code in reasons:
             self._reasons.labels(code).inc()
+
+    def shadow(self, bundle_sha256: str, outcome: ShadowOutcome) -> None:
+        """Count one case that was offered to a shadow bundle."""
+        self._shadow_cases.labels(bundle_sha256, outcome).inc()
+
+    def agreement(self, bundle_sha256: str, referral: str, band: str, difference: float | None) -> None:
+        """Count where a shadow bundle would have moved a case; no difference if either gave no score."""
+        self._shadow_agreement.labels(bundle_sha256, referral, band).inc()
+        if difference is not None:
+            self._shadow_difference.labels(bundle_sha256).observe(difference)
 
     def page(self) -> bytes:
         """All of it."""

@@ -235,6 +235,16 @@ KINDS: dict[str, Kind] = {
         "The case could not be scored",
         "The model gave no usable number for this case; it must be read without a score.",
     ),
+    "queue_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The reading queue cannot be used",
+        "The database of the reading queue does not answer; nothing was kept, so do it again after a pause.",
+    ),
+    "not_read_yet": Kind(
+        HTTPStatus.CONFLICT,
+        "Nobody has read this case",
+        "Expected a case that a person has read; say first that it was read.",
+    ),
     "internal_error": Kind(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Internal error",
@@ -254,6 +264,7 @@ class RequestError(LesionTriageError):
         kind: what ``KINDS`` says of it.
         index: position of the photograph at fault, from 0.
         headers: sent along with the problem.
+        words: that its sentence holds.
     """
 
     def __init__(
@@ -268,6 +279,7 @@ class RequestError(LesionTriageError):
         self.kind = KINDS.get(code, _OTHER_PICTURE)
         self.index = index
         self.headers = dict(headers or {})
+        self.words = words
         super().__init__(self.kind.detail.format(number=(index or 0) + 1, **words))
 
 

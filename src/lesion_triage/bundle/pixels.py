@@ -115,6 +115,25 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
     )
 
 
+def look_of(data: bytes) -> tuple[int, bytes | None]:
+    """All of a file's metadata that its pixels depend on.
+
+    Returns:
+        EXIF orientation, 1 to 8, and the embedded colour profile; None if it is absent or ignored.
+
+    Raises:
+        ImageError: as ``decode``, as far as the header tells.
+    """
+    with _refusing_what_is_broken():
+        image = _open(data)
+        icc_profile = image.info.get("icc_profile")
+        try:
+            honoured = _honoured(icc_profile) is not None
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            honoured = False
+        return _orientation(image.info.get("exif", b"")), icc_profile if honoured else None
+
+
 @contextmanager
 def _refusing_what_is_broken() -> Iterator[None]:
     """Turn whatever a broken file provokes in Pillow into one sentence.
@@ -267,12 +286,18 @@ def _with_interpolable_mode(image: Image.Image) -> Image.Image:
 
 def _to_srgb(square: Image.Image, icc_profile: bytes | None) -> Image.Image:
     """Colours in sRGB, mode RGB. Done last: at this size it costs next to nothing."""
-    if icc_profile:
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-            if not (profile.profile.profile_description or "").startswith("sRGB"):
-                srgb = ImageCms.createProfile("sRGB")
-                return ImageCms.buildTransform(profile, srgb, square.mode, "RGB").apply(square)
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass  # unreadable, or of another colour space than the pixels
+    try:
+        if (profile := _honoured(icc_profile)) is not None:
+            srgb = ImageCms.createProfile("sRGB")
+            return ImageCms.buildTransform(profile, srgb, square.mode, "RGB").apply(square)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        pass  # unreadable, or of another colour space than the pixels
     return square.convert("RGB")
+
+
+def _honoured(icc_profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
+    """The profile, unless there is none or it says what is assumed without one."""
+    if not icc_profile:
+        return None
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+    return None if (profile.profile.profile_description or "").startswith("sRGB") else profile

@@ -1,0 +1,127 @@
+"""``triage-server bundles``: put a bundle in place of another, and take that back.
+
+Imports the settings and what admits a bundle. A link names the bundle that is served, and a second one beside
+it the bundle before; who may turn them is for the file system to say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesion_triage.errors import BundleError, ConfigError
+from triage_server.settings import PREFIX, Settings, load
+
+if TYPE_CHECKING:
+    from triage_server.serving import Served
+
+_FORMER = ".former"
+
+
+def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+    """Teach the command line ``bundles``."""
+    verbs = desks.add_parser("bundles", help="which bundle is served").add_subparsers(required=True)
+    activating = verbs.add_parser("activate", help="verify a bundle, then turn the link to it")
+    activating.add_argument("folder", type=Path, help="of the bundle")
+    activating.set_defaults(act=_activate)
+    back = verbs.add_parser("rollback", help="verify the bundle before, then turn the link back to it")
+    back.set_defaults(act=_rollback)
+    showing = verbs.add_parser("show", help="what the link names, and what rollback would bring back")
+    showing.set_defaults(act=_show)
+    for verb in (activating, back, showing):
+        verb.add_argument(
+            "--link", type=Path, help=f"that the server is started with (default: {PREFIX}BUNDLE)"
+        )
+    for verb in (activating, back):
+        verb.add_argument("--trusted", help=f"public keys (default: {PREFIX}TRUSTED_KEYS)")
+
+
+def _activate(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    folder = arguments.folder.absolute()
+    if folder.resolve() == settings.bundle.resolve():
+        raise BundleError(f"{settings.bundle} names this bundle already; nothing was changed.")
+    served = _admit(folder, settings)
+    if settings.bundle.is_symlink():
+        _turn(_former_of(settings.bundle), _target(settings.bundle))
+    _turn(settings.bundle, folder.resolve())
+    return _told(settings.bundle, served)
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    former, current = _former_of(settings.bundle), _target(settings.bundle)
+    if not former.is_symlink() or _target(former) == current:
+        raise BundleError(f"{settings.bundle}: there is no bundle before this one; name one with activate.")
+    following = _target(former)
+    served = _admit(following, settings)
+    _turn(settings.bundle, following)
+    _turn(former, current)
+    return _told(settings.bundle, served)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    link = _settings(arguments).bundle
+    for what, path in (("served", link), ("before", _former_of(link))):
+        print(f"{what}  {_target(path) if path.is_symlink() else 'none'}")
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """Those of the server, as far as this environment tells them."""
+    said = [] if arguments.link is None else ["--bundle", str(arguments.link)]
+    settings = load(said, os.environ)
+    link = settings.bundle.absolute()
+    if not link.is_symlink() and link.exists():
+        raise ConfigError(
+            f"{link}: a folder, expected a link that can be turned; let {PREFIX}BUNDLE name a link beside "
+            "the bundles, and start the server again."
+        )
+    changes: dict[str, object] = {"bundle": link}
+    if getattr(arguments, "trusted", None) is not None:
+        changes |= {"trusted_keys": Path(arguments.trusted), "allow_unsigned": False}
+    return settings.model_copy(update=changes)
+
+
+def _admit(folder: Path, settings: Settings) -> Served:
+    from triage_server.serving import admit  # noqa: PLC0415 - onnxruntime is not needed to list keys
+
+    return admit(folder, settings)
+
+
+def _told(link: Path, served: Served) -> int:
+    header = served.bundle.header
+    print(
+        f"{link} names {header.name} {served.bundle.sha256[:16]}, signed by {served.signer or 'nobody asked'}"
+    )
+    print("a running server verifies it once more and follows within seconds: GET /v1/bundle, or its log")
+    return 0
+
+
+def _target(link: Path) -> Path:
+    return (link.parent / link.readlink()).absolute()
+
+
+def _former_of(link: Path) -> Path:
+    return link.with_name(link.name + _FORMER)
+
+
+def _turn(link: Path, target: Path) -> None:
+    """In one step: whoever looks finds the one or the other. Relative within a folder, which may be moved."""
+    near = target.is_relative_to(link.parent.resolve())
+    said = target.relative_to(link.parent.resolve()) if near else target
+    draft = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        draft.symlink_to(said)
+        draft.replace(link)
+        handle = os.open(link.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise ConfigError(f"{link}: the link cannot be turned ({error.strerror}).") from None

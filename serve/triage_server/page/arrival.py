@@ -1,0 +1,160 @@
+"""A case that comes by the page: stripped, scored as any other, recorded, and put into the queue.
+
+Imports the bundle, the rooms of the server and the page's desk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from fastapi import Request
+
+from lesion_triage.bundle.schema import Answer
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from lesion_triage.bundle.stripping import strip
+from lesion_triage.errors import ImageError
+from triage_server.casework import (
+    Service,
+    deadline_of,
+    judgement,
+    language_of,
+    on_a_thread,
+    pictured,
+    recording_refusals,
+    service_of,
+    settled,
+)
+from triage_server.dicom import AVAILABLE, DICOM_TYPE
+from triage_server.intake import SentCase
+from triage_server.page.desk import Page, Visit, beside, visit_of
+from triage_server.page.forms import Sent
+from triage_server.page.history import history_of, questions
+from triage_server.record import Answered, answered
+from triage_server.v1 import in_full
+from triage_server.wire import RequestError
+
+__all__ = ["MAX_IMAGES_PER_CASE", "ON_THE_FORM", "Arriving", "explained", "take_in"]
+
+ON_THE_FORM = frozenset(
+    {
+        "no_image",
+        "too_many_images",
+        "image_empty",
+        "image_too_large",
+        "image_format_not_supported",
+        "image_animated",
+        "image_not_decodable",
+        "image_not_storable",
+        "dicom_not_valid",
+        "dicom_not_supported",
+        "dicom_not_available",
+        "history_not_valid",
+        "earlier_case_not_found",
+    }
+)
+"""Refusals that whoever filled the form in can mend there."""
+_PICTURES = ("image/jpeg", "image/png", "image/webp")
+_FIELD = {"history_not_valid": "history", "earlier_case_not_found": "earlier_case"}
+
+
+@dataclass
+class Arriving:
+    """What is known of a case while it comes, for the form and for the log."""
+
+    sent: Sent = field(default_factory=Sent)
+    line: dict[str, object] = field(default_factory=lambda: {"face": "page"})
+
+
+def kinds() -> tuple[str, ...]:
+    """Media types of the photographs, and endings where browsers know the type of no file."""
+    return (*_PICTURES, DICOM_TYPE, ".dcm") if AVAILABLE else _PICTURES
+
+
+async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
+    """Score the case that a request brings and keep it.
+
+    Returns:
+        Its number.
+
+    Raises:
+        RequestError: nothing was kept.
+    """
+    service, line = service_of(request), arriving.line
+    async with recording_refusals(request, line):
+        await service.recorder.require()
+        with service.pool.place() as place:
+            arriving.sent = sent = await page.form(request, service.settings.max_body_bytes, place.take)
+            history = history_of(sent, questions(service.bundle))
+            if not sent.images:
+                raise RequestError("no_image")
+            earlier = await _earlier(page, sent)
+            scored = await _scored(request, SentCase(sent.images, history), line)
+            number = await beside(page.queue.draw_number)
+            line["case_hmac"] = page.case_hash(number)
+            await settled(request, scored.found, line, None)
+            request.state.disposition = scored.found.disposition
+            caller = visit_of(request).caller.name
+            await beside(
+                lambda: page.queue.add(number, scored.answers, scored.kept, history, caller, earlier)
+            )
+    return number
+
+
+async def _earlier(page: Page, sent: Sent) -> str | None:
+    number = sent.get("earlier_case").upper()
+    if not number:
+        return None
+    try:
+        return (await beside(lambda: page.queue.find(number))).number
+    except RequestError as refusal:
+        if refusal.code == "not_found":
+            raise RequestError("earlier_case_not_found") from None
+        raise
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A case on its way into the queue."""
+
+    kept: list[bytes]
+    """Its photographs, stripped. They are what was scored, so that they can be scored again."""
+    answers: tuple[Answer, ...]
+    """The same one in every language, the reader's first."""
+    found: Answered
+
+
+async def _scored(request: Request, sent: SentCase, line: dict[str, object]) -> _Scored:
+    service, first = service_of(request), language_of(request)
+    languages = service.scorer.languages
+
+    def work() -> _Scored:
+        case = _stripped(service, pictured(service, sent))
+        line.update(service.recorder.inputs(case))
+        judged = judgement(service, case)
+        answers = tuple(
+            service.scorer.answer(judged, case.history, languages.catalogue(name))
+            for name in (first, *(name for name in languages.names if name != first))
+        )
+        return _Scored(case.images, answers, answered(answers[0], in_full(answers[0]), case))
+
+    return await on_a_thread(request, work, deadline_of(request))
+
+
+def _stripped(service: Service, case: SentCase) -> SentCase:
+    spec, kept = service.bundle.header.pixels, []
+    for index, image in enumerate(case.images):
+        try:
+            kept.append(strip(image, spec))
+        except ImageError as error:
+            raise RequestError(error.code, index=index) from None
+    return replace(case, images=kept)
+
+
+def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
+    """The field at fault and what to do about it."""
+    named = [
+        visit.catalogue.history.get(name, name) for name in str(refusal.words.get("fields", "")).split(", ")
+    ]
+    number = (refusal.index or 0) + 1
+    text = visit.texts.problem(refusal.code, number=number, fields=", ".join(named))
+    return _FIELD.get(refusal.code, "image"), text

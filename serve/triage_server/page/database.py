@@ -1,0 +1,310 @@
+"""The tables of the reading queue, and how they are opened and brought up to date.
+
+Imports SQLAlchemy, Alembic and the exception tree. SQLite in one file, or PostgreSQL by its address.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from lesion_triage.errors import ConfigError
+
+POSTGRESQL = "postgresql+psycopg"
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_PRAGMAS = {
+    "journal_mode": "WAL",
+    "synchronous": "FULL",
+    "foreign_keys": "ON",
+    "secure_delete": "ON",  # what was deleted is written over
+    "busy_timeout": "10000",
+}
+
+
+class Moment(TypeDecorator[datetime]):
+    """UTC. SQLite knows no time zones and would give back a time without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+
+class CaseRow(Base):
+    """One case: what came, and what the system said of it."""
+
+    __tablename__ = "cases"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[str] = mapped_column(String(9), unique=True)
+    """Drawn at random; what people call the case."""
+    person: Mapped[str] = mapped_column(String(16))
+    """Drawn at random; the same for cases that were said to be of one person."""
+    arrived_at: Mapped[datetime] = mapped_column(Moment)
+    caller: Mapped[str] = mapped_column(String(80))
+    language: Mapped[str] = mapped_column(String(35))
+    disposition: Mapped[str] = mapped_column(String(40))
+    priority_band: Mapped[int]
+    deadline_hours: Mapped[float | None] = mapped_column(Float)
+    history: Mapped[str] = mapped_column(Text)
+    """JSON of ``bundle.history``: numbers, yes or no, and names from closed lists."""
+
+    answers: Mapped[list[AnswerRow]] = relationship(cascade="all, delete-orphan", passive_deletes=True)
+    photographs: Mapped[list[PhotographRow]] = relationship(
+        cascade="all, delete-orphan", passive_deletes=True, order_by="PhotographRow.position"
+    )
+    readings: Mapped[list[ReadingRow]] = relationship(
+        cascade="all, delete-orphan", passive_deletes=True, order_by="ReadingRow.id"
+    )
+    outcomes: Mapped[list[OutcomeRow]] = relationship(
+        cascade="all, delete-orphan", passive_deletes=True, order_by="OutcomeRow.id"
+    )
+
+    __table_args__ = (CheckConstraint("priority_band BETWEEN 1 AND 4", name="band"),)
+
+
+class AnswerRow(Base):
+    """What was answered, in one language, as it was said on the day."""
+
+    __tablename__ = "answers"
+
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id", ondelete="CASCADE"), primary_key=True)
+    language: Mapped[str] = mapped_column(String(35), primary_key=True)
+    document: Mapped[str] = mapped_column(Text)
+
+
+class PhotographRow(Base):
+    """One photograph, stripped."""
+
+    __tablename__ = "photographs"
+
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    media_type: Mapped[str] = mapped_column(String(20))
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ReadingRow(Base):
+    """Somebody has read the case and says so. Never changed; the last one counts."""
+
+    __tablename__ = "readings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id", ondelete="CASCADE"))
+    at: Mapped[datetime] = mapped_column(Moment)
+    caller: Mapped[str] = mapped_column(String(80))
+    reader: Mapped[str] = mapped_column(String(80))
+    decision: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint("decision IN ('agree', 'override')", name="decision"),
+        Index("ix_readings_case_id", "case_id"),
+    )
+
+
+class OutcomeRow(Base):
+    """What was found later, and how. Never changed; the last one counts."""
+
+    __tablename__ = "outcomes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    case_id: Mapped[int] = mapped_column(ForeignKey("cases.id", ondelete="CASCADE"))
+    at: Mapped[datetime] = mapped_column(Moment)
+    caller: Mapped[str] = mapped_column(String(80))
+    reader: Mapped[str] = mapped_column(String(80))
+    needs_in_person: Mapped[bool | None]
+    confirmed_by: Mapped[str] = mapped_column(String(30))
+
+    __table_args__ = (Index("ix_outcomes_case_id", "case_id"),)
+
+
+def opened(place: str) -> Engine:
+    """The database of a reading queue, at the tables' present version.
+
+    Args:
+        place: path of an SQLite file, made and readable by its owner alone if it is missing; or the address
+            of a PostgreSQL database, ``postgresql://...``.
+
+    Raises:
+        ConfigError: it cannot be reached, or its tables are of another version. The sentence holds no
+            address, which may hold a password.
+    """
+    url = _url(place)
+    fresh = url.get_backend_name() == "sqlite" and _made(url)
+    engine = _engine(url)
+    try:
+        if fresh:
+            migrate(engine)
+        with engine.connect() as connection:
+            found, wanted = _revision(connection), _newest()
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise _unreachable(error) from None
+    if found != wanted:
+        engine.dispose()
+        raise ConfigError(
+            f"The reading queue's tables are of version {found or 'none'}, expected {wanted}: make a copy of "
+            "the database, then run `triage-server queue migrate`."
+        )
+    return engine
+
+
+def migrate_at(place: str) -> tuple[str | None, str]:
+    """Bring the tables of a database to the present version.
+
+    Returns:
+        The version that was found, None if there were no tables, and the version that there is now.
+
+    Raises:
+        ConfigError: the database cannot be reached, or is newer than this program.
+    """
+    url = _url(place)
+    if url.get_backend_name() == "sqlite":
+        _made(url)
+    engine = _engine(url)
+    try:
+        with engine.connect() as connection:
+            found = _revision(connection)
+        known = {script.revision for script in _scripts().walk_revisions()}
+        if found is not None and found not in known:
+            raise ConfigError(
+                f"The reading queue's tables are of version {found}, which this program does not know; "
+                "install the newer one."
+            )
+        migrate(engine)
+    except SQLAlchemyError as error:
+        raise _unreachable(error) from None
+    finally:
+        engine.dispose()
+    return found, _newest()
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables to the present version, all or nothing."""
+    with engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def forget(engine: Engine) -> None:
+    """Let what was deleted leave SQLite's journal too."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _url(place: str) -> URL:
+    if "://" not in place:
+        return URL.create("sqlite", database=str(Path(place).absolute()))
+    try:
+        url = make_url(place)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or url.get_backend_name() not in ("postgresql", "sqlite"):
+        raise ConfigError(
+            "The reading queue's database is none that is known: expected the path of an SQLite file, or "
+            "postgresql://user@host/name."
+        )
+    return url if url.get_backend_name() == "sqlite" else url.set(drivername=POSTGRESQL)
+
+
+def _made(url: URL) -> bool:
+    """Make the file of an SQLite database if there is none; whether it holds nothing yet."""
+    path = Path(url.database or "")
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            return os.fstat(handle).st_size == 0
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the reading queue's database cannot be opened ({error.strerror}); expected a file, or "
+            "a name in a folder that this program may write."
+        ) from None
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        engine = create_engine(url, pool_pre_ping=True)
+    except (ImportError, ArgumentError) as error:
+        raise ConfigError(f"The reading queue's database cannot be used ({type(error).__name__}).") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _on_connect)
+    return engine
+
+
+def _on_connect(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for name, value in _PRAGMAS.items():
+        cursor.execute(f"PRAGMA {name}={value}")
+    cursor.close()
+
+
+def _unreachable(error: SQLAlchemyError) -> ConfigError:
+    cause = getattr(error, "orig", None) or error
+    return ConfigError(
+        f"The reading queue's database cannot be used ({type(cause).__name__}); look whether it is there, "
+        "whether this program may write it, and whether it is a database at all."
+    )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _newest() -> str:
+    head = _scripts().get_current_head()
+    assert head is not None
+    return head
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

@@ -1,0 +1,295 @@
+"""The page as one thing: what it stands on, who is let in, and how an answer to a browser is made.
+
+Imports Jinja2 and the rooms of the server. Nothing is put into a page but through Jinja2's escaping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeVar, cast
+
+from fastapi import FastAPI, Request, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lesion_triage.bundle.messages import Catalogue
+from lesion_triage.errors import ConfigError
+from triage_server.casework import Service, language_of, received, service_of
+from triage_server.negotiation import language_for
+from triage_server.page.database import opened
+from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
+from triage_server.page.records import By
+from triage_server.page.sessions import Session, Sessions
+from triage_server.page.store import Queue
+from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
+from triage_server.security import NOBODY, Caller
+from triage_server.settings import refuse_exposure
+from triage_server.wire import RequestError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LOOK_EVERY_S = 3600.0
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+Result = TypeVar("Result")
+log = logging.getLogger("triage_server")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request of a browser: who, and in which language."""
+
+    session: Session | None
+    texts: Texts
+    catalogue: Catalogue
+    """In whose language the system's answers are shown."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who has signed in.
+
+        Raises:
+            RequestError: nobody has.
+        """
+        if self.session is None or self.session.caller is None:
+            raise RequestError("not_authenticated")
+        return self.session.caller
+
+    @property
+    def by(self) -> By:
+        """Who signs what is recorded."""
+        assert self.session is not None
+        return By(self.caller.name, self.session.reader)
+
+
+class Page:
+    """The reading queue in the browser, for one application."""
+
+    path = "/ui"
+
+    def __init__(self, app: FastAPI) -> None:
+        """Open the queue's database.
+
+        Args:
+            app: whose service stands already.
+
+        Raises:
+            ConfigError: it cannot be used, or its tables are of another version.
+        """
+        self._app = app
+        settings = self._service.settings
+        assert settings.reading_queue is not None
+        self.queue = Queue(
+            opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
+        )
+        self.sessions = Sessions(
+            encrypted=bool(settings.tls_cert)
+            or settings.behind_tls_proxy
+            or settings.behind_authenticating_proxy
+        )
+        self.asks_for_keys = settings.api_keys_file is not None
+        self._texts = {language: Texts(language) for language in LANGUAGES}
+        self._templates = Environment(
+            loader=FileSystemLoader(_PACKAGE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.static = {path.name: path.read_bytes() for path in (_PACKAGE / "static").iterdir()}
+
+    @property
+    def _service(self) -> Service:
+        """What stands now, for what is no request: a request keeps to ``service_of``, and to one bundle."""
+        service: Service = self._app.state.service
+        return service
+
+    def install(self) -> None:
+        """Bring the routes into the application."""
+        from triage_server.page.routes import router  # noqa: PLC0415 - which stands on this file
+
+        self._app.state.page = self
+        self._app.include_router(router)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """As long as the server runs: forget what is too old, once an hour."""
+        forgetting = asyncio.create_task(self._forget_now_and_then())
+        try:
+            yield
+        finally:
+            forgetting.cancel()
+            with suppress(asyncio.CancelledError):
+                await forgetting
+            self.queue.close()
+
+    async def _forget_now_and_then(self) -> None:
+        while True:
+            try:
+                await self.forget_expired()
+            except RequestError as refusal:
+                log.error("the reading queue forgot nothing: %s", refusal.code)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def forget_expired(self) -> int:
+        """Delete what was kept for long enough, each with its line in the audit log first; says how many."""
+        numbers = await beside(self.queue.expired)
+        for number in numbers:
+            line = {"case_hmac": self.case_hash(number), "why": "retention"}
+            await self._service.recorder.write("deletion", secrets.token_hex(16), "retention", line)
+            await beside(partial(self.queue.delete, number))
+        return len(numbers)
+
+    # Who is let in
+
+    def visit(self, request: Request) -> Visit:
+        """Session and language of a request; asks nothing of it."""
+        header = ",".join(request.headers.getlist("accept-language"))
+        languages = service_of(request).scorer.languages
+        fallback = languages.default if languages.default in LANGUAGES else FALLBACK
+        return Visit(
+            self.sessions.of(request),
+            self._texts[language_for(header, LANGUAGES, fallback)],
+            languages.catalogue(language_of(request)),
+        )
+
+    def expects(self, host: str | None) -> bool:
+        """Whether a browser may reach the page by this name.
+
+        A page elsewhere can make its own name mean this machine (DNS rebinding). Where nobody is asked for a
+        key it could then read everything, so the name is held to what the address was held to at the start.
+        """
+        try:
+            refuse_exposure(self._service.settings, host or "")
+        except ConfigError:
+            return False
+        return True
+
+    def admit(self, request: Request) -> None:
+        """Let only those in who have signed in with a key that is still valid.
+
+        Raises:
+            RequestError: somebody else, too many requests, or the keys cannot be read.
+        """
+        caller, service = visit_of(request).caller, service_of(request)
+        if not service.door.still_knows(caller):
+            raise RequestError("not_authenticated")
+        request.state.caller = caller
+        if caller is not NOBODY:
+            service.pace.take(caller, asyncio.get_running_loop().time())
+
+    async def caller_for(self, key: str) -> Caller | None:
+        """Whom a key that was typed lets in; None: nobody.
+
+        Raises:
+            RequestError: the keys cannot be read.
+        """
+        if not self.asks_for_keys:
+            return NOBODY
+        caller = self._service.door.caller_by_key(key)
+        return caller if caller is not None and caller.role == "clinic" else None
+
+    async def form(
+        self,
+        request: Request,
+        max_body_bytes: int = SHORT_BYTES,
+        take: Callable[[int], None] = lambda _: None,
+    ) -> Sent:
+        """The form that a request brings, proven to come from a page of its session.
+
+        Raises:
+            RequestError: ``not_allowed`` if it does not; or it cannot be read.
+        """
+        sent = await received(request, read_form(request, max_body_bytes, take))
+        session = visit_of(request).session
+        if session is None or not self.sessions.fits(session, sent.get(TOKEN)):
+            raise RequestError("not_allowed")
+        return sent
+
+    # What is recorded
+
+    def case_hash(self, number: str) -> str:
+        """What the audit log calls a case."""
+        return self._service.recorder.hash_of(number.encode())
+
+    # What a browser gets
+
+    def rendered(self, request: Request, template: str, status: int = 200, **more: object) -> Response:
+        """A template as a response."""
+        visit = visit_of(request)
+        bundle = service_of(request).bundle
+        session = visit.session
+        text = self._templates.get_template(template).render(
+            t=visit.texts,
+            catalogue=visit.catalogue,
+            session=session,
+            signed_in=session is not None and session.caller is not None,
+            token=self.sessions.token(session) if session else "",
+            token_name=TOKEN,
+            here=request.url.path,
+            bundle_name=bundle.header.name,
+            bundle_sha256=bundle.sha256,
+            certificate_id=bundle.certificate.certificate_id(),
+            synthetic=bundle.header.synthetic,
+            now=self.queue.now(),
+            **more,
+        )
+        language = visit.texts.language
+        headers = {"Content-Language": language, "Vary": "Accept-Language, Cookie"}
+        return Response(text, status, headers, media_type="text/html")
+
+    def refused(self, request: Request, refusal: RequestError) -> Response:
+        """A refusal as a page that says what to do."""
+        request.state.problem = refusal.code
+        text = visit_of(request).texts.problem(refusal.code, number=(refusal.index or 0) + 1, fields="")
+        response = self.rendered(
+            request,
+            "problem.html",
+            refusal.kind.status,
+            text=text,
+            request_id=request.state.request_id,
+        )
+        response.headers.update(refusal.headers)
+        return response
+
+    def misaddressed(self, request: Request) -> Response:
+        """The answer to a browser that comes by a name that is not expected."""
+        log.warning(
+            "the page was asked for by a strange name; behind a proxy set TRIAGE_BEHIND_TLS_PROXY and keys",
+            extra={"fields": {"request_id": request.state.request_id}},
+        )
+        text = visit_of(request).texts("problem.strange_host")
+        identified = request.state.request_id
+        return self.rendered(
+            request, "problem.html", HTTPStatus.MISDIRECTED_REQUEST, text=text, request_id=identified
+        )
+
+
+def page_of(request: Request) -> Page:
+    """The page that a request is for."""
+    return cast("Page", request.app.state.page)
+
+
+def visit_of(request: Request) -> Visit:
+    """The visit that a request is part of."""
+    return cast("Visit", request.state.visit)
+
+
+async def beside(work: Callable[[], Result]) -> Result:
+    """Run something that blocks, beside the event loop."""
+    return await asyncio.to_thread(work)

@@ -1,0 +1,201 @@
+"""Outcomes as files: for `lesion-triage recertify` and `tally`, and for whoever watches the readings.
+
+Imports the store and the bundle's history. The ZIP is written as it is sent, one photograph in memory at a
+time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from lesion_triage.bundle.guidance import QUESTIONS
+from lesion_triage.bundle.schema import Disposition
+from triage_server.page.records import QueuedCase
+from triage_server.page.store import Queue
+
+_ASKED = tuple(name for name in QUESTIONS if name != "age_years")
+"""Questions whose columns have their own names; an age has the archive's."""
+COLUMNS = (
+    "image",
+    "needs_in_person",
+    "lesion_id",
+    "patient_id",
+    "sex",
+    "age_approx",
+    "anatom_site_general",
+    "fitzpatrick_skin_type",
+    *_ASKED,
+)
+"""Those of `data.source: folder`."""
+READING_COLUMNS = (
+    "case",
+    "arrived_at",
+    "disposition",
+    "priority_band",
+    "bundle_sha256",
+    "certificate_id",
+    "read_at",
+    "read_by",
+    "key",
+    "decision",
+    "reason",
+    "outcome_at",
+    "outcome_by",
+    "needs_in_person",
+    "confirmed_by",
+)
+_EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+_TRUTH = {True: "true", False: "false", None: ""}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+_README = """\
+Outcomes of a reading queue of lesion-triage
+
+cases.csv      one row for each photograph of each case whose outcome is known, with the history as told;
+               photographs/ beside it. Unpack this folder, then for example
+
+                   lesion-triage tally BUNDLE --cases cases.csv --site NAME --out tally.json
+                   lesion-triage recertify BUNDLE --cases cases.csv --site NAME --out NEW_BUNDLE
+
+               with the bundle that answered these cases, or any other.
+readings.csv   every reading and every outcome, also where the outcome is not known.
+
+Read before you certify:
+
+  - A case whose outcome is not known is not in cases.csv. If outcomes are known only of people who came, the
+    cases that the system missed are not among them, and the certificate promises nothing.
+{counts}
+  - patient_id stands only where two cases were said to be of one person. Where nobody said so, each case
+    counts as a person of its own.
+  - The photographs are those that were scored, without EXIF, places and names. They are of patients.
+"""
+
+
+class _Sink(io.RawIOBase):
+    """Where the ZIP is written to: what has come is taken away chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self._written += data
+        return len(data)
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        data, self._written = bytes(self._written), bytearray()
+        return data
+
+
+def chunks(queue: Queue, cases: Sequence[QueuedCase]) -> Iterator[bytes]:
+    """The ZIP file of these cases, piece by piece.
+
+    Args:
+        queue: has their photographs.
+        cases: that somebody has read.
+    """
+    sink = _Sink()
+    certain = [case for case in cases if _needs(case) is not None]
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        readme = _README.format(counts=_counted(cases))
+        for name, text in (
+            ("README.txt", readme),
+            ("cases.csv", _table(COLUMNS, _case_rows(certain))),
+            ("readings.csv", _table(READING_COLUMNS, (row for case in cases for row in _reading_rows(case)))),
+        ):
+            archive.writestr(zipfile.ZipInfo(name, _DATE), text)
+        yield sink.taken()
+        for case in certain:
+            for position, kind in enumerate(case.photographs):
+                _, data = queue.photograph(case.number, position)
+                archive.writestr(zipfile.ZipInfo(_file(case, position, kind), _DATE), data)
+                yield sink.taken()
+    yield sink.taken()
+
+
+def known_outcomes(cases: Iterable[QueuedCase]) -> Mapping[str, tuple[int, int]]:
+    """By disposition: cases with a known outcome, and cases in all."""
+    listed = [(case.answers[case.first_language].disposition.value, _needs(case)) for case in cases]
+    read, known = (
+        Counter(said for said, _ in listed),
+        Counter(said for said, needs in listed if needs is not None),
+    )
+    return {said: (known[said], read[said]) for said in Disposition}
+
+
+def _needs(case: QueuedCase) -> bool | None:
+    return case.outcome.needs_in_person if case.outcome else None
+
+
+def _counted(cases: Sequence[QueuedCase]) -> str:
+    return "\n".join(
+        f"    {said}: {known} of {read} read cases have a known outcome."
+        for said, (known, read) in known_outcomes(cases).items()
+    )
+
+
+def _file(case: QueuedCase, position: int, kind: str) -> str:
+    return f"photographs/{case.number}-{position + 1}.{_EXTENSIONS[kind]}"
+
+
+def _case_rows(cases: Sequence[QueuedCase]) -> Iterator[dict[str, object]]:
+    of_person = Counter(case.person for case in cases)
+    for case in cases:
+        history = case.history
+        told = {name: getattr(history, name) for name in _ASKED}
+        row = {
+            "needs_in_person": _TRUTH[_needs(case)],
+            "lesion_id": case.number,
+            "patient_id": case.person if of_person[case.person] > 1 else "",
+            "sex": history.sex,
+            "age_approx": history.age_years,
+            "anatom_site_general": history.anatom_site_general,
+            "fitzpatrick_skin_type": history.fitzpatrick_skin_type,
+            **{name: _TRUTH[value] if isinstance(value, bool) else value for name, value in told.items()},
+        }
+        for position, kind in enumerate(case.photographs):
+            yield {"image": _file(case, position, kind), **row}
+
+
+def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
+    """A row for each reading, with the outcome that counts."""
+    answer, outcome = case.answers[case.first_language], case.outcome
+    for reading in case.readings:
+        yield {
+            "case": case.number,
+            "arrived_at": case.place.arrived_at.isoformat(timespec="seconds"),
+            "disposition": answer.disposition.value,
+            "priority_band": answer.priority_band,
+            "bundle_sha256": answer.bundle_sha256,
+            "certificate_id": answer.certificate_id,
+            "read_at": reading.at.isoformat(timespec="seconds"),
+            "read_by": _no_formula(reading.by.reader),
+            "key": reading.by.caller,
+            "decision": reading.decision,
+            "reason": _no_formula(reading.reason),
+            "outcome_at": outcome.at.isoformat(timespec="seconds") if outcome else "",
+            "outcome_by": _no_formula(outcome.by.reader) if outcome else "",
+            "needs_in_person": _TRUTH[_needs(case)],
+            "confirmed_by": outcome.confirmed_by if outcome else "",
+        }
+
+
+def _no_formula(text: str) -> str:
+    """What people typed, so that no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

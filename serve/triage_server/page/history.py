@@ -1,0 +1,119 @@
+"""The history as a form: its questions, their closed lists, and the way back from what was chosen.
+
+Imports the bundle's history, guidance and certificate, and the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.policy import UNKNOWN
+from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
+from lesion_triage.bundle.schema import Policy
+from lesion_triage.bundle.store import Bundle
+from triage_server.page.forms import Sent
+from triage_server.wire import RequestError
+
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "sex": ("female", "male", "other"),
+    "anatom_site_general": (
+        "head/neck",
+        "upper extremity",
+        "lower extremity",
+        "anterior torso",
+        "posterior torso",
+        "lateral torso",
+        "palms/soles",
+        "oral/genital",
+    ),
+    "fitzpatrick_skin_type": ("I", "II", "III", "IV", "V", "VI"),
+}
+"""Words of the ISIC archive. A closed list: a free text could carry a name."""
+_LESION = (
+    "is_new",
+    "changing",
+    "growing",
+    "growing_rapidly",
+    "raised_and_firm",
+    "bleeding",
+    "ulcerated",
+    "painful",
+    "itching",
+    "inflamed",
+    "unlike_other_moles",
+    "involves_nail",
+)
+_MOST = {"age_years": 120, "duration_weeks": 6500, "diameter_mm": 500}
+_ANSWERS = {"": None, "yes": True, "no": False}
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the form asks."""
+
+    groups: Mapping[str, tuple[str, ...]]
+    """Names to choose from, by field."""
+    numbers: Mapping[str, int]
+    """Largest number, by field."""
+    lesion: tuple[str, ...]
+    """Questions about the lesion with yes or no."""
+    risks: tuple[str, ...]
+    """All other questions with yes or no."""
+    asked: frozenset[str]
+    """Fields without which the certificate does not cover a case."""
+
+
+def questions(bundle: Bundle) -> Questions:
+    """The questions for one bundle: the usual names, and those of the certificate's groups."""
+    policy, certificate = bundle.policy, bundle.certificate
+    groups = {
+        name: tuple(dict.fromkeys((*_USUAL[name], *_groups_of(certificate, policy, name))))
+        for name in GROUP_FIELDS
+    }
+    asked = {"age_years" if one.by == "age_band" else one.by for one in policy.groupings}
+    return Questions(
+        groups=groups,
+        numbers={name: _MOST[name] for name in NUMBER_FIELDS},
+        lesion=_LESION,
+        risks=tuple(name for name in YES_NO_FIELDS if name not in _LESION),
+        asked=frozenset(asked),
+    )
+
+
+def _groups_of(certificate: Certificate, policy: Policy, name: str) -> list[str]:
+    rows = [member for row in certificate.groups if row.by == name for member in row.members]
+    sealed = [group for one in policy.groupings if one.by == name for group in one.thresholds]
+    return [group for group in (*rows, *sealed) if group != UNKNOWN]
+
+
+def history_of(sent: Sent, asked: Questions) -> History:
+    """What was chosen.
+
+    Raises:
+        RequestError: a field holds what the form does not offer; it names the fields, not what they hold.
+    """
+    told: dict[str, object] = {}
+    wrong: list[str] = []
+    for name in (*asked.lesion, *asked.risks):
+        if (answer := sent.get(name)) in _ANSWERS:
+            told[name] = _ANSWERS[answer]
+        else:
+            wrong.append(name)
+    for name, groups in asked.groups.items():
+        if (group := sent.get(name)) and group not in groups:
+            wrong.append(name)
+        told[name] = group or None
+    for name in asked.numbers:
+        told[name] = sent.get(name).replace(",", ".") or None
+    try:
+        history = History.model_validate(told)
+    except ValidationError as error:
+        wrong += [str(problem["loc"][0]) for problem in error.errors()]
+    if wrong:
+        raise RequestError("history_not_valid", fields=", ".join(dict.fromkeys(wrong)))
+    return history

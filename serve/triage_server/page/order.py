@@ -1,0 +1,36 @@
+"""In which order cases are read. Imports the standard library.
+
+The rule is the one that `lesion-triage queue` simulates under "four bands" with a deadline: whoever has
+waited past the deadline goes first, the oldest before the others; then band by band, in each as they came. A
+case that could not be scored stands in the band that the policy gave it, which is the first unless a site
+chose another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What decides where a case stands."""
+
+    priority_band: int
+    arrived_at: datetime
+    deadline_hours: float | None
+    """None: the site has not chosen one."""
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When it goes before all bands."""
+        hours = self.deadline_hours
+        return None if hours is None else self.arrived_at + timedelta(hours=hours)
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether it has waited longer than its deadline."""
+        return self.due_at is not None and now > self.due_at
+
+    def rank(self, now: datetime) -> tuple[int, datetime]:
+        """Cases are read in ascending order of this."""
+        return (0 if self.overdue(now) else self.priority_band, self.arrived_at)

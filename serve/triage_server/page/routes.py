@@ -1,0 +1,341 @@
+"""The paths below /ui: one function each. Imports FastAPI and the rooms of the page.
+
+Reading is GET and changes nothing. Everything else is POST, carries the session's token, and has its line in
+the audit log before it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import Any, cast, get_args
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from triage_server.casework import record, service_of
+from triage_server.page import arrival, certificate_view, export
+from triage_server.page.desk import HEADERS, Page, beside, page_of, visit_of
+from triage_server.page.forms import Sent
+from triage_server.page.history import questions
+from triage_server.page.records import ConfirmedBy, Decision
+from triage_server.wire import RequestError
+
+OPEN = frozenset({"/ui/login", "/ui/static/{name}"})
+"""Routes for which nobody has to be signed in."""
+_MOST_READER = 60
+_REASON = range(3, 2001)
+_DONE = ("sent", "reading", "outcome", "deleted")
+
+log = logging.getLogger("triage_server")
+
+
+class PageRoute(APIRoute):
+    """A route for browsers: its door, its headers, and its refusals as pages."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler with all of that around it."""
+        inside = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            page = page_of(request)
+            request.state.visit = page.visit(request)
+            try:
+                if not page.expects(request.url.hostname):
+                    response = page.misaddressed(request)
+                else:
+                    if self.path not in OPEN:
+                        page.admit(request)
+                    response = await inside(request)
+            except RequestError as refusal:
+                if refusal.code == "not_authenticated":
+                    request.state.problem = refusal.code
+                    response = _to("/ui/login")
+                else:
+                    response = page.refused(request, refusal)
+            except (HTTPException, ClientDisconnect):
+                raise
+            except Exception as error:
+                identified = {"fields": {"request_id": request.state.request_id}}
+                log.error("internal error", exc_info=error, extra=identified)
+                response = page.refused(request, RequestError("internal_error"))
+            response.headers.update(HEADERS)
+            return response
+
+        return handler
+
+
+router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/static/{name}")
+async def static(request: Request) -> Response:
+    """Style and script: whole, from memory, by name."""
+    name = request.path_params["name"]
+    content = page_of(request).static.get(name)
+    if content is None:
+        raise RequestError("not_found")
+    return Response(content, media_type=mimetypes.guess_type(name)[0])
+
+
+@router.get("/login")
+async def login(request: Request) -> Response:
+    """Ask who is there."""
+    return _login(request)
+
+
+@router.post("/login")
+async def sign_in(request: Request) -> Response:
+    """Begin a session, if the key is one for this page."""
+    page, texts = page_of(request), visit_of(request).texts
+    sent = await page.form(request)
+    reader = _one_line(sent.get("reader"))
+    if not 1 <= len(reader) <= _MOST_READER:
+        return _login(request, texts("login.who"), reader)
+    caller = await page.caller_for(sent.get("key"))
+    if caller is None:
+        request.state.problem = "not_authenticated"
+        return _login(request, texts("login.wrong"), reader)
+    response = _to("/ui")
+    page.sessions.begin(response, caller, reader)
+    return response
+
+
+@router.post("/logout")
+async def sign_out(request: Request) -> Response:
+    """End a session."""
+    page, session = page_of(request), visit_of(request).session
+    await page.form(request)
+    assert session is not None
+    response = _to("/ui/login")
+    page.sessions.end(response, session)
+    return response
+
+
+@router.get("")
+async def queue(request: Request) -> Response:
+    """Everything that nobody has read, in the order of reading."""
+    page = page_of(request)
+    cases = await beside(page.queue.waiting)
+    return page.rendered(
+        request,
+        "queue.html",
+        cases=cases,
+        deadline_hours=service_of(request).bundle.policy.deadline_hours,
+        pulse=await beside(page.queue.pulse),
+        done=_done(request),
+    )
+
+
+@router.get("/pulse")
+async def pulse(request: Request) -> Response:
+    """A word that changes when the queue does, for the script."""
+    return Response(await beside(page_of(request).queue.pulse), media_type="text/plain")
+
+
+@router.get("/new")
+async def new(request: Request) -> Response:
+    """The form for a case."""
+    return _new(request, Sent())
+
+
+@router.post("/cases")
+async def send(request: Request) -> Response:
+    """Score a case and put it into the queue."""
+    page = page_of(request)
+    arriving = arrival.Arriving()
+    try:
+        number = await arrival.take_in(page, request, arriving)
+    except RequestError as refusal:
+        if refusal.code not in arrival.ON_THE_FORM:
+            raise
+        request.state.problem = refusal.code
+        return _new(request, arriving.sent, refusal)
+    return _to("/ui", done="sent", case=number)
+
+
+@router.get("/cases/{number}")
+async def case(request: Request) -> Response:
+    """One case, with all that was said of it."""
+    return await _case(request)
+
+
+@router.get("/cases/{number}/photographs/{position}")
+async def photograph(request: Request) -> Response:
+    """One photograph as it is kept."""
+    number, position = request.path_params["number"], request.path_params["position"]
+    if not (position.isascii() and position.isdecimal() and len(position) <= 2):
+        raise RequestError("not_found")
+    kind, data = await beside(lambda: page_of(request).queue.photograph(number, int(position)))
+    return Response(data, media_type=kind)
+
+
+@router.post("/cases/{number}/reading")
+async def reading(request: Request) -> Response:
+    """Record that the case was read."""
+    page, visit = page_of(request), visit_of(request)
+    sent, number = await page.form(request), request.path_params["number"]
+    decision, reason = sent.get("decision"), _text(sent.get("reason"))
+    if decision not in get_args(Decision):
+        return await _case(request, ("decision-agree", visit.texts("reading.which")), sent)
+    if (decision == "override" or reason) and len(reason) not in _REASON:
+        return await _case(request, ("reason", visit.texts("reading.why")), sent)
+    await beside(lambda: page.queue.find(number))
+    line = {"case_hmac": page.case_hash(number), "decision": decision}
+    await record(request, "reading", line)
+    chosen = cast("Decision", decision)
+    await beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
+    return _to("/ui", done="reading", case=number)
+
+
+@router.post("/cases/{number}/outcome")
+async def outcome(request: Request) -> Response:
+    """Record what was found."""
+    page, visit = page_of(request), visit_of(request)
+    sent, number = await page.form(request), request.path_params["number"]
+    told: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
+    needs, how = sent.get("needs_in_person"), sent.get("confirmed_by")
+    known = told.get(needs) is not None
+    if needs not in told or how not in get_args(ConfirmedBy) or known == (how == "not_yet"):
+        return await _case(request, ("outcome-true", visit.texts("outcome.which")), sent)
+    if not (await beside(lambda: page.queue.find(number))).is_read:
+        raise RequestError("not_read_yet")
+    line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
+    await record(request, "outcome", line)
+    confirmed_by = cast("ConfirmedBy", how)
+    await beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
+    return _to("/ui/read", done="outcome", case=number)
+
+
+@router.post("/cases/{number}/delete")
+async def delete(request: Request) -> Response:
+    """Forget a case that was read."""
+    page, visit = page_of(request), visit_of(request)
+    sent, number = await page.form(request), request.path_params["number"]
+    if not (await beside(lambda: page.queue.find(number))).is_read:
+        raise RequestError("not_read_yet")
+    if sent.get("sure") != "yes":
+        return await _case(request, ("sure", visit.texts("delete.which")), sent)
+    await record(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
+    await beside(lambda: page.queue.delete(number))
+    return _to("/ui/read", done="deleted", case=number)
+
+
+@router.get("/read")
+async def read(request: Request) -> Response:
+    """Everything that somebody has read."""
+    page = page_of(request)
+    cases = await beside(page.queue.read)
+    return page.rendered(
+        request, "read.html", cases=cases, counts=export.known_outcomes(cases), done=_done(request)
+    )
+
+
+@router.post("/export")
+async def exported(request: Request) -> Response:
+    """Outcomes and their photographs, as the programs of the clinic read them."""
+    page = page_of(request)
+    await page.form(request)
+    cases = await beside(page.queue.read)
+    await record(request, "export", {"cases": len(cases)})
+    name = f"outcomes-{page.queue.now():%Y-%m-%d}.zip"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(export.chunks(page.queue, cases), headers=headers, media_type="application/zip")
+
+
+@router.get("/certificate")
+async def certificate(request: Request) -> Response:
+    """What the certificate promises, and what it does not."""
+    page = page_of(request)
+    issued = service_of(request).bundle.certificate
+    shown = certificate_view.of(issued)
+    return page.rendered(request, "certificate.html", certificate=issued, shown=shown)
+
+
+@router.get("/{rest:path}")
+async def nowhere(request: Request) -> Response:
+    """Any other path."""
+    if request.path_params["rest"] == "":
+        return _to("/ui")
+    raise RequestError("not_found")
+
+
+def _login(request: Request, error: str | None = None, reader: str = "") -> Response:
+    page, visit = page_of(request), visit_of(request)
+    status = HTTPStatus.OK if error is None else HTTPStatus.UNAUTHORIZED
+    if visit.session is not None:
+        return _login_page(page, request, status, error, reader)
+    # The form needs a session to carry the token of, so that nobody signs others in unasked.
+    carrier = Response()
+    session = page.sessions.begin(carrier)
+    request.state.visit = type(visit)(session, visit.texts, visit.catalogue)
+    response = _login_page(page, request, status, error, reader)
+    response.headers["set-cookie"] = carrier.headers["set-cookie"]
+    return response
+
+
+def _login_page(page: Page, request: Request, status: int, error: str | None, reader: str) -> Response:
+    return page.rendered(
+        request, "login.html", status, error=error, reader=reader, asks_for_keys=page.asks_for_keys
+    )
+
+
+def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> Response:
+    page, visit = page_of(request), visit_of(request)
+    error = None if refusal is None else arrival.explained(refusal, visit)
+    limit_mb = round(service_of(request).settings.max_body_bytes / 1e6, 1)
+    return page.rendered(
+        request,
+        "new.html",
+        HTTPStatus.OK if refusal is None else refusal.kind.status,
+        questions=questions(service_of(request).bundle),
+        sent=sent,
+        error=error,
+        most=arrival.MAX_IMAGES_PER_CASE,
+        kinds=",".join(arrival.kinds()),
+        limit_mb=f"{limit_mb:g}",
+    )
+
+
+async def _case(request: Request, error: tuple[str, str] | None = None, sent: Sent | None = None) -> Response:
+    page, visit = page_of(request), visit_of(request)
+    found = await beside(lambda: page.queue.find(request.path_params["number"]))
+    return page.rendered(
+        request,
+        "case.html",
+        HTTPStatus.OK if error is None else HTTPStatus.UNPROCESSABLE_ENTITY,
+        case=found,
+        answer=found.answer(visit.catalogue.language),
+        red_flags=service_of(request).bundle.policy.red_flags,
+        questions=questions(service_of(request).bundle),
+        keep_days=service_of(request).settings.reading_queue_keep_days,
+        confirmations=get_args(ConfirmedBy),
+        error=error,
+        sent=sent or Sent(),
+    )
+
+
+def _done(request: Request) -> tuple[str, str] | None:
+    """What was done just now, by a code of ours and a number that is escaped."""
+    done, number = request.query_params.get("done", ""), request.query_params.get("case", "")
+    return (done, number) if done in _DONE and len(number) == 9 else None
+
+
+def _to(path: str, **query: str) -> Response:
+    return RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _text(text: str) -> str:
+    """What a database and a page can hold: no control characters, one kind of line end."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(letter for letter in lines if letter.isprintable() or letter in "\n\t").strip()

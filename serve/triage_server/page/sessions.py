@@ -1,0 +1,104 @@
+"""Who sits at the browser: a signed cookie, and the token that proves that a form came from this page.
+
+Imports PyJWT, the standard library and the gate's callers. The signing key is made at the start of the
+process and kept nowhere: sessions end when the server does.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+
+import jwt
+from starlette.requests import Request
+from starlette.responses import Response
+
+from triage_server.security import NOBODY, Caller
+
+LASTS_S = 8 * 3600
+"""A working day; after that the key is asked for again."""
+_ALGORITHM = "HS256"
+_MOST_ENDED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One browser, before or after it has shown a key."""
+
+    id: str
+    caller: Caller | None
+    """None: nobody has signed in."""
+    reader: str = ""
+    """As the person signs."""
+
+
+class Sessions:
+    """Makes sessions, and knows them again."""
+
+    def __init__(self, *, encrypted: bool) -> None:
+        """Begin.
+
+        Args:
+            encrypted: whether browsers come over TLS, so that the cookie may insist on it.
+        """
+        self._key = secrets.token_bytes(32)
+        self._encrypted = encrypted
+        self._name = "__Host-triage" if encrypted else "triage"
+        self._ended: dict[str, float] = {}
+
+    def of(self, request: Request) -> Session | None:
+        """The session whose cookie came; None if none came, or one that is not ours or has ended."""
+        try:
+            told = jwt.decode(
+                request.cookies.get(self._name, ""),
+                self._key,
+                algorithms=[_ALGORITHM],
+                options={"require": ["exp", "jti"]},
+            )
+        except jwt.PyJWTError:
+            return None
+        if told["jti"] in self._ended:
+            return None
+        caller = Caller(told["caller"], told["role"]) if told["caller"] else None
+        # The gate tells by identity whether somebody was asked.
+        return Session(told["jti"], NOBODY if caller == NOBODY else caller, told["reader"])
+
+    def begin(self, response: Response, caller: Caller | None = None, reader: str = "") -> Session:
+        """A new session, its cookie set in ``response``."""
+        session = Session(secrets.token_urlsafe(24), caller, reader)
+        told = {
+            "jti": session.id,
+            "exp": int(time.time()) + LASTS_S,
+            "caller": caller.name if caller else "",
+            "role": caller.role if caller else "",
+            "reader": reader,
+        }
+        response.set_cookie(
+            self._name,
+            jwt.encode(told, self._key, algorithm=_ALGORITHM),
+            max_age=LASTS_S,
+            path="/",
+            secure=self._encrypted,
+            httponly=True,
+            samesite="strict",
+        )
+        return session
+
+    def end(self, response: Response, session: Session) -> None:
+        """Sign out: a copy of the cookie opens nothing either."""
+        now = time.time()
+        self._ended = {one: until for one, until in self._ended.items() if until > now}
+        while len(self._ended) >= _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+        self._ended[session.id] = now + LASTS_S
+        response.delete_cookie(self._name, path="/", secure=self._encrypted, httponly=True, samesite="strict")
+
+    def token(self, session: Session) -> str:
+        """What each form of this session carries."""
+        return hmac.digest(self._key, f"form {session.id}".encode(), "sha256").hex()
+
+    def fits(self, session: Session, token: str) -> bool:
+        """Whether a form came from a page of this session."""
+        return hmac.compare_digest(self.token(session).encode(), token.encode())

@@ -1,0 +1,276 @@
+"""What the reading queue keeps and forgets. Imports the tables, the order and the bundle's documents.
+
+Every method is one transaction and blocks: call it beside the event loop. What people wrote is appended and
+never changed. A case that nobody has read cannot be deleted, by hand or by age.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import cast
+
+from sqlalchemy import ColumnElement, Engine, Select, exists, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, selectinload
+
+from lesion_triage.bundle.history import History, as_text, from_text
+from lesion_triage.bundle.schema import Answer
+from lesion_triage.bundle.stripping import media_type
+from triage_server.page.database import (
+    AnswerRow,
+    CaseRow,
+    OutcomeRow,
+    PhotographRow,
+    ReadingRow,
+    forget,
+)
+from triage_server.page.order import Place
+from triage_server.page.records import By, ConfirmedBy, Decision, Outcome, QueuedCase, Reading
+from triage_server.wire import RequestError
+
+_LETTERS = "23456789BCDFGHJKMNPQRSTVWXYZ"
+"""Of case numbers: none that is taken for another, and no vowel, so that none spells a word."""
+
+
+class Queue:
+    """The reading queue in its database."""
+
+    def __init__(
+        self, engine: Engine, keep_days: int, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._engine, self._keep, self.now = engine, timedelta(days=keep_days), clock
+
+    def draw_number(self) -> str:
+        """A number that no case has."""
+        with self._session() as session:
+            return _new_number(session)
+
+    def add(
+        self,
+        number: str,
+        answers: Sequence[Answer],
+        photographs: Sequence[bytes],
+        history: History,
+        caller: str,
+        same_person_as: str | None = None,
+    ) -> None:
+        """Put a case into the queue.
+
+        Args:
+            number: that was drawn for it.
+            answers: the same one in several languages, that of who asks first.
+            photographs: stripped, in the order sent.
+            history: what was told.
+            caller: who sent it.
+            same_person_as: number of an earlier case of the same person; None: not said.
+
+        Raises:
+            RequestError: there is no such earlier case, or the database cannot be used.
+        """
+        first = answers[0]
+        with self._session() as session:
+            person = secrets.token_hex(8)
+            if same_person_as is not None:
+                earlier = session.scalar(select(CaseRow.person).where(CaseRow.number == same_person_as))
+                if earlier is None:
+                    raise RequestError("earlier_case_not_found")
+                person = earlier
+            row = CaseRow(
+                number=number,
+                person=person,
+                arrived_at=self.now(),
+                caller=caller,
+                language=first.language,
+                disposition=first.disposition.value,
+                priority_band=first.priority_band,
+                deadline_hours=first.deadline_hours,
+                history=as_text(history),
+                answers=[AnswerRow(language=one.language, document=one.model_dump_json()) for one in answers],
+                photographs=[
+                    PhotographRow(position=position, media_type=media_type(data), data=data)
+                    for position, data in enumerate(photographs)
+                ],
+            )
+            session.add(row)
+
+    def waiting(self) -> list[QueuedCase]:
+        """All cases that nobody has read, in the order of reading."""
+        with self._session() as session:
+            rows = session.scalars(_whole().where(~_read())).all()
+            cases = [_case(row) for row in rows]
+        now = self.now()
+        return sorted(cases, key=lambda case: case.place.rank(now))
+
+    def read(self) -> list[QueuedCase]:
+        """All cases that somebody has read: those without an outcome first, the longest read first."""
+        with self._session() as session:
+            rows = session.scalars(_whole().where(_read())).all()
+            cases = [_case(row) for row in rows]
+        return sorted(cases, key=lambda case: (_known(case), case.readings[-1].at))
+
+    def find(self, number: str) -> QueuedCase:
+        """One case.
+
+        Raises:
+            RequestError: there is none of this number.
+        """
+        with self._session() as session:
+            return _case(_one(session, number))
+
+    def photograph(self, number: str, position: int) -> tuple[str, bytes]:
+        """Media type and bytes of one photograph.
+
+        Raises:
+            RequestError: there is none.
+        """
+        wanted = (
+            select(PhotographRow)
+            .join(CaseRow, CaseRow.id == PhotographRow.case_id)
+            .where(CaseRow.number == number, PhotographRow.position == position)
+        )
+        with self._session() as session:
+            row = session.scalar(wanted)
+            if row is None:
+                raise RequestError("not_found")
+            return row.media_type, row.data
+
+    def record_reading(self, number: str, by: By, decision: Decision, reason: str) -> None:
+        """Say that a case was read, and what was decided."""
+        with self._session() as session:
+            case = _one(session, number)
+            case.readings.append(
+                ReadingRow(
+                    at=self.now(), caller=by.caller, reader=by.reader, decision=decision, reason=reason
+                )
+            )
+
+    def record_outcome(
+        self, number: str, by: By, needs_in_person: bool | None, confirmed_by: ConfirmedBy
+    ) -> None:
+        """Say what was found.
+
+        Raises:
+            RequestError: nobody has read the case yet, or there is none.
+        """
+        with self._session() as session:
+            case = _one(session, number)
+            if not case.readings:
+                raise RequestError("not_read_yet")
+            case.outcomes.append(
+                OutcomeRow(
+                    at=self.now(),
+                    caller=by.caller,
+                    reader=by.reader,
+                    needs_in_person=needs_in_person,
+                    confirmed_by=confirmed_by,
+                )
+            )
+
+    def delete(self, number: str) -> None:
+        """Forget a case, photographs and all.
+
+        Raises:
+            RequestError: nobody has read it yet, or there is none.
+        """
+        with self._session() as session:
+            case = _one(session, number)
+            if not case.readings:
+                raise RequestError("not_read_yet")
+            session.delete(case)
+        forget(self._engine)
+
+    def expired(self) -> list[str]:
+        """Numbers of cases that were read, and about which nothing was said for as long as cases are kept."""
+        latest_reading = select(func.max(ReadingRow.at)).where(ReadingRow.case_id == CaseRow.id)
+        latest_outcome = select(func.max(OutcomeRow.at)).where(OutcomeRow.case_id == CaseRow.id)
+        limit = self.now() - self._keep
+        wanted = (
+            select(CaseRow.number)
+            .where(latest_reading.scalar_subquery() < limit)
+            .where(func.coalesce(latest_outcome.scalar_subquery() < limit, True))
+        )
+        with self._session() as session:
+            return list(session.scalars(wanted))
+
+    def pulse(self) -> str:
+        """Changes whenever the order of reading does."""
+        columns = (CaseRow.number, CaseRow.priority_band, CaseRow.arrived_at, CaseRow.deadline_hours)
+        with self._session() as session:
+            rows = session.execute(select(*columns).where(~_read())).all()
+        now = self.now()
+        order = sorted((Place(band, at, hours).rank(now), number) for number, band, at, hours in rows)
+        return sha256(",".join(number for _, number in order).encode()).hexdigest()[:16]
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        try:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except SQLAlchemyError:
+            # Its text may quote what was written.
+            raise RequestError("queue_unavailable", headers={"Retry-After": "5"}) from None
+
+
+def _new_number(session: Session) -> str:
+    while True:
+        letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
+        number = f"{letters[:4]}-{letters[4:]}"
+        if session.scalar(select(CaseRow.id).where(CaseRow.number == number)) is None:
+            return number
+
+
+def _whole() -> Select[CaseRow]:
+    photographs = selectinload(CaseRow.photographs).load_only(
+        PhotographRow.position, PhotographRow.media_type
+    )
+    return select(CaseRow).options(
+        photographs,
+        selectinload(CaseRow.answers),
+        selectinload(CaseRow.readings),
+        selectinload(CaseRow.outcomes),
+    )
+
+
+def _read() -> ColumnElement[bool]:
+    return exists().where(ReadingRow.case_id == CaseRow.id)
+
+
+def _one(session: Session, number: str) -> CaseRow:
+    row = session.scalar(_whole().where(CaseRow.number == number))
+    if row is None:
+        raise RequestError("not_found")
+    return row
+
+
+def _known(case: QueuedCase) -> bool:
+    return case.outcome is not None and case.outcome.needs_in_person is not None
+
+
+def _case(row: CaseRow) -> QueuedCase:
+    return QueuedCase(
+        number=row.number,
+        person=row.person,
+        place=Place(row.priority_band, row.arrived_at, row.deadline_hours),
+        answers={one.language: Answer.model_validate_json(one.document) for one in row.answers},
+        first_language=row.language,
+        history=from_text(row.history),
+        photographs=tuple(one.media_type for one in row.photographs),
+        readings=tuple(
+            Reading(one.at, By(one.caller, one.reader), cast("Decision", one.decision), one.reason)
+            for one in row.readings
+        ),
+        outcomes=tuple(
+            Outcome(
+                one.at, By(one.caller, one.reader), one.needs_in_person, cast("ConfirmedBy", one.confirmed_by)
+            )
+            for one in row.outcomes
+        ),
+    )

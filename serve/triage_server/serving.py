@@ -1,0 +1,224 @@
+"""The bundle that is served, and how another takes its place while the server answers.
+
+Imports the bundle's store, scorer and signatures, the application's service and the audit log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from lesion_triage.bundle import signing
+from lesion_triage.bundle.languages import Languages
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import HEADER, Bundle, open_bundle
+from lesion_triage.errors import AuditLogError, LesionTriageError, SignatureError
+from triage_server.audit_log import AuditLog
+from triage_server.casework import Service
+from triage_server.settings import Settings
+
+_LOOK_EVERY_S = 1.0
+
+log = logging.getLogger("triage_server")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bundle that has passed everything that a bundle must pass before a case reaches it."""
+
+    bundle: Bundle
+    scorer: Scorer
+    signer: str | None
+    """Id of the key that signed it; None if nobody asked to know."""
+
+
+def admit(folder: Path, settings: Settings) -> Served:
+    """Verify a bundle as at the start of a server: hashes, signature, languages, self-test.
+
+    Args:
+        folder: of the bundle, or a link to it, which is followed once: two bundles cannot be mixed.
+        settings: say who is trusted, and which texts the site has.
+
+    Raises:
+        BundleError: it is altered, incomplete, signed by nobody trusted, or scores its own pictures
+            differently here.
+        ConfigError: a message catalogue or the trusted keys cannot be read.
+    """
+    bundle = open_bundle(folder.resolve())
+    signer = _signer(bundle, settings)
+    codes = [flag.code for flag in bundle.policy.red_flags.flags]
+    scorer = Scorer(bundle, Languages.for_flags(codes, settings.language, settings.catalogues))
+    scorer.self_test()
+    return Served(bundle, scorer, signer)
+
+
+def _signer(bundle: Bundle, settings: Settings) -> str | None:
+    """Id of the key that signed the bundle, checked; None if nobody asked to know.
+
+    Raises:
+        SignatureError: nobody trusted signed it, or nobody said who is trusted.
+    """
+    if settings.trusted_keys is not None:
+        return signing.verify(bundle, signing.read_trusted(settings.trusted_keys)).key_id
+    if not settings.allow_unsigned:
+        raise SignatureError(
+            "Nobody said whose bundles are trusted: set TRIAGE_TRUSTED_KEYS to the public keys of those who "
+            "sign them, or TRIAGE_ALLOW_UNSIGNED=1 to serve without knowing who made a bundle."
+        )
+    if bundle.signature is not None:
+        signing.read_signature(bundle)
+    return None
+
+
+class Succession:
+    """Watches what ``settings.bundle`` names, and lets another bundle take over, on the event loop."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        first: Served,
+        settings: Settings,
+        audit: AuditLog | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Begin with the bundle that ``app`` serves already.
+
+        Args:
+            app: of ``create_app``; each request keeps the service that it found when it came.
+            first: what it serves.
+            settings: of the operator.
+            audit: where each swap is recorded before it is made; None: nowhere.
+            tls: context of the listener, which gets a renewed certificate; None: no TLS here.
+        """
+        self._app, self._served, self._settings = app, first, settings
+        self._audit, self._tls = audit, tls
+        state = _state(settings.bundle)
+        # Else the link was turned since: the first look tries what is there now.
+        self._seen = state if state and state[0] == str(first.bundle.folder) else None
+        self._called = asyncio.Event()
+        self._failed = False
+        telemetry = self._service.telemetry
+        telemetry.gauge(
+            "triage_swap_failed",
+            "1 if the bundle that was last put in place was refused; the one before it is served.",
+            lambda: self._failed,
+        )
+
+    def look_now(self) -> None:
+        """Ask for a look at certificate, trusted keys and bundle, also if nothing seems changed."""
+        self._called.set()
+
+    async def watch(self) -> None:
+        """Look once a second, and when called, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._called.wait(), _LOOK_EVERY_S)
+            called = self._called.is_set()
+            self._called = asyncio.Event()
+            if called:
+                self._renew_certificate()
+            state = await asyncio.to_thread(_state, self._settings.bundle)
+            if called or state != self._seen:
+                self._seen = await self._succeed(state)
+
+    async def _succeed(self, state: _State) -> _State:
+        """Try the bundle that is there now; gives what need not be tried again, None to try again."""
+        if self._audit is not None and not await self._audit.probe():
+            return None  # nothing is answered either; a swap that nobody could prove can wait
+        try:
+            following = await asyncio.to_thread(admit, self._settings.bundle, self._settings)
+            if following.bundle.sha256 == self._served.bundle.sha256:
+                self._served = replace(self._served, signer=following.signer)
+                self._failed = False
+                log.info("bundle unchanged", extra={"fields": {"bundle": following.bundle.sha256[:16]}})
+                return state
+            await self._take_over(following)
+        except AuditLogError:
+            return None
+        except LesionTriageError as error:
+            await self._refuse(type(error).__name__, str(error))
+        except Exception as error:  # the old bundle must go on, and so must the watch
+            log.error("internal error", exc_info=error)
+            await self._refuse(type(error).__name__, "the bundle cannot be looked at.")
+        return state
+
+    async def _take_over(self, following: Served) -> None:
+        """The line in the log, then the swap: no answer of the new bundle stands before it."""
+        before, bundle = self._served, following.bundle
+        certificate_id = bundle.certificate.certificate_id()
+        if self._audit is not None:
+            await self._audit.append(
+                {
+                    "event": "swapped",
+                    "bundle_sha256": bundle.sha256,
+                    "certificate_id": certificate_id,
+                    "bundle_key_id": following.signer,
+                    "former_bundle_sha256": before.bundle.sha256,
+                    "former_certificate_id": before.bundle.certificate.certificate_id(),
+                    "former_bundle_key_id": before.signer,
+                }
+            )
+        service = self._service
+        self._app.state.service = replace(
+            service,
+            bundle=bundle,
+            scorer=following.scorer,
+            recorder=service.recorder.serving(bundle.sha256, certificate_id),
+        )
+        service.telemetry.serves(bundle.sha256, certificate_id)
+        service.telemetry.swap("swapped")
+        self._served, self._failed = following, False
+        fields = {
+            "bundle": bundle.sha256[:16],
+            "certificate": certificate_id,
+            "former": before.bundle.sha256[:16],
+        }
+        log.warning("bundle swapped", extra={"fields": fields})
+        if bundle.header.synthetic:
+            log.warning("this bundle was made from drawn pictures; it must never be used on people")
+
+    async def _refuse(self, kind: str, sentence: str) -> None:
+        self._failed = True
+        self._service.telemetry.swap("refused")
+        kept = self._served.bundle.sha256
+        log.error("bundle refused, %s keeps serving: %s", kept[:16], sentence)
+        if self._audit is not None:
+            with suppress(AuditLogError):
+                await self._audit.append({"event": "swap_refused", "problem": kind, "bundle_sha256": kept})
+
+    def _renew_certificate(self) -> None:
+        """For connections from now on. A throwaway context tries first: half a renewal would break them."""
+        cert, key = self._settings.tls_cert, self._settings.tls_key
+        if self._tls is None or cert is None:
+            return
+        try:
+            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._tls):
+                context.load_cert_chain(cert, key)
+        except OSError as error:  # that of ssl is one
+            log.error("TLS certificate refused, the old one is used: %s", error.strerror)
+        else:
+            log.info("TLS certificate read")
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self._app.state.service
+        return service
+
+
+_State = tuple[str, int, int] | None
+
+
+def _state(bundle: Path) -> _State:
+    """Where the link leads and which header lies there; None: nowhere. The header is written last."""
+    try:
+        folder = bundle.resolve()
+        found = (folder / HEADER).stat()
+    except (OSError, RuntimeError):  # a link to itself is the latter
+        return None
+    return str(folder), found.st_ino, found.st_mtime_ns

@@ -1,0 +1,184 @@
+"""Bundles that score what was answered by another, after it was answered, and for the record alone.
+
+Imports the bundle's scorer, the pool, the recorder and the counters. Nothing here is ever part of an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from lesion_triage.bundle.schema import Disposition
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.errors import LesionTriageError
+from triage_server.audit_chain import End
+from triage_server.intake import SentCase
+from triage_server.pool import ScoringPool
+from triage_server.record import Answered, Recorder, decided
+from triage_server.telemetry import ShadowOutcome, Telemetry
+from triage_server.wire import RequestError
+
+Move = Literal["same", "up", "down"]
+"""Where a shadow would have put a case: as it was answered, sooner, or later. Later is what can do harm."""
+
+_LOOK_EVERY_S = 0.02
+_SHARE_OF_MEMORY = 4
+
+log = logging.getLogger("triage_server")
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """A case that was answered, on its way to the shadows."""
+
+    case: SentCase
+    answer: Answered
+    request_id: str
+    caller: str
+    end: End | None
+    """Of the line of its answer; None if there is no log."""
+    size_bytes: int
+
+
+class Shadows:
+    """A bounded queue and one thread, which begins a case only while a thread that answers is idle.
+
+    Its counters belong to the event loop.
+    """
+
+    def __init__(
+        self, scorers: Sequence[Scorer], pool: ScoringPool, queue: int, telemetry: Telemetry
+    ) -> None:
+        """Take the shadows on.
+
+        Args:
+            scorers: of bundles that have passed what every served bundle must pass.
+            pool: where cases are answered; its memory limit allows the shadows a quarter beside it.
+            queue: cases that may wait here.
+            telemetry: that counts.
+        """
+        self._scorers, self._pool, self._most, self._telemetry = scorers, pool, queue, telemetry
+        self._most_bytes = pool.max_pending_bytes // _SHARE_OF_MEMORY
+        self._waiting: deque[_Followed] = deque()
+        self._held_bytes = 0
+        self._thread: ThreadPoolExecutor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def follow(
+        self, recorder: Recorder, answer: Answered, request_id: str, caller: str, end: End | None
+    ) -> None:
+        """Have the shadows score a case whose answer is recorded; returns at once.
+
+        Args:
+            recorder: that recorded the answer.
+            answer: with its case; one that was repeated was scored before, and is left alone.
+            request_id: of its request.
+            caller: who sent it.
+            end: of the answer's line; None if there is no log.
+        """
+        if not self._scorers or answer.case is None or answer.repeated:
+            return
+        size = sum(map(len, answer.case.images))
+        if len(self._waiting) >= self._most or self._held_bytes + size > self._most_bytes:
+            self._count_all("dropped")
+            return
+        self._waiting.append(_Followed(answer.case, answer, request_id, caller, end, size))
+        self._held_bytes += size
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work(recorder))
+
+    async def close(self) -> None:
+        """Finish the case under way, let go what waits, and count it."""
+        self._closing = True
+        for _ in self._waiting:
+            self._count_all("dropped")
+        self._waiting = deque()
+        if self._task is not None:
+            await self._task
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    async def _work(self, recorder: Recorder) -> None:
+        while self._waiting:
+            if self._pool.cases >= self._pool.threads and not self._closing:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                continue
+            followed = self._waiting.popleft()
+            for scorer in self._scorers:
+                if scorer.bundle.sha256 != followed.answer.fields["bundle_sha256"]:
+                    await self._shadow(scorer, followed, recorder)
+            self._held_bytes -= followed.size_bytes
+
+    async def _shadow(self, scorer: Scorer, followed: _Followed, recorder: Recorder) -> None:
+        bundle = scorer.bundle.sha256
+        try:
+            found = await self._scored(scorer, followed.case)
+        except LesionTriageError as error:
+            outcome: ShadowOutcome = "failed"
+            line: dict[str, object] = {"problem": type(error).__name__}
+        except Exception as error:  # of a shadow nothing may reach the service but a count
+            log.error("shadow failed", exc_info=error, extra={"fields": {"request_id": followed.request_id}})
+            outcome, line = "failed", {"problem": "internal_error"}
+        else:
+            outcome, line = "scored", self._compared(bundle, followed.answer.fields, found)
+        line |= {
+            "bundle_sha256": bundle,
+            "certificate_id": scorer.bundle.certificate.certificate_id(),
+            "answered": _answered_line(followed),
+        }
+        try:
+            await recorder.write("shadow", followed.request_id, followed.caller, line)
+        except RequestError:
+            outcome = "unrecorded"
+        self._telemetry.shadow(bundle, outcome)
+
+    def _compared(
+        self, bundle: str, answer: Mapping[str, object], found: Mapping[str, object]
+    ) -> dict[str, object]:
+        referral, band = moves(answer, found)
+        before, after = answer["score"], found["score"]
+        difference = after - before if isinstance(before, float) and isinstance(after, float) else None
+        self._telemetry.agreement(bundle, referral, band, difference)
+        kept = ("disposition", "priority_band", "score", "threshold", "reasons")
+        return {"referral": referral, "band": band} | {name: found[name] for name in kept}
+
+    async def _scored(self, scorer: Scorer, case: SentCase) -> dict[str, object]:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: decided(scorer.score(case.images, case.history))
+        )
+
+    def _count_all(self, outcome: ShadowOutcome) -> None:
+        for scorer in self._scorers:
+            self._telemetry.shadow(scorer.bundle.sha256, outcome)
+
+
+def moves(answer: Mapping[str, object], shadow: Mapping[str, object]) -> tuple[Move, Move]:
+    """Where the shadow would have moved a case: its referral, and its band.
+
+    A case that could not be graded counts as referred, as it does in the certificate.
+    """
+    referred = [one["disposition"] != Disposition.below_threshold.value for one in (answer, shadow)]
+    bands = [one["priority_band"] for one in (answer, shadow)]
+    assert isinstance(bands[0], int)
+    assert isinstance(bands[1], int)
+    return _move(int(referred[1]) - int(referred[0])), _move(bands[0] - bands[1])
+
+
+def _move(upwards: int) -> Move:
+    if upwards == 0:
+        return "same"
+    return "up" if upwards > 0 else "down"
+
+
+def _answered_line(followed: _Followed) -> dict[str, object]:
+    kept = ("bundle_sha256", "disposition", "priority_band", "score")
+    number = None if followed.end is None else followed.end.sequence
+    return {"sequence": number} | {name: followed.answer.fields[name] for name in kept}

@@ -1,0 +1,147 @@
+"""``triage-server shadow report``: how often a shadow bundle disagrees, and which way.
+
+Imports numpy and the audit chain; what it counts is in the log, line by line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesion_triage.errors import AuditLogError, ConfigError
+from triage_server.audit_chain import verify
+
+_WORDS = {
+    ("referral", "same"): "the same referral",
+    ("referral", "down"): "REFERRED, AND NOT BY THE SHADOW",
+    ("referral", "up"): "referred by the shadow alone",
+    ("band", "same"): "the same band",
+    ("band", "down"): "A LATER BAND BY THE SHADOW",
+    ("band", "up"): "an earlier band by the shadow",
+}
+
+
+@dataclass
+class Comparison:
+    """What one shadow said of the cases that one bundle answered."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By ``referral`` or ``band``, and where it moved."""
+    compared: int = 0
+    failed: int = 0
+    answered: int = 0
+    """Answers of that bundle from the first that was compared on; the rest were left out, or still wait."""
+    down: list[str] = field(default_factory=list)
+    """Number of the answer's line and request id of each case that would have moved down."""
+
+
+class Tally:
+    """Collects comparisons from the lines of a log, in their order."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[tuple[str, str], Comparison] = {}
+
+    def line(self, fields: Mapping[str, object]) -> None:
+        """Take one line."""
+        if fields.get("event") == "answer":
+            for (answering, _), compared in self.pairs.items():
+                compared.answered += answering == fields["bundle_sha256"]
+            return
+        of = fields.get("answered")
+        if fields.get("event") != "shadow" or not isinstance(of, Mapping):
+            return
+        key = str(of["bundle_sha256"]), str(fields["bundle_sha256"])
+        pair = self.pairs.get(key)
+        if pair is None:
+            pair = self.pairs[key] = Comparison(answered=1)
+        if "problem" in fields:
+            pair.failed += 1
+            return
+        pair.compared += 1
+        moved = [(name, str(fields[name])) for name in ("referral", "band")]
+        pair.counts.update(moved)
+        if any(where == "down" for _, where in moved):
+            what = "referral" if moved[0][1] == "down" else "band"
+            pair.down.append(f"{of['sequence']}  {fields['request_id']}  {what}")
+
+
+def exact_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided interval of Clopper and Pearson for a share; never shorter than it promises.
+
+    Its ends are where the binomial tail beyond what was seen has (1 - confidence) / 2 [Clopper and Pearson,
+    Biometrika 26, 1934].
+
+    Args:
+        successes: 0 to ``trials``.
+        trials: at least 1.
+        confidence: above 0, below 1.
+    """
+    half = (1 - confidence) / 2
+    lower = 0.0 if successes == 0 else _root(trials - successes, trials, half)
+    upper = 1.0 if successes == trials else 1 - _root(successes, trials, half)
+    return lower, upper
+
+
+def _root(others: int, trials: int, tail: float) -> float:
+    """The chance at which ``others`` or fewer of the trials go the other way with probability ``tail``."""
+    count = np.arange(others + 1)
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
+    ways = logs[trials] - logs[count] - logs[trials - count]
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        chance = (low + high) / 2
+        terms = ways + (trials - count) * math.log(chance) + count * math.log1p(-chance)
+        reached = float(np.exp(terms - terms.max()).sum()) * math.exp(terms.max()) >= tail
+        low, high = (low, chance) if reached else (chance, high)
+    return (low + high) / 2
+
+
+def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+    """Teach the command line ``shadow``."""
+    verbs = desks.add_parser("shadow", help="bundles that score along").add_subparsers(required=True)
+    report = verbs.add_parser("report", help="how often a shadow disagrees with the answers, and which way")
+    report.add_argument("path", type=Path, help="folder of the audit log, or one of its files")
+    report.add_argument(
+        "--since", metavar="HASH", help="that the first file follows, if earlier are elsewhere"
+    )
+    report.add_argument("--confidence", type=float, default=0.95, help="of the intervals (%(default)s)")
+    report.add_argument("--cases", action="store_true", help="name every case that would have moved down")
+    report.set_defaults(act=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    if not 0 < arguments.confidence < 1:
+        raise ConfigError(f"--confidence is {arguments.confidence}, expected a number between 0 and 1.")
+    if not arguments.path.exists():
+        raise AuditLogError(f"{arguments.path}: no such log.")
+    tally = Tally()
+    verify(arguments.path, since=arguments.since, each=tally.line)
+    if not tally.pairs:
+        raise AuditLogError(f"{arguments.path}: no shadow has scored a case in this log.")
+    for (answering, shadow), pair in tally.pairs.items():
+        for line in _lines(answering, shadow, pair, arguments.confidence):
+            print(line)
+        if arguments.cases:
+            print("  line  request id  what would have moved down")
+            for case in pair.down:
+                print(f"  {case}")
+    return 0
+
+
+def _lines(answering: str, shadow: str, pair: Comparison, confidence: float) -> Iterator[str]:
+    yield f"answered by {answering[:16]}, shadow {shadow[:16]}: {pair.compared} cases compared"
+    yield (f"  of {pair.answered} answers since the first compared; the shadow could not score {pair.failed}")
+    if pair.compared == 0:
+        return
+    for name, words in _WORDS.items():
+        seen = pair.counts[name]
+        low, high = exact_interval(seen, pair.compared, confidence)
+        yield f"  {words:32} {seen:7}  {seen / pair.compared:7.2%}  ({low:.2%} to {high:.2%})"
+    yield f"  intervals: exact binomial, {confidence:.0%}; cases of one patient are not independent"

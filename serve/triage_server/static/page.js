@@ -1,0 +1,81 @@
+// Comfort only: every path works without it. No markup is made from text, so nothing that was typed can run.
+"use strict";
+
+for (const element of document.querySelectorAll("[data-script]")) element.hidden = false;
+
+const told = document.querySelector("[data-focus]");
+if (told) told.focus();
+
+// Photographs dropped, and how many were chosen.
+const drop = document.querySelector("[data-drop]");
+if (drop) {
+  const input = drop.querySelector("input");
+  const output = drop.querySelector("output");
+  const form = input.form;
+  const said = (text, count, size) => text.replace("{count}", count).replace("{size}", size);
+  const show = () => {
+    const files = Array.from(input.files);
+    const bytes = files.reduce((sum, file) => sum + file.size, 0);
+    const size = (bytes / 1e6).toFixed(1);
+    const { one, many, tooMany, tooLarge, most, limit } = drop.dataset;
+    let complaint = "";
+    if (files.length > Number(most)) complaint = said(tooMany, files.length, size);
+    else if (bytes > Number(limit) * 1e6) complaint = said(tooLarge, files.length, size);
+    input.setCustomValidity(complaint);
+    const chosen = files.length === 0 ? "" : said(files.length === 1 ? one : many, files.length, size);
+    output.textContent = complaint || chosen;
+  };
+  input.addEventListener("change", show);
+  for (const name of ["dragenter", "dragover"]) {
+    drop.addEventListener(name, (event) => {
+      event.preventDefault();
+      drop.classList.add("over");
+    });
+  }
+  for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files.length > 0) {
+      input.files = event.dataTransfer.files;
+      show();
+    }
+  });
+  form.addEventListener("submit", () => {
+    form.querySelector(".sending").textContent = form.dataset.sending;
+  });
+}
+
+// The draft of the note, into the clipboard.
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const note = document.getElementById(button.dataset.copy);
+    note.focus();
+    note.select();
+    try {
+      await navigator.clipboard.writeText(note.value);
+    } catch {
+      document.execCommand("copy"); // without TLS there is no clipboard to ask
+    }
+    button.focus();
+    button.parentElement.querySelector("[role=status]").textContent = button.dataset.copied;
+  });
+}
+
+// Whether the queue has changed. It is told, and not moved under a reader's hands.
+const changed = document.querySelector("[data-pulse]");
+if (changed) {
+  const look = async () => {
+    try {
+      const answer = await fetch("/ui/pulse", { redirect: "error", cache: "no-store" });
+      if (answer.ok && (await answer.text()) !== changed.dataset.pulse && !changed.hasChildNodes()) {
+        const link = document.createElement("a");
+        link.href = "/ui";
+        link.textContent = changed.dataset.show;
+        changed.append(changed.dataset.changed, " ", link);
+      }
+    } catch {
+      // the server is away, or the session has ended: the next page will say so
+    }
+  };
+  setInterval(look, 15000);
+}

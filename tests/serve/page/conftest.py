@@ -1,0 +1,155 @@
+"""A browser without a screen, in this process: it keeps cookies, and sends the token of a form back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+import tiny_bundle
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
+from lesion_triage.red_flags_file import read as read_red_flags
+from triage_server.app import create_app
+from triage_server.audit_log import AuditLog
+from triage_server.page.desk import Page
+from triage_server.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
+
+
+@dataclass
+class Browser:
+    """One person's browser."""
+
+    app: FastAPI
+    language: str = "en"
+    url: str = "http://127.0.0.1"
+    cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+    _of: str = ""
+    _token: str = ""
+
+    def send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        async def one() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)
+            headers = {"Accept-Language": self.language, **request.pop("headers", {})}
+            async with httpx.AsyncClient(
+                transport=transport, base_url=self.url, cookies=self.cookies
+            ) as client:
+                response = await client.request(method, path, headers=headers, **request)
+                self.cookies = client.cookies
+                return response
+
+        return asyncio.run(one())
+
+    def get(self, path: str, **request: Any) -> httpx.Response:
+        return self.send("GET", path, **request)
+
+    def token(self) -> str:
+        """Of this session; asked for once."""
+        if str(self.cookies) != self._of:
+            self._token = self._new_token()
+            self._of = str(self.cookies)
+        return self._token
+
+    def _new_token(self) -> str:
+        found = TOKEN.search(self.get("/ui/new").text) or TOKEN.search(self.get("/ui/login").text)
+        assert found
+        return found[1]
+
+    def post(self, path: str, fields: dict[str, str] | None = None, **request: Any) -> httpx.Response:
+        return self.send("POST", path, data={"form_token": self.token(), **(fields or {})}, **request)
+
+    def sign_in(self, reader: str = "A. Reader", key: str = "") -> httpx.Response:
+        self.get("/ui/login")
+        return self.post("/ui/login", {"reader": reader, "key": key})
+
+    def send_case(self, *pictures: bytes, **fields: str) -> str:
+        """Its number."""
+        files = [("image", ("IMG_0001.jpg", picture)) for picture in pictures]
+        response = self.post("/ui/cases", fields, files=files)
+        assert response.status_code == 303, response.text
+        return httpx.URL(response.headers["location"]).params["case"]
+
+    def read_case(self, number: str, decision: str = "agree", reason: str = "") -> httpx.Response:
+        return self.post(f"/ui/cases/{number}/reading", {"decision": decision, "reason": reason})
+
+    def tell_outcome(self, number: str, needs: str, how: str = "histopathology") -> httpx.Response:
+        fields = {"needs_in_person": needs, "confirmed_by": how}
+        return self.post(f"/ui/cases/{number}/outcome", fields)
+
+
+def page_of(app: FastAPI) -> Page:
+    page: Page = app.state.page
+    return page
+
+
+@pytest.fixture(scope="session")
+def flagged_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the red flags that we ship, a deadline and a novelty gate."""
+    flags = read_red_flags(ROOT / "configs" / "red_flags.yaml")
+    made = tiny_bundle.make(
+        tmp_path_factory.mktemp("bundles") / "flagged",
+        red_flags=flags,
+        deadline_hours=48.0,
+        novelty_limit=tiny_bundle.NOVELTY_LIMIT,
+    )
+    return made.folder
+
+
+Opener = Callable[..., FastAPI]
+
+
+@contextmanager
+def pages(folder: Path, usual: Path) -> Iterator[Opener]:
+    """Makes applications with the page; queue and audit log lie in ``folder``."""
+    opened: list[tuple[FastAPI, AuditLog]] = []
+
+    def make(bundle: Path = usual, **settings: Any) -> FastAPI:
+        scorer = Scorer(open_bundle(bundle))
+        chosen = {"threads": 1, "reading_queue": str(folder / "queue.sqlite"), **settings}
+        audit = AuditLog(folder / f"audit{len(opened) or ''}", 2**20)
+        app = create_app(scorer.bundle, scorer, Settings(bundle=bundle, **chosen), audit)
+        opened.append((app, audit))
+        return app
+
+    yield make
+    for app, audit in opened:
+        page_of(app).queue.close()
+        app.state.service.pool.close()
+        audit.close()
+
+
+@pytest.fixture
+def open_page(flagged_bundle: Path, tmp_path: Path) -> Iterator[Opener]:
+    """An application with the page for this test."""
+    with pages(tmp_path, flagged_bundle) as opener:
+        yield opener
+
+
+@pytest.fixture(scope="session")
+def opening() -> Callable[..., Any]:
+    """``with opening(folder, bundle) as open_page``, for fixtures of a module."""
+    return pages
+
+
+@pytest.fixture
+def browser(open_page: Opener) -> Browser:
+    """Signed in at a server that asks nobody for a key."""
+    signed_in = Browser(open_page())
+    assert signed_in.sign_in().status_code == 303
+    return signed_in
+
+
+@pytest.fixture(scope="session")
+def browse() -> type[Browser]:
+    return Browser

@@ -1,0 +1,264 @@
+"""The way of a case through the page in a real browser, with the keyboard alone, and what it looks like."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import tiny_bundle
+
+selenium = pytest.importorskip(
+    "selenium", reason="NO SELENIUM: the page was not tried in a browser; pip install selenium"
+)
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+SWITCHES = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--window-size=1280,1000",
+)
+PATIENCE_S = 120
+TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="NO BROWSER: the page was not tried in one; `make browser` installs chromium and chromium-driver",
+)
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for switch in (*SWITCHES, f"--user-data-dir={tmp_path / 'profile'}", "--lang=en"):
+        options.add_argument(switch)
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    options.add_experimental_option(
+        "prefs", {"download.default_directory": str(folder), "intl.accept_languages": "en"}
+    )
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(DRIVER)
+    browser = webdriver.Chrome(options, service)
+    browser.set_page_load_timeout(PATIENCE_S)
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> dict[str, Path]:
+    paths = {}
+    for kind in ("referred", "below", "black"):
+        paths[kind] = tmp_path / f"Erika_Mustermann_{kind}.jpg"
+        paths[kind].write_bytes(tiny_bundle.picture_bytes(kind, "JPEG", (640, 480)))
+    return paths
+
+
+def shoot(browser: webdriver.Chrome, name: str) -> None:
+    """A picture of the whole page, where LESION_TRIAGE_SCREENSHOTS names a folder for people to look at."""
+    if folder := os.environ.get("LESION_TRIAGE_SCREENSHOTS"):
+        size = browser.get_window_size()
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        browser.set_window_size(size["width"], max(height + 140, 400))
+        browser.save_screenshot(f"{folder}/{name}.png")
+        browser.set_window_size(size["width"], size["height"])
+
+
+def press(browser: webdriver.Chrome, key: str) -> None:
+    """A key to whatever has the focus."""
+    ActionChains(browser, duration=0).send_keys(key).perform()
+
+
+def tab_to(browser: webdriver.Chrome, wanted: str, most: int = 60) -> WebElement:
+    """Step on with the tabulator until something has the focus that is wanted and shows that it has."""
+    for _ in range(most):
+        press(browser, Keys.TAB)
+        found, visible = browser.execute_script(
+            "const e = document.activeElement;"
+            "return [[e.id, e.innerText], getComputedStyle(e).outlineStyle !== 'none'];"
+        )
+        if wanted in found:
+            assert visible, "the focus cannot be seen"
+            return browser.switch_to.active_element
+    pytest.fail(f"the keyboard does not reach {wanted}")
+
+
+def at(browser: webdriver.Chrome, path: str) -> None:
+    def there(_: object) -> bool:
+        ready = browser.execute_script("return document.readyState") == "complete"
+        return ready and browser.current_url.split("?")[0].endswith(path)
+
+    WebDriverWait(browser, PATIENCE_S).until(there)
+
+
+def sign_in(browser: webdriver.Chrome, url: str) -> None:
+    browser.get(f"{url}/ui")
+    at(browser, "/ui/login")
+    shoot(browser, "login")
+    tab_to(browser, "reader").send_keys("Dr A")
+    press(browser, Keys.ENTER)
+    at(browser, "/ui")
+
+
+def send_otherwise(url: str, photographs: list[Path]) -> None:
+    """Cases of other people, one for each photograph."""
+    with httpx.Client(base_url=url) as other:
+        token = TOKEN.search(other.get("/ui/login").text)
+        assert token
+        other.post("/ui/login", data={"form_token": token[1], "reader": "B"})
+        for photograph in photographs:
+            token = TOKEN.search(other.get("/ui/new").text)
+            assert token
+            files = {"image": (photograph.name, photograph.read_bytes())}
+            assert other.post("/ui/cases", data={"form_token": token[1]}, files=files).status_code == 303
+
+
+def send(browser: webdriver.Chrome, url: str, photographs: list[Path]) -> None:
+    tab_to(browser, "New case")
+    press(browser, Keys.ENTER)
+    at(browser, "/ui/new")
+    # A file dialogue is the browser's own and cannot be driven; the way to its button is ours.
+    tab_to(browser, "image").send_keys("\n".join(map(str, photographs)))
+    assert "chosen" in browser.find_element(By.CSS_SELECTOR, "output").text
+    tab_to(browser, "age_years").send_keys("61")
+    tab_to(browser, "bleeding").send_keys("y")
+    shoot(browser, "new")
+    tab_to(browser, "Send the case")
+    press(browser, Keys.ENTER)
+    at(browser, "/ui")
+
+
+def test_case_goes_its_way_by_the_keyboard_alone(
+    chromium: webdriver.Chrome,
+    start: Callable[..., Any],
+    flagged_bundle: Path,
+    photographs: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    queue = str(tmp_path / "queue.sqlite")
+    with start(flagged_bundle, tmp_path, TRIAGE_READING_QUEUE=queue, TRIAGE_LANGUAGE="en") as server:
+        sign_in(chromium, server.url)
+        shoot(chromium, "queue-empty")
+        send_otherwise(server.url, [photographs["below"], photographs["black"]])
+        send(chromium, server.url, [photographs["referred"], photographs["black"]])
+        shoot(chromium, "queue")
+        entries = chromium.find_elements(By.CSS_SELECTOR, ".entry")
+        assert [entry.find_element(By.CSS_SELECTOR, ".band b").text for entry in entries] == ["1", "1", "4"]
+        assert "could not be scored" in entries[0].text
+
+        number = entries[1].find_element(By.TAG_NAME, "h2").text
+        override(chromium, number)
+        tell_outcome(chromium, number)
+        tab_to(chromium, "Download the export")
+        press(chromium, Keys.ENTER)
+        found = downloaded(tmp_path / "downloads")
+        assert f"photographs/{number}-1.jpg" in zipfile.ZipFile(found).namelist()
+        look_otherwise(chromium, server.url, number)
+        complaints = [line["message"] for line in chromium.get_log("browser") if "422" not in line["message"]]
+        assert complaints == [], "the browser refused something, perhaps by the content security policy"
+
+
+def override(chromium: webdriver.Chrome, number: str) -> None:
+    tab_to(chromium, number)
+    press(chromium, Keys.ENTER)
+    at(chromium, f"/ui/cases/{number}")
+    shoot(chromium, "case")
+    tab_to(chromium, "Copy the draft")
+    press(chromium, Keys.ENTER)
+    WebDriverWait(chromium, PATIENCE_S).until(
+        lambda _: "copied" in chromium.find_element(By.CSS_SELECTOR, ".copied").text
+    )
+    tab_to(chromium, "decision-agree")
+    press(chromium, Keys.ARROW_DOWN)
+    tab_to(chromium, "reason")
+    tab_to(chromium, "Record that I have read it")
+    press(chromium, Keys.ENTER)
+    at(chromium, f"/ui/cases/{number}/reading")
+    complaint = chromium.find_element(By.CSS_SELECTOR, ".complaint")
+    assert chromium.switch_to.active_element == complaint
+    shoot(chromium, "case-complaint")
+    tab_to(chromium, "reason").send_keys("seen last week <b>bold</b>")
+    tab_to(chromium, "Record that I have read it")
+    press(chromium, Keys.ENTER)
+    at(chromium, "/ui")
+    assert number in chromium.find_element(By.CSS_SELECTOR, ".done").text
+    assert len(chromium.find_elements(By.CSS_SELECTOR, ".entry")) == 2
+
+
+def tell_outcome(chromium: webdriver.Chrome, number: str) -> None:
+    tab_to(chromium, "Read cases")
+    press(chromium, Keys.ENTER)
+    at(chromium, "/ui/read")
+    tab_to(chromium, "Record outcome")
+    press(chromium, Keys.ENTER)
+    at(chromium, f"/ui/cases/{number}#reading-title")
+    assert "<b>bold</b>" in chromium.find_element(By.TAG_NAME, "blockquote").text
+    shoot(chromium, "case-read")
+    tab_to(chromium, "outcome-true")
+    press(chromium, Keys.SPACE)
+    tab_to(chromium, "confirmed_by").send_keys("H")
+    tab_to(chromium, "Record the outcome")
+    press(chromium, Keys.ENTER)
+    at(chromium, "/ui/read")
+    shoot(chromium, "read")
+
+
+def look_otherwise(chromium: webdriver.Chrome, url: str, number: str) -> None:
+    """Narrow, nothing is wider than the screen; dark and printed it is for people to look at."""
+    paths = ("", "/new", "/read", "/certificate", f"/cases/{number}")
+    for width, scheme in ((390, "light"), (1280, "dark")):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        for path in paths:
+            chromium.get(f"{url}/ui{path}")
+            wide = chromium.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= width, f"{path or 'queue'} is {wide} px wide on a screen of {width}"
+            whole(chromium, width, f"{width}-{scheme}-{path.strip('/').split('/')[0] or 'queue'}")
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    whole(chromium, 800, "print-case")
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def whole(chromium: webdriver.Chrome, width: int, name: str) -> None:
+    if folder := os.environ.get("LESION_TRIAGE_SCREENSHOTS"):
+        metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        height = chromium.execute_script("return document.documentElement.scrollHeight")
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics | {"height": height})
+        chromium.save_screenshot(f"{folder}/{name}.png")
+
+
+def downloaded(folder: Path) -> Path:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if found := [path for path in folder.glob("*.zip") if path.stat().st_size]:
+            return found[0]
+        time.sleep(0.05)
+    pytest.fail("the export was not downloaded")

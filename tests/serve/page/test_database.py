@@ -1,0 +1,283 @@
+"""The queue keeps its promises on SQLite and on a real PostgreSQL server, made for these tests."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+import tiny_bundle
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.errors import ConfigError
+from triage_server.cli import main
+from triage_server.page.database import Base, migrate_at, opened
+from triage_server.page.records import By
+from triage_server.page.store import Queue
+from triage_server.wire import RequestError
+
+BACKENDS = ("sqlite", "postgresql")
+PICTURES = [tiny_bundle.picture_bytes(kind) for kind in ("below", "referred")]
+READER = By("key:0123456789ab", "Dr A")
+
+
+def programs() -> Path | None:
+    """Folder of PostgreSQL's server programs."""
+    if (found := shutil.which("pg_config")) is None:
+        return None
+    said = subprocess.run([found, "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(said) if (Path(said) / "initdb").exists() else None
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Address of a database server on a socket in a folder of its own."""
+    binaries = programs()
+    if binaries is None:
+        pytest.skip("NO POSTGRESQL: the queue was not tried on it; apt-get install postgresql")
+    # Of its own, because paths of sockets are short; PostgreSQL refuses to run as root.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    owner: dict[str, Any] = {"cwd": folder}
+    if os.geteuid() == 0:
+        names = {one.pw_name: one for one in pwd.getpwall()}
+        entry = names.get("postgres") or names["nobody"]
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+        owner |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    data = folder / "data"
+    quiet: dict[str, Any] = owner | {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    initdb = [binaries / "initdb", "-D", data, "-U", "triage", "-A", "trust", "--no-sync", "-E", "UTF8"]
+    subprocess.run(initdb, check=True, **quiet)
+    listening = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+    control = [binaries / "pg_ctl", "-D", data, "-w", "-t", "300"]
+    subprocess.run([*control, "-o", listening, "-l", folder / "log", "start"], check=True, **quiet)
+    try:
+        yield f"postgresql://triage@/postgres?host={folder}"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=BACKENDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of a queue's database, empty."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "queue.sqlite")
+        return
+    address: str = request.getfixturevalue("cluster")
+    yield address
+    if (engine := _reachable(address)) is not None:
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+        engine.dispose()
+
+
+def _reachable(address: str) -> Any:
+    from sqlalchemy import create_engine
+
+    return create_engine(address.replace("postgresql:", "postgresql+psycopg:"))
+
+
+@pytest.fixture
+def queue(place: str) -> Iterator[Queue]:
+    migrate_at(place)
+    made = Queue(opened(place), keep_days=30)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_bundle: Path) -> tuple[Any, ...]:
+    scorer, history = Scorer.open(tiny_bundle), History(bleeding=True)
+    judged = scorer.judge(PICTURES, history)
+    return tuple(scorer.answer(judged, history, scorer.languages.catalogue(one)) for one in ("de", "en"))
+
+
+def add(queue: Queue, answers: Any, **more: Any) -> str:
+    number = queue.draw_number()
+    queue.add(number, answers, PICTURES, History(bleeding=True, age_years=61.5), "key:0123456789ab", **more)
+    return number
+
+
+def test_case_comes_back_as_it_was_put_in(queue: Queue, answers: Any) -> None:
+    begin = datetime.now(UTC)
+    number = add(queue, answers)
+    (case,) = queue.waiting()
+    assert case.number == number
+    assert begin <= case.place.arrived_at <= datetime.now(UTC)
+    assert case.answers == {one.language: one for one in answers}
+    assert case.answer("fr") == answers[0]
+    assert case.history == History(bleeding=True, age_years=61.5)
+    assert [queue.photograph(number, position) for position in (0, 1)] == [
+        ("image/png", picture) for picture in PICTURES
+    ]
+    for wrong in ((number, 2), ("2222-2222", 0)):
+        with pytest.raises(RequestError, match="Nothing is served"):
+            queue.photograph(*wrong)
+
+
+def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(queue: Queue, answers: Any) -> None:
+    number, other = add(queue, answers), add(queue, answers)
+    for forbidden in (
+        lambda: queue.delete(number),
+        lambda: queue.record_outcome(number, READER, True, "consensus"),
+    ):
+        with pytest.raises(RequestError, match="a person has read"):
+            forbidden()
+    queue.record_reading(number, READER, "override", "Größe 🔍 'quoted\" \\ \n second line")
+    queue.record_reading(number, READER, "agree", "")
+    queue.record_outcome(number, READER, None, "not_yet")
+    queue.record_outcome(number, READER, True, "histopathology")
+    case = queue.find(number)
+    assert [one.decision for one in case.readings] == ["override", "agree"]
+    assert case.readings[0].reason == "Größe 🔍 'quoted\" \\ \n second line"
+    assert case.readings[0].by == READER
+    assert case.outcome is not None
+    assert case.outcome.needs_in_person is True
+    assert ([one.number for one in queue.waiting()], [one.number for one in queue.read()]) == (
+        [other],
+        [number],
+    )
+    queue.delete(number)
+    assert [one.number for one in queue.waiting()] == [other]
+    assert queue.read() == []
+    with queue._engine.connect() as connection:
+        for table, left in (("readings", 0), ("outcomes", 0), ("photographs", 2), ("answers", 2)):
+            assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == left
+
+
+def test_only_what_was_read_grows_too_old(queue: Queue, answers: Any) -> None:
+    read, told, _ = (add(queue, answers) for _ in range(3))
+    begin = queue.now()
+    for number in (read, told):
+        queue.record_reading(number, READER, "agree", "")
+    queue.now = lambda: begin + timedelta(days=20)
+    queue.record_outcome(told, READER, False, "follow_up")
+    queue.now = lambda: begin + timedelta(days=31)
+    assert queue.expired() == [read]
+    queue.now = lambda: begin + timedelta(days=5000)
+    assert sorted(queue.expired()) == sorted([read, told])
+
+
+def test_migrations_make_the_tables_that_the_program_describes(place: str) -> None:
+    assert migrate_at(place) == (None, "0001")
+    assert migrate_at(place) == ("0001", "0001")
+    engine = opened(place)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    engine.dispose()
+
+
+def test_tables_of_another_version_are_refused_until_they_are_migrated(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    migrate_at(place)
+    engine = opened(place)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigError, match="version 9999, expected 0001"):
+        opened(place)
+    with pytest.raises(ConfigError, match="does not know"):
+        migrate_at(place)
+    monkeypatch.setenv("TRIAGE_READING_QUEUE", place)
+    assert main(["queue", "migrate"]) == 2
+    assert capsys.readouterr().err.startswith("ConfigError: The reading queue's tables are of version 9999")
+
+
+def test_new_postgresql_database_waits_for_the_command(cluster: str) -> None:
+    with pytest.raises(ConfigError, match=r"version none, expected 0001.*triage-server queue migrate"):
+        opened(cluster)
+
+
+def test_new_sqlite_file_is_made_for_its_owner_alone_and_brought_up_to_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "queue.sqlite"
+    engine = opened(str(path))
+    with engine.connect() as connection:
+        pragmas = ("journal_mode", "foreign_keys", "secure_delete")
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas]
+    engine.dispose()
+    assert found == ["wal", 1, 1]
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("queue.sqlite*")} == {0o600}
+    assert main(["queue", "migrate", "--database", str(path)]) == 0
+    assert capsys.readouterr().out == "the tables are of version 0001\n"
+
+
+@pytest.mark.parametrize(
+    "wrong", ["mysql://u:pw-secret@h/d", "postgresql+asyncpg://u:pw-secret@localhost:1/d", "://"]
+)
+def test_database_that_cannot_be_used_is_said_without_its_password(wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        opened(wrong)
+    assert "pw-secret" not in str(caught.value)
+
+
+def test_what_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "letter"
+    file.write_text("Dear colleague, " * 100)
+    with pytest.raises(ConfigError, match="whether it is a database at all"):
+        opened(str(file))
+    assert file.read_text() == "Dear colleague, " * 100
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        opened(str(tmp_path / "nowhere" / "queue.sqlite"))
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        opened(str(link))
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit, which Linux has")
+def test_full_disk_keeps_nothing_of_a_case_and_passes_by_itself(tmp_path: Path, answers: Any) -> None:
+    queue = Queue(opened(str(tmp_path / "queue.sqlite")), keep_days=30)
+    number = add(queue, answers)
+    largest = max(path.stat().st_size for path in tmp_path.iterdir())
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 2000, unlimited[1]))
+    try:
+        with pytest.raises(RequestError, match="nothing was kept"):
+            _add_many(queue, answers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    kept = queue.waiting()
+    assert kept[0].number == number
+    assert all(len(case.photographs) == 2 and len(case.answers) == 2 for case in kept)
+    add(queue, answers)
+    assert len(queue.waiting()) == len(kept) + 1
+    queue.close()
+
+
+def _add_many(queue: Queue, answers: Any) -> None:
+    for _ in range(20):
+        add(queue, answers)
+
+
+def test_killed_process_leaves_whole_cases_only(tmp_path: Path, answers: Any) -> None:
+    """A transaction that was open when the process died is not there."""
+    place = str(tmp_path / "queue.sqlite")
+    first = Queue(opened(place), keep_days=30)
+    number = add(first, answers)
+    first.close()
+    pid = os.fork()
+    if pid == 0:  # the child dies within a transaction
+        connection = sqlite3.connect(place)
+        connection.execute("DELETE FROM photographs")
+        os._exit(9)
+    os.waitpid(pid, 0)
+    again = Queue(opened(place), keep_days=30)
+    assert again.photograph(number, 0)[1] == PICTURES[0]
+    again.close()

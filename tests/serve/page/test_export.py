@@ -1,0 +1,149 @@
+"""What is exported is what `lesion-triage recertify` and `tally` read, to the last bit of a logit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
+from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.cli import main
+from lesion_triage.clinic import cases as clinic_cases
+from lesion_triage.data.sources import folder
+from triage_server.page import export
+
+
+def photograph(number: int, difference: int) -> bytes:
+    """The tiny graph makes (red - blue) / 10 - 5 of it; squares make each look unlike the others."""
+    signs = np.random.default_rng(number).permutation(np.tile((-25, 25), 32)).reshape(8, 8)
+    ground = np.array([140 + difference // 2, 120, 140 - (difference - difference // 2)])
+    levels = (ground + signs.repeat(14, 0).repeat(14, 1)[..., np.newaxis]).astype(np.uint8)
+    picture = Image.fromarray(levels)
+    ImageDraw.Draw(picture).rectangle((40, 40, 70, 70), outline=(60, 30, 20), width=3)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", exif=b"")
+    return stream.getvalue()
+
+
+def unpacked(browser: Any, into: Path) -> Path:
+    response = browser.post("/ui/export")
+    assert response.status_code == 200
+    assert response.headers["content-disposition"].startswith('attachment; filename="outcomes-')
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        archive.extractall(into)
+    return into
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def exported(
+    opening: Any, browse: Any, tmp_path_factory: pytest.TempPathFactory, flagged_bundle: Path
+) -> Iterator[tuple[Path, dict[str, float | None]]]:
+    """The folder of an export of 14 positive and 4 other cases, and the scores that were shown."""
+    home = tmp_path_factory.mktemp("exported")
+    with opening(home, flagged_bundle) as open_page:
+        yield worked_off(browse(open_page()), home / "export")
+
+
+def worked_off(browser: Any, into: Path) -> tuple[Path, dict[str, float | None]]:
+    browser.sign_in("=Dr A")
+    scores: dict[str, float | None] = {}
+    for number in range(18):
+        fields = {"age_years": "61", "sex": "female", "itching": "no"} if number % 2 else {}
+        fields |= {"earlier_case": next(iter(scores))} if number == 1 else {}
+        case = browser.send_case(photograph(number, 62 + 3 * number), **fields)
+        scores[case] = browser.app.state.page.queue.find(case).answer("en").score
+        browser.read_case(case, "override", "+seen before")
+        browser.tell_outcome(case, "true" if number < 14 else "false")
+    waiting, unknown = (browser.send_case(photograph(50 + number, 90)) for number in range(2))
+    browser.read_case(unknown)
+    browser.tell_outcome(unknown, "unknown", "not_yet")
+    unpacked(browser, into)
+    assert waiting not in (into / "readings.csv").read_text()
+    return into, scores
+
+
+def test_export_certifies_a_bundle_again_and_is_counted_for_a_pool(
+    exported: tuple[Path, dict[str, float | None]], flagged_bundle: Path, tmp_path: Path, capsys: Any
+) -> None:
+    into, scores = exported
+    table = into / "cases.csv"
+    site = ("--cases", str(table), "--site", "Clinic A")
+    counts = tmp_path / "tally.json"
+    assert main(["tally", str(flagged_bundle), *site, "--out", str(counts)]) == 0
+    assert json.loads(counts.read_text())["positives"] == 13  # two of the 14 are of one person
+    new = tmp_path / "new"
+    levels = ("--target", "0.8", "--confidence", "0.9")
+    assert main(["recertify", str(flagged_bundle), *site, *levels, "--out", str(new)]) == 0, (
+        capsys.readouterr().err
+    )
+    certificate = open_bundle(new).certificate
+    assert (certificate.site, certificate.positives) == ("Clinic A", 13)
+    Scorer(open_bundle(new)).self_test()
+    positive = list(scores.values())[:14]
+    assert None not in positive
+    by_person = [min(positive[:2]), *positive[2:]]  # type: ignore[type-var]
+    assert certificate.threshold == threshold_for(np.array(by_person), 0.8, 0.9)[0]
+
+
+def test_exported_photographs_score_as_they_were_scored_and_histories_say_what_was_told(
+    exported: tuple[Path, dict[str, float | None]], flagged_bundle: Path
+) -> None:
+    into, scores = exported
+    local = clinic_cases.read(flagged_bundle, into / "cases.csv", None)
+    assert local.unit == "lesion"
+    assert len(local.cases) == 18
+    scorer = Scorer(open_bundle(flagged_bundle))
+    for case in local.cases:
+        files = sorted((into / "photographs").glob(f"{case.case_id}-*"))
+        answer = scorer.score([file.read_bytes() for file in files], case.history)
+        assert answer.score == scores[case.case_id]
+    told = [case.history for case in local.cases if case.history.age_years is not None]
+    assert len(told) == 9
+    assert {(one.age_years, one.sex, one.itching, one.bleeding) for one in told} == {
+        (61, "female", False, None)
+    }
+
+
+def test_tables_hold_what_their_readers_know_and_no_formula(
+    exported: tuple[Path, dict[str, float | None]],
+) -> None:
+    into, scores = exported
+    assert set(export.COLUMNS) <= {*folder.REQUIRED, *folder.OPTIONAL}
+    cases, readings = rows_of(into / "cases.csv"), rows_of(into / "readings.csv")
+    assert {row["lesion_id"] for row in cases} == set(scores)
+    assert sum(bool(row["patient_id"]) for row in cases) == 2
+    assert len(readings) == 19
+    assert {row["reason"] for row in readings} == {"'+seen before", ""}
+    assert {row["read_by"] for row in readings} == {"'=Dr A"}
+    assert [row["needs_in_person"] for row in readings].count("") == 1
+    referred = sum(score is not None and score >= 0.5 for score in scores.values())
+    said = f"needs_in_person: {referred} of {referred + 1} read cases have a known outcome."
+    assert said in (into / "README.txt").read_text()
+
+
+def test_export_comes_piece_by_piece(browser: Any) -> None:
+    """So that a whole queue of photographs never lies in memory."""
+    for number in range(3):
+        case = browser.send_case(photograph(number, 90), photograph(10 + number, 90))
+        browser.read_case(case)
+        browser.tell_outcome(case, "true")
+    queue = browser.app.state.page.queue
+    pieces = list(export.chunks(queue, queue.read()))
+    assert len(pieces) == 1 + 6 + 1  # the tables, each photograph, the list at the end
+    assert max(len(piece) for piece in pieces[1:]) < 2 * len(photograph(0, 90))

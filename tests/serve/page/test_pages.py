@@ -1,0 +1,592 @@
+"""What a person finds on the page, and what a stranger does not."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from PIL import Image
+
+import tiny_bundle
+from forbidden import words_in
+from lesion_triage.bundle.certificate import GroupRow
+from lesion_triage.bundle.messages import Catalogue
+from lesion_triage.bundle.store import seal
+from lesion_triage.errors import ConfigError
+from sent_cases import dicom
+from triage_server.api_keys import new_key, revoke
+from triage_server.audit_chain import files_of
+from triage_server.page import certificate_view
+from triage_server.page.routes import router
+from triage_server.page.texts import Texts
+from triage_server.settings import load
+from triage_server.wire import KINDS, RequestError
+
+NAME, PLACE = "Mustermann", "Hintertupfing"
+REFERRED, BELOW, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("referred", "below", "black"))
+PAGES = ("/ui", "/ui/new", "/ui/read", "/ui/certificate")
+POSTS = [
+    route.path for route in router.routes if isinstance(route, APIRoute) and "POST" in (route.methods or ())
+]
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in files_of(folder) for line in file.read_bytes().splitlines()]
+
+
+def seen(response: httpx.Response) -> str:
+    """What a person reads: no tags, attributes that are read out included."""
+    text = re.sub(r'<[^>]*?(?:aria-label|alt|title)="([^"]*)"[^>]*>', r" \1 ", response.text)
+    return html.unescape(re.sub(r"<[^>]+>", " ", text))
+
+
+# Who is let in
+
+
+def test_without_the_setting_there_is_no_page(make_app: Any, ask: Callable[..., httpx.Response]) -> None:
+    app = make_app()
+    for path in (*PAGES, "/ui/login", "/ui/static/page.css"):
+        assert ask(app, "GET", path).status_code == 404
+
+
+def test_stranger_is_asked_who_he_is_wherever_he_comes(open_page: Any, browse: Any) -> None:
+    stranger = browse(open_page())
+    for path in (*PAGES, "/ui/pulse", "/ui/nothing", "/ui/cases/2222-2222/photographs/0"):
+        response = stranger.get(path)
+        assert (response.status_code, response.headers["location"]) == (303, "/ui/login")
+    assert stranger.get("/ui/login").status_code == 200
+
+
+def test_forged_altered_and_ended_sessions_lead_to_the_login(browser: Any) -> None:
+    mine = browser.cookies["triage"]
+    head, body, signature = mine.split(".")
+    forged = [f"{head}.{body}.{signature[::-1]}", f"{head}.{body[:-2]}AA.{signature}", "a.b.c", "", mine[:-1]]
+    forged.append("eyJhbGciOiJub25lIn0." + body + ".")
+    for cookie in forged:
+        browser.cookies = httpx.Cookies({"triage": cookie})
+        assert browser.get("/ui").headers["location"] == "/ui/login", cookie
+    browser.cookies = httpx.Cookies({"triage": mine})
+    assert browser.get("/ui").status_code == 200
+    browser.post("/ui/logout")
+    browser.cookies = httpx.Cookies({"triage": mine})
+    assert browser.get("/ui").headers["location"] == "/ui/login"
+
+
+def test_only_a_key_with_the_role_clinic_opens_the_page_and_only_as_long_as_it_is_valid(
+    open_page: Any, browse: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    keys = {role: new_key(file, role, role) for role in ("score", "read", "clinic")}
+    app = open_page(api_keys_file=file)
+    for key in (keys["score"], keys["read"], "", "ltk_", keys["clinic"][:-1]):
+        refused = browse(app).sign_in(key=key)
+        assert refused.status_code == 401
+        assert "role clinic" in refused.text
+    clinician = browse(app)
+    assert clinician.sign_in("Dr A", keys["clinic"]).headers["location"] == "/ui"
+    assert "Dr A" in clinician.get("/ui").text
+    assert keys["clinic"] not in clinician.cookies["triage"]
+    scored = clinician.send("POST", "/v1/triage", content=REFERRED, headers={"Content-Type": "image/jpeg"})
+    assert scored.status_code == 401  # a browser's session is no key of a platform
+    revoke(file, keys["clinic"].split("_")[1])
+    app.state.service.door._looked = 0.0  # as if a second had passed
+    assert clinician.get("/ui").headers["location"] == "/ui/login"
+
+
+def test_whoever_gives_no_name_is_not_let_in(open_page: Any, browse: Any) -> None:
+    for reader in ("", "   ", "\u202e\x00", "x" * 61):
+        assert browse(open_page()).sign_in(reader).status_code == 401
+
+
+def test_cookie_cannot_be_read_by_scripts_and_insists_on_tls_where_there_is_some(
+    open_page: Any, browse: Any
+) -> None:
+    said = browse(open_page()).get("/ui/login").headers["set-cookie"]
+    assert "HttpOnly" in said
+    assert "SameSite=strict" in said
+    assert "Secure" not in said
+    said = browse(open_page(behind_tls_proxy=True)).get("/ui/login").headers["set-cookie"]
+    assert said.startswith("__Host-triage=")
+    assert "Secure" in said
+
+
+def test_page_is_not_shown_under_a_name_that_somebody_else_gave_this_machine(
+    open_page: Any, browse: Any, tmp_path: Path
+) -> None:
+    """DNS rebinding: where nobody is asked for a key, the name in the address is all that tells."""
+    app = open_page()
+    for url in ("http://attacker.example", "http://127.0.0.1.attacker.example", "http://192.168.0.9"):
+        strange = browse(app, url=url)
+        for response in (strange.get("/ui/login"), strange.send("POST", "/ui/login", data={"reader": "A"})):
+            assert response.status_code == 421
+            assert "set-cookie" not in response.headers
+    assert browse(app, url="http://localhost:8080").get("/ui/login").status_code == 200
+    new_key(tmp_path / "keys", "dr-a", "clinic")
+    known = open_page(api_keys_file=tmp_path / "keys", behind_tls_proxy=True)
+    assert browse(known, url="https://triage.example").get("/ui/login").status_code == 200
+
+
+# Forms
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_form_without_the_token_of_its_session_is_refused(path: str, browser: Any, browse: Any) -> None:
+    number = browser.send_case(REFERRED)
+    target = path.format(number=number)
+    other = browse(browser.app)
+    other.sign_in()
+    fields = {"reader": "A", "decision": "agree", "needs_in_person": "true", "sure": "yes"}
+    for token in ({}, {"form_token": ""}, {"form_token": other.token()}, {"form_token": "é" * 64}):
+        refused = browser.send("POST", target, data={**fields, **token})
+        assert refused.status_code == 403, token
+        assert refused.headers["content-type"].startswith("text/html")
+    page = browser.app.state.page
+    assert [case.number for case in page.queue.waiting()] == [number]
+
+
+def test_every_answer_has_a_strict_policy_and_no_page_has_script_or_style_of_its_own(browser: Any) -> None:
+    number = browser.send_case(REFERRED)
+    for path in (*PAGES, f"/ui/cases/{number}", f"/ui/cases/{number}/photographs/0", "/ui/nothing"):
+        response = browser.get(path)
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "unsafe" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+        if "text/html" in response.headers["content-type"]:
+            assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:|<script(?! src=)", response.text)
+            assert not re.search(r'(?:src|href|action)="(?:https?:)?//', response.text)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ui/cases/{number}/photographs/1",
+        "/ui/cases/{number}/photographs/-1",
+        "/ui/cases/{number}/photographs/0.jpg",
+        "/ui/cases/{number}/photographs/..%2f..%2fqueue.sqlite",
+        "/ui/cases/..%2f..%2fetc/photographs/0",
+        "/ui/cases/{number}/photographs/%D9%A0",  # a digit, and none of ours
+        "/ui/cases/' OR 1=1 --",
+        "/ui/cases/2222-2222",
+        "/ui/static/..%2fapp.py",
+        "/ui/static/%2e%2e/app.py",
+    ],
+)
+def test_what_is_not_there_is_not_found(path: str, browser: Any) -> None:
+    number = browser.send_case(REFERRED)
+    assert browser.get(path.format(number=number)).status_code == 404
+
+
+def test_too_large_an_upload_is_a_page_that_says_so(open_page: Any, browse: Any) -> None:
+    browser = browse(open_page(max_body_bytes=10_000))
+    browser.sign_in()
+    response = browser.post("/ui/cases", files=[("image", ("a.jpg", bytes(20_000)))])
+    assert response.status_code == 413
+    assert "too large to be sent at once" in seen(response)
+
+
+def test_unusable_photograph_brings_the_form_back_with_what_was_told(browser: Any) -> None:
+    fields = {"age_years": "61", "bleeding": "yes", "sex": "female"}
+    files = [("image", ("a.jpg", REFERRED)), ("image", ("b.jpg", b"no picture"))]
+    response = browser.post("/ui/cases", fields, files=files)
+    assert response.status_code == 422
+    assert "Photograph 2 is no JPEG" in seen(response)
+    assert 'value="61"' in response.text
+    assert re.search(r'<select id="bleeding".*?value="yes" selected', response.text, re.DOTALL)
+    assert browser.app.state.page.queue.waiting() == []
+    nothing = browser.post("/ui/cases", fields, files=[("image", ("", b""))])
+    assert "Choose at least one photograph" in seen(nothing)
+
+
+def test_photograph_in_a_dicom_file_is_taken_out_and_nothing_else_of_the_file_is_kept(browser: Any) -> None:
+    number = browser.send_case(dicom(REFERRED, PatientName=NAME))
+    kept = browser.get(f"/ui/cases/{number}/photographs/0")
+    assert kept.headers["content-type"] == "image/jpeg"
+    assert NAME.encode() not in kept.content
+    assert browser.app.state.page.queue.find(number).answer("en").disposition == "needs_in_person"
+    response = browser.post("/ui/cases", files=[("image", ("a.dcm", dicom(REFERRED)[:900]))])
+    assert response.status_code == 422
+    assert "Photograph 1 is a DICOM file that is damaged" in seen(response)
+
+
+def test_refused_case_has_its_line_and_leaves_nothing_behind(browser: Any, tmp_path: Path) -> None:
+    browser.post("/ui/cases", files=[("image", ("a.jpg", REFERRED[:300]))])
+    (line,) = lines_of(tmp_path / "audit")
+    assert (line["event"], line["face"], line["problem"]) == ("refusal", "page", "image_not_decodable")
+    pool = browser.app.state.service.pool
+    assert pool.cases == pool.pending_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("age_years", "old"), ("sex", NAME), ("bleeding", "maybe"), ("diameter_mm", "-3")]
+)
+def test_history_that_the_form_does_not_offer_is_refused_and_not_repeated(
+    field: str, value: str, browser: Any
+) -> None:
+    response = browser.post("/ui/cases", {field: value}, files=[("image", ("a.jpg", REFERRED))])
+    assert response.status_code == 422
+    assert value not in seen(response)
+
+
+# What is shown
+
+
+def test_queue_goes_by_band_and_time_and_what_could_not_be_scored_stands_at_its_head(browser: Any) -> None:
+    below, black, referred = (browser.send_case(picture) for picture in (BELOW, BLACK, REFERRED))
+    shown = re.findall(r'href="/ui/cases/([^"]+)"', browser.get("/ui").text)
+    assert shown == [black, referred, below]
+    page = browser.app.state.page
+    now = page.queue.now()
+    page.queue.now = lambda: now + timedelta(hours=47)
+    fresh = browser.send_case(REFERRED)
+    page.queue.now = lambda: now + timedelta(hours=49)
+    late = browser.get("/ui")
+    assert re.findall(r'href="/ui/cases/([^"]+)"', late.text) == [below, black, referred, fresh]
+    assert seen(late).count("deadline passed") == 3
+
+
+def test_case_shows_all_that_was_answered(browser: Any) -> None:
+    number = browser.send_case(REFERRED, BLACK, bleeding="yes", age_years="61")
+    text = seen(browser.get(f"/ui/cases/{number}"))
+    case = browser.app.state.page.queue.find(number)
+    answer = case.answer("en")
+    assert answer.disposition == "needs_in_person"
+    remarks = [*answer.reasons, *answer.red_flags, *answer.limits, *answer.not_assessed, *answer.counselling]
+    told = [remark.text for remark in remarks]
+    told += [part for image in answer.images for one in image.reasons for part in (one.text, one.coaching)]
+    assert answer.red_flags
+    assert any(image.reasons for image in answer.images)
+    for sentence in (*told, answer.note, answer.notice, answer.certificate_id):
+        assert sentence in text
+    assert browser.get(f"/ui/cases/{number}/photographs/0").headers["content-type"] == "image/jpeg"
+
+
+def test_certificate_shows_target_bounds_and_groups_without_a_certificate(
+    open_page: Any, browse: Any, tmp_path: Path
+) -> None:
+    parts = tiny_bundle.parts()
+    rows = [*parts["certificate"].groups]
+    for by, group, enough in (
+        ("reference_class", "mel", True),
+        ("reference_class", "bcc", False),
+        ("sex", "female", False),
+    ):
+        change: dict[str, object] = {"by": by, "group": group, "members": (group,)}
+        if not enough:
+            change |= {
+                "status": "not_certifiable",
+                "positives": 7,
+                "misses_allowed": None,
+                "sensitivity_lower_bound": None,
+                "threshold": None,
+            }
+        rows.append(GroupRow(**{**dict(rows[0]), **change}))
+    said = "Not certifiable, for want of positive cases: reference_class bcc (7), sex female (7)."
+    certificate = parts["certificate"].model_copy(update={"groups": tuple(rows), "assumptions": (said,)})
+    bundle = seal(tmp_path / "groups", **{**parts, "certificate": certificate})
+    browser = browse(open_page(bundle.folder))
+    browser.sign_in()
+    text = " ".join(seen(browser.get("/ui/certificate")).split())
+    assert "With 95 % confidence, the policy refers or abstains on at least 95 % of future positive" in text
+    assert "0.9505" in text
+    assert text.count("NOT CERTIFIABLE : takes 59 positives") == 2
+    assert "reference standard class 2 NOT CERTIFIABLE" in text
+    assert "class 2 (7), sex female (7)" in text
+    assert not re.search(r"\b(mel|bcc)\b", text)
+    assert certificate_view.of(certificate).classes == {"mel": 1, "bcc": 2}
+
+
+def test_what_people_type_is_shown_and_never_run(open_page: Any, browse: Any) -> None:
+    script = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'{{7*7}}"
+    browser = browse(open_page())
+    browser.sign_in(script[:25])
+    number = browser.send_case(REFERRED)
+    assert browser.read_case(number, "override", script).status_code == 303
+    pages = [browser.get(path) for path in ("/ui", "/ui/read", f"/ui/cases/{number}")]
+    pages.append(browser.read_case(number, "nonsense", script))
+    pages.append(browser.get("/ui?done=reading&case=<script>x"))
+    for page in pages:
+        assert "<script>" not in page.text.replace('<script src="/ui/static/page.js" defer></script>', "")
+        assert "<img src=x" not in page.text
+    assert (
+        html.escape(script, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in pages[2].text
+    )
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_no_page_names_a_condition_or_lets_anybody_go(language: str, open_page: Any, browse: Any) -> None:
+    browser = browse(open_page(), language)
+    pages = [browser.get("/ui/login"), browser.sign_in("")]
+    browser.sign_in()
+    pages += [browser.get(path) for path in PAGES]
+    numbers = [browser.send_case(picture, bleeding="yes") for picture in (REFERRED, BELOW, BLACK)]
+    numbers.append(browser.send_case(BELOW))
+    pages += [browser.get(f"/ui/cases/{number}") for number in numbers]
+    for number in numbers:
+        pages.append(browser.read_case(number, "override"))
+        browser.read_case(number)
+        pages.append(browser.get(f"/ui/cases/{number}"))
+        pages.append(browser.post(f"/ui/cases/{number}/outcome"))
+        browser.tell_outcome(number, "false")
+    pages += [
+        browser.get(path)
+        for path in (*PAGES, f"/ui/cases/{numbers[0]}", "/ui/nothing", "/ui?done=sent&case=2222-2222")
+    ]
+    pages.append(browser.post("/ui/cases", files=[("image", ("a", b"x"))]))
+    notice = Catalogue.load(language).notice
+    for page in pages:
+        assert page.headers["content-language"] == language
+        assert f'<html lang="{language}">' in page.text
+        assert notice in seen(page)
+        assert words_in(language, seen(page).replace(notice, "").replace(notice.split(".")[0], "")) == []
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_every_refusal_has_words_that_promise_nothing(language: str, browser: Any) -> None:
+    for code in KINDS:
+        text = Texts(language).problem(code, number=1, fields="age")
+        assert words_in(language, text) == []
+        assert "{" not in text
+
+
+def test_case_is_never_shown_as_settled_before_a_person_has_read_it(browser: Any) -> None:
+    number = browser.send_case(BELOW)
+    for path in ("outcome", "delete"):
+        fields = {"needs_in_person": "false", "confirmed_by": "consensus", "sure": "yes"}
+        assert browser.post(f"/ui/cases/{number}/{path}", fields).status_code == 409
+    page = browser.app.state.page
+    now = page.queue.now()
+    page.queue.now = lambda: now + timedelta(days=4000)
+    assert page.queue.expired() == []
+    assert number in browser.get("/ui").text
+    assert number not in browser.get("/ui/read").text
+    assert browser.read_case(number).status_code == 303
+    assert number not in browser.get("/ui").text
+    assert number in browser.get("/ui/read").text
+
+
+def test_override_says_why_and_every_reading_stays(browser: Any) -> None:
+    number = browser.send_case(REFERRED)
+    for reason in ("", "  ", "x" * 2001):
+        assert browser.read_case(number, "override", reason).status_code == 422
+    assert browser.read_case(number).status_code == 303
+    assert browser.read_case(number, "override", "seen last week\r\nin the clinic\x00").status_code == 303
+    readings = browser.app.state.page.queue.find(number).readings
+    found = [(one.decision, one.reason, one.by.reader) for one in readings]
+    assert found == [("agree", "", "A. Reader"), ("override", "seen last week\nin the clinic", "A. Reader")]
+
+
+def test_known_outcome_says_how_it_was_confirmed_and_an_unknown_one_was_not(browser: Any) -> None:
+    number = browser.send_case(REFERRED)
+    browser.read_case(number)
+    for needs, how in (("true", "not_yet"), ("unknown", "consensus"), ("perhaps", "consensus"), ("true", "")):
+        assert browser.tell_outcome(number, needs, how).status_code == 422
+    assert browser.tell_outcome(number, "unknown", "not_yet").status_code == 303
+    assert browser.tell_outcome(number, "true", "histopathology").status_code == 303
+    outcomes = browser.app.state.page.queue.find(number).outcomes
+    assert [one.needs_in_person for one in outcomes] == [None, True]
+
+
+# What is kept, recorded and forgotten
+
+
+def photograph_of_a_person() -> bytes:
+    exif = Image.Exif()
+    exif[0x013B] = NAME
+    exif[0x9286] = NAME.encode()
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 13.0), 28: PLACE})
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(REFERRED)).save(stream, "JPEG", exif=exif, comment=NAME)
+    assert NAME.encode() in stream.getvalue()
+    return stream.getvalue()
+
+
+def test_nothing_of_the_patient_is_anywhere(
+    start: Callable[..., Any], flagged_bundle: Path, tmp_path: Path
+) -> None:
+    folder, work = tmp_path / "audit", tmp_path / "tmp"
+    work.mkdir()
+    settings = {"TRIAGE_READING_QUEUE": str(tmp_path / "queue.sqlite"), "TRIAGE_AUDIT_LOG": str(folder)}
+    token = re.compile(r'name="form_token" value="([0-9a-f]+)"')
+    with (
+        start(flagged_bundle, tmp_path, TMPDIR=str(work), **settings) as server,
+        httpx.Client(base_url=server.url, follow_redirects=True) as client,
+    ):
+        said = [client.get("/ui/login").text]
+        fields = {"form_token": token.findall(said[0])[0]}
+        said.append(client.post("/ui/login", data={**fields, "reader": "Dr A"}).text)
+        fields = {"form_token": token.findall(said[-1])[0]}
+        picture = (f"{NAME}.jpg", photograph_of_a_person())
+        said.append(client.post("/ui/cases", data=fields, files={"image": picture}).text)
+        wrong: tuple[dict[str, str], ...] = ({"sex": NAME}, {"earlier_case": NAME[:9]}, {NAME: NAME})
+        said += [
+            client.post("/ui/cases", data=fields | more, files={"image": picture}).text for more in wrong
+        ]
+        (number,) = set(re.findall(r"/ui/cases/(\S{4}-\S{4})", said[2]))
+        said.append(client.get(f"/ui/cases/{number}").text)
+        kept = client.get(f"/ui/cases/{number}/photographs/0").content
+        client.post(
+            f"/ui/cases/{number}/reading", data=fields | {"decision": "override", "reason": "Zz-reason"}
+        )
+        client.get(f"/ui/{NAME}", params={"name": NAME})
+        assert server.stop() == 0
+    assert NAME.encode() not in kept
+    assert Image.open(io.BytesIO(kept)).getexif() == {}
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(path.name.startswith("queue.sqlite") for path in files)
+    for text in (*files.values(), *(page.encode() for page in said[:3])):
+        for planted in (NAME, PLACE, f"{NAME}.jpg"):
+            assert planted.lower().encode() not in text.lower()
+    for path, content in files.items():
+        if not path.name.startswith("queue.sqlite"):
+            assert b"Zz-reason" not in content
+            assert number.encode() not in content
+    assert list(work.rglob("*")) == []
+
+
+def test_audit_log_tells_who_did_what_to_which_case_and_no_word_of_anybody(
+    browser: Any, tmp_path: Path
+) -> None:
+    number = browser.send_case(REFERRED)
+    browser.read_case(number, "override", "Zz-reason")
+    browser.tell_outcome(number, "true")
+    browser.post("/ui/export")
+    browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
+    lines = lines_of(tmp_path / "audit")
+    assert [line["event"] for line in lines] == ["answer", "reading", "outcome", "export", "deletion"]
+    hashes = {line["case_hmac"] for line in lines if line["event"] != "export"}
+    assert hashes == {browser.app.state.page.case_hash(number)}
+    assert (lines[0]["face"], lines[0]["disposition"]) == ("page", "needs_in_person")
+    assert lines[1]["decision"] == "override"
+    assert (lines[2]["needs_in_person"], lines[2]["confirmed_by"]) == (True, "histopathology")
+    assert lines[4]["why"] == "reader"
+    assert {line["caller"] for line in lines} == {"nobody"}
+    for word in ("Zz-reason", "A. Reader", number):
+        assert word not in (tmp_path / "audit").joinpath(files_of(tmp_path / "audit")[0]).read_text()
+
+
+def test_deleted_case_leaves_no_byte_in_the_database(browser: Any, tmp_path: Path) -> None:
+    number = browser.send_case(REFERRED)
+    browser.read_case(number, "override", "Zz-reason")
+    kept = browser.get(f"/ui/cases/{number}/photographs/0").content
+    assert browser.post(f"/ui/cases/{number}/delete").status_code == 422  # the box was not ticked
+    assert browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"}).status_code == 303
+    assert browser.get(f"/ui/cases/{number}").status_code == 404
+    for path in tmp_path.glob("queue.sqlite*"):
+        content = path.read_bytes()
+        assert kept[-200:] not in content
+        assert b"Zz-reason" not in content
+        assert number.encode() not in content
+
+
+def test_read_case_is_forgotten_after_the_time_that_the_operator_says(open_page: Any, browse: Any) -> None:
+    browser = browse(open_page(reading_queue_keep_days=30))
+    browser.sign_in()
+    read, told, unread = (browser.send_case(picture) for picture in (REFERRED, BELOW, BLACK))
+    page = browser.app.state.page
+    begin = page.queue.now()
+    browser.read_case(read)
+    browser.read_case(told)
+    page.queue.now = lambda: begin + timedelta(days=20)
+    browser.tell_outcome(told, "true")
+    page.queue.now = lambda: begin + timedelta(days=31)
+    assert asyncio.run(page.forget_expired()) == 1
+    with pytest.raises(RequestError):
+        page.queue.find(read)
+    page.queue.now = lambda: begin + timedelta(days=51)
+    assert asyncio.run(page.forget_expired()) == 1
+    assert [case.number for case in page.queue.waiting()] == [unread]
+
+
+def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, browse: Any) -> None:
+    number = browser.send_case(REFERRED)
+    log = browser.app.state.service.recorder._log
+    os.dup2(os.open("/dev/full", os.O_WRONLY), log._handle)
+    response = browser.read_case(number)
+    assert response.status_code == 503
+    assert "nothing was kept" in seen(response)
+    assert not browser.app.state.page.queue.find(number).is_read
+    refused = browser.post("/ui/cases", files=[("image", ("a.jpg", BELOW))])
+    assert refused.status_code == 503
+    assert len(browser.app.state.page.queue.waiting()) == 1
+
+
+def test_database_that_is_gone_is_said_and_nothing_is_lost_silently(browser: Any, tmp_path: Path) -> None:
+    held = sqlite3.connect(tmp_path / "queue.sqlite")
+    held.execute("DROP TABLE photographs")
+    held.commit()
+    held.close()
+    response = browser.post("/ui/cases", files=[("image", ("a.jpg", REFERRED))])
+    assert response.status_code == 503
+    assert "Nothing was kept" in seen(response)
+    lines = lines_of(tmp_path / "audit")
+    assert [line["event"] for line in lines] == ["answer", "refusal"]
+    assert lines[-1]["problem"] == "queue_unavailable"
+
+
+def test_number_of_an_earlier_case_joins_two_cases_of_one_person(browser: Any) -> None:
+    first = browser.send_case(REFERRED)
+    second = browser.send_case(BELOW, earlier_case=first.lower())
+    third = browser.send_case(BELOW)
+    people = [browser.app.state.page.queue.find(number).person for number in (first, second, third)]
+    assert people[0] == people[1] != people[2]
+    unknown = browser.post("/ui/cases", {"earlier_case": "2222-2222"}, files=[("image", ("a.jpg", BELOW))])
+    assert unknown.status_code == 422
+    assert "no earlier case" in seen(unknown)
+
+
+def test_answers_stand_in_the_language_of_who_looks(browser: Any, browse: Any) -> None:
+    number = browser.send_case(BLACK)
+    german = browse(browser.app, "de-AT,de;q=0.9")
+    german.sign_in("Dr. B")
+    text = seen(german.get(f"/ui/cases/{number}"))
+    assert "Das Foto ist zu dunkel." in text
+    assert "FERNBEURTEILUNG" in text.upper()
+    assert "too dark" not in text
+
+
+def test_case_that_another_bundle_answered_says_so(open_page: Any, browse: Any, tmp_path: Path) -> None:
+    first = browse(open_page())
+    first.sign_in()
+    number = first.send_case(REFERRED)
+    other = tiny_bundle.make(tmp_path / "other", threshold=0.4)
+    second = browse(open_page(other.folder))
+    second.sign_in()
+    assert "Answered by another bundle" in seen(second.get(f"/ui/cases/{number}"))
+
+
+def test_pulse_changes_with_the_order_of_reading(browser: Any) -> None:
+    pulses = [browser.get("/ui/pulse").text]
+    number = browser.send_case(BELOW)
+    pulses.append(browser.get("/ui/pulse").text)
+    assert f'data-pulse="{pulses[-1]}"' in browser.get("/ui").text
+    browser.read_case(number)
+    pulses.append(browser.get("/ui/pulse").text)
+    assert pulses[0] == pulses[2] != pulses[1]
+
+
+def test_setting_of_a_page_that_knows_nobody_is_refused() -> None:
+    tokens = {"TRIAGE_JWT_JWKS": "set", "TRIAGE_JWT_ISSUER": "i", "TRIAGE_JWT_AUDIENCE": "a"}
+    with pytest.raises(ConfigError, match="TRIAGE_API_KEYS_FILE"):
+        load(["--bundle", "b"], {"TRIAGE_READING_QUEUE": "q", **tokens})
+    with pytest.raises(ConfigError, match="did you mean TRIAGE_READING_QUEUE"):
+        load(["--bundle", "b"], {"TRIAGE_READING_QUEU": "q"})
+    secret = load(["--bundle", "b"], {"TRIAGE_READING_QUEUE": "postgresql://u:pw@h/d"})
+    assert "pw" not in repr(secret)
+
+
+def test_page_is_not_in_the_published_description(browser: Any) -> None:
+    assert "/ui" not in browser.get("/openapi.json").text

@@ -1,0 +1,84 @@
+"""The link is turned only to what has passed every check, and back with one word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tiny_bundle as tiny
+from triage_server.cli import main
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two bundles and no link yet; its environment is the server's."""
+    tiny.make(tmp_path / "a")
+    tiny.make(tmp_path / "b", threshold=0.4)
+    monkeypatch.setenv("TRIAGE_BUNDLE", str(tmp_path / "served"))
+    monkeypatch.setenv("TRIAGE_ALLOW_UNSIGNED", "1")
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command said last, on either stream."""
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
+def test_activate_makes_the_link_and_rollback_goes_back_and_forth(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = house / "served"
+    assert main(["bundles", "activate", str(house / "a")]) == 0
+    assert link.readlink() == Path("a")  # relative: the folder may be mounted elsewhere
+    assert main(["bundles", "rollback"]) == 2
+    assert "no bundle before this one" in told(capsys)
+    assert main(["bundles", "activate", str(house / "b")]) == 0
+    for expected in ("a", "b", "a"):
+        assert main(["bundles", "rollback"]) == 0
+        assert link.resolve() == house / expected
+    capsys.readouterr()
+    assert main(["bundles", "show"]) == 0
+    assert told(capsys).split() == ["served", str(house / "a"), "before", str(house / "b")]
+    assert sorted(path.name for path in house.iterdir()) == ["a", "b", "served", "served.former"]
+
+
+def test_altered_bundle_leaves_the_link_alone_also_on_the_way_back(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bundles", "activate", str(house / "a")]) == 0
+    card = house / "b" / "MODEL_CARD.md"
+    whole = card.read_bytes()
+    card.write_bytes(whole + b" ")
+    assert main(["bundles", "activate", str(house / "b")]) == 2
+    assert "MODEL_CARD.md" in told(capsys)
+    assert (house / "served").resolve() == house / "a"
+    card.write_bytes(whole)
+    assert main(["bundles", "activate", str(house / "b")]) == 0
+    (house / "a" / "policy.json").unlink()
+    assert main(["bundles", "rollback"]) == 2
+    assert (house / "served").resolve() == house / "b"
+
+
+def test_unsigned_bundle_is_not_activated_where_signatures_are_asked_for(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (house / "trusted").mkdir()
+    assert main(["bundles", "activate", str(house / "a"), "--trusted", str(house / "trusted")]) == 2
+    assert "SignatureError" in told(capsys)
+    assert not (house / "served").exists()
+
+
+def test_folder_in_place_of_the_link_is_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["activate", str(house / "b")], ["rollback"], ["show"]):
+        assert main(["bundles", *verb, "--link", str(house / "a")]) == 2
+        assert "expected a link" in told(capsys)
+
+
+def test_bundle_that_is_served_already_is_not_its_own_predecessor(house: Path) -> None:
+    assert main(["bundles", "activate", str(house / "a")]) == 0
+    assert main(["bundles", "activate", str(house / "b")]) == 0
+    assert main(["bundles", "activate", str(house / "b")]) == 2
+    assert main(["bundles", "rollback"]) == 0
+    assert (house / "served").resolve() == house / "a"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from math import comb
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triage_server.audit_log import AuditLog
+from triage_server.cli import main
+from triage_server.shadow_desk import Tally, exact_interval
+
+
+def at_least(successes: int, trials: int, chance: Fraction) -> Fraction:
+    """Exactly: the chance of so many successes or more."""
+    terms = range(successes, trials + 1)
+    return sum((comb(trials, k) * chance**k * (1 - chance) ** (trials - k) for k in terms), Fraction(0))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_beyond_both_ends_lies_half_of_what_the_confidence_leaves(data: st.DataObject) -> None:
+    trials = data.draw(st.integers(1, 60))
+    successes = data.draw(st.integers(0, trials))
+    low, high = exact_interval(successes, trials)
+    assert low <= successes / trials <= high
+    if successes > 0:
+        assert float(at_least(successes, trials, Fraction(low))) == pytest.approx(0.025, rel=1e-6)
+    if successes < trials:
+        assert float(1 - at_least(successes + 1, trials, Fraction(high))) == pytest.approx(0.025, rel=1e-6)
+
+
+def test_nothing_seen_has_the_closed_form() -> None:
+    assert exact_interval(0, 500) == (0.0, pytest.approx(1 - 0.025 ** (1 / 500)))
+    assert exact_interval(500, 500) == (pytest.approx(0.025 ** (1 / 500)), 1.0)
+    assert exact_interval(0, 100_000)[1] == pytest.approx(1 - 0.025 ** (1 / 100_000))
+
+
+def test_answers_that_no_shadow_saw_are_counted() -> None:
+    tally = Tally()
+    shadow = {
+        "event": "shadow",
+        "bundle_sha256": "s",
+        "referral": "same",
+        "band": "down",
+        "request_id": "r",
+        "answered": {"bundle_sha256": "a", "sequence": 2},
+    }
+    answer = {"event": "answer", "bundle_sha256": "a"}
+    for line in (answer, shadow, answer, answer, {**answer, "bundle_sha256": "b"}, shadow):
+        tally.line(line)
+    tally.line({**shadow, "problem": "ScoringError"})
+    (pair,) = tally.pairs.values()
+    assert (pair.answered, pair.compared, pair.failed, pair.down) == (3, 2, 1, ["2  r  band"] * 2)
+
+
+def test_log_without_shadows_and_altered_logs_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "audit"
+    AuditLog(folder, 2**20, {"event": "opened"}).close({"event": "closed"})
+    assert main(["shadow", "report", str(folder)]) == 2
+    assert "no shadow has scored" in capsys.readouterr().err
+    file = next(folder.glob("*.jsonl"))
+    file.write_bytes(file.read_bytes().replace(b"opened", b"openeD"))
+    assert main(["shadow", "report", str(folder)]) == 2
+    assert "line 1" in capsys.readouterr().err
+    assert main(["shadow", "report", str(folder), "--confidence", "95"]) == 2
+    assert "--confidence" in capsys.readouterr().err
