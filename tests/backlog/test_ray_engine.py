@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from lesion_triage import cli
 KINDS: tuple[tiny.Kind, ...] = ("referred", "below", "black", "unfamiliar")
 PROGRAM = "import sys; from lesion_triage import cli; sys.exit(cli.main())"
 CASES = 60
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""127.0.0.1, the same in IPv6, and ::1."""
 _TWO_NODES = """
 import sys
 from ray.cluster_utils import Cluster
@@ -93,6 +97,31 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+def descendants(pid: int) -> set[int]:
+    found = {pid}
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in tasks.read_text().split():
+                found |= descendants(int(child))
+    return found
+
+
+def listening(pid: int) -> set[str]:
+    """Addresses on which a process and what it started wait for others, as the kernel writes them."""
+    sockets = set()
+    for one in descendants(pid):
+        for handle in Path(f"/proc/{one}/fd").glob("*"):
+            with contextlib.suppress(OSError):  # gone in the meantime
+                sockets.add(str(handle.readlink()))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            cells = line.split()
+            if cells[3] == "0A" and f"socket:[{cells[9]}]" in sockets:
+                found.add(cells[1].partition(":")[0])
+    return found
+
+
 def test_two_nodes_write_the_same_files_as_one_process(bundle, backlog, local, address, tmp_path):
     nodes = subprocess.run(
         [sys.executable, "-c", _COUNT],
@@ -124,10 +153,17 @@ def test_without_an_address_a_cluster_starts_here_and_ends_what_threads_began(
     assert cli.main(words) == 1
     for part in list((out / "cases").iterdir())[::2]:
         part.unlink()
-    done = run([*words, "--engine", "ray"])
-    assert done.returncode == 1, done.stderr
-    assert "cases are done already" in done.stdout
+    words = [sys.executable, "-c", PROGRAM, *words, "--engine", "ray"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    heard: set[str] = set()
+    while process.poll() is None:
+        heard |= listening(process.pid)
+        time.sleep(0.2)
+    assert process.communicate()[0].count("cases are done already") == 1
+    assert process.returncode == 1  # one picture is broken
     assert parts_of(out) == local
+    assert heard
+    assert heard <= LOOPBACK, "Ray would answer to other machines"
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(bundle, backlog, tmp_path):

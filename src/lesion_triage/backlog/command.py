@@ -130,6 +130,10 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
             tick(done, state.cases)
 
         if arguments.engine == "ray":
+            if arguments.address is None:
+                # Ray reads this as it is loaded, whatever the system: the cluster that it starts then listens
+                # on loopback alone, which no address given to ray.init brings about.
+                os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             from lesion_triage.backlog import ray_engine  # noqa: PLC0415 - the extra [ray] may be absent
 
             ray_engine.score_parts(
