@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -167,33 +170,48 @@ def begin(load, home: Path, folder: Path) -> None:
         road.travel(verb, load(*STUDENT), folder / "runs")
 
 
-def stop_once(folder: Path, line: str, and_then: str, how: int) -> int:
-    """Stop the program once it has said this line and then, in a line after it, that. Returns its status."""
+def killed_in_its_second_member(folder: Path) -> None:
+    """A process of its own, ended by ``kill -9``."""
     main = "import sys; from lesion_triage.cli import main; sys.exit(main(sys.argv[1:]))"
     sets = [part for setting in (*STUDENT, "train.checkpoint_minutes=0") for part in ("--set", setting)]
     place = [str(folder / "several.yaml"), "--runs", str(folder / "runs")]
-    process = subprocess.Popen(
-        [sys.executable, "-c", main, "train", *place, *sets], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for wanted in (line, and_then):
-        while wanted not in (said := process.stdout.readline()):
-            assert said, f"the program has ended before it said {wanted}"
-    process.send_signal(how)
-    process.communicate(timeout=300)
-    return process.returncode
+    command = [sys.executable, "-c", main, "train", *place, *sets]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for wanted in ("member 2 of 3", "epoch 1/2"):
+                while wanted not in (said := process.stdout.readline()):
+                    assert said, f"the program has ended before it said {wanted}"
+        finally:
+            process.kill()
 
 
-@pytest.mark.timeout(900)
+def stopped_in_its_student(load, folder: Path) -> None:
+    """SIGTERM once the student has written a state."""
+    run = runs.find_or_make(load(*STUDENT), folder / "runs")
+
+    def stop():
+        while not list((run.folder / "train_state").glob("*.json")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        road.travel("train", load(*STUDENT, "train.checkpoint_minutes=0"), folder / "runs")
+
+
+@pytest.mark.timeout(1800)
 def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_changes_no_bit(
     home, student, members, load, tmp_path, capsys
 ):
     begin(load, home, tmp_path)
-    stop_once(tmp_path, "member 2 of 3", "epoch 1/2", signal.SIGKILL)
-    assert stop_once(tmp_path, "a student of 3 networks", "epoch 1/2", signal.SIGTERM) == 143
+    killed_in_its_second_member(tmp_path)
+    stopped_in_its_student(load, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("train: unchanged") == 1
+    assert said.count("  going on ") == 1
     ours = [runs.find_or_make(member, tmp_path / "runs") for member in load(*STUDENT).members()]
     times = [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
-    capsys.readouterr()
     ended = road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
     said = capsys.readouterr().out
     assert said.count("train: unchanged") == 3
@@ -212,7 +230,7 @@ def test_resume_refuses_an_ensemble_of_which_nothing_is_there(home, average, loa
         road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
     home, members, load, tmp_path, capsys
 ):
