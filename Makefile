@@ -7,7 +7,7 @@ FUZZ := .venv-fuzz
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean browser deploy-check
+.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog bench-training browser deploy-check
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -65,6 +65,15 @@ bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, m
 	$(BIN)/python tests/bench_audit.py
 	$(BIN)/python tests/bench_manifest.py
 	$(BIN)/python tests/bench_cache.py
+	$(BIN)/python tests/bench_backlog.py
+
+bench-training: $(VENV)/.installed ## training: loop, memory, layout, precision, loader; TIMM_TRAIN=FILE beside timm's train.py
+	$(BIN)/python tests/bench_training.py
+ifdef TIMM_TRAIN
+	$(BIN)/python tests/bench_beside_timm.py --timm-train $(TIMM_TRAIN)
+else
+	@echo "not run beside timm's train.py: give its path as TIMM_TRAIN=..., see tests/bench_beside_timm.py --help"
+endif
 
 deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, promtool and systemd
 	@command -v promtool >/dev/null || apt-get install -y -q --no-install-recommends prometheus || \
@@ -73,6 +82,9 @@ deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, pr
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
 	$(BIN)/python -m pytest -m torture tests/train
+
+torture-backlog: $(VENV)/.installed ## score a hundred thousand pictures, killed twice; no row lost or doubled
+	$(BIN)/python -m pytest -s -m torture tests/backlog
 
 proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
 	$(BIN)/lesion-triage proof

@@ -1,31 +1,44 @@
-"""How fast the training loop is beside the same loop fed from memory, and what layout and precision bring.
+"""The loop beside itself fed from memory; what memory, layout and precision bring; the loader alone.
 
     python tests/bench_training.py [BACKBONE [SIZE_PX [BATCHES]]]
 
-Ratios of medians over steps that take turns, so that a neighbour on the machine slows both.
+Ratios of medians over steps that take turns, so that a neighbour on the machine slows both; by the processor
+time of the training process, which a neighbour disturbs least, and by the clock. On a machine with a GPU the
+steps run there, and only the clock says something. The loader is compared with a folder of JPEGs of 600 x 450
+pixels, decoded by Pillow and altered by torchvision, both with two processes and batches of 64.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from lesion_triage.config import Config
-from lesion_triage.data.dataset import Example
+from lesion_triage.data.augment import augmentation
+from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
 from lesion_triage.data.records import Record
-from lesion_triage.train import loop, pictures, processes
+from lesion_triage.data.synthetic import draw_picture
+from lesion_triage.train import loop, memory, pictures, processes
 from lesion_triage.train.learning import Learning
 from lesion_triage.train.pictures import Pictures
 
 
 def config(backbone: str, size_px: int, **section: object) -> Config:
-    train = {"accelerator": "cpu", "frozen_stages": 0, **section}
+    train = {"frozen_stages": 0, **section}
     tree = {
         "name": "bench",
         "data": {"source": "synthetic"},
@@ -66,37 +79,110 @@ class Steps:
         self._order = pictures.batch_order(c, len(given.records), 0, 1, 0)
         labels = [record.diagnosis == "b" for record in given.records]
         fed = pictures.loader(pictures.augmented(c, given, labels, 0), self._order, c.train.workers)
+        fed = self._fabric.setup_dataloaders(fed, use_distributed_sampler=False)
         self._stream: Iterator[Example] = iter(fed)
         if from_memory:
             self._stream = itertools.cycle([next(iter(fed))])
         self._number = 0
+        self._weights = torch.ones(2, device=self._fabric.device)
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
 
     def step(self) -> None:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         part = loop._gradient(
-            self._fabric, self._learning, self._stream, self._order, torch.ones(2), self._config, self._number
+            self._fabric, self._learning, self._stream, self._order, self._weights, self._config, self._number
         )
         loop._summed(self._fabric, part, due=False, asked=False)
         self._learning.optimizer.step()
         self._learning.average.update(self._number)
         self._number += 1
         self.seconds.append(time.perf_counter() - began)
+        self.cpu_seconds.append(time.process_time() - cpu)
+
+
+UNCOUNTED = 2  # steps at first
+
+
+def report(title: str, one: list[float], other: list[float], per: int, clock: tuple[float, float]) -> None:
+    """How much faster the first is than the second, step by step of processor time."""
+    low, middle, high = statistics.quantiles([b / a for a, b in zip(one, other, strict=True)], n=4)
+    own, others = (1e3 * statistics.median(times) / per for times in (one, other))
+    print(
+        f"{title}: {middle:.2f} times as fast by processor time (quartiles {low:.2f} to {high:.2f}; "
+        f"{own:.2f} against {others:.2f} CPU ms a picture), {clock[1] / clock[0]:.2f} by the clock",
+        flush=True,
+    )
 
 
 def compare(title: str, one: Steps, other: Steps, batches: int) -> None:
     for _ in range(batches):
         one.step()
         other.step()
-    ratios = [b / a for a, b in zip(one.seconds[2:], other.seconds[2:], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    size = one._config.train.batch_size
-    print(
-        f"{title}: speed ratio {middle:.3f} (quartiles {low:.3f} to {high:.3f}); "
-        f"{size / statistics.median(one.seconds[2:]):.1f} against "
-        f"{size / statistics.median(other.seconds[2:]):.1f} images/s",
-        flush=True,
-    )
+    clock = tuple(statistics.median(steps.seconds[UNCOUNTED:]) for steps in (one, other))
+    times = (steps.cpu_seconds[UNCOUNTED:] for steps in (one, other))
+    report(title, *times, one._config.train.batch_size, (clock[0], clock[1]))
+
+
+def compare_memory(steps: Steps, batches: int) -> None:
+    """Blocks of steps with and without keeping what is freed; a block's first step is not counted."""
+    block, kept, given_back = 4, [], []
+    for _ in range(max(2, batches // (2 * block))):
+        with memory.kept():
+            kept += [steps.step() or (steps.cpu_seconds[-1], steps.seconds[-1]) for _ in range(block)][1:]
+        given_back += [steps.step() or (steps.cpu_seconds[-1], steps.seconds[-1]) for _ in range(block)][1:]
+    clock = statistics.median(b for _, b in kept), statistics.median(b for _, b in given_back)
+    each = [a for a, _ in kept], [a for a, _ in given_back]
+    report("freed memory kept / given back", *each, steps._config.train.batch_size, clock)
+
+
+def pass_through(batches: Iterable[Any]) -> tuple[float, float]:
+    """Processor seconds of the loader's processes and of this one, and seconds on the clock, a picture."""
+    cpu, began, count = sum(os.times()[:4]), time.perf_counter(), 0
+    for batch in batches:
+        count += len(batch[1])
+    return (sum(os.times()[:4]) - cpu) / count, (time.perf_counter() - began) / count
+
+
+def compare_loaders(size_px: int, turns: int = 3, count: int = 512) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            path = Path(folder) / "ab"[number % 2] / f"{number}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            draw_picture("irregular", number).resize((600, 450)).save(path, quality=90)
+        usual = v2.Compose(
+            [
+                v2.RandomResizedCrop(size_px, scale=(0.6, 1.0), antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.RandomVerticalFlip(),
+                v2.ColorJitter(0.2, 0.2, 0.2, 0.03),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+        files = ImageFolder(folder, usual)
+        side = (size_px, size_px)
+        decoded = np.stack([np.asarray(Image.open(path).resize(side)) for path, _ in files.samples])
+        repeated = np.concatenate([decoded] * 8)  # as long as theirs takes
+
+        def ours(level: Any, epoch: int) -> Iterable[Example]:
+            labels = [0] * len(repeated)
+            data = TrainingPictures(repeated, labels, labels, augmentation(level, size_px), 0, epoch)
+            return pictures.loader(data, BatchOrder(len(repeated), 64, 0, epoch), 2)
+
+        ways: dict[str, Callable[[int], Iterable[Any]]] = {
+            "theirs": lambda _: DataLoader(files, 64, shuffle=True, num_workers=2),
+            **{
+                level: lambda turn, level=level: ours(level, turn)
+                for level in ("flips", "standard", "strong")
+            },
+        }
+        taken = {name: [pass_through(way(turn)) for turn in range(turns)] for name, way in ways.items()}
+    for level in ("flips", "standard", "strong"):
+        each = [[cpu for cpu, _ in taken[name]] for name in (level, "theirs")]
+        clock = tuple(statistics.median(seconds for _, seconds in taken[name]) for name in (level, "theirs"))
+        report(f"loader, {level}, {size_px} px / JPEGs through Pillow and torchvision", *each, 1, clock)
 
 
 def main(backbone: str = "tf_efficientnet_lite0", size_px: str = "160", batches: str = "24") -> None:
@@ -107,9 +193,12 @@ def main(backbone: str = "tf_efficientnet_lite0", size_px: str = "160", batches:
     def variant(**section: object) -> Steps:
         return Steps(config(backbone, size, **section), given, from_memory=True)
 
-    compare("loop / fed from memory", Steps(plain, given, False), Steps(plain, given, True), number)
-    compare("channels-last / not", variant(), variant(channels_last=False), number)
-    compare("bf16-mixed / 32-true", variant(precision="bf16-mixed"), variant(), number)
+    compare_memory(variant(), number)
+    with memory.kept():
+        compare("loop / fed from memory", Steps(plain, given, False), Steps(plain, given, True), number)
+        compare("channels-last / not", variant(), variant(channels_last=False), number)
+        compare("bf16-mixed / 32-true", variant(precision="bf16-mixed"), variant(), number)
+    compare_loaders(size)
 
 
 if __name__ == "__main__":

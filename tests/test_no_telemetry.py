@@ -21,3 +21,13 @@ def test_onnxruntime_makes_no_identifier_and_no_uploader(tmp_path: Path) -> None
     kept = {name: value for name, value in kept.items() if not name.startswith(("CI", "GITHUB_", "TF_BUILD"))}
     subprocess.run([sys.executable, "-B", "-c", code, GRAPH], env=kept | places, check=True)
     assert [path.name for path in tmp_path.rglob("*")] == []
+
+
+def test_ray_is_told_to_report_nothing() -> None:
+    code = (
+        "import lesion_triage; from ray._common.usage import usage_lib; "
+        "print(usage_lib.usage_stats_enabled())"
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_USAGE_STATS_ENABLED"}
+    done = subprocess.run([sys.executable, "-c", code], env=kept, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"

@@ -189,7 +189,8 @@ class Train(Section):
     """Share of the epochs, from the start, that see pictures of 0.8 times the side."""
     augmentation: Literal["none", "flips", "standard", "strong"] = "standard"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """auto: bf16-mixed on a GPU that computes in it natively, 16-mixed on an older one, else 32-true."""
+    """auto: bf16-mixed where GPU or processor computes in it natively, 16-mixed on an older GPU, else
+    32-true."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Processes on this machine, one for each GPU; under torchrun its own word stands."""

@@ -216,5 +216,11 @@ def test_16_bit_losses_without_a_gpu_are_refused_and_not_replaced():
         processes.precision(config(precision="16-mixed").train)
 
 
-def test_automatic_precision_on_a_processor_is_32_bit():
-    assert processes.precision(config(precision="auto").train) == "32-true"
+def test_automatic_precision_on_a_processor_is_bf16_where_it_has_the_instructions():
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    native = "avx512_bf16" in flags or "amx_bf16" in flags
+    assert processes.precision(config(precision="auto").train) == ("bf16-mixed" if native else "32-true")
+
+
+def test_a_processor_trains_in_32_bits_unless_told_otherwise():
+    assert processes.precision(config().train) == "32-true"

@@ -7,6 +7,7 @@ writes its part there. Ray is asked to report nothing to its maker (``lesion_tri
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,10 @@ def _connect(address: str | None) -> None:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         settings |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    else:
+        host = _reached(address)
+        if host.startswith("127."):  # else Ray looks for this machine under its public address
+            settings["_node_ip_address"] = host
     for left in reversed(range(_TRIES)):
         try:
             ray.init(address or "local", **settings)
@@ -121,9 +126,26 @@ def _connect(address: str | None) -> None:
         except Exception as error:  # a node that is slow to start is a bare Exception to Ray
             ray.shutdown()
             if not left or address is not None:
-                where = address or "on this machine"
-                raise BacklogError(f"Ray {where}: no cluster to work with ({_last_line(error)}).") from None
+                raise _unreachable(address or "on this machine", _last_line(error)) from None
             say("  Ray was slow to start; trying again")
+
+
+def _reached(address: str) -> str:
+    """The host of an address where somebody listens: Ray itself tries for minutes before it says so.
+
+    Raises:
+        BacklogError: nobody does, or it is no address.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from None
+    return host
+
+
+def _unreachable(where: str, why: str) -> BacklogError:
+    return BacklogError(f"Ray {where}: no cluster to work with ({why}).")
 
 
 def _last_line(error: Exception) -> str:

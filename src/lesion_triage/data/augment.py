@@ -6,6 +6,8 @@ Takes and gives uint8 RGB, so normalisation stays in the graph and every other p
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -46,32 +48,60 @@ class Augment:
     def __init__(self, level: Level, size_px: int) -> None:
         self._made_from = level, size_px
         self._steps = _steps(level, size_px)
-        self._compose = A.Compose(self._steps, seed=0)
+        # Steps that were seeded alike one by one, as Compose.set_random_seed does it, would draw the same
+        # first numbers: strong crops would always come with strong colour. So all draw from two streams.
+        self._random = random.Random()
+        self._bits = np.random.PCG64()
+        for step in self._steps:
+            step.set_random_state(np.random.Generator(self._bits), self._random)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Augment, self._made_from
 
     def __call__(self, picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """The picture, altered as the seed says."""
-        # Compose.set_random_seed would give every step the same seed, and with it the same first numbers:
-        # strong crops would always come with strong colour. Each step draws from a stream of its own.
-        streams = np.random.SeedSequence(seed).generate_state(len(self._steps))
-        for step, stream in zip(self._steps, streams, strict=True):
-            step.set_random_seed(int(stream))
-        result: NDArray[np.uint8] = self._compose(image=picture)["image"]
+        self._random.seed(seed)
+        self._bits.state = np.random.PCG64(seed).state
+        result = picture
+        for step in self._steps:  # without Compose, whose checks are for boxes and masks
+            result = step(image=result)["image"]
         return np.require(result, requirements=["C", "W"])  # a flip may be a view of the cache
+
+
+def _as_it_is(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return picture
+
+
+_SYMMETRIES: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
+    "e": _as_it_is,
+    "r90": lambda picture: cv2.rotate(picture, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    "r180": lambda picture: cv2.flip(picture, -1),
+    "r270": lambda picture: cv2.rotate(picture, cv2.ROTATE_90_CLOCKWISE),
+    "v": lambda picture: cv2.flip(picture, 0),
+    "h": lambda picture: cv2.flip(picture, 1),
+    "t": cv2.transpose,
+    "hvt": lambda picture: cv2.transpose(cv2.flip(picture, -1)),
+}
+
+
+class _SquareSymmetry(A.SquareSymmetry):  # type: ignore[misc]
+    """The library's step by OpenCV: the same pixels sooner than copying a strided view of numpy's."""
+
+    def apply(self, img: NDArray[np.uint8], group_element: str, **params: Any) -> Any:
+        """One of the eight."""
+        return _SYMMETRIES[group_element](img)
 
 
 def _steps(level: Level, size_px: int) -> list[Any]:
     area = cv2.INTER_AREA
     if level in ("none", "flips"):
         resize = A.Resize(size_px, size_px, interpolation=area)
-        return [resize] if level == "none" else [resize, A.SquareSymmetry(p=1.0)]
+        return [resize] if level == "none" else [resize, _SquareSymmetry(p=1.0)]
     side, edge = (size_px, size_px), {"border_mode": cv2.BORDER_REFLECT_101}
     if level == "standard":
         return [
             A.RandomResizedCrop(side, scale=(0.6, 1.0), ratio=(3 / 4, 4 / 3), interpolation=area),
-            A.SquareSymmetry(p=1.0),
+            _SquareSymmetry(p=1.0),
             A.Affine(rotate=(-30, 30), **edge, p=0.3),
             A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, p=0.8),
             A.CoarseDropout(
@@ -80,7 +110,7 @@ def _steps(level: Level, size_px: int) -> list[Any]:
         ]
     return [
         A.RandomResizedCrop(side, scale=(0.4, 1.0), ratio=(3 / 4, 4 / 3), interpolation=area),
-        A.SquareSymmetry(p=1.0),
+        _SquareSymmetry(p=1.0),
         A.Affine(rotate=(-45, 45), shear=(-8, 8), **edge, p=0.5),
         A.OpticalDistortion(distort_limit=(-0.3, 0.3), **edge, p=0.2),
         A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, p=0.9),

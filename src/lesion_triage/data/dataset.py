@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from lesion_triage.data.augment import Augment
@@ -47,11 +48,24 @@ class TrainingPictures(Dataset[Example]):
     def __len__(self) -> int:
         return len(self._needs)
 
+    def batch(self, indices: Sequence[int]) -> Example:
+        """A whole batch, so that nothing is collated: pixels (N, size, size, 3) and N labels of each kind."""
+        pixels: NDArray[np.uint8] | None = None
+        for place, index in enumerate(indices):
+            picture = self._augmented(index)
+            if pixels is None:
+                pixels = np.empty((len(indices), *picture.shape), np.uint8)
+            pixels[place] = picture
+        chosen = torch.as_tensor(indices)
+        return Example(torch.from_numpy(pixels), self._needs[chosen], self._diagnoses[chosen])
+
     def __getitem__(self, index: int) -> Example:
+        return Example(torch.from_numpy(self._augmented(index)), self._needs[index], self._diagnoses[index])
+
+    def _augmented(self, index: int) -> NDArray[np.uint8]:
         name = f"{self._seed}:{self._epoch}:{index}".encode()
         seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest())
-        picture = self._augment(np.asarray(self._pictures[index]), seed)
-        return Example(torch.from_numpy(picture), self._needs[index], self._diagnoses[index])
+        return self._augment(np.asarray(self._pictures[index]), seed)
 
 
 class BatchOrder(Sampler[list[int]]):

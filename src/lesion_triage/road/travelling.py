@@ -73,10 +73,15 @@ def begin(config: Config, root: Path, fresh: bool = False) -> Run:
         RunError: the dataset's folder is not given, or not there.
     """
     require_data(config)
+    run = _run_of(config, root, fresh)
+    say(f"{run.folder}")
+    return run
+
+
+def _run_of(config: Config, root: Path, fresh: bool) -> Run:
     run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
     if any(_outdated(stage, run) for stage in STAGES.values()):
         run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
-    say(f"{run.folder}")
     return run
 
 
@@ -165,8 +170,8 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> Non
     """
     members = run.config.members()
     for number, config in enumerate(members, 1):
-        say(f"member {number} of {len(members)}: seed {config.seed}")
-        member = begin(config, run.folder.parent, fresh)
+        member = _run_of(config, run.folder.parent, fresh)
+        say(f"member {number} of {len(members)}: seed {config.seed}, {member.folder.name}")
         for name in STAGES["train"].needs:
             record = run.record(name)
             assert record is not None

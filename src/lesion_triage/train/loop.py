@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from lesion_triage.config import Config, Train
 from lesion_triage.data.dataset import BatchOrder, Example
 from lesion_triage.errors import DivergedError
-from lesion_triage.train import checkpoint, mixing, pictures, processes, state, validation
+from lesion_triage.train import checkpoint, memory, mixing, pictures, processes, state, validation
 from lesion_triage.train.distil import Teacher
 from lesion_triage.train.interruption import Interrupted, Interruption
 from lesion_triage.train.learning import Learning
@@ -132,6 +132,7 @@ def dismiss(config: Config) -> None:
         processes.part()
 
 
+@memory.kept()
 def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
     config, c = job.config, job.config.train
     names = sorted({record.diagnosis for record in job.training.records})

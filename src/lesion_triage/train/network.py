@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesion_triage.errors import TrainingError
+from lesion_triage.train import depthwise
 
 
 class Heads(NamedTuple):
@@ -94,7 +95,8 @@ class Learner(nn.Module):
 
     def forward(self, given: Tensor) -> Heads:
         """The training path."""
-        return self.network.heads(given if given.ndim == 2 else self.network.embed(given))
+        with depthwise.gradients_in_32_bits(given.device):
+            return self.network.heads(given if given.ndim == 2 else self.network.embed(given))
 
 
 def freeze_backbone(network: TriageNetwork) -> list[nn.Module]:

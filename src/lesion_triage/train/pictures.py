@@ -106,12 +106,33 @@ def augmented(config: Config, training: Pictures, diagnoses: Sequence[int], epoc
 
 def loader(dataset: Dataset[Example], order: BatchOrder, workers: int) -> DataLoader[Example]:
     """Batches in the order given, prepared by loader processes."""
+    collate: Callable[[Any], Any] | None = None
+    if isinstance(dataset, TrainingPictures):
+        dataset, collate = _Batches(dataset), _as_it_comes
     return DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
         worker_init_fn=leave_to_the_parent if workers else None,
+        collate_fn=collate,
     )
+
+
+class _Batches(Dataset[Example]):
+    """Asked for a batch, the loader gets it whole: torch would stack its pictures one by one."""
+
+    def __init__(self, dataset: TrainingPictures) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitems__(self, indices: Sequence[int]) -> Example:
+        return self._dataset.batch(indices)
+
+
+def _as_it_comes(batch: Example) -> Example:
+    return batch
 
 
 @torch.inference_mode()

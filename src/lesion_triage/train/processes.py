@@ -94,8 +94,8 @@ def launch(c: Train) -> Fabric:
 def precision(c: Train) -> Any:
     """What ``train.precision`` means on this machine.
 
-    ``auto`` is bf16-mixed on a GPU that computes in it natively, 16-mixed on an older one, else 32-true: on a
-    processor with AVX512-BF16 bf16 took twice the time of 32-bit (experiments/LOG.md).
+    ``auto`` is bf16-mixed on a GPU or processor that computes in it natively (AVX512-BF16 or AMX),
+    16-mixed on an older GPU, else 32-true.
 
     Raises:
         TrainingError: 16-mixed without a GPU; Fabric would compute in another precision than asked for.
@@ -106,7 +106,8 @@ def precision(c: Train) -> Any:
     if c.precision != "auto":
         return c.precision
     if not cuda:
-        return "32-true"
+        has = torch.cpu.get_capabilities()
+        return "bf16-mixed" if has.get("avx512_bf16") or has.get("amx_bf16") else "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
