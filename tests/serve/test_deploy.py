@@ -109,12 +109,14 @@ def test_probes_ask_paths_that_are_open(make_app: Any, ask: Any) -> None:
         assert ask(app, "GET", container[probe]["httpGet"]["path"]).status_code == 200
 
 
-def test_kserve_asks_by_the_open_protocol() -> None:
+def test_kserve_asks_by_the_open_protocol(make_app: Any, ask: Any) -> None:
     runtime = of_kind("ServingRuntime", DEPLOY / "kubernetes" / "kserve.yaml")["spec"]
     container = runtime["containers"][0]
     assert (container["name"], runtime["protocolVersions"]) == ("kserve-container", ["v2"])
     paths = [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
     assert paths == ["/v2/health/live", "/v2/health/ready"]
+    app = make_app()
+    assert [ask(app, "GET", path).status_code for path in paths] == [200, 200]
     predictor = of_kind("InferenceService", DEPLOY / "kubernetes" / "kserve.yaml")["spec"]["predictor"]
     assert predictor["model"]["runtime"] == "triage-server"
     assert predictor["maxReplicas"] == 1
@@ -131,7 +133,7 @@ def test_image_is_built_of_what_is_here_and_runs_as_nobody_in_particular() -> No
             assert (ROOT / name).exists(), name
             kept = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
             assert f"!{name}" in kept
-    assert "--constraint constraints.txt '.[serve]'" in stage(1)
+    assert '--constraint constraints.txt ".[${EXTRAS:-serve}]"' in stage(1)
     last = stage(2)
     user = re.search(r"^USER (\d+):(\d+)$", last, re.MULTILINE)
     assert user is not None

@@ -135,6 +135,8 @@ def test_page_shows_each_case_as_the_bundle_said_it_and_the_certificate_of_now(h
     assert heard.first.sha256[:16] in early
     assert "Answered by another bundle" in early
     assert "Answered by another bundle" not in late
+    link = '<a href="/ui/certificate"><code>'  # which would lead to the certificate of now
+    assert (link in early, link in late) == (False, True)
     assert heard.first.sha256[:16] not in late
     assert heard.second.sha256 in certificate
     assert heard.first.sha256 not in certificate
