@@ -126,7 +126,8 @@ async def respond(request: Request, face: Face) -> Response:
             repeat_key = idempotency_key(request)
             opening = await received(request, face.receive(request, place))
             found = await scored(request, opening, line, repeat_key, deadline_of(request))
-    end = await settled(request, found, line, repeat_key)
+            # Here still: the shadows may want the photographs, whose bytes are counted by the place.
+            end = await settled(request, found, line, repeat_key)
     request.state.disposition = found.disposition
     headers = in_language(found.language)
     if end is not None:

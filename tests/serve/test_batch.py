@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.scorer import Judgement, Scorer
 from sent_cases import JSON, as_json
 from triage_server.api_keys import new_key
 from triage_server.audit_chain import files_of
@@ -100,9 +100,9 @@ def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
 class Slow(Scorer):
     """Takes a second and a half for each case."""
 
-    def score(self, *arguments: Any, **named: Any) -> Answer:
+    def judge(self, *arguments: Any, **named: Any) -> Judgement:
         time.sleep(1.5)
-        return super().score(*arguments, **named)
+        return super().judge(*arguments, **named)
 
 
 def test_cases_that_are_not_scored_in_time_say_so(ask: Ask, make_app: MakeApp, draw: Any, scorer: Scorer):
