@@ -319,23 +319,26 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
     return top
 
 
+_EXTRAS = {"pyarrow": "batch", "ray": "ray"}
+"""Package -> extra that installs it, where that is not ``train``."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0; 2 after an error explained in one sentence; 130 or 143 when interrupted."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = parser(next((word for word in words if word in VERBS), "")).parse_args(words)
+    asked = next((word for word in words if word in VERBS), "")
     try:
+        arguments = parser(asked).parse_args(words)  # a verb may import its room to describe itself
         return VERBS[arguments.verb].act(arguments)
     except LesionTriageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith(("lesion_triage", "triage_server")):
+        missing = error.name or ""
+        if missing.startswith(("lesion_triage", "triage_server")):
             raise
-        extra = "train,sweep" if arguments.verb == "sweep" else "train"
-        extra = {"pyarrow": "batch", "ray": "ray"}.get(error.name or "", "train")
-        print(
-            f"'{arguments.verb}' needs {error.name}: pip install 'lesion-triage[{extra}]'.", file=sys.stderr
-        )
+        extra = "train,sweep" if asked == "sweep" else _EXTRAS.get(missing, "train")
+        print(f"'{asked}' needs {missing}: pip install 'lesion-triage[{extra}]'.", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print("interrupted; the same command goes on from here.", file=sys.stderr)
