@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,11 +50,11 @@ class TrainingPictures(Dataset[Example]):
 
     def batch(self, indices: Sequence[int]) -> Example:
         """A whole batch, so that nothing is collated: pixels (N, size, size, 3) and N labels of each kind."""
-        pixels: NDArray[np.uint8] | None = None
+        pixels: NDArray[Any] | None = None
         for place, index in enumerate(indices):
             picture = self._augmented(index)
             if pixels is None:
-                pixels = np.empty((len(indices), *picture.shape), np.uint8)
+                pixels = np.empty((len(indices), *picture.shape), picture.dtype)
             pixels[place] = picture
         chosen = torch.as_tensor(indices)
         return Example(torch.from_numpy(pixels), self._needs[chosen], self._diagnoses[chosen])
