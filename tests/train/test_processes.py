@@ -224,3 +224,12 @@ def test_automatic_precision_on_a_processor_is_bf16_where_it_has_the_instruction
 
 def test_a_processor_trains_in_32_bits_unless_told_otherwise():
     assert processes.precision(config().train) == "32-true"
+
+
+def test_fabric_says_nothing_of_its_own_in_our_output():
+    code = (
+        "from lesion_triage.config import Train; from lesion_triage.train import processes; "
+        "processes.launch(Train(accelerator='cpu', precision='bf16-mixed'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -5,6 +5,7 @@ Processes come from torchrun, or Fabric starts them by giving this process's own
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -68,6 +69,7 @@ def launch(c: Train) -> Fabric:
     if world > 1 and c.probe:
         raise TrainingError("train.probe takes one process: its head is trained in seconds.")
     if world == 1 and c.strategy == "auto":
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its word on precision cuts the bar
         fabric = Fabric(accelerator=c.accelerator, devices=1, precision=precision(c))
         fabric.launch()
         return fabric
