@@ -6,17 +6,17 @@ Imports the wire and the bundle; no byte of a body is ever written to a disk her
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from triage_server.multipart import chunks_of, read_parts
 from triage_server.wire import MAX_HISTORY_BYTES, RequestError
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
@@ -81,7 +81,7 @@ async def read_body(request: Request, *, max_body_bytes: int, take: Callable[[in
     Raises:
         RequestError: the body is too long.
     """
-    chunks = _chunks(request, max_body_bytes, take)
+    chunks = chunks_of(request, max_body_bytes, take)
     async with aclosing(chunks):
         return b"".join([chunk async for chunk in chunks])
 
@@ -92,83 +92,37 @@ async def read_form(request: Request, *, max_body_bytes: int, take: Callable[[in
     Raises:
         RequestError: the body is too long, the form is broken, or it holds anything else.
     """
-    parameters = parse_options_header(request.headers.get("content-type", ""))[1]
-    chunks = _chunks(request, max_body_bytes, take)
     form = _Form()
-    try:
-        parser = MultipartParser(
-            parameters.get(b"boundary", b""),
-            {
-                "on_part_begin": form.on_part_begin,
-                "on_header_begin": form.on_header_begin,
-                "on_header_field": form.on_header_field,
-                "on_header_value": form.on_header_value,
-                "on_header_end": form.on_header_end,
-                "on_headers_finished": form.on_headers_finished,
-                "on_part_data": form.on_part_data,
-                "on_end": form.on_end,
-            },
-        )
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                parser.write(chunk)
-    except FormParserError:
-        raise RequestError("multipart_not_valid") from None
+    await read_parts(request, max_body_bytes, take, form)
     return form.case()
 
 
 class _Form:
-    """Collects the parts of a form in memory. File names are never looked at."""
+    """The parts of a case. File names are never looked at."""
 
     def __init__(self) -> None:
         self._pictures: list[bytearray] = []
         self._history: bytearray | None = None
-        self._part = bytearray()
-        self._field = bytearray()
-        self._value = bytearray()
-        self._name: bytes | None = None
-        self._whole = False
 
-    def on_part_begin(self) -> None:
-        self._name = None
-
-    def on_header_begin(self) -> None:
-        self._field, self._value = bytearray(), bytearray()
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def on_header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._name = parse_options_header(bytes(self._value))[1].get(b"name")
-
-    def on_headers_finished(self) -> None:
-        self._part = bytearray()
-        if self._name == b"history":
+    def begin(self, options: Mapping[bytes, bytes]) -> bytearray:
+        part, name = bytearray(), options.get(b"name")
+        if name == b"history":
             if self._history is not None:
                 raise RequestError("history_not_valid", fields="the part stands twice")
-            self._history = self._part
-        elif self._name != b"image":
+            self._history = part
+        elif name != b"image":
             raise RequestError("unknown_part")
         elif len(self._pictures) == MAX_IMAGES_PER_CASE:
             raise RequestError("too_many_images")
         else:
-            self._pictures.append(self._part)
+            self._pictures.append(part)
+        return part
 
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._part += data[start:end]
-        if self._part is self._history and len(self._history) > MAX_HISTORY_BYTES:
+    def check(self, part: bytearray) -> None:
+        if part is self._history and len(part) > MAX_HISTORY_BYTES:
             raise RequestError("history_not_valid", fields="its length")
 
-    def on_end(self) -> None:
-        self._whole = True
-
     def case(self) -> SentCase:
-        if not self._whole:
-            raise RequestError("multipart_not_valid")
         if not self._pictures:
             raise RequestError("no_image")
         history = NO_HISTORY if self._history is None else history_of(bytes(self._history))
@@ -191,17 +145,6 @@ def history_of(text: bytes) -> History:
         named = sorted(field for field in found if field in known)
         strange = [] if found <= known.keys() else ["no JSON object, or a field that is not known"]
         raise RequestError("history_not_valid", fields=", ".join([*named, *strange])) from None
-
-
-async def _chunks(request: Request, limit: int, take: Callable[[int], None]) -> AsyncGenerator[bytes]:
-    received = 0
-    async with aclosing(request.stream()) as stream:
-        async for chunk in stream:
-            received += len(chunk)
-            if received > limit:
-                raise RequestError("body_too_large", limit=limit)
-            take(len(chunk))
-            yield chunk
 
 
 def media_type_of(request: Request) -> str:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from lesion_triage.errors import ConfigError
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -67,7 +69,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """No way back: it would delete what clinicians have written."""
-    raise NotImplementedError("restore the copy that was made before the migration")
+    raise ConfigError("There is no way back from these tables: restore the copy that was made before.")
 
 
 def _of_a_case(*, primary_key: bool = False) -> sa.Column[int]:

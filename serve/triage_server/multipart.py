@@ -1,0 +1,117 @@
+"""Bodies and the parts of forms, read in bounded memory. Imports python-multipart and the wire.
+
+Who asks says what a part may be; whatever a part is called by its sender goes no further than there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Protocol
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from triage_server.wire import RequestError
+
+
+class Parts(Protocol):
+    """What the parts of a form are read into."""
+
+    def begin(self, options: Mapping[bytes, bytes]) -> bytearray:
+        """Where the part with these options of its Content-Disposition is kept; raises RequestError."""
+
+    def check(self, part: bytearray) -> None:
+        """Called whenever a part has grown; raises RequestError if it may not."""
+
+
+async def read_parts(request: Request, max_body_bytes: int, take: Callable[[int], None], into: Parts) -> None:
+    """Read a whole form.
+
+    Args:
+        request: whose body has not been touched.
+        max_body_bytes: of the whole form, whether its length was announced or not.
+        take: told of every chunk before it is kept; may raise.
+        into: gets the parts.
+
+    Raises:
+        RequestError: it is too long, broken or cut off, or ``into`` refuses a part.
+    """
+    parameters = parse_options_header(request.headers.get("content-type", ""))[1]
+    chunks = chunks_of(request, max_body_bytes, take)
+    reader = _Reader(into)
+    try:
+        parser = MultipartParser(
+            parameters.get(b"boundary", b""),
+            {
+                "on_part_begin": reader.on_part_begin,
+                "on_header_begin": reader.on_header_begin,
+                "on_header_field": reader.on_header_field,
+                "on_header_value": reader.on_header_value,
+                "on_header_end": reader.on_header_end,
+                "on_headers_finished": reader.on_headers_finished,
+                "on_part_data": reader.on_part_data,
+                "on_end": reader.on_end,
+            },
+        )
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                parser.write(chunk)
+    except FormParserError:
+        raise RequestError("multipart_not_valid") from None
+    if not reader.whole:
+        raise RequestError("multipart_not_valid")
+
+
+async def chunks_of(request: Request, limit: int, take: Callable[[int], None]) -> AsyncGenerator[bytes]:
+    """The body as it comes; ``take`` is told of every chunk before it is kept, and may raise.
+
+    Raises:
+        RequestError: the body is longer than ``limit`` bytes, whatever it announced.
+    """
+    received = 0
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            received += len(chunk)
+            if received > limit:
+                raise RequestError("body_too_large", limit=limit)
+            take(len(chunk))
+            yield chunk
+
+
+class _Reader:
+    """Puts the parser's pieces together."""
+
+    def __init__(self, into: Parts) -> None:
+        self._into = into
+        self._field, self._value = bytearray(), bytearray()
+        self._options: Mapping[bytes, bytes] = {}
+        self._part = bytearray()
+        self.whole = False
+
+    def on_part_begin(self) -> None:
+        self._options = {}
+
+    def on_header_begin(self) -> None:
+        self._field, self._value = bytearray(), bytearray()
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._options = parse_options_header(bytes(self._value))[1]
+
+    def on_headers_finished(self) -> None:
+        self._part = self._into.begin(self._options)
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._part += data[start:end]
+        self._into.check(self._part)
+
+    def on_end(self) -> None:
+        self.whole = True
