@@ -1,4 +1,4 @@
-"""The figure of ``lesion-triage queue``. Imports calibrate and this room; matplotlib only where it draws.
+"""The figure of the reading queue. Imports this room; matplotlib only where it draws.
 
 Colours are those of Okabe & Ito, distinct to the colour-blind; shapes repeat what they say.
 """
@@ -9,8 +9,8 @@ import io
 from typing import TYPE_CHECKING
 
 from lesion_triage.calibrate.queue_pool import Group
+from lesion_triage.calibrate.queue_report import Study, heading, name_of
 from lesion_triage.calibrate.queueing import FIRST_COME, STATISTICS, Simulated, Statistic
-from lesion_triage.clinic.queue_report import Study, heading, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
