@@ -99,6 +99,18 @@ def _transfer() -> Room:
     return transfer.add_arguments, transfer.act
 
 
+def _report() -> Room:
+    from lesion_triage import report
+
+    return report.add_arguments, report.act
+
+
+def _compare() -> Room:
+    from lesion_triage import compare
+
+    return compare.add_arguments, compare.act
+
+
 def _datasets() -> Room:
     from lesion_triage.data.catalogue import command
 
@@ -294,6 +306,8 @@ VERBS: dict[str, Verb] = {
     "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
     "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _act_sweep),
     "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
+    "report": _of("write a run's report anew, compare it with another run, print it as PDF", _report),
+    "compare": _of("two runs' bundles on the test cases that they share, with paired intervals", _compare),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }

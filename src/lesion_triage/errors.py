@@ -22,6 +22,7 @@ The command line prints that sentence and exits with status 2; a traceback means
     │   └── ParityError        the exported graph disagrees with the network
     ├── BundleError            a bundle that is incomplete, altered or of another version
     │   └── SignatureError     a bundle that is not signed by anyone trusted, or a key that cannot be used
+    ├── ReportError            a report that cannot be printed, or bundles that cannot be compared
     └── AuditLogError          an audit log that is altered, incomplete, in use or cannot be written
 """
 
@@ -112,6 +113,10 @@ class BundleError(LesionTriageError):
 
 class SignatureError(BundleError):
     """A bundle that is not signed by anyone who is trusted, or a key that cannot be used."""
+
+
+class ReportError(LesionTriageError):
+    """A report that cannot be made or printed, or two bundles that cannot be compared."""
 
 
 class AuditLogError(LesionTriageError):
