@@ -29,6 +29,7 @@ _OPTIONS = (
     # The page's own policy forbids every address; this holds for the browser itself.
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--proxy-server=127.0.0.1:9",
+    "--proxy-bypass-list=<-loopback>",
     "--no-pdf-header-footer",
 )
 
@@ -50,7 +51,7 @@ def to_pdf(page: Path, pdf: Path, seconds: float = _SECONDS) -> None:
     if browser is None:
         raise ReportError(
             f"no browser to print {pdf.name} with: expected one of {', '.join(BROWSERS)} on PATH; on "
-            "Debian `apt-get install chromium`, in a checkout `make browser`; or print the page from any browser."
+            "Debian `apt-get install chromium`, in a checkout `make browser`; or print it from any browser."
         )
     with tempfile.TemporaryDirectory(prefix="lesion-triage-print-") as scratch:
         printed = Path(scratch) / "page.pdf"
