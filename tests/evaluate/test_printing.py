@@ -83,9 +83,8 @@ def test_browser_prints_and_asks_nobody(tmp_path, host):
     server = HTTPServer(("127.0.0.1", 0), Listener)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     page = tmp_path / "page.html"
-    page.write_text(
-        f'<!doctype html><title>t</title><img src="http://{host}:{server.server_port}/a.png" alt="x"><h1>A</h1>'
-    )
+    address = f"http://{host}:{server.server_port}/a.png"
+    page.write_text(f'<!doctype html><title>t</title><img src="{address}" alt="x"><h1>A</h1>')
     try:
         to_pdf(page, tmp_path / "new" / "page.pdf")
     finally:

@@ -9,6 +9,7 @@ from lesion_triage.calibrate.queue_pool import Pool
 from lesion_triage.calibrate.queue_report import Study
 from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, simulate
 from lesion_triage.evaluate.decided import Decided
+from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS
 
 _CASES = 60_000
 _TIMES_FIRST_COME = 6
@@ -18,7 +19,7 @@ _WORKLOAD = Workload(load=0.9)
 
 
 def simulated(decided: Decided, policy: Policy, seed: int) -> Study | None:
-    """One busy reader, cases like these; None where a class is missing or no case has a score.
+    """One busy reader, cases like these; None where a class has fewer than ten cases, or no case a score.
 
     Args:
         decided: the cases.
@@ -26,7 +27,8 @@ def simulated(decided: Decided, policy: Policy, seed: int) -> Study | None:
         seed: of the simulation.
     """
     scored = np.isfinite(decided.scores)
-    if not scored.any() or decided.positive.all() or not decided.positive.any():
+    positives = int(decided.positive.sum())
+    if not scored.any() or min(positives, decided.positive.size - positives) < MINIMUM_PER_CLASS:
         return None
     pool = Pool(
         decided.scores, decided.positive, policy.threshold, policy.band_limits, policy.ungradable_band
