@@ -11,7 +11,7 @@ import pytest
 
 from lesion_triage.cli import main
 from lesion_triage.evaluate.printing import BROWSERS
-from made_runs import make_run
+from evaluated_runs import make_run
 
 
 @pytest.fixture(scope="module")
