@@ -189,9 +189,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(
-            f"--out {out}: cannot be made ({error.strerror}); name a folder to write in."
-        ) from None
+        raise RunError(f"--out {out}: cannot be made ({error.strerror}); name another.") from None
 
 
 def _write(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:
