@@ -13,6 +13,7 @@ import made_runs
 import tiny_bundle
 from lesion_triage import cli
 from lesion_triage.bundle import signing
+from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import SelfTest
 from lesion_triage.errors import PromotionError
 from lesion_triage.promotion import record
@@ -34,7 +35,7 @@ def registry(home) -> Registry:
 @pytest.fixture
 def run(home, request) -> Path:
     """A run of which nothing is amiss; each has a bundle of its own."""
-    name = request.node.name.replace("[", "-").rstrip("]")[:60]
+    name = f"run-{sha256_of(request.node.name.encode())[:12]}"
     return made_runs.make(home / "runs" / name, certificate={"purpose": name})
 
 

@@ -6,6 +6,7 @@ Imports the bundle and the exception tree. Unlike tracking, it is asked for by n
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -173,7 +174,7 @@ class Registry:
         except (LesionTriageError, ModuleNotFoundError):
             raise
         except Exception as error:  # whatever MLflow, a database or a network has
-            said = str(error).splitlines()[0][:200] if str(error) else ""
+            said = _without_password(str(error).splitlines()[0][:300]) if str(error) else ""
             raise RegistryError(
                 f"the registry at {_without_password(self._uri)} did not do it ({type(error).__name__}: "
                 f"{said}); "
@@ -258,6 +259,5 @@ def _forget_place(description: Path) -> None:
     description.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
