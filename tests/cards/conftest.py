@@ -8,12 +8,12 @@ import pytest
 
 RUN = {
     "name": "small",
-    "data": {"source": "synthetic", "synthetic": {"lesions": 240, "positive_share": 0.4}},
+    "data": {"source": "synthetic", "synthetic": {"lesions": 160, "positive_share": 0.4}},
     "split": {"fractions": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
     "pixels": {"size_px": 64},
     "model": {"backbone": "test_efficientnet", "weights": "none", "drop_path_rate": 0.0},
     "train": {
-        "epochs": 2,
+        "epochs": 1,
         "batch_size": 16,
         "learning_rate": 5e-3,
         "ema_decay": 0.8,
@@ -27,7 +27,7 @@ RUN = {
         "groups": [{"by": "sex"}, {"by": "fitzpatrick_skin_type"}],
     },
     "evaluate": {"bootstrap_draws": 100},
-    "audit": {"pictures": 60},
+    "audit": {"pictures": 30},
     "tracking": {"enabled": False},
 }
 
