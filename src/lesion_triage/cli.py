@@ -81,6 +81,24 @@ def _splits() -> Room:
     return published.add_arguments, published.act
 
 
+def _cards() -> Room:
+    from lesion_triage.cards import command
+
+    return command.add_arguments, command.act
+
+
+def _change_record() -> Room:
+    from lesion_triage.cards import change_command
+
+    return change_command.add_arguments, change_command.act
+
+
+def _promote() -> Room:
+    from lesion_triage.promotion import command
+
+    return command.add_arguments, command.act
+
+
 def _proof() -> Room:
     from lesion_triage.proof import command
 
@@ -308,6 +326,11 @@ VERBS: dict[str, Verb] = {
     "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
     "report": _of("write a run's report anew, compare it with another run, print it as PDF", _report),
     "compare": _of("two runs' bundles on the test cases that they share, with paired intervals", _compare),
+    "cards": _of("model card, dataset card and reporting checklists of a run, blanks explicit", _cards),
+    "change-record": _of(
+        "compare a new bundle with the one in use: what changed, and is it worse", _change_record
+    ),
+    "promote": _of("let champion or challenger in MLflow's registry point at a bundle", _promote),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }
