@@ -1,4 +1,4 @@
-"""Runs the commands of a page in order, in one shell in one folder, and says which did not do what the page says.
+"""Runs the commands of a page in order, in one shell, and says which did not do what the page says.
 
 Imports the reader of blocks and the comparison of output.
 """
@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import docs_fork
 from docs_blocks import Block, Command, blocks, substitutions
 from docs_output import missing
 
@@ -23,22 +24,33 @@ _SEVERAL = 900
 
 _PREAMBLE = r"""
 set -o pipefail
-stop_server() { if [ -n "$SERVER" ]; then kill "$SERVER" 2>/dev/null; wait "$SERVER" 2>/dev/null; fi; SERVER=; }
+stop_server() {
+    if [ -n "$SERVER" ]; then kill "$SERVER" 2>/dev/null; wait "$SERVER" 2>/dev/null; fi
+    SERVER=
+}
 trap stop_server EXIT
 # A server stands in a terminal of its own; here it goes behind, and the next command waits until it listens.
 triage-server() {
-    case "$1" in keys|audit|bundles|shadow|queue) command triage-server "$@"; return;; esac
+    case "$1" in keys|audit|bundles|shadow|queue) (triage_server "$@"); return;; esac
     stop_server
     rm -f "$WORLD/.ready"
-    command triage-server "$@" --host 127.0.0.1 --port "$PORT" --ready-file "$WORLD/.ready" >"$WORLD/.log" 2>&1 &
+    triage_server "$@" --host 127.0.0.1 --port "$PORT" --ready-file "$WORLD/.ready" >"$WORLD/.log" 2>&1 &
     SERVER=$!
     for _ in $(seq 600); do
         if [ -s "$WORLD/.ready" ]; then cat "$WORLD/.log"; return 0; fi
-        if ! kill -0 "$SERVER" 2>/dev/null; then wait "$SERVER"; local status=$?; cat "$WORLD/.log"; return $status; fi
+        if ! kill -0 "$SERVER" 2>/dev/null; then
+            wait "$SERVER"; local status=$?; cat "$WORLD/.log"; return $status
+        fi
         sleep 0.1
     done
     cat "$WORLD/.log"; return 1
 }
+if [ -n "$FORKS" ]; then
+    lesion-triage() { "$PROGRAMS/python" -I -S "$FORK" "$FORKS" "$PROGRAMS/lesion-triage" "$@"; }
+    triage_server() { exec "$PROGRAMS/python" -I -S "$FORK" "$FORKS" "$PROGRAMS/triage-server" "$@"; }
+else
+    triage_server() { exec "$PROGRAMS/triage-server" "$@"; }
+fi
 curl() { command curl --silent --show-error --fail-with-body "$@"; }
 """
 
@@ -54,13 +66,14 @@ class Outcome:
     """Reason, and how many commands."""
 
 
-def run(page: Path, folder: Path, programs: Path) -> Outcome:
+def run(page: Path, folder: Path, programs: Path, forks: Path | None = None) -> Outcome:
     """Run a page.
 
     Args:
         page: Markdown.
         folder: the prepared world, which the commands change.
         programs: folder with ``lesion-triage``, ``triage-server`` and ``python``.
+        forks: socket of ``docs_fork``; None: each command is a new process of the installed program.
     """
     found = [block for block in blocks(page) if block.kind in ("sh", "python")]
     commands = [command for block in found for command in block.commands]
@@ -69,12 +82,14 @@ def run(page: Path, folder: Path, programs: Path) -> Outcome:
     words = substitutions(page)
     lines = [_PREAMBLE]
     for block in found:
-        lines += [_asked(line, folder, port, words) + " >/dev/null || echo 'NOT PREPARED'" for line in block.before]
+        lines += [
+            _asked(line, folder, port, words) + " >/dev/null || echo 'NOT PREPARED'" for line in block.before
+        ]
         for command in block.commands:
             if command.not_run is None:
                 lines += _step(block, command, folder, port, words)
     script.write_text("\n".join(lines), encoding="utf-8")
-    printed = _bash(script, folder, programs, port)
+    printed = _bash(script, folder, programs, port, forks)
     not_run: dict[str, int] = {}
     for command in commands:
         if command.not_run is not None:
@@ -94,6 +109,8 @@ def _step(block: Block, command: Command, folder: Path, port: int, words: dict[s
 
 def _asked(text: str, folder: Path, port: int, words: dict[str, str]) -> str:
     """The command with this world's addresses and folders in the place of the page's."""
+    for word, command in words.items():
+        text = re.sub(rf"(?<![\w$]){word}\b", lambda _, said=command: f"$({said})", text)
     for said, here in (
         ("https://triage.example.org", f"http://127.0.0.1:{port}"),
         ("127.0.0.1:8080", f"127.0.0.1:{port}"),
@@ -101,18 +118,21 @@ def _asked(text: str, folder: Path, port: int, words: dict[str, str]) -> str:
         ("/etc/triage", f"{folder}/etc/triage"),
     ):
         text = text.replace(said, here)
-    for word, command in words.items():
-        text = re.sub(rf"(?<![\w$]){word}\b", lambda _, said=command: f"$({said})", text)
     return text
 
 
-def _bash(script: Path, folder: Path, programs: Path, port: int) -> str:
+def _bash(script: Path, folder: Path, programs: Path, port: int, forks: Path | None) -> str:
     home = {
-        name: value for name, value in os.environ.items() if not name.startswith(("TRIAGE_", "LESION_TRIAGE_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TRIAGE_", "LESION_TRIAGE_"))
     }
     environment = home | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "WORLD": str(folder),
+        "PROGRAMS": str(programs),
+        "FORK": str(Path(docs_fork.__file__)),
+        "FORKS": str(forks or ""),
         "PORT": str(port),
         "COLUMNS": "400",
         "no_proxy": "127.0.0.1",
@@ -159,7 +179,7 @@ def _faults(page: Path, found: list[Block], printed: str):
         if all(command.not_run is None for command in block.commands):
             lacking = missing(shown.text, said, shown.said)
             if lacking is not None:
-                yield f"{page.name}:{shown.line}: the page shows another output than\n{said}\nlacking: {lacking}"
+                yield f"{page.name}:{shown.line}: prints something else:\n{said}\nlacking: {lacking}"
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""The folder in which pages are tried: drawn pictures, a finished run, bundles, tables, all under the names pages use.
+"""The folder in which pages are tried: pictures, a finished run, bundles, tables, by the names of the pages.
 
 Needs the training libraries only for what the tutorial has made before.
 """
@@ -18,7 +18,7 @@ import tiny_bundle
 _SMALL = {
     "pixels": {"size_px": 64},
     "model": {"backbone": "test_resnet", "weights": "none", "drop_path_rate": 0.0},
-    "train": {"epochs": 1, "frozen_stages": 0, "workers": 0, "precision": "32", "augmentation": "flips"},
+    "train": {"epochs": 1, "frozen_stages": 0, "workers": 0, "precision": "32-true", "augmentation": "flips"},
     "audit": {"pictures": 50},
     "calibrate": {"target_sensitivity": 0.8, "confidence": 0.8, "groups": []},
     "export": {"views": 1},
@@ -29,7 +29,7 @@ _SMALL = {
 
 
 def configurations(root: Path, folder: Path) -> None:
-    """The repository's configurations: the demonstration as it is, the others with a network that takes seconds."""
+    """The repository's configurations: the demonstration as it is, the others made small."""
     shutil.copytree(root / "configs", folder)
     for path in folder.glob("*.yaml"):
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -62,6 +62,7 @@ def make(root: Path, tutorial: Path, folder: Path) -> Path:
         (folder / "experiments" / "runs" / name).symlink_to(run.name)
     shutil.copytree(root / "experiments" / "ham10000", folder / "experiments" / "ham10000")
     shutil.copyfile(folder / "configs" / "ham10000.yaml", folder / "CONFIG")
+    shutil.copyfile(folder / "configs" / "red_flags.yaml", folder / "red_flags.yaml")
     shutil.copytree(run / "bundle", folder / "BUNDLE")
     tiny_bundle.make(folder / "bundle")
     site = tutorial / "clinic" / "site"

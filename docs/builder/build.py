@@ -1,4 +1,4 @@
-"""``make docs``: copies the pages, writes the reference from the code beside them, and lets Sphinx build the site.
+"""``make docs``: copies the pages, writes the reference from the code, and lets Sphinx build the site.
 
 Imports the pages' keeper and the reference's writers beside it.
 """

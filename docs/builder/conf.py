@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pygments.lexers.special import TextLexer
+from sphinx.highlighting import lexers
+
 from lesion_triage import __version__
 
 project = "lesion-triage"
@@ -26,6 +29,8 @@ autodoc_default_options = {
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # else an attribute that is also annotated stands there twice
+lexers["csv"] = TextLexer()
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 

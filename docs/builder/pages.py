@@ -38,13 +38,14 @@ def stage(root: Path, source: Path) -> None:
         dirs_exist_ok=True,
     )
     places = _places(root)
+    named = [name for pages in navigation().values() for name in pages]
     for page, place in places.items():
         text = mended((root / page).read_text(encoding="utf-8"), page, places, root)
         if place == PurePosixPath("index.md"):
             text += _toctrees()
         elif place == PurePosixPath("adr/README.md"):
             text += "\n```{toctree}\n:hidden:\n:titlesonly:\n:glob:\n\n0*\n```\n"
-        elif place.parts[0] == "project" and str(place) not in sum(navigation().values(), []):
+        elif place.parts[0] == "project" and str(place) not in named:
             text = f"---\norphan: true\n---\n{text}"
         target = source / place
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,7 @@ def mended(text: str, page: PurePosixPath, places: dict[PurePosixPath, PurePosix
 
 def _unlinked(text: str) -> str:
     """``[words] (`path`)`` without the brackets that no longer make a link."""
+    text = re.sub(r"\[`?([^\[\]`]*)`?\] \(`\1/?`\)", r"`\1`", text)
     return re.sub(r"\[([^\[\]]*)\] (\(`[^`]*`\))", r"\1 \2", text)
 
 

@@ -20,23 +20,23 @@ _BUNDLE = (
 
 _API = {
     "api-bundle": (
-        "Python: lesion_triage.bundle",
-        "The contract between training and serving. It needs numpy, Pillow, pydantic, onnxruntime and cryptography: "
+        "Python: bundles and scoring",
+        "The contract between training and serving. It needs no training library: "
         "``pip install lesion-triage``. `Scorer` is where to begin.",
         tuple(f"lesion_triage.bundle.{name}" for name in _BUNDLE),
     ),
     "api-certificate": (
-        "Python: lesion_triage.calibrate.certificate",
+        "Python: the certificate",
         "The certificate's arithmetic, for those who check it.",
         ("lesion_triage.calibrate.certificate",),
     ),
     "api-client": (
-        "Python: triage_client",
+        "Python: the client",
         "``pip install 'lesion-triage[client]'``",
         ("triage_client.client", "triage_client.exchange"),
     ),
     "api-config": (
-        "Python: lesion_triage.config",
+        "Python: configuration",
         "One class for each section of a configuration file. For editors that complete YAML: "
         ":download:`config.schema.json`.",
         ("lesion_triage.config",),

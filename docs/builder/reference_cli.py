@@ -17,14 +17,14 @@ _WRITTEN = "<!-- Written by docs/builder from the code. -->\n\n"
 
 
 def commands() -> str:
-    """Each verb of ``lesion-triage`` and each errand of ``triage-server``: usage, and a table of arguments."""
+    """Each verb of ``lesion-triage`` and each errand of ``triage-server``: usage, and its arguments."""
     text = (
-        f"{_WRITTEN}# Commands\n\n`lesion-triage VERB --help` prints the same. Every verb ends with status 0; with 2 after "
-        "an error that it explains in one sentence; with 130 or 143 when it was interrupted.\n"
+        f"{_WRITTEN}# Commands\n\n`lesion-triage VERB --help` prints the same. Every verb ends with "
+        "status 0; with 2 after an error that it explains in one sentence; 130 or 143 when interrupted.\n"
     )
     for name, verb in _verbs(cli.parser()):
         text += f"\n## lesion-triage {name}\n\n{_about(verb)}"
-    for name, errand in _verbs(office._parser()):
+    for name, errand in _verbs(office.parser()):
         text += f"\n## triage-server {name}\n\n"
         for below, act in _verbs(errand):
             text += f"\n### triage-server {name} {below}\n\n{_about(act)}"
@@ -38,9 +38,10 @@ def settings() -> str:
         for variable, field in variables().items()
     ]
     return (
-        f"{_WRITTEN}# Settings of the server\n\n`triage-server --bundle DIR [--host H] [--port N] [--workers-threads N] "
-        "[--ready-file FILE]`; everything else by variable. A flag wins over its variable; an unknown `TRIAGE_*` variable "
-        "is refused. What they are for: [configuration](../configuration.md) and [operating](../operating.md).\n\n"
+        f"{_WRITTEN}# Settings of the server\n\n`triage-server --bundle DIR [--host H] [--port N] "
+        "[--workers-threads N] [--ready-file FILE]`; everything else by variable. A flag wins over its "
+        "variable; an unknown `TRIAGE_*` variable is refused. What they are for: "
+        "[configuration](../configuration.md) and [operating](../operating.md).\n\n"
         + table(("variable", "kind", "default", "meaning"), rows)
     )
 

@@ -5,14 +5,15 @@ Imports the server, and the tests' tiny bundle to start it on.
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import tiny_bundle
 from reference_cli import table
 
+import tiny_bundle
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.app import create_app
 from triage_server.settings import Settings
@@ -31,17 +32,25 @@ def description() -> dict[str, Any]:
 def page(document: Document) -> str:
     """Every operation with its headers, bodies and answers; then every shape that they name."""
     text = (
-        "<!-- Written by docs/builder from the server's own description. -->\n\n# HTTP operations\n\nFrom the "
-        "description that a server gives at `GET /openapi.json` ({download}`openapi.json`, OpenAPI "
+        "<!-- Written by docs/builder from the server's own description. -->\n\n# HTTP operations\n\n"
+        "From the description that a server gives at `GET /openapi.json` ({download}`openapi.json`, OpenAPI "
         f"{document['openapi']}). How to use them: [HTTP interface](../http-api.md).\n"
     )
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             text += f"\n## {method.upper()} {path}\n\n{_operation(operation)}"
     text += "\n## Shapes\n"
-    for name, schema in sorted(document["components"]["schemas"].items()):
-        text += f"\n({_anchor(name)})=\n### {name}\n\n{_shape(schema)}"
+    for name, schema in _shapes(document["components"]["schemas"]):
+        text += f"\n({_anchor(name)})=\n### {_short(name)}\n\n{_shape(schema)}"
     return text
+
+
+def _shapes(schemas: Document) -> Iterator[tuple[str, Document]]:
+    """Every shape by the end of its pointer, those that stand inside another after it."""
+    for name, schema in sorted(schemas.items()):
+        yield name, schema
+        for inner, below in schema.get("$defs", {}).items():
+            yield f"{name}/$defs/{inner}", below
 
 
 def _operation(operation: Document) -> str:
@@ -85,21 +94,26 @@ def _shape(schema: Document) -> str:
 def _type(schema: Document) -> str:
     """A schema in a few words; a named one as a link."""
     if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{_anchor(name)})"
+        name = schema["$ref"].removeprefix("#/components/schemas/")
+        return f"[{_short(name)}](#{_anchor(name)})"
     for word in ("anyOf", "oneOf", "allOf"):
         if word in schema:
             return " or ".join(dict.fromkeys(_type(one) for one in schema[word]))
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    if schema.get("type") == "array":
-        return f"list of {_type(schema['items'])}" if "items" in schema else "list"
-    if schema.get("format") == "binary":
-        return "bytes"
-    return str(schema.get("type", "") or "")
+    if schema.get("type") == "array" and "items" in schema:
+        return f"list of {_type(schema['items'])}"
+    plain = "bytes" if schema.get("format") == "binary" else str(schema.get("type", ""))
+    return f"`{schema['const']}`" if "const" in schema else plain
 
 
 def _anchor(name: str) -> str:
-    return f"shape-{name.lower()}"
+    return "shape-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def _short(name: str) -> str:
+    """The class of a shape, and of which other one it is a part."""
+    whole, _, inner = name.partition("/$defs/")
+    room, _, last = whole.rpartition("__")
+    last += f" ({room.rpartition('__')[2]})" if room else ""
+    return f"{inner.lstrip('_')} of {last}" if inner else last
