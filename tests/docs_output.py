@@ -1,8 +1,8 @@
 """Compares what a page says that a command prints with what it printed. Imports nothing of ours.
 
-Hashes and times are not compared. ``...`` in a line of its own stands for any lines, and around a block that
-shows *a part*. Where the page says *about*, decimals may differ by a twentieth and counts by a tenth or by two:
-a training gives other last digits on another processor.
+Hashes and times are not compared. ``...`` in a line of its own stands for any lines, and around a block
+that shows *a part*. Where the page says *about*, decimals may differ by a twentieth and counts by a tenth or
+by two: a training gives other last digits on another processor.
 """
 
 from __future__ import annotations

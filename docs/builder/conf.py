@@ -15,6 +15,7 @@ language = "en_GB"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["builder"]
+smartquotes = False  # it makes one dash of the two before an option
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_block"]

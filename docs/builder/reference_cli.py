@@ -24,6 +24,8 @@ def commands() -> str:
     )
     for name, verb in _verbs(cli.parser()):
         text += f"\n## lesion-triage {name}\n\n{_about(verb)}"
+        for below, part in _verbs(verb):
+            text += f"\n### lesion-triage {name} {below}\n\n{_about(part)}"
     for name, errand in _verbs(office.parser()):
         text += f"\n## triage-server {name}\n\n"
         for below, act in _verbs(errand):
@@ -91,7 +93,7 @@ def _folded(usage: str, width: int = 88) -> str:
 
 
 def _sentence(words: str | None) -> str:
-    text = _literal((words or "").strip())
+    text = _literal(re.sub(r"^\d\. ", "", (words or "").strip()))  # a stage's number would begin a list
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
