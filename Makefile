@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVE := .venv-serve
 FUZZ := .venv-fuzz
+DOCS := .venv-docs
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog bench-training browser deploy-check
+.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog bench-training browser deploy-check docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -49,6 +50,15 @@ $(FUZZ)/.installed: pyproject.toml constraints.txt
 
 fuzz: $(FUZZ)/.installed ## thousands of odd requests, made from the published description, to a real server: minutes
 	$(FUZZ)/bin/python tests/fuzz.py
+
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
+	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,queue,client,batch,docs]'
+	@touch $@
+
+docs: $(DOCS)/.installed ## the pages as a site in build/docs/html, without PyTorch; a warning is an error
+	$(DOCS)/bin/python docs/builder/build.py
 
 browser: ## Chromium from Debian, for the test of the page; without it that test is skipped, loudly
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
@@ -100,4 +110,4 @@ lock: ## write constraints.txt anew from the installed environment
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|pip|setuptools)([-_=]|$$)' > constraints.txt
 
 clean: ## remove the environments and all caches; runs stay
-	rm -rf $(VENV) $(SERVE) $(FUZZ) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVE) $(FUZZ) $(DOCS) build/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis

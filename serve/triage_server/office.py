@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
         LesionTriageError: anything else that went wrong.
         SystemExit: argparse met an unknown word, or ``--help``.
     """
-    arguments = _parser().parse_args(words)
+    arguments = parser().parse_args(words)
     status: int = arguments.act(arguments)
     return status
 
@@ -115,7 +115,8 @@ def _migrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The arguments of every errand."""
     top = argparse.ArgumentParser(prog="triage-server", allow_abbrev=False)
     desks = top.add_subparsers(required=True)
     keys = desks.add_parser("keys", help="keys that platforms show").add_subparsers(required=True)

@@ -1,34 +1,16 @@
-"""A clinic's folder: drawn pictures whose logit under the tiny graph is known, and the table of outcomes."""
+"""A clinic's folder, and the bundle that it certifies again."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
+import drawn_clinic
 import tiny_bundle
 
 Write = Callable[..., Path]
-
-
-def draw(path: Path, logit: float, number: int) -> None:
-    """A picture of which the tiny graph, (red - blue) / 10 - 5, makes about ``logit``; all differ."""
-    difference = round(10 * (logit + 5))
-    image = Image.new("RGB", (112, 112), (140 + difference // 2, 120, 140 - (difference - difference // 2)))
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, 55, 111), fill=(100 + difference // 2, 60, 100 - (difference - difference // 2)))
-    Image.fromarray(np.asarray(image) + _pattern(number)).save(path)
-
-
-def _pattern(number: int) -> NDArray[np.uint8]:
-    """Squares, half of them brighter and half darker by as much: no two look alike, no mean moves."""
-    signs = np.random.default_rng(number).permutation(np.tile((25, 231), 32)).astype(np.uint8)
-    return signs.reshape(8, 8).repeat(14, 0).repeat(14, 1)[:, :, np.newaxis]
 
 
 @pytest.fixture
@@ -36,18 +18,7 @@ def clinic(tmp_path: Path) -> Write:
     """Writes ``cases.csv`` and the pictures; each case is (logit, needs_in_person, other columns)."""
 
     def write(cases: Iterable[tuple[float, object, dict[str, object]]], name: str = "site") -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        rows = []
-        for number, (logit, needs, columns) in enumerate(cases):
-            draw(folder / f"{number}.png", logit, sum(map(ord, name)) + number)
-            rows.append({"image": f"{number}.png", "needs_in_person": needs, **columns})
-        names = list(dict.fromkeys(key for row in rows for key in row))
-        with (folder / "cases.csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, names)
-            writer.writeheader()
-            writer.writerows(rows)
-        return folder / "cases.csv"
+        return drawn_clinic.write(tmp_path / name, cases)
 
     return write
 

@@ -24,6 +24,8 @@ _INTRODUCTION = """\
 
 What the readers know, where it comes from, and under which terms. No dataset is in this repository.
 
+<!-- not run, fetch: downloads a dataset -->
+<!-- ends with 1 -->
 ```sh
 lesion-triage datasets                # this list
 lesion-triage datasets show ham10000  # one card
@@ -146,6 +148,7 @@ def _facts(entry: Dataset) -> Iterator[tuple[str, str]]:
 
 def _fetching(entry: Dataset) -> Iterator[str]:
     if entry.fetchable and entry.licence is not None:
+        yield "<!-- not run: downloads a dataset -->"
         yield "```sh"
         yield f"lesion-triage datasets fetch {entry.name} --to DIR --accept-licence {entry.licence.id}"
         yield "```"

@@ -1,0 +1,96 @@
+"""Copies the hand-written pages for the builder: navigation into the landing page, links out of docs/ mended.
+
+Imports PyYAML. The pages stay as they are read in the repository; only the copies are changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+_LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
+_FENCED = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
+_MORE_READMES = "experiments/*/README.md"
+
+
+def navigation() -> dict[str, list[str]]:
+    """Section of the site to its pages, in order."""
+    read: dict[str, list[str]] = yaml.safe_load((HERE / "navigation.yaml").read_text(encoding="utf-8"))
+    return read
+
+
+def stage(root: Path, source: Path) -> None:
+    """Write the copies below ``source``.
+
+    Args:
+        root: the repository.
+        source: what Sphinx will read; the written reference may be there already.
+    """
+    shutil.copytree(
+        root / "docs",
+        source,
+        ignore=shutil.ignore_patterns("builder", "*.md", "__pycache__"),
+        dirs_exist_ok=True,
+    )
+    places = _places(root)
+    named = [name for pages in navigation().values() for name in pages]
+    for page, place in places.items():
+        text = mended((root / page).read_text(encoding="utf-8"), page, places, root)
+        if place == PurePosixPath("index.md"):
+            text += _toctrees()
+        elif place == PurePosixPath("adr/README.md"):
+            text += "\n```{toctree}\n:hidden:\n:titlesonly:\n:glob:\n\n0*\n```\n"
+        elif place.parts[0] == "project" and str(place) not in named:
+            text = f"---\norphan: true\n---\n{text}"
+        target = source / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+
+
+def mended(text: str, page: PurePosixPath, places: dict[PurePosixPath, PurePosixPath], root: Path) -> str:
+    """The text with each relative link pointing to the copy; a link to no page becomes plain words."""
+
+    def link(found: re.Match[str]) -> str:
+        target = PurePosixPath(os.path.normpath(page.parent / found[2]))
+        if target in places:
+            way = os.path.relpath(places[target], places[page].parent)
+            return f"{found[1]}{way}{found[3] or ''}{found[4]}"
+        if target.parts[0] == "docs" and (root / target).is_file():
+            return found[0]
+        return f"] (`{target}`)" if (root / target).exists() else found[0]
+
+    parts = _FENCED.split(text)  # every other part is code, and stays
+    parts[::2] = [_unlinked(_LINK.sub(link, part)) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _unlinked(text: str) -> str:
+    """``[words] (`path`)`` without the brackets that no longer make a link."""
+    text = re.sub(r"\[`?([^\[\]`]*)`?\] \(`\1/?`\)", r"`\1`", text)
+    return re.sub(r"\[([^\[\]]*)\] (\(`[^`]*`\))", r"\1 \2", text)
+
+
+def _places(root: Path) -> dict[PurePosixPath, PurePosixPath]:
+    """Page in the repository to its place in the site."""
+    ours = sorted((root / "docs").rglob("*.md"))
+    named = (name for pages in navigation().values() for name in pages if name.startswith("project/"))
+    others = [root / name.removeprefix("project/") for name in named]
+    places = {}
+    for page in (*ours, *others, *sorted(root.glob(_MORE_READMES))):
+        path = PurePosixPath(page.relative_to(root).as_posix())
+        places[path] = path.relative_to("docs") if path.parts[0] == "docs" else "project" / path
+    return places
+
+
+def _toctrees() -> str:
+    """One hidden tree of contents for each section, which the theme shows beside every page."""
+    text = ""
+    for section, names in navigation().items():
+        listed = "\n".join(PurePosixPath(name).with_suffix("").as_posix() for name in names)
+        text += f"\n```{{toctree}}\n:hidden:\n:titlesonly:\n:caption: {section}\n\n{listed}\n```\n"
+    return text

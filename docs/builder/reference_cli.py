@@ -1,0 +1,115 @@
+"""Pages of the reference about commands and settings, read off the parsers and the settings themselves.
+
+Imports the command line, and the server's settings and errands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+
+from lesion_triage import cli
+from triage_server import office
+from triage_server.settings import Settings, variables
+
+_WRITTEN = "<!-- Written by docs/builder from the code. -->\n\n"
+
+
+def commands() -> str:
+    """Each verb of ``lesion-triage`` and each errand of ``triage-server``: usage, and its arguments."""
+    text = (
+        f"{_WRITTEN}# Commands\n\n`lesion-triage VERB --help` prints the same. Every verb ends with "
+        "status 0; with 2 after an error that it explains in one sentence; 130 or 143 when interrupted.\n"
+    )
+    for name, verb in _verbs(cli.parser()):
+        text += f"\n## lesion-triage {name}\n\n{_about(verb)}"
+        for below, part in _verbs(verb):
+            text += f"\n### lesion-triage {name} {below}\n\n{_about(part)}"
+    for name, errand in _verbs(office.parser()):
+        text += f"\n## triage-server {name}\n\n"
+        for below, act in _verbs(errand):
+            text += f"\n### triage-server {name} {below}\n\n{_about(act)}"
+    return text
+
+
+def settings() -> str:
+    """What ``triage-server --bundle DIR`` may be told, by flag or variable."""
+    rows = [
+        (f"`{variable}`", _kind(str(Settings.model_fields[field].annotation)), _default(field), _words(field))
+        for variable, field in variables().items()
+    ]
+    return (
+        f"{_WRITTEN}# Settings of the server\n\n`triage-server --bundle DIR [--host H] [--port N] "
+        "[--workers-threads N] [--ready-file FILE]`; everything else by variable. A flag wins over its "
+        "variable; an unknown `TRIAGE_*` variable is refused. What they are for: "
+        "[configuration](../configuration.md) and [operating](../operating.md).\n\n"
+        + table(("variable", "kind", "default", "meaning"), rows)
+    )
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table; bars and line breaks in cells are escaped."""
+    lines = [head, ("---",) * len(head), *rows]
+    written = (" | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in line) for line in lines)
+    return "".join(f"| {line} |\n" for line in written)
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.items()
+
+
+def _about(parser: argparse.ArgumentParser) -> str:
+    usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
+    text = f"{_sentence(parser.description)}\n\n```text\n{_folded(usage)}\n```\n\n"
+    rows = [_row(parser, action) for action in parser._actions if action.dest != "help"]
+    return text + (table(("argument", "meaning"), rows) if rows else "")
+
+
+def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
+    shown = parser._get_formatter()
+    name = shown._format_action_invocation(action) or action.dest
+    words = shown._expand_help(action) if action.help else ""
+    if action.choices and not action.option_strings:
+        words = f"{words} One of {', '.join(map(str, action.choices))}."
+    return f"`{name}`", _literal(words)
+
+
+def _literal(words: str) -> str:
+    """Words of help as Markdown: what looks like an option, a key or a placeholder of HTML stays as typed."""
+    return re.sub(r"([<>*_\[\]{}])", r"\\\1", words)
+
+
+def _folded(usage: str, width: int = 88) -> str:
+    """Usage in lines of ``width``, broken between arguments only."""
+    lines = [""]
+    for word in re.findall(r"\[[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*\]|\([^()]*\)|\S+", usage):
+        if len(lines[-1]) + len(word) > width:
+            lines.append("   ")
+        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return "\n".join(lines)
+
+
+def _sentence(words: str | None) -> str:
+    text = _literal(re.sub(r"^\d\. ", "", (words or "").strip()))  # a stage's number would begin a list
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+def _kind(annotation: str) -> str:
+    named = re.findall(r"SecretStr|Path|bool|int|float|str|tuple", annotation)
+    words = {"Path": "path", "bool": "0 or 1", "int": "whole number", "float": "number", "str": "text"}
+    words |= {"SecretStr": "text, secret", "tuple": "list"}
+    return words[named[0]] if named else "number"
+
+
+def _default(field: str) -> str:
+    found = Settings.model_fields[field]
+    if found.is_required():
+        return "required"
+    return "none" if found.default is None or found.default == () else f"`{found.default}`"
+
+
+def _words(field: str) -> str:
+    return (Settings.model_fields[field].description or "").replace("``", "`")

@@ -1,0 +1,113 @@
+"""Every command that a page prints is run, in its order, in a folder where what it names exists."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import docs_fork
+import docs_shell
+import docs_world
+from docs_blocks import REASONS, Command, blocks, parses
+from lesion_triage import cli
+from triage_server import office
+
+ROOT = Path(__file__).resolve().parents[2]
+_OTHERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "experiments/BUNDLES.md")
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+PAGES = [
+    page
+    for page in (*(ROOT / name for name in _OTHERS), *sorted((ROOT / "docs").rglob("*.md")))
+    if any(block.commands for block in blocks(page))
+]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+PROGRAMS = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="session")
+def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, docs_shell.Outcome]:
+    """The tutorial, followed to its end; its run is the one that the other pages speak of."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    return folder, docs_shell.run(TUTORIAL, folder, PROGRAMS)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Address of a process that has imported what commands need; the tutorial does without it."""
+    address = tmp_path_factory.mktemp("forks") / "door"
+    process = subprocess.Popen([sys.executable, docs_fork.__file__, "serve", str(address)])
+    while not address.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    yield address
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def world(tutorial: tuple[Path, docs_shell.Outcome], tmp_path: Path) -> Path:
+    return docs_world.make(ROOT, tutorial[0], tmp_path / "world")
+
+
+def test_the_tutorial_does_and_prints_what_it_says(tutorial: tuple[Path, docs_shell.Outcome]) -> None:
+    assert tutorial[1].faults == []
+    assert tutorial[1].ran > 10
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+def test_every_command_of_a_page_does_what_the_page_says(page: Path, world: Path, forks: Path) -> None:
+    outcome = docs_shell.run(page, world, PROGRAMS, forks)
+    print(f"{page.name}: {outcome.ran} run; not run: {outcome.not_run or 'none'}")
+    assert "\n\n".join(outcome.faults) == ""
+
+
+def test_every_command_that_is_not_run_says_why_from_the_closed_list() -> None:
+    said = [command for page in PAGES for block in blocks(page) for command in block.commands]
+    reasons = Counter(command.not_run for command in said if command.not_run is not None)
+    print(f"{len(said)} commands, not run: {dict(reasons)}")
+    assert reasons.keys() <= set(REASONS)
+    assert sum(reasons.values()) < len(said) / 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_can_at_least_be_read_by_the_shell(page: Path) -> None:
+    shell = [command for block in blocks(page) if block.kind == "sh" for command in block.commands]
+    assert [command.text for command in shell if not parses(command.text)] == []
+
+
+_UNTRIED = [
+    pytest.param(command, id=f"{page.name}:{command.line}")
+    for page in PAGES
+    for block in blocks(page)
+    for command in block.commands
+    if command.not_run is not None and block.kind == "sh"
+]
+
+
+@pytest.mark.parametrize("command", _UNTRIED)
+def test_a_command_that_is_not_run_is_one_that_could_be(command: Command) -> None:
+    for line in command.text.replace("\\\n", " ").splitlines():
+        words = docs_shell.words_of(line)
+        match words[:1]:
+            case ["lesion-triage"]:
+                cli.parser(words[1]).parse_args(words[1:])
+            case ["make"]:
+                assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            case ["pip"]:
+                assert set(re.findall(r"[a-z]+", words[-1].partition("[")[2])) <= EXTRAS.keys()
+            case ["python"]:
+                assert (ROOT / words[1]).is_file()
+            case ["triage-server"]:
+                office.parser().parse_args(words[1:])

@@ -1,0 +1,133 @@
+"""Reads the code blocks of a page, with the invisible comments that say how they are tried.
+
+A comment stands in lines of its own before the block it speaks of:
+
+    <!-- before: COMMAND -->          done first; a reader does not see it
+    <!-- let HASH = COMMAND -->       the word HASH in commands of this page stands for what this prints then
+    <!-- anew: OUT -->                these files are taken away before each command of the block
+    <!-- ends with 2 -->              the exit status that the last command of the block must have
+    <!-- not run: REASON -->          the block is only parsed
+    <!-- not run, WORDS: REASON -->   so are the lines of it in which WORDS occur
+    <!-- shows: about -->             of a block of text: decimals may differ, see ``docs_output``
+    <!-- shows: a part -->            of a block of text: lines before and after are left out
+    <!-- shows: not checked, REASON -->
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REASONS = (
+    "installs packages",
+    "downloads a dataset",
+    "needs real data",
+    "needs several machines",
+    "needs containers or a cluster",
+    "needs a database server",
+    "takes minutes",
+    "run on a page of its own",
+)
+"""The only reasons for which a printed command may go untried."""
+
+_FENCE = re.compile(
+    r"(?P<said>(?:^<!--[^\n]*-->[ ]*\n\s*)*)^```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+)
+_COMMENT = re.compile(r"^<!--\s*(.*?)\s*-->", re.MULTILINE)
+_NOT_RUN = re.compile(r"not run(?:, (?P<words>[^:]+))?: (?P<reason>.+)")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command as the page prints it, continuation lines included."""
+
+    text: str
+    line: int
+    """Of the page, from 1."""
+    not_run: str | None = None
+    """Reason, or None: it is run."""
+    status: int = 0
+
+
+@dataclass
+class Block:
+    """A fenced block."""
+
+    kind: str
+    text: str
+    line: int
+    before: list[str] = field(default_factory=list)
+    """Shell lines that prepare what the block needs."""
+    commands: list[Command] = field(default_factory=list)
+    anew: str = ""
+    """Files, with spaces between, that each command makes anew."""
+    said: list[str] = field(default_factory=list)
+    """The comments before it, as they stand."""
+    shown: Block | None = None
+    """The block of ``text`` that follows: what its commands print."""
+
+
+def blocks(page: Path) -> list[Block]:
+    """All blocks of a page that name their language, in order."""
+    text = page.read_text(encoding="utf-8")
+    found: list[Block] = []
+    for match in _FENCE.finditer(text):
+        line = text.count("\n", 0, match.start("text")) + 1
+        said = _COMMENT.findall(match["said"])
+        block = Block(match["kind"], match["text"], line, said=said)
+        if block.kind in ("sh", "python"):
+            _tell(block)
+        if block.kind == "text" and found and found[-1].kind == "sh":
+            found[-1].shown = block
+        found.append(block)
+    return found
+
+
+def _tell(block: Block) -> None:
+    whole, lines, status = None, {}, 0
+    for said in block.said:
+        if match := _NOT_RUN.fullmatch(said):
+            if match["words"]:
+                lines[match["words"]] = match["reason"]
+            else:
+                whole = match["reason"]
+        elif said.startswith("before: "):
+            block.before.append(said.removeprefix("before: "))
+        elif said.startswith("anew: "):
+            block.anew = said.removeprefix("anew: ")
+        elif match := re.fullmatch(r"ends with (\d+)", said):
+            status = int(match[1])
+    logical = [(block.text, block.line)] if block.kind == "python" else list(_logical(block.text, block.line))
+    for number, (text, line) in enumerate(logical, 1):
+        reason = whole or next((why for words, why in lines.items() if words in text), None)
+        block.commands.append(Command(text, line, reason, status if number == len(logical) else 0))
+
+
+def _logical(text: str, first: int) -> Iterator[tuple[str, int]]:
+    """Commands of a shell block: lines are joined until the shell would begin."""
+    gathered, began = "", first
+    for number, line in enumerate(text.splitlines(), first):
+        if not gathered and (not line.strip() or line.lstrip().startswith("#")):
+            continue
+        began = began if gathered else number
+        gathered += line + "\n"
+        if not line.endswith("\\") and parses(gathered):
+            yield gathered.strip(), began
+            gathered = ""
+    if gathered:
+        yield gathered.strip(), began
+
+
+def parses(command: str) -> bool:
+    """Whether the shell can read it, without doing anything."""
+    tried = subprocess.run(["bash", "-n", "-c", command], capture_output=True, check=False)
+    return tried.returncode == 0 and b"here-document" not in tried.stderr
+
+
+def substitutions(page: Path) -> dict[str, str]:
+    """Words that ``let`` comments of a page give a meaning, and the command that prints it."""
+    text = page.read_text(encoding="utf-8")
+    return dict(re.findall(r"^<!-- let (\w+) = (.*?) -->", text, re.MULTILINE))
