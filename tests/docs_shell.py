@@ -85,7 +85,8 @@ def run(page: Path, folder: Path, programs: Path, forks: Path | None = None) -> 
     lines = [_PREAMBLE]
     for block in found:
         lines += [
-            _asked(line, folder, port, words) + " >/dev/null || echo 'NOT PREPARED'" for line in block.before
+            f"{{ {_asked(line, folder, port, words)}; }} >/dev/null || echo 'NOT PREPARED'"
+            for line in block.before
         ]
         for command in block.commands:
             if command.not_run is None:
