@@ -1,13 +1,21 @@
-"""``make bench``: what the bootstrap of every metric costs at scale; growth is the proof, seconds depend."""
+"""``make bench``: what bootstraps and curves cost at scale; growth is the proof, seconds depend.
+
+python tests/bench_metrics.py --whole   # everything of a report for a million cases, and no more
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
+from lesion_triage.calibrate import curves
+from lesion_triage.calibrate.decisions import exact_predictive_values, net_benefit, predictive_values
+from lesion_triage.calibrate.metrics import Sample, auroc_difference, reliability, summarise
+from lesion_triage.calibrate.paired import Said, compare
 
 DRAWS = 2_000
 DIMENSIONS, LEVELS = 5, 4
@@ -56,8 +64,57 @@ def paired(size: int) -> float:
     return time.process_time() - began
 
 
+def whole(size: int, by_patient: bool = False) -> dict[str, float]:
+    """CPU seconds of everything that a report says of all cases together, with its intervals."""
+    scores, positive, levels, patients = drawn(size)
+    units = patients if by_patient else None
+    referred = scores >= 0.05
+    other = np.clip(np.where(np.isfinite(scores), scores, 1) + 0.01 * levels[0], 0, 1)
+    probabilities = tuple(percent / 100 for percent in range(1, 51))
+    spent: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], object]) -> None:
+        began = time.process_time()
+        work()
+        spent[name] = time.process_time() - began
+
+    made: list[Sample] = []
+    timed("sorting", lambda: made.append(Sample.of(scores, positive, 0.05)))
+    sample, answers = made[0], Sample.of(referred.astype(float), positive, 1.0)
+    timed("every metric with its interval", lambda: summarise(sample, DRAWS, 0, units))
+    timed("reliability", lambda: reliability(sample))
+    timed("ROC, precision-recall and histogram", lambda: [
+        draw(sample) for draw in (curves.roc_curve, curves.precision_recall_curve, curves.score_histogram)
+    ])  # fmt: skip
+    timed("decision curves of score and policy", lambda: [
+        net_benefit(one, probabilities, DRAWS, 0, units) for one in (sample, answers)
+    ])  # fmt: skip
+    if by_patient:
+        timed("predictive values", lambda: predictive_values(answers, probabilities, DRAWS, 0, units))
+    else:
+        counts = (int((positive & referred).sum()), int(positive.sum()))
+        spared = (int((~positive & ~referred).sum()), int((~positive).sum()))
+        timed("predictive values", lambda: exact_predictive_values(counts, spared, probabilities))
+    ours, theirs = Said(scores, referred), Said(other, other >= 0.05)
+    timed("two bundles compared", lambda: compare(ours, theirs, positive, DRAWS, 0, units))
+    return spent
+
+
+def print_whole(size: int) -> None:
+    """Print what a report of so many cases costs, part by part."""
+    for by_patient in (False, True):
+        spent = whole(size, by_patient)
+        print(f"\n{size:,} cases, {'patients' if by_patient else 'cases'} drawn: {sum(spent.values()):.1f} s")
+        for name, seconds in spent.items():
+            print(f"  {name:<40}{seconds:>7.1f} s")
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
+    if "--whole" in sys.argv[1:]:
+        print(f"{os.cpu_count()} processors; {DRAWS:,} draws, CPU seconds")
+        print_whole(1_000_000)
+        return
     groups = 1 + DIMENSIONS * LEVELS
     print(f"{os.cpu_count()} processors; all metrics with intervals, {DRAWS:,} draws, CPU seconds\n")
     once(1_000)  # warms up
@@ -71,6 +128,7 @@ def main() -> None:
     print(f"{1_000_000:>9,} cases: {once(1_000_000):.1f} s")
     print(f"{1_000_000:>9,} cases, patients drawn: {once(1_000_000, True):.1f} s")
     print(f"{1_000_000:>9,} cases, two models compared: {paired(1_000_000):.1f} s")
+    print_whole(1_000_000)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,24 @@ def _splits() -> Room:
     return published.add_arguments, published.act
 
 
+def _cards() -> Room:
+    from lesion_triage.cards import command
+
+    return command.add_arguments, command.act
+
+
+def _change_record() -> Room:
+    from lesion_triage.cards import change_command
+
+    return change_command.add_arguments, change_command.act
+
+
+def _promote() -> Room:
+    from lesion_triage.promotion import command
+
+    return command.add_arguments, command.act
+
+
 def _proof() -> Room:
     from lesion_triage.proof import command
 
@@ -97,6 +115,18 @@ def _transfer() -> Room:
     from lesion_triage import transfer
 
     return transfer.add_arguments, transfer.act
+
+
+def _report() -> Room:
+    from lesion_triage import report
+
+    return report.add_arguments, report.act
+
+
+def _compare() -> Room:
+    from lesion_triage import compare
+
+    return compare.add_arguments, compare.act
 
 
 def _datasets() -> Room:
@@ -294,6 +324,13 @@ VERBS: dict[str, Verb] = {
     "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
     "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _act_sweep),
     "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
+    "report": _of("write a run's report anew, compare it with another run, print it as PDF", _report),
+    "compare": _of("two runs' bundles on the test cases that they share, with paired intervals", _compare),
+    "cards": _of("model card, dataset card and reporting checklists of a run, blanks explicit", _cards),
+    "change-record": _of(
+        "compare a new bundle with the one in use: what changed, and is it worse", _change_record
+    ),
+    "promote": _of("let champion or challenger in MLflow's registry point at a bundle", _promote),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }

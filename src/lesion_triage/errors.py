@@ -22,6 +22,9 @@ The command line prints that sentence and exits with status 2; a traceback means
     │   └── ParityError        the exported graph disagrees with the network
     ├── BundleError            a bundle that is incomplete, altered or of another version
     │   └── SignatureError     a bundle that is not signed by anyone trusted, or a key that cannot be used
+    ├── ReportError            a report that cannot be printed, or bundles that cannot be compared
+    ├── PromotionError         a bundle that is not fit to be promoted, or the record of promotions
+    │   └── RegistryError      a model registry that cannot be reached, or holds something else
     └── AuditLogError          an audit log that is altered, incomplete, in use or cannot be written
 """
 
@@ -112,6 +115,18 @@ class BundleError(LesionTriageError):
 
 class SignatureError(BundleError):
     """A bundle that is not signed by anyone who is trusted, or a key that cannot be used."""
+
+
+class ReportError(LesionTriageError):
+    """A report that cannot be made or printed, or two bundles that cannot be compared."""
+
+
+class PromotionError(LesionTriageError):
+    """A bundle that lacks what it takes to be promoted, or a record of promotions that was altered."""
+
+
+class RegistryError(PromotionError):
+    """A model registry that cannot be reached, refuses, or holds something else than it says."""
 
 
 class AuditLogError(LesionTriageError):

@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
     foreign = dict(_named_folder(text) for text in arguments.show)
+    _make(arguments.out)
     run = Run(config.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root), arguments.run)
     bundle = open_bundle(run.folder / "bundle")
     _note_opening(run, bundle)
@@ -183,8 +184,15 @@ def _note_opening(run: Run, bundle: Bundle) -> None:
         stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
+def _make(out: Path) -> None:
+    """Now, not after minutes of scoring."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot be made ({error.strerror}); name another.") from None
+
+
 def _write(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "robustness.png", robustness_figure.figure(rows))
     write_atomically(out / "robustness.md", f"{text}\n".encode())
     write_atomically(out / "results.json", canonical_json(document).encode())

@@ -24,7 +24,7 @@ from lesion_triage.data.predict import predict
 from lesion_triage.data.records import Record
 from lesion_triage.data.ties import groups
 from lesion_triage.errors import BundleError, PredictionsError, RunError
-from lesion_triage.evaluate.results import EXTERNAL
+from lesion_triage.evaluate.decided import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
 from lesion_triage.predictions import Predictions
 from lesion_triage.runs import FROZEN_CONFIG, Run

@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from lesion_triage.audit.baselines import FOLDS, auroc_interval, binned, cross_fitted, measure
-from lesion_triage.audit.columns import Coded
+from lesion_triage.audit.baselines import FOLDS, auroc_interval, cross_fitted, measure
+from lesion_triage.data.coded import Coded, binned
 
 
 def coded(values) -> Coded:

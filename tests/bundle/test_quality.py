@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
@@ -119,6 +119,31 @@ def test_clipped_and_burnt_out_parts_are_told_apart() -> None:
     pixels[16:24] = 255
     quality = measure(picture(pixels))
     assert (quality.clipped_share, quality.glare_share) == (24 / 64, 8 / 64)
+
+
+def focus_in_plain_words(grey: NDArray[np.int64]) -> float:
+    """The definition, pixel pair by pixel pair; the rim is that of ``focus``."""
+    side = (len(grey) - 4) // 8 * 8
+    rim, height = (len(grey) - side) // 2, side // 8
+    answers = []
+    for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        totals = {}
+        for reach in (1, 2, 4):
+            blocks = totals[reach] = np.zeros((8, 8))
+            for y, x in itertools.product(range(side), repeat=2):
+                top, left = rim - down * reach // 2 + y, rim - across * reach // 2 + x
+                there = grey[top + down * reach, left + across * reach]
+                blocks[y // height, x // height] += (grey[top, left] - there) ** 2
+        shares = (totals[2] - totals[1]) / np.maximum(totals[4] - totals[1], 3.0 * height**2)
+        answers.append(sorted(shares.ravel())[-7])
+    return min(answers)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(20, 37))
+@settings(max_examples=10)
+def test_focus_is_what_its_definition_says(seed: int, side: int) -> None:
+    grey = np.random.default_rng(seed).integers(128, 256, (side, side))  # light: the floor is the medium one
+    assert focus.sharpness(grey.astype(np.int16)) == pytest.approx(focus_in_plain_words(grey), abs=1e-12)
 
 
 @pytest.mark.parametrize("slope", [2, 5, 9])

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from lesion_triage.calibrate.bootstrap import draw_counts
 from lesion_triage.calibrate.cells import Sample
-from lesion_triage.calibrate.decisions import net_benefit, predictive_values, prevalence_adjusted
+from lesion_triage.calibrate.decisions import (
+    exact_predictive_values,
+    net_benefit,
+    predictive_values,
+    prevalence_adjusted,
+)
 from lesion_triage.calibrate.metrics import summarise
 from lesion_triage.errors import CalibrationError
 
@@ -127,3 +133,33 @@ def test_shares_outside_the_open_unit_interval_are_refused(value):
         predictive_values(sample, (0.1, value), 100, 0)
     with pytest.raises(CalibrationError, match="expected each threshold probability between 0 and 1"):
         net_benefit(sample, (0.1, value), 100, 0)
+
+
+def test_exact_band_holds_the_predictive_values_of_every_pair_in_the_two_intervals():
+    """Its ends are reached at the corners, and each interval is the Clopper-Pearson one at 97.5 %."""
+    prevalences = (0.01, 0.2, 0.5)
+    rows = exact_predictive_values((93, 100), (150, 300), prevalences)
+    ends = [binomtest(k, n).proportion_ci(0.975, "exact") for k, n in ((93, 100), (150, 300))]
+    grid = [np.linspace(end.low, end.high, 40) for end in ends]
+    for row, prevalence in zip(rows, prevalences, strict=True):
+        ppv, npv = prevalence_adjusted(grid[0][:, None], grid[1][None, :], prevalence)
+        assert (row.ppv.low, row.ppv.high) == pytest.approx((ppv.min(), ppv.max()))
+        assert (row.npv.low, row.npv.high) == pytest.approx((npv.min(), npv.max()))
+        point = prevalence_adjusted(0.93, 0.5, prevalence)
+        assert (row.ppv.value, row.npv.value) == pytest.approx(tuple(map(float, point)))
+
+
+def test_exact_band_covers_the_truth_at_all_prevalences_at_once():
+    random = np.random.default_rng(0)
+    sensitivity, specificity, held = 0.9, 0.6, 0
+    prevalences = (0.01, 0.1, 0.5)
+    truth = prevalence_adjusted(sensitivity, specificity, np.array(prevalences))
+    for found, spared in zip(
+        random.binomial(60, sensitivity, 400), random.binomial(90, specificity, 400), strict=True
+    ):
+        rows = exact_predictive_values((int(found), 60), (int(spared), 90), prevalences)
+        held += all(
+            row.ppv.low <= ppv <= row.ppv.high and row.npv.low <= npv <= row.npv.high
+            for row, ppv, npv in zip(rows, *truth, strict=True)
+        )
+    assert held >= 0.95 * 400

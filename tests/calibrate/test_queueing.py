@@ -348,3 +348,11 @@ def test_what_cannot_be_simulated_is_refused_in_one_sentence(build, sentence):
 def test_a_workload_is_refused_however_it_is_made():
     with pytest.raises(CalibrationError):
         replace(EXPONENTIAL, load=2.0)
+
+
+def test_band_that_holds_nobody_between_two_that_do_is_no_error():
+    scores = np.array([0.9, 0.9, 0.1, 0.1])
+    pool = Pool(scores, np.array([True, False, True, False]), 0.5, (0.8, 0.6, 0.2))
+    assert set(pool.bands()) == {1, 4}
+    (_, bands) = simulate(pool, Workload(0.5), [Discipline("four_bands")], cases=400, replications=4)
+    assert bands.waits["positives", "mean"].minutes.value > 0

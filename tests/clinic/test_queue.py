@@ -17,10 +17,11 @@ import tiny_bundle as tiny
 from lesion_triage import cli
 from lesion_triage.bundle.schema import Grouping
 from lesion_triage.bundle.store import open_bundle
+from lesion_triage.calibrate import queue_figure, queue_report
 from lesion_triage.calibrate.policy_fit import band_limits
 from lesion_triage.calibrate.queue_pool import GROUPS
 from lesion_triage.calibrate.queueing import STATISTICS, Discipline
-from lesion_triage.clinic import queue, queue_figure, queue_report
+from lesion_triage.clinic import queue
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import LesionTriageError
 

@@ -28,6 +28,10 @@ from made_tables import row
 SOURCES = ("drawn_camera", "vidir_molemax")
 KINDS = ("referred", "below", "black")
 PARITY = {"split": "test", "images": 300, "largest_score_difference": 3.1e-7, "decision_flips": 0}
+FIGURES = (
+    "roc", "precision_recall", "reliability", "scores", "groups_1", "metadata", "decision_curve",
+    "predictive_values", "queue",
+)  # fmt: skip
 VOID = {"meta", "img", "link", "br", "hr", "input", "source"}
 
 
@@ -36,6 +40,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
+        self.policy = ""
         self.open, self.ids, self.links, self.images, self.tags = [], [], [], [], Counter()
         self.text = ""
         self.feed(text)
@@ -49,6 +54,8 @@ class Page(HTMLParser):
         if "id" in found:
             self.ids.append(found["id"])
         self.links += [value for name, value in attrs if name in {"href", "src", "srcset", "data", "action"}]
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found["content"]
         if tag == "img":
             self.images.append(found)
 
@@ -116,7 +123,26 @@ def table_for(bundle, cases=150, seed=0):
 
 @pytest.fixture(scope="module")
 def results(bundle):
-    return report.evaluate(table_for(bundle), bundle, Evaluate(bootstrap_draws=200), PARITY)
+    return report.evaluate(table_for(bundle), bundle, Evaluate(bootstrap_draws=200), PARITY, training())
+
+
+def training():
+    """Labelled records in which sex says nothing and age half of the label."""
+    return [
+        Record(
+            image_id=f"train-{number}",
+            path="below.png",
+            lesion_id=f"train-{number}",
+            needs_in_person=number % 3 == 0,
+            source=SOURCES[number % 2],
+            sex="female" if number % 2 else "male",
+            age_approx=60.0 if number % 3 == 0 and number % 2 else 40.0,
+            sha256="a" * 64,
+            width_px=160,
+            height_px=120,
+        )
+        for number in range(120)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +172,40 @@ def test_page_loads_nothing_from_anywhere(page):
     assert not page.tags["iframe"]
 
 
+def test_page_forbids_the_browser_every_address(page, folder):
+    assert page.policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    style = (folder / "index.html").read_text().partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
 def test_every_link_within_the_page_arrives(page):
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
 
 
 def test_every_picture_has_an_alternative_text(page):
-    assert len(page.images) > 3
+    assert len(page.images) > len(FIGURES)
     for image in page.images:
         assert len(image["alt"]) > 20
+
+
+def test_alternative_texts_say_what_the_figures_show(page, results):
+    whole, texts = results.slices[0], "\n".join(image["alt"] for image in page.images)
+    auroc, ppv = whole.metrics["auroc"], whole.metrics["ppv"]
+    for words in (
+        f"ROC curve, AUROC {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f})",
+        f"the PPV {ppv.value:.3f}",
+        f"{results.missed} of {results.positives} positive cases lie below the threshold",
+        f"AUROC of the model {results.metadata[0].model_auroc.value:.3f}",
+        "referring by score beats referring everybody and nobody at threshold probabilities",
+        "where 5% need a visit, the PPV is",
+        "positive cases that are referred wait",
+    ):
+        assert words in texts
+
+
+def test_case_that_a_photograph_shows_is_not_named(page):
+    assert not any("image-" in image["alt"] or "lesion-" in image["alt"] for image in page.images)
 
 
 def test_synthetic_data_are_announced_first(page):
@@ -175,8 +227,8 @@ def test_real_data_carry_no_banner_and_no_photograph(bundle, results, data, tmp_
 
 def test_page_has_every_section(page):
     assert set(page.ids) >= {
-        "what", "operating-point", "certificate", "results", "figures", "bands", "abstentions", "pictures",
-        "data", "licence", "limits",
+        "what", "operating-point", "certificate", "results", "groups", "calibration", "metadata", "decisions",
+        "predictive-values", "bands", "abstentions", "pictures", "data", "licence", "limits",
     }  # fmt: skip
     assert english().notice in page.text
 
@@ -225,9 +277,10 @@ def test_words_that_say_too_much_do_not_occur(page):
 
 
 def test_figures_are_files_too(folder):
-    for name in ("roc", "reliability", "scores"):
+    for name in FIGURES:
         with Image.open(io.BytesIO((folder / "figures" / f"{name}.png").read_bytes())) as image:
-            assert min(image.size) > 400
+            assert image.size[0] > 600
+            assert image.size[1] > 250
 
 
 def test_results_are_json_without_nan(folder, results):
@@ -243,9 +296,7 @@ def test_nothing_temporary_is_left(folder):
         "index.html",
         "results.json",
         "case_scores.csv",
-        "figures/roc.png",
-        "figures/reliability.png",
-        "figures/scores.png",
+        *(f"figures/{name}.png" for name in FIGURES),
     }
 
 

@@ -81,3 +81,23 @@ def test_the_readme_shows_the_recorded_results():
     recorded = sorted(Path("experiments/ham10000").glob("seed-*.json"))
     assert recorded
     assert summary(recorded) in Path("README.md").read_text(encoding="utf-8")
+
+
+RECORDED = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "experiments").glob("*/*.json")
+    if "slices" in (content := json.loads(path.read_text())) and "parity" in content
+)
+
+
+def test_there_are_recorded_results():
+    assert len(RECORDED) > 5
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_results_recorded_before_a_field_existed_are_still_read(path):
+    """Those of schema 1, from before the curves, the subgroups and the rest were in the file."""
+    found = json.loads(path.read_text())
+    assert found["schema_version"] == 1
+    auroc = found["slices"][0]["metrics"]["auroc"]["value"]
+    assert f"{auroc:.3f}" in summary([path])

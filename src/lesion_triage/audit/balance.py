@@ -10,9 +10,10 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import chi2_contingency
 
-from lesion_triage.audit.columns import Coded, Codes, Columns
+from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.config import Audit
+from lesion_triage.data.coded import Coded, Codes
 from lesion_triage.data.split import SPLITS
 
 DARK_TYPES = ("V", "VI", "5", "6", "5.0", "6.0")

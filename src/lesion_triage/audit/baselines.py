@@ -1,6 +1,6 @@
 """How well the label is told by something that is not the lesion: cross-fitted, on cells instead of rows.
 
-Imports numpy, scikit-learn, ``calibrate.metrics`` and this room. Rows with equal properties are one cell, so
+Imports numpy, ``calibrate.metrics`` and data. Rows with equal properties are one cell, so
 the regression costs the same for 400,000 rows as for 4,000.
 """
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-from lesion_triage.audit.columns import Bools, Coded, Codes
 from lesion_triage.calibrate.metrics import auroc_of
+from lesion_triage.data.cell_regression import cells_of, design_of, fit
+from lesion_triage.data.coded import Bools, Coded, Codes
 
 FOLDS = 5
 _MOST_LEVELS = 50
@@ -74,19 +74,17 @@ def cross_fitted(columns: Sequence[Coded], positive: Bools, units: Codes, seed: 
     if min(int(positive.sum()), int((~positive).sum())) < _FEWEST:
         return None
     few = [column.merged(_MOST_LEVELS) for column in columns]
-    cells, cell_of_row = _cells(few)
+    cells, cell_of_row = cells_of(few)
     known, unit = np.unique(units, return_inverse=True)
     fold = (np.random.default_rng(seed).permutation(known.size) % FOLDS)[unit]
-    design = np.concatenate(
-        [np.eye(len(column.levels))[codes] for column, codes in zip(few, cells.T, strict=True)], axis=1
-    )
+    design = design_of(few, cells)
     shape = (FOLDS, 2, len(cells))
     key = (fold * 2 + positive) * len(cells) + cell_of_row
     counts = np.bincount(key, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
     scores = np.empty(positive.size)
     for number in range(FOLDS):
         here = fold == number
-        scores[here] = _fit(design, counts.sum(axis=0) - counts[number])[cell_of_row[here]]
+        scores[here] = fit(design, counts.sum(axis=0) - counts[number])[cell_of_row[here]]
     return scores
 
 
@@ -99,34 +97,3 @@ def measure(
         return auroc_interval(float("nan"), 0, 0), None
     value = auroc_of(scores, positive)
     return auroc_interval(value, int(positive.sum()), int((~positive).sum())), scores
-
-
-def binned(values: Floats, bins: int = 10) -> Coded:
-    """A numeric column by its quantiles; unknown is a level of its own."""
-    known = values[np.isfinite(values)]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1])) if known.size else np.zeros(0)
-    codes = np.where(np.isfinite(values), np.searchsorted(edges, values, side="right") + 1, 0)
-    return Coded(codes.astype(np.intp), ("", *(f"bin {number}" for number in range(edges.size + 1))))
-
-
-def _cells(columns: Sequence[Coded]) -> tuple[NDArray[np.intp], Codes]:
-    """Distinct rows of the codes, shape (cells, columns), and the cell of each row."""
-    key = np.zeros(columns[0].codes.size, dtype=np.int64)
-    for column in columns:  # renumbered after each column, so the key cannot overflow
-        key = np.unique(key * len(column.levels) + column.codes, return_inverse=True)[1]
-    first = np.unique(key, return_index=True)[1]
-    return np.stack([column.codes[first] for column in columns], axis=1), key
-
-
-def _fit(design: Floats, counts: Floats) -> Floats:
-    """Chance of the positive class in every cell; ``counts`` has shape (2, cells)."""
-    negatives, positives = counts
-    if not positives.sum() or not negatives.sum():
-        return np.full(len(design), 0.5)
-    model = LogisticRegression(max_iter=1000)
-    twice = np.concatenate([design, design])
-    labels = np.repeat([0, 1], len(design))
-    weights = np.concatenate([negatives, positives])
-    model.fit(twice[weights > 0], labels[weights > 0], weights[weights > 0])
-    chances: Floats = model.predict_proba(design)[:, 1]
-    return chances

@@ -5,58 +5,19 @@ Everything here is one pass over the records or one sort: an audit of 400,000 ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.data.coded import Bools, Coded, Codes
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS, Splits
 
-Codes = NDArray[np.intp]
-Bools = NDArray[np.bool_]
-
 MODELLED = ("train", "validation")
 """Where associations with the label are looked for. Nobody looks at them in calibration and test."""
-
-
-@dataclass(frozen=True, slots=True)
-class Coded:
-    """A column of words as numbers."""
-
-    codes: Codes
-    levels: tuple[str, ...]
-    """Word of each code; '' is unknown."""
-
-    @classmethod
-    def of(cls, values: Iterable[object]) -> Coded:
-        """Number the words in order of first appearance; None is ''."""
-        known: dict[object, int] = {}
-        codes = np.fromiter((known.setdefault(value, len(known)) for value in values), np.intp)
-        words = ["" if value is None else str(value) for value in known]
-        if len(set(words)) < len(words):  # None and '' are one word
-            return cls.of(words[code] for code in codes)
-        return cls(codes, tuple(words))
-
-    def taken(self, rows: Codes) -> Coded:
-        """Some rows of it."""
-        return Coded(self.codes[rows], self.levels)
-
-    def missing(self) -> Bools:
-        """Where the word is ''."""
-        empty = np.array([word == "" for word in self.levels], dtype=np.bool_)
-        return empty[self.codes]
-
-    def merged(self, most: int) -> Coded:
-        """Its ``most`` commonest words; all others become one."""
-        if len(self.levels) <= most:
-            return self
-        kept = np.argsort(-np.bincount(self.codes, minlength=len(self.levels)), kind="stable")[:most]
-        renumbered = np.full(len(self.levels), most, dtype=np.intp)
-        renumbered[kept] = np.arange(most)
-        return Coded(renumbered[self.codes], (*(self.levels[code] for code in kept), "all others"))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lesion_triage.audit.columns import Bools, Coded, Codes, Columns
+from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Verdict, judge
+from lesion_triage.data.coded import Bools, Coded, Codes
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import SPLITS
 

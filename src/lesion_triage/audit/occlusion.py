@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lesion_triage.audit.artefacts import lesion_mask
 from lesion_triage.audit.baselines import auroc_interval, cross_fitted
-from lesion_triage.audit.columns import Bools, Columns
+from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.audit.shortcuts import Sampled, measured, metadata_columns
 from lesion_triage.bundle.pixels import decode
@@ -23,6 +23,7 @@ from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.bundle.scorer import Graph
 from lesion_triage.calibrate.metrics import auroc_difference, auroc_of
 from lesion_triage.config import Audit, Roots
+from lesion_triage.data.coded import Bools
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS

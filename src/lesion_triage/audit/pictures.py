@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, Appearance, look
 from lesion_triage.audit.association import Association, associations
-from lesion_triage.audit.baselines import binned
-from lesion_triage.audit.columns import Bools, Codes
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.audit.shortcuts import Sampled, baseline
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
+from lesion_triage.data.coded import Bools, Codes, binned
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, ManifestError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lesion_triage.audit.columns import Bools
 from lesion_triage.config import Roots
+from lesion_triage.data.coded import Bools
 from lesion_triage.data.records import Record
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "unk", "unknown", "not recorded"})

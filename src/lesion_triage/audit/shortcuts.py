@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lesion_triage.audit.association import Association, associations, names_of
-from lesion_triage.audit.baselines import Auroc, auroc_interval, binned, measure
-from lesion_triage.audit.columns import Bools, Coded, Codes, Columns
+from lesion_triage.audit.baselines import Auroc, auroc_interval, measure
+from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judge, worst
 from lesion_triage.calibrate.metrics import auroc_of, proportion
 from lesion_triage.config import Audit
+from lesion_triage.data.coded import Bools, Coded, Codes, binned
 
 METADATA = ("sex", "anatom_site_general")
 """With ``age_approx``: what a baseline without a picture may know."""
@@ -125,7 +126,7 @@ def metadata_columns(sampled: Sampled) -> list[Coded]:
     """Age by decade, sex and site; unknown is filled with the commonest word, so that gaps tell nothing."""
     ages = binned(sampled.columns.numbers("age_approx")[sampled.rows], 8)
     return [
-        _filled(one)
+        one.filled()
         for one in (ages, *(sampled.columns.coded(name).taken(sampled.rows) for name in METADATA))
     ]
 
@@ -185,15 +186,6 @@ def missingness(sampled: Sampled, raw: Mapping[str, Bools]) -> tuple[Finding, tu
         *(one.measured(config) for one in found),
     )
     return Finding("missingness", verdict, summary, numbers, names), found
-
-
-def _filled(column: Coded) -> Coded:
-    """Unknown becomes the commonest known word."""
-    gaps = column.missing()
-    if not gaps.any() or gaps.all():
-        return column
-    commonest = int(np.bincount(column.codes[~gaps], minlength=len(column.levels)).argmax())
-    return Coded(np.where(gaps, commonest, column.codes), column.levels)
 
 
 def _or_none(value: float) -> tuple[float | None]:

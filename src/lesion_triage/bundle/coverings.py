@@ -13,6 +13,8 @@ _HAIR_DEPTH = 50
 """Grey levels by which a hair is darker than the skin on both its sides; a net of pigment is paler."""
 _INK_SHIFT = 40
 """Levels by which blue outweighs red more than it does in the picture at large."""
+_INK_BLUE = 10
+"""Levels by which blue outweighs red at least."""
 _INK_LIGHT = 50
 """Least level of blue: what is darker is as likely to be a blue-black lesion."""
 
@@ -53,7 +55,10 @@ def ink_share(colours: NDArray[np.float32]) -> float:
     """
     red, green, blue = colours.reshape(3, -1).take(_outer(colours.shape[1]), axis=1)
     shift = blue - red
-    marked = (shift > max(10.0, np.median(shift) + _INK_SHIFT)) & (blue > green) & (blue >= _INK_LIGHT)
+    bluish = (shift > _INK_BLUE) & (blue > green) & (blue >= _INK_LIGHT)
+    if not bluish.any():  # most photographs, and the median is dear
+        return 0.0
+    marked = bluish & (shift > np.median(shift) + _INK_SHIFT)
     return float(np.count_nonzero(marked) / shift.size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ _X, _Y = np.meshgrid(_AXIS, _AXIS)
 _SEEN = np.hypot(_X, _Y) <= SIDE * 0.56
 """Corners are left out: a dermatoscope's are black."""
 _PLANE = np.stack([np.ones(_SEEN.sum()), _X[_SEEN], _Y[_SEEN]], axis=1)
+_SEEN_AT = np.flatnonzero(_SEEN)
 _EVEN = np.linalg.pinv(_PLANE)
 _PLACES = _PLANE[:, 1:] / (SIDE / 2)
 
@@ -41,16 +43,19 @@ def find(green: NDArray[np.uint8]) -> Framing:
     Args:
         green: (32, 32), levels 0 to 255.
     """
-    levels = green[_SEEN].astype(np.float64)
+    levels = green.ravel().take(_SEEN_AT).astype(np.float64)
     rest = levels - _PLANE @ (_EVEN @ levels)
-    slope = _plane(levels, np.where(rest < -0.5 * rest.std(), 0.1, 1.0))
-    flat = levels - slope
-    dark = _darker(np.clip(np.round(flat) + 256, 0, 511).astype(np.intp))
-    if not dark.any() or dark.all():
+    spread = math.sqrt(rest @ rest / rest.size)  # about a plane, so about nothing
+    flat = levels - _plane(levels, np.where(rest < -0.5 * spread, 0.1, 1.0))
+    dark = _darker(np.rint(flat).astype(np.intp))
+    number = int(dark.sum())
+    if number == 0:
         return Framing(step=0.0, offset=0.0)
-    step = float(flat[~dark].mean() - flat[dark].mean())
-    x, y = _PLACES[dark].mean(axis=0)
-    return Framing(step=step / max(1.0, float(levels[~dark].mean())), offset=float(np.hypot(x, y)))
+    others = levels.size - number
+    step = (flat.sum() - flat @ dark) / others - flat @ dark / number
+    x, y = dark @ _PLACES / number
+    light = (levels.sum() - levels @ dark) / others
+    return Framing(step=float(step) / max(1.0, float(light)), offset=math.hypot(x, y))
 
 
 def _plane(levels: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,12 +63,13 @@ def _plane(levels: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray
     return np.asarray(_PLANE @ np.linalg.solve(weighted @ _PLANE, weighted @ levels))
 
 
-def _darker(levels: NDArray[np.intp]) -> NDArray[np.bool_]:
-    counts = np.bincount(levels, minlength=512).cumsum()[:-1]
-    sums = np.bincount(levels, weights=levels, minlength=512).cumsum()
-    both = (counts > 0) & (counts < levels.size)
-    if not both.any():
-        return np.zeros(levels.size, dtype=bool)
-    below, above = counts[both], levels.size - counts[both]
-    between = (sums[-1] * below / levels.size - sums[:-1][both]) ** 2 / (below * above)
-    return np.asarray(levels <= np.flatnonzero(both)[np.argmax(between)])
+def _darker(levels: NDArray[np.intp]) -> NDArray[np.float64]:
+    """1.0 where it is darker than the threshold, else 0.0; all 0.0 if there is but one level."""
+    lowest = levels.min()
+    counts = np.bincount(levels - lowest)
+    below = counts.cumsum()[:-1]  # by threshold; at least one and never all
+    sums = (counts * np.arange(counts.size)).cumsum()
+    if below.size == 0:
+        return np.zeros(levels.size)
+    between = (sums[-1] * below / levels.size - sums[:-1]) ** 2 / (below * (levels.size - below))
+    return np.asarray(levels <= lowest + np.argmax(between), np.float64)

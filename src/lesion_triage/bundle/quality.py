@@ -95,10 +95,9 @@ def measure(picture: Picture) -> Quality:
     once, so a picture at a limit falls on the same side of it on every processor; where the lesion lies
     is worked out in floats, and only advises.
     """
-    planes = [picture.pixels[..., channel] for channel in range(3)]
-    mean_level, contrast = _light(planes)
-    full = (picture.pixels >= _BURNT).view(np.uint8)
-    channels_full = full[..., 0] + full[..., 1] + full[..., 2]
+    mean_level, contrast = _light(picture.pixels)
+    two_full, three_full = _full_channels(picture.pixels)
+    pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
     image = Image.fromarray(picture.pixels)
     grey = np.asarray(_smaller(image.convert("L"), _SIDE)).astype(np.int16)
     reduced = np.asarray(image.reduce(max(1, image.width // _COLOUR_SIDE)))
@@ -109,8 +108,8 @@ def measure(picture: Picture) -> Quality:
         short_side_px=min(picture.width_px, picture.height_px),
         mean_level=mean_level,
         contrast=contrast,
-        clipped_share=int(np.count_nonzero(channels_full >= 2)) / channels_full.size,
-        glare_share=int(np.count_nonzero(channels_full == 3)) / channels_full.size,
+        clipped_share=two_full / pixels,
+        glare_share=three_full / pixels,
         focus=focus.sharpness(grey),
         cast=_cast(colours),
         erased_level=_erased_level(picture),
@@ -161,14 +160,26 @@ def _advice(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
     return {code for code, holds in found.items() if holds}
 
 
-def _light(planes: list[NDArray[np.uint8]]) -> tuple[float, float]:
+def _light(pixels: NDArray[np.uint8]) -> tuple[float, float]:
     """Mean and standard deviation of the grey levels."""
-    luma = np.multiply(planes[0], 299, dtype=np.int32)  # thousandths of a grey level
-    luma += np.multiply(planes[1], 587, dtype=np.int32)
-    luma += np.multiply(planes[2], 114, dtype=np.int32)
-    wide = luma.ravel().astype(np.int64)
-    count, total, squares = wide.size, int(wide.sum()), int(np.dot(wide, wide))
+    red, green, blue = np.moveaxis(pixels, -1, 0).astype(np.float32, order="C")
+    luma = red * np.float32(299)  # thousandths of a grey level: whole numbers below 2 to the 24th, so exact
+    luma += green * np.float32(587)
+    luma += blue * np.float32(114)
+    wide = luma.astype(np.float64)  # holds the sums of a row to the last digit
+    count, total = luma.size, int(wide.sum(axis=1).astype(np.int64).sum())
+    squares = int(np.einsum("ij,ij->i", wide, wide).astype(np.int64).sum())
     return total / (1000 * count), math.sqrt(count * squares - total**2) / (1000 * count)
+
+
+def _full_channels(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    """How many pixels have at least two channels full, and how many have all three."""
+    if pixels.max() < _BURNT:  # most photographs
+        return 0, 0
+    red, green, blue = np.moveaxis(pixels >= _BURNT, -1, 0)
+    both = red & green
+    two = both | (green & blue) | (red & blue)
+    return int(np.count_nonzero(two)), int(np.count_nonzero(both & blue))
 
 
 def _smaller(image: Image.Image, side_px: int) -> Image.Image:
@@ -181,7 +192,7 @@ def _cast(colours: NDArray[np.float32]) -> float:
     flat = colours.reshape(3, -1)
     brightness = flat.sum(axis=0)
     brighter = (brightness * np.float32(brightness.size) >= brightness.sum()).astype(np.float32)
-    means = dict(zip(("red", "green", "blue"), (flat @ brighter).tolist(), strict=True))
+    means = dict(zip(("red", "green", "blue"), np.einsum("ij,j->i", flat, brighter).tolist(), strict=True))
     ratios = []
     for pair, neutral in _NEUTRAL.items():
         upper, lower = pair.split("/")

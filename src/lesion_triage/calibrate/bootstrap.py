@@ -19,6 +19,7 @@ Measure = Callable[[Cells, Counts], Floats]
 INTERVAL_CONFIDENCE = 0.95
 
 _BLOCK_ELEMENTS = 100_000  # a block of draws stays in the processor's cache
+_FEW_SLOTS = 32
 _DEFINED_SHARE = 0.95  # of the draws; with fewer an interval would be of those that happened to work
 
 
@@ -30,7 +31,7 @@ class Estimate:
     low: float
     high: float
     draws: int
-    """Draws in which the quantity was defined; at least 95 % of those made."""
+    """Draws in which the quantity was defined, at least 95 % of those made; 0: the interval is exact."""
 
 
 def bootstrap(
@@ -113,15 +114,49 @@ def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] |
     """What ``draw_counts`` draws, counted by cell, in blocks.
 
     Many cases drawn independently make counts of a multinomial law, at a cost that does not grow with them.
+    So do many units, if few kinds of them can be told apart.
     """
     cases, slots = cells.slot.size, cells.cases.size
     if units is None and cases > MERGE_ABOVE:
         yield from _multinomial(cells, draws, seed)
         return
+    if units is not None and cases > MERGE_ABOVE:
+        drawable, members = _units(cases, units)
+        assert members is not None
+        few = slots <= _FEW_SLOTS
+        yield from (_kinds if few else _gathered)(cells, draws, seed, drawable, members)
+        return
     tallies = (cells.tally(counts) for counts in draw_counts(cases, draws, seed, units))
     together = max(1, cases // slots)  # else each of very many cases is a block of one draw
     while block := list(islice(tallies, together)):
         yield np.concatenate(block)
+
+
+def _kinds(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
+    """Units with the same counts in every slot are of one kind; how many of each are drawn is multinomial."""
+    slots = cells.cases.size
+    rows = np.bincount(members * slots + cells.slot, minlength=units * slots).reshape(units, slots)
+    kinds, frequency = np.unique(rows, axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    block = max(1, _BLOCK_ELEMENTS // frequency.size)
+    for start in range(0, draws, block):
+        drawn = generator.multinomial(units, frequency / units, size=min(block, draws - start))
+        yield (drawn @ kinds).astype(np.float64).reshape(-1, *cells.cases.shape)
+
+
+def _gathered(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
+    """Slot by slot, how often the units of its cases are drawn: one read and one sum for each case."""
+    order = np.argsort(cells.slot, kind="stable")
+    unit, occupied = members[order], np.flatnonzero(cells.cases)
+    begins = np.searchsorted(cells.slot[order], occupied)
+    generator = np.random.default_rng(seed)
+    block = max(1, _BLOCK_ELEMENTS // cells.cases.size)
+    for start in range(0, draws, block):
+        counts = np.zeros((min(block, draws - start), cells.cases.size))
+        for row in counts:
+            drawn = np.bincount(generator.integers(0, units, size=units), minlength=units).astype(np.int32)
+            row[occupied] = np.add.reduceat(drawn[unit], begins)
+        yield counts.reshape(-1, *cells.cases.shape)
 
 
 def _multinomial(cells: Cells, draws: int, seed: int) -> Iterator[Counts]:

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
-from lesion_triage.calibrate.metrics import sensitivity, specificity
+from lesion_triage.calibrate.metrics import proportion, sensitivity, specificity
 from lesion_triage.errors import CalibrationError
+
+_EACH_OF_TWO = 0.975
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,38 @@ def predictive_values(
     return tuple(map(PredictiveValues, prevalences, ppvs, npvs))
 
 
+def exact_predictive_values(
+    sensitivity: tuple[int, int], specificity: tuple[int, int], prevalences: tuple[float, ...]
+) -> tuple[PredictiveValues, ...]:
+    """PPV and NPV at each prevalence, with a band that covers all prevalences at once.
+
+    Both grow with sensitivity and with specificity, so their bounds are reached at the corners of the two
+    exact intervals. Each of these is taken at 97.5 %, which makes the whole band one of at least 95 %.
+
+    Args:
+        sensitivity: positive cases referred, and positive cases; at least one.
+        specificity: negative cases not referred, and negative cases; at least one.
+        prevalences: in (0, 1).
+
+    Raises:
+        CalibrationError: a prevalence that is not in (0, 1).
+    """
+    shares = _open_unit_interval("prevalence", prevalences)
+    found, spared = (proportion(*counts, confidence=_EACH_OF_TWO) for counts in (sensitivity, specificity))
+    value, low, high = (
+        prevalence_adjusted(getattr(found, end), getattr(spared, end), shares)
+        for end in ("value", "low", "high")
+    )
+
+    def estimate(which: int, row: int) -> Estimate | None:
+        ends = [float(part[which][row]) for part in (value, low, high)]
+        return Estimate(ends[0], ends[1], ends[2], draws=0) if np.isfinite(ends).all() else None
+
+    return tuple(
+        PredictiveValues(share, estimate(0, row), estimate(1, row)) for row, share in enumerate(prevalences)
+    )
+
+
 def net_benefit(
     sample: Sample,
     probabilities: tuple[float, ...],
@@ -108,11 +142,14 @@ def net_benefit(
     odds = at / (1 - at)
 
     def measure(cells: Cells, counts: Counts) -> Floats:
-        referred = (cells.lowest[:, None] >= at).astype(np.float64)
-        everybody = np.ones_like(referred)
-        total = counts.sum(axis=(1, 2))[:, None]
+        below = np.searchsorted(cells.lowest, at)  # cells that are not referred at each p
+        up_to = np.concatenate([np.zeros((*counts.shape[:2], 1)), np.cumsum(counts, axis=2)], axis=2)
+        everybody = up_to[:, :, -1:]
         return np.concatenate(
-            [(counts[:, 1] @ sent - counts[:, 0] @ sent * odds) / total for sent in (referred, everybody)],
+            [
+                (sent[:, 1] - sent[:, 0] * odds) / everybody.sum(axis=1)
+                for sent in (everybody - up_to[:, :, below], np.repeat(everybody, at.size, axis=2))
+            ],
             axis=1,
         )
 

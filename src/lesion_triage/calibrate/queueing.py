@@ -274,7 +274,10 @@ def _statistics(
     tables: dict[Group, Floats] = {}
     for group, members in pool.members().items():
         # Chance that a case of this urgency belongs to the group.
-        weights = (np.bincount(urgency, shares * members) / in_class)[urgency][sorted_rows]
+        of_group = np.bincount(urgency, shares * members)
+        # An urgency between two that occur may be nobody's.
+        share = np.divide(of_group, in_class, out=np.zeros_like(of_group), where=in_class > 0)
+        weights = share[urgency][sorted_rows]
         counts = weights > 0
         table = _leave_one_out(
             sorted_waits[counts], weights[counts], sorted_replication[counts], rows.shape[0]

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import open_bundle, write_atomically
+from lesion_triage.calibrate import queue_figure, queue_report
 from lesion_triage.calibrate.policy_fit import band_limits
 from lesion_triage.calibrate.queue_pool import Floats, Pool, drawn_scores
+from lesion_triage.calibrate.queue_report import Study
 from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, simulate
-from lesion_triage.clinic import queue_figure, queue_report
-from lesion_triage.clinic.queue_report import Study
 from lesion_triage.config import Calibrate
 from lesion_triage.console import say
 from lesion_triage.errors import CalibrationError, ConfigError, DataError

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from lesion_triage.data.corruptions import CORRUPTIONS
 from lesion_triage.evaluate.corruptions import UNMODIFIED, Row
-from lesion_triage.evaluate.figures import BLUE, VERMILLION
+from lesion_triage.evaluate.figures.canvas import BLUE, VERMILLION
 from lesion_triage.evaluate.severity_panels import line, panels
 
 _STYLES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"))

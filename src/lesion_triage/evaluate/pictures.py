@@ -17,7 +17,7 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest, read_picture
-from lesion_triage.evaluate.results import Decided
+from lesion_triage.evaluate.decided import Decided
 from lesion_triage.predictions import Prediction
 
 _PER_GROUP = 4
@@ -41,27 +41,32 @@ class Group:
     exhibits: tuple[Exhibit, ...]
 
 
-def choose(
-    decided: Decided, threshold: float, manifest: Manifest, root: Roots, spec: PixelSpec
-) -> tuple[Group, ...]:
+def choose(decided: Decided, manifest: Manifest, root: Roots, spec: PixelSpec) -> tuple[Group, ...]:
     """Missed positives first, then the edges of the decision, then what could not be scored.
+
+    A photograph that no program drew is left out unless its record names a licence.
 
     Raises:
         ManifestError: a picture is gone or has changed.
     """
     scores, positive = decided.scores, decided.positive
-    scored = np.isfinite(scores)
-    referred = scored & (scores >= threshold)
+    records = {
+        record.image_id: record
+        for record in manifest.records
+        if manifest.synthetic or record.copyright_license
+    }
+    shown_at_all = np.array([_decisive(case.rows).image_id in records for case in decided.cases])
+    scored = np.isfinite(scores) & shown_at_all
+    referred = scored & decided.referred
     descending = np.argsort(-np.where(scored, scores, -1.0), kind="stable")
     groups = (
-        ("Positive cases below the threshold", _first(descending, positive & scored & ~referred)),
+        ("Positive cases below their threshold", _first(descending, positive & scored & ~referred)),
         ("Referred, highest scores", _first(descending, referred)),
         ("Referred, next to the threshold", _first(descending[::-1], referred)),
         ("Below the threshold, next to it", _first(descending, scored & ~referred)),
         ("Below the threshold, lowest scores", _first(descending[::-1], scored & ~referred)),
-        ("Not gradable", _first(np.arange(scores.size), ~scored)),
+        ("Not gradable", _first(np.arange(scores.size), ~np.isfinite(scores) & shown_at_all)),
     )
-    records = {record.image_id: record for record in manifest.records}
     shown: set[int] = set()
     chosen = []
     for title, indices in groups:
@@ -75,7 +80,7 @@ def choose(
                 Exhibit(
                     png=_png(read_picture(root, record), spec),
                     caption=_caption(decided, index, row),
-                    alt=f"Photograph {row.image_id} of case {row.case_id}, group: {title.lower()}",
+                    alt=f"Photograph of a case: {title.lower()}",
                     attribution=", ".join(
                         part for part in (record.attribution, record.copyright_license) if part
                     ),

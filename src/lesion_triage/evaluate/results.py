@@ -6,27 +6,41 @@ Imports bundle, predictions, calibrate, config and this room's subgroups.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.policy import Decision, decide
-from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.calibrate.cases import Case, cases_of, positives_of, scores_of, units_of
-from lesion_triage.calibrate.metrics import Bin, Sample, reliability
+from lesion_triage.calibrate.cases import units_of
+from lesion_triage.calibrate.curves import (
+    Curve,
+    Histogram,
+    precision_recall_curve,
+    roc_curve,
+    score_histogram,
+)
+from lesion_triage.calibrate.decisions import (
+    NetBenefit,
+    PredictiveValues,
+    exact_predictive_values,
+    net_benefit,
+    predictive_values,
+)
+from lesion_triage.calibrate.metrics import Bin, Proportion, Sample, proportion, reliability
 from lesion_triage.config import Evaluate
-from lesion_triage.errors import PredictionsError
-from lesion_triage.evaluate.subgroups import Outcomes, SliceResult, measure, slices_of
+from lesion_triage.data.records import Record
+from lesion_triage.evaluate.decided import Decided
+from lesion_triage.evaluate.groups import GroupResult, measure_groups
+from lesion_triage.evaluate.metadata import MetadataBaseline, measure_metadata
+from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
-EXTERNAL = "external"
-"""The split of cases that the bundle's own manifest does not have."""
-
-_SEEN_BY_THE_MODEL = ("train", "validation", "calibration")
+THRESHOLD_PROBABILITIES = tuple(percent / 100 for percent in range(1, 51))
+PREVALENCES = (0.005, 0.0075, 0.01, 0.015, *(percent / 100 for percent in range(2, 51)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +57,22 @@ class BandRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Abstention:
+    """Cases without a gradable photograph in one slice or subgroup."""
+
+    name: str
+    title: str
+    abstained: Proportion
+    """Exact interval; it takes cases for independent."""
+    positives_abstained: int
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
-    """Everything that the report says in numbers; ``results.json``."""
+    """Everything that the report says in numbers; ``results.json``.
+
+    A file from before a field existed lacks it; ``summary`` reads such files, and so must every other reader.
+    """
 
     split: str
     unit: str
@@ -71,11 +99,29 @@ class Results:
     """Ungradable photographs by reason code; a photograph may have several."""
     slices: tuple[SliceResult, ...]
     reliability: tuple[Bin, ...]
+    roc: Curve
+    """1 - specificity and sensitivity of the whole policy."""
+    precision_recall: Curve
+    """Sensitivity and PPV of the whole policy."""
+    histogram: Histogram
+    decision_curve: tuple[NetBenefit, ...]
+    """Referring by score at each threshold probability."""
+    policy_decision_curve: tuple[NetBenefit, ...]
+    """Referring as the certified policy does, whatever the threshold probability."""
+    predictive_values: tuple[PredictiveValues, ...]
+    predictive_values_exact: bool
+    """Whether their band is exact, and covers all prevalences at once; else it is a bootstrap at each."""
+    groups: tuple[GroupResult, ...]
+    metadata: tuple[MetadataBaseline, ...]
+    """Empty where no training records were given, or too few."""
+    abstentions: tuple[Abstention, ...]
     bands: tuple[BandRow, ...]
     parity: dict[str, str | int | float]
     """How far torch and onnxruntime are apart on these photographs."""
     bootstrap_draws: int
     bootstrap_seed: int
+    queue: dict[str, Any] | None = None
+    """The simulated reading queue, as ``lesion-triage queue --json`` writes it."""
 
     def to_json(self) -> str:
         """Canonical JSON text."""
@@ -95,45 +141,12 @@ class Results:
         return numbers
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decided:
-    """The cases of a table, decided by the bundle's own policy."""
-
-    cases: tuple[Case, ...]
-    decisions: tuple[Decision, ...]
-    scores: NDArray[np.float64]
-    """Shape (cases,); +inf for a case without a score."""
-    positive: NDArray[np.bool_]
-    referred: NDArray[np.bool_]
-    """Referred or abstained on."""
-
-    @classmethod
-    def by(cls, bundle: Bundle, table: Predictions) -> Decided:
-        """Decide every case of ``table``.
-
-        Raises:
-            PredictionsError: the table belongs to another manifest, split or model, or to a split that the
-                model or its policy was made from. Of an external table only the model must be the bundle's.
-        """
-        _check_origin(bundle, table)
-        cases = cases_of(table.behind_gate(bundle.policy.novelty_limit))
-        decisions = tuple(decide(bundle.policy, case.logits, case.history) for case in cases)
-        scores = scores_of(cases, bundle.policy.calibrator, bundle.policy.aggregation)
-        below = np.array([decision.disposition is Disposition.below_threshold for decision in decisions])
-        thresholds = np.array([decision.threshold for decision in decisions])
-        assert not (below & (scores >= thresholds)).any(), "a score that refers was decided otherwise"
-        return cls(cases, decisions, scores, positives_of(cases), ~below)
-
-    def sample(self, threshold: float) -> Sample:
-        """The cases sorted by score, for the metrics."""
-        return Sample.of(self.scores, self.positive, threshold)
-
-
 def evaluate(
     table: Predictions,
     bundle: Bundle,
     config: Evaluate,
     parity: Mapping[str, str | int | float] | None = None,
+    training: Sequence[Record] = (),
 ) -> Results:
     """Measure a sealed bundle on a split that nothing was chosen by.
 
@@ -142,6 +155,7 @@ def evaluate(
         bundle: policy, certificate and header.
         config: bootstrap draws and seed.
         parity: facts to print on the agreement of torch and onnxruntime.
+        training: labelled records that a baseline without pictures is fitted on; none: no baseline.
 
     Raises:
         PredictionsError: the table belongs elsewhere, or a row's outcome is unknown.
@@ -151,6 +165,15 @@ def evaluate(
     scores, positive, threshold = decided.scores, decided.positive, bundle.policy.threshold
     abstained = np.isposinf(scores)
     outcomes = Outcomes(scores, positive, decided.referred, units_of(decided.cases))
+    sample, drawn, slices = decided.sample(threshold), decided.drawn_units(), slices_of(decided.cases)
+    answers = Sample.of(decided.referred.astype(np.float64), positive, 1.0)
+    both_classes = 0 < positive.sum() < positive.size
+    benefit_of = [
+        net_benefit(one, THRESHOLD_PROBABILITIES, config.bootstrap_draws, config.seed, drawn)
+        if both_classes
+        else ()
+        for one in (sample, answers)
+    ]
     return Results(
         split=table.split,
         unit=bundle.certificate.unit,
@@ -180,12 +203,46 @@ def evaluate(
                 ).items()
             )
         ),
-        slices=tuple(measure(part, outcomes, config) for part in slices_of(decided.cases)),
-        reliability=reliability(decided.sample(threshold)),
+        slices=tuple(measure(part, outcomes, config) for part in slices),
+        reliability=reliability(sample),
+        roc=roc_curve(sample),
+        precision_recall=precision_recall_curve(sample),
+        histogram=score_histogram(sample),
+        decision_curve=benefit_of[0],
+        policy_decision_curve=benefit_of[1],
+        predictive_values=_predictive_values(answers, config, drawn) if both_classes else (),
+        predictive_values_exact=drawn is None,
+        groups=measure_groups(decided.cases, outcomes, bundle.certificate, config),
+        metadata=measure_metadata(training, decided.cases, outcomes, config) if training else (),
+        abstentions=tuple(_abstention(part, outcomes) for part in slices if part.members.any()),
         bands=_bands(decided, bundle.policy.band_limits),
         parity=dict(parity or {}),
         bootstrap_draws=config.bootstrap_draws,
         bootstrap_seed=config.seed,
+    )
+
+
+def _predictive_values(
+    answers: Sample, config: Evaluate, drawn: NDArray[np.intp] | None
+) -> tuple[PredictiveValues, ...]:
+    """Of the whole policy: exact where every case is its own unit, else from the bootstrap."""
+    if drawn is not None:
+        return predictive_values(answers, PREVALENCES, config.bootstrap_draws, config.seed, drawn)
+    positive, referred = answers.positive, answers.referred
+    return exact_predictive_values(
+        (int((positive & referred).sum()), int(positive.sum())),
+        (int((~positive & ~referred).sum()), int((~positive).sum())),
+        PREVALENCES,
+    )
+
+
+def _abstention(part: Slice, outcomes: Outcomes) -> Abstention:
+    abstained = np.isposinf(outcomes.scores) & part.members
+    return Abstention(
+        name=part.name,
+        title=part.title,
+        abstained=proportion(int(abstained.sum()), int(part.members.sum())),
+        positives_abstained=int((abstained & outcomes.positive).sum()),
     )
 
 
@@ -218,19 +275,3 @@ def _bands(decided: Decided, limits: tuple[float, float, float]) -> tuple[BandRo
         )
         for band, lowest in enumerate((*limits, 0.0), start=1)
     )
-
-
-def _check_origin(bundle: Bundle, table: Predictions) -> None:
-    if table.split in _SEEN_BY_THE_MODEL:
-        raise PredictionsError(
-            f"the model or its policy was made from split '{table.split}', so it cannot be evaluated there; "
-            "predict split 'test' with the sealed bundle."
-        )
-    own = () if table.split == EXTERNAL else ("manifest_sha256", "splits_sha256")
-    for name in (*own, "model_sha256"):
-        found, expected = getattr(table, name), getattr(bundle.certificate, name)
-        if found != expected:
-            raise PredictionsError(
-                f"predictions of split '{table.split}': {name} is {found[:12]}, the bundle's certificate "
-                f"says {expected[:12]}; predict again with this bundle on its own manifest and split."
-            )

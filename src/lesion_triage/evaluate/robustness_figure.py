@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from lesion_triage.evaluate.figures import BLACK, BLUE, ORANGE, VERMILLION
+from lesion_triage.evaluate.figures.canvas import BLACK, BLUE, ORANGE, VERMILLION
 from lesion_triage.evaluate.robustness import UNMODIFIED, Row
 from lesion_triage.evaluate.severity_panels import line, panels
 

@@ -119,13 +119,15 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
         positives=positives,
         abstained=abstained,
         metrics=metrics,
-        sensitivity_exact=_share(referred[truth], metrics["sensitivity"], drawn),
-        specificity_exact=_share(~referred[~truth], metrics["specificity"], drawn),
+        sensitivity_exact=exact_or_drawn(referred[truth], metrics["sensitivity"], drawn),
+        specificity_exact=exact_or_drawn(~referred[~truth], metrics["specificity"], drawn),
         note="",
     )
 
 
-def _share(right: NDArray[np.bool_], estimate: Estimate | None, units: NDArray[np.intp] | None) -> Proportion:
+def exact_or_drawn(
+    right: NDArray[np.bool_], estimate: Estimate | None, units: NDArray[np.intp] | None
+) -> Proportion:
     """A share with its exact interval; with that of the bootstrap where units hold several cases."""
     exact = proportion(int(right.sum()), right.size)
     if units is None or estimate is None:

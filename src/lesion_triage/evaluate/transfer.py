@@ -20,7 +20,8 @@ from lesion_triage.calibrate.cases import cases_of, scores_of, units_of
 from lesion_triage.calibrate.certificate import Verdict, verdict_on
 from lesion_triage.calibrate.metrics import Estimate, Proportion, proportion
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.results import Decided, Results, evaluate
+from lesion_triage.evaluate.decided import Decided
+from lesion_triage.evaluate.results import Results, evaluate
 from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 

@@ -4,6 +4,7 @@ Stages talk through the files of the run folder; see ``runs`` for when one is re
 """
 
 from lesion_triage.road.auditing import audited
+from lesion_triage.road.finished import REPORT, Finished, finished
 from lesion_triage.road.pictures import data_root, records
 from lesion_triage.road.stages import STAGES, VERBS, Stage
 from lesion_triage.road.training import CURVE, following, train, training_key
@@ -11,13 +12,16 @@ from lesion_triage.road.travelling import begin, config_text, follow, reach, tra
 
 __all__ = [
     "CURVE",
+    "REPORT",
     "STAGES",
     "VERBS",
+    "Finished",
     "Stage",
     "audited",
     "begin",
     "config_text",
     "data_root",
+    "finished",
     "follow",
     "following",
     "reach",

@@ -123,9 +123,14 @@ def make_split(run: Run, tracker: Tracker) -> None:
 
 def tell_split(run: Run, tracker: Tracker) -> None:
     """The tracker keeps counts and hash."""
-    from lesion_triage.data import split
+    from lesion_triage.data import manifest, split
 
-    tracker.params({"splits_sha256": digest_of(run, "split")})
+    source = manifest.read(run.folder)[0].source
+    hashes = {"splits_sha256": digest_of(run, "split"), "manifest_sha256": digest_of(run, "manifest")}
+    tracker.params({"splits_sha256": hashes["splits_sha256"]})
     for name in split.SPLITS:
-        cases = {record.case_id: bool(record.needs_in_person) for record in records(run, name)}
+        dealt = records(run, name)
+        cases = {record.case_id: bool(record.needs_in_person) for record in dealt}
         tracker.metrics({f"data.{name}.cases": len(cases), f"data.{name}.positives": sum(cases.values())})
+        counts = {"photographs": len(dealt), "cases": len(cases), "positives": sum(cases.values())}
+        tracker.dataset(source, name, hashes, counts)

@@ -134,7 +134,9 @@ def evaluate(run: Run, tracker: Tracker) -> None:
             data_root(run),
         )
     known, _ = manifest.read(run.folder)
-    results = report.evaluate(table, bundle, run.config.evaluate, asdict(agreement))
+    say("  measuring")
+    training = records(run, "train")
+    results = report.evaluate(table, bundle, run.config.evaluate, asdict(agreement), training)
     say("  drawing the report")
     index = report.write_report(run.folder / "report", results, table, bundle, known, data_root(run))
     tracker.metrics(results.flat())

@@ -1,4 +1,4 @@
-"""What ``lesion-triage queue`` asked and found, as text and as JSON. Imports numpy and calibrate."""
+"""A simulated reading queue as text and as JSON: what was asked, what was found. Imports numpy, this room."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,22 @@ def test_neither_parameters_nor_environment_say_where_anything_lies(tmp_path):
     text = repr(flat(config(tmp_path))) + environment()
     assert "Jane-Doe" not in text
     assert str(tmp_path) not in text
+
+
+def test_each_split_is_a_dataset_with_the_manifests_hash_and_no_name_of_a_file(tmp_path, folder):
+    from mlflow.tracking import MlflowClient
+
+    said: list[str] = []
+    tracker = Tracker(config(tmp_path), folder, said.append)
+    hashes = {"manifest_sha256": "ab" * 32, "splits_sha256": "cd" * 32}
+    for split, cases in (("train", 60), ("test", 15)):
+        tracker.dataset("ham10000", split, hashes, {"photographs": 2 * cases, "cases": cases, "positives": 5})
+    assert said == []
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder.parent.parent / 'mlflow.db'}")
+    inputs = client.get_run(tracker.run_id).inputs.dataset_inputs
+    found = {one.tags[0].value: one.dataset for one in inputs}
+    assert found.keys() == {"train", "test"}
+    assert {one.digest for one in found.values()} == {("ab" * 32)[:36]}
+    assert json.loads(found["test"].source) == hashes
+    assert json.loads(found["train"].profile) == {"cases": 60, "photographs": 120, "positives": 5}
+    assert [one.name for one in found.values()] == [f"ham10000: {split}" for split in found]

@@ -1,23 +1,26 @@
-"""MLflow: the one file that imports it. Imports config and the exception tree.
+"""One MLflow run beside one run folder. Imports config and this room's switches.
 
 A tracking server that is down costs a warning, never a run: training must not depend on it.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import platform
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lesion_triage.config import Config
+from lesion_triage.tracking.quiet import quiet
 
 RUN_ID = "mlflow_run_id.txt"
+DIGEST_LENGTH = 36
+"""What MLflow keeps of a dataset's digest."""
+
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -55,25 +58,13 @@ class Tracker:
             self._attempt(lambda: self._open(config, folder))
 
     def _open(self, config: Config, folder: Path) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             from mlflow.tracking import MlflowClient  # noqa: PLC0415 - seconds to import, and optional
 
-            for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.WARNING)
-            home = folder.parent.parent.resolve()
-            client = MlflowClient(tracking_uri=config.tracking.uri or f"sqlite:///{home / 'mlflow.db'}")
-            known = client.get_experiment_by_name(config.tracking.experiment)
-            location = None if config.tracking.uri else (home / "mlartifacts").as_uri()
-            experiment = (
-                known.experiment_id
-                if known
-                else client.create_experiment(config.tracking.experiment, artifact_location=location)
-            )
+            uri = config.tracking.uri or local_uri(folder)
+            client = MlflowClient(tracking_uri=uri)
+            location = None if config.tracking.uri else local_artifacts(folder)
+            experiment = experiment_of(client, config.tracking.experiment, location)
             note = folder / RUN_ID
             if note.exists():
                 self._run_id = note.read_text().strip()
@@ -121,6 +112,36 @@ class Tracker:
 
         self._attempt(send)
 
+    def dataset(self, source: str, split: str, hashes: Mapping[str, str], counts: Mapping[str, int]) -> None:
+        """Say which data went into the run: by name of the dataset, split and hash, with no file's name.
+
+        Args:
+            source: what the manifest calls the dataset.
+            split: MLflow's context.
+            hashes: ``manifest_sha256`` and ``splits_sha256``. The digest, of which MLflow keeps 36 digits, is
+                that of the manifest: equal digests are equal data.
+            counts: how many photographs, cases and positives.
+        """
+        if self._client is None:
+            return
+
+        def send() -> None:
+            from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
+
+            said = json.dumps(dict(hashes), sort_keys=True)
+            data = Dataset(
+                # MLflow knows a dataset by name and digest, and gives it one context: so one name a split.
+                name=f"{source}: {split}",
+                digest=hashes["manifest_sha256"][:DIGEST_LENGTH],
+                source_type="manifest",
+                source=said,
+                profile=json.dumps(dict(counts), sort_keys=True),
+            )
+            tags = [InputTag("mlflow.data.context", split)]
+            self._client.log_inputs(self._run_id, datasets=[DatasetInput(data, tags)])
+
+        self._attempt(send)
+
     def artifact(self, path: Path, under: str | None = None) -> None:
         """Copy a file or a folder into the run."""
         if self._client is None:
@@ -140,8 +161,7 @@ class Tracker:
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 action()
         except Exception as error:  # whatever goes wrong in there must not stop a training run
             self._client = None
@@ -149,6 +169,22 @@ class Tracker:
                 f"MLflow tracking is off for the rest of this command ({type(error).__name__}); "
                 "the run folder holds everything all the same."
             )
+
+
+def local_uri(folder: Path) -> str:
+    """The database beside the runs, for the run in ``folder``."""
+    return f"sqlite:///{folder.resolve().parent.parent / 'mlflow.db'}"
+
+
+def local_artifacts(folder: Path) -> str:
+    """Where files go that belong to the database beside the runs."""
+    return (folder.resolve().parent.parent / "mlartifacts").as_uri()
+
+
+def experiment_of(client: Any, name: str, location: str | None) -> str:
+    """Identifier of an experiment, which is made if it is not there."""
+    known = client.get_experiment_by_name(name)
+    return str(known.experiment_id if known else client.create_experiment(name, artifact_location=location))
 
 
 def flat(config: Config) -> dict[str, object]:

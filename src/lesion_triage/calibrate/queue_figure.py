@@ -1,4 +1,4 @@
-"""The figure of ``lesion-triage queue``. Imports calibrate and this room; matplotlib only where it draws.
+"""The figure of the reading queue. Imports this room; matplotlib only where it draws.
 
 Colours are those of Okabe & Ito, distinct to the colour-blind; shapes repeat what they say.
 """
@@ -9,8 +9,8 @@ import io
 from typing import TYPE_CHECKING
 
 from lesion_triage.calibrate.queue_pool import Group
+from lesion_triage.calibrate.queue_report import Study, heading, name_of
 from lesion_triage.calibrate.queueing import FIRST_COME, STATISTICS, Simulated, Statistic
-from lesion_triage.clinic.queue_report import Study, heading, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 BLUE, GREEN, VERMILLION, BLACK, GREY = "#0072B2", "#009E73", "#D55E00", "#000000", "#999999"
 
 _GROUPS: dict[Group, str] = {
-    "referred_positives": "positives that are referred",
-    "missed_positives": "positives that are missed",
+    "referred_positives": "positives referred",
+    "missed_positives": "positives missed",
     "negatives": "negatives",
 }
 _MARKS: dict[Statistic, tuple[str, str, str]] = {
@@ -39,12 +39,15 @@ def draw(study: Study) -> bytes:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     disciplines = list(study.outcomes)
-    figure = Figure(figsize=(11.0, 1.8 + 0.34 * len(disciplines)), layout="constrained")
+    figure = Figure(figsize=(9.6, 1.8 + 0.34 * len(disciplines)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(_GROUPS), sharex=True, sharey=True)
     for axes, (group, title) in zip(panels, _GROUPS.items(), strict=True):
         _draw_group(axes, study, group)
-        axes.set_title(f"{title} ({study.pool.members()[group].sum():,} in the table)", fontsize=10)
+        members = int(study.pool.members()[group].sum())
+        axes.set_title(f"{title}: {members:,}", fontsize=9)
+        if not members:
+            axes.annotate("none", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=9)
     panels[0].set_yticks(range(len(disciplines)), [name_of(one) for one in disciplines])
     panels[0].invert_yaxis()
     _clock_axis(panels[0])

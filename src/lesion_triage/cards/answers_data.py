@@ -1,0 +1,256 @@
+"""What a run says of its data: answers to items of the checklists. Imports the dossier and the population."""
+
+from __future__ import annotations
+
+from lesion_triage.cards.checklist import Answer
+from lesion_triage.cards.dossier import (
+    AUDIT,
+    CERTIFICATE,
+    CONFIG,
+    HEADER,
+    MANIFEST,
+    SPLITS,
+    TABLE,
+    Dossier,
+    Pointer,
+    Unknown,
+)
+from lesion_triage.cards.population import Count, Population, count, population_of
+
+
+def _finding(dossier: Dossier, code: str) -> tuple[str, Pointer]:
+    """The summary of one check of the audit, and where it stands."""
+    place = f"findings[code={code}].summary"
+    return str(dossier.at(AUDIT, place)), Pointer(AUDIT, place)
+
+
+def listed(groups: dict[str, Count], of: str = "cases") -> str:
+    """``a 12, b 3``."""
+    return ", ".join(f"{name} {getattr(one, of):,}" for name, one in groups.items())
+
+
+def source(dossier: Dossier) -> Answer:
+    """Which data, with their licence and citation."""
+    citations = " ".join(str(one).rstrip(".") + "." for one in dossier.at(MANIFEST, "citation"))
+    kind = (
+        "drawn by a program, of no person"
+        if dossier.at(MANIFEST, "synthetic")
+        else "a collection that was there"
+    )
+    return Answer(
+        f"{dossier.at(MANIFEST, 'source')}: {kind}. {citations}",
+        (Pointer(MANIFEST, "source"), Pointer(MANIFEST, "citation")),
+        "how well the data represent those on whom the model will be used, and why these data were chosen.",
+    )
+
+
+def references(dossier: Dossier) -> Answer:
+    """Licence and citation of what is public."""
+    citations = " ".join(str(one).rstrip(".") + "." for one in dossier.at(MANIFEST, "citation"))
+    return Answer(citations, (Pointer(MANIFEST, "citation"), Pointer(HEADER, "data_citation")))
+
+
+def drawn(dossier: Dossier) -> Answer:
+    """Whether pictures were drawn by a program."""
+    synthetic = bool(dossier.at(MANIFEST, "synthetic"))
+    said = (
+        "Drawn pictures were used; configuration and seed draw the same ones again."
+        if synthetic
+        else "No drawn or generated picture was used."
+    )
+    return Answer(said, (Pointer(MANIFEST, "synthetic"), Pointer(CONFIG, "data.source")))
+
+
+def exclusions(dossier: Dossier) -> Answer:
+    """What was dropped, and why; of people the manifest knows nothing."""
+    return Answer(
+        _dropped(dossier),
+        (Pointer(MANIFEST, "dropped"), Pointer(CONFIG, "pixels")),
+        "the criteria by which persons came into the dataset, other than those of its publication.",
+    )
+
+
+def _dropped(dossier: Dossier) -> str:
+    dropped = dossier.at(MANIFEST, "dropped")
+    reasons = "; ".join(f"{len(names)}: {reason}" for reason, names in dropped.items())
+    kept = f"{dossier.at(MANIFEST, 'records'):,} photographs were kept"
+    left_out = dossier.get(SPLITS, "left_out", 0)
+    unlabelled = f" {left_out} without a label are in no split." if left_out else ""
+    return f"{kept}; dropped: {reasons or 'none'}.{unlabelled}"
+
+
+def preprocessing(dossier: Dossier) -> Answer:
+    """From file to pixels."""
+    size = dossier.at(CONFIG, "pixels.size_px")
+    return Answer(
+        f"Decoded to 8-bit RGB in the EXIF orientation, the whole picture resized to {size} x {size} px; "
+        "normalisation is inside the graph. In training: augmentation "
+        f"'{dossier.at(CONFIG, 'train.augmentation')}'. The same code prepares pictures in training, "
+        "evaluation and service, for everyone alike. Quality limits refuse what cannot be scored.",
+        (
+            Pointer(CONFIG, "pixels"),
+            Pointer(CONFIG, "train.augmentation"),
+            Pointer(HEADER, "pixels"),
+            Pointer(CONFIG, "calibrate.quality"),
+        ),
+    )
+
+
+def acquisition(dossier: Dossier) -> Answer:
+    """How pictures were taken: the run knows the preparation only."""
+    known = preprocessing(dossier)
+    return Answer(known.text, known.evidence, "cameras, lenses, lights and who took the photographs.")
+
+
+def _reference(dossier: Dossier) -> tuple[str, tuple[Pointer, ...]]:
+    people = population_of(dossier)
+    confirmed = people.by("diagnosis_confirm_type")
+    return (
+        "The outcome is that an in-person visit is needed, taken from the dataset's classes by one "
+        "reviewed table, or from the dataset's own statement; where photographs of a lesion disagree, it "
+        f"needs one. Labels were confirmed by (cases): {listed(confirmed)}.",
+        (Pointer(MANIFEST, "counts.needs_in_person"), Pointer(TABLE, "diagnosis_confirm_type")),
+    )
+
+
+def outcome(dossier: Dossier) -> Answer:
+    """What is predicted."""
+    text, evidence = _reference(dossier)
+    return Answer(text, evidence, "when the outcome was assessed, and whether alike across groups of people.")
+
+
+def reference_standard(dossier: Dossier) -> Answer:
+    """How the truth was found."""
+    text, evidence = _reference(dossier)
+    return Answer(text, evidence, "who labelled, by which procedure, with which training.")
+
+
+def sample_size(dossier: Dossier) -> Answer:
+    """How many there are, and how many a certificate takes."""
+    people = population_of(dossier)
+    need_splits(people)
+    needed = dossier.at(CERTIFICATE, "groups[by=all].minimum_positives")
+    target, confidence = (dossier.at(CERTIFICATE, name) for name in ("target_sensitivity", "confidence"))
+    return Answer(
+        f"{_by_split(people)}. All usable cases with a label were used. To certify a sensitivity of "
+        f"{target:.0%} at {confidence:.0%} confidence takes at least {needed} positive "
+        f"{dossier.at(CERTIFICATE, 'unit')}s; {dossier.at(CERTIFICATE, 'positives')} were there.",
+        (
+            Pointer(SPLITS, "fractions"),
+            Pointer(CERTIFICATE, "groups[by=all].minimum_positives"),
+            Pointer(CERTIFICATE, "positives"),
+        ),
+        "a calculation made before the data were seen for training and test.",
+    )
+
+
+def need_splits(people: Population) -> None:
+    """Raise Unknown where nothing has been dealt."""
+    if not people.splits:
+        raise Unknown(SPLITS)
+
+
+def _by_split(people: Population) -> str:
+    parts = []
+    for name, records in people.splits.items():
+        found = count(records)
+        parts.append(
+            f"{name}: {found.photographs:,} photographs of {found.cases:,} cases, {found.positives:,} "
+            "positive"
+        )
+    return "; ".join(parts)
+
+
+def sizes(dossier: Dossier) -> Answer:
+    """Cases and events by split."""
+    people = population_of(dossier)
+    need_splits(people)
+    return Answer(f"{_by_split(people)}.", (Pointer(SPLITS, "image_ids"), Pointer(TABLE, "needs_in_person")))
+
+
+def missing(dossier: Dossier) -> Answer:
+    """What is not stated, and what becomes of it."""
+    people = population_of(dossier)
+    absent = {name: number for name, number in people.missing().items() if number}
+    gaps = ", ".join(f"{name} of {number:,}" for name, number in absent.items()) or "none"
+    return Answer(
+        "Unknown stays unknown: nothing is imputed, and no label is taken for negative. Photographs with "
+        f"a gap: {gaps}. A case without a gradable photograph counts as referred.",
+        (Pointer(TABLE, "needs_in_person"), Pointer(SPLITS, "left_out")),
+    )
+
+
+def dealt(dossier: Dossier) -> str:
+    """How cases came to their splits."""
+    if dossier.at(CONFIG, "split.official"):
+        return "the dataset's own test and validation cases, and a random draw among the rest"
+    return "a random draw"
+
+
+def partition(dossier: Dossier) -> Answer:
+    """How the data were dealt."""
+    fractions = dossier.at(SPLITS, "fractions")
+    order = ("train", "validation", "calibration", "test")
+    shares = ", ".join(f"{name} {fractions[name]:.0%}" for name in order if name in fractions)
+    leak, where = _finding(dossier, "leakage")
+    return Answer(
+        f"Whole groups were dealt by {dealt(dossier)} (seed {dossier.at(SPLITS, 'seed')}): all photographs "
+        "of a patient where known, of a lesion, and copies of one picture stay together. Asked for: "
+        f"{shares}. Train fits the network, validation the calibrator, calibration the threshold; test is "
+        f"opened on the sealed bundle only. {leak}",
+        (Pointer(SPLITS, "fractions"), Pointer(SPLITS, "seed"), Pointer(CONFIG, "split.official"), where),
+    )
+
+
+def same_source(dossier: Dossier) -> Answer:
+    """Development and evaluation data are of one kind."""
+    return Answer(
+        f"None by design: development and test cases are {dealt(dossier)}, all from the same collection, "
+        "so nothing is said of another site.",
+        (Pointer(SPLITS, "fractions"), Pointer(CONFIG, "split.official"), Pointer(MANIFEST, "source")),
+    )
+
+
+def no_external(dossier: Dossier) -> Answer:
+    """A run tests on its own collection."""
+    if dossier.at("report/results.json", "split") != "test":
+        raise Unknown("split")
+    return Answer(
+        "None in this run: the test cases are of the collection that the model was trained on. "
+        "`lesion-triage transfer` measures another dataset.",
+        (Pointer("report/results.json", "split"),),
+    )
+
+
+def artefacts(dossier: Dossier) -> Answer:
+    """Hair, ink, rulers, dark corners: what the audit's detectors found."""
+    found = [_finding(dossier, code) for code in ("dark_corners", "hair", "ink", "ruler", "patches")]
+    return Answer(
+        " ".join(text for text, _ in found),
+        tuple(where for _, where in found),
+        "artefacts that no detector looks for, such as gel, bubbles and plasters.",
+    )
+
+
+def biases(dossier: Dossier) -> Answer:
+    """What else than the lesion tells the label."""
+    codes = ("source_shortcut", "size_shortcut", "metadata_baseline", "missingness", "frame_shortcut")
+    found = [_finding(dossier, code) for code in codes]
+    verdict = dossier.at(AUDIT, "verdict")
+    return Answer(
+        f"The audit says {verdict}. " + " ".join(text for text, _ in found),
+        (Pointer(AUDIT, "verdict"), *(where for _, where in found)),
+    )
+
+
+def flow(dossier: Dossier) -> Answer:
+    """From the dataset's table to the test result."""
+    people = population_of(dossier)
+    need_splits(people)
+    results = "report/results.json"
+    return Answer(
+        f"{_dropped(dossier)} Dealt: {_by_split(people)}. Of the test cases "
+        f"{dossier.at(results, 'abstained')} had no gradable photograph and counted as referred, "
+        f"{dossier.at(results, 'missed')} positive ones fell below the threshold.",
+        (Pointer(MANIFEST, "dropped"), Pointer(SPLITS, "image_ids"), Pointer(results, "abstained")),
+    )

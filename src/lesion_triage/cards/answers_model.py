@@ -1,0 +1,212 @@
+"""What a run says of its model and policy: answers to items of the checklists. Imports the dossier."""
+
+from __future__ import annotations
+
+from lesion_triage.cards.checklist import Answer
+from lesion_triage.cards.dossier import (
+    AUDIT_MODEL,
+    CARD,
+    CERTIFICATE,
+    CONFIG,
+    CURVE,
+    HEADER,
+    POLICY,
+    Dossier,
+    Pointer,
+)
+
+_PURPOSE = Pointer(CARD, "What it is for")
+_NOT = Pointer(CARD, "What it is not for")
+
+
+def purpose(dossier: Dossier) -> Answer:
+    """What it is for."""
+    return Answer(
+        "Ordering the reading queue of store-and-forward teledermatology and flagging cases to be "
+        "examined in person. Users are clinicians trained in dermatology, who read every case whatever "
+        "the score, and the platform that sends photographs.",
+        (_PURPOSE, _NOT),
+        "existing pathways and models at the place of use.",
+    )
+
+
+def users(dossier: Dossier) -> Answer:
+    """Who uses it."""
+    return Answer(
+        "Clinicians trained in dermatology who read the queue. They need not prepare pictures or choose a "
+        "threshold; they read every case and ask for a better photograph where one is refused.",
+        (_PURPOSE, _NOT),
+    )
+
+
+def use_cases(dossier: Dossier) -> Answer:
+    """What it is for and what it is not for, in the words of dermatology."""
+    return Answer(
+        "Photographs of one lesion, of the kinds it was trained on, in a reading queue. Its one output is "
+        "whether an in-person visit is needed; it names no condition. Not for screening without a "
+        "clinician, nor to decide that a person need not be seen.",
+        (_PURPOSE, _NOT),
+    )
+
+
+def impact(dossier: Dossier) -> Answer:
+    """On whom it acts."""
+    return Answer(
+        "It changes the order in which cases are read and proposes in-person visits. A case below the "
+        "threshold waits longer; up to the share that the certificate allows of those who need a visit "
+        "are among them.",
+        (_PURPOSE, _NOT, Pointer(CERTIFICATE, "target_sensitivity")),
+        "effects on a team and on patients, which a study at the place of use would have to measure.",
+    )
+
+
+def predictors_chosen(dossier: Dossier) -> Answer:
+    """The same, for whoever asks why."""
+    known = predictors(dossier)
+    return Answer(known.text, known.evidence, "why these, and which others were considered.")
+
+
+def predictors(dossier: Dossier) -> Answer:
+    """What goes in."""
+    counted = dossier.at(CERTIFICATE, "red_flags_counted")
+    return Answer(
+        "The photographs of one lesion, 1 to 16, and nothing else make the score. A short structured "
+        "history may raise a case by red flags and never lowers one; in the certificate red flags "
+        f"{'count' if counted else 'do not count'}.",
+        (
+            Pointer(HEADER, "pixels"),
+            Pointer(CERTIFICATE, "red_flags_counted"),
+            Pointer(POLICY, "aggregation"),
+        ),
+    )
+
+
+def blinded(dossier: Dossier) -> Answer:
+    """What the index test knew."""
+    return Answer(
+        "The score is computed by the sealed graph from the photographs alone: neither history nor "
+        "reference standard enters it.",
+        (Pointer(HEADER, "files"), Pointer(CERTIFICATE, "red_flags_counted")),
+    )
+
+
+def model(dossier: Dossier) -> Answer:
+    """Network and training."""
+    pretrained = {"hub": "timm's published weights", "none": "random weights"}.get(
+        str(dossier.at(CONFIG, "model.weights")), "weights of a local file"
+    )
+    train = dossier.at(CONFIG, "train")
+    return Answer(
+        f"Network {dossier.at(CONFIG, 'model.backbone')} of timm, "
+        f"{dossier.at(HEADER, 'model.parameters'):,} parameters, from {pretrained}, with one logit for "
+        f"each photograph. AdamW, {train['epochs']} epochs, batch {train['batch_size']}, peak learning "
+        f"rate {train['learning_rate']}, schedule {train['schedule']}, loss {train['loss']}, weight decay "
+        f"{train['weight_decay']}, augmentation {train['augmentation']}, seed "
+        f"{dossier.at(CONFIG, 'seed')}; every setting is in the frozen configuration. A calibrator of "
+        "validation cases turns the logit into a score; a case takes the "
+        f"{dossier.at(POLICY, 'aggregation')} over its photographs.",
+        (
+            Pointer(CONFIG, "model"),
+            Pointer(CONFIG, "train"),
+            Pointer(HEADER, "model"),
+            Pointer(POLICY, "calibrator"),
+        ),
+        "why this network and these settings, unless a sweep beside the run says so.",
+    )
+
+
+def weights(dossier: Dossier) -> Answer:
+    """First weights."""
+    said = {
+        "hub": "The weights that timm publishes for this backbone; the head is random.",
+        "none": "Random weights.",
+    }.get(str(dossier.at(CONFIG, "model.weights")), "A local safetensors file, named in the configuration.")
+    return Answer(
+        said + f" Seed {dossier.at(CONFIG, 'seed')}.",
+        (Pointer(CONFIG, "model.weights"), Pointer(CONFIG, "seed")),
+    )
+
+
+def training(dossier: Dossier) -> Answer:
+    """The recipe and the curve."""
+    train, curve = dossier.at(CONFIG, "train"), dossier.at(CURVE)
+    return Answer(
+        f"{train['epochs']} epochs of AdamW, batch {train['batch_size']}, peak learning rate "
+        f"{train['learning_rate']}, warm-up {train['warmup_epochs']} epochs, schedule {train['schedule']}, "
+        f"weight decay {train['weight_decay']}, label smoothing {train['label_smoothing']}, augmentation "
+        f"{train['augmentation']}, moving average of weights {train['ema_decay']}. Loss and validation "
+        f"AUROC of {len(curve)} epochs are recorded.",
+        (Pointer(CONFIG, "train"), Pointer(CURVE)),
+    )
+
+
+def selection(dossier: Dossier) -> Answer:
+    """Which epoch."""
+    return Answer(
+        "The weights of the last epoch: no epoch is chosen by a result.",
+        (Pointer(CONFIG, "train.epochs"), Pointer(CURVE)),
+        "how the configuration was chosen, unless a sweep beside the run says so.",
+    )
+
+
+def ensemble(dossier: Dossier) -> Answer:
+    """One network, or several."""
+    told = dossier.at(CONFIG, "ensemble")
+    members = told["members"]
+    said = (
+        "No ensemble: one network."
+        if members == 1
+        else f"{members} networks of different seeds, {told['combine']}."
+    )
+    views = dossier.at(HEADER, "model.views")
+    return Answer(
+        f"{said} {views} view(s) of each picture.",
+        (Pointer(CONFIG, "ensemble"), Pointer(HEADER, "model.views")),
+    )
+
+
+def software(dossier: Dossier) -> Answer:
+    """What sealed it."""
+    return Answer(
+        f"{dossier.at(HEADER, 'made_with')}: PyTorch and timm train, onnxruntime computes every score.",
+        (Pointer(HEADER, "made_with"),),
+        "versions of libraries; the MLflow run has them in environment.txt if tracking was on.",
+    )
+
+
+def imbalance(dossier: Dossier) -> Answer:
+    """What was done about few positives."""
+    loss = dossier.at(CONFIG, "train.loss")
+    said = {
+        "bce": "None: the loss weighs every photograph alike.",
+        "balanced": "The loss gives both classes the same weight.",
+        "focal": "The focal loss weighs examples that are right already less.",
+    }.get(loss, f"Loss {loss}.")
+    kind = dossier.at(POLICY, "calibrator.kind")
+    return Answer(
+        f"{said} The calibrator ({kind}) is fitted after it on validation cases of the data's own "
+        "prevalence.",
+        (Pointer(CONFIG, "train.loss"), Pointer(POLICY, "calibrator.kind")),
+    )
+
+
+def explained(dossier: Dossier) -> Answer:
+    """What the model looks at: covering parts of the picture."""
+    place = "findings[code=lesion_covered].summary"
+    return Answer(
+        f"Parts of the picture are covered and the change is measured. {dossier.at(AUDIT_MODEL, place)}",
+        (Pointer(AUDIT_MODEL, place),),
+    )
+
+
+def limits(dossier: Dossier) -> Answer:
+    """The certificate's assumptions and what the audit warns of."""
+    warned = [one for one in dossier.at(AUDIT_MODEL, "findings") if one["counts_as"] != "pass"]
+    remarks = (
+        " ".join(one["summary"] for one in warned) or "The audit of data and model found nothing to warn of."
+    )
+    return Answer(
+        " ".join(map(str, dossier.at(CERTIFICATE, "assumptions"))) + f" {remarks}",
+        (Pointer(CERTIFICATE, "assumptions"), Pointer(AUDIT_MODEL, "findings")),
+        "limits of study and setting.",
+    )

@@ -1,0 +1,124 @@
+"""What a run says of those in its data: answers to items of the checklists. Imports the population."""
+
+from __future__ import annotations
+
+from lesion_triage.cards.answers_data import dealt, listed, need_splits
+from lesion_triage.cards.checklist import Answer
+from lesion_triage.cards.dossier import CONFIG, MANIFEST, SPLITS, TABLE, Dossier, Pointer, Unknown
+from lesion_triage.cards.population import UNKNOWN, Count, count, population_of
+
+
+def histology(dossier: Dossier) -> Answer:
+    """How many of the positive cases a pathologist confirmed."""
+    people = population_of(dossier)
+    found = people.by("diagnosis_confirm_type")
+    confirmed = found.get("histopathology", Count(0, 0, 0))
+    return Answer(
+        f"{confirmed.positives:,} of {people.total.positives:,} positive cases have a label confirmed by "
+        f"histopathology, and {confirmed.cases - confirmed.positives:,} of "
+        f"{people.total.cases - people.total.positives:,} others. Results on the confirmed ones alone are "
+        "reported.",
+        (Pointer(TABLE, "diagnosis_confirm_type"),),
+        "who read the slides.",
+    )
+
+
+def characteristics(dossier: Dossier) -> Answer:
+    """Who is in the data: the dataset card has the tables."""
+    people = population_of(dossier)
+    need_splits(people)
+    return Answer(
+        f"{people.total.photographs:,} photographs of {people.total.cases:,} cases, "
+        f"{people.total.positives:,} positive. cards/dataset-card.md has tables by class, site, sex, age, "
+        f"skin type, kind of picture, source and split. Sex (cases): {listed(people.by('sex'))}. Age: "
+        f"{listed(people.by('age_approx'))}.",
+        (Pointer(TABLE, "sex"), Pointer(TABLE, "age_approx"), Pointer(SPLITS, "image_ids")),
+        "dates, treatments and other features of the persons.",
+    )
+
+
+def compared_with_training(dossier: Dossier) -> Answer:
+    """Distribution of test beside that of train."""
+    people = population_of(dossier)
+    need_splits(people)
+    shares = []
+    for name in ("train", "test"):
+        found = count(people.splits[name])
+        shares.append(f"{name} {found.positives / max(found.cases, 1):.1%}")
+    return Answer(
+        f"Both come from one collection, by {dealt(dossier)}. Share of positive cases: "
+        f"{', '.join(shares)}. cards/dataset-card.md compares the splits by sex, age and site.",
+        (Pointer(SPLITS, "image_ids"), Pointer(CONFIG, "split.official"), Pointer(TABLE, "needs_in_person")),
+    )
+
+
+def image_types(dossier: Dossier) -> Answer:
+    """Kinds of photograph."""
+    people = population_of(dossier)
+    if not people.stated("image_type"):
+        raise Unknown("image_type")
+    return Answer(
+        f"Photographs by kind: {listed(people.by('image_type'), 'photographs')}.",
+        (Pointer(TABLE, "image_type"),),
+    )
+
+
+def metadata(dossier: Dossier) -> Answer:
+    """What is known of the people."""
+    people = population_of(dossier)
+    known = [name for name in ("sex", "age_approx", "anatom_site_general") if people.stated(name)]
+    text = " ".join(f"{name} (cases): {listed(people.by(name))}." for name in known)
+    if not known:
+        raise Unknown("metadata")
+    return Answer(text, tuple(Pointer(TABLE, name) for name in known), "ethnicity and geography.")
+
+
+def skin_tone(dossier: Dossier) -> Answer:
+    """Skin types, as far as stated."""
+    people = population_of(dossier)
+    groups = people.by("fitzpatrick_skin_type")
+    stated = people.stated("fitzpatrick_skin_type")
+    text = (
+        f"Fitzpatrick skin type (cases): {listed(groups)}." if stated else "The dataset states no skin type."
+    )
+    return Answer(text, (Pointer(TABLE, "fitzpatrick_skin_type"),), "how the skin type was determined.")
+
+
+def balance(dossier: Dossier) -> Answer:
+    """Classes and their sizes."""
+    people = population_of(dossier)
+    return Answer(
+        f"{people.total.positives:,} of {people.total.cases:,} cases are positive. By class (cases): "
+        f"{listed(people.by('diagnosis'))}.",
+        (Pointer(MANIFEST, "counts.needs_in_person"), Pointer(MANIFEST, "counts.diagnosis")),
+    )
+
+
+def alternatives(dossier: Dossier) -> Answer:
+    """Classes among the cases without the outcome."""
+    groups = population_of(dossier).by("diagnosis")
+    text = ", ".join(
+        f"{name} {one.cases - one.positives:,}" for name, one in groups.items() if one.cases > one.positives
+    )
+    return Answer(f"By class of the dataset (cases): {text}.", (Pointer(TABLE, "diagnosis"),))
+
+
+def severity(dossier: Dossier) -> Answer:
+    """Classes among the cases with the outcome."""
+    groups = population_of(dossier).by("diagnosis")
+    text = ", ".join(f"{name} {one.positives:,}" for name, one in groups.items() if one.positives)
+    return Answer(
+        f"By class of the dataset (cases): {text}.", (Pointer(TABLE, "diagnosis"),), "stage or thickness."
+    )
+
+
+def sites(dossier: Dossier) -> Answer:
+    """Hospitals, cameras or collections."""
+    groups = population_of(dossier).by("source")
+    if set(groups) == {UNKNOWN}:
+        raise Unknown("source")
+    return Answer(
+        f"Photographs by source: {listed(groups, 'photographs')}.",
+        (Pointer(TABLE, "source"),),
+        "makers and models of the cameras.",
+    )

@@ -1,0 +1,135 @@
+"""What a run says of its policy and its bundle: answers to items of the checklists. Imports the dossier."""
+
+from __future__ import annotations
+
+from lesion_triage.cards.checklist import Answer
+from lesion_triage.cards.dossier import (
+    AUDIT,
+    CASE_SCORES,
+    CERTIFICATE,
+    CONFIG,
+    HEADER,
+    OPENINGS,
+    POLICY,
+    Dossier,
+    Pointer,
+)
+
+
+def threshold(dossier: Dossier) -> Answer:
+    """The output and how its threshold was found."""
+    known = {
+        name: dossier.at(CERTIFICATE, name)
+        for name in ("threshold", "target_sensitivity", "confidence", "positives", "misses_allowed", "unit")
+    }
+    return Answer(
+        "A calibrated score in [0, 1], a disposition, a priority band from 1 to 4 and reasons. A score of "
+        "{threshold:.6f} or more refers. The threshold is certified on {positives} positive {unit}s that "
+        "had no part in training: a threshold that leaves at most {misses_allowed} of them below it, so "
+        "that sensitivity is at least {target_sensitivity:.0%} with {confidence:.0%} confidence. It was "
+        "sealed before "
+        "the test split was opened.".format(**known),
+        (Pointer(POLICY, "threshold"), Pointer(CERTIFICATE, "threshold"), Pointer(CERTIFICATE, "confidence")),
+    )
+
+
+def fairness(dossier: Dossier) -> Answer:
+    """Groups that the certificate covers, and those that it does not."""
+    rows = dossier.at(CERTIFICATE, "groups")
+    asked = [row for row in rows if row["by"] != "all"]
+    said = "; ".join(
+        f"{row['by']} {row['group']} {'certified' if row['status'] == 'certified' else 'NOT CERTIFIABLE'} "
+        f"({row['positives']} positives)"
+        for row in asked
+    )
+    text = (
+        f"The certificate asks for the target in groups too: {said}."
+        if asked
+        else ("The certificate promises for everyone together and for no group by itself.")
+    )
+    return Answer(
+        text + " The audit looks for what else tells the label.",
+        (Pointer(CERTIFICATE, "groups"), Pointer(AUDIT, "verdict")),
+        "why these groups, and fairness at the place of use.",
+    )
+
+
+def specification(dossier: Dossier) -> Answer:
+    """How anyone computes the same."""
+    return Answer(
+        "The sealed bundle holds the whole model: ONNX graph, pixel preparation, policy, certificate and "
+        "self-test. `lesion-triage score` and the server compute predictions from it, by the same code as "
+        "in the evaluation.",
+        (Pointer(HEADER, "files"), Pointer(HEADER, "seal")),
+    )
+
+
+def public_evaluation(dossier: Dossier) -> Answer:
+    """How others may try it."""
+    known = specification(dossier)
+    return Answer(known.text, known.evidence, "whether and where this bundle is published.")
+
+
+def code(dossier: Dossier) -> Answer:
+    """The code is open."""
+    return Answer(
+        f"{dossier.at(HEADER, 'made_with')}, Apache-2.0; the frozen configuration and the hashes of "
+        "manifest and splits repeat the run.",
+        (Pointer(HEADER, "made_with"), Pointer(CONFIG), Pointer(CERTIFICATE, "manifest_sha256")),
+    )
+
+
+def availability(dossier: Dossier) -> Answer:
+    """Data by citation; code is open."""
+    return Answer(
+        f"Data: {'; '.join(map(str, dossier.at(HEADER, 'data_citation')))}. Code: "
+        f"{dossier.at(HEADER, 'made_with')}, Apache-2.0.",
+        (Pointer(HEADER, "data_citation"), Pointer(HEADER, "made_with")),
+        "whether and where bundle and splits are published.",
+    )
+
+
+def no_updating(dossier: Dossier) -> Answer:
+    """Nothing is changed after the test."""
+    openings = len(dossier.at(OPENINGS))
+    return Answer(
+        "None: the bundle was sealed before the test split was opened, and a seal breaks if anything is "
+        f"changed. Openings of the test split that are recorded: {openings}.",
+        (Pointer(OPENINGS), Pointer(HEADER, "seal")),
+    )
+
+
+def poor_input(dossier: Dossier) -> Answer:
+    """What becomes of a photograph that cannot be used."""
+    gate = (
+        ", a novelty gate one that is unlike those of training"
+        if dossier.get(POLICY, "novelty_limit")
+        else ""
+    )
+    return Answer(
+        f"A quality gate refuses a photograph that is too dark, bright, blurred, small or flat{gate}; the "
+        "reasons and how to take a better one are in the answer. A case without a usable photograph goes "
+        "up, never down. A history that is missing is not read as no.",
+        (Pointer(POLICY, "quality"), Pointer(POLICY, "ungradable_band")),
+    )
+
+
+def unfamiliar(dossier: Dossier) -> Answer:
+    """Pictures of another kind."""
+    share = dossier.at(CONFIG, "calibrate.novelty_share")
+    limit = dossier.at(POLICY, "novelty_limit")
+    return Answer(
+        f"A photograph whose novelty reaches {limit:.4g} is not scored and its case goes up; the limit "
+        f"sends up {share:.0%} of the validation photographs. It compares textures and colours and does "
+        "not look for a lesion.",
+        (Pointer(POLICY, "novelty_limit"), Pointer(CONFIG, "calibrate.novelty_share")),
+    )
+
+
+def stored(dossier: Dossier) -> Answer:
+    """Outputs that can be looked at again."""
+    return Answer(
+        "The score and decision of every test case are kept in the run; a server writes an audit log, in "
+        "which every line carries the hash of the one before.",
+        (Pointer(CASE_SCORES),),
+    )

@@ -1,0 +1,152 @@
+"""What a run says of its results: answers to items of the checklists. Imports the dossier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lesion_triage.cards.checklist import Answer
+from lesion_triage.cards.dossier import (
+    AUDIT_MODEL,
+    CASE_SCORES,
+    OPENINGS,
+    RESULTS,
+    Dossier,
+    Pointer,
+    Unknown,
+)
+
+_ALL = "slices[name=all]"
+_SHOWN = (
+    ("auroc", "AUROC"),
+    ("sensitivity", "sensitivity"),
+    ("specificity", "specificity"),
+    ("referral_rate", "referral rate"),
+)
+
+
+def interval(estimate: dict[str, Any] | None) -> str:
+    """``0.948 (0.883 to 0.983)``, or a dash."""
+    if not estimate:
+        return "-"
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
+
+
+def _numbers(part: dict[str, Any]) -> str:
+    if not part["metrics"]:
+        return str(part["note"])
+    exact = {name: part.get(f"{name}_exact") for name in ("sensitivity", "specificity")}
+    return ", ".join(
+        f"{word} {interval(exact.get(name) or part['metrics'].get(name))}" for name, word in _SHOWN
+    )
+
+
+def performance(dossier: Dossier) -> Answer:
+    """Estimates with intervals, for all and by slice."""
+    parts = dossier.at(RESULTS, "slices")
+    said = " ".join(
+        f"{part['title']} ({part['cases']} cases, {part['positives']} positive): {_numbers(part)}."
+        for part in parts
+    )
+    return Answer(
+        f"On the {dossier.at(RESULTS, 'split')} split, 95 % intervals. {said}",
+        (Pointer(RESULTS, f"{_ALL}.metrics"),),
+    )
+
+
+def by_group(dossier: Dossier) -> Answer:
+    """The same where groups of people have no slices of their own."""
+    known = performance(dossier)
+    names = {part["name"] for part in dossier.at(RESULTS, "slices")}
+    people = any(name.startswith(("sex_", "age_", "fitzpatrick_", "skin_type")) for name in names)
+    return Answer(known.text, known.evidence, "" if people else "results by sex, age and skin type.")
+
+
+def heterogeneity(dossier: Dossier) -> Answer:
+    """By source of the pictures."""
+    parts = [part for part in dossier.at(RESULTS, "slices") if part["name"].startswith("source_")]
+    if not parts:
+        raise Unknown("source")
+    values = [part["metrics"]["auroc"]["value"] for part in parts if part["metrics"].get("auroc")]
+    spread = f" AUROC from {min(values):.3f} to {max(values):.3f}." if values else ""
+    return Answer(
+        f"Measured in each of {len(parts)} sources by itself.{spread}",
+        (Pointer(RESULTS, f"slices[name={parts[0]['name']}]"),),
+    )
+
+
+def measures(dossier: Dossier) -> Answer:
+    """Which measures and plots."""
+    names = ", ".join(sorted(dossier.at(RESULTS, f"{_ALL}.metrics")))
+    return Answer(
+        f"{names}; ROC with the certified operating point, reliability diagram, scores by outcome. "
+        "Intervals: Clopper-Pearson for shares, bootstrap over cases (over patients where one has "
+        f"several) for the rest ({dossier.at(RESULTS, 'bootstrap_draws')} draws, seed "
+        f"{dossier.at(RESULTS, 'bootstrap_seed')}).",
+        (Pointer(RESULTS, f"{_ALL}.metrics"), Pointer(RESULTS, "bootstrap_draws")),
+    )
+
+
+def indeterminate(dossier: Dossier) -> Answer:
+    """What could not be scored."""
+    return Answer(
+        f"A case without a gradable photograph counts as referred: {dossier.at(RESULTS, 'abstained')} test "
+        f"cases, {dossier.at(RESULTS, 'positives_abstained')} of them positive. A case whose truth is "
+        "unknown is in no split.",
+        (Pointer(RESULTS, "abstained"), Pointer(RESULTS, "positives_abstained")),
+    )
+
+
+def cross_table(dossier: Dossier) -> Answer:
+    """The four cells."""
+    sensitivity = dossier.at(RESULTS, f"{_ALL}.sensitivity_exact")
+    specificity = dossier.at(RESULTS, f"{_ALL}.specificity_exact")
+    return Answer(
+        f"Positive: {sensitivity['successes']} referred, "
+        f"{sensitivity['trials'] - sensitivity['successes']} below the threshold. Negative: "
+        f"{specificity['trials'] - specificity['successes']} referred, {specificity['successes']} below. "
+        "Abstentions count as referred.",
+        (Pointer(RESULTS, f"{_ALL}.sensitivity_exact"), Pointer(RESULTS, f"{_ALL}.specificity_exact")),
+    )
+
+
+def failures(dossier: Dossier) -> Answer:
+    """The table of errors, and every score."""
+    known = cross_table(dossier)
+    return Answer(
+        known.text, (*known.evidence, Pointer(CASE_SCORES)), "what the missed cases have in common."
+    )
+
+
+def internal(dossier: Dossier) -> Answer:
+    """The test split, opened once."""
+    openings = dossier.at(OPENINGS)
+    return Answer(
+        f"{dossier.at(RESULTS, 'cases')} test cases of the same collection, that had no part in training, "
+        f"calibrator or threshold; openings recorded: {len(openings)}. Torch and onnxruntime agree on "
+        f"them: {dossier.at(RESULTS, 'parity.decision_flips')} decisions differ.",
+        (Pointer(OPENINGS), Pointer(RESULTS, "parity.decision_flips")),
+    )
+
+
+def robustness(dossier: Dossier) -> Answer:
+    """Slices that keep the headline honest, and covering."""
+    place = "findings[code=model_within_source].summary"
+    return Answer(
+        f"Slices by source and by confirmed label; within sources: {dossier.at(AUDIT_MODEL, place)}",
+        (Pointer(RESULTS, "slices"), Pointer(AUDIT_MODEL, place)),
+        "spoilt photographs, unless `lesion-triage robustness` was run.",
+    )
+
+
+def bias_assessment(dossier: Dossier) -> Answer:
+    """Audit of data and model, and the slices."""
+    codes = ("model_and_metadata", "model_within_source", "lesion_covered")
+    found = [dossier.at(AUDIT_MODEL, f"findings[code={code}].summary") for code in codes]
+    return Answer(
+        f"The audit of data and model says {dossier.at(AUDIT_MODEL, 'verdict')}. {' '.join(found)}",
+        (
+            Pointer(AUDIT_MODEL, "verdict"),
+            *(Pointer(AUDIT_MODEL, f"findings[code={code}].summary") for code in codes),
+        ),
+        "bias at the place of use.",
+    )

@@ -1,0 +1,235 @@
+"""The record of a change: what differs, what it does, and whether it is a regression.
+
+Imports the differences.
+
+The rule is stated before any result is seen, so that a bundle cannot be talked into its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.cards.differences import (
+    Difference,
+    Measure,
+    certified_groups,
+    measures,
+    same_cases,
+    sections,
+)
+from lesion_triage.cards.subject import Subject
+from lesion_triage.errors import BundleError
+
+FORMAT = 1
+RULE = (
+    "A new bundle is no regression if, on the same test cases: in every slice that the old one was "
+    "measured in, its AUROC, sensitivity and specificity are not below the lower end of the old one's 95 "
+    "% interval, nor its referral rate above the upper end; its certificate promises no lower sensitivity "
+    "and no less confidence; no group that was certified is lost; no decision differs between torch and "
+    "onnxruntime; the audit is no worse; the self-test passes. What cannot be compared counts as a "
+    "regression until somebody accepts it with a reason."
+)
+_AUDIT_ORDER = ("pass", "warn", "fail")
+
+
+class Level(StrEnum):
+    """What a line of the assessment says."""
+
+    FINE = "no worse"
+    WORSE = "worse"
+    UNKNOWN = "cannot be compared"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the assessment."""
+
+    code: str
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """What a bundle is known by."""
+
+    name: str
+    bundle_sha256: str
+    certificate_id: str
+    created_at: str
+    made_with: str
+    synthetic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A record of change; ``change-record.json``."""
+
+    old: Party
+    new: Party
+    by: str
+    why: str
+    """Who changes it, and the reason; empty: not said."""
+    kinds: tuple[str, ...]
+    differences: dict[str, tuple[Difference, ...]]
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    """Certified groups."""
+    same_cases: bool | None
+    measures: tuple[Measure, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def regressions(self) -> tuple[Line, ...]:
+        """Lines that the rule objects to."""
+        return tuple(line for line in self.lines if line.level is not Level.FINE)
+
+    def to_json(self) -> str:
+        """Canonical JSON text."""
+        head = {"format": FORMAT, "rule": RULE, "regression": bool(self.regressions)}
+        return canonical_json({**head, **asdict(self)})
+
+
+def compare(old: Subject, new: Subject, by: str = "", why: str = "") -> Change:
+    """Compare a new bundle with the one whose place it takes.
+
+    Args:
+        old: in use.
+        new: to take its place.
+        by: who changes it.
+        why: the reason.
+    """
+    differences = sections(old, new)
+    before, after = certified_groups(old), certified_groups(new)
+    gained = tuple(group for group in after if group not in before)
+    lost = tuple(group for group in before if group not in after)
+    same, rows = same_cases(old, new), measures(old, new)
+    return Change(
+        old=_party(old),
+        new=_party(new),
+        by=by,
+        why=why,
+        kinds=tuple(_kinds(old, new, differences, (*gained, *lost))),
+        differences=differences,
+        gained=gained,
+        lost=lost,
+        same_cases=same,
+        measures=rows,
+        lines=(
+            *_results(same, rows),
+            _promise(old, new),
+            _groups(lost),
+            _parity(new),
+            _audit(old, new),
+            self_test(new),
+        ),
+    )
+
+
+def self_test(subject: Subject) -> Line:
+    """Score the bundle's own pictures on this machine."""
+    try:
+        Scorer(subject.bundle).self_test()
+    except BundleError as error:
+        return Line("self_test", Level.WORSE, f"The self-test fails here: {error}")
+    return Line("self_test", Level.FINE, "The self-test passes on this machine.")
+
+
+def _party(subject: Subject) -> Party:
+    bundle = subject.bundle
+    return Party(
+        bundle.header.name,
+        bundle.sha256,
+        bundle.certificate.certificate_id(),
+        bundle.header.created_at,
+        bundle.header.made_with,
+        bundle.header.synthetic,
+    )
+
+
+def _kinds(
+    old: Subject, new: Subject, differences: dict[str, tuple[Difference, ...]], groups: tuple[str, ...]
+) -> Iterator[str]:
+    if old.bundle.certificate.model_sha256 != new.bundle.certificate.model_sha256:
+        yield "another network: trained again, or with another recipe or other data"
+    elif differences["certificate"]:
+        yield "the same network under another certificate"
+    if differences["input"]:
+        yield "input: pixels or quality limits"
+    if differences["policy"]:
+        yield "policy: threshold, calibrator, bands or gates"
+    if groups:
+        yield "groups of people that the certificate covers"
+    if differences["intended use"]:
+        yield "INTENDED USE: the text of the card differs"
+
+
+def _results(same: bool | None, rows: tuple[Measure, ...]) -> Iterator[Line]:
+    if same is None:
+        yield Line("results", Level.UNKNOWN, "One of the two has no results on a test split.")
+        return
+    if not same:
+        yield Line(
+            "results", Level.UNKNOWN, "They were not tested on the same cases: manifest or splits differ."
+        )
+        return
+    for row in rows:
+        if row.old is None:
+            continue
+        if row.new is None:
+            yield Line(f"{row.measure}: {row.slice}", Level.UNKNOWN, f"{row.title}: not measured any more.")
+            continue
+        limit, worse = _limit(row.measure, row.old, row.new["value"])
+        yield Line(
+            f"{row.measure}: {row.slice}",
+            Level.WORSE if worse else Level.FINE,
+            f"{row.title}: {row.measure} {row.old['value']:.3f} before, {row.new['value']:.3f} now, limit "
+            f"{limit:.3f}.",
+        )
+
+
+def _limit(measure: str, old: dict[str, float], new: float) -> tuple[float, bool]:
+    if measure == "referral_rate":
+        return old["high"], new > old["high"]
+    return old["low"], new < old["low"]
+
+
+def _promise(old: Subject, new: Subject) -> Line:
+    before, after = old.bundle.certificate, new.bundle.certificate
+    less = after.target_sensitivity < before.target_sensitivity or after.confidence < before.confidence
+    said = (
+        f"Sensitivity {before.target_sensitivity} at confidence {before.confidence} before, "
+        f"{after.target_sensitivity} at {after.confidence} now."
+    )
+    return Line("certificate", Level.WORSE if less else Level.FINE, said)
+
+
+def _groups(lost: tuple[str, ...]) -> Line:
+    if lost:
+        return Line("groups", Level.WORSE, f"Certified before and not now: {', '.join(lost)}.")
+    return Line("groups", Level.FINE, "No certified group is lost.")
+
+
+def _parity(new: Subject) -> Line:
+    parity = (new.results() or {}).get("parity")
+    if not parity:
+        return Line("parity", Level.UNKNOWN, "No record of how far torch and onnxruntime are apart.")
+    flips = parity["decision_flips"]
+    return Line(
+        "parity",
+        Level.WORSE if flips else Level.FINE,
+        f"{flips} decisions differ between torch and onnxruntime on {parity['images']} photographs.",
+    )
+
+
+def _audit(old: Subject, new: Subject) -> Line:
+    before, after = ((one.audit() or {}).get("verdict") for one in (old, new))
+    if after is None or before is None:
+        missing = "new" if after is None else "old"
+        return Line("audit", Level.UNKNOWN, f"There is no audit of the {missing} bundle's data and model.")
+    worse = _AUDIT_ORDER.index(after) > _AUDIT_ORDER.index(before)
+    return Line("audit", Level.WORSE if worse else Level.FINE, f"Audit: {before} before, {after} now.")

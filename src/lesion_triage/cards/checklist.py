@@ -1,0 +1,144 @@
+"""Checklists as data: items, what a run answers, and the page. Imports the dossier.
+
+An item is filled with a pointer to its evidence, filled in part, or blank; nothing in between. The questions
+are in our words: whoever submits a checklist takes the form of those who made it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lesion_triage.cards.dossier import Dossier, Pointer, Unknown
+
+BLANK = "Not known to this run: to be filled by the authors."
+
+
+class Status(StrEnum):
+    """How much of an item a run can answer."""
+
+    FILLED = "filled"
+    PARTLY = "partly filled"
+    BLANK = "blank"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run says on an item."""
+
+    text: str
+    evidence: tuple[Pointer, ...]
+    """At least one, and each leads to something."""
+    missing: str = ""
+    """What the item asks beside this and the run does not know."""
+
+
+Filler = Callable[[Dossier], Answer]
+"""Raises Unknown where the run lacks what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a checklist."""
+
+    number: str
+    """As in the publication."""
+    section: str
+    question: str
+    filler: Filler | None = None
+    """None: no run can know it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checklist:
+    """A published checklist."""
+
+    name: str
+    file: str
+    """Of the page, without its ending."""
+    source: str
+    """Reference with DOI."""
+    note: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """An item with what a run says on it."""
+
+    item: Item
+    answer: Answer | None
+
+    @property
+    def status(self) -> Status:
+        """How much is answered."""
+        if self.answer is None:
+            return Status.BLANK
+        return Status.PARTLY if self.answer.missing else Status.FILLED
+
+
+def fill(checklist: Checklist, dossier: Dossier) -> tuple[Filled, ...]:
+    """Every item with the run's answer. One whose evidence is not all there stays blank."""
+    return tuple(Filled(item, _answer(item, dossier)) for item in checklist.items)
+
+
+def _answer(item: Item, dossier: Dossier) -> Answer | None:
+    if item.filler is None:
+        return None
+    try:
+        answer = item.filler(dossier)
+    except Unknown:
+        return None
+    assert answer.evidence, f"item {item.number} says something and points nowhere"
+    return answer if all(map(dossier.holds, answer.evidence)) else None
+
+
+def counts(filled: Sequence[Filled]) -> dict[Status, int]:
+    """How many items are filled, filled in part, and blank."""
+    found = Counter(one.status for one in filled)
+    return {status: found[status] for status in Status}
+
+
+def tally(filled: Sequence[Filled]) -> str:
+    """The same in words."""
+    return ", ".join(f"{number} {status.value}" for status, number in counts(filled).items())
+
+
+def page(checklist: Checklist, filled: Sequence[Filled], heading: str) -> str:
+    """A filled checklist as Markdown.
+
+    Args:
+        checklist: which one.
+        filled: its items.
+        heading: a line that says of which run.
+    """
+    lines = [f"# {checklist.name}", "", heading, "", f"Source: {checklist.source} {checklist.note}", ""]
+    lines += [f"Of {len(filled)} items: {tally(filled)}.", ""]
+    section = ""
+    for one in filled:
+        if one.item.section != section:
+            section = one.item.section
+            lines += ["", f"## {section}", "", "| item | asks | this run | evidence |"]
+            lines += ["|---|---|---|---|"]
+        lines.append(_row(one))
+    return "\n".join(_without_double_blanks(lines)) + "\n"
+
+
+def _row(one: Filled) -> str:
+    if one.answer is None:
+        said, where = f"**{BLANK}**", ""
+    else:
+        rest = f" **Not known to this run: {one.answer.missing}**" if one.answer.missing else ""
+        said, where = one.answer.text + rest, "; ".join(f"`{pointer}`" for pointer in one.answer.evidence)
+    cells = (one.item.number, one.item.question, said, where)
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _without_double_blanks(lines: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    for line in lines:
+        if line or (kept and kept[-1]):
+            kept.append(line)
+    return kept

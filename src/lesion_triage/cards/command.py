@@ -1,0 +1,90 @@
+"""``lesion-triage cards RUN``: model card, dataset card and checklists beside a finished run.
+
+Imports the rest of this room.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.cards.checklist import Checklist, Filled, counts, fill, page, tally
+from lesion_triage.cards.claim import CLAIM
+from lesion_triage.cards.clear_derm import CLEAR_DERM
+from lesion_triage.cards.dataset_card import dataset_card
+from lesion_triage.cards.dossier import CERTIFICATE, HEADER, Dossier, open_run
+from lesion_triage.cards.model_card import model_card
+from lesion_triage.cards.stard_ai import STARD_AI
+from lesion_triage.cards.tripod_ai import TRIPOD_AI
+
+CHECKLISTS: tuple[Checklist, ...] = (TRIPOD_AI, STARD_AI, CLAIM, CLEAR_DERM)
+FOLDER = "cards"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``lesion-triage cards``."""
+    parser.add_argument(
+        "run", type=Path, help="folder of a run, such as experiments/runs/demo-20260101-120000"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"where the cards go (RUN/{FOLDER})")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Write the cards and say how much of each checklist is filled."""
+    folder = arguments.out or arguments.run / FOLDER
+    for name, said in write(open_run(arguments.run), folder).items():
+        print(f"{folder / name}{': ' + said if said else ''}")
+    return 0
+
+
+def write(dossier: Dossier, folder: Path) -> dict[str, str]:
+    """Write every card. The same run gives the same bytes.
+
+    Args:
+        dossier: of a run with a bundle.
+        folder: made if missing; cards of the same name are written anew.
+
+    Returns:
+        File -> how much of it is filled, for a checklist.
+
+    Raises:
+        ManifestError, SplitError: a table of the run was altered.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {"model-card.md": "", "dataset-card.md": ""}
+    write_atomically(folder / "dataset-card.md", dataset_card(dossier).encode())
+    write_atomically(folder / "model-card.md", model_card(dossier).encode())
+    name, sealed = dossier.at(HEADER, "name"), dossier.at(HEADER, "seal")
+    issued = dossier.at(CERTIFICATE, "issued_at")
+    heading = f"Run of '{name}', bundle sealed as `{sealed[:16]}`, certified {issued}."
+    for checklist in CHECKLISTS:
+        filled = fill(checklist, dossier)
+        write_atomically(folder / f"{checklist.file}.md", page(checklist, filled, heading).encode())
+        write_atomically(
+            folder / f"{checklist.file}.json", canonical_json(_content(checklist, filled)).encode()
+        )
+        written[f"{checklist.file}.md"] = tally(filled)
+    return written
+
+
+def _content(checklist: Checklist, filled: tuple[Filled, ...]) -> dict[str, object]:
+    return {
+        "format": 1,
+        "name": checklist.name,
+        "source": checklist.source,
+        "counts": {status.value: number for status, number in counts(filled).items()},
+        "items": [
+            {
+                "number": one.item.number,
+                "section": one.item.section,
+                "question": one.item.question,
+                "status": one.status.value,
+                "answer": one.answer.text if one.answer else "",
+                "missing": one.answer.missing if one.answer else "",
+                "evidence": [str(pointer) for pointer in one.answer.evidence] if one.answer else [],
+            }
+            for one in filled
+        ],
+    }

@@ -1,0 +1,140 @@
+"""The files of a finished run, read leniently, and pointers into them. Imports the exception tree and PyYAML.
+
+A pointer names a file and a place in it. What is not there is unknown, never zero.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lesion_triage.errors import RunError
+
+CONFIG, MANIFEST, TABLE, SPLITS = "config.yaml", "manifest.json", "manifest.csv", "splits.json"
+CERTIFICATE, POLICY, HEADER = "bundle/certificate.json", "bundle/policy.json", "bundle/bundle.json"
+CARD = "bundle/MODEL_CARD.md"
+AUDIT, AUDIT_MODEL = "audit/audit.json", "audit_with_model/audit.json"
+RESULTS, CASE_SCORES = "report/results.json", "report/case_scores.csv"
+CURVE, OPENINGS = "learning_curve.json", "test_openings.jsonl"
+
+_BUNDLE = "bundle/"
+_STEP = re.compile(r"([^.\[\]]+)|\[([^\]=]+)(?:=([^\]]*))?\]")
+
+
+class Unknown(LookupError):  # noqa: N818 - not an error: a blank
+    """The run does not know this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Where in the run's folder something stands."""
+
+    file: str
+    """Relative to the run, with forward slashes."""
+    place: str = ""
+    """``a.b``, ``a[0]`` or ``a[name=all]`` in JSON and YAML; a column of a CSV; a heading of a Markdown file.
+    Empty: the file as a whole."""
+
+    def __str__(self) -> str:
+        """As people read it."""
+        return f"{self.file}: {self.place}" if self.place else self.file
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """A run's folder, or another folder with files of the same names."""
+
+    folder: Path
+    bundle: Path | None = None
+    """Where the bundle lies, if not in ``bundle/`` of the folder."""
+    _read: dict[str, Any] = field(default_factory=dict, repr=False)
+    facts: dict[str, object] = field(default_factory=dict, repr=False)
+    """What was computed from the files, by name."""
+
+    def at(self, file: str, place: str = "") -> Any:
+        """What stands at a place.
+
+        Raises:
+            Unknown: the file is not there, cannot be read, or has no such place; or null stands there.
+        """
+        if file not in self._read:
+            self._read[file] = _parse(self.path(file))
+        found = _walk(self._read[file], place)
+        if found is None:
+            raise Unknown(f"{file}: {place}")
+        return found
+
+    def get(self, file: str, place: str = "", default: Any = None) -> Any:
+        """The same, or ``default``."""
+        try:
+            return self.at(file, place)
+        except Unknown:
+            return default
+
+    def path(self, file: str) -> Path:
+        """Where a file lies."""
+        if self.bundle is not None and file.startswith(_BUNDLE):
+            return self.bundle / file.removeprefix(_BUNDLE)
+        return self.folder / file
+
+    def holds(self, pointer: Pointer) -> bool:
+        """True if the pointer leads to something."""
+        try:
+            self.at(pointer.file, pointer.place)
+        except Unknown:
+            return False
+        return True
+
+
+def open_run(folder: Path) -> Dossier:
+    """The dossier of a run that has come as far as a bundle.
+
+    Raises:
+        RunError: no run, or one without a bundle.
+    """
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"{folder}: no {CONFIG}, expected the folder of a run; `lesion-triage run` makes one.")
+    if not (folder / HEADER).is_file():
+        raise RunError(f"{folder}: no bundle; `lesion-triage export` seals one.")
+    return Dossier(folder)
+
+
+def _parse(path: Path) -> Any:
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as stream:
+                return {column: column for column in next(csv.reader(stream), ())}
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".md":
+            return {line.lstrip("# "): line for line in text.splitlines() if line.startswith("#")}
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line]
+        return yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _walk(tree: Any, place: str) -> Any:
+    if isinstance(tree, Mapping) and place in tree:  # a heading or a column may hold a full stop
+        return tree[place]
+    for name, key, value in _STEP.findall(place):
+        if name:
+            tree = tree.get(name) if isinstance(tree, Mapping) else None
+        elif not isinstance(tree, Sequence) or isinstance(tree, str):
+            tree = None
+        elif value or not key.isdecimal():
+            tree = next(
+                (one for one in tree if isinstance(one, Mapping) and str(one.get(key)) == value), None
+            )
+        else:
+            tree = tree[int(key)] if int(key) < len(tree) else None
+        if tree is None:
+            return None
+    return tree

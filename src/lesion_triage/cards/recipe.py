@@ -1,0 +1,30 @@
+"""Time and tables that several cards need. Imports the dossier and the population."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lesion_triage.cards.dossier import Dossier
+from lesion_triage.cards.population import Count
+
+STAGES = ("manifest", "split", "audit", "train", "predict", "audit_model", "calibrate", "export", "evaluate")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+def groups(title: str, found: Mapping[str, Count]) -> list[str]:
+    """Lines of a table of groups."""
+    rows = (
+        (name, f"{one.photographs:,}", f"{one.cases:,}", f"{one.positives:,}") for name, one in found.items()
+    )
+    return table((title, "photographs", "cases", "of them positive"), rows)
+
+
+def times(dossier: Dossier) -> list[tuple[str, float]]:
+    """Stages and the seconds they took, where recorded. One that was taken over says what it took then."""
+    found = ((name, dossier.get(f"stages/{name}.json", "seconds")) for name in STAGES)
+    return [(name, float(seconds)) for name, seconds in found if seconds is not None]

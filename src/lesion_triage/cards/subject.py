@@ -1,0 +1,117 @@
+"""A bundle together with what is known of it: what a record of change compares and what is promoted.
+
+Imports the dossier, the bundle and the tracker's flat configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.store import HEADER as BUNDLE_HEADER
+from lesion_triage.bundle.store import Bundle, open_bundle
+from lesion_triage.cards.dossier import AUDIT, AUDIT_MODEL, CONFIG, MANIFEST, RESULTS, Dossier
+from lesion_triage.config import Config
+from lesion_triage.errors import RunError
+from lesion_triage.tracking import flat
+
+FLAT_CONFIG, DATA = "config.json", "data.json"
+"""Of a record that travels: the configuration without places, and the manifest's counts without names."""
+
+_COUNTS = ("source", "synthetic", "sha256", "records", "counts")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One bundle and its evidence."""
+
+    bundle: Bundle
+    dossier: Dossier
+    """Of the run that made it, or of what was kept of that run."""
+    config: Mapping[str, Any] | None
+    """Flat; None: not known."""
+    data: Mapping[str, Any] | None
+    """Source and counts of the dataset; None: not known."""
+
+    def results(self) -> dict[str, Any] | None:
+        """Of this very bundle; None: there are none."""
+        found = self.dossier.get(RESULTS)
+        mine = isinstance(found, dict) and found.get("bundle_sha256") == self.bundle.sha256
+        return found if mine else None
+
+    def audit(self) -> dict[str, Any] | None:
+        """The audit of this graph and its data; else that of the data alone; None: there is none."""
+        certificate = self.bundle.certificate
+        for file in (AUDIT_MODEL, AUDIT):
+            found = self.dossier.get(file)
+            if not isinstance(found, dict):
+                continue
+            facts = found.get("facts", {})
+            of_the_data = certificate.manifest_sha256 in (None, facts.get("manifest_sha256"))
+            of_the_model = facts.get("model_sha256") in (None, certificate.model_sha256)
+            if of_the_data and of_the_model:
+                return found
+        return None
+
+    def purpose(self) -> str:
+        """What its model card says it is for, as text."""
+        _, _, after = self.bundle.model_card.partition("## What it is for\n")
+        return after.partition("\n## How it was made")[0].strip()
+
+    def record(self) -> dict[str, bytes]:
+        """What may travel with the bundle: no name of a file and no place."""
+        files = {}
+        for file in (RESULTS, AUDIT, AUDIT_MODEL):
+            found = self.dossier.get(file)
+            if found is not None:
+                files[file] = canonical_json(found).encode()
+        for file, content in ((FLAT_CONFIG, self.config), (DATA, self.data)):
+            if content is not None:
+                files[file] = canonical_json(dict(content)).encode()
+        return files
+
+
+def open_subject(path: Path, run: Path | None = None) -> Subject:
+    """Open a run, a bundle in a run, or a bundle that stands by itself.
+
+    Args:
+        path: folder of a run or of a bundle.
+        run: of a bundle by itself, such as one that was certified again: the run that made its graph.
+
+    Raises:
+        RunError: neither a run nor a bundle.
+        BundleError: a bundle that is not whole.
+    """
+    if (path / CONFIG).is_file() and not (path / BUNDLE_HEADER).is_file():
+        if not (path / "bundle").is_dir():
+            raise RunError(f"{path}: no bundle; `lesion-triage export` seals one.")
+        return _of_run(path, path / "bundle")
+    if not path.is_dir():
+        raise RunError(f"{path}: no such folder, expected that of a run or of a bundle.")
+    inside = path.resolve().parent
+    if run is None and path.resolve().name == "bundle" and (inside / CONFIG).is_file():
+        return _of_run(inside, path)
+    if run is not None:
+        return _of_run(run, path)
+    return Subject(open_bundle(path), Dossier(path / "nothing", path), None, None)
+
+
+def open_record(folder: Path) -> Subject:
+    """Open ``bundle/`` and ``record/`` as the registry gave them back."""
+    dossier = Dossier(folder / "record", folder / "bundle")
+    config, data = dossier.get(FLAT_CONFIG), dossier.get(DATA)
+    return Subject(open_bundle(folder / "bundle"), dossier, config, data)
+
+
+def _of_run(run: Path, bundle: Path) -> Subject:
+    if not (run / CONFIG).is_file():
+        raise RunError(f"{run}: no {CONFIG}, expected the folder of a run.")
+    dossier = Dossier(run, bundle)
+    config = flat(Config.model_validate(dossier.at(CONFIG)))
+    manifest = dossier.get(MANIFEST)
+    data = {name: manifest[name] for name in _COUNTS if name in manifest} if manifest else None
+    return Subject(open_bundle(bundle), dossier, json.loads(json.dumps(config)), data)

@@ -1,0 +1,56 @@
+"""``lesion-triage compare``: two bundles on the test cases that they share, from tables already there.
+
+Imports the road and ``evaluate``. No picture is scored, so the test split is not opened again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lesion_triage import road
+from lesion_triage.console import say
+from lesion_triage.errors import ReportError
+from lesion_triage.evaluate.comparison import compare_bundles
+from lesion_triage.evaluate.comparison_page import markdown, write_comparison
+from lesion_triage.evaluate.printing import to_pdf
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("first", type=Path, metavar="RUN_A", help="folder of an evaluated run")
+    parser.add_argument("second", type=Path, metavar="RUN_B", help="of another; differences are B less A")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="gets index.html, comparison.md, comparison.json and figures"
+    )
+    parser.add_argument(
+        "--pdf", type=Path, metavar="FILE", help="print the page too; needs --out and Chromium"
+    )
+    parser.add_argument(
+        "--names",
+        action="store_true",
+        help="write changed_cases.csv too, which names cases: for this machine only",
+    )
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Compare, print the tables, write the files. Returns 0.
+
+    Raises:
+        ReportError: the runs share no test cases, or options that need --out.
+        RunError: a folder that is not that of an evaluated run.
+    """
+    if arguments.out is None and (arguments.pdf is not None or arguments.names):
+        raise ReportError("--pdf and --names write beside the page: give --out DIR as well.")
+    first, second = (road.finished(folder) for folder in (arguments.first, arguments.second))
+    found, both = compare_bundles(
+        (first.bundle, first.table), (second.bundle, second.table), first.run.config.evaluate
+    )
+    say(markdown(found))
+    if arguments.out is not None:
+        index = write_comparison(arguments.out, found, both, arguments.names)
+        say(f"\npage: {index}")
+        if arguments.pdf is not None:
+            to_pdf(index, arguments.pdf)
+            say(f"PDF: {arguments.pdf}")
+    return 0

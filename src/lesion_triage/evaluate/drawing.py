@@ -1,0 +1,265 @@
+"""The figures of a report with captions, and alternative texts that say what was found. Imports this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lesion_triage.bundle.store import Bundle
+from lesion_triage.calibrate.bootstrap import Estimate
+from lesion_triage.calibrate.decisions import NetBenefit
+from lesion_triage.calibrate.metrics import Proportion
+from lesion_triage.calibrate.queue_figure import draw as draw_queue
+from lesion_triage.calibrate.queue_pool import Group, Order
+from lesion_triage.calibrate.queue_report import Study, heading
+from lesion_triage.calibrate.queueing import FIRST_COME, Discipline
+from lesion_triage.evaluate.figures import ranking, rows, scores, worth
+from lesion_triage.evaluate.groups import GroupResult
+from lesion_triage.evaluate.results import Results
+
+DIMENSIONS = {
+    "all": "All cases",
+    "reference_class": "Class of the reference standard",
+    "sex": "Sex",
+    "age_band": "Age in years",
+    "anatom_site_general": "Site of the body",
+    "fitzpatrick_skin_type": "Skin type (Fitzpatrick)",
+    "source": "Source",
+}
+"""What a dimension of the certificate is called in a figure and in a table."""
+
+_MOST_ROWS = 30
+"""Of one forest plot, so that it fits a printed page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One figure."""
+
+    name: str
+    png: bytes
+    caption: str
+    alt: str
+
+
+def draw(results: Results, bundle: Bundle, study: Study | None) -> tuple[Drawn, ...]:
+    """Every figure that the numbers are enough for.
+
+    Args:
+        results: of the evaluation.
+        bundle: policy and certificate.
+        study: of the reading queue; None: no figure of it.
+    """
+    target = bundle.certificate.target_sensitivity
+    found = [*_ranking(results, target), *_scores(results, bundle), *_forests(results.groups, target)]
+    found += [*_metadata(results), *_worth(results)]
+    if study is not None:
+        found.append(_queue(study))
+    return tuple(found)
+
+
+def _ranking(results: Results, target: float) -> Iterator[Drawn]:
+    whole = results.slices[0]
+    sensitivity, specificity = whole.sensitivity_exact, whole.specificity_exact
+    if sensitivity is None or specificity is None:
+        return
+    auroc, auprc, ppv = (whole.metrics.get(name) for name in ("auroc", "auprc", "ppv"))
+    point = f"at the certified threshold sensitivity is {sensitivity.value:.3f}"
+    yield Drawn(
+        "roc",
+        ranking.roc(results.roc, auroc, sensitivity, specificity, target),
+        "Receiver operating characteristic with the certified operating point. Abstentions count as "
+        "referred; at that point red flags do too, which may lift it off the curve. The AUROC is over the "
+        "cases with a score.",
+        f"ROC curve, AUROC {_text(auroc)}; {point} and specificity {specificity.value:.3f}.",
+    )
+    prevalence = results.positives / results.cases
+    yield Drawn(
+        "precision_recall",
+        ranking.precision_recall(results.precision_recall, auprc, sensitivity, ppv, prevalence, target),
+        "Precision and recall, here called PPV and sensitivity, at the prevalence of this split, with the "
+        "certified operating point. Elsewhere the PPV is another: see the predictive values.",
+        f"Precision-recall curve, AUPRC {_text(auprc)} where {prevalence:.1%} are positive; {point} and the "
+        f"PPV {_text(ppv)}.",
+    )
+
+
+def _scores(results: Results, bundle: Bundle) -> Iterator[Drawn]:
+    if not results.reliability:
+        return
+    furthest = max(results.reliability, key=lambda one: abs(one.observed.value - one.mean_score))
+    outside = sum(not one.observed.low <= one.mean_score <= one.observed.high for one in results.reliability)
+    yield Drawn(
+        "reliability",
+        scores.reliability_diagram(results.reliability),
+        "Reliability: share of positive cases against the mean score, in bins of equal mass, whose cases are "
+        "counted in the table. Both axes have a square-root scale.",
+        f"Reliability diagram: in {outside} of {len(results.reliability)} bins the mean score lies outside "
+        "the interval of the observed share; they are furthest apart at a mean score of "
+        f"{furthest.mean_score:.3f}, where {furthest.observed.value:.3f} are positive.",
+    )
+    yield Drawn(
+        "scores",
+        scores.distributions(results.histogram, results.threshold, bundle.policy.band_limits),
+        "Scores of the cases that need a visit, above, and of the others, below; each with a scale of its "
+        "own. Line: certified threshold. Dots: limits of the bands.",
+        f"Distribution of scores: {results.missed} of {results.positives} positive cases lie below the "
+        f"threshold of {results.threshold:.4f} and {results.abstained} of all {results.cases} have no score.",
+    )
+
+
+def _forests(groups: Sequence[GroupResult], target: float) -> Iterator[Drawn]:
+    """In pieces that fit a page; a dimension is not cut unless it is longer than one."""
+    everyone, parts = groups[0], groups[1:]
+    if not parts or everyone.sensitivity is None:
+        return
+    pieces: list[list[GroupResult]] = [[]]
+    for by in dict.fromkeys(group.by for group in parts):
+        members = [group for group in parts if group.by == by]
+        if pieces[-1] and len(pieces[-1]) + len(members) > _MOST_ROWS:
+            pieces.append([])
+        pieces[-1] += members
+    for number, piece in enumerate(pieces, start=1):
+        yield Drawn(
+            f"groups_{number}",
+            rows.forest(_rows(everyone, piece), ("sensitivity", "specificity", "AUROC"), target),
+            "Subgroups: in brackets how many of the cases need a visit. Intervals are 95 %: a case "
+            "bootstrap for the AUROC, and exact for the others unless a patient has several cases. A hollow "
+            "mark: the certificate says nothing of this group, which had too few positive cases.",
+            _forest_alt(everyone, piece),
+        )
+
+
+def _rows(everyone: GroupResult, groups: Sequence[GroupResult]) -> list[rows.Row]:
+    found = [rows.Row(_label("everyone", everyone), "everyone", _intervals(everyone))]
+    for by in dict.fromkeys(group.by for group in groups):
+        found.append(rows.Row(DIMENSIONS.get(by, by)))
+        found += [
+            rows.Row(_label(group.group, group), group.status, _intervals(group))
+            for group in groups
+            if group.by == by
+        ]
+    return found
+
+
+def _label(name: str, group: GroupResult) -> str:
+    mark = "NOT CERTIFIABLE: " if group.status == "not_certifiable" else ""
+    return f"{mark}{name} ({group.positives:,} of {group.cases:,})"
+
+
+def _intervals(group: GroupResult) -> tuple[rows.Interval | None, ...]:
+    measured: tuple[Estimate | Proportion | None, ...] = (group.sensitivity, group.specificity, group.auroc)
+    return tuple(None if one is None else rows.Interval(one.value, one.low, one.high) for one in measured)
+
+
+def _forest_alt(everyone: GroupResult, groups: Sequence[GroupResult]) -> str:
+    small = [group for group in groups if group.status == "not_certifiable"]
+    measured = [group for group in groups if group.sensitivity is not None]
+    text = f"Forest plot of {len(groups)} subgroups; sensitivity of everyone {_text(everyone.sensitivity)}"
+    if measured:
+        lowest = min(measured, key=lambda group: group.sensitivity.value if group.sensitivity else 1)
+        text += f", lowest for {_named(lowest)}, {_text(lowest.sensitivity)}"
+    if small:
+        text += f"; NOT CERTIFIABLE: {', '.join(map(_named, small))}"
+    return f"{text}."
+
+
+def _named(group: GroupResult) -> str:
+    return f"{DIMENSIONS.get(group.by, group.by).lower()} {group.group}"
+
+
+def _metadata(results: Results) -> Iterator[Drawn]:
+    if not results.metadata:
+        return
+    model = results.metadata[0].model_auroc
+    measured = {"Model, on the picture": model} | {one.title: one.auroc for one in results.metadata}
+    best = max(results.metadata, key=lambda one: one.auroc.value if one.auroc else 0)
+    gain = "" if best.difference is None else f", so the picture adds {_text(best.difference)}"
+    yield Drawn(
+        "metadata",
+        rows.dots(
+            {
+                name: None if one is None else rows.Interval(one.value, one.low, one.high)
+                for name, one in measured.items()
+            },
+            "AUROC, 95 % interval",
+            0.5,
+            "chance",
+        ),
+        "The model beside logistic regressions that see no picture, fitted on the training split and "
+        "measured on the same cases.",
+        f"AUROC of the model {_text(model)}, of the best baseline without a picture ({best.title.lower()}) "
+        f"{_text(best.auroc)}{gain}.",
+    )
+
+
+def _worth(results: Results) -> Iterator[Drawn]:
+    if results.decision_curve:
+        yield Drawn(
+            "decision_curve",
+            worth.decision_curve(results.decision_curve, results.policy_decision_curve),
+            "Decision curve (Vickers & Elkin 2006). Whoever refers at a probability of p takes (1 - p) / p "
+            "visits in vain for one positive case found. Band: 95 %, bootstrap.",
+            "Decision curve: referring by score beats referring everybody and nobody "
+            f"{_where_best(results.decision_curve)}; the certified policy does "
+            f"{_where_best(results.policy_decision_curve)}.",
+        )
+    if results.predictive_values:
+        row = min(results.predictive_values, key=lambda one: abs(one.prevalence - 0.05))
+        npv = "not estimable" if row.npv is None else f"{1000 * (1 - row.npv.value):.1f}"
+        yield Drawn(
+            "predictive_values",
+            worth.predictive_values(results.predictive_values, results.positives / results.cases),
+            "Predictive values of the policy where the prevalence is another one and all else is equal. "
+            + (
+                "The bands are exact and hold for all prevalences at once, with at least 95 %."
+                if results.predictive_values_exact
+                else "The bands are 95 % at each prevalence, bootstrapped by patient."
+            ),
+            f"Predictive values against prevalence: where {row.prevalence:.0%} need a visit, the PPV is "
+            f"{_text(row.ppv)}, and of 1,000 cases not referred {npv} need one.",
+        )
+
+
+def _queue(study: Study) -> Drawn:
+    waits = {one.order: waits for one, waits in study.outcomes.items() if one == Discipline(one.order)}
+    told = []
+    named: tuple[tuple[Group, str], ...] = (
+        ("referred_positives", "referred"),
+        ("missed_positives", "missed"),
+    )
+    orders: tuple[Order, ...] = (FIRST_COME.order, "binary_flag", "four_bands")
+    for group, name in named:
+        times = [
+            waits[order][group, "mean"].minutes.value for order in orders if (group, "mean") in waits[order]
+        ]
+        if len(times) == len(orders):
+            told.append(
+                f"positive cases that are {name} wait {times[0]:.0f} minutes first come, {times[1]:.0f} "
+                f"with a binary flag and {times[2]:.0f} with four bands"
+            )
+    return Drawn(
+        "queue",
+        draw_queue(study),
+        f"Simulated reading queue: {heading(study)}. The clock runs only while people read.",
+        f"Waits by order of reading, on average: {'; '.join(told) or 'no positive case is referred'}.",
+    )
+
+
+def _where_best(curve: Sequence[NetBenefit]) -> str:
+    """Threshold probabilities at which a strategy has more net benefit than everybody and nobody."""
+    better = [
+        row.threshold_probability
+        for row in curve
+        if row.model and row.refer_all and row.model.value > max(row.refer_all.value, 0) + 1e-12
+    ]
+    if not better:
+        return "at none of the threshold probabilities drawn"
+    whole = len(better) == round((better[-1] - better[0]) * 100) + 1
+    return f"at threshold probabilities {'' if whole else 'within '}{better[0]:.2f} to {better[-1]:.2f}"
+
+
+def _text(found: Estimate | Proportion | None) -> str:
+    if found is None:
+        return "not estimable"
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"

@@ -1,0 +1,59 @@
+"""The scores of two bundles on the same cases. Imports the canvas and calibrate."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.calibrate.curves import log_odds
+from lesion_triage.calibrate.paired import Said
+from lesion_triage.evaluate.figures.canvas import BLUE, GREEN, GREY, VERMILLION, panels_of, png, score_axis
+
+_DOTS = 4_000
+"""Cases that agree, above which only a sample of them is drawn; whoever changed side is always drawn."""
+
+
+def scores(
+    first: Said,
+    second: Said,
+    positive: NDArray[np.bool_],
+    thresholds: tuple[float, float],
+    names: tuple[str, str],
+) -> bytes:
+    """Score by the second against score by the first, for both classes; marks for cases that changed side."""
+    figure, panels = panels_of(9.0, 4.7, 1, 2, sharex=True, sharey=True)
+    both = np.isfinite(first.scores) & np.isfinite(second.scores)
+    ends = [0.0, 0.0]
+    for axes, members, title in (
+        (panels[0], positive, "need a visit"),
+        (panels[1], ~positive, "do not"),
+    ):
+        shown = members & both
+        gained, lost = shown & ~first.referred & second.referred, shown & first.referred & ~second.referred
+        same = np.flatnonzero(shown & ~gained & ~lost)
+        if same.size > _DOTS:
+            same = np.random.default_rng(0).choice(same, _DOTS, replace=False)
+        for chosen, mark, colour, size, label in (
+            (same, ".", GREY, 12, "same side"),
+            (np.flatnonzero(gained), "^", BLUE, 26, f"referred by {names[1]} alone"),
+            (np.flatnonzero(lost), "v", VERMILLION, 26, f"referred by {names[0]} alone"),
+        ):
+            x, y = log_odds(first.scores[chosen]), log_odds(second.scores[chosen])
+            axes.scatter(x, y, s=size, marker=mark, color=colour, alpha=0.7, linewidths=0, label=label)
+            if x.size:
+                ends = [min(ends[0], x.min(), y.min()), max(ends[1], x.max(), y.max())]
+        axes.axvline(float(log_odds(thresholds[0])), color=GREEN, linewidth=1, linestyle="--")
+        axes.axhline(
+            float(log_odds(thresholds[1])), color=GREEN, linewidth=1, linestyle="--", label="thresholds"
+        )
+        axes.set_title(
+            f"{int(members.sum()):,} that {title}: {int(gained.sum()):,} up, {int(lost.sum()):,} down",
+            fontsize=9,
+        )
+        axes.set_xlabel(f"score by {names[0]}")
+    score_axis(panels[0], ends[0], ends[1], "x")
+    score_axis(panels[0], ends[0], ends[1], "y")
+    panels[0].set_ylabel(f"score by {names[1]}")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return png(figure)

@@ -1,0 +1,175 @@
+"""What was measured in every subgroup, beside what the certificate says of it. Imports calibrate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.bundle.certificate import ALL, KNOWN_WHEN_SERVING, Certificate, Dimension, GroupBy
+from lesion_triage.bundle.policy import UNKNOWN, age_bands, group_of
+from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
+from lesion_triage.calibrate.cases import Case
+from lesion_triage.calibrate.metrics import Proportion, Sample, auroc, sensitivity, specificity
+from lesion_triage.config import Evaluate
+from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, exact_or_drawn
+
+Status = Literal["certified", "not_certifiable", "not_asked"]
+
+_ALWAYS: tuple[Dimension, ...] = ("sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type", "source")
+_MOST = 14
+"""Groups of a dimension that the certificate was not asked about: the largest are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """One subgroup of the cases; a number is None where a class that it needs has fewer than ten cases."""
+
+    by: str
+    """A dimension of the certificate, or ``all``."""
+    group: str
+    status: Status
+    certificate_positives: int | None
+    """Positive units on which it was certified, or was not; None if the certificate was not asked."""
+    minimum_positives: int | None
+    """Units that certifying it takes."""
+    cases: int
+    positives: int
+    abstained: int
+    sensitivity: Proportion | None
+    """Exact interval; from the bootstrap where units hold several cases."""
+    specificity: Proportion | None
+    """Intervals as for the sensitivity: a bootstrap of 0 of 30 would have no width."""
+    auroc: Estimate | None
+
+
+def measure_groups(
+    cases: Sequence[Case], outcomes: Outcomes, certificate: Certificate, config: Evaluate
+) -> tuple[GroupResult, ...]:
+    """Everyone first; then the dimensions that the certificate was asked about; then those that are known.
+
+    Args:
+        cases: all of them.
+        outcomes: of the same cases, in the same order.
+        certificate: of the bundle that decided them.
+        config: bootstrap draws and seed.
+    """
+    everyone = np.ones(len(cases), dtype=np.bool_)
+    rows = [_measured(ALL, ALL, "certified", certificate.positives, None, everyone, outcomes, config)]
+    asked = {dimension.by: dimension for dimension in certificate.asked}
+    further = [GroupBy(by=by) for by in _ALWAYS if by not in asked]
+    for dimension in (*asked.values(), *further):
+        labels = [_labels(case, dimension) for case in cases]
+        inside = {
+            leaf: np.array([leaf in own for own in labels], dtype=np.bool_)
+            for leaf in frozenset().union(*labels)
+        }
+        if dimension.by in asked:
+            rows += _asked(dimension, inside, certificate, outcomes, config)
+        elif len(set(inside) - {UNKNOWN}) > 1:
+            largest = sorted(inside, key=lambda leaf: -int(inside[leaf].sum()))[:_MOST]
+            rows += [
+                _measured(dimension.by, leaf, "not_asked", None, None, inside[leaf], outcomes, config)
+                for leaf in _ordered(largest, dimension)
+            ]
+    return tuple(rows)
+
+
+def _asked(
+    dimension: GroupBy,
+    inside: dict[str, NDArray[np.bool_]],
+    certificate: Certificate,
+    outcomes: Outcomes,
+    config: Evaluate,
+) -> Iterator[GroupResult]:
+    """A row of the certificate each, then the groups that it has never seen a positive unit of."""
+    nobody = np.zeros_like(outcomes.positive)
+    known = {row.group: row for row in certificate.groups if row.by == dimension.by}
+    seen = {leaf for row in known.values() for leaf in row.members}
+    unseen = [leaf for leaf in inside if leaf not in seen]
+    if dimension.by == "reference_class":  # a class without a positive case is none that can be missed
+        unseen = [leaf for leaf in unseen if outcomes.positive[inside[leaf]].any()]
+    for group in _ordered([*known, *unseen], dimension):
+        row = known.get(group)
+        leaves = row.members if row else (group,)
+        members = np.logical_or.reduce([inside.get(leaf, nobody) for leaf in leaves])
+        yield _measured(
+            dimension.by,
+            group,
+            row.status if row else "not_certifiable",
+            row.positives if row else 0,
+            row.minimum_positives if row else certificate.groups[0].minimum_positives,
+            members,
+            outcomes,
+            config,
+        )
+
+
+def _measured(
+    by: str,
+    group: str,
+    status: Status,
+    certified_on: int | None,
+    minimum: int | None,
+    members: NDArray[np.bool_],
+    outcomes: Outcomes,
+    config: Evaluate,
+) -> GroupResult:
+    scores, truth = outcomes.scores[members], outcomes.positive[members]
+    referred, units = outcomes.referred[members], outcomes.units[members]
+    drawn = units if np.unique(units).size < units.size else None
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    found: Proportion | None = None
+    spared: Proportion | None = None
+    ranked: Estimate | None = None
+    if positives >= MINIMUM_PER_CLASS or negatives >= MINIMUM_PER_CLASS:
+        sample = Sample.of(referred.astype(np.float64), truth, 1.0)
+        share, rest = bootstrap(
+            sample,
+            lambda cells, counts: np.column_stack([sensitivity(cells, counts), specificity(cells, counts)]),
+            config.bootstrap_draws,
+            config.seed,
+            drawn,
+        )
+        found = exact_or_drawn(referred[truth], share, drawn) if positives >= MINIMUM_PER_CLASS else None
+        spared = exact_or_drawn(~referred[~truth], rest, drawn) if negatives >= MINIMUM_PER_CLASS else None
+    if min(positives, negatives) >= MINIMUM_PER_CLASS and np.isfinite(scores).any():
+        (ranked,) = bootstrap(
+            Sample.of(scores, truth),
+            lambda cells, counts: auroc(cells, counts)[:, None],
+            config.bootstrap_draws,
+            config.seed,
+            drawn,
+        )
+    return GroupResult(
+        by=by,
+        group=group,
+        status=status,
+        certificate_positives=certified_on,
+        minimum_positives=minimum,
+        cases=truth.size,
+        positives=positives,
+        abstained=int(np.count_nonzero(np.isposinf(scores))),
+        sensitivity=found,
+        specificity=spared,
+        auroc=ranked,
+    )
+
+
+def _labels(case: Case, dimension: GroupBy) -> frozenset[str]:
+    """As the certificate tells positive cases apart, and the other cases by all their photographs."""
+    if dimension.by in KNOWN_WHEN_SERVING:
+        return frozenset({group_of(dimension.by, dimension.age_edges_years, case.history)})
+    column = "diagnosis" if dimension.by == "reference_class" else dimension.by
+    speaking = [row for row in case.rows if row.needs_in_person or not case.needs_in_person]
+    return frozenset(getattr(row, column) or UNKNOWN for row in speaking)
+
+
+def _ordered(groups: Sequence[str], dimension: GroupBy) -> list[str]:
+    """Bands of age by age, all else by name; unknown last."""
+    bands = age_bands(dimension.age_edges_years) if dimension.by == "age_band" else ()
+    places = {band: place for place, band in enumerate(bands)}
+    return sorted(groups, key=lambda group: (group == UNKNOWN, places.get(group, len(bands)), group))

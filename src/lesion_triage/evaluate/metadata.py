@@ -1,0 +1,141 @@
+"""A baseline without pictures beside the model: what the table alone says. Imports data and calibrate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
+from lesion_triage.calibrate.cases import Case
+from lesion_triage.calibrate.metrics import Sample, auroc, auroc_difference
+from lesion_triage.config import Evaluate
+from lesion_triage.data.cell_regression import cells_of, design_of, fit
+from lesion_triage.data.coded import Coded
+from lesion_triage.data.records import Record
+from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes
+
+_WORDS = ("sex", "anatom_site_general")
+_BANDS = 8
+_MOST_LEVELS = 50
+
+
+class _Row(Protocol):
+    """What a record and a row of a predictions table both say."""
+
+    @property
+    def sex(self) -> str: ...
+    @property
+    def age_approx(self) -> float | None: ...
+    @property
+    def anatom_site_general(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataBaseline:
+    """A logistic regression on the table's columns, fitted on the training split and measured here."""
+
+    name: str
+    title: str
+    training_cases: int
+    training_positives: int
+    cases: int
+    """With a score of the model: both are measured on these."""
+    auroc: Estimate | None
+    model_auroc: Estimate | None
+    difference: Estimate | None
+    """AUROC of the model less that of the baseline, on the same draws."""
+
+
+def measure_metadata(
+    training: Sequence[Record], cases: Sequence[Case], outcomes: Outcomes, config: Evaluate
+) -> tuple[MetadataBaseline, ...]:
+    """What age, sex and site tell of the label, and what the source and the gaps of the table add.
+
+    Args:
+        training: labelled records of the training split; one row for each lesion is made of them.
+        cases: all cases of the split that is measured.
+        outcomes: of the same cases, in the same order.
+        config: bootstrap draws and seed.
+
+    Returns:
+        Empty if a class has fewer than ten cases in training, or among those with a score.
+    """
+    lesions: dict[str, list[Record]] = {}
+    for record in training:
+        lesions.setdefault(record.case_id, []).append(record)
+    learnt = np.array([any(r.needs_in_person for r in rows) for rows in lesions.values()], dtype=np.bool_)
+    scored = np.isfinite(outcomes.scores)
+    positive, scores = outcomes.positive[scored], outcomes.scores[scored]
+    if any(min(int(of.sum()), int((~of).sum())) < MINIMUM_PER_CLASS for of in (learnt, positive)):
+        return ()
+    measured = [case.rows for case, has in zip(cases, scored, strict=True) if has]
+    rows: list[Sequence[_Row]] = [*lesions.values(), *measured]
+    units = outcomes.units[scored]
+    drawn = units if np.unique(units).size < units.size else None
+
+    def auroc_with_interval(of: NDArray[np.float64]) -> Estimate | None:
+        sample = Sample.of(of, positive)
+        return bootstrap(
+            sample,
+            lambda cells, counts: auroc(cells, counts)[:, None],
+            config.bootstrap_draws,
+            config.seed,
+            drawn,
+        )[0]
+
+    found = []
+    for name, title, columns in (
+        ("age_sex_site", "Age, sex and site", [one.filled() for one in _columns(rows, learnt.size, ())]),
+        (
+            "with_source_and_gaps",
+            "The same, the source, and what is left empty",
+            _columns(rows, learnt.size, ("source",)),
+        ),
+    ):
+        said = _fitted(columns, learnt)
+        found.append(
+            MetadataBaseline(
+                name=name,
+                title=title,
+                training_cases=learnt.size,
+                training_positives=int(learnt.sum()),
+                cases=positive.size,
+                auroc=auroc_with_interval(said),
+                model_auroc=auroc_with_interval(scores),
+                difference=auroc_difference(
+                    scores, said, positive, config.bootstrap_draws, config.seed, drawn
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _columns(rows: Sequence[Sequence[_Row]], training: int, more: Sequence[str]) -> list[Coded]:
+    """Age in bands of the training cases' quantiles, and words; '' where no photograph of the case says."""
+    ages = np.array(
+        [next((row.age_approx for row in case if row.age_approx is not None), np.nan) for case in rows],
+        dtype=np.float64,
+    )
+    known = ages[:training][np.isfinite(ages[:training])]
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, _BANDS + 1)[1:-1])) if known.size else np.zeros(0)
+    bands = np.where(np.isfinite(ages), np.searchsorted(edges, ages, side="right") + 1, 0).astype(np.intp)
+    words = [
+        Coded.of(next((getattr(row, name) for row in case if getattr(row, name)), "") for case in rows)
+        for name in (*_WORDS, *more)
+    ]
+    age = Coded(bands, ("", *(f"band {number}" for number in range(edges.size + 1))))
+    return [one.merged(_MOST_LEVELS) for one in (age, *words)]
+
+
+def _fitted(columns: Sequence[Coded], learnt: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Fitted on the first rows, of which the label is given; the chance of being positive of the others."""
+    cells, cell_of_row = cells_of(columns)
+    counts = np.zeros((2, len(cells)))
+    np.add.at(counts, (learnt.astype(np.intp), cell_of_row[: learnt.size]), 1)
+    return fit(design_of(columns, cells), counts)[cell_of_row[learnt.size :]]

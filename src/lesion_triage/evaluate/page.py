@@ -1,0 +1,219 @@
+"""From numbers and figures to one self-contained page. Imports jinja2, bundle, calibrate and this room.
+
+The page loads nothing from anywhere, and its content security policy says so to the browser.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lesion_triage.bundle.guidance import Limit
+from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.store import Bundle
+from lesion_triage.calibrate.bootstrap import Estimate
+from lesion_triage.calibrate.metrics import Proportion
+from lesion_triage.calibrate.queue_pool import Group as QueueGroup
+from lesion_triage.calibrate.queue_report import Study, heading, name_of
+from lesion_triage.calibrate.queueing import Statistic
+from lesion_triage.data.manifest import Manifest
+from lesion_triage.evaluate.drawing import DIMENSIONS, Drawn
+from lesion_triage.evaluate.pictures import Group
+from lesion_triage.evaluate.results import Results
+from lesion_triage.evaluate.subgroups import SliceResult
+
+_COLUMNS = (
+    ("auroc", "AUROC"),
+    ("auprc", "AUPRC"),
+    ("sensitivity", "Sensitivity"),
+    ("specificity", "Specificity"),
+    ("referral_rate", "Referral rate"),
+)
+_CALIBRATION_COLUMNS = (
+    ("brier", "Brier score"),
+    ("log_loss", "Log loss"),
+    ("calibration_slope", "Calibration slope"),
+    ("calibration_intercept", "Calibration intercept"),
+    ("calibration_error", "Expected calibration error"),
+)
+_LIMITS = (Limit.photographs_only, Limit.other_skin_not_examined, Limit.excludes_nothing)
+_REPORT_LIMITS = (
+    "The numbers hold for cases like these. Another camera, site or population needs its own evaluation, and "
+    "a certificate issued again there.",
+    "Intervals resample the cases of this split; they cover neither the choice of split nor the luck of "
+    "training.",
+    "The expected calibration error is biased upwards in small samples.",
+    "A slice or subgroup with fewer than ten cases of a class is counted, and not measured in what takes "
+    "that class.",
+    "Many subgroups are shown; some differ by chance alone.",
+)
+_PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+_PREVALENCES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+_QUEUE_STATISTICS: tuple[Statistic, ...] = ("mean", "p99")
+_QUEUE_GROUPS: tuple[tuple[QueueGroup, str], ...] = (
+    ("referred_positives", "Positive, referred"),
+    ("missed_positives", "Positive, missed"),
+    ("negatives", "Negative"),
+    ("all", "All"),
+)
+_STATUS = {
+    "certified": "certified on {positives}",
+    "not_certifiable": "NOT CERTIFIABLE: {positives} of {minimum}",
+    "not_asked": "not asked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """An image inlined in the page."""
+
+    uri: str
+    caption: str
+    alt: str
+    note: str = ""
+
+
+def render(
+    results: Results,
+    bundle: Bundle,
+    manifest: Manifest,
+    drawn: Sequence[Drawn],
+    groups: Sequence[Group],
+    study: Study | None,
+    comparison: str = "",
+) -> str:
+    """The page as HTML.
+
+    Args:
+        results: every number.
+        bundle: policy, certificate and header.
+        manifest: citation, and what was dropped.
+        drawn: the figures.
+        groups: photographs that may be shown.
+        study: of the reading queue, the one in ``results.queue``.
+        comparison: HTML of the section that compares with another bundle; empty: none.
+    """
+    at = {round(row.threshold_probability, 4): row for row in results.policy_decision_curve}
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            results=results,
+            certificate=bundle.certificate,
+            policy=bundle.policy,
+            header=bundle.header,
+            manifest=manifest,
+            columns=_COLUMNS,
+            calibration_columns=_CALIBRATION_COLUMNS,
+            measured=[part for part in results.slices if not part.note],
+            figures={one.name: _Picture(uri(one.png), one.caption, one.alt) for one in drawn},
+            dimensions=DIMENSIONS,
+            statuses={
+                (row.by, row.group): _STATUS[row.status].format(
+                    positives=row.certificate_positives, minimum=row.minimum_positives
+                )
+                for row in results.groups
+            },
+            decisions=[
+                (row, at[round(row.threshold_probability, 4)])
+                for row in results.decision_curve
+                if row.threshold_probability in _PROBABILITIES
+            ],
+            predictive=[row for row in results.predictive_values if row.prevalence in _PREVALENCES],
+            queue=_queue(study),
+            groups=[
+                (group.title, [_Picture(uri(e.png), e.caption, e.alt, e.attribution) for e in group.exhibits])
+                for group in groups
+            ],
+            reasons={code: _reason(code) for code in results.photographs_refused},
+            citations=list(dict.fromkeys((*bundle.header.data_citation, *manifest.citation))),
+            limits=(*(english().limits[limit] for limit in _LIMITS), *_REPORT_LIMITS),
+            notice=english().notice,
+            comparison=comparison,
+        )
+    )
+
+
+def environment() -> Environment:
+    """Templates of this room, with escaping and with the filters for numbers."""
+    made = Environment(
+        loader=PackageLoader("lesion_triage.evaluate"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"interval": _interval, "share": share, "percent": _percent, "signed": signed}
+    return made
+
+
+def uri(png: bytes) -> str:
+    """An image as an address that loads nothing."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def share(found: Proportion | Estimate | None, digits: int = 3) -> str:
+    """A number with its interval."""
+    if found is None:
+        return "not estimable"
+    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+
+
+def signed(found: Estimate | None, digits: int = 3) -> str:
+    """A difference with its interval."""
+    if found is None:
+        return "not estimable"
+    return f"{found.value:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
+
+
+def p_value(value: float) -> str:
+    """A p-value as it is usually printed."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _queue(study: Study | None) -> dict[str, Any] | None:
+    """Mean wait, and what 99 of 100 wait less than, in hours; with the ratio to first come."""
+    if study is None:
+        return None
+    rows = []
+    for discipline, waits in study.outcomes.items():
+        cells = []
+        for group, _ in _QUEUE_GROUPS:
+            found = [wait for key in _QUEUE_STATISTICS if (wait := waits.get((group, key))) is not None]
+            cells.append(
+                "-"
+                if len(found) < len(_QUEUE_STATISTICS)
+                else "\n".join(
+                    f"{one.minutes.value / 60:.1f}"
+                    + (f" ({one.relative.value:.2f}x)" if one.relative is not None else "")
+                    for one in found
+                )
+            )
+        rows.append((name_of(discipline), cells))
+    return {
+        "heading": heading(study),
+        "cases": study.cases,
+        "seed": study.seed,
+        "columns": [title for _, title in _QUEUE_GROUPS],
+        "rows": rows,
+        "group_thresholds": study.group_thresholds,
+    }
+
+
+def _reason(code: str) -> str:
+    known = english().reasons.get(code)
+    return known.text if known else "No reason was recorded."
+
+
+def _interval(part: SliceResult, name: str) -> str:
+    """A metric of a slice with its interval; the exact one for sensitivity and specificity."""
+    exact = {"sensitivity": part.sensitivity_exact, "specificity": part.specificity_exact}.get(name)
+    return share(exact if exact is not None else part.metrics.get(name))
+
+
+def _percent(count: int, total: int) -> str:
+    return f"{count / total:.1%}" if total else "none"

@@ -1,0 +1,95 @@
+"""What a bundle must show before an alias points at it. Imports the subject, the bundle and the errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.bundle.signing import read_trusted, verify
+from lesion_triage.cards.change import Level, self_test
+from lesion_triage.cards.dossier import AUDIT_MODEL, CONFIG, RESULTS
+from lesion_triage.cards.subject import Subject
+from lesion_triage.errors import PromotionError
+
+_TOLERANCE = 1e-4
+"""``export.parity_tolerance`` by default, for a run whose configuration does not say."""
+
+
+def require(subject: Subject, *, allow_synthetic: bool, trusted: Path | None) -> list[str]:
+    """Let a bundle pass, or say what it lacks.
+
+    Args:
+        subject: the bundle and its evidence. That it has a certificate for this policy and this graph was
+            checked when it was opened.
+        allow_synthetic: drawn pictures may pass, for a demonstration.
+        trusted: public keys, of which one must have signed it; None: it need not be signed.
+
+    Returns:
+        What was found, a sentence each.
+
+    Raises:
+        PromotionError: it lacks parity, an audit, results, or passes no self-test; or it is synthetic.
+        SignatureError: it is not signed by anyone trusted.
+    """
+    certificate = subject.bundle.certificate
+    where = subject.bundle.folder
+    if subject.bundle.header.synthetic and not allow_synthetic:
+        raise PromotionError(
+            f"{where}: made from drawn pictures, which is never for use on people; --synthetic promotes it "
+            "for a demonstration."
+        )
+    passed = [
+        f"certificate {certificate.certificate_id()}: sensitivity {certificate.target_sensitivity} at "
+        f"confidence {certificate.confidence}, {certificate.positives} positives",
+        _parity(subject),
+        _audit(subject),
+    ]
+    tried = self_test(subject)
+    if tried.level is not Level.FINE:
+        raise PromotionError(f"{where}: {tried.text}")
+    passed.append(tried.text)
+    if trusted is not None:
+        signature = verify(subject.bundle, read_trusted(trusted))
+        passed.append(f"signed with key {signature.key_id[:16]}")
+    return passed
+
+
+def _parity(subject: Subject) -> str:
+    """Of this graph: a bundle that was certified again has the parity of the run that made the graph."""
+    found = subject.dossier.get(RESULTS)
+    parity: dict[str, Any] = {}
+    if isinstance(found, dict) and found.get("model_sha256") == subject.bundle.certificate.model_sha256:
+        parity = found.get("parity") or {}
+    if not parity:
+        raise PromotionError(
+            f"{subject.bundle.folder}: no record of how far torch and onnxruntime are apart on this graph, "
+            f"expected one in {RESULTS} of its run; `lesion-triage evaluate` writes it, --run names the "
+            "run."
+        )
+    tolerance = float(subject.dossier.get(CONFIG, "export.parity_tolerance", _TOLERANCE))
+    largest, flips = parity["largest_score_difference"], parity["decision_flips"]
+    if flips or largest > tolerance:
+        raise PromotionError(
+            f"{subject.bundle.folder}: torch and onnxruntime differ by {largest:.1e} in a score (at most "
+            f"{tolerance:.0e}) and in {flips} decisions (none allowed); export it again."
+        )
+    on = f"parity on {parity['images']} photographs"
+    return f"{on}: largest score difference {largest:.1e}, no decision differs"
+
+
+def _audit(subject: Subject) -> str:
+    audit = subject.audit()
+    if audit is None or not audit.get("facts", {}).get("with_model"):
+        raise PromotionError(
+            f"{subject.bundle.folder}: no audit of this bundle's data and graph, expected {AUDIT_MODEL} in "
+            "its run; `lesion-triage audit` writes it, --run names the run."
+        )
+    if audit.get("verdict") not in ("pass", "warn"):
+        failed = ", ".join(one["code"] for one in audit["findings"] if one["counts_as"] == "fail")
+        raise PromotionError(
+            f"{subject.bundle.folder}: the audit fails by {failed}; mend the data, or accept it by name "
+            "and with a reason in audit.accept."
+        )
+    accepted = [one["code"] for one in audit["findings"] if one.get("accepted")]
+    said = f", accepted: {', '.join(accepted)}" if accepted else ""
+    return f"audit of data and model: {audit['verdict']}{said}"

@@ -1,0 +1,89 @@
+"""Who promoted what, when and why: lines that are added and never changed. Imports the bundle and the errors.
+
+Each line carries the hash of the line before, so that one that is changed or taken out shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.errors import PromotionError
+
+FILE = "promotions.jsonl"
+_FIRST = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line."""
+
+    event: Literal["asked", "done"]
+    """asked: before the registry is changed; done: after. An asked without its done did not come to pass."""
+    at: str
+    """UTC, ISO 8601."""
+    by: str
+    why: str
+    alias: str
+    model: str
+    version: str
+    bundle_sha256: str
+    certificate_id: str
+    replaced: str
+    """SHA-256 of the bundle that the alias pointed at; empty: none."""
+    accepted_regression: str
+    """Why the rule was overruled; empty: it was not."""
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """Every line of a run, oldest first.
+
+    Raises:
+        PromotionError: a line was changed or taken out.
+    """
+    return [json.loads(line) for line in _lines(run / FILE)]
+
+
+def append(run: Path, entry: Entry) -> None:
+    """Add a line and bring it to the disk.
+
+    Raises:
+        PromotionError: the record was altered, or cannot be written.
+    """
+    path = run / FILE
+    lines = _lines(path)
+    previous = sha256_of(lines[-1].encode()) if lines else _FIRST
+    line = json.dumps({**asdict(entry), "previous_sha256": previous}, sort_keys=True, ensure_ascii=False)
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise PromotionError(f"{path}: cannot be written ({error.strerror}); nothing was promoted.") from None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise PromotionError(f"{path}: cannot be read ({error}).") from None
+    previous = _FIRST
+    for number, line in enumerate(lines, start=1):
+        try:
+            said = json.loads(line)["previous_sha256"]
+        except (ValueError, KeyError, TypeError):
+            said = ""
+        if said != previous:
+            raise PromotionError(
+                f"{path}, line {number}: the record was altered, a line before it changed or is missing; "
+                "restore it."
+            )
+        previous = sha256_of(line.encode())
+    return lines

@@ -1,0 +1,94 @@
+"""``lesion-triage report``: a run's report anew, compared with another run, or as PDF.
+
+Imports the road and ``evaluate``. No picture is scored, so the test split is not opened again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lesion_triage import road
+from lesion_triage.console import say
+from lesion_triage.errors import ReportError
+from lesion_triage.evaluate.comparison import compare_bundles
+from lesion_triage.evaluate.comparison_page import section
+from lesion_triage.evaluate.printing import to_pdf
+from lesion_triage.evaluate.report import PAGE, write_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("run", type=Path, help="folder of an evaluated run")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the report anew there")
+    parser.add_argument(
+        "--pdf",
+        type=Path,
+        metavar="FILE",
+        help="print it on A4 with the Chromium on PATH: the report of --out, else the one the run has",
+    )
+    parser.add_argument(
+        "--compare-with",
+        type=Path,
+        metavar="RUN",
+        help="with a section that compares with this run; needs --out",
+    )
+    parser.add_argument(
+        "--licensed-pictures",
+        action="store_true",
+        help="show photographs of people, where the data name a licence: for this machine only; needs --out",
+    )
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the pictures lie now")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Write and print what was asked for. Returns 0.
+
+    Raises:
+        ReportError: nothing was asked for, options that need --out, or no browser.
+        RunError: not an evaluated run.
+    """
+    more = arguments.compare_with is not None or arguments.licensed_pictures
+    if arguments.out is None and (more or arguments.pdf is None):
+        raise ReportError(
+            "give --out DIR for a new report, with or without --pdf FILE; --pdf FILE alone prints the one "
+            "that the run has."
+        )
+    if arguments.out is None:
+        home = arguments.run if (arguments.run / PAGE).is_file() else arguments.run / road.REPORT
+        to_pdf(home / PAGE, arguments.pdf)
+    else:
+        index = _write(arguments)
+        say(f"report: {index}")
+        if arguments.pdf is not None:
+            to_pdf(index, arguments.pdf)
+    if arguments.pdf is not None:
+        say(f"PDF: {arguments.pdf}")
+    return 0
+
+
+def _write(arguments: argparse.Namespace) -> Path:
+    done = road.finished(arguments.run, arguments.data_root)
+    inside = arguments.out.resolve()
+    if inside.is_relative_to((done.run.folder / road.REPORT).resolve()):
+        raise ReportError(
+            f"{arguments.out}: the run's own report stays as `evaluate` left it; choose a folder outside it."
+        )
+    return write_report(
+        arguments.out,
+        done.measured(),
+        done.table,
+        done.bundle,
+        done.manifest,
+        road.data_root(done.run) if arguments.licensed_pictures or done.bundle.header.synthetic else None,
+        licensed_pictures=arguments.licensed_pictures,
+        comparison=_comparison(done, arguments.compare_with),
+    )
+
+
+def _comparison(done: road.Finished, other: Path | None) -> str:
+    if other is None:
+        return ""
+    beside = road.finished(other)
+    ours, theirs = (done.bundle, done.table), (beside.bundle, beside.table)
+    return section(*compare_bundles(theirs, ours, done.run.config.evaluate))

@@ -1,0 +1,78 @@
+"""A run that was evaluated, read back from its folder: what a report and a comparison are made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lesion_triage import config
+from lesion_triage.errors import RunError
+from lesion_triage.road.pictures import records
+from lesion_triage.runs import FROZEN_CONFIG, Run
+
+if TYPE_CHECKING:
+    from lesion_triage.bundle.store import Bundle
+    from lesion_triage.data.manifest import Manifest
+    from lesion_triage.data.records import Record
+    from lesion_triage.evaluate.results import Results
+    from lesion_triage.predictions import Predictions
+
+REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The sealed bundle of a run and what it said of the test split, which is not opened again."""
+
+    run: Run
+    bundle: Bundle
+    table: Predictions
+    manifest: Manifest
+    training: list[Record]
+    parity: dict[str, str | int | float]
+
+    def measured(self) -> Results:
+        """The numbers anew, from the table that ``evaluate`` left; no picture is scored."""
+        from lesion_triage.evaluate.report import evaluate
+
+        return evaluate(self.table, self.bundle, self.run.config.evaluate, self.parity, self.training)
+
+
+def finished(folder: Path, data_root: Path | None = None) -> Finished:
+    """Read a run folder, or the folder of its bundle or report.
+
+    Args:
+        folder: of a run that was evaluated.
+        data_root: where its data lie now; None: where its configuration says.
+
+    Raises:
+        RunError: not an evaluated run.
+        LesionTriageError: a part of it is damaged.
+    """
+    from lesion_triage.bundle.store import open_bundle
+    from lesion_triage.data import manifest
+    from lesion_triage.predictions import read
+
+    home = folder if (folder / FROZEN_CONFIG).is_file() else folder.resolve().parent
+    told = home / REPORT / "results.json"
+    if not (home / FROZEN_CONFIG).is_file() or not told.is_file():
+        raise RunError(
+            f"{folder}: expected the folder of an evaluated run, such as experiments/runs/NAME-TIME; "
+            "`lesion-triage evaluate` makes one."
+        )
+    run = Run(config.load(home / FROZEN_CONFIG, (), data_root), home)
+    try:
+        parity = json.loads(told.read_text(encoding="utf-8"))["parity"]
+    except (ValueError, KeyError, OSError) as error:
+        raise RunError(f"{told}: cannot be read as results ({error}); evaluate again.") from None
+    known, _ = manifest.read(home)
+    return Finished(
+        run=run,
+        bundle=open_bundle(home / "bundle"),
+        table=read(home / "predictions", "test")[0],
+        manifest=known,
+        training=[record for record in records(run, "train") if record.needs_in_person is not None],
+        parity=parity,
+    )

@@ -1,0 +1,9 @@
+"""MLflow: the one room that imports it. Imports config, the bundle and the exception tree.
+
+``tracker`` records runs, ``registry`` keeps versions of bundles and their aliases, ``served`` is what MLflow
+copies into a version and executes where it is served.
+"""
+
+from lesion_triage.tracking.tracker import RUN_ID, Tracker, environment, flat
+
+__all__ = ["RUN_ID", "Tracker", "environment", "flat"]

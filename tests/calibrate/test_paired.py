@@ -1,0 +1,113 @@
+"""Paired differences are those of brute force, and McNemar's test is the binomial one of scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, norm
+from sklearn.metrics import roc_auc_score
+
+from lesion_triage.calibrate import metrics, paired
+from lesion_triage.calibrate.bootstrap import draw_counts
+from lesion_triage.calibrate.paired import Said
+from lesion_triage.errors import CalibrationError
+
+NAMES = ("auroc", "sensitivity", "specificity", "referral_rate")
+
+
+def pair(seed, size, threshold=0.4):
+    random = np.random.default_rng(seed)
+    positive = random.random(size) < 0.3
+    shared = random.normal(size=size) + positive
+    said = []
+    for strength in (0.5, 1.5):
+        logit = strength * shared + random.normal(size=size)
+        scores = 1 / (1 + np.exp(-logit + 0.5))
+        said.append(Said(scores, scores >= threshold))
+    return said[0], said[1], positive
+
+
+def rates(referred, positive):
+    return np.array([referred[positive].mean(), (~referred[~positive]).mean(), referred.mean()])
+
+
+@pytest.mark.parametrize("with_units", [False, True])
+def test_differences_are_those_of_brute_force(with_units):
+    first, second, positive = pair(0, 120)
+    units = np.arange(120) // 2 if with_units else None
+    found = paired.compare(first, second, positive, 300, 5, units)
+    assert tuple(one.name for one in found.differences) == NAMES
+    drawn = [np.repeat(np.arange(120), row.astype(int)) for c in draw_counts(120, 300, 5, units) for row in c]
+    for number, one in enumerate(found.differences[1:]):
+        ours, theirs = rates(first.referred, positive)[number], rates(second.referred, positive)[number]
+        assert (one.first, one.second) == pytest.approx((ours, theirs))
+        assert one.difference.value == pytest.approx(theirs - ours)
+        values = [
+            rates(second.referred[i], positive[i])[number] - rates(first.referred[i], positive[i])[number]
+            for i in drawn
+        ]
+        expected = tuple(np.quantile(values, [0.025, 0.975]))
+        assert (one.difference.low, one.difference.high) == pytest.approx(expected, abs=1e-12)
+    auroc = found.differences[0]
+    assert auroc.first == pytest.approx(roc_auc_score(positive, first.scores))
+    assert auroc.difference.value == pytest.approx(auroc.second - auroc.first)
+
+
+def test_policy_does_not_differ_from_itself():
+    first, _, positive = pair(1, 200)
+    found = paired.compare(first, first, positive, 100, 0)
+    for one in found.differences:
+        assert (one.difference.value, one.difference.low, one.difference.high) == (0, 0, 0)
+    assert (found.positives.first_only, found.positives.second_only, found.positives.p_value) == (0, 0, 1.0)
+
+
+def test_discordant_cases_are_counted_by_class():
+    first, second, positive = pair(2, 400)
+    found = paired.compare(first, second, positive, 100, 0)
+    lost = positive & first.referred & ~second.referred
+    assert found.positives.first_only == lost.sum()
+    assert found.positives.second_only == (positive & ~first.referred & second.referred).sum()
+    assert found.positives.cases + found.negatives.cases == 400
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 0), (0, 1), (3, 9), (9, 3), (7, 7), (40, 81), (900, 1100)])
+def test_mcnemar_is_the_binomial_test(one, other):
+    expected = binomtest(one, one + other, 0.5).pvalue if one + other else 1.0
+    assert paired.mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_of_very_many_cases_is_that_of_the_normal_law():
+    z = (503_000 - 497_000 - 1) / np.sqrt(1_000_000)
+    assert paired.mcnemar(497_000, 503_000) == pytest.approx(2 * norm.sf(z), rel=0.01)
+
+
+def test_cases_of_one_patient_get_no_p_value():
+    first, second, positive = pair(3, 100)
+    assert paired.compare(first, second, positive, 100, 0, np.arange(100) // 2).positives.p_value is None
+
+
+def test_auroc_is_compared_on_the_cases_that_both_gave_a_score():
+    first, second, positive = pair(4, 200)
+    scores = second.scores.copy()
+    scores[:20] = np.inf
+    found = paired.compare(first, Said(scores, second.referred), positive, 100, 0)
+    assert found.scored_by_both == 180
+    assert found.differences[0].first == pytest.approx(roc_auc_score(positive[20:], first.scores[20:]))
+
+
+def test_other_cases_are_refused():
+    first, second, positive = pair(5, 50)
+    with pytest.raises(CalibrationError, match="same cases"):
+        paired.compare(first, Said(second.scores[1:], second.referred[1:]), positive, 100, 0)
+
+
+@pytest.mark.parametrize("with_units", [False, True])
+def test_placement_values_give_the_interval_of_the_draws_themselves(with_units):
+    first, second, positive = pair(6, 6000)
+    units = np.arange(6000) // 3 if with_units else None
+    slow = metrics.auroc_difference(first.scores, second.scores, positive, 1000, 0, units)
+    fast = metrics.placed_difference(first.scores, second.scores, positive, 1000, 1, units)
+    assert fast.value == pytest.approx(slow.value, abs=1e-12)
+    width = slow.high - slow.low
+    assert fast.high - fast.low == pytest.approx(width, rel=0.1)
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.1 * width)

@@ -1,0 +1,221 @@
+"""What a finished run says of itself, held against the run's own files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from forbidden import words_in
+from lesion_triage import cli
+from lesion_triage.bundle.messages import english
+from lesion_triage.cards.checklist import BLANK, Status, counts, fill
+from lesion_triage.cards.command import CHECKLISTS
+from lesion_triage.cards.dossier import Dossier, Pointer, Unknown, open_run
+from lesion_triage.errors import RunError
+
+CARDS = ("model-card.md", "dataset-card.md", *(f"{checklist.file}.md" for checklist in CHECKLISTS))
+
+
+@pytest.fixture(scope="module")
+def cards(finished, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cards")
+    assert cli.main(["cards", str(finished), "--out", str(folder)]) == 0
+    return folder
+
+
+def rows(finished: Path) -> list[dict[str, str]]:
+    with (finished / "manifest.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def tables(text: str) -> dict[str, dict[str, list[str]]]:
+    """Tables of a page by the title of their first column, rows by their first cell."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines()]
+        found[lines[0][0]] = {line[0]: line[1:] for line in lines[2:]}
+    return found
+
+
+@pytest.mark.parametrize("checklist", CHECKLISTS, ids=lambda one: one.file)
+def test_every_item_points_at_evidence_that_is_there_or_is_blank_in_words(finished, cards, checklist):
+    told = json.loads((cards / f"{checklist.file}.json").read_text())
+    page, run = (cards / f"{checklist.file}.md").read_text(), Dossier(finished)
+    assert [one["number"] for one in told["items"]] == [item.number for item in checklist.items]
+    for one in told["items"]:
+        if one["status"] == "blank":
+            assert (one["answer"], one["evidence"]) == ("", [])
+            continue
+        assert one["answer"]
+        assert one["evidence"]
+        assert (one["status"] == "partly filled") == bool(one["missing"])
+        for pointer in one["evidence"]:
+            file, _, place = pointer.partition(": ")
+            assert run.at(file, place) is not None
+    blank = [one for one in told["items"] if one["status"] == "blank"]
+    assert page.count(f"**{BLANK}**") == len(blank) == told["counts"]["blank"]
+    assert sum(told["counts"].values()) == len(checklist.items)
+
+
+@pytest.mark.parametrize(
+    ("name", "main", "parts"),
+    [("TRIPOD+AI", 27, 52), ("STARD-AI", 40, 48), ("CLAIM 2024", 44, 44), ("CLEAR Derm", 25, 25)],
+)
+def test_a_checklist_has_the_items_of_its_publication_in_their_order(name, main, parts):
+    (checklist,) = (one for one in CHECKLISTS if one.name == name)
+    numbers = [item.number for item in checklist.items]
+    assert len(numbers) == len(set(numbers)) == parts
+    keys = [(int(re.match(r"\d+", number)[0]), number) for number in numbers]
+    assert keys == sorted(keys)
+    assert [key for key, _ in keys][-1] == len({key for key, _ in keys}) == main
+    assert re.search(r"doi:10\.\d{4,}/\S+\.", checklist.source)
+
+
+def test_a_finished_run_fills_at_least_half_of_every_checklist(finished):
+    run = open_run(finished)
+    for checklist in CHECKLISTS:
+        found = counts(fill(checklist, run))
+        assert found[Status.FILLED] + found[Status.PARTLY] >= len(checklist.items) / 2, checklist.name
+
+
+def test_what_a_run_cannot_know_is_blank_in_every_checklist(finished):
+    """Ethics, funding, registration, who labelled: a program that fills these in has made them up."""
+    run = open_run(finished)
+    asked = {
+        "TRIPOD+AI": {"5b", "6a", "8b", "8c", "17", "18a", "18b", "18c", "18d", "19", "25"},
+        "STARD-AI": {"5", "6", "8", "9", "10", "12", "16b", "17b", "27", "32", "36", "37", "38", "39"},
+        "CLAIM 2024": {"5", "11", "15", "16", "18", "34", "44"},
+        "CLEAR Derm": {"3", "22"},
+    }
+    for checklist in CHECKLISTS:
+        blank = {one.item.number for one in fill(checklist, run) if one.status is Status.BLANK}
+        assert asked[checklist.name] <= blank, checklist.name
+
+
+def test_an_item_whose_evidence_is_gone_turns_blank(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "report")
+    (tripod,) = (one for one in CHECKLISTS if one.name == "TRIPOD+AI")
+    status = {one.item.number: one.status for one in fill(tripod, Dossier(run))}
+    assert status["23a"] is status["12e"] is status["20a"] is Status.BLANK
+    assert status["15"] is Status.FILLED
+    assert cli.main(["cards", str(run)]) == 0
+    assert f"No evaluation. {BLANK}" in (run / "cards" / "model-card.md").read_text()
+
+
+def test_the_same_run_gives_the_same_bytes(finished, cards, tmp_path):
+    cli.main(["cards", str(finished), "--out", str(tmp_path)])
+    for name in CARDS:
+        assert (tmp_path / name).read_bytes() == (cards / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("column", "title"),
+    [
+        ("sex", "sex"),
+        ("fitzpatrick_skin_type", "Fitzpatrick skin type"),
+        ("diagnosis_confirm_type", "how the label was confirmed"),
+        ("source", "source"),
+    ],
+)
+def test_the_dataset_card_counts_as_the_table_does(finished, cards, column, title):
+    photographs, cases, positives = defaultdict(int), defaultdict(set), defaultdict(set)
+    for row in rows(finished):
+        photographs[row[column]] += 1
+        cases[row[column]].add(row["lesion_id"])
+        if row["needs_in_person"] == "True":
+            positives[row[column]].add(row["lesion_id"])
+    shown = tables((cards / "dataset-card.md").read_text())[title]
+    assert shown == {
+        name: [str(photographs[name]), str(len(cases[name])), str(len(positives[name]))]
+        for name in photographs
+    }
+
+
+def test_the_dataset_card_gives_sizes_of_splits_and_why_pictures_were_dropped(finished, cards, tmp_path):
+    dealt = json.loads((finished / "splits.json").read_text())["image_ids"]
+    shown = tables((cards / "dataset-card.md").read_text())["split"]
+    assert {name: int(cells[0]) for name, cells in shown.items()} == {
+        name: len(ids) for name, ids in dealt.items()
+    }
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    header = json.loads((run / "manifest.json").read_text())
+    header["dropped"] = {"the file is missing": ["images/Jane-Doe.jpg", "images/b.jpg"]}
+    (run / "manifest.json").write_text(
+        json.dumps(header, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    )
+    assert cli.main(["cards", str(run)]) == 0
+    text = (run / "cards" / "dataset-card.md").read_text()
+    assert "| 2 | the file is missing |" in text
+    assert "Jane-Doe" not in "".join((run / "cards" / name).read_text() for name in CARDS)
+
+
+def test_the_model_card_has_the_results_of_every_slice(finished, cards):
+    results = json.loads((finished / "report" / "results.json").read_text())
+    shown = tables((cards / "model-card.md").read_text())["slice"]
+    assert list(shown) == [part["title"] for part in results["slices"]]
+    for part in results["slices"]:
+        cells = shown[part["title"]]
+        assert cells[:2] == [str(part["cases"]), str(part["positives"])]
+        if part["sensitivity_exact"]:
+            assert cells[3].startswith(f"{part['sensitivity_exact']['value']:.3f} (")
+
+
+def test_groups_that_are_not_certifiable_stand_in_the_model_card_by_name(finished, cards):
+    certificate = json.loads((finished / "bundle" / "certificate.json").read_text())
+    text = (cards / "model-card.md").read_text()
+    small = [row for row in certificate["groups"] if row["status"] == "not_certifiable"]
+    assert small
+    for row in small:
+        assert f"| {row['by']} | {row['group']} | NOT CERTIFIABLE | {row['positives']} |" in text
+
+
+def test_the_model_card_names_no_condition_promises_nothing_and_warns_of_drawings(cards):
+    text = (cards / "model-card.md").read_text()
+    assert "Never use it on patients." in text
+    prose = text.replace(english().notice, "").replace("is no discharge", "")
+    assert words_in("en", prose) == []
+
+
+def test_no_picture_and_no_lesion_is_named_in_any_card(finished, cards):
+    text = "".join((cards / name).read_text() for name in CARDS)
+    told = rows(finished)
+    assert not [row["image_id"] for row in told if row["image_id"] in text]
+    assert not [row["lesion_id"] for row in told if row["lesion_id"] in text]
+
+
+def test_cards_are_refused_for_what_is_no_run(tmp_path, finished):
+    with pytest.raises(RunError, match=r"no config\.yaml, expected the folder of a run"):
+        open_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    with pytest.raises(RunError, match=r"no bundle; `lesion-triage export` seals one"):
+        open_run(tmp_path)
+
+
+def test_a_pointer_leads_through_keys_places_and_names(tmp_path):
+    (tmp_path / "a.json").write_text('{"x": [{"name": "one", "v": {"w": 0}}, {"name": "two", "v": null}]}')
+    (tmp_path / "b.csv").write_text("sex,age.approx\nmale,3\n")
+    (tmp_path / "c.md").write_text("# Title\n\n## A part\n")
+    run = Dossier(tmp_path)
+    assert run.at("a.json", "x[name=one].v.w") == run.at("a.json", "x[0].v.w") == 0
+    for file, place in (("b.csv", "sex"), ("b.csv", "age.approx"), ("c.md", "A part"), ("a.json", "")):
+        assert run.holds(Pointer(file, place))
+    for file, place in (
+        ("a.json", "x[name=three]"),
+        ("a.json", "x[1].v"),
+        ("a.json", "x[7]"),
+        ("a.json", "x.y"),
+        ("b.csv", "site"),
+        ("c.md", "B part"),
+        ("d.json", ""),
+    ):
+        with pytest.raises(Unknown):
+            run.at(file, place)
