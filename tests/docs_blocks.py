@@ -28,6 +28,9 @@ REASONS = (
     "needs several machines",
     "needs containers or a cluster",
     "needs a database server",
+    "needs a tracking server",
+    "needs two evaluated runs",
+    "needs a browser",
     "takes minutes",
     "run on a page of its own",
 )

@@ -11,7 +11,9 @@ import shlex
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import docs_fork
@@ -83,7 +85,8 @@ def run(page: Path, folder: Path, programs: Path, forks: Path | None = None) -> 
     lines = [_PREAMBLE]
     for block in found:
         lines += [
-            _asked(line, folder, port, words) + " >/dev/null || echo 'NOT PREPARED'" for line in block.before
+            f"{{ {_asked(line, folder, port, words)}; }} >/dev/null || echo 'NOT PREPARED'"
+            for line in block.before
         ]
         for command in block.commands:
             if command.not_run is None:
@@ -155,7 +158,7 @@ def _bash(script: Path, folder: Path, programs: Path, port: int, forks: Path | N
             process.wait()
 
 
-def _faults(page: Path, found: list[Block], printed: str):
+def _faults(page: Path, found: list[Block], printed: str) -> Iterator[str]:
     if "NOT PREPARED" in printed:
         yield f"{page.name}: a 'before' of the page failed:\n{printed[-2000:]}"
     for block in found:
@@ -189,11 +192,11 @@ def _free_port() -> int:
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a simple command without its variables; empty where it is not a simple one."""
+    """The words of a simple command without its variables and up to a pipe; empty where it is not simple."""
     try:
         words = shlex.split(command, comments=True)
     except ValueError:
         return []
     while words and re.match(r"[A-Z_]+=", words[0]):
         words.pop(0)
-    return words
+    return list(takewhile(lambda word: word not in {"|", ">", ">>", "&&", ";", "&"}, words))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 from scipy.stats import binom
 
+import docs_shell
 from lesion_triage import cli, errors
 from lesion_triage.bundle import calibration, certificate, red_flags, schema, signing
 from lesion_triage.bundle.history import History
@@ -252,7 +252,7 @@ def commands_of(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.name)
 def test_every_command_that_a_page_prints_is_one_that_the_program_takes(page: Path) -> None:
     for command in commands_of(page):
-        words = shlex.split(command, comments=True)[1:]
+        words = docs_shell.words_of(command)[1:]
         try:
             cli.parser(words[0]).parse_args(words)
         except SystemExit:

@@ -111,3 +111,9 @@ def test_a_command_that_is_not_run_is_one_that_could_be(command: Command) -> Non
                 assert (ROOT / words[1]).is_file()
             case ["triage-server"]:
                 office.parser().parse_args(words[1:])
+
+
+def test_no_page_hides_commands_in_a_block_of_another_name() -> None:
+    everywhere = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    others = re.compile(r"^```(bash|shell|console|zsh)\b", re.MULTILINE)
+    assert [page.name for page in everywhere if others.search(page.read_text(encoding="utf-8"))] == []
