@@ -9,9 +9,9 @@ import subprocess
 
 import pytest
 
+from evaluated_runs import make_run
 from lesion_triage.cli import main
 from lesion_triage.evaluate.printing import BROWSERS
-from evaluated_runs import make_run
 
 
 @pytest.fixture(scope="module")
