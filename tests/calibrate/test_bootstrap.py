@@ -229,3 +229,22 @@ def test_sixteen_times_the_cases_cost_less_than_four_times_as_much():
 
     seconds(6000)  # warms up
     assert seconds(96_000) < 4 * seconds(6000)
+
+
+@pytest.mark.parametrize("levels", [3, None])
+def test_many_units_are_drawn_whole_whether_their_kinds_are_few_or_not(levels):
+    """Means and variances of the counts are those of drawing units; a patient's four cases move together."""
+    scores, positive = cases(4, 2500, levels)
+    sample = Sample.of(np.repeat(scores, 4), np.repeat(positive, 4), 0.5)
+    cells, draws, seen = Cells.of(sample), 1500, []
+    units = np.repeat(np.arange(2500) * 7, 4)  # numbers with gaps
+    bootstrap(
+        sample, lambda _, counts: seen.append(counts) or counts.sum(axis=(1, 2))[:, None], draws, 0, units
+    )
+    counts = np.concatenate([block for block in seen if len(block) > 1])
+    assert (counts.sum(axis=(1, 2)) == 10_000).all()
+    assert (counts % 4 == 0).all()
+    share = cells.cases / 10_000
+    variance = 16 * 2500 * share * (1 - share)
+    assert counts.mean(axis=0) == pytest.approx(cells.cases, abs=5 * np.sqrt(variance.max() / draws))
+    assert counts.var(axis=0).sum() == pytest.approx(variance.sum(), rel=0.05)

@@ -69,7 +69,9 @@ def ends(value: float, low: float, high: float) -> NDArray[np.float64]:
     return np.clip([[value - low], [high - value]], 0, None)
 
 
-def score_axis(axes: Axes, low: float, high: float, which: Literal["x", "y"] = "x") -> None:
+def score_axis(
+    axes: Axes, low: float, high: float, which: Literal["x", "y"] = "x", apart: float = 0.05
+) -> None:
     """Ticks of an axis in log odds, labelled with scores.
 
     Args:
@@ -77,7 +79,13 @@ def score_axis(axes: Axes, low: float, high: float, which: Literal["x", "y"] = "
         low: log odds at its beginning.
         high: log odds at its end.
         which: ``x`` or ``y``.
+        apart: least distance of two labels, as a share of the axis.
     """
-    ticks = [tick for tick in _TICKS if low - 0.5 <= float(log_odds(tick)) <= high + 0.5]
+    ticks: list[float] = []
+    for tick in _TICKS:
+        at = float(log_odds(tick))
+        near = bool(ticks) and at - float(log_odds(ticks[-1])) < apart * (high - low)
+        if low - 0.5 <= at <= high + 0.5 and not near:
+            ticks.append(tick)
     labels = [f"{tick:g}" for tick in ticks]
     getattr(axes, f"set_{which}ticks")([float(log_odds(tick)) for tick in ticks], labels)

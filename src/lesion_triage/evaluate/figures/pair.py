@@ -29,14 +29,17 @@ def scores(
         (panels[1], ~positive, "do not"),
     ):
         shown = members & both
-        gained, lost = shown & ~first.referred & second.referred, shown & first.referred & ~second.referred
+        gained, lost = (
+            members & ~first.referred & second.referred,
+            members & first.referred & ~second.referred,
+        )
         same = np.flatnonzero(shown & ~gained & ~lost)
         if same.size > _DOTS:
             same = np.random.default_rng(0).choice(same, _DOTS, replace=False)
         for chosen, mark, colour, size, label in (
             (same, ".", GREY, 12, "same side"),
-            (np.flatnonzero(gained), "^", BLUE, 26, f"referred by {names[1]} alone"),
-            (np.flatnonzero(lost), "v", VERMILLION, 26, f"referred by {names[0]} alone"),
+            (np.flatnonzero(gained & both), "^", BLUE, 26, f"referred by {names[1]} alone"),
+            (np.flatnonzero(lost & both), "v", VERMILLION, 26, f"referred by {names[0]} alone"),
         ):
             x, y = log_odds(first.scores[chosen]), log_odds(second.scores[chosen])
             axes.scatter(x, y, s=size, marker=mark, color=colour, alpha=0.7, linewidths=0, label=label)
@@ -51,7 +54,7 @@ def scores(
             fontsize=9,
         )
         axes.set_xlabel(f"score by {names[0]}")
-    score_axis(panels[0], ends[0], ends[1], "x")
+    score_axis(panels[0], ends[0], ends[1], "x", 0.09)
     score_axis(panels[0], ends[0], ends[1], "y")
     panels[0].set_ylabel(f"score by {names[1]}")
     handles, labels = panels[0].get_legend_handles_labels()
