@@ -234,3 +234,32 @@ def test_a_registry_that_is_down_is_one_sentence_without_a_password(run, capsys)
     assert error.startswith("RegistryError: the registry at http://127.0.0.1:9 did not do it")
     assert "secret" not in error
     assert not (run / "promotions.jsonl").exists()
+
+
+def test_no_name_of_a_photograph_and_no_place_comes_into_the_registry(run, home, registry):
+    """Planted where a run does hold names; then every file and the database are searched."""
+    names = ["images/John-Roe.jpg"]
+    manifest = {
+        "source": "folder",
+        "records": 3,
+        "dropped": {"unreadable": names},
+        "findings": {"copy": names},
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (run / "splits.json").write_text(json.dumps({"image_ids": {"train": names}}))
+    made_runs.rewrite(run / "report" / "results.json", gallery=names)
+    made_runs.rewrite(run / "audit_with_model" / "audit.json", tables=[{"rows": [names]}])
+    assert promote(run) == 0
+    version = registry.at(run.name, "champion")
+    assert version is not None
+    with registry.fetched(version) as folder:
+        kept = {
+            path.relative_to(folder / "record").as_posix() for path in (folder / "record").rglob("*.json")
+        }
+    assert kept == {"report/results.json", "audit_with_model/audit.json", "config.json", "data.json"}
+    files = [home / "mlflow.db", *(path for path in (home / "mlartifacts").rglob("*") if path.is_file())]
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        assert b"John-Roe" not in content, path
+        assert b"/srv/Jane-Doe" not in content, path

@@ -84,7 +84,7 @@ def process(home: Path, path: str, port: int, *command: str, **more: str) -> Ite
 
 
 def wait(url: str, running: subprocess.Popen, home: Path) -> None:
-    deadline = time.monotonic() + 240  # seconds on an idle machine
+    deadline = time.monotonic() + 500  # seconds on an idle machine, minutes on a busy one
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=5):

@@ -22,6 +22,23 @@ from lesion_triage.tracking import flat
 FLAT_CONFIG, DATA = "config.json", "data.json"
 """Of a record that travels: the configuration without places, and the manifest's counts without names."""
 
+_RESULTS = (
+    "schema_version",
+    "split",
+    "unit",
+    "bundle_sha256",
+    "certificate_id",
+    "model_sha256",
+    "manifest_sha256",
+    "splits_sha256",
+    "cases",
+    "positives",
+    "missed",
+    "abstained",
+    "slices",
+    "parity",
+)
+_AUDITED = ("format", "verdict", "facts", "findings")
 _COUNTS = ("source", "synthetic", "sha256", "records", "counts")
 
 
@@ -63,12 +80,12 @@ class Subject:
         return after.partition("\n## How it was made")[0].strip()
 
     def record(self) -> dict[str, bytes]:
-        """What may travel with the bundle: no name of a file and no place."""
+        """What may travel with the bundle: what a comparison reads, and nothing that may name a file."""
         files = {}
-        for file in (RESULTS, AUDIT, AUDIT_MODEL):
+        for file, kept in ((RESULTS, _RESULTS), (AUDIT, _AUDITED), (AUDIT_MODEL, _AUDITED)):
             found = self.dossier.get(file)
-            if found is not None:
-                files[file] = canonical_json(found).encode()
+            if isinstance(found, dict):
+                files[file] = canonical_json({name: found[name] for name in kept if name in found}).encode()
         for file, content in ((FLAT_CONFIG, self.config), (DATA, self.data)):
             if content is not None:
                 files[file] = canonical_json(dict(content)).encode()
