@@ -22,6 +22,7 @@ from triage_server.audit_log import AuditLog
 from triage_server.casework import Service, in_language, language_of, must_be_ready, service_of
 from triage_server.envelope import Envelope
 from triage_server.pool import ScoringPool, usable_processors
+from triage_server.problems import RequestError
 from triage_server.record import Recorder, Repeats
 from triage_server.refusals import response_to
 from triage_server.security import Door, Gate, Pace
@@ -34,7 +35,6 @@ from triage_server.wire import (
     BundleFacts,
     Health,
     IssuedCertificate,
-    RequestError,
     RequestLimits,
     document_response,
 )

@@ -25,12 +25,13 @@ from triage_server.intake import SentCase, check_announcement, idempotency_key, 
 from triage_server.json_body import WIDE, further_memory
 from triage_server.negotiation import language_for
 from triage_server.pool import Place, ScoringPool
+from triage_server.problems import RequestError
 from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
 from triage_server.security import Door, Pace
 from triage_server.settings import Settings
 from triage_server.shadow import Shadows
 from triage_server.telemetry import Telemetry
-from triage_server.wire import JSON_TYPE, RequestError
+from triage_server.wire import JSON_TYPE
 
 Read = TypeVar("Read")
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from lesion_triage.bundle.schema import PixelSpec
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 try:
     import pydicom

@@ -13,14 +13,9 @@ from fastapi.openapi.utils import get_openapi
 
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from triage_server.problems import Problem, RequestError
 from triage_server.refusals import FHIR_TYPE, spoken
-from triage_server.wire import (
-    BundleFacts,
-    Health,
-    IssuedCertificate,
-    Problem,
-    RequestError,
-)
+from triage_server.wire import BundleFacts, Health, IssuedCertificate
 
 SUMMARY = "Orders the reading queue of a skin-lesion clinic from photographs."
 DESCRIPTION = (

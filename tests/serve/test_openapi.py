@@ -14,8 +14,9 @@ import triage_server
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server.openapi import ELSEWHERE
+from triage_server.problems import KINDS, Problem, RequestError
 from triage_server.refusals import FHIR_TYPE
-from triage_server.wire import KINDS, PROBLEM_TYPE, Problem, RequestError
+from triage_server.wire import PROBLEM_TYPE
 
 FORBIDDEN = re.compile(
     r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)", re.IGNORECASE

@@ -29,9 +29,9 @@ from triage_server.intake import SentCase
 from triage_server.page.desk import Page, Visit, beside, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import history_of, questions
+from triage_server.problems import RequestError
 from triage_server.record import Answered, answered
 from triage_server.v1 import in_full
-from triage_server.wire import RequestError
 
 __all__ = ["MAX_IMAGES_PER_CASE", "ON_THE_FORM", "Arriving", "explained", "take_in"]
 

@@ -27,7 +27,7 @@ from triage_server.cli import main
 from triage_server.page.database import Base, migrate_at, opened
 from triage_server.page.records import By
 from triage_server.page.store import Queue
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 BACKENDS = ("sqlite", "postgresql")
 PICTURES = [tiny_bundle.picture_bytes(kind) for kind in ("below", "referred")]
