@@ -179,6 +179,29 @@ KINDS: dict[str, Kind] = {
         f"Expected at most one history of at most {MAX_HISTORY_BYTES:,} bytes: a JSON object with the "
         "fields of the schema History and no others. At fault: {fields}.",
     ),
+    "callback_not_known": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "No such callback",
+        "Expected at most one 'callback', the name of one that this server brings your answers to; ask "
+        "whoever runs it.",
+    ),
+    "case_not_known": Kind(
+        HTTPStatus.NOT_FOUND,
+        "No such case",
+        "Expected the id of a case that you sent with 'callback' in the last days.",
+    ),
+    "outbox_full": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Too many answers are waiting to be taken",
+        "No room for one more until callbacks take theirs; send this case without 'callback', or again after "
+        "a pause.",
+    ),
+    "outbox_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The outbox cannot be used",
+        "The answer could not be kept for its callback; send this case without 'callback', or again after a "
+        "pause.",
+    ),
     "no_image": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "The case has no photograph",

@@ -1,6 +1,6 @@
 """Tokens that a site's own identity provider issues: JWT, checked against its published key set.
 
-Imports PyJWT, the exception tree and the problems. Only asymmetric algorithms: whoever can check cannot issue.
+Imports PyJWT, the errors and the problems. Only asymmetric algorithms: whoever can check cannot issue.
 """
 
 from __future__ import annotations
