@@ -191,7 +191,7 @@ async def bundle_facts(request: Request) -> Response:
             max_images=MAX_IMAGES_PER_CASE,
             max_body_bytes=service.settings.max_body_bytes,
             media_types=tuple(
-                kind for kind in v1.FACE.media_types if dicom.AVAILABLE or kind != dicom.DICOM_TYPE
+                kind for kind in v1.FACE.media_types if dicom.available() or kind != dicom.DICOM_TYPE
             ),
             max_cases_per_batch=MAX_CASES_PER_BATCH,
         ),

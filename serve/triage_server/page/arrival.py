@@ -24,7 +24,7 @@ from triage_server.casework import (
     service_of,
     settled,
 )
-from triage_server.dicom import AVAILABLE, DICOM_TYPE
+from triage_server.dicom import DICOM_TYPE, available
 from triage_server.intake import SentCase
 from triage_server.page.desk import Page, Visit, beside, visit_of
 from triage_server.page.forms import Sent
@@ -67,7 +67,7 @@ class Arriving:
 
 def kinds() -> tuple[str, ...]:
     """Media types of the photographs, and endings where browsers know the type of no file."""
-    return (*_PICTURES, DICOM_TYPE, ".dcm") if AVAILABLE else _PICTURES
+    return (*_PICTURES, DICOM_TYPE, ".dcm") if available() else _PICTURES
 
 
 async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
