@@ -31,7 +31,7 @@ from bench_load import load
 from hostile_pictures import decodable, hostile
 from triage_server.audit_chain import files_of, verify
 
-HANDS = 4
+HANDS = 16
 TIMES = 10
 """The overload over what the server can do."""
 MOST_MEGAPIXELS = 50
