@@ -64,6 +64,8 @@ def peer(name: str, folder: Path, bundle: Path, work: Path) -> Iterator[Started]
         "BENCH_PORT": str(port),
         "BENCH_WORKERS": workers,
         "OMP_NUM_THREADS": "1",
+        # mlflow's workers take longer to import than uvicorn waits for a sign of life before it kills them.
+        "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "120",
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(work / "bento"),
     }
