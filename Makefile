@@ -6,12 +6,13 @@ SERVE := .venv-serve
 FUZZ := .venv-fuzz
 DOCS := .venv-docs
 TEST_WORKERS ?= 2
+PEERS ?= .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog bench-training browser deploy-check docs
+.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service bench-peers bench-training browser deploy-check docs
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -96,6 +97,15 @@ torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the we
 torture-backlog: $(VENV)/.installed ## score a hundred thousand pictures, killed twice; no row lost or doubled
 	$(BIN)/python -m pytest -s -m torture tests/backlog
 
+torture-service: $(VENV)/.installed ## 100,000 hostile pictures, ten times the load for a minute, 20 kills, a full disk
+	$(BIN)/python -m pytest -s -m torture tests/serve
+	$(BIN)/python -m pytest -q tests/serve/test_proof.py tests/serve/test_webhooks.py -k "kill or full"
+	$(BIN)/python -m pytest -q tests/serve/test_audit_log.py tests/bundle/test_store.py -k flipped
+
+bench-peers: $(VENV)/.installed ## beside LitServe, BentoML and mlflow models serve; PEERS=DIR has their environments
+	$(BIN)/python tests/bench_peers.py --prepare --folder $(PEERS)
+	$(BIN)/python tests/bench_peers.py --folder $(PEERS)
+
 proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
 	$(BIN)/lesion-triage proof
 
@@ -110,4 +120,4 @@ lock: ## write constraints.txt anew from the installed environment
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|pip|setuptools)([-_=]|$$)' > constraints.txt
 
 clean: ## remove the environments and all caches; runs stay
-	rm -rf $(VENV) $(SERVE) $(FUZZ) $(DOCS) build/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVE) $(FUZZ) $(DOCS) $(PEERS) build/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis

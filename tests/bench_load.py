@@ -1,6 +1,6 @@
 """What ``bench_service.py`` starts as processes of their own: the load, and the floor below the server.
 
-python tests/bench_load.py load ADDRESS PICTURE CLIENTS REQUESTS [KEY]
+python tests/bench_load.py load ADDRESS FILE CLIENTS REQUESTS [KEY [PATH [TYPE]]]
 python tests/bench_load.py floor BUNDLE THREADS
 python tests/bench_load.py bare|scorer BUNDLE PICTURE THREADS REQUESTS
 """
@@ -25,15 +25,23 @@ ANSWER_BYTES = 4096
 """About what the server sends."""
 
 
-def load(address: str, picture: bytes, clients: int, requests: int, key: str = "") -> dict[str, float]:
-    """Send one picture again and again over kept-alive connections, each with one request under way.
+def load(
+    address: str,
+    picture: bytes,
+    clients: int,
+    requests: int,
+    key: str = "",
+    path: str = "/v1/triage",
+    media_type: str = "image/jpeg",
+) -> dict[str, float]:
+    """Send one body, a picture as a rule, again and again over kept-alive connections, one at a time on each.
 
     Returns:
         Seconds by the clock, seconds of this process's own processor time, and the median and the 99th
         percentile of the seconds that a request took.
     """
     host, _, port = address.rpartition(":")
-    head = "POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\n"
     head += f"Content-Length: {len(picture)}\r\n"
     request = (head + (f"Authorization: Bearer {key}\r\n" if key else "") + "\r\n").encode() + picture
     selector, took = selectors.DefaultSelector(), []

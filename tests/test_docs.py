@@ -19,8 +19,8 @@ from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import english
 from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config, Part
+from triage_server.problems import KINDS
 from triage_server.settings import variables
-from triage_server.wire import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -6,16 +6,21 @@ Stands on httpx and on the schema of the answer.
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_client.client import AsyncClient, Client
-from triage_client.exchange import RefusedError, Triaged, TriageError, UnansweredError
+from triage_client.exchange import RefusedError, Submitted, Triaged, TriageError, UnansweredError
+from triage_client.webhook import AnsweredCase, ForgedError, verify_webhook
 
 __all__ = [
     "Answer",
+    "AnsweredCase",
     "AsyncClient",
     "Client",
     "Disposition",
+    "ForgedError",
     "History",
     "RefusedError",
+    "Submitted",
     "TriageError",
     "Triaged",
     "UnansweredError",
+    "verify_webhook",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +12,18 @@ from typing import Any, Self
 import httpx
 
 from lesion_triage.bundle.history import NO_HISTORY, History
-from triage_client.exchange import Patience, Triaged, exchange
+from triage_client.exchange import (
+    Patience,
+    Read,
+    Reply,
+    Step,
+    Submitted,
+    Triaged,
+    case_request,
+    exchange,
+    submitted,
+    triaged,
+)
 
 Photograph = bytes | Path
 """The file's bytes, or where it lies. Its name is not sent."""
@@ -77,11 +88,51 @@ class Client:
             RefusedError: the server does not answer this case.
             UnansweredError: it could not be asked, or its answer cannot be read.
         """
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        steps = exchange(self._http, [_bytes(one) for one in images], history, self._patience, headers)
+        files = [_bytes(one) for one in images]
+        request = case_request(self._http, files, history, idempotency_key)
+        return self._walk(exchange(request, self._patience, triaged))
+
+    def submit(
+        self,
+        images: Sequence[Photograph],
+        history: History = NO_HISTORY,
+        *,
+        callback: str,
+        idempotency_key: str | None = None,
+    ) -> Submitted:
+        """Have one case scored, and its answer brought to a callback that the server's operator named.
+
+        Args:
+            images: 1 to 16 photographs of one lesion.
+            history: what is known beside them; what was not asked stays None.
+            callback: its name.
+            idempotency_key: as of ``triage``; the same case under the same key is delivered once.
+
+        Raises:
+            RefusedError: the server does not take this case.
+            UnansweredError: it could not be asked, or its answer cannot be read.
+        """
+        files = [_bytes(one) for one in images]
+        request = case_request(self._http, files, history, idempotency_key, callback)
+        return self._walk(exchange(request, self._patience, submitted))
+
+    def case(self, case_id: str) -> Submitted:
+        """How a submitted case stands, with its answer; errors as of ``submit``."""
+        build = self._http
+        request = lambda: build.build_request("GET", f"v1/cases/{case_id}")  # noqa: E731
+        return self._walk(exchange(request, self._patience, submitted))
+
+    def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
+        """How a submitted case stands once it was delivered or given up, or when time is up."""
+        until = time.monotonic() + seconds
+        while (found := self.case(case_id)).state == "pending" and time.monotonic() < until:
+            time.sleep(every_s)
+        return found
+
+    def _walk(self, steps: Generator[Step, Reply, Read]) -> Read:
         step = next(steps)
         while True:
-            reply: httpx.Response | httpx.TransportError | None = None
+            reply: Reply = None
             if isinstance(step, float):
                 time.sleep(step)
             else:
@@ -92,8 +143,8 @@ class Client:
             try:
                 step = steps.send(reply)
             except StopIteration as done:
-                triaged: Triaged = done.value
-                return triaged
+                found: Read = done.value
+                return found
 
     def close(self) -> None:
         """Let the connections go."""
@@ -131,12 +182,40 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> Triaged:
         """Score one case; arguments and errors as of ``Client.triage``."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         files = [await asyncio.to_thread(_bytes, one) for one in images]
-        steps = exchange(self._http, files, history, self._patience, headers)
+        request = case_request(self._http, files, history, idempotency_key)
+        return await self._walk(exchange(request, self._patience, triaged))
+
+    async def submit(
+        self,
+        images: Sequence[Photograph],
+        history: History = NO_HISTORY,
+        *,
+        callback: str,
+        idempotency_key: str | None = None,
+    ) -> Submitted:
+        """Have one case scored, and its answer brought to a callback; as ``Client.submit``."""
+        files = [await asyncio.to_thread(_bytes, one) for one in images]
+        request = case_request(self._http, files, history, idempotency_key, callback)
+        return await self._walk(exchange(request, self._patience, submitted))
+
+    async def case(self, case_id: str) -> Submitted:
+        """How a submitted case stands; as ``Client.case``."""
+        build = self._http
+        request = lambda: build.build_request("GET", f"v1/cases/{case_id}")  # noqa: E731
+        return await self._walk(exchange(request, self._patience, submitted))
+
+    async def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
+        """How a submitted case stands in the end; as ``Client.wait``."""
+        until = time.monotonic() + seconds
+        while (found := await self.case(case_id)).state == "pending" and time.monotonic() < until:
+            await asyncio.sleep(every_s)
+        return found
+
+    async def _walk(self, steps: Generator[Step, Reply, Read]) -> Read:
         step = next(steps)
         while True:
-            reply: httpx.Response | httpx.TransportError | None = None
+            reply: Reply = None
             if isinstance(step, float):
                 await asyncio.sleep(step)
             else:
@@ -147,8 +226,8 @@ class AsyncClient:
             try:
                 step = steps.send(reply)
             except StopIteration as done:
-                triaged: Triaged = done.value
-                return triaged
+                found: Read = done.value
+                return found
 
     async def close(self) -> None:
         """Let the connections go."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import LesionTriageError
@@ -23,6 +24,8 @@ _AGAIN = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request may be answered."""
 _LONGEST_PAUSE_S = 60.0
 
+Read = TypeVar("Read")
+Shape = TypeVar("Shape", bound=BaseModel)
 Step = httpx.Request | float
 """A request to send, or seconds to wait."""
 Reply = httpx.Response | httpx.TransportError | None
@@ -67,6 +70,26 @@ class Triaged:
     """In the server's log."""
 
 
+class Submitted(Document):
+    """A case whose answer the server brings to a callback, as it stands.
+
+    It was scored and recorded before the server said so.
+    """
+
+    case_id: str
+    """Also the ``webhook-id`` of every delivery."""
+    callback: str
+    state: Literal["pending", "delivered", "undelivered"]
+    accepted_at: str
+    attempts: int
+    last_status: int | None
+    """That the receiver answered with."""
+    settled_at: str | None
+    """When it was delivered or given up."""
+    audit_hash: str | None
+    answer: Answer | None
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How often and for how long to try again.
@@ -87,43 +110,57 @@ class Patience:
         return min(_LONGEST_PAUSE_S, max(grown, asked))
 
 
-def exchange(
+def case_request(
     build: httpx.Client | httpx.AsyncClient,
     images: Sequence[bytes],
     history: History,
-    patience: Patience,
-    headers: dict[str, str],
-) -> Generator[Step, Reply, Triaged]:
-    """Send one case until it is answered or refused for good.
+    idempotency_key: str | None,
+    callback: str | None = None,
+) -> Callable[[], httpx.Request]:
+    """What makes the request for one case, again and again the same.
 
     Args:
         build: makes requests with its base address and headers.
         images: the files of the photographs, in order.
         history: what is known beside them.
+        idempotency_key: of this case; None: a new one.
+        callback: where the answer is brought; None: it is waited for.
+    """
+    headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+    files: list[tuple[str, Any]] = [("image", ("photograph", data)) for data in images]
+    if history != NO_HISTORY:
+        text = history.model_dump_json(exclude_none=True).encode()
+        files.append(("history", ("history", text, "application/json")))
+    asked = {} if callback is None else {"callback": callback}
+    return lambda: build.build_request("POST", "v1/triage", params=asked, files=files, headers=headers)
+
+
+def exchange(
+    request: Callable[[], httpx.Request], patience: Patience, read: Callable[[httpx.Response], Read]
+) -> Generator[Step, Reply, Read]:
+    """Send one request until it is answered or refused for good.
+
+    Args:
+        request: makes it.
         patience: how often.
-        headers: of this case; without an Idempotency-Key one is made.
+        read: makes something of the reply.
 
     Yields:
         What to do next; wants the response or the error of a request sent back.
 
     Returns:
-        The answered case.
+        What was read.
 
     Raises:
-        RefusedError: the server does not answer this case.
+        RefusedError: the server refuses it.
         UnansweredError: it could not be asked, or its answer cannot be read.
     """
-    headers = {"Idempotency-Key": secrets.token_hex(16), **headers}
-    files: list[tuple[str, Any]] = [("image", ("photograph", data)) for data in images]
-    if history != NO_HISTORY:
-        text = history.model_dump_json(exclude_none=True).encode()
-        files.append(("history", ("history", text, "application/json")))
     tries = 0
     while True:
         tries += 1
-        reply = yield build.build_request("POST", "v1/triage", files=files, headers=headers)
+        reply = yield request()
         if isinstance(reply, httpx.Response) and reply.status_code not in _AGAIN:
-            return _read(reply)
+            return read(reply)
         if tries > patience.retries:
             if isinstance(reply, httpx.Response):
                 raise RefusedError(reply)
@@ -133,16 +170,26 @@ def exchange(
         yield patience.pause_s(tries, said)
 
 
-def _read(reply: httpx.Response) -> Triaged:
-    if reply.status_code != httpx.codes.OK:
+def triaged(reply: httpx.Response) -> Triaged:
+    """An answer that was waited for."""
+    answer = _document(reply, Answer, httpx.codes.OK)
+    return Triaged(answer, reply.headers.get("x-audit-hash"), reply.headers.get("x-request-id"))
+
+
+def submitted(reply: httpx.Response) -> Submitted:
+    """A case that was accepted, or how it stands."""
+    return _document(reply, Submitted, httpx.codes.OK, httpx.codes.ACCEPTED)
+
+
+def _document(reply: httpx.Response, shape: type[Shape], *expected: int) -> Shape:
+    if reply.status_code not in expected:
         raise RefusedError(reply)
     try:
-        answer = Answer.model_validate_json(reply.content)
+        return shape.model_validate_json(reply.content)
     except ValidationError:
         raise UnansweredError(
             "The answer is of another version than this client reads; install that of the server."
         ) from None
-    return Triaged(answer, reply.headers.get("x-audit-hash"), reply.headers.get("x-request-id"))
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from starlette.exceptions import HTTPException
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ConfigError
-from triage_server import batch, cds_hooks, dicom, fhir, open_inference, openapi, v1
+from triage_server import batch, cases, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
 from triage_server.casework import Service, in_language, language_of, must_be_ready, service_of
 from triage_server.envelope import Envelope
 from triage_server.pool import ScoringPool, usable_processors
+from triage_server.problems import RequestError
 from triage_server.record import Recorder, Repeats
 from triage_server.refusals import response_to
 from triage_server.security import Door, Gate, Pace
@@ -34,13 +35,13 @@ from triage_server.wire import (
     BundleFacts,
     Health,
     IssuedCertificate,
-    RequestError,
     RequestLimits,
     document_response,
 )
 
 if TYPE_CHECKING:
     from triage_server.page.desk import Page
+    from triage_server.webhooks.post import Post
 
 router = APIRouter()
 
@@ -69,7 +70,8 @@ def create_app(
         shadows: of bundles that score the same cases afterwards, for the record alone.
 
     Raises:
-        ConfigError: keys or key set of the callers cannot be read, or the reading queue cannot be used.
+        ConfigError: keys or key set of the callers cannot be read, or the reading queue or the callbacks
+            cannot be used.
     """
     threads = settings.threads or usable_processors()
     pool = ScoringPool(threads, settings.queue, settings.max_pending_bytes)
@@ -89,11 +91,21 @@ def create_app(
         lambda: audit is not None and audit.failed,
     )
 
+    post = _post(settings, audit, telemetry) if settings.webhooks is not None else None
+    for state in ("pending", "undelivered"):
+        telemetry.gauge(
+            f"triage_webhooks_{state}",
+            f"Answers in the outbox that are {state}.",
+            lambda state=state: post.held(state) if post is not None else 0,  # type: ignore[misc]
+        )
     followers = Shadows(shadows, pool, settings.shadow_queue, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with page.open() if page is not None else nullcontext():
+        async with (
+            post.open() if post is not None else nullcontext(),
+            page.open() if page is not None else nullcontext(),
+        ):
             yield
         await followers.close()
         pool.close()
@@ -111,11 +123,12 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = Service(
-        bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry, followers
+        bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry, followers, post
     )
     page = _page(app) if settings.reading_queue is not None else None
     for face in _FACES:
         app.include_router(face.router)
+    app.include_router(cases.router)
     app.include_router(router)
     straighten(app, *(face.router for face in _FACES))
     if page is not None:
@@ -125,7 +138,8 @@ def create_app(
     app.add_middleware(Gate, door=door, pace=pace, elsewhere=page.path if page is not None else None)
     app.add_middleware(Envelope, telemetry=telemetry)
     schemas = {name: schema for face in _FACES for name, schema in face.SCHEMAS.items()}
-    openapi.install(app, schemas, {path: shown for face in _FACES for path, shown in face.EXAMPLES.items()})
+    examples = {path: shown for face in _FACES for path, shown in face.EXAMPLES.items()}
+    openapi.install(app, schemas, examples, cases.EXAMPLES)
     return app
 
 
@@ -139,6 +153,25 @@ def _page(app: FastAPI) -> Page:
             "TRIAGE_READING_QUEUE out."
         ) from None
     return Page(app)
+
+
+def _post(settings: Settings, audit: AuditLog | None, telemetry: Telemetry) -> Post:
+    """What brings answers to callbacks; loaded where it is wanted only."""
+    from triage_server.webhooks.callbacks import Callbacks  # noqa: PLC0415 - see above
+    from triage_server.webhooks.post import Post  # noqa: PLC0415
+
+    assert settings.webhooks is not None
+    assert settings.webhook_outbox is not None
+    if audit is None:
+        raise ConfigError("Callbacks need an audit log: set TRIAGE_AUDIT_LOG.")
+    return Post(
+        Callbacks.read(settings.webhooks),
+        (settings.webhook_outbox, settings.webhook_outbox_cases),
+        audit,
+        telemetry,
+        keep_hours=settings.webhook_keep_hours,
+        first_pause_s=settings.webhook_first_pause_s,
+    )
 
 
 @router.get("/v1/bundle", **openapi.BUNDLE)
@@ -158,7 +191,7 @@ async def bundle_facts(request: Request) -> Response:
             max_images=MAX_IMAGES_PER_CASE,
             max_body_bytes=service.settings.max_body_bytes,
             media_types=tuple(
-                kind for kind in v1.FACE.media_types if dicom.AVAILABLE or kind != dicom.DICOM_TYPE
+                kind for kind in v1.FACE.media_types if dicom.available() or kind != dicom.DICOM_TYPE
             ),
             max_cases_per_batch=MAX_CASES_PER_BATCH,
         ),

@@ -34,8 +34,9 @@ from triage_server.casework import (
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import idempotency_key
 from triage_server.openapi import BATCH_CODES, taking
+from triage_server.problems import Problem, RequestError
 from triage_server.security import NOBODY
-from triage_server.wire import JSON_TYPE, MAX_CASES_PER_BATCH, Problem, RequestError
+from triage_server.wire import JSON_TYPE, MAX_CASES_PER_BATCH
 
 router = APIRouter()
 log = logging.getLogger("triage_server")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -23,14 +24,19 @@ from triage_server import dicom
 from triage_server.audit_chain import End
 from triage_server.intake import SentCase, check_announcement, idempotency_key, read_body
 from triage_server.json_body import WIDE, further_memory
+from triage_server.later import asked
 from triage_server.negotiation import language_for
 from triage_server.pool import Place, ScoringPool
+from triage_server.problems import RequestError
 from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
 from triage_server.security import Door, Pace
 from triage_server.settings import Settings
 from triage_server.shadow import Shadows
 from triage_server.telemetry import Telemetry
-from triage_server.wire import JSON_TYPE, RequestError
+from triage_server.wire import JSON_TYPE
+
+if TYPE_CHECKING:
+    from triage_server.webhooks.post import Post
 
 Read = TypeVar("Read")
 
@@ -49,6 +55,8 @@ class Service:
     repeats: Repeats
     telemetry: Telemetry
     shadows: Shadows
+    post: Post | None = None
+    """None: no callback is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class Face:
     """Reads the body within its limits."""
     media_type: str = JSON_TYPE
     """Of answers."""
+    callbacks: bool = False
+    """Whether an answer may be brought to a callback instead."""
 
 
 def service_of(request: Request) -> Service:
@@ -121,17 +131,26 @@ async def respond(request: Request, face: Face) -> Response:
         RequestError: there is none; it is recorded where it says anything of the case.
     """
     line: dict[str, object] = {"face": face.name}
+    post = service_of(request).post
     async with recording_refusals(request, line):
-        with await admitted(request, face.media_types) as place:
+        with (
+            await admitted(request, face.media_types) as place,
+            asked(request, post, line) if face.callbacks else nullcontext() as later,
+        ):
             repeat_key = idempotency_key(request)
             opening = await received(request, face.receive(request, place))
             found = await scored(request, opening, line, repeat_key, deadline_of(request))
+            if later is not None:
+                found = later.number(found, line, repeat_key)
             # Here still: the shadows may want the photographs, whose bytes are counted by the place.
             end = await settled(request, found, line, repeat_key)
+            kept = None if later is None else await later.leave(found, end)
     request.state.disposition = found.disposition
     headers = in_language(found.language)
     if end is not None:
         headers["X-Audit-Hash"] = end.head
+    if kept is not None:
+        return Response(kept.document, HTTPStatus.ACCEPTED, headers | kept.headers, JSON_TYPE)
     return Response(found.body, media_type=face.media_type, headers=headers)
 
 

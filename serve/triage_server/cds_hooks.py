@@ -21,7 +21,8 @@ from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
 from triage_server.fhir_case import FhirCase, Found, case_in, resources_in
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, reading, taking
 from triage_server.pool import Place
-from triage_server.wire import JSON_TYPE, RequestError, document_response
+from triage_server.problems import RequestError
+from triage_server.wire import JSON_TYPE, document_response
 
 router = APIRouter()
 

@@ -1,4 +1,4 @@
-"""The photograph in a DICOM file, and nothing else of it. Imports pydicom, which need not be installed.
+"""The photograph in a DICOM file, and nothing else of it. Imports pydicom at the first one, if it is there.
 
 The tags that are read tell of no person; pydicom skips the rest unread. A frame in JPEG baseline leaves here
 byte for byte, uncompressed colours leave as a PNG: both end in ``bundle.pixels``, which alone decodes.
@@ -9,24 +9,18 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from lesion_triage.bundle.schema import PixelSpec
-from triage_server.wire import RequestError
-
-try:
-    import pydicom
-    import pydicom.config
-    import pydicom.uid
-    from pydicom.encaps import get_frame
-except ImportError:
-    pydicom = None  # type: ignore[assignment]
+from triage_server.problems import RequestError
 
 DICOM_TYPE = "application/dicom"
-AVAILABLE = pydicom is not None
 CLASSES = {
     "1.2.840.10008.5.1.4.1.1.77.1.4": "VL Photographic Image Storage",
     "1.2.840.10008.5.1.4.1.1.77.1.7": "Dermoscopic Photography Image Storage",
@@ -50,11 +44,28 @@ _ITEM = b"\xfe\xff\x00\xe0"
 _LONG = (b"OB", b"UN", b"OW", b"SQ", b"UT", b"UC", b"UR")
 """Value representations with a length of four bytes, PS3.5 section 7.1.2."""
 
-# What pydicom finds odd it tells, with the value: a person's name, perhaps, in the server's log.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-warnings.filterwarnings("ignore", module="pydicom")
-if AVAILABLE:
+
+def available() -> bool:
+    """Whether DICOM files are read here."""
+    try:
+        return find_spec("pydicom") is not None
+    except ValueError:  # of a module that is barred
+        return False
+
+
+@cache
+def _reader() -> ModuleType:
+    """pydicom, made silent. A fifth of a start's time, so it waits for the first file."""
+    import pydicom  # noqa: PLC0415 - see above
+    import pydicom.config  # noqa: PLC0415
+    import pydicom.encaps  # noqa: PLC0415
+    import pydicom.uid  # noqa: PLC0415
+
+    # What pydicom finds odd it tells, with the value: a person's name, perhaps, in the server's log.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module="pydicom")
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    return pydicom
 
 
 class _Bounded(io.BytesIO):
@@ -82,7 +93,7 @@ def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
     """
     if data[128:132] != b"DICM":
         return data
-    if not AVAILABLE:
+    if not available():
         raise RequestError("dicom_not_available", index=index)
     if data.startswith(_OTHER_PICTURE):
         # Two files in one: whoever looks at it later may see another picture than the one that was scored.
@@ -91,7 +102,7 @@ def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
     if syntax not in _SYNTAXES:
         raise _unsupported(index, f"the transfer syntax {_name(syntax)}", ", ".join(_SYNTAXES.values()))
     try:
-        dataset = pydicom.dcmread(_Bounded(data), specific_tags=list(_TAGS))
+        dataset = _reader().dcmread(_Bounded(data), specific_tags=list(_TAGS))
         return _picture(dataset, syntax, spec, index)
     except (RequestError, MemoryError):
         raise
@@ -154,7 +165,7 @@ def _jpeg(dataset: Any, index: int) -> bytes:
         raise _unsupported(index, "other colours than YBR in JPEG pixels", "YBR_FULL_422 or YBR_FULL")
     if dataset.PixelData.count(_ITEM) > _MOST_FRAGMENTS:
         raise RequestError("dicom_not_valid", index=index)
-    frame: bytes = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    frame: bytes = _reader().encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
     if not frame.startswith(b"\xff\xd8\xff"):
         raise RequestError("dicom_not_valid", index=index)
     return frame
@@ -162,6 +173,7 @@ def _jpeg(dataset: Any, index: int) -> bytes:
 
 def _name(uid: str) -> str:
     """The name in the standard's own list; what a sender made up is not repeated."""
+    pydicom = _reader()
     known = pydicom.uid.UID(uid, pydicom.config.IGNORE)
     return "that is not known" if known.name == uid else known.name
 

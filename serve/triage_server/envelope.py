@@ -1,6 +1,6 @@
 """Around every request: its id, its one log line, and an honest answer when something breaks.
 
-Imports the counters and the wire. A log line never holds a file name, a body, a query string or the value
+Imports the counters and the problems. A log line never holds a file name, a body, a query string or the value
 of a header.
 """
 
@@ -20,9 +20,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triage_server.problems import RequestError
 from triage_server.refusals import response_to
 from triage_server.telemetry import Telemetry
-from triage_server.wire import RequestError
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})

@@ -16,7 +16,8 @@ from lesion_triage.bundle.history import History
 from triage_server import json_body
 from triage_server.dicom import DICOM_TYPE
 from triage_server.intake import SentCase, check_number
-from triage_server.wire import PICTURE_TYPES, RequestError
+from triage_server.problems import RequestError
+from triage_server.wire import PICTURE_TYPES
 
 HISTORY_SYSTEM = "urn:lesion-triage:history"
 """Code system whose codes are the fields of the schema History."""

@@ -17,7 +17,8 @@ from starlette.requests import Request
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.multipart import chunks_of, read_parts
-from triage_server.wire import MAX_HISTORY_BYTES, RequestError
+from triage_server.problems import RequestError
+from triage_server.wire import MAX_HISTORY_BYTES
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 

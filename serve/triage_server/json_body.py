@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from lesion_triage.bundle.history import NO_HISTORY, History
 from triage_server.intake import history_of
-from triage_server.wire import MAX_JSON_DEPTH, MAX_JSON_VALUES, RequestError
+from triage_server.problems import RequestError
+from triage_server.wire import MAX_JSON_DEPTH, MAX_JSON_VALUES
 
 NARROW, WIDE = 4, 9
 """Bytes in memory for one of the body: it, its text, its strings and the photographs in them at once. One

@@ -1,4 +1,4 @@
-"""Bodies and the parts of forms, read in bounded memory. Imports python-multipart and the wire.
+"""Bodies and the parts of forms, read in bounded memory. Imports python-multipart and the problems.
 
 Who asks says what a part may be; whatever a part is called by its sender goes no further than there.
 """
@@ -13,7 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 
 class Parts(Protocol):

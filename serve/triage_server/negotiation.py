@@ -1,6 +1,7 @@
-"""Which language an answer is in: the header Accept-Language against the languages there are.
+"""What headers prefer: which language an answer is in, and whether it may come later.
 
-Imports the standard library. Lookup as in RFC 4647, section 3.4, by the weights of RFC 9110, section 12.5.4.
+Imports the standard library. Lookup as in RFC 4647, section 3.4, by the weights of RFC 9110, section 12.5.4;
+preferences as in RFC 7240.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ _RANGE = re.compile(
     r"(?P<tag>\*|[a-z]{1,8}(?:-[a-z0-9]{1,8})*)(?:\s*;\s*q=(?P<weight>0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?"
 )
 _MOST_RANGES = 32
+
+
+def prefers(headers: Sequence[str], preference: str) -> bool:
+    """Whether a header Prefer names this preference, with whatever parameters."""
+    named = ",".join(headers).lower().split(",")[:_MOST_RANGES]
+    return any(one.split(";")[0].split("=")[0].strip() == preference for one in named)
 
 
 def language_for(header: str, offered: Sequence[str], default: str) -> str:

@@ -1,7 +1,7 @@
-"""``triage-server keys``, ``audit``, ``bundles``, ``shadow``, ``queue``: what is done beside serving.
+"""``triage-server keys``, ``audit``, ``bundles`` and so on: what is done beside serving.
 
-Imports the keys, the audit chain, the desks beside it and the exception tree; the page's tables inside their
-errand.
+Imports the keys, the audit chain, the desks beside it and the exception tree; the page's tables and the
+outbox inside their errands.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import hmac
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +20,7 @@ from triage_server.api_keys import Role, new_key, read_keys, revoke
 from triage_server.audit_chain import GENESIS, tail_of, verify
 from triage_server.audit_log import KEY_FILE, read_key
 
-DESKS = ("keys", "audit", "bundles", "shadow", "queue")
+DESKS = ("keys", "audit", "bundles", "shadow", "queue", "webhooks")
 """First words that are no settings of the server."""
 
 
@@ -115,6 +115,13 @@ def _migrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _webhooks(arguments: argparse.Namespace) -> int:
+    from triage_server.webhooks import desk  # noqa: PLC0415 - the server has no need of it
+
+    errand: Callable[[argparse.Namespace], int] = getattr(desk, arguments.errand)
+    return errand(arguments)
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments of every errand."""
     top = argparse.ArgumentParser(prog="triage-server", allow_abbrev=False)
@@ -157,6 +164,18 @@ def parser() -> argparse.ArgumentParser:
     digesting.set_defaults(act=_digest)
     bundle_desk.add_to(desks)
     shadow_desk.add_to(desks)
+    calling = desks.add_parser("webhooks", help="callbacks").add_subparsers(required=True)
+    for errand, text in (
+        ("secret", "make a secret and show it once"),
+        ("show", "answers that were given up"),
+        ("retry", "set them out again"),
+    ):
+        one = calling.add_parser(errand, help=text)
+        one.set_defaults(act=_webhooks, errand=errand)
+        if errand != "secret":
+            one.add_argument("--outbox", type=Path, required=True, help="what TRIAGE_WEBHOOK_OUTBOX names")
+        if errand == "retry":
+            one.add_argument("--case-id", help="of one alone; default: all")
     waiting = desks.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
     migrating = waiting.add_parser("migrate", help="bring its tables to the version of this program")
     migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")

@@ -17,6 +17,7 @@ from triage_server.casework import Face, Open, must_be_ready, respond, service_o
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, READY_CODES, reading, taking
 from triage_server.pool import Place
+from triage_server.problems import RequestError
 from triage_server.tensors import (
     HISTORY_INPUT,
     IMAGE,
@@ -28,7 +29,7 @@ from triage_server.tensors import (
     opened,
     outputs_of,
 )
-from triage_server.wire import JSON_TYPE, RequestError, document_response
+from triage_server.wire import JSON_TYPE, document_response
 
 router = APIRouter()
 

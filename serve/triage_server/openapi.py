@@ -5,7 +5,7 @@ Each face describes its own operations with what is here, next to the code that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -13,14 +13,9 @@ from fastapi.openapi.utils import get_openapi
 
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from triage_server.problems import Problem, RequestError
 from triage_server.refusals import FHIR_TYPE, spoken
-from triage_server.wire import (
-    BundleFacts,
-    Health,
-    IssuedCertificate,
-    Problem,
-    RequestError,
-)
+from triage_server.wire import BundleFacts, Health, IssuedCertificate
 
 SUMMARY = "Orders the reading queue of a skin-lesion clinic from photographs."
 DESCRIPTION = (
@@ -93,6 +88,7 @@ def taking(
     codes: tuple[str, ...],
     body: str,
     parameters: tuple[Mapping[str, Any], ...] = (),
+    later: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """An operation that takes a case.
 
@@ -103,10 +99,12 @@ def taking(
         codes: of the problems it may answer with.
         body: what the request holds, in a sentence.
         parameters: beside those that all such operations have.
+        later: the response of status 202; None: every case is answered at once.
     """
+    accepted = {} if later is None else {202: later}
     return {
         **_OF_NO_MODEL,
-        "responses": {200: answer, **_problems(path, codes)},
+        "responses": {200: answer, **accepted, **_problems(path, codes)},
         "openapi_extra": {
             "parameters": [_REQUEST_ID, _LANGUAGE, _IDEMPOTENCY_KEY, *parameters],
             "requestBody": {"required": True, "description": body, "content": content},
@@ -188,13 +186,19 @@ READY_CODES = ("busy", "audit_unavailable", "authentication_unavailable")
 READY = reading("/health/ready", {"model": Health}, *READY_CODES)
 
 
-def install(app: FastAPI, schemas: Mapping[str, Any], examples: Mapping[str, Mapping[str, Any]]) -> None:
+def install(
+    app: FastAPI,
+    schemas: Mapping[str, Any],
+    examples: Mapping[str, Mapping[str, Any]],
+    later: Sequence[tuple[str, str, str, Any]],
+) -> None:
     """Make ``app`` publish its description.
 
     Args:
         app: with all its routes.
         schemas: by name, of what requests hold.
         examples: answers by path and name.
+        later: path, method, status and example of what else is answered.
     """
 
     def describe() -> dict[str, Any]:
@@ -210,6 +214,9 @@ def install(app: FastAPI, schemas: Mapping[str, Any], examples: Mapping[str, Map
                 # FastAPI strips every null out of examples, and with them the score of an ungradable case.
                 (content,) = schema["paths"][path]["post"]["responses"]["200"]["content"].values()
                 content["examples"] = {name: {"value": value} for name, value in shown.items()}
+            for path, method, status, shown in later:
+                content = schema["paths"][path][method]["responses"][status]["content"]["application/json"]
+                content["examples"] = {"pending": {"value": shown}}
             components = schema["components"]
             components["schemas"] |= {**schemas, "OperationOutcome": _OUTCOME}
             components["schemas"]["History"] = History.model_json_schema(mode="validation")

@@ -1,6 +1,6 @@
 """Where cases are scored: one thread per usable processor, a bounded queue, bounded memory.
 
-Imports the wire.
+Imports the problems.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 Result = TypeVar("Result")
 

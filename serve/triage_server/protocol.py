@@ -10,8 +10,9 @@ import secrets
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
-from triage_server.wire import PROBLEM_TYPE, Problem, RequestError
+from triage_server.wire import PROBLEM_TYPE
 
 
 class _HeadTooLargeError(Exception):

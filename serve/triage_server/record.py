@@ -1,6 +1,6 @@
 """What the audit log is told of a case, and the answers that a repeated request gets again.
 
-Imports the audit log, the bundle's schema and the wire.
+Imports the audit log, the bundle's schema and the problems.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 if TYPE_CHECKING:
     from triage_server.audit_log import AuditLog

@@ -10,7 +10,8 @@ from http import HTTPStatus
 
 from starlette.responses import Response
 
-from triage_server.wire import PROBLEM_TYPE, Problem, RequestError
+from triage_server.problems import Problem, RequestError
+from triage_server.wire import PROBLEM_TYPE
 
 FHIR_TYPE = "application/fhir+json"
 PROBLEM_SYSTEM = "urn:lesion-triage:problem"

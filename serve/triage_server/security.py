@@ -1,4 +1,4 @@
-"""The gate: who asks, whether they may, and how often. Imports keys, tokens, settings and the wire.
+"""The gate: who asks, whether they may, and how often. Imports keys, tokens, settings and the problems.
 
 It stands inside the envelope and outside every endpoint. What it does not know it refuses, paths that do
 not exist included, before a byte of the body is read.
@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import PREFIX, KeyFile, Role
+from triage_server.problems import RequestError
 from triage_server.refusals import response_to
 from triage_server.settings import Settings
-from triage_server.wire import RequestError
 
 if TYPE_CHECKING:
     from triage_server.tokens import Tokens

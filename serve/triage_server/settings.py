@@ -94,6 +94,16 @@ class Settings(BaseModel):
     """Database of the page's reading queue: an SQLite file, or postgresql://... None: there is no page."""
     reading_queue_keep_days: int = Field(default=90, ge=1, le=3650)
     """A case that was read is forgotten so long after the last that was said about it."""
+    webhooks: str | None = None
+    """Callbacks by name: path of a JSON file, or the JSON itself; see docs/operating.md."""
+    webhook_outbox: Path | None = None
+    """SQLite file that keeps their answers until they are taken."""
+    webhook_outbox_cases: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Cases that it may hold; one more is answered 503. Delivered ones make room."""
+    webhook_keep_hours: int = Field(default=72, ge=1, le=8760)
+    """An answer is tried for so long, and what became of it can be asked for so long after."""
+    webhook_first_pause_s: Seconds = 5.0
+    """Before the second attempt; three times as long before each further one, up to four hours."""
     max_head_bytes: int = Field(default=16_384, ge=1024)
     """Request line and headers together."""
     head_timeout_s: Seconds = 10.0
@@ -141,7 +151,11 @@ def load(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings
 
 def _refuse_contradictions(settings: Settings) -> None:
     """Settings that are half said, or that unsay each other."""
-    for names in (("jwt_jwks", "jwt_issuer", "jwt_audience"), ("tls_cert", "tls_key")):
+    for names in (
+        ("jwt_jwks", "jwt_issuer", "jwt_audience"),
+        ("tls_cert", "tls_key"),
+        ("webhooks", "webhook_outbox"),
+    ):
         said = [name for name in names if getattr(settings, name) is not None]
         if said and len(said) < len(names):
             missing = ", ".join(PREFIX + name.upper() for name in names if name not in said)
@@ -149,6 +163,11 @@ def _refuse_contradictions(settings: Settings) -> None:
     if settings.allow_unsigned and settings.trusted_keys is not None:
         raise ConfigError(
             f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS unsay each other; leave one of them out."
+        )
+    if settings.webhooks is not None and settings.audit_log is None:
+        raise ConfigError(
+            f"{PREFIX}WEBHOOKS is set, and {PREFIX}AUDIT_LOG is not; an answer is kept for a callback only "
+            "once it is recorded: set both."
         )
     if settings.reading_queue is not None and settings.jwt_jwks is not None and not settings.api_keys_file:
         raise ConfigError(
@@ -212,7 +231,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triage-server",
-        description="Serve one signed bundle over HTTP. Errands: keys, audit, bundles, shadow, queue.",
+        description="Serve one signed bundle. Errands: keys, audit, bundles, shadow, queue, webhooks.",
         epilog=f"Also settable, and the only way to set the rest: {', '.join(variables())}.",
         allow_abbrev=False,
     )

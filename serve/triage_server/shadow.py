@@ -19,9 +19,9 @@ from lesion_triage.errors import LesionTriageError
 from triage_server.audit_chain import End
 from triage_server.intake import SentCase
 from triage_server.pool import ScoringPool
+from triage_server.problems import RequestError
 from triage_server.record import Answered, Recorder, decided
 from triage_server.telemetry import ShadowOutcome, Telemetry
-from triage_server.wire import RequestError
 
 Move = Literal["same", "up", "down"]
 """Where a shadow would have put a case: as it was answered, sooner, or later. Later is what can do harm."""

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SwapOutcome = Literal["swapped", "refused"]
+WebhookOutcome = Literal["accepted", "failed", "delivered", "undelivered"]
 ShadowOutcome = Literal["scored", "dropped", "failed", "unrecorded"]
 _DIFFERENCES = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -43,6 +44,12 @@ class Telemetry:
         self._swaps = self._counter("triage_swaps", "Bundles put in place while serving.", "outcome")
         for outcome in get_args(SwapOutcome):
             self._swaps.labels(outcome)
+        self._webhooks = self._counter(
+            "triage_webhooks",
+            "Answers for callbacks, and failed deliveries.",
+            "callback",
+            "outcome",
+        )
         self._shadow_cases = self._counter(
             "triage_shadow_cases", "Cases offered to a shadow bundle.", "bundle", "outcome"
         )
@@ -90,6 +97,10 @@ class Telemetry:
         self._answers.labels(disposition, str(priority_band)).inc()
         for code in reasons:
             self._reasons.labels(code).inc()
+
+    def webhook(self, callback: str, outcome: WebhookOutcome) -> None:
+        """Count one answer, or one attempt that failed, of a callback."""
+        self._webhooks.labels(callback, outcome).inc()
 
     def shadow(self, bundle_sha256: str, outcome: ShadowOutcome) -> None:
         """Count one case that was offered to a shadow bundle."""

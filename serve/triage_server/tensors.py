@@ -19,7 +19,8 @@ from triage_server import json_body
 from triage_server.casework import Opened
 from triage_server.examples import ANSWERS
 from triage_server.intake import SentCase, check_number, history_of
-from triage_server.wire import MAX_HISTORY_BYTES, RequestError
+from triage_server.problems import RequestError
+from triage_server.wire import MAX_HISTORY_BYTES
 
 IMAGE, HISTORY_INPUT = "image", "history"
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]

@@ -1,6 +1,6 @@
 """Tokens that a site's own identity provider issues: JWT, checked against its published key set.
 
-Imports PyJWT, the exception tree and the wire. Only asymmetric algorithms: whoever can check cannot issue.
+Imports PyJWT, the errors and the problems. Only asymmetric algorithms: whoever can check cannot issue.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from lesion_triage.errors import ConfigError
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 MAX_TOKEN_CHARACTERS = 8192

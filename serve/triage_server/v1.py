@@ -14,6 +14,7 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
+from triage_server.cases import CaseStatus
 from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import SentCase, check_number, media_type_of, read_body, read_form
@@ -60,7 +61,7 @@ async def _receive(request: Request, place: Place) -> Open:
     return lambda: Opened(case, in_full)
 
 
-FACE = Face("v1", (*PICTURE_TYPES, MULTIPART_TYPE, JSON_TYPE), _receive)
+FACE = Face("v1", (*PICTURE_TYPES, MULTIPART_TYPE, JSON_TYPE), _receive, callbacks=True)
 
 
 _PATH = "/v1/triage"
@@ -96,6 +97,27 @@ SCHEMAS = {
         },
     }
 }
+_LATER = (
+    {
+        "name": "callback",
+        "in": "query",
+        "required": False,
+        "description": "Name of a callback of this server, to which the answer is brought; answered 202.",
+        "schema": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,39}$"},
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "required": False,
+        "description": "respond-async (RFC 7240): the same, where there is one callback for this caller.",
+        "schema": {"type": "string"},
+    },
+)
+_ACCEPTED = {
+    "model": CaseStatus,
+    "description": "Scored and recorded; the answer will be brought to the callback.",
+    "headers": {"Location": {"description": "Of the case's status.", "schema": {"type": "string"}}},
+}
 EXAMPLES = {_PATH: {name: answer.model_dump(mode="json") for name, answer in ANSWERS.items()}}
 _DESCRIPTION = taking(
     _PATH,
@@ -105,9 +127,14 @@ _DESCRIPTION = taking(
         JSON_TYPE: _JSON,
     },
     {"model": Answer},
-    (*CASE_CODES, *JSON_CODES, "multipart_not_valid", "unknown_part"),
+    (
+        *(*CASE_CODES, *JSON_CODES, "multipart_not_valid", "unknown_part"),
+        *("callback_not_known", "outbox_full", "outbox_unavailable"),
+    ),
     f"One photograph; or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image', with at most one part "
     "'history'; or the same as JSON.",
+    _LATER,
+    _ACCEPTED,
 )
 
 

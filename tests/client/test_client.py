@@ -23,15 +23,19 @@ from triage_client import AsyncClient, Client, History, RefusedError, TriageErro
 from triage_client.exchange import Patience
 from triage_server.api_keys import new_key
 from triage_server.app import create_app
+from triage_server.audit_log import AuditLog
 from triage_server.settings import Settings
+from triage_server.webhooks.callbacks import new_secret
+from webhook_receiver import receiving
 
 QUICK = Patience(retries=3, first_pause_s=0.01)
 
 
 @contextmanager
-def serving(scorer: Scorer, **settings: Any) -> Iterator[tuple[str, Any]]:
+def serving(scorer: Scorer, audit: AuditLog | None = None, **settings: Any) -> Iterator[tuple[str, Any]]:
     """The real application behind a real socket of this process: its URL and itself."""
-    app = create_app(scorer.bundle, scorer, Settings(bundle=scorer.bundle.folder, threads=1, **settings))
+    chosen = Settings(bundle=scorer.bundle.folder, threads=1, **settings)
+    app = create_app(scorer.bundle, scorer, chosen, audit)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -99,6 +103,43 @@ def test_busy_server_is_asked_again_until_it_has_room(scorer: Scorer, picture_by
         with Client(url, patience=QUICK) as client:
             triaged = client.triage([picture_bytes("below")])
     assert triaged.answer.disposition == "below_threshold"
+
+
+def test_submitted_case_is_brought_to_the_callback_and_can_be_asked_for(
+    scorer: Scorer, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    secret = new_secret()
+    (tmp_path / "secret").write_text(secret)
+    expected = scorer.score([picture_bytes("referred")])
+
+    async def awaited(url: str, case_id: str) -> Any:
+        async with AsyncClient(url) as client:
+            again = await client.submit(
+                [picture_bytes("referred")], callback="ehr", idempotency_key="0123456789abcdef"
+            )
+            return again.case_id, await client.wait(case_id, every_s=0.05)
+
+    with receiving() as receiver, AuditLog(tmp_path / "audit", 2**20) as audit:
+        ehr = {"url": receiver.url, "secret_file": str(tmp_path / "secret")}
+        said = {"webhooks": json.dumps({"ehr": ehr}), "webhook_outbox": tmp_path / "outbox"}
+        with serving(scorer, audit, **said) as (url, _), Client(url, patience=QUICK) as client:
+            case = client.submit(
+                [picture_bytes("referred")], callback="ehr", idempotency_key="0123456789abcdef"
+            )
+            assert (case.answer, case.state) == (expected, "pending")
+            done = client.wait(case.case_id, every_s=0.05)
+            assert (done.state, done.last_status, done.answer) == ("delivered", 204, expected)
+            assert asyncio.run(awaited(url, case.case_id)) == (case.case_id, done)
+            with pytest.raises(RefusedError, match="case_not_known"):
+                client.case("case_0")
+            with pytest.raises(RefusedError, match="callback_not_known"):
+                client.submit([picture_bytes("below")], callback="lab")
+    (brought,) = receiver.cases(secret)
+    assert (brought.case_id, brought.answer, brought.audit_hash) == (
+        case.case_id,
+        expected,
+        case.audit_hash,
+    )
 
 
 class Flaky(BaseHTTPRequestHandler):

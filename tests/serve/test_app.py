@@ -18,7 +18,7 @@ from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Answer, Disposition, Grouping, PixelSpec, ReasonCode
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from triage_server.envelope import JsonLines
-from triage_server.wire import Problem
+from triage_server.problems import Problem
 
 JPEG = {"Content-Type": "image/jpeg"}
 Ask = Callable[..., httpx.Response]

@@ -18,7 +18,7 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ImageError
 from sent_cases import dicom
 from triage_server.dicom import photograph
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]

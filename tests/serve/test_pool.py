@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from triage_server.pool import ScoringPool, usable_processors
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 MASK = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -13,8 +13,8 @@ import pytest
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import new_key, read_keys, revoke
 from triage_server.cli import main
+from triage_server.problems import RequestError
 from triage_server.security import Caller, Pace
-from triage_server.wire import RequestError
 
 JPEG = {"Content-Type": "image/jpeg"}
 

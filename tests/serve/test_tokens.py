@@ -214,7 +214,7 @@ def test_invented_key_ids_do_not_flood_the_issuer(issuer: Issuer):
 def test_issuer_that_is_down_is_believed_for_an_hour(issuer: Issuer, monkeypatch: pytest.MonkeyPatch):
     import asyncio
 
-    from triage_server.wire import RequestError
+    from triage_server.problems import RequestError
 
     monkeypatch.setattr(tokens, "RETRY_S", 0.0)
     monkeypatch.setattr(tokens, "REFRESH_S", 0.0)

@@ -24,14 +24,14 @@ from triage_server.casework import (
     service_of,
     settled,
 )
-from triage_server.dicom import AVAILABLE, DICOM_TYPE
+from triage_server.dicom import DICOM_TYPE, available
 from triage_server.intake import SentCase
 from triage_server.page.desk import Page, Visit, beside, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import history_of, questions
+from triage_server.problems import RequestError
 from triage_server.record import Answered, answered
 from triage_server.v1 import in_full
-from triage_server.wire import RequestError
 
 __all__ = ["MAX_IMAGES_PER_CASE", "ON_THE_FORM", "Arriving", "explained", "take_in"]
 
@@ -67,7 +67,7 @@ class Arriving:
 
 def kinds() -> tuple[str, ...]:
     """Media types of the photographs, and endings where browsers know the type of no file."""
-    return (*_PICTURES, DICOM_TYPE, ".dcm") if AVAILABLE else _PICTURES
+    return (*_PICTURES, DICOM_TYPE, ".dcm") if available() else _PICTURES
 
 
 async def take_in(page: Page, request: Request, arriving: Arriving) -> str:

@@ -267,7 +267,12 @@ def _made(url: URL) -> bool:
 def _engine(url: URL) -> Engine:
     try:
         engine = create_engine(url, pool_pre_ping=True)
-    except (ImportError, ArgumentError) as error:
+    except ImportError:
+        raise ConfigError(
+            f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "
+            "pip install 'lesion-triage[queue]'."
+        ) from None
+    except ArgumentError as error:
         raise ConfigError(f"The reading queue's database cannot be used ({type(error).__name__}).") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_connect)

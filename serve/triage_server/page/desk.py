@@ -29,9 +29,9 @@ from triage_server.page.records import By
 from triage_server.page.sessions import Session, Sessions
 from triage_server.page.store import Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
+from triage_server.problems import RequestError
 from triage_server.security import NOBODY, Caller
 from triage_server.settings import refuse_exposure
-from triage_server.wire import RequestError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOOK_EVERY_S = 3600.0

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.intake import media_type_of, read_body
 from triage_server.multipart import read_parts
-from triage_server.wire import MULTIPART_TYPE, RequestError
+from triage_server.problems import RequestError
+from triage_server.wire import MULTIPART_TYPE
 
 SHORT_BYTES = 65_536
 """A form without photographs."""

@@ -1,6 +1,6 @@
 """The history as a form: its questions, their closed lists, and the way back from what was chosen.
 
-Imports the bundle's history, guidance and certificate, and the wire.
+Imports the bundle's history, guidance and certificate, and the problems.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_F
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle
 from triage_server.page.forms import Sent
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 _USUAL: Mapping[str, tuple[str, ...]] = {
     "sex": ("female", "male", "other"),

@@ -25,7 +25,7 @@ from triage_server.page.desk import HEADERS, Page, beside, page_of, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import questions
 from triage_server.page.records import ConfirmedBy, Decision
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 OPEN = frozenset({"/ui/login", "/ui/static/{name}"})
 """Routes for which nobody has to be signed in."""

@@ -30,7 +30,7 @@ from triage_server.page.database import (
 )
 from triage_server.page.order import Place
 from triage_server.page.records import By, ConfirmedBy, Decision, Outcome, QueuedCase, Reading
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 _LETTERS = "23456789BCDFGHJKMNPQRSTVWXYZ"
 """Of case numbers: none that is taken for another, and no vowel, so that none spells a word."""

@@ -8,6 +8,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from triage_server.cli import main
 from triage_server.page.database import Base, migrate_at, opened
 from triage_server.page.records import By
 from triage_server.page.store import Queue
-from triage_server.wire import RequestError
+from triage_server.problems import RequestError
 
 BACKENDS = ("sqlite", "postgresql")
 PICTURES = [tiny_bundle.picture_bytes(kind) for kind in ("below", "referred")]
@@ -225,6 +226,18 @@ def test_database_that_cannot_be_used_is_said_without_its_password(wrong: str) -
     with pytest.raises(ConfigError) as caught:
         opened(wrong)
     assert "pw-secret" not in str(caught.value)
+
+
+def test_driver_that_is_missing_is_said_with_the_command_that_installs_it() -> None:
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from triage_server.cli import main\n"
+        "sys.exit(main(['queue', 'migrate', '--database', 'postgresql://u:secret@h/n']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "pip install 'lesion-triage[queue]'" in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_what_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

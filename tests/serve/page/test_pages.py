@@ -31,8 +31,8 @@ from triage_server.audit_chain import files_of
 from triage_server.page import certificate_view
 from triage_server.page.routes import router
 from triage_server.page.texts import Texts
+from triage_server.problems import KINDS, RequestError
 from triage_server.settings import load
-from triage_server.wire import KINDS, RequestError
 
 NAME, PLACE = "Mustermann", "Hintertupfing"
 REFERRED, BELOW, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("referred", "below", "black"))

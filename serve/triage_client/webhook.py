@@ -1,0 +1,100 @@
+"""What a receiver of callbacks does first: tell whether a delivery is the server's, whole and of now.
+
+Imports the schema of the answer. The signature is that of the Standard Webhooks specification 1.0.0, so any
+other library for it will do as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import ValidationError
+
+from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.schema import Answer
+from lesion_triage.errors import LesionTriageError
+
+TOLERANCE_S = 300.0
+"""How old a delivery may be, and how far two clocks may be apart."""
+_PREFIX = "whsec_"
+
+
+class ForgedError(LesionTriageError):
+    """A delivery that the server did not send, not so, or not now. Answer it with 400 and read no further."""
+
+
+class AnsweredCase(Document):
+    """The ``data`` of a delivery."""
+
+    case_id: str
+    """Also its ``webhook-id``: the same however often it is delivered. Remember it, and act on it once."""
+    request_id: str
+    audit_hash: str | None
+    answer: Answer
+
+
+class _Message(Document):
+    type: Literal["case.answered"]
+    timestamp: str
+    data: AnsweredCase
+
+
+def verify_webhook(
+    body: bytes,
+    headers: Mapping[str, str],
+    secrets: str | Sequence[str],
+    *,
+    tolerance_s: float = TOLERANCE_S,
+    now: float | None = None,
+) -> AnsweredCase:
+    """The case in a delivery, once its signature was found to be right.
+
+    Args:
+        body: the bytes as they came, before anything has read them as JSON.
+        headers: of the request; the case of their names does not matter.
+        secrets: shared with the server, ``whsec_...``; several while they are changed.
+        tolerance_s: a delivery signed longer ago, or as far in the future, is refused: it may be one that
+            was overheard and sent again. Within it, what was seen before is known by ``case_id``.
+        now: seconds since 1970; None: by the clock.
+
+    Raises:
+        ForgedError: not signed with any of the secrets, too old, or no message of this version.
+    """
+    said = {name.lower(): value for name, value in headers.items()}
+    message_id, moment = said.get("webhook-id", ""), said.get("webhook-timestamp", "")
+    if not moment.isascii() or not moment.isdecimal() or len(moment) > 12:
+        raise ForgedError("The delivery has no time (webhook-timestamp).")
+    signed = f"{message_id}.{moment}.".encode() + body
+    shown = said.get("webhook-signature", "").split()
+    right = False
+    for secret in [secrets] if isinstance(secrets, str) else secrets:
+        digest = hmac.digest(_key(secret), signed, "sha256")
+        expected = f"v1,{base64.b64encode(digest).decode()}"
+        right |= any(hmac.compare_digest(one.encode(), expected.encode()) for one in shown)
+    if not right:
+        raise ForgedError("The delivery is not signed with a secret that is known here (webhook-signature).")
+    if abs((time.time() if now is None else now) - int(moment)) > tolerance_s:
+        raise ForgedError(
+            f"The delivery was signed more than {tolerance_s:g} seconds from now; is the clock right?"
+        )
+    try:
+        message = _Message.model_validate_json(body)
+    except ValidationError:
+        raise ForgedError(
+            "The delivery is of another version than this library reads; install that of the server."
+        ) from None
+    if message.data.case_id != message_id:
+        raise ForgedError("The delivery names two cases.")
+    return message.data
+
+
+def _key(secret: str) -> bytes:
+    try:
+        return binascii.a2b_base64(secret.removeprefix(_PREFIX).encode("ascii"), strict_mode=True)
+    except ValueError:
+        raise ForgedError(f"The secret is not in base64 behind '{_PREFIX}'.") from None

@@ -1,0 +1,87 @@
+"""Cases whose answer is brought to a callback: how one is asked for, and what became of it.
+
+Imports the casework's service and the description. The post itself is loaded where it is switched on only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.bundle.schema import Answer
+from triage_server import openapi
+from triage_server.casework import service_of
+from triage_server.examples import ANSWERS
+from triage_server.problems import RequestError
+from triage_server.wire import JSON_TYPE
+
+router = APIRouter()
+
+_PATH = "/v1/cases/{case_id}"
+
+
+class CaseStatus(Document):
+    """What became of a case whose answer is brought to a callback."""
+
+    case_id: str
+    """Also the ``webhook-id`` of every delivery."""
+    callback: str
+    state: Literal["pending", "delivered", "undelivered"]
+    """``undelivered``: given up; whoever runs the server can set it out again."""
+    accepted_at: str
+    attempts: int = Field(ge=0)
+    last_status: int | None
+    """That the receiver answered with; null: it has not, or with nothing that is HTTP."""
+    settled_at: str | None
+    """When it was delivered or given up; the case is forgotten some days after."""
+    audit_hash: Sha256 | None
+    """Of the answer's line in the audit log."""
+    answer: Answer | None
+    """Null if the secret that sealed it is gone."""
+
+
+_STATUS = CaseStatus(
+    case_id="case_5f3b5f3b5f3b5f3b5f3b5f3b5f3b5f3b",
+    callback="ehr",
+    state="pending",
+    accepted_at="2026-01-31T12:00:00.000Z",
+    attempts=0,
+    last_status=None,
+    settled_at=None,
+    audit_hash="5f3b" * 16,
+    answer=ANSWERS["below_threshold"],
+)
+EXAMPLES = [
+    (path, method, status, _STATUS.model_dump(mode="json"))
+    for path, method, status in ((_PATH, "get", "200"), ("/v1/triage", "post", "202"))
+]
+_CASE_ID = {
+    "name": "case_id",
+    "in": "path",
+    "required": True,
+    "description": "As in the header Location of the answer 202.",
+    "schema": {"type": "string"},
+}
+
+
+@router.get(
+    _PATH,
+    **openapi.reading(
+        _PATH,
+        {"model": CaseStatus},
+        *openapi.GATE,
+        "case_not_known",
+        "outbox_unavailable",
+        parameters=(_CASE_ID,),
+    ),
+)
+async def case_status(request: Request) -> Response:
+    """What became of a case that was sent with ``callback``, for whoever sent it."""
+    post = service_of(request).post
+    if post is None:
+        raise RequestError("case_not_known")
+    text = await post.status(request.path_params["case_id"], request.state.caller.name)
+    return Response(text, media_type=JSON_TYPE)

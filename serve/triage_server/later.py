@@ -1,0 +1,97 @@
+"""Whether an answer is wanted later, at a callback, and how a case gets there. Imports headers and problems.
+
+The callbacks and the outbox are in ``webhooks``, which is loaded where it is switched on only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from triage_server.audit_chain import End
+from triage_server.negotiation import prefers
+from triage_server.problems import RequestError
+from triage_server.record import Answered
+
+if TYPE_CHECKING:
+    from triage_server.webhooks.callbacks import Callback
+    from triage_server.webhooks.post import Post
+
+_PREFERENCE = "respond-async"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is said of a case whose answer lies in the outbox."""
+
+    document: bytes
+    """Its status, as JSON."""
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """One request whose answer goes to a callback."""
+
+    request: Request
+    post: Post
+    callback: Callback
+
+    def number(self, found: Answered, line: Mapping[str, object], repeat_key: str | None) -> Answered:
+        """The answer with the number of its case, which stays if the answer is a repeated one.
+
+        Args:
+            found: the answer.
+            line: of the audit log, with the hashes of what was sent.
+            repeat_key: under which the case came; None: under none.
+        """
+        caller = self.request.state.caller.name
+        inputs = json.dumps(line, sort_keys=True)
+        case_id = found.fields.get("case_id") or self.post.case_id(caller, repeat_key, inputs)
+        return replace(found, fields={**found.fields, "case_id": case_id})
+
+    async def leave(self, found: Answered, end: End | None) -> Kept:
+        """Leave a recorded answer with the post.
+
+        Raises:
+            RequestError: the post cannot keep it.
+        """
+        assert end is not None, "there are no callbacks without an audit log"
+        case_id, state = str(found.fields["case_id"]), self.request.state
+        who = (state.caller.name, state.request_id)
+        document = await self.post.accept(self.callback, case_id, who, end.head, found.body)
+        headers = {"Location": f"/v1/cases/{case_id}"}
+        if "callback" not in self.request.query_params:
+            headers["Preference-Applied"] = _PREFERENCE
+        return Kept(document, headers)
+
+
+@contextmanager
+def asked(request: Request, post: Post | None, line: dict[str, object]) -> Iterator[Later | None]:
+    """What a request says of a later answer, and room for it; None: whoever asks waits for the answer.
+
+    Args:
+        request: with the name of a callback in its address, or with a preference for an answer later.
+        post: None: no callback is named here.
+        line: of the audit log; gets the callback's name, which tells repeated requests apart too.
+
+    Raises:
+        RequestError: no such callback for this caller, or no room for one more answer.
+    """
+    names = request.query_params.getlist("callback") if request.scope["query_string"] else []
+    if len(names) > 1 or (names and post is None):
+        raise RequestError("callback_not_known")
+    callback = None
+    if post is not None and (names or prefers(request.headers.getlist("prefer"), _PREFERENCE)):
+        callback = post.callback(names[0] if names else None, request.state.caller.name)
+    if post is None or callback is None:
+        yield None
+        return
+    line["callback"] = callback.name
+    with post.room():
+        yield Later(request, post, callback)

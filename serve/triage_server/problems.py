@@ -1,0 +1,326 @@
+"""Every way to be refused, and the document that says so. Imports the bundle's documents and the wire.
+
+A sentence never quotes what was sent. Codes are stable; docs/http-api.md lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from pydantic import Field
+
+from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from lesion_triage.errors import LesionTriageError
+from triage_server.wire import (
+    MAX_CASES_PER_BATCH,
+    MAX_HISTORY_BYTES,
+    MAX_JSON_DEPTH,
+    MAX_JSON_VALUES,
+    MULTIPART_TYPE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One way to be refused."""
+
+    status: HTTPStatus
+    title: str
+    detail: str
+    """Sentence for people; words in braces come from ``RequestError``. It never quotes what was sent."""
+
+
+_UNUSABLE = "A photograph cannot be used"
+
+KINDS: dict[str, Kind] = {
+    "not_authenticated": Kind(
+        HTTPStatus.UNAUTHORIZED,
+        "Not authenticated",
+        "Expected one header 'Authorization: Bearer' with a key or a token that is valid here and now.",
+    ),
+    "not_allowed": Kind(
+        HTTPStatus.FORBIDDEN,
+        "Not allowed",
+        "The key or the token is valid and not for this; ask for another.",
+    ),
+    "rate_limited": Kind(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "Too many requests",
+        "More requests than this key may send in a minute; send this one again after a pause.",
+    ),
+    "authentication_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Callers cannot be recognised",
+        "The list of keys cannot be read at the moment; send the request again after a pause.",
+    ),
+    "audit_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Answers cannot be recorded",
+        "The audit log cannot be written, so no answer is given; the case must be read without a score, or "
+        "sent again after a pause.",
+    ),
+    "head_too_large": Kind(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "The request's head is too large",
+        "Expected at most {limit:,} bytes of request line and headers.",
+    ),
+    "head_not_received": Kind(
+        HTTPStatus.REQUEST_TIMEOUT,
+        "The request did not arrive in time",
+        "The headers did not arrive whole within {seconds:g} seconds; send the request again.",
+    ),
+    "repeated_differently": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Another case came with this Idempotency-Key",
+        "Expected the same photographs and history as before under this Idempotency-Key; use a key for one "
+        "case only.",
+    ),
+    "idempotency_key_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST,
+        "The Idempotency-Key is not valid",
+        "Expected one Idempotency-Key of 16 to 64 letters, digits, '.', '_' and '-'.",
+    ),
+    "not_found": Kind(
+        HTTPStatus.NOT_FOUND,
+        "No such resource",
+        "Nothing is served at this path; /openapi.json lists what is.",
+    ),
+    "method_not_allowed": Kind(
+        HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed", "This path answers to {allowed} only."
+    ),
+    "request_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST, "The request is not valid", "The request could not be read."
+    ),
+    "body_not_received": Kind(
+        HTTPStatus.REQUEST_TIMEOUT,
+        "The request did not arrive in time",
+        "The body did not arrive whole within {seconds:g} seconds; send it again.",
+    ),
+    "body_too_large": Kind(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "The request is too large",
+        "Expected at most {limit:,} bytes in one request; send fewer or smaller files.",
+    ),
+    "media_type_not_supported": Kind(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "Media type not supported",
+        "Expected one of the Content-Types that /openapi.json names for this path.",
+    ),
+    "multipart_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST,
+        "The form is not valid",
+        f"The body is no whole {MULTIPART_TYPE} with the boundary that Content-Type names; send it again.",
+    ),
+    "json_not_valid": Kind(
+        HTTPStatus.BAD_REQUEST,
+        "The body is no JSON that is read here",
+        "Expected one JSON object in UTF-8, no key twice, no number beyond JSON's, at most "
+        f"{MAX_JSON_VALUES:,} values and {MAX_JSON_DEPTH} levels; send it again.",
+    ),
+    "document_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The document is of another shape",
+        "The document is not as /openapi.json describes it. At fault: {fields}.",
+    ),
+    "base64_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is not in base64 (RFC 4648, section 4, padded, no line breaks).",
+    ),
+    "too_many_cases": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The batch has too many cases",
+        f"Expected 1 to {MAX_CASES_PER_BATCH} cases in one batch; send several batches.",
+    ),
+    "model_not_found": Kind(
+        HTTPStatus.NOT_FOUND,
+        "No such model",
+        "This server serves one bundle; GET /v1/bundle has its name.",
+    ),
+    "photograph_by_address": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is not in the request: this server fetches nothing; send it inline as "
+        "Attachment.data.",
+    ),
+    "prefetch_missing": Kind(
+        HTTPStatus.PRECONDITION_FAILED,
+        "The photographs were not sent along",
+        "Expected photographs in 'prefetch' as GET /cds-services describes it; this server asks no FHIR "
+        "server for them.",
+    ),
+    "dicom_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is no whole DICOM file, or one that contradicts itself; send it again.",
+    ),
+    "dicom_not_supported": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is a DICOM file with {found}; expected {expected}.",
+    ),
+    "dicom_not_available": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is a DICOM file, and this server reads none; send a JPEG, PNG or WebP picture.",
+    ),
+    "unknown_part": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The form holds an unknown part",
+        "Expected file parts named 'image' and at most one part named 'history', found a part of another "
+        "name. What is silently left out would mislead whoever reads the answer.",
+    ),
+    "history_not_valid": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The history is not valid",
+        f"Expected at most one history of at most {MAX_HISTORY_BYTES:,} bytes: a JSON object with the "
+        "fields of the schema History and no others. At fault: {fields}.",
+    ),
+    "callback_not_known": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "No such callback",
+        "Expected at most one 'callback', the name of one that this server brings your answers to; ask "
+        "whoever runs it.",
+    ),
+    "case_not_known": Kind(
+        HTTPStatus.NOT_FOUND,
+        "No such case",
+        "Expected the id of a case that you sent with 'callback' in the last days.",
+    ),
+    "outbox_full": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Too many answers are waiting to be taken",
+        "No room for one more until callbacks take theirs; send this case without 'callback', or again after "
+        "a pause.",
+    ),
+    "outbox_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The outbox cannot be used",
+        "The answer could not be kept for its callback; send this case without 'callback', or again after a "
+        "pause.",
+    ),
+    "no_image": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The case has no photograph",
+        f"Expected 1 to {MAX_IMAGES_PER_CASE} photographs, found none.",
+    ),
+    "too_many_images": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The case has too many photographs",
+        f"Expected at most {MAX_IMAGES_PER_CASE} photographs, found more; send the most telling ones.",
+    ),
+    "image_empty": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, _UNUSABLE, "Photograph {number} has no bytes; send the file again."
+    ),
+    "image_too_large": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} has more pixels or bytes than GET /v1/bundle allows; send a smaller copy.",
+    ),
+    "image_format_not_supported": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is no JPEG, PNG or WebP picture; convert it and send it again.",
+    ),
+    "image_animated": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is animated; send a single still photograph.",
+    ),
+    "image_not_decodable": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} is damaged or incomplete; send the file again.",
+    ),
+    "busy": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The server is busy",
+        "As many cases as this server may hold are here already; send this one again after a pause.",
+    ),
+    "not_answered_in_time": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The case was not scored in time",
+        "No answer within {seconds:g} seconds; send the case again after a pause, or read it without a "
+        "score.",
+    ),
+    "not_scored": Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "The case could not be scored",
+        "The model gave no usable number for this case; it must be read without a score.",
+    ),
+    "queue_unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The reading queue cannot be used",
+        "The database of the reading queue does not answer; nothing was kept, so do it again after a pause.",
+    ),
+    "not_read_yet": Kind(
+        HTTPStatus.CONFLICT,
+        "Nobody has read this case",
+        "Expected a case that a person has read; say first that it was read.",
+    ),
+    "internal_error": Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "Internal error",
+        "The server failed and nothing is known of this case; it must be read without a score.",
+    ),
+}
+_OTHER_PICTURE = Kind(
+    HTTPStatus.UNPROCESSABLE_ENTITY, _UNUSABLE, "Photograph {number} cannot be used; send another one."
+)
+
+
+class RequestError(LesionTriageError):
+    """A request that gets no answer but a problem.
+
+    Attributes:
+        code: a key of ``KINDS``, or the code of an ``ImageError``.
+        kind: what ``KINDS`` says of it.
+        index: position of the photograph at fault, from 0.
+        headers: sent along with the problem.
+        words: that its sentence holds.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        *,
+        index: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **words: object,
+    ) -> None:
+        self.code = code
+        self.kind = KINDS.get(code, _OTHER_PICTURE)
+        self.index = index
+        self.headers = dict(headers or {})
+        self.words = words
+        super().__init__(self.kind.detail.format(number=(index or 0) + 1, **words))
+
+
+class Problem(Document):
+    """An error in the form of RFC 9457. ``code`` is stable; ``detail`` is for people and may change."""
+
+    type: str
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    code: str
+    request_id: str
+    """Also in the X-Request-Id header and in the server's log."""
+    index: int | None = Field(default=None, ge=0)
+    """Position of the photograph at fault in the request, from 0; absent if the fault is elsewhere."""
+
+    @classmethod
+    def of(cls, refusal: RequestError, request_id: str) -> Problem:
+        """The document that tells a client of this refusal."""
+        return cls(
+            type=f"urn:lesion-triage:problem:{refusal.code}",
+            title=refusal.kind.title,
+            status=refusal.kind.status,
+            detail=str(refusal),
+            code=refusal.code,
+            request_id=request_id,
+            index=refusal.index,
+        )

@@ -1,0 +1,181 @@
+"""The callbacks that the operator named: where each lies, what signs for it, who may ask for it.
+
+Imports pydantic and the exception tree. No address, and no part of one, ever comes from a request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from lesion_triage.errors import ConfigError
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the mark of a secret, not one
+_SECRET_BYTES = (24, 64)
+_MOST_SECRETS = 4
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+class _Said(BaseModel):
+    """One callback as the operator writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: str
+    secret_file: Path | None = None
+    secret_env: str | None = None
+    ca_file: Path | None = None
+    callers: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """One place that answers are brought to."""
+
+    name: str
+    host: str
+    port: int
+    target: str
+    """Path and query."""
+    tls: ssl.SSLContext | None
+    """None: plain http, on loopback alone."""
+    secrets: tuple[bytes, ...]
+    """The first seals and signs; each further one signs too, and opens what it sealed."""
+    callers: frozenset[str] | None
+    """Names in the audit log of those who may ask for it; None: whoever may have a case scored."""
+
+    def allows(self, caller: str) -> bool:
+        """Whether this caller may have an answer brought here."""
+        return self.callers is None or caller in self.callers
+
+
+class Callbacks:
+    """All of them, by name."""
+
+    def __init__(self, by_name: Mapping[str, Callback]) -> None:
+        self.by_name = dict(by_name)
+
+    @classmethod
+    def read(cls, said: str, environment: Mapping[str, str] = os.environ) -> Callbacks:
+        """Read them.
+
+        Args:
+            said: path of a JSON file, or the JSON object itself.
+            environment: where secrets may be.
+
+        Raises:
+            ConfigError: unreadable, of another shape, an address that is not allowed, or no usable secret.
+        """
+        where = "TRIAGE_WEBHOOKS"
+        if not said.lstrip().startswith("{"):
+            where = said
+            try:
+                said = Path(said).read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{where}: the callbacks cannot be read ({error}).") from None
+        try:
+            found = TypeAdapter(dict[Name, _Said]).validate_json(said)
+        except ValidationError as error:
+            problem = error.errors(include_input=False)[0]
+            place = ".".join(str(step) for step in problem["loc"]) or "the whole"
+            raise ConfigError(
+                f"{where}: {place}: {problem['msg']}; expected an object of callbacks by name, each with "
+                "'url', 'secret_file' or 'secret_env' and, optionally, 'ca_file' and 'callers'."
+            ) from None
+        if not found:
+            raise ConfigError(f"{where}: no callback is named; name one, or leave TRIAGE_WEBHOOKS out.")
+        return cls({name: _callback(where, name, one, environment) for name, one in found.items()})
+
+    def for_caller(self, caller: str) -> list[Callback]:
+        """Those that this caller may ask for."""
+        return [one for one in self.by_name.values() if one.allows(caller)]
+
+
+def signature(key: bytes, message_id: str, moment: int, body: bytes) -> str:
+    """Of a message, after the Standard Webhooks specification 1.0.0: identifier, time and body together."""
+    signed = f"{message_id}.{moment}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+
+
+def new_secret() -> str:
+    """256 random bits, as receivers and the file of a secret hold them."""
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _callback(where: str, name: str, said: _Said, environment: Mapping[str, str]) -> Callback:
+    at = f"{where}: callback '{name}'"
+    if not re.fullmatch(r"[!-~]+", said.url):
+        raise ConfigError(f"{at}: the address holds characters that no address has; write them as %xx.")
+    address = urlsplit(said.url)
+    try:
+        port = address.port
+    except ValueError:
+        port = -1
+    if not address.hostname or port == -1 or address.username is not None or address.fragment:
+        raise ConfigError(f"{at}: expected an address such as https://host/path, without user or fragment.")
+    if address.scheme != "https" and not (address.scheme == "http" and _loopback(address.hostname)):
+        raise ConfigError(f"{at}: expected https; plain http is for this machine alone.")
+    tls = None
+    if address.scheme == "https":
+        try:
+            tls = ssl.create_default_context(cafile=said.ca_file)
+        except OSError as error:
+            raise ConfigError(f"{at}: 'ca_file' cannot be used ({error.strerror}).") from None
+    return Callback(
+        name=name,
+        host=address.hostname,
+        port=port or (80 if tls is None else 443),
+        target=(address.path or "/") + (f"?{address.query}" if address.query else ""),
+        tls=tls,
+        secrets=_secrets(at, said, environment),
+        callers=None if said.callers is None else frozenset(said.callers),
+    )
+
+
+def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[bytes, ...]:
+    if (said.secret_file is None) == (said.secret_env is None):
+        raise ConfigError(f"{at}: say 'secret_file' or 'secret_env', one of the two.")
+    if said.secret_file is not None:
+        try:
+            words = said.secret_file.read_text(encoding="ascii").split()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{at}: its secret cannot be read ({type(error).__name__}).") from None
+    else:
+        words = environment.get(said.secret_env or "", "").split()
+    found = [_secret(word) for word in words]
+    keys = tuple(key for key in found if key is not None)
+    if not 1 <= len(keys) <= _MOST_SECRETS or len(keys) < len(found):
+        raise ConfigError(
+            f"{at}: expected 1 to {_MOST_SECRETS} secrets, the newest first, each {SECRET_PREFIX} and 24 to "
+            "64 bytes in base64; 'triage-server webhooks secret' makes one."
+        )
+    return keys
+
+
+def _secret(word: str) -> bytes | None:
+    try:
+        key = binascii.a2b_base64(word.removeprefix(SECRET_PREFIX).encode("ascii"), strict_mode=True)
+    except ValueError:
+        return None
+    return key if _SECRET_BYTES[0] <= len(key) <= _SECRET_BYTES[1] else None
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

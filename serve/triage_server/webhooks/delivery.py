@@ -1,0 +1,73 @@
+"""One attempt to bring a message to a callback. Imports the callbacks and asyncio; opens no other address.
+
+No redirect is followed, no proxy asked, and of the reply nothing is read beyond its head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from triage_server.webhooks.callbacks import Callback, signature
+
+PATIENCE_S = 15.0
+"""For all of it; the specification asks for 15 to 30."""
+_MAX_HEAD_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a receiver said."""
+
+    status: int | None
+    """None: nothing that is HTTP, or nothing in time."""
+    retry_after_s: float | None = None
+
+    @property
+    def taken(self) -> bool:
+        """The receiver has the message."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+async def deliver(callback: Callback, message_id: str, moment: int, body: bytes) -> Reply:
+    """Send a message, signed for this moment, and wait for the head of the reply."""
+    signatures = " ".join(signature(key, message_id, moment, body) for key in callback.secrets)
+    host = f"[{callback.host}]" if ":" in callback.host else callback.host
+    head = (
+        f"POST {callback.target} HTTP/1.1\r\nHost: {host}:{callback.port}\r\n"
+        f"User-Agent: lesion-triage\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"webhook-id: {message_id}\r\nwebhook-timestamp: {moment}\r\nwebhook-signature: {signatures}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await _exchange(callback, head.encode("ascii") + body)
+    except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError):
+        return Reply(None)
+
+
+async def _exchange(callback: Callback, request: bytes) -> Reply:
+    reader, writer = await asyncio.open_connection(
+        callback.host, callback.port, ssl=callback.tls, limit=_MAX_HEAD_BYTES
+    )
+    try:
+        writer.write(request)
+        await writer.drain()
+        status = 100
+        while 100 <= status < 200:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            version, code, *_ = head.split("\r\n", 1)[0].split(" ", 2)
+            if not version.startswith("HTTP/1.") or len(code) != 3 or not code.isdecimal():
+                raise ValueError("no status line")
+            status = int(code)
+        return Reply(status, _retry_after(head))
+    finally:
+        writer.transport.abort()
+
+
+def _retry_after(head: str) -> float | None:
+    for line in head.split("\r\n")[1:]:
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "retry-after" and value.strip().isdecimal():
+            return float(value.strip()[:9])
+    return None

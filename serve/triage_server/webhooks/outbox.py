@@ -1,0 +1,248 @@
+"""Answers that wait to be brought somewhere: a small SQLite file that a killed process leaves whole.
+
+Imports sqlite3, cryptography and the exception tree. No photograph comes here, and no answer in the open:
+each is sealed under a key made from its callback's secret, which lies elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from lesion_triage.errors import ConfigError
+
+Found = TypeVar("Found")
+State = Literal["pending", "delivered", "undelivered"]
+
+_VERSION = 1
+_NONCE_BYTES = 12
+_TABLE = """
+CREATE TABLE cases (
+    case_id TEXT PRIMARY KEY, caller TEXT NOT NULL, callback TEXT NOT NULL, request_id TEXT NOT NULL,
+    audit_hash TEXT, accepted_at REAL NOT NULL, until REAL NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, next_at REAL NOT NULL, settled_at REAL, last_status INTEGER,
+    sealed BLOB NOT NULL
+) STRICT;
+CREATE INDEX due ON cases (state, callback, next_at);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One accepted case. Moments are seconds since 1970, UTC."""
+
+    case_id: str
+    caller: str
+    """As in the audit log; nobody else is told of it."""
+    callback: str
+    request_id: str
+    audit_hash: str | None
+    accepted_at: float
+    until: float
+    """When it is given up."""
+    state: State
+    attempts: int
+    next_at: float
+    settled_at: float | None
+    """When it was delivered, or given up."""
+    last_status: int | None
+    """That the receiver answered with; None: nothing that is HTTP."""
+    sealed: bytes
+
+
+class FullError(Exception):
+    """Every place is taken by an answer that was not delivered."""
+
+
+class Outbox:
+    """The one writer of the file, but for the errand that sets letters out again. Belongs to one thread."""
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        """Take it over, or begin one.
+
+        Args:
+            path: made if it is missing, readable by its owner alone.
+            capacity: cases that it may hold. Delivered ones make room, the oldest first.
+
+        Raises:
+            ConfigError: another server uses it, it is of another version, or it cannot be used.
+        """
+        self._capacity = capacity
+        try:
+            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{path}: the outbox cannot be used ({error.strerror}).") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._base = opened(path)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise ConfigError(
+                f"{path}: another server uses this outbox; give each server one of its own."
+            ) from None
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def put(self, letter: Letter) -> Letter:
+        """Bring a letter to the disk, unless one of its number lies there, which is then the one that counts.
+
+        Returns:
+            What lies there under its number.
+
+        Raises:
+            FullError: there is no room.
+            sqlite3.Error: the disk takes nothing.
+        """
+        with self._base:
+            kept = self.find(letter.case_id)
+            if kept is not None:
+                return kept
+            over = self._base.execute("SELECT count(*) FROM cases").fetchone()[0] + 1 - self._capacity
+            if over > 0:
+                oldest = "SELECT case_id FROM cases WHERE state = 'delivered' ORDER BY settled_at LIMIT ?"
+                gone = self._base.execute(f"DELETE FROM cases WHERE case_id IN ({oldest})", (over,))  # noqa: S608
+                if gone.rowcount < over:
+                    raise FullError
+            marks = ", ".join("?" * len(Letter.__slots__))
+            values = [getattr(letter, name) for name in Letter.__slots__]
+            self._base.execute(f"INSERT INTO cases VALUES ({marks})", values)  # noqa: S608 - marks alone
+        return letter
+
+    def find(self, case_id: str) -> Letter | None:
+        """The letter of that number."""
+        return next(iter(self._read("WHERE case_id = ?", case_id)), None)
+
+    def due(self, callback: str, moment: float, most: int, but: Collection[str]) -> list[Letter]:
+        """Letters to this callback whose time has come, those first that have waited longest."""
+        said = "WHERE state = 'pending' AND callback = ? AND next_at <= ? ORDER BY next_at LIMIT ?"
+        found = self._read(said, callback, moment, most + len(but))
+        return [letter for letter in found if letter.case_id not in but][:most]
+
+    def next_at(self, callback: str, but: Collection[str]) -> float | None:
+        """When the next letter to this callback is due; None: none waits."""
+        marks = ", ".join("?" * len(but))
+        said = "SELECT min(next_at) FROM cases WHERE state = 'pending' AND callback = ? AND case_id NOT IN"
+        found = self._base.execute(f"{said} ({marks})", (callback, *but)).fetchone()[0]
+        return None if found is None else float(found)
+
+    def settle(self, letter: Letter, state: State, status: int | None, moment: float) -> None:
+        """Say what became of a letter."""
+        self._change(letter, "state = ?, settled_at = ?, last_status = ?", state, moment, status)
+
+    def postpone(self, letter: Letter, status: int | None, next_at: float) -> None:
+        """Try it again later."""
+        self._change(letter, "next_at = ?, last_status = ?", next_at, status)
+
+    def overdue(self, moment: float) -> list[Letter]:
+        """Letters that have been tried for long enough."""
+        return self._read("WHERE state = 'pending' AND until <= ?", moment)
+
+    def forget(self, settled_before: float) -> None:
+        """Delete what was settled before that."""
+        with self._base:
+            self._base.execute("DELETE FROM cases WHERE settled_at <= ?", (settled_before,))
+
+    def counts(self) -> dict[str, int]:
+        """Letters by state."""
+        return dict(self._base.execute("SELECT state, count(*) FROM cases GROUP BY state").fetchall())
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._base.close()
+        os.close(self._lock)
+
+    def _read(self, said: str, *values: object) -> list[Letter]:
+        names = ", ".join(Letter.__slots__)
+        return [Letter(*row) for row in self._base.execute(f"SELECT {names} FROM cases {said}", values)]  # noqa: S608
+
+    def _change(self, letter: Letter, said: str, *values: object) -> None:
+        with self._base:
+            self._base.execute(
+                f"UPDATE cases SET attempts = attempts + 1, {said} WHERE case_id = ?",  # noqa: S608
+                (*values, letter.case_id),
+            )
+
+
+class OutboxThread:
+    """The outbox as the event loop sees it: each errand on the one thread, then the counts as they are."""
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        """Take it over; arguments and errors as of ``Outbox``."""
+        self._outbox = Outbox(path, capacity)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
+        self.capacity = capacity
+        self.counts = self._outbox.counts()
+
+    async def do(self, errand: Callable[[Outbox], Found]) -> Found:
+        """What ``errand`` makes of the outbox."""
+
+        def work() -> tuple[Found, dict[str, int]]:
+            return errand(self._outbox), self._outbox.counts()
+
+        found, self.counts = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return found
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._thread.shutdown()
+        self._outbox.close()
+
+
+def opened(path: Path, *, existing: bool = False) -> sqlite3.Connection:
+    """The file as a database, its tables made.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    try:
+        if existing and not path.is_file():
+            raise ConfigError(f"{path}: no outbox here.")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        base = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
+        base.execute("PRAGMA journal_mode = WAL")
+        base.execute("PRAGMA synchronous = FULL")  # an acknowledged case outlives a power cut
+        base.execute("PRAGMA secure_delete = ON")
+        (version,) = base.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            base.executescript(f"BEGIN; {_TABLE} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version != _VERSION:
+            raise ConfigError(f"{path}: expected an outbox of version {_VERSION}, found {version}.")
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"{path}: the outbox cannot be used ({error}).") from None
+    return base
+
+
+def sealed(key: bytes, case_id: str, callback: str, answer: bytes) -> bytes:
+    """An answer as it lies on the disk: AES-256-GCM, bound to its number and callback."""
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(_sealing_key(key)).encrypt(nonce, answer, f"{case_id}.{callback}".encode())
+
+
+def unsealed(keys: Sequence[bytes], letter: Letter) -> bytes | None:
+    """The answer in a letter; None if none of these secrets sealed it."""
+    nonce, text = letter.sealed[:_NONCE_BYTES], letter.sealed[_NONCE_BYTES:]
+    for key in keys:
+        try:
+            bound = f"{letter.case_id}.{letter.callback}".encode()
+            return AESGCM(_sealing_key(key)).decrypt(nonce, text, bound)
+        except InvalidTag:
+            continue
+    return None
+
+
+def _sealing_key(secret: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"lesion-triage outbox 1").derive(secret)

@@ -1,0 +1,196 @@
+"""Takes answers in for a callback, and says what became of them to whoever sent their cases.
+
+Imports the outbox, the postman and the wire. An answer is on the disk, and its line in the audit log, before
+anybody is told that the case was accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from triage_server.audit_log import AuditLog
+from triage_server.cases import CaseStatus
+from triage_server.problems import RequestError
+from triage_server.telemetry import Telemetry
+from triage_server.webhooks.callbacks import Callback, Callbacks
+from triage_server.webhooks.outbox import FullError, Letter, OutboxThread, sealed, unsealed
+from triage_server.webhooks.postman import Postman, written
+
+log = logging.getLogger("triage_server")
+
+
+class Post:
+    """Where a case that is answered later leaves its answer. Belongs to the event loop."""
+
+    def __init__(
+        self,
+        callbacks: Callbacks,
+        outbox: tuple[Path, int],
+        audit: AuditLog,
+        telemetry: Telemetry,
+        *,
+        keep_hours: int,
+        first_pause_s: float,
+    ) -> None:
+        """Take the outbox over.
+
+        Args:
+            callbacks: that the operator named.
+            outbox: its file, and how many cases it may hold.
+            audit: gets a line for each answer that was delivered or given up.
+            telemetry: that counts.
+            keep_hours: how long an answer is tried, and how long what became of it can be asked.
+            first_pause_s: before the second attempt; three times as long before each further one.
+
+        Raises:
+            ConfigError: the outbox cannot be used.
+        """
+        self._callbacks, self._audit, self._telemetry = callbacks, audit, telemetry
+        self._outbox = OutboxThread(*outbox)
+        keep_s = keep_hours * 3600.0
+        self._postman = Postman(callbacks, self._outbox, audit, telemetry, keep_s, first_pause_s)
+        self._keep_s, self._coming = keep_s, 0
+
+    def held(self, state: str) -> int:
+        """Letters in this state."""
+        return self._outbox.counts.get(state, 0)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Deliver while the server runs, and let the outbox go at the end."""
+        working = asyncio.create_task(self._postman.work())
+        try:
+            yield
+        finally:
+            self._postman.stop()
+            await working
+            self._outbox.close()
+
+    def callback(self, name: str | None, caller: str) -> Callback | None:
+        """The callback of that name; where none is said, the only one that there is for this caller.
+
+        Raises:
+            RequestError: none of that name is there for this caller.
+        """
+        if name is None:
+            allowed = self._callbacks.for_caller(caller)
+            return allowed[0] if len(allowed) == 1 else None
+        found = self._callbacks.by_name.get(name)
+        if found is None or not found.allows(caller):
+            raise RequestError("callback_not_known")
+        return found
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Room for one answer, from before its case is read.
+
+        Raises:
+            RequestError: the outbox is full of answers that nobody has taken.
+        """
+        if self.held("pending") + self.held("undelivered") + self._coming >= self._outbox.capacity:
+            raise _full()
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
+    def case_id(self, caller: str, repeat_key: str | None, inputs: str) -> str:
+        """A number for a case: under an Idempotency-Key the same for the same inputs, after a restart too."""
+        if repeat_key is None:
+            return f"case_{secrets.token_hex(16)}"
+        said = f"{caller}\n{repeat_key}\n{inputs}".encode()
+        return f"case_{self._audit.hash_of(said)[:32]}"
+
+    async def accept(
+        self, callback: Callback, case_id: str, who: tuple[str, str], audit_hash: str, answer: bytes
+    ) -> bytes:
+        """Bring an answer to the disk; only now may its sender be told.
+
+        Args:
+            callback: where it will go.
+            case_id: under which it can be asked for.
+            who: caller, and id of the request.
+            audit_hash: of the answer's line.
+            answer: as the face says it, JSON.
+
+        Returns:
+            The document of ``GET /v1/cases/{case_id}``.
+
+        Raises:
+            RequestError: the outbox is full or takes nothing.
+        """
+        moment = time.time()
+        letter = Letter(
+            case_id=case_id,
+            caller=who[0],
+            callback=callback.name,
+            request_id=who[1],
+            audit_hash=audit_hash,
+            accepted_at=moment,
+            until=moment + self._keep_s,
+            state="pending",
+            attempts=0,
+            next_at=moment,
+            settled_at=None,
+            last_status=None,
+            sealed=sealed(callback.secrets[0], case_id, callback.name, answer),
+        )
+        try:
+            kept = await self._outbox.do(lambda box: box.put(letter))
+        except FullError:
+            raise _full() from None
+        except sqlite3.Error as error:
+            raise _unavailable(error) from None
+        if kept is letter:
+            self._telemetry.webhook(callback.name, "accepted")
+            self._postman.wake()
+        return self._said(kept)
+
+    async def status(self, case_id: str, caller: str) -> bytes:
+        """What became of a case, for whoever sent it.
+
+        Raises:
+            RequestError: this caller sent no such case, or it is forgotten.
+        """
+        try:
+            kept = await self._outbox.do(lambda box: box.find(case_id))
+        except sqlite3.Error as error:
+            raise _unavailable(error) from None
+        if kept is None or kept.caller != caller:
+            raise RequestError("case_not_known")
+        return self._said(kept)
+
+    def _said(self, letter: Letter) -> bytes:
+        status = CaseStatus(
+            case_id=letter.case_id,
+            callback=letter.callback,
+            state=letter.state,
+            accepted_at=written(letter.accepted_at),
+            attempts=letter.attempts,
+            last_status=letter.last_status,
+            settled_at=None if letter.settled_at is None else written(letter.settled_at),
+            audit_hash=letter.audit_hash,
+            answer=None,
+        )
+        text = status.model_dump_json().encode()
+        callback = self._callbacks.by_name.get(letter.callback)
+        answer = None if callback is None else unsealed(callback.secrets, letter)
+        # The bytes of which the log holds the hash stand here as they are.
+        return text if answer is None else text.removesuffix(b"null}") + answer + b"}"
+
+
+def _full() -> RequestError:
+    return RequestError("outbox_full", headers={"Retry-After": "60"})
+
+
+def _unavailable(error: Exception) -> RequestError:
+    log.error("the outbox cannot be used: %s", error)
+    return RequestError("outbox_unavailable", headers={"Retry-After": "5"})

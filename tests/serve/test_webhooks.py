@@ -1,0 +1,434 @@
+"""An answer for a callback: kept before it is acknowledged, brought signed, and told to nobody else."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import io
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, redirect_stderr, redirect_stdout
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lesion_triage.errors import ConfigError
+from triage_client import verify_webhook
+from triage_server.api_keys import new_key
+from triage_server.audit_chain import files_of, verify
+from triage_server.cli import main
+from triage_server.settings import load
+from triage_server.webhooks.callbacks import Callbacks, new_secret, signature
+from webhook_receiver import receiving
+
+JPEG = {"Content-Type": "image/jpeg"}
+SECRET = new_secret()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def variables(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """The settings of a server with a callback 'ehr', quick to try again, and an audit log."""
+
+    def made(url: str, secret: str = SECRET, callbacks: Any = None, **more: str) -> dict[str, str]:
+        (tmp_path / "secret").write_text(secret)
+        said = callbacks or {"ehr": {"url": url, "secret_file": str(tmp_path / "secret")}}
+        return {
+            "TRIAGE_WEBHOOKS": json.dumps(said),
+            "TRIAGE_WEBHOOK_OUTBOX": str(tmp_path / "outbox.sqlite"),
+            "TRIAGE_WEBHOOK_FIRST_PAUSE_S": "0.1",
+            "TRIAGE_AUDIT_LOG": str(tmp_path / "audit"),
+            **more,
+        }
+
+    return made
+
+
+def send(server: Any, picture: bytes, callback: str = "ehr", **headers: str) -> httpx.Response:
+    address = f"{server.url}/v1/triage?callback={callback}"
+    return httpx.post(address, content=picture, headers=JPEG | headers, timeout=60)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in files_of(folder) for line in file.read_bytes().splitlines()]
+
+
+def desk(*words: object) -> tuple[int, str]:
+    out = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(io.StringIO()):
+        status = main(["webhooks", *map(str, words)])
+    return status, out.getvalue()
+
+
+def metric(server: Any, name: str) -> float:
+    page = httpx.get(f"{server.url}/metrics").text
+    return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
+
+
+def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_answer_is_recorded_accepted_and_brought_signed(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    with receiving() as receiver, launch(**variables(receiver.url)) as server:
+        accepted = send(server, draw(), **{"X-Request-Id": "case-0001"})
+        receiver.wait()
+        here = httpx.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG)
+        where = accepted.headers["location"]
+        until(lambda: httpx.get(server.url + where).json()["state"] == "delivered")
+        status = httpx.get(server.url + where).json()
+        assert server.stop() == 0
+    assert (accepted.status_code, accepted.json()["state"]) == (202, "pending")
+    assert where == f"/v1/cases/{accepted.json()['case_id']}"
+    ((headers, body),) = receiver.came
+    moment, number = headers["webhook-timestamp"], headers["webhook-id"]
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    digest = hmac.new(key, f"{number}.{moment}.".encode() + body, "sha256").digest()
+    assert headers["webhook-signature"] == "v1," + base64.b64encode(digest).decode()
+    message = json.loads(body)
+    assert message["type"] == "case.answered"
+    assert message["data"]["answer"] == accepted.json()["answer"] == status["answer"] == here.json()
+    assert message["data"]["case_id"] == number == status["case_id"]
+    assert message["data"]["request_id"] == "case-0001"
+    assert (status["attempts"], status["last_status"]) == (1, 204)
+    lines = lines_of(tmp_path / "audit")
+    (answer,) = (line for line in lines if line["event"] == "answer" and "callback" in line)
+    (delivered,) = (line for line in lines if line["event"] == "delivered")
+    assert (answer["callback"], answer["case_id"]) == ("ehr", number)
+    assert accepted.headers["x-audit-hash"] == answer["hash"] == message["data"]["audit_hash"]
+    assert sha256(body[body.index(b'"answer":') + 9 : -2]).hexdigest() == answer["answer_sha256"]
+    assert (delivered["case_id"], delivered["attempts"], delivered["receiver_status"]) == (number, 1, 204)
+    assert verify(tmp_path / "audit").torn == 0
+
+
+def test_signature_is_that_of_the_published_example():
+    """Of the specification's own libraries."""
+    key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    said = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert said == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_receiver_that_fails_is_tried_again_later_and_later(
+    launch: Callable[..., Any], variables: Any, draw: Any
+):
+    script = [(500, {}, 0.0), (503, {"Retry-After": "1"}, 0.0), (429, {}, 0.0)]
+    with receiving(*script) as receiver, launch(**variables(receiver.url)) as server:
+        number = send(server, draw()).json()["case_id"]
+        began = time.monotonic()
+        receiver.wait(4)
+        assert time.monotonic() - began > 1.0  # as it was asked
+        assert {headers["webhook-id"] for headers, _ in receiver.came} == {number}
+        assert len({body for _, body in receiver.came}) == 1
+        until(lambda: metric(server, "triage_webhooks_pending") == 0)
+        assert metric(server, 'triage_webhooks_total{callback="ehr",outcome="failed"}') == 3
+        assert metric(server, 'triage_webhooks_total{callback="ehr",outcome="delivered"}') == 1
+        assert server.stop() == 0
+
+
+def test_kill_between_acknowledgement_and_delivery_loses_nothing(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    port = free_port()
+    settings = variables(f"http://127.0.0.1:{port}/")
+    with launch(**settings) as server:
+        accepted = [send(server, draw(seed=seed)).json() for seed in range(5)]
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait(30)
+    with receiving(port=port) as receiver, launch(**settings) as server:
+        receiver.wait(5)
+        until(lambda: metric(server, "triage_webhooks_pending") == 0)
+        status = httpx.get(f"{server.url}/v1/cases/{accepted[0]['case_id']}").json()
+        assert status["answer"] == accepted[0]["answer"]
+        assert server.stop() == 0
+    brought = {case.case_id: case.answer.model_dump(mode="json") for case in receiver.cases(SECRET)}
+    assert brought == {one["case_id"]: one["answer"] for one in accepted}
+    assert [line["event"] for line in lines_of(tmp_path / "audit")].count("delivered") == 5
+
+
+def test_stop_waits_for_what_is_under_way_and_keeps_the_rest(
+    launch: Callable[..., Any], variables: Any, draw: Any
+):
+    port = free_port()
+    settings = variables(f"http://127.0.0.1:{port}/")
+    with receiving((204, {}, 0.7), port=port) as receiver, launch(**settings) as server:
+        send(server, draw())
+        assert server.stop() == 0
+        assert len(receiver.came) == 1
+    with launch(**settings) as server:
+        send(server, draw())
+        until(lambda: metric(server, 'triage_webhooks_total{callback="ehr",outcome="failed"}') > 0)
+        assert server.stop() == 0
+    with receiving(port=port) as receiver, launch(**settings) as server:
+        receiver.wait(1)
+        assert server.stop() == 0
+
+
+def test_same_key_is_the_same_case_and_brought_once_also_after_a_restart(
+    launch: Callable[..., Any], variables: Any, draw: Any
+):
+    key = {"Idempotency-Key": "0123456789abcdef"}
+    with receiving() as receiver:
+        settings = variables(receiver.url)
+        with launch(**settings) as server:
+            first, again = (send(server, draw(), **key) for _ in range(2))
+            waited = httpx.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | key)
+            receiver.wait(1)
+            assert server.stop() == 0
+        with launch(**settings) as server:
+            after = send(server, draw(), **key)
+            time.sleep(0.3)
+            assert server.stop() == 0
+    assert first.json()["case_id"] == again.json()["case_id"] == after.json()["case_id"]
+    assert first.json()["answer"] == after.json()["answer"]
+    assert (waited.status_code, waited.json()["code"]) == (422, "repeated_differently")
+    assert len(receiver.came) == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["other", "EHR", "", "http://127.0.0.1:1/", "ehr%00", "../ehr", "ehr&callback=ehr", "ehr,ehr"],
+)
+def test_no_address_and_no_other_name_comes_from_a_request(
+    asked: str, make_app: Any, ask: Any, draw: Any, launch: Callable[..., Any], variables: Any
+):
+    app = make_app()
+    reply = ask(app, "POST", f"/v1/triage?callback={asked}", content=draw(), headers=JPEG)
+    assert (reply.status_code, reply.json()["code"]) == (422, "callback_not_known")
+    assert asked not in reply.text or not asked
+
+
+def test_names_of_a_server_with_callbacks(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    keys = tmp_path / "keys"
+    first, second = (new_key(keys, name, "score") for name in ("clinic-a", "clinic-b"))
+    with receiving() as receiver:
+        ehr = {"url": receiver.url, "secret_env": "EHR_SECRET", "callers": [f"key:{first.split('_')[1]}"]}
+        settings = variables("", callbacks={"ehr": ehr, "lab": ehr | {"callers": ["key:nobody"]}})
+        with launch(**settings, EHR_SECRET=SECRET, TRIAGE_API_KEYS_FILE=str(keys)) as server:
+            mine, theirs = ({"Authorization": f"Bearer {key}"} for key in (first, second))
+            accepted = send(server, draw(), **mine)
+            assert accepted.status_code == 202
+            assert send(server, draw(), **theirs).json()["code"] == "callback_not_known"
+            for name in ("lab", "http://127.0.0.1:1", "ehr&callback=ehr", ""):
+                assert send(server, draw(), name, **mine).json()["code"] == "callback_not_known"
+            where = server.url + accepted.headers["location"]
+            assert httpx.get(where, headers=mine).status_code == 200
+            hidden = httpx.get(where, headers=theirs)
+            assert (hidden.status_code, hidden.json()["code"]) == (404, "case_not_known")
+            assert httpx.get(where).status_code == 401
+            assert httpx.get(f"{server.url}/v1/cases/case_{'0' * 32}", headers=mine).status_code == 404
+            preferred = httpx.post(
+                f"{server.url}/v1/triage",
+                content=draw(),
+                headers=JPEG | mine | {"Prefer": "wait=10, respond-async"},
+            )
+            assert preferred.status_code == 202
+            assert preferred.headers["preference-applied"] == "respond-async"
+            no_callback = httpx.post(
+                f"{server.url}/v1/triage",
+                content=draw(),
+                headers=JPEG | theirs | {"Prefer": "respond-async"},
+            )
+            assert no_callback.status_code == 200
+            receiver.wait(2)
+            assert server.stop() == 0
+
+
+def test_redirect_is_not_followed(launch: Callable[..., Any], variables: Any, draw: Any):
+    with receiving() as elsewhere:
+        script = [(status, {"Location": elsewhere.url}, 0.0) for status in (302, 307, 308)]
+        with receiving(*script) as receiver, launch(**variables(receiver.url)) as server:
+            send(server, draw())
+            receiver.wait(4)
+            assert server.stop() == 0
+        assert elsewhere.came == []
+
+
+def test_outbox_holds_no_photograph_and_no_answer_that_can_be_read(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    picture = draw()
+    history = b'{"sex": "female", "age_years": 61, "bleeding": true}'
+    with launch(**variables(f"http://127.0.0.1:{free_port()}/")) as server:
+        address = f"{server.url}/v1/triage?callback=ehr"
+        files = [("image", ("Mustermann.jpg", picture)), ("history", (None, history))]
+        assert httpx.post(address, files=files).status_code == 202
+        kept = b"".join(path.read_bytes() for path in tmp_path.glob("outbox.sqlite*"))
+        log = server.text()
+        assert server.stop() == 0
+    assert (tmp_path / "outbox.sqlite").stat().st_mode & 0o077 == 0
+    assert len(kept) > 8192
+    for word in (b"disposition", b"REMOTE ASSESSMENT", b"female", b"bleed", b"Mustermann", picture[200:260]):
+        assert word not in kept
+    assert SECRET not in log
+
+
+def test_full_outbox_refuses_before_the_case_is_read_and_waiting_cases_go_on(
+    launch: Callable[..., Any], variables: Any, draw: Any
+):
+    port = free_port()
+    settings = variables(f"http://127.0.0.1:{port}/", TRIAGE_WEBHOOK_OUTBOX_CASES="2")
+    with launch(**settings) as server:
+        assert [send(server, draw(seed=seed)).status_code for seed in range(2)] == [202, 202]
+        full = send(server, draw(seed=2))
+        assert (full.status_code, full.json()["code"]) == (503, "outbox_full")
+        assert int(full.headers["retry-after"]) > 0
+        assert httpx.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
+        with receiving(port=port) as receiver:
+            receiver.wait(2)
+            until(lambda: send(server, draw(seed=3)).status_code == 202)  # delivered ones make room
+        assert server.stop() == 0
+
+
+def test_outbox_that_cannot_be_written_is_a_503_and_no_acknowledgement(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    with receiving() as receiver, launch(**variables(receiver.url)) as server:
+        with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base:
+            base.execute("DROP TABLE cases")
+        refused = send(server, draw())
+        assert (refused.status_code, refused.json()["code"]) == (503, "outbox_unavailable")
+        assert "disposition" not in refused.text
+        assert server.stop() == 0
+
+
+def test_answer_that_nobody_wants_is_seen_and_can_be_set_out_again(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    outbox = tmp_path / "outbox.sqlite"
+    with receiving((410, {}, 0.0)) as receiver:
+        settings = variables(receiver.url)
+        with launch(**settings) as server:
+            number = send(server, draw()).json()["case_id"]
+            until(lambda: metric(server, "triage_webhooks_undelivered") == 1)
+            assert httpx.get(f"{server.url}/v1/cases/{number}").json()["state"] == "undelivered"
+            assert server.stop() == 0
+        status, said = desk("show", "--outbox", outbox)
+        assert (status, number in said, "410" in said) == (0, True, True)
+        assert desk("retry", "--outbox", outbox) == (
+            0,
+            "1 answers set out again; a running server sends them within half a minute\n",
+        )
+        with launch(**settings) as server:
+            receiver.wait(2)
+            assert server.stop() == 0
+    assert desk("show", "--outbox", outbox) == (0, "")
+    assert desk("show", "--outbox", tmp_path / "none")[0] == 2
+    lines = lines_of(tmp_path / "audit")
+    assert [line["event"] for line in lines if "case_id" in line] == ["answer", "undelivered", "delivered"]
+
+
+def test_answer_is_given_up_and_forgotten_when_its_time_is_over(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    settings = variables(f"http://127.0.0.1:{free_port()}/", TRIAGE_WEBHOOK_KEEP_HOURS="1")
+    with launch(**settings) as server:
+        given_up, forgotten = (send(server, draw(seed=seed)).json()["case_id"] for seed in range(2))
+        assert server.stop() == 0
+    hours = 3600.0
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base, base:
+        base.execute("UPDATE cases SET until = until - ? WHERE case_id = ?", (2 * hours, given_up))
+        said = "UPDATE cases SET state = 'delivered', settled_at = ? WHERE case_id = ?"
+        base.execute(said, (time.time() - 2 * hours, forgotten))
+    with launch(**settings) as server:
+        address = f"{server.url}/v1/cases/"
+        until(lambda: httpx.get(address + given_up).json().get("state") == "undelivered")
+        until(lambda: httpx.get(address + forgotten).status_code == 404)
+        assert server.stop() == 0
+
+
+def test_secrets_may_be_changed_while_answers_wait(launch: Callable[..., Any], variables: Any, draw: Any):
+    port, newer = free_port(), new_secret()
+    with launch(**variables(f"http://127.0.0.1:{port}/")) as server:
+        send(server, draw())
+        assert server.stop() == 0
+    both = variables(f"http://127.0.0.1:{port}/", secret=f"{newer}\n{SECRET}")
+    with receiving(port=port) as receiver, launch(**both) as server:
+        ((headers, body),) = receiver.wait(1)
+        assert server.stop() == 0
+    assert len(headers["webhook-signature"].split()) == 2
+    for secret in (newer, SECRET, [new_secret(), newer]):
+        assert verify_webhook(body, headers, secret).case_id == headers["webhook-id"]
+
+
+def test_receiver_s_certificate_is_checked(
+    launch: Callable[..., Any], variables: Any, certificate: tuple[Path, Path], draw: Any, tmp_path: Path
+):
+    with receiving(certificate=certificate) as receiver:
+        ehr = {"url": receiver.url, "secret_env": "EHR_SECRET", "ca_file": str(certificate[0])}
+        unknown = {name: value for name, value in ehr.items() if name != "ca_file"}
+        for said, came in ((unknown, 0), (ehr, 1)):
+            with launch(**variables("", callbacks={"ehr": said}), EHR_SECRET=SECRET) as server:
+                if not came:
+                    send(server, draw())
+                    failed = 'triage_webhooks_total{callback="ehr",outcome="failed"}'
+                    until(lambda failed=failed, server=server: metric(server, failed) > 0)  # type: ignore[misc]
+                else:
+                    receiver.wait(1)
+                assert server.stop() == 0
+            assert len(receiver.came) == came
+
+
+GOOD = {"url": "https://ehr.example.org/taken", "secret_env": "EHR_SECRET"}
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({}, "no callback is named"),
+        ({"Ehr ": GOOD}, "expected an object of callbacks"),
+        ({"ehr": GOOD | {"uri": "x"}}, "expected an object of callbacks"),
+        ({"ehr": GOOD | {"url": "http://ehr.example.org/"}}, "expected https"),
+        ({"ehr": GOOD | {"url": "ftp://ehr.example.org/"}}, "expected https"),
+        ({"ehr": GOOD | {"url": "https://user:word@ehr.example.org/"}}, "without user"),
+        ({"ehr": GOOD | {"url": "https://ehr.example.org:port/"}}, "expected an address"),
+        ({"ehr": GOOD | {"url": "https://ehr.example.org/\r\nX: y"}}, "characters that no address has"),
+        ({"ehr": {"url": GOOD["url"]}}, "secret_file"),
+        ({"ehr": GOOD | {"secret_file": "x"}}, "one of the two"),
+        ({"ehr": GOOD | {"secret_env": "NO_SUCH_SECRET"}}, "webhooks secret"),
+        ({"ehr": GOOD | {"ca_file": "none.pem"}}, "ca_file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_callback_that_cannot_be_used_is_one_sentence(said: Any, sentence: str):
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as caught:
+        Callbacks.read(json.dumps(said), {"EHR_SECRET": SECRET})
+    assert "\n" not in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_callbacks_need_outbox_and_audit_log(variables: Any):
+    whole = variables("http://127.0.0.1:1/")
+    for name in ("TRIAGE_WEBHOOK_OUTBOX", "TRIAGE_AUDIT_LOG"):
+        said = {key: value for key, value in whole.items() if key != name}
+        with pytest.raises(ConfigError, match=name):
+            load(["--bundle", "b"], said)
+
+
+def test_second_server_on_the_same_outbox_is_refused(
+    launch: Callable[..., Any], refused: Any, variables: Any, tiny_bundle: Path, tmp_path: Path
+):
+    settings = variables("http://127.0.0.1:1/")
+    with launch(**settings):
+        other = settings | {"TRIAGE_AUDIT_LOG": str(tmp_path / "other")}
+        assert "another server uses this outbox" in refused("--bundle", tiny_bundle, "--port", 0, **other)
