@@ -399,3 +399,24 @@ def test_scores_of_the_cases_can_be_queued_and_name_no_case(folder, results):
     assert len(missed) == results.missed
     assert all(float(row["score"]) < results.threshold for row in missed)
     assert main(["queue", str(folder / "case_scores.csv"), "--threshold", "0.3", "--cases", "4000"]) == 0
+
+
+def test_photographs_of_people_need_a_licence_and_somebody_who_asks(bundle, results, data, tmp_path):
+    root, manifest = data
+    real = replace(bundle, header=bundle.header.model_copy(update={"synthetic": False}))
+    licensed = replace(manifest, synthetic=False)
+    bare = replace(
+        licensed, records=tuple(replace(record, copyright_license="") for record in manifest.records)
+    )
+
+    def shown(name, known, **asked):
+        page = Page(
+            report.write_report(
+                tmp_path / name, results, table_for(bundle), real, known, root, **asked
+            ).read_text()
+        )
+        return sum("Photograph of a case" in image["alt"] for image in page.images)
+
+    assert shown("nobody-asked", licensed) == 0
+    assert shown("no-licence", bare, licensed_pictures=True) == 0
+    assert shown("both", licensed, licensed_pictures=True) > 10
