@@ -87,6 +87,12 @@ def _proof() -> Room:
     return command.add_arguments, command.act
 
 
+def _reproduce() -> Room:
+    from lesion_triage.reproduce import command
+
+    return command.add_arguments, command.act
+
+
 def _robustness() -> Room:
     from lesion_triage import robustness
 
@@ -97,6 +103,12 @@ def _transfer() -> Room:
     from lesion_triage import transfer
 
     return transfer.add_arguments, transfer.act
+
+
+def _tables() -> Room:
+    from lesion_triage.tables import command
+
+    return command.add_arguments, command.act
 
 
 def _datasets() -> Room:
@@ -294,6 +306,8 @@ VERBS: dict[str, Verb] = {
     "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
     "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _act_sweep),
     "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
+    "reproduce": _of("do a recorded experiment again, and say cell by cell whether it agrees", _reproduce),
+    "tables": _of("fill the marked numbers of all pages from the records, or say which drifted", _tables),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }
