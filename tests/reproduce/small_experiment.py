@@ -8,11 +8,11 @@ import yaml
 
 CONFIG = {
     "name": "small",
-    "data": {"source": "synthetic", "synthetic": {"lesions": 200, "positive_share": 0.4}},
+    "data": {"source": "synthetic", "synthetic": {"lesions": 140, "positive_share": 0.4}},
     "split": {"fractions": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
     "pixels": {"size_px": 64},
     "model": {"backbone": "test_efficientnet", "weights": "none"},
-    "train": {"epochs": 2, "batch_size": 16, "learning_rate": 5e-3, "ema_decay": 0.8, "workers": 0},
+    "train": {"epochs": 1, "batch_size": 16, "learning_rate": 5e-3, "ema_decay": 0.8, "workers": 0},
     "calibrate": {"target_sensitivity": 0.8, "confidence": 0.8},
     "evaluate": {"bootstrap_draws": 100},
     "audit": {"pictures": 0},
@@ -33,12 +33,12 @@ VERSION = {
     "takes": "Seconds on any processor.",
     "shows": "Agreement shows that this test can be passed.",
     "steps": [
-        {"kind": "train", "name": "seed-{seed}", "config": "small.yaml", "seeds": [0, 1]},
+        {"kind": "train", "name": "seed-{seed}", "config": "small.yaml"},
         {"kind": "queue", "name": "waits", "arguments": QUEUE},
     ],
     "table": [
         {"cells": "*.bundle_content", "on_same_machine": 0, "because": "the same seed, the same machine"},
-        {"cells": "mean.all.auroc", "within": 0.1, "on_same_machine": 0, "because": "rounding, elsewhere"},
+        {"cells": "seed-0.all.auroc", "within": 0.1, "on_same_machine": 0, "because": "rounding, elsewhere"},
         {"cells": "seed-?.cases", "within": 0, "because": "dealing is exact everywhere"},
         {"cells": "waits.*.mean.relative", "within": 1e-6, "because": "a function of the seed"},
     ],

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,19 @@ from small_experiment import write
 import tiny_bundle
 from lesion_triage import predictions
 from lesion_triage.bundle.content import content_sha256
-from lesion_triage.bundle.store import Bundle, open_bundle
+from lesion_triage.bundle.store import Bundle, seal
 from lesion_triage.calibrate.cases import cases_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH = "1700000000"
 
 
-def travel(folder: Path, *more: str, epoch: str = EPOCH) -> Path:
+def travel(folder: Path, *more: str) -> Path:
     """The whole road in a process of its own; the run's folder."""
     config = write(folder) / "small.yaml"
     words = ["run", str(config), "--runs", str(folder / "runs"), "--set", "tracking.enabled=false"]
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "serve")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": epoch}
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": EPOCH}
     command = [sys.executable, "-m", "lesion_triage", *words, *more]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -63,26 +64,24 @@ def test_the_same_seed_makes_the_same_file_in_another_process_and_folder(once, a
     assert (once / file).read_bytes() == (again / file).read_bytes()
 
 
-def test_a_bundle_made_at_another_time_has_another_hash_and_the_same_content(once, tmp_path):
-    later = open_bundle(travel(tmp_path, epoch="1800000000") / "bundle")
-    first = open_bundle(once / "bundle")
-    assert later.header.created_at != first.header.created_at
-    assert later.sha256 != first.sha256
-    assert content_sha256(later) == content_sha256(first)
+def test_content_is_what_a_bundle_does_and_promises_and_not_when_that_was(tmp_path):
+    def sealed(name: str, **changes) -> Bundle:
+        return seal(tmp_path / name, **{**parts, **changes})
 
-
-def test_another_seed_has_another_content(once, tmp_path):
-    other = open_bundle(travel(tmp_path, "--set", "seed=1") / "bundle")
-    assert content_sha256(other) != content_sha256(open_bundle(once / "bundle"))
-
-
-def test_content_is_what_the_bundle_does_and_not_what_it_says_of_the_occasion(tmp_path):
-    def bundle(name: str, **changes) -> Bundle:
-        return tiny_bundle.make(tmp_path / name, **changes)
-
-    first = content_sha256(bundle("one"))
-    assert content_sha256(bundle("two")) == first
-    assert content_sha256(bundle("three", deadline_hours=8.0)) != first
+    parts = tiny_bundle.parts()
+    look = {"issued_at": "2031-01-01T00:00:00Z", "purpose": "once more", "confidence_if_selected": 0.9}
+    later = parts["certificate"].model_copy(update=look)
+    first, second = (
+        sealed("one"),
+        sealed(
+            "two", certificate=later, created_at=datetime(2031, 1, 1, tzinfo=UTC), model_card="# Another\n"
+        ),
+    )
+    assert second.sha256 != first.sha256
+    assert content_sha256(second) == content_sha256(first)
+    weaker = parts["certificate"].model_copy(update={"target_sensitivity": 0.5})
+    assert content_sha256(sealed("three", certificate=weaker)) != content_sha256(first)
+    assert content_sha256(tiny_bundle.make(tmp_path / "four", deadline_hours=8.0)) != content_sha256(first)
 
 
 def auroc(run: Path) -> float:

@@ -80,7 +80,7 @@ def _row(
     other_machine: str,
 ) -> Row:
     ours, theirs = found.get(cell), recorded.get(cell)
-    why = obstacles.get(cell.partition(".")[0], "")
+    why = next((said for part, said in obstacles.items() if f"{cell}.".startswith(f"{part}.")), "")
     if not why and cell.partition(".")[0] in ("mean", "lowest", "highest"):
         why = next(iter(obstacles.values()), "")
     if not why and cell not in recorded:

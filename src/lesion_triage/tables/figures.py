@@ -33,8 +33,9 @@ class Figures:
     def number(self, what: str) -> str:
         """Text of a number: ``NAME:CELL FORMAT``, ``NAME@quick:CELL FORMAT`` or ``FILE:CELL FORMAT``.
 
-        NAME is an experiment, FILE a JSON or YAML file below the root. A format is one of Python's (``.3f``, ``,d``), ``%1`` for per cent with one digit after the point,
-        ``interval.3f`` for a value with its interval, or ``range.3f`` for lowest to highest seed.
+        NAME is an experiment, FILE a JSON or YAML file below the root. A format is one of Python's (``.3f``,
+        ``,d``), ``%1`` for per cent with one digit after the point, ``interval.3f`` for a value with its
+        interval, or ``range.3f`` for lowest to highest seed.
 
         Raises:
             DataError: no such experiment, file or cell, or a format that does not fit it.
