@@ -85,6 +85,15 @@ def test_on_another_machine_the_wider_tolerance_holds_and_hashes_are_not_compare
     assert "could not be compared" in capsys.readouterr().out
 
 
+def test_a_record_made_with_other_settings_is_compared_like_one_of_another_machine(recorded, tmp_path):
+    folder = copy(recorded, tmp_path)
+    about = json.loads((folder / "recorded.json").read_text())
+    (folder / "recorded.json").write_text(json.dumps({**about, "settings": ["train.precision=bf16-mixed"]}))
+    assert reproduce(folder, tmp_path / "runs") == 3
+    rows = {row["cell"]: row for row in result(tmp_path / "runs")["rows"]}
+    assert "recorded with --set train.precision=bf16-mixed" in rows["seed-0.bundle_content"]["why"]
+
+
 def test_a_document_put_in_by_hand_is_compared_and_its_machine_is_not_known(recorded, tmp_path):
     folder = copy(recorded, tmp_path)
     text = (folder / "seed-0.json").read_text()

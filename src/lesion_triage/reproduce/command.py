@@ -23,7 +23,7 @@ from lesion_triage.reproduce.cells import Cells, cells_of
 from lesion_triage.reproduce.comparison import Row, compare, status
 from lesion_triage.reproduce.definition import Experiment, VersionName, load
 from lesion_triage.reproduce.machine import differences, machine
-from lesion_triage.reproduce.records import Found, Record
+from lesion_triage.reproduce.records import Found
 from lesion_triage.reproduce.workplace import Workplace, at_hand, missing
 from lesion_triage.tracking import Tracker
 
@@ -69,46 +69,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Do it, print the comparison, keep it. Returns the status that ``--help`` explains."""
     definition = load(arguments.experiment)
-    name = arguments.experiment.resolve().name
     version_name, data = _choose(definition, arguments)
-    version = definition.versions()[version_name]
-    record = records.read(arguments.experiment, definition, version_name)
-    say(f"{name}, {version_name}: {definition.asks}")
-    say(f"  {version.takes} {version.shows}")
-    folder = arguments.runs / f"{name}-{version_name}-reproduction"
-    folder.mkdir(parents=True, exist_ok=True)
-    tracker = _tracker(name, folder, enabled=not arguments.no_tracking)
-    at = Workplace(
-        experiment=arguments.experiment,
-        name=name,
-        version=version,
-        version_name=version_name,
-        runs=arguments.runs,
-        folder=folder,
-        data=data,
-        record=record,
-        tracker=tracker,
-        settings=tuple(arguments.overrides),
-        weights=arguments.weights,
-        other_data=arguments.other_data or arguments.record,
-        tracked=not arguments.no_tracking,
-    )
+    at = _workplace(arguments, definition, version_name, data)
+    say(f"{at.name}, {version_name}: {definition.asks}")
+    say(f"  {at.version.takes} {at.version.shows}")
     ended = "FAILED"
     try:
         found = _do(at)
-        if arguments.record:
-            record = _keep(at, definition, found)
-        rows, text = _compared(at, definition, record, found)
+        if at.recording:
+            _keep(at, definition, found)
+        rows, text = _compared(at, definition, found)
         code = status(rows)
-        _write(folder, at, rows, text, code)
-        _track(tracker, at, rows, folder, code)
+        _write(at, rows, text, code)
+        _track(at, rows, code)
         ended = "FINISHED" if code != 1 else "FAILED"
     except KeyboardInterrupt:
         ended = "KILLED"
         raise
     finally:
-        tracker.finish(ended)
+        at.tracker.finish(ended)
     return code
+
+
+def _workplace(
+    arguments: argparse.Namespace, definition: Experiment, version: VersionName, data: dict[str, Path]
+) -> Workplace:
+    """Everything that the steps need, with nothing done yet."""
+    name = arguments.experiment.resolve().name
+    folder = arguments.runs / f"{name}-{version}-reproduction"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Workplace(
+        experiment=arguments.experiment,
+        name=name,
+        version=definition.versions()[version],
+        version_name=version,
+        runs=arguments.runs,
+        folder=folder,
+        data=data,
+        record=records.read(arguments.experiment, definition, version),
+        tracker=_tracker(name, folder, enabled=not arguments.no_tracking),
+        settings=tuple(arguments.overrides),
+        weights=arguments.weights,
+        other_data=arguments.other_data,
+        recording=arguments.record,
+        tracked=not arguments.no_tracking,
+    )
 
 
 def _choose(definition: Experiment, arguments: argparse.Namespace) -> tuple[VersionName, dict[str, Path]]:
@@ -153,31 +158,29 @@ def _cells(at: Workplace, found: Mapping[str, Found]) -> Cells:
     return {**cells_of(documents, records.seeds_of(at.version)), **facts}
 
 
-def _keep(at: Workplace, definition: Experiment, found: Mapping[str, Found]) -> Record:
+def _keep(at: Workplace, definition: Experiment, found: Mapping[str, Found]) -> None:
     """Record what was found, and read it again."""
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    weights = (f"model.weights={at.weights.name}",) if at.weights is not None else ()
-    settings = (*at.settings, *weights)
-    for path in records.write(at.experiment, at.version_name, found, machine(), day, settings):
+    for path in records.write(at.experiment, at.version_name, found, machine(), day, at.settings):
         say(f"  recorded {path}")
     at.obstacles.clear()
-    return records.read(at.experiment, definition, at.version_name)
+    at.record = records.read(at.experiment, definition, at.version_name)
 
 
-def _compared(
-    at: Workplace, definition: Experiment, record: Record, found: Mapping[str, Found]
-) -> tuple[list[Row], str]:
+def _compared(at: Workplace, definition: Experiment, found: Mapping[str, Found]) -> tuple[list[Row], str]:
     here = machine()
-    other = differences(record.machine, here)
-    rows = compare(
-        at.version, record.cells(at.version), _cells(at, found), obstacles=at.obstacles, other_machine=other
-    )
-    about = (at.name, at.version_name, definition, record, rows, here, other)
+    other = differences(at.record.machine, here)
+    if at.record.machine and at.record.settings != at.settings:
+        said = " ".join(f"--set {one}" for one in at.record.settings) or "no --set"
+        other = f"{other + ', ' if other else ''}recorded with {said}"
+    recorded = at.record.cells(at.version)
+    rows = compare(at.version, recorded, _cells(at, found), obstacles=at.obstacles, other_machine=other)
+    about = (at.name, at.version_name, definition, at.record, rows, here, other)
     say(page.report(*about, short=True))
     return rows, page.report(*about)
 
 
-def _write(folder: Path, at: Workplace, rows: Sequence[Row], text: str, code: int) -> None:
+def _write(at: Workplace, rows: Sequence[Row], text: str, code: int) -> None:
     """The record of this reproduction, for programs and for people."""
     document = {
         "format": 1,
@@ -191,9 +194,9 @@ def _write(folder: Path, at: Workplace, rows: Sequence[Row], text: str, code: in
         "made_from": at.hashes,
         "rows": [{**asdict(row), "difference": row.difference} for row in rows],
     }
-    write_atomically(folder / "reproduction.md", text.encode())
-    write_atomically(folder / "reproduction.json", canonical_json(document).encode())
-    say(f"{folder / 'reproduction.md'}: {_STATUS[code]} (exit status {code})")
+    write_atomically(at.folder / "reproduction.md", text.encode())
+    write_atomically(at.folder / "reproduction.json", canonical_json(document).encode())
+    say(f"{at.folder / 'reproduction.md'}: {_STATUS[code]} (exit status {code})")
 
 
 def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
@@ -206,14 +209,14 @@ def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
     return Tracker(Config.model_validate(content), folder, say)
 
 
-def _track(tracker: Tracker, at: Workplace, rows: Sequence[Row], folder: Path, code: int) -> None:
-    tracker.params({"version": at.version_name, "experiment": at.name})
-    tracker.tags({"reproduction": _STATUS[code]})
+def _track(at: Workplace, rows: Sequence[Row], code: int) -> None:
+    at.tracker.params({"version": at.version_name, "experiment": at.name})
+    at.tracker.tags({"reproduction": _STATUS[code]})
     numbers = {
         re.sub(r"[^A-Za-z0-9_./ -]", "_", row.cell): float(row.found)
         for row in rows
         if isinstance(row.found, int | float) and math.isfinite(row.found)
     }
-    tracker.metrics(numbers)
+    at.tracker.metrics(numbers)
     for name in ("reproduction.json", "reproduction.md"):
-        tracker.artifact(folder / name)
+        at.tracker.artifact(at.folder / name)

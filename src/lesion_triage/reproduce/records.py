@@ -48,6 +48,8 @@ class Record:
     """Empty: not known."""
     recorded_on: str
     """Date, UTC; empty: not known."""
+    settings: tuple[str, ...]
+    """Overrides that were given beside those of the definition."""
 
     def cells(self, version: Version) -> Cells:
         """Every recorded cell."""
@@ -100,6 +102,7 @@ def read(experiment: Path, definition: Experiment, name: VersionName) -> Record:
         },
         machine=about.get("machine", {}) if whole else {},
         recorded_on=about.get("recorded_on", "") if whole else "",
+        settings=tuple(about.get("settings", ())) if whole else (),
     )
 
 

@@ -98,6 +98,11 @@ def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
     try:
         say(f"  {published.verify(dealt, at.beside(step.splits))}")
     except SplitError as error:
+        if at.recording:
+            raise RunError(
+                f"{error} A record on other splits needs them published first: `lesion-triage splits RUN "
+                f"--publish {at.beside(step.splits)}`, with the run folder named above."
+            ) from None
         if not at.other_data:
             raise RunError(
                 f"{error} To do the experiment on other pictures, with nothing to compare: --other-data."

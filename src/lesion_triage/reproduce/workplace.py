@@ -43,6 +43,7 @@ class Workplace:
     """Instead of the model hub."""
     other_data: bool = False
     """Go on although the pictures or splits are not those of the record."""
+    recording: bool = False
     tracked: bool = True
     made: dict[str, Run] = field(default_factory=dict)
     """Runs by the name of their document."""
@@ -91,7 +92,7 @@ class Workplace:
             return
         first = other[0]
         why = f"other pictures or splits: {first} {hashes[first][:12]}, in the record {recorded[first][:12]}"
-        if not self.other_data:
+        if not (self.other_data or self.recording):
             raise RunError(
                 f"{document}: {why}; take the data that {self.experiment} names, or give --other-data to do "
                 "it all the same, with nothing to compare."
