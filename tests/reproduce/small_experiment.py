@@ -8,11 +8,11 @@ import yaml
 
 CONFIG = {
     "name": "small",
-    "data": {"source": "synthetic", "synthetic": {"lesions": 140, "positive_share": 0.4}},
+    "data": {"source": "synthetic", "synthetic": {"lesions": 240, "positive_share": 0.4}},
     "split": {"fractions": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
     "pixels": {"size_px": 64},
     "model": {"backbone": "test_efficientnet", "weights": "none"},
-    "train": {"epochs": 1, "batch_size": 16, "learning_rate": 5e-3, "ema_decay": 0.8, "workers": 0},
+    "train": {"epochs": 3, "batch_size": 16, "learning_rate": 5e-3, "ema_decay": 0.8},
     "calibrate": {"target_sensitivity": 0.8, "confidence": 0.8},
     "evaluate": {"bootstrap_draws": 100},
     "audit": {"pictures": 0},

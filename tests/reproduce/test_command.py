@@ -65,7 +65,7 @@ def test_a_cell_that_differs_is_named_with_its_difference_and_the_status_is_1(re
 def test_other_pictures_are_told_before_the_training(recorded, tmp_path, capsys):
     folder = copy(recorded, tmp_path)
     shutil.rmtree(tmp_path / "runs")
-    other = {**CONFIG, "data": {"source": "synthetic", "synthetic": {"lesions": 140, "seed": 9}}}
+    other = {**CONFIG, "data": {"source": "synthetic", "synthetic": {"lesions": 240, "seed": 9}}}
     (folder / "small.yaml").write_text(yaml.safe_dump(other))
     assert reproduce(folder, tmp_path / "runs") == 2
     assert "other pictures or splits: manifest_sha256" in capsys.readouterr().err
