@@ -133,7 +133,7 @@ def test_quick_without_pictures_is_done_on_drawn_ones_and_says_so(tmp_path, caps
         ({"asks": "Why?"}, "asks: String should have at least 10 characters"),
         ({"step": []}, "step: Extra inputs are not permitted"),
         (
-            {"quick": {**VERSION, "table": [{"cells": "*", "because": "no reason"}]}},
+            {"quick": {**VERSION, "table": [{"cells": "*", "because": "no reason at all"}]}},
             "tolerates nothing known",
         ),
         (
