@@ -105,6 +105,12 @@ def _proof() -> Room:
     return command.add_arguments, command.act
 
 
+def _reproduce() -> Room:
+    from lesion_triage.reproduce import command
+
+    return command.add_arguments, command.act
+
+
 def _robustness() -> Room:
     from lesion_triage import robustness
 
@@ -127,6 +133,12 @@ def _compare() -> Room:
     from lesion_triage import compare
 
     return compare.add_arguments, compare.act
+
+
+def _tables() -> Room:
+    from lesion_triage.tables import command
+
+    return command.add_arguments, command.act
 
 
 def _datasets() -> Room:
@@ -331,6 +343,8 @@ VERBS: dict[str, Verb] = {
         "compare a new bundle with the one in use: what changed, and is it worse", _change_record
     ),
     "promote": _of("let champion or challenger in MLflow's registry point at a bundle", _promote),
+    "reproduce": _of("do a recorded experiment again, and say cell by cell whether it agrees", _reproduce),
+    "tables": _of("fill the marked numbers of all pages from the records, or say which drifted", _tables),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
     "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }

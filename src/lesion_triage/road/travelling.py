@@ -27,6 +27,7 @@ def travel(
     fresh: bool = False,
     resume: bool = False,
     show_pictures: bool = False,
+    parent: str = "",
 ) -> Run:
     """Do the stages of a verb, leaving alone what is already done and going on with what was interrupted.
 
@@ -37,6 +38,7 @@ def travel(
         fresh: start a new run folder and take nothing over.
         resume: refuse to begin a training from nothing.
         show_pictures: for ``audit``: write a page with photographs as well, which stays in the run folder.
+        parent: MLflow run below which a new one is shown; empty: it stands by itself.
 
     Raises:
         AuditError: the audit says fail, and the configuration does not accept it.
@@ -45,7 +47,7 @@ def travel(
     """
     run = begin(config, root, fresh)
     asked = VERBS[verb]
-    with _tracked(run) as tracker:
+    with _tracked(run, parent) as tracker:
         for name in _with_needs(asked):
             reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
             if name == "train" and name in asked:

@@ -88,9 +88,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Path:
-    content = save(
+    plain = save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata=dict(facts)
     )
+    content = _in_one_spelling(plain)
     path = folder / CHECKPOINT
     try:
         write_atomically(path, content)
@@ -100,3 +101,13 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]
             "Make room and give the same command again: nothing is trained twice."
         ) from None
     return path
+
+
+def _in_one_spelling(content: bytes) -> bytes:
+    """The same file with the facts of its header in order: safetensors writes them in a random one."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the tensors
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]

@@ -1,6 +1,6 @@
 """What several seeds gain together: AUROC of members, of their average and of their student, on validation.
 
-Reads neither calibration nor test. ``python experiments/ensemble/measure.py --help``.
+Reads neither calibration nor test. ``python experiments/ham10000-best/measure.py --help``.
 """
 
 from __future__ import annotations

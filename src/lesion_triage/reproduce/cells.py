@@ -1,0 +1,162 @@
+"""From an experiment's documents to named cells, which can be compared. Imports nothing of ours.
+
+A cell is called ``document.part.number``, such as ``seed-0.all.auroc`` or ``mean.all.auroc``. One without a
+value (a metric that cannot be estimated) is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+Value = float | str | None
+Cells = dict[str, Value]
+
+_COUNTS = ("cases", "positives", "missed", "abstained", "positives_abstained", "photographs", "threshold")
+_WAIT = ("relative", "standard_error_relative", "minutes")
+
+
+def cells_of(documents: Mapping[str, Any], seeds: Sequence[str] = ()) -> Cells:
+    """Every cell of some documents, and the mean over those that differ in the seed alone.
+
+    Args:
+        documents: by name; what each is, is told by its keys.
+        seeds: names of the documents to average; ``mean.`` stands before the cells.
+    """
+    found: Cells = {}
+    for name, document in documents.items():
+        found |= {f"{name}.{key}": value for key, value in _cells(document)}
+    if len(seeds) > 1 and all(seed in documents for seed in seeds):
+        found |= _means(found, seeds)
+    return found
+
+
+def _means(found: Cells, seeds: Sequence[str]) -> Cells:
+    means: Cells = {}
+    for name in list(found):
+        document, _, cell = name.partition(".")
+        if document != seeds[0]:
+            continue
+        values = [found.get(f"{seed}.{cell}") for seed in seeds]
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if len(numbers) == len(values):
+            means |= {
+                f"mean.{cell}": mean(numbers),
+                f"lowest.{cell}": min(numbers),
+                f"highest.{cell}": max(numbers),
+            }
+    return means
+
+
+def _cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    if "slices" in document:
+        yield from _of_results(document)
+    elif "rows" in document and "foreign" in document:
+        yield from _of_robustness(document)
+    elif "in_the_pool" in document:
+        yield from _of_coverage(document)
+    elif "waits" in document:
+        yield from _of_queue(document)
+    else:
+        yield from flat(document)
+
+
+def _of_results(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    """An evaluation, or a transfer, which is one with more in it."""
+    for name in _COUNTS:
+        yield name, document[name]
+    for part in document["slices"]:
+        yield from _of_slice(part, part["name"])
+    yield from flat(document.get("everyone_alone", {}), "everyone_alone.")
+    for name in ("largest_score_difference", "decision_flips"):
+        if name in document["parity"]:
+            yield f"parity.{name}", document["parity"][name]
+    transfer = document.get("transfer")
+    if transfer is None:
+        return
+    for part in transfer["slices"]:
+        yield from _of_slice(part["score_alone"], f"score_alone.{part['name']}")
+        for gate in ("refused_by_novelty", "refused_by_quality"):
+            yield f"{part['name']}.{gate}", part[gate]["value"]
+    for claim in ("policy_claim", "score_claim"):
+        yield from flat(transfer[claim], f"{claim}.")
+
+
+def _of_slice(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, Value]]:
+    yield f"{name}.cases", part["cases"]
+    yield f"{name}.positives", part["positives"]
+    for metric, estimate in part["metrics"].items():
+        yield from _estimate(f"{name}.{metric}", estimate)
+
+
+def _estimate(name: str, estimate: Mapping[str, Any] | None) -> Iterator[tuple[str, Value]]:
+    """A number with its interval; not estimable is a finding, too."""
+    yield name, None if estimate is None else estimate["value"]
+    if estimate is not None:
+        yield f"{name}.low", estimate["low"]
+        yield f"{name}.high", estimate["high"]
+
+
+def _of_robustness(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    for name in ("cases", "positives", "photographs"):
+        yield name, document[name]
+    for row in document["rows"]:
+        prefix = f"{row['corruption']}-{row['severity']}"
+        for what in ("missed", "missed_without_gates", "refused", "referred_others"):
+            yield f"{prefix}.{what}", row[what]["successes"]
+            yield from _estimate(f"{prefix}.{what}.share", row[what])
+    for one in document["foreign"]:
+        for what in ("sent_up", "unfamiliar", "refused_by_quality", "auroc"):
+            yield from _estimate(f"{one['name']}.{what}", one[what])
+
+
+def _of_coverage(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    for name in ("draws", "positives", "negatives"):
+        yield name, document[name]
+    yield "broken", len(document["broken"])
+    for part in ("in_the_pool", "in_clusters", "jointly", "whole_policy"):
+        for row in document[part]:
+            prefix = f"{part}.{row['what']}, {row['positives']} positives, {row['misses_allowed']} misses"
+            prefix = f"{prefix}, target {row['target']}, confidence {row['confidence']}"
+            yield f"{prefix}.share", row["share"]
+            yield f"{prefix}.passed", str(row["passed"])
+            if row["exact"] is not None:
+                yield f"{prefix}.exact", row["exact"]
+    for row in document["over_splits"]:
+        yield f"over_splits.target {row['target']}.p_value", row["p_value"]
+        yield f"over_splits.target {row['target']}.total_variation", row["total_variation"]
+    for row in document["steps"]:
+        yield f"steps.{row['positives']} positives.misses_allowed", row["misses_allowed"]
+
+
+def _of_queue(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+    for name in ("threshold", "prevalence", "load", "readers", "cases"):
+        yield name, document[name]
+    for group, count in document["cases_in_table"].items():
+        yield f"cases_in_table.{group}", count
+    for row in document["waits"]:
+        hours = row["deadline_hours"]
+        order = row["order"] if hours is None else f"{row['order']}, {hours:g} h"
+        for what in _WAIT:
+            yield f"{order}.{row['group']}.{row['statistic']}.{what}", row[what]
+
+
+def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Value]]:
+    """All leaves of any document: keys joined by dots, items of a list by their name, seed or place."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from flat(value, f"{prefix}{key}.")
+    elif isinstance(tree, list | tuple):
+        for place, value in enumerate(tree):
+            yield from flat(value, f"{prefix}{_label(value, place)}.")
+    else:
+        yield prefix.removesuffix("."), str(tree) if isinstance(tree, bool) else tree
+
+
+def _label(item: Any, place: int) -> str:
+    if isinstance(item, Mapping):
+        for key in ("name", "seed", "detector"):
+            if isinstance(item.get(key), str | int):
+                return str(item[key])
+    return str(place)

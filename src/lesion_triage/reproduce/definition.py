@@ -1,0 +1,273 @@
+"""What an experiment is: ``experiment.yaml``, every word checked. Imports config and the YAML reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from lesion_triage import strict_yaml
+from lesion_triage.config import Section
+from lesion_triage.errors import ConfigError
+
+DEFINITION = "experiment.yaml"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Sentence = Annotated[str, Field(min_length=10)]
+Tolerated = Annotated[float, Field(ge=0)]
+Kept = Annotated[bool, Field(description="whether the step's document is kept and compared")]
+
+
+class Dataset(Section):
+    """Pictures that an experiment needs and does not bring."""
+
+    name: Name
+    """What the steps call it."""
+    folder: str = ""
+    """Below ``--data-root``; empty: of its name."""
+    catalogue: str = ""
+    """Its entry in ``lesion-triage datasets``; empty: it has none."""
+    what: Sentence
+    """Which pictures, in words."""
+    optional: bool = False
+    """Where it is not at hand, the cells that need it are left out and said to be."""
+
+
+class Train(Section):
+    """The road, once for each seed; the document is the evaluation's ``results.json``."""
+
+    kind: Literal["train"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(\{seed\})?$")]
+    """Of the document; ``{seed}`` stands for the seed."""
+    config: str
+    """Relative to the experiment's folder."""
+    set: tuple[str, ...] = ()
+    """Overrides, ``key=value``."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    data: Name | None = None
+    """None: drawn pictures."""
+    splits: str | None = None
+    """Published splits, relative to the experiment's folder, that the dealt ones must be."""
+    until: Literal["train", "evaluate"] = "evaluate"
+    """``train`` leaves no document: a script goes on from there."""
+    keep: Kept = True
+
+    @model_validator(mode="after")
+    def _one_name_for_each_seed(self) -> Self:
+        if len(self.seeds) > 1 and "{seed}" not in self.name:
+            raise ValueError(f"step '{self.name}' has several seeds; end its name with {{seed}}")
+        return self
+
+    def documents(self) -> tuple[str, ...]:
+        """Names of the runs, and of their documents."""
+        return tuple(self.name.format(seed=seed) for seed in self.seeds)
+
+
+class Other(Section):
+    """What the steps beside training have in common: one document each."""
+
+    name: Name
+    keep: Kept = True
+
+    def documents(self) -> tuple[str, ...]:
+        """The one document."""
+        return (self.name,)
+
+
+class Transfer(Other):
+    """A bundle on another dataset, as ``lesion-triage transfer``."""
+
+    kind: Literal["transfer"]
+    bundle: str
+    """Name of the run whose bundle it is."""
+    config: str
+    set: tuple[str, ...] = ()
+    data: Name | None = None
+    split: Literal["all", "test"] = "all"
+
+
+class Robustness(Other):
+    """A run's test photographs spoilt, as ``lesion-triage robustness``."""
+
+    kind: Literal["robustness"]
+    run: str
+    others: Annotated[int, Field(ge=1)] = 150
+    severities: Annotated[tuple[Literal[1, 2, 3, 4, 5], ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
+    show: tuple[Name, ...] = ()
+    """Datasets of something else."""
+
+
+class Coverage(Other):
+    """Calibration sets drawn from recorded scores, as ``lesion-triage proof``."""
+
+    kind: Literal["coverage"]
+    scores: str
+    draws: Annotated[int, Field(ge=100)]
+    seed: int = 0
+    mapie: bool = False
+
+
+class Queue(Other):
+    """The reading queue, as ``lesion-triage queue``."""
+
+    kind: Literal["queue"]
+    scores: str | None = None
+    """Recorded cases, relative to the experiment's folder; None: the arguments draw them."""
+    arguments: tuple[str, ...]
+
+
+class Script(Other):
+    """A program of the experiment's folder that writes a JSON file."""
+
+    kind: Literal["script"]
+    script: str
+    arguments: tuple[str, ...]
+    """``{out}``: the file to write; ``{run:NAME}``, ``{data:NAME}``: folders."""
+    runs: tuple[str, ...] = ()
+    """Runs whose folders come after the arguments."""
+    data: tuple[Name, ...] = ()
+
+
+Step = Annotated[Train | Transfer | Robustness | Coverage | Queue | Script, Field(discriminator="kind")]
+
+
+class Tolerance(Section):
+    """Lines of the expected table: which cells, and how far they may lie from the record, with the reason."""
+
+    cells: Annotated[str, Field(min_length=1)]
+    """A pattern with ``*``; of several lines that fit a cell the first counts."""
+    within: Tolerated | None = None
+    """Largest difference anywhere; None: not compared on another machine."""
+    on_same_machine: Tolerated | None = None
+    """Largest difference where processor, threads and packages are those of the record."""
+    because: Sentence
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.within is None and self.on_same_machine is None:
+            raise ValueError(f"'{self.cells}' tolerates nothing known: give within, on_same_machine or both")
+        return self
+
+
+class Version(Section):
+    """The experiment at one size."""
+
+    takes: Sentence
+    """How long, on what."""
+    shows: Sentence
+    """What agreement shows, and what it cannot."""
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    table: Annotated[tuple[Tolerance, ...], Field(min_length=1)]
+
+    def documents(self) -> tuple[str, ...]:
+        """Documents that are kept and compared, in order."""
+        return tuple(
+            name
+            for step in self.steps
+            for name in step.documents()
+            if step.keep and not (isinstance(step, Train) and step.until == "train")
+        )
+
+    def data(self) -> frozenset[str]:
+        """Datasets that some step names."""
+        return frozenset(_named(self.steps))
+
+    def tolerance(self, cell: str) -> Tolerance | None:
+        """The first line that fits; None: the cell is not part of the table."""
+        return next((line for line in self.table if fnmatchcase(cell, line.cells)), None)
+
+    @model_validator(mode="after")
+    def _every_name_once_and_before_its_use(self) -> Self:
+        known: set[str] = set()
+        for step in self.steps:
+            for wanted in _runs_of(step):
+                if wanted not in known:
+                    raise ValueError(
+                        f"step '{step.name}' needs the run '{wanted}', which no step before makes"
+                    )
+            for name in step.documents():
+                if name in known:
+                    raise ValueError(f"two documents are called '{name}'")
+                known.add(name)
+        return self
+
+
+VersionName = Literal["full", "quick", "drawn"]
+
+
+class Experiment(Section):
+    """One folder of ``experiments/``."""
+
+    asks: Sentence
+    """The question, in a sentence."""
+    data: tuple[Dataset, ...] = ()
+    full: Version
+    quick: Version
+    """Minutes on two processor cores."""
+    drawn: Version | None = None
+    """What ``--quick`` does where the pictures are not at hand; None: quick needs none."""
+
+    @model_validator(mode="after")
+    def _data_are_declared(self) -> Self:
+        declared = {one.name for one in self.data}
+        for name, version in self.versions().items():
+            if unknown := sorted(version.data() - declared):
+                raise ValueError(f"'{name}' needs {', '.join(unknown)}, which 'data' does not describe")
+        if self.drawn is not None and self.drawn.data():
+            raise ValueError("'drawn' is for those who have no pictures, and names some")
+        needs = {one.name for one in self.data if not one.optional}
+        if self.quick.data() & needs and self.drawn is None:
+            raise ValueError("'quick' needs pictures; say under 'drawn' what is done without them")
+        return self
+
+    def versions(self) -> dict[VersionName, Version]:
+        """Those that there are."""
+        found: dict[VersionName, Version] = {"full": self.full, "quick": self.quick}
+        return found if self.drawn is None else {**found, "drawn": self.drawn}
+
+    def dataset(self, name: str) -> Dataset:
+        """What is said of a dataset."""
+        return next(one for one in self.data if one.name == name)
+
+
+def _named(steps: tuple[Step, ...]) -> Iterator[str]:
+    for step in steps:
+        if isinstance(step, Train | Transfer) and step.data is not None:
+            yield step.data
+        elif isinstance(step, Robustness):
+            yield from step.show
+        elif isinstance(step, Script):
+            yield from step.data
+
+
+def _runs_of(step: Step) -> tuple[str, ...]:
+    if isinstance(step, Transfer):
+        return (step.bundle,)
+    if isinstance(step, Robustness):
+        return (step.run,)
+    return step.runs if isinstance(step, Script) else ()
+
+
+def load(folder: Path) -> Experiment:
+    """Read ``experiment.yaml``.
+
+    Raises:
+        ConfigError: no such folder or file, not YAML, a word that is unknown, or parts that do not fit.
+    """
+    path = folder / DEFINITION
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read as an experiment ({error}); name a folder that holds {DEFINITION}."
+        ) from None
+    content = strict_yaml.parse(text, str(path))
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {place}: {first['msg']}.") from None

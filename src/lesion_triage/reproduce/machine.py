@@ -1,0 +1,50 @@
+"""What a result may hang on beside configuration and data: processor, threads, packages. No host, no path."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from lesion_triage import __version__
+
+PACKAGES = ("torch", "timm", "albumentations", "numpy", "pillow", "scikit-learn", "onnxruntime")
+
+
+def machine() -> dict[str, str]:
+    """This machine, as far as numbers depend on it."""
+    facts = {
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count()),
+        "python": platform.python_version(),
+        "lesion-triage": __version__,
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            facts[package] = "absent"
+    return facts
+
+
+def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """In what two machines differ, in words; empty: in nothing that is known."""
+    if not recorded:
+        return "that of the record is not known"
+    return ", ".join(
+        f"{name} {here.get(name, 'absent')} instead of {value}"
+        for name, value in recorded.items()
+        if here.get(name) != value
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown")

@@ -1,0 +1,150 @@
+"""The comparison for people: a table, what it rests on, and a line of verdict. Imports this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from lesion_triage.reproduce.cells import Value
+from lesion_triage.reproduce.comparison import Row, Verdict
+from lesion_triage.reproduce.definition import Experiment, Tolerance, Version, VersionName
+from lesion_triage.reproduce.records import Record
+
+_HEAD = ("cell", "recorded", "found", "difference", "tolerance", "verdict")
+_HASH_DIGITS = 12
+_MANY = 8
+"""Cells of one line that are listed one by one in the expected table."""
+_SHORT = 40
+"""Rows that a person reads; of a longer table only those that do not agree are printed."""
+
+
+def report(
+    name: str,
+    version_name: VersionName,
+    definition: Experiment,
+    record: Record,
+    rows: Sequence[Row],
+    machine: Mapping[str, str],
+    other_machine: str,
+    *,
+    short: bool = False,
+) -> str:
+    """Everything that is printed and kept, as Markdown.
+
+    Args:
+        name: of the experiment.
+        version_name: which of its versions.
+        definition: what it asks, and what the version shows.
+        record: what it is compared with.
+        rows: the comparison.
+        machine: this one.
+        other_machine: in what that of the record differs; empty: in nothing.
+        short: of a long table, leave out what agrees.
+    """
+    printed = list(rows)
+    if short and len(rows) > _SHORT:
+        printed = [row for row in rows if row.verdict is not Verdict.agrees]
+    version = definition.versions()[version_name]
+    where = (
+        f"recorded on {record.recorded_on}"
+        if record.recorded_on
+        else "date and machine of the record unknown"
+    )
+    lines = [
+        f"# {name}, {version_name}",
+        "",
+        definition.asks,
+        "",
+        version.shows,
+        "",
+        f"Here: {machine['processor']}, {machine['threads']} threads; {where}"
+        + (
+            f"; this machine differs: {other_machine}."
+            if other_machine
+            else ", this machine like that of the record."
+        ),
+        "",
+        *(table(printed) if printed else ()),
+        *([f"({len(rows) - len(printed)} cells that agree are not shown)"] * (len(printed) < len(rows))),
+        "",
+        *_reasons(rows),
+        "",
+        verdict(rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """A Markdown table whose columns stand under one another."""
+    cells = [
+        (
+            row.cell,
+            shown(row.recorded),
+            shown(row.found),
+            "" if row.difference is None else f"{row.difference:+.2g}" if row.difference else "0",
+            "" if row.tolerance is None else f"{row.tolerance:g}",
+            row.verdict.value if row.verdict is not Verdict.differs else "DIFFERS",
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(_HEAD, *cells, strict=True)]
+    for number, line in enumerate((_HEAD, *cells)):
+        yield f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
+        if number == 0:
+            yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+
+
+def shown(value: Value) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return value[:_HASH_DIGITS] if len(value) == 64 else value
+    return str(value) if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def _reasons(rows: Sequence[Row]) -> Iterator[str]:
+    """Why the tolerances are what they are, and why cells were not compared; each once."""
+    compared: dict[str, list[Row]] = {}
+    for row in rows:
+        heading = "not compared" if row.verdict is Verdict.not_compared else f"tolerance {row.tolerance:g}"
+        compared.setdefault(f"- {heading}, {{}}: {row.why}", []).append(row)
+    for text, these in compared.items():
+        first = these[0].cell
+        yield text.format(first if len(these) == 1 else f"{first} and {len(these) - 1} more")
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """One line."""
+    count = {verdict: sum(row.verdict is verdict for row in rows) for verdict in Verdict}
+    if not rows:
+        return "Nothing is recorded of this version: give --record to record it."
+    return (
+        f"{count[Verdict.agrees]} of {len(rows)} cells agree, {count[Verdict.differs]} differ, "
+        f"{count[Verdict.not_compared]} could not be compared."
+    )
+
+
+def expected(version: Version, record: Record) -> str:
+    """The expected table, as Markdown: recorded cells, how far a reproduction may be off, and why."""
+    recorded = record.cells(version)
+    lines = ["| cell | recorded | same machine | elsewhere | because |", "|---|---|---|---|---|"]
+    for line in version.table:
+        these = {cell: value for cell, value in recorded.items() if version.tolerance(cell) is line}
+        allowed = f"{_allowed(line, here=True)} | {_allowed(line, here=False)}"
+        if len(these) > _MANY:
+            these = {f"`{line.cells}`, {len(these)} cells": _span(list(these.values()))}
+        for number, (cell, value) in enumerate(these.items()):
+            lines.append(f"| {cell} | {shown(value)} | {allowed} | {line.because if number == 0 else '〃'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _span(values: Sequence[Value]) -> str:
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) == len(values):
+        return f"{shown(min(numbers))} to {shown(max(numbers))}"
+    return ", ".join(sorted({shown(value) for value in values}))
+
+
+def _allowed(line: Tolerance, *, here: bool) -> str:
+    allowed = line.on_same_machine if here and line.on_same_machine is not None else line.within
+    return "not compared" if allowed is None else "equal" if allowed == 0 else f"± {allowed:g}"

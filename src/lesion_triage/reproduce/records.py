@@ -1,0 +1,167 @@
+"""What was recorded of an experiment: documents beside its definition, and what they were made on.
+
+Imports bundle, this room's definition and cells.
+
+The documents are the record: a cell's value is read out of them and stands nowhere else. ``recorded.json``
+says which machine and which pictures they came from; it speaks of a document as long as it has its hash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.errors import ConfigError, DataError
+from lesion_triage.reproduce.cells import Cells, cells_of
+from lesion_triage.reproduce.definition import Experiment, Train, Version, VersionName
+
+FILE = "recorded.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one step came to."""
+
+    document: dict[str, Any]
+    content: bytes
+    """The document as it was written."""
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the pictures behind it: manifest and splits."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of what was made, such as the content of a bundle: compared like cells."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a version of an experiment."""
+
+    documents: Mapping[str, Any]
+    made_from: Mapping[str, Mapping[str, str]]
+    facts: Cells
+    machine: Mapping[str, str]
+    """Empty: not known."""
+    recorded_on: str
+    """Date, UTC; empty: not known."""
+    settings: tuple[str, ...]
+    """Overrides that were given beside those of the definition."""
+
+    def cells(self, version: Version) -> Cells:
+        """Every recorded cell."""
+        return {**cells_of(self.documents, seeds_of(version)), **self.facts}
+
+
+def seeds_of(version: Version) -> tuple[str, ...]:
+    """Documents that differ in the seed alone, where one step has several."""
+    steps = [step for step in version.steps if isinstance(step, Train) and len(step.seeds) > 1 and step.keep]
+    return steps[0].documents() if len(steps) == 1 and steps[0].until == "evaluate" else ()
+
+
+def folder_of(experiment: Path, version: VersionName) -> Path:
+    """Where a version's documents lie: those of the full one beside the definition."""
+    return experiment if version == "full" else experiment / version
+
+
+def read(experiment: Path, definition: Experiment, name: VersionName) -> Record:
+    """What is recorded of a version; a document that is not there has not been recorded.
+
+    Raises:
+        DataError: a file that is no JSON document.
+    """
+    folder, version = folder_of(experiment, name), definition.versions()[name]
+    contents = {
+        document: (folder / f"{document}.json").read_bytes()
+        for document in version.documents()
+        if (folder / f"{document}.json").is_file()
+    }
+    documents = {document: _parsed(folder / f"{document}.json", raw) for document, raw in contents.items()}
+    about = _parsed(folder / FILE, (folder / FILE).read_bytes()) if (folder / FILE).is_file() else {}
+    if about and about.get("format") != FORMAT:
+        raise DataError(f"{folder / FILE}: format {about.get('format')}, expected {FORMAT}; record it again.")
+    said = about.get("documents", {})
+    spoken_of = {
+        document: said[document]
+        for document, raw in contents.items()
+        if document in said and said[document]["sha256"] == sha256_of(raw)
+    }
+    whole = bool(documents) and spoken_of.keys() == documents.keys()
+    return Record(
+        documents=documents,
+        made_from={
+            document: _hashes(found, spoken_of.get(document)) for document, found in documents.items()
+        },
+        facts={
+            f"{document}.{name}": value
+            for document, one in spoken_of.items()
+            for name, value in one["facts"].items()
+        },
+        machine=about.get("machine", {}) if whole else {},
+        recorded_on=about.get("recorded_on", "") if whole else "",
+        settings=tuple(about.get("settings", ())) if whole else (),
+    )
+
+
+def write(
+    experiment: Path,
+    name: VersionName,
+    found: Mapping[str, Found],
+    machine: Mapping[str, str],
+    recorded_on: str,
+    settings: tuple[str, ...],
+) -> list[Path]:
+    """Put what was found in the place of the record; the description last.
+
+    Raises:
+        ConfigError: the experiment's folder cannot be written to.
+    """
+    folder = folder_of(experiment, name)
+    about = {
+        "format": FORMAT,
+        "recorded_on": recorded_on,
+        "machine": dict(machine),
+        "settings": list(settings),
+        "documents": {
+            document: {
+                "sha256": sha256_of(one.content),
+                "made_from": dict(one.made_from),
+                "facts": dict(one.facts),
+            }
+            for document, one in found.items()
+        },
+    }
+    written = []
+    try:
+        folder.mkdir(exist_ok=True)
+        for document, one in found.items():
+            written.append(folder / f"{document}.json")
+            write_atomically(written[-1], one.content)
+        written.append(folder / FILE)
+        write_atomically(written[-1], canonical_json(about).encode())
+    except OSError as error:
+        raise ConfigError(f"{folder}: the record cannot be written ({error}).") from None
+    return written
+
+
+def _hashes(document: Mapping[str, Any], said: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a document was made from: as recorded beside it, else as it says itself."""
+    own = {
+        key: document[key]
+        for key in ("manifest_sha256", "splits_sha256", "scores_sha256")
+        if isinstance(document.get(key), str)
+    }
+    return {**own, **(said["made_from"] if said else {})}
+
+
+def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise DataError(f"{path}: no JSON document ({error}); record it again.") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object; record it again.")
+    return content

@@ -1,0 +1,159 @@
+"""Where an experiment is done again: folders, pictures at hand, settings. Imports runs and this room."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.store import write_atomically
+from lesion_triage.config import DATA_ROOT_VARIABLE
+from lesion_triage.console import say
+from lesion_triage.errors import ConfigError, RunError
+from lesion_triage.reproduce.definition import Dataset, Experiment, Version, VersionName
+from lesion_triage.reproduce.records import Found, Record
+from lesion_triage.runs import Run, file_sha256
+from lesion_triage.tracking import Tracker
+
+
+@dataclass
+class Workplace:
+    """All that a step needs to know, and what the steps before it made."""
+
+    experiment: Path
+    """Folder of the definition."""
+    name: str
+    version: Version
+    version_name: VersionName
+    runs: Path
+    """Folder of all runs."""
+    folder: Path
+    """Of this reproduction: what is finished is found here by whoever begins again."""
+    data: Mapping[str, Path]
+    """Datasets at hand."""
+    record: Record
+    tracker: Tracker
+    settings: tuple[str, ...] = ()
+    """Overrides for every configuration."""
+    weights: Path | None = None
+    """Instead of the model hub."""
+    other_data: bool = False
+    """Go on although the pictures or splits are not those of the record."""
+    recording: bool = False
+    tracked: bool = True
+    made: dict[str, Run] = field(default_factory=dict)
+    """Runs by the name of their document."""
+    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Pictures behind each run."""
+    obstacles: dict[str, str] = field(default_factory=dict)
+    """Document, or ``document.part`` -> why its cells cannot be compared."""
+
+    def beside(self, relative: str) -> Path:
+        """A file that the definition names."""
+        return (self.experiment / relative).resolve()
+
+    def once(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], bytes]) -> bytes:
+        """The document of a step, taken from an earlier attempt with the same inputs or made now.
+
+        Args:
+            name: of the document.
+            inputs: all that decides it.
+            work: makes it, in a folder of its own.
+        """
+        kept, key = self.folder / "documents" / f"{name}.json", self.folder / "documents" / f"{name}.sha256"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        wanted = sha256_of(canonical_json(dict(inputs)).encode())
+        if kept.is_file() and key.is_file():
+            content = kept.read_bytes()
+            if key.read_text(encoding="utf-8").split() == [wanted, sha256_of(content)]:
+                say(f"{name}: unchanged")
+                return content
+        say(name)
+        room = self.folder / "work" / name
+        room.mkdir(parents=True, exist_ok=True)
+        content = work(room)
+        write_atomically(kept, content)
+        write_atomically(key, f"{wanted} {sha256_of(content)}\n".encode())
+        return content
+
+    def check(self, document: str, hashes: Mapping[str, str]) -> None:
+        """Compare the pictures behind a document with those of the record, before hours go by.
+
+        Raises:
+            RunError: they are others, and ``--other-data`` was not given.
+        """
+        recorded = self.record.made_from.get(document, {})
+        other = [what for what, digest in hashes.items() if recorded.get(what, digest) != digest]
+        if not other:
+            return
+        first = other[0]
+        why = f"other pictures or splits: {first} {hashes[first][:12]}, in the record {recorded[first][:12]}"
+        if not (self.other_data or self.recording):
+            raise RunError(
+                f"{document}: {why}; take the data that {self.experiment} names, or give --other-data to do "
+                "it all the same, with nothing to compare."
+            )
+        self.obstacles[document] = why
+
+    def finish(self, found: Mapping[str, Found]) -> None:
+        """Compare what the documents themselves say of their pictures, for those not checked before."""
+        for name, one in found.items():
+            if name not in self.obstacles and name in self.record.documents:
+                recorded = self.record.made_from.get(name, {})
+                for what, digest in one.made_from.items():
+                    if recorded.get(what, digest) != digest:
+                        self.obstacles[name] = (
+                            f"other inputs: {what} {digest[:12]}, not {recorded[what][:12]}"
+                        )
+
+
+def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> dict[str, Path]:
+    """Folders of the datasets that a version names, as far as they are there.
+
+    Args:
+        definition: names and describes them.
+        version: says which are wanted.
+        roots: ``DIR``, which holds a folder for each dataset, or is the dataset where only one is needed; or
+            ``NAME=DIR``.
+
+    Raises:
+        ConfigError: ``NAME=DIR`` with a name that the experiment does not know, or no such folder.
+    """
+    wanted = [one for one in definition.data if one.name in version.data()]
+    needed = [one for one in wanted if not one.optional]
+    found: dict[str, Path] = {}
+    for root in roots or ([os.environ[DATA_ROOT_VARIABLE]] if os.environ.get(DATA_ROOT_VARIABLE) else []):
+        name, equals, folder = root.partition("=")
+        if equals and name not in {one.name for one in definition.data}:
+            known = ", ".join(one.name for one in definition.data) or "none"
+            raise ConfigError(f"--data-root {root}: this experiment has no dataset '{name}'; known: {known}.")
+        path = Path(folder if equals else root)
+        if not path.is_dir():
+            raise ConfigError(f"--data-root {root}: no such folder.")
+        if equals:
+            found[name] = path
+            continue
+        inside = {one.name: path / (one.folder or one.name) for one in wanted}
+        found |= {name: folder for name, folder in inside.items() if folder.is_dir()}
+        if len(needed) == 1 and needed[0].name not in found:
+            found[needed[0].name] = path
+    return {name: path for name, path in found.items() if name in version.data()}
+
+
+def missing(definition: Experiment, version: Version, data: Mapping[str, Path]) -> list[Dataset]:
+    """Datasets that a version cannot do without and that are not at hand."""
+    return [
+        one
+        for one in definition.data
+        if one.name in version.data() and not one.optional and one.name not in data
+    ]
+
+
+def pictures_sha256(folder: Path) -> str:
+    """Hash of the contents of all files below a folder, whatever they are called and whenever they came."""
+    digests = sorted(file_sha256(path) for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -1,0 +1,130 @@
+"""What a marker may name: cells of recorded experiments, numbers of JSON files, tables. Imports reproduce."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from lesion_triage import strict_yaml
+from lesion_triage.errors import DataError
+from lesion_triage.evaluate.summary import summary
+from lesion_triage.reproduce import page, records
+from lesion_triage.reproduce.cells import Cells, Value, cells_of, flat
+from lesion_triage.reproduce.definition import Experiment, VersionName, load
+
+EXPERIMENTS = Path("experiments")
+
+
+class Figures:
+    """Everything recorded below one folder, read once."""
+
+    def __init__(self, root: Path) -> None:
+        """Figures of a checkout.
+
+        Args:
+            root: its top folder.
+        """
+        self._root = root
+        self._cells = cache(self._read_cells)
+
+    def number(self, what: str) -> str:
+        """Text of a number: ``NAME:CELL FORMAT``, ``NAME@quick:CELL FORMAT`` or ``FILE:CELL FORMAT``.
+
+        NAME is an experiment, FILE a JSON or YAML file below the root. A format is one of Python's (``.3f``,
+        ``,d``), ``%1`` for per cent with one digit after the point, ``interval.3f`` for a value with its
+        interval, or ``range.3f`` for lowest to highest seed.
+
+        Raises:
+            DataError: no such experiment, file or cell, or a format that does not fit it.
+        """
+        named, _, form = what.strip().rpartition(" ")
+        source, colon, cell = named.partition(":")
+        if not (colon and cell):
+            raise DataError(f"'{what}': expected NAME:CELL FORMAT, such as 'queue:waits.cases ,d'.")
+        cells = self._cells(source)
+        if form.startswith("interval"):
+            value, low, high = (_of(cells, source, name) for name in (cell, f"{cell}.low", f"{cell}.high"))
+            each = [_written(one, form.removeprefix("interval"), what) for one in (value, low, high)]
+            return f"{each[0]} ({each[1]} to {each[2]})"
+        if form.startswith("range"):
+            ends = (cell.replace("mean.", end, 1) for end in ("lowest.", "highest."))
+            each = [_written(_of(cells, source, end), form.removeprefix("range"), what) for end in ends]
+            return f"{each[0]} to {each[1]}"
+        return _written(_of(cells, source, cell), form, what)
+
+    def table(self, name: str, arguments: str) -> str:
+        """Markdown of a table, ending with a newline.
+
+        Raises:
+            DataError: no such table, or nothing recorded of what it is about.
+        """
+        tables: dict[str, Callable[[str], str]] = {"summary": self._summary, "expected": self._expected}
+        if name not in tables:
+            raise DataError(f"no table '{name}'; known: {', '.join(sorted(tables))}.")
+        return tables[name](arguments)
+
+    def _summary(self, pattern: str) -> str:
+        paths = sorted(self._root.glob(pattern))
+        if not paths:
+            raise DataError(f"{pattern}: no such file.")
+        return summary(paths)
+
+    def _expected(self, arguments: str) -> str:
+        name, _, version = arguments.partition("@")
+        experiment, definition, version_name = self._experiment(name, version)
+        record = records.read(experiment, definition, version_name)
+        return page.expected(definition.versions()[version_name], record)
+
+    def _experiment(self, name: str, version: str) -> tuple[Path, Experiment, VersionName]:
+        folder = self._root / EXPERIMENTS / name
+        definition = load(folder)
+        found = next((one for one in definition.versions() if one == (version or "full")), None)
+        if found is None:
+            raise DataError(f"experiment '{name}' has no version '{version}'.")
+        return folder, definition, found
+
+    def _read_cells(self, source: str) -> Cells:
+        path = self._root / source
+        if source.endswith(".yaml"):
+            return dict(flat(strict_yaml.parse(_text(path), source)))
+        if not source.endswith(".json"):
+            name, _, version = source.partition("@")
+            experiment, definition, version_name = self._experiment(name, version)
+            return records.read(experiment, definition, version_name).cells(
+                definition.versions()[version_name]
+            )
+        try:
+            document = json.loads(_text(path))
+        except ValueError as error:
+            raise DataError(f"{source}: cannot be read as JSON ({error}).") from None
+        known = {name.removeprefix("it."): value for name, value in cells_of({"it": document}).items()}
+        return {**dict(flat(document)), **known}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
+
+
+def _of(cells: Cells, source: str, cell: str) -> Value:
+    if cell not in cells:
+        near = difflib.get_close_matches(cell, cells, n=1, cutoff=0.4)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise DataError(f"{source} has no cell '{cell}'{hint}")
+    return cells[cell]
+
+
+def _written(value: Value, form: str, what: str) -> str:
+    try:
+        if value is None:
+            return "not estimable"
+        if form.startswith("%"):
+            return f"{100 * float(value):.{int(form[1:] or 0)}f} %"
+        return format(value, "" if form == "s" else form)
+    except ValueError as error:
+        raise DataError(f"'{what}': the format does not fit {value!r} ({error}).") from None
