@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from lesion_triage.data.coded import Coded, Codes
 
@@ -45,6 +44,8 @@ def fit(design: Floats, counts: Floats) -> Floats:
     negatives, positives = counts
     if not positives.sum() or not negatives.sum():
         return np.full(len(design), 0.5)
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - verbs describe themselves without it
+
     model = LogisticRegression(max_iter=1000)
     twice = np.concatenate([design, design])
     labels = np.repeat([0, 1], len(design))
