@@ -14,7 +14,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
-_FENCED = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"(^```.*?^```$|`(?:[^`\n]|\n(?!\n))*`)", re.MULTILINE | re.DOTALL)
 _MORE_READMES = "experiments/*/README.md"
 
 
