@@ -62,7 +62,7 @@ class Postman:
     async def work(self) -> None:
         """Deliver until stopped; then what is due or under way, for some seconds."""
         while True:
-            self._woken.clear()
+            self._woken = asyncio.Event()  # not woken since this round began
             pause = await self._round()
             stopping = self._until < math.inf
             if stopping and not self._under_way and pause > 0:
