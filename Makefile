@@ -9,7 +9,7 @@ TEST_WORKERS ?= 2
 PEERS ?= .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service bench-peers bench-training browser deploy-check docs
+.PHONY: help install check test test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service bench-peers bench-training browser deploy-check docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
 	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,queue,client,batch,docs]'
 	@touch $@
+
+test-docs: $(VENV)/.installed ## run every command that the pages print, and look at the built site: minutes
+	$(BIN)/python -m pytest -m pages -o timeout=1800 tests/docs
 
 docs: $(DOCS)/.installed ## the pages as a site in build/docs/html, without PyTorch; a warning is an error
 	$(DOCS)/bin/python docs/builder/build.py

@@ -59,11 +59,13 @@ def world(tutorial: tuple[Path, docs_shell.Outcome], tmp_path: Path) -> Path:
     return docs_world.make(ROOT, tutorial[0], tmp_path / "world")
 
 
+@pytest.mark.pages
 def test_the_tutorial_does_and_prints_what_it_says(tutorial: tuple[Path, docs_shell.Outcome]) -> None:
     assert tutorial[1].faults == []
     assert tutorial[1].ran > 10
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.relative_to(ROOT).as_posix()
 )

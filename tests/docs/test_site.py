@@ -93,6 +93,7 @@ def loads(site: Path) -> Iterator[tuple[Path, str]]:
         yield from ((sheet, one or other) for one, other in found)
 
 
+@pytest.mark.pages
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     addresses = list(loads(site))
     assert len(addresses) > 100
@@ -100,6 +101,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     assert [(page.name, address) for page, address in addresses if outside.match(address)] == []
 
 
+@pytest.mark.pages
 def test_every_local_file_that_a_page_loads_is_there(site: Path) -> None:
     for page, address in loads(site):
         path = re.split(r"[?#]", address)[0]
@@ -107,6 +109,7 @@ def test_every_local_file_that_a_page_loads_is_there(site: Path) -> None:
             assert (page.parent / path).exists(), f"{page}: {address}"
 
 
+@pytest.mark.pages
 def test_every_verb_and_every_errand_has_its_arguments_in_the_reference(site: Path) -> None:
     text = text_of(site / "reference" / "cli.html")
     assert [name for name in cli.VERBS if f"lesion-triage {name}" not in text] == []
@@ -115,6 +118,7 @@ def test_every_verb_and_every_errand_has_its_arguments_in_the_reference(site: Pa
     assert "--allow-" not in text or "triage-server" in text
 
 
+@pytest.mark.pages
 def test_every_error_is_in_the_reference(site: Path) -> None:
     text = (site / "reference" / "errors.html").read_text(encoding="utf-8")
     names = [
@@ -125,6 +129,7 @@ def test_every_error_is_in_the_reference(site: Path) -> None:
     assert [name for name in names if f'id="lesion_triage.errors.{name}"' not in text] == []
 
 
+@pytest.mark.pages
 def test_every_setting_and_every_section_of_the_configuration_is_in_the_reference(site: Path) -> None:
     settings = text_of(site / "reference" / "settings.html")
     assert [name for name in variables() if name not in settings] == []
@@ -138,12 +143,14 @@ def test_every_setting_and_every_section_of_the_configuration_is_in_the_referenc
     assert [name for name in wanted if f'id="lesion_triage.config.{name}"' not in configuration] == []
 
 
+@pytest.mark.pages
 def test_every_operation_of_the_server_is_in_the_reference(site: Path) -> None:
     text = text_of(site / "reference" / "http.html")
     for operation in ("POST /v1/triage", "GET /v1/certificate", "POST /fhir/$triage", "GET /cds-services"):
         assert operation in text
 
 
+@pytest.mark.pages
 def test_the_public_python_interface_is_in_the_reference(site: Path) -> None:
     client = (site / "reference" / "api-client.html").read_text(encoding="utf-8")
     bundle = (site / "reference" / "api-bundle.html").read_text(encoding="utf-8")
