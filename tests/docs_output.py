@@ -1,8 +1,9 @@
 """Compares what a page says that a command prints with what it printed. Imports nothing of ours.
 
-Hashes and times are not compared. ``...`` in a line of its own stands for any lines, and around a block
-that shows *a part*. Where the page says *about*, decimals may differ by a twentieth and counts by a tenth or
-by two: a training gives other last digits on another processor.
+Hashes and times are not compared, nor is progress, of which a slow machine prints more. ``...`` in a line
+of its own stands for any lines, and around a block that shows *a part*. Where the page says *about*,
+decimals may differ by a twentieth and counts by a tenth or by two: a training gives other last digits on
+another processor.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ _MOVING = (
 )
 
 
+_PROGRESS = re.compile(r"[a-z][\w ]*: \d+/\d+")
+
+
 def missing(shown: str, printed: str, said: list[str]) -> str | None:
     """The first line of ``shown`` that ``printed`` does not have where it should; None if all is there.
 
@@ -32,6 +36,7 @@ def missing(shown: str, printed: str, said: list[str]) -> str | None:
         shown = f"...\n{shown}\n..."
     wanted = [_still(line) for line in shown.splitlines() if line.strip()]
     got = [_still(line) for line in printed.splitlines() if line.strip()]
+    got = [line for line in got if not _PROGRESS.fullmatch(line)]
     if wanted[:1] != ["..."] and not (got and _alike(wanted[0], got[0], about)):
         return wanted[0]
     at, free = 0, False
