@@ -23,6 +23,7 @@ def test_no_hostile_picture_is_scored_or_brings_the_server_down(number: int):
     assert len({kind for kind, _ in found.by_kind}) >= 16
 
 
+@pytest.mark.torture  # compares times, so it needs a machine with nothing else to do
 def test_overload_is_refused_at_once_and_passes():
     full, found = torture.overload(4.0, (800, 600), rounds=6)
     assert found.accepted
