@@ -31,6 +31,7 @@ REASONS = (
     "needs a tracking server",
     "needs two evaluated runs",
     "needs a browser",
+    "needs a receiver of callbacks",
     "takes minutes",
     "run on a page of its own",
 )

@@ -33,7 +33,7 @@ stop_server() {
 trap stop_server EXIT
 # A server stands in a terminal of its own; here it goes behind, and the next command waits until it listens.
 triage-server() {
-    case "$1" in keys|audit|bundles|shadow|queue) (triage_server "$@"); return;; esac
+    case "$1" in keys|audit|bundles|shadow|queue|webhooks) (triage_server "$@"); return;; esac
     stop_server
     rm -f "$WORLD/.ready"
     triage_server "$@" --host 127.0.0.1 --port "$PORT" --ready-file "$WORLD/.ready" >"$WORLD/.log" 2>&1 &

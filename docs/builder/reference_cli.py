@@ -78,7 +78,7 @@ def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str,
 
 
 def _literal(words: str) -> str:
-    """Words of help as Markdown: what looks like an option, a key or a placeholder of HTML stays as typed."""
+    """Words of help as Markdown: what looks like an option, a key or a tag of HTML stays as typed."""
     return re.sub(r"([<>*_\[\]{}])", r"\\\1", words)
 
 

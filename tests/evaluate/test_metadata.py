@@ -73,7 +73,11 @@ def test_word_that_training_never_had_is_no_error():
     positive, columns = table(1, 100)
     columns = columns.astype("<U20")
     columns[:5, 1] = "somewhere else"
-    assert measured(records(learnt, told), positive, columns, np.full(100, 0.5))[0].auroc is not None
+    encoder = OneHotEncoder(handle_unknown="ignore").fit(told[:, :2])
+    model = LogisticRegression(max_iter=1000).fit(encoder.transform(told[:, :2]), learnt)
+    expected = roc_auc_score(positive, model.predict_proba(encoder.transform(columns[:, :2]))[:, 1])
+    found = measured(records(learnt, told), positive, columns, np.full(100, 0.5))[0]
+    assert found.auroc.value == pytest.approx(expected, abs=2e-3)
 
 
 def test_cases_without_a_score_are_left_out_of_both():

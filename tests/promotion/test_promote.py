@@ -50,7 +50,6 @@ def test_the_first_champion_is_registered_with_who_and_why(run, registry, capsys
     for evidence in ("certificate", "parity", "audit", "self-test passes", "version 1 is champion now"):
         assert evidence in said
     version = registry.at(run.name, "champion")
-    assert version is not None
     assert version.tags["promoted.champion.by"] == "Ada"
     assert version.tags["promoted.champion.why"] == "it is better"
     assert "by Ada: it is better" in version.description
@@ -138,7 +137,6 @@ def test_drawn_pictures_pass_only_when_told(home, registry, capsys):
     assert "made from drawn pictures" in capsys.readouterr().err
     assert promote(run, "--synthetic") == 0
     version = registry.at("drawn", "champion")
-    assert version is not None
     assert version.tags["synthetic"] == "true"
 
 
@@ -170,7 +168,6 @@ def test_a_regression_is_refused_until_somebody_accepts_it_and_the_old_one_can_c
 
     assert promote(worse, "--accept-regression", "the old camera is gone", model=run.name) == 0
     version = registry.at(run.name, "champion")
-    assert version is not None
     assert version.number == "2"
     assert version.tags["promoted.champion.accepted_regression"] == "the old camera is gone"
     assert record.read(worse)[1]["accepted_regression"] == "the old camera is gone"
@@ -251,7 +248,6 @@ def test_no_name_of_a_photograph_and_no_place_comes_into_the_registry(run, home,
     made_runs.rewrite(run / "audit_with_model" / "audit.json", tables=[{"rows": [names]}])
     assert promote(run) == 0
     version = registry.at(run.name, "champion")
-    assert version is not None
     with registry.fetched(version) as folder:
         kept = {
             path.relative_to(folder / "record").as_posix() for path in (folder / "record").rglob("*.json")
