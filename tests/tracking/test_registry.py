@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,8 @@ def free_port() -> int:
 def process(home: Path, path: str, port: int, *command: str, **more: str) -> Iterator[str]:
     """A program of MLflow's, until it answers; its whole group is ended afterwards."""
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # It starts `uvicorn` by name, which an environment that is not activated keeps beside its Python.
+    quiet["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     with (home / "server.log").open("ab") as log:
         running = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
@@ -79,7 +81,8 @@ def process(home: Path, path: str, port: int, *command: str, **more: str) -> Ite
         wait(address + path, running, home)
         yield address
     finally:
-        os.killpg(running.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended, and why is told above
+            os.killpg(running.pid, signal.SIGTERM)
         running.wait(60)
 
 
