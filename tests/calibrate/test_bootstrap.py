@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from lesion_triage.calibrate import bootstrap as bootstrap_module
 from lesion_triage.calibrate import metrics
 from lesion_triage.calibrate.bootstrap import bootstrap, draw_counts
 from lesion_triage.calibrate.cells import Cells, Sample
@@ -248,3 +249,25 @@ def test_many_units_are_drawn_whole_whether_their_kinds_are_few_or_not(levels):
     variance = 16 * 2500 * share * (1 - share)
     assert counts.mean(axis=0) == pytest.approx(cells.cases, abs=5 * np.sqrt(variance.max() / draws))
     assert counts.var(axis=0).sum() == pytest.approx(variance.sum(), rel=0.05)
+
+
+def test_very_many_units_give_the_intervals_of_drawing_them_one_by_one(monkeypatch):
+    """Patients of one to five cases whose scores lie together; 4 standard errors of a quantile's simulation."""
+    draws, random = 1500, np.random.default_rng(11)
+    sizes = random.integers(1, 6, 15_000)
+    units = np.repeat(np.arange(sizes.size) * 3, sizes)  # numbers with gaps
+    risk = np.repeat(random.normal(-2, 1, sizes.size), sizes)
+    positive = random.random(units.size) < 1 / (1 + np.exp(-risk))
+    sample = Sample.of(1 / (1 + np.exp(-risk - 0.3 * random.normal(size=units.size))), positive, 0.3)
+    monkeypatch.setattr(bootstrap_module, "_MANY_UNITS", 10_000)
+    by_law = metrics.summarise(sample, draws, 0, units)
+    by_case = metrics.summarise(sample, draws, 0)
+    monkeypatch.setattr(bootstrap_module, "_MANY_UNITS", units.size)
+    one_by_one = metrics.summarise(sample, draws, 1, units)
+    for name, expected in one_by_one.items():
+        found, error = by_law[name], (expected.high - expected.low) / (2 * 1.96)
+        assert found.value == expected.value
+        for end in ("low", "high"):
+            assert getattr(found, end) == pytest.approx(getattr(expected, end), abs=0.4 * error), (name, end)
+    wider = by_law["referral_rate"], by_case["referral_rate"]
+    assert wider[0].high - wider[0].low > 1.4 * (wider[1].high - wider[1].low), "cases are not independent"

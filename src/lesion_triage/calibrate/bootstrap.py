@@ -20,6 +20,7 @@ INTERVAL_CONFIDENCE = 0.95
 
 _BLOCK_ELEMENTS = 100_000  # a block of draws stays in the processor's cache
 _FEW_SLOTS = 32
+_MANY_UNITS = 50_000  # above, a draw's counts follow their normal limit
 _DEFINED_SHARE = 0.95  # of the draws; with fewer an interval would be of those that happened to work
 
 
@@ -123,8 +124,8 @@ def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] |
     if units is not None and cases > MERGE_ABOVE:
         drawable, members = _units(cases, units)
         assert members is not None
-        few = slots <= _FEW_SLOTS
-        yield from (_kinds if few else _gathered)(cells, draws, seed, drawable, members)
+        many = _normal if drawable > _MANY_UNITS else _gathered
+        yield from (_kinds if slots <= _FEW_SLOTS else many)(cells, draws, seed, drawable, members)
         return
     tallies = (cells.tally(counts) for counts in draw_counts(cases, draws, seed, units))
     together = max(1, cases // slots)  # else each of very many cases is a block of one draw
@@ -159,6 +160,42 @@ def _gathered(cells: Cells, draws: int, seed: int, units: int, members: NDArray[
             small = drawn.astype(np.uint8 if drawn.max() < 256 else np.int32)
             row[occupied] = np.add.reduceat(small.take(unit), begins, dtype=np.int32)
         yield counts.reshape(-1, *cells.cases.shape)
+
+
+def _normal(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
+    """Counts of very many drawn units: normal, with the mean and the covariance that drawing units gives.
+
+    A draw sums ``w_u x_u`` over the units, ``x_u`` the counts of unit u by slot and ``w`` multinomial: its
+    covariance is ``sum x_u x_u' - T T' / units``, with ``T = sum x_u``. A count below 0 becomes 0.
+    """
+    occupied = np.flatnonzero(cells.cases)
+    slot = np.searchsorted(occupied, cells.slot)
+    total = cells.cases.ravel()[occupied]
+    covariance = _products(slot, members, occupied.size) - np.outer(total, total) / units
+    variances, directions = np.linalg.eigh(covariance)
+    root = directions * np.sqrt(np.maximum(variances, 0))  # rounding makes a variance of nothing negative
+    generator = np.random.default_rng(seed)
+    block = max(1, _BLOCK_ELEMENTS // cells.cases.size)
+    for start in range(0, draws, block):
+        counts = np.zeros((min(block, draws - start), cells.cases.size))
+        moved = generator.standard_normal((counts.shape[0], occupied.size)) @ root.T
+        counts[:, occupied] = np.maximum(total + moved, 0)
+        yield counts.reshape(-1, *cells.cases.shape)
+
+
+def _products(slot: NDArray[np.intp], members: NDArray[np.intp], slots: int) -> Floats:
+    """``sum x_u x_u'`` over the units: how many pairs of cases of one unit lie in each pair of slots."""
+    order = np.argsort(members, kind="stable")
+    slot, unit = slot[order], members[order]
+    pairs = np.bincount(slot, minlength=slots) * np.eye(slots)
+    for apart in range(1, slot.size):
+        together = unit[apart:] == unit[:-apart]
+        if not together.any():  # of a unit's cases no two lie as far apart
+            break
+        places = slot[apart:][together] * slots + slot[:-apart][together]
+        found = np.bincount(places, minlength=slots * slots).reshape(slots, slots)
+        pairs += found + found.T
+    return pairs
 
 
 def _multinomial(cells: Cells, draws: int, seed: int) -> Iterator[Counts]:
