@@ -252,7 +252,7 @@ def test_many_units_are_drawn_whole_whether_their_kinds_are_few_or_not(levels):
 
 
 def test_very_many_units_give_the_intervals_of_drawing_them_one_by_one(monkeypatch):
-    """Patients of one to five cases whose scores lie together; 4 standard errors of a quantile's simulation."""
+    """Patients of one to five cases whose scores lie together, to 4 errors of a simulated quantile."""
     draws, random = 1500, np.random.default_rng(11)
     sizes = random.integers(1, 6, 15_000)
     units = np.repeat(np.arange(sizes.size) * 3, sizes)  # numbers with gaps
