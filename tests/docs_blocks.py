@@ -9,6 +9,7 @@ A comment stands in lines of its own before the block it speaks of:
     <!-- not run: REASON -->          the block is only parsed
     <!-- not run, WORDS: REASON -->   so are the lines of it in which WORDS occur
     <!-- shows: about -->             of a block of text: decimals may differ, see ``docs_output``
+    <!-- shows: the words -->         of a block of text: numbers are not compared
     <!-- shows: a part -->            of a block of text: lines before and after are left out
     <!-- shows: not checked, REASON -->
 """

@@ -37,6 +37,7 @@ _SMALL = {
     "tracking": {"enabled": False},
 }
 """What turns a configuration of the repository into one that takes seconds."""
+_EXPERIMENTS = ("ham10000-baseline", "queue")
 
 
 def configurations(root: Path, folder: Path) -> None:
@@ -71,7 +72,8 @@ def make(root: Path, tutorial: Path, folder: Path) -> Path:
     shutil.copytree(run, folder / "experiments" / "runs" / run.name)
     for name in ("RUN", "NAME"):
         (folder / "experiments" / "runs" / name).symlink_to(run.name)
-    shutil.copytree(root / "experiments" / "ham10000", folder / "experiments" / "ham10000")
+    for name in _EXPERIMENTS:
+        shutil.copytree(root / "experiments" / name, folder / "experiments" / name)
     shutil.copyfile(folder / "configs" / "ham10000.yaml", folder / "CONFIG")
     shutil.copyfile(folder / "configs" / "red_flags.yaml", folder / "red_flags.yaml")
     shutil.copytree(run / "bundle", folder / "BUNDLE")

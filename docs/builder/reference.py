@@ -33,7 +33,7 @@ _API = {
     "api-client": (
         "Python: the client",
         "``pip install 'lesion-triage[client]'``",
-        ("triage_client.client", "triage_client.exchange"),
+        ("triage_client.client", "triage_client.exchange", "triage_client.webhook"),
     ),
     "api-config": (
         "Python: configuration",

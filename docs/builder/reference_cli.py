@@ -6,8 +6,12 @@ Imports the command line, and the server's settings and errands.
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
+import inspect
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from lesion_triage import cli
 from triage_server import office
@@ -111,5 +115,16 @@ def _default(field: str) -> str:
     return "none" if found.default is None or found.default == () else f"`{found.default}`"
 
 
+@functools.cache
+def _docstrings() -> dict[str, str]:
+    """What stands under each setting. pydantic could read it too, at every start of the server."""
+    body = ast.parse(inspect.getsource(Settings)).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: below.value.value
+        for field, below in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)
+    }
+
+
 def _words(field: str) -> str:
-    return (Settings.model_fields[field].description or "").replace("``", "`")
+    return _docstrings().get(field, "").replace("``", "`")

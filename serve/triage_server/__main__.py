@@ -1,7 +1,27 @@
-"""``python -m triage_server``: the same program as ``triage-server``."""
+"""``triage-server`` and ``python -m triage_server``: the command line, imported quickly."""
 
+from __future__ import annotations
+
+import gc
 import sys
 
-from triage_server.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Entry point of ``triage-server``.
+
+    What imports leave behind is no garbage. Not looking for any among it takes a tenth off the start, and
+    spares every later collection the way through it.
+
+    Returns:
+        As ``triage_server.cli.main``.
+    """
+    gc.disable()
+    from triage_server import cli  # noqa: PLC0415 - see above
+
+    gc.freeze()
+    gc.enable()
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

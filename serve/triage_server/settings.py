@@ -32,7 +32,7 @@ Seconds = Annotated[FiniteFloat, Field(gt=0)]
 class Settings(BaseModel):
     """Everything the server reads besides the bundle. ``max_body_bytes`` is ``TRIAGE_MAX_BODY_BYTES``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: Path
     """Folder of the sealed bundle to serve, or a link to it, which may be turned while the server runs."""
