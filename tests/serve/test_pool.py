@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,17 @@ def test_version_1_quota_is_read(tmp_path: Path):
 def test_version_1_without_quota_changes_nothing(tmp_path: Path):
     files = {"cpu__a__cpu_cfs_quota_us": "-1\n", "cpu__a__cpu_cfs_period_us": "100000\n"}
     assert usable_processors(*groups(tmp_path, "2:cpu:/a", **files)) == MASK
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads share one priority")
+def test_scoring_gives_way_to_the_thread_that_takes_and_refuses():
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    pool, ours = ScoringPool(threads=1, queue=1, max_pending_bytes=10), priority()
+    assert asyncio.run(pool.run(priority)) > ours  # a greater number waits for a smaller
+    assert priority() == ours
+    pool.close()
 
 
 def test_places_are_counted_and_given_back():

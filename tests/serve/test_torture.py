@@ -23,12 +23,10 @@ def test_no_hostile_picture_is_scored_or_brings_the_server_down(number: int):
     assert len({kind for kind, _ in found.by_kind}) >= 16
 
 
-@pytest.mark.torture  # compares times, so it needs a machine with nothing else to do
-def test_overload_is_refused_at_once_and_passes():
-    full, found = torture.overload(4.0, (800, 600), rounds=6)
+def test_what_overload_does_not_let_in_is_refused_and_the_rest_is_answered():
+    _, found = torture.overload(4.0, rounds=4)
     assert found.accepted
     assert len(found.refused) > len(found.accepted)
-    assert torture.percentile(found.refused, 0.5) < full["p50"]
 
 
 @pytest.mark.torture
@@ -36,3 +34,4 @@ def test_overload_is_refused_at_once_and_passes():
 def test_ten_times_the_load_for_a_minute_slows_those_who_are_let_in_by_half_at_most():
     full, found = torture.overload(60.0)
     assert torture.told(full, found) <= 2.0
+    assert torture.percentile(found.refused, 0.99) < full["p50"]
