@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -126,6 +127,17 @@ def test_the_same_look_again_is_the_same_certificate(run, load, home):
 def test_a_stage_asked_for_too_early_names_the_one_that_comes_first(home, load):
     with pytest.raises(RunError, match=r"'manifest' has not been done.*`lesion-triage manifest` comes first"):
         road.travel("calibrate", load("data.synthetic.seed=5"), home / "elsewhere" / "runs")
+
+
+def test_a_training_brings_up_what_it_stands_on_and_a_fresh_one_takes_nothing_over(load, home, capsys):
+    again = ["train.epochs=1", "data.synthetic.seed=6", "data.synthetic.lesions=120"]
+    first = road.travel("train", load(*again), home / "trained" / "runs")
+    assert first.record("manifest") is not None
+    assert first.record("predict") is not None
+    capsys.readouterr()
+    second = road.travel("train", load(*again), home / "trained" / "runs", fresh=True)
+    assert second.folder != first.folder
+    assert not {"unchanged", "taken over"} & set(re.findall("unchanged|taken over", capsys.readouterr().out))
 
 
 def test_one_picture_has_the_same_score_in_evaluation_scorer_and_service(run):

@@ -204,9 +204,18 @@ def _configured_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _road_arguments(parser: argparse.ArgumentParser) -> None:
     _configured_arguments(parser)
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
-    choice.add_argument(
+    parser.set_defaults(fresh=False, resume=False)
+
+
+def _first_stage_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of verbs that begin at the beginning, so that a new folder is of use to them."""
+    _road_arguments(parser)
+    parser.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
+
+
+def _training_arguments(parser: argparse.ArgumentParser) -> None:
+    _first_stage_arguments(parser)
+    parser.add_argument(
         "--resume",
         action="store_true",
         help="refuse to begin a training from nothing; an interrupted one goes on with or without this",
@@ -215,7 +224,10 @@ def _road_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _travel(arguments: argparse.Namespace) -> int:
     from lesion_triage import config, road
+    from lesion_triage.errors import ConfigError
 
+    if arguments.fresh and arguments.resume:
+        raise ConfigError("--fresh begins a training anew, and --resume refuses to; give one.")
     loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
     if road.following():
         road.follow(arguments.verb, loaded)
@@ -225,7 +237,7 @@ def _travel(arguments: argparse.Namespace) -> int:
 
 
 def _audit_arguments(parser: argparse.ArgumentParser) -> None:
-    _road_arguments(parser)
+    _first_stage_arguments(parser)
     parser.add_argument(
         "--tables-only", action="store_true", help="open no picture; short for audit.pictures=0"
     )
@@ -316,9 +328,17 @@ _ROAD = {
     "export": "5. compare ONNX with torch, seal the bundle",
     "evaluate": "6. open the test split on the sealed bundle, write the report",
 }
+_STAGE_ARGUMENTS = {
+    "run": _training_arguments,
+    "manifest": _first_stage_arguments,
+    "split": _first_stage_arguments,
+    "train": _training_arguments,
+}
 VERBS: dict[str, Verb] = {
     "datasets": _of("0. the public datasets: what they are, how to get them, what a copy lacks", _datasets),
-    **{name: Verb(text, _road_arguments, _travel) for name, text in _ROAD.items()},
+    **{
+        name: Verb(text, _STAGE_ARGUMENTS.get(name, _road_arguments), _travel) for name, text in _ROAD.items()
+    },
     "audit": Verb(_ROAD["audit"], _audit_arguments, _audit),  # it keeps its place on the road
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
     "score-batch": _of("score a backlog of cases, one row for each, in parquet", _score_batch),

@@ -100,13 +100,14 @@ STAGES: dict[str, Stage] = {
 }
 VERBS: dict[str, tuple[str, ...]] = {
     "manifest": ("manifest",),
-    "split": ("split",),
+    "split": ("manifest", "split"),
     "audit": ("manifest", "split", "audit"),
-    "train": ("train", "predict"),
+    "train": ("manifest", "split", "train", "predict"),
     "calibrate": ("calibrate",),
     "export": ("export",),
     "evaluate": ("evaluate",),
     "run": tuple(STAGES),
 }
-"""Verb -> stages. 'audit' goes on to the model where there is one. 'train' ends with the exported graph's own
-logits, which is what 'calibrate' reads."""
+"""Verb -> stages. What takes moments is done where it is missing; a training, a threshold or a look at
+``test`` is for who asks. 'audit' goes on to the model where there is one. 'train' ends with the exported
+graph's own logits, which is what 'calibrate' reads."""
