@@ -153,6 +153,9 @@ class JsonLines(logging.Formatter):
 
 def log_to_stderr() -> None:
     """Make every log line of this process a JSON line on standard error."""
+    # Of a line nobody is told by which call, thread or process it was written, so nobody looks.
+    logging._srcfile = None  # as the documentation of logging advises
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
