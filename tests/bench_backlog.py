@@ -1,4 +1,7 @@
-"""``make bench``: what ``score-batch`` costs above a bare loop of decoder and graph, in turns."""
+"""``make bench``: what ``score-batch`` costs above a bare loop of decoder and graph, in turns.
+
+python tests/bench_backlog.py [VIEWS]    # of the graph; 1, and 4 in the recipes
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import functools
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -38,13 +42,13 @@ SIZE_PX, PICTURES, THREADS, ROUNDS = 160, 200, 2, 7
 Way = Callable[[], object]
 
 
-def bundle_in(folder: Path) -> Bundle:
-    """A sealed bundle: tf_efficientnet_lite0 of random weights, one view, exported as a run exports it."""
+def bundle_in(folder: Path, views: int) -> Bundle:
+    """A sealed bundle: tf_efficientnet_lite0 of random weights, exported as a run exports it."""
     torch.manual_seed(0)
     spec, policy = PixelSpec(size_px=SIZE_PX), tiny.policy()
     network = TriageNetwork(backbone("tf_efficientnet_lite0", "none", SIZE_PX), diagnoses=2).eval()
     noise = np.random.default_rng(0).integers(0, 256, (20, SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
-    plain = convert(network, SIZE_PX, 1, 20)
+    plain = convert(network, SIZE_PX, views, 20)
     graph = novelty.attach(plain, fit(novelty.levels_of(plain, noise)))
     parts, session, cases = tiny.parts(), Graph(graph, spec), []
     for file, data in parts["selftest_pictures"].items():
@@ -94,12 +98,12 @@ def batch(folder: Path, bundle: Bundle, pictures: Path) -> Callable[[], None]:
     return run
 
 
-def main() -> None:
+def main(views: int = 1) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(None):
         root = Path(name)
         (root / "pictures").mkdir()
-        bundle, paths = bundle_in(root / "bundle"), drawn(root / "pictures")
+        bundle, paths = bundle_in(root / "bundle", views), drawn(root / "pictures")
         scorer, spec, limits = Scorer(bundle), bundle.header.pixels, bundle.policy.quality
         graph = Graph(bundle.graph, spec)
         session = graph._session
@@ -131,8 +135,8 @@ def main() -> None:
         spent = measured(ways)
     ours = spent["score-batch"]
     print(
-        f"{PICTURES} JPEG of 600 x 450 to {SIZE_PX} px, tf_efficientnet_lite0, {THREADS} threads, "
-        f"{ROUNDS} rounds in turns, {os.cpu_count()} processors\n"
+        f"{PICTURES} JPEG of 600 x 450 to {SIZE_PX} px, tf_efficientnet_lite0, {views} view(s), "
+        f"{THREADS} threads, {ROUNDS} rounds in turns, {os.cpu_count()} processors\n"
     )
     print("| way | CPU ms a picture | score-batch's pictures/s as a share: by CPU time | by wall time |")
     print("|---|---|---|---|")
@@ -163,4 +167,4 @@ def spread(ratios: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))
