@@ -176,6 +176,12 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--outbox", type=Path, required=True, help="what TRIAGE_WEBHOOK_OUTBOX names")
         if errand == "retry":
             one.add_argument("--case-id", help="of one alone; default: all")
+            one.add_argument(
+                "--keep-hours",
+                type=int,
+                default=os.environ.get("TRIAGE_WEBHOOK_KEEP_HOURS", "72"),
+                help="try for so long (TRIAGE_WEBHOOK_KEEP_HOURS; %(default)s)",
+            )
     waiting = desks.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
     migrating = waiting.add_parser("migrate", help="bring its tables to the version of this program")
     migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")

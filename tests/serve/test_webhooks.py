@@ -325,10 +325,13 @@ def test_answer_that_nobody_wants_is_seen_and_can_be_set_out_again(
             assert server.stop() == 0
         status, said = desk("show", "--outbox", outbox)
         assert (status, number in said, "410" in said) == (0, True, True)
-        assert desk("retry", "--outbox", outbox) == (
+        assert desk("retry", "--outbox", outbox, "--keep-hours", "5") == (
             0,
             "1 answers set out again; a running server sends them within half a minute\n",
         )
+        with closing(sqlite3.connect(outbox)) as base:
+            ((until_then,),) = base.execute("SELECT until - next_at FROM cases").fetchall()
+        assert until_then == pytest.approx(5 * 3600.0)
         with launch(**settings) as server:
             receiver.wait(2)
             assert server.stop() == 0

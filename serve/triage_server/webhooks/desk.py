@@ -16,8 +16,6 @@ from triage_server.webhooks.callbacks import new_secret
 from triage_server.webhooks.outbox import opened
 from triage_server.webhooks.postman import written
 
-_KEEP_S = 72 * 3600.0
-
 
 def secret(_: argparse.Namespace) -> int:
     """Print a new secret."""
@@ -46,7 +44,7 @@ def retry(arguments: argparse.Namespace) -> int:
         "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) RETURNING case_id"
     )
     now = time.time()
-    found = _asked(arguments.outbox, said, now, now + _KEEP_S, arguments.case_id)
+    found = _asked(arguments.outbox, said, now, now + 3600.0 * arguments.keep_hours, arguments.case_id)
     print(f"{len(found)} answers set out again; a running server sends them within half a minute")
     return 0
 
