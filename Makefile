@@ -6,6 +6,7 @@ SERVE := .venv-serve
 FUZZ := .venv-fuzz
 DOCS := .venv-docs
 TEST_WORKERS ?= 2
+SERVED := tests/bundle tests/serve tests/client tests/clinic/test_recertify.py tests/clinic/test_pool.py
 PEERS ?= .venv-peers
 
 .DEFAULT_GOAL := help
@@ -37,11 +38,11 @@ check: $(VENV)/.installed ## lint, types, import contracts: seconds
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check test-serve ## everything that CI runs
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+test: check test-serve ## everything that CI runs; what test-serve has tried is not tried again
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m 'not torture' $(SERVED:%=--ignore=%)
 
 test-serve: $(SERVE)/.installed ## the server's tests where no training library is installed
-	$(SERVE)/bin/python -m pytest -q tests/bundle tests/serve tests/client tests/clinic/test_recertify.py tests/clinic/test_pool.py
+	$(SERVE)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(SERVED)
 
 $(FUZZ)/.installed: pyproject.toml constraints.txt
 	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
@@ -59,7 +60,7 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-docs: $(VENV)/.installed ## run every command that the pages print, and look at the built site: minutes
-	$(BIN)/python -m pytest -m pages -o timeout=1800 tests/docs
+	$(BIN)/python -m pytest -m pages tests/docs
 
 docs: $(DOCS)/.installed ## the pages as a site in build/docs/html, without PyTorch; a warning is an error
 	$(DOCS)/bin/python docs/builder/build.py

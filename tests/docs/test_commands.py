@@ -60,12 +60,14 @@ def world(tutorial: tuple[Path, docs_shell.Outcome], tmp_path: Path) -> Path:
 
 
 @pytest.mark.pages
+@pytest.mark.timeout(1800)  # the fixture's too: a training on drawn pictures
 def test_the_tutorial_does_and_prints_what_it_says(tutorial: tuple[Path, docs_shell.Outcome]) -> None:
     assert "\n\n".join(tutorial[1].faults) == ""
     assert tutorial[1].ran > 10
 
 
 @pytest.mark.pages
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.relative_to(ROOT).as_posix()
 )
