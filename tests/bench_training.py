@@ -197,7 +197,8 @@ def main(backbone: str = "tf_efficientnet_lite0", size_px: str = "160", batches:
     with memory.kept():
         compare("loop / fed from memory", Steps(plain, given, False), Steps(plain, given, True), number)
         compare("channels-last / not", variant(), variant(channels_last=False), number)
-        compare("bf16-mixed / 32-true", variant(precision="bf16-mixed"), variant(), number)
+        if torch.cuda.is_available() or processes.computes_in_bf16():
+            compare("bf16-mixed / 32-true", variant(precision="bf16-mixed"), variant(), number)
     compare_loaders(size)
 
 

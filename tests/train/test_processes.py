@@ -226,10 +226,12 @@ def test_a_processor_trains_in_32_bits_unless_told_otherwise():
     assert processes.precision(config().train) == "32-true"
 
 
-def test_fabric_says_nothing_of_its_own_in_our_output():
+def test_bf16_is_warned_of_where_it_is_slow_and_fabric_says_nothing_of_its_own():
     code = (
         "from lesion_triage.config import Train; from lesion_triage.train import processes; "
         "processes.launch(Train(accelerator='cpu', precision='bf16-mixed'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+    said = (done.stdout + done.stderr).splitlines()
+    assert len(said) == (0 if processes.computes_in_bf16() else 1)
+    assert [line for line in said if "no instructions for bf16" not in line] == []

@@ -27,6 +27,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lesion_triage.config import Train
+from lesion_triage.console import say
 from lesion_triage.errors import TrainingError
 
 # Long, since the others wait while the first process lists and decodes the pictures. The death of a
@@ -61,6 +62,10 @@ def launch(c: Train) -> Fabric:
         devices = max(1, devices)
     assert isinstance(devices, int)
     world = devices * nodes
+    chosen = precision(c)
+    on_processor = c.accelerator == "cpu" or not torch.cuda.is_available()
+    if chosen == "bf16-mixed" and on_processor and not computes_in_bf16():
+        say("note: this processor has no instructions for bf16: train.precision: auto is many times as fast")
     if c.batch_size < 2 * world * c.accumulate:
         raise TrainingError(
             f"a batch of {c.batch_size} leaves less than two pictures for each of {world} processes times "
@@ -70,7 +75,7 @@ def launch(c: Train) -> Fabric:
         raise TrainingError("train.probe takes one process: its head is trained in seconds.")
     if world == 1 and c.strategy == "auto":
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its word on precision cuts the bar
-        fabric = Fabric(accelerator=c.accelerator, devices=1, precision=precision(c))
+        fabric = Fabric(accelerator=c.accelerator, devices=1, precision=chosen)
         fabric.launch()
         return fabric
     environment = TorchElasticEnvironment() if torchrun() else LightningEnvironment()
@@ -83,7 +88,7 @@ def launch(c: Train) -> Fabric:
         accelerator=c.accelerator,
         devices=devices,
         num_nodes=nodes,
-        precision=precision(c),
+        precision=chosen,
         strategy=strategy,
         plugins=[environment],
     )
@@ -91,6 +96,12 @@ def launch(c: Train) -> Fabric:
     if not torchrun() and fabric.global_rank > 0:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     return fabric
+
+
+def computes_in_bf16() -> bool:
+    """Whether the processor has instructions for it. Without, each step takes many times as long."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def precision(c: Train) -> Any:
@@ -108,8 +119,7 @@ def precision(c: Train) -> Any:
     if c.precision != "auto":
         return c.precision
     if not cuda:
-        has = torch.cpu.get_capabilities()
-        return "bf16-mixed" if has.get("avx512_bf16") or has.get("amx_bf16") else "32-true"
+        return "bf16-mixed" if computes_in_bf16() else "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
