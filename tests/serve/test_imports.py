@@ -50,3 +50,18 @@ sys.exit(main(["queue", "migrate", "--database", "queue.sqlite"]))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     for said in (done.stdout, done.stderr):
         assert "pip install 'lesion-triage[serve,queue]'" in said
+
+
+def test_program_collects_garbage_again_once_it_is_imported_and_passes_the_exit_status_on():
+    code = """
+import gc, sys
+from triage_server.__main__ import main
+sys.argv = ["triage-server", "--bundle", "/nowhere"]
+status = main()
+print(status, gc.isenabled(), gc.get_freeze_count() > 10_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 True True\n"
+    assert done.stderr.count("\n") == 1
+    status = subprocess.run([sys.executable, "-m", "triage_server", "--bundle", "/nowhere"], check=False)
+    assert status.returncode == 2
