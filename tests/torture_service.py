@@ -127,7 +127,8 @@ def hostile_pictures(number: int, first: int = 0) -> Found:
         most = server.memory_mb("VmHWM")
         server.process.terminate()
         assert server.process.wait(_PATIENCE_S) == 0
-        lines = [json.loads(line) for file in files_of(server.folder / "audit") for line in file.open("rb")]
+        files = files_of(server.folder / "audit")
+        lines = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
         assert verify(server.folder / "audit").torn == 0
         assert "internal error" not in server.log.read_text(), "an internal error stands in the log"
     assert not found.broken, found.broken[:10]
