@@ -65,10 +65,10 @@ test-docs: $(VENV)/.installed ## run every command that the pages print, and loo
 docs: $(DOCS)/.installed ## the pages as a site in build/docs/html, without PyTorch; a warning is an error
 	$(DOCS)/bin/python docs/builder/build.py
 
-browser: ## Chromium from Debian, for the test of the page; without it that test is skipped, loudly
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || \
-		echo "NO BROWSER: chromium and chromium-driver cannot be installed here; the page is not tried in one"
+browser: ## Chromium, curl and openssl from Debian, for the tests of pages; without them those are skipped, loudly
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && command -v curl >/dev/null && command -v openssl >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver curl openssl >/dev/null; } || \
+		echo "NO BROWSER: chromium, chromium-driver, curl and openssl cannot be installed here; pages are not tried without them"
 
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py

@@ -31,6 +31,11 @@ PAGES = [
 ]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 PROGRAMS = Path(sys.executable).parent
+_LACKING = [tool for tool in ("bash", "curl", "openssl", "python3") if shutil.which(tool) is None]
+_tools = pytest.mark.skipif(
+    bool(_LACKING),
+    reason=f"PAGES NOT TRIED: {', '.join(_LACKING)} not here; `make browser` installs curl and openssl",
+)
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +64,7 @@ def world(tutorial: tuple[Path, docs_shell.Outcome], tmp_path: Path) -> Path:
     return docs_world.make(ROOT, tutorial[0], tmp_path / "world")
 
 
+@_tools
 @pytest.mark.pages
 @pytest.mark.timeout(1800)  # the fixture's too: a training on drawn pictures
 def test_the_tutorial_does_and_prints_what_it_says(tutorial: tuple[Path, docs_shell.Outcome]) -> None:
@@ -66,6 +72,7 @@ def test_the_tutorial_does_and_prints_what_it_says(tutorial: tuple[Path, docs_sh
     assert tutorial[1].ran > 10
 
 
+@_tools
 @pytest.mark.pages
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
