@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -52,6 +53,15 @@ class Caller:
             raise RequestError("not_allowed", headers={"WWW-Authenticate": _challenge("insufficient_scope")})
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Somebody who showed a key or a token, and for how long that is good."""
+
+    caller: Caller
+    until: float = math.inf
+    """Seconds since 1970; a key is good until it is struck out."""
+
+
 NOBODY = Caller("nobody", "score")
 """Whoever asks a server that asks no one: on loopback, or behind a proxy that asks instead."""
 
@@ -79,7 +89,7 @@ class Door:
             from triage_server.tokens import Tokens  # noqa: PLC0415 - most sites have keys, and start sooner
 
             self._tokens = Tokens(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience)
-        self._scope = settings.jwt_scope
+        self._roles: dict[str, Role] = {settings.jwt_scope: "score", settings.jwt_clinic_scope: "clinic"}
         start = secrets.token_bytes(32)
         self._hash_of = hash_of or (lambda data: sha256(start + data).hexdigest())
         self._looked = time.monotonic()
@@ -90,17 +100,16 @@ class Door:
         Raises:
             RequestError: nobody known, or the keys cannot be read.
         """
-        if self._key_path is None and self._tokens is None:
+        if not self.asks:
             return NOBODY
         shown = headers.getlist("authorization")
         if not shown:
             raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge()})
         scheme, _, token = shown[0].partition(" ")
         if len(shown) == 1 and scheme.lower() == "bearer":
-            by_key = token.startswith(PREFIX)
-            found = self._by_key(token) if by_key else await self._by_token(token)
+            found = await self.known(token)
             if found is not None:
-                return found
+                return found.caller
         raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge("invalid_token")})
 
     @property
@@ -108,30 +117,41 @@ class Door:
         """False while the file of keys is broken."""
         return self._key_path is None or self._keys is not None
 
-    def caller_by_key(self, key: str) -> Caller | None:
-        """Whose key this is; None: no key that is valid here and now, or this server knows none.
+    @property
+    def asks(self) -> bool:
+        """Whether callers have to show anything."""
+        return self._key_path is not None or self._tokens is not None
+
+    async def known(self, shown: str, role: Role | None = None) -> Known | None:
+        """Whose key or token this is; None: none that is valid here and now.
+
+        Args:
+            shown: the key or token.
+            role: the only one that will do; None: any.
 
         Raises:
-            RequestError: the keys cannot be read.
+            RequestError: keys or key set cannot be read; or any role would do, and a token gives none.
         """
-        return self._by_key(key)
+        if not shown.startswith(PREFIX):
+            return await self._by_token(shown, role)
+        found = self._by_key(shown)
+        return found if found is not None and role in (None, found.caller.role) else None
 
     def still_knows(self, caller: Caller) -> bool:
-        """Whether somebody who showed a key earlier would be let in with it now.
+        """Whether somebody who was known earlier would be now; when a token ends, whoever keeps it must know.
 
         Raises:
             RequestError: the keys cannot be read.
         """
-        if self._key_path is None:
-            return caller == NOBODY and self._tokens is None
-        keys = self._present_keys()
-        return caller.name.startswith("key:") and keys.role_of(caller.name[4:]) == caller.role
+        if caller.name.startswith("key:"):
+            return self._key_path is not None and self._present_keys().role_of(caller.name[4:]) == caller.role
+        return self._tokens is not None if caller.name.startswith("token:") else not self.asks
 
-    def _by_key(self, token: str) -> Caller | None:
+    def _by_key(self, key: str) -> Known | None:
         if self._key_path is None:
             return None
-        record = self._present_keys().find(token)
-        return None if record is None else Caller(f"key:{record.key_id}", record.role)
+        record = self._present_keys().find(key)
+        return None if record is None else Known(Caller(f"key:{record.key_id}", record.role))
 
     def _present_keys(self) -> KeyFile:
         if time.monotonic() - self._looked >= _LOOK_AGAIN_S:
@@ -151,14 +171,19 @@ class Door:
             log.error("no key is accepted: %s", error)
             return None
 
-    async def _by_token(self, token: str) -> Caller | None:
+    async def _by_token(self, token: str, wanted: Role | None) -> Known | None:
         bearer = await self._tokens.bearer(token) if self._tokens else None
         if bearer is None:
             return None
-        if self._scope not in bearer.scopes:
+        roles = [role for scope, role in self._roles.items() if scope in bearer.scopes]
+        if wanted is not None:
+            roles = [role for role in roles if role == wanted]
+            if not roles:
+                return None
+        if not roles:
             raise RequestError("not_allowed", headers={"WWW-Authenticate": _challenge("insufficient_scope")})
         known = self._hash_of(f"{bearer.issuer}\n{bearer.subject}".encode())
-        return Caller(f"token:{known[:32]}", "score")
+        return Known(Caller(f"token:{known[:32]}", roles[0]), bearer.until)
 
 
 class Pace:

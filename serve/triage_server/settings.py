@@ -75,7 +75,9 @@ class Settings(BaseModel):
     jwt_audience: str | None = None
     """``aud`` of every token: this server and no other."""
     jwt_scope: str = Field(default="triage:score", min_length=1)
-    """Scope that every token must have."""
+    """Scope of a token that scores."""
+    jwt_clinic_scope: str = Field(default="triage:clinic", min_length=1)
+    """Scope of a token that opens the page; for a person, not for a platform."""
     rate_per_minute: int = Field(default=600, ge=1)
     """Requests of one key or one token's subject; one more is answered 429."""
     tls_cert: Path | None = None
@@ -169,10 +171,10 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"{PREFIX}WEBHOOKS is set, and {PREFIX}AUDIT_LOG is not; an answer is kept for a callback only "
             "once it is recorded: set both."
         )
-    if settings.reading_queue is not None and settings.jwt_jwks is not None and not settings.api_keys_file:
+    if settings.jwt_scope == settings.jwt_clinic_scope:
         raise ConfigError(
-            f"{PREFIX}READING_QUEUE is set, and the page knows people by keys alone: set "
-            f"{PREFIX}API_KEYS_FILE and make a key with the role clinic."
+            f"{PREFIX}JWT_SCOPE and {PREFIX}JWT_CLINIC_SCOPE are the same; a platform's token must not open "
+            "the page with the photographs of all cases: choose two."
         )
 
 

@@ -43,6 +43,8 @@ class Bearer:
     issuer: str
     subject: str
     scopes: frozenset[str]
+    until: float
+    """When the token expires, in seconds since 1970."""
 
 
 class KeySet:
@@ -131,7 +133,7 @@ class Tokens:
             )
         except (jwt.PyJWTError, ValueError, TypeError):
             return None
-        return Bearer(self._issuer, str(claims["sub"]), _scopes(claims))
+        return Bearer(self._issuer, str(claims["sub"]), _scopes(claims), float(claims["exp"]))
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:

@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.errors import ConfigError
+from triage_server.api_keys import Role
 from triage_server.casework import Service, language_of, received, service_of
 from triage_server.negotiation import language_for
 from triage_server.page.database import opened
@@ -30,11 +31,13 @@ from triage_server.page.sessions import Session, Sessions
 from triage_server.page.store import Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
 from triage_server.problems import RequestError
-from triage_server.security import NOBODY, Caller
+from triage_server.security import NOBODY, Caller, Known
 from triage_server.settings import refuse_exposure
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOOK_EVERY_S = 3600.0
+_ROLE: Role = "clinic"
+"""Who may see the photographs of all cases: a person, not a platform."""
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -102,7 +105,6 @@ class Page:
             or settings.behind_tls_proxy
             or settings.behind_authenticating_proxy
         )
-        self.asks_for_keys = settings.api_keys_file is not None
         self._texts = {language: Texts(language) for language in LANGUAGES}
         self._templates = Environment(
             loader=FileSystemLoader(_PACKAGE / "templates"),
@@ -180,29 +182,41 @@ class Page:
             return False
         return True
 
-    def admit(self, request: Request) -> None:
-        """Let only those in who have signed in with a key that is still valid.
+    async def admit(self, request: Request) -> None:
+        """Let only those in who have signed in with a key or token that is still valid.
+
+        Where a proxy said who sits there, it must say the same with each request.
 
         Raises:
             RequestError: somebody else, too many requests, or the keys cannot be read.
         """
-        caller, service = visit_of(request).caller, service_of(request)
+        visit, service = visit_of(request), service_of(request)
+        caller, token = visit.caller, passed_on(request)
         if not service.door.still_knows(caller):
             raise RequestError("not_authenticated")
+        assert visit.session is not None
+        if service.door.asks and (token or visit.session.vouched):
+            named = await service.door.known(token, _ROLE)
+            if named is None or named.caller != caller:
+                raise RequestError("not_authenticated")
         request.state.caller = caller
         if caller is not NOBODY:
             service.pace.take(caller, asyncio.get_running_loop().time())
 
-    async def caller_for(self, key: str) -> Caller | None:
-        """Whom a key that was typed lets in; None: nobody.
+    def asks(self, request: Request) -> bool:
+        """Whether a person has to type a key or token: no, if nobody is asked or a proxy passes one on."""
+        return service_of(request).door.asks and not passed_on(request)
+
+    async def arriving(self, request: Request, typed: str) -> Known | None:
+        """Who signs in, by what a proxy passes on, else by what was typed; None: nobody known.
 
         Raises:
             RequestError: the keys cannot be read.
         """
-        if not self.asks_for_keys:
-            return NOBODY
-        caller = self._service.door.caller_by_key(key)
-        return caller if caller is not None and caller.role == "clinic" else None
+        door = service_of(request).door
+        if not door.asks:
+            return Known(NOBODY)
+        return await door.known(passed_on(request) or typed, _ROLE)
 
     async def form(
         self,
@@ -278,6 +292,13 @@ class Page:
         return self.rendered(
             request, "problem.html", HTTPStatus.MISDIRECTED_REQUEST, text=text, request_id=identified
         )
+
+
+def passed_on(request: Request) -> str:
+    """The bearer token that an authenticating proxy sends along; empty if there is none."""
+    said = request.headers.getlist("authorization")
+    scheme, _, token = said[0].partition(" ") if len(said) == 1 else ("", "", "")
+    return token if scheme.lower() == "bearer" else ""
 
 
 def page_of(request: Request) -> Page:

@@ -7,6 +7,7 @@ the audit log before it is done.
 from __future__ import annotations
 
 import logging
+import math
 import mimetypes
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from triage_server.casework import record, service_of
 from triage_server.page import arrival, certificate_view, export
-from triage_server.page.desk import HEADERS, Page, beside, page_of, visit_of
+from triage_server.page.desk import HEADERS, Page, beside, page_of, passed_on, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import questions
 from triage_server.page.records import ConfirmedBy, Decision
@@ -51,7 +52,7 @@ class PageRoute(APIRoute):
                     response = page.misaddressed(request)
                 else:
                     if self.path not in OPEN:
-                        page.admit(request)
+                        await page.admit(request)
                     response = await inside(request)
             except RequestError as refusal:
                 if refusal.code == "not_authenticated":
@@ -92,18 +93,20 @@ async def login(request: Request) -> Response:
 
 @router.post("/login")
 async def sign_in(request: Request) -> Response:
-    """Begin a session, if the key is one for this page."""
+    """Begin a session, if the key or token is one for this page."""
     page, texts = page_of(request), visit_of(request).texts
     sent = await page.form(request)
     reader = _one_line(sent.get("reader"))
     if not 1 <= len(reader) <= _MOST_READER:
         return _login(request, texts("login.who"), reader)
-    caller = await page.caller_for(sent.get("key"))
-    if caller is None:
+    arriving = await page.arriving(request, sent.get("key").strip())
+    if arriving is None:
         request.state.problem = "not_authenticated"
         return _login(request, texts("login.wrong"), reader)
     response = _to("/ui")
-    page.sessions.begin(response, caller, reader)
+    vouched = bool(passed_on(request))
+    until = math.inf if vouched else arriving.until  # a proxy brings the next token by itself
+    page.sessions.begin(response, arriving.caller, reader, vouched=vouched, until=until)
     return response
 
 
@@ -282,7 +285,13 @@ def _login(request: Request, error: str | None = None, reader: str = "") -> Resp
 
 def _login_page(page: Page, request: Request, status: int, error: str | None, reader: str) -> Response:
     return page.rendered(
-        request, "login.html", status, error=error, reader=reader, asks_for_keys=page.asks_for_keys
+        request,
+        "login.html",
+        status,
+        error=error,
+        reader=reader,
+        asks=page.asks(request),
+        known=service_of(request).door.asks,
     )
 
 

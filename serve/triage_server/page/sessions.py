@@ -7,6 +7,7 @@ process and kept nowhere: sessions end when the server does.
 from __future__ import annotations
 
 import hmac
+import math
 import secrets
 import time
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from starlette.responses import Response
 from triage_server.security import NOBODY, Caller
 
 LASTS_S = 8 * 3600
-"""A working day; after that the key is asked for again."""
+"""A working day; after that the key is asked for again. A token may end sooner, and its session with it."""
 _ALGORITHM = "HS256"
 _MOST_ENDED = 10_000
 
@@ -32,6 +33,8 @@ class Session:
     """None: nobody has signed in."""
     reader: str = ""
     """As the person signs."""
+    vouched: bool = False
+    """Whether a proxy said who it is, and has to say so again with each request."""
 
 
 class Sessions:
@@ -63,22 +66,35 @@ class Sessions:
             return None
         caller = Caller(told["caller"], told["role"]) if told["caller"] else None
         # The gate tells by identity whether somebody was asked.
-        return Session(told["jti"], NOBODY if caller == NOBODY else caller, told["reader"])
+        return Session(
+            told["jti"], NOBODY if caller == NOBODY else caller, told["reader"], bool(told["vouched"])
+        )
 
-    def begin(self, response: Response, caller: Caller | None = None, reader: str = "") -> Session:
-        """A new session, its cookie set in ``response``."""
-        session = Session(secrets.token_urlsafe(24), caller, reader)
+    def begin(
+        self,
+        response: Response,
+        caller: Caller | None = None,
+        reader: str = "",
+        *,
+        vouched: bool = False,
+        until: float = math.inf,
+    ) -> Session:
+        """A new session, its cookie set in ``response``; it ends by ``until``, in seconds since 1970."""
+        session = Session(secrets.token_urlsafe(24), caller, reader, vouched)
+        now = int(time.time())
+        ends = int(min(now + LASTS_S, until))
         told = {
             "jti": session.id,
-            "exp": int(time.time()) + LASTS_S,
+            "exp": ends,
             "caller": caller.name if caller else "",
             "role": caller.role if caller else "",
             "reader": reader,
+            "vouched": vouched,
         }
         response.set_cookie(
             self._name,
             jwt.encode(told, self._key, algorithm=_ALGORITHM),
-            max_age=LASTS_S,
+            max_age=max(0, ends - now),
             path="/",
             secure=self._encrypted,
             httponly=True,

@@ -9,18 +9,22 @@ import json
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 from fastapi.routing import APIRoute
 from PIL import Image
 
 import tiny_bundle
 from forbidden import words_in
+from identity_provider import AUDIENCE, ISSUER, Issuer
+from identity_provider import NAME as SUBJECT
 from lesion_triage.bundle.certificate import GroupRow
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.store import seal
@@ -34,6 +38,7 @@ from triage_server.page.texts import Texts
 from triage_server.problems import KINDS, RequestError
 from triage_server.settings import load
 
+CLINIC = "triage:clinic"
 NAME, PLACE = "Mustermann", "Hintertupfing"
 REFERRED, BELOW, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("referred", "below", "black"))
 PAGES = ("/ui", "/ui/new", "/ui/read", "/ui/certificate")
@@ -103,6 +108,87 @@ def test_only_a_key_with_the_role_clinic_opens_the_page_and_only_as_long_as_it_i
     revoke(file, keys["clinic"].split("_")[1])
     app.state.service.door._looked = 0.0  # as if a second had passed
     assert clinician.get("/ui").headers["location"] == "/ui/login"
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def token_page(open_page: Any, issuer: Issuer, tmp_path: Path) -> Any:
+    """The page of a site that has an identity provider and no file of keys."""
+    (tmp_path / "jwks.json").write_text(json.dumps(issuer.document()))
+    return open_page(jwt_jwks=str(tmp_path / "jwks.json"), jwt_issuer=ISSUER, jwt_audience=AUDIENCE)
+
+
+def test_token_of_the_identity_provider_opens_the_page_with_its_own_scope(
+    token_page: Any, browse: Any, issuer: Issuer
+) -> None:
+    late = issuer.token(scope=CLINIC, exp=int(time.time()) - 3600)
+    for token in ("", "a.b.c", issuer.token(), late, issuer.token(scope=CLINIC, aud="another")):
+        refused = browse(token_page).sign_in(key=token)
+        assert refused.status_code == 401
+        assert "own sign-in" in refused.text
+    clinician = browse(token_page)
+    signed = issuer.token(scope=f"openid {CLINIC}")
+    assert 'name="key"' in clinician.get("/ui/login").text
+    assert clinician.sign_in("Dr A", f" {signed}\n").headers["location"] == "/ui"
+    assert "Dr A" in clinician.get("/ui").text
+    assert signed not in clinician.cookies["triage"]
+    assert (
+        SUBJECT not in jwt.decode(clinician.cookies["triage"], options={"verify_signature": False}).values()
+    )
+
+
+def test_session_ends_with_the_token_that_began_it(token_page: Any, browse: Any, issuer: Issuer) -> None:
+    clinician = browse(token_page)
+    clinician.get("/ui/login")
+    ends = int(time.time()) + 2
+    clinician.sign_in("Dr A", issuer.token(scope=CLINIC, exp=ends))
+    shown = clinician.cookies["triage"]
+    assert jwt.decode(shown, options={"verify_signature": False})["exp"] == ends
+    assert clinician.get("/ui").status_code == 200
+    time.sleep(max(0.0, ends - time.time()) + 0.1)
+    # As a browser that keeps the cookie for longer than it is told.
+    late = clinician.get("/ui", headers={"Cookie": f"triage={shown}"})
+    assert late.headers["location"] == "/ui/login"
+
+
+def test_token_that_a_proxy_passes_on_signs_in_without_being_typed(
+    token_page: Any, browse: Any, issuer: Issuer
+) -> None:
+    def by(subject: str, scope: str = CLINIC) -> dict[str, str]:
+        return {"Authorization": f"Bearer {issuer.token(scope=scope, sub=subject)}"}
+
+    person = browse(token_page)
+    asked = person.get("/ui/login", headers=by("a"))
+    assert 'name="key"' not in asked.text
+    assert "own sign-in says who you are" in asked.text
+    assert person.post("/ui/login", {"reader": "Dr A"}, headers=by("a")).headers["location"] == "/ui"
+    assert person.get("/ui", headers=by("a")).status_code == 200  # another token, the same person
+    cookie = jwt.decode(person.cookies["triage"], options={"verify_signature": False})
+    assert cookie["exp"] > time.time() + 3600  # tokens end within five minutes, and the proxy brings new ones
+    assert person.get("/ui").headers["location"] == "/ui/login"  # around the proxy
+    # Somebody else at the same browser, or a platform, is not who signed in.
+    assert person.get("/ui", headers=by("b")).headers["location"] == "/ui/login"
+    assert person.get("/ui", headers=by("a", "triage:score")).headers["location"] == "/ui/login"
+    stranger = browse(token_page)
+    stranger.get("/ui/login", headers=by("a", "triage:score"))
+    refused = stranger.post("/ui/login", {"reader": "P"}, headers=by("a", "triage:score"))
+    assert refused.status_code == 401
+
+
+def test_token_of_a_person_reads_what_a_platform_reads_and_scores_nothing(
+    token_page: Any, browse: Any, issuer: Issuer
+) -> None:
+    person = {"Authorization": f"Bearer {issuer.token(scope=CLINIC)}", "Content-Type": "image/jpeg"}
+    browser = browse(token_page)
+    assert browser.get("/v1/certificate", headers=person).status_code == 200
+    scored = browser.send("POST", "/v1/triage", content=REFERRED, headers=person)
+    assert (scored.status_code, scored.json()["code"]) == (403, "not_allowed")
+    both = person | {"Authorization": f"Bearer {issuer.token(scope=f'{CLINIC} triage:score')}"}
+    assert browser.send("POST", "/v1/triage", content=REFERRED, headers=both).status_code == 200
 
 
 def test_whoever_gives_no_name_is_not_let_in(open_page: Any, browse: Any) -> None:
@@ -578,10 +664,9 @@ def test_pulse_changes_with_the_order_of_reading(browser: Any) -> None:
     assert pulses[0] == pulses[2] != pulses[1]
 
 
-def test_setting_of_a_page_that_knows_nobody_is_refused() -> None:
-    tokens = {"TRIAGE_JWT_JWKS": "set", "TRIAGE_JWT_ISSUER": "i", "TRIAGE_JWT_AUDIENCE": "a"}
-    with pytest.raises(ConfigError, match="TRIAGE_API_KEYS_FILE"):
-        load(["--bundle", "b"], {"TRIAGE_READING_QUEUE": "q", **tokens})
+def test_settings_of_the_page_that_expose_it_are_refused() -> None:
+    with pytest.raises(ConfigError, match="TRIAGE_JWT_CLINIC_SCOPE are the same"):
+        load(["--bundle", "b"], {"TRIAGE_JWT_CLINIC_SCOPE": "triage:score"})
     with pytest.raises(ConfigError, match="did you mean TRIAGE_READING_QUEUE"):
         load(["--bundle", "b"], {"TRIAGE_READING_QUEU": "q"})
     secret = load(["--bundle", "b"], {"TRIAGE_READING_QUEUE": "postgresql://u:pw@h/d"})
