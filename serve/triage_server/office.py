@@ -19,6 +19,7 @@ from triage_server import bundle_desk, shadow_desk
 from triage_server.api_keys import Role, new_key, read_keys, revoke
 from triage_server.audit_chain import GENESIS, tail_of, verify
 from triage_server.audit_log import KEY_FILE, read_key
+from triage_server.settings import MOST_KEEP_HOURS
 
 DESKS = ("keys", "audit", "bundles", "shadow", "queue", "webhooks")
 """First words that are no settings of the server."""
@@ -178,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--case-id", help="of one alone; default: all")
             one.add_argument(
                 "--keep-hours",
-                type=int,
+                type=_keep_hours,
                 default=os.environ.get("TRIAGE_WEBHOOK_KEEP_HOURS", "72"),
                 help="try for so long (TRIAGE_WEBHOOK_KEEP_HOURS; %(default)s)",
             )
@@ -187,3 +188,11 @@ def parser() -> argparse.ArgumentParser:
     migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")
     migrating.set_defaults(act=_migrate)
     return top
+
+
+def _keep_hours(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_KEEP_HOURS:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 1 to {MOST_KEEP_HOURS}, found {text!r}"
+        )
+    return int(text)

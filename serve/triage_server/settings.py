@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SecretStr, Valid
 from lesion_triage.errors import ConfigError
 
 PREFIX = "TRIAGE_"
+MOST_KEEP_HOURS = 8760
+"""A year: how long an answer may be tried to be delivered."""
 
 _FLAGS = {
     "bundle": "--bundle",
@@ -102,7 +104,7 @@ class Settings(BaseModel):
     """SQLite file that keeps their answers until they are taken."""
     webhook_outbox_cases: int = Field(default=10_000, ge=1, le=1_000_000)
     """Cases that it may hold; one more is answered 503. Delivered ones make room."""
-    webhook_keep_hours: int = Field(default=72, ge=1, le=8760)
+    webhook_keep_hours: int = Field(default=72, ge=1, le=MOST_KEEP_HOURS)
     """An answer is tried for so long, and what became of it can be asked for so long after."""
     webhook_first_pause_s: Seconds = 5.0
     """Before the second attempt; three times as long before each further one, up to four hours."""

@@ -98,12 +98,14 @@ def test_measures_short_side_mean_and_contrast() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_agrees_with_floating_point_luma(seed: int) -> None:
+def test_agrees_with_floating_point_luma_in_whole_levels(seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     luma = pixels.astype(np.float64) @ [0.299, 0.587, 0.114]
+    whole = (pixels.astype(np.int64) @ [19595, 38470, 7471] + 0x8000) >> 16  # the same, in 2**-16 of a level
+    assert np.abs(whole - luma).max() < 0.502
     quality = measure(picture(pixels))
-    assert quality.mean_level == pytest.approx(luma.mean(), abs=1e-9)
-    assert quality.contrast == pytest.approx(luma.std(), abs=1e-9)
+    assert quality.mean_level == pytest.approx(whole.mean(), abs=1e-9)
+    assert quality.contrast == pytest.approx(whole.std(), abs=1e-9)
 
 
 def test_the_largest_square_does_not_overflow() -> None:

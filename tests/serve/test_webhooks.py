@@ -325,6 +325,9 @@ def test_answer_that_nobody_wants_is_seen_and_can_be_set_out_again(
             assert server.stop() == 0
         status, said = desk("show", "--outbox", outbox)
         assert (status, number in said, "410" in said) == (0, True, True)
+        for hours in ("0", "-1", "8761", "soon"):
+            with pytest.raises(SystemExit, match="2"):
+                desk("retry", "--outbox", outbox, "--keep-hours", hours)
         assert desk("retry", "--outbox", outbox, "--keep-hours", "5") == (
             0,
             "1 answers set out again; a running server sends them within half a minute\n",

@@ -145,15 +145,15 @@ def _flags(rules: RedFlags, history: History, catalogue: Catalogue) -> Iterator[
         return
     if not rules.reviewed_by:
         yield catalogue.note[NotePhrase.flags_not_reviewed]
-    present = fired(rules.flags, history)
+    standing = [(flag, presence(flag, history)) for flag in rules.flags]
+    present = [flag for flag, said in standing if said == "present"]
     for flag in present:
         yield catalogue.phrase(NotePhrase.flag_present, text=catalogue.red_flags[flag.code].text)
     if not present:
         yield catalogue.note[NotePhrase.flags_none_present]
     for phrase, wanted in ((NotePhrase.flags_absent, "absent"), (NotePhrase.flags_not_known, "not_known")):
-        flags = [flag for flag in rules.flags if presence(flag, history) == wanted]
-        if flags:
-            labels = "; ".join(catalogue.red_flags[flag.code].label for flag in flags)
+        labels = "; ".join(catalogue.red_flags[flag.code].label for flag, said in standing if said == wanted)
+        if labels:
             yield catalogue.phrase(phrase, labels=labels)
 
 

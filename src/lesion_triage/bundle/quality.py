@@ -28,6 +28,7 @@ wavelength, whatever its tone, so red is never below green or blue; the other tw
 reddened and of strongly tanned skin, with room."""
 
 _ORDER = tuple(ReasonCode)
+_ONES, _LEVELS, _SQUARES = (np.arange(256) ** power for power in range(3))
 _COARSE = 4
 """So many frequencies a side of JPEG's eight: periods down to five pixels, where structure is."""
 
@@ -91,15 +92,16 @@ def assess(picture: Picture, limits: QualityLimits) -> Assessment:
 def measure(picture: Picture) -> Quality:
     """Everything the gate looks at.
 
-    Grey is the luma of ITU-R BT.601. Whatever can refuse is counted or summed in integers and divided
-    once, so a picture at a limit falls on the same side of it on every processor; where the lesion lies
-    is worked out in floats, and only advises.
+    Grey is the luma of ITU-R BT.601, in whole levels as Pillow rounds it. Whatever can refuse is counted or
+    summed in integers and divided once, so a picture at a limit falls on the same side of it on every
+    processor; where the lesion lies is worked out in floats, and only advises.
     """
-    mean_level, contrast = _light(picture.pixels)
     two_full, three_full = _full_channels(picture.pixels)
     pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
     image = Image.fromarray(picture.pixels)
-    grey = np.asarray(_smaller(image.convert("L"), _SIDE)).astype(np.int16)
+    luma = image.convert("L")
+    mean_level, contrast = _light(luma)
+    grey = np.asarray(_smaller(luma, _SIDE)).astype(np.int16)
     reduced = np.asarray(image.reduce(max(1, image.width // _COLOUR_SIDE)))
     colours = np.array(np.moveaxis(reduced, -1, 0), np.float32, order="C")
     green = image.getchannel("G").resize((framing.SIDE, framing.SIDE), Image.Resampling.BOX)
@@ -160,16 +162,11 @@ def _advice(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
     return {code for code, holds in found.items() if holds}
 
 
-def _light(pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """Mean and standard deviation of the grey levels."""
-    red, green, blue = np.moveaxis(pixels, -1, 0).astype(np.float32, order="C")
-    luma = red * np.float32(299)  # thousandths of a grey level: whole numbers below 2 to the 24th, so exact
-    luma += green * np.float32(587)
-    luma += blue * np.float32(114)
-    wide = luma.astype(np.float64)  # holds the sums of a row to the last digit
-    count, total = luma.size, int(wide.sum(axis=1).astype(np.int64).sum())
-    squares = int(np.einsum("ij,ij->i", wide, wide).astype(np.int64).sum())
-    return total / (1000 * count), math.sqrt(count * squares - total**2) / (1000 * count)
+def _light(grey: Image.Image) -> tuple[float, float]:
+    """Mean and standard deviation of the grey levels of a picture of mode L."""
+    counts = np.array(grey.histogram(), np.int64)
+    count, total, squares = (int(counts @ weights) for weights in (_ONES, _LEVELS, _SQUARES))
+    return total / count, math.sqrt(count * squares - total**2) / count
 
 
 def _full_channels(pixels: NDArray[np.uint8]) -> tuple[int, int]:
