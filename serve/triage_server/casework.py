@@ -93,10 +93,10 @@ class Face:
 
 def service_of(request: Request) -> Service:
     """What stood when the request asked first: it ends with the bundle that it began with."""
-    state = request.state
-    if not hasattr(state, "service"):
-        state.service = request.app.state.service
-    return cast("Service", state.service)
+    state = request.scope["state"]  # asked some ten times a case: ``request.state`` costs twice as much
+    if "service" not in state:
+        state["service"] = request.app.state.service
+    return cast("Service", state["service"])
 
 
 def language_of(request: Request) -> str:

@@ -192,7 +192,5 @@ def parser() -> argparse.ArgumentParser:
 
 def _keep_hours(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_KEEP_HOURS:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 1 to {MOST_KEEP_HOURS}, found {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"expected 1 to {MOST_KEEP_HOURS} hours, found {text!r}")
     return int(text)

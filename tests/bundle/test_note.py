@@ -1,6 +1,7 @@
 """The note says what arrived, what was said and what is not known; it echoes nobody and promises nothing."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from forbidden import words_in
 from histories import flag, histories
-from lesion_triage.bundle.guidance import counselling_for
+from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase, available
-from lesion_triage.bundle.note import NoteFacts, NotePhotograph, note
+from lesion_triage.bundle.note import NoteFacts, NotePhotograph
+from lesion_triage.bundle.note import note as written
 from lesion_triage.bundle.red_flags import NO_RED_FLAGS, YES_NO_FIELDS, RedFlag, RedFlags, Review, presence
 from lesion_triage.bundle.schema import Disposition, ReasonCode
 
@@ -37,12 +39,27 @@ def facts(**changes: Any) -> NoteFacts:
         "reasons": (ReasonCode.score_at_or_above_threshold,),
         "photographs": (GOOD,),
         "red_flags": RULES,
+        "limits": (),
+        "not_assessed": (),
+        "counselling": (),
         "certificate_id": "0123456789abcdef",
         "bundle_name": "example",
         "bundle_sha256": "5f" * 32,
         "synthetic": False,
     }
     return NoteFacts(**{**usual, **changes})
+
+
+def note(said: NoteFacts, history: History, catalogue: Catalogue) -> str:
+    """With the limits, gaps and advice that an answer of this history has."""
+    unusable = sum(not photograph.usable for photograph in said.photographs)
+    whole = replace(
+        said,
+        limits=limits_of(history, photographs_unusable=unusable),
+        not_assessed=not_assessed_in(history),
+        counselling=counselling_for(said.disposition),
+    )
+    return written(whole, history, catalogue)
 
 
 answers = st.builds(

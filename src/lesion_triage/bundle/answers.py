@@ -65,12 +65,17 @@ def answer_for(
         catalogue: has a text for every red flag of the policy.
     """
     unusable = sum(not image.gradable for image in images)
+    limits = limits_of(history, photographs_unusable=unusable)
+    gaps, advice = not_assessed_in(history), counselling_for(decision.disposition)
     facts = NoteFacts(
         disposition=decision.disposition,
         priority_band=decision.priority_band,
         reasons=decision.reasons,
         photographs=tuple(_noted(image) for image in images),
         red_flags=issuer.policy.red_flags,
+        limits=limits,
+        not_assessed=gaps,
+        counselling=advice,
         certificate_id=issuer.certificate_id,
         bundle_name=issuer.bundle_name,
         bundle_sha256=issuer.bundle_sha256,
@@ -86,9 +91,9 @@ def answer_for(
         reasons=tuple(reason(code, catalogue) for code in decision.reasons),
         red_flags=tuple(_present(flag, catalogue) for flag in decision.red_flags),
         images=tuple(images),
-        limits=_remarks(limits_of(history, photographs_unusable=unusable), catalogue.limits),
-        not_assessed=_remarks(not_assessed_in(history), catalogue.not_assessed),
-        counselling=_remarks(counselling_for(decision.disposition), catalogue.counselling),
+        limits=_remarks(limits, catalogue.limits),
+        not_assessed=_remarks(gaps, catalogue.not_assessed),
+        counselling=_remarks(advice, catalogue.counselling),
         note=note(facts, history, catalogue),
         notice=catalogue.notice,
         synthetic=issuer.synthetic,

@@ -8,19 +8,29 @@ a body site or a group could carry anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lesion_triage.bundle.guidance import QUESTIONS, answered, counselling_for, limits_of, not_assessed_in
+from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed, answered
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase
-from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS, RedFlags, fired, presence
+from lesion_triage.bundle.red_flags import (
+    NUMBER_FIELDS,
+    YES_NO_FIELDS,
+    Presence,
+    RedFlag,
+    RedFlags,
+    presence,
+)
 from lesion_triage.bundle.schema import Disposition, ReasonCode
 
 _TO_COMPLETE = tuple(phrase for phrase in NotePhrase if phrase.startswith("complete_"))
 _SEAL_DIGITS = 16
 _NO_REASON_TO_COME = (ReasonCode.score_below_threshold, ReasonCode.red_flag, ReasonCode.red_flag_band)
 """The flags that refer are named one by one."""
+
+_Standing = Sequence[tuple[RedFlag, Presence]]
+"""Each flag, and what the history says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,9 @@ class NoteFacts:
     """In the order sent."""
     red_flags: RedFlags
     """All that the policy declares, whether they fired or not."""
+    limits: tuple[Limit, ...]
+    not_assessed: tuple[NotAssessed, ...]
+    counselling: tuple[Counselling, ...]
     certificate_id: str
     bundle_name: str
     bundle_sha256: str
@@ -65,15 +78,15 @@ def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     head = [catalogue.note[NotePhrase.heading], catalogue.note[NotePhrase.to_edit], catalogue.notice]
     if facts.synthetic:
         head.append(catalogue.note[NotePhrase.synthetic])
-    unusable = sum(not photograph.usable for photograph in facts.photographs)
-    limits = (catalogue.limits[limit] for limit in limits_of(history, photographs_unusable=unusable))
-    gaps = (catalogue.not_assessed[gap] for gap in not_assessed_in(history))
-    advice = (catalogue.counselling[one] for one in counselling_for(facts.disposition))
+    limits = (catalogue.limits[limit] for limit in facts.limits)
+    gaps = (catalogue.not_assessed[gap] for gap in facts.not_assessed)
+    advice = (catalogue.counselling[one] for one in facts.counselling)
+    standing = [(flag, presence(flag, history)) for flag in facts.red_flags.flags]
     sections: Mapping[NotePhrase, Iterable[str]] = {
         NotePhrase.received: _items((*_photographs(facts, catalogue), *_history(history, catalogue))),
         NotePhrase.said: _items(_said(facts, catalogue)),
-        NotePhrase.visit: _items(_visit(facts, history, catalogue)),
-        NotePhrase.flags: _items(_flags(facts.red_flags, history, catalogue)),
+        NotePhrase.visit: _items(_visit(facts, standing, catalogue)),
+        NotePhrase.flags: _items(_flags(facts.red_flags, standing, catalogue)),
         NotePhrase.limits: _items(limits),
         NotePhrase.not_assessed: _items(gaps),
         NotePhrase.counselling: _boxes(advice),
@@ -128,24 +141,23 @@ def _said(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
     )
 
 
-def _visit(facts: NoteFacts, history: History, catalogue: Catalogue) -> Iterator[str]:
+def _visit(facts: NoteFacts, standing: _Standing, catalogue: Catalogue) -> Iterator[str]:
     """Why an in-person visit is proposed, or that none is: never that none is called for."""
     if facts.disposition is Disposition.below_threshold:
         yield catalogue.note[NotePhrase.visit_none]
         return
     yield from _reasons((code for code in facts.reasons if code not in _NO_REASON_TO_COME), catalogue)
-    for flag in fired(facts.red_flags.flags, history):
-        if flag.action.refer:
+    for flag, said in standing:
+        if said == "present" and flag.action.refer:
             yield catalogue.red_flags[flag.code].text
 
 
-def _flags(rules: RedFlags, history: History, catalogue: Catalogue) -> Iterator[str]:
+def _flags(rules: RedFlags, standing: _Standing, catalogue: Catalogue) -> Iterator[str]:
     if not rules.flags:
         yield catalogue.note[NotePhrase.flags_undeclared]
         return
     if not rules.reviewed_by:
         yield catalogue.note[NotePhrase.flags_not_reviewed]
-    standing = [(flag, presence(flag, history)) for flag in rules.flags]
     present = [flag for flag, said in standing if said == "present"]
     for flag in present:
         yield catalogue.phrase(NotePhrase.flag_present, text=catalogue.red_flags[flag.code].text)

@@ -72,6 +72,11 @@ class IsTrue(Document):
     is_: Literal[True] = Field(alias="is")
     """There is no ``is: false``: a rule that fires on a no would let a yes lower the urgency."""
 
+    def said(self, history: History) -> bool | None:
+        """Whether it holds; None if the answer was not given. So of each condition."""
+        answer: bool | None = getattr(history, self.field)
+        return answer
+
 
 class InRange(Document):
     """The number was said and lies within: ``{field: age_years, at_least: 40}``. Both ends belong to it."""
@@ -88,6 +93,14 @@ class InRange(Document):
             raise ValueError(f"no number is at least {self.at_least:g} and at most {self.at_most:g}")
         return self
 
+    def said(self, history: History) -> bool | None:
+        """As of every condition."""
+        answer: float | None = getattr(history, self.field)
+        if answer is None:
+            return None
+        above = self.at_least is None or answer >= self.at_least
+        return above and (self.at_most is None or answer <= self.at_most)
+
 
 class OneOf(Document):
     """The group was said and is among these: ``{field: anatom_site_general, one_of: [oral/genital]}``."""
@@ -95,17 +108,32 @@ class OneOf(Document):
     field: Annotated[str, _one_of(GROUP_FIELDS, "group")]
     one_of: tuple[GroupName, ...] = Field(min_length=1)
 
+    def said(self, history: History) -> bool | None:
+        """As of every condition."""
+        answer = getattr(history, self.field)
+        return None if answer is None else answer in self.one_of
+
 
 class AllOf(Document):
     """All parts hold. None at all is refused: it would always hold."""
 
     all_of: tuple[Condition, ...] = Field(min_length=1)
 
+    def said(self, history: History) -> bool | None:
+        """One no decides; else one silence leaves it open (Kleene's strong logic)."""
+        said = [part.said(history) for part in self.all_of]
+        return False if False in said else None if None in said else True
+
 
 class AnyOf(Document):
     """At least one part holds."""
 
     any_of: tuple[Condition, ...] = Field(min_length=1)
+
+    def said(self, history: History) -> bool | None:
+        """One yes decides; else one silence leaves it open."""
+        said = [part.said(history) for part in self.any_of]
+        return True if True in said else None if None in said else False
 
 
 def _kind_of(value: Any) -> str | None:
@@ -194,7 +222,7 @@ NO_RED_FLAGS = RedFlags()
 
 def fired(flags: Sequence[RedFlag], history: History) -> tuple[RedFlag, ...]:
     """The flags whose conditions hold, in the order of ``flags``."""
-    return tuple(flag for flag in flags if _holds(flag.when, history, unknown=False))
+    return tuple(flag for flag in flags if flag.when.said(history))
 
 
 def presence(flag: RedFlag, history: History) -> Presence:
@@ -203,9 +231,8 @@ def presence(flag: RedFlag, history: History) -> Presence:
     Returns:
         ``not_known`` if it has not fired, but answers that were not given could make it.
     """
-    if _holds(flag.when, history, unknown=False):
-        return "present"
-    return "not_known" if _holds(flag.when, history, unknown=True) else "absent"
+    said = flag.when.said(history)
+    return "not_known" if said is None else "present" if said else "absent"
 
 
 def refers(flags: Iterable[RedFlag]) -> bool:
@@ -217,23 +244,3 @@ def band_limit(flags: Iterable[RedFlag]) -> Literal[1, 2, 3, 4]:
     """The last priority band in which a case with these flags may wait; 4 if none of them says."""
     bands = [flag.action.up_to_band for flag in flags if flag.action.up_to_band is not None]
     return min(bands, default=4)
-
-
-def _holds(condition: Condition, history: History, *, unknown: bool) -> bool:
-    """Whether a condition holds if every question without an answer counts as ``unknown``."""
-    match condition:
-        case AllOf():
-            return all(_holds(part, history, unknown=unknown) for part in condition.all_of)
-        case AnyOf():
-            return any(_holds(part, history, unknown=unknown) for part in condition.any_of)
-    answer = getattr(history, condition.field)
-    if answer is None:
-        return unknown
-    match condition:
-        case IsTrue():
-            return answer is True
-        case OneOf():
-            return answer in condition.one_of
-        case InRange():
-            above = condition.at_least is None or answer >= condition.at_least
-            return above and (condition.at_most is None or answer <= condition.at_most)
