@@ -11,6 +11,8 @@ from pathlib import Path
 from lesion_triage import __version__
 
 PACKAGES = ("torch", "timm", "albumentations", "numpy", "pillow", "scikit-learn", "onnxruntime")
+_INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+"""Of those that torch and onnxruntime choose their kernels by, in Linux's words."""
 
 
 def machine() -> dict[str, str]:
@@ -42,9 +44,12 @@ def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
 
 
 def _processor() -> str:
+    """Its name, which may be that of a whole family, and the instructions by which numbers differ."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or "unknown"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    known = set(said.get("flags", "").split())
+    instructions = [name for name in _INSTRUCTIONS if name in known]
+    return " ".join([said.get("model name", platform.processor() or "unknown"), *instructions])
