@@ -11,16 +11,20 @@ import torch
 from lesion_triage.calibrate.novelty import fit
 from lesion_triage.export.novelty import attach, levels_of
 from lesion_triage.export.onnx_graph import convert
+from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.weights import backbone
 
 SIZE = 64
 
 
-@pytest.fixture(scope="module", params=["test_efficientnet", "test_vit"])
+@pytest.fixture(scope="module", params=["test_efficientnet", "test_vit", "two members"])
 def plain(request) -> bytes:
     torch.manual_seed(0)
-    return convert(TriageNetwork(backbone(request.param, "none", SIZE), diagnoses=2).eval(), SIZE, 2, 20)
+    name = "test_efficientnet" if request.param == "two members" else request.param
+    members = [TriageNetwork(backbone(name, "none", SIZE), diagnoses=2).eval() for _ in range(2)]
+    network = Ensemble(members).eval() if request.param == "two members" else members[0]
+    return convert(network, SIZE, 2, 20)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,12 @@ def test_the_graph_computes_the_fitted_distance_at_any_batch_size(plain, picture
         expected = familiar.novelty(levels_of(plain, pictures[16 : 16 + batch]))
         assert found.shape == (batch,)
         np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+def test_the_part_that_is_run_for_the_levels_says_what_the_whole_graph_says(plain, pictures):
+    whole = session(plain)
+    expected = [whole.run(["levels"], {"pixels": one[np.newaxis]})[0][0] for one in pictures]
+    np.testing.assert_allclose(levels_of(plain, pictures), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_logit_and_embedding_keep_their_bits(plain, pictures):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import onnx.utils
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -26,7 +27,8 @@ Progress = Callable[[int, int], None]
 def levels_of(graph: bytes, pictures: Pixels, progress: Progress | None = None) -> NDArray[np.float32]:
     """Channel means of the network's middle levels, shape (pictures, channels).
 
-    One picture and one thread a call, so that the result does not depend on the number of processors.
+    One picture and one thread a call, so that the result does not depend on the number of processors. Only the
+    part of the graph that the levels need is run: no deepest stage, and one member of an ensemble.
 
     Args:
         graph: as ``onnx_graph.convert`` writes it, with the output ``levels``.
@@ -38,7 +40,8 @@ def levels_of(graph: bytes, pictures: Pixels, progress: Progress | None = None) 
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 3
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    part = onnx.utils.Extractor(onnx.load_from_string(graph)).extract_model(["pixels"], [LEVELS])
+    session = ort.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def one(number: int) -> NDArray[np.float32]:
         pixels = np.asarray(pictures[number])[np.newaxis]
