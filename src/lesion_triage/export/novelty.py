@@ -27,8 +27,8 @@ Progress = Callable[[int, int], None]
 def levels_of(graph: bytes, pictures: Pixels, progress: Progress | None = None) -> NDArray[np.float32]:
     """Channel means of the network's middle levels, shape (pictures, channels).
 
-    One picture and one thread a call, so that the result does not depend on the number of processors. Only the
-    part of the graph that the levels need is run: no deepest stage, and one member of an ensemble.
+    One picture and one thread a call, so that the result does not depend on the number of processors. Only
+    the part of the graph that the levels need is run: no deepest stage, and one member of an ensemble.
 
     Args:
         graph: as ``onnx_graph.convert`` writes it, with the output ``levels``.
