@@ -82,8 +82,8 @@ def main() -> None:
 def _logits(folder: Path, pictures: pixel_cache.Pixels, views: int) -> Floats:
     network = Views(checkpoint.load_checkpoint(folder), views).eval()
     found = [
-        network(torch.from_numpy(np.array(pictures[start : start + 64])))[0]
-        for start in range(0, len(pictures), 64)
+        network(torch.from_numpy(np.array(pictures[start : start + 8])))[0]
+        for start in range(0, len(pictures), 8)
     ]
     logits: Floats = torch.cat(found).double().numpy()
     return logits

@@ -21,6 +21,10 @@ from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 
 
+_AT_ONCE = 32
+"""Pictures that the network sees in one batch, all views counted."""
+
+
 @dataclass(frozen=True)
 class Parity:
     """How far the two runtimes are apart on one split."""
@@ -49,8 +53,9 @@ def compare(
     by_id = {record.image_id: record for record in records}
     gradable = [row for row in predictions.rows if row.logit is not None]
     torch_logits: dict[str, float] = {}
-    for start in range(0, len(gradable), 32):
-        rows = gradable[start : start + 32]
+    batch = max(1, _AT_ONCE // views)
+    for start in range(0, len(gradable), batch):
+        rows = gradable[start : start + batch]
         pictures = [
             torch.from_numpy(pixels.decode(read_picture(root, by_id[row.image_id]), spec).pixels)
             for row in rows
