@@ -37,7 +37,7 @@ _SMALL = {
     "tracking": {"enabled": False},
 }
 """What turns a configuration of the repository into one that takes seconds."""
-_EXPERIMENTS = ("ham10000-baseline", "queue")
+_EXPERIMENTS = ("ham10000-baseline", "ham10000-best", "queue")
 
 
 def configurations(root: Path, folder: Path) -> None:

@@ -296,12 +296,13 @@ def _score(arguments: argparse.Namespace) -> int:
 
 def _summary_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="results.json of evaluations on the same split")
+    parser.add_argument("--deals", action="store_true", help="each on a split of its own")
 
 
 def _summary(arguments: argparse.Namespace) -> int:
     from lesion_triage.evaluate.summary import summary
 
-    print(summary(arguments.results), end="")
+    print(summary(arguments.results, deals=arguments.deals), end="")
     return 0
 
 

@@ -101,3 +101,18 @@ def test_results_recorded_before_a_field_existed_are_still_read(path):
     assert found["schema_version"] == 1
     auroc = found["slices"][0]["metrics"]["auroc"]["value"]
     assert f"{auroc:.3f}" in summary([path])
+
+
+def test_deals_are_counted_over_splits_that_all_differ_of_the_same_pictures(written):
+    other = results(0.96, splits_sha256="t", photographs=14)
+    other["slices"][0] |= {"cases": 10, "positives": 4}
+    table = summary(written(results(0.90), other), deals=True)
+    assert "mean of 2 deals | lowest to highest deal" in table
+    assert "| All cases | 9 to 10 (3 to 4) | AUROC | 0.930 |" in table
+    assert "on 12 to 14 photographs" in table
+    with pytest.raises(DataError, match="--deals"):
+        summary(written(results(0.90), other))
+    with pytest.raises(DataError, match="share a split"):
+        summary(written(results(0.90), other, results(0.93)), deals=True)
+    with pytest.raises(DataError, match="manifest_sha256"):
+        summary(written(results(0.90), {**other, "manifest_sha256": "n"}), deals=True)

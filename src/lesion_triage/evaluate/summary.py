@@ -22,23 +22,35 @@ _METRICS = (
     ("specificity", "specificity"),
     ("referral_rate", "referral rate"),
 )
-_SAME = ("manifest_sha256", "splits_sha256", "split", "unit")
+_DEAL = "splits_sha256"
+_SAME = ("manifest_sha256", _DEAL, "split", "unit")
 
 
-def summary(paths: Sequence[Path]) -> str:
-    """A Markdown table of ``results.json`` files that share a split.
+def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
+    """A Markdown table of ``results.json`` files: of one split, or each of a deal of its own.
+
+    Args:
+        paths: the files.
+        deals: the same pictures were dealt into splits anew for each run, so the mean is over that chance
+            as well. Some pictures stand in several test splits: the deals are not independent.
 
     Raises:
-        DataError: a file is missing or of another kind, or the runs were tested on different cases.
+        DataError: a file is missing or of another kind, or the runs were tested on different cases; or with
+            ``deals`` on other pictures, or two of them on the same split.
     """
     runs = [_read(path) for path in paths]
     for key in _SAME:
-        if len({run[key] for run in runs}) > 1:
-            raise DataError(f"these results differ in {key}: a mean over them would mix different cases.")
-    first = runs[0]
+        if len({run[key] for run in runs}) > 1 and not (deals and key == _DEAL):
+            raise DataError(
+                f"these results differ in {key}: a mean over them would mix different cases"
+                f"{'; --deals means over deals' if key == _DEAL else ''}."
+            )
+    if deals and len({run[_DEAL] for run in runs}) < len(runs):
+        raise DataError("two of these results share a split, so they are not of a deal each.")
+    first, one = runs[0], "deal" if deals else "seed"
     lines = [
         f"| {first['split']} split, by {first['unit']} | cases (positive) | measure | mean of {len(runs)} "
-        "seeds | lowest to highest seed | 95 % case bootstrap, middle seed |",
+        f"{one}s | lowest to highest {one} | 95 % case bootstrap, middle {one} |",
         "|---|---|---|---|---|---|",
     ]
     for name in _SLICES:
@@ -55,9 +67,10 @@ def _agreement(runs: Sequence[dict[str, Any]]) -> str:
         return ""
     parity = max(run["parity"]["largest_score_difference"] for run in runs)
     flips = sum(run["parity"]["decision_flips"] for run in runs)
+    photographs = _span([run["photographs"] for run in runs])
     return (
-        f" Torch against ONNX on {runs[0]['photographs']} photographs: largest score difference "
-        f"{parity:.1e}, decision flips {flips}."
+        f" Torch against ONNX on {photographs} photographs: largest score difference {parity:.1e}, "
+        f"decision flips {flips}."
     )
 
 
@@ -79,8 +92,14 @@ def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _span(numbers: Sequence[int]) -> str:
+    lowest, highest = min(numbers), max(numbers)
+    return f"{lowest}" if lowest == highest else f"{lowest} to {highest}"
+
+
 def _rows(parts: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
+    cases, positives = (_span([part[key] for part in parts]) for key in ("cases", "positives"))
     for key, title in _METRICS:
         estimates = [part["metrics"].get(key) for part in parts]
         if any(estimate is None for estimate in estimates):
@@ -89,7 +108,7 @@ def _rows(parts: Sequence[dict[str, Any]]) -> list[str]:
         values = [estimate["value"] for estimate in estimates]
         middle = estimates[values.index(median_low(values))]
         rows.append(
-            f"| {parts[0]['title']} | {parts[0]['cases']} ({parts[0]['positives']}) | {title} "
+            f"| {parts[0]['title']} | {cases} ({positives}) | {title} "
             f"| {mean(values):.3f} | {min(values):.3f} to {max(values):.3f} "
             f"| {middle['low']:.3f} to {middle['high']:.3f} |"
         )

@@ -20,7 +20,6 @@ from lesion_triage.predictions import Predictions
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 
-
 _AT_ONCE = 32
 """Pictures that the network sees in one batch, all views counted."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from lesion_triage import strict_yaml
@@ -61,16 +61,20 @@ class Figures:
         Raises:
             DataError: no such table, or nothing recorded of what it is about.
         """
-        tables: dict[str, Callable[[str], str]] = {"summary": self._summary, "expected": self._expected}
+        tables: dict[str, Callable[[str], str]] = {
+            "summary": self._summary,
+            "deals": partial(self._summary, deals=True),
+            "expected": self._expected,
+        }
         if name not in tables:
             raise DataError(f"no table '{name}'; known: {', '.join(sorted(tables))}.")
         return tables[name](arguments)
 
-    def _summary(self, pattern: str) -> str:
+    def _summary(self, pattern: str, deals: bool = False) -> str:
         paths = sorted(self._root.glob(pattern))
         if not paths:
             raise DataError(f"{pattern}: no such file.")
-        return summary(paths)
+        return summary(paths, deals=deals)
 
     def _expected(self, arguments: str) -> str:
         name, _, version = arguments.partition("@")
