@@ -122,6 +122,11 @@ class Door:
         """Whether callers have to show anything."""
         return self._key_path is not None or self._tokens is not None
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether an identity provider's tokens are known here."""
+        return self._tokens is not None
+
     async def known(self, shown: str, role: Role | None = None) -> Known | None:
         """Whose key or token this is; None: none that is valid here and now.
 

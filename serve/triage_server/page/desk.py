@@ -195,7 +195,7 @@ class Page:
         if not service.door.still_knows(caller):
             raise RequestError("not_authenticated")
         assert visit.session is not None
-        if service.door.asks and (token or visit.session.vouched):
+        if token or visit.session.vouched:
             named = await service.door.known(token, _ROLE)
             if named is None or named.caller != caller:
                 raise RequestError("not_authenticated")
@@ -295,8 +295,11 @@ class Page:
 
 
 def passed_on(request: Request) -> str:
-    """The bearer token that an authenticating proxy sends along; empty if there is none."""
-    said = request.headers.getlist("authorization")
+    """The bearer token that an authenticating proxy sends along; empty if there is none.
+
+    Where this server reads no tokens, whatever a proxy sends is meant for somebody else.
+    """
+    said = request.headers.getlist("authorization") if service_of(request).door.reads_tokens else []
     scheme, _, token = said[0].partition(" ") if len(said) == 1 else ("", "", "")
     return token if scheme.lower() == "bearer" else ""
 

@@ -179,6 +179,18 @@ def test_token_that_a_proxy_passes_on_signs_in_without_being_typed(
     assert refused.status_code == 401
 
 
+def test_token_for_somebody_else_does_not_stand_in_the_way_of_a_key(
+    open_page: Any, browse: Any, issuer: Issuer, tmp_path: Path
+) -> None:
+    key = new_key(tmp_path / "keys", "dr-a", "clinic")
+    person = browse(open_page(api_keys_file=tmp_path / "keys"))
+    foreign = {"Authorization": f"Bearer {issuer.token(scope=CLINIC)}"}
+    assert 'name="key"' in person.get("/ui/login", headers=foreign).text
+    entered = person.post("/ui/login", {"reader": "Dr A", "key": key}, headers=foreign)
+    assert entered.headers["location"] == "/ui"
+    assert person.get("/ui", headers=foreign).status_code == 200
+
+
 def test_token_of_a_person_reads_what_a_platform_reads_and_scores_nothing(
     token_page: Any, browse: Any, issuer: Issuer
 ) -> None:
