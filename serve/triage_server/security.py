@@ -180,11 +180,10 @@ class Door:
         bearer = await self._tokens.bearer(token) if self._tokens else None
         if bearer is None:
             return None
-        roles = [role for scope, role in self._roles.items() if scope in bearer.scopes]
-        if wanted is not None:
-            roles = [role for role in roles if role == wanted]
-            if not roles:
-                return None
+        given = [role for scope, role in self._roles.items() if scope in bearer.scopes]
+        roles = [role for role in given if wanted in (None, role)]
+        if not roles and wanted is not None:
+            return None
         if not roles:
             raise RequestError("not_allowed", headers={"WWW-Authenticate": _challenge("insufficient_scope")})
         known = self._hash_of(f"{bearer.issuer}\n{bearer.subject}".encode())
