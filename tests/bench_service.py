@@ -84,8 +84,10 @@ def floor(bundle: Path, threads: int) -> Iterator[Started]:
     command = [*LOAD, "floor", str(bundle), str(threads)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield Started(process.pid, f"127.0.0.1:{process.stdout.readline().strip()}", "", 0.0, 0.0)
-        process.kill()
+        try:
+            yield Started(process.pid, f"127.0.0.1:{process.stdout.readline().strip()}", "", 0.0, 0.0)
+        finally:
+            process.kill()
 
 
 def loaded(target: Started, picture: Path, clients: int, requests: int) -> dict[str, float]:

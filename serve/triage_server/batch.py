@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.in_step import at_once
 from lesion_triage.bundle.schema import Answer
 from triage_server import json_body, v1
 from triage_server.casework import (
@@ -127,7 +128,7 @@ async def triage_batch(request: Request) -> Response:
             repeat_key = idempotency_key(request)
             body = await received(request, whole_body(request, place))
             deadline = deadline_of(request)
-            cases = await on_a_thread(request, partial(_cases, body), deadline)
+            cases = await on_a_thread(request, at_once(partial(_cases, body)), deadline)
             del body
             _count_at_the_gate(request, len(cases))
             items = await _all(request, cases, repeat_key, deadline)

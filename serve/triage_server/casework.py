@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from lesion_triage.bundle.in_step import Steps
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Judgement, Scorer
 from lesion_triage.bundle.store import Bundle
@@ -231,20 +232,20 @@ async def scored(
     service, caller = service_of(request), request.state.caller.name
     language = language_of(request)
 
-    def work() -> Answered:
+    def work() -> Steps[Answered]:
         opened = opening()
         line.update(service.recorder.inputs(opened.case, opened.repeats))
         if repeat_key is not None and (kept := service.repeats.find(caller, repeat_key, line)):
             return replace(kept, repeated=True)
         case = pictured(service, opened.case)
-        judged = judgement(service, case)
+        judged = yield from judgement(service, case)
         answer = service.scorer.answer(judged, case.history, service.scorer.languages.catalogue(language))
         return answered(answer, opened.write(answer), case)
 
-    return await on_a_thread(request, work, deadline)
+    return await on_a_thread(request, work(), deadline)
 
 
-async def on_a_thread(request: Request, work: Callable[[], Read], deadline: float) -> Read:
+async def on_a_thread(request: Request, work: Steps[Read], deadline: float) -> Read:
     """Run ``work`` on a thread of the pool.
 
     Raises:
@@ -314,14 +315,14 @@ def pictured(service: Service, case: SentCase) -> SentCase:
     return replace(case, images=images)
 
 
-def judgement(service: Service, case: SentCase) -> Judgement:
+def judgement(service: Service, case: SentCase) -> Steps[Judgement]:
     """Score a case, whose photographs are pictures. Runs on a thread of the pool.
 
     Raises:
         RequestError: a photograph cannot be used, or the model gave no number.
     """
     try:
-        return service.scorer.judge(case.images, case.history)
+        return (yield from service.scorer.judging(case.images, case.history))
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:

@@ -1,6 +1,6 @@
 """Where cases are scored: one thread per usable processor, a bounded queue, bounded memory.
 
-Imports the problems.
+Imports the bundle's steps and the problems.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
+from lesion_triage.bundle.in_step import SIDE_BY_SIDE, Steps, in_step
 from triage_server.problems import RequestError
 
 Result = TypeVar("Result")
@@ -23,6 +24,7 @@ Result = TypeVar("Result")
 RETRY_AFTER_S = 1
 _NICER = 5
 """About a third of the event loop's share of a processor that both want."""
+_Job = tuple[Steps[Any], "asyncio.Future[Any]"]
 
 
 class Place:
@@ -48,7 +50,12 @@ class ScoringPool:
     """Threads that score, and the count of what waits for them. Its counters belong to the event loop."""
 
     def __init__(self, threads: int, queue: int, max_pending_bytes: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, "scoring", initializer=_give_way)
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        # Daemons: a server that could not start must not wait for them.
+        self._hands = [
+            threading.Thread(target=self._work, name=f"scoring-{number}", daemon=True)
+            for number in range(threads)
+        ]
         self.threads = threads
         self.capacity = threads + queue
         self.max_pending_bytes = max_pending_bytes
@@ -80,13 +87,59 @@ class ScoringPool:
             self.cases -= 1
             self.pending_bytes -= place.held_bytes
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Run ``work`` on one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    async def run(self, work: Steps[Result]) -> Result:
+        """Do ``work`` on one of the threads: side by side with other work, if more waits than they are."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        for hand in self._hands:
+            if hand.ident is None:
+                hand.start()
+        self._jobs.put((work, future))
+        return await future
 
     def close(self) -> None:
-        """Finish what is running and let the threads go."""
-        self._executor.shutdown()
+        """Finish what is here and let the threads go."""
+        begun = [hand for hand in self._hands if hand.ident is not None]
+        for _ in begun:
+            self._jobs.put(None)
+        for hand in begun:
+            hand.join()
+
+    def _work(self) -> None:
+        _give_way()
+        while self._round():
+            pass
+
+    def _round(self) -> bool:
+        """Wait for work and do it; False: there will be none. A function, so that nothing of it is kept."""
+        group = self._group()
+        wanted = [(steps, future) for steps, future in filter(None, group) if not future.cancelled()]
+        for ended in in_step([steps for steps, _ in wanted]):
+            told = [(wanted[place][1], outcome) for place, outcome in ended]
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                told[0][0].get_loop().call_soon_threadsafe(_tell, told)
+        return None not in group
+
+    def _group(self) -> list[_Job | None]:
+        """What a thread does side by side; None, which comes last, ends its work.
+
+        No more than its share of what waits: an idle thread costs more than a cold cache.
+        """
+        group = [self._jobs.get()]
+        most = min(SIDE_BY_SIDE, 1 + self._jobs.qsize() // self.threads)
+        with suppress(Empty):
+            while group[-1] is not None and len(group) < most:
+                group.append(self._jobs.get_nowait())
+        return group
+
+
+def _tell(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
+    for future, outcome in ended:
+        if future.done():  # whoever asked has gone
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
 
 
 def _give_way() -> None:

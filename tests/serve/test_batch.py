@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lesion_triage.bundle.in_step import Steps
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Judgement, Scorer
 from sent_cases import JSON, as_json
@@ -100,9 +101,9 @@ def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
 class Slow(Scorer):
     """Takes a second and a half for each case."""
 
-    def judge(self, *arguments: Any, **named: Any) -> Judgement:
+    def judging(self, *arguments: Any, **named: Any) -> Steps[Judgement]:
         time.sleep(1.5)
-        return super().judge(*arguments, **named)
+        return (yield from super().judging(*arguments, **named))
 
 
 def test_cases_that_are_not_scored_in_time_say_so(ask: Ask, make_app: MakeApp, draw: Any, scorer: Scorer):

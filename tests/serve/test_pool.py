@@ -4,10 +4,13 @@ import asyncio
 import os
 import sys
 import threading
+import time
+import weakref
 from pathlib import Path
 
 import pytest
 
+from lesion_triage.bundle.in_step import Steps, at_once
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.problems import RequestError
 
@@ -61,8 +64,122 @@ def test_scoring_gives_way_to_the_thread_that_takes_and_refuses():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     pool, ours = ScoringPool(threads=1, queue=1, max_pending_bytes=10), priority()
-    assert asyncio.run(pool.run(priority)) > ours  # a greater number waits for a smaller
+    assert asyncio.run(pool.run(at_once(priority))) > ours  # a greater number waits for a smaller
     assert priority() == ours
+    pool.close()
+
+
+class Desk:
+    """A pool, each thread of which is held by a first piece of work until ``free`` is set."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self.pool = ScoringPool(threads=threads, queue=16, max_pending_bytes=10)
+        self.done: list[str] = []
+        self.free = threading.Event()
+
+    def step(self, name: str) -> Steps[str]:
+        self.done.append(f"before {name}")
+        yield
+        self.done.append(f"after {name}")
+        return name
+
+    async def hold(self) -> asyncio.Task[bool]:
+        begun = threading.Event()
+
+        def wait() -> bool:
+            begun.set()
+            return self.free.wait(10)
+
+        task = asyncio.create_task(self.pool.run(at_once(wait)))
+        await asyncio.to_thread(begun.wait, 10)
+        return task
+
+
+def test_cases_that_wait_are_taken_side_by_side_and_no_more_than_four():
+    async def go(desk: Desk) -> list[str]:
+        held = await desk.hold()
+        waiting = [asyncio.create_task(desk.pool.run(desk.step(name))) for name in "abcde"]
+        await asyncio.sleep(0)  # they are in the queue now
+        desk.free.set()
+        await held
+        return await asyncio.gather(*waiting)
+
+    desk = Desk()
+    assert asyncio.run(go(desk)) == ["a", "b", "c", "d", "e"]
+    desk.pool.close()
+    before, after = ([f"{when} {name}" for name in "abcd"] for when in ("before", "after"))
+    assert desk.done == [*before, *after, "before e", "after e"]
+
+
+def test_a_thread_leaves_the_others_their_share():
+    met = threading.Barrier(2)
+
+    def meeting() -> Steps[int]:
+        yield
+        return met.wait(10)  # breaks if one thread does both
+
+    async def go(desk: Desk) -> list[int]:
+        held = [await desk.hold(), await desk.hold()]
+        waiting = [asyncio.create_task(desk.pool.run(meeting())) for _ in range(2)]
+        await asyncio.sleep(0)
+        desk.free.set()
+        await asyncio.gather(*held)
+        return await asyncio.gather(*waiting)
+
+    desk = Desk(threads=2)
+    assert sorted(asyncio.run(go(desk))) == [0, 1]
+    desk.pool.close()
+
+
+def test_one_that_nobody_waits_for_any_more_is_not_begun():
+    async def go(desk: Desk) -> None:
+        held = await desk.hold()
+        gone = asyncio.create_task(desk.pool.run(desk.step("gone")))
+        stays = asyncio.create_task(desk.pool.run(desk.step("stays")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        desk.free.set()
+        assert await stays == "stays"
+        await held
+
+    desk = Desk()
+    asyncio.run(go(desk))
+    desk.pool.close()
+    assert desk.done == ["before stays", "after stays"]
+
+
+def test_closing_finishes_what_waits():
+    async def go(desk: Desk) -> list[str]:
+        held = await desk.hold()
+        waiting = [asyncio.create_task(desk.pool.run(desk.step(name))) for name in "abcdef"]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(desk.pool.close))
+        desk.free.set()
+        await asyncio.gather(held, closing)
+        return await asyncio.gather(*waiting)
+
+    assert asyncio.run(go(Desk(threads=2))) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_an_answer_that_was_given_is_not_kept():
+    class Large:
+        pass
+
+    async def go(pool: ScoringPool) -> weakref.ref[Large]:
+        def work() -> Steps[Large]:
+            yield
+            return Large()
+
+        return weakref.ref(await pool.run(work()))
+
+    pool = ScoringPool(threads=1, queue=1, max_pending_bytes=10)
+    kept = asyncio.run(go(pool))
+    for _ in range(100):  # the thread lets go of it a moment after it has told
+        if kept() is None:
+            break
+        time.sleep(0.01)
+    assert kept() is None
     pool.close()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 
+from lesion_triage.bundle.in_step import Steps
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.bundle.stripping import strip
@@ -127,17 +128,17 @@ async def _scored(request: Request, sent: SentCase, line: dict[str, object]) -> 
     service, first = service_of(request), language_of(request)
     languages = service.scorer.languages
 
-    def work() -> _Scored:
+    def work() -> Steps[_Scored]:
         case = _stripped(service, pictured(service, sent))
         line.update(service.recorder.inputs(case))
-        judged = judgement(service, case)
+        judged = yield from judgement(service, case)
         answers = tuple(
             service.scorer.answer(judged, case.history, languages.catalogue(name))
             for name in (first, *(name for name in languages.names if name != first))
         )
         return _Scored(case.images, answers, answered(answers[0], in_full(answers[0]), case))
 
-    return await on_a_thread(request, work, deadline_of(request))
+    return await on_a_thread(request, work(), deadline_of(request))
 
 
 def _stripped(service: Service, case: SentCase) -> SentCase:

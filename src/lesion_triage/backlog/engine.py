@@ -11,9 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from lesion_triage.backlog.listing import Case, Listing
-from lesion_triage.backlog.rows import NOT_READABLE, Row, RowMaker
+from lesion_triage.backlog.listing import Listing
+from lesion_triage.backlog.rows import NOT_READABLE, Row, RowMaker, Work
 from lesion_triage.backlog.shards import Shards
+from lesion_triage.bundle.in_step import SIDE_BY_SIDE
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle
@@ -22,14 +23,10 @@ from lesion_triage.errors import BacklogError, BundleError
 Progress = Callable[[int], None]
 """Called with the number of cases of each part that is written."""
 
-_AT_ONCE = 4
-"""Cases that a thread takes at a time: fewer would have it wait for the next too often."""
 _AHEAD = 24
-"""Such handfuls waiting for each thread, so that none idles while a part is written to a slow disk."""
+"""Handfuls of cases waiting for each thread, so that none idles while a part is written to a slow disk."""
 _AHEAD_WITH_BYTES = 2
 """The same where the photographs themselves wait, which may have 30 MB each."""
-
-Work = tuple[Case, list[bytes] | None]
 
 
 def row_maker(shards: Shards, bundle: Bundle) -> RowMaker:
@@ -81,9 +78,6 @@ def score_parts(
     waiting: deque[tuple[int, Future[list[Row]]]] = deque()
     rows: list[Row] = []
 
-    def score(works: list[Work]) -> list[Row]:
-        return [maker.row(case, files) for case, files in works]
-
     def settle() -> None:
         """Take the oldest handful, and write its part if that was the last of it."""
         part, future = waiting.popleft()
@@ -97,7 +91,7 @@ def score_parts(
     try:
         for part in parts:
             for works in _handfuls(listing, part):
-                waiting.append((part, pool.submit(score, works)))
+                waiting.append((part, pool.submit(maker.rows, works)))
                 if len(waiting) > most:
                     settle()
         while waiting:
@@ -117,7 +111,7 @@ def score_part(
     Raises:
         BacklogError, OSError: as ``score_parts``.
     """
-    rows = [maker.row(case, files) for case, files in _works(listing, part)]
+    rows = [row for works in _handfuls(listing, part) for row in maker.rows(works)]
     write_part(shards, part, rows, accept_unreadable=accept_unreadable)
     return len(rows)
 
@@ -147,5 +141,5 @@ def _works(listing: Listing, part: int) -> Iterator[Work]:
 
 def _handfuls(listing: Listing, part: int) -> Iterator[list[Work]]:
     works = _works(listing, part)
-    while some := list(islice(works, _AT_ONCE)):
+    while some := list(islice(works, SIDE_BY_SIDE)):
         yield some

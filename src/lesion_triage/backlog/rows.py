@@ -16,6 +16,7 @@ import pyarrow as pa
 from lesion_triage.backlog.listing import Case
 from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.history import from_text
+from lesion_triage.bundle.in_step import Steps, together
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer
 from lesion_triage.errors import ImageError, ScoringError
 
@@ -33,6 +34,8 @@ Extra = Literal["images", "note", "answer"]
 """What a row may have beyond codes: each photograph's evidence, the note for the record, the whole answer."""
 
 Row = dict[str, Any]
+Work = tuple[Case, Sequence[bytes] | None]
+"""A case, and its photographs where they are at hand."""
 
 _CODES = pa.list_(pa.string())
 _IMAGE = pa.struct(
@@ -106,26 +109,29 @@ class RowMaker:
         }
         self._most_bytes = bundle.header.pixels.max_bytes
 
-    def row(self, case: Case, files: Sequence[bytes] | None = None) -> Row:
-        """The row of one case.
+    def rows(self, works: Sequence[Work]) -> list[Row]:
+        """The rows of several cases, scored side by side: a few at a time, as all their photographs are held.
 
         Args:
-            case: to be scored.
-            files: its photographs; None: they are read from the disk.
+            works: the cases, each with its photographs; None: they are read from the disk.
         """
+        return together([self._row(case, files) for case, files in works])
+
+    def _row(self, case: Case, files: Sequence[bytes] | None) -> Steps[Row]:
         row: Row = {"position": case.position, "case_id": case.case_id, "photographs": case.photographs}
         try:
             if case.photographs > MAX_IMAGES_PER_CASE:
                 raise ImageError(TOO_MANY, "The case has too many photographs.")
-            return row | self._scored(case, self._read(case) if files is None else files) | self._same
+            scored = yield from self._scored(case, self._read(case) if files is None else files)
         except ImageError as error:
-            return row | _not_scored(error.code, error.index) | self._same
+            scored = _not_scored(error.code, error.index)
         except ScoringError:
-            return row | _not_scored(FAILED, None) | self._same
+            scored = _not_scored(FAILED, None)
+        return row | scored | self._same
 
-    def _scored(self, case: Case, files: Sequence[bytes]) -> Row:
+    def _scored(self, case: Case, files: Sequence[bytes]) -> Steps[Row]:
         history = from_text(case.history)
-        judged = self._scorer.judge(files, history)
+        judged = yield from self._scorer.judging(files, history)
         decision = judged.decision
         row: Row = {
             "disposition": decision.disposition.value,

@@ -8,6 +8,7 @@ a body site or a group could carry anything.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,27 +83,28 @@ def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     gaps = (catalogue.not_assessed[gap] for gap in facts.not_assessed)
     advice = (catalogue.counselling[one] for one in facts.counselling)
     standing = [(flag, presence(flag, history)) for flag in facts.red_flags.flags]
-    sections: Mapping[NotePhrase, Iterable[str]] = {
-        NotePhrase.received: _items((*_photographs(facts, catalogue), *_history(history, catalogue))),
-        NotePhrase.said: _items(_said(facts, catalogue)),
-        NotePhrase.visit: _items(_visit(facts, standing, catalogue)),
-        NotePhrase.flags: _items(_flags(facts.red_flags, standing, catalogue)),
-        NotePhrase.limits: _items(limits),
-        NotePhrase.not_assessed: _items(gaps),
-        NotePhrase.counselling: _boxes(advice),
-        NotePhrase.to_complete: _boxes(catalogue.note[phrase] for phrase in _TO_COMPLETE),
+    items: Mapping[NotePhrase, Iterable[str]] = {
+        NotePhrase.received: (*_photographs(facts, catalogue), *_history(history, catalogue)),
+        NotePhrase.said: _said(facts, catalogue),
+        NotePhrase.visit: _visit(facts, standing, catalogue),
+        NotePhrase.flags: _flags(facts.red_flags, standing, catalogue),
+        NotePhrase.limits: limits,
+        NotePhrase.not_assessed: gaps,
+    }
+    boxes: Mapping[NotePhrase, Iterable[str]] = {
+        NotePhrase.counselling: advice,
+        NotePhrase.to_complete: (catalogue.note[phrase] for phrase in _TO_COMPLETE),
     }
     blocks = ["\n".join(head)]
-    blocks += ["\n".join([catalogue.note[title], *lines]) for title, lines in sections.items()]
+    blocks += [_section(catalogue.note[title], "- ", tuple(lines)) for title, lines in items.items()]
+    blocks += [_section(catalogue.note[title], "[ ] ", tuple(lines)) for title, lines in boxes.items()]
     return "\n\n".join(blocks) + "\n"
 
 
-def _items(lines: Iterable[str]) -> Iterator[str]:
-    return (f"- {line}" for line in lines)
-
-
-def _boxes(lines: Iterable[str]) -> Iterator[str]:
-    return (f"[ ] {line}" for line in lines)
+@functools.lru_cache(256)
+def _section(title: str, mark: str, lines: tuple[str, ...]) -> str:
+    """Most sections are the same in every note, so they are put together once."""
+    return "\n".join([title, *(mark + line for line in lines)])
 
 
 def _photographs(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:

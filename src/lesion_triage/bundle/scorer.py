@@ -18,11 +18,12 @@ from lesion_triage.bundle.answers import Issuer, answer_for, reason
 from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.gates import unfamiliar
 from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.in_step import Steps, alone
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.pixels import Picture, decode
 from lesion_triage.bundle.policy import Decision, decide
-from lesion_triage.bundle.quality import assess
+from lesion_triage.bundle.quality import Assessment, assess
 from lesion_triage.bundle.schema import (
     Answer,
     Disposition,
@@ -174,7 +175,12 @@ def score_picture(
     Raises:
         ScoringError: the logit or the novelty is not finite.
     """
-    quality = assess(picture, limits)
+    return _evidence(graph, picture, assess(picture, limits), novelty_limit)
+
+
+def _evidence(
+    graph: Graph, picture: Picture, quality: Assessment, novelty_limit: float | None
+) -> ImageEvidence:
     if quality.refusals:
         return ImageEvidence(None, quality.refusals, quality.advice)
     found = graph.run(picture.pixels)
@@ -256,12 +262,27 @@ class Scorer:
         Raises:
             ImageError, ScoringError: as ``score``.
         """
+        return alone(self.judging(images, history))
+
+    def judging(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Steps[Judgement]:
+        """``judge`` in three steps: what comes before the network, the network, and what comes after it.
+
+        Args:
+            images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
+            history: what is known beside them.
+
+        Raises:
+            ImageError, ScoringError: as ``score``.
+        """
         if not 1 <= len(images) <= MAX_IMAGES_PER_CASE:
             raise ScoringError(
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
-        evidence = tuple(self._evidence(number, data) for number, data in enumerate(images, start=1))
+        prepared = [self._prepared(number, data) for number, data in enumerate(images, start=1)]
+        yield
+        evidence = tuple(self._scored(number, *one) for number, one in enumerate(prepared, start=1))
+        yield
         decision = decide(self.bundle.policy, [image.logit for image in evidence], history)
         return Judgement(decision, evidence)
 
@@ -289,25 +310,23 @@ class Scorer:
         for case in bundle.selftest.cases:
             data = bundle.selftest_pictures[case.file]
             try:
-                served = self._evidence(1, data)
+                served = self._scored(1, *self._prepared(1, data))
                 # Drawn pictures are unfamiliar to most models: the gate would hide what the graph computes.
                 evidence = score_image(self._graph, bundle.header.pixels, bundle.policy.quality, data)
             except (ImageError, ScoringError) as error:
                 raise BundleError(f"Self-test picture '{case.file}' cannot be scored here: {error}") from None
             self._compare(case, evidence, decide(bundle.policy, [served.logit]).disposition)
 
-    def _evidence(self, number: int, data: bytes) -> ImageEvidence:
+    def _prepared(self, number: int, data: bytes) -> tuple[Picture, Assessment]:
         try:
-            policy = self.bundle.policy
-            return score_image(
-                self._graph,
-                self.bundle.header.pixels,
-                policy.quality,
-                data,
-                novelty_limit=policy.novelty_limit,
-            )
+            picture = decode(data, self.bundle.header.pixels)
         except ImageError as error:
             raise ImageError(error.code, f"Photograph {number}: {error}", index=number - 1) from None
+        return picture, assess(picture, self.bundle.policy.quality)
+
+    def _scored(self, number: int, picture: Picture, quality: Assessment) -> ImageEvidence:
+        try:
+            return _evidence(self._graph, picture, quality, self.bundle.policy.novelty_limit)
         except ScoringError as error:
             raise ScoringError(f"Photograph {number}: {error}") from None
 
