@@ -4,8 +4,10 @@ python tests/bench_peers.py --prepare [--folder DIR]     # their environments, f
 python tests/bench_peers.py [BUNDLE] [--folder DIR] [--rounds N] [--requests N]
 
 Processor time of all processes of a server is to be trusted, the clock only as a ratio between things that
-ran by turns. Ours has a key, an audit log, counters, the quality gate and the whole answer; *bare* is a loop
-of decode, resize and network, *floor* the same behind sockets; each peer does what the floor does.
+ran by turns. All servers are up from the beginning and get short turns, since a shared machine changes its
+speed by the minute; whose turn it is not, is stopped. Ours has a key, an audit log, counters, the quality
+gate and the whole answer; *bare* is a loop of decode, resize and network, *floor* the same behind sockets;
+each peer does what the floor does.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -145,7 +147,7 @@ def measured(name: str, target: Started, folder: Path, clients: int, requests: i
         found: dict[str, float] = json.loads(done.stdout)
         return found
 
-    send(2, 20)
+    send(2, 8)
     before = tree_seconds(target.pid)
     found = send(clients, requests)
     return found | {"server": (tree_seconds(target.pid) - before) / requests}
@@ -155,7 +157,7 @@ def compare(bundle: Path, folder: Path, work: Path, rounds: int, requests: int) 
     """Print one line for each server and number of clients."""
     threads = usable_processors()
     (work / "picture.jpg").write_bytes(jpeg(600, 450))
-    starts: dict[str, Callable[[], object]] = {
+    starts: dict[str, Callable[[], AbstractContextManager[Started]]] = {
         "floor": lambda: floor(bundle, threads),
         "lesion-triage": lambda: server(bundle, guarded=True),
         **{name: (lambda name=name: peer(name, folder, bundle, work)) for name in PEERS},  # type: ignore[misc]
@@ -163,15 +165,22 @@ def compare(bundle: Path, folder: Path, work: Path, rounds: int, requests: int) 
     rows: dict[tuple[int, str], list[dict[str, float]]] = {}
     memory: dict[str, float] = {}
     bare = []
-    for _ in range(rounds):
-        bare.append(looped("bare", bundle, work / "picture.jpg", threads, requests)["cpu"])
+    with ExitStack() as up:
+        targets: dict[str, Started] = {}
         for name, start in starts.items():
-            with start() as target:  # type: ignore[attr-defined]
-                for clients in CLIENTS:
-                    found = measured(name, target, work, clients, requests)
+            targets[name] = up.enter_context(start())
+            if name in PEERS:
+                os.killpg(targets[name].pid, signal.SIGSTOP)
+                up.callback(os.killpg, targets[name].pid, signal.SIGCONT)
+        for number in range(rounds):
+            bare.append(looped("bare", bundle, work / "picture.jpg", threads, requests)["cpu"])
+            for clients in CLIENTS:
+                for name, target in sorted(targets.items(), reverse=bool(number % 2)):
+                    with _awake(name, target):
+                        found = measured(name, target, work, clients, requests)
+                        memory[name] = tree_mb(target.pid)
                     found |= {"over": found["server"] / bare[-1], "ratio": found["p99"] / found["p50"]}
                     rows.setdefault((clients, name), []).append(found)
-                memory[name] = tree_mb(target.pid)
     print(
         f"{threads} workers each; {rounds} rounds by turns, {requests} requests; "
         f"the bare loop: {1000 * min(bare):.1f} ms"
@@ -193,6 +202,16 @@ def compare(bundle: Path, folder: Path, work: Path, rounds: int, requests: int) 
                 + "  ".join(f"{one:19}" for one in columns)
                 + f"  {memory[name]:.0f}"
             )
+
+
+@contextmanager
+def _awake(name: str, target: Started) -> Iterator[None]:
+    """A peer's turn: some ask again and again whether there is work, also while there is none."""
+    if name in PEERS:
+        os.killpg(target.pid, signal.SIGCONT)
+    yield
+    if name in PEERS:
+        os.killpg(target.pid, signal.SIGSTOP)
 
 
 def tree_mb(pid: int) -> float:
@@ -243,8 +262,8 @@ def main() -> None:
     )
     parser.add_argument("--prepare", action="store_true", help="make the environments, and end")
     parser.add_argument("--folder", type=Path, default=ROOT / ".venv-peers", help="of the environments")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--requests", type=int, default=64, help="in a turn")
     said = parser.parse_args()
     folder = said.folder.absolute()
     if said.prepare:
