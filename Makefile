@@ -80,7 +80,7 @@ bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, m
 	$(BIN)/python tests/bench_audit.py
 	$(BIN)/python tests/bench_manifest.py
 	$(BIN)/python tests/bench_cache.py
-	$(BIN)/python tests/bench_backlog.py
+	$(BIN)/python tests/bench_backlog.py 4
 
 bench-training: $(VENV)/.installed ## training: loop, memory, layout, precision, loader; TIMM_TRAIN=FILE beside timm's train.py
 	$(BIN)/python tests/bench_training.py

@@ -27,6 +27,7 @@ from triage_server.page.forms import Sent
 from triage_server.page.history import questions
 from triage_server.page.records import ConfirmedBy, Decision
 from triage_server.problems import RequestError
+from triage_server.settings import Settings
 
 OPEN = frozenset({"/ui/login", "/ui/static/{name}"})
 """Routes for which nobody has to be signed in."""
@@ -292,7 +293,15 @@ def _login_page(page: Page, request: Request, status: int, error: str | None, re
         reader=reader,
         asks=page.asks(request),
         known=service_of(request).door.asks,
+        way=_way_in(service_of(request).settings),
     )
+
+
+def _way_in(settings: Settings) -> str:
+    """What a person can type: ``key``, ``token`` or ``either``."""
+    if settings.jwt_jwks is None:
+        return "key"
+    return "token" if settings.api_keys_file is None else "either"
 
 
 def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> Response:

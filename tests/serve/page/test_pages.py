@@ -110,6 +110,9 @@ def test_only_a_key_with_the_role_clinic_opens_the_page_and_only_as_long_as_it_i
     assert clinician.get("/ui").headers["location"] == "/ui/login"
 
 
+_IDENTITY = ("jwks", "issuer", "audience")
+
+
 @pytest.fixture(scope="module")
 def issuer() -> Issuer:
     return Issuer()
@@ -139,6 +142,25 @@ def test_token_of_the_identity_provider_opens_the_page_with_its_own_scope(
     assert (
         SUBJECT not in jwt.decode(clinician.cookies["triage"], options={"verify_signature": False}).values()
     )
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_form_asks_for_what_can_be_typed_here(
+    open_page: Any, token_page: Any, browse: Any, tmp_path: Path, language: str
+) -> None:
+    file = tmp_path / "keys"
+    new_key(file, "clinic", "clinic")
+    tokens = {name: getattr(token_page.state.service.settings, f"jwt_{name}") for name in _IDENTITY}
+    either = open_page(api_keys_file=file, **{f"jwt_{name}": value for name, value in tokens.items()})
+    sites = {"key": open_page(api_keys_file=file), "token": token_page, "either": either}
+    texts = Texts(language)
+    for way, app in sites.items():
+        browser = browse(app)
+        browser.language = language
+        shown = html.unescape(browser.get("/ui/login").text)
+        assert f'<label for="key">{texts("login." + way)}</label>' in shown
+        assert texts(f"login.lead_{way}") in shown
+        assert texts(f"login.{way}_hint") in shown
 
 
 def test_session_ends_with_the_token_that_began_it(token_page: Any, browse: Any, issuer: Issuer) -> None:
