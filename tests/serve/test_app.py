@@ -48,6 +48,27 @@ def test_every_door_gives_the_same_score_bits(ask: Ask, make_app: MakeApp, score
         assert form.content == raw.content
 
 
+def test_whoever_is_scored_beside_a_case_changes_nothing_of_its_answer(
+    make_app: MakeApp, draw: Any, ask: Ask
+):
+    pictures = [draw(seed=seed) for seed in range(6)]
+    pictures[2] = pictures[2][:500]  # cannot be decoded, and takes nothing from its neighbours
+    alone = [ask(make_app(), "POST", "/v1/triage", content=one, headers=JPEG) for one in pictures]
+    assert [response.status_code for response in alone] == [200, 200, 422, 200, 200, 200]
+    assert len({response.content for response in alone}) == len(pictures)
+
+    async def at_once() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=make_app(threads=1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            sent = (client.post("/v1/triage", content=one, headers=JPEG) for one in pictures)
+            return await asyncio.gather(*sent)
+
+    for one, other in zip(alone, asyncio.run(at_once()), strict=True):
+        assert one.status_code == other.status_code
+        if one.status_code == 200:
+            assert one.content == other.content
+
+
 def test_three_dispositions_are_reachable(ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes]):
     app = make_app()
     found = []
