@@ -13,7 +13,7 @@ from histories import flag, histories
 from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase, available
-from lesion_triage.bundle.note import NoteFacts, NotePhotograph
+from lesion_triage.bundle.note import NoteFacts, NotePhotograph, _fixed_section
 from lesion_triage.bundle.note import note as written
 from lesion_triage.bundle.red_flags import NO_RED_FLAGS, YES_NO_FIELDS, RedFlag, RedFlags, Review, presence
 from lesion_triage.bundle.schema import Disposition, ReasonCode
@@ -109,6 +109,16 @@ def test_equal_cases_have_equal_notes(said: NoteFacts, history: History, languag
 @given(st.text("QXZJ", min_size=6, max_size=60), st.sampled_from(["sex", "anatom_site_general"]))
 def test_no_word_that_a_platform_sent_is_echoed(word: str, field: str) -> None:
     assert word not in note(facts(), History(**{field: word}), ENGLISH)
+
+
+def test_nothing_of_a_case_is_kept_for_the_next_note() -> None:
+    said, former = facts(), History(age_years=31.25, bleeding=True)
+    assert "31.25" in note(said, former, ENGLISH)
+    kept = _fixed_section.cache_info()
+    assert "87.5" in note(said, History(age_years=87.5, bleeding=False), ENGLISH)
+    now = _fixed_section.cache_info()
+    assert (now.misses, now.currsize) == (kept.misses, kept.currsize)
+    assert now.hits > kept.hits
 
 
 @given(answers, histories)

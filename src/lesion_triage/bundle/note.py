@@ -27,6 +27,7 @@ from lesion_triage.bundle.schema import Disposition, ReasonCode
 
 _TO_COMPLETE = tuple(phrase for phrase in NotePhrase if phrase.startswith("complete_"))
 _SEAL_DIGITS = 16
+_ITEM, _BOX = "- ", "[ ] "
 _NO_REASON_TO_COME = (ReasonCode.score_below_threshold, ReasonCode.red_flag, ReasonCode.red_flag_band)
 """The flags that refer are named one by one."""
 
@@ -83,28 +84,34 @@ def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     gaps = (catalogue.not_assessed[gap] for gap in facts.not_assessed)
     advice = (catalogue.counselling[one] for one in facts.counselling)
     standing = [(flag, presence(flag, history)) for flag in facts.red_flags.flags]
-    items: Mapping[NotePhrase, Iterable[str]] = {
+    told: Mapping[NotePhrase, Iterable[str]] = {
         NotePhrase.received: (*_photographs(facts, catalogue), *_history(history, catalogue)),
         NotePhrase.said: _said(facts, catalogue),
         NotePhrase.visit: _visit(facts, standing, catalogue),
         NotePhrase.flags: _flags(facts.red_flags, standing, catalogue),
-        NotePhrase.limits: limits,
-        NotePhrase.not_assessed: gaps,
     }
-    boxes: Mapping[NotePhrase, Iterable[str]] = {
-        NotePhrase.counselling: advice,
-        NotePhrase.to_complete: (catalogue.note[phrase] for phrase in _TO_COMPLETE),
+    fixed: Mapping[NotePhrase, tuple[str, Iterable[str]]] = {
+        NotePhrase.limits: (_ITEM, limits),
+        NotePhrase.not_assessed: (_ITEM, gaps),
+        NotePhrase.counselling: (_BOX, advice),
+        NotePhrase.to_complete: (_BOX, (catalogue.note[phrase] for phrase in _TO_COMPLETE)),
     }
     blocks = ["\n".join(head)]
-    blocks += [_section(catalogue.note[title], "- ", tuple(lines)) for title, lines in items.items()]
-    blocks += [_section(catalogue.note[title], "[ ] ", tuple(lines)) for title, lines in boxes.items()]
+    blocks += [_section(catalogue.note[title], _ITEM, lines) for title, lines in told.items()]
+    blocks += [
+        _fixed_section(catalogue.note[title], mark, tuple(lines)) for title, (mark, lines) in fixed.items()
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
-@functools.lru_cache(256)
-def _section(title: str, mark: str, lines: tuple[str, ...]) -> str:
-    """Most sections are the same in every note, so they are put together once."""
+def _section(title: str, mark: str, lines: Iterable[str]) -> str:
     return "\n".join([title, *(mark + line for line in lines)])
+
+
+@functools.lru_cache(256)
+def _fixed_section(title: str, mark: str, lines: tuple[str, ...]) -> str:
+    """One without a word or number of the case: few differ, so each is put together once and kept."""
+    return _section(title, mark, lines)
 
 
 def _photographs(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
