@@ -322,7 +322,7 @@ def judgement(service: Service, case: SentCase) -> Steps[Judgement]:
         RequestError: a photograph cannot be used, or the model gave no number.
     """
     try:
-        return (yield from service.scorer.judging(case.images, case.history))
+        return (yield from service.scorer.judging(case.images, case.history, service.pool.helpers()))
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:

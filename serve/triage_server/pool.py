@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -56,6 +57,8 @@ class ScoringPool:
             threading.Thread(target=self._work, name=f"scoring-{number}", daemon=True)
             for number in range(threads)
         ]
+        # Threads of their own: one of the above could be given another case a moment before its piece.
+        self._helpers = ThreadPoolExecutor(threads - 1, "helping", _give_way) if threads > 1 else None
         self.threads = threads
         self.capacity = threads + queue
         self.max_pending_bytes = max_pending_bytes
@@ -96,6 +99,13 @@ class ScoringPool:
         self._jobs.put((work, future))
         return await future
 
+    def helpers(self) -> Executor | None:
+        """Threads that may do pieces of a case that is alone in the house; None while others are here too.
+
+        They would take time from the others' scoring, and give no more than they take.
+        """
+        return self._helpers if self.cases == 1 else None
+
     def close(self) -> None:
         """Finish what is here and let the threads go."""
         begun = [hand for hand in self._hands if hand.ident is not None]
@@ -103,6 +113,8 @@ class ScoringPool:
             self._jobs.put(None)
         for hand in begun:
             hand.join()
+        if self._helpers is not None:
+            self._helpers.shutdown()
 
     def _work(self) -> None:
         _give_way()

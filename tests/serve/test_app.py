@@ -69,6 +69,14 @@ def test_whoever_is_scored_beside_a_case_changes_nothing_of_its_answer(
             assert one.content == other.content
 
 
+def test_a_case_of_several_photographs_is_answered_alike_by_one_thread_and_by_several(
+    make_app: MakeApp, ask: Ask, draw: Any, picture_bytes: Callable[..., bytes]
+):
+    sent = parts(draw(seed=1), picture_bytes("black", "JPEG"), draw(seed=2), draw(seed=3))
+    one, several = (ask(make_app(threads=threads), "POST", "/v1/triage", files=sent) for threads in (1, 3))
+    assert (one.status_code, one.content) == (200, several.content)
+
+
 def test_three_dispositions_are_reachable(ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes]):
     app = make_app()
     found = []

@@ -95,6 +95,28 @@ class Desk:
         return task
 
 
+def test_only_a_case_that_is_alone_in_the_house_is_helped():
+    pool = ScoringPool(threads=3, queue=1, max_pending_bytes=10)
+    with pool.place():
+        helpers = pool.helpers()
+        assert helpers is not None
+        met = threading.Barrier(3)  # one of them here: a helper for each other thread, all at once
+        assert [helpers.submit(met.wait, 10) for _ in range(2)]
+        met.wait(10)
+        with pool.place():
+            assert pool.helpers() is None
+        assert pool.helpers() is helpers
+    pool.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("helping")]
+
+
+def test_a_server_with_one_thread_has_no_helpers():
+    pool = ScoringPool(threads=1, queue=1, max_pending_bytes=10)
+    with pool.place():
+        assert pool.helpers() is None
+    pool.close()
+
+
 def test_cases_that_wait_are_taken_side_by_side_and_no_more_than_four():
     async def go(desk: Desk) -> list[str]:
         held = await desk.hold()

@@ -5,8 +5,10 @@ Imports numpy, onnxruntime and the rest of the ground floor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lesion_triage.bundle.answers import Issuer, answer_for, reason
+from lesion_triage.bundle.beside import from_both_ends
 from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.gates import unfamiliar
 from lesion_triage.bundle.history import NO_HISTORY, History
@@ -175,15 +178,15 @@ def score_picture(
     Raises:
         ScoringError: the logit or the novelty is not finite.
     """
-    return _evidence(graph, picture, assess(picture, limits), novelty_limit)
+    return _evidence(assess(picture, limits), partial(graph.run, picture.pixels), novelty_limit)
 
 
 def _evidence(
-    graph: Graph, picture: Picture, quality: Assessment, novelty_limit: float | None
+    quality: Assessment, network: Callable[[], GraphOutput], novelty_limit: float | None
 ) -> ImageEvidence:
     if quality.refusals:
         return ImageEvidence(None, quality.refusals, quality.advice)
-    found = graph.run(picture.pixels)
+    found = network()
     if unfamiliar(found.novelty, novelty_limit):
         refusals = (ReasonCode.out_of_distribution,)
         return ImageEvidence(None, refusals, quality.advice, found.novelty)
@@ -264,12 +267,16 @@ class Scorer:
         """
         return alone(self.judging(images, history))
 
-    def judging(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Steps[Judgement]:
+    def judging(
+        self, images: Sequence[bytes], history: History = NO_HISTORY, helpers: Executor | None = None
+    ) -> Steps[Judgement]:
         """``judge`` in three steps: what comes before the network, the network, and what comes after it.
 
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
             history: what is known beside them.
+            helpers: threads that have nothing else to do. They share the photographs, and judge their
+                quality while the networks run; of a photograph that is refused the network was for nothing.
 
         Raises:
             ImageError, ScoringError: as ``score``.
@@ -279,9 +286,22 @@ class Scorer:
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
-        prepared = [self._prepared(number, data) for number, data in enumerate(images, start=1)]
+        reading = [partial(self._decoded, number, data) for number, data in enumerate(images, start=1)]
+        pictures: list[Picture] = [outcome.result() for outcome in from_both_ends(reading, helpers)]
+        networks: list[Callable[[], GraphOutput]]
+        networks = [partial(self._graph.run, picture.pixels) for picture in pictures]
+        gates = [partial(assess, picture, self.bundle.policy.quality) for picture in pictures]
+        if helpers is None:
+            qualities = [gate() for gate in gates]
+        else:
+            outcomes = from_both_ends([*networks, *gates], helpers)
+            networks = [outcome.result for outcome in outcomes[: len(images)]]
+            qualities = [outcome.result() for outcome in outcomes[len(images) :]]
         yield
-        evidence = tuple(self._scored(number, *one) for number, one in enumerate(prepared, start=1))
+        evidence = tuple(
+            self._seen(number, quality, network)
+            for number, (quality, network) in enumerate(zip(qualities, networks, strict=True), start=1)
+        )
         yield
         decision = decide(self.bundle.policy, [image.logit for image in evidence], history)
         return Judgement(decision, evidence)
@@ -310,23 +330,22 @@ class Scorer:
         for case in bundle.selftest.cases:
             data = bundle.selftest_pictures[case.file]
             try:
-                served = self._scored(1, *self._prepared(1, data))
+                served = self.judge([data])
                 # Drawn pictures are unfamiliar to most models: the gate would hide what the graph computes.
                 evidence = score_image(self._graph, bundle.header.pixels, bundle.policy.quality, data)
             except (ImageError, ScoringError) as error:
                 raise BundleError(f"Self-test picture '{case.file}' cannot be scored here: {error}") from None
-            self._compare(case, evidence, decide(bundle.policy, [served.logit]).disposition)
+            self._compare(case, evidence, served.decision.disposition)
 
-    def _prepared(self, number: int, data: bytes) -> tuple[Picture, Assessment]:
+    def _decoded(self, number: int, data: bytes) -> Picture:
         try:
-            picture = decode(data, self.bundle.header.pixels)
+            return decode(data, self.bundle.header.pixels)
         except ImageError as error:
             raise ImageError(error.code, f"Photograph {number}: {error}", index=number - 1) from None
-        return picture, assess(picture, self.bundle.policy.quality)
 
-    def _scored(self, number: int, picture: Picture, quality: Assessment) -> ImageEvidence:
+    def _seen(self, number: int, quality: Assessment, network: Callable[[], GraphOutput]) -> ImageEvidence:
         try:
-            return _evidence(self._graph, picture, quality, self.bundle.policy.novelty_limit)
+            return _evidence(quality, network, self.bundle.policy.novelty_limit)
         except ScoringError as error:
             raise ScoringError(f"Photograph {number}: {error}") from None
 

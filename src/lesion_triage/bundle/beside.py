@@ -1,0 +1,38 @@
+"""One case's work on threads that have nothing else to do. Imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from typing import Any
+
+
+def from_both_ends(pieces: Sequence[Callable[[], Any]], helpers: Executor | None) -> list[Future[Any]]:
+    """Do all pieces: this thread from the first on, ``helpers`` from the last, until they meet.
+
+    What the helpers have not begun is done here, so nothing waits for a helper that is slow to come.
+
+    Args:
+        pieces: at least one; the first is always done here.
+        helpers: threads that may do the others; None: all is done here.
+
+    Returns:
+        The outcome of each, in their order, all there. One that failed raises when it is asked for: whoever
+        does not need it never learns of it.
+    """
+    offered = [] if helpers is None else [helpers.submit(piece) for piece in reversed(pieces[1:])][::-1]
+    outcomes = [_done(pieces[0])]
+    for place, piece in enumerate(pieces[1:]):
+        ours = helpers is None or offered[place].cancel()
+        outcomes.append(_done(piece) if ours else offered[place])
+    wait(outcomes)
+    return outcomes
+
+
+def _done(piece: Callable[[], Any]) -> Future[Any]:
+    outcome: Future[Any] = Future()
+    try:
+        outcome.set_result(piece())
+    except Exception as error:  # raised again where it is asked for
+        outcome.set_exception(error)
+    return outcome
