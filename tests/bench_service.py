@@ -51,7 +51,7 @@ class Started:
 
 
 @contextmanager
-def server(bundle: Path, *, guarded: bool) -> Iterator[Started]:
+def server(bundle: Path, *, guarded: bool, threads: int | None = None) -> Iterator[Started]:
     """A real one; ``guarded``: with a key, and an audit log on this machine's temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         ready, keys, key = Path(name) / "ready", Path(name) / "keys", ""
@@ -59,6 +59,8 @@ def server(bundle: Path, *, guarded: bool) -> Iterator[Started]:
         if guarded:
             key = new_key(keys, "bench", "score")
             variables |= {"TRIAGE_API_KEYS_FILE": str(keys), "TRIAGE_AUDIT_LOG": str(Path(name) / "audit")}
+        if threads is not None:
+            variables["TRIAGE_THREADS"] = str(threads)
         command = [sys.executable, "-m", "triage_server", "--bundle", str(bundle), "--port", "0"]
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -91,10 +93,12 @@ def floor(bundle: Path, threads: int) -> Iterator[Started]:
             process.kill()
 
 
-def loaded(target: Started, picture: Path, clients: int, requests: int) -> dict[str, float]:
+def loaded(
+    target: Started, body: Path, clients: int, requests: int, media_type: str = "image/jpeg"
+) -> dict[str, float]:
     """What the load found, with ``server``: processor seconds of the target for one request."""
-    words = [target.address, str(picture)]
-    shown = [target.key] if target.key else []
+    words = [target.address, str(body)]
+    shown = [target.key, "/v1/triage", media_type]
     warm = [*LOAD, "load", *words, "2", "8", *shown]
     subprocess.run(warm, check=True, stdout=subprocess.DEVNULL)
     before = cpu_seconds(target.pid)
@@ -203,6 +207,33 @@ def requests_over_floor(bundle: Path, picture: Path, rounds: int, requests: int)
     print(f"the load itself: {spread(loads)} ms of processor time a request, on the same processors")
 
 
+def several_photographs(bundle: Path, picture: Path, rounds: int, requests: int) -> None:
+    """Print what a case that is alone gains by the other processors: beside a server with one thread."""
+    boundary, most = "photograph", usable_processors()
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="x.jpg"\r\n\r\n'
+    part = head.encode() + picture.read_bytes() + b"\r\n"
+    print(f"\none client, {most} threads over one; {rounds} rounds by turns, {requests} requests each:")
+    print("photographs  ms with one thread     median over it       processor time over its")
+    with (
+        server(bundle, guarded=True, threads=1) as one,
+        server(bundle, guarded=True, threads=most) as all_,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        for count in (1, 2, 4):
+            body = Path(folder) / "body"
+            body.write_bytes(part * count + f"--{boundary}--\r\n".encode())
+            media_type = f"multipart/form-data; boundary={boundary}"
+            found = [
+                [loaded(each, body, 1, requests, media_type) for each in (one, all_)] for _ in range(rounds)
+            ]
+            columns = [
+                spread([1000 * alone["p50"] for alone, _ in found], 1),
+                spread([shared["p50"] / alone["p50"] for alone, shared in found]),
+                spread([shared["server"] / alone["server"] for alone, shared in found]),
+            ]
+            print(f"{count:11}  " + "  ".join(f"{column:19}" for column in columns))
+
+
 def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(
@@ -231,6 +262,7 @@ def main() -> None:
             loaded(target, picture, 32, 4 * said.requests)
             most = memory_mb(target.pid, "VmHWM")
             print(f"memory: {rest:.0f} MB at rest, {most:.0f} MB at most with 32 clients")
+        several_photographs(bundle, picture, said.rounds, said.requests // 4)
         requests_over_floor(bundle, picture, said.rounds, said.requests)
 
 

@@ -22,7 +22,8 @@ MONK = ("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "6
 
 
 def picture(pixels: NDArray[np.uint8], width_px: int = 640, height_px: int = 480) -> Picture:
-    return Picture(pixels=pixels, width_px=width_px, height_px=height_px)
+    square = Image.fromarray(pixels)
+    return Picture(pixels=pixels, square=square, width_px=width_px, height_px=height_px)
 
 
 def quarters(dark: int, bright: int) -> NDArray[np.uint8]:

@@ -19,6 +19,9 @@ _PLANE = np.stack([np.ones(_SEEN.sum()), _X[_SEEN], _Y[_SEEN]], axis=1)
 _SEEN_AT = np.flatnonzero(_SEEN)
 _EVEN = np.linalg.pinv(_PLANE)
 _PLACES = _PLANE[:, 1:] / (SIDE / 2)
+_MOMENTS = np.stack(
+    [np.ones(_SEEN.sum()), *_PLANE[:, 1:].T, *(_PLANE[:, 1:] ** 2).T, _PLANE[:, 1:].prod(axis=1)]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,15 @@ def find(green: NDArray[np.uint8]) -> Framing:
 
 
 def _plane(levels: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    weighted = _PLANE.T * weights
-    return np.asarray(_PLANE @ np.linalg.solve(weighted @ _PLANE, weighted @ levels))
+    """The plane of least weighted squares, by Cramer's rule: three unknowns need no library's solver."""
+    n, x, y, xx, yy, xy = (_MOMENTS @ weights).tolist()
+    s, sx, sy = ((levels * weights) @ _PLANE).tolist()
+    # Cofactors of the symmetric matrix ((n, x, y), (x, xx, xy), (y, xy, yy)).
+    a, b, c = xx * yy - xy * xy, y * xy - x * yy, x * xy - y * xx
+    d, e, f = n * yy - y * y, x * y - n * xy, n * xx - x * x
+    determinant = n * a + x * b + y * c
+    solved = (a * s + b * sx + c * sy, b * s + d * sx + e * sy, c * s + e * sx + f * sy)
+    return np.asarray(_PLANE @ (np.array(solved) / determinant))
 
 
 def _darker(levels: NDArray[np.intp]) -> NDArray[np.float64]:

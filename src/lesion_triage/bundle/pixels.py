@@ -50,6 +50,8 @@ class Picture:
 
     pixels: NDArray[np.uint8]
     """(size_px, size_px, 3), RGB, C-contiguous."""
+    square: Image.Image
+    """The same as Pillow has it."""
     width_px: int
     """Of the original, upright."""
     height_px: int
@@ -111,7 +113,11 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
     if orientation >= 5:
         width_px, height_px = height_px, width_px
     return Picture(
-        pixels=np.array(square), width_px=width_px, height_px=height_px, quantisation=_quantisation(image)
+        pixels=np.array(square),
+        square=square,
+        width_px=width_px,
+        height_px=height_px,
+        quantisation=_quantisation(image),
     )
 
 

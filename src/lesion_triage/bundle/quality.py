@@ -98,7 +98,7 @@ def measure(picture: Picture) -> Quality:
     """
     two_full, three_full = _full_channels(picture.pixels)
     pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
-    image = Image.fromarray(picture.pixels)
+    image = picture.square
     luma = image.convert("L")
     mean_level, contrast = _light(luma)
     grey = np.asarray(_smaller(luma, _SIDE)).astype(np.int16)
