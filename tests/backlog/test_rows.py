@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tracemalloc
 from pathlib import Path
 
 import duckdb
@@ -11,7 +13,8 @@ import pytest
 
 import tiny_bundle as tiny
 from lesion_triage import cli
-from lesion_triage.backlog.rows import COLUMNS, EXTRA_COLUMNS
+from lesion_triage.backlog.listing import Case
+from lesion_triage.backlog.rows import COLUMNS, EXTRA_COLUMNS, RowMaker
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 
@@ -136,6 +139,35 @@ def test_note_answer_and_evidence_are_kept_on_request(bundle, pictures, table, s
             answer.images[0].logit,
             answer.images[0].score,
         ]
+        assert image["advice"] == [reason.code for reason in answer.images[0].advice]
+
+
+@pytest.mark.parametrize("extra", ["images", "note", "answer"])
+def test_what_is_kept_beside_the_codes_changes_none_of_them(extra, tmp_path, table, score, rows):
+    # Without an extra the gate does not even look for what it would only advise.
+    cases = table(ALL)
+    score(cases)
+    plain = rows()
+    shutil.rmtree(tmp_path / "out")
+    score(cases, "--with", extra)
+    assert [{name: row[name] for name in COLUMNS.names} for row in rows()] == plain
+
+
+def test_the_files_of_one_case_at_a_time_are_in_memory(bundle, tmp_path):
+    count, size = 16, 2_000_000
+    photograph = tiny.picture_bytes("below", "JPEG")
+    for number in range(count):
+        (tmp_path / f"{number}.jpg").write_bytes(photograph + bytes(size))  # what follows the end is ignored
+    maker = RowMaker(Scorer.open(bundle), tmp_path, ())
+    works = [(Case(number, str(number), (f"{number}.jpg",), 1, "", number), None) for number in range(count)]
+    tracemalloc.start()
+    try:
+        made = maker.rows(works)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [row["disposition"] for row in made] == ["below_threshold"] * count
+    assert most < 4 * size, f"{most / size:.1f} photographs at once"
 
 
 def test_the_note_is_in_the_language_asked_for(bundle, pictures, table, score, rows):

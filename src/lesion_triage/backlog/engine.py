@@ -23,9 +23,11 @@ from lesion_triage.errors import BacklogError, BundleError
 Progress = Callable[[int], None]
 """Called with the number of cases of each part that is written."""
 
-_AHEAD = 24
-"""Handfuls of cases waiting for each thread, so that none idles while a part is written to a slow disk."""
-_AHEAD_WITH_BYTES = 2
+_HANDFUL = 4 * SIDE_BY_SIDE
+"""Cases that a thread scores side by side: more than a server takes, since nobody waits for the first."""
+_AHEAD = 6
+"""Handfuls waiting for each thread, so that none idles while a part is written to a slow disk."""
+_HANDFUL_WITH_BYTES, _AHEAD_WITH_BYTES = SIDE_BY_SIDE, 2
 """The same where the photographs themselves wait, which may have 30 MB each."""
 
 
@@ -141,5 +143,6 @@ def _works(listing: Listing, part: int) -> Iterator[Work]:
 
 def _handfuls(listing: Listing, part: int) -> Iterator[list[Work]]:
     works = _works(listing, part)
-    while some := list(islice(works, SIDE_BY_SIDE)):
+    most = _HANDFUL_WITH_BYTES if listing.holds_bytes else _HANDFUL
+    while some := list(islice(works, most)):
         yield some

@@ -101,6 +101,7 @@ class RowMaker:
         self._scorer, self._root, self._extras = scorer, images, frozenset(extras)
         # Words take a twentieth of the time of a case, so they are made only if they are kept.
         self._catalogue = scorer.languages.catalogue() if {"note", "answer"} & self._extras else None
+        self._advise = bool(self._extras)  # each of them holds it
         bundle = scorer.bundle
         self._same = {
             "synthetic": bundle.header.synthetic,
@@ -110,10 +111,11 @@ class RowMaker:
         self._most_bytes = bundle.header.pixels.max_bytes
 
     def rows(self, works: Sequence[Work]) -> list[Row]:
-        """The rows of several cases, scored side by side: a few at a time, as all their photographs are held.
+        """The rows of several cases, scored side by side.
 
         Args:
-            works: the cases, each with its photographs; None: they are read from the disk.
+            works: the cases, each with its photographs; None: they are read from the disk, the next case's
+                once this one's are decoded.
         """
         return together([self._row(case, files) for case, files in works])
 
@@ -131,7 +133,9 @@ class RowMaker:
 
     def _scored(self, case: Case, files: Sequence[bytes]) -> Steps[Row]:
         history = from_text(case.history)
-        judged = yield from self._scorer.judging(files, history)
+        judging = self._scorer.judging(files, history, advise=self._advise)
+        del files  # the files of one case at a time are in memory, however many cases are side by side
+        judged = yield from judging
         decision = judged.decision
         row: Row = {
             "disposition": decision.disposition.value,

@@ -54,11 +54,28 @@ class Quality:
     erased_level: float | None
     """Mean amplitude, in grey levels, below which the file's last JPEG compression erased coarse structure
     that would have survived resizing. None: no JPEG."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What seems to be in the picture. It is never refused for that."""
+
     lesion_step: float
     """See ``framing.Framing``; so is the next."""
     lesion_offset: float
     hair_share: float
     ink_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """Small ones, of which several measures are taken."""
+
+    luma: Image.Image
+    grey: NDArray[np.int16]
+    """(n, n), n at most ``_SIDE``."""
+    colours: NDArray[np.float32]
+    """(3, n, n), RGB, n at least ``_COLOUR_SIDE`` where the picture has as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +89,23 @@ class Assessment:
     """What would make it better without standing in the way of a score."""
 
 
-def assess(picture: Picture, limits: QualityLimits) -> Assessment:
-    """Measure a picture and hold it against the limits."""
-    measures = measure(picture)
+def assess(picture: Picture, limits: QualityLimits, *, advise: bool = True) -> Assessment:
+    """Measure a picture and hold it against the limits.
+
+    Args:
+        picture: from ``pixels.decode``.
+        limits: of the policy.
+        advise: False saves a quarter of the time of whoever keeps no advice, and changes no refusal.
+    """
+    copies = _copies(picture)
+    measures = _measured(picture, copies)
     refusals = _refusals(measures, limits)
     seen = not refusals & {
         ReasonCode.image_too_dark,
         ReasonCode.image_too_bright,
         ReasonCode.image_without_detail,
     }
-    advice = (_advice(measures, limits) if seen else set()) - refusals
+    advice = _advice(measures, _scene(picture, copies), limits) - refusals if advise and seen else set()
     return Assessment(
         measures=measures,
         refusals=tuple(sorted(refusals, key=_ORDER.index)),
@@ -90,35 +114,50 @@ def assess(picture: Picture, limits: QualityLimits) -> Assessment:
 
 
 def measure(picture: Picture) -> Quality:
-    """Everything the gate looks at.
+    """Everything that can refuse a picture.
 
     Grey is the luma of ITU-R BT.601, in whole levels as Pillow rounds it. Whatever can refuse is counted or
     summed in integers and divided once, so a picture at a limit falls on the same side of it on every
     processor; where the lesion lies is worked out in floats, and only advises.
     """
-    two_full, three_full = _full_channels(picture.pixels)
-    pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
+    return _measured(picture, _copies(picture))
+
+
+def _copies(picture: Picture) -> _Copies:
     image = picture.square
     luma = image.convert("L")
-    mean_level, contrast = _light(luma)
-    grey = np.asarray(_smaller(luma, _SIDE)).astype(np.int16)
     reduced = np.asarray(image.reduce(max(1, image.width // _COLOUR_SIDE)))
-    colours = np.array(np.moveaxis(reduced, -1, 0), np.float32, order="C")
-    green = image.getchannel("G").resize((framing.SIDE, framing.SIDE), Image.Resampling.BOX)
-    found = framing.find(np.asarray(green))
+    return _Copies(
+        luma=luma,
+        grey=np.asarray(_smaller(luma, _SIDE)).astype(np.int16),
+        colours=np.array(np.moveaxis(reduced, -1, 0), np.float32, order="C"),
+    )
+
+
+def _measured(picture: Picture, copies: _Copies) -> Quality:
+    two_full, three_full = _full_channels(picture.pixels)
+    pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
+    mean_level, contrast = _light(copies.luma)
     return Quality(
         short_side_px=min(picture.width_px, picture.height_px),
         mean_level=mean_level,
         contrast=contrast,
         clipped_share=two_full / pixels,
         glare_share=three_full / pixels,
-        focus=focus.sharpness(grey),
-        cast=_cast(colours),
+        focus=focus.sharpness(copies.grey),
+        cast=_cast(copies.colours),
         erased_level=_erased_level(picture),
+    )
+
+
+def _scene(picture: Picture, copies: _Copies) -> Scene:
+    side = (framing.SIDE, framing.SIDE)
+    found = framing.find(np.asarray(picture.square.getchannel("G").resize(side, Image.Resampling.BOX)))
+    return Scene(
         lesion_step=found.step,
         lesion_offset=found.offset,
-        hair_share=coverings.hair_share(grey),
-        ink_share=coverings.ink_share(colours),
+        hair_share=coverings.hair_share(copies.grey),
+        ink_share=coverings.ink_share(copies.colours),
     )
 
 
@@ -144,7 +183,7 @@ def _refusals(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
     return found
 
 
-def _advice(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
+def _advice(measures: Quality, scene: Scene, limits: QualityLimits) -> set[ReasonCode]:
     erased = measures.erased_level
     found = {
         ReasonCode.image_too_bright: measures.clipped_share > limits.advise_clipped_share,
@@ -152,10 +191,10 @@ def _advice(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
         ReasonCode.image_compressed: erased is not None and erased > limits.advise_erased_level,
         ReasonCode.image_glare: measures.glare_share > limits.advise_glare_share,
         ReasonCode.image_colour_cast: measures.cast > limits.advise_cast,
-        ReasonCode.image_no_lesion_found: measures.lesion_step < limits.advise_lesion_step,
-        ReasonCode.image_lesion_cut_off: measures.lesion_offset > limits.advise_lesion_offset,
-        ReasonCode.image_hair: measures.hair_share > limits.advise_hair_share,
-        ReasonCode.image_ink: measures.ink_share > limits.advise_ink_share,
+        ReasonCode.image_no_lesion_found: scene.lesion_step < limits.advise_lesion_step,
+        ReasonCode.image_lesion_cut_off: scene.lesion_offset > limits.advise_lesion_offset,
+        ReasonCode.image_hair: scene.hair_share > limits.advise_hair_share,
+        ReasonCode.image_ink: scene.ink_share > limits.advise_ink_share,
     }
     if found[ReasonCode.image_no_lesion_found]:
         found[ReasonCode.image_lesion_cut_off] = False

@@ -164,7 +164,12 @@ def score_image(
 
 
 def score_picture(
-    graph: Graph, limits: QualityLimits, picture: Picture, *, novelty_limit: float | None = None
+    graph: Graph,
+    limits: QualityLimits,
+    picture: Picture,
+    *,
+    novelty_limit: float | None = None,
+    advise: bool = True,
 ) -> ImageEvidence:
     """Score one decoded photograph.
 
@@ -174,11 +179,13 @@ def score_picture(
         picture: the photograph.
         novelty_limit: of the novelty gate. None leaves that gate to the reader: a table of predictions holds
             what the graph said, and ``Predictions.behind_gate`` applies the policy's limit.
+        advise: False: the evidence has no advice; nothing else of it changes.
 
     Raises:
         ScoringError: the logit or the novelty is not finite.
     """
-    return _evidence(assess(picture, limits), partial(graph.run, picture.pixels), novelty_limit)
+    quality = assess(picture, limits, advise=advise)
+    return _evidence(quality, partial(graph.run, picture.pixels), novelty_limit)
 
 
 def _evidence(
@@ -268,7 +275,12 @@ class Scorer:
         return alone(self.judging(images, history))
 
     def judging(
-        self, images: Sequence[bytes], history: History = NO_HISTORY, helpers: Executor | None = None
+        self,
+        images: Sequence[bytes],
+        history: History = NO_HISTORY,
+        helpers: Executor | None = None,
+        *,
+        advise: bool = True,
     ) -> Steps[Judgement]:
         """``judge`` in three steps: what comes before the network, the network, and what comes after it.
 
@@ -277,6 +289,7 @@ class Scorer:
             history: what is known beside them.
             helpers: threads that have nothing else to do. They share the photographs, and judge their
                 quality while the networks run; of a photograph that is refused the network was for nothing.
+            advise: False: the evidence has no advice; nothing else of it changes.
 
         Raises:
             ImageError, ScoringError: as ``score``.
@@ -286,17 +299,17 @@ class Scorer:
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
-        reading = [partial(self._decoded, number, data) for number, data in enumerate(images, start=1)]
-        pictures: list[Picture] = [outcome.result() for outcome in from_both_ends(reading, helpers)]
+        pictures = self._pictures(images, helpers)
+        del images  # photographs are large, and more cases may be decoded before the next step of this one
         networks: list[Callable[[], GraphOutput]]
         networks = [partial(self._graph.run, picture.pixels) for picture in pictures]
-        gates = [partial(assess, picture, self.bundle.policy.quality) for picture in pictures]
+        gates = [partial(assess, picture, self.bundle.policy.quality, advise=advise) for picture in pictures]
         if helpers is None:
             qualities = [gate() for gate in gates]
         else:
             outcomes = from_both_ends([*networks, *gates], helpers)
-            networks = [outcome.result for outcome in outcomes[: len(images)]]
-            qualities = [outcome.result() for outcome in outcomes[len(images) :]]
+            networks = [outcome.result for outcome in outcomes[: len(pictures)]]
+            qualities = [outcome.result() for outcome in outcomes[len(pictures) :]]
         yield
         evidence = tuple(
             self._seen(number, quality, network)
@@ -336,6 +349,10 @@ class Scorer:
             except (ImageError, ScoringError) as error:
                 raise BundleError(f"Self-test picture '{case.file}' cannot be scored here: {error}") from None
             self._compare(case, evidence, served.decision.disposition)
+
+    def _pictures(self, images: Sequence[bytes], helpers: Executor | None) -> list[Picture]:
+        reading = [partial(self._decoded, number, data) for number, data in enumerate(images, start=1)]
+        return [outcome.result() for outcome in from_both_ends(reading, helpers)]
 
     def _decoded(self, number: int, data: bytes) -> Picture:
         try:

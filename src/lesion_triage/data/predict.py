@@ -52,7 +52,7 @@ def predict(
             picture = decode(read_picture(root, record), spec)
         except ImageError as error:
             raise PredictionsError(f"{record.path}: {error}") from None
-        evidence = score_picture(session, limits, picture)
+        evidence = score_picture(session, limits, picture, advise=False)
         return Prediction(
             image_id=record.image_id,
             case_id=record.case_id,
