@@ -96,7 +96,7 @@ class Desk:
 
 
 def test_only_a_case_that_is_alone_in_the_house_is_helped():
-    pool = ScoringPool(threads=3, queue=1, max_pending_bytes=10)
+    before, pool = set(threading.enumerate()), ScoringPool(threads=3, queue=1, max_pending_bytes=10)
     with pool.place():
         helpers = pool.helpers()
         assert helpers is not None
@@ -107,7 +107,8 @@ def test_only_a_case_that_is_alone_in_the_house_is_helped():
             assert pool.helpers() is None
         assert pool.helpers() is helpers
     pool.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("helping")]
+    begun = set(threading.enumerate()) - before
+    assert not [thread for thread in begun if thread.name.startswith("helping")]
 
 
 def test_a_server_with_one_thread_has_no_helpers():
