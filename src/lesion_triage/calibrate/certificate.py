@@ -223,9 +223,22 @@ def _log_tail(positives: int, misses: int, sensitivity: float) -> float:
         return next(islice(_log_tails(positives, sensitivity), misses, None))
     steps = np.arange(1, misses + 1)
     odds = math.log1p(-sensitivity) - math.log(sensitivity)
-    logs = np.concatenate([[0.0], np.cumsum(np.log((positives - steps + 1) / steps) + odds)])
+    logs = np.concatenate([[0.0], _running_sum(np.log((positives - steps + 1) / steps) + odds)])
     highest = float(logs.max())
-    return positives * math.log(sensitivity) + highest + math.log(float(np.exp(logs - highest).sum()))
+    found = positives * math.log(sensitivity) + highest + math.log(float(np.exp(logs - highest).sum()))
+    return min(found, 0.0)  # no probability is above 1, by whatever rounding
+
+
+def _running_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``numpy.cumsum`` and what each of its additions has lost (Knuth's TwoSum).
+
+    A thousand logarithms add up to hundreds, of which a thousand roundings would cost the twelfth digit.
+    """
+    sums = np.cumsum(values)
+    before = np.concatenate([[0.0], sums[:-1]])
+    added = sums - before
+    lost = (before - (sums - added)) + (values - added)
+    return np.asarray(sums + np.cumsum(lost))
 
 
 def _check(count: int, target: float, confidence: float) -> None:
