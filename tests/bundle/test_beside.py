@@ -17,12 +17,6 @@ def names(count: int, done: list[tuple[int, str]]) -> list[Callable[[], int]]:
     return [lambda number=number: piece(number) for number in range(count)]
 
 
-def test_without_helpers_all_is_done_here_in_order():
-    done: list[tuple[int, str]] = []
-    assert [each.result() for each in from_both_ends(names(3, done), None)] == [0, 1, 2]
-    assert done == [(number, threading.current_thread().name) for number in range(3)]
-
-
 def test_nothing_waits_for_a_helper_that_does_not_come():
     free, done = threading.Event(), list[tuple[int, str]]()
     with ThreadPoolExecutor(1, "helper") as helpers:
@@ -58,13 +52,12 @@ def test_a_helper_begins_at_the_end_and_each_piece_is_done_once():
     assert by[3].startswith("helper")
 
 
-@pytest.mark.parametrize("helped", [False, True])
-def test_a_failure_is_told_to_whoever_asks(helped: bool):
+def test_a_failure_is_told_to_whoever_asks():
     def failing() -> int:
         raise ValueError("mine")
 
     with ThreadPoolExecutor(1) as helpers:
-        outcomes = from_both_ends([failing, lambda: 1, failing], helpers if helped else None)
+        outcomes = from_both_ends([failing, lambda: 1, failing], helpers)
     assert outcomes[1].result() == 1
     for place in (0, 2):
         with pytest.raises(ValueError, match="mine"):

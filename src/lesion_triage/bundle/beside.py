@@ -7,24 +7,23 @@ from concurrent.futures import Executor, Future, wait
 from typing import Any
 
 
-def from_both_ends(pieces: Sequence[Callable[[], Any]], helpers: Executor | None) -> list[Future[Any]]:
+def from_both_ends(pieces: Sequence[Callable[[], Any]], helpers: Executor) -> list[Future[Any]]:
     """Do all pieces: this thread from the first on, ``helpers`` from the last, until they meet.
 
     What the helpers have not begun is done here, so nothing waits for a helper that is slow to come.
 
     Args:
         pieces: at least one; the first is always done here.
-        helpers: threads that may do the others; None: all is done here.
+        helpers: threads that may do the others.
 
     Returns:
         The outcome of each, in their order, all there. One that failed raises when it is asked for: whoever
         does not need it never learns of it.
     """
-    offered = [] if helpers is None else [helpers.submit(piece) for piece in reversed(pieces[1:])][::-1]
+    offered = [helpers.submit(piece) for piece in reversed(pieces[1:])][::-1]
     outcomes = [_done(pieces[0])]
-    for place, piece in enumerate(pieces[1:]):
-        ours = helpers is None or offered[place].cancel()
-        outcomes.append(_done(piece) if ours else offered[place])
+    for piece, offer in zip(pieces[1:], offered, strict=True):
+        outcomes.append(_done(piece) if offer.cancel() else offer)
     wait(outcomes)
     return outcomes
 

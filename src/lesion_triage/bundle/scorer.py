@@ -352,6 +352,8 @@ class Scorer:
 
     def _pictures(self, images: Sequence[bytes], helpers: Executor | None) -> list[Picture]:
         reading = [partial(self._decoded, number, data) for number, data in enumerate(images, start=1)]
+        if helpers is None:
+            return [read() for read in reading]  # the first that cannot be read spares the others
         return [outcome.result() for outcome in from_both_ends(reading, helpers)]
 
     def _decoded(self, number: int, data: bytes) -> Picture:
