@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import weakref
+from concurrent.futures import Executor
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,11 @@ def test_only_a_case_that_is_alone_in_the_house_is_helped():
     before, pool = set(threading.enumerate()), ScoringPool(threads=3, queue=1, max_pending_bytes=10)
     with pool.place():
         helpers = pool.helpers()
-        assert helpers is not None
+        assert isinstance(helpers, Executor)
         met = threading.Barrier(3)  # one of them here: a helper for each other thread, all at once
-        assert [helpers.submit(met.wait, 10) for _ in range(2)]
-        met.wait(10)
+        waiting = [helpers.submit(met.wait, 10) for _ in range(2)]
+        ours = met.wait(10)
+        assert sorted([ours, *(each.result() for each in waiting)]) == [0, 1, 2]
         with pool.place():
             assert pool.helpers() is None
         assert pool.helpers() is helpers

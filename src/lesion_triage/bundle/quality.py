@@ -95,7 +95,7 @@ def assess(picture: Picture, limits: QualityLimits, *, advise: bool = True) -> A
     Args:
         picture: from ``pixels.decode``.
         limits: of the policy.
-        advise: False saves a quarter of the time of whoever keeps no advice, and changes no refusal.
+        advise: False saves a third of the time of whoever keeps no advice, and changes no refusal.
     """
     copies = _copies(picture)
     measures = _measured(picture, copies)
