@@ -224,16 +224,18 @@ def _observed(resource: Resource) -> Iterator[tuple[str, object]]:
         yield ours[0], _value(resource, ours[0])
 
 
-def _items(resource: Resource) -> Iterator[tuple[str, object]]:
-    for item in _list(resource, "item"):
-        tree = _mapping(item)
-        answers = _list(tree, "answer")
-        if len(answers) > 1 or (answers and tree.get("item")):
+def _items(tree: Resource) -> Iterator[tuple[str, object]]:
+    """What the items of a questionnaire, of a group or of an answer say."""
+    for item in _list(tree, "item"):
+        question = _mapping(item)
+        answers = [_mapping(answer) for answer in _list(question, "answer")]
+        if len(answers) > 1 or (answers and question.get("item")):
             raise RequestError("history_not_valid", fields="an item with several answers")
-        if answers:
-            field = str(tree.get("linkId"))
-            yield field, _value(_mapping(answers[0]), field)
-        yield from _items(tree)
+        for answer in answers:
+            field = str(question.get("linkId"))
+            yield field, _value(answer, field)
+            yield from _items(answer)  # R4 has what is asked further there, not beside the answer (qrs-1)
+        yield from _items(question)
 
 
 def _value(resource: Resource, field: str) -> object:

@@ -170,6 +170,33 @@ def test_history_comes_by_observations_and_questionnaires_alike(ask: Ask, make_a
     assert second.content == first.content  # the same case under the same key: its history has the same hash
 
 
+@pytest.mark.parametrize("where", ["under an item", "under an answer", "under an answer's answer"])
+def test_a_red_flag_in_a_question_asked_further_refers(
+    where: str, ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    flags = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
+    app = make_app(Scorer(tiny_bundle.make(tmp_path / "tiny", red_flags=flags)))
+    questionnaire, further = told(changing=False), told(bleeding=True)["item"]
+    match where:
+        case "under an item":
+            questionnaire["item"].append({"linkId": "group", "item": further})
+        case "under an answer":
+            questionnaire["item"][0]["answer"][0]["item"] = further
+        case _:
+            between = told(growing=False)["item"]
+            between[0]["answer"][0]["item"] = further
+            questionnaire["item"][0]["answer"][0]["item"] = between
+    found = resources(sent(ask, app, bundle(media(picture_bytes("below", "JPEG"), "m0"), questionnaire)))
+    assert found["Task"][0]["code"]["coding"][0]["code"] == "needs_in_person"
+    assert "bleeding" in {one["code"]["coding"][0]["code"] for one in found["DetectedIssue"]}
+
+
+def _further(questionnaire: dict[str, Any], **history: Any) -> dict[str, Any]:
+    """A questionnaire whose first answer leads to more questions."""
+    questionnaire["item"][0]["answer"][0]["item"] = told(**history)["item"]
+    return questionnaire
+
+
 def _changed(change: Callable[[dict[str, Any]], object], *history: dict[str, Any]) -> Callable[[bytes], Any]:
     def build(picture: bytes) -> dict[str, Any]:
         tree = copy.deepcopy(as_fhir(picture, picture))
@@ -226,6 +253,14 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
         "image_format_not_supported",
     ),
     "unknown question": (_changed(bool, told(mood="x")), "history_not_valid"),
+    "unknown question under an answer": (
+        _changed(bool, _further(told(changing=False), mood="x")),
+        "history_not_valid",
+    ),
+    "unknown question that leads to known ones": (
+        _changed(bool, _further(told(symptoms=True), bleeding=True)),
+        "history_not_valid",
+    ),
     "two answers": (_changed(bool, told(bleeding=True), told(bleeding=False)), "history_not_valid"),
     "centimetres": (_changed(bool, observation("diameter_mm", **in_unit(1.2, "cm"))), "history_not_valid"),
     "months": (_changed(bool, observation("age_years", **in_unit(9, "mo"))), "history_not_valid"),
