@@ -1,13 +1,12 @@
 """What a receiver of callbacks does first: tell whether a delivery is the server's, whole and of now.
 
-Imports the schema of the answer. The signature is that of the Standard Webhooks specification 1.0.0, so any
-other library for it will do as well.
+Imports the schema of the answer and the form of a secret. The signature is that of the Standard Webhooks
+specification 1.0.0, so any other library for it will do as well.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import time
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,13 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from lesion_triage.bundle.delivery_secret import FEWEST_BYTES, MOST_BYTES, PREFIX, key_of
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import LesionTriageError
 
 TOLERANCE_S = 300.0
 """How old a delivery may be, and how far two clocks may be apart."""
-_PREFIX = "whsec_"
 
 
 class ForgedError(LesionTriageError):
@@ -63,19 +62,20 @@ def verify_webhook(
         now: seconds since 1970; None: by the clock.
 
     Raises:
-        ForgedError: not signed with any of the secrets, too old, or no message of this version.
+        ForgedError: not signed with any of the secrets, a secret that is none, too old, or no message of this
+            version.
     """
     said = {name.lower(): value for name, value in headers.items()}
     message_id, moment = said.get("webhook-id", ""), said.get("webhook-timestamp", "")
     if not moment.isascii() or not moment.isdecimal() or len(moment) > 12:
         raise ForgedError("The delivery has no time (webhook-timestamp).")
-    signed = f"{message_id}.{moment}.".encode() + body
+    signed = _bytes(f"{message_id}.{moment}.") + body
     shown = said.get("webhook-signature", "").split()
     right = False
     for secret in [secrets] if isinstance(secrets, str) else secrets:
         digest = hmac.digest(_key(secret), signed, "sha256")
         expected = f"v1,{base64.b64encode(digest).decode()}"
-        right |= any(hmac.compare_digest(one.encode(), expected.encode()) for one in shown)
+        right |= any(hmac.compare_digest(_bytes(one), expected.encode()) for one in shown)
     if not right:
         raise ForgedError("The delivery is not signed with a secret that is known here (webhook-signature).")
     if abs((time.time() if now is None else now) - int(moment)) > tolerance_s:
@@ -94,7 +94,14 @@ def verify_webhook(
 
 
 def _key(secret: str) -> bytes:
-    try:
-        return binascii.a2b_base64(secret.removeprefix(_PREFIX).encode("ascii"), strict_mode=True)
-    except ValueError:
-        raise ForgedError(f"The secret is not in base64 behind '{_PREFIX}'.") from None
+    if (key := key_of(secret)) is None:
+        raise ForgedError(
+            f"The secret is not {FEWEST_BYTES} to {MOST_BYTES} bytes in base64 behind '{PREFIX}'; expected "
+            "one that 'triage-server webhooks secret' made."
+        )
+    return key
+
+
+def _bytes(header: str) -> bytes:
+    """Some frameworks hand on what is no UTF-8 as surrogates, which are no letters to others."""
+    return header.encode("utf-8", "surrogatepass")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import LesionTriageError
 from triage_client import AsyncClient, Client, History, RefusedError, TriageError, UnansweredError
@@ -25,7 +26,6 @@ from triage_server.api_keys import new_key
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
 from triage_server.settings import Settings
-from triage_server.webhooks.callbacks import new_secret
 from webhook_receiver import receiving
 
 QUICK = Patience(retries=3, first_pause_s=0.01)

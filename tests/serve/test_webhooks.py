@@ -21,13 +21,14 @@ from typing import Any
 import httpx
 import pytest
 
+from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_client import verify_webhook
 from triage_server.api_keys import new_key
 from triage_server.audit_chain import files_of, verify
 from triage_server.cli import main
 from triage_server.settings import load
-from triage_server.webhooks.callbacks import Callbacks, new_secret, signature
+from triage_server.webhooks.callbacks import Callbacks, signature
 from webhook_receiver import receiving
 
 JPEG = {"Content-Type": "image/jpeg"}

@@ -1,17 +1,16 @@
 """The callbacks that the operator named: where each lies, what signs for it, who may ask for it.
 
-Imports pydantic and the exception tree. No address, and no part of one, ever comes from a request.
+Imports pydantic, the form of a secret and the exception tree. No address, and no part of one, ever comes
+from a request.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import ipaddress
 import os
 import re
-import secrets
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +20,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from lesion_triage.bundle.delivery_secret import FEWEST_BYTES, MOST_BYTES, PREFIX, key_of
 from lesion_triage.errors import ConfigError
 
-SECRET_PREFIX = "whsec_"  # noqa: S105 - the mark of a secret, not one
-_SECRET_BYTES = (24, 64)
 _MOST_SECRETS = 4
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -111,11 +109,6 @@ def signature(key: bytes, message_id: str, moment: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
-def new_secret() -> str:
-    """256 random bits, as receivers and the file of a secret hold them."""
-    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
 def _callback(where: str, name: str, said: _Said, environment: Mapping[str, str]) -> Callback:
     at = f"{where}: callback '{name}'"
     if not re.fullmatch(r"[!-~]+", said.url):
@@ -156,22 +149,14 @@ def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[byte
             raise ConfigError(f"{at}: its secret cannot be read ({type(error).__name__}).") from None
     else:
         words = environment.get(said.secret_env or "", "").split()
-    found = [_secret(word) for word in words]
+    found = [key_of(word) for word in words]
     keys = tuple(key for key in found if key is not None)
     if not 1 <= len(keys) <= _MOST_SECRETS or len(keys) < len(found):
         raise ConfigError(
-            f"{at}: expected 1 to {_MOST_SECRETS} secrets, the newest first, each {SECRET_PREFIX} and 24 to "
-            "64 bytes in base64; 'triage-server webhooks secret' makes one."
+            f"{at}: expected 1 to {_MOST_SECRETS} secrets, the newest first, each {PREFIX} and "
+            f"{FEWEST_BYTES} to {MOST_BYTES} bytes in base64; 'triage-server webhooks secret' makes one."
         )
     return keys
-
-
-def _secret(word: str) -> bytes | None:
-    try:
-        key = binascii.a2b_base64(word.removeprefix(SECRET_PREFIX).encode("ascii"), strict_mode=True)
-    except ValueError:
-        return None
-    return key if _SECRET_BYTES[0] <= len(key) <= _SECRET_BYTES[1] else None
 
 
 def _loopback(host: str) -> bool:

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.errors import ConfigError
-from triage_server.webhooks.callbacks import new_secret
 from triage_server.webhooks.outbox import opened
 from triage_server.webhooks.postman import written
 
