@@ -11,14 +11,15 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server import json_body
 from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
-from triage_server.fhir_case import FhirCase, Found, case_in, resources_in
+from triage_server.fhir_case import FhirCase, Selected, case_in
+from triage_server.fhir_resources import Found, resources_in
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, reading, taking
 from triage_server.pool import Place
 from triage_server.problems import RequestError
@@ -40,6 +41,7 @@ _PREFETCH = {
 class _Context(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    patientId: str = Field(min_length=1)  # noqa: N815
     selections: list[str]
     draftOrders: dict[str, Any]  # noqa: N815
 
@@ -52,6 +54,8 @@ class CdsRequest(BaseModel):
     hook: Literal["order-select"]
     hookInstance: UUID  # noqa: N815
     context: _Context
+    fhirServer: str | None = None  # noqa: N815
+    """Compared with the addresses in references, and never opened."""
     prefetch: dict[str, Any] = {}
 
 
@@ -125,8 +129,10 @@ def _case(said: CdsRequest) -> FhirCase:
         found += _of(resource)
     if not any(one.kind in ("Media", "DocumentReference") for one in found):
         raise RequestError("prefetch_missing")
+    patient = f"Patient/{said.context.patientId.removeprefix('Patient/')}"
     return case_in(
-        [one for one in found if one.kind != "ServiceRequest" or orders[0] in one.names], orders[0]
+        [one for one in found if one.kind != "ServiceRequest" or orders[0] in one.names],
+        Selected(orders[0], patient, said.fhirServer),
     )
 
 

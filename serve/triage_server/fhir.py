@@ -16,7 +16,9 @@ from triage_server import json_body
 from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
 from triage_server.examples import ANSWERS, DISPOSITIONS, HISTORY, PICTURE
 from triage_server.fhir_bundle import Resource, bundle_of
-from triage_server.fhir_case import HISTORY_SYSTEM, FhirCase, case_in, resources_in
+from triage_server.fhir_case import FhirCase, case_in
+from triage_server.fhir_history import HISTORY_SYSTEM
+from triage_server.fhir_resources import resources_in
 from triage_server.intake import SentCase
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, json_of, reading, taking
 from triage_server.pool import Place

@@ -92,12 +92,48 @@ def test_missing_prefetch_is_said_with_412_and_nobody_is_asked_for_it(ask: Ask, 
         assert (response.status_code, response.json()["code"]) == (412, "prefetch_missing")
 
 
+EHR = "https://ehr.example/fhir"
+
+
+@pytest.mark.parametrize(
+    ("ordered", "photographed", "server", "one"),
+    [
+        ("Patient/p1", "Patient/p1", None, True),
+        ("Patient/p1", f"{EHR}/Patient/p1", EHR, True),
+        (f"{EHR}/Patient/p1", "Patient/p1", f"{EHR}/", True),
+        ("Patient/p1", f"{EHR}/Patient/p1", None, False),
+        ("Patient/p1", f"{EHR}/Patient/p1", "https://other.example/fhir", False),
+        ("Patient/p1", "Patient/p2", EHR, False),
+        ("Patient/p2", "Patient/p2", EHR, False),
+        ("Patient/p2", None, None, False),
+    ],
+)
+def test_order_and_photographs_are_of_the_patient_whose_chart_is_open(
+    ordered: str,
+    photographed: str | None,
+    server: str | None,
+    one: bool,
+    ask: Ask,
+    make_app: MakeApp,
+    draw: Any,
+):
+    document = {**as_hook(draw()), **({"fhirServer": server} if server else {})}
+    document["context"]["draftOrders"] = bundle(order(subject={"reference": ordered}))
+    if photographed:
+        document["prefetch"]["photographs"]["entry"][0]["resource"]["subject"] = {"reference": photographed}
+    response = sent(ask, make_app(), document)
+    assert response.status_code == (200 if one else 422), response.text
+    assert one or "subject" in response.json()["detail"]
+    assert "ehr.example" not in response.text
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"hook": "patient-view"},
         {"hookInstance": "no uuid"},
         {"context": {}},
+        {"context": {**as_hook()["context"], "patientId": ""}},
         {"context": {"selections": [], "draftOrders": bundle(order())}},
         {"context": {"selections": ["ServiceRequest/other"], "draftOrders": bundle(order())}},
         {"context": {"selections": ["ServiceRequest/order-1"] * 2, "draftOrders": bundle(order())}},

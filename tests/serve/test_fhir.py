@@ -282,6 +282,96 @@ def test_what_cannot_be_read_without_doubt_is_refused(what: str, ask: Ask, make_
     outcome(sent(ask, make_app(), build(draw())), 422, code)
 
 
+EHR = "https://ehr.example/fhir"
+
+
+def people(*subjects: Any, urls: tuple[str | None, ...] = (), others: Any = ()) -> Callable[[bytes], Any]:
+    """Photographs with these subjects, and the addresses that they lie at."""
+
+    def build(picture: bytes) -> dict[str, Any]:
+        tree = bundle(*(media(picture, f"m{at}", subject=one) for at, one in enumerate(subjects)), *others)
+        for entry, url in zip(tree["entry"], urls, strict=False):
+            entry.update({} if url is None else {"fullUrl": url})
+        return tree
+
+    return build
+
+
+def ref(reference: str, **more: Any) -> dict[str, Any]:
+    return {"reference": reference, **more}
+
+
+def known_as(value: str, **more: Any) -> dict[str, Any]:
+    return {"identifier": {"system": "urn:site:mrn", "value": value}, **more}
+
+
+_UUID = "urn:uuid:8d3f5b0c-6f0e-4c53-9d4e-0d6a52b1f001"
+_PATIENT = {"resourceType": "Patient", "id": "1"}
+TWO_PEOPLE = {
+    "addresses": people(ref(f"{EHR}/Patient/1"), ref(f"{EHR}/Patient/2")),
+    "an address of nobody knows which server": people(ref("Patient/1"), ref(f"{EHR}/Patient/1")),
+    "identifiers": people(known_as("A"), known_as("B")),
+    "identifiers without a system": people({"identifier": {"value": "A"}}, {"identifier": {"value": "B"}}),
+    "a reference and an identifier": people(ref("Patient/1"), known_as("A")),
+    "one identifier, two references": people(
+        known_as("A", **ref("Patient/1")), known_as("A", **ref("Patient/2"))
+    ),
+    "one reference, two identifiers": people(
+        known_as("A", **ref("Patient/1")), known_as("B", **ref("Patient/1"))
+    ),
+    "names": people({"display": "A"}, {"display": "B"}),
+    "a reference and a name": people(ref("Patient/1"), {"display": "A"}),
+    "one number on two servers": people(
+        ref("Patient/1"), ref("Patient/1"), urls=(f"{EHR}/Media/m0", "https://other.example/fhir/Media/m1")
+    ),
+    "two that are contained": people(ref("#p"), ref("#p")),
+    "one number for two patients": people(
+        ref("Patient/1"),
+        ref(_UUID),
+        urls=(None, None, _UUID, None),
+        others=(_PATIENT, _PATIENT | {"active": True}),
+    ),
+    "no reference": people(ref("Patient/1"), {"reference": 7}),
+    "no subject": people(ref("Patient/1"), 7),
+}
+ONE_PERSON = {
+    "addresses": people(ref(f"{EHR}/Patient/1"), ref(f"{EHR}/Patient/1")),
+    "its own server": people(ref("Patient/1"), ref(f"{EHR}/Patient/1"), urls=(f"{EHR}/Media/m0",)),
+    "versions": people(ref("Patient/1"), ref("Patient/1/_history/2")),
+    "identifiers": people(known_as("A"), known_as("A")),
+    "joined by a third": people(ref("Patient/1"), known_as("A"), known_as("A", **ref("Patient/1"))),
+    "what the patient is called": people(
+        ref("Patient/1"), ref(_UUID), urls=(None, None, _UUID), others=(_PATIENT,)
+    ),
+    "the same twice": people(
+        ref("Patient/1"),
+        ref(_UUID.upper().replace("URN:UUID", "urn:uuid")),
+        urls=(None, None, _UUID, _UUID),
+        others=(_PATIENT, _PATIENT),
+    ),
+    "one that says nothing": people(ref(f"{EHR}/Patient/1"), None),
+}
+
+
+@pytest.mark.parametrize("what", TWO_PEOPLE)
+def test_photographs_that_may_be_of_two_people_make_no_case(
+    what: str, ask: Ask, make_app: MakeApp, draw: Any
+):
+    text = outcome(sent(ask, make_app(), TWO_PEOPLE[what](draw())), 422, "document_not_valid")
+    assert "subject" in text
+    assert "ehr.example" not in text
+
+
+@pytest.mark.parametrize("what", ONE_PERSON)
+def test_one_person_may_be_said_in_several_ways(what: str, ask: Ask, make_app: MakeApp, draw: Any):
+    body = ONE_PERSON[what](draw())
+    found = resources(sent(ask, make_app(), body))
+    assert len(found["RiskAssessment"][0]["basis"]) == sum(
+        "content" in one["resource"] for one in body["entry"]
+    )
+    assert "ehr.example" not in json.dumps(found)
+
+
 def test_an_address_is_never_opened(ask: Ask, make_app: MakeApp):
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.2)

@@ -1,0 +1,156 @@
+"""Resources of FHIR R4 as they came: taken out of a Bundle or of Parameters, and what refers to which.
+
+Imports the problems. A reference means what FHIR says it means: one without an address lies on the server of
+the resource that holds it, one with ``#`` inside that resource.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from triage_server.problems import RequestError
+
+Resource = Mapping[str, Any]
+
+_RELATIVE = re.compile(r"[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}")
+_ON_A_SERVER = re.compile(r"(https?://.+)/([A-Za-z]{1,64})/[A-Za-z0-9.-]{1,64}")
+_MOST_RESOURCES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One resource and how others refer to it."""
+
+    resource: Resource
+    names: frozenset[str]
+    server: str | None = None
+    """Address of the server that it lies on, by its ``fullUrl``; None: that does not say."""
+    holder: Found | None = None
+    """The resource that contains it; None: it stands by itself."""
+
+    @property
+    def kind(self) -> str:
+        """Its type."""
+        return str(self.resource.get("resourceType"))
+
+
+class Register:
+    """Which resource is meant by a reference."""
+
+    def __init__(self, found: Sequence[Found], server: str | None = None) -> None:
+        """Enter all of them.
+
+        Args:
+            found: all that were sent.
+            server: where a resource lies that does not say so; None: where all others lie, if in one place.
+        """
+        servers = {one.server for one in found if one.server}
+        self._server = server.rstrip("/") if server else servers.pop() if len(servers) == 1 else None
+        self._by_name: dict[Hashable, list[Found]] = {}
+        for one in found:
+            for name in one.names:
+                self._by_name.setdefault(self._whole(name, one), []).append(one)
+
+    def meant(self, reference: str, by: Found | None = None) -> list[Found]:
+        """What was sent under this name.
+
+        Args:
+            reference: as it stands in a resource.
+            by: that resource; None: it stands in none.
+        """
+        return self._by_name.get(self._whole(reference, by), [])
+
+    def identity(self, reference: str, by: Found | None = None) -> Hashable:
+        """The same for two references that certainly mean the same; arguments as of ``meant``."""
+        meant = self.meant(reference, by)
+        one_alone = bool(meant) and all(one == meant[0] for one in meant)
+        return id(meant[0].resource) if one_alone else self._whole(reference, by)
+
+    def _whole(self, reference: str, by: Found | None) -> Hashable:
+        if reference.startswith("#"):
+            return id((by.holder or by).resource) if by else 0, reference
+        if reference.startswith("urn:"):
+            return reference.lower()
+        server = (by and by.server) or self._server
+        return f"{server}/{reference}" if server and _RELATIVE.fullmatch(reference) else reference
+
+
+def resources_in(tree: Resource) -> list[Found]:
+    """The resources of a Bundle or of Parameters, those they contain included.
+
+    Raises:
+        RequestError: it is neither, or holds more than is read.
+    """
+    match tree.get("resourceType"):
+        case "Bundle":
+            found = [
+                one
+                for entry in map(mapped, listed(tree, "entry"))
+                for one in _with_contained(entry.get("resource"), entry.get("fullUrl"))
+            ]
+        case "Parameters":
+            found = [one for part in listed(tree, "parameter") for one in _of_parameter(mapped(part))]
+        case _:
+            raise refusal("resourceType: expected a Bundle or Parameters")
+    if len(found) > _MOST_RESOURCES:
+        raise refusal(f"more than {_MOST_RESOURCES} resources")
+    return found
+
+
+def _of_parameter(part: Resource) -> Iterator[Found]:
+    resource = part.get("resource")
+    if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
+        yield from resources_in(resource)
+    elif resource is not None:
+        yield from _with_contained(resource, None)
+    else:
+        raise refusal("parameter.resource")
+
+
+def _with_contained(resource: object, full_url: object) -> Iterator[Found]:
+    tree = mapped(resource)
+    names = {full_url} if isinstance(full_url, str) else set()
+    if isinstance(tree.get("id"), str):
+        names.add(f"{tree.get('resourceType')}/{tree['id']}")
+    place = _ON_A_SERVER.fullmatch(full_url) if isinstance(full_url, str) else None
+    server = place[1] if place and place[2] == tree.get("resourceType") else None
+    holder = Found(tree, frozenset(names), server)
+    yield holder
+    for inner in listed(tree, "contained"):
+        inner_tree = mapped(inner)
+        if inner_tree.get("contained"):
+            raise refusal("contained inside contained")
+        yield Found(inner_tree, frozenset({f"#{inner_tree.get('id')}"}), server, holder)
+
+
+def listed(tree: Resource, name: str) -> list[Any]:
+    """A member that is a list; an absent one is empty.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    value = tree.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise refusal(f"{name}: expected a list")
+    return value
+
+
+def mapped(value: object) -> Resource:
+    """A value that is an object.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise refusal("an object was expected")
+    return value
+
+
+def refusal(fields: str) -> RequestError:
+    """What a document of another shape gets; ``fields`` are words of ours, never of the sender."""
+    return RequestError("document_not_valid", fields=fields)
