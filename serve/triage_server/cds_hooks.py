@@ -18,8 +18,8 @@ from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server import json_body
 from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
-from triage_server.fhir_case import FhirCase, Selected, case_in
-from triage_server.fhir_resources import Found, resources_in
+from triage_server.fhir_case import READ, FhirCase, Selected, case_in
+from triage_server.fhir_resources import Found, refusal, resources_in
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, reading, taking
 from triage_server.pool import Place
 from triage_server.problems import RequestError
@@ -31,10 +31,12 @@ HOOK = "order-select"
 SERVICE = "lesion-triage"
 _LONGEST_SUMMARY = 139
 """CDS Hooks: fewer than 140 characters."""
+_ASKED = {"history": 1}
+"""How many resources a search of the prefetch asks for; what is not here asks for all."""
 _PREFETCH = {
     "photographs": "Media?patient={{context.patientId}}&status=completed&type=image",
     "history": "QuestionnaireResponse?patient={{context.patientId}}&questionnaire=urn:lesion-triage:history"
-    "&_sort=-authored&_count=1",
+    f"&_sort=-authored&_count={_ASKED['history']}",
 }
 
 
@@ -124,24 +126,29 @@ def _case(said: CdsRequest) -> FhirCase:
     orders = [one for one in said.context.selections if one.startswith("ServiceRequest/")]
     if len(orders) != 1:
         raise RequestError("document_not_valid", fields="context.selections: expected one ServiceRequest")
-    found = [one for one in resources_in(said.context.draftOrders) if one.kind == "ServiceRequest"]
-    for resource in said.prefetch.values():
-        found += _of(resource)
+    drafts = resources_in(said.context.draftOrders)
+    found = [one for one in drafts if (one.holder or one).kind in READ]  # the rest are orders of other kinds
+    for name, resource in said.prefetch.items():
+        found += _brought(name, resource)
+    found = [one for one in found if not _of_another_order(one.holder or one, orders[0])]
     if not any(one.kind in ("Media", "DocumentReference") for one in found):
         raise RequestError("prefetch_missing")
     patient = f"Patient/{said.context.patientId.removeprefix('Patient/')}"
-    return case_in(
-        [one for one in found if one.kind != "ServiceRequest" or orders[0] in one.names],
-        Selected(orders[0], patient, said.fhirServer),
-    )
+    return case_in(found, Selected(orders[0], patient, said.fhirServer))
 
 
-def _of(resource: object) -> list[Found]:
+def _of_another_order(one: Found, selected: str) -> bool:
+    return one.kind == "ServiceRequest" and selected not in one.names
+
+
+def _brought(name: str, resource: object) -> list[Found]:
     """One value of the prefetch: null, a resource, or the bundle that a search gave."""
     if resource is None:
         return []
+    if isinstance(resource, Mapping) and resource.get("resourceType") == "OperationOutcome":
+        raise refusal("prefetch: a search that failed; send what it finds, or null if that is nothing")
     if isinstance(resource, Mapping) and resource.get("resourceType") == "Bundle":
-        return resources_in(resource)
+        return resources_in(resource, _ASKED.get(name))
     return resources_in({"resourceType": "Parameters", "parameter": [{"resource": resource}]})
 
 

@@ -37,8 +37,12 @@ _REFERENCE = re.compile(
     r"(?:[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}|urn:uuid:[0-9a-fA-F-]{36})(?:/_history/\w{1,64})?"
 )
 """What an answer may repeat. No address: it may say more than which resource."""
-_LOCAL = re.compile(r"#|urn:uuid:|(?:.*/)?(?:Media|DocumentReference)/")
 _PHOTOGRAPHS = ("Media", "DocumentReference")
+_TOLD = ("Observation", "QuestionnaireResponse")
+READ = frozenset({"ServiceRequest", *_PHOTOGRAPHS, *_TOLD})
+"""Types that are read."""
+_NEEDED = re.compile(rf"#|urn:uuid:|(?:.*/)?(?:{'|'.join((*_PHOTOGRAPHS, *_TOLD))})/")
+"""References to what has to be there: without a photograph or a history a case may only look better."""
 _WITHDRAWN = frozenset({"entered-in-error", "cancelled", "superseded", "not-done", "stopped", "revoked"})
 
 
@@ -78,19 +82,20 @@ def case_in(found: Sequence[Found], selected: Selected | None = None) -> FhirCas
         RequestError: they make none, are of several people, or hold what is not read.
     """
     read = [one for one in found if one.kind not in PASSED_OVER]
-    kinds = {"ServiceRequest", "Media", "DocumentReference", "Observation", "QuestionnaireResponse"}
-    if any(one.kind not in kinds for one in read):
+    if any(one.kind not in READ for one in read):
         raise refusal("a resource of a type that is not read")
     for one in read:
         _check_meaning(one.resource)
+    if any(one.kind == "OperationOutcome" and _failed(one.resource) for one in found):
+        raise refusal("OperationOutcome: a search that failed, at least in part")
     order = _order(read, selected)
-    photographs = _photographs(read, order, all_of_them=selected is None)
+    register = Register(found, selected.server if selected else None)
+    photographs = _photographs(read, order, register, all_of_them=selected is None)
     check_number(len(photographs))
     images = [_image(one.resource, index) for index, one in enumerate(photographs)]
-    told = [one for one in read if one.kind in ("Observation", "QuestionnaireResponse")]
+    told = [one for one in read if one.kind in _TOLD]
     history = told_in([one.resource for one in told])
     bearers = [*([order] if order else []), *photographs, *told]
-    register = Register(found, selected.server if selected else None)
     check_one_person(bearers, register, selected.patient if selected else None)
     subjects = (_reference(one.resource.get("subject")) for one in bearers)
     return FhirCase(
@@ -120,25 +125,40 @@ def _check_meaning(resource: Resource) -> None:
         raise refusal("ServiceRequest.doNotPerform")
 
 
-def _photographs(read: Sequence[Found], order: Found | None, *, all_of_them: bool) -> list[Found]:
+def _failed(outcome: Resource) -> bool:
+    return any(mapped(one).get("severity") in ("fatal", "error") for one in listed(outcome, "issue"))
+
+
+def _photographs(
+    read: Sequence[Found], order: Found | None, register: Register, *, all_of_them: bool
+) -> list[Found]:
     """Those that the order names, in its order; all that were sent if it names none.
 
     Args:
         read: whatever was sent.
         order: None: there is none.
+        register: of all resources.
         all_of_them: one that was sent and is not named is refused, not left out.
     """
     sent = [one for one in read if one.kind in _PHOTOGRAPHS]
     supporting = [] if order is None else listed(order.resource, "supportingInfo")
     chosen: list[Found] = []
-    for reference in (mapped(one).get("reference") for one in supporting):
-        meant = [one for one in read if reference in one.names] if isinstance(reference, str) else []
-        if not meant and isinstance(reference, str) and _LOCAL.match(reference):
+    for named in map(mapped, supporting):
+        reference = named.get("reference")
+        meant = register.meant(reference, order) if isinstance(reference, str) else []
+        if not meant and _needed(named):
             raise refusal("ServiceRequest.supportingInfo: names what was not sent")
         chosen += [one for one in meant if one.kind in _PHOTOGRAPHS and one not in chosen]
     if chosen and all_of_them and len(chosen) < len(sent):
         raise refusal("ServiceRequest.supportingInfo: does not name every photograph that was sent")
     return chosen or sent
+
+
+def _needed(named: Resource) -> bool:
+    """Whether what an order names, and was not sent, is or may be something that is read."""
+    if isinstance(named.get("reference"), str):
+        return _NEEDED.match(named["reference"]) is not None
+    return named.get("identifier") is not None and named.get("type") in (*_PHOTOGRAPHS, *_TOLD, None)
 
 
 def _image(resource: Resource, index: int) -> bytes:

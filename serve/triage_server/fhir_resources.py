@@ -78,14 +78,19 @@ class Register:
         return f"{server}/{reference}" if server and _RELATIVE.fullmatch(reference) else reference
 
 
-def resources_in(tree: Resource) -> list[Found]:
+def resources_in(tree: Resource, asked: int | None = None) -> list[Found]:
     """The resources of a Bundle or of Parameters, those they contain included.
 
+    Args:
+        tree: as it was sent.
+        asked: how many a search was to find at most; None: all there are.
+
     Raises:
-        RequestError: it is neither, or holds more than is read.
+        RequestError: it is neither, holds more than is read, or is a part of what a search found.
     """
     match tree.get("resourceType"):
         case "Bundle":
+            _check_whole(tree, asked)
             found = [
                 one
                 for entry in map(mapped, listed(tree, "entry"))
@@ -98,6 +103,18 @@ def resources_in(tree: Resource) -> list[Found]:
     if len(found) > _MOST_RESOURCES:
         raise refusal(f"more than {_MOST_RESOURCES} resources")
     return found
+
+
+def _check_whole(bundle: Resource, asked: int | None) -> None:
+    """A first page would count as all there is, and what stands on the second as never said."""
+    entries = [mapped(entry) for entry in listed(bundle, "entry")]
+    matches = [one for one in entries if mapped(one.get("search") or {}).get("mode") in ("match", None)]
+    total = bundle.get("total")
+    if total is not None and type(total) is not int:
+        raise refusal("Bundle.total: expected a whole number")
+    goes_on = any(mapped(link).get("relation") == "next" for link in listed(bundle, "link"))
+    if (goes_on or (total or 0) > len(matches)) and len(matches) != asked:
+        raise refusal("Bundle: a part of what a search found; send all of it")
 
 
 def _of_parameter(part: Resource) -> Iterator[Found]:

@@ -8,9 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+import tiny_bundle
+from histories import flag
 from lesion_triage.bundle.messages import Catalogue, available
+from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
-from sent_cases import JSON, as_hook, bundle, media, order
+from sent_cases import JSON, as_hook, bundle, media, order, told
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
@@ -90,6 +93,98 @@ def test_missing_prefetch_is_said_with_412_and_nobody_is_asked_for_it(ask: Ask, 
     for prefetch in ({}, {"photographs": None}, {"photographs": bundle()}):
         response = sent(ask, make_app(), {**as_hook(draw()), "prefetch": prefetch})
         assert (response.status_code, response.json()["code"]) == (412, "prefetch_missing")
+
+
+@pytest.fixture
+def flagged(make_app: MakeApp, tmp_path: Path) -> Any:
+    """An application that refers whoever bleeds."""
+    flags = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
+    return make_app(Scorer(tiny_bundle.make(tmp_path / "tiny", red_flags=flags)))
+
+
+_BLEEDING = {
+    "Observation": {
+        "resourceType": "Observation",
+        "id": "q",
+        "status": "final",
+        "code": {"coding": [{"system": "urn:lesion-triage:history", "code": "bleeding"}]},
+        "valueBoolean": True,
+    },
+    "QuestionnaireResponse": {**told(bleeding=True), "id": "q"},
+}
+
+
+@pytest.mark.parametrize("named", [(), ("#q",), ("#q", "Media/m0")], ids=str)
+@pytest.mark.parametrize("kind", _BLEEDING)
+def test_what_the_order_contains_is_read(
+    kind: str, named: tuple[str, ...], ask: Ask, flagged: Any, picture_bytes: Callable[..., bytes]
+):
+    document = as_hook(picture_bytes("below", "JPEG"))
+    document["context"]["draftOrders"] = bundle(order(*named, contained=[_BLEEDING[kind]]))
+    assert card(sent(ask, flagged, document))["indicator"] == "warning"
+
+
+def test_what_another_order_contains_is_not_this_one_s(
+    ask: Ask, flagged: Any, picture_bytes: Callable[..., bytes]
+):
+    document = as_hook(picture_bytes("below", "JPEG"))
+    drafts = document["context"]["draftOrders"]["entry"]
+    drafts.append({"resource": order(id="order-2", contained=[_BLEEDING["Observation"]])})
+    drafts.append({"resource": {"resourceType": "MedicationRequest"}})
+    assert card(sent(ask, flagged, document))["indicator"] == "info"
+    drafts[0]["resource"]["supportingInfo"] = [{"reference": "#q"}]
+    assert sent(ask, flagged, document).json()["code"] == "document_not_valid"
+
+
+_OUTCOME = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "exception"}]}
+_MORE = {"link": [{"relation": "next", "url": "https://ehr.example/fhir?page=2"}]}
+
+
+def found_by(*resources: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {**bundle(*resources), "type": "searchset", **more}
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        _OUTCOME,
+        found_by(_OUTCOME),
+        found_by(**_MORE),
+        found_by(total=1),
+        found_by(total="1"),
+        found_by(told(), told(), **_MORE),
+    ],
+    ids=["failed", "failed in part", "next", "total", "total in words", "more than were asked for"],
+)
+def test_a_history_that_could_not_be_found_is_not_taken_for_none(
+    history: Any, ask: Ask, make_app: MakeApp, draw: Any
+):
+    document = as_hook(draw())
+    document["prefetch"]["history"] = history
+    response = sent(ask, make_app(), document)
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
+
+
+@pytest.mark.parametrize("more", [_MORE, {"total": 2}], ids=["next", "total"])
+def test_a_first_page_of_photographs_is_not_taken_for_all(
+    more: dict[str, Any], ask: Ask, make_app: MakeApp, draw: Any
+):
+    document = as_hook(draw())
+    document["prefetch"]["photographs"] = found_by(media(draw(), "m0"), **more)
+    response = sent(ask, make_app(), document)
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
+    assert "part of what a search found" in response.json()["detail"]
+
+
+def test_the_newest_history_of_several_is_the_one_that_was_asked_for(
+    ask: Ask, flagged: Any, picture_bytes: Callable[..., bytes]
+):
+    document = as_hook(picture_bytes("below", "JPEG"))
+    hint = {"resourceType": "OperationOutcome", "issue": [{"severity": "warning", "code": "informational"}]}
+    newest = found_by(told(bleeding=True), hint, total=5, **_MORE)
+    newest["entry"][1]["search"] = {"mode": "outcome"}
+    document["prefetch"]["history"] = newest
+    assert card(sent(ask, flagged, document))["indicator"] == "warning"
 
 
 EHR = "https://ehr.example/fhir"

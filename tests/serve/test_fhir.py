@@ -5,6 +5,7 @@ import json
 import socket
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,11 @@ def _of(tree: dict[str, Any], place: int) -> dict[str, Any]:
     return resource
 
 
+def _naming(what: dict[str, Any], tree: dict[str, Any]) -> None:
+    """The order names one more thing."""
+    _of(tree, 0)["supportingInfo"].append(what)
+
+
 REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "another resource": (_changed(lambda t: t.update(resourceType="Patient")), "document_not_valid"),
     "entry is no list": (_changed(lambda t: t.update(entry={})), "document_not_valid"),
@@ -236,6 +242,34 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
         _changed(lambda t: _of(t, 0)["supportingInfo"].append({"reference": "Media/gone"})),
         "document_not_valid",
     ),
+    **{
+        f"{place} that was not sent": (
+            _changed(partial(_naming, {"reference": f"{place}/gone"})),
+            "document_not_valid",
+        )
+        for place in ("Observation", "QuestionnaireResponse", "https://ehr.example/fhir/Observation")
+    },
+    **{
+        f"by an identifier: {kind}": (
+            _changed(partial(_naming, {"type": kind, "identifier": {"value": "x"}})),
+            "document_not_valid",
+        )
+        for kind in ("Media", "Observation", None)
+    },
+    "contained in another resource": (
+        _changed(
+            lambda t: (
+                _naming({"reference": "#q"}, t),
+                _of(t, 1).update(contained=[{**told(bleeding=True), "id": "q"}]),
+            )
+        ),
+        "document_not_valid",
+    ),
+    "a search that failed": (
+        _changed(bool, {"resourceType": "OperationOutcome", "issue": [{"severity": "error"}]}),
+        "document_not_valid",
+    ),
+    "a first page": (_changed(lambda t: t.update(type="searchset", total=9)), "document_not_valid"),
     "photograph that is not named": (
         _changed(lambda t: t["entry"].append({"resource": media(b"x", "extra")})),
         "document_not_valid",
