@@ -138,7 +138,7 @@ class Client:
             else:
                 try:
                     reply = self._http.send(step)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     reply = error
             try:
                 step = steps.send(reply)
@@ -221,7 +221,7 @@ class AsyncClient:
             else:
                 try:
                     reply = await self._http.send(step)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     reply = error
             try:
                 step = steps.send(reply)

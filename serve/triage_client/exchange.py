@@ -7,6 +7,7 @@ in the same way.
 from __future__ import annotations
 
 import random
+import re
 import secrets
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +24,13 @@ from lesion_triage.errors import LesionTriageError
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request may be answered."""
 _LONGEST_PAUSE_S = 60.0
+_IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
 Read = TypeVar("Read")
 Shape = TypeVar("Shape", bound=BaseModel)
 Step = httpx.Request | float
 """A request to send, or seconds to wait."""
-Reply = httpx.Response | httpx.TransportError | None
+Reply = httpx.Response | httpx.RequestError | None
 
 
 class TriageError(LesionTriageError):
@@ -49,14 +51,15 @@ class RefusedError(TriageError):
         problem = _problem(response)
         self.status = response.status_code
         self.code = str(problem.get("code", "unknown"))
-        self.index: int | None = problem.get("index")
+        index = problem.get("index")
+        self.index: int | None = index if type(index) is int and index >= 0 else None
         self.request_id = response.headers.get("x-request-id")
-        detail = problem.get("detail", "The reply was no problem document; is this the right address?")
+        detail = problem.get("detail") or "The reply was no problem document; is this the right address?"
         super().__init__(f"{self.status} {self.code}: {detail}")
 
 
 class UnansweredError(TriageError):
-    """No answer came that could be read: no connection, too late, or of another version."""
+    """Nothing came that could be read: not asked, no connection, too late, damaged, or of another version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,17 @@ def case_request(
         history: what is known beside them.
         idempotency_key: of this case; None: a new one.
         callback: where the answer is brought; None: it is waited for.
+
+    Raises:
+        UnansweredError: no key that the server would take, so it is not asked.
     """
-    headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+    key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise UnansweredError(
+            f"idempotency_key: expected 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', found {len(key)} "
+            "characters that are not that; nothing was sent, so queue the case as of band 1."
+        )
+    headers = {"Idempotency-Key": key}
     files: list[tuple[str, Any]] = [("image", ("photograph", data)) for data in images]
     if history != NO_HISTORY:
         text = history.model_dump_json(exclude_none=True).encode()
@@ -159,15 +171,27 @@ def exchange(
     while True:
         tries += 1
         reply = yield request()
-        if isinstance(reply, httpx.Response) and reply.status_code not in _AGAIN:
-            return read(reply)
+        if isinstance(reply, httpx.Response) and (
+            reply.status_code not in _AGAIN or tries > patience.retries
+        ):
+            return _read(read, reply)
         if tries > patience.retries:
-            if isinstance(reply, httpx.Response):
-                raise RefusedError(reply)
             sentence = f"No answer after {tries} tries ({type(reply).__name__}); queue the case as of band 1."
             raise UnansweredError(sentence)
         said = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
         yield patience.pause_s(tries, said)
+
+
+def _read(read: Callable[[httpx.Response], Read], reply: httpx.Response) -> Read:
+    """Whatever goes wrong here, the case has no answer, and its caller has to hear that and nothing else."""
+    try:
+        return read(reply)
+    except TriageError:
+        raise
+    except Exception as surprise:
+        raise UnansweredError(
+            f"The answer cannot be read ({type(surprise).__name__}); queue the case as of band 1."
+        ) from surprise
 
 
 def triaged(reply: httpx.Response) -> Triaged:
@@ -195,6 +219,6 @@ def _document(reply: httpx.Response, shape: type[Shape], *expected: int) -> Shap
 def _problem(response: httpx.Response) -> dict[str, Any]:
     try:
         problem = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or deeper than any reader goes
         return {}
     return problem if isinstance(problem, dict) else {}

@@ -217,6 +217,61 @@ def test_what_is_no_whole_answer_is_none(reply: bytes):
             client.triage([b"x"])
 
 
+_GZIP = {"Content-Encoding": "gzip"}
+_ROUND = {"Location": "/v1/triage"}
+DAMAGED: dict[str, tuple[Any, type[TriageError]]] = {
+    "no gzip": ([(200, _GZIP, b"nonsense")] * 4, UnansweredError),
+    "a refusal that is no gzip": ([(422, _GZIP, b"nonsense")] * 4, UnansweredError),
+    "a busy server's that is no gzip": ([(503, _GZIP, b"nonsense")] * 4, UnansweredError),
+    "redirects in a circle": ([(307, _ROUND, b"")] * 12, UnansweredError),
+    "a deep answer": ([(200, {}, b"[" * 200_000)], UnansweredError),
+    "a deep refusal": ([(422, {}, b"[" * 200_000)], RefusedError),
+    "a refusal with a long number": ([(422, {}, b'{"index": ' + b"1" * 5000 + b"}")], RefusedError),
+    "a refusal that is no UTF-8": ([(422, {}, b'{"code": "\xff"}')], RefusedError),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_reply_is_no_answer_and_never_another_error(what: str):
+    script, error = DAMAGED[what]
+
+    async def awaited(url: str) -> None:
+        async with AsyncClient(url, patience=QUICK, follow_redirects=True, max_redirects=2) as client:
+            await client.triage([b"x"])
+
+    with scripted(*script) as (url, server):
+        with Client(url, patience=QUICK, follow_redirects=True, max_redirects=2) as client:
+            with pytest.raises(TriageError) as caught:
+                client.triage([b"x"])
+            assert type(caught.value) is error
+        server.script = list(script)
+        with pytest.raises(error):
+            asyncio.run(awaited(url))
+
+
+@pytest.mark.parametrize("index", ["1", 1.0, True, -1, [1], None])
+def test_a_refusal_s_index_is_a_position_or_none(index: Any):
+    reply = json.dumps({"code": "image_empty", "detail": None, "index": index}).encode()
+    refused = pytest.raises(RefusedError, match="422 image_empty: The reply was no problem")
+    with scripted((422, {}, reply)) as (url, _), Client(url, patience=QUICK) as client, refused as caught:
+        client.triage([b"x"])
+    assert caught.value.index is None
+
+
+@pytest.mark.parametrize("key", ["", "short", "0123456789abcdef\n", "ü" * 16, "x" * 65])
+def test_a_key_that_no_server_takes_is_refused_before_anything_is_sent(key: str):
+    async def awaited(url: str) -> None:
+        async with AsyncClient(url, patience=QUICK) as client:
+            await client.submit([b"x"], callback="ehr", idempotency_key=key)
+
+    with scripted(BUSY) as (url, server):
+        with Client(url, patience=QUICK) as client, pytest.raises(UnansweredError, match="16 to 64"):
+            client.triage([b"x"], idempotency_key=key)
+        with pytest.raises(UnansweredError, match="16 to 64"):
+            asyncio.run(awaited(url))
+        assert server.asked == []
+
+
 def test_pause_grows_is_no_shorter_than_the_server_asks_and_has_an_end():
     patience = Patience(first_pause_s=1.0)
     for tries in (1, 2, 3):
