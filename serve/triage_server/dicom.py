@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import logging
+import re
+import struct
 import warnings
 from functools import cache
 from importlib.util import find_spec
@@ -32,14 +34,28 @@ _SYNTAXES = {
     _JPEG_BASELINE: "JPEG Baseline",
 }
 _TAGS = (
-    *("SOPClassUID", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation"),
-    *("PlanarConfiguration", "NumberOfFrames", "ICCProfile", "PixelData"),
+    *(
+        "SOPClassUID",
+        "Rows",
+        "Columns",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PlanarConfiguration",
+    ),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("NumberOfFrames", "ExtendedOffsetTable", "ICCProfile", "PixelData"),
 )
 _OTHER_PICTURE = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 _META_BYTES = 65_536
 _MOST_READS = 50_000
 """A photograph's file takes some hundreds. Each element can be 8 bytes short and costs one read or two."""
 _MOST_FRAGMENTS = 10_000
+_MOST_SEGMENTS = 10_000
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+"""Of a JPEG's segment, after any other bytes: zeros and restarts follow 0xFF inside what is coded."""
+_SOI, _EOI = b"\xd8", b"\xd9"
+_SIZES = frozenset(bytes([code]) for code in range(0xC0, 0xD0)) - {b"\xc4", b"\xc8", b"\xcc"}
+"""Start of frame, which has the size, whatever the process."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _LONG = (b"OB", b"UN", b"OW", b"SQ", b"UT", b"UC", b"UR")
 """Value representations with a length of four bytes, PS3.5 section 7.1.2."""
@@ -135,9 +151,10 @@ def _picture(dataset: Any, syntax: str, spec: PixelSpec, index: int) -> bytes:
         found = f"an object of class {_name(dataset.SOPClassUID)}"
         raise _unsupported(index, found, " or ".join(CLASSES.values()))
     if int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise _unsupported(index, "several frames", "one frame")
-    if (dataset.SamplesPerPixel, dataset.BitsAllocated) != (3, 8):
-        raise _unsupported(index, "other samples", "three of 8 bits for each pixel")
+        raise _several(index)
+    bits = (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation)
+    if dataset.SamplesPerPixel != 3 or bits != (8, 8, 7, 0):
+        raise _unsupported(index, "other samples", "three of 8 bits without a sign for each pixel")
     width_px, height_px = int(dataset.Columns), int(dataset.Rows)
     if width_px * height_px > spec.max_pixels:
         raise RequestError("image_too_large", index=index)
@@ -165,10 +182,41 @@ def _jpeg(dataset: Any, index: int) -> bytes:
         raise _unsupported(index, "other colours than YBR in JPEG pixels", "YBR_FULL_422 or YBR_FULL")
     if dataset.PixelData.count(_ITEM) > _MOST_FRAGMENTS:
         raise RequestError("dicom_not_valid", index=index)
-    frame: bytes = _reader().encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+    encaps, items = _reader().encaps, io.BytesIO(dataset.PixelData)
+    if len(encaps.parse_basic_offsets(items)) > 1 or len(dataset.get("ExtendedOffsetTable") or b"") > 8:
+        raise _several(index)
+    frame = b"".join(encaps.generate_fragments(items))
     if not frame.startswith(b"\xff\xd8\xff"):
         raise RequestError("dicom_not_valid", index=index)
+    _check_frame(frame, (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel), index)
     return frame
+
+
+def _check_frame(frame: bytes, expected: tuple[int, int, int], index: int) -> None:
+    """One picture and no second one, of the size that the file says: a number of frames is only a word.
+
+    Args:
+        frame: all that is encapsulated; where it is cut off, the pixel path will say so.
+        expected: rows, columns and samples for each pixel.
+        index: of the photograph.
+    """
+    place = 2
+    for _ in range(_MOST_SEGMENTS):
+        if (found := _MARKER.search(frame, place)) is None:
+            return
+        place = found.end()
+        if found[1] in (_SOI, _EOI):
+            if found[1] == _SOI or frame.find(b"\xff" + _SOI, place) >= 0:
+                raise _several(index)
+            return
+        if found[1] in _SIZES and struct.unpack_from(">HHB", frame, place + 3) != expected:
+            break
+        place += int.from_bytes(frame[place : place + 2], "big")
+    raise RequestError("dicom_not_valid", index=index)
+
+
+def _several(index: int) -> RequestError:
+    return _unsupported(index, "several frames", "one frame")
 
 
 def _name(uid: str) -> str:

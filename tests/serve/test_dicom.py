@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.encaps import encapsulate
 
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import Answer, PixelSpec
@@ -82,8 +83,12 @@ UNSUPPORTED = {
     "lossless JPEG": ({"TransferSyntaxUID": "1.2.840.10008.1.2.4.70"}, "JPEG Lossless"),
     "deflated": ({"TransferSyntaxUID": "1.2.840.10008.1.2.1.99"}, "Deflated"),
     "several frames": ({"NumberOfFrames": 2}, "several frames"),
+    "several in an extended table": ({"ExtendedOffsetTable": bytes(16)}, "several frames"),
     "one channel": ({"SamplesPerPixel": 1}, "other samples"),
     "16 bits": ({"BitsAllocated": 16}, "other samples"),
+    "7 of 8 bits": ({"BitsStored": 7, "HighBit": 6}, "other samples"),
+    "bits at another place": ({"HighBit": 6}, "other samples"),
+    "signed": ({"PixelRepresentation": 1}, "other samples"),
     "other colours": ({"PhotometricInterpretation": "RGB"}, "other colours"),
 }
 
@@ -97,6 +102,53 @@ def test_what_is_not_read_is_refused_by_its_name(what: str, draw: Any):
     assert "1.2.3" not in str(refusal)
 
 
+@pytest.mark.parametrize("said", [{}, {"NumberOfFrames": 1}], ids=["unsaid", "said to be one"])
+@pytest.mark.parametrize("table", [True, False], ids=["table", "no table"])
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_a_second_frame_is_found_whatever_the_file_says(
+    fragments: int, table: bool, said: dict[str, int], draw: Any
+):
+    frames = [draw(), draw(seed=1)]
+    pixels = encapsulate(frames, fragments_per_frame=fragments, has_bot=table)
+    refusal = refused(dicom(frames[0], PixelData=pixels, **said))
+    assert (refusal.code, "several frames" in str(refusal)) == ("dicom_not_supported", True)
+
+
+def test_a_second_picture_in_the_only_frame_is_found(draw: Any):
+    first, second = draw(), draw(seed=1)
+    for both in (first + second, first + b"\0\0" + second, first[:-2] + second):
+        refusal = refused(dicom(first, PixelData=encapsulate([both])))
+        assert (refusal.code, "several frames" in str(refusal)) == ("dicom_not_supported", True)
+
+
+@pytest.mark.parametrize("table", [True, False], ids=["table", "no table"])
+def test_a_picture_in_fragments_and_the_small_one_inside_it_are_one_picture(table: bool, draw: Any):
+    picture = draw()
+    preview = b"Exif\0\0" + draw(32, 24)
+    whole = picture[:2] + b"\xff\xe1" + struct.pack(">H", len(preview) + 2) + preview + picture[2:]
+    sent = dicom(picture, PixelData=encapsulate([whole], fragments_per_frame=3, has_bot=table))
+    assert photograph(sent, SPEC, 0).rstrip(b"\0") == whole.rstrip(b"\0")
+
+
+@pytest.mark.parametrize("said", [{"Rows": 10}, {"Columns": 10}, {"Rows": 10, "Columns": 10}], ids=str)
+def test_a_jpeg_of_another_size_than_its_file_says_is_refused(said: dict[str, int], draw: Any):
+    assert refused(dicom(draw(), **said)).code == "dicom_not_valid"
+
+
+def test_a_grey_jpeg_in_a_file_of_colours_is_refused(draw: Any):
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(draw())).convert("L").save(stream, "JPEG")
+    assert refused(dicom(stream.getvalue())).code == "dicom_not_valid"
+
+
+def test_a_jpeg_of_a_million_segments_or_fill_bytes_is_given_up(draw: Any):
+    picture = draw()
+    many = picture[:2] + b"\xff\xfe\0\2" * 1_000_000 + picture[2:]
+    assert refused(dicom(picture, PixelData=encapsulate([many]))).code == "dicom_not_valid"
+    filled = picture[:2] + b"\xff" * 1_000_000 + picture[2:]
+    assert isinstance(came_out(dicom(picture, PixelData=encapsulate([filled]))), bytes)
+
+
 def test_uncompressed_colours_other_than_rgb_are_refused():
     assert refused(dicom(array(), PhotometricInterpretation="YBR_FULL")).code == "dicom_not_supported"
 
@@ -108,7 +160,7 @@ def test_pixels_are_capped_before_they_are_read():
 
 
 def test_jpeg_inside_is_held_to_the_limits_of_any_jpeg(ask: Ask, make_app: MakeApp, draw: Any):
-    small = dicom(draw()[:2000], Rows=10, Columns=10)
+    small = dicom(draw()[:2000])
     response = ask(make_app(), "POST", "/v1/triage", content=small, headers=DICOM)
     assert (response.status_code, response.json()["code"]) == (422, "image_not_decodable")
 
