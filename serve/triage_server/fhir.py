@@ -49,7 +49,7 @@ async def _receive(request: Request, place: Place) -> Open:
 
 def repeated_of(sent: FhirCase) -> bytes:
     """What of a request an answer in FHIR repeats."""
-    said = (sent.order, sent.subject, *sent.photographs)
+    said = (sent.order, sent.subject, sent.patient, *sent.photographs)
     return json.dumps(said).encode() if any(said) else b""
 
 
@@ -108,7 +108,11 @@ SCHEMAS = {
     "CapabilityStatement": {"title": "CapabilityStatement", **_RESOURCE},
 }
 _NOBODY = FhirCase(
-    SentCase([], NO_HISTORY), "ServiceRequest/order-1", "Patient/1", ("Media/photograph-1",) * 2
+    SentCase([], NO_HISTORY),
+    order="ServiceRequest/order-1",
+    subject="Patient/1",
+    patient="Patient/1",
+    photographs=("Media/photograph-1",) * 2,
 )
 EXAMPLES = {
     _PATH: {

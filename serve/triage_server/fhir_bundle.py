@@ -172,7 +172,7 @@ def _links(sent: FhirCase) -> Resource:
 
 
 def _patient(sent: FhirCase) -> Resource:
-    return {"patient": {"reference": sent.subject}} if sent.subject else {}
+    return {"patient": {"reference": sent.patient}} if sent.patient else {}
 
 
 def _entry(resource: Resource) -> Resource:

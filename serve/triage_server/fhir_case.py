@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from triage_server import json_body
 from triage_server.dicom import DICOM_TYPE
 from triage_server.fhir_history import told_in
-from triage_server.fhir_resources import Found, Register, Resource, listed, mapped, refusal
+from triage_server.fhir_resources import Found, Register, Resource, check_unmodified, listed, mapped, refusal
 from triage_server.fhir_subject import check_one_person
 from triage_server.intake import SentCase, check_number
 from triage_server.problems import RequestError
@@ -67,6 +67,8 @@ class FhirCase:
     """Reference to the ServiceRequest; None: there is none, or it cannot be referred to."""
     subject: str | None
     """Reference that the order, or else a photograph, gives as its subject. Never a name."""
+    patient: str | None
+    """The same, unless it is something else than a Patient: a Group, for example."""
     photographs: tuple[str | None, ...]
     """References to the photographs, in the order of the case."""
 
@@ -97,11 +99,12 @@ def case_in(found: Sequence[Found], selected: Selected | None = None) -> FhirCas
     history = told_in([one.resource for one in told])
     bearers = [*([order] if order else []), *photographs, *told]
     check_one_person(bearers, register, selected.patient if selected else None)
-    subjects = (_reference(one.resource.get("subject")) for one in bearers)
+    subject, patient = _subject(bearers, register)
     return FhirCase(
         SentCase(images, history),
         order=None if order is None else _first(order.names),
-        subject=next((one for one in subjects if one), None),
+        subject=subject,
+        patient=patient,
         photographs=tuple(_first(one.names) for one in photographs),
     )
 
@@ -117,8 +120,7 @@ def _order(read: Sequence[Found], selected: Selected | None) -> Found | None:
 
 def _check_meaning(resource: Resource) -> None:
     """FHIR: who does not understand a modifier must not go on."""
-    if resource.get("modifierExtension") or resource.get("implicitRules"):
-        raise refusal("modifierExtension or implicitRules")
+    check_unmodified(resource)
     if _WITHDRAWN & {str(resource.get("status")), str(resource.get("docStatus"))}:
         raise refusal("status: a resource that was withdrawn")
     if resource.get("doNotPerform"):
@@ -174,6 +176,18 @@ def _image(resource: Resource, index: int) -> bytes:
     if attachment.get("contentType") not in (*PICTURE_TYPES, DICOM_TYPE, None):
         raise RequestError("image_format_not_supported", index=index)
     return json_body.picture(attachment["data"], index)
+
+
+def _subject(bearers: Sequence[Found], register: Register) -> tuple[str | None, str | None]:
+    """The first subject that an answer may name, and the same again if it is a Patient."""
+    for one in bearers:
+        subject = one.resource.get("subject")
+        if reference := _reference(subject):
+            kinds = [meant.kind for meant in register.meant(reference, one)]
+            kinds.append(mapped(subject).get("type", "Patient"))
+            may_be = reference.startswith(("Patient/", "urn:"))
+            return reference, reference if may_be and all(kind == "Patient" for kind in kinds) else None
+    return None, None
 
 
 def _reference(tree: object) -> str | None:

@@ -39,6 +39,8 @@ def _observed(resource: Resource) -> Iterator[tuple[str, object]]:
         raise RequestError("history_not_valid", fields=f"an Observation without one code of {HISTORY_SYSTEM}")
     if not resource.get("dataAbsentReason"):
         yield ours[0], _value(resource, ours[0])
+    elif any(name.startswith("value") for name in resource):  # R4 forbids it (obs-6); which of the two holds?
+        raise RequestError("history_not_valid", fields="an Observation with a value and a dataAbsentReason")
 
 
 def _items(tree: Resource) -> Iterator[tuple[str, object]]:

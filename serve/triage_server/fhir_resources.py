@@ -86,8 +86,10 @@ def resources_in(tree: Resource, asked: int | None = None) -> list[Found]:
         asked: how many a search was to find at most; None: all there are.
 
     Raises:
-        RequestError: it is neither, holds more than is read, or is a part of what a search found.
+        RequestError: it is neither, holds more than is read, is a part of what a search found, or its
+            meaning is changed by something in it.
     """
+    check_unmodified(tree)
     match tree.get("resourceType"):
         case "Bundle":
             _check_whole(tree, asked)
@@ -105,6 +107,25 @@ def resources_in(tree: Resource, asked: int | None = None) -> list[Found]:
     return found
 
 
+def check_unmodified(tree: Resource) -> None:
+    """FHIR: who does not understand a modifier must not go on, wherever in a resource it stands.
+
+    Resources inside it are not looked into: of some nothing is read.
+
+    Raises:
+        RequestError: there is one.
+    """
+    nodes: list[Any] = [tree]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, list):
+            nodes += node
+        elif isinstance(node, dict):
+            if node.get("modifierExtension") or node.get("implicitRules"):
+                raise refusal("modifierExtension or implicitRules")
+            nodes += [value for name, value in node.items() if name not in ("resource", "contained")]
+
+
 def _check_whole(bundle: Resource, asked: int | None) -> None:
     """A first page would count as all there is, and what stands on the second as never said."""
     entries = [mapped(entry) for entry in listed(bundle, "entry")]
@@ -119,6 +140,8 @@ def _check_whole(bundle: Resource, asked: int | None) -> None:
 
 def _of_parameter(part: Resource) -> Iterator[Found]:
     resource = part.get("resource")
+    if not part.keys() <= {"name", "resource", "id", "extension"}:
+        raise refusal("parameter: expected a resource and nothing beside it")
     if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
         yield from resources_in(resource)
     elif resource is not None:

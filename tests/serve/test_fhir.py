@@ -198,6 +198,15 @@ def _further(questionnaire: dict[str, Any], **history: Any) -> dict[str, Any]:
     return questionnaire
 
 
+def _modified(questionnaire: dict[str, Any]) -> dict[str, Any]:
+    """A questionnaire whose innermost question is to be understood in another way."""
+    item = questionnaire["item"][0]
+    while further := item["answer"][0].get("item"):
+        item = further[0]
+    item["modifierExtension"] = [{"url": "urn:negated", "valueBoolean": True}]
+    return questionnaire
+
+
 def _changed(change: Callable[[dict[str, Any]], object], *history: dict[str, Any]) -> Callable[[bytes], Any]:
     def build(picture: bytes) -> dict[str, Any]:
         tree = copy.deepcopy(as_fhir(picture, picture))
@@ -230,6 +239,47 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "modifier": (
         _changed(lambda t: _of(t, 1).update(modifierExtension=[{"url": "x"}])),
         "document_not_valid",
+    ),
+    "modifier of the bundle's entry": (
+        _changed(lambda t: t["entry"][1].update(modifierExtension=[{"url": "x"}])),
+        "document_not_valid",
+    ),
+    "modifier of an attachment": (
+        _changed(lambda t: _of(t, 1)["content"].update(modifierExtension=[{"url": "x"}])),
+        "document_not_valid",
+    ),
+    "modifier of a question": (_changed(bool, _modified(told(bleeding=False))), "document_not_valid"),
+    "modifier of a question under an answer": (
+        _changed(
+            lambda t: _further(_of(t, 3), bleeding=False) and _modified(_of(t, 3)), told(changing=False)
+        ),
+        "document_not_valid",
+    ),
+    "rules of the bundle": (_changed(lambda t: t.update(implicitRules="urn:x")), "document_not_valid"),
+    "rules of parameters": (
+        lambda picture: {
+            "resourceType": "Parameters",
+            "implicitRules": "urn:x",
+            "parameter": [{"name": "case", "resource": as_fhir(picture)}],
+        },
+        "document_not_valid",
+    ),
+    "a part beside a resource": (
+        lambda picture: {
+            "resourceType": "Parameters",
+            "parameter": [
+                {
+                    "name": "x",
+                    "resource": as_fhir(picture),
+                    "part": [{"name": "y", "resource": told(bleeding=True)}],
+                }
+            ],
+        },
+        "document_not_valid",
+    ),
+    "a value that is absent": (
+        _changed(bool, observation("bleeding", valueBoolean=True, dataAbsentReason={"text": "not asked"})),
+        "history_not_valid",
     ),
     "withdrawn": (_changed(lambda t: _of(t, 1).update(status="entered-in-error")), "document_not_valid"),
     "odd status": (
@@ -404,6 +454,27 @@ def test_one_person_may_be_said_in_several_ways(what: str, ask: Ask, make_app: M
         "content" in one["resource"] for one in body["entry"]
     )
     assert "ehr.example" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("subject", "named"),
+    [
+        (ref("Patient/1"), True),
+        (ref(_UUID), True),
+        (ref(_UUID, type="Group"), False),
+        (ref("Group/1"), False),
+        (ref("Patient/1", type=["Patient"]), False),
+    ],
+    ids=str,
+)
+def test_only_a_patient_is_an_issue_s_patient(
+    subject: dict[str, Any], named: bool, ask: Ask, make_app: MakeApp, draw: Any
+):
+    found = resources(sent(ask, make_app(), people(subject)(draw())))
+    assert {json.dumps(one.get("patient")) for one in found["DetectedIssue"]} == {
+        json.dumps(ref(subject["reference"]) if named else None)
+    }
+    assert found["RiskAssessment"][0]["subject"] == ref(subject["reference"])
 
 
 def test_an_address_is_never_opened(ask: Ask, make_app: MakeApp):
