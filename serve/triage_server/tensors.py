@@ -138,7 +138,7 @@ def opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
         if (size is None) is (one.data is None):
             raise RequestError("document_not_valid", fields="inputs: data or binary_data_size, one of them")
         if size is None:
-            tensors[one.name] = one.data or []
+            tensors[one.name] = _flat(one)
         else:
             tensors[one.name], binary = _elements(binary[:size], size), binary[size:]
         if one.shape not in ([len(tensors[one.name])], [1, len(tensors[one.name])]):
@@ -152,6 +152,14 @@ def opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
         return made.model_dump_json(exclude_none=True).encode()
 
     return Opened(_case(tensors), write, repeats=(said.id or "").encode())
+
+
+def _flat(one: Input) -> list[Any]:
+    """The elements of a tensor, whose data may be nested as its shape says, or flat."""
+    data = one.data or []
+    if len(one.shape) == 2 and len(data) == 1 and isinstance(data[0], list):
+        return data[0]
+    return data
 
 
 def _case(tensors: Mapping[str, list[Any]]) -> SentCase:

@@ -91,6 +91,33 @@ def test_binary_tensors_give_the_same_answer(ask: Ask, make_app: MakeApp, draw: 
     assert packed.content == plain.content
 
 
+def _nested(document: dict[str, Any], shape: Callable[[int], list[int]], rows: int = 1) -> dict[str, Any]:
+    inputs = [
+        {**one, "shape": shape(len(one["data"])), "data": [one["data"]] * rows} for one in document["inputs"]
+    ]
+    return {"inputs": inputs}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_data_may_be_nested_as_its_shape_is(number: int, ask: Ask, make_app: MakeApp, draw: Any):
+    app, document = make_app(), as_tensors(*(draw(seed=seed) for seed in range(number)), age_years=50)
+    plain = infer(ask, app, document)
+    assert plain.status_code == 200
+    assert infer(ask, app, _nested(document, lambda count: [1, count])).content == plain.content
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [(lambda count: [count], 1), (lambda count: [1, count + 1], 1), (lambda count: [2, count], 2)],
+    ids=["flat shape", "another number", "two cases"],
+)
+def test_data_nested_in_another_way_than_its_shape_is_refused(
+    shape: Any, rows: int, ask: Ask, make_app: MakeApp, draw: Any
+):
+    response = infer(ask, make_app(), _nested(as_tensors(draw(), draw(seed=1)), shape, rows))
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
