@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -285,6 +286,36 @@ def test_errors_are_of_one_family():
     assert issubclass(RefusedError, TriageError)
     assert issubclass(UnansweredError, TriageError)
     assert issubclass(TriageError, LesionTriageError)
+
+
+def test_a_type_checker_sees_a_wrong_call(tmp_path: Path):
+    pytest.importorskip("mypy", reason="mypy is installed for development only")
+    (tmp_path / "use.py").write_text(
+        "from triage_client import Client, verify_webhook\n"
+        'Client("http://127.0.0.1:9").triage([b"x"]).answer.score\n'
+        'Client("http://127.0.0.1:9").triage(7)\n'
+        'verify_webhook("body", {}, "secret")\n'
+    )
+    line = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--cache-dir",
+        str(tmp_path),
+        "use.py",
+    ]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = [said.split(":")[1] for said in done.stdout.splitlines() if "[arg-type]" in said]
+    assert (found, done.stdout.count("error:")) == (["3", "4"], 2), done.stdout
+
+
+def test_every_package_of_the_wheel_says_that_it_is_typed():
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {name for name in packages if (root / name / "py.typed").is_file()} == set(packages)
 
 
 def test_client_needs_nothing_of_the_server():
