@@ -12,6 +12,8 @@ import pytest
 
 import tiny_bundle as tiny
 from lesion_triage.backlog.photographs import file_bytes, photographs, source_of
+from lesion_triage.bundle.history import History
+from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
 
 
 def kept(rows):
@@ -44,6 +46,19 @@ def test_a_table_gives_the_same_rows_as_csv_as_parquet_and_with_its_bytes(
     (tmp_path / "out").rename(tmp_path / "parquet")
     score(tmp_path / "bytes.parquet")
     assert rows() == from_csv
+
+
+@pytest.mark.parametrize("field", History.model_fields)
+def test_a_single_history_column_is_read_whatever_holds_it(tmp_path, field):
+    answer = True if field in YES_NO_FIELDS else 61.0 if field in NUMBER_FIELDS else "male"
+    columns = {"case_id": ["a"], "image": ["a.png"], field: [answer]}
+    with_bytes = {"case_id": ["a"], "image_bytes": [b"a photograph"], field: [answer]}
+    (tmp_path / "cases.csv").write_text(f"case_id,image,{field}\na,a.png,{answer}\n")
+    pq.write_table(pa.table(columns), tmp_path / "paths.parquet")
+    pq.write_table(pa.table(with_bytes), tmp_path / "bytes.parquet")
+    for name in ("cases.csv", "paths.parquet", "bytes.parquet"):
+        (photograph,) = photographs(source_of(tmp_path / name, None, None), Counter())
+        assert json.loads(photograph.history) == {field: answer}
 
 
 def test_a_history_may_be_one_column_of_json(table, score, rows, tmp_path):

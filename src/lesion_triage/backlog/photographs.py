@@ -29,6 +29,7 @@ CaseIs = Literal["picture", "folder"]
 
 BYTES = "image_bytes"
 _FIELDS = tuple(History.model_fields)
+_ASKED = frozenset(_FIELDS)
 _KNOWN = ("case_id", "image", BYTES, "history", *_FIELDS)
 _NO_PICTURES = (".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".txt", ".xml")
 """Endings of files that are left out of a folder, and counted. Whatever else lies there is taken for a
@@ -238,7 +239,7 @@ def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes 
 
 def _history(cells: Mapping[str, str]) -> str:
     if "history" not in cells:
-        return history_of(cells, _FIELDS) if len(cells) > 2 else ""
+        return "" if _ASKED.isdisjoint(cells) else history_of(cells, _FIELDS)
     if not cells["history"]:
         return ""
     try:
