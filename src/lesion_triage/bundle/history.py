@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, StrictBool
+from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool
 
 from lesion_triage.bundle.document import Document
 
@@ -18,17 +18,27 @@ YesNo = StrictBool | None
 """None: not said, which is never read as no. Strict, because a lax reader takes the word "off" for no."""
 
 
+def _no_yes_or_no(told: Any) -> Any:
+    if isinstance(told, bool):
+        raise ValueError("expected a number, found true or false")
+    return told
+
+
+Number = Annotated[FiniteFloat, BeforeValidator(_no_yes_or_no)]
+"""No yes and no no, which a lax reader takes for 1 and 0."""
+
+
 class History(Document):
     """What is known of the person and the lesion beside the photographs. None: not said."""
 
     sex: GroupName | None = None
-    age_years: Annotated[FiniteFloat, Field(ge=0, le=120)] | None = None
+    age_years: Annotated[Number, Field(ge=0, le=120)] | None = None
     anatom_site_general: GroupName | None = None
     fitzpatrick_skin_type: GroupName | None = None
 
-    duration_weeks: Annotated[FiniteFloat, Field(ge=0, le=6500)] | None = None
+    duration_weeks: Annotated[Number, Field(ge=0, le=6500)] | None = None
     """Since the lesion was first noticed."""
-    diameter_mm: Annotated[FiniteFloat, Field(ge=0, le=500)] | None = None
+    diameter_mm: Annotated[Number, Field(ge=0, le=500)] | None = None
     """The largest, measured on the skin: a photograph has no scale."""
     is_new: YesNo = None
     """It appeared within the last twelve months."""
@@ -98,5 +108,6 @@ def together(histories: Sequence[History]) -> History:
     for name in History.model_fields:
         said = [answer for one in histories if (answer := getattr(one, name)) is not None]
         if said:
-            answers[name] = True if True in said else said[0]
+            # Not ``True in said``: to Python a diameter of 1 is a yes.
+            answers[name] = any(answer is True for answer in said) or said[0]
     return History(**answers)

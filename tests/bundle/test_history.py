@@ -1,0 +1,46 @@
+"""What was said stays what was said: a yes outweighs a no, and nothing else outweighs anything."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from histories import histories
+from lesion_triage.bundle.history import History, together
+from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
+
+
+def said(several: list[History], name: str) -> list[Any]:
+    answers = [getattr(one, name) for one in several]
+    return [answer for answer in answers if answer is not None]
+
+
+@given(st.lists(histories, max_size=4))
+def test_no_number_and_no_group_is_changed_by_a_later_answer(several: list[History]) -> None:
+    joined = together(several)
+    for name in (*NUMBER_FIELDS, *GROUP_FIELDS):
+        assert getattr(joined, name) == next(iter(said(several, name)), None)
+
+
+def test_a_diameter_of_one_millimetre_is_no_yes() -> None:
+    assert together([History(diameter_mm=8), History(diameter_mm=1)]) == History(diameter_mm=8)
+
+
+@given(st.lists(histories, max_size=4))
+def test_a_yes_outweighs_every_no(several: list[History]) -> None:
+    joined = together(several)
+    for name in YES_NO_FIELDS:
+        answers = said(several, name)
+        assert getattr(joined, name) is (True in answers if answers else None)
+
+
+@pytest.mark.parametrize("answer", [True, False])
+@pytest.mark.parametrize("name", NUMBER_FIELDS)
+def test_a_yes_or_a_no_is_no_number(name: str, answer: bool) -> None:
+    with pytest.raises(ValidationError, match="expected a number, found true or false"):
+        History.model_validate({name: answer})
+    with pytest.raises(ValidationError, match="expected a number, found true or false"):
+        History.model_validate_json(json.dumps({name: answer}))
