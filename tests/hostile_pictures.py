@@ -14,7 +14,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -24,6 +24,7 @@ from tiny_bundle import picture_bytes
 
 JPEG, PNG, WEBP = "image/jpeg", "image/png", "image/webp"
 _TYPES = {"JPEG": JPEG, "PNG": PNG, "WEBP": WEBP}
+CUT_AND_CLOSED = "cut and closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Hostile:
     headers: dict[str, str]
     picture: bytes | None = field(default=None)
     """The one photograph in it; None: none, or several."""
+    whole: bool = True
+    """False: part of the photograph is missing, whatever a decoder says."""
 
 
 def hostile(seed: int) -> Hostile:
@@ -43,9 +46,9 @@ def hostile(seed: int) -> Hostile:
     kind = random_.choices(list(_KINDS), [weight for weight, _ in _KINDS.values()])[0]
     made = _KINDS[kind][1](random_)
     if isinstance(made, Hostile):
-        return Hostile(kind, made.body, made.headers, made.picture)
+        return replace(made, kind=kind)
     picture, media_type = made
-    return _sent(random_, kind, picture, media_type)
+    return replace(_sent(random_, kind, picture, media_type), whole=kind != CUT_AND_CLOSED)
 
 
 def decodable(picture: bytes) -> bool:
@@ -106,6 +109,14 @@ def _saved(image: Image.Image, format: str, **options: object) -> bytes:
 def _truncated(random_: random.Random) -> Made:
     data, kind = _one(random_)
     return data[: random_.randrange(len(data))], kind
+
+
+def _cut_and_closed(random_: random.Random) -> Made:
+    """A JPEG of which a part is missing, or zeros, before its end marker. Decoders fill it with grey."""
+    data, kind = _one(random_, JPEG)
+    start = data.index(b"\xff\xda")
+    cut = random_.randrange(start + 14, start + (len(data) - start) * 9 // 10)
+    return data[:cut] + bytes(random_.choice((0, len(data) - cut - 2))) + b"\xff\xd9", kind
 
 
 def _flipped(random_: random.Random) -> Made:
@@ -410,6 +421,7 @@ def _honest(random_: random.Random) -> Made:
 _KINDS: dict[str, tuple[float, Callable[[random.Random], Made | Hostile]]] = {
     "honest": (6, _honest),
     "truncated": (10, _truncated),
+    CUT_AND_CLOSED: (4, _cut_and_closed),
     "bytes changed": (16, _flipped),
     "head changed": (12, _head_flipped),
     "pieces moved": (8, _shuffled),

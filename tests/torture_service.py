@@ -109,7 +109,8 @@ def hostile_pictures(number: int, first: int = 0) -> Found:
 
     Raises:
         AssertionError: a 5xx that is not for load, a crash, memory beyond its bound, a scored case whose
-            photograph another decoder cannot decode, an answer that is none, or a chain that does not hold.
+            photograph is not whole or another decoder cannot decode, an answer that is none, or a chain that
+            does not hold.
     """
     found, numbers, lock = Found(), iter(range(first, first + number)), threading.Lock()
     with serving(TRIAGE_RATE_PER_MINUTE="10000000") as server:
@@ -187,6 +188,8 @@ def _send_one(connection: http.client.HTTPConnection, seed: int) -> tuple[str, s
         problem = ""
         if scored and sent.picture is not None and not decodable(sent.picture):
             problem = f"scored as {disposition}, and another decoder cannot decode it ({sent.kind})"
+        if scored and not sent.whole:
+            problem = f"scored as {disposition}, and a part of the photograph is missing"
         if not scored and disposition != "ungradable":
             problem = f"{disposition} without a score ({sent.kind})"
         return f"200 {disposition}", problem, sent.kind

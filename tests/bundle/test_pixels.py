@@ -499,6 +499,63 @@ def test_a_truncated_file_is_refused(format: str) -> None:
         assert refusal(data[: int(len(data) * share)]).code == "image_not_decodable"
 
 
+def cut_and_closed(data: bytes, share: float) -> list[bytes]:
+    """With an end marker, and nothing or zeros where the rest of the picture was."""
+    start = data.index(b"\xff\xda")
+    cut = start + int((len(data) - start) * share)
+    return [data[:cut] + b"\xff\xd9", data[:cut] + bytes(len(data) - cut - 2) + b"\xff\xd9"]
+
+
+@pytest.mark.parametrize("size_px", [32, 224])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 5}])
+def test_a_jpeg_that_was_cut_short_and_closed_is_refused(
+    options: dict[str, int], mode: str, size_px: int
+) -> None:
+    """libjpeg fills what is missing with grey, and says nothing."""
+    spec = PixelSpec(size_px=size_px)
+    for orientation in (1, 6):
+        data = encoded(photograph(600, 450).convert(mode), "JPEG", exif=exif(orientation), **options)
+        decode(data, spec)
+        for share in (0.05, 0.3, 0.6, 0.9):
+            for damaged in cut_and_closed(data, share):
+                error = refusal(damaged, spec)
+                assert error.code == "image_not_decodable"
+                assert "damaged or incomplete" in str(error)
+
+
+@pytest.mark.parametrize("options", [{"optimize": True}, {"progressive": True}])
+def test_a_jpeg_without_its_first_passage_is_refused(options: dict[str, bool]) -> None:
+    data = encoded(photograph(600, 450), "JPEG", **options)
+    damaged, _ = cut_and_closed(data, 0.05)
+    assert refusal(damaged).code == "image_not_decodable"
+
+
+def test_a_jpeg_whose_rest_was_never_written_is_refused() -> None:
+    """To tables made for the picture zeros are data, so no pixel of it is missing."""
+    data = encoded(photograph(600, 450), "JPEG", optimize=True)
+    for share in (0.05, 0.3, 0.6, 0.9):
+        cut = int(len(data) * share)
+        assert refusal(data[:cut] + bytes(len(data) - cut)).code == "image_not_decodable"
+    assert np.array_equal(decode(data + bytes(4096), SPEC).pixels, decode(data, SPEC).pixels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimize": True}, {"progressive": True}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 1}],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(600, 450), (64, 64), (9, 7)])
+def test_a_picture_that_ends_in_grey_is_no_damaged_one(
+    size: tuple[int, int], mode: str, options: dict[str, object]
+) -> None:
+    grey = (128, 128, 128, 128) if mode == "CMYK" else (128, 128, 128) if mode == "RGB" else 128
+    corner = photograph(*size).convert(mode)
+    corner.paste(grey, (size[0] // 2, size[1] // 2, *size))
+    for image in (corner, Image.new(mode, size, grey)):
+        assert decode(encoded(image, "JPEG", quality=95, **options), SPEC).width_px == size[0]
+
+
 def test_a_jpeg_of_nothing_but_scans_is_refused_at_once() -> None:
     data = encoded(Image.new("L", (512, 512), 128), "JPEG", progressive=True)
     scan = data[data.rfind(b"\xff\xda") : -2]

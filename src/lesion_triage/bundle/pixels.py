@@ -1,12 +1,11 @@
 """From a file's bytes to the pixels that the network sees: the one pixel path of training and service.
 
-Imports numpy, Pillow, the schema and the exception tree.
+Imports numpy, Pillow, the schema, what is known of JPEG files and the exception tree.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from lesion_triage.bundle import jpeg
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
 
@@ -35,13 +35,12 @@ _TURNS = {
 }
 """What sets a picture upright, by EXIF orientation."""
 
-_MOST_SCANS = 50
-"""A progressive JPEG has about ten. Each is a pass over the whole picture and can be 75 bytes short, so a
-small file of nothing but scans would keep a processor busy for hours."""
-_JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
-"""With a length after it; FF 00 is data, FF 01 and FF D0 to FF D7 stand alone."""
 _MOST_CHUNKS = 100_000
 """A PNG of 30 MB in the usual blocks of 8 KB has about four thousand."""
+_FILLING = frozenset((127, 128))
+"""Levels that libjpeg leaves where it has no data: 128, and in CMYK what Pillow turns that into."""
+_COMPARED = 1_000_000
+"""Pixels compared at once: a picture of 50 megapixels is in memory twice already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,11 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
         if getattr(image, "is_animated", False):
             raise _animated()
         orientation = _orientation(image.info.get("exif", b""))
-        square = _to_srgb(_square(image, orientation, spec.size_px), image.info.get("icc_profile"))
+        drafted = _load(image, spec.size_px)
+        if isinstance(image, JpegImageFile):
+            _refuse_unfinished(image, data, spec.size_px)
+        square = _square(image, drafted, orientation, spec.size_px)
+        square = _to_srgb(square, image.info.get("icc_profile"))
     if orientation >= 5:
         width_px, height_px = height_px, width_px
     return Picture(
@@ -170,7 +173,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     """
     stream = io.BytesIO(data)
     if data.startswith(b"\xff\xd8\xff"):
-        _refuse_endless_jpeg(data)
+        jpeg.refuse_endless(data)
+        jpeg.refuse_endless_zeros(data)
         return _Jpeg(stream)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         _refuse_animated_png(data)
@@ -186,21 +190,6 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 def _animated() -> ImageError:
     return ImageError("image_animated", "The picture is animated, expected a single still photograph.")
-
-
-def _refuse_endless_jpeg(data: bytes) -> None:
-    """Refuse a JPEG with too many scans, counted up to its end marker: a phone may append a film."""
-    if data.count(b"\xff\xda") <= _MOST_SCANS:
-        return
-    scans, place = 0, 2
-    while (marker := _JPEG_MARKER.search(data, place)) and marker[1] != b"\xd9":
-        scans += marker[1] == b"\xda"
-        place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2]))
-    if scans > _MOST_SCANS:
-        raise ImageError(
-            "image_not_decodable",
-            f"The JPEG has {scans} scans, expected at most {_MOST_SCANS}; save it anew and send it.",
-        )
 
 
 def _refuse_animated_png(data: bytes) -> None:
@@ -245,14 +234,43 @@ def _quantisation(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
     return tuple(steps) if len(steps) == 64 else None
 
 
-def _square(image: ImageFile.ImageFile, orientation: int, size_px: int) -> Image.Image:
-    """Decode, set upright and resize; the answer has mode L, RGB or CMYK."""
+def _load(image: ImageFile.ImageFile, size_px: int) -> tuple[float, float] | None:
+    """Decode, a JPEG at the coarsest scale that will do.
+
+    Returns:
+        Width and height of what is picture, as stored; None: all of it.
+    """
     drafted = image.draft(None, (2 * size_px, 2 * size_px))
     image.load()
+    return None if drafted is None else drafted[1][2:]
+
+
+def _refuse_unfinished(image: JpegImageFile, data: bytes, size_px: int) -> None:
+    """Refuse a decoded JPEG whose data end before the picture does, although there is an end marker.
+
+    libjpeg leaves the rest grey, without a word, and so the last pixel as stored. A good picture may end in
+    that grey too: it is whole if further data change nothing in it.
+    """
+    width, height = image.size
+    if not _FILLING.issuperset(image.crop((width - 1, height - 1, width, height)).tobytes()):
+        return
+    again = _Jpeg(io.BytesIO(jpeg.with_more_data(data)))
+    _load(again, size_px)
+    rows = max(1, _COMPARED // width)
+    for top in range(0, height, rows):
+        strip = (0, top, width, min(top + rows, height))
+        if image.crop(strip).tobytes() != again.crop(strip).tobytes():
+            raise jpeg.unfinished()
+
+
+def _square(
+    image: ImageFile.ImageFile, drafted: tuple[float, float] | None, orientation: int, size_px: int
+) -> Image.Image:
+    """Set upright and resize; the answer has mode L, RGB or CMYK."""
     upright = _with_interpolable_mode(image)
     if orientation in _TURNS:
         upright = upright.transpose(_TURNS[orientation])
-    box = None if drafted is None else _upright_box(drafted[1][2:], upright.size, orientation)
+    box = None if drafted is None else _upright_box(drafted, upright.size, orientation)
     # Pillow weighs colours by their opacity while it resizes LA and RGBA.
     square = upright.resize((size_px, size_px), Image.Resampling.BICUBIC, box)
     if square.mode in ("LA", "RGBA"):

@@ -1,0 +1,84 @@
+"""What a JPEG file shows of itself before it is decoded: its scans, its end, and whether more would fit in.
+
+Imports the exception tree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lesion_triage.errors import ImageError
+
+_MOST_SCANS = 50
+"""A progressive JPEG has about ten. Each is a pass over the whole picture and can be 75 bytes short, so a
+small file of nothing but scans would keep a processor busy for hours."""
+_SCAN, _END = 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+"""With a length after it; FF 00 is data, FF 01 and FF D0 to FF D7 stand alone."""
+_EMPTY_TAIL = bytes(64)
+_ANYTHING = bytes(range(255))
+"""Picture data of no picture. It begins with 00, lest an FF before it become a marker, and has no FF."""
+_MORE = b"".join((_ANYTHING, *(bytes((0xFF, 0xD0 + number)) + _ANYTHING for number in range(8))))
+"""The same after each mark at which a decoder may wait to restart."""
+
+
+def refuse_endless(data: bytes) -> None:
+    """Refuse a file with too many scans, counted up to its end marker: a phone may append a film.
+
+    Raises:
+        ImageError: ``image_not_decodable``.
+    """
+    if data.count(bytes((0xFF, _SCAN))) <= _MOST_SCANS:
+        return
+    scans = sum(marker == _SCAN for marker, _ in _markers(data))
+    if scans > _MOST_SCANS:
+        raise ImageError(
+            "image_not_decodable",
+            f"The JPEG has {scans} scans, expected at most {_MOST_SCANS}; save it anew and send it.",
+        )
+
+
+def refuse_endless_zeros(data: bytes) -> None:
+    """Refuse a file whose rest was never written: zeros where the end marker should be.
+
+    To some tables of codes zeros are picture data for as long as there are any.
+
+    Raises:
+        ImageError: ``image_not_decodable``.
+    """
+    if data.endswith(_EMPTY_TAIL) and _end(data) is None:
+        raise unfinished()
+
+
+def with_more_data(data: bytes) -> bytes:
+    """The same file with further picture data before its end marker.
+
+    Whoever decodes a whole picture never reads them; where picture data are missing they take their place.
+    """
+    end = _end(data)
+    return data if end is None else data[:end] + _MORE + data[end:]
+
+
+def unfinished() -> ImageError:
+    """The refusal of a file whose picture data end before the picture does."""
+    return ImageError(
+        "image_not_decodable",
+        "The picture cannot be decoded (its data end before it does); it is damaged or incomplete, send the "
+        "file again.",
+    )
+
+
+def _end(data: bytes) -> int | None:
+    """Where the end marker of the first picture stands; None: nowhere."""
+    return next((place for marker, place in _markers(data) if marker == _END), None)
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker and its place, up to the end marker; what is inside a segment is none."""
+    place = 2
+    while found := _MARKER.search(data, place):
+        yield found[1][0], found.start()
+        if found[1][0] == _END:
+            return
+        place = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
