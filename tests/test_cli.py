@@ -113,6 +113,18 @@ def test_score_goes_on_after_a_picture_that_cannot_be_used(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("history", "sentence"),
+    [
+        ('{"bleeding": true, "bleeding": false}', "--history: bleeding: the field stands twice; keep one."),
+        ('{"age_years": true}', "--history: age_years: Value error, expected a number, found true or false."),
+    ],
+)
+def test_score_refuses_a_history_that_could_be_read_in_two_ways(tiny_bundle, capsys, history, sentence):
+    assert cli.main(["score", str(tiny_bundle), "a.jpg", "--history", history]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 def test_score_refuses_a_bundle_with_one_flipped_byte(tiny_bundle, tmp_path, capsys):
     copy = tmp_path / "bundle"
     for file in sorted(path for path in Path(tiny_bundle).rglob("*") if path.is_file()):

@@ -92,6 +92,10 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id,image\na,/etc/passwd\n", "line 2: the path in image leaves "),
         ("case_id,image,fever\na,b.png,perhaps\n", "line 2: fever is 'perhaps'; expected true, yes, 1"),
         ("case_id,image,history\na,b.png,{}x\n", "line 2: history: "),
+        (
+            'case_id,image,history\na,b.png,"{""fever"": true, ""fever"": false}"\n',
+            "line 2: history: fever: the field stands twice; keep one.",
+        ),
         ("case_id,image\na,b.png\nc,d.png\na,e.png\n", "line 4: the case of line 2 comes again;"),
         ("case_id,image\na,b.png\na,b.png\n", "line 3: its case has this photograph already;"),
     ],

@@ -1,5 +1,6 @@
 """What was said stays what was said: a yes outweighs a no, and nothing else outweighs anything."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from histories import histories
-from lesion_triage.bundle.history import History, together
+from lesion_triage.bundle.history import History, as_text, from_json, from_text, together
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 
 
@@ -44,3 +45,32 @@ def test_a_yes_or_a_no_is_no_number(name: str, answer: bool) -> None:
         History.model_validate({name: answer})
     with pytest.raises(ValidationError, match="expected a number, found true or false"):
         History.model_validate_json(json.dumps({name: answer}))
+
+
+@given(histories)
+def test_what_was_said_is_read_back(history: History) -> None:
+    assert from_text(as_text(history)) == history
+    assert from_json(history.model_dump_json().encode()) == history
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bleeding": true, "bleeding": false}',
+        '{"bleeding": true, "sex": "male", "bleeding": true}',
+        '{"bleeding": true, "ble\\u0065ding": null}',
+        '{"age_years": ' + "1" * 4000 + ', "age_years": 61}',
+        '{"age_years": {"age_years": [1, 1]}, "age_years": 61}',
+    ],
+)
+def test_a_field_that_stands_twice_is_refused_by_name(text: str) -> None:
+    for told in (text, text.encode()):
+        with pytest.raises(ValidationError, match="the field stands twice; keep one") as caught:
+            from_json(told)
+        assert caught.value.errors()[0]["loc"] == ("age_years" if "age" in text else "bleeding",)
+
+
+@given(st.binary() | st.text() | st.text().map(lambda text: f'{{"sex": "{text}", "sex": "male"}}'))
+def test_any_text_is_a_history_or_refused(text: str | bytes) -> None:
+    with contextlib.suppress(ValidationError):
+        assert from_json(text) == History.model_validate_json(text)

@@ -191,11 +191,12 @@ def test_a_case_that_cannot_be_scored_says_so_and_the_others_are_scored(model):
         ({"history": [{"bleding": True}]}, r"case 1 cannot be read: bleding"),
         ({"history": [{"bleeding": "yes"}]}, r"case 1 cannot be read: bleeding"),
         ({"history": ['{"age_years": 400}']}, r"case 1 cannot be read: age_years"),
+        ({"history": ['{"fever": true, "fever": false}']}, r"case 1 cannot be read: fever"),
         ({"history": [7]}, r"case 1 cannot be read; expected fields"),
         ({"histroy": [{}]}, r"The column history is missing"),
         ({"bleeding": [True]}, r"The column history is missing"),
     ],
-    ids=["misspelt", "word", "range", "kind", "column", "flat"],
+    ids=["misspelt", "word", "range", "twice", "kind", "column", "flat"],
 )
 def test_a_history_that_is_misspelt_is_refused_and_not_dropped(model, columns, expected):
     import pandas as pd

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from lesion_triage.bundle.history import History, as_text
+from lesion_triage.bundle.history import History, as_text, from_json
 from lesion_triage.data.sources.folder import history_of
 from lesion_triage.errors import BacklogError, DataError
 
@@ -243,7 +243,7 @@ def _history(cells: Mapping[str, str]) -> str:
     if not cells["history"]:
         return ""
     try:
-        return as_text(History.model_validate_json(cells["history"]))
+        return as_text(from_json(cells["history"]))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "history"

@@ -6,10 +6,13 @@ There is no free text, so nothing that identifies a person has a place to stand.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool
+from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lesion_triage.bundle.document import Document
 
@@ -93,13 +96,31 @@ def as_text(history: History) -> str:
     return "" if history == NO_HISTORY else history.model_dump_json(exclude_none=True)
 
 
+def from_json(text: str | bytes) -> History:
+    """The history in a JSON text, wherever it comes from.
+
+    Raises:
+        pydantic.ValidationError: it is no JSON object, an answer is none to its question, or a field stands
+            twice: which of the two answers counts would be anybody's guess.
+    """
+    history = History.model_validate_json(text)
+    told = json.loads(text, object_pairs_hook=list)  # pydantic keeps the last of them, and says nothing
+    times = Counter(name for name, _ in told)
+    if twice := next((name for name, count in times.items() if count > 1), None):
+        problem = PydanticCustomError("field_twice", "the field stands twice; keep one")
+        raise ValidationError.from_exception_data(
+            "History", [InitErrorDetails(type=problem, loc=(twice,), input=None)]
+        )
+    return history
+
+
 def from_text(text: str) -> History:
     """Read back what ``as_text`` wrote.
 
     Raises:
-        pydantic.ValidationError: another document, or words that no platform could send.
+        pydantic.ValidationError: as ``from_json``.
     """
-    return History.model_validate_json(text) if text else NO_HISTORY
+    return from_json(text) if text else NO_HISTORY
 
 
 def together(histories: Sequence[History]) -> History:
