@@ -52,11 +52,14 @@ cli.main(sys.argv[1:])
 
 
 def test_kills_lose_and_double_nothing(bundle, backlog, tmp_path):
-    """The first comes before the list is in its place, the second before it is said what it belongs to."""
+    """The first comes before the list is in its place, the second before it is said what it belongs to.
+
+    The list is put in its place by each command, and what it belongs to is said once.
+    """
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert cli.main(command(bundle, backlog, undisturbed)) == 0
     words = command(bundle, backlog, killed)
-    for renames, parts in ((1, 0), (2, 0), (6, 3), (8, 10)):
+    for renames, parts in ((1, 0), (2, 0), (6, 3), (9, 10)):
         run = subprocess.run(
             [sys.executable, "-B", "-c", KILLED, str(renames), *words], check=False, stdout=subprocess.DEVNULL
         )

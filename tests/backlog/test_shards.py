@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -42,6 +43,45 @@ def test_a_part_that_is_missing_cut_short_or_of_another_run_is_scored_again(tabl
     pq.write_table(foreign.replace_schema_metadata({b"lesion_triage.run": b"0" * 64}), part[2])
     assert score(cases, "--part-cases", "2") == 0
     assert files_of(out) == whole
+
+
+def spoilt_lists(whole):
+    """By what happened to it: the frozen list of six cases in parts of two."""
+    buffer = pa.BufferOutputStream()
+    table = pq.read_table(pa.BufferReader(whole))
+    images = pa.array([["referred.png"]] * 6, table.schema.field("images").type)
+    pq.write_table(table.set_column(1, "images", images), buffer, row_group_size=2)
+    return {
+        "empty": b"",
+        "cut short": whole[:-100],
+        "flipped": whole[:200] + bytes(20) + whole[220:],
+        "other pictures": buffer.getvalue().to_pybytes(),
+        "missing": None,
+    }
+
+
+@pytest.mark.parametrize("what", ["empty", "cut short", "flipped", "other pictures", "missing"])
+def test_a_list_that_was_spoilt_since_is_not_scored(table, score, rows, tmp_path, what):
+    cases, out = table(SIX), tmp_path / "out"
+    score(cases, "--part-cases", "2")
+    expected, listing = rows(), out / "listing.parquet"
+    whole = listing.read_bytes()
+    listing.unlink()
+    if (spoilt := spoilt_lists(whole)[what]) is not None:
+        listing.write_bytes(spoilt)
+    (out / "cases" / "part-00000001.parquet").unlink()
+    assert score(cases, "--part-cases", "2") == 0
+    assert rows() == expected
+    assert listing.read_bytes() == whole
+
+
+def test_a_list_that_is_refused_leaves_the_one_that_stands(table, score, tmp_path):
+    out = tmp_path / "out"
+    score(table(SIX))
+    before = (out / "listing.parquet").read_bytes()
+    assert score(table(SIX + "g,referred.png\n")) == 2
+    assert (out / "listing.parquet").read_bytes() == before
+    assert not (out / ".listing.parquet.new").exists()
 
 
 def test_no_flipped_bit_of_a_part_is_read_as_other_rows(pictures, table, score, rows, tmp_path):

@@ -32,7 +32,7 @@ from lesion_triage.backlog.listing import Frozen, Listing, freeze
 from lesion_triage.backlog.photographs import Source, has_bytes
 from lesion_triage.backlog.rows import NOT_READABLE, Extra, Row, columns
 from lesion_triage.bundle.document import Document, Sha256
-from lesion_triage.bundle.store import Bundle, write_atomically
+from lesion_triage.bundle.store import Bundle, flush, write_atomically
 from lesion_triage.errors import BacklogError
 
 STATE = "run.json"
@@ -227,9 +227,10 @@ class Shards:
 
 
 def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> tuple[Shards, Frozen]:
-    """Freeze a backlog in ``folder``, or find that the same one stands there already.
+    """Freeze a backlog in ``folder``, where the same one may stand already.
 
-    The backlog is read from its source both times: what has changed since is not scored silently.
+    The backlog is read from its source both times: what has changed since is not scored silently, and what
+    a disk made of the earlier list is not scored at all.
 
     Raises:
         BacklogError: the backlog cannot be read, or ``folder`` holds something else.
@@ -251,11 +252,16 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
         software=software(),
     )
     if begun:
-        (folder / _NEW).unlink()
-        _require_same(folder, _read_state(folder), wanted)
-    else:
-        (folder / _NEW).replace(folder / LISTING)
+        try:
+            _require_same(folder, _read_state(folder), wanted)
+        except BacklogError:
+            (folder / _NEW).unlink()
+            raise
+    flush(folder / _NEW)
+    (folder / _NEW).replace(folder / LISTING)
+    if not begun:
         write_atomically(folder / STATE, wanted.to_json().encode())
+    flush(folder)
     return Shards(folder), frozen
 
 

@@ -89,6 +89,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk: else a power cut can undo a write or a rename."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def seal(
     folder: Path,
     *,
@@ -275,22 +284,13 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         for file, content in contents.items():
             write_atomically(hidden / file, content)
         for directory in (hidden / SELFTEST_FOLDER, hidden):
-            _flush(directory)
+            flush(directory)
         hidden.rename(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     except OSError as error:
         raise BundleError(f"{folder}: the bundle could not be written ({error}); nothing was left.") from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _flush(directory: Path) -> None:
-    """Bring the names in a directory to the disk, without which a power cut can undo a rename."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _files_in(folder: Path) -> Iterator[str]:
