@@ -7,16 +7,20 @@ import tracemalloc
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import tiny_bundle as tiny
 from lesion_triage import cli
-from lesion_triage.backlog.listing import Case
+from lesion_triage.backlog.listing import Case, Listing, freeze
+from lesion_triage.backlog.photographs import source_of
 from lesion_triage.backlog.rows import COLUMNS, EXTRA_COLUMNS, RowMaker
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
 
 PAGE = Path(__file__).parents[2] / "docs/scoring-a-backlog.md"
 ALL = "case_id,image\na,referred.png\nb,below.png\nc,black.png\nd,unfamiliar.png\n"
@@ -116,6 +120,45 @@ def test_too_many_photographs_are_an_error_of_the_case(pictures, table, score, r
         lines.append(f"a,{number}.png")
     score(table("case_id,image\n" + "\n".join(lines) + "\nb,below.png\n"))
     assert [row["error_code"] for row in rows()] == ["too_many_images", None]
+
+
+def parquet_of(path, photographs):
+    """One case of these photographs and another of a good one, in groups of four rows."""
+    files = [*photographs, tiny.picture_bytes("below")]
+    ids = ["a"] * len(photographs) + ["b"]
+    table = pa.table({"case_id": ids, "image_bytes": files})
+    pq.write_table(table, path, use_dictionary=False, row_group_size=4)
+    return path
+
+
+def test_photographs_of_a_case_that_has_too_many_are_not_kept(tmp_path, score, rows):
+    noise = np.random.default_rng(0).bytes(1_000_000)
+    cases = parquet_of(tmp_path / "cases.parquet", [bytes([n]) + noise for n in range(120)])
+    tracemalloc.start()
+    assert score(cases, "--threads", "1") == 1
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [row["error_code"] for row in rows()] == ["too_many_images", None]
+    assert most < 60e6
+
+
+def test_of_a_photograph_that_is_too_long_no_more_is_kept_than_shows_it(bundle, tmp_path):
+    cases = parquet_of(tmp_path / "cases.parquet", [b"x" * 5000, b"y" * 4999])
+    source = source_of(cases, None, None)
+    freeze(source, tmp_path / "listing.parquet", 10)
+    listing = Listing(tmp_path / "listing.parquet", 10, source.images, cases)
+    first, second = listing.cases(0)
+    assert listing.file_bytes(first, 4999) == [b"x" * 5000, b"y" * 4999]
+    assert listing.file_bytes(first, 100) == [b"x" * 101, b"y" * 101]
+    listing.pass_over(first)
+    assert listing.file_bytes(second, 30_000) == [tiny.picture_bytes("below")]
+
+
+def test_a_photograph_that_is_too_long_is_refused_from_a_table_too(bundle, tmp_path, score, rows):
+    most = open_bundle(bundle).header.pixels.max_bytes
+    data = tiny.picture_bytes("below")
+    assert score(parquet_of(tmp_path / "cases.parquet", [data + bytes(most + 1 - len(data))])) == 1
+    assert [row["error_code"] for row in rows()] == ["image_too_large", None]
 
 
 def test_rows_hold_codes_and_no_words_unless_they_are_asked_for(bundle, pictures, table, score, rows):

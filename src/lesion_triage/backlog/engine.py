@@ -16,7 +16,7 @@ from lesion_triage.backlog.rows import NOT_READABLE, Row, RowMaker, Work
 from lesion_triage.backlog.shards import Shards
 from lesion_triage.bundle.in_step import SIDE_BY_SIDE
 from lesion_triage.bundle.languages import Languages
-from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import BacklogError, BundleError
 
@@ -92,7 +92,7 @@ def score_parts(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="scoring")
     try:
         for part in parts:
-            for works in _handfuls(listing, part):
+            for works in _handfuls(listing, maker, part):
                 waiting.append((part, pool.submit(maker.rows, works)))
                 if len(waiting) > most:
                     settle()
@@ -113,7 +113,7 @@ def score_part(
     Raises:
         BacklogError, OSError: as ``score_parts``.
     """
-    rows = [row for works in _handfuls(listing, part) for row in maker.rows(works)]
+    rows = [row for works in _handfuls(listing, maker, part) for row in maker.rows(works)]
     write_part(shards, part, rows, accept_unreadable=accept_unreadable)
     return len(rows)
 
@@ -136,13 +136,19 @@ def write_part(shards: Shards, part: int, rows: Sequence[Row], *, accept_unreada
     shards.write(part, rows)
 
 
-def _works(listing: Listing, part: int) -> Iterator[Work]:
+def _works(listing: Listing, maker: RowMaker, part: int) -> Iterator[Work]:
     for case in listing.cases(part):
-        yield case, listing.file_bytes(case) if listing.holds_bytes else None
+        if not listing.holds_bytes:
+            yield case, None
+        elif case.photographs > MAX_IMAGES_PER_CASE:  # it is refused, and may have more than the memory holds
+            listing.pass_over(case)
+            yield case, ()
+        else:
+            yield case, listing.file_bytes(case, maker.most_bytes)
 
 
-def _handfuls(listing: Listing, part: int) -> Iterator[list[Work]]:
-    works = _works(listing, part)
+def _handfuls(listing: Listing, maker: RowMaker, part: int) -> Iterator[list[Work]]:
+    works = _works(listing, maker, part)
     most = _HANDFUL_WITH_BYTES if listing.holds_bytes else _HANDFUL
     while some := list(islice(works, most)):
         yield some

@@ -131,21 +131,37 @@ class Listing:
         for position, row in enumerate(self._parquet.read_row_group(part).to_pylist(), start=first):
             yield Case(position=position, **{**row, "images": tuple(row["images"])})
 
-    def file_bytes(self, case: Case) -> list[bytes]:
+    def file_bytes(self, case: Case, most_bytes: int) -> list[bytes]:
         """The photographs of a case whose table holds them. Quick for cases asked for in order.
+
+        Args:
+            case: of this listing.
+            most_bytes: of a photograph; of a longer one no more than shows that it is.
 
         Raises:
             BacklogError: the table has fewer rows than when it was frozen.
         """
+        return [data[: most_bytes + 1] for data in self._files(case)]
+
+    def pass_over(self, case: Case) -> None:
+        """Leave the photographs of a case whose table holds them, so that the next case's are at hand.
+
+        Raises:
+            BacklogError: as ``file_bytes``.
+        """
+        for _ in self._files(case):
+            pass
+
+    def _files(self, case: Case) -> Iterator[bytes]:
         assert self._table is not None
         at, files = self._bytes
         if at != case.first_row:
             files = file_bytes(self._table, case.first_row)
-        data = [found for _, found in zip(range(case.photographs), files, strict=False) if found is not None]
-        if len(data) < case.photographs:
-            raise BacklogError(f"{self._table}: has fewer rows than when this run began; bring it back.")
+        for _ in range(case.photographs):
+            if (data := next(files, None)) is None:
+                raise BacklogError(f"{self._table}: has fewer rows than when this run began; bring it back.")
+            yield data
         self._bytes = (case.first_row + case.photographs, files)
-        return data
 
 
 def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[str]]]:

@@ -108,7 +108,8 @@ class RowMaker:
             "certificate_id": bundle.certificate.certificate_id(),
             "bundle_sha256": bundle.sha256,
         }
-        self._most_bytes = bundle.header.pixels.max_bytes
+        self.most_bytes = bundle.header.pixels.max_bytes
+        """Of a photograph; a longer one is refused unread."""
 
     def rows(self, works: Sequence[Work]) -> list[Row]:
         """The rows of several cases, scored side by side.
@@ -175,7 +176,7 @@ class RowMaker:
     def _file(self, index: int, image: str) -> bytes:
         """No more of a file than shows that it is too long, and nothing of a pipe, which might never end."""
         path = Path(self._root, image)
-        most = self._most_bytes
+        most = self.most_bytes
         try:
             facts = path.stat()
             if not stat.S_ISREG(facts.st_mode):
