@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -169,6 +170,18 @@ def test_a_truncated_file_is_refused(folder: Path, file: str, share: float) -> N
 def test_a_file_with_something_behind_it_is_refused(folder: Path, file: str) -> None:
     (folder / file).write_bytes((folder / file).read_bytes() + b"\n")
     refused(folder, file)
+
+
+@pytest.mark.parametrize("file", [*FILES, "signature.json"])
+def test_a_file_that_was_swollen_is_refused_unread(folder: Path, file: str) -> None:
+    """A sparse gigabyte takes no room on the disk, and would in memory."""
+    with (folder / file).open("ab") as stream:
+        stream.truncate(10**9)
+    tracemalloc.start()
+    refused(folder, f"{file}: expected .* bytes.*, found 1000000000; copy")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10e6
 
 
 @pytest.mark.parametrize("file", FILES)

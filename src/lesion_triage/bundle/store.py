@@ -47,6 +47,8 @@ CERTIFIED = "certified.txt"
 SIGNATURE = "signature.json"
 """Beside the header and not in it: it signs the header's hash. ``bundle.signing`` reads it."""
 
+_HEADER_BYTES, _SIGNATURE_BYTES = range(4_000_001), range(10_001)
+"""Sizes of the two files that no header tells. A header usually has a few thousand, a signature 600."""
 _PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.png")
 
 _Document = TypeVar("_Document", bound=Document)
@@ -185,7 +187,7 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(
             f"{folder}: no {HEADER}, which is written last; the bundle is incomplete, copy it again."
         )
-    raw_header = _read(folder, HEADER)
+    raw_header = _read(folder, HEADER, _HEADER_BYTES)
     header = _header(folder, raw_header)
     _check_names(folder, present - {HEADER, SIGNATURE}, set(header.files))
     contents = {file: _read_sealed(folder, file, sealed) for file, sealed in sorted(header.files.items())}
@@ -210,7 +212,7 @@ def open_bundle(folder: Path) -> Bundle:
         selftest_pictures=MappingProxyType(pictures),
         model_card=contents[MODEL_CARD].decode(errors="replace"),
         seen=_seen(folder, contents),
-        signature=_read(folder, SIGNATURE) if SIGNATURE in present else None,
+        signature=_read(folder, SIGNATURE, _SIGNATURE_BYTES) if SIGNATURE in present else None,
     )
 
 
@@ -335,25 +337,28 @@ def _check_names(folder: Path, present: set[str], sealed: set[str]) -> None:
         )
 
 
-def _read(folder: Path, file: str) -> bytes:
+def _read(folder: Path, file: str, sizes: range) -> bytes:
+    """A file of one of these sizes in bytes; another is refused before it is in memory."""
     try:
         # O_NOFOLLOW: the file may have become a link since it was listed.
         handle = os.open(
             folder / file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         )
         with os.fdopen(handle, "rb") as stream:
-            return stream.read()
+            found = os.fstat(handle).st_size
+            content = stream.read(sizes.stop) if found in sizes else b""
     except OSError as error:
         raise BundleError(f"{folder / file}: cannot be read ({error}); copy the bundle again.") from None
+    if found not in sizes or len(content) not in sizes:
+        expected = f"{sizes[0]} bytes as sealed" if len(sizes) == 1 else f"at most {sizes[-1]:,} bytes"
+        raise BundleError(
+            f"{folder / file}: expected {expected}, found {max(found, len(content))}; copy the bundle again."
+        )
+    return content
 
 
 def _read_sealed(folder: Path, file: str, sealed: SealedFile) -> bytes:
-    content = _read(folder, file)
-    if len(content) != sealed.size_bytes:
-        raise BundleError(
-            f"{folder / file}: expected {sealed.size_bytes} bytes as sealed, found {len(content)}; "
-            "copy the bundle again."
-        )
+    content = _read(folder, file, range(sealed.size_bytes, sealed.size_bytes + 1))
     if (found := sha256_of(content)) != sealed.sha256:
         raise BundleError(
             f"{folder / file}: changed since it was sealed (expected SHA-256 {sealed.sha256[:16]}…, "
