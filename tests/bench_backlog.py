@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 import tiny_bundle as tiny
-from lesion_triage.backlog import engine, shards
+from lesion_triage.backlog import engine, shards, state
 from lesion_triage.backlog.photographs import source_of
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
@@ -87,7 +87,7 @@ def batch(folder: Path, bundle: Bundle, pictures: Path) -> Callable[[], None]:
     """Everything between the list of cases and the files of rows, ``score-batch`` without its start."""
     folder.mkdir()
     source = source_of(pictures, None, "picture")
-    opened, _ = shards.prepare(folder, source, bundle, shards.Options(part_cases=100))
+    opened, _ = shards.prepare(folder, source, bundle, state.Options(part_cases=100))
     maker = engine.row_maker(opened, bundle)
 
     def run() -> None:

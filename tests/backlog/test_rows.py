@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -21,6 +23,7 @@ from lesion_triage.backlog.rows import COLUMNS, EXTRA_COLUMNS, RowMaker
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
+from lesion_triage.errors import BacklogError
 
 PAGE = Path(__file__).parents[2] / "docs/scoring-a-backlog.md"
 ALL = "case_id,image\na,referred.png\nb,below.png\nc,black.png\nd,unfamiliar.png\n"
@@ -152,6 +155,35 @@ def test_of_a_photograph_that_is_too_long_no_more_is_kept_than_shows_it(bundle, 
     assert listing.file_bytes(first, 100) == [b"x" * 101, b"y" * 101]
     listing.pass_over(first)
     assert listing.file_bytes(second, 30_000) == [tiny.picture_bytes("below")]
+
+
+def test_a_table_of_photographs_that_broke_meanwhile_is_named(tmp_path):
+    cases = parquet_of(tmp_path / "cases.parquet", [bytes([n]) * 5000 for n in range(40)])
+    freeze(source_of(cases, None, None), tmp_path / "listing.parquet", 10)
+    listing = Listing(tmp_path / "listing.parquet", 10, tmp_path, cases)
+    _, last = listing.cases(0)
+    whole, end = cases.read_bytes(), pq.read_metadata(cases).row_group(10).column(1).data_page_offset
+    cases.write_bytes(whole[:end] + bytes(100) + whole[end + 100 :])
+    with pytest.raises(BacklogError, match=r"cases.parquet: row 41 or later cannot be read"):
+        listing.file_bytes(last, 10_000)
+
+
+def test_what_the_machine_lacks_is_no_fault_of_a_photograph(bundle, pictures):
+    maker = RowMaker(Scorer.open(bundle), pictures, ())
+    work = (Case(0, "a", ("below.png",), 1, "", 1), None)
+    held, (soft, hard) = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        with pytest.raises(BacklogError, match=r"photographs cannot be read.*Too many open files"):
+            maker.rows([work])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for handle in held:
+            os.close(handle)
+    assert [row["disposition"] for row in maker.rows([work])] == ["below_threshold"]
 
 
 def test_a_photograph_that_is_too_long_is_refused_from_a_table_too(bundle, tmp_path, score, rows):

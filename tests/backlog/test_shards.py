@@ -205,6 +205,27 @@ def test_a_full_disk_costs_one_sentence_and_what_is_written_stays(table, bundle,
     assert files_of(out) == whole
 
 
+def test_what_cannot_be_written_is_not_said_to_want_room(table, score, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / "cases").write_text("no folder")
+    assert score(table(SIX)) == 2
+    error = capsys.readouterr().err
+    assert "out: cannot be written (File exists); what is written stays" in error
+    assert "room" not in error
+
+
+def test_a_list_that_cannot_be_read_is_named_and_the_folder_is_not_blamed(table, score, tmp_path):
+    score(table(SIX), "--part-cases", "2")
+    listing = tmp_path / "out" / "listing.parquet"
+    opened, whole = Shards(tmp_path / "out").listing(), listing.read_bytes()
+    listing.write_bytes(bytes(len(whole)))
+    for read in (Shards(tmp_path / "out").listing, lambda: list(opened.cases(1)), lambda: opened.case_ids(1)):
+        with pytest.raises(BacklogError, match=r"listing.parquet: cannot be read .* writes it anew"):
+            read()
+
+
 def test_a_disk_of_photographs_that_went_away_stops_the_run(pictures, table, score, rows, tmp_path, capsys):
     cases = table(SIX)
     pictures_elsewhere = tmp_path / "elsewhere"

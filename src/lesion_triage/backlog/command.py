@@ -13,7 +13,8 @@ from pathlib import Path
 from lesion_triage.backlog import engine, shards
 from lesion_triage.backlog.photographs import Source, source_of
 from lesion_triage.backlog.rows import EXTRA_COLUMNS, NOT_SCORED
-from lesion_triage.backlog.shards import CASES, Options, Shards, Summary
+from lesion_triage.backlog.shards import CASES, Shards
+from lesion_triage.backlog.state import Options, Summary
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.console import bar, say
@@ -85,7 +86,7 @@ def act(arguments: argparse.Namespace) -> int:
         extras=tuple(sorted(set(arguments.extras))),
         language=arguments.language,
     )
-    with shards.explaining(arguments.out), shards.alone(arguments.out):
+    with shards.alone(arguments.out):
         folder = _prepared(arguments.out, source, bundle, options)
         if arguments.retry_unreadable:
             again = folder.unreadable()

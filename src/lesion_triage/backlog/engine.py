@@ -72,8 +72,8 @@ def score_parts(
         accept_unreadable: see ``write_part``.
 
     Raises:
-        BacklogError: see ``write_part``.
-        OSError: a part cannot be written.
+        BacklogError: see ``write_part``; or cases or photographs cannot be read for want of a disk or of
+            what this machine gives one process.
     """
     listing = shards.listing()
     most = threads * (_AHEAD_WITH_BYTES if listing.holds_bytes else _AHEAD)
@@ -111,7 +111,7 @@ def score_part(
         How many cases it has.
 
     Raises:
-        BacklogError, OSError: as ``score_parts``.
+        BacklogError: as ``score_parts``.
     """
     rows = [row for works in _handfuls(listing, maker, part) for row in maker.rows(works)]
     write_part(shards, part, rows, accept_unreadable=accept_unreadable)
@@ -124,8 +124,8 @@ def write_part(shards: Shards, part: int, rows: Sequence[Row], *, accept_unreada
     A disk that went away in the night would else turn the rest of the backlog into errors, quickly.
 
     Raises:
-        BacklogError: no case of the part could be read, and ``accept_unreadable`` is not set.
-        OSError: it cannot be written.
+        BacklogError: no case of the part could be read, and ``accept_unreadable`` is not set; or it cannot
+            be written.
     """
     if not accept_unreadable and all(row.get("error_code") == NOT_READABLE for row in rows):
         raise BacklogError(

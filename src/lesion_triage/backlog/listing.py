@@ -11,6 +11,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lesion_triage.backlog.photographs import Source, file_bytes, photographs
+from lesion_triage.backlog.photographs import Source, file_bytes, in_one_line, photographs
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.history import as_text, from_text, together
 from lesion_triage.errors import BacklogError
@@ -108,8 +109,13 @@ class Listing:
             part_cases: as it was frozen.
             images: what the paths of photographs are relative to.
             table: the parquet file that holds the photographs; None if they are files.
+
+        Raises:
+            BacklogError: it cannot be read; so do ``case_ids`` and ``cases``.
         """
-        self._parquet = pq.ParquetFile(path)
+        self._path = path
+        with self._reading():
+            self._parquet = pq.ParquetFile(path)
         self._part_cases = part_cases
         self.images = images
         self._table = table
@@ -122,13 +128,15 @@ class Listing:
 
     def case_ids(self, part: int) -> list[str]:
         """Of one part, in order."""
-        ids: list[str] = self._parquet.read_row_group(part, ["case_id"]).column(0).to_pylist()
+        with self._reading():
+            ids: list[str] = self._parquet.read_row_group(part, ["case_id"]).column(0).to_pylist()
         return ids
 
     def cases(self, part: int) -> Iterator[Case]:
         """Of one part, in order."""
-        first = part * self._part_cases
-        for position, row in enumerate(self._parquet.read_row_group(part).to_pylist(), start=first):
+        with self._reading():
+            rows = self._parquet.read_row_group(part).to_pylist()
+        for position, row in enumerate(rows, start=part * self._part_cases):
             yield Case(position=position, **{**row, "images": tuple(row["images"])})
 
     def file_bytes(self, case: Case, most_bytes: int) -> list[bytes]:
@@ -139,7 +147,7 @@ class Listing:
             most_bytes: of a photograph; of a longer one no more than shows that it is.
 
         Raises:
-            BacklogError: the table has fewer rows than when it was frozen.
+            BacklogError: the table cannot be read, or has fewer rows than when it was frozen.
         """
         return [data[: most_bytes + 1] for data in self._files(case)]
 
@@ -151,6 +159,16 @@ class Listing:
         """
         for _ in self._files(case):
             pass
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise BacklogError(
+                f"{self._path}: cannot be read ({in_one_line(error)}); "
+                "the same command writes it anew and goes on."
+            ) from None
 
     def _files(self, case: Case) -> Iterator[bytes]:
         assert self._table is not None

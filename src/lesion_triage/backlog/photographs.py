@@ -1,14 +1,13 @@
 """Photographs to be scored, one after the other, from a CSV file, a parquet file or a folder.
 
-Imports pyarrow, the history, the reader of histories in data, and the exception tree. Nothing is held but the
-row at hand: a table may have millions.
+Imports pyarrow, the folder, the history, the reader of histories in data, and the exception tree. Nothing is
+held but the row at hand: a table may have millions.
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from posixpath import normpath
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from lesion_triage.backlog.folder import walk
 from lesion_triage.bundle.history import History, as_text, from_json
 from lesion_triage.data.sources.folder import history_of
 from lesion_triage.errors import BacklogError, DataError
@@ -31,14 +30,8 @@ BYTES = "image_bytes"
 _FIELDS = tuple(History.model_fields)
 _ASKED = frozenset(_FIELDS)
 _KNOWN = ("case_id", "image", BYTES, "history", *_FIELDS)
-_NO_PICTURES = (".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".txt", ".xml")
-"""Endings of files that are left out of a folder, and counted. Whatever else lies there is taken for a
-photograph, and gives its case an error if it is none: a photograph less could only lower the urgency."""
-LINK = "link to a folder"
 _BATCH = 16
 """Photographs of a parquet file in memory at once: each may have 30 MB."""
-_NAMES = 10_000
-"""Names of a folder that are Python's strings at once; the others are packed."""
 
 
 class Photograph(NamedTuple):
@@ -114,7 +107,7 @@ def photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
         BacklogError: a column is missing or not known, a cell cannot be read, a path leaves the folder.
     """
     if source.case_is is not None:
-        return _numbered(source, _walk(source.path, "", left_out))
+        return _numbered(source, walk(source.path, "", left_out))
     return _of_parquet(source) if source.path.suffix.lower() == ".parquet" else _of_csv(source)
 
 
@@ -129,6 +122,9 @@ def file_bytes(table: Path, first_row: int, count: int | None = None) -> Iterato
     """The files that a parquet table holds in its rows from ``first_row`` (from 1) on, in order.
 
     Row groups that end before are not read; memory holds a few rows, however long the groups are.
+
+    Raises:
+        BacklogError: they cannot be read.
     """
     parquet = _opened(table)
     skip, groups = first_row - 1, list(range(parquet.num_row_groups))
@@ -136,16 +132,26 @@ def file_bytes(table: Path, first_row: int, count: int | None = None) -> Iterato
         skip -= rows
         groups.pop(0)
     left = parquet.metadata.num_rows if count is None else count
-    for batch in parquet.iter_batches(_BATCH, row_groups=groups, columns=[BYTES]):
-        if skip >= batch.num_rows:
-            skip -= batch.num_rows
-            continue
-        for cell in batch.column(0)[skip:]:
-            if left <= 0:
-                return
-            left -= 1
-            yield cell.as_py()
-        skip = 0
+    try:
+        for batch in parquet.iter_batches(_BATCH, row_groups=groups, columns=[BYTES]):
+            if skip >= batch.num_rows:
+                skip -= batch.num_rows
+                continue
+            for cell in batch.column(0)[skip:]:
+                if left <= 0:
+                    return
+                left -= 1
+                yield cell.as_py()
+            skip = 0
+    except (OSError, pa.ArrowException) as error:
+        raise BacklogError(
+            f"{table}: row {first_row} or later cannot be read ({in_one_line(error)})."
+        ) from None
+
+
+def in_one_line(error: Exception) -> str:
+    """What went wrong; pyarrow tells it in several lines."""
+    return " ".join(str(error).split())
 
 
 def _of_csv(source: Source) -> Iterator[Photograph]:
@@ -183,7 +189,9 @@ def _of_parquet(source: Source) -> Iterator[Photograph]:
                 cells = {name: "" if cell is None else str(cell).strip() for name, cell in row.items()}
                 yield _photograph(source, number, cells, data)
     except (OSError, pa.ArrowException) as error:
-        raise BacklogError(f"{source.path}: row {number + 1} or later cannot be read ({error}).") from None
+        raise BacklogError(
+            f"{source.path}: row {number + 1} or later cannot be read ({in_one_line(error)})."
+        ) from None
 
 
 def _opened(path: Path) -> pq.ParquetFile:
@@ -191,7 +199,7 @@ def _opened(path: Path) -> pq.ParquetFile:
         # Page by page: a row group of photographs may be larger than the memory.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except (OSError, pa.ArrowException) as error:
-        raise BacklogError(f"{path}: cannot be read as a parquet file ({error}).") from None
+        raise BacklogError(f"{path}: cannot be read as a parquet file ({in_one_line(error)}).") from None
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
@@ -277,53 +285,3 @@ def _numbered(source: Source, paths: Iterator[str]) -> Iterator[Photograph]:
                     "pictures beside the sub-folders; move them, or choose --case-is picture."
                 )
         yield Photograph(number, case_id, path, "")
-
-
-def _walk(folder: Path, below: str, left_out: Counter[str]) -> Iterator[str]:
-    """Paths of pictures: those of a folder, then those of its sub-folders; hidden names are left out."""
-    files, folders = _names(folder, left_out)
-    for name in _sorted(files):
-        yield below + name
-    for name in _sorted(folders):
-        yield from _walk(folder / name, f"{below}{name}/", left_out)
-
-
-def _names(folder: Path, left_out: Counter[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Names of pictures and of sub-folders, packed: some thirty bytes for each of a million files."""
-    packed: tuple[list[pa.Array], list[pa.Array]] = ([], [])
-    loose: tuple[list[str], list[str]] = ([], [])
-
-    def pack(least: int) -> None:
-        for names, arrays in zip(loose, packed, strict=True):
-            if len(names) > least:
-                arrays.append(pa.array(names, pa.large_string()))
-                names.clear()
-
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    loose[1].append(entry.name)
-                elif entry.is_symlink() and entry.is_dir():  # it may lead in a circle
-                    left_out[LINK] += 1
-                elif (ending := Path(entry.name).suffix.lower()) in _NO_PICTURES:
-                    left_out[ending] += 1
-                else:
-                    loose[0].append(entry.name)
-                pack(_NAMES)
-        pack(0)
-    except OSError as error:
-        raise BacklogError(f"{folder}: cannot be listed ({error.strerror}).") from None
-    except UnicodeEncodeError:
-        raise BacklogError(f"{folder}: a name in it is not UTF-8; rename it.") from None
-    files, folders = (pa.chunked_array(arrays, pa.large_string()) for arrays in packed)
-    return files, folders
-
-
-def _sorted(names: pa.ChunkedArray) -> Iterator[str]:
-    ordered = names.take(pc.sort_indices(names))
-    for chunk in ordered.chunks:
-        for start in range(0, len(chunk), _NAMES):
-            yield from chunk.slice(start, _NAMES).to_pylist()

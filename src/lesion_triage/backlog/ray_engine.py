@@ -17,7 +17,8 @@ import ray
 import ray.data
 
 from lesion_triage.backlog.engine import Progress, row_maker, score_part
-from lesion_triage.backlog.shards import Shards, software
+from lesion_triage.backlog.shards import Shards
+from lesion_triage.backlog.state import software
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.console import say
 from lesion_triage.errors import BacklogError, LesionTriageError
@@ -53,7 +54,7 @@ class _Worker:
                 )
                 scored.append(cases)
                 failed.append("")
-            except (LesionTriageError, OSError) as error:
+            except LesionTriageError as error:
                 scored.append(0)
                 failed.append(str(error))
         return {"scored": np.array(scored), "failed": np.array(failed)}

@@ -18,7 +18,7 @@ from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.history import from_text
 from lesion_triage.bundle.in_step import Steps, together
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer
-from lesion_triage.errors import ImageError, ScoringError
+from lesion_triage.errors import BacklogError, ImageError, ScoringError
 
 NOT_SCORED = "not_scored"
 """In the place of a disposition. A word, since ``disposition != 'below_threshold'`` would lose a null."""
@@ -117,6 +117,9 @@ class RowMaker:
         Args:
             works: the cases, each with its photographs; None: they are read from the disk, the next case's
                 once this one's are decoded.
+
+        Raises:
+            BacklogError: this machine lacks what it takes to read a photograph.
         """
         return together([self._row(case, files) for case, files in works])
 
@@ -185,7 +188,10 @@ class RowMaker:
                 return stream.read() if facts.st_size <= most else stream.read(most + 1)
         except OSError as error:
             if error.errno in _OURS:
-                raise
+                raise BacklogError(
+                    f"{self._root}: photographs cannot be read, since this machine has no more to give "
+                    f"({error.strerror}); the same command goes on from there once it has."
+                ) from None
             raise ImageError(NOT_READABLE, f"cannot be read ({error.strerror}).", index=index) from None
 
 

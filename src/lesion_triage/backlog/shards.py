@@ -1,6 +1,6 @@
 """The folder of a scored backlog: what it belongs to, which parts are done, and what they hold.
 
-Imports pyarrow, the listing, the rows, the bundle's store and the exception tree.
+Imports pyarrow, the state, the listing, the rows, the bundle's store and the exception tree.
 
     run.json          what is scored with what; written once, before the first part
     listing.parquet   the frozen cases, a row group for each part
@@ -12,30 +12,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import onnxruntime as ort
-import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import features
-from pydantic import ValidationError
 
-from lesion_triage import __version__
 from lesion_triage.backlog.listing import Frozen, Listing, freeze
-from lesion_triage.backlog.photographs import Source, has_bytes
-from lesion_triage.backlog.rows import NOT_READABLE, Extra, Row, columns
-from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.backlog.photographs import Source, has_bytes, in_one_line
+from lesion_triage.backlog.rows import NOT_READABLE, Row, columns
+from lesion_triage.backlog.state import STATE, Options, State, Summary, read_state, require_same, software
 from lesion_triage.bundle.store import Bundle, flush, write_atomically
 from lesion_triage.errors import BacklogError
 
-STATE = "run.json"
 LISTING = "listing.parquet"
 CASES = "cases"
 SUMMARY = "summary.json"
@@ -43,77 +35,6 @@ _LOCK = ".lock"
 _NEW = f".{LISTING}.new"
 _RUN_KEY = b"lesion_triage.run"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class Options(Document):
-    """What a user chooses that shows in the rows."""
-
-    part_cases: int
-    extras: tuple[Extra, ...] = ()
-    """Sorted."""
-    language: str = "en"
-
-
-class State(Document):
-    """What a folder of results belongs to. Nothing else may be scored into it."""
-
-    format: Literal[1] = 1
-    bundle_sha256: Sha256
-    certificate_id: str
-    listing_sha256: Sha256
-    cases: int
-    photographs: int
-    images: str
-    """What the paths of photographs are relative to."""
-    table: str | None
-    """The parquet file that holds the photographs; None if they are files."""
-    options: Options
-    software: dict[str, str]
-    """Whose versions decide the last bit of a score."""
-
-    @property
-    def parts(self) -> int:
-        """Number of parts."""
-        return -(-self.cases // self.options.part_cases)
-
-    def part_rows(self, part: int) -> int:
-        """Number of cases of a part."""
-        return min(self.options.part_cases, self.cases - part * self.options.part_cases)
-
-
-class Summary(Document):
-    """What became of a backlog."""
-
-    run_sha256: Sha256
-    """Hash of ``run.json``."""
-    cases: int
-    photographs: int
-    dispositions: dict[str, int]
-    """``not_scored`` among them."""
-    priority_bands: dict[str, int]
-    errors: dict[str, int]
-    """Cases that could not be scored, by ``error_code``."""
-
-
-_DIFFERENT = {
-    "bundle_sha256": "another bundle",
-    "listing_sha256": "other cases",
-    "images": "another folder of photographs",
-    "table": "another table",
-    "options": "other options (--with, --language or --part-cases)",
-    "software": "another version of lesion-triage, onnxruntime, Pillow or its JPEG library",
-}
-
-
-def software() -> dict[str, str]:
-    """Versions of what decides the last bit of a score on this machine."""
-    return {
-        "lesion-triage": __version__,
-        "onnxruntime": ort.__version__,
-        "pillow": PIL.__version__,
-        "jpeg": str(features.version("jpg")),
-        "machine": platform.machine(),
-    }
 
 
 class Shards:
@@ -126,7 +47,7 @@ class Shards:
             BacklogError: it is none.
         """
         self.folder = folder
-        self.state = _read_state(folder)
+        self.state = read_state(folder)
         self._run = self.state.sha256()
         self._schema = columns(self.state.options.extras)
 
@@ -148,14 +69,15 @@ class Shards:
         """Write a part, whole or not at all.
 
         Raises:
-            OSError: it cannot be written.
+            BacklogError: it cannot be written.
         """
         assert len(rows) == self.state.part_rows(part)
         schema = self._schema.with_metadata({_RUN_KEY: self._run})
         buffer = pa.BufferOutputStream()
         table = pa.Table.from_pylist(list(rows), schema)
         pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        write_atomically(self.path(part), buffer.getvalue())
+        with _writing(self.folder):
+            write_atomically(self.path(part), buffer.getvalue())
 
     def unreadable(self) -> list[int]:
         """Parts with a case of which a photograph could not be read."""
@@ -166,18 +88,23 @@ class Shards:
         ]
 
     def forget(self, part: int) -> None:
-        """Have a part scored again."""
-        (self.folder / SUMMARY).unlink(missing_ok=True)
-        self.path(part).unlink()
+        """Have a part scored again.
+
+        Raises:
+            BacklogError: it cannot be removed.
+        """
+        with _writing(self.folder):
+            (self.folder / SUMMARY).unlink(missing_ok=True)
+            self.path(part).unlink()
 
     def finish(self) -> Summary:
         """Read every part back, prove that each case has its one row, and write the summary.
 
         Raises:
-            BacklogError: a part is damaged or there is a file that no part is.
+            BacklogError: a part is damaged or there is a file that no part is; the summary cannot be written.
         """
         state, listing = self.state, self.listing()
-        found = {path.name for path in (self.folder / CASES).iterdir() if not path.name.startswith(".")}
+        found = {name for name in _names(self.folder / CASES) if not name.startswith(".")}
         expected = {self.path(part).name for part in range(state.parts)}
         if strange := sorted(found ^ expected):
             raise BacklogError(
@@ -203,7 +130,8 @@ class Shards:
             priority_bands=dict(sorted(bands.items())),
             errors=dict(sorted(errors.items())),
         )
-        write_atomically(self.folder / SUMMARY, summary.to_json().encode())
+        with _writing(self.folder):
+            write_atomically(self.folder / SUMMARY, summary.to_json().encode())
         return summary
 
     def _is_whole(self, part: int) -> bool:
@@ -223,7 +151,7 @@ class Shards:
                 raise _damaged(path, "it has other columns")
             return file.read(names)
         except (OSError, pa.ArrowException) as error:
-            raise _damaged(path, str(error)) from None
+            raise _damaged(path, in_one_line(error)) from None
 
 
 def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> tuple[Shards, Frozen]:
@@ -233,13 +161,13 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
     a disk made of the earlier list is not scored at all.
 
     Raises:
-        BacklogError: the backlog cannot be read, or ``folder`` holds something else.
-        OSError: ``folder`` cannot be written.
+        BacklogError: the backlog cannot be read, or ``folder`` holds something else or cannot be written.
     """
-    (folder / CASES).mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    with _writing(folder):  # the source tells of itself what cannot be read
+        (folder / CASES).mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        frozen = freeze(source, folder / _NEW, options.part_cases)
     begun = (folder / STATE).exists()
-    frozen = freeze(source, folder / _NEW, options.part_cases)
     wanted = State(
         bundle_sha256=bundle.sha256,
         certificate_id=bundle.certificate.certificate_id(),
@@ -253,15 +181,16 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
     )
     if begun:
         try:
-            _require_same(folder, _read_state(folder), wanted)
+            require_same(folder, read_state(folder), wanted)
         except BacklogError:
             (folder / _NEW).unlink()
             raise
-    flush(folder / _NEW)
-    (folder / _NEW).replace(folder / LISTING)
-    if not begun:
-        write_atomically(folder / STATE, wanted.to_json().encode())
-    flush(folder)
+    with _writing(folder):
+        flush(folder / _NEW)
+        (folder / _NEW).replace(folder / LISTING)
+        if not begun:
+            write_atomically(folder / STATE, wanted.to_json().encode())
+        flush(folder)
     return Shards(folder), frozen
 
 
@@ -270,18 +199,20 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold the folder, so that no second run writes into it. The hold goes with the process.
 
     Raises:
-        BacklogError: another process holds it, or it is not a folder of results.
-        OSError: it cannot be made.
+        BacklogError: another process holds it, it is not a folder of results, or it cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise BacklogError(f"{folder}: expected a folder for the results, found a file; name another.")
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {path.name for path in folder.iterdir()}
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    names = _names(folder)
     if names and _LOCK not in names:
         raise BacklogError(
             f"{folder}: holds other files and no results of score-batch; name an empty or a new folder."
         )
-    with (folder / _LOCK).open("a") as stream:
+    with _writing(folder):
+        lock = (folder / _LOCK).open("a")
+    with lock as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -290,41 +221,24 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def explaining(folder: Path) -> Iterator[None]:
-    """Turn what a disk refuses into one sentence.
-
-    Raises:
-        BacklogError: in the place of OSError.
-    """
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one sentence. For what is written alone: what is read has its own."""
     try:
         yield
     except OSError as error:
-        why = "the disk is full" if error.errno in _FULL else f"cannot be written ({error.strerror or error})"
+        full = error.errno in _FULL
+        why = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
         raise BacklogError(
-            f"{folder}: {why}; what is written stays, and the same command goes on from there once there is "
-            "room."
+            f"{folder}: {why}; what is written stays, and the same command goes on from there once "
+            f"{'there is room' if full else 'it can be'}."
         ) from None
 
 
-def _read_state(folder: Path) -> State:
-    path = folder / STATE
+def _names(folder: Path) -> set[str]:
     try:
-        return State.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise BacklogError(f"{path}: not found, expected a folder that score-batch has begun.") from None
-    except ValidationError:
-        raise BacklogError(
-            f"{path}: was not written by this release of score-batch; name another folder."
-        ) from None
-
-
-def _require_same(folder: Path, begun: State, wanted: State) -> None:
-    for name, what in _DIFFERENT.items():
-        if getattr(begun, name) != getattr(wanted, name):
-            raise BacklogError(
-                f"{folder}: was begun with {what}; one folder holds the results of one backlog by one "
-                "bundle. Name a new folder, or give again what this one was begun with."
-            )
+        return {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise BacklogError(f"{folder}: cannot be listed ({error.strerror}).") from None
 
 
 def _sweep(folder: Path) -> None:

@@ -1,0 +1,126 @@
+"""What a folder of results belongs to, and what its summary says. Nothing else may be scored into it.
+
+Imports onnxruntime and Pillow for their versions, the rows, the bundle's document and the exception tree.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+import onnxruntime as ort
+import PIL
+from PIL import features
+from pydantic import ValidationError
+
+from lesion_triage import __version__
+from lesion_triage.backlog.rows import Extra
+from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.errors import BacklogError
+
+STATE = "run.json"
+
+
+class Options(Document):
+    """What a user chooses that shows in the rows."""
+
+    part_cases: int
+    extras: tuple[Extra, ...] = ()
+    """Sorted."""
+    language: str = "en"
+
+
+class State(Document):
+    """What a folder of results belongs to. Nothing else may be scored into it."""
+
+    format: Literal[1] = 1
+    bundle_sha256: Sha256
+    certificate_id: str
+    listing_sha256: Sha256
+    cases: int
+    photographs: int
+    images: str
+    """What the paths of photographs are relative to."""
+    table: str | None
+    """The parquet file that holds the photographs; None if they are files."""
+    options: Options
+    software: dict[str, str]
+    """Whose versions decide the last bit of a score."""
+
+    @property
+    def parts(self) -> int:
+        """Number of parts."""
+        return -(-self.cases // self.options.part_cases)
+
+    def part_rows(self, part: int) -> int:
+        """Number of cases of a part."""
+        return min(self.options.part_cases, self.cases - part * self.options.part_cases)
+
+
+class Summary(Document):
+    """What became of a backlog."""
+
+    run_sha256: Sha256
+    """Hash of ``run.json``."""
+    cases: int
+    photographs: int
+    dispositions: dict[str, int]
+    """``not_scored`` among them."""
+    priority_bands: dict[str, int]
+    errors: dict[str, int]
+    """Cases that could not be scored, by ``error_code``."""
+
+
+_DIFFERENT = {
+    "bundle_sha256": "another bundle",
+    "listing_sha256": "other cases",
+    "images": "another folder of photographs",
+    "table": "another table",
+    "options": "other options (--with, --language or --part-cases)",
+    "software": "another version of lesion-triage, onnxruntime, Pillow or its JPEG library",
+}
+
+
+def software() -> dict[str, str]:
+    """Versions of what decides the last bit of a score on this machine."""
+    return {
+        "lesion-triage": __version__,
+        "onnxruntime": ort.__version__,
+        "pillow": PIL.__version__,
+        "jpeg": str(features.version("jpg")),
+        "machine": platform.machine(),
+    }
+
+
+def read_state(folder: Path) -> State:
+    """What a folder belongs to.
+
+    Raises:
+        BacklogError: nothing of this kind stands there, or it cannot be read.
+    """
+    path = folder / STATE
+    try:
+        return State.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BacklogError(f"{path}: not found, expected a folder that score-batch has begun.") from None
+    except OSError as error:
+        raise BacklogError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValidationError:
+        raise BacklogError(
+            f"{path}: was not written by this release of score-batch; name another folder."
+        ) from None
+
+
+def require_same(folder: Path, begun: State, wanted: State) -> None:
+    """Refuse to go on with something else than what a folder was begun with.
+
+    Raises:
+        BacklogError: names what differs.
+    """
+    for name, what in _DIFFERENT.items():
+        if getattr(begun, name) != getattr(wanted, name):
+            raise BacklogError(
+                f"{folder}: was begun with {what}; one folder holds the results of one backlog by one "
+                "bundle. Name a new folder, or give again what this one was begun with."
+            )
