@@ -65,10 +65,11 @@ def png(header: tuple[int, int, int, int], rows: bytes = b"", *extra: tuple[byte
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def exif(orientation: int, order: str = "<") -> bytes:
-    """The smallest EXIF block that says how to hold the picture."""
+def exif(orientation: int, order: str = "<", kind: int = 3) -> bytes:
+    """The smallest EXIF block that says how to hold the picture, in two bytes (kind 3) or in four (4)."""
     magic = b"II*\x00" if order == "<" else b"MM\x00*"
-    entry = struct.pack(f"{order}HHIHH", 274, 3, 1, orientation, 0)
+    form = {3: "HHIHH", 4: "HHII"}[kind]
+    entry = struct.pack(f"{order}{form}", *[274, kind, 1, orientation, 0][: len(form)])
     return b"Exif\x00\x00" + magic + struct.pack(f"{order}IH", 8, 1) + entry + bytes(4)
 
 
@@ -236,6 +237,29 @@ def test_orientation_of_a_jpeg_is_applied(orientation: int, size: tuple[int, int
     # a rim that is off by part of a pixel by more than one.
     assert rms(found, decode(encoded(upright), SPEC)) < 0.75
     assert (found.width_px, found.height_px) == size
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("format", DECODER_FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_in_four_bytes_is_the_same(orientation: int, format: str, order: str) -> None:
+    in_two, in_four = (
+        decode(encoded(photograph(60, 40), format, exif=exif(orientation, order, kind)), SPEC)
+        for kind in (3, 4)
+    )
+    assert np.array_equal(in_two.pixels, in_four.pixels)
+    assert (in_two.width_px, in_two.height_px) == (in_four.width_px, in_four.height_px)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_behind_the_pixels_of_a_png_is_applied(orientation: int) -> None:
+    """The standard lets its chunk stand on either side of them."""
+    before = encoded(photograph(60, 40), exif=exif(orientation))
+    plain, block = encoded(photograph(60, 40)), exif(orientation)[6:]
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    behind = decode(plain[:-12] + chunk + plain[-12:], SPEC)
+    assert np.array_equal(behind.pixels, decode(before, SPEC).pixels)
+    assert (behind.width_px, behind.height_px) == ((60, 40) if orientation < 5 else (40, 60))
 
 
 @given(st.binary(max_size=80), st.booleans())

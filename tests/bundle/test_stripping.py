@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,29 @@ def _swapped(srgb: bytes) -> bytes:
     """The same profile under another name, and with red for blue, so that it changes the pixels."""
     other = srgb.replace(b"sRGB", b"zRGB").replace("sRGB".encode("utf-16-be"), "zRGB".encode("utf-16-be"))
     return other.replace(b"rXYZ", b"tXYZ").replace(b"bXYZ", b"rXYZ").replace(b"tXYZ", b"bXYZ")
+
+
+def _behind_the_pixels(png: bytes) -> bytes:
+    """With the orientation and the colour profile after the picture data."""
+    chunks, place = [], 8
+    while place < len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        chunks.append((kind, png[place : place + 12 + length]))
+        place += 12 + length
+    late = [chunk for kind, chunk in chunks if kind in (b"eXIf", b"iCCP")]
+    others = [chunk for kind, chunk in chunks if kind not in (b"eXIf", b"iCCP")]
+    assert len(late) == 2
+    return b"".join((png[:8], *others[:-1], *late, others[-1]))
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_what_stands_behind_the_pixels_of_a_png_is_kept_as_far_as_its_look_needs(orientation: int) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    before = photograph("PNG", orientation, icc_profile=_swapped(srgb))
+    kept = strip(_behind_the_pixels(before), SPEC)
+    assert np.array_equal(decode(kept, SPEC).pixels, decode(before, SPEC).pixels)
+    assert NAME.encode() not in kept
+    assert kept == strip(before, SPEC)
 
 
 def test_what_a_telephone_appends_or_previews_goes() -> None:

@@ -1,6 +1,6 @@
 """From a file's bytes to the pixels that the network sees: the one pixel path of training and service.
 
-Imports numpy, Pillow, the schema, what is known of JPEG files and the exception tree.
+Imports numpy, Pillow, the schema, JPEG files, the orientation and the exception tree.
 """
 
 from __future__ import annotations
@@ -19,21 +19,11 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from lesion_triage.bundle import jpeg
+from lesion_triage.bundle.orientation import TURNS, orientation_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
 
 DECODER_FORMATS = ("JPEG", "PNG", "WEBP")
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What sets a picture upright, by EXIF orientation."""
 
 _MOST_CHUNKS = 100_000
 """A PNG of 30 MB in the usual blocks of 8 KB has about four thousand."""
@@ -107,8 +97,8 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
             )
         if getattr(image, "is_animated", False):
             raise _animated()
-        orientation = _orientation(image.info.get("exif", b""))
         drafted = _load(image, spec.size_px)
+        orientation = orientation_of(image.info.get("exif", b""))  # of a PNG it may stand behind the pixels
         if isinstance(image, JpegImageFile):
             _refuse_unfinished(image, data, spec.size_px)
         square = _square(image, drafted, orientation, spec.size_px)
@@ -131,16 +121,18 @@ def look_of(data: bytes) -> tuple[int, bytes | None]:
         EXIF orientation, 1 to 8, and the embedded colour profile; None if it is absent or ignored.
 
     Raises:
-        ImageError: as ``decode``, as far as the header tells.
+        ImageError: as ``decode``, as far as the header tells; of a PNG all of the file.
     """
     with _refusing_what_is_broken():
         image = _open(data)
+        if isinstance(image, PngImageFile):
+            image.load()  # what stands behind the pixels counts too
         icc_profile = image.info.get("icc_profile")
         try:
             honoured = _honoured(icc_profile) is not None
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             honoured = False
-        return _orientation(image.info.get("exif", b"")), icc_profile if honoured else None
+        return orientation_of(image.info.get("exif", b"")), icc_profile if honoured else None
 
 
 @contextmanager
@@ -207,27 +199,6 @@ def _refuse_animated_png(data: bytes) -> None:
     )
 
 
-def _orientation(exif: bytes) -> int:
-    """EXIF orientation, 1 to 8; 1 (upright) if it is absent or unreadable.
-
-    Only the first directory is read (TIFF 6.0, tag 274): all of EXIF that the picture's look depends on.
-    """
-    tiff = exif.removeprefix(b"Exif\x00\x00")
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for number in range(entries):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, directory + 2 + 12 * number)
-            if tag == 274:
-                return int(value) if kind == 3 and 1 <= value <= 8 else 1
-    except struct.error:
-        return 1
-    return 1
-
-
 def _quantisation(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
     """Pillow has the steps in the order of the matrix, not of the zigzag, since 8.3."""
     steps = getattr(image, "quantization", {}).get(0, ())
@@ -268,8 +239,8 @@ def _square(
 ) -> Image.Image:
     """Set upright and resize; the answer has mode L, RGB or CMYK."""
     upright = _with_interpolable_mode(image)
-    if orientation in _TURNS:
-        upright = upright.transpose(_TURNS[orientation])
+    if orientation in TURNS:
+        upright = upright.transpose(TURNS[orientation])
     box = None if drafted is None else _upright_box(drafted, upright.size, orientation)
     # Pillow weighs colours by their opacity while it resizes LA and RGBA.
     square = upright.resize((size_px, size_px), Image.Resampling.BICUBIC, box)
