@@ -152,6 +152,24 @@ def test_a_site_gives_its_own_flag_a_text_and_keeps_all_others(tmp_path: Path) -
     assert {code: text for code, text in catalogue.texts() if "old_scar" not in code} == dict(ours.texts())
 
 
+def test_a_site_replaces_one_text_and_keeps_those_beside_it(tmp_path: Path) -> None:
+    upper = {
+        "reasons": {"image_blurred": {"text": "Too soft."}},
+        "red_flags": {"bleeding": {"label": "bled"}},
+    }
+    catalogue, ours = Catalogue.load("en", folder_with(tmp_path, "en", upper)), Catalogue.load("en")
+    changed = {"reasons.image_blurred.text": "Too soft.", "red_flags.bleeding.label": "bled"}
+    assert dict(catalogue.texts()) == {**dict(ours.texts()), **changed}
+
+
+@pytest.mark.parametrize("character", [*map(chr, (*range(0x20), *range(0x7F, 0xA0))), "\u2028", "\u2029"])
+def test_no_text_has_a_character_that_ends_a_line_or_cannot_be_seen(tmp_path: Path, character: str) -> None:
+    for text in (f"One{character}two.", f"{character}One.", f"One.{character}"):
+        extra = folder_with(tmp_path, "en", {"counselling": {"clinician_reads": text}})
+        with pytest.raises(ConfigError, match=r"counselling\.clinician_reads"):
+            Catalogue.load("en", extra)
+
+
 def test_a_flag_without_a_text_is_refused() -> None:
     with pytest.raises(ConfigError, match="language 'de' has no text for the red flag old_scar"):
         Catalogue.load("de").require_red_flags(["bleeding", "old_scar"])

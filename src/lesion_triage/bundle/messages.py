@@ -25,7 +25,10 @@ from lesion_triage.errors import ConfigError
 
 REFERENCE_LANGUAGE = "en"
 """Its texts say which placeholders a text of any language must have."""
-Text = Annotated[str, Field(min_length=1, max_length=600, pattern=r"^\S(.*\S)?$")]
+_BREAKING = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+"""Control characters and separators of lines and paragraphs."""
+_LINE = rf"^[^\s{_BREAKING}]([^{_BREAKING}]*[^\s{_BREAKING}])?$"
+Text = Annotated[str, Field(min_length=1, max_length=600, pattern=_LINE)]
 """One line: what is pasted into a record must not be able to draw a heading of its own."""
 
 
@@ -269,10 +272,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _overlay(tree: dict[str, Any], upper: Mapping[str, Any]) -> None:
-    """Lay a site's texts over ours, code by code."""
+    """Lay a site's texts over ours, text by text."""
     for key, value in upper.items():
         below = tree.get(key)
-        tree[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, dict) else value
+        if isinstance(below, dict) and isinstance(value, dict):
+            _overlay(below, value)
+        else:
+            tree[key] = value
 
 
 def _leaves(address: str, value: Any) -> Iterator[tuple[str, str]]:
