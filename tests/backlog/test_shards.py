@@ -8,6 +8,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import features
 
 import tiny_bundle as tiny
 from lesion_triage import cli
@@ -144,6 +145,15 @@ def test_a_folder_takes_one_backlog_by_one_bundle(
     assert cli.main(["score-batch", *words]) == 2
     assert f"out: was begun with {what};" in capsys.readouterr().err
     assert files_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("library", ["jpg", "libjpeg_turbo", "webp", "littlecms2"])
+def test_a_folder_takes_one_version_of_each_decoder(table, score, capsys, monkeypatch, library):
+    cases, here = table(SIX), features.version
+    score(cases)
+    monkeypatch.setattr(features, "version", lambda name: "99" if name == library else here(name))
+    assert score(cases) == 2
+    assert "another version of lesion-triage, onnxruntime, Pillow or a library" in capsys.readouterr().err
 
 
 def test_a_folder_with_other_files_is_left_alone(table, score, tmp_path, capsys):

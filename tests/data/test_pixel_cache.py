@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import features
 from torch.utils.data import DataLoader
 
 from lesion_triage.bundle import pixels
@@ -143,6 +144,15 @@ def test_another_specification_order_or_file_is_another_key(home: Path) -> None:
 def test_another_pixel_path_is_another_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = pixel_cache.key_of(records_of(home), SPEC)
     monkeypatch.setattr(pixels._Jpeg, "draft", lambda *_: None)  # as if decoded at full scale from now on
+    assert pixel_cache.key_of(records_of(home), SPEC) != before
+
+
+@pytest.mark.parametrize("library", ["jpg", "libjpeg_turbo", "webp", "littlecms2"])
+def test_another_version_of_any_decoder_is_another_key(
+    home: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    before, here = pixel_cache.key_of(records_of(home), SPEC), features.version
+    monkeypatch.setattr(features, "version", lambda name: "99" if name == library else here(name))
     assert pixel_cache.key_of(records_of(home), SPEC) != before
 
 

@@ -1,6 +1,6 @@
 """What a folder of results belongs to, and what its summary says. Nothing else may be scored into it.
 
-Imports onnxruntime and Pillow for their versions, the rows, the bundle's document and the exception tree.
+Imports onnxruntime for its version, the rows, the bundle and the exception tree.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
-import PIL
-from PIL import features
 from pydantic import ValidationError
 
 from lesion_triage import __version__
 from lesion_triage.backlog.rows import Extra
 from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.bundle.pixels import decoders
 from lesion_triage.errors import BacklogError
 
 STATE = "run.json"
@@ -78,7 +77,7 @@ _DIFFERENT = {
     "images": "another folder of photographs",
     "table": "another table",
     "options": "other options (--with, --language or --part-cases)",
-    "software": "another version of lesion-triage, onnxruntime, Pillow or its JPEG library",
+    "software": "another version of lesion-triage, onnxruntime, Pillow or a library that it decodes with",
 }
 
 
@@ -87,8 +86,7 @@ def software() -> dict[str, str]:
     return {
         "lesion-triage": __version__,
         "onnxruntime": ort.__version__,
-        "pillow": PIL.__version__,
-        "jpeg": str(features.version("jpg")),
+        **decoders(),
         "machine": platform.machine(),
     }
 

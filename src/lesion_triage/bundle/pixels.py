@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, features
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -23,6 +24,8 @@ from lesion_triage.bundle.orientation import TURNS, orientation_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
 
+_LIBRARIES = ("jpg", "libjpeg_turbo", "webp", "littlecms2")
+"""As Pillow calls those that it decodes with; what PNG is packed with decides nothing."""
 DECODER_FORMATS = ("JPEG", "PNG", "WEBP")
 
 _MOST_CHUNKS = 100_000
@@ -112,6 +115,12 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
         height_px=height_px,
         quantisation=_quantisation(image),
     )
+
+
+def decoders() -> dict[str, str]:
+    """Versions of all that decides which pixels a file becomes, by name."""
+    libraries = {name: str(features.version(name)) for name in _LIBRARIES}
+    return {"pillow": PIL.__version__, **libraries}
 
 
 def look_of(data: bytes) -> tuple[int, bytes | None]:

@@ -24,9 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, overload
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
-from PIL import features
 
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.schema import PixelSpec
@@ -138,7 +136,7 @@ def key_of(records: Sequence[Record], spec: PixelSpec) -> str:
     another key without anyone having to think of it.
     """
     key = hashlib.sha256(spec.to_json().encode())
-    key.update(f"\n{PIL.__version__} {features.version('jpg')} {features.version('webp')}\n".encode())
+    key.update(f"\n{pixels.decoders()}\n".encode())
     for seed, (kind, quality) in enumerate((("JPEG", 60), ("PNG", 0), ("WEBP", 60))):
         buffer = io.BytesIO()
         large = draw_picture("irregular", seed).resize((900, 700))
