@@ -250,6 +250,21 @@ def test_a_disk_of_photographs_that_went_away_stops_the_run(pictures, table, sco
     assert {row["disposition"] for row in rows()} == {"below_threshold"}
 
 
+def test_a_few_unreadable_cases_at_the_end_do_not_stop_the_run(table, score, rows):
+    assert score(table("case_id,image\na,below.png\nb,below.png\nc,gone.png\n"), "--part-cases", "2") == 1
+    assert [row["error_code"] for row in rows()] == [None, None, "image_not_readable"]
+
+
+@pytest.mark.parametrize(("good", "gone", "part"), [(0, 1, 2000), (0, 3, 2000), (110, 100, 110)])
+def test_a_last_part_without_a_photograph_stops_the_run_if_it_tells_of_a_disk(
+    table, score, capsys, good, gone, part
+):
+    images = ["below.png"] * good + ["gone.png"] * gone
+    lines = [f"{number},{image}\n" for number, image in enumerate(images)]
+    assert score(table("case_id,image\n" + "".join(lines)), "--part-cases", str(part)) == 2
+    assert f"not one of {gone} cases in a row, from number {good + 1} on" in capsys.readouterr().err
+
+
 def test_photographs_that_could_not_be_read_are_read_when_they_are_back(pictures, table, score, rows):
     cases = table("case_id,image\na,below.png\nb,late.png\nc,below.png\n")
     assert score(cases, "--part-cases", "1", "--accept-unreadable") == 1

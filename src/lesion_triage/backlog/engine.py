@@ -30,6 +30,9 @@ _AHEAD = 6
 _HANDFUL_WITH_BYTES, _AHEAD_WITH_BYTES = SIDE_BY_SIDE, 2
 """The same where the photographs themselves wait, which may have 30 MB each."""
 
+_TELLING = 100
+"""Cases in a row that are not unreadable each for itself; so is a full part that has fewer."""
+
 
 def row_maker(shards: Shards, bundle: Bundle) -> RowMaker:
     """What scores the cases of a folder.
@@ -121,13 +124,16 @@ def score_part(
 def write_part(shards: Shards, part: int, rows: Sequence[Row], *, accept_unreadable: bool = False) -> None:
     """Write a part, unless not one of its cases could be read.
 
-    A disk that went away in the night would else turn the rest of the backlog into errors, quickly.
+    A disk that went away in the night would else turn the rest of the backlog into errors, quickly. A few
+    cases that are left for the last part say nothing of a disk, unless there are no others.
 
     Raises:
         BacklogError: no case of the part could be read, and ``accept_unreadable`` is not set; or it cannot
             be written.
     """
-    if not accept_unreadable and all(row.get("error_code") == NOT_READABLE for row in rows):
+    telling = len(rows) >= min(_TELLING, shards.state.options.part_cases, shards.state.cases)
+    unreadable = all(row.get("error_code") == NOT_READABLE for row in rows)
+    if unreadable and telling and not accept_unreadable:
         raise BacklogError(
             f"not one of {len(rows)} cases in a row, from number {rows[0]['position'] + 1} on, has "
             f"photographs that can be read below {shards.state.images}. Is the disk there? The same command "
