@@ -103,3 +103,46 @@ def test_the_fingerprint_of_a_folder_sees_additions_and_changes(tmp_path):
     second = runs.tree_fingerprint(tmp_path)
     (tmp_path / "sub" / "a").write_text("22")
     assert len({first, second, runs.tree_fingerprint(tmp_path)}) == 3
+
+
+def test_a_picture_behind_a_link_to_a_folder_is_watched(tmp_path):
+    disk, root = tmp_path / "disk" / "deep", tmp_path / "root"
+    disk.mkdir(parents=True)
+    root.mkdir()
+    (root / "images").symlink_to(tmp_path / "disk")
+    (disk / "a.jpg").write_bytes(b"cut")
+    first = runs.tree_fingerprint(root)
+    (disk / "a.jpg").write_bytes(b"repaired")
+    second = runs.tree_fingerprint(root)
+    assert len({first, second}) == 2
+    assert runs.tree_fingerprint(root) == second
+
+
+def test_a_folder_that_was_moved_whole_is_still_the_same(tmp_path):
+    (tmp_path / "here" / "v1").mkdir(parents=True)
+    (tmp_path / "here" / "v1" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "here" / "images").symlink_to("v1")
+    first = runs.tree_fingerprint(tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert runs.tree_fingerprint(tmp_path / "there") == first
+
+
+def test_a_link_that_leads_to_another_version_of_the_folder_is_a_change(tmp_path):
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "a.jpg").write_text(version)
+    (tmp_path / "images").symlink_to("v1")
+    first = runs.tree_fingerprint(tmp_path)
+    (tmp_path / "images").unlink()
+    (tmp_path / "images").symlink_to("v2")
+    assert runs.tree_fingerprint(tmp_path) != first
+
+
+def test_a_link_to_a_folder_above_is_no_endless_road(tmp_path):
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "a.jpg").write_bytes(b"a")
+    (root / "sub" / "up").symlink_to(tmp_path)
+    first = runs.tree_fingerprint(root)
+    (root / "sub" / "a.jpg").write_bytes(b"other")
+    assert runs.tree_fingerprint(root) != first

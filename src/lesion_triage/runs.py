@@ -1,4 +1,4 @@
-"""A run is one folder; a stage is done when its record says so. Imports config and the bundle's writer.
+"""A run is one folder; a stage is done when its record says so. Imports config, data and the bundle.
 
 Every stage writes its outputs, then ``stages/<stage>.json`` last: the hash of all it was made from and of
 all it made. A stage whose record still holds is not repeated; one that another run of the same name has
@@ -20,6 +20,7 @@ from typing import Any
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
+from lesion_triage.data.below import places
 from lesion_triage.errors import RunError
 
 FROZEN_CONFIG = "config.yaml"
@@ -156,14 +157,18 @@ def file_sha256(path: Path) -> str:
 
 
 def tree_fingerprint(root: Path) -> str:
-    """Hash of the names, sizes and times of all files below ``root``: has the dataset been touched?"""
+    """Hash of the names, sizes and times of all files below ``root``: has the dataset been touched?
+
+    Files behind links to folders are among them.
+    """
     digest = hashlib.sha256()
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(folder) / name
-            facts = path.stat()
-            digest.update(f"{path.relative_to(root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    for place in places(root):
+        if place.same_as is not None:
+            digest.update(os.fsencode(f"{place.prefix}\0same as {place.same_as}\n"))
+        for name in place.names:
+            facts = Path(place.folder, name).stat()
+            seen = f"{facts.st_size}\0{facts.st_mtime_ns}"
+            digest.update(os.fsencode(f"{place.prefix}{name}\0{seen}\n"))
     return digest.hexdigest()
 
 

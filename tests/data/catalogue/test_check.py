@@ -59,6 +59,13 @@ def test_pictures_that_the_table_names_and_the_folder_lacks_are_counted(ham):
     assert (state, text) == (State.INCOMPLETE, "2: 1 missing, such as ISIC_0024301")
 
 
+def test_pictures_behind_a_link_to_another_disk_are_there(ham):
+    disk = ham.parent / "disk"
+    (ham / "HAM10000_images_part_1").rename(disk)
+    (ham / "images").symlink_to(disk)
+    assert found(check(ham), "pictures named") == (State.OK, "3")
+
+
 def test_pictures_still_in_their_archive_are_pointed_at(ham):
     (ham / "HAM10000_images_part_1" / "ISIC_0024301.jpg").unlink()
     (ham / "HAM10000_images_part_2.zip").write_bytes(b"packed")

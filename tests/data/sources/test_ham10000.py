@@ -132,3 +132,25 @@ def test_the_real_dataset_splits_without_a_leak_and_in_proportion(data_root: Pat
 def test_the_real_dataset_s_repeated_files_are_reported(data_root: Path) -> None:
     built = manifests.build(Data(source="ham10000"), data_root / "ham10000")
     assert len(built.findings["the same file stands under two image ids"]) == 4
+
+
+def test_pictures_behind_a_link_to_another_disk_are_found(layout: Callable[..., Path]) -> None:
+    root = layout(*ROWS)
+    disk = root.parent / "disk"
+    (root / "HAM10000_images_part_1").rename(disk)
+    (root / "HAM10000_images_part_1").symlink_to(disk)
+    listing = ham10000.read(root)
+    assert [record.path for record in listing.records] == [
+        "HAM10000_images_part_1/ISIC_1.jpg",
+        "HAM10000_images_part_2/ISIC_2.jpg",
+    ]
+    assert not listing.missing
+    assert not listing.findings
+
+
+def test_a_link_beside_the_folder_that_it_leads_to_makes_no_second_copy(layout: Callable[..., Path]) -> None:
+    root = layout(*ROWS)
+    (root / "A_link").symlink_to("HAM10000_images_part_1")
+    listing = ham10000.read(root)
+    assert listing.records[0].path == "HAM10000_images_part_1/ISIC_1.jpg"
+    assert not listing.findings

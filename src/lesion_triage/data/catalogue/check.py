@@ -1,4 +1,4 @@
-"""Does a folder hold a dataset as published, and what is missing? Imports bundle and this room.
+"""Does a folder hold a dataset as published, and what is missing? Imports bundle, data's walk and this room.
 
 It reads the layout of the catalogue and no reader, so it also says what is wrong with a copy that a reader
 refuses. A part of a dataset is incomplete, which is no error of format.
@@ -20,6 +20,7 @@ import numpy as np
 
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.data.below import places
 from lesion_triage.data.catalogue import datasets
 from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
@@ -109,10 +110,9 @@ class _Files:
     def below(cls, folder: Path) -> _Files:
         found: list[PurePosixPath] = []
         by_name: dict[str, list[PurePosixPath]] = {}
-        for place, subfolders, names in os.walk(folder):
-            subfolders.sort()
-            here = PurePosixPath(Path(place).relative_to(folder).as_posix())
-            for name in sorted(names):
+        for place in places(folder):
+            here = PurePosixPath(place.prefix)
+            for name in place.names:
                 found.append(here / name)
                 by_name.setdefault(name, []).append(found[-1])
         return cls(folder, tuple(found), by_name)

@@ -1,6 +1,6 @@
 """What readers share: a folder walked once, tables row by row, rows collected into a listing.
 
-Imports records and the exception tree.
+Imports records, the walk and the exception tree.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lesion_triage.data.below import places
 from lesion_triage.data.records import Listing, RawRecord
 from lesion_triage.errors import DataError
 
@@ -54,22 +55,19 @@ class Folder:
 
 
 def walk(root: Path, endings: Sequence[str] = JPEG) -> Folder:
-    """Look through all sub-folders, in an order that no file system decides."""
+    """Look through all sub-folders and links to folders, in an order that no file system decides."""
     pictures: dict[str, str] = {}
     twice: set[str] = set()
     tables: dict[str, Path] = {}
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        below = os.path.relpath(folder, root).replace(os.sep, "/")
-        prefix = "" if below == "." else f"{below}/"
-        for name in sorted(names):
+    for place in places(root):
+        for name in place.names:
             stem, ending = os.path.splitext(name)  # noqa: PTH122 - a Path for each of 400,000 names is slow
             if ending.lower() not in endings:
-                tables.setdefault(name, Path(folder, name))
+                tables.setdefault(name, Path(place.folder, name))
             elif stem in pictures:
                 twice.add(stem)
             else:
-                pictures[stem] = prefix + name
+                pictures[stem] = place.prefix + name
     return Folder(root, pictures, tuple(sorted(twice)), tables)
 
 
