@@ -146,3 +146,19 @@ def test_a_link_to_a_folder_above_is_no_endless_road(tmp_path):
     first = runs.tree_fingerprint(root)
     (root / "sub" / "a.jpg").write_bytes(b"other")
     assert runs.tree_fingerprint(root) != first
+
+
+def test_a_link_that_leads_nowhere_is_absent_until_its_file_comes(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.jpg").symlink_to(tmp_path / "a.jpg")
+    first = runs.tree_fingerprint(root)
+    assert runs.tree_fingerprint(root) == first
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    assert runs.tree_fingerprint(root) != first
+
+
+def test_a_name_that_is_no_unicode_is_a_name(tmp_path):
+    first = runs.tree_fingerprint(tmp_path)
+    (tmp_path / "l\udce4sion.jpg").write_bytes(b"a")  # as latin-1 file names are read
+    assert runs.tree_fingerprint(tmp_path) != first

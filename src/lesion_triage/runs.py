@@ -159,15 +159,19 @@ def file_sha256(path: Path) -> str:
 def tree_fingerprint(root: Path) -> str:
     """Hash of the names, sizes and times of all files below ``root``: has the dataset been touched?
 
-    Files behind links to folders are among them.
+    Files behind links to folders are among them. One that is gone, or a link that leads nowhere, counts as
+    absent: whoever reads it will say so.
     """
     digest = hashlib.sha256()
     for place in places(root):
         if place.same_as is not None:
             digest.update(os.fsencode(f"{place.prefix}\0same as {place.same_as}\n"))
         for name in place.names:
-            facts = Path(place.folder, name).stat()
-            seen = f"{facts.st_size}\0{facts.st_mtime_ns}"
+            try:
+                facts = Path(place.folder, name).stat()
+                seen = f"{facts.st_size}\0{facts.st_mtime_ns}"
+            except OSError:
+                seen = "absent"
             digest.update(os.fsencode(f"{place.prefix}{name}\0{seen}\n"))
     return digest.hexdigest()
 
