@@ -29,7 +29,7 @@ def rows(count: int, **every: str) -> list[dict[str, str]]:
 
 
 def test_what_is_written_is_what_is_read(dataset: Dataset, tmp_path: Path) -> None:
-    cells = rows(4, sex='a "quoted", word', age_approx="7.5", patient_id="", diagnosis="naïve\nline")
+    cells = rows(4, image_type='a "quoted", word', age_approx="7.5", patient_id="", diagnosis="naïve\nline")
     built = manifests.build(FOLDER, dataset(cells))
     digest = built.write(tmp_path / "run")
     assert manifests.read(tmp_path / "run") == (built, digest)

@@ -1,4 +1,4 @@
-"""One photograph: what a dataset says of it, and what its file turned out to be. Imports the errors.
+"""One photograph: what a dataset says of it, and what its file turned out to be. Imports bundle.history.
 
 Field names are those of the ISIC archive where it has one; an empty text or None means unknown.
 """
@@ -9,6 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pydantic import TypeAdapter, ValidationError
+
+from lesion_triage.bundle.history import GroupName
 from lesion_triage.errors import DataError
 
 HISTOPATHOLOGY = "histopathology"
@@ -16,6 +19,12 @@ HISTOPATHOLOGY = "histopathology"
 
 SYNTHETIC = "synthetic"
 """A record whose ``source`` begins with this was drawn by a program; so were the numbers made from it."""
+
+
+GROUP_WORDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
+"""Fields that a platform sends too, and that groups of a certificate are named by."""
+
+_GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,3 +120,21 @@ def age_in_years(cell: str, column: str) -> float | None:
     if not 0 <= age <= 120:
         raise DataError(f"{column} '{cell}' is not a number of years from 0 to 120.")
     return age
+
+
+def refuse_unsendable(record: RawRecord) -> None:
+    """Raise for a word that no platform could send: a group of that name would never be met in service.
+
+    Raises:
+        DataError: names the field and the word.
+    """
+    for name in GROUP_WORDS:
+        word = getattr(record, name)
+        try:
+            if word:
+                _GROUP_NAME.validate_python(word)
+        except ValidationError:
+            raise DataError(
+                f"{name} is '{word}'; expected a word that a platform can send: at most 60 letters, digits, "
+                "spaces and & / . , + ( ) -, a letter or a digit first; nothing where it is unknown."
+            ) from None

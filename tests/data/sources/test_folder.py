@@ -117,6 +117,25 @@ def test_one_file_has_one_spelling(tmp_path: Path) -> None:
     assert {record.image_id for record in folder.read(tmp_path, "cases.csv").records} == {"x/a.png"}
 
 
+@pytest.mark.parametrize("column", ["sex", "anatom_site_general", "fitzpatrick_skin_type"])
+@pytest.mark.parametrize("word", ["arm; left", "?", "-", "[unknown]", "x" * 61])
+def test_a_word_that_no_platform_can_send_is_refused_with_its_line(
+    tmp_path: Path, column: str, word: str
+) -> None:
+    table = f"image,needs_in_person,{column}\na.png,1,\nb.png,0,{word}\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        folder.read(tmp_path, "cases.csv")
+    assert f"cases.csv, line 3: {column} is '{word}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["Rücken", "head/neck", "III-IV", "背", "arm, left (upper)"])
+def test_a_word_of_any_language_is_kept(tmp_path: Path, word: str) -> None:
+    table = f'image,needs_in_person,anatom_site_general\na.png,1,"{word}"\n'
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    assert folder.read(tmp_path, "cases.csv").records[0].anatom_site_general == word
+
+
 def test_stated_licences_become_the_citation(dataset: Dataset) -> None:
     rows = [
         {

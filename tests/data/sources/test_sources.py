@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
 import pytest
 
 from lesion_triage import config
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data.labels import LABELS
-from lesion_triage.data.sources import READERS
+from lesion_triage.data.records import GROUP_WORDS
+from lesion_triage.data.sources import READERS, ddi, fitzpatrick17k, pad_ufes_20, scin
 from lesion_triage.errors import DataError
 from made_sources import MADE, Made
 
@@ -43,6 +45,31 @@ def test_every_row_is_read_with_its_label(make: Make, name: str) -> None:
     assert {record.image_id: record.needs_in_person for record in listing.records} == made.truth
     assert len({record.lesion_id for record in listing.records}) == made.lesions
     assert not listing.missing
+
+
+@ALL
+def test_sex_site_and_skin_type_are_words_that_a_platform_can_send(make: Make, name: str) -> None:
+    for record in READERS[name](make(name).root).records:
+        History(**{field: getattr(record, field) or None for field in GROUP_WORDS})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [ddi.SKIN_TONES, fitzpatrick17k.SKIN_TYPES, *(m.SEXES for m in (pad_ufes_20, scin))]
+    + [m.SKIN_TYPES for m in (pad_ufes_20, scin)],
+)
+def test_every_word_of_ours_for_a_dataset_s_can_be_sent(words: Mapping[str, str]) -> None:
+    assert [History(sex=word).sex for word in words.values() if word] == [w for w in words.values() if w]
+
+
+@pytest.mark.parametrize("name", ["bcn20000", "derm7pt", "ham10000", "isic_2020"])
+def test_a_word_that_no_platform_can_send_is_refused_with_its_line(make: Make, name: str) -> None:
+    made = make(name)
+    text = made.table.read_text(encoding="utf-8")
+    assert "male" in text
+    made.table.write_text(text.replace("male", "?", 1), encoding="utf-8")
+    with pytest.raises(DataError, match=r"line \d: sex is '.*\?'; expected a word that a platform can send"):
+        READERS[name](made.root)
 
 
 @ALL

@@ -17,11 +17,12 @@ whether pathology saw them.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import Listing, RawRecord
-from lesion_triage.data.sources.tables import JPEG, Collected, Folder, known, rows, walk
+from lesion_triage.data.sources.tables import JPEG, Collected, Folder, Row, known, rows, walk
 from lesion_triage.errors import DataError
 
 LICENSE = "research use, terms at derm.cs.sfu.ca"
@@ -44,34 +45,32 @@ def read(root: Path) -> Listing:
     splits = _splits(folder)
     collected = Collected()
     columns = ("case_num", "diagnosis", "location", "sex", *KINDS)
+
+    def record(row: Row, column: str, official_split: str) -> RawRecord | None:
+        needs = label_for("derm7pt", row["diagnosis"]).needs_in_person
+        path = _find(row[column], by_path)
+        if path is None:
+            collected.missing.append(row[column])
+            return None
+        return RawRecord(
+            image_id=row[column],
+            path=path,
+            lesion_id=f"case-{row['case_num']}",
+            diagnosis=row["diagnosis"],
+            needs_in_person=needs,
+            source="derm7pt",
+            sex=known(row["sex"]),
+            anatom_site_general=known(row["location"]),
+            image_type=KINDS[column],
+            copyright_license=LICENSE,
+            attribution=ATTRIBUTION,
+            official_split=official_split,
+        )
+
     for place, (number, row) in enumerate(rows(table, columns)):
-        try:
-            needs = label_for("derm7pt", row["diagnosis"]).needs_in_person
-        except DataError as error:
-            raise DataError(f"{table}, line {number}: {error}") from None
-        for column, kind in KINDS.items():
-            if not row[column]:
-                continue
-            path = _find(row[column], by_path)
-            if path is None:
-                collected.missing.append(row[column])
-                continue
-            collected.records.append(
-                RawRecord(
-                    image_id=row[column],
-                    path=path,
-                    lesion_id=f"case-{row['case_num']}",
-                    diagnosis=row["diagnosis"],
-                    needs_in_person=needs,
-                    source="derm7pt",
-                    sex=known(row["sex"]),
-                    anatom_site_general=known(row["location"]),
-                    image_type=kind,
-                    copyright_license=LICENSE,
-                    attribution=ATTRIBUTION,
-                    official_split=splits.get(place, ""),
-                )
-            )
+        for column in filter(row.get, KINDS):
+            make = partial(record, column=column, official_split=splits.get(place, ""))
+            collected.take(table, [(number, row)], make)
     return collected.listing(f"{ATTRIBUTION}; {LICENSE}")
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle.history import History, as_text
 from lesion_triage.bundle.red_flags import YES_NO_FIELDS
-from lesion_triage.data.records import Listing, RawRecord, age_in_years
+from lesion_triage.data.records import Listing, RawRecord, age_in_years, refuse_unsendable
 from lesion_triage.errors import DataError
 
 REQUIRED = ("image", "needs_in_person")
@@ -63,6 +63,7 @@ def read(root: Path, table: str) -> Listing:
     for number, row in _rows(path):
         try:
             record = _record(row)
+            refuse_unsendable(record)
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         records.append(record)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesion_triage.data.below import places
-from lesion_triage.data.records import Listing, RawRecord
+from lesion_triage.data.records import Listing, RawRecord, refuse_unsendable
 from lesion_triage.errors import DataError
 
 JPEG = (".jpg", ".jpeg")
@@ -132,11 +132,13 @@ class Collected:
         """Make a record of each row; ``make`` gives None for a row that it has accounted for itself.
 
         Raises:
-            DataError: as ``make`` does, with table and line before it.
+            DataError: as ``make`` does, or a word that no platform could send; with table and line before it.
         """
         for number, row in numbered:
             try:
                 record = make(row)
+                if record is not None:
+                    refuse_unsendable(record)
             except DataError as error:
                 raise DataError(f"{table}, line {number}: {error}") from None
             if record is not None:
