@@ -13,7 +13,7 @@ from lesion_triage.cards.change import Level, compare
 from lesion_triage.cards.change_page import page
 from lesion_triage.cards.checklist import BLANK
 from lesion_triage.cards.subject import open_subject
-from lesion_triage.errors import BundleError, RunError
+from lesion_triage.errors import BundleError, ReportError, RunError
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,16 @@ def test_what_changed_is_named_with_both_values_and_nothing_else_is(old, tmp_pat
     text = page(change)
     assert "Ada" in text
     assert "trained shorter" in text
+
+
+def test_two_slices_of_one_name_are_refused(old, tmp_path):
+    twice = [
+        made_runs.slice_("all", 95, 100, 120, 200),
+        *(made_runs.slice_("source_a", 40, 40, 60, 100),) * 2,
+    ]
+    new = made_runs.make(tmp_path / "new", slices=twice)
+    with pytest.raises(ReportError, match="two slices named 'source_a'"):
+        compare(open_subject(old), open_subject(new))
 
 
 # Clopper-Pearson: 95 of 100 is 0.887 to 0.984, 120 of 200 is 0.529 to 0.668; referral is 0.533 to 0.633.

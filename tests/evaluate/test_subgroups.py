@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
+
 import numpy as np
 import pytest
 
@@ -81,6 +84,32 @@ def test_patients_are_resampled_whole():
         assert widths[1] == pytest.approx(widths[0], rel=0.15)
     exact, clustered = once.specificity_exact, again.specificity_exact
     assert clustered.high - clustered.low == pytest.approx(exact.high - exact.low, rel=0.3)
+
+
+def test_every_source_has_a_slice_of_its_own_name():
+    names = ["北京", "上海", "Clinic A", "clinic-a", "clinic_a", "Zürich", "", "unknown"]
+    cases = tuple(case(number, (name, "", True)) for number, name in enumerate(names))
+    slices = {part.title: part.name for part in slices_of(cases) if part.name.startswith("source_")}
+    assert len({part.name for part in slices_of(cases)}) == len(names) + 2
+    assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in slices.values())
+    # A name that needs no help keeps it, whoever else is there.
+    assert (slices["Source clinic_a only"], slices["Source Zürich only"]) == (
+        "source_clinic_a",
+        "source_z_rich",
+    )
+
+
+def test_a_source_is_called_the_same_in_another_table():
+    def name_of(source, *others):
+        cases = tuple(case(number, (name, "", True)) for number, name in enumerate((source, *others)))
+        return next(part.name for part in slices_of(cases) if part.title == f"Source {source} only")
+
+    assert (
+        name_of("北京", "上海")
+        == name_of("北京", "广州", "a")
+        == f"source_{sha256('北京'.encode()).hexdigest()[:8]}"
+    )
+    assert name_of("Clinic A", "clinic-a") == name_of("Clinic A", "clinic-a", "b")
 
 
 def test_decisions_are_those_of_the_policy_where_groups_have_thresholds_of_their_own():

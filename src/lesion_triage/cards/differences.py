@@ -8,6 +8,7 @@ from typing import Any
 
 from lesion_triage.bundle.certificate import GroupRow
 from lesion_triage.cards.subject import Subject
+from lesion_triage.errors import ReportError
 
 NONE = "not known"
 METRICS = ("auroc", "sensitivity", "specificity", "referral_rate")
@@ -86,7 +87,11 @@ def certified_groups(subject: Subject) -> dict[str, GroupRow]:
 
 
 def measures(old: Subject, new: Subject) -> tuple[Measure, ...]:
-    """Results of both by slice, in the order of the new ones; a slice of one alone stands at the end."""
+    """Results of both by slice, in the order of the new ones; a slice of one alone stands at the end.
+
+    Raises:
+        ReportError: two slices of one have the same name.
+    """
     before, after = _slices(old), _slices(new)
     return tuple(
         Measure(
@@ -113,7 +118,16 @@ def same_cases(old: Subject, new: Subject) -> bool | None:
 
 def _slices(subject: Subject) -> dict[str, dict[str, Any]]:
     results = subject.results() or {}
-    return {str(part["name"]): part for part in results.get("slices", ())}
+    found: dict[str, dict[str, Any]] = {}
+    for part in results.get("slices", ()):
+        if (name := str(part["name"])) in found:
+            raise ReportError(
+                f"the results of bundle {subject.bundle.sha256[:16]} have two slices named '{name}', "
+                f"'{found[name]['title']}' and '{part['title']}', and nobody can tell which one to compare; "
+                "evaluate that bundle again."
+            )
+        found[name] = part
+    return found
 
 
 def _estimate(part: Mapping[str, Any] | None, measure: str) -> dict[str, float] | None:

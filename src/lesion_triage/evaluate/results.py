@@ -131,6 +131,7 @@ class Results:
         """Point values and interval ends under dotted names, for a tracking server."""
         numbers: dict[str, float] = {}
         for part in self.slices:
+            assert f"{self.split}.{part.name}.cases" not in numbers, f"two slices are called {part.name}"
             prefix = f"{self.split}.{part.name}"
             numbers |= {f"{prefix}.cases": part.cases, f"{prefix}.positives": part.positives}
             for name, estimate in part.metrics.items():

@@ -6,7 +6,10 @@ any positive case; among histology-confirmed lesions it falls to 0.55. So every 
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,11 +73,11 @@ def slices_of(cases: tuple[Case, ...]) -> tuple[Slice, ...]:
     if len(names) > 1:
         slices += [
             Slice(
-                f"source_{_identifier(name)}",
+                f"source_{identifier}",
                 f"Source {name or 'unknown'} only",
                 np.array([found == {name} for found in sources], dtype=np.bool_),
             )
-            for name in names
+            for name, identifier in zip(names, _identifiers(names), strict=True)
         ]
     return tuple(slices)
 
@@ -142,5 +145,17 @@ def _confirmed(case: Case) -> bool:
     return all(row.diagnosis_confirm_type == HISTOPATHOLOGY for row in case.rows)
 
 
-def _identifier(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "unknown"
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """One for each name, no two alike: a name of which too little is left in ASCII is told by its hash."""
+    plain = [re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in names]
+    wanted = Counter(one or "unknown" for one in plain)
+    found = []
+    for name, one in zip(names, plain, strict=True):
+        if not name and wanted["unknown"] == 1:
+            found.append("unknown")
+        elif one and (wanted[one] == 1 or one == name):
+            found.append(one)
+        else:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            found.append(f"{one}_{digest}" if one else digest)
+    return found
