@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,11 +80,54 @@ def test_gaps_in_a_column_that_the_manifest_does_not_keep_are_found_in_the_datas
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00")
     columns = Columns.of(known, splits)
-    raw = raw_tables.empty_cells(tmp_path, columns.records)
+    raw, unread = raw_tables.empty_cells(tmp_path, columns.records)
+    assert unread == ("broken.csv",)
     assert set(raw) == {"metadata.csv: smoke", "metadata.csv: region"}
     found, _ = shortcuts.missingness(shortcuts.Sampled.of(columns, TABLES), raw)
     assert found.verdict is Verdict.FAIL
     assert found.subjects == ("metadata.csv: smoke",)
+
+
+def test_a_table_that_cannot_be_read_is_a_warning_and_named(made, tmp_path):
+    known, splits = made(300)
+    (tmp_path / "cases.csv").write_bytes("image,smoke\nä,1\n".encode("utf-16"))
+    (tmp_path / "._cases.csv").write_bytes(b"\x00\x05\x16\x07\xff")  # a file manager's, no table
+    report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
+    (found,) = [one for one in report.findings if one.code == "missingness"]
+    assert found.verdict is Verdict.WARN
+    assert found.summary.endswith("cannot be read as a UTF-8 table: cases.csv.")
+
+
+def test_the_table_of_each_part_of_a_mixture_speaks_of_that_part_s_pictures(made, tmp_path):
+    known, _ = made(400)
+    halves = {"a": known.records[:200], "b": known.records[200:]}
+    records = [
+        replace(one, image_id=f"{part}:images/{one.image_id}.jpg", path=f"{part}/images/{one.image_id}.jpg")
+        for part, half in halves.items()
+        for one in half
+    ]
+    for part, half in halves.items():
+        (tmp_path / part).mkdir()
+        lines = [f"images/{one.image_id}.jpg,{'yes' if n % 2 else ''}" for n, one in enumerate(half)]
+        (tmp_path / part / "cases.csv").write_text("\n".join(["image,bleeding", *lines]))
+    found = raw_tables.empty_cells({part: tmp_path / part for part in halves}, records)
+    assert {name: empty.tolist() for name, empty in found.empty.items()} == {
+        "a/cases.csv: bleeding": [n % 2 == 0 for n in range(200)] + [False] * 200,
+        "b/cases.csv: bleeding": [False] * 200 + [n % 2 == 0 for n in range(200)],
+    }
+
+
+def test_a_part_s_table_also_speaks_of_pictures_that_another_part_has_under_the_same_id(made, tmp_path):
+    known, _ = made(100)
+    records = [
+        replace(one, image_id=f"ISIC_{n}", path=f"ham/x/ISIC_{n}.jpg") for n, one in enumerate(known.records)
+    ]
+    lines = [f"ISIC_{n},{'' if n < 5 else 'male'}" for n in range(len(records))]
+    for part in ("ham", "isic"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "isic" / "truth.csv").write_text("\n".join(["image,sex", *lines]))
+    found = raw_tables.empty_cells({part: tmp_path / part for part in ("ham", "isic")}, records)
+    assert found.empty["isic/truth.csv: sex"].nonzero()[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_name_that_fits_two_pictures_matches_neither(made, tmp_path):

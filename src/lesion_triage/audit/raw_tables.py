@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,43 +24,69 @@ _NAMES_SHARE = 0.9
 _MOST_BYTES = 1_000_000_000
 
 
-def empty_cells(root: Roots, records: Sequence[Record]) -> dict[str, Bools]:
+class Gaps(NamedTuple):
+    """What the tables beside the pictures leave empty."""
+
+    empty: dict[str, Bools]
+    """``table: column`` -> shape (records,); a picture that the table does not name is not empty. Of a
+    mixture the part's name and a slash stand before the table's."""
+    unread: tuple[str, ...]
+    """Tables that cannot be read: nobody knows what is empty there."""
+
+
+def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
     """Where the columns of the tables in ``root`` are empty.
 
     A table is read if nine in ten of its first rows name a picture in one column: by image id, path, file
-    name or stem. Tables that cannot be read are left alone; a table about something else is not ours to
-    refuse.
-
-    Returns:
-        ``table: column`` -> shape (records,); a picture that the table does not name is not empty.
+    name or stem. A part's table speaks of that part's pictures, and of those that another part has under the
+    same id. Tables about something else are left alone; one that cannot be read is named.
     """
-    rows = _names(records)
     found: dict[str, Bools] = {}
-    folders = [root] if isinstance(root, Path) else list(root.values())
-    for path in sorted(table for folder in folders for table in _tables(folder)):
-        try:
-            found |= _of_table(path, rows, len(records))
-        except (OSError, UnicodeDecodeError, csv.Error):
-            continue
-    return found
+    unread: list[str] = []
+    parts = {"": root} if isinstance(root, Path) else root
+    for part, folder in parts.items():
+        prefix = f"{part}/" if part else ""
+        tables = sorted(_tables(folder))
+        rows = _names(records, part) if tables else {}
+        for path in tables:
+            try:
+                columns = _of_table(path, rows, len(records))
+            except (OSError, UnicodeDecodeError, csv.Error):
+                unread.append(f"{prefix}{path.name}")
+            else:
+                found |= {f"{prefix}{name}": empty for name, empty in columns.items()}
+    return Gaps(found, tuple(unread))
 
 
 def _tables(root: Path) -> Iterator[Path]:
     for path in root.iterdir() if root.is_dir() else ():
+        if path.name.startswith("."):  # what file managers leave, such as ._cases.csv, is no table
+            continue
         if path.is_file() and path.suffix.lower() in (".csv", "") and path.stat().st_size < _MOST_BYTES:
             yield path
 
 
-def _names(records: Sequence[Record]) -> dict[str, int]:
-    """Row of every spelling of a picture; one that fits two pictures is taken out."""
+def _names(records: Sequence[Record], part: str = "") -> dict[str, int]:
+    """Row of every spelling of a picture; one that fits two pictures is taken out.
+
+    Args:
+        records: all of them.
+        part: of a mixture; its own table names its pictures without it.
+    """
     rows: dict[str, int] = {}
+    elsewhere: dict[str, int] = {}
     for row, record in enumerate(records):
-        path = record.path
+        path, image_id = record.path, record.image_id
+        if part and not path.startswith(f"{part}/"):
+            elsewhere[image_id] = row
+            continue
+        if part:
+            path, image_id = path.removeprefix(f"{part}/"), image_id.removeprefix(f"{part}:")
         name = path[path.rfind("/") + 1 :]
-        for spelling in {record.image_id, path, name, name.rpartition(".")[0] or name}:
+        for spelling in {image_id, path, name, name.rpartition(".")[0] or name}:
             if rows.setdefault(spelling, row) != row:
                 rows[spelling] = -1
-    return {spelling: row for spelling, row in rows.items() if row >= 0}
+    return {spelling: row for spelling, row in {**elsewhere, **rows}.items() if row >= 0}
 
 
 def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools]:

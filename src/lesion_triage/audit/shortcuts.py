@@ -153,12 +153,15 @@ def metadata_baseline(sampled: Sampled) -> Finding:
     )
 
 
-def missingness(sampled: Sampled, raw: Mapping[str, Bools]) -> tuple[Finding, tuple[Association, ...]]:
+def missingness(
+    sampled: Sampled, raw: Mapping[str, Bools], unread: Sequence[str] = ()
+) -> tuple[Finding, tuple[Association, ...]]:
     """Every column of manifest and tables: is it empty for one class only?
 
     Args:
         sampled: the rows.
         raw: emptiness of further columns, each of shape (records,).
+        unread: tables beside the pictures that cannot be read; a warning, since gaps may be there.
     """
     config, positive = sampled.config, sampled.positive
     gaps = {name: sampled.columns.coded(name).taken(sampled.rows).missing() for name in GAPS}
@@ -181,6 +184,9 @@ def missingness(sampled: Sampled, raw: Mapping[str, Bools]) -> tuple[Finding, tu
             f"{one.share_negative:.1%} of the negatives; in all, what is empty tells the label in "
             f"{len(names_of(telling))} columns (AUROC of all gaps together {together.value:.3f})."
         )
+    if unread:
+        verdict = worst([verdict, Verdict.WARN])
+        summary += f" Not looked into, because it cannot be read as a UTF-8 table: {', '.join(unread)}."
     numbers = (
         *((measured("AUROC of all gaps together", together, config),) if patterns else ()),
         *(one.measured(config) for one in found),
