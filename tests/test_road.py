@@ -22,7 +22,7 @@ from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.calibrate.novelty import novelty_limit
-from lesion_triage.errors import CalibrationError, ManifestError, RunError
+from lesion_triage.errors import CalibrationError, ManifestError, RunError, SplitError
 
 SMALL = {
     "name": "small",
@@ -200,6 +200,20 @@ def test_the_bundle_carries_no_picture_of_the_data(run):
     assert not known & {
         runs.file_sha256(path) for path in (run.folder / "bundle").rglob("*") if path.is_file()
     }
+
+
+def test_a_table_of_one_class_is_refused_at_the_split(load, tmp_path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    lines = ["image,needs_in_person,lesion_id"]
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+        lines.append(f"{number}.png,true,L{number}")
+    (root / "cases.csv").write_text("\n".join(lines))
+    with pytest.raises(SplitError, match="'validation' has no case without need of an in-person visit"):
+        road.travel("split", load("data={source: folder}", f"data.root={root}"), tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("splits.json"))
 
 
 def test_too_few_positives_leave_no_policy_behind(home, load):

@@ -142,6 +142,40 @@ def test_too_few_groups_are_refused() -> None:
         split(plain(3), DIGEST, Split())
 
 
+@pytest.mark.parametrize(
+    ("positives", "sentence"),
+    [
+        (40, "'train' has no case without need of an in-person visit and 'validation' has no case without"),
+        (0, "'train' has no case that needs an in-person visit and 'validation' has no case that needs"),
+    ],
+)
+def test_a_table_of_one_class_is_refused_before_it_is_trained_on(positives: int, sentence: str) -> None:
+    records = tuple(one(i, i, None, i, i < positives, "a") for i in range(40))
+    manifest = Manifest(records=records, source="folder", synthetic=False)
+    dealt = split(manifest, "0" * 64, Split())
+    with pytest.raises(SplitError) as caught:
+        splitting.require_both_classes(manifest, dealt)
+    assert sentence in str(caught.value)
+    assert f"of all 40 labelled cases {positives} need a visit and {40 - positives} do not" in str(
+        caught.value
+    )
+
+
+def test_a_single_split_of_one_class_is_refused_and_named() -> None:
+    records = tuple(one(i, i, None, i, i != 3, "a") for i in range(40))
+    manifest = Manifest(records=records, source="folder", synthetic=False)
+    dealt = split(manifest, "0" * 64, Split())
+    home = dealt.assignment[records[3].image_id]
+    other = {"train": "validation", "validation": "train"}.get(home, "train")
+    with pytest.raises(SplitError, match=f"'{other}' has no case without need"):
+        splitting.require_both_classes(manifest, dealt)
+
+
+def test_both_classes_in_training_and_validation_are_enough() -> None:
+    manifest = plain()
+    splitting.require_both_classes(manifest, split(manifest, "0" * 64, Split()))
+
+
 def test_a_long_chain_of_ties_is_one_group() -> None:
     chain = [one(n, n // 2, None, 50_000 + (n + 1) // 2, True, "a") for n in range(20_000)]
     manifest = replace(plain(), records=(*chain, *replace(plain()).records))

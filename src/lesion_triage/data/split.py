@@ -200,6 +200,31 @@ def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
                 )
 
 
+def require_both_classes(manifest: Manifest, splits: Splits) -> None:
+    """Check that training and validation hold cases of both classes: a network learns nothing from one.
+
+    Raises:
+        SplitError: says which class is missing in which split, and how many cases there are in all.
+    """
+    cases: dict[str, dict[bool, set[str]]] = {name: {True: set(), False: set()} for name in SPLITS}
+    for record in manifest.records:
+        if record.image_id in splits.assignment and record.needs_in_person is not None:
+            cases[splits.assignment[record.image_id]][record.needs_in_person].add(record.case_id)
+    lacking = [
+        f"'{name}' has no case {'that needs' if needs else 'without need of'} an in-person visit"
+        for name in ("train", "validation")
+        for needs in (True, False)
+        if not cases[name][needs]
+    ]
+    if lacking:
+        positive, negative = (sum(len(found[needs]) for found in cases.values()) for needs in (True, False))
+        raise SplitError(
+            f"expected cases of both classes to train and to validate with; {' and '.join(lacking)}; "
+            f"of all {positive + negative} labelled cases {positive} need a visit and {negative} do not. Add "
+            "cases of the class that is missing, or enlarge split.fractions there."
+        )
+
+
 def _order(group: Sequence[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
     stratum = min((record.needs_in_person is not True, record.diagnosis, record.source) for record in group)
     key = min(record.image_id for record in group)
