@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from forbidden import words_in
 from lesion_triage import cli
@@ -137,6 +138,35 @@ def test_the_dataset_card_counts_as_the_table_does(finished, cards, column, titl
         name: [str(photographs[name]), str(len(cases[name])), str(len(positives[name]))]
         for name in photographs
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "unsaid"),
+    [
+        ({"source": "folder"}, ["The column needs_in_person of the owner's own table"], "table of classes"),
+        ({"source": "ham10000"}, ["One table of classes (docs/labels.md)"], "owner's own table"),
+        (
+            {"source": "mixture", "mixture": [{"source": "folder"}, {"source": "ham10000"}]},
+            [
+                "Of the public datasets one table",
+                "of the others the column needs_in_person of the owner's own",
+            ],
+            "drawn together",
+        ),
+    ],
+)
+def test_the_cards_say_who_decided_which_case_is_positive(finished, tmp_path, data, said, unsaid):
+    shutil.copytree(finished, tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    (tmp_path / "run" / "config.yaml").write_text(
+        yaml.safe_dump({**config, "data": {**config["data"], **data}})
+    )
+    assert cli.main(["cards", str(tmp_path / "run"), "--out", str(tmp_path / "cards")]) == 0
+    for name in ("dataset-card.md", "tripod-ai.md", "stard-ai.md"):
+        text = " ".join((tmp_path / "cards" / name).read_text().split())
+        assert all(sentence in text for sentence in said), name
+        assert unsaid not in text
+        assert "reviewed" not in text
 
 
 def test_the_dataset_card_gives_sizes_of_splits_and_why_pictures_were_dropped(finished, cards, tmp_path):

@@ -102,14 +102,35 @@ def acquisition(dossier: Dossier) -> Answer:
     return Answer(known.text, known.evidence, "cameras, lenses, lights and who took the photographs.")
 
 
+def label_origin(dossier: Dossier) -> str:
+    """Who says which case is positive: the project's table, the owner's column, or the drawing."""
+    source = dossier.get(CONFIG, "data.source")
+    parts = dossier.get(CONFIG, "data.mixture", [])
+    sources = {part["source"] for part in parts} if source == "mixture" else {source}
+    own = "the column needs_in_person of the owner's own table says it"
+    public = "one table of classes (docs/labels.md), or the dataset's own statement, says it"
+    if sources == {None}:
+        return "The run does not say who decided it."
+    if sources == {"synthetic"}:
+        return "It was drawn together with the pictures."
+    if sources == {"folder"}:
+        return f"{own[0].upper()}{own[1:]}."
+    if "folder" in sources:
+        return f"Of the public datasets {public}; of the others {own}."
+    return f"{public[0].upper()}{public[1:]}."
+
+
 def _reference(dossier: Dossier) -> tuple[str, tuple[Pointer, ...]]:
     people = population_of(dossier)
     confirmed = people.by("diagnosis_confirm_type")
     return (
-        "The outcome is that an in-person visit is needed, taken from the dataset's classes by one "
-        "reviewed table, or from the dataset's own statement; where photographs of a lesion disagree, it "
-        f"needs one. Labels were confirmed by (cases): {listed(confirmed)}.",
-        (Pointer(MANIFEST, "counts.needs_in_person"), Pointer(TABLE, "diagnosis_confirm_type")),
+        f"The outcome is that an in-person visit is needed. {label_origin(dossier)} Where photographs of a "
+        f"lesion disagree, it needs one. Labels were confirmed by (cases): {listed(confirmed)}.",
+        (
+            Pointer(CONFIG, "data.source"),
+            Pointer(MANIFEST, "counts.needs_in_person"),
+            Pointer(TABLE, "diagnosis_confirm_type"),
+        ),
     )
 
 

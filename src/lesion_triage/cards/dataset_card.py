@@ -5,7 +5,7 @@ Imports the dossier and the population. Counts only: no name of a file, of a les
 
 from __future__ import annotations
 
-from lesion_triage.cards.answers_data import dealt
+from lesion_triage.cards.answers_data import dealt, label_origin
 from lesion_triage.cards.checklist import BLANK
 from lesion_triage.cards.dossier import AUDIT, MANIFEST, SPLITS, Dossier
 from lesion_triage.cards.population import GROUPS, UNKNOWN, Population, count, population_of
@@ -110,8 +110,8 @@ def _cleaning(dossier: Dossier, people: Population) -> list[str]:
         *lines,
         "",
         f"Copies of one picture, by bytes, pixels or look: {len(copies):,} groups with "
-        f"{sum(copies.values()):,} photographs; a group is in one split. The positive class comes from one "
-        "reviewed table of classes. Pictures are not altered.",
+        f"{sum(copies.values()):,} photographs; a group is in one split. Which case is positive: "
+        f"{label_origin(dossier)} Pictures are not altered.",
     ]
 
 
