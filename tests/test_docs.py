@@ -19,6 +19,7 @@ from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import english
 from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config, Part
+from lesion_triage.data.sources import folder
 from triage_server.problems import KINDS
 from triage_server.settings import variables
 
@@ -86,6 +87,12 @@ def test_every_configuration_key_is_documented_with_its_default(key: str, defaul
     stated = rows[key][2]
     expected = REQUIRED if default is REQUIRED else f"`{written(default)}`"
     assert stated == expected, f"docs/configuration.md states another default for `{key}`"
+
+
+def test_every_column_of_a_table_of_one_s_own_is_documented() -> None:
+    page = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    section = page.partition("(`source: folder`)")[2].partition("\n## ")[0]
+    assert [name for name in (*folder.REQUIRED, *folder.OPTIONAL) if f"`{name}`" not in section] == []
 
 
 def test_no_configuration_key_is_documented_that_does_not_exist() -> None:
