@@ -36,6 +36,15 @@ class Odd:
 
 
 @dataclass(frozen=True)
+class Unmeasured:
+    """An answer of unknown length; the connection ends it, after so many bytes or after all."""
+
+    after_bytes: int | None = None
+    chunked: bool = False
+    """Whether it says in chunks where it ends; cut, it does not come to that."""
+
+
+@dataclass(frozen=True)
 class Asked:
     path: str
     range: str | None
@@ -49,7 +58,7 @@ class Origin:
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     tags: dict[str, str | None] = field(default_factory=dict)
-    script: dict[str, list[Cut | Status | Odd]] = field(default_factory=dict)
+    script: dict[str, list[Cut | Status | Odd | Unmeasured]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
     def put(self, path: str, content: bytes) -> None:
@@ -74,6 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(act.code, {"Content-Length": "0"} | act.headers)
             return
         assert content is not None
+        if isinstance(act, Unmeasured):
+            self._unmeasured(act, content)
+            return
         start = self._start(asked, origin.tags[path], isinstance(act, Cut) or act.ranges)
         if start is not None and start >= len(content):
             self._head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
@@ -92,6 +104,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self.wfile.write(body)
+
+    def _unmeasured(self, act: Unmeasured, content: bytes) -> None:
+        self._head(200, {"Transfer-Encoding": "chunked"} if act.chunked else {"Connection": "close"})
+        body = content[: act.after_bytes]
+        self.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n" if act.chunked else body)
+        if act.chunked and act.after_bytes is None:
+            self.wfile.write(b"0\r\n\r\n")
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
 
     def _start(self, asked: Asked, tag: str | None, ranges: bool) -> int | None:
         """Where a partial answer begins; None for a whole one, as RFC 9110 has it for If-Range."""

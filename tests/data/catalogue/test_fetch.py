@@ -17,7 +17,7 @@ import pytest
 
 from lesion_triage.data.catalogue.fetch import fetch
 from lesion_triage.errors import DownloadError
-from local_origin import Cut, Odd, Status
+from local_origin import Cut, Odd, Status, Unmeasured
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -208,6 +208,39 @@ def test_the_first_download_is_trusted_and_the_second_is_held_to_it(origin, entr
     ):
         fetch(small, tmp_path, ACCEPTED, patience=hurried)
     assert "a.bin" not in left(tmp_path)
+
+
+def test_a_file_of_unknown_length_may_have_been_cut_and_binds_nobody(
+    origin, entry, hurried, tmp_path, capsys
+):
+    origin.put("/a.bin", CONTENT)
+    origin.script["/a.bin"] = [Unmeasured(after_bytes=1_000_000)]
+    small = entry({"name": "a.bin"})
+    for said in ("1,000,000 bytes, NOT VERIFIED", "there already, NOT VERIFIED"):
+        fetch(small, tmp_path, ACCEPTED, patience=hurried)
+        assert f"a.bin: {said}" in capsys.readouterr().out
+    record = json.loads((tmp_path / "FETCHED.json").read_text())["files"]["a.bin"]
+    assert record["verified"] == "nothing, not even its length"
+    (tmp_path / "a.bin").unlink()
+    fetch(small, tmp_path, ACCEPTED, patience=hurried)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert json.loads((tmp_path / "FETCHED.json").read_text())["files"]["a.bin"]["verified"] == "first use"
+
+
+def test_a_published_size_tells_that_a_file_of_unknown_length_was_cut(origin, entry, hurried, tmp_path):
+    origin.put("/a.bin", CONTENT)
+    origin.script["/a.bin"] = [Unmeasured(after_bytes=1_000_000)]
+    with pytest.raises(DownloadError, match=r"expected bytes 3000000 .as published., found 1000000"):
+        fetch(entry({"name": "a.bin", "size_bytes": 3_000_000}), tmp_path, ACCEPTED, patience=hurried)
+    assert "a.bin" not in left(tmp_path)
+
+
+def test_an_answer_in_chunks_says_itself_where_it_ends(origin, entry, hurried, tmp_path, capsys):
+    origin.put("/a.bin", CONTENT)
+    origin.script["/a.bin"] = [Unmeasured(1_000_000, chunked=True), Unmeasured(chunked=True)]
+    fetch(entry({"name": "a.bin"}), tmp_path, ACCEPTED, patience=hurried)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert "NOT VERIFIED" not in capsys.readouterr().out
 
 
 def test_what_is_there_is_verified_and_not_fetched_again(origin, entry, hurried, tmp_path, capsys):

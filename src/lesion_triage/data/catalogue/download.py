@@ -66,13 +66,15 @@ class Patience:
 
 @dataclass(frozen=True)
 class Got:
-    """A file that is whole."""
+    """A file that came to its end."""
 
     sha256: str
     size_bytes: int
     url: str
     resumed: bool
     """Whether some of it came from an earlier attempt."""
+    proven: bool = True
+    """Whether publisher or server told its length or checksum; if not, a cut line looks like the end."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class _Transfer:
         self.part = final.with_name(f"{final.name}.part")
         self.state = final.with_name(f"{final.name}.part.json")
         self.resumed = False
+        self.length_told = False
 
     def run(self, tick: Tick, patience: Patience) -> Got:
         with _alone(self.part) as stream:
@@ -150,11 +153,13 @@ class _Transfer:
         """One request: the rest of the file, or all of it where a rest cannot be had."""
         have, validator, total = self._continue_from(stream)
         if have and have == total:
+            self.length_told = True
             return
         headers = {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {}) if have else {}
         try:
             with self.session.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
                 if _complete(response, have):
+                    self.length_told = True
                     return
                 start, total = self._judge(response, have)
                 if start is None:
@@ -165,6 +170,8 @@ class _Transfer:
                     _empty(stream)
                 self._remember(response, total)
                 self._room_for(total, start)
+                # A chunked answer has an end of its own, and one that is cut before it raises.
+                self.length_told = bool(total) or "chunked" in response.headers.get("Transfer-Encoding", "")
                 self._copy(response, stream, start, total, tick)
         except (
             requests.ConnectionError,
@@ -291,7 +298,8 @@ class _Transfer:
             )
         self.part.replace(self.final)
         self.state.unlink(missing_ok=True)
-        return Got(sha256, size, self.url, self.resumed)
+        published = self.wanted.size_bytes is not None or self.wanted.sha256 or self.wanted.md5
+        return Got(sha256, size, self.url, self.resumed, bool(self.length_told or published))
 
 
 @contextmanager

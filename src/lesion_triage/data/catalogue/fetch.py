@@ -38,6 +38,7 @@ RECORD = "FETCHED.json"
 FIGSHARE = "https://api.figshare.com/v2"
 
 _SAVE_EVERY = 200
+_UNPROVEN = "nothing, not even its length"
 
 
 @dataclass
@@ -69,21 +70,31 @@ class Record:
         return cls(path, entry.name, licence, files)
 
     def known(self, wanted: RemoteFile) -> RemoteFile:
-        """The file with the hash of its first download, where the publisher states none."""
+        """The file with the hash of its first download, where the publisher states none.
+
+        A download that may have been cut binds nobody.
+        """
         before = self.files.get(wanted.name, {}).get("sha256")
-        if wanted.sha256 or wanted.md5 or not isinstance(before, str):
+        if wanted.sha256 or wanted.md5 or not isinstance(before, str) or self.unproven(wanted):
             return wanted
         return wanted.model_copy(
             update={"sha256": before, "checksum_from": f"{RECORD}, at the first download"}
         )
 
-    def add(self, wanted: RemoteFile, url: str | None, sha256: str, size_bytes: int) -> None:
-        """Note a file that is whole."""
+    def unproven(self, wanted: RemoteFile) -> bool:
+        """Whether neither publisher nor server told how long the file is."""
+        return self.files.get(wanted.name, {}).get("verified") == _UNPROVEN
+
+    def add(
+        self, wanted: RemoteFile, url: str | None, sha256: str, size_bytes: int, proven: bool = True
+    ) -> None:
+        """Note a file that is there, and what proves that it is whole."""
+        verified = "published checksum" if wanted.sha256 or wanted.md5 else "first use"
         self.files[wanted.name] = {
             "url": url,
             "size_bytes": size_bytes,
             "sha256": sha256,
-            "verified": "published checksum" if wanted.sha256 or wanted.md5 else "first use",
+            "verified": verified if proven else _UNPROVEN,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -210,7 +221,7 @@ def _one(
         wrong = mismatch(known, final.stat().st_size, sha256, md5)
         if wrong:
             raise DownloadError(f"{final}: {wrong}. It is left as it is; move it away to fetch it anew.")
-        say(f"  {wanted.name}: there already, {_by(known)}")
+        say(f"  {wanted.name}: there already, {_by(known, not record.unproven(wanted))}")
         if wanted.name not in record.files:
             record.add(wanted, None, sha256, final.stat().st_size)
         return
@@ -221,11 +232,17 @@ def _one(
             f"{wanted.name}: not at its official address ({got.why}); it may have moved. Get it by hand: "
             "`lesion-triage datasets show` has the steps; and report it."
         )
-    record.add(wanted, got.url, got.sha256, got.size_bytes)
-    say(f"  {wanted.name}: {got.size_bytes:,} bytes{', resumed' if got.resumed else ''}, {_by(known)}")
+    record.add(wanted, got.url, got.sha256, got.size_bytes, got.proven)
+    resumed = ", resumed" if got.resumed else ""
+    say(f"  {wanted.name}: {got.size_bytes:,} bytes{resumed}, {_by(known, got.proven)}")
 
 
-def _by(known: RemoteFile) -> str:
+def _by(known: RemoteFile, proven: bool) -> str:
+    if not proven:
+        return (
+            "NOT VERIFIED: neither publisher nor server says how long it is, so it may have been cut; "
+            "open it, or remove it and fetch it again"
+        )
     if known.sha256 or known.md5:
         return f"verified: {'SHA-256' if known.sha256 else 'MD5'} of {known.checksum_from}"
     return f"no checksum is published; its SHA-256 is recorded in {RECORD} and trusted from now on"
@@ -241,6 +258,7 @@ def _listed(
     """Pictures that are published one by one. Returns how many their publisher does not have."""
     names = sorted(set(_names(folder / listed.table, listed.columns)))
     absent: list[str] = []
+    unproven = 0
     with bar("pictures") as tick:
         for number, name in enumerate(names, 1):
             try:
@@ -250,7 +268,8 @@ def _listed(
             if not (folder / name).exists():
                 got = download(session, record.known(wanted), folder / name, _quiet, patience)
                 if isinstance(got, Got):
-                    record.add(wanted, got.url, got.sha256, got.size_bytes)
+                    record.add(wanted, got.url, got.sha256, got.size_bytes, got.proven)
+                    unproven += not got.proven
                 else:
                     absent.append(name)
             if number % _SAVE_EVERY == 0:
@@ -258,6 +277,8 @@ def _listed(
             tick(number, len(names))
     record.save()
     say(f"  {len(names) - len(absent):,} of {len(names):,} pictures are there; no checksums are published")
+    if unproven:
+        say(f"  {unproven:,} came without their length and may have been cut: `manifest` opens every picture")
     if absent:
         say(f"  {len(absent):,} are named by the table and not on the server, such as {absent[0]}")
     return len(absent)
