@@ -239,7 +239,7 @@ def _travel(arguments: argparse.Namespace) -> int:
 def _audit_arguments(parser: argparse.ArgumentParser) -> None:
     _first_stage_arguments(parser)
     parser.add_argument(
-        "--tables-only", action="store_true", help="open no picture; short for audit.pictures=0"
+        "--tables-only", action="store_true", help="open no picture; what is found lies apart"
     )
     parser.add_argument(
         "--pictures",
@@ -256,9 +256,15 @@ def _audit(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "--pictures shows pictures that were opened, and --tables-only opens none; give one."
         )
-    overrides = [*arguments.overrides, *(["audit.pictures=0"] if arguments.tables_only else [])]
-    loaded = config.load(arguments.config, overrides, arguments.data_root)
-    road.travel("audit", loaded, arguments.runs, arguments.fresh, show_pictures=arguments.pictures)
+    loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    road.travel(
+        "audit",
+        loaded,
+        arguments.runs,
+        arguments.fresh,
+        show_pictures=arguments.pictures,
+        tables_only=arguments.tables_only,
+    )
     return 0
 
 

@@ -101,8 +101,23 @@ def test_an_accepted_failure_lets_it_go_on_and_stays_in_the_report(dataset, tmp_
 def test_tables_only_opens_no_picture(dataset, tmp_path):
     arguments = dataset(rulers=True)
     assert cli.main(["audit", *arguments, "--tables-only"]) == 0
-    content = json.loads((the_run(tmp_path) / "audit" / "audit.json").read_text())
+    content = json.loads((the_run(tmp_path) / "audit_tables" / "audit.json").read_text())
     assert content["facts"]["pictures_opened"] == 0
+
+
+def test_tables_only_stays_in_the_run_s_folder_and_the_whole_audit_follows_it_there(
+    dataset, tmp_path, capsys
+):
+    arguments = dataset(rulers=False)
+    for verb in (["split"], ["audit", "--tables-only"], ["audit"], ["audit", "--tables-only"]):
+        assert cli.main([verb[0], *arguments, *verb[1:]]) == 0
+    folder = the_run(tmp_path)  # one, and no more
+    opened = {
+        name: json.loads((folder / name / "audit.json").read_text())["facts"]["pictures_opened"]
+        for name in ("audit", "audit_tables")
+    }
+    assert opened == {"audit": 60, "audit_tables": 0}
+    assert "audit_tables: unchanged" in capsys.readouterr().out
 
 
 def test_pictures_are_shown_in_a_page_of_their_own(dataset, tmp_path):

@@ -1,19 +1,35 @@
-"""What else than the lesion tells the label, in data and model: the stages audit and audit_model."""
+"""What else than the lesion tells the label, in data and model: the stages that audit."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lesion_triage.config import Audit
 from lesion_triage.console import bar, say
 from lesion_triage.road.pictures import data_root, folders
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
 AUDIT, AUDIT_MODEL = "audit", "audit_with_model"
+AUDIT_TABLES = "audit_tables"
+"""An audit that opens no picture. It has a place of its own, so that the whole one does not undo it."""
 
 
 def audit_inputs(run: Run) -> Any:
     """What decides the result of the audit: its settings, the pixel limits, the dataset's own tables."""
+    return _inputs(run, run.config.audit)
+
+
+def audit_tables_inputs(run: Run) -> Any:
+    """The same without pictures."""
+    return _inputs(run, _tables_only(run))
+
+
+def _tables_only(run: Run) -> Audit:
+    return run.config.audit.model_copy(update={"pictures": 0})
+
+
+def _inputs(run: Run, settings: Audit) -> Any:
     from lesion_triage.audit import findings
 
     # The dataset's own tables lie there, and the manifest does not keep all of their columns.
@@ -21,7 +37,7 @@ def audit_inputs(run: Run) -> Any:
     files = [path for folder in there for path in sorted(folder.iterdir()) if path.is_file()]
     seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     limits = run.config.pixels.model_dump(exclude={"size_px"})
-    return findings.FORMAT, run.config.audit.model_dump(mode="json"), limits, seen
+    return findings.FORMAT, settings.model_dump(mode="json"), limits, seen
 
 
 def audited(run: Run) -> Any:
@@ -35,13 +51,22 @@ def audited(run: Run) -> Any:
 
 def audit_data(run: Run, tracker: Tracker) -> None:
     """Stage 'audit'."""
+    _audit(run, tracker, run.config.audit, AUDIT)
+
+
+def audit_tables(run: Run, tracker: Tracker) -> None:
+    """Stage 'audit_tables': the audit without its pictures, in seconds."""
+    _audit(run, tracker, _tables_only(run), AUDIT_TABLES)
+
+
+def _audit(run: Run, tracker: Tracker, settings: Audit, where: str) -> None:
     from lesion_triage.audit import checks, report
 
     data = audited(run)
     with bar("looking for artefacts") as tick:
-        found, seen = checks.audit_data(data, run.config.audit, tick)
-    report.write(run.folder / AUDIT, found, run.config.audit, seen, data.manifest)
-    tell_audit(run, tracker)
+        found, seen = checks.audit_data(data, settings, tick)
+    report.write(run.folder / where, found, settings, seen, data.manifest)
+    tell_audit(run, tracker, where)
 
 
 def audit_model(run: Run, tracker: Tracker) -> None:
@@ -58,7 +83,7 @@ def audit_model(run: Run, tracker: Tracker) -> None:
     tell_audit(run, tracker, AUDIT_MODEL)
 
 
-def tell_audit(run: Run, tracker: Tracker, where: str = "audit") -> None:
+def tell_audit(run: Run, tracker: Tracker, where: str = AUDIT) -> None:
     """Say what was found; the tracker keeps verdict and page."""
     from lesion_triage.audit import report
     from lesion_triage.audit.findings import Verdict
@@ -83,10 +108,10 @@ def show_pictures_of(run: Run) -> None:
     say(f"  with photographs, for reading on this machine only: {page}")
 
 
-def refuse_failed_audit(run: Run) -> None:
+def refuse_failed_audit(run: Run, where: str = AUDIT) -> None:
     """Raise AuditError if the audit of this run's data says fail and the configuration does not accept it."""
     from lesion_triage.audit import findings, report
 
-    found = report.read(run.folder / AUDIT)
-    say(f"  verdict {found.verdict.value}: {run.folder / AUDIT / report.PAGE}")
-    findings.refuse_failures(found, run.config.audit, str(run.folder / AUDIT / report.PAGE))
+    found = report.read(run.folder / where)
+    say(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
+    findings.refuse_failures(found, run.config.audit, str(run.folder / where / report.PAGE))

@@ -98,6 +98,15 @@ STAGES: dict[str, Stage] = {
         ),
     )
 }
+TABLES_AUDIT = Stage(
+    "audit_tables",
+    ("manifest", "split"),
+    auditing.audit_tables_inputs,
+    (auditing.AUDIT_TABLES,),
+    auditing.audit_tables,
+    lambda run, tracker: auditing.tell_audit(run, tracker, auditing.AUDIT_TABLES),
+)
+"""A look beside the road: nothing stands on it, and none of its inputs makes a run outdated."""
 VERBS: dict[str, tuple[str, ...]] = {
     "manifest": ("manifest",),
     "split": ("manifest", "split"),

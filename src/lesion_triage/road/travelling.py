@@ -15,7 +15,7 @@ from lesion_triage.errors import RunError
 from lesion_triage.road import training
 from lesion_triage.road.auditing import refuse_failed_audit, show_pictures_of
 from lesion_triage.road.pictures import require_data
-from lesion_triage.road.stages import STAGES, VERBS, Stage
+from lesion_triage.road.stages import STAGES, TABLES_AUDIT, VERBS, Stage
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker, environment, flat
 
@@ -27,6 +27,7 @@ def travel(
     fresh: bool = False,
     resume: bool = False,
     show_pictures: bool = False,
+    tables_only: bool = False,
     parent: str = "",
 ) -> Run:
     """Do the stages of a verb, leaving alone what is already done and going on with what was interrupted.
@@ -38,6 +39,7 @@ def travel(
         fresh: start a new run folder and take nothing over.
         resume: refuse to begin a training from nothing.
         show_pictures: for ``audit``: write a page with photographs as well, which stays in the run folder.
+        tables_only: for ``audit``: open no picture, and leave the audit itself to be done.
         parent: MLflow run below which a new one is shown; empty: it stands by itself.
 
     Raises:
@@ -46,7 +48,7 @@ def travel(
         LesionTriageError: whatever a stage raises; what it had begun is removed, what came before stays.
     """
     run = begin(config, root, fresh)
-    asked = VERBS[verb]
+    asked = VERBS["split"] if tables_only else VERBS[verb]
     with _tracked(run, parent) as tracker:
         for name in _with_needs(asked):
             reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
@@ -54,7 +56,10 @@ def travel(
                 training.dismiss(config)
             if name == "audit" and verb == "run":
                 refuse_failed_audit(run)  # before the hours of training, not after them
-        if verb == "audit":
+        if tables_only:
+            reach(TABLES_AUDIT, run, tracker, fresh=fresh)
+            refuse_failed_audit(run, TABLES_AUDIT.name)
+        elif verb == "audit":
             if all(_done(STAGES[name], run, tracker, fresh) for name in ("train", "predict")):
                 reach(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
             if show_pictures:
