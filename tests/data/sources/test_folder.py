@@ -68,6 +68,25 @@ def test_an_unknown_column_is_refused_with_the_nearest_known_one(dataset: Datase
 
 
 @pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        ("image,needs_in_person,age", "unknown column 'age'; did you mean 'age_approx'?"),
+        ("image,label", "unknown column 'label'; did you mean 'needs_in_person'?"),
+        ("Image,needs_in_person", "unknown column 'Image'; did you mean 'image'?"),
+        ("image,needs_in_person,gender", "unknown column 'gender'; did you mean 'sex'?"),
+        ("image,needs_in_person,age_approx,age", "'age'; 'age_approx' is there already, so remove one."),
+    ],
+)
+def test_a_column_that_is_there_already_is_not_what_was_meant(
+    tmp_path: Path, header: str, sentence: str
+) -> None:
+    (tmp_path / "cases.csv").write_text(f"{header}\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        folder.read(tmp_path, "cases.csv")
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("table", "sentence"),
     [
         ("image\na.png\n", "found no 'needs_in_person'"),
@@ -88,10 +107,33 @@ def test_a_broken_table_is_refused_in_one_sentence(tmp_path: Path, table: str, s
         folder.read(tmp_path, "cases.csv")
 
 
-def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "cases.csv").write_bytes("image,needs_in_person\nä.png,1\n".encode("utf-16"))
-    with pytest.raises(DataError, match="UTF-8"):
+@pytest.mark.parametrize(("encoding", "said"), [("utf-16", "the table is in UTF-16"), ("latin-1", "0xe4")])
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path, encoding: str, said: str) -> None:
+    (tmp_path / "cases.csv").write_bytes("image,needs_in_person\nä.png,1\n".encode(encoding))
+    with pytest.raises(
+        DataError, match=f"expected UTF-8, found something else .*{said}.*save it as 'CSV UTF-8'"
+    ):
         folder.read(tmp_path, "cases.csv")
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("image;needs_in_person\na.png;1\n", "the table is separated by semicolons; save it with commas."),
+        ("image\tneeds_in_person\na.png\t1\n", "the table is separated by tabs; save it with commas."),
+        (
+            "image,needs_in_person,\na.png,1,\n",
+            "column 3 of 3 has no name; name it, or remove it (the header",
+        ),
+        ("image,,needs_in_person\na.png,,1\n", "column 2 of 3 has no name; name it, or remove it."),
+        ("image,needs_in_person\na.png,1,\n", "line 2: more or fewer cells than the header: it ends with"),
+    ],
+)
+def test_what_a_spreadsheet_makes_of_a_table_is_named(tmp_path: Path, table: str, sentence: str) -> None:
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        folder.read(tmp_path, "cases.csv")
+    assert f"cases.csv: {sentence}" in str(caught.value) or f"cases.csv, {sentence}" in str(caught.value)
 
 
 def test_a_spreadsheet_s_byte_order_mark_is_no_column(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ is not known is refused, because a misspelt one would silently be lost.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,22 @@ GROUPS = ("sex", "age_years", "anatom_site_general", "fitzpatrick_skin_type")
 QUESTIONS = tuple(name for name in History.model_fields if name not in GROUPS)
 """Of the history: what a platform can ask beside the columns that the archive has."""
 OPTIONAL = ("lesion_id", "patient_id", "age_approx", "source", *TEXTS, *QUESTIONS)
+
+OTHER_WORDS: Mapping[str, str] = {
+    "age": "age_approx",
+    "class": "needs_in_person",
+    "dx": "diagnosis",
+    "file": "image",
+    "filename": "image",
+    "gender": "sex",
+    "label": "needs_in_person",
+    "localization": "anatom_site_general",
+    "path": "image",
+    "site": "anatom_site_general",
+    "skin_type": "fitzpatrick_skin_type",
+    "target": "needs_in_person",
+}
+"""What people call a column whose name here is too far from it to be guessed."""
 
 _TRUTH: Mapping[str, bool | None] = {
     "true": True,
@@ -82,25 +99,54 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
+            _check_separator(path, reader.fieldnames or ())
             _check_columns(path, reader.fieldnames or ())
             for row in reader:
                 if None in row or None in row.values():
-                    raise DataError(f"{path}, line {reader.line_num}: more or fewer cells than the header.")
+                    comma = ": it ends with a comma" if row.get(None) == [""] else ""
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: more or fewer cells than the header{comma}."
+                    )
                 yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
     except FileNotFoundError:
         raise DataError(
             f"{path}: expected the table of the dataset here, found nothing; check data.root and data.table."
         ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        with path.open("rb") as raw:
+            utf16 = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        why = "the table is in UTF-16" if utf16 else str(error)
+        raise DataError(
+            f"{path}: expected UTF-8, found something else ({why}); save it as 'CSV UTF-8' with commas."
+        ) from None
+    except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a UTF-8 table with commas ({error}).") from None
+
+
+def _check_separator(path: Path, columns: Sequence[str]) -> None:
+    """Raise for what spreadsheets make of a table, in words that say how to save it."""
+    if len(columns) == 1:
+        for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
+            if separator in columns[0]:
+                raise DataError(f"{path}: the table is separated by {word}; save it with commas.")
+    for number, name in enumerate(columns, 1):
+        if not name.strip():
+            raise DataError(
+                f"{path}: column {number} of {len(columns)} has no name; name it, or remove it"
+                + (" (the header ends with a comma)." if number == len(columns) else ".")
+            )
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     known = (*REQUIRED, *OPTIONAL)
     for name in columns:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            absent = [one for one in known if one not in columns]
+            likely = OTHER_WORDS.get(name.lower(), name.lower())
+            near = difflib.get_close_matches(likely, absent, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
+            if likely != name and likely in columns:
+                hint = f"'{likely}' is there already, so remove one."
             raise DataError(f"{path}: unknown column '{name}'; {hint}")
         if columns.count(name) > 1:
             raise DataError(f"{path}: column '{name}' stands twice; keep one.")
