@@ -202,18 +202,34 @@ def test_the_bundle_carries_no_picture_of_the_data(run):
     }
 
 
-def test_a_table_of_one_class_is_refused_at_the_split(load, tmp_path):
-    root = tmp_path / "pictures"
+def own_pictures(root: Path, count: int, positive, without=()) -> list[str]:
+    """A folder with a table; returns the overrides that point at it."""
     root.mkdir()
     lines = ["image,needs_in_person,lesion_id"]
-    for number in range(40):
+    for number in range(count):
         pixels = np.random.default_rng(number).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"{number}.png")
-        lines.append(f"{number}.png,true,L{number}")
+        if number not in without:
+            Image.fromarray(pixels).save(root / f"{number:02}.png")
+        lines.append(f"{number:02}.png,{positive(number)},L{number}")
     (root / "cases.csv").write_text("\n".join(lines))
+    return ["data={source: folder}", f"data.root={root}"]
+
+
+def test_a_table_of_one_class_is_refused_at_the_split(load, tmp_path):
+    overrides = own_pictures(tmp_path / "pictures", 40, lambda number: True)
     with pytest.raises(SplitError, match="'validation' has no case without need of an in-person visit"):
-        road.travel("split", load("data={source: folder}", f"data.root={root}"), tmp_path / "runs")
+        road.travel("split", load(*overrides), tmp_path / "runs")
     assert not list((tmp_path / "runs").rglob("splits.json"))
+
+
+def test_dropped_pictures_are_named_on_the_console_and_in_a_file(load, tmp_path, capsys):
+    overrides = own_pictures(tmp_path / "pictures", 60, lambda number: number % 2 == 0, without=range(4))
+    made = road.travel("manifest", load(*overrides), tmp_path / "runs")
+    printed = capsys.readouterr().out
+    assert "  dropped 4: image_missing: 00.png, 01.png, 02.png, ...\n" in printed
+    assert f"  all that were dropped are named in {made.folder / 'manifest.json'}\n" in printed
+    header = json.loads((made.folder / "manifest.json").read_text())
+    assert header["dropped"] == {"image_missing": ["00.png", "01.png", "02.png", "03.png"]}
 
 
 def test_too_few_positives_leave_no_policy_behind(home, load):

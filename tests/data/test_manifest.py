@@ -112,7 +112,7 @@ def test_a_missing_root_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_named_twice_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(ManifestError, match=r"image id '00\.jpg' stands more than once"):
+    with pytest.raises(DataError, match=r"line 4: image '00\.jpg' stands in line 2 already"):
         manifests.build(FOLDER, dataset([*rows(2), rows(1)[0]]))
 
 
@@ -234,9 +234,9 @@ def test_a_table_that_was_never_ours_is_refused(written: Path, table: str, sente
 
 
 def test_a_failed_build_leaves_nothing_behind(dataset: Dataset, tmp_path: Path) -> None:
-    root = dataset([*rows(2), rows(1)[0]])
+    root = dataset([*rows(2, patient_id="P"), {**rows(3, patient_id="Q")[2], "lesion_id": "L0"}])
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ManifestError):
+    with pytest.raises(ManifestError, match="lesion 'L0' belongs to patient"):
         manifests.build(FOLDER, root)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,19 @@ def make_manifest(run: Run, tracker: Tracker) -> None:
         made = manifest.build(run.config.data, data_root(run), tick, run.config.pixels)
     made.write(run.folder)
     for reason, names in made.dropped.items():
-        say(f"  dropped {len(names)}: {reason}")
+        say(f"  dropped {len(names)}: {reason}{_such_as(names)}")
+    if made.dropped:
+        say(f"  all that were dropped are named in {run.folder / manifest.HEADER}")
     for remark, names in made.findings.items():
         say(f"  kept {len(names)}: {remark}")
     cases = {record.case_id: bool(record.needs_in_person) for record in made.records}
     say(f"  {len(made.records)} photographs of {len(cases)} cases, {sum(cases.values())} need in-person care")
     tell_manifest(run, tracker)
+
+
+def _such_as(names: Sequence[str]) -> str:
+    """The first names, for the console of whoever can mend them."""
+    return f": {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
 
 
 def tell_manifest(run: Run, tracker: Tracker) -> None:

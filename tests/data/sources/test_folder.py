@@ -156,7 +156,15 @@ def test_a_path_outside_the_root_is_refused(tmp_path: Path, path: str) -> None:
 def test_one_file_has_one_spelling(tmp_path: Path) -> None:
     table = "image,needs_in_person\n./x//a.png,1\nx\\a.png,1\n"
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
-    assert {record.image_id for record in folder.read(tmp_path, "cases.csv").records} == {"x/a.png"}
+    with pytest.raises(DataError, match=r"line 3: image 'x/a\.png' stands in line 2 already"):
+        folder.read(tmp_path, "cases.csv")
+
+
+def test_a_picture_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    table = "image,needs_in_person\na.png,1\nb.png,0\na.png,0\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError, match=r"cases\.csv, line 4: image 'a\.png' stands in line 2 already"):
+        folder.read(tmp_path, "cases.csv")
 
 
 @pytest.mark.parametrize("column", ["sex", "anatom_site_general", "fitzpatrick_skin_type"])

@@ -72,15 +72,20 @@ def read(root: Path, table: str) -> Listing:
 
     Raises:
         DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside
-            the root.
+            the root, a picture that stands twice.
     """
     path = root / table
     records: list[RawRecord] = []
     without_lesion: list[str] = []
+    lines: dict[str, int] = {}
     for number, row in _rows(path):
         try:
             record = _record(row)
             refuse_unsendable(record)
+            if (first := lines.setdefault(record.image_id, number)) != number:
+                raise DataError(
+                    f"image '{record.image_id}' stands in line {first} already; keep one row for each."
+                )
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         records.append(record)
