@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -158,6 +159,30 @@ def test_one_file_has_one_spelling(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
     with pytest.raises(DataError, match=r"line 3: image 'x/a\.png' stands in line 2 already"):
         folder.read(tmp_path, "cases.csv")
+
+
+@pytest.mark.parametrize(("told", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_with_accents_is_found_however_the_disk_composes_them(
+    tmp_path: Path, picture: Callable[..., None], told: str, stored: str
+) -> None:
+    name = "Rücken/tête.png"
+    picture(tmp_path / normalize(stored, name))
+    table = f"image,needs_in_person\n{normalize(told, name)},1\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    (record,) = folder.read(tmp_path, "cases.csv").records
+    assert record.image_id == normalize(told, name)
+    assert (tmp_path / record.path).is_file()
+
+
+def test_a_name_that_two_files_could_bear_is_left_to_be_missing(
+    tmp_path: Path, picture: Callable[..., None]
+) -> None:
+    both = normalize("NFC", "é") + normalize("NFD", "é")
+    for form in ("NFC", "NFD"):
+        picture(tmp_path / normalize(form, f"{both}.png"))
+    (tmp_path / "cases.csv").write_text(f"image,needs_in_person\n{both}.png,1\n", encoding="utf-8")
+    (record,) = folder.read(tmp_path, "cases.csv").records
+    assert record.path == f"{both}.png"
 
 
 def test_a_picture_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:

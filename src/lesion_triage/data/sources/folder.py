@@ -1,4 +1,4 @@
-"""Reader for pictures and a table of one's own. Imports records, the bundle's history and the errors.
+"""Reader for pictures and a table of one's own. Imports records, spelling, the bundle's history, the errors.
 
 The table is a CSV file with a header. Required: ``image``, the path relative to the data root, and
 ``needs_in_person``: true, yes or 1; false, no or 0; empty for unknown. Every other column is optional
@@ -12,6 +12,7 @@ import codecs
 import csv
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from lesion_triage.bundle.history import History, as_text
 from lesion_triage.bundle.red_flags import YES_NO_FIELDS
 from lesion_triage.data.records import Listing, RawRecord, age_in_years, refuse_unsendable
+from lesion_triage.data.spelling import Spelling
 from lesion_triage.errors import DataError
 
 REQUIRED = ("image", "needs_in_person")
@@ -68,7 +70,8 @@ def read(root: Path, table: str) -> Listing:
     """List every row of the table.
 
     A row without ``lesion_id`` becomes a lesion of its own, and is reported as such: two pictures of one
-    mole would then count as two lesions and could stand in two splits.
+    mole would then count as two lesions and could stand in two splits. A picture whose name has accents is
+    found however the disk composes them, and keeps the table's spelling for its id.
 
     Raises:
         DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside
@@ -78,6 +81,7 @@ def read(root: Path, table: str) -> Listing:
     records: list[RawRecord] = []
     without_lesion: list[str] = []
     lines: dict[str, int] = {}
+    spelling = Spelling(root)
     for number, row in _rows(path):
         try:
             record = _record(row)
@@ -88,7 +92,7 @@ def read(root: Path, table: str) -> Listing:
                 )
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
-        records.append(record)
+        records.append(replace(record, path=spelling.of(record.path)))
         if not row.get("lesion_id"):
             without_lesion.append(record.image_id)
     remark = "no lesion_id, so each picture counts as a lesion of its own"

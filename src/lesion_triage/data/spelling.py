@@ -1,0 +1,37 @@
+"""A path as the disk spells it: one system stores é as one character, another as e and an accent.
+
+Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+
+class Spelling:
+    """The names below a folder by their normal form; a folder is listed once, and only if it is needed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def of(self, path: str) -> str:
+        """``path`` as it lies on the disk; as it is given if no name fits it, or several do."""
+        if path.isascii() or (self._root / path).exists():
+            return path
+        found = PurePosixPath()
+        for part in PurePosixPath(path).parts:
+            fitting = self._below(self._root / found).get(normalize("NFC", part), [])
+            if part not in fitting and len(fitting) != 1:
+                return path
+            found /= part if part in fitting else fitting[0]
+        return found.as_posix()
+
+    def _below(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._names:
+            names: dict[str, list[str]] = {}
+            for entry in folder.iterdir() if folder.is_dir() else ():
+                names.setdefault(normalize("NFC", entry.name), []).append(entry.name)
+            self._names[folder] = names
+        return self._names[folder]
