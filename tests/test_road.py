@@ -20,9 +20,12 @@ from PIL import Image
 from lesion_triage import config, demo, predictions, road, runs
 from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.calibrate.novelty import novelty_limit
+from lesion_triage.calibrate.price import Price, price_on
 from lesion_triage.errors import CalibrationError, ManifestError, RunError, SplitError
+from lesion_triage.road import sealing
 
 SMALL = {
     "name": "small",
@@ -122,6 +125,34 @@ def test_the_same_look_again_is_the_same_certificate(run, load, home):
     assert (repeated.folder / "certificate.json").read_bytes() == (
         fresh.folder / "certificate.json"
     ).read_bytes()
+
+
+def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_test(run, load, home, capsys):
+    why = ("calibrate.second_look=to read the console", "evaluate.bootstrap_draws=101")
+    for verb in ("calibrate", "export", "evaluate"):
+        again = road.travel(verb, load(*why), home / "runs")
+    printed = capsys.readouterr().out
+    validation, _ = predictions.read(again.folder / "predictions", "validation")
+    cost = price_on(open_bundle(again.folder / "bundle").policy, validation)
+    assert (
+        f"  on validation, not on test: specificity {cost.specificity:.3f} ({cost.negatives_referred} of "
+        f"{cost.negatives} cases without need referred), referral rate {cost.referral_rate:.3f}\n"
+    ) in printed
+    results = json.loads((again.folder / "report" / "results.json").read_text())
+    found = results["slices"][0]["metrics"]
+    headline = "; " + ", ".join(
+        f"{word} {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})"
+        for name, word in (("specificity", "specificity"), ("referral_rate", "referral rate"))
+    )
+    missed = f"  on test: {results['missed']} of {results['positives']} positive cases missed"
+    assert f"{missed}{headline}\n" in printed
+
+
+def test_a_policy_that_refers_nearly_everyone_is_warned_of(capsys):
+    sealing._tell_price(Price(cases=60, referred=60, negatives=50, negatives_referred=50))
+    assert "WARNING: more than 95 % of the cases without need are referred" in capsys.readouterr().out
+    sealing._tell_price(Price(cases=60, referred=40, negatives=50, negatives_referred=30))
+    assert "WARNING" not in capsys.readouterr().out
 
 
 def test_a_stage_asked_for_too_early_names_the_one_that_comes_first(home, load):

@@ -14,6 +14,11 @@ from lesion_triage.road.training import pixel_cache_of, predict_split, require_p
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
+_USELESS = (
+    "WARNING: more than 95 % of the cases without need are referred, so this policy orders hardly anything. "
+    "The certificate holds all the same; look at the learning curve, and at what the audit found."
+)
+
 
 def calibrate_inputs(run: Run) -> Any:
     """What decides the policy: the settings, and the schema of what is answered."""
@@ -29,6 +34,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.calibrate import ledger
     from lesion_triage.calibrate.cases import cases_of, cases_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify
+    from lesion_triage.calibrate.price import price_on
     from lesion_triage.data import manifest
 
     known, _ = manifest.read(run.folder)
@@ -62,6 +68,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
     _tell_certificate(certificate, tracker)
+    _tell_price(price_on(policy, validation))
 
 
 def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
@@ -85,6 +92,34 @@ def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
         }
     )
     tracker.tags({"certificate_id": certificate.certificate_id()})
+
+
+def _tell_price(price: Any) -> None:
+    """What the threshold costs, on the cases that fitted the calibrator and did not choose the threshold."""
+    specificity = "unknown" if price.specificity is None else f"{price.specificity:.3f}"
+    say(
+        f"  on validation, not on test: specificity {specificity} ({price.negatives_referred} of "
+        f"{price.negatives} cases without need referred), referral rate {price.referral_rate:.3f}"
+    )
+    if price.useless:
+        say(f"  {_USELESS}")
+
+
+def _tell_results(results: Any) -> None:
+    """The headline of the report, with the 95 % intervals of its table."""
+    from lesion_triage.calibrate.price import USELESS_SHARE
+
+    whole = results.slices[0]
+    numbers = [
+        f"{name.replace('_', ' ')} {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+        for name in ("specificity", "referral_rate")
+        if (found := whole.metrics.get(name)) is not None
+    ]
+    missed = f"{results.missed} of {results.positives} positive cases missed"
+    say(f"  on test: {missed}; {', '.join(numbers) or whole.note}")
+    specificity = whole.metrics.get("specificity")
+    if specificity is not None and 1 - specificity.value > USELESS_SHARE:
+        say(f"  {_USELESS}")
 
 
 def export(run: Run, tracker: Tracker) -> None:
@@ -139,6 +174,7 @@ def evaluate(run: Run, tracker: Tracker) -> None:
     results = report.evaluate(table, bundle, run.config.evaluate, asdict(agreement), training)
     say("  drawing the report")
     index = report.write_report(run.folder / "report", results, table, bundle, known, data_root(run))
+    _tell_results(results)
     tracker.metrics(results.flat())
     tracker.artifact(run.folder / "report", "report")
     say(f"  report: {index}")

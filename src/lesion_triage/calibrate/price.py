@@ -1,0 +1,58 @@
+"""What a policy costs those who need no visit, on cases that did not choose its threshold. Imports bundle.
+
+A threshold that refers everybody keeps every promise of sensitivity and orders nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.schema import Disposition, Policy
+from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.predictions import Predictions
+
+USELESS_SHARE = 0.95
+"""Of the cases without need: where more are referred, the queue is hardly shorter than without a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Counts of cases; an abstention counts as a referral."""
+
+    cases: int
+    referred: int
+    negatives: int
+    """Cases without need of an in-person visit."""
+    negatives_referred: int
+
+    @property
+    def referral_rate(self) -> float:
+        """Share of all cases that are referred, in [0, 1]."""
+        return self.referred / self.cases
+
+    @property
+    def specificity(self) -> float | None:
+        """Share of the cases without need that are not referred, in [0, 1]; None where there is none."""
+        return 1 - self.negatives_referred / self.negatives if self.negatives else None
+
+    @property
+    def useless(self) -> bool:
+        """Whether hardly a case without need is spared."""
+        return self.negatives_referred > USELESS_SHARE * self.negatives
+
+
+def price_on(policy: Policy, predictions: Predictions) -> Price:
+    """Decide every case of a table as the server would, and count.
+
+    Raises:
+        PredictionsError: a row whose outcome is unknown, or a history that no platform could send.
+    """
+    cases = cases_of(predictions.behind_gate(policy.novelty_limit))
+    referred = [
+        decide(policy, case.logits, case.history).disposition is not Disposition.below_threshold
+        for case in cases
+    ]
+    negative = [not case.needs_in_person for case in cases]
+    both = sum(sent and free for sent, free in zip(referred, negative, strict=True))
+    return Price(len(cases), sum(referred), sum(negative), both)
