@@ -1,7 +1,7 @@
 """Outcomes as files: for `lesion-triage recertify` and `tally`, and for whoever watches the readings.
 
-Imports the store and the bundle's history. The ZIP is written as it is sent, one photograph in memory at a
-time.
+Imports the store and the bundle's history. The ZIP is written as it is sent, one case's photographs in memory
+at a time; the tables come last, so that they tell of what was sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lesion_triage.bundle.guidance import QUESTIONS
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.schema import Disposition
+from triage_server.page.lists import AT_ONCE
 from triage_server.page.records import QueuedCase
 from triage_server.page.store import Queue
 
@@ -73,6 +75,10 @@ Read before you certify:
   - patient_id stands only where two cases were said to be of one person. Where nobody said so, each case
     counts as a person of its own.
   - The photographs are those that were scored, without EXIF, places and names. They are of patients.
+{untold}"""
+_UNTOLD = """\
+  - The history of these cases was written by another version of the program and cannot be read by this one;
+    their outcomes are known, and they are not in cases.csv:
 """
 
 
@@ -95,87 +101,113 @@ class _Sink(io.RawIOBase):
         return data
 
 
-def chunks(queue: Queue, cases: Sequence[QueuedCase]) -> Iterator[bytes]:
-    """The ZIP file of these cases, piece by piece.
+def chunks(queue: Queue, numbers: Sequence[str]) -> Iterator[bytes]:
+    """The ZIP file of these cases, case by case. One that is deleted meanwhile is left out.
 
     Args:
-        queue: has their photographs.
-        cases: that somebody has read.
+        queue: has the cases.
+        numbers: of cases that somebody has read.
     """
-    sink = _Sink()
-    certain = [case for case in cases if _needs(case) is not None]
+    sink, tables = _Sink(), _Tables()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        readme = _README.format(counts=_counted(cases))
-        for name, text in (
-            ("README.txt", readme),
-            ("cases.csv", _table(COLUMNS, _case_rows(certain))),
-            ("readings.csv", _table(READING_COLUMNS, (row for case in cases for row in _reading_rows(case)))),
-        ):
+        for case in _one_by_one(queue, numbers):
+            if _needs(case) is not None and case.history is not None:
+                photographs = queue.photographs(case.number)
+                if len(photographs) < len(case.photographs):
+                    continue
+                for position, (kind, data) in enumerate(zip(case.photographs, photographs, strict=True)):
+                    archive.writestr(zipfile.ZipInfo(_file(case, position, kind), _DATE), data)
+            tables.add(case)
+            yield sink.taken()
+        for name, text in tables.files():
             archive.writestr(zipfile.ZipInfo(name, _DATE), text)
-        yield sink.taken()
-        for case in certain:
-            for position, kind in enumerate(case.photographs):
-                _, data = queue.photograph(case.number, position)
-                archive.writestr(zipfile.ZipInfo(_file(case, position, kind), _DATE), data)
-                yield sink.taken()
     yield sink.taken()
 
 
-def known_outcomes(cases: Iterable[QueuedCase]) -> Mapping[str, tuple[int, int]]:
-    """By disposition: cases with a known outcome, and cases in all."""
-    listed = [(case.answers[case.first_language].disposition.value, _needs(case)) for case in cases]
-    read, known = (
-        Counter(said for said, _ in listed),
-        Counter(said for said, needs in listed if needs is not None),
-    )
-    return {said: (known[said], read[said]) for said in Disposition}
+def _one_by_one(queue: Queue, numbers: Sequence[str]) -> Iterator[QueuedCase]:
+    for at in range(0, len(numbers), AT_ONCE):
+        yield from queue.some(numbers[at : at + AT_ONCE])
+
+
+class _Tables:
+    """What is told of the cases, gathered while they pass."""
+
+    def __init__(self) -> None:
+        self._cases: list[tuple[str, list[dict[str, object]]]] = []
+        self._readings: list[dict[str, object]] = []
+        self._read: Counter[str] = Counter(dict.fromkeys(Disposition, 0))
+        self._known: Counter[str] = Counter()
+        self._untold: list[str] = []
+
+    def add(self, case: QueuedCase) -> None:
+        """Tell of one more case."""
+        self._read[case.disposition] += 1
+        self._readings += _reading_rows(case)
+        if _needs(case) is None:
+            return
+        self._known[case.disposition] += 1
+        if case.history is None:
+            self._untold.append(case.number)
+        else:
+            self._cases.append((case.person, list(_case_rows(case, case.history))))
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """Names and contents."""
+        of_person = Counter(person for person, _ in self._cases)
+        rows = (
+            row | {"patient_id": person if of_person[person] > 1 else ""}
+            for person, of_case in self._cases
+            for row in of_case
+        )
+        yield "cases.csv", _table(COLUMNS, rows)
+        yield "readings.csv", _table(READING_COLUMNS, self._readings)
+        yield "README.txt", _README.format(counts=self._counted(), untold=_listed(_UNTOLD, self._untold))
+
+    def _counted(self) -> str:
+        return "\n".join(
+            f"    {said}: {self._known[said]} of {read} read cases have a known outcome."
+            for said, read in self._read.items()
+        )
+
+
+def _listed(sentence: str, numbers: Sequence[str]) -> str:
+    return "".join([sentence, *(f"    {number}\n" for number in numbers)]) if numbers else ""
 
 
 def _needs(case: QueuedCase) -> bool | None:
     return case.outcome.needs_in_person if case.outcome else None
 
 
-def _counted(cases: Sequence[QueuedCase]) -> str:
-    return "\n".join(
-        f"    {said}: {known} of {read} read cases have a known outcome."
-        for said, (known, read) in known_outcomes(cases).items()
-    )
-
-
 def _file(case: QueuedCase, position: int, kind: str) -> str:
     return f"photographs/{case.number}-{position + 1}.{_EXTENSIONS[kind]}"
 
 
-def _case_rows(cases: Sequence[QueuedCase]) -> Iterator[dict[str, object]]:
-    of_person = Counter(case.person for case in cases)
-    for case in cases:
-        history = case.history
-        told = {name: getattr(history, name) for name in _ASKED}
-        row = {
-            "needs_in_person": _TRUTH[_needs(case)],
-            "lesion_id": case.number,
-            "patient_id": case.person if of_person[case.person] > 1 else "",
-            "sex": history.sex,
-            "age_approx": history.age_years,
-            "anatom_site_general": history.anatom_site_general,
-            "fitzpatrick_skin_type": history.fitzpatrick_skin_type,
-            **{name: _TRUTH[value] if isinstance(value, bool) else value for name, value in told.items()},
-        }
-        for position, kind in enumerate(case.photographs):
-            yield {"image": _file(case, position, kind), **row}
+def _case_rows(case: QueuedCase, history: History) -> Iterator[dict[str, object]]:
+    told = {name: getattr(history, name) for name in _ASKED}
+    row = {
+        "needs_in_person": _TRUTH[_needs(case)],
+        "lesion_id": case.number,
+        "sex": history.sex,
+        "age_approx": history.age_years,
+        "anatom_site_general": history.anatom_site_general,
+        "fitzpatrick_skin_type": history.fitzpatrick_skin_type,
+        **{name: _TRUTH[value] if isinstance(value, bool) else value for name, value in told.items()},
+    }
+    for position, kind in enumerate(case.photographs):
+        yield {"image": _file(case, position, kind), **row}
 
 
 def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
     """A row for each reading, with the outcome that counts."""
-    answer, outcome = case.answers[case.first_language], case.outcome
+    answer, outcome = case.answer(case.first_language), case.outcome
     for reading in case.readings:
         yield {
             "case": case.number,
             "arrived_at": case.place.arrived_at.isoformat(timespec="seconds"),
-            "disposition": answer.disposition.value,
-            "priority_band": answer.priority_band,
-            "bundle_sha256": answer.bundle_sha256,
-            "certificate_id": answer.certificate_id,
+            "disposition": case.disposition,
+            "priority_band": case.place.priority_band,
+            "bundle_sha256": answer.bundle_sha256 if answer else "",
+            "certificate_id": answer.certificate_id if answer else "",
             "read_at": reading.at.isoformat(timespec="seconds"),
             "read_by": _no_formula(reading.by.reader),
             "key": reading.by.caller,

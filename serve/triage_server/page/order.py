@@ -20,6 +20,13 @@ class Place:
     arrived_at: datetime
     deadline_hours: float | None
     """None: the site has not chosen one."""
+    readable: bool = True
+    """Whether this version can read what was answered."""
+
+    @property
+    def band(self) -> int:
+        """As it is shown: the first, where what was answered cannot be read."""
+        return self.priority_band if self.readable else 1
 
     @property
     def due_at(self) -> datetime | None:
@@ -33,4 +40,6 @@ class Place:
 
     def rank(self, now: datetime) -> tuple[int, datetime]:
         """Cases are read in ascending order of this."""
+        if not self.readable:
+            return (-1, self.arrived_at)
         return (0 if self.overdue(now) else self.priority_band, self.arrived_at)

@@ -1,6 +1,7 @@
 """A case of the reading queue as the page knows it, and what people said of it.
 
-Imports the bundle's documents and the order.
+Imports the bundle's documents and the order. A case may have been kept by another version of this program:
+what of it cannot be read by this one is None, and no reason to show less of anything else.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
-from lesion_triage.bundle.history import History
+from pydantic import ValidationError
+
+from lesion_triage.bundle.history import History, from_text
 from lesion_triage.bundle.schema import Answer
 from triage_server.page.order import Place
 
@@ -50,18 +54,61 @@ class Outcome:
     confirmed_by: ConfirmedBy
 
 
+def answers_of(documents: Mapping[str, str]) -> Mapping[str, Answer] | None:
+    """Stored answers by language; None if there are none, or this version cannot read one of them.
+
+    Half of what was said is not shown: who reads in another language would see another case.
+    """
+    try:
+        return {language: Answer.model_validate_json(text) for language, text in documents.items()} or None
+    except ValidationError:
+        return None
+
+
 @dataclass(frozen=True)
-class QueuedCase:
-    """A case as the page shows it."""
+class WaitingCase:
+    """A case as the queue shows it."""
 
     number: str
-    person: str
     place: Place
-    answers: Mapping[str, Answer]
-    """By language, as they were said when the case came."""
+    documents: Mapping[str, str]
+    """The answer by language, as it was written down when the case came."""
     first_language: str
     """In which it was asked."""
-    history: History
+
+    @cached_property
+    def answers(self) -> Mapping[str, Answer] | None:
+        """By language; None if this version cannot read them."""
+        return answers_of(self.documents)
+
+    def answer(self, language: str) -> Answer | None:
+        """In this language, or if there is none in that of who asked; None if it cannot be read."""
+        answers = self.answers
+        return None if answers is None else answers.get(language) or answers.get(self.first_language)
+
+
+@dataclass(frozen=True)
+class ReadCase:
+    """A case as the list of those that were read shows it: from columns alone."""
+
+    number: str
+    place: Place
+    disposition: str
+    reading: Reading
+    """The last one."""
+    outcome: Outcome | None
+    """The one that counts; None if nobody has said anything."""
+
+
+@dataclass(frozen=True)
+class QueuedCase(WaitingCase):
+    """A case as its own page shows it."""
+
+    person: str
+    disposition: str
+    """As it was answered; a word that this version may not know."""
+    told: str
+    """The history, as it was written down."""
     photographs: tuple[str, ...]
     """Media types, by position."""
     readings: tuple[Reading, ...]
@@ -69,9 +116,13 @@ class QueuedCase:
     outcomes: tuple[Outcome, ...]
     """Oldest first; the last one counts."""
 
-    def answer(self, language: str) -> Answer:
-        """In this language, or if there is none in that of who asked."""
-        return self.answers.get(language, self.answers[self.first_language])
+    @cached_property
+    def history(self) -> History | None:
+        """What was told; None if this version cannot read it."""
+        try:
+            return from_text(self.told)
+        except ValidationError:
+            return None
 
     @property
     def is_read(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import mimetypes
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, cast, get_args
 from urllib.parse import urlencode
@@ -124,15 +124,15 @@ async def sign_out(request: Request) -> Response:
 
 @router.get("")
 async def queue(request: Request) -> Response:
-    """Everything that nobody has read, in the order of reading."""
+    """What nobody has read, in the order of reading."""
     page = page_of(request)
-    cases = await beside(page.queue.waiting)
+    part, pulse = await beside(lambda: page.queue.waiting(_part(request)))
     return page.rendered(
         request,
         "queue.html",
-        cases=cases,
+        part=part,
         deadline_hours=service_of(request).bundle.policy.deadline_hours,
-        pulse=await beside(page.queue.pulse),
+        pulse=pulse,
         done=_done(request),
     )
 
@@ -233,12 +233,11 @@ async def delete(request: Request) -> Response:
 
 @router.get("/read")
 async def read(request: Request) -> Response:
-    """Everything that somebody has read."""
+    """What somebody has read."""
     page = page_of(request)
-    cases = await beside(page.queue.read)
-    return page.rendered(
-        request, "read.html", cases=cases, counts=export.known_outcomes(cases), done=_done(request)
-    )
+    part = await beside(lambda: page.queue.read(_part(request)))
+    counts = await beside(page.queue.known_outcomes)
+    return page.rendered(request, "read.html", part=part, counts=counts, done=_done(request))
 
 
 @router.post("/export")
@@ -246,11 +245,17 @@ async def exported(request: Request) -> Response:
     """Outcomes and their photographs, as the programs of the clinic read them."""
     page = page_of(request)
     await page.form(request)
-    cases = await beside(page.queue.read)
-    await record(request, "export", {"cases": len(cases)})
+    numbers = await beside(page.queue.read_numbers)
+    await record(request, "export", {"cases": len(numbers)})
     name = f"outcomes-{page.queue.now():%Y-%m-%d}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(export.chunks(page.queue, cases), headers=headers, media_type="application/zip")
+    return StreamingResponse(_pieces(page, numbers), headers=headers, media_type="application/zip")
+
+
+async def _pieces(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes]:
+    steps = export.chunks(page.queue, numbers)
+    while (piece := await beside(lambda: next(steps, None))) is not None:
+        yield piece
 
 
 @router.get("/certificate")
@@ -343,6 +348,12 @@ def _done(request: Request) -> tuple[str, str] | None:
     """What was done just now, by a code of ours and a number that is escaped."""
     done, number = request.query_params.get("done", ""), request.query_params.get("case", "")
     return (done, number) if done in _DONE and len(number) == 9 else None
+
+
+def _part(request: Request) -> int:
+    """Which part of a list is asked for; the first, where that cannot be read."""
+    asked = request.query_params.get("part", "")
+    return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= 6 else 1
 
 
 def _to(path: str, **query: str) -> Response:

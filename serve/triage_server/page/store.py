@@ -1,4 +1,4 @@
-"""What the reading queue keeps and forgets. Imports the tables, the order and the bundle's documents.
+"""What the reading queue keeps and forgets. Imports the tables, the lists and the bundle's documents.
 
 Every method is one transaction and blocks: call it beside the event loop. What people wrote is appended and
 never changed. A case that nobody has read cannot be deleted, by hand or by age.
@@ -7,19 +7,19 @@ never changed. A case that nobody has read cannot be deleted, by hand or by age.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from typing import cast
 
-from sqlalchemy import ColumnElement, Engine, Select, exists, func, select
+from sqlalchemy import Engine, Select, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
-from lesion_triage.bundle.history import History, as_text, from_text
+from lesion_triage.bundle.history import History, as_text
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.stripping import media_type
+from triage_server.page import lists
 from triage_server.page.database import (
     AnswerRow,
     CaseRow,
@@ -28,8 +28,16 @@ from triage_server.page.database import (
     ReadingRow,
     forget,
 )
+from triage_server.page.lists import Part
 from triage_server.page.order import Place
-from triage_server.page.records import By, ConfirmedBy, Decision, Outcome, QueuedCase, Reading
+from triage_server.page.records import (
+    By,
+    ConfirmedBy,
+    Decision,
+    QueuedCase,
+    ReadCase,
+    WaitingCase,
+)
 from triage_server.problems import RequestError
 
 _LETTERS = "23456789BCDFGHJKMNPQRSTVWXYZ"
@@ -43,6 +51,7 @@ class Queue:
         self, engine: Engine, keep_days: int, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._engine, self._keep, self.now = engine, timedelta(days=keep_days), clock
+        self._readable = lists.Readable()
 
     def draw_number(self) -> str:
         """A number that no case has."""
@@ -97,20 +106,32 @@ class Queue:
             )
             session.add(row)
 
-    def waiting(self) -> list[QueuedCase]:
-        """All cases that nobody has read, in the order of reading."""
+    def waiting(self, part: int = 1) -> tuple[Part[WaitingCase], str]:
+        """A part of the cases that nobody has read, in the order of reading, and ``pulse`` of all of them."""
         with self._session() as session:
-            rows = session.scalars(_whole().where(~_read())).all()
-            cases = [_case(row) for row in rows]
-        now = self.now()
-        return sorted(cases, key=lambda case: case.place.rank(now))
+            return lists.waiting(session, self.now(), self._readable, part)
 
-    def read(self) -> list[QueuedCase]:
-        """All cases that somebody has read: those without an outcome first, the longest read first."""
+    def read(self, part: int = 1) -> Part[ReadCase]:
+        """A part of the cases that somebody has read: without an outcome first, the longest read first."""
         with self._session() as session:
-            rows = session.scalars(_whole().where(_read())).all()
-            cases = [_case(row) for row in rows]
-        return sorted(cases, key=lambda case: (_known(case), case.readings[-1].at))
+            return lists.read(session, part)
+
+    def known_outcomes(self) -> Mapping[str, tuple[int, int]]:
+        """By disposition: read cases with a known outcome, and read cases in all."""
+        with self._session() as session:
+            return lists.known_outcomes(session)
+
+    def read_numbers(self) -> list[str]:
+        """Of all cases that somebody has read, as they came."""
+        with self._session() as session:
+            wanted = select(CaseRow.number).where(lists.is_read()).order_by(CaseRow.id)
+            return list(session.scalars(wanted))
+
+    def some(self, numbers: Sequence[str]) -> list[QueuedCase]:
+        """Several cases, as they came; those that are gone are left out."""
+        with self._session() as session:
+            rows = session.scalars(_whole().where(CaseRow.number.in_(numbers)).order_by(CaseRow.id))
+            return [_case(row) for row in rows]
 
     def find(self, number: str) -> QueuedCase:
         """One case.
@@ -137,6 +158,17 @@ class Queue:
             if row is None:
                 raise RequestError("not_found")
             return row.media_type, row.data
+
+    def photographs(self, number: str) -> list[bytes]:
+        """All photographs of a case, in the order sent; none if the case is gone."""
+        wanted = (
+            select(PhotographRow.data)
+            .join(CaseRow, CaseRow.id == PhotographRow.case_id)
+            .where(CaseRow.number == number)
+            .order_by(PhotographRow.position)
+        )
+        with self._session() as session:
+            return list(session.scalars(wanted))
 
     def record_reading(self, number: str, by: By, decision: Decision, reason: str) -> None:
         """Say that a case was read, and what was decided."""
@@ -198,12 +230,8 @@ class Queue:
 
     def pulse(self) -> str:
         """Changes whenever the order of reading does."""
-        columns = (CaseRow.number, CaseRow.priority_band, CaseRow.arrived_at, CaseRow.deadline_hours)
         with self._session() as session:
-            rows = session.execute(select(*columns).where(~_read())).all()
-        now = self.now()
-        order = sorted((Place(band, at, hours).rank(now), number) for number, band, at, hours in rows)
-        return sha256(",".join(number for _, number in order).encode()).hexdigest()[:16]
+            return lists.pulse_of(lists.order(session, self.now(), self._readable))
 
     def close(self) -> None:
         """Let the database go."""
@@ -239,10 +267,6 @@ def _whole() -> Select[CaseRow]:
     )
 
 
-def _read() -> ColumnElement[bool]:
-    return exists().where(ReadingRow.case_id == CaseRow.id)
-
-
 def _one(session: Session, number: str) -> CaseRow:
     row = session.scalar(_whole().where(CaseRow.number == number))
     if row is None:
@@ -250,27 +274,17 @@ def _one(session: Session, number: str) -> CaseRow:
     return row
 
 
-def _known(case: QueuedCase) -> bool:
-    return case.outcome is not None and case.outcome.needs_in_person is not None
-
-
 def _case(row: CaseRow) -> QueuedCase:
-    return QueuedCase(
+    case = QueuedCase(
         number=row.number,
-        person=row.person,
         place=Place(row.priority_band, row.arrived_at, row.deadline_hours),
-        answers={one.language: Answer.model_validate_json(one.document) for one in row.answers},
+        documents={one.language: one.document for one in row.answers},
         first_language=row.language,
-        history=from_text(row.history),
+        person=row.person,
+        disposition=row.disposition,
+        told=row.history,
         photographs=tuple(one.media_type for one in row.photographs),
-        readings=tuple(
-            Reading(one.at, By(one.caller, one.reader), cast("Decision", one.decision), one.reason)
-            for one in row.readings
-        ),
-        outcomes=tuple(
-            Outcome(
-                one.at, By(one.caller, one.reader), one.needs_in_person, cast("ConfirmedBy", one.confirmed_by)
-            )
-            for one in row.outcomes
-        ),
+        readings=tuple(lists.reading_of(one) for one in row.readings),
+        outcomes=tuple(lists.outcome_of(one) for one in row.outcomes),
     )
+    return case if case.answers is not None else replace(case, place=replace(case.place, readable=False))

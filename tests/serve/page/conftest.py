@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -153,3 +154,22 @@ def browser(open_page: Opener) -> Browser:
 @pytest.fixture(scope="session")
 def browse() -> type[Browser]:
     return Browser
+
+
+@pytest.fixture
+def written_by_another_version(tmp_path: Path) -> Callable[[str, str, str], None]:
+    """``written_by_another_version(table, number, column)``: a later version wrote the case's document."""
+
+    def alter(table: str, number: str, column: str) -> None:
+        key = "id" if table == "cases" else "case_id"
+        with sqlite3.connect(tmp_path / "queue.sqlite") as connection:
+            changed = connection.execute(
+                f"UPDATE {table} SET {column} = '{{\"a_later_key\": 3' "
+                f"|| iif(length({column}) > 2, ', ' || substr({column}, 2), '}}') "
+                f"WHERE {key} = (SELECT id FROM cases WHERE number = ?)",
+                (number,),
+            ).rowcount
+        connection.close()
+        assert changed
+
+    return alter

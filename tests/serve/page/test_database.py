@@ -116,8 +116,9 @@ def add(queue: Queue, answers: Any, **more: Any) -> str:
 def test_case_comes_back_as_it_was_put_in(queue: Queue, answers: Any) -> None:
     begin = datetime.now(UTC)
     number = add(queue, answers)
-    (case,) = queue.waiting()
-    assert case.number == number
+    (waiting,) = queue.waiting()[0].cases
+    assert waiting.number == number
+    case = queue.find(number)
     assert begin <= case.place.arrived_at <= datetime.now(UTC)
     assert case.answers == {one.language: one for one in answers}
     assert case.answer("fr") == answers[0]
@@ -148,16 +149,65 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(queue:
     assert case.readings[0].by == READER
     assert case.outcome is not None
     assert case.outcome.needs_in_person is True
-    assert ([one.number for one in queue.waiting()], [one.number for one in queue.read()]) == (
+    assert ([one.number for one in queue.waiting()[0].cases], [one.number for one in queue.read().cases]) == (
         [other],
         [number],
     )
     queue.delete(number)
-    assert [one.number for one in queue.waiting()] == [other]
-    assert queue.read() == []
+    assert [one.number for one in queue.waiting()[0].cases] == [other]
+    assert queue.read().cases == []
     with queue._engine.connect() as connection:
         for table, left in (("readings", 0), ("outcomes", 0), ("photographs", 2), ("answers", 2)):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == left
+
+
+def test_case_whose_answer_this_version_cannot_read_is_first_and_hides_no_other(
+    queue: Queue, place: str, answers: Any
+) -> None:
+    first, second, altered = (add(queue, answers) for _ in range(3))
+    assert [case.number for case in queue.waiting()[0].cases] == [first, second, altered]
+    before = queue.pulse()
+    with queue._engine.begin() as connection:
+        last = {"number": altered}
+        connection.execute(text("UPDATE cases SET priority_band = 4 WHERE number = :number"), last)
+        changed = connection.execute(
+            text(
+                "UPDATE answers SET document = '{\"a_later_key\": 3, ' || substr(document, 2) "
+                "WHERE language = 'en' AND case_id = (SELECT id FROM cases WHERE number = :number)"
+            ),
+            last,
+        )
+        assert changed.rowcount == 1
+    fresh = Queue(opened(place), keep_days=30)
+    for one in (queue, fresh):
+        part, pulse = one.waiting()
+        assert [case.number for case in part.cases] == [altered, first, second]
+        assert [case.place.band for case in part.cases] == [1, 1, 1]
+        assert [case.answer("de") for case in part.cases] == [None, answers[0], answers[0]]
+        assert pulse == one.pulse() != before
+        assert one.find(altered).place.band == 1
+        assert one.find(altered).answer("en") is None
+    fresh.close()
+
+
+def test_lists_come_in_parts_that_hold_every_case_once(queue: Queue, answers: Any) -> None:
+    numbers = [add(queue, answers) for _ in range(101)]
+    parts = [queue.waiting(part)[0] for part in (0, 1, 2, 999)]
+    assert [(part.number, part.last, part.count) for part in parts] == [
+        (number, 2, 101) for number in (1, 1, 2, 2)
+    ]
+    assert [case.number for part in parts[1:3] for case in part.cases] == numbers
+    for number in numbers:
+        queue.record_reading(number, READER, "agree", "")
+    queue.record_outcome(numbers[0], READER, True, "histopathology")
+    queue.record_outcome(numbers[1], READER, None, "not_yet")
+    read = [queue.read(part) for part in (1, 2)]
+    assert [case.number for part in read for case in part.cases] == [*numbers[1:], numbers[0]]
+    assert read[1].first_case == 101
+    assert read[1].cases[0].outcome == queue.find(numbers[0]).outcome
+    assert queue.known_outcomes()["needs_in_person"] == (1, 101)
+    assert queue.read_numbers() == numbers
+    assert queue.waiting()[0].cases == []
 
 
 def test_only_what_was_read_grows_too_old(queue: Queue, answers: Any) -> None:
@@ -266,11 +316,11 @@ def test_full_disk_keeps_nothing_of_a_case_and_passes_by_itself(tmp_path: Path, 
             _add_many(queue, answers)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    kept = queue.waiting()
+    kept = [queue.find(case.number) for case in queue.waiting()[0].cases]
     assert kept[0].number == number
-    assert all(len(case.photographs) == 2 and len(case.answers) == 2 for case in kept)
+    assert all(len(case.photographs) == 2 and len(case.answers or ()) == 2 for case in kept)
     add(queue, answers)
-    assert len(queue.waiting()) == len(kept) + 1
+    assert queue.waiting()[0].count == len(kept) + 1
     queue.close()
 
 

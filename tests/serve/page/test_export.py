@@ -144,6 +144,24 @@ def test_export_comes_piece_by_piece(browser: Any) -> None:
         browser.read_case(case)
         browser.tell_outcome(case, "true")
     queue = browser.app.state.page.queue
-    pieces = list(export.chunks(queue, queue.read()))
-    assert len(pieces) == 1 + 6 + 1  # the tables, each photograph, the list at the end
-    assert max(len(piece) for piece in pieces[1:]) < 2 * len(photograph(0, 90))
+    pieces = list(export.chunks(queue, queue.read_numbers()))
+    assert len(pieces) == 3 + 1  # each case, then the tables
+    assert max(len(piece) for piece in pieces[:-1]) < 3 * len(photograph(0, 90))
+
+
+def test_export_names_what_this_version_cannot_read_and_holds_all_else(
+    browser: Any, tmp_path: Path, written_by_another_version: Any
+) -> None:
+    whole, answer, history = (browser.send_case(photograph(number, 90)) for number in range(3))
+    for case in (whole, answer, history):
+        browser.read_case(case)
+        browser.tell_outcome(case, "true")
+    written_by_another_version("answers", answer, "document")
+    written_by_another_version("cases", history, "history")
+    into = unpacked(browser, tmp_path / "export")
+    assert [row["lesion_id"] for row in rows_of(into / "cases.csv")] == [whole, answer]
+    said = {row["case"]: (row["disposition"], row["bundle_sha256"]) for row in rows_of(into / "readings.csv")}
+    bundle = browser.app.state.service.bundle.sha256
+    said_of = ("needs_in_person", bundle)
+    assert said == {whole: said_of, answer: ("needs_in_person", ""), history: said_of}
+    assert f"and they are not in cases.csv:\n    {history}\n" in (into / "README.txt").read_text()

@@ -33,6 +33,7 @@ from sent_cases import dicom
 from triage_server.api_keys import new_key, revoke
 from triage_server.audit_chain import files_of
 from triage_server.page import certificate_view
+from triage_server.page.records import By
 from triage_server.page.routes import router
 from triage_server.page.texts import Texts
 from triage_server.problems import KINDS, RequestError
@@ -273,7 +274,7 @@ def test_form_without_the_token_of_its_session_is_refused(path: str, browser: An
         assert refused.status_code == 403, token
         assert refused.headers["content-type"].startswith("text/html")
     page = browser.app.state.page
-    assert [case.number for case in page.queue.waiting()] == [number]
+    assert [case.number for case in page.queue.waiting()[0].cases] == [number]
 
 
 def test_every_answer_has_a_strict_policy_and_no_page_has_script_or_style_of_its_own(browser: Any) -> None:
@@ -326,7 +327,7 @@ def test_unusable_photograph_brings_the_form_back_with_what_was_told(browser: An
     assert "Photograph 2 is no JPEG" in seen(response)
     assert 'value="61"' in response.text
     assert re.search(r'<select id="bleeding".*?value="yes" selected', response.text, re.DOTALL)
-    assert browser.app.state.page.queue.waiting() == []
+    assert browser.app.state.page.queue.waiting()[0].cases == []
     nothing = browser.post("/ui/cases", fields, files=[("image", ("", b""))])
     assert "Choose at least one photograph" in seen(nothing)
 
@@ -376,6 +377,46 @@ def test_queue_goes_by_band_and_time_and_what_could_not_be_scored_stands_at_its_
     late = browser.get("/ui")
     assert re.findall(r'href="/ui/cases/([^"]+)"', late.text) == [below, black, referred, fresh]
     assert seen(late).count("deadline passed") == 3
+
+
+def test_case_that_this_version_cannot_read_is_shown_first_with_its_photographs(
+    browser: Any, browse: Any, written_by_another_version: Any
+) -> None:
+    referred, below = browser.send_case(REFERRED), browser.send_case(BELOW, bleeding="yes")
+    written_by_another_version("answers", below, "document")
+    queue = browser.get("/ui")
+    assert re.findall(r'href="/ui/cases/([^"]+)"', queue.text) == [below, referred]
+    assert "cannot be read by this version of the program. Read the photographs without it." in seen(queue)
+    written_by_another_version("cases", below, "history")
+    german = browse(browser.app, "de")
+    german.sign_in()
+    for one, said in ((browser, "Ask again."), (german, "kann diese Programmversion nicht lesen.")):
+        case = one.get(f"/ui/cases/{below}")
+        assert case.status_code == 200
+        assert said in seen(case)
+        assert f'src="/ui/cases/{below}/photographs/0"' in case.text
+    assert browser.read_case(below).status_code == 303
+    assert re.findall(r'href="/ui/cases/([^"]+)"', browser.get("/ui").text) == [referred]
+    assert "below threshold" in seen(browser.get("/ui/read"))
+
+
+def test_long_queue_comes_in_parts_with_links_between_them(browser: Any) -> None:
+    page, number = browser.app.state.page, browser.send_case(REFERRED)
+    case = page.queue.find(number)
+    for _ in range(100):
+        page.queue.add(page.queue.draw_number(), list(case.answers.values()), [REFERRED], case.history, "x")
+    first, second = browser.get("/ui"), browser.get("/ui?part=2")
+    assert "101 cases are waiting" in seen(first)
+    assert [one.text.count('<li class="card entry') for one in (first, second)] == [100, 1]
+    assert 'rel="next" href="/ui?part=2"' in first.text
+    assert 'rel="prev"' not in first.text
+    assert 'rel="prev" href="/ui?part=1"' in second.text
+    assert "101 to 101 of 101" in seen(second)
+    for odd in ("0", "-1", "²", "x", "", "9" * 400):
+        assert browser.get("/ui", params={"part": odd}).status_code == 200
+    for number in [case.number for part in (1, 2) for case in page.queue.waiting(part)[0].cases]:
+        page.queue.record_reading(number, By("x", "y"), "agree", "")
+    assert 'rel="next" href="/ui/read?part=2"' in browser.get("/ui/read").text
 
 
 def test_case_shows_all_that_was_answered(browser: Any) -> None:
@@ -628,7 +669,7 @@ def test_read_case_is_forgotten_after_the_time_that_the_operator_says(open_page:
         page.queue.find(read)
     page.queue.now = lambda: begin + timedelta(days=51)
     assert asyncio.run(page.forget_expired()) == 1
-    assert [case.number for case in page.queue.waiting()] == [unread]
+    assert [case.number for case in page.queue.waiting()[0].cases] == [unread]
 
 
 def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, browse: Any) -> None:
@@ -641,7 +682,7 @@ def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, 
     assert not browser.app.state.page.queue.find(number).is_read
     refused = browser.post("/ui/cases", files=[("image", ("a.jpg", BELOW))])
     assert refused.status_code == 503
-    assert len(browser.app.state.page.queue.waiting()) == 1
+    assert len(browser.app.state.page.queue.waiting()[0].cases) == 1
 
 
 def test_database_that_is_gone_is_said_and_nothing_is_lost_silently(browser: Any, tmp_path: Path) -> None:

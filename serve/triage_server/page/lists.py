@@ -1,0 +1,198 @@
+"""What the lists of the page show, found by columns alone. Imports the tables, the order and the records.
+
+A list must not depend on what one case holds: a stored answer that this version cannot read would take all
+others out of sight. Answers are parsed to be shown, and once to know whether they can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Generic, TypeVar, cast
+
+from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy.orm import Session
+
+from lesion_triage.bundle.schema import Disposition
+from triage_server.page.database import AnswerRow, CaseRow, OutcomeRow, ReadingRow
+from triage_server.page.order import Place
+from triage_server.page.records import (
+    By,
+    ConfirmedBy,
+    Decision,
+    Outcome,
+    ReadCase,
+    Reading,
+    WaitingCase,
+    answers_of,
+)
+
+AT_ONCE = 100
+"""Cases on one part of a list."""
+Case = TypeVar("Case")
+
+
+@dataclass(frozen=True)
+class Part(Generic[Case]):
+    """A list, as much of it as one page shows."""
+
+    cases: Sequence[Case]
+    number: int
+    """Of this part, from 1."""
+    count: int
+    """Cases on the whole list."""
+
+    @property
+    def last(self) -> int:
+        """Number of the last part; 1 for an empty list."""
+        return max(1, -(-self.count // AT_ONCE))
+
+    @property
+    def first_case(self) -> int:
+        """Where on the whole list this part begins, from 1."""
+        return (self.number - 1) * AT_ONCE + 1
+
+
+class Readable:
+    """Of which waiting cases this version can read the answers: tried once each, for none is ever changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+
+    def among(self, session: Session, numbers: Mapping[int, str]) -> Mapping[str, bool]:
+        """By number of the case; ``numbers`` are those of all that wait, by their key in the database."""
+        known = {number: self._known[number] for number in numbers.values() if number in self._known}
+        untried = [key for key, number in numbers.items() if number not in known]
+        for some in (untried[at : at + AT_ONCE] for at in range(0, len(untried), AT_ONCE)):
+            documents = documents_of(session, some)
+            known |= {numbers[key]: answers_of(documents[key]) is not None for key in some}
+            self._known = known  # piece by piece: whoever asks after an interruption finds it shorter
+        self._known = known
+        return known
+
+    def cannot(self, numbers: Sequence[str]) -> None:
+        """Cases that were tried before, and whose answers were altered by something else since."""
+        self._known |= dict.fromkeys(numbers, False)
+
+
+def documents_of(session: Session, keys: Sequence[int]) -> Mapping[int, Mapping[str, str]]:
+    """Stored answers of these cases, by language."""
+    found: dict[int, dict[str, str]] = {key: {} for key in keys}
+    wanted = select(AnswerRow.case_id, AnswerRow.language, AnswerRow.document)
+    for key, language, document in session.execute(wanted.where(AnswerRow.case_id.in_(keys))):
+        found[key][language] = document
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    key: int
+    number: str
+    language: str
+    place: Place
+
+
+def order(session: Session, now: datetime, readable: Readable) -> list[_Entry]:
+    """All cases that nobody has read, in the order of reading."""
+    columns = (
+        *(CaseRow.id, CaseRow.number, CaseRow.language),
+        *(CaseRow.priority_band, CaseRow.arrived_at, CaseRow.deadline_hours),
+    )
+    rows = session.execute(select(*columns).where(~is_read())).all()
+    known = readable.among(session, {row.id: row.number for row in rows})
+    entries = [
+        _Entry(key, number, language, Place(band, at, hours, known[number]))
+        for key, number, language, band, at, hours in rows
+    ]
+    return sorted(entries, key=lambda entry: (entry.place.rank(now), entry.key))
+
+
+def pulse_of(entries: Sequence[_Entry]) -> str:
+    """A word for an order."""
+    return sha256(",".join(entry.number for entry in entries).encode()).hexdigest()[:16]
+
+
+def waiting(session: Session, now: datetime, readable: Readable, part: int) -> tuple[Part[WaitingCase], str]:
+    """A part of the queue, or its last one where there are not so many; and the word for its order."""
+    while True:
+        entries = order(session, now, readable)
+        number = _within(part, len(entries))
+        shown = entries[(number - 1) * AT_ONCE : number * AT_ONCE]
+        documents = documents_of(session, [entry.key for entry in shown])
+        cases = [
+            WaitingCase(entry.number, entry.place, documents[entry.key], entry.language) for entry in shown
+        ]
+        altered = [case.number for case in cases if case.place.readable and case.answers is None]
+        if not altered:
+            return Part(cases, number, len(entries)), pulse_of(entries)
+        readable.cannot(altered)
+
+
+def read(session: Session, part: int) -> Part[ReadCase]:
+    """A part of what was read: cases without a known outcome first, the longest read first."""
+    readings = select(ReadingRow.case_id, func.max(ReadingRow.id).label("id")).group_by(ReadingRow.case_id)
+    last, counting = readings.subquery(), _outcomes().subquery()
+    count = session.scalar(select(func.count()).select_from(CaseRow).where(is_read())) or 0
+    number = _within(part, count)
+    wanted = (
+        select(CaseRow, ReadingRow, OutcomeRow)
+        .join(last, last.c.case_id == CaseRow.id)
+        .join(ReadingRow, ReadingRow.id == last.c.id)
+        .outerjoin(counting, counting.c.case_id == CaseRow.id)
+        .outerjoin(OutcomeRow, OutcomeRow.id == counting.c.id)
+        .order_by(OutcomeRow.needs_in_person.is_not(None), ReadingRow.at, CaseRow.id)
+        .offset((number - 1) * AT_ONCE)
+        .limit(AT_ONCE)
+    )
+    cases = [
+        ReadCase(
+            case.number,
+            Place(case.priority_band, case.arrived_at, case.deadline_hours),
+            case.disposition,
+            reading_of(reading),
+            None if outcome is None else outcome_of(outcome),
+        )
+        for case, reading, outcome in session.execute(wanted)
+    ]
+    return Part(cases, number, count)
+
+
+def known_outcomes(session: Session) -> Mapping[str, tuple[int, int]]:
+    """By disposition: read cases with a known outcome, and read cases in all."""
+    counting = _outcomes().subquery()
+    wanted = (
+        select(CaseRow.disposition, func.count(OutcomeRow.needs_in_person), func.count())
+        .outerjoin(counting, counting.c.case_id == CaseRow.id)
+        .outerjoin(OutcomeRow, OutcomeRow.id == counting.c.id)
+        .where(is_read())
+        .group_by(CaseRow.disposition)
+    )
+    found = {said: (known, count) for said, known, count in session.execute(wanted)}
+    return {said.value: (0, 0) for said in Disposition} | dict(sorted(found.items()))
+
+
+def is_read() -> ColumnElement[bool]:
+    """Whether anybody has read the case."""
+    return exists().where(ReadingRow.case_id == CaseRow.id)
+
+
+def reading_of(row: ReadingRow) -> Reading:
+    """A row as a record."""
+    return Reading(row.at, By(row.caller, row.reader), cast("Decision", row.decision), row.reason)
+
+
+def outcome_of(row: OutcomeRow) -> Outcome:
+    """A row as a record."""
+    by, how = By(row.caller, row.reader), cast("ConfirmedBy", row.confirmed_by)
+    return Outcome(row.at, by, row.needs_in_person, how)
+
+
+def _outcomes() -> Select[int, int]:
+    """Of each case the outcome that counts: the last one."""
+    return select(OutcomeRow.case_id, func.max(OutcomeRow.id).label("id")).group_by(OutcomeRow.case_id)
+
+
+def _within(part: int, count: int) -> int:
+    return max(1, min(part, -(-count // AT_ONCE)))
