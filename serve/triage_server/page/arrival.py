@@ -27,7 +27,7 @@ from triage_server.casework import (
 )
 from triage_server.dicom import DICOM_TYPE, available
 from triage_server.intake import SentCase
-from triage_server.page.desk import Page, Visit, beside, visit_of
+from triage_server.page.desk import Page, Visit, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import history_of, questions
 from triage_server.problems import RequestError
@@ -83,21 +83,24 @@ async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
     service, line = service_of(request), arriving.line
     async with recording_refusals(request, line):
         await service.recorder.require()
+        # No place is held while the database is asked: one that hangs would take them all from the platforms.
+        number = await page.beside(page.queue.draw_number)
         with service.pool.place() as place:
             arriving.sent = sent = await page.form(request, service.settings.max_body_bytes, place.take)
-            history = history_of(sent, questions(service.bundle))
-            if not sent.images:
-                raise RequestError("no_image")
-            earlier = await _earlier(page, sent)
+        history = history_of(sent, questions(service.bundle))
+        if not sent.images:
+            raise RequestError("no_image")
+        earlier = await _earlier(page, sent)
+        with service.pool.place() as place:
+            place.take(sum(map(len, sent.images)))
             scored = await _scored(request, SentCase(sent.images, history), line)
-            number = await beside(page.queue.draw_number)
             line["case_hmac"] = page.case_hash(number)
             await settled(request, scored.found, line, None)
-            request.state.disposition = scored.found.disposition
-            caller = visit_of(request).caller.name
-            await beside(
-                lambda: page.queue.add(number, scored.answers, scored.kept, history, caller, earlier)
-            )
+        request.state.disposition = scored.found.disposition
+        caller = visit_of(request).caller.name
+        await page.beside(
+            lambda: page.queue.add(number, scored.answers, scored.kept, history, caller, earlier)
+        )
     return number
 
 
@@ -106,7 +109,7 @@ async def _earlier(page: Page, sent: Sent) -> str | None:
     if not number:
         return None
     try:
-        return (await beside(lambda: page.queue.find(number))).number
+        return (await page.beside(lambda: page.queue.find(number))).number
     except RequestError as refusal:
         if refusal.code == "not_found":
             raise RequestError("earlier_case_not_found") from None

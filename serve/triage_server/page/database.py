@@ -45,6 +45,15 @@ _PRAGMAS = {
     "secure_delete": "ON",  # what was deleted is written over
     "busy_timeout": "10000",
 }
+_PATIENCE = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+"""Of libpq: seconds, and milliseconds for the last. An address that says otherwise is left its own."""
+_STATEMENT_MS = 10_000
 
 
 class Moment(TypeDecorator[datetime]):
@@ -221,6 +230,8 @@ def migrate_at(place: str) -> tuple[str | None, str]:
 def migrate(engine: Engine) -> None:
     """Bring the tables to the present version, all or nothing."""
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large table takes its time
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -266,7 +277,7 @@ def _made(url: URL) -> bool:
 
 def _engine(url: URL) -> Engine:
     try:
-        engine = create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, pool_pre_ping=True, connect_args=_patience(url))
     except ImportError:
         raise ConfigError(
             f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "
@@ -277,6 +288,14 @@ def _engine(url: URL) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_connect)
     return engine
+
+
+def _patience(url: URL) -> dict[str, str]:
+    """How long a connection waits for a PostgreSQL server that does not answer."""
+    if url.get_backend_name() == "sqlite":
+        return {}
+    own = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+    return own | {"options": f"-c statement_timeout={_STATEMENT_MS} {url.query.get('options', '')}".strip()}
 
 
 def _on_connect(connection: Any, _: object) -> None:

@@ -24,6 +24,7 @@ from lesion_triage.errors import ConfigError
 from triage_server.api_keys import Role
 from triage_server.casework import Service, language_of, received, service_of
 from triage_server.negotiation import language_for
+from triage_server.page.clerks import Clerks
 from triage_server.page.database import opened
 from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
 from triage_server.page.records import By
@@ -100,6 +101,7 @@ class Page:
         self.queue = Queue(
             opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
+        self._clerks = Clerks()
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
             or settings.behind_tls_proxy
@@ -138,7 +140,20 @@ class Page:
             forgetting.cancel()
             with suppress(asyncio.CancelledError):
                 await forgetting
-            self.queue.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let database and threads go."""
+        self._clerks.close()
+        self.queue.close()
+
+    async def beside(self, work: Callable[[], Result]) -> Result:
+        """Run something that asks the database, beside the event loop.
+
+        Raises:
+            RequestError: the database cannot be used, or does not answer in time.
+        """
+        return await self._clerks.run(work)
 
     async def _forget_now_and_then(self) -> None:
         while True:
@@ -150,11 +165,11 @@ class Page:
 
     async def forget_expired(self) -> int:
         """Delete what was kept for long enough, each with its line in the audit log first; says how many."""
-        numbers = await beside(self.queue.expired)
+        numbers = await self.beside(self.queue.expired)
         for number in numbers:
             line = {"case_hmac": self.case_hash(number), "why": "retention"}
             await self._service.recorder.write("deletion", secrets.token_hex(16), "retention", line)
-            await beside(partial(self.queue.delete, number))
+            await self.beside(partial(self.queue.delete, number))
         return len(numbers)
 
     # Who is let in
@@ -312,8 +327,3 @@ def page_of(request: Request) -> Page:
 def visit_of(request: Request) -> Visit:
     """The visit that a request is part of."""
     return cast("Visit", request.state.visit)
-
-
-async def beside(work: Callable[[], Result]) -> Result:
-    """Run something that blocks, beside the event loop."""
-    return await asyncio.to_thread(work)

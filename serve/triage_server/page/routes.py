@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from triage_server.casework import record, service_of
 from triage_server.page import arrival, certificate_view, export
-from triage_server.page.desk import HEADERS, Page, beside, page_of, passed_on, visit_of
+from triage_server.page.desk import HEADERS, Page, page_of, passed_on, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import questions
 from triage_server.page.records import ConfirmedBy, Decision
@@ -126,7 +126,7 @@ async def sign_out(request: Request) -> Response:
 async def queue(request: Request) -> Response:
     """What nobody has read, in the order of reading."""
     page = page_of(request)
-    part, pulse = await beside(lambda: page.queue.waiting(_part(request)))
+    part, pulse = await page.beside(lambda: page.queue.waiting(_part(request)))
     return page.rendered(
         request,
         "queue.html",
@@ -140,7 +140,8 @@ async def queue(request: Request) -> Response:
 @router.get("/pulse")
 async def pulse(request: Request) -> Response:
     """A word that changes when the queue does, for the script."""
-    return Response(await beside(page_of(request).queue.pulse), media_type="text/plain")
+    page = page_of(request)
+    return Response(await page.beside(page.queue.pulse), media_type="text/plain")
 
 
 @router.get("/new")
@@ -173,10 +174,11 @@ async def case(request: Request) -> Response:
 @router.get("/cases/{number}/photographs/{position}")
 async def photograph(request: Request) -> Response:
     """One photograph as it is kept."""
-    number, position = request.path_params["number"], request.path_params["position"]
+    page, number = page_of(request), request.path_params["number"]
+    position = request.path_params["position"]
     if not (position.isascii() and position.isdecimal() and len(position) <= 2):
         raise RequestError("not_found")
-    kind, data = await beside(lambda: page_of(request).queue.photograph(number, int(position)))
+    kind, data = await page.beside(lambda: page.queue.photograph(number, int(position)))
     return Response(data, media_type=kind)
 
 
@@ -190,11 +192,11 @@ async def reading(request: Request) -> Response:
         return await _case(request, ("decision-agree", visit.texts("reading.which")), sent)
     if (decision == "override" or reason) and len(reason) not in _REASON:
         return await _case(request, ("reason", visit.texts("reading.why")), sent)
-    await beside(lambda: page.queue.find(number))
+    await page.beside(lambda: page.queue.find(number))
     line = {"case_hmac": page.case_hash(number), "decision": decision}
     await record(request, "reading", line)
     chosen = cast("Decision", decision)
-    await beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
+    await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
     return _to("/ui", done="reading", case=number)
 
 
@@ -208,12 +210,12 @@ async def outcome(request: Request) -> Response:
     known = told.get(needs) is not None
     if needs not in told or how not in get_args(ConfirmedBy) or known == (how == "not_yet"):
         return await _case(request, ("outcome-true", visit.texts("outcome.which")), sent)
-    if not (await beside(lambda: page.queue.find(number))).is_read:
+    if not (await page.beside(lambda: page.queue.find(number))).is_read:
         raise RequestError("not_read_yet")
     line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
     await record(request, "outcome", line)
     confirmed_by = cast("ConfirmedBy", how)
-    await beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
+    await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
     return _to("/ui/read", done="outcome", case=number)
 
 
@@ -222,12 +224,12 @@ async def delete(request: Request) -> Response:
     """Forget a case that was read."""
     page, visit = page_of(request), visit_of(request)
     sent, number = await page.form(request), request.path_params["number"]
-    if not (await beside(lambda: page.queue.find(number))).is_read:
+    if not (await page.beside(lambda: page.queue.find(number))).is_read:
         raise RequestError("not_read_yet")
     if sent.get("sure") != "yes":
         return await _case(request, ("sure", visit.texts("delete.which")), sent)
     await record(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
-    await beside(lambda: page.queue.delete(number))
+    await page.beside(lambda: page.queue.delete(number))
     return _to("/ui/read", done="deleted", case=number)
 
 
@@ -235,8 +237,8 @@ async def delete(request: Request) -> Response:
 async def read(request: Request) -> Response:
     """What somebody has read."""
     page = page_of(request)
-    part = await beside(lambda: page.queue.read(_part(request)))
-    counts = await beside(page.queue.known_outcomes)
+    part = await page.beside(lambda: page.queue.read(_part(request)))
+    counts = await page.beside(page.queue.known_outcomes)
     return page.rendered(request, "read.html", part=part, counts=counts, done=_done(request))
 
 
@@ -245,7 +247,7 @@ async def exported(request: Request) -> Response:
     """Outcomes and their photographs, as the programs of the clinic read them."""
     page = page_of(request)
     await page.form(request)
-    numbers = await beside(page.queue.read_numbers)
+    numbers = await page.beside(page.queue.read_numbers)
     await record(request, "export", {"cases": len(numbers)})
     name = f"outcomes-{page.queue.now():%Y-%m-%d}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -254,7 +256,7 @@ async def exported(request: Request) -> Response:
 
 async def _pieces(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes]:
     steps = export.chunks(page.queue, numbers)
-    while (piece := await beside(lambda: next(steps, None))) is not None:
+    while (piece := await page.beside(lambda: next(steps, None))) is not None:
         yield piece
 
 
@@ -328,7 +330,7 @@ def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> R
 
 async def _case(request: Request, error: tuple[str, str] | None = None, sent: Sent | None = None) -> Response:
     page, visit = page_of(request), visit_of(request)
-    found = await beside(lambda: page.queue.find(request.path_params["number"]))
+    found = await page.beside(lambda: page.queue.find(request.path_params["number"]))
     return page.rendered(
         request,
         "case.html",

@@ -20,6 +20,7 @@ from lesion_triage.bundle.history import History, as_text
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.stripping import media_type
 from triage_server.page import lists
+from triage_server.page.clerks import abandoned, unavailable
 from triage_server.page.database import (
     AnswerRow,
     CaseRow,
@@ -242,9 +243,12 @@ class Queue:
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 yield session
+                session.flush()
+                if abandoned():  # who asked was told that nothing was kept
+                    raise unavailable()
         except SQLAlchemyError:
             # Its text may quote what was written.
-            raise RequestError("queue_unavailable", headers={"Retry-After": "5"}) from None
+            raise unavailable() from None
 
 
 def _new_number(session: Session) -> str:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 import re
+import shutil
 import sqlite3
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import create_engine, text
 
 import tiny_bundle
 from lesion_triage.bundle.scorer import Scorer
@@ -89,6 +95,53 @@ class Browser:
         return self.post(f"/ui/cases/{number}/outcome", fields)
 
 
+def programs() -> Path | None:
+    """Folder of PostgreSQL's server programs."""
+    if (found := shutil.which("pg_config")) is None:
+        return None
+    said = subprocess.run([found, "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
+    return Path(said) if (Path(said) / "initdb").exists() else None
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """Address of a database server on a socket in a folder of its own."""
+    binaries = programs()
+    if binaries is None:
+        pytest.skip("NO POSTGRESQL: the queue was not tried on it; apt-get install postgresql")
+    # Of its own, because paths of sockets are short; PostgreSQL refuses to run as root.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    owner: dict[str, Any] = {"cwd": folder}
+    if os.geteuid() == 0:
+        names = {one.pw_name: one for one in pwd.getpwall()}
+        entry = names.get("postgres") or names["nobody"]
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+        owner |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    data = folder / "data"
+    quiet: dict[str, Any] = owner | {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    initdb = [binaries / "initdb", "-D", data, "-U", "triage", "-A", "trust", "--no-sync", "-E", "UTF8"]
+    subprocess.run(initdb, check=True, **quiet)
+    listening = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+    control = [binaries / "pg_ctl", "-D", data, "-w", "-t", "300"]
+    subprocess.run([*control, "-o", listening, "-l", folder / "log", "start"], check=True, **quiet)
+    try:
+        yield f"postgresql://triage@/postgres?host={folder}"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def postgresql(cluster: str) -> Iterator[str]:
+    """Address of a database without tables."""
+    yield cluster
+    engine = create_engine(cluster.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+
+
 def page_of(app: FastAPI) -> Page:
     page: Page = app.state.page
     return page
@@ -125,7 +178,7 @@ def pages(folder: Path, usual: Path) -> Iterator[Opener]:
 
     yield make
     for app, audit in opened:
-        page_of(app).queue.close()
+        page_of(app).close()
         app.state.service.pool.close()
         audit.close()
 

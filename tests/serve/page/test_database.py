@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import pwd
 import resource
-import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
+from triage_server.page.clerks import Clerks
 from triage_server.page.database import Base, migrate_at, opened
 from triage_server.page.records import By
 from triage_server.page.store import Queue
@@ -35,61 +37,14 @@ PICTURES = [tiny_bundle.picture_bytes(kind) for kind in ("below", "referred")]
 READER = By("key:0123456789ab", "Dr A")
 
 
-def programs() -> Path | None:
-    """Folder of PostgreSQL's server programs."""
-    if (found := shutil.which("pg_config")) is None:
-        return None
-    said = subprocess.run([found, "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
-    return Path(said) if (Path(said) / "initdb").exists() else None
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """Address of a database server on a socket in a folder of its own."""
-    binaries = programs()
-    if binaries is None:
-        pytest.skip("NO POSTGRESQL: the queue was not tried on it; apt-get install postgresql")
-    # Of its own, because paths of sockets are short; PostgreSQL refuses to run as root.
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    owner: dict[str, Any] = {"cwd": folder}
-    if os.geteuid() == 0:
-        names = {one.pw_name: one for one in pwd.getpwall()}
-        entry = names.get("postgres") or names["nobody"]
-        os.chown(folder, entry.pw_uid, entry.pw_gid)
-        owner |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    data = folder / "data"
-    quiet: dict[str, Any] = owner | {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    initdb = [binaries / "initdb", "-D", data, "-U", "triage", "-A", "trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run(initdb, check=True, **quiet)
-    listening = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-    control = [binaries / "pg_ctl", "-D", data, "-w", "-t", "300"]
-    subprocess.run([*control, "-o", listening, "-l", folder / "log", "start"], check=True, **quiet)
-    try:
-        yield f"postgresql://triage@/postgres?host={folder}"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
-        shutil.rmtree(folder)
-
-
 @pytest.fixture(params=BACKENDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Of a queue's database, empty."""
     if request.param == "sqlite":
         yield str(tmp_path / "queue.sqlite")
         return
-    address: str = request.getfixturevalue("cluster")
+    address: str = request.getfixturevalue("postgresql")
     yield address
-    if (engine := _reachable(address)) is not None:
-        with engine.begin() as connection:
-            connection.execute(text("DROP SCHEMA public CASCADE"))
-            connection.execute(text("CREATE SCHEMA public"))
-        engine.dispose()
-
-
-def _reachable(address: str) -> Any:
-    from sqlalchemy import create_engine
-
-    return create_engine(address.replace("postgresql:", "postgresql+psycopg:"))
 
 
 @pytest.fixture
@@ -210,6 +165,45 @@ def test_lists_come_in_parts_that_hold_every_case_once(queue: Queue, answers: An
     assert queue.waiting()[0].cases == []
 
 
+def test_what_nobody_waits_for_any_more_is_not_kept(queue: Queue, answers: Any) -> None:
+    clerks, go_on, done = Clerks(patience_s=0.1), Event(), Event()
+
+    def slowly() -> None:
+        go_on.wait()
+        try:
+            add(queue, answers)
+        finally:
+            done.set()
+
+    with pytest.raises(RequestError, match="nothing was kept"):
+        asyncio.run(clerks.run(slowly))
+    go_on.set()
+    assert done.wait(10)
+    clerks.close()
+    assert queue.waiting()[0].count == 0
+
+
+def test_server_that_takes_connections_and_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / ".s.PGSQL.5432"))
+        silent.listen()
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match="cannot be used"):
+            opened(f"postgresql://triage@/postgres?host={tmp_path}&connect_timeout=2")
+        assert time.monotonic() - began < 4
+
+
+def test_postgresql_gives_up_a_statement_in_time_unless_the_address_says_otherwise(postgresql: str) -> None:
+    migrate_at(postgresql)
+    said = []
+    for more in ("", "&options=-c%20statement_timeout%3D7s"):
+        engine = opened(postgresql + more)
+        with engine.connect() as connection:
+            said.append(connection.exec_driver_sql("SHOW statement_timeout").scalar())
+        engine.dispose()
+    assert said == ["10s", "7s"]
+
+
 def test_only_what_was_read_grows_too_old(queue: Queue, answers: Any) -> None:
     read, told, _ = (add(queue, answers) for _ in range(3))
     begin = queue.now()
@@ -249,9 +243,9 @@ def test_tables_of_another_version_are_refused_until_they_are_migrated(
     assert capsys.readouterr().err.startswith("ConfigError: The reading queue's tables are of version 9999")
 
 
-def test_new_postgresql_database_waits_for_the_command(cluster: str) -> None:
+def test_new_postgresql_database_waits_for_the_command(postgresql: str) -> None:
     with pytest.raises(ConfigError, match=r"version none, expected 0001.*triage-server queue migrate"):
-        opened(cluster)
+        opened(postgresql)
 
 
 def test_new_sqlite_file_is_made_for_its_owner_alone_and_brought_up_to_date(
