@@ -151,7 +151,7 @@ class ReadingRow(Base):
 
 
 class OutcomeRow(Base):
-    """What was found later, and how. Never changed; the last one counts."""
+    """What was found later, and how. Never changed; the last one that was confirmed counts."""
 
     __tablename__ = "outcomes"
 

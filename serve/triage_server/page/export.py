@@ -45,11 +45,8 @@ READING_COLUMNS = (
     "key",
     "decision",
     "reason",
-    "outcome_at",
-    "outcome_by",
-    "needs_in_person",
-    "confirmed_by",
 )
+OUTCOME_COLUMNS = ("case", "outcome_at", "outcome_by", "key", "needs_in_person", "confirmed_by", "counts")
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 _TRUTH = {True: "true", False: "false", None: ""}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -65,7 +62,9 @@ cases.csv      one row for each photograph of each case whose outcome is known, 
                    lesion-triage recertify BUNDLE --cases cases.csv --site NAME --out NEW_BUNDLE
 
                with the bundle that answered these cases, or any other.
-readings.csv   every reading and every outcome, also where the outcome is not known.
+readings.csv   every reading of every case that was read, also where the outcome is not known.
+outcomes.csv   every outcome that was recorded; needs_in_person is empty where somebody said "unknown". Of a
+               case the last one that was confirmed counts, and is the one in cases.csv.
 
 Read before you certify:
 
@@ -75,7 +74,11 @@ Read before you certify:
   - patient_id stands only where two cases were said to be of one person. Where nobody said so, each case
     counts as a person of its own.
   - The photographs are those that were scored, without EXIF, places and names. They are of patients.
-{untold}"""
+{contradictory}{untold}"""
+_CONTRADICTORY = """\
+  - Of these cases something else was said after an outcome had been confirmed. The last one confirmed stands
+    in cases.csv, and an "unknown" said after it does not take it away; look at outcomes.csv:
+"""
 _UNTOLD = """\
   - The history of these cases was written by another version of the program and cannot be read by this one;
     their outcomes are known, and they are not in cases.csv:
@@ -137,15 +140,20 @@ class _Tables:
         self._readings: list[dict[str, object]] = []
         self._read: Counter[str] = Counter(dict.fromkeys(Disposition, 0))
         self._known: Counter[str] = Counter()
+        self._outcomes: list[dict[str, object]] = []
+        self._contradictory: list[str] = []
         self._untold: list[str] = []
 
     def add(self, case: QueuedCase) -> None:
         """Tell of one more case."""
         self._read[case.disposition] += 1
         self._readings += _reading_rows(case)
+        self._outcomes += _outcome_rows(case)
         if _needs(case) is None:
             return
         self._known[case.disposition] += 1
+        if case.contradictory:
+            self._contradictory.append(case.number)
         if case.history is None:
             self._untold.append(case.number)
         else:
@@ -161,7 +169,15 @@ class _Tables:
         )
         yield "cases.csv", _table(COLUMNS, rows)
         yield "readings.csv", _table(READING_COLUMNS, self._readings)
-        yield "README.txt", _README.format(counts=self._counted(), untold=_listed(_UNTOLD, self._untold))
+        yield "outcomes.csv", _table(OUTCOME_COLUMNS, self._outcomes)
+        yield (
+            "README.txt",
+            _README.format(
+                counts=self._counted(),
+                contradictory=_listed(_CONTRADICTORY, self._contradictory),
+                untold=_listed(_UNTOLD, self._untold),
+            ),
+        )
 
     def _counted(self) -> str:
         return "\n".join(
@@ -198,8 +214,7 @@ def _case_rows(case: QueuedCase, history: History) -> Iterator[dict[str, object]
 
 
 def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
-    """A row for each reading, with the outcome that counts."""
-    answer, outcome = case.answer(case.first_language), case.outcome
+    answer = case.answer(case.first_language)
     for reading in case.readings:
         yield {
             "case": case.number,
@@ -213,10 +228,19 @@ def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
             "key": reading.by.caller,
             "decision": reading.decision,
             "reason": _no_formula(reading.reason),
-            "outcome_at": outcome.at.isoformat(timespec="seconds") if outcome else "",
-            "outcome_by": _no_formula(outcome.by.reader) if outcome else "",
-            "needs_in_person": _TRUTH[_needs(case)],
-            "confirmed_by": outcome.confirmed_by if outcome else "",
+        }
+
+
+def _outcome_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
+    for outcome in case.outcomes:
+        yield {
+            "case": case.number,
+            "outcome_at": outcome.at.isoformat(timespec="seconds"),
+            "outcome_by": _no_formula(outcome.by.reader),
+            "key": outcome.by.caller,
+            "needs_in_person": _TRUTH[outcome.needs_in_person],
+            "confirmed_by": outcome.confirmed_by,
+            "counts": _TRUTH[outcome is case.outcome],
         }
 
 

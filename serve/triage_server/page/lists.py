@@ -190,8 +190,10 @@ def outcome_of(row: OutcomeRow) -> Outcome:
 
 
 def _outcomes() -> Select[int, int]:
-    """Of each case the outcome that counts: the last one."""
-    return select(OutcomeRow.case_id, func.max(OutcomeRow.id).label("id")).group_by(OutcomeRow.case_id)
+    """Of each case the outcome that counts: the last that was confirmed, else the last."""
+    confirmed = func.max(OutcomeRow.id).filter(OutcomeRow.needs_in_person.is_not(None))
+    counting = func.coalesce(confirmed, func.max(OutcomeRow.id)).label("id")
+    return select(OutcomeRow.case_id, counting).group_by(OutcomeRow.case_id)
 
 
 def _within(part: int, count: int) -> int:

@@ -114,7 +114,7 @@ class QueuedCase(WaitingCase):
     readings: tuple[Reading, ...]
     """Oldest first; the last one counts."""
     outcomes: tuple[Outcome, ...]
-    """Oldest first; the last one counts."""
+    """Oldest first."""
 
     @cached_property
     def history(self) -> History | None:
@@ -131,5 +131,17 @@ class QueuedCase(WaitingCase):
 
     @property
     def outcome(self) -> Outcome | None:
-        """The one that counts; None if nobody has said anything."""
-        return self.outcomes[-1] if self.outcomes else None
+        """The one that counts: the last that was confirmed, else the last; None if nobody has said anything.
+
+        What was confirmed is not lost to an "unknown" that somebody says after it.
+        """
+        confirmed = [one for one in self.outcomes if one.needs_in_person is not None]
+        said = confirmed or self.outcomes
+        return said[-1] if said else None
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether something else was said after an outcome had been confirmed."""
+        said = [one.needs_in_person for one in self.outcomes]
+        confirmed = [needs for needs in said if needs is not None]
+        return bool(confirmed) and len(set(said[said.index(confirmed[0]) :])) > 1

@@ -155,6 +155,7 @@ def test_lists_come_in_parts_that_hold_every_case_once(queue: Queue, answers: An
     for number in numbers:
         queue.record_reading(number, READER, "agree", "")
     queue.record_outcome(numbers[0], READER, True, "histopathology")
+    queue.record_outcome(numbers[0], READER, None, "not_yet")
     queue.record_outcome(numbers[1], READER, None, "not_yet")
     read = [queue.read(part) for part in (1, 2)]
     assert [case.number for part in read for case in part.cases] == [*numbers[1:], numbers[0]]

@@ -131,10 +131,58 @@ def test_tables_hold_what_their_readers_know_and_no_formula(
     assert len(readings) == 19
     assert {row["reason"] for row in readings} == {"'+seen before", ""}
     assert {row["read_by"] for row in readings} == {"'=Dr A"}
-    assert [row["needs_in_person"] for row in readings].count("") == 1
+    outcomes = rows_of(into / "outcomes.csv")
+    assert len(outcomes) == 19
+    assert {row["outcome_by"] for row in outcomes} == {"'=Dr A"}
+    assert [row["needs_in_person"] for row in outcomes].count("") == 1
     referred = sum(score is not None and score >= 0.5 for score in scores.values())
     said = f"needs_in_person: {referred} of {referred + 1} read cases have a known outcome."
     assert said in (into / "README.txt").read_text()
+
+
+def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unknown(
+    browser: Any, tmp_path: Path
+) -> None:
+    steady, doubted, changed, open_ = (browser.send_case(photograph(number, 90)) for number in range(4))
+    for case in (steady, doubted, changed, open_):
+        browser.read_case(case)
+        browser.read_case(case, "override", "seen again")
+    unknown, no, yes = ("unknown", "not_yet"), ("false", "examination"), ("true", "histopathology")
+    said = {steady: (unknown, yes), doubted: (no, yes, unknown), changed: (yes, no), open_: (unknown,)}
+    for case, outcomes in said.items():
+        for needs, how in outcomes:
+            assert browser.tell_outcome(case, needs, how).status_code == 303
+    into = unpacked(browser, tmp_path / "export")
+    cases = {row["lesion_id"]: row["needs_in_person"] for row in rows_of(into / "cases.csv")}
+    assert cases == {steady: "true", doubted: "true", changed: "false"}
+    assert len(rows_of(into / "readings.csv")) == 8
+    rows = [
+        (row["case"], row["needs_in_person"], row["confirmed_by"], row["counts"])
+        for row in rows_of(into / "outcomes.csv")
+    ]
+    assert rows == [
+        (steady, "", "not_yet", "false"),
+        (steady, "true", "histopathology", "true"),
+        (doubted, "false", "examination", "false"),
+        (doubted, "true", "histopathology", "true"),
+        (doubted, "", "not_yet", "false"),
+        (changed, "true", "histopathology", "false"),
+        (changed, "false", "examination", "true"),
+        (open_, "", "not_yet", "true"),
+    ]
+    readme = (into / "README.txt").read_text()
+    assert f"look at outcomes.csv:\n    {doubted}\n    {changed}\n" in readme
+    assert steady not in readme
+    assert "needs_in_person: 3 of 4 read cases have a known outcome." in readme
+    warned = [case for case in said if "after an outcome had been confirmed" in seen_of(browser, case)]
+    assert warned == [doubted, changed]
+    first = browser.app.state.page.queue.read().cases[0]
+    assert first.number == open_
+
+
+def seen_of(browser: Any, case: str) -> str:
+    text: str = browser.get(f"/ui/cases/{case}").text
+    return text
 
 
 def test_export_comes_piece_by_piece(browser: Any) -> None:
