@@ -6,13 +6,14 @@ never changed. A case that nobody has read cannot be deleted, by hand or by age.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import ColumnElement, Engine, Select, false, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
@@ -43,6 +44,7 @@ from triage_server.problems import RequestError
 
 _LETTERS = "23456789BCDFGHJKMNPQRSTVWXYZ"
 """Of case numbers: none that is taken for another, and no vowel, so that none spells a word."""
+_NUMBER = re.compile(f"[{_LETTERS}]{{4}}-[{_LETTERS}]{{4}}")
 
 
 class Queue:
@@ -85,7 +87,7 @@ class Queue:
         with self._session() as session:
             person = secrets.token_hex(8)
             if same_person_as is not None:
-                earlier = session.scalar(select(CaseRow.person).where(CaseRow.number == same_person_as))
+                earlier = session.scalar(select(CaseRow.person).where(_called(same_person_as)))
                 if earlier is None:
                     raise RequestError("earlier_case_not_found")
                 person = earlier
@@ -152,7 +154,7 @@ class Queue:
         wanted = (
             select(PhotographRow)
             .join(CaseRow, CaseRow.id == PhotographRow.case_id)
-            .where(CaseRow.number == number, PhotographRow.position == position)
+            .where(_called(number), PhotographRow.position == position)
         )
         with self._session() as session:
             row = session.scalar(wanted)
@@ -165,7 +167,7 @@ class Queue:
         wanted = (
             select(PhotographRow.data)
             .join(CaseRow, CaseRow.id == PhotographRow.case_id)
-            .where(CaseRow.number == number)
+            .where(_called(number))
             .order_by(PhotographRow.position)
         )
         with self._session() as session:
@@ -271,8 +273,13 @@ def _whole() -> Select[CaseRow]:
     )
 
 
+def _called(number: str) -> ColumnElement[bool]:
+    """Of this number. What none can be is not sent to the database: PostgreSQL refuses a NUL."""
+    return CaseRow.number == number if _NUMBER.fullmatch(number) else false()
+
+
 def _one(session: Session, number: str) -> CaseRow:
-    row = session.scalar(_whole().where(CaseRow.number == number))
+    row = session.scalar(_whole().where(_called(number)))
     if row is None:
         raise RequestError("not_found")
     return row

@@ -86,6 +86,24 @@ def test_case_comes_back_as_it_was_put_in(queue: Queue, answers: Any) -> None:
             queue.photograph(*wrong)
 
 
+@pytest.mark.parametrize(
+    "number", ["\x00", "2222-222\x00", "2222-2222\n", "2222-2222 ", "é", "\ud800", "2" * 9000]
+)
+def test_what_no_case_can_be_called_is_not_found(number: str, queue: Queue, answers: Any) -> None:
+    for asked in (
+        lambda: queue.find(number),
+        lambda: queue.photograph(number, 0),
+        lambda: queue.delete(number),
+        lambda: queue.record_reading(number, READER, "agree", ""),
+        lambda: queue.record_outcome(number, READER, True, "consensus"),
+        lambda: add(queue, answers, same_person_as=number),
+    ):
+        with pytest.raises(RequestError) as refused:
+            asked()
+        assert refused.value.code in ("not_found", "earlier_case_not_found")
+    assert queue.waiting()[0].count == 0
+
+
 def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(queue: Queue, answers: Any) -> None:
     number, other = add(queue, answers), add(queue, answers)
     for forbidden in (

@@ -302,6 +302,8 @@ def test_every_answer_has_a_strict_policy_and_no_page_has_script_or_style_of_its
         "/ui/cases/{number}/photographs/%D9%A0",  # a digit, and none of ours
         "/ui/cases/' OR 1=1 --",
         "/ui/cases/2222-2222",
+        "/ui/cases/%00",
+        "/ui/cases/%00/photographs/0",
         "/ui/static/..%2fapp.py",
         "/ui/static/%2e%2e/app.py",
     ],
