@@ -87,20 +87,27 @@ async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
         number = await page.beside(page.queue.draw_number)
         with service.pool.place() as place:
             arriving.sent = sent = await page.form(request, service.settings.max_body_bytes, place.take)
-        history = history_of(sent, questions(service.bundle))
+        case = SentCase(sent.images, history_of(sent, questions(service.bundle)))
         if not sent.images:
             raise RequestError("no_image")
-        earlier = await _earlier(page, sent)
-        with service.pool.place() as place:
-            place.take(sum(map(len, sent.images)))
-            scored = await _scored(request, SentCase(sent.images, history), line)
-            line["case_hmac"] = page.case_hash(number)
-            await settled(request, scored.found, line, None)
-        request.state.disposition = scored.found.disposition
-        caller = visit_of(request).caller.name
-        await page.beside(
-            lambda: page.queue.add(number, scored.answers, scored.kept, history, caller, earlier)
-        )
+        return await page.once(request, sent, lambda: _keep(page, request, number, sent, case, line))
+
+
+async def _keep(
+    page: Page, request: Request, number: str, sent: Sent, case: SentCase, line: dict[str, object]
+) -> str:
+    pool = service_of(request).pool
+    earlier = await _earlier(page, sent)
+    with pool.place() as place:
+        place.take(sum(map(len, case.images)))
+        scored = await _scored(request, case, line)
+        line["case_hmac"] = page.case_hash(number)
+        await settled(request, scored.found, line, None)
+    request.state.disposition = scored.found.disposition
+    caller = visit_of(request).caller.name
+    await page.beside(
+        lambda: page.queue.add(number, scored.answers, scored.kept, case.history, caller, earlier)
+    )
     return number
 
 

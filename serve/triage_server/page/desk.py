@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from triage_server.negotiation import language_for
 from triage_server.page.clerks import Clerks
 from triage_server.page.database import opened
 from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
+from triage_server.page.once import FORM_ID, Once, new_form_id
 from triage_server.page.records import By
 from triage_server.page.sessions import Session, Sessions
 from triage_server.page.store import Queue
@@ -101,7 +102,7 @@ class Page:
         self.queue = Queue(
             opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
-        self._clerks = Clerks()
+        self._clerks, self._once = Clerks(), Once()
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
             or settings.behind_tls_proxy
@@ -250,6 +251,12 @@ class Page:
             raise RequestError("not_allowed")
         return sent
 
+    async def once(self, request: Request, sent: Sent, work: Callable[[], Awaitable[str]]) -> str:
+        """Do what a form asks for, or say what came of it when the same form was sent before."""
+        session = visit_of(request).session
+        assert session is not None
+        return await self._once.do(session.id, request.url.path, sent, work)
+
     # What is recorded
 
     def case_hash(self, number: str) -> str:
@@ -270,6 +277,8 @@ class Page:
             signed_in=session is not None and session.caller is not None,
             token=self.sessions.token(session) if session else "",
             token_name=TOKEN,
+            form_id=new_form_id(),
+            form_id_name=FORM_ID,
             here=request.url.path,
             bundle_name=bundle.header.name,
             bundle_sha256=bundle.sha256,

@@ -186,51 +186,61 @@ async def photograph(request: Request) -> Response:
 async def reading(request: Request) -> Response:
     """Record that the case was read."""
     page, visit = page_of(request), visit_of(request)
-    sent, number = await page.form(request), request.path_params["number"]
+    sent, number = await page.form(request), _number(request)
     decision, reason = sent.get("decision"), _text(sent.get("reason"))
     if decision not in get_args(Decision):
         return await _case(request, ("decision-agree", visit.texts("reading.which")), sent)
     if (decision == "override" or reason) and len(reason) not in _REASON:
         return await _case(request, ("reason", visit.texts("reading.why")), sent)
-    await page.beside(lambda: page.queue.find(number))
-    line = {"case_hmac": page.case_hash(number), "decision": decision}
-    await record(request, "reading", line)
     chosen = cast("Decision", decision)
-    await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
-    return _to("/ui", done="reading", case=number)
+
+    async def work() -> str:
+        await page.beside(lambda: page.queue.find(number))
+        await record(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
+        await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
+        return number
+
+    return _to("/ui", done="reading", case=await page.once(request, sent, work))
 
 
 @router.post("/cases/{number}/outcome")
 async def outcome(request: Request) -> Response:
     """Record what was found."""
     page, visit = page_of(request), visit_of(request)
-    sent, number = await page.form(request), request.path_params["number"]
+    sent, number = await page.form(request), _number(request)
     told: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
     needs, how = sent.get("needs_in_person"), sent.get("confirmed_by")
     known = told.get(needs) is not None
     if needs not in told or how not in get_args(ConfirmedBy) or known == (how == "not_yet"):
         return await _case(request, ("outcome-true", visit.texts("outcome.which")), sent)
-    if not (await page.beside(lambda: page.queue.find(number))).is_read:
-        raise RequestError("not_read_yet")
-    line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
-    await record(request, "outcome", line)
     confirmed_by = cast("ConfirmedBy", how)
-    await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
-    return _to("/ui/read", done="outcome", case=number)
+
+    async def work() -> str:
+        await _must_be_read(page, number)
+        line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
+        await record(request, "outcome", line)
+        await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
+        return number
+
+    return _to("/ui/read", done="outcome", case=await page.once(request, sent, work))
 
 
 @router.post("/cases/{number}/delete")
 async def delete(request: Request) -> Response:
     """Forget a case that was read."""
     page, visit = page_of(request), visit_of(request)
-    sent, number = await page.form(request), request.path_params["number"]
-    if not (await page.beside(lambda: page.queue.find(number))).is_read:
-        raise RequestError("not_read_yet")
+    sent, number = await page.form(request), _number(request)
     if sent.get("sure") != "yes":
+        await _must_be_read(page, number)
         return await _case(request, ("sure", visit.texts("delete.which")), sent)
-    await record(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
-    await page.beside(lambda: page.queue.delete(number))
-    return _to("/ui/read", done="deleted", case=number)
+
+    async def work() -> str:
+        await _must_be_read(page, number)
+        await record(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
+        await page.beside(lambda: page.queue.delete(number))
+        return number
+
+    return _to("/ui/read", done="deleted", case=await page.once(request, sent, work))
 
 
 @router.get("/read")
@@ -344,6 +354,15 @@ async def _case(request: Request, error: tuple[str, str] | None = None, sent: Se
         error=error,
         sent=sent or Sent(),
     )
+
+
+def _number(request: Request) -> str:
+    return cast("str", request.path_params["number"])
+
+
+async def _must_be_read(page: Page, number: str) -> None:
+    if not (await page.beside(lambda: page.queue.find(number))).is_read:
+        raise RequestError("not_read_yet")
 
 
 def _done(request: Request) -> tuple[str, str] | None:

@@ -45,6 +45,15 @@ if (drop) {
   });
 }
 
+// A form that is on its way is not sent again. The server would do it once all the same.
+for (const field of document.querySelectorAll("[name=form_id]")) {
+  const sending = (sends) => {
+    for (const button of field.form.querySelectorAll("[type=submit]")) button.disabled = sends;
+  };
+  field.form.addEventListener("submit", () => sending(true));
+  window.addEventListener("pageshow", () => sending(false)); // also when a browser goes back to it
+}
+
 // The draft of the note, into the clipboard.
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {

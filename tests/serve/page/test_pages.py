@@ -563,6 +563,71 @@ def test_known_outcome_says_how_it_was_confirmed_and_an_unknown_one_was_not(brow
     assert [one.needs_in_person for one in outcomes] == [None, True]
 
 
+def test_form_sent_twice_is_done_once(browser: Any, browse: Any, tmp_path: Path) -> None:
+    form_id = re.compile(r'name="form_id" value="([\w-]+)"')
+
+    def twice(shown: str, path: str, fields: dict[str, str], **more: Any) -> set[tuple[int, str]]:
+        (fields["form_id"],) = set(form_id.findall(browser.get(shown).text))
+        said = [browser.post(path, fields, **more) for _ in range(2)]
+        return {(one.status_code, one.headers["location"]) for one in said}
+
+    sent: dict[str, str] = {}
+    ((status, location),) = twice("/ui/new", "/ui/cases", sent, files=[("image", ("a.jpg", REFERRED))])
+    assert status == 303
+    number = httpx.URL(location).params["case"]
+    queue, shown = browser.app.state.page.queue, f"/ui/cases/{number}"
+    assert queue.waiting()[0].count == 1
+    again = browser.send_case(BELOW, **sent)  # the page as it was, and another photograph in it
+    assert queue.waiting()[0].count == 2
+    other = browse(browser.app)
+    other.sign_in("B")
+    other.send_case(REFERRED, **sent)
+    assert queue.waiting()[0].count == 3
+    assert twice(shown, f"{shown}/reading", {"decision": "agree"}) == {
+        (303, f"/ui?done=reading&case={number}")
+    }
+    outcome = {"needs_in_person": "true", "confirmed_by": "consensus"}
+    assert len(twice(shown, f"{shown}/outcome", outcome)) == 1
+    case = queue.find(number)
+    assert (len(case.readings), len(case.outcomes)) == (1, 1)
+    assert twice(shown, f"{shown}/delete", {"sure": "yes"}) == {(303, f"/ui/read?done=deleted&case={number}")}
+    events = [line["event"] for line in lines_of(tmp_path / "audit")]
+    assert events == ["answer", "answer", "answer", "reading", "outcome", "deletion"]
+    assert again != number
+
+
+def test_two_clicks_at_once_make_one_case(browser: Any) -> None:
+    fields = {"form_token": browser.token(), "form_id": "a" * 22}
+
+    async def both() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=browser.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=browser.url, cookies=browser.cookies
+        ) as client:
+            files = [("image", ("a.jpg", REFERRED))]
+            return await asyncio.gather(
+                *(client.post("/ui/cases", data=fields, files=files) for _ in range(2))
+            )
+
+    first, second = asyncio.run(both())
+    assert first.status_code == 303
+    assert first.headers["location"] == second.headers["location"]
+    assert browser.app.state.page.queue.waiting()[0].count == 1
+
+
+def test_form_that_was_refused_can_be_sent_again(browser: Any, tmp_path: Path) -> None:
+    number = browser.send_case(REFERRED)
+    browser.app.state.page.queue.record_reading(number, By("x", "y"), "agree", "")
+    fields = {"form_id": "b" * 22, "needs_in_person": "true", "confirmed_by": "consensus"}
+    held = sqlite3.connect(tmp_path / "queue.sqlite")
+    held.execute("ALTER TABLE outcomes RENAME TO away")
+    assert browser.post(f"/ui/cases/{number}/outcome", fields).status_code == 503
+    held.execute("ALTER TABLE away RENAME TO outcomes")
+    held.close()
+    assert browser.post(f"/ui/cases/{number}/outcome", fields).status_code == 303
+    assert len(browser.app.state.page.queue.find(number).outcomes) == 1
+
+
 # What is kept, recorded and forgotten
 
 
