@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ MOST = 4 * CLERKS
 """Errands that may be here at once: each may hold the photographs of a case in memory."""
 PATIENCE_S = 12.0
 """Longer than a statement may run on the database, which then says so itself."""
+_AT_THE_END_S = 3.0
 _here = threading.local()
 
 
@@ -73,9 +75,13 @@ class Clerks:
             errand.work = None
 
     def close(self) -> None:
-        """Let the threads go once they have done what they are at."""
+        """Let the threads go; those that a database holds are waited for a moment, and then left behind."""
         for _ in self._threads:
             self._errands.put(None)
+        patience_ends = time.monotonic() + _AT_THE_END_S
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, patience_ends - time.monotonic()))
 
     def _work(self) -> None:
         while (errand := self._errands.get()) is not None:

@@ -53,7 +53,10 @@ _PATIENCE = {
     "tcp_user_timeout": "20000",
 }
 """Of libpq: seconds, and milliseconds for the last. An address that says otherwise is left its own."""
-_STATEMENT_MS = 10_000
+_STATEMENT = (
+    "SELECT set_config('statement_timeout', '10s', false) WHERE current_setting('statement_timeout') = '0'"
+)
+"""Said once connected: a pooler between here and the server may refuse it as a wish of the address."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -277,7 +280,9 @@ def _made(url: URL) -> bool:
 
 def _engine(url: URL) -> Engine:
     try:
-        engine = create_engine(url, pool_pre_ping=True, connect_args=_patience(url))
+        on_postgresql = url.get_backend_name() == "postgresql"
+        own = {name: value for name, value in _PATIENCE.items() if on_postgresql and name not in url.query}
+        engine = create_engine(url, pool_pre_ping=True, connect_args=own)
     except ImportError:
         raise ConfigError(
             f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "
@@ -286,23 +291,22 @@ def _engine(url: URL) -> Engine:
     except ArgumentError as error:
         raise ConfigError(f"The reading queue's database cannot be used ({type(error).__name__}).") from None
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "connect", _on_connect_to_file)
+    else:
+        event.listen(engine, "connect", _on_connect_to_server)
     return engine
 
 
-def _patience(url: URL) -> dict[str, str]:
-    """How long a connection waits for a PostgreSQL server that does not answer."""
-    if url.get_backend_name() == "sqlite":
-        return {}
-    own = {name: value for name, value in _PATIENCE.items() if name not in url.query}
-    return own | {"options": f"-c statement_timeout={_STATEMENT_MS} {url.query.get('options', '')}".strip()}
-
-
-def _on_connect(connection: Any, _: object) -> None:
+def _on_connect_to_file(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     for name, value in _PRAGMAS.items():
         cursor.execute(f"PRAGMA {name}={value}")
     cursor.close()
+
+
+def _on_connect_to_server(connection: Any, _: object) -> None:
+    connection.execute(_STATEMENT)
+    connection.commit()
 
 
 def _unreachable(error: SQLAlchemyError) -> ConfigError:
