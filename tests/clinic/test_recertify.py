@@ -18,6 +18,7 @@ import tiny_bundle
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.fingerprints import Seen, as_text, of_file, of_pixels
 from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import open_bundle, seal
@@ -74,6 +75,42 @@ def test_old_certificate_that_fails_here_is_called_failing(clinic, bundle, tmp_p
     assert recertify(bundle, cases, tmp_path / "new") == 0
     assert "FAILS here" in capsys.readouterr().out
     assert open_bundle(tmp_path / "new").policy.threshold < open_bundle(bundle).policy.threshold
+
+
+def _bleeding(red_flags_counted: bool) -> dict[str, object]:
+    flags = RedFlags.model_validate(
+        {
+            "flags": [
+                {
+                    "code": "bleeding",
+                    "when": {"field": "bleeding", "is": True},
+                    "action": {"refer": True},
+                    "source": "for the test",
+                }
+            ]
+        }
+    )
+    made = tiny_bundle.parts(red_flags=flags)
+    counted = made["certificate"].model_copy(update={"red_flags_counted": red_flags_counted})
+    return {**made, "certificate": counted}
+
+
+@pytest.mark.parametrize(
+    ("counted", "verdict", "misses"), [(False, "FAILS here", 12), (True, "HOLDS here", 0)]
+)
+def test_old_certificate_is_tested_as_it_was_issued_with_red_flags_only_if_it_counts_them(
+    clinic, tmp_path, capsys, counted, verdict, misses
+):
+    seal(tmp_path / "flagged", **_bleeding(counted))
+    low = [(-0.5 - 0.05 * n, True, {"bleeding": "true"}) for n in range(12)]
+    cases = clinic([*low, *spread(68)])
+    assert recertify(tmp_path / "flagged", cases, tmp_path / "new", "--json", str(tmp_path / "r.json")) == 0
+    said = capsys.readouterr().out
+    assert f"{misses} of 80 positive lesions missed at its threshold" in said
+    assert verdict in said
+    assert ("(12 of them sent up by a red flag, which it does not count)" in said) is not counted
+    old = json.loads((tmp_path / "r.json").read_text())["old_certificate"]
+    assert (old["misses"], old["misses_with_red_flags"]) == (misses, 0)
 
 
 def test_too_few_positives_are_told_how_many_more_it_takes(clinic, bundle, tmp_path, capsys):

@@ -1,14 +1,14 @@
 """``lesion-triage recertify``: a bundle's certificate, issued again on a clinic's own confirmed cases.
 
 The graph, the pixel path and the calibrator stay as they are; threshold, certificate and seal are new.
-Imports bundle, calibrate and the room's cases; needs no training library.
+Imports bundle, calibrate and this room; needs no training library.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +21,15 @@ from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.store import Bundle, seal, timestamp, write_atomically
 from lesion_triage.calibrate import ledger
-from lesion_triage.calibrate.certificate import Verdict, minimum_positives, verdict_on
+from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.groups import Joint
 from lesion_triage.calibrate.policy_fit import Origin, certify_cases
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.cases import LocalCases
+from lesion_triage.clinic.old_certificate import old_certificate, told
 from lesion_triage.config import Calibrate
 from lesion_triage.console import say
 from lesion_triage.errors import BundleError, CalibrationError
-
-_VERDICTS: dict[Verdict, str] = {
-    "holds": "it HOLDS here: a lower sensitivity is refuted",
-    "fails": "it FAILS here: the target is refuted; do not use the old threshold",
-    "undecided": "UNDECIDED: these cases refute neither the target nor a lower sensitivity",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class OldCertificate:
-    """How the certificate that a bundle came with fares at the site."""
-
-    certificate_id: str
-    misses: int
-    positives: int
-    verdict: Verdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,15 +68,7 @@ def act(arguments: argparse.Namespace) -> int:
     """Certify again, or say what is missing."""
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     old = old_certificate(local)
-    if old is None:
-        say(
-            "  some of these photographs chose the bundle's threshold, so they are no test of its certificate"
-        )
-    else:
-        say(
-            f"  the certificate {old.certificate_id} of this bundle: {old.misses} of {old.positives} "
-            f"positive {local.unit}s missed at its threshold; {_VERDICTS[old.verdict]}"
-        )
+    say(f"  {told(old, local)}")
     book = arguments.cases.resolve().with_name(ledger.NAME)
     bundle = recertify(
         local,
@@ -128,16 +105,6 @@ def act(arguments: argparse.Namespace) -> int:
         }
         write_atomically(arguments.json, canonical_json(result).encode())
     return 0
-
-
-def old_certificate(local: LocalCases) -> OldCertificate | None:
-    """Test the certificate that the bundle came with on the site's cases; None if they had a part in it."""
-    if local.seen_before:
-        return None
-    certificate = local.bundle.certificate
-    misses, positives = local.missed_units(local.bundle.policy)
-    verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
-    return OldCertificate(certificate.certificate_id(), misses, positives, verdict)
 
 
 def recertify(

@@ -1,0 +1,55 @@
+"""The certificate that a bundle came with, tested on a clinic's cases. Imports bundle, calibrate, this room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lesion_triage.bundle.red_flags import NO_RED_FLAGS
+from lesion_triage.calibrate.certificate import Verdict, verdict_on
+from lesion_triage.clinic.cases import LocalCases
+
+_VERDICTS: dict[Verdict, str] = {
+    "holds": "it HOLDS here: a lower sensitivity is refuted",
+    "fails": "it FAILS here: the target is refuted; do not use the old threshold",
+    "undecided": "UNDECIDED: these cases refute neither the target nor a lower sensitivity",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OldCertificate:
+    """How the certificate that a bundle came with fares at the site."""
+
+    certificate_id: str
+    misses: int
+    """Positive units below the threshold; with a red flag not among them only if the certificate counts flags."""
+    misses_with_red_flags: int
+    """Those that the red flags do not send up either."""
+    positives: int
+    verdict: Verdict
+
+
+def old_certificate(local: LocalCases) -> OldCertificate | None:
+    """Test the certificate that the bundle came with on the site's cases; None if they had a part in it."""
+    if local.seen_before:
+        return None
+    certificate, policy = local.bundle.certificate, local.bundle.policy
+    misses_with_flags, positives = local.missed_units(policy)
+    misses = misses_with_flags
+    if not certificate.red_flags_counted:  # the promise holds without a history, so it is tested without one
+        misses, _ = local.missed_units(policy.model_copy(update={"red_flags": NO_RED_FLAGS}))
+    verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
+    return OldCertificate(certificate.certificate_id(), misses, misses_with_flags, positives, verdict)
+
+
+def told(old: OldCertificate | None, local: LocalCases) -> str:
+    """The result in one line."""
+    if old is None:
+        return (
+            "some of these photographs chose the bundle's threshold, so they are no test of its certificate"
+        )
+    spared = old.misses - old.misses_with_red_flags
+    flags = f" ({spared} of them sent up by a red flag, which it does not count)" if spared else ""
+    return (
+        f"the certificate {old.certificate_id} of this bundle: {old.misses} of {old.positives} positive "
+        f"{local.unit}s missed at its threshold{flags}; {_VERDICTS[old.verdict]}"
+    )
