@@ -21,7 +21,7 @@ from lesion_triage.console import bar, say
 from lesion_triage.data import manifest
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.predict import predict
-from lesion_triage.data.records import Record
+from lesion_triage.data.records import Record, counted_by
 from lesion_triage.data.ties import groups
 from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.decided import EXTERNAL
@@ -83,7 +83,7 @@ def act(arguments: argparse.Namespace) -> int:
         table,
         bundle,
         loaded.evaluate,
-        unit="patient" if all(record.patient_id for record in known.records) else "lesion",
+        unit=counted_by(asked),
         excluded=excluded,
         synthetic=known.synthetic,
     )

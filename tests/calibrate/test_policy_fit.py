@@ -56,6 +56,12 @@ def test_unit_is_said_in_the_assumptions():
     assert any("The unit is the patient" in said for said in certified(unit="patient")[1].assumptions)
 
 
+def test_lesions_without_a_patient_are_said_beside_the_unit():
+    said = certified(unit="patient", unnamed_lesions=1)[1].assumptions
+    place = next(number for number, one in enumerate(said) if "The unit is the patient" in one)
+    assert said[place + 1].startswith("1 lesion names no patient and counts as a patient")
+
+
 def test_calibrator_sees_validation_cases_alone():
     first, _ = certified()
     second, _ = certified(calibration=predictions("calibration", seed=9))

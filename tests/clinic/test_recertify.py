@@ -131,6 +131,21 @@ def test_patients_are_the_unit_where_every_row_names_one(clinic, bundle, tmp_pat
     assert "40 positive patients" in capsys.readouterr().err
 
 
+def test_lesions_that_name_no_patient_among_others_who_do_are_counted_and_said_on_the_certificate(
+    clinic, bundle, tmp_path, capsys
+):
+    cases = [
+        (logit, needs, {"patient_id": f"p{n // 2}" if n < 10 else "", "lesion_id": f"l{n}"})
+        for n, (logit, needs, _) in enumerate(spread(70))
+    ]
+    assert recertify(bundle, clinic(cases), tmp_path / "new") == 0
+    assert "80 of 90 lesions name no patient_id" in capsys.readouterr().out
+    certificate = open_bundle(tmp_path / "new").certificate
+    assert (certificate.unit, certificate.positives) == ("patient", 65)
+    assert any(said.startswith("80 lesions name no patient and count as") for said in certificate.assumptions)
+    assert not any("patients are not identified" in said for said in certificate.assumptions)
+
+
 def test_rows_without_an_outcome_are_left_out_and_counted(clinic, bundle, tmp_path, capsys):
     assert recertify(bundle, clinic([*spread(60), (3.0, "", {})]), tmp_path / "new") == 0
     assert "left out 1: needs_in_person is empty" in capsys.readouterr().out

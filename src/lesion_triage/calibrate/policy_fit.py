@@ -49,6 +49,8 @@ class Origin:
     ledger: tuple[Look, ...] = ()
     looks_at_these_cases: int = 0
     """How many of the ledger's looks were at these very cases."""
+    unnamed_lesions: int = 0
+    """Where patients are counted: lesions of the table that name none, each a patient of its own."""
 
 
 def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
@@ -188,6 +190,7 @@ def certify_cases(
             rows,
             origin.looks_at_these_cases,
             red_flags_counted=config.count_red_flags,
+            unnamed_lesions=origin.unnamed_lesions,
         ),
         ledger=origin.ledger,
         confidence_if_selected=max(

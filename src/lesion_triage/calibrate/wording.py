@@ -46,7 +46,13 @@ _RULES: dict[Rule, str] = {
 
 
 def assumptions(
-    unit: Unit, rule: Rule, rows: Sequence[GroupRow], earlier_looks: int, *, red_flags_counted: bool
+    unit: Unit,
+    rule: Rule,
+    rows: Sequence[GroupRow],
+    earlier_looks: int,
+    *,
+    red_flags_counted: bool,
+    unnamed_lesions: int = 0,
 ) -> tuple[str, ...]:
     """The sentences under which a certificate holds.
 
@@ -56,10 +62,13 @@ def assumptions(
         rows: everyone together first, then the groups.
         earlier_looks: how often these cases have chosen a threshold before.
         red_flags_counted: whether a positive case that a red flag alone sends up counted as referred.
+        unnamed_lesions: where patients are counted, lesions that name none.
     """
     parts = [row for row in rows if row.by != ALL]
     without = [f"{row.by} {row.group} ({row.positives})" for row in parts if row.status != "certified"]
     said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], _looks(earlier_looks)]
+    if unnamed_lesions:
+        said.insert(said.index(_UNITS[unit]) + 1, _unnamed(unnamed_lesions))
     said.append(
         _RULES[rule]
         if parts
@@ -73,6 +82,15 @@ def assumptions(
             + ". Nothing is promised for these groups taken alone."
         )
     return tuple(said)
+
+
+def _unnamed(lesions: int) -> str:
+    count = (
+        "1 lesion names no patient and counts"
+        if lesions == 1
+        else f"{lesions} lesions name no patient and count"
+    )
+    return f"{count} as a patient each: if several are of one patient, they are taken as independent."
 
 
 def _looks(earlier: int) -> str:

@@ -29,6 +29,7 @@ from lesion_triage.config import Data
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest
 from lesion_triage.data.predict import predict
+from lesion_triage.data.records import counted_by, unnamed_lesions
 from lesion_triage.data.sources import folder
 from lesion_triage.errors import CalibrationError
 from lesion_triage.predictions import Predictions
@@ -44,6 +45,8 @@ class LocalCases:
     table: Predictions
     cases: tuple[Case, ...]
     unit: Unit
+    unnamed_lesions: int
+    """Where patients are counted: lesions that name none, each a patient of its own."""
     synthetic: bool
     citation: tuple[str, ...]
     seen_before: bool
@@ -110,6 +113,12 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
         say(f"  left out {len(made.records) - len(known)}: needs_in_person is empty")
     if not any(record.needs_in_person for record in known):
         raise CalibrationError(f"{table}: no case needs an in-person visit, so there is nothing to certify.")
+    unnamed = unnamed_lesions(known)
+    if unnamed:
+        say(
+            f"  {unnamed} of {len({record.lesion_id for record in known})} lesions name no patient_id: each "
+            "counts as a patient of its own, and the certificate says so; fill it in where it is known"
+        )
     nothing = "0" * 64
     with bar("scoring photographs") as tick:
         scored = predict(
@@ -129,7 +138,8 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
         bundle=bundle,
         table=replace(scored, split=SPLIT),
         cases=cases_of(scored),
-        unit="patient" if all(record.patient_id for record in known) else "lesion",
+        unit=counted_by(known),
+        unnamed_lesions=unnamed,
         synthetic=made.synthetic,
         citation=made.citation,
         seen_before=bool(scored.fingerprints() & certified),

@@ -1,4 +1,4 @@
-"""The certificate that a bundle came with, tested on a clinic's cases. Imports bundle, calibrate, this room."""
+"""The certificate that a bundle came with, tested on a clinic's cases. Imports bundle, calibrate, cases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OldCertificate:
 
     certificate_id: str
     misses: int
-    """Positive units below the threshold; with a red flag not among them only if the certificate counts flags."""
+    """Positive units below the threshold; if the certificate counts no red flags, flagged ones too."""
     misses_with_red_flags: int
     """Those that the red flags do not send up either."""
     positives: int

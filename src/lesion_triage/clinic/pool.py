@@ -115,6 +115,7 @@ def tally(local: LocalCases, site: str) -> Tally:
         site=site,
         counted_at=timestamp(),
         unit=local.unit,
+        unnamed_lesions=local.unnamed_lesions,
         model_sha256=local.bundle.certificate.model_sha256,
         scoring_sha256=_scoring_sha256(local.bundle.policy),
         cases_sha256=local.sha256,
@@ -185,7 +186,17 @@ def pool(
         splits_sha256=None,
         model_sha256=before.model_sha256,
         policy_sha256=policy.sha256(),
-        assumptions=(_POOLED, *assumptions(first.unit, "common_threshold", rows, 0, red_flags_counted=False)),
+        assumptions=(
+            _POOLED,
+            *assumptions(
+                first.unit,
+                "common_threshold",
+                rows,
+                0,
+                red_flags_counted=False,
+                unnamed_lesions=sum(each.unnamed_lesions for each in tallies),
+            ),
+        ),
         ledger=(*before.ledger, ledger.look_of(before, before.policy_sha256)),
         confidence_if_selected=level,
     )

@@ -1,4 +1,4 @@
-"""One photograph: what a dataset says of it, and what its file turned out to be. Imports bundle.history.
+"""One photograph: what a dataset says of it, and what its file turned out to be. Imports bundle, errors.
 
 Field names are those of the ISIC archive where it has one; an empty text or None means unknown.
 """
@@ -6,11 +6,12 @@ Field names are those of the ISIC archive where it has one; an empty text or Non
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter, ValidationError
 
+from lesion_triage.bundle.certificate import Unit
 from lesion_triage.bundle.history import GroupName
 from lesion_triage.errors import DataError
 
@@ -103,6 +104,23 @@ class Listing:
     """Reason, and the pictures that are left out for it although their files are there."""
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Remarks on records that were kept: remark, and the names it concerns."""
+
+
+def counted_by(records: Iterable[RawRecord]) -> Unit:
+    """What a certificate on these records counts: patients if any is named, else lesions.
+
+    Among named patients a lesion that names none counts as a patient of its own, as its ``unit_id`` has it;
+    ``unnamed_lesions`` says how many there are.
+    """
+    return "patient" if any(record.patient_id for record in records) else "lesion"
+
+
+def unnamed_lesions(records: Iterable[RawRecord]) -> int:
+    """Lesions that count as a patient each, for others name theirs; 0 where lesions are counted anyway."""
+    known = tuple(records)
+    if counted_by(known) == "lesion":
+        return 0
+    return len({record.lesion_id for record in known if not record.patient_id})
 
 
 def age_in_years(cell: str, column: str) -> float | None:

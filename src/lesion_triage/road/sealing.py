@@ -35,15 +35,15 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.calibrate.cases import cases_of, cases_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify
     from lesion_triage.calibrate.price import price_on
-    from lesion_triage.data import manifest
+    from lesion_triage.data.records import counted_by, unnamed_lesions
 
-    known, _ = manifest.read(run.folder)
     validation, _ = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
     require_positives(run)
     config, book = run.config.calibrate, run.folder.parent.parent / ledger.NAME
     looks = ledger.read(book)
     cases = cases_sha256(cases_of(calibration))
+    certifying = records(run, "calibration")
     settings = runs.inputs_sha256(
         calibrate=config.model_dump(mode="json", exclude={"second_look"}), calibration=digest
     )
@@ -56,7 +56,8 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     )
     origin = Origin(
         issued_at=repeated.looked_at if repeated else timestamp(),
-        unit="patient" if all(record.patient_id for record in known.records) else "lesion",
+        unit=counted_by(certifying),
+        unnamed_lesions=unnamed_lesions(certifying),
         predictions_sha256=digest,
         purpose=repeated.purpose if repeated else config.second_look or "first look",
         ledger=earlier,
