@@ -281,6 +281,25 @@ def test_cases_that_chose_the_threshold_are_no_test_of_it_and_each_look_counts_o
     assert certificate.confidence_if_selected == pytest.approx(1 - 3 * 0.05)
 
 
+@pytest.mark.parametrize(
+    ("target", "confidence", "promise"),
+    [("0.975", "0.95", "With 95% confidence"), ("0.9", "0.995", "With 99.5% confidence")],
+)
+def test_no_page_promises_more_than_the_certificate(
+    clinic, bundle, tmp_path, capsys, target, confidence, promise
+):
+    new = tmp_path / "new"
+    assert recertify(bundle, clinic(spread(130)), new, "--target", target, "--confidence", confidence) == 0
+    assert f">= {target} at {promise[5:]}" in capsys.readouterr().out
+    assert main(["certificate", str(new)]) == 0
+    percent = {"0.975": "97.5%", "0.9": "90%"}[target]
+    page = capsys.readouterr().out
+    assert f"{promise}, the policy refers or abstains on at least {percent}" in page
+    card = " ".join(open_bundle(new).model_card.split())
+    assert f"{promise[0].lower()}{promise[1:]}" in card
+    assert f"is at least {percent}" in card
+
+
 def test_history_that_no_platform_could_send_is_one_sentence(clinic, bundle, tmp_path, capsys):
     cases = [(logit, needs, {"anatom_site_general": "head|neck"}) for logit, needs, _ in spread(60)]
     assert recertify(bundle, clinic(cases), tmp_path / "new") == 2

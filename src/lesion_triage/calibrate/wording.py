@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from lesion_triage.bundle.certificate import ALL, GroupRow, Rule, Unit
 
@@ -43,6 +44,13 @@ _RULES: dict[Rule, str] = {
         "promises hold together with the stated confidence. A case of any other group goes up."
     ),
 }
+
+
+def in_percent(share: float) -> str:
+    """A target or a confidence in percent with every digit, such as ``97.5``; rounded, it could say more."""
+    # Twelve decimals drop what binary fractions add, as in 1 - 3 * 0.05, and nothing that anybody asked for.
+    digits = f"{Decimal(repr(round(share, 12))).scaleb(2):f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 def assumptions(

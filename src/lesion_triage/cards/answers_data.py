@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
     AUDIT,
@@ -154,7 +155,7 @@ def sample_size(dossier: Dossier) -> Answer:
     target, confidence = (dossier.at(CERTIFICATE, name) for name in ("target_sensitivity", "confidence"))
     return Answer(
         f"{_by_split(people)}. All usable cases with a label were used. To certify a sensitivity of "
-        f"{target:.0%} at {confidence:.0%} confidence takes at least {needed} positive "
+        f"{in_percent(target)}% at {in_percent(confidence)}% confidence takes at least {needed} positive "
         f"{dossier.at(CERTIFICATE, 'unit')}s; {dossier.at(CERTIFICATE, 'positives')} were there.",
         (
             Pointer(SPLITS, "fractions"),

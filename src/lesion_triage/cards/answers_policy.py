@@ -1,7 +1,8 @@
-"""What a run says of its policy and its bundle: answers to items of the checklists. Imports the dossier."""
+"""What a run says of its policy and its bundle: answers to items of the checklists. Imports calibrate."""
 
 from __future__ import annotations
 
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
     AUDIT,
@@ -26,9 +27,11 @@ def threshold(dossier: Dossier) -> Answer:
         "A calibrated score in [0, 1], a disposition, a priority band from 1 to 4 and reasons. A score of "
         "{threshold:.6f} or more refers. The threshold is certified on {positives} positive {unit}s that "
         "had no part in training: a threshold that leaves at most {misses_allowed} of them below it, so "
-        "that sensitivity is at least {target_sensitivity:.0%} with {confidence:.0%} confidence. It was "
+        "that sensitivity is at least {target}% with {level}% confidence. It was "
         "sealed before "
-        "the test split was opened.".format(**known),
+        "the test split was opened.".format(
+            target=in_percent(known["target_sensitivity"]), level=in_percent(known["confidence"]), **known
+        ),
         (Pointer(POLICY, "threshold"), Pointer(CERTIFICATE, "threshold"), Pointer(CERTIFICATE, "confidence")),
     )
 

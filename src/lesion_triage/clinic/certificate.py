@@ -1,4 +1,4 @@
-"""``lesion-triage certificate``: a bundle's certificate as a page of Markdown. Imports bundle alone."""
+"""``lesion-triage certificate``: a bundle's certificate as Markdown. Imports bundle and calibrate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from lesion_triage.bundle.certificate import Certificate, GroupRow, Look
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.store import Bundle, open_bundle
+from lesion_triage.calibrate.wording import in_percent
 
 _DRAWN = ("**Made from drawn pictures: it says nothing about people.**", "")
 
@@ -37,9 +38,9 @@ def page(bundle: Bundle) -> str:
         ),
         english().notice,
         "",
-        f"With {certificate.confidence:.0%} confidence, the policy refers or abstains on at least "
-        f"{certificate.target_sensitivity:.0%} of future positive {certificate.unit}s that are exchangeable "
-        "with those it was certified on"
+        f"With {in_percent(certificate.confidence)}% confidence, the policy refers or abstains on at least "
+        f"{in_percent(certificate.target_sensitivity)}% of future positive {certificate.unit}s that are "
+        "exchangeable with those it was certified on"
         + (", and of each group below that is certified, all together." if certificate.groups[1:] else "."),
         "",
         *_facts(bundle, certificate),

@@ -19,7 +19,7 @@ from lesion_triage.bundle.store import Bundle, open_bundle, timestamp, write_ato
 from lesion_triage.calibrate import ledger, pooling
 from lesion_triage.calibrate.groups import Joint
 from lesion_triage.calibrate.pooling import Tally
-from lesion_triage.calibrate.wording import assumptions
+from lesion_triage.calibrate.wording import assumptions, in_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.recertify import add_case_arguments, seal_again, with_thresholds
@@ -84,7 +84,7 @@ def act_pool(arguments: argparse.Namespace) -> int:
     certificate = made.certificate
     say(
         f"  threshold {certificate.threshold:.6f} certifies sensitivity >= "
-        f"{certificate.target_sensitivity:g} at {certificate.confidence:.0%} confidence: "
+        f"{certificate.target_sensitivity} at {in_percent(certificate.confidence)}% confidence: "
         f"{certificate.misses_seen} of {certificate.positives} missed, {certificate.misses_allowed} allowed"
     )
     for row in certificate.groups[1:]:

@@ -24,6 +24,7 @@ from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.groups import Joint
 from lesion_triage.calibrate.policy_fit import Origin, certify_cases
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.old_certificate import old_certificate, told
@@ -83,8 +84,8 @@ def act(arguments: argparse.Namespace) -> int:
     certificate = bundle.certificate
     say(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
-        f"sensitivity >= {certificate.target_sensitivity:g} at {certificate.confidence:.0%} confidence for "
-        f"{certificate.site}: {certificate.misses_seen} of {certificate.positives} missed, "
+        f"sensitivity >= {certificate.target_sensitivity} at {in_percent(certificate.confidence)}% "
+        f"confidence for {certificate.site}: {certificate.misses_seen} of {certificate.positives} missed, "
         f"{certificate.misses_allowed} allowed"
     )
     before, after = (
@@ -256,8 +257,8 @@ def _require_enough(local: LocalCases, config: Calibrate) -> None:
     needed = minimum_positives(config.target_sensitivity, config.confidence)
     if positives < needed:
         raise CalibrationError(
-            f"{positives} positive {local.unit}s; certifying sensitivity {config.target_sensitivity:g} at "
-            f"confidence {config.confidence:g} takes at least {needed} with no miss: {needed - positives} "
+            f"{positives} positive {local.unit}s; certifying sensitivity {config.target_sensitivity} at "
+            f"confidence {config.confidence} takes at least {needed} with no miss: {needed - positives} "
             "more. Until then use the old certificate only if it holds here, or refer every case. "
             "`lesion-triage plan` says what more cases would buy, `lesion-triage pool` joins sites."
         )
@@ -289,7 +290,7 @@ def _card_section(certificate: Certificate) -> str:
         f"## Certified again: {certificate.site}, {certificate.issued_at}\n\n"
         f"Score >= {certificate.threshold:.6f} refers. {certificate.misses_seen} of {certificate.positives} "
         f"positive {certificate.unit}s were missed ({certificate.misses_allowed} allowed): with "
-        f"{certificate.confidence:.0%} confidence the sensitivity for future cases of the same kind is at "
-        f"least {certificate.target_sensitivity:.0%}. Certificate {certificate.certificate_id()}. The "
-        "threshold above no longer applies.\n"
+        f"{in_percent(certificate.confidence)}% confidence the sensitivity for future cases of the same kind "
+        f"is at least {in_percent(certificate.target_sensitivity)}%. Certificate "
+        f"{certificate.certificate_id()}. The threshold above no longer applies.\n"
     )

@@ -20,6 +20,7 @@ from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.calibrate.queue_pool import Group as QueueGroup
 from lesion_triage.calibrate.queue_report import Study, heading, name_of
 from lesion_triage.calibrate.queueing import Statistic
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.evaluate.drawing import DIMENSIONS, Drawn
 from lesion_triage.evaluate.pictures import Group
@@ -147,7 +148,13 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"interval": _interval, "share": share, "percent": _percent, "signed": signed}
+    made.filters |= {
+        "interval": _interval,
+        "share": share,
+        "percent": _percent,
+        "signed": signed,
+        "in_percent": in_percent,
+    }
     return made
 
 

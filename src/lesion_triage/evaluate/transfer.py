@@ -19,6 +19,7 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import cases_of, scores_of, units_of
 from lesion_triage.calibrate.certificate import Verdict, verdict_on
 from lesion_triage.calibrate.metrics import Estimate, Proportion, proportion
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.decided import Decided
 from lesion_triage.evaluate.results import Results, evaluate
@@ -154,8 +155,8 @@ def page(found: Transfer, dataset: str) -> str:
         f"copies of them, {left_out.unlabelled} without a label.",
         "",
         f"**Certificate {results.certificate_id} does not hold here**: these cases are not exchangeable with "
-        f"those it was issued on. Its promise, sensitivity >= {found.target_sensitivity:g} at "
-        f"{found.confidence:.0%} confidence, read as a claim about these cases:",
+        f"those it was issued on. Its promise, sensitivity >= {found.target_sensitivity} at "
+        f"{in_percent(found.confidence)}% confidence, read as a claim about these cases:",
         "",
         f"- whole policy: {_claim(found.policy_claim, unit)}. {results.positives_abstained} of "
         f"{results.positives} positive cases went up without a score.",

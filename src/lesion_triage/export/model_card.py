@@ -5,6 +5,7 @@ from __future__ import annotations
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import ModelFacts
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.config import Config
 from lesion_triage.data.manifest import Manifest
 
@@ -36,8 +37,8 @@ a kind it was not trained on (another camera, another part of the skin's range, 
 ## Threshold
 
 Score >= {threshold:.6f} refers. On {positives} positive {unit}s that had no part in training,
-{misses} were missed ({allowed} allowed): with {confidence:.0%} confidence the sensitivity for future cases of
-the same kind is at least {target:.0%}. Certificate {certificate_id}.
+{misses} were missed ({allowed} allowed): with {confidence}% confidence the sensitivity for future cases of
+the same kind is at least {target}%. Certificate {certificate_id}.
 
 Assumptions:
 
@@ -80,8 +81,8 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         positives=certificate.positives,
         misses=certificate.misses_seen,
         allowed=certificate.misses_allowed,
-        confidence=certificate.confidence,
-        target=certificate.target_sensitivity,
+        confidence=in_percent(certificate.confidence),
+        target=in_percent(certificate.target_sensitivity),
         certificate_id=certificate.certificate_id(),
         assumptions="\n".join(f"- {assumption}" for assumption in certificate.assumptions),
         citations="\n".join(f"- {citation}" for citation in manifest.citation) or "- none stated",

@@ -1,4 +1,4 @@
-"""The findings as Markdown tables, for the console and for the page that keeps them. Imports this room."""
+"""The findings as Markdown tables, for the console and for the page that keeps them. Imports calibrate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lesion_triage.bundle.store import write_atomically
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.errors import RunError
 from lesion_triage.proof import peer
 from lesion_triage.proof.findings import Findings
@@ -132,7 +133,7 @@ def _pivot(
                 rows.setdefault(one.what, {})[one.positives] = one
         limit = next(one.limit for one in trials)
         bound = f"; 'keep' is at most {100 * limit:.2f}, 'break' is more" if judged else ""
-        yield f"Target {target:g} at {trials[0].confidence:.0%} confidence: {what}{bound}."
+        yield f"Target {target} at {in_percent(trials[0].confidence)}% confidence: {what}{bound}."
         yield ""
         head = ["rule", *(["must"] if judged else []), *(f"n = {size}" for size in sizes)]
         yield from table(head, (_pivot_row(name, row, sizes, cell, judged) for name, row in rows.items()))

@@ -73,10 +73,12 @@ def calibrate(run: Run, tracker: Tracker) -> None:
 
 
 def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
+    from lesion_triage.calibrate.wording import in_percent
+
     say(
         f"  threshold {certificate.threshold:.4f} certifies sensitivity >= {certificate.target_sensitivity} "
-        f"at {certificate.confidence:.0%} confidence: {certificate.misses_seen} of {certificate.positives} "
-        f"positive {certificate.unit}s missed, {certificate.misses_allowed} allowed"
+        f"at {in_percent(certificate.confidence)}% confidence: {certificate.misses_seen} of "
+        f"{certificate.positives} positive {certificate.unit}s missed, {certificate.misses_allowed} allowed"
     )
     for row in certificate.groups[1:]:
         what = f"{row.misses_seen} of {row.positives} missed"
