@@ -13,9 +13,10 @@ from collections.abc import Callable
 import numpy as np
 
 from lesion_triage.calibrate import curves
-from lesion_triage.calibrate.decisions import exact_predictive_values, net_benefit, predictive_values
+from lesion_triage.calibrate.decisions import EACH_OF_TWO, net_benefit, predictive_values
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, reliability, summarise
 from lesion_triage.calibrate.paired import Said, compare
+from lesion_triage.calibrate.shares import share_of
 
 DRAWS = 2_000
 DIMENSIONS, LEVELS = 5, 4
@@ -89,12 +90,12 @@ def whole(size: int, by_patient: bool = False) -> dict[str, float]:
     timed("decision curves of score and policy", lambda: [
         net_benefit(one, probabilities, DRAWS, 0, units) for one in (sample, answers)
     ])  # fmt: skip
-    if by_patient:
-        timed("predictive values", lambda: predictive_values(answers, probabilities, DRAWS, 0, units))
-    else:
-        counts = (int((positive & referred).sum()), int(positive.sum()))
-        spared = (int((~positive & ~referred).sum()), int((~positive).sum()))
-        timed("predictive values", lambda: exact_predictive_values(counts, spared, probabilities))
+    owners = np.arange(positive.size) if units is None else units
+    timed("predictive values", lambda: predictive_values(
+        share_of(referred[positive], owners[positive], confidence=EACH_OF_TWO),
+        share_of(~referred[~positive], owners[~positive], confidence=EACH_OF_TWO),
+        probabilities,
+    ))  # fmt: skip
     ours, theirs = Said(scores, referred), Said(other, other >= 0.05)
     timed("two bundles compared", lambda: compare(ours, theirs, positive, DRAWS, 0, units))
     return spent

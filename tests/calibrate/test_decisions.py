@@ -12,12 +12,12 @@ from sklearn.metrics import confusion_matrix
 from lesion_triage.calibrate.bootstrap import draw_counts
 from lesion_triage.calibrate.cells import Sample
 from lesion_triage.calibrate.decisions import (
-    exact_predictive_values,
+    EACH_OF_TWO,
     net_benefit,
     predictive_values,
     prevalence_adjusted,
 )
-from lesion_triage.calibrate.metrics import summarise
+from lesion_triage.calibrate.metrics import proportion, summarise
 from lesion_triage.errors import CalibrationError
 
 shares = st.floats(0.01, 0.99)
@@ -52,34 +52,29 @@ def test_predictive_values_of_a_rule_that_refers_nobody_or_everybody_lack_one():
     assert np.isnan(npv[1])
 
 
+def of_counts(found, positives, spared, negatives):
+    return proportion(found, positives, EACH_OF_TWO), proportion(spared, negatives, EACH_OF_TWO)
+
+
+def of_cases(scores, positive, threshold):
+    right = np.where(positive, scores >= threshold, scores < threshold)
+    return of_counts(right[positive].sum(), positive.sum(), right[~positive].sum(), (~positive).sum())
+
+
 @pytest.mark.parametrize("size", [300, 6000])
 def test_at_the_prevalence_of_the_sample_they_are_those_of_the_sample(size):
     """Value only: a draw has a prevalence of its own, which ``summarise`` lets vary and this does not."""
     scores, positive = cases(1, size)
-    sample = Sample.of(scores, positive, 0.35)
-    measured = summarise(sample, 200, 0)
-    (found,) = predictive_values(sample, (positive.mean(),), 200, 0)
+    measured = summarise(Sample.of(scores, positive, 0.35), 200, 0)
+    (found,) = predictive_values(*of_cases(scores, positive, 0.35), (positive.mean(),))
     assert found.ppv.value == pytest.approx(measured["ppv"].value)
     assert found.npv.value == pytest.approx(measured["npv"].value)
     assert found.ppv.low < found.ppv.value < found.ppv.high
 
 
-def test_interval_of_predictive_values_is_that_of_the_draws_of_summarise():
-    scores, positive = cases(2, 120)
-    found = predictive_values(Sample.of(scores, positive, 0.35), (0.02, 0.2), 300, 4)
-    counts = np.concatenate(list(draw_counts(120, 300, 4))).astype(int)
-    drawn = [np.repeat(np.arange(120), row) for row in counts]
-    found_by_draw = np.array([np.mean(scores[i][positive[i]] >= 0.35) for i in drawn])
-    spared_by_draw = np.array([np.mean(scores[i][~positive[i]] < 0.35) for i in drawn])
-    for values in found:
-        true, false = values.prevalence * found_by_draw, (1 - values.prevalence) * (1 - spared_by_draw)
-        expected = np.quantile(true / (true + false), [0.025, 0.975])
-        assert (values.ppv.low, values.ppv.high) == pytest.approx(tuple(expected), abs=1e-12)
-
-
 def test_rarer_positives_make_a_referral_say_less_and_its_absence_more():
     scores, positive = cases(3)
-    found = predictive_values(Sample.of(scores, positive, 0.3), (0.001, 0.01, 0.1, 0.5), 100, 0)
+    found = predictive_values(*of_cases(scores, positive, 0.3), (0.001, 0.01, 0.1, 0.5))
     ppvs, npvs = [values.ppv.value for values in found], [values.npv.value for values in found]
     assert ppvs == sorted(ppvs)
     assert npvs == sorted(npvs, reverse=True)
@@ -130,7 +125,7 @@ def test_abstentions_are_referred_at_every_probability():
 def test_shares_outside_the_open_unit_interval_are_refused(value):
     sample = Sample.of(*cases(0))
     with pytest.raises(CalibrationError, match="expected each prevalence between 0 and 1"):
-        predictive_values(sample, (0.1, value), 100, 0)
+        predictive_values(*of_counts(9, 10, 5, 10), (0.1, value))
     with pytest.raises(CalibrationError, match="expected each threshold probability between 0 and 1"):
         net_benefit(sample, (0.1, value), 100, 0)
 
@@ -138,7 +133,7 @@ def test_shares_outside_the_open_unit_interval_are_refused(value):
 def test_exact_band_holds_the_predictive_values_of_every_pair_in_the_two_intervals():
     """Its ends are reached at the corners, and each interval is the Clopper-Pearson one at 97.5 %."""
     prevalences = (0.01, 0.2, 0.5)
-    rows = exact_predictive_values((93, 100), (150, 300), prevalences)
+    rows = predictive_values(*of_counts(93, 100, 150, 300), prevalences)
     ends = [binomtest(k, n).proportion_ci(0.975, "exact") for k, n in ((93, 100), (150, 300))]
     grid = [np.linspace(end.low, end.high, 40) for end in ends]
     for row, prevalence in zip(rows, prevalences, strict=True):
@@ -157,7 +152,7 @@ def test_exact_band_covers_the_truth_at_all_prevalences_at_once():
     for found, spared in zip(
         random.binomial(60, sensitivity, 400), random.binomial(90, specificity, 400), strict=True
     ):
-        rows = exact_predictive_values((int(found), 60), (int(spared), 90), prevalences)
+        rows = predictive_values(*of_counts(int(found), 60, int(spared), 90), prevalences)
         held += all(
             row.ppv.low <= ppv <= row.ppv.high and row.npv.low <= npv <= row.npv.high
             for row, ppv, npv in zip(rows, *truth, strict=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lesion_triage.calibrate.cases import Case
+from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, Slice, measure, slices_of
 from made_tables import row
@@ -110,6 +111,21 @@ def test_a_source_is_called_the_same_in_another_table():
         == f"source_{sha256('北京'.encode()).hexdigest()[:8]}"
     )
     assert name_of("Clinic A", "clinic-a") == name_of("Clinic A", "clinic-a", "b")
+
+
+def test_two_cases_of_one_patient_widen_the_interval_of_their_own_class_alone():
+    """30 of 30 positives, each of a patient of its own; two of the 60 negatives share one."""
+    positive = np.arange(90) < 30
+    referred = positive | (np.arange(90) >= 70)
+    scores = np.where(referred, 0.9, 0.1) + np.linspace(0, 0.05, 90)
+    whole = Slice("all", "All cases", np.ones(90, dtype=bool))
+    patients = np.minimum(np.arange(90), 88)
+    found = measure(whole, outcomes(scores, positive, referred, patients), Evaluate(bootstrap_draws=200))
+    assert found.sensitivity_exact == proportion(30, 30)
+    assert found.specificity_exact != proportion(40, 60)
+    for name in ("sensitivity", "npv"):
+        estimate = found.metrics[name]
+        assert estimate.low < estimate.value == estimate.high == 1.0
 
 
 def test_decisions_are_those_of_the_policy_where_groups_have_thresholds_of_their_own():

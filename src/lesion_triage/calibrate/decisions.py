@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
-from lesion_triage.calibrate.metrics import proportion, sensitivity, specificity
+from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.errors import CalibrationError
 
-_EACH_OF_TWO = 0.975
+EACH_OF_TWO = 0.975
+"""Confidence of each of two intervals that shall hold together with 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,55 +55,25 @@ def prevalence_adjusted(
 
 
 def predictive_values(
-    sample: Sample,
-    prevalences: tuple[float, ...],
-    draws: int,
-    seed: int,
-    units: NDArray[np.intp] | None = None,
-) -> tuple[PredictiveValues, ...]:
-    """PPV and NPV of the sample's threshold at each prevalence, from the same draws as ``summarise``.
-
-    Args:
-        sample: cases with their threshold.
-        prevalences: in (0, 1).
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-        units: what is drawn, as for ``summarise``.
-
-    Raises:
-        CalibrationError: a prevalence that is not in (0, 1).
-    """
-    shares = _open_unit_interval("prevalence", prevalences)
-
-    def measure(cells: Cells, counts: Counts) -> Floats:
-        found, spared = sensitivity(cells, counts)[:, None], specificity(cells, counts)[:, None]
-        return np.concatenate(prevalence_adjusted(found, spared, shares), axis=1)
-
-    estimates = bootstrap(sample, measure, draws, seed, units)
-    ppvs, npvs = estimates[: shares.size], estimates[shares.size :]
-    return tuple(map(PredictiveValues, prevalences, ppvs, npvs))
-
-
-def exact_predictive_values(
-    sensitivity: tuple[int, int], specificity: tuple[int, int], prevalences: tuple[float, ...]
+    sensitivity: Proportion, specificity: Proportion, prevalences: tuple[float, ...]
 ) -> tuple[PredictiveValues, ...]:
     """PPV and NPV at each prevalence, with a band that covers all prevalences at once.
 
     Both grow with sensitivity and with specificity, so their bounds are reached at the corners of the two
-    exact intervals. Each of these is taken at 97.5 %, which makes the whole band one of at least 95 %.
+    intervals. With each of these at ``EACH_OF_TWO`` the whole band is one of at least 95 %, however the two
+    are related.
 
     Args:
-        sensitivity: positive cases referred, and positive cases; at least one.
-        specificity: negative cases not referred, and negative cases; at least one.
+        sensitivity: of the positive cases, with an interval at ``EACH_OF_TWO``.
+        specificity: of the negative cases, likewise.
         prevalences: in (0, 1).
 
     Raises:
         CalibrationError: a prevalence that is not in (0, 1).
     """
     shares = _open_unit_interval("prevalence", prevalences)
-    found, spared = (proportion(*counts, confidence=_EACH_OF_TWO) for counts in (sensitivity, specificity))
     value, low, high = (
-        prevalence_adjusted(getattr(found, end), getattr(spared, end), shares)
+        prevalence_adjusted(getattr(sensitivity, end), getattr(specificity, end), shares)
         for end in ("value", "low", "high")
     )
 

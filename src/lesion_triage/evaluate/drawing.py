@@ -214,7 +214,8 @@ def _worth(results: Results) -> Iterator[Drawn]:
             + (
                 "The bands are exact and hold for all prevalences at once, with at least 95 %."
                 if results.predictive_values_exact
-                else "The bands are 95 % at each prevalence, bootstrapped by patient."
+                else "The bands hold for all prevalences at once, with 95 %, by the effective number of "
+                "cases: a patient has several."
             ),
             f"Predictive values against prevalence: where {row.prevalence:.0%} need a visit, the PPV is "
             f"{_text(row.ppv)}, and of 1,000 cases not referred {npv} need one.",

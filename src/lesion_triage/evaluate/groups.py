@@ -14,8 +14,9 @@ from lesion_triage.bundle.policy import UNKNOWN, age_bands, group_of
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc, sensitivity, specificity
+from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, exact_or_drawn
+from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes
 
 Status = Literal["certified", "not_certifiable", "not_asked"]
 
@@ -40,9 +41,9 @@ class GroupResult:
     positives: int
     abstained: int
     sensitivity: Proportion | None
-    """Exact interval; from the bootstrap where units hold several cases."""
+    """Exact interval; where a unit has several of the positive cases, that of ``calibrate.shares``."""
     specificity: Proportion | None
-    """Intervals as for the sensitivity: a bootstrap of 0 of 30 would have no width."""
+    """Intervals as for the sensitivity, by the negative cases: a bootstrap of 0 of 30 would have no width."""
     auroc: Estimate | None
 
 
@@ -120,7 +121,7 @@ def _measured(
 ) -> GroupResult:
     scores, truth = outcomes.scores[members], outcomes.positive[members]
     referred, units = outcomes.referred[members], outcomes.units[members]
-    drawn = units if np.unique(units).size < units.size else None
+    drawn = units if clustered(units) else None
     positives, negatives = int(truth.sum()), int((~truth).sum())
     found: Proportion | None = None
     spared: Proportion | None = None
@@ -134,8 +135,8 @@ def _measured(
             config.seed,
             drawn,
         )
-        found = exact_or_drawn(referred[truth], share, drawn) if positives >= MINIMUM_PER_CLASS else None
-        spared = exact_or_drawn(~referred[~truth], rest, drawn) if negatives >= MINIMUM_PER_CLASS else None
+        found = share_of(referred[truth], units[truth], share) if positives >= MINIMUM_PER_CLASS else None
+        spared = share_of(~referred[~truth], units[~truth], rest) if negatives >= MINIMUM_PER_CLASS else None
     if min(positives, negatives) >= MINIMUM_PER_CLASS and np.isfinite(scores).any():
         (ranked,) = bootstrap(
             Sample.of(scores, truth),

@@ -24,13 +24,14 @@ from lesion_triage.calibrate.curves import (
     score_histogram,
 )
 from lesion_triage.calibrate.decisions import (
+    EACH_OF_TWO,
     NetBenefit,
     PredictiveValues,
-    exact_predictive_values,
     net_benefit,
     predictive_values,
 )
 from lesion_triage.calibrate.metrics import Bin, Proportion, Sample, proportion, reliability
+from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.decided import Decided
@@ -110,7 +111,7 @@ class Results:
     """Referring as the certified policy does, whatever the threshold probability."""
     predictive_values: tuple[PredictiveValues, ...]
     predictive_values_exact: bool
-    """Whether their band is exact, and covers all prevalences at once; else it is a bootstrap at each."""
+    """Whether their band, for all prevalences at once, is exact: no unit has two cases of a class."""
     groups: tuple[GroupResult, ...]
     metadata: tuple[MetadataBaseline, ...]
     """Empty where no training records were given, or too few."""
@@ -211,8 +212,10 @@ def evaluate(
         histogram=score_histogram(sample),
         decision_curve=benefit_of[0],
         policy_decision_curve=benefit_of[1],
-        predictive_values=_predictive_values(answers, config, drawn) if both_classes else (),
-        predictive_values_exact=drawn is None,
+        predictive_values=_predictive_values(outcomes) if both_classes else (),
+        predictive_values_exact=not any(
+            clustered(outcomes.units[members]) for members in (positive, ~positive)
+        ),
         groups=measure_groups(decided.cases, outcomes, bundle.certificate, config),
         metadata=measure_metadata(training, decided.cases, outcomes, config) if training else (),
         abstentions=tuple(_abstention(part, outcomes) for part in slices if part.members.any()),
@@ -223,16 +226,12 @@ def evaluate(
     )
 
 
-def _predictive_values(
-    answers: Sample, config: Evaluate, drawn: NDArray[np.intp] | None
-) -> tuple[PredictiveValues, ...]:
-    """Of the whole policy: exact where every case is its own unit, else from the bootstrap."""
-    if drawn is not None:
-        return predictive_values(answers, PREVALENCES, config.bootstrap_draws, config.seed, drawn)
-    positive, referred = answers.positive, answers.referred
-    return exact_predictive_values(
-        (int((positive & referred).sum()), int(positive.sum())),
-        (int((~positive & ~referred).sum()), int((~positive).sum())),
+def _predictive_values(outcomes: Outcomes) -> tuple[PredictiveValues, ...]:
+    """Of the whole policy, from a share and its interval in either class."""
+    positive, referred, units = outcomes.positive, outcomes.referred, outcomes.units
+    return predictive_values(
+        share_of(referred[positive], units[positive], confidence=EACH_OF_TWO),
+        share_of(~referred[~positive], units[~positive], confidence=EACH_OF_TWO),
         PREVALENCES,
     )
 

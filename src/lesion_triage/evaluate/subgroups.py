@@ -10,13 +10,14 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.metrics import Estimate, Proportion, Sample, proportion, summarise
+from lesion_triage.calibrate.metrics import Estimate, Proportion, Sample, summarise
+from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import HISTOPATHOLOGY
 
@@ -24,7 +25,6 @@ MINIMUM_PER_CLASS = 10
 """Positive and negative cases that a slice needs for numbers: below this an interval says nothing."""
 
 _WITHOUT = "vidir_molemax"
-_DECISIONS = ("sensitivity", "specificity", "ppv", "npv", "referral_rate")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +50,7 @@ class SliceResult:
     metrics: dict[str, Estimate | None]
     """By the name of the function in ``calibrate.metrics``; empty if too few cases."""
     sensitivity_exact: Proportion | None
+    """Exact interval; where a unit has several cases of the class, that of ``calibrate.shares``."""
     specificity_exact: Proportion | None
     note: str
     """Why there are no numbers; empty if there are."""
@@ -110,11 +111,21 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
         return SliceResult(part.name, part.title, truth.size, positives, abstained, {}, None, None, note)
     units, referred = outcomes.units[members], outcomes.referred[members]
     # Two cases of one patient are not two pieces of evidence.
-    drawn = units if np.unique(units).size < units.size else None
+    drawn = units if clustered(units) else None
     metrics = summarise(Sample.of(scores[members], truth), config.bootstrap_draws, config.seed, drawn)
     decided = Sample.of(referred.astype(np.float64), truth, 1.0)
     decisions = summarise(decided, config.bootstrap_draws, config.seed, drawn)
-    metrics |= {name: decisions[name] for name in _DECISIONS}
+    over = {
+        "sensitivity": (referred, truth),
+        "specificity": (~referred, ~truth),
+        "ppv": (truth, referred),
+        "npv": (~truth, ~referred),
+        "referral_rate": (referred, np.ones_like(truth)),
+    }
+    metrics |= {
+        name: _with_width(decisions[name], right[among], units[among])
+        for name, (right, among) in over.items()
+    }
     return SliceResult(
         name=part.name,
         title=part.title,
@@ -122,20 +133,18 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
         positives=positives,
         abstained=abstained,
         metrics=metrics,
-        sensitivity_exact=exact_or_drawn(referred[truth], metrics["sensitivity"], drawn),
-        specificity_exact=exact_or_drawn(~referred[~truth], metrics["specificity"], drawn),
+        sensitivity_exact=share_of(referred[truth], units[truth], metrics["sensitivity"]),
+        specificity_exact=share_of(~referred[~truth], units[~truth], metrics["specificity"]),
         note="",
     )
 
 
-def exact_or_drawn(
-    right: NDArray[np.bool_], estimate: Estimate | None, units: NDArray[np.intp] | None
-) -> Proportion:
-    """A share with its exact interval; with that of the bootstrap where units hold several cases."""
-    exact = proportion(int(right.sum()), right.size)
-    if units is None or estimate is None:
-        return exact
-    return replace(exact, low=estimate.low, high=estimate.high)
+def _with_width(found: Estimate | None, right: NDArray[np.bool_], units: NDArray[np.intp]) -> Estimate | None:
+    """A share that all cases agree on has the same value in every draw, and yet is not known for certain."""
+    if found is None or found.low < found.high:
+        return found
+    share = share_of(right, units)
+    return Estimate(share.value, share.low, share.high, draws=0)
 
 
 def _confirmed(case: Case) -> bool:

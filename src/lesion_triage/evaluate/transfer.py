@@ -168,8 +168,9 @@ def page(found: Transfer, dataset: str) -> str:
         *_rows(found),
         "",
         "Score alone: without the novelty gate and without red flags, at the same threshold, over the cases "
-        f"that pass the quality gate. In brackets: 95 % intervals, bootstrapped by {unit}; exact for the "
-        "shares refused.",
+        f"that pass the quality gate. In brackets: 95 % intervals: AUROC and referral rate bootstrapped by "
+        f"{unit}; the shares refused exact; sensitivity and specificity exact where a {unit} has one case of "
+        "the class, else by the effective number of cases.",
     ]
     return "\n".join(lines)
 
@@ -211,10 +212,10 @@ def _rows(found: Transfer) -> Iterator[str]:
             part.refused_by_quality,
             part.refused_by_novelty,
             score.get("auroc"),
-            policy.get("sensitivity"),
-            score.get("sensitivity"),
-            policy.get("specificity"),
-            score.get("specificity"),
+            whole.sensitivity_exact,
+            part.score_alone.sensitivity_exact,
+            whole.specificity_exact,
+            part.score_alone.specificity_exact,
             policy.get("referral_rate"),
         )
         yield f"| {whole.title} | {whole.cases} ({whole.positives}) | {' | '.join(map(_cell, cells))} |"

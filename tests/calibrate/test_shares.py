@@ -1,0 +1,53 @@
+"""A share has the interval that its units allow: exact where they are cases, and never without width."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lesion_triage.calibrate.bootstrap import Estimate
+from lesion_triage.calibrate.metrics import proportion
+from lesion_triage.calibrate.shares import share_of
+
+
+def test_cases_of_units_of_their_own_have_the_exact_interval_whatever_was_drawn():
+    right = np.arange(30) < 28
+    drawn = Estimate(28 / 30, 0.0, 1.0, 100)
+    assert share_of(right, np.arange(30), drawn) == proportion(28, 30)
+
+
+@pytest.mark.parametrize("all_right", [True, False])
+def test_a_share_that_all_cases_agree_on_counts_each_unit_once(all_right):
+    found = share_of(np.full(60, all_right), np.repeat(np.arange(20), 3), Estimate(all_right, 0.5, 0.5, 100))
+    once = proportion(20 * all_right, 20)
+    assert (found.successes, found.trials, found.value) == (60 * all_right, 60, float(all_right))
+    assert (found.low, found.high) == (min(once.low, 0.5), max(once.high, 0.5))
+
+
+def test_cases_that_are_copies_of_one_are_no_more_evidence_than_it():
+    right = np.arange(40) < 30
+    found = share_of(np.repeat(right, 5), np.repeat(np.arange(40), 5))
+    once = proportion(30, 40)
+    assert found.low <= once.low
+    assert found.high >= once.high
+    assert found.high - found.low == pytest.approx(once.high - once.low, rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.97, 0.9, 0.5])
+@pytest.mark.parametrize("alike", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("units", [15, 60])
+def test_intervals_of_clustered_cases_cover_as_often_as_they_say(share, alike, units):
+    """Without the bootstrap, which only widens; ``alike`` is the correlation of a unit's cases."""
+    random = np.random.default_rng([units, int(100 * share), int(10 * alike)])
+    held = 0
+    for _ in range(300):
+        owners = np.repeat(np.arange(units), random.integers(1, 6, size=units))
+        own = np.full(units, share)
+        if alike == 1.0:
+            own = (random.random(units) < share).astype(float)
+        elif alike:
+            strength = (1 - alike) / alike
+            own = random.beta(share * strength, (1 - share) * strength, size=units)
+        found = share_of(random.random(owners.size) < own[owners], owners)
+        held += found.low <= share <= found.high
+    assert held >= 0.93 * 300
