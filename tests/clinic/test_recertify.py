@@ -131,6 +131,34 @@ def test_patients_are_the_unit_where_every_row_names_one(clinic, bundle, tmp_pat
     assert "40 positive patients" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("certified", "patient", "verdict"),
+    [
+        ("patient", "", "no verdict: it promises for patients, and these cases count lesions"),
+        ("lesion", "p{half}", "no verdict: it promises for lesions, and these cases count patients"),
+        ("lesion", "p{number}", "it HOLDS here"),
+        ("patient", "p{half}", "it HOLDS here"),
+    ],
+)
+def test_a_promise_for_patients_is_not_tested_on_lesions_nor_the_other_way_round(
+    clinic, tmp_path, capsys, certified, patient, verdict
+):
+    made = tiny_bundle.parts()
+    seal(
+        tmp_path / "old",
+        **{**made, "certificate": made["certificate"].model_copy(update={"unit": certified})},
+    )
+    cases = [
+        (logit, needs, {"patient_id": patient.format(number=n, half=n // 2), "lesion_id": f"l{n}"})
+        for n, (logit, needs, _) in enumerate(spread(120))
+    ]
+    out, result = tmp_path / "new", tmp_path / "r.json"
+    assert recertify(tmp_path / "old", clinic(cases), out, "--json", str(result)) == 0
+    assert verdict in capsys.readouterr().out
+    told = json.loads(result.read_text())["old_certificate"]["verdict"]
+    assert told == ("holds" if "HOLDS" in verdict else None)
+
+
 def test_lesions_that_name_no_patient_among_others_who_do_are_counted_and_said_on_the_certificate(
     clinic, bundle, tmp_path, capsys
 ):

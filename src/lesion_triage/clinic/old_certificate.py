@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lesion_triage.bundle.red_flags import NO_RED_FLAGS
+from lesion_triage.calibrate.cases import units_of
 from lesion_triage.calibrate.certificate import Verdict, verdict_on
+from lesion_triage.calibrate.shares import clustered
 from lesion_triage.clinic.cases import LocalCases
 
 _VERDICTS: dict[Verdict, str] = {
@@ -25,7 +27,8 @@ class OldCertificate:
     misses_with_red_flags: int
     """Those that the red flags do not send up either."""
     positives: int
-    verdict: Verdict
+    verdict: Verdict | None
+    """None where the certificate counts what these cases do not tell apart, or tell apart otherwise."""
 
 
 def old_certificate(local: LocalCases) -> OldCertificate | None:
@@ -37,7 +40,9 @@ def old_certificate(local: LocalCases) -> OldCertificate | None:
     misses = misses_with_flags
     if not certificate.red_flags_counted:  # the promise holds without a history, so it is tested without one
         misses, _ = local.missed_units(policy.model_copy(update={"red_flags": NO_RED_FLAGS}))
-    verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
+    verdict = None
+    if _counted_alike(local):
+        verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
     return OldCertificate(certificate.certificate_id(), misses, misses_with_flags, positives, verdict)
 
 
@@ -47,9 +52,21 @@ def told(old: OldCertificate | None, local: LocalCases) -> str:
         return (
             "some of these photographs chose the bundle's threshold, so they are no test of its certificate"
         )
+    counts = local.bundle.certificate.unit
+    said = (
+        f"no verdict: it promises for {counts}s, and these cases count {local.unit}s, as a new one will"
+        if old.verdict is None
+        else _VERDICTS[old.verdict]
+    )
     spared = old.misses - old.misses_with_red_flags
     flags = f" ({spared} of them sent up by a red flag, which it does not count)" if spared else ""
     return (
         f"the certificate {old.certificate_id} of this bundle: {old.misses} of {old.positives} positive "
-        f"{local.unit}s missed at its threshold{flags}; {_VERDICTS[old.verdict]}"
+        f"{local.unit}s missed at its threshold{flags}; {said}"
     )
+
+
+def _counted_alike(local: LocalCases) -> bool:
+    """Whether a miss here is one as the certificate means it: patients with one lesion each are lesions."""
+    counts = local.bundle.certificate.unit
+    return counts == local.unit or (counts == "lesion" and not clustered(units_of(local.positives)))

@@ -87,6 +87,8 @@ def act_pool(arguments: argparse.Namespace) -> int:
         f"{certificate.target_sensitivity} at {in_percent(certificate.confidence)}% confidence: "
         f"{certificate.misses_seen} of {certificate.positives} missed, {certificate.misses_allowed} allowed"
     )
+    if certificate.unit != bundle.certificate.unit:
+        say(f"  it counts {certificate.unit}s; the certificate before counted {bundle.certificate.unit}s")
     for row in certificate.groups[1:]:
         by_itself = "certified by itself" if row.status == "certified" else "covered in the mean only"
         say(f"    {row.group}: {row.misses_seen} of {row.positives} missed, {by_itself}")
