@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import units_of
 from lesion_triage.calibrate.curves import (
@@ -187,7 +188,7 @@ def evaluate(
         splits_sha256=table.splits_sha256,
         model_sha256=table.model_sha256,
         threshold=threshold,
-        everyone_alone=_everyone_alone(bundle, scores, positive),
+        everyone_alone=_everyone_alone(bundle, decided),
         cases=positive.size,
         positives=int(positive.sum()),
         missed=int(np.count_nonzero(positive & ~decided.referred)),
@@ -246,14 +247,18 @@ def _abstention(part: Slice, outcomes: Outcomes) -> Abstention:
     )
 
 
-def _everyone_alone(
-    bundle: Bundle, scores: NDArray[np.float64], positive: NDArray[np.bool_]
-) -> dict[str, float]:
-    """What the promise to the groups costs: the same cases at the threshold that everyone together needs."""
-    alone = bundle.certificate.groups[0].threshold
-    if alone is None or alone == bundle.policy.threshold or not 0 < positive.sum() < positive.size:
+def _everyone_alone(bundle: Bundle, decided: Decided) -> dict[str, float]:
+    """What the promise to the groups costs: the same policy at the threshold that everyone together needs."""
+    alone, policy, positive = bundle.certificate.groups[0].threshold, bundle.policy, decided.positive
+    if alone is None or (alone == policy.threshold and not policy.groupings) or len({*positive.tolist()}) < 2:
         return {}
-    referred = scores >= alone
+    # Red flags send up whom they did, so that nothing but the groups differs.
+    single = policy.model_copy(update={"threshold": alone, "groupings": ()})
+    below = [
+        decide(single, case.logits, case.history).disposition is Disposition.below_threshold
+        for case in decided.cases
+    ]
+    referred = ~np.array(below)
     return {
         "threshold": alone,
         "sensitivity": float(referred[positive].mean()),

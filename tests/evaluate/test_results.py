@@ -1,0 +1,64 @@
+"""What the groups cost is told apart from what the red flags do."""
+
+from __future__ import annotations
+
+import pytest
+
+import tiny_bundle as tiny
+from histories import flag
+from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.red_flags import RedFlags
+from lesion_triage.bundle.schema import Grouping
+from lesion_triage.bundle.store import seal
+from lesion_triage.config import Evaluate
+from lesion_triage.evaluate.results import evaluate
+from lesion_triage.predictions import Predictions
+from made_tables import row
+
+
+def results(folder, alone, **policy):
+    """20 positive cases of logit 2; of the others 20 of logit -0.5 bleed, 20 have that logit, 20 have -2."""
+    made = tiny.parts(threshold=0.3, **policy)
+    everyone = made["certificate"].groups[0].model_copy(update={"threshold": alone})
+    certificate = made["certificate"].model_copy(update={"groups": (everyone,)})
+    bundle = seal(folder, **{**made, "certificate": certificate})
+    groups = (
+        (2.0, True, {}),
+        (-0.5, False, {"history": '{"bleeding":true}'}),
+        (-0.5, False, {}),
+        (-2.0, False, {}),
+    )
+    rows = [
+        row(
+            f"{place}-{number}",
+            f"{place}-{number}",
+            logit,
+            positive,
+            sex="male" if number % 2 else "",
+            **columns,
+        )
+        for place, (logit, positive, columns) in enumerate(groups)
+        for number in range(20)
+    ]
+    table = Predictions("external", "e" * 64, "f" * 64, sha256_of(tiny.GRAPH), tuple(rows))
+    return evaluate(table, bundle, Evaluate(bootstrap_draws=100))
+
+
+def test_price_of_the_groups_is_counted_with_the_same_red_flags(tmp_path):
+    bleeding = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
+    found = results(tmp_path / "bundle", 0.5, red_flags=bleeding)
+    assert found.slices[0].metrics["specificity"].value == pytest.approx(20 / 60)
+    assert found.everyone_alone == {
+        "threshold": 0.5,
+        "sensitivity": 1.0,
+        "specificity": pytest.approx(40 / 60),
+        "referral_rate": pytest.approx(40 / 80),
+    }
+
+
+def test_price_of_groups_that_are_routed_up_is_told_at_the_same_threshold_too(tmp_path):
+    only_men = (Grouping(by="sex", thresholds={"male": 0.3}),)
+    assert results(tmp_path / "plain", 0.3).everyone_alone == {}
+    found = results(tmp_path / "routed", 0.3, groupings=only_men)
+    assert found.slices[0].metrics["specificity"].value == pytest.approx(10 / 60)
+    assert found.everyone_alone["specificity"] == pytest.approx(20 / 60)
