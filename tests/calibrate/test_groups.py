@@ -16,6 +16,7 @@ from lesion_triage.bundle.schema import Disposition
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.calibrate.certificate import allowed_misses, threshold_for
 from lesion_triage.calibrate.groups import Group, certify_jointly
+from lesion_triage.calibrate.ledger import look_of
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
 from made_tables import certified, predictions
@@ -233,8 +234,22 @@ def test_promise_holds_for_all_groups_at_once_over_many_draws():
     assert broken <= binom.ppf(0.999, draws, 0.05)
 
 
+def looks(*confidences):
+    """Earlier looks at the same cases."""
+    first = look_of(certified()[1], "e" * 64)
+    return tuple(first.model_copy(update={"confidence": one}) for one in confidences)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "left"), [((), 0.95), ((0.9,), 0.85), ((0.5, 0.99), 0.44), ((0.5, 0.4), 0.0)]
+)
+def test_a_certificate_preferred_to_others_keeps_what_all_their_errors_leave(earlier, left):
+    _, certificate = certified(looks_at_these_cases=looks(*earlier))
+    assert certificate.confidence_if_selected == pytest.approx(left)
+
+
 def test_origin_is_written_into_the_certificate():
-    _, certificate = certified(site="clinic", purpose="why", looks_at_these_cases=2)
+    _, certificate = certified(site="clinic", purpose="why", looks_at_these_cases=looks(0.95, 0.95))
     assert (certificate.site, certificate.purpose) == ("clinic", "why")
     assert certificate.confidence_if_selected == pytest.approx(1 - 3 * 0.05)
     assert certificate.manifest_sha256 is certificate.splits_sha256 is None

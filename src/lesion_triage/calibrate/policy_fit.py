@@ -47,8 +47,8 @@ class Origin:
     site: str = ""
     purpose: str = "first look"
     ledger: tuple[Look, ...] = ()
-    looks_at_these_cases: int = 0
-    """How many of the ledger's looks were at these very cases."""
+    looks_at_these_cases: tuple[Look, ...] = ()
+    """Those of the ledger's looks that were at these very cases."""
     unnamed_lesions: int = 0
     """Where patients are counted: lesions of the table that name none, each a patient of its own."""
 
@@ -188,15 +188,20 @@ def certify_cases(
             origin.unit,
             config.rule,
             rows,
-            origin.looks_at_these_cases,
+            len(origin.looks_at_these_cases),
             red_flags_counted=config.count_red_flags,
             unnamed_lesions=origin.unnamed_lesions,
         ),
         ledger=origin.ledger,
-        confidence_if_selected=max(
-            0.0, round(1.0 - (1 + origin.looks_at_these_cases) * (1.0 - confidence), 12)
+        confidence_if_selected=_confidence_of_the_best(
+            [confidence, *(look.confidence for look in origin.looks_at_these_cases)]
         ),
     )
+
+
+def _confidence_of_the_best(confidences: Sequence[float]) -> float:
+    """That of a certificate chosen among several on the same cases: any may be wrong, each by its own chance."""
+    return max(0.0, round(1.0 - sum(1.0 - each for each in confidences), 12))
 
 
 def band_limits(

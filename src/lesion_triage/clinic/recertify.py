@@ -171,7 +171,7 @@ def recertify(
         site=site,
         purpose=repeated.purpose if repeated else second_look or "certified again at a site",
         ledger=_distinct((*before.ledger, ledger.look_of(before, before.policy_sha256), *earlier)),
-        looks_at_these_cases=len(earlier),
+        looks_at_these_cases=earlier,
     )
 
     def policy_of(joint: Joint, scores: NDArray[np.float64]) -> Policy:

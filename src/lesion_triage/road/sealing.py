@@ -61,7 +61,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
         predictions_sha256=digest,
         purpose=repeated.purpose if repeated else config.second_look or "first look",
         ledger=earlier,
-        looks_at_these_cases=len(earlier),
+        looks_at_these_cases=earlier,
     )
     policy, certificate = certify(validation, calibration, config, origin)
     if repeated is None:
