@@ -22,6 +22,7 @@ from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import open_bundle, seal
+from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import threshold_for
 from lesion_triage.cli import main
 from made_tables import spread
@@ -218,6 +219,18 @@ def test_the_very_same_look_again_gives_the_same_certificate(clinic, bundle, tmp
     assert recertify(bundle, cases, tmp_path / "one") == 0
     assert recertify(bundle, cases, tmp_path / "again") == 0
     assert open_bundle(tmp_path / "one").certificate == open_bundle(tmp_path / "again").certificate
+
+
+def test_the_same_cases_under_another_name_of_the_site_are_a_second_look(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(95))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    other = ["--site", "Clinic B"]
+    assert recertify(bundle, cases, tmp_path / "two", *other) == 2
+    assert "--second-look" in capsys.readouterr().err
+    assert recertify(bundle, cases, tmp_path / "two", *other, "--second-look", "the name was wrong") == 0
+    assert len(ledger.read(cases.with_name(ledger.NAME))) == 2
+    assert recertify(bundle, cases, tmp_path / "again", *other) == 0
+    assert open_bundle(tmp_path / "two").certificate == open_bundle(tmp_path / "again").certificate
 
 
 def test_more_cases_of_the_same_site_are_a_second_look_too(clinic, bundle, tmp_path, capsys):

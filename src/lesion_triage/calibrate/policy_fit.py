@@ -200,7 +200,7 @@ def certify_cases(
 
 
 def _confidence_of_the_best(confidences: Sequence[float]) -> float:
-    """That of a certificate chosen among several on the same cases: any may be wrong, each by its own chance."""
+    """Of a certificate chosen among several on the same cases: any may be wrong, each by its own chance."""
     return max(0.0, round(1.0 - sum(1.0 - each for each in confidences), 12))
 
 

@@ -155,7 +155,9 @@ def recertify(
     facts = [config.model_dump(mode="json"), bundle.policy.sha256(), _table_sha256(local), local.unit]
     settings = sha256_of(canonical_json(facts).encode())
     looks = ledger.read(book)
-    repeated = ledger.same_look(looks, local.sha256, before.model_sha256, settings)
+    # Under another name it is another certificate, and the ledger has no line of it.
+    of_site = [look for look in looks if look.site == site]
+    repeated = ledger.same_look(of_site, local.sha256, before.model_sha256, settings)
     earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
     if earlier and repeated is None and not second_look:
         raise CalibrationError(
