@@ -41,6 +41,23 @@ def test_damaged_ledger_is_refused(tmp_path):
         ledger.read(path)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{}\n", None])
+def test_what_is_no_ledger_is_one_sentence(tmp_path, content):
+    path = tmp_path / ledger.NAME
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(CalibrationError, match="which calibration cases were used"):
+        ledger.read(path)
+
+
+def test_a_look_is_not_glued_to_a_last_line_without_its_newline(tmp_path):
+    path = tmp_path / ledger.NAME
+    ledger.append(path, look())
+    path.write_text(path.read_text().rstrip("\n"))
+    ledger.append(path, look(model=TWO))
+    ledger.append(path, look(cases=TWO))
+    assert ledger.read(path) == (look(), look(model=TWO), look(cases=TWO))
+
+
 def test_first_look_needs_no_name():
     assert ledger.earlier_looks((look(cases=TWO),), ONE, "") == ()
 

@@ -48,6 +48,21 @@ def test_counts_hold_no_case_no_score_and_no_name_of_a_file(clinic, bundle, tmp_
     assert set(json.loads(text)) == set(Tally.model_fields)
 
 
+@pytest.mark.parametrize(
+    ("site", "out", "message"),
+    [("north", "none/north.json", "cannot be written"), ("n" * 101, "north.json", "1 to 100 characters")],
+)
+def test_counts_that_have_no_place_or_no_name_are_refused_before_a_case_is_scored(
+    bundle, tmp_path, capsys, site, out, message
+):
+    try:
+        code = tally(bundle, tmp_path / "nowhere.csv", site, tmp_path / out)
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_counts_of_another_model_are_refused(clinic, bundle, tmp_path, capsys):
     for site in ("north", "south"):
         cases = clinic(spread(40), name=site)

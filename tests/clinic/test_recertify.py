@@ -287,6 +287,39 @@ def test_table_that_cannot_be_used_is_one_sentence(clinic, bundle, tmp_path, cap
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--target", "1.0"], "between 0 and 1"),
+        (["--target", "0"], "between 0 and 1"),
+        (["--confidence", "nan"], "between 0 and 1"),
+        (["--confidence", "95%"], "between 0 and 1"),
+        (["--site", " "], "1 to 100 characters"),
+        (["--site", "x" * 101], "1 to 100 characters"),
+    ],
+)
+def test_an_argument_out_of_range_is_refused_before_anything_is_read(tmp_path, capsys, more, message):
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(SystemExit) as stopped:
+        recertify(nowhere, nowhere, tmp_path / "new", *more)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--out"])
+def test_a_result_that_has_no_place_is_refused_before_a_look_is_spent(
+    clinic, bundle, tmp_path, capsys, option
+):
+    cases = clinic(spread(60))
+    (tmp_path / "file").touch()
+    assert recertify(bundle, cases, tmp_path / "new", option, str(tmp_path / "file" / "result")) == 2
+    captured = capsys.readouterr()
+    assert f"{option} {tmp_path / 'file' / 'result'}: cannot be written" in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (cases.parent / ledger.NAME).exists()
+
+
 def test_needs_no_training_library(clinic, bundle, tmp_path):
     program = (
         "import sys; from lesion_triage.cli import main; code = main(sys.argv[1:]); "

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -24,15 +25,19 @@ def read(path: Path) -> tuple[Look, ...]:
     """All looks, oldest first; none if the file does not exist.
 
     Raises:
-        CalibrationError: a line is damaged.
+        CalibrationError: it cannot be read, or a line is damaged.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(Look.model_validate_json(line) for line in lines)
     except FileNotFoundError:
         return ()
-    try:
-        return tuple(Look.model_validate_json(line) for line in lines)
-    except ValidationError:
+    except OSError as error:
+        raise CalibrationError(
+            f"{path}: cannot be read ({error.strerror}), expected the ledger of looks; put it back, it says "
+            "which calibration cases were used."
+        ) from None
+    except (UnicodeDecodeError, ValidationError):
         raise CalibrationError(
             f"{path}: a line is damaged; restore the ledger, it says which calibration cases were used."
         ) from None
@@ -42,10 +47,17 @@ def append(path: Path, look: Look) -> None:
     """Write a look down, to the disk, before anything is made of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(look.model_dump(mode="json"), sort_keys=True) + "\n"
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(line)
+    with path.open("a+b") as stream:
+        if stream.tell() and not _ends_a_line(stream):  # an editor may have taken the last newline
+            line = "\n" + line
+        stream.write(line.encode())
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _ends_a_line(stream: BinaryIO) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1) == b"\n"
 
 
 def look_of(certificate: Certificate, settings_sha256: str) -> Look:

@@ -1,6 +1,6 @@
 """``lesion-triage plan``: what a certificate will take, give and cost. Tables, a figure, JSON.
 
-Imports calibrate, bundle.store and errors; matplotlib only inside the functions that draw.
+Imports calibrate, bundle, errors, this room; matplotlib only inside the functions that draw.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.calibrate.certificate import allowed_misses, minimum_positives
 from lesion_triage.calibrate.planning import (
     MOST_POSITIVES,
@@ -37,6 +36,7 @@ from lesion_triage.calibrate.planning import (
     power,
     staircase,
 )
+from lesion_triage.clinic.arguments import save
 from lesion_triage.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def act(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
     print("\n".join(_lines(plan)))
     if arguments.json is not None:
-        _save("--json", arguments.json, canonical_json(_document(plan)).encode())
+        save("--json", arguments.json, canonical_json(_document(plan)).encode())
     if arguments.figure is not None:
-        _save("--figure", arguments.figure, draw(plan))
+        save("--figure", arguments.figure, draw(plan))
     return 0
 
 
@@ -309,13 +309,6 @@ def _document(plan: Plan) -> dict[str, object]:
         "groups": plan.groups,
         "joint": [asdict(row) for row in plan.joint],
     }
-
-
-def _save(option: str, path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise ConfigError(f"{option} {path}: cannot be written ({error.strerror}).") from None
 
 
 def draw(plan: Plan) -> bytes:

@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.schema import Policy
-from lesion_triage.bundle.store import Bundle, open_bundle, timestamp, write_atomically
+from lesion_triage.bundle.store import Bundle, open_bundle, timestamp
 from lesion_triage.calibrate import ledger, pooling
 from lesion_triage.calibrate.groups import Joint
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.calibrate.wording import assumptions, in_percent
 from lesion_triage.clinic import cases as local_cases
+from lesion_triage.clinic.arguments import add_target, require_place, save
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.recertify import add_case_arguments, seal_again, with_thresholds
 from lesion_triage.console import say
@@ -43,9 +44,10 @@ def act_tally(arguments: argparse.Namespace) -> int:
     """Count the misses of one site."""
     if arguments.out.exists():
         raise CalibrationError(f"{arguments.out}: exists; counts are never overwritten, choose another name.")
+    require_place("--out", arguments.out)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     made = tally(local, arguments.site)
-    write_atomically(arguments.out, made.to_json().encode())
+    save("--out", arguments.out, made.to_json().encode())
     say(
         f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
         f"their counts are in {arguments.out}, for `lesion-triage pool`"
@@ -60,8 +62,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
         "tallies", type=Path, nargs="+", metavar="TALLY", help="files of `lesion-triage tally`"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new bundle; must not exist")
-    parser.add_argument("--target", type=float, help="sensitivity (default: that of the bundle)")
-    parser.add_argument("--confidence", type=float, help="one-sided (default: that of the bundle)")
+    add_target(parser)
     parser.add_argument(
         "--mean-only",
         action="store_true",

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.schema import Policy
-from lesion_triage.bundle.store import open_bundle, write_atomically
+from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate import queue_figure, queue_report
 from lesion_triage.calibrate.policy_fit import band_limits
 from lesion_triage.calibrate.queue_pool import Floats, Pool, drawn_scores
 from lesion_triage.calibrate.queue_report import Study
 from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, simulate
+from lesion_triage.clinic.arguments import save
 from lesion_triage.config import Calibrate
 from lesion_triage.console import say
 from lesion_triage.errors import CalibrationError, ConfigError, DataError
@@ -107,9 +108,11 @@ def act(arguments: argparse.Namespace) -> int:
     study = study_of(arguments)
     say("\n".join(queue_report.lines(study)))
     if arguments.json is not None:
-        _save("--json", arguments.json, canonical_json(queue_report.document(study)).encode())
+        save("--json", arguments.json, canonical_json(queue_report.document(study)).encode())
+        say(f"wrote {arguments.json}")
     if arguments.figure is not None:
-        _save("--figure", arguments.figure, queue_figure.draw(study))
+        save("--figure", arguments.figure, queue_figure.draw(study))
+        say(f"wrote {arguments.figure}")
     return 0
 
 
@@ -258,11 +261,3 @@ def _shares_of(pool: Pool) -> tuple[float, ...]:
     """What the bands 1, 2 and 3 hold of the cases that have a score."""
     bands = pool.bands()[np.isfinite(pool.scores)]
     return tuple(round(float(np.mean(bands == band)), 4) for band in (1, 2, 3))
-
-
-def _save(option: str, path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise ConfigError(f"{option} {path}: cannot be written ({error.strerror}).") from None
-    say(f"wrote {path}")

@@ -19,13 +19,14 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.gates import unfamiliar
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestCase
-from lesion_triage.bundle.store import Bundle, seal, timestamp, write_atomically
+from lesion_triage.bundle.store import Bundle, seal, timestamp
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.groups import Joint
 from lesion_triage.calibrate.policy_fit import Origin, certify_cases
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.clinic import cases as local_cases
+from lesion_triage.clinic.arguments import add_site, add_target, require_place, save
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.old_certificate import old_certificate, told
 from lesion_triage.config import Calibrate
@@ -37,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     add_case_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new bundle; must not exist")
-    parser.add_argument("--target", type=float, help="sensitivity (default: that of the bundle)")
-    parser.add_argument("--confidence", type=float, help="one-sided (default: that of the bundle)")
+    add_target(parser)
     parser.add_argument(
         "--second-look", default="", metavar="WHY", help="why these cases are looked at again; is recorded"
     )
@@ -62,15 +62,19 @@ def add_case_arguments(parser: argparse.ArgumentParser) -> None:
         help="confirmed cases: image, needs_in_person, and lesion_id, patient_id, sex, age_approx, ...",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, if not the table's")
-    parser.add_argument("--site", required=True, help="name of the clinic, for the certificate")
+    add_site(parser)
 
 
 def act(arguments: argparse.Namespace) -> int:
     """Certify again, or say what is missing."""
+    require_place("--out", arguments.out, folder=True)
+    if arguments.json:
+        require_place("--json", arguments.json)
+    book = arguments.cases.resolve().with_name(ledger.NAME)
+    ledger.read(book)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     old = old_certificate(local)
     say(f"  {told(old, local)}")
-    book = arguments.cases.resolve().with_name(ledger.NAME)
     bundle = recertify(
         local,
         arguments.out,
@@ -104,7 +108,7 @@ def act(arguments: argparse.Namespace) -> int:
             "bundle_sha256": bundle.sha256,
             "certificate": certificate.model_dump(mode="json"),
         }
-        write_atomically(arguments.json, canonical_json(result).encode())
+        save("--json", arguments.json, canonical_json(result).encode())
     return 0
 
 
