@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 from scipy.stats import beta, binom
 
+from lesion_triage.cli import main
 from lesion_triage.clinic import plan
-from lesion_triage.errors import CalibrationError, ConfigError, DataError
+from lesion_triage.errors import CalibrationError, ConfigError
 
 QUICK = ("--misses", 1, "--positives", 59, "--true-sensitivity", 0.99)
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "planning.md"
@@ -45,7 +46,8 @@ def table(tmp_path):
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.normal(2, 1, 120), rng.normal(0, 1, 300)])
     path = tmp_path / "scores.csv"
-    rows = [f"{score:.4f},{'True' if place < 120 else 'False'}" for place, score in enumerate(scores)]
+    shares = 1 / (1 + np.exp(-scores))
+    rows = [f"{score:.6f},{'True' if place < 120 else 'False'}" for place, score in enumerate(shares)]
     path.write_text("score,needs_in_person\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return path
 
@@ -90,40 +92,13 @@ def test_own_scores_replace_the_normal_ones(capsys, table):
     assert [section(text, number) == section(normal, number) for number in (1, 2, 3)] == [True, False, True]
 
 
-def test_table_saved_by_a_spreadsheet_is_read(tmp_path):
-    path = tmp_path / "scores.csv"
-    path.write_bytes("\ufeffcase,score,needs_in_person\r\na,0.9,TRUE\r\nb,inf,1\r\nc,0.2,false\r\n".encode())
-    found = plan.read_scores(path)
-    assert (found.positives, found.negatives, found.auroc) == (2, 1, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "expected columns score and needs_in_person, found no needs_in_person"),
-        ("needs_in_person\nTrue\n", "found no score"),
-        ("score,needs_in_person\n0.1,False\nhigh,True\n", "line 3: .* found 'high' and 'True'"),
-        ("score,needs_in_person\nnan,True\n", "line 2: .* found 'nan' and 'True'"),
-        ("score,needs_in_person\n-inf,True\n", "line 2: .* found '-inf'"),
-        ("score,needs_in_person\n0.4,\n", "line 2: .* found '0.4' and ''; leave out"),
-        ("score,needs_in_person\n0.4\n", "line 2: "),
-    ],
-)
-def test_unusable_table_is_refused_with_its_line(tmp_path, content, message):
-    path = tmp_path / "scores.csv"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=message) as caught:
-        plan.read_scores(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_table_that_is_not_there_or_not_text_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
-        plan.read_scores(tmp_path / "none.csv")
-    (tmp_path / "bytes.csv").write_bytes(b"score,needs_in_person\n\xff\xfe,True\n")
-    with pytest.raises(DataError, match="cannot be read"):
-        plan.read_scores(tmp_path / "bytes.csv")
+@pytest.mark.parametrize("verb", [("plan", "--scores"), ("queue", "--threshold", "0.5")])
+def test_table_that_cannot_be_used_is_one_sentence(capsys, tmp_path, verb):
+    (tmp_path / "scores.csv").write_text("score,needs_in_person\n7,True\n0.2,False\n")
+    assert main([*verb, str(tmp_path / "scores.csv")]) == 2
+    error = capsys.readouterr().err
+    assert "scores.csv, line 2: the score is 7, expected a number in [0, 1]" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ Imports calibrate, bundle, errors, this room; matplotlib only inside the functio
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import itertools
 import math
@@ -37,7 +36,8 @@ from lesion_triage.calibrate.planning import (
     staircase,
 )
 from lesion_triage.clinic.arguments import save
-from lesion_triage.errors import ConfigError, DataError
+from lesion_triage.clinic.scores import read_scores
+from lesion_triage.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,6 @@ _POWERS = (0.8, 0.9)
 _MISSES = (0, 1, 2, 4, 8, 16, 32)
 _STYLES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"))
 _DRAWN_UP_TO, _DRAWN_TEETH = 1000, 300
-_OUTCOMES = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         DataError: a table of scores that cannot be used.
     """
     target, confidence = arguments.target, arguments.confidence
-    population = read_scores(arguments.scores) if arguments.scores else Binormal(arguments.auroc)
+    population = _observed(arguments.scores) if arguments.scores else Binormal(arguments.auroc)
     steps = staircase(target, confidence, arguments.misses)
     counts = arguments.positives or _default_counts(target, confidence)
     truths = arguments.true_sensitivity or [
@@ -148,40 +147,9 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def read_scores(path: Path) -> Observed:
-    """Scored cases of a site, one row per case: ``score`` (inf: abstained) and ``needs_in_person``.
-
-    Raises:
-        DataError: no such table, a column missing, or a cell that is neither a score nor true or false.
-        CalibrationError: not both kinds of cases.
-    """
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-        missing = {"score", "needs_in_person"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(f"{path}: expected columns score and needs_in_person, found no {min(missing)}.")
-        rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
-    scores, positive = [], []
-    for number, row in enumerate(rows, start=2):
-        try:
-            scores.append(_score(row["score"]))
-            positive.append(_OUTCOMES[row["needs_in_person"].strip().lower()])
-        except (KeyError, ValueError, TypeError, AttributeError):
-            raise DataError(
-                f"{path}, line {number}: expected a number in score and true or false in needs_in_person, "
-                f"found '{row['score']}' and '{row['needs_in_person']}'; leave out whose outcome is unknown."
-            ) from None
-    values, needs = np.array(scores, dtype=np.float64), np.array(positive, dtype=np.bool_)
-    return Observed(values[needs], values[~needs])
-
-
-def _score(cell: str) -> float:
-    score = float(cell)
-    if math.isnan(score) or score == -math.inf:
-        raise ValueError
-    return score
+def _observed(path: Path) -> Observed:
+    scores, positive = read_scores(path)
+    return Observed(scores[positive], scores[~positive])
 
 
 def _default_counts(target: float, confidence: float) -> list[int]:

@@ -6,8 +6,6 @@ Imports bundle, calibrate, config and this room; matplotlib only where a figure 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -25,14 +23,14 @@ from lesion_triage.calibrate.queue_pool import Floats, Pool, drawn_scores
 from lesion_triage.calibrate.queue_report import Study
 from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, simulate
 from lesion_triage.clinic.arguments import save
+from lesion_triage.clinic.scores import read_scores
 from lesion_triage.config import Calibrate
 from lesion_triage.console import say
-from lesion_triage.errors import CalibrationError, ConfigError, DataError
+from lesion_triage.errors import CalibrationError, ConfigError
 
 _TIMES_FIRST_COME = (4, 6, 8)
 """Deadlines to try where none are given, in mean waits under first come."""
 _DRAWN_PREVALENCE = 0.07
-_OUTCOMES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,44 +149,6 @@ def study_of(arguments: argparse.Namespace) -> Study:
         group_thresholds=policy is not None and bool(policy.groupings),
         outcomes={outcome.discipline: outcome.waits for outcome in outcomes},
     )
-
-
-def read_scores(path: Path) -> tuple[Floats, NDArray[np.bool_]]:
-    """Scored cases of a site, one row per case; other columns than the two are not looked at.
-
-    Args:
-        path: CSV file with ``score``, in [0, 1], empty or ``inf`` where the case was not gradable, and
-            ``needs_in_person``, in any of True, 1, yes, False, 0, no.
-
-    Returns:
-        Scores, +inf where empty, and the reference standard; shape (rows,) each.
-
-    Raises:
-        DataError: no such table, a column missing, or a cell that is neither; the sentence names the line.
-    """
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-        names = reader.fieldnames or ()
-        rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
-    missing = [name for name in ("score", "needs_in_person") if name not in names]
-    if missing:
-        raise DataError(f"{path}: expected columns score and needs_in_person, found no {missing[0]}.")
-    scores, positive = [], []
-    for number, row in enumerate(rows, start=2):
-        score, outcome = ((row[name] or "").strip() for name in ("score", "needs_in_person"))
-        try:
-            scores.append(float(score) if score else math.inf)
-            positive.append(_OUTCOMES[outcome.lower()])
-        except (ValueError, KeyError):
-            raise DataError(
-                f"{path}, line {number}: expected a number or nothing in score and True or False in "
-                f"needs_in_person, found '{score}' and '{outcome}'; leave out whose outcome is unknown."
-            ) from None
-        if not (0 <= scores[-1] <= 1 or scores[-1] == math.inf):
-            raise DataError(f"{path}, line {number}: the score is {score}, expected a number in [0, 1].")
-    return np.array(scores, dtype=np.float64), np.array(positive, dtype=np.bool_)
 
 
 def _cases(arguments: argparse.Namespace) -> tuple[Floats, NDArray[np.bool_], str]:

@@ -1,0 +1,57 @@
+"""A table of scored cases with their outcomes, as reports write it. Imports numpy and the errors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion_triage.errors import DataError
+
+_COLUMNS = ("score", "needs_in_person")
+_OUTCOMES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def read_scores(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scored cases of a site, one row per case; other columns than the two are not looked at.
+
+    Args:
+        path: CSV file with ``score``, in [0, 1], empty or ``inf`` where the case was not gradable, and
+            ``needs_in_person``, in any of True, 1, yes, False, 0, no; such as a report's ``case_scores.csv``.
+
+    Returns:
+        Scores, +inf where empty, and the reference standard; shape (rows,) each.
+
+    Raises:
+        DataError: no such table, a column missing or there twice, or a cell that is neither; the sentence
+            names the line.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        names = reader.fieldnames or ()
+        rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
+    for name in _COLUMNS:
+        if name not in names:
+            raise DataError(f"{path}: expected columns score and needs_in_person, found no {name}.")
+        if list(names).count(name) > 1:
+            raise DataError(f"{path}: column '{name}' stands twice; keep one.")
+    scores, positive = [], []
+    for number, row in enumerate(rows, start=2):
+        score, outcome = ((row[name] or "").strip() for name in _COLUMNS)
+        try:
+            scores.append(float(score) if score else math.inf)
+            positive.append(_OUTCOMES[outcome.lower()])
+        except (ValueError, KeyError):
+            raise DataError(
+                f"{path}, line {number}: expected a number or nothing in score and True or False in "
+                f"needs_in_person, found '{score}' and '{outcome}'; leave out whose outcome is unknown."
+            ) from None
+        if not (0 <= scores[-1] <= 1 or scores[-1] == math.inf):
+            raise DataError(f"{path}, line {number}: the score is {score}, expected a number in [0, 1].")
+    return np.array(scores, dtype=np.float64), np.array(positive, dtype=np.bool_)
