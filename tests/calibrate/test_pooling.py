@@ -55,6 +55,17 @@ def test_pooled_threshold_is_the_highest_of_the_grid_below_the_exact_one(sites, 
             assert row.misses_seen <= row.misses_allowed == allowed_misses(len(scores), 0.95, 0.95)
 
 
+@pytest.mark.parametrize(("target", "each", "needed"), [(0.95, 7, 20), (0.9, 4, 10)])
+def test_too_few_for_the_comparison_of_unlike_sites_is_named_as_what_it_is(target, each, needed):
+    """At a confidence of 0.5 fourteen or eight positives are enough for one site, and no score is low."""
+    sites = [counts(site, np.full(each, 0.9)) for site in ("north", "south")]
+    with pytest.raises(CalibrationError, match=f"{2 * each} positive lesions .* takes at least {needed},"):
+        pooling.pool(sites, target, 0.5, each_site=False)
+    enough = [counts(site, np.full(needed // 2, 0.9)) for site in ("north", "south")]
+    threshold, rows = pooling.pool(enough, target, 0.5, each_site=False)
+    assert (threshold > 0.89, rows[0].misses_seen) == (True, 0)
+
+
 def test_grid_costs_less_than_two_hundredths_of_log_odds():
     rng = np.random.default_rng(0)
     scores = 1 / (1 + np.exp(-rng.normal(0, 2, 400)))

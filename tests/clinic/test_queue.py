@@ -183,6 +183,13 @@ def test_the_sentence_says_what_a_flag_does_to_those_it_misses(table, capsys):
     assert relative.value > 1
 
 
+def test_a_threshold_that_nearly_all_reach_is_told_in_plain_numbers(table):
+    study = study_of(table, "--threshold", "0.001", "--prevalence", "0.6", *QUICK)
+    text = " ".join(" ".join(queue_report.lines(study)).split())
+    assert "Of those who come 99.6 % are referred" in text
+    assert re.search(r"\de[+-]\d", text) is None
+
+
 def test_where_no_positive_is_missed_nothing_is_claimed_of_missed_ones(table):
     study = study_of(table, "--threshold", 0.1, *QUICK)
     text = " ".join(" ".join(queue_report.lines(study)).split())

@@ -122,7 +122,14 @@ def pool(
     )
     require_enough(everyone.positives, target, confidence, unit=everyone.unit, split="of all sites")
     # Hoeffding's comparison reaches up to the mean less one.
-    ceiling = math.floor(everyone.positives * (1.0 - target) - 1.0)
+    ceiling = math.floor(everyone.positives * (1.0 - target) - 1.0 + 1e-9)
+    if ceiling < 0:
+        raise CalibrationError(
+            f"{everyone.positives} positive {everyone.unit}s of all sites; whatever the confidence, pooling "
+            f"at sensitivity {target} takes at least {math.ceil(1.0 / (1.0 - target) - 1e-9)}, so that one "
+            "miss may be expected: with fewer, counts of unlike sites may be more spread than a binomial. "
+            "Wait for more, or certify each site by itself."
+        )
     places: list[int | None] = [_highest(everyone, target, confidence, ceiling)]
     for tally in tallies:
         enough = each_site and allowed_misses(tally.positives, target, confidence) is not None

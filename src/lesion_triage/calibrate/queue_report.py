@@ -249,7 +249,8 @@ def _unit(in_hours: bool) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    digits = 2 if share < 0.995 else 3  # a hundred has three
+    return f"{100 * share:.{digits}g} %"
 
 
 def _wrapped(text: str) -> str:
