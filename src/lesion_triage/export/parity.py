@@ -11,6 +11,7 @@ from lesion_triage.bundle import pixels
 from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import PixelSpec, Policy
+from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -70,10 +71,11 @@ def compare(
         ours, theirs = (score_of(policy.calibrator, value) for value in (row.logit, other))
         score_difference = max(score_difference, abs(ours - theirs))
     flips = 0
-    for rows in predictions.by_case().values():
-        ours_ = decide(policy, [row.logit for row in rows]).disposition
-        theirs_ = decide(policy, [torch_logits.get(row.image_id) for row in rows]).disposition
-        flips += ours_ != theirs_
+    for case in cases_of(predictions):
+        # With its history: a case of no known group may go up whatever its score, and hide what differs.
+        ours_ = decide(policy, case.logits, case.history).disposition
+        in_torch = [torch_logits.get(row.image_id) for row in case.rows]
+        flips += ours_ is not decide(policy, in_torch, case.history).disposition
     return Parity(predictions.split, len(gradable), logit_difference, score_difference, flips)
 
 
