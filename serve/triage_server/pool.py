@@ -157,11 +157,13 @@ def _tell(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
 def _give_way() -> None:
     """Let the event loop go first, where a thread has a priority of its own.
 
-    Else a server that is asked for more than it can do refuses as slowly as it scores.
+    Else a server that is asked for more than it can do refuses as slowly as it scores. Where that is forbidden
+    the thread scores as it is.
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)
 
 
 def usable_processors(

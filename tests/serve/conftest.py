@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -71,10 +71,13 @@ def command(*arguments: object) -> list[str]:
 
 
 @contextmanager
-def launched(bundle: Path, folder: Path, *arguments: object, **variables: str) -> Iterator[Running]:
+def launched(
+    bundle: Path, folder: Path, *arguments: object, under: Sequence[object] = (), **variables: str
+) -> Iterator[Running]:
+    """A server process; ``under`` is the beginning of a command line that ends with another program's."""
     ready, log = folder / "ready", folder / "log"
     ready.unlink(missing_ok=True)  # a server that was killed has left it
-    line = command("--bundle", bundle, "--port", 0, "--ready-file", ready, *arguments)
+    line = [*map(str, under), *command("--bundle", bundle, "--port", 0, "--ready-file", ready, *arguments)]
     with log.open("wb") as stream:
         process = subprocess.Popen(line, stdout=stream, stderr=stream, env=environment(**variables))
     try:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 import tiny_bundle as tiny
+from confined import NOT_HERE
 from triage_server.settings import load, variables
 
 ROOT = Path(__file__).parents[2]
@@ -214,3 +216,23 @@ def test_unit_is_understood_by_systemd_and_exposes_little(tmp_path: Path) -> Non
     command = [analyze, "security", "--offline=true", "--threshold=20", copy]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-500:]  # exposure at most 2.0 of 10
+
+
+RESOURCES_DENIED = "SystemCallFilter=~@privileged @resources\nSystemCallErrorNumber=EPERM\n"
+
+
+@pytest.mark.parametrize("stricter", [None, RESOURCES_DENIED], ids=["unit", "without priorities"])
+def test_server_answers_under_the_calls_that_the_unit_leaves_it(
+    stricter: str | None, start: Any, tiny_bundle: Path, tmp_path: Path, draw: Any
+) -> None:
+    unit = tmp_path / "triage-server.service"
+    unit.write_text(
+        stricter or (DEPLOY / "systemd" / unit.name).read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    under = [sys.executable, ROOT / "tests" / "confined.py", unit]
+    if subprocess.run([*under, "/bin/true"], check=False).returncode == NOT_HERE:
+        pytest.skip("this kernel sets no seccomp filter: nothing was tried under that of the unit")
+    with start(tiny_bundle, tmp_path, under=under) as server:
+        answer = httpx.post(f"{server.url}/v1/triage", content=draw(), headers={"Content-Type": "image/jpeg"})
+        assert answer.status_code == 200
+        assert server.stop() == 0
