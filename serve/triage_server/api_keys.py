@@ -146,7 +146,14 @@ def revoke(path: Path, key_id: str) -> KeyRecord:
 
 
 def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
-    """The whole file anew, for its owner's eyes only; a server that reads meanwhile sees one or the other."""
+    """The whole file anew; a server that reads meanwhile sees one or the other.
+
+    A new file is for its owner's eyes only. One that is replaced keeps mode, owner and group: a server may
+    run as another user than whoever makes keys.
+
+    Raises:
+        ConfigError: it cannot be written, or not for those who may read it now; it is as it was.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = "".join(record.model_dump_json() + "\n" for record in records)
     try:
@@ -154,12 +161,29 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fsync(stream.fileno())
+            if path.exists():
+                _keep_readers(path, handle)
+            os.fsync(handle)
         draft.replace(path)
     except OSError as error:
         raise ConfigError(f"{path}: the keys cannot be written ({error.strerror}).") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _keep_readers(path: Path, handle: int) -> None:
+    """Give the open file the owner, group and mode of the one that it will replace."""
+    before, draft = path.stat(), os.fstat(handle)
+    try:
+        if (draft.st_uid, draft.st_gid) != (before.st_uid, before.st_gid):
+            os.fchown(handle, before.st_uid, before.st_gid)
+        os.fchmod(handle, stat.S_IMODE(before.st_mode))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: belongs to user {before.st_uid} and group {before.st_gid}, which this user may not "
+            f"give to a new file ({error.strerror}), and a server that reads it would be locked out; nothing "
+            "was changed, do it as its owner in that group, or as root."
+        ) from None
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

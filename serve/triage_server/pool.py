@@ -157,7 +157,7 @@ def _tell(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
 def _give_way() -> None:
     """Let the event loop go first, where a thread has a priority of its own.
 
-    Else a server that is asked for more than it can do refuses as slowly as it scores. Where that is forbidden
+    Else a server that is asked for more than it can do refuses as slowly as it scores. Where it is forbidden,
     the thread scores as it is.
     """
     if sys.platform == "linux":

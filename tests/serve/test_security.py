@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -116,6 +118,47 @@ def test_key_is_kept_as_a_hash_for_its_owner_alone(keys: Any):
     assert key not in file.read_text()
     assert key.split("_", 2)[2] not in file.read_text()
     assert sha256(key.encode()).hexdigest() in file.read_text()
+
+
+ELSEWHERE = 54321
+"""A user and a group that nobody has."""
+
+
+def test_file_of_keys_keeps_its_readers_when_a_key_is_made_or_revoked(keys: Any):
+    file, key, _ = keys
+    if os.geteuid() == 0:
+        os.chown(file, ELSEWHERE, ELSEWHERE + 1)
+    file.chmod(0o640)
+    before = file.stat()
+    new_key(file, "clinic-b", "score")
+    revoke(file, key.split("_")[1])
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert [record.label for record in read_keys(file).values()] == ["watch", "clinic-b"]
+
+
+def test_key_is_not_made_where_it_would_lock_the_file_s_readers_out():
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a file that belongs to somebody else: nothing was tried")
+    with tempfile.TemporaryDirectory() as folder:  # that of pytest is closed to other users
+        file = Path(folder) / "keys"
+        key = new_key(file, "clinic-a", "score")
+        os.chown(file, ELSEWHERE, ELSEWHERE + 1)
+        file.chmod(0o644)
+        file.parent.chmod(0o777)
+        whole = file.read_bytes()
+        os.seteuid(ELSEWHERE + 2)
+        try:
+            for change in (
+                lambda: new_key(file, "clinic-b", "score"),
+                lambda: revoke(file, key.split("_")[1]),
+            ):
+                with pytest.raises(ConfigError, match=r"user 54321 and group 54322.*nothing was changed"):
+                    change()
+        finally:
+            os.seteuid(0)
+        assert (file.read_bytes(), file.stat().st_uid) == (whole, ELSEWHERE)
+        assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 def test_key_file_that_anyone_may_write_is_refused(keys: Any):
