@@ -69,7 +69,7 @@ class AuditLog:
                 self._key = _key(folder / KEY_FILE)
                 self._take_over()
                 if opening is not None:
-                    self._write([{"time": now(), **opening}])
+                    self._append([{"time": now(), **opening}])
             except OSError as error:
                 raise AuditLogError(
                     f"{folder}: the log cannot be written ({error.strerror}); mend that and start again."
@@ -175,29 +175,32 @@ class AuditLog:
                 "error": self._failed,
                 "unrecorded": self._unrecorded,
             }
-            self._write([resumed])
+            self._append([resumed])
             self._failed, self._unrecorded = None, 0
             log.warning("audit log is written again")
-        ends = iter(self._write(lines)) if lines else iter(())
+        ends = iter(self._append(lines)) if lines else iter(())
         return [self._end if fields is None else next(ends) for fields in group]
 
-    def _write(self, lines: Sequence[Fields], before: bytes = b"") -> list[End]:
-        """Lines behind each other, and one flush. On an error the file may be longer than ``_size``."""
+    def _append(self, lines: Sequence[Fields]) -> list[End]:
+        """Lines behind each other, and one flush; in another file if this one is full."""
         if self._size >= self._rotate_bytes:
             self._rotate()
-        end, ends, spelt = self._end, [], [before]
+        end, ends, spelt = self._end, [], []
         for fields in lines:
             line, end = spell(fields, end)
             spelt.append(line)
             ends.append(end)
-        data = b"".join(spelt)
+        self._write(b"".join(spelt), end)
+        return ends
+
+    def _write(self, data: bytes, end: End) -> None:
+        """Bytes behind the open file, on the disk. On an error it may be longer than ``_size``."""
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._handle, rest) :]
         _flush(self._handle)
         self._size += len(data)
         self._end = end
-        return ends
 
     def _rotate(self) -> None:
         handle, size = _appending(self._folder / file_name(self._end.sequence + 1))
@@ -211,9 +214,18 @@ class AuditLog:
         self._handle, self._size = _appending(files[-1] if files else self._folder / file_name(1))
         _flush_names(self._folder)
         if tail.line_end_missing:
-            self._write([], before=b"\n")
+            self._repair(b"\n", self._end)
         elif tail.remains:
-            self._write([torn_fields(now(), tail.remains)], before=b"\n")
+            line, end = spell(torn_fields(now(), tail.remains), self._end)
+            self._repair(b"\n" + line, end)
+
+    def _repair(self, data: bytes, end: End) -> None:
+        """All or nothing, and in the file that was left, however full: else the chain would never hold again."""
+        try:
+            self._write(data, end)
+        except OSError:
+            os.ftruncate(self._handle, self._size)
+            raise
 
     def _fail(self, error: OSError, lines: int) -> None:
         self._unrecorded += lines

@@ -156,6 +156,18 @@ def test_half_written_line_is_recorded_never_dropped(kept: int, folder: Path):
     assert lines[2][:kept] in file.read_bytes()
 
 
+@pytest.mark.parametrize(("kept", "torn"), [(-100, 1), (-1, 0)], ids=["half a line", "no line end"])
+def test_full_file_is_repaired_where_its_line_was_left(kept: int, torn: int, folder: Path):
+    write(folder, 5)
+    file = files_of(folder)[0]
+    file.write_bytes(file.read_bytes()[:kept])
+    for start in range(2):
+        write(folder, 2, rotate_bytes=500)
+        walked = verify(folder)
+        assert (walked.torn, walked.files) == (torn, 2 + start)
+    assert file.read_bytes().endswith(b"\n")
+
+
 def test_every_flipped_byte_around_a_half_written_line_is_found(folder: Path):
     write(folder, 2)
     file = files_of(folder)[0]
@@ -249,12 +261,15 @@ def test_full_disk_is_an_error_for_each_caller_and_passes_by_itself(folder: Path
     assert verify(folder).torn == 0
 
 
-def test_log_on_a_disk_that_is_full_at_the_start_is_refused_and_left_alone(folder: Path, small_files: Any):
+@pytest.mark.parametrize("room", [0, 10])
+def test_log_on_a_disk_that_is_full_at_the_start_is_refused_and_left_alone(
+    room: int, folder: Path, small_files: Any
+):
     write(folder, 2)
     file = files_of(folder)[0]
     file.write_bytes(file.read_bytes()[:-20])
     before = file.read_bytes()
-    small_files(len(before))
+    small_files(len(before) + room)
     with pytest.raises(AuditLogError, match="cannot be written"):
         AuditLog(folder, 2**20)
     small_files(None)
