@@ -1,20 +1,19 @@
 """Who asked what, when, and what was answered: one line for each answer, on the disk before it is sent.
 
-Imports the chain and the exception tree. No photograph, no file name and no text of a history comes here,
-only hashes under a key of the site.
+Imports the chain, the folder and the exception tree. No photograph, no file name and no text of a history
+comes here, only hashes under a key of the site.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hmac
 import logging
+import math
 import os
 import queue
-import re
-import secrets
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -23,9 +22,10 @@ from typing import Self
 
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
+from triage_server.audit_folder import appending, flush_names, key_in, locked
 
-KEY_FILE = "inputs.key"
-_LOCK_FILE = "lock"
+PATIENCE_S = 10.0
+"""A disk that has not taken a line by then counts as failed: one in a network may never say so."""
 _MAX_GROUP = 512
 _PROBE_EVERY_S = 1.0
 _flush = getattr(os, "fdatasync", os.fsync)
@@ -44,29 +44,42 @@ def now() -> str:
 class AuditLog:
     """The one writer of a log folder. ``append`` and ``probe`` belong to one event loop."""
 
-    def __init__(self, folder: Path, rotate_bytes: int, opening: Fields | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rotate_bytes: int,
+        opening: Fields | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         """Take a log over where it ends, or begin one; ``close`` gives it back.
 
         Args:
             folder: made if it is missing; readable by its owner alone.
             rotate_bytes: a file that is longer is followed by another.
             opening: a line to begin with; None: none.
+            patience_s: how long a line may take to reach the disk, and the last ones at the end.
 
         Raises:
             AuditLogError: another process writes it, its end is altered, or it cannot be written.
         """
-        self._folder, self._rotate_bytes = folder, rotate_bytes
+        self._folder, self._rotate_bytes, self._patience_s = folder, rotate_bytes, patience_s
+        self._slow = f"did not answer within {patience_s:g} s"
         self._end, self._handle, self._size = End(), -1, 0
         self._failed: str | None = None
         self._unrecorded = 0
         self._probed = 0.0
+        self._waiting: deque[tuple[float, asyncio.Future[End]]] = deque()
+        self._look_at = -math.inf
+        self._late = False
+        self._closing: Fields | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         with ExitStack() as undo:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._lock = _locked(folder)
+                self._lock = locked(folder)
                 undo.callback(os.close, self._lock)
-                self._key = _key(folder / KEY_FILE)
+                self._key = key_in(folder)
                 self._take_over()
                 if opening is not None:
                     self._append([{"time": now(), **opening}])
@@ -91,8 +104,8 @@ class AuditLog:
 
     @property
     def failed(self) -> bool:
-        """The last write did not reach the disk, and nothing has reached it since."""
-        return self._failed is not None
+        """The last write did not reach the disk, or not in time, and nothing has reached it since."""
+        return self._late or self._failed is not None
 
     def hash_of(self, data: bytes) -> str:
         """HMAC-SHA-256 under the site's key: tells two inputs apart, and tells nobody else what they are."""
@@ -105,13 +118,15 @@ class AuditLog:
             The line's number and hash, once it is on the disk.
 
         Raises:
-            AuditLogError: it is not. Nothing of it stays.
+            AuditLogError: it is not, or not in time. Nothing of it stays, unless it was on its way by then.
         """
         return await self._submit({"time": now(), **fields})
 
     async def probe(self) -> bool:
         """Whether the log can be written; after a failure this tries, once a second at most."""
         loop = asyncio.get_running_loop()
+        if self._late:
+            return False  # whatever the disk does next ends this
         if self.failed and loop.time() - self._probed >= _PROBE_EVERY_S:
             self._probed = loop.time()
             try:
@@ -122,20 +137,45 @@ class AuditLog:
 
     def close(self, closing: Fields | None = None) -> None:
         """Write what is waiting and a last line, if one is given, and let the folder go."""
+        self._closing = closing
         self._jobs.put(None)
-        self._thread.join()
-        if closing is not None:
-            try:
-                self._record([{"time": now(), **closing}])
-            except OSError as error:
-                self._fail(error, 0)
+        self._thread.join(self._patience_s)
+        if self._thread.is_alive():  # the thread and what it holds end with the process
+            log.error("audit log is left: the disk does not answer, its last lines may be missing")
+            return
         os.close(self._handle)
         os.close(self._lock)
 
     async def _submit(self, fields: Fields | None) -> End:
-        future: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[End] = loop.create_future()
         self._jobs.put((fields, future))
+        self._watch(loop, future)
         return await future
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[End]) -> None:
+        """One timer for all that wait: one for each line would be set and cancelled for nothing."""
+        moment = loop.time()
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+        self._waiting.append((moment + self._patience_s, future))
+        if self._look_at < moment:
+            self._look_at = moment + self._patience_s
+            loop.call_at(self._look_at, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up whatever has waited for too long."""
+        moment = loop.time()
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= moment):
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(AuditLogError(f"{self._folder}: the audit log's disk {self._slow}."))
+                if not self._late:
+                    log.error("audit log cannot be written: the disk %s", self._slow)
+                self._late = True
+        if self._waiting:
+            self._look_at = self._waiting[0][0]
+            loop.call_at(self._look_at, self._look, loop)
 
     def _work(self) -> None:
         """The writing thread: whatever has come while the last group was being flushed is the next group."""
@@ -149,18 +189,26 @@ class AuditLog:
                 group.append(following)
             self._settle(group)
             if last:
-                return
+                break
+        if self._closing is not None:
+            try:
+                self._record([{"time": now(), **self._closing}])
+            except OSError as error:
+                self._fail(error.strerror, 0)
 
     def _settle(self, group: Sequence[_Job]) -> None:
         outcome: list[End] | AuditLogError
+        wanted = [job for job in group if not _given_up(job)]
+        if len(wanted) < len(group):
+            self._fail(f"the disk {self._slow}", _lines(group) - _lines(wanted))
         try:
-            outcome = self._record([fields for fields, _ in group])
+            outcome = self._record([fields for fields, _ in wanted])
         except OSError as error:
-            self._fail(error, sum(fields is not None for fields, _ in group))
+            self._fail(error.strerror, _lines(wanted))
             outcome = AuditLogError(f"{self._folder}: the audit log cannot be written ({error.strerror}).")
         loop = group[0][1].get_loop()
         try:
-            loop.call_soon_threadsafe(_tell, [future for _, future in group], outcome)
+            loop.call_soon_threadsafe(self._tell, [future for _, future in wanted], outcome)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
@@ -203,16 +251,16 @@ class AuditLog:
         self._end = end
 
     def _rotate(self) -> None:
-        handle, size = _appending(self._folder / file_name(self._end.sequence + 1))
+        handle, size = appending(self._folder / file_name(self._end.sequence + 1))
         os.close(self._handle)
         self._handle, self._size = handle, size
-        _flush_names(self._folder)
+        flush_names(self._folder)
 
     def _take_over(self) -> None:
         tail, files = tail_of(self._folder), files_of(self._folder)
         self._end = tail.end
-        self._handle, self._size = _appending(files[-1] if files else self._folder / file_name(1))
-        _flush_names(self._folder)
+        self._handle, self._size = appending(files[-1] if files else self._folder / file_name(1))
+        flush_names(self._folder)
         if tail.line_end_missing:
             self._repair(b"\n", self._end)
         elif tail.remains:
@@ -220,82 +268,34 @@ class AuditLog:
             self._repair(b"\n" + line, end)
 
     def _repair(self, data: bytes, end: End) -> None:
-        """All or nothing, and in the file that was left, however full: else the chain would never hold again."""
+        """All or nothing, and in the file that was left, however full: else the chain never holds again."""
         try:
             self._write(data, end)
         except OSError:
             os.ftruncate(self._handle, self._size)
             raise
 
-    def _fail(self, error: OSError, lines: int) -> None:
+    def _fail(self, why: str | None, lines: int) -> None:
         self._unrecorded += lines
         if self._failed is None:
-            log.error("audit log cannot be written: %s", error.strerror)
-        self._failed = error.strerror or "unknown"
+            log.error("audit log cannot be written: %s", why)
+        self._failed = why or "unknown"
+
+    def _tell(self, futures: Sequence[asyncio.Future[End]], outcome: list[End] | AuditLogError) -> None:
+        self._late = False
+        for position, future in enumerate(futures):
+            if future.done():
+                continue
+            if isinstance(outcome, AuditLogError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome[position])
 
 
-def _tell(futures: Sequence[asyncio.Future[End]], outcome: list[End] | AuditLogError) -> None:
-    for position, future in enumerate(futures):
-        if future.done():
-            continue
-        if isinstance(outcome, AuditLogError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome[position])
+def _given_up(job: _Job) -> bool:
+    """Whether its caller was told that it cannot be recorded; one who has gone still gets his line."""
+    return job[1].done() and not job[1].cancelled()
 
 
-def _appending(file: Path) -> tuple[int, int]:
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    return handle, os.fstat(handle).st_size
-
-
-def _flush_names(folder: Path) -> None:
-    """Without it a power cut could undo that the file was made."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _locked(folder: Path) -> int:
-    """A lock that ends with the process, however it ends."""
-    handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise AuditLogError(
-            f"{folder}: another server writes this audit log; give each server a folder of its own."
-        ) from None
-    return handle
-
-
-def _key(file: Path) -> bytes:
-    """The site's key, made at the first start: whole, or not there."""
-    if not file.exists():
-        draft = file.with_suffix(".tmp")
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w") as stream:
-            stream.write(secrets.token_hex(32) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.rename(file)
-    return read_key(file)
-
-
-def read_key(file: Path) -> bytes:
-    """The key of a log folder.
-
-    Raises:
-        AuditLogError: not readable, or not 64 hexadecimal digits.
-    """
-    try:
-        text = file.read_text(encoding="ascii", errors="replace").strip()
-    except OSError as error:
-        raise AuditLogError(f"{file}: cannot be read ({error.strerror}).") from None
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise AuditLogError(
-            f"{file}: expected 64 hexadecimal digits; bring the key back from where it is kept."
-        )
-    return bytes.fromhex(text)
+def _lines(group: Sequence[_Job]) -> int:
+    return sum(fields is not None for fields, _ in group)

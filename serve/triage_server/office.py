@@ -18,7 +18,7 @@ from lesion_triage.errors import AuditLogError, ConfigError
 from triage_server import bundle_desk, shadow_desk
 from triage_server.api_keys import Role, new_key, read_keys, revoke
 from triage_server.audit_chain import GENESIS, tail_of, verify
-from triage_server.audit_log import KEY_FILE, read_key
+from triage_server.audit_folder import KEY_FILE, read_key
 from triage_server.settings import MOST_KEEP_HOURS
 
 DESKS = ("keys", "audit", "bundles", "shadow", "queue", "webhooks")

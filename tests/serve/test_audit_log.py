@@ -8,6 +8,8 @@ import json
 import resource
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import Any
 import pytest
 
 from lesion_triage.errors import AuditLogError
+from triage_server import audit_log
 from triage_server.audit_chain import GENESIS, files_of, verify
-from triage_server.audit_log import KEY_FILE, AuditLog
+from triage_server.audit_folder import KEY_FILE
+from triage_server.audit_log import AuditLog
 
 
 def write(folder: Path, count: int, rotate_bytes: int = 2**20, **fields: Any) -> list[str]:
@@ -259,6 +263,63 @@ def test_full_disk_is_an_error_for_each_caller_and_passes_by_itself(folder: Path
     assert events(folder) == ["answer", "resumed", "answer"]
     assert json.loads(raw(folder).splitlines()[1])["unrecorded"] == 2
     assert verify(folder).torn == 0
+
+
+@pytest.fixture
+def stalling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A volume whose flush returns only while it is let: a network disk that is gone gives no error."""
+    answering = threading.Event()
+    answering.set()
+    flush = audit_log._flush
+
+    def patient(handle: int) -> None:
+        answering.wait()
+        flush(handle)
+
+    monkeypatch.setattr(audit_log, "_flush", patient)
+    yield answering
+    answering.set()
+
+
+def test_disk_that_does_not_answer_is_an_error_in_time_and_passes_by_itself(folder: Path, stalling: Any):
+    async def story() -> None:
+        await log.append({"event": "answer", "number": 0})
+        stalling.clear()
+        first = asyncio.create_task(log.append({"event": "answer", "number": 1}))
+        await asyncio.sleep(0.1)  # it is being flushed; the second waits behind it
+        second = asyncio.create_task(log.append({"event": "answer", "number": 2}))
+        began = asyncio.get_running_loop().time()
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        assert all(isinstance(outcome, AuditLogError) for outcome in outcomes)
+        assert 0.2 < asyncio.get_running_loop().time() - began < 2.0
+        assert log.failed
+        assert not await log.probe()  # at once: what hangs is not asked again
+        stalling.set()
+        while log.failed:
+            await asyncio.sleep(0.01)
+        assert await log.probe()
+        await log.append({"event": "answer", "number": 3})
+
+    with AuditLog(folder, 2**20, patience_s=0.4) as log:
+        asyncio.run(asyncio.wait_for(story(), 20))
+    lines = [json.loads(line) for line in raw(folder).splitlines()]
+    # The line whose flush came too late stands; the one behind it was never begun.
+    assert [line.get("number", line["event"]) for line in lines] == [0, 1, "resumed", 3]
+    assert lines[2]["unrecorded"] == 1
+    verify(folder)
+
+
+def test_log_on_a_disk_that_does_not_answer_is_closed_in_time(folder: Path, stalling: Any):
+    async def story() -> None:
+        with pytest.raises(AuditLogError, match=r"did not answer within 0\.2 s"):
+            await log.append({"event": "answer"})
+
+    log = AuditLog(folder, 2**20, patience_s=0.2)
+    stalling.clear()
+    asyncio.run(story())
+    began = time.monotonic()
+    log.close({"event": "closed"})
+    assert time.monotonic() - began < 5.0
 
 
 @pytest.mark.parametrize("room", [0, 10])

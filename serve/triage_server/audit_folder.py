@@ -1,0 +1,84 @@
+"""What lies in the folder of an audit log beside its lines: the site's key and the lock; how its files begin.
+
+Imports the exception tree.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+from pathlib import Path
+
+from lesion_triage.errors import AuditLogError
+
+KEY_FILE = "inputs.key"
+_LOCK_FILE = "lock"
+
+
+def appending(file: Path) -> tuple[int, int]:
+    """A file of lines, made if it is missing, open at its end; and its size in bytes."""
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    return handle, os.fstat(handle).st_size
+
+
+def flush_names(folder: Path) -> None:
+    """Without it a power cut could undo that the file was made."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def locked(folder: Path) -> int:
+    """A lock that ends with the process, however it ends.
+
+    Raises:
+        AuditLogError: another process has it.
+    """
+    handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise AuditLogError(
+            f"{folder}: another server writes this audit log; give each server a folder of its own."
+        ) from None
+    return handle
+
+
+def key_in(folder: Path) -> bytes:
+    """The site's key, made at the first start: whole, or not there.
+
+    Raises:
+        AuditLogError: as of ``read_key``.
+    """
+    file = folder / KEY_FILE
+    if not file.exists():
+        draft = file.with_suffix(".tmp")
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.rename(file)
+    return read_key(file)
+
+
+def read_key(file: Path) -> bytes:
+    """The key of a log folder.
+
+    Raises:
+        AuditLogError: not readable, or not 64 hexadecimal digits.
+    """
+    try:
+        text = file.read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        raise AuditLogError(f"{file}: cannot be read ({error.strerror}).") from None
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise AuditLogError(
+            f"{file}: expected 64 hexadecimal digits; bring the key back from where it is kept."
+        )
+    return bytes.fromhex(text)
