@@ -164,6 +164,11 @@ def _refuse_contradictions(settings: Settings) -> None:
         if said and len(said) < len(names):
             missing = ", ".join(PREFIX + name.upper() for name in names if name not in said)
             raise ConfigError(f"{PREFIX}{said[0].upper()} is set, and {missing} is not; set all or none.")
+    if settings.jwt_jwks is not None and "@" in settings.jwt_jwks.partition("://")[2].partition("/")[0]:
+        raise ConfigError(
+            f"{PREFIX}JWT_JWKS: expected an address without user and password, which would stand in logs; "
+            "found one with them. A key set is public: let it be read without, or name a file."
+        )
     if settings.allow_unsigned and settings.trusted_keys is not None:
         raise ConfigError(
             f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS unsay each other; leave one of them out."
