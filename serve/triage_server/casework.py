@@ -121,7 +121,7 @@ async def must_be_ready(request: Request) -> None:
     service = service_of(request)
     service.pool.refuse_if_full()
     await service.recorder.require()
-    if not service.door.usable:
+    if not await service.door.usable():
         raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
 
 

@@ -112,10 +112,11 @@ class Door:
                 return found.caller
         raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge("invalid_token")})
 
-    @property
-    def usable(self) -> bool:
-        """False while the file of keys is broken."""
-        return self._key_path is None or self._keys is not None
+    async def usable(self) -> bool:
+        """False while the file of keys is broken, or the keys of tokens are too old and not to be had."""
+        if self._key_path is not None and self._keys is None:
+            return False
+        return self._tokens is None or await self._tokens.usable()
 
     @property
     def asks(self) -> bool:

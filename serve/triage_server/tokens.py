@@ -6,10 +6,11 @@ Imports PyJWT, the errors and the problems. Only asymmetric algorithms: whoever 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import ipaddress
 import json
+import logging
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ STALE_S = 3600.0
 """Keys that could not be read again for so long are not believed any more: one may have been withdrawn."""
 _MAX_SET_BYTES = 2**20
 _FETCH_TIMEOUT_S = 5.0
+"""For all of it."""
+
+log = logging.getLogger("triage_server")
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,10 @@ class KeySet:
             ConfigError: not to be had, or it holds no key that can be used.
         """
         self._source = source
-        self._keys = _parsed(source, _fetched(source))
+        self._keys, self._left_out = _parsed(source, _fetched(source))
+        self._tell_left_out()
         self._read_at = self._tried_at = time.monotonic()
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def key(self, key_id: str | None) -> jwt.PyJWK | None:
         """The key of that id, or the only one if no id is said; None if there is no such key.
@@ -70,28 +75,58 @@ class KeySet:
         Raises:
             RequestError: the keys are too old to be believed and cannot be read.
         """
-        age = time.monotonic() - self._read_at
-        if age > REFRESH_S or self._find(key_id) is None:
-            await self._refresh()
-        if time.monotonic() - self._read_at > STALE_S:
+        if not await self.believed() or self._find(key_id) is None:
+            await self._refreshed()
+        if self._age > STALE_S:
             raise RequestError("authentication_unavailable", headers={"Retry-After": f"{RETRY_S:.0f}"})
         return self._find(key_id)
+
+    async def believed(self) -> bool:
+        """Whether the keys are young enough. Old ones are read again, and waited for only if they are not."""
+        if self._age > STALE_S:
+            await self._refreshed()
+        elif self._age > REFRESH_S:
+            self._refresh()
+        return self._age <= STALE_S
+
+    @property
+    def _age(self) -> float:
+        return time.monotonic() - self._read_at
 
     def _find(self, key_id: str | None) -> jwt.PyJWK | None:
         if key_id is None:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(key_id)
 
-    async def _refresh(self) -> None:
-        async with self._reading:
-            if time.monotonic() - self._tried_at < RETRY_S:
-                return
-            self._tried_at = time.monotonic()
-            try:
-                self._keys = await asyncio.to_thread(lambda: _parsed(self._source, _fetched(self._source)))
-            except ConfigError:
-                return
-            self._read_at = time.monotonic()
+    def _refresh(self) -> asyncio.Task[None] | None:
+        """Begin to read the keys, unless that is under way; None: it was tried just now."""
+        if self._reading is not None and not self._reading.done():
+            return self._reading
+        if time.monotonic() - self._tried_at < RETRY_S:
+            return None
+        self._tried_at = time.monotonic()
+        self._reading = asyncio.create_task(self._read())
+        return self._reading
+
+    async def _refreshed(self) -> None:
+        if (reading := self._refresh()) is not None:
+            await asyncio.wait({reading}, timeout=_FETCH_TIMEOUT_S)
+
+    async def _read(self) -> None:
+        try:
+            found = await asyncio.to_thread(lambda: _parsed(self._source, _fetched(self._source)))
+        except ConfigError as error:
+            why = str(error).removeprefix(f"{self._source}: ")  # an address may hold a word in its query
+            log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)
+            return
+        self._read_at = time.monotonic()
+        self._keys, before, self._left_out = found[0], self._left_out, found[1]
+        if self._left_out != before:
+            self._tell_left_out()
+
+    def _tell_left_out(self) -> None:
+        for why in self._left_out:
+            log.warning("a key of tokens is left out: %s", why)
 
 
 class Tokens:
@@ -105,6 +140,10 @@ class Tokens:
         """
         self._keys = KeySet(source)
         self._issuer, self._audience = issuer, audience
+
+    async def usable(self) -> bool:
+        """Whether the issuer's keys are young enough to be believed; this tries."""
+        return await self._keys.believed()
 
     async def bearer(self, token: str) -> Bearer | None:
         """Whom a token speaks for; None if it is no token of this issuer for this server, now.
@@ -153,18 +192,28 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _fetched(source: str) -> bytes:
-    address = urlsplit(source)
     try:
+        address = urlsplit(source)
         if address.scheme not in ("http", "https"):
             return Path(source).read_bytes()[:_MAX_SET_BYTES]
         if address.scheme == "http" and not _loopback(address.hostname):
             raise ConfigError(f"{source}: keys that come over plain http could be anyone's; expected https.")
         opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler())
+        until = time.monotonic() + _FETCH_TIMEOUT_S
         with opener.open(source, timeout=_FETCH_TIMEOUT_S) as response:
-            content: bytes = response.read(_MAX_SET_BYTES)
-        return content
-    except (OSError, ValueError, urllib.error.URLError) as error:
+            return _whole(response, until)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise ConfigError(f"{source}: the key set cannot be read ({error}).") from None
+
+
+def _whole(response: http.client.HTTPResponse, until: float) -> bytes:
+    """The body, if all of it comes by then: the timeout of a socket is for each piece."""
+    content = bytearray()
+    while len(content) < _MAX_SET_BYTES and (piece := response.read1(_MAX_SET_BYTES - len(content))):
+        content += piece
+        if time.monotonic() > until:
+            raise TimeoutError(f"it did not come within {_FETCH_TIMEOUT_S:g} s")
+    return bytes(content)
 
 
 def _loopback(host: str | None) -> bool:
@@ -174,19 +223,38 @@ def _loopback(host: str | None) -> bool:
         return False
 
 
-def _parsed(source: str, content: bytes) -> dict[str, jwt.PyJWK]:
-    """Keys that may check a signature. Others in the set, such as those for encryption, are left out."""
+def _parsed(source: str, content: bytes) -> tuple[dict[str, jwt.PyJWK], list[str]]:
+    """Keys that may check a signature, and why others are left out, as RFC 7517, section 5, asks.
+
+    Those that are not for signatures, such as those for encryption, are not worth a word.
+    """
     try:
-        described = json.loads(content)["keys"]
-        usable = [one for one in described if one.get("kty") != "oct" and one.get("use", "sig") == "sig"]
-        keys = {str(one.get("kid", "")): jwt.PyJWK(one) for one in usable}
-    except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        described = list(json.loads(content)["keys"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{source}: not a JWKS document ({type(error).__name__}).") from None
-    for name, key in keys.items():
-        if key.algorithm_name not in ALGORITHMS:
-            raise ConfigError(f"{source}: key '{name}' is for {key.algorithm_name}, which is not accepted.")
-        if isinstance(key.key, RSAPublicKey) and key.key.key_size < 2048:
-            raise ConfigError(f"{source}: key '{name}' has {key.key.key_size} bits, expected 2048 at least.")
+    keys, left_out = {}, []
+    for number, one in enumerate(described, start=1):
+        if isinstance(one, dict) and (one.get("kty") == "oct" or one.get("use", "sig") != "sig"):
+            continue
+        try:
+            key = jwt.PyJWK(one)
+            unfit = _unfit(key)
+        except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+            unfit = f"is of no kind that is known here ({type(error).__name__})"  # its text may hold the key
+        if unfit is None:
+            keys[str(one.get("kid", ""))] = key
+        else:
+            left_out.append(f"key {number} of the set {unfit}")
     if not keys:
-        raise ConfigError(f"{source}: no public key for signatures in this JWKS document.")
-    return keys
+        said = "; ".join(["no public key for signatures in this JWKS document", *left_out])
+        raise ConfigError(f"{source}: {said}.")
+    return keys, left_out
+
+
+def _unfit(key: jwt.PyJWK) -> str | None:
+    """Why a key may not check tokens; None: it may."""
+    if key.algorithm_name not in ALGORITHMS:
+        return f"is for {key.algorithm_name}, which is not accepted"
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < 2048:
+        return f"has {key.key.key_size} bits, expected 2048 at least"
+    return None

@@ -6,10 +6,11 @@ import base64
 import hmac
 import http.server
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,11 @@ def test_subject_of_a_token_stands_nowhere_in_the_log(server: Any, issuer: Issue
 
 
 @contextmanager
-def served(answers: list[bytes | int]) -> Iterator[tuple[str, list[int]]]:
-    """A web server on loopback that gives one answer after the other, the last for ever."""
+def served(answers: list[bytes | int | float]) -> Iterator[tuple[str, list[int]]]:
+    """A web server on loopback that gives one answer after the other, the last for ever.
+
+    An answer is a body, a status, or how many seconds lie between one blank and the next of an endless body.
+    """
     asked = [0]
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -146,7 +150,11 @@ def served(answers: list[bytes | int]) -> Iterator[tuple[str, list[int]]]:
                 return
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(answer)
+            with suppress(OSError):  # whoever asked has gone
+                while isinstance(answer, float):
+                    self.wfile.write(b" ")
+                    time.sleep(answer)
+                self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -227,3 +235,85 @@ def test_set_is_fetched_over_https_only_and_no_redirect_is_followed():
         KeySet("http://id.example.org/jwks")
     with served([302]) as (address, _), pytest.raises(ConfigError, match="cannot be read"):
         KeySet(address)
+
+
+def test_provider_that_drips_is_given_up_in_time_and_holds_nobody_up_whose_key_is_known(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+):
+    import asyncio
+
+    monkeypatch.setattr(tokens, "_FETCH_TIMEOUT_S", 0.6)
+
+    async def story() -> tuple[float, float]:
+        began = time.monotonic()
+        for _ in range(20):
+            assert await keys.key("RS256") is not None
+            assert await keys.believed()
+        known = time.monotonic() - began
+        assert await keys.key("invented") is None
+        return known, time.monotonic() - began
+
+    with served([json.dumps(issuer.document()).encode(), 0.1]) as (address, asked):
+        keys = KeySet(address)
+        monkeypatch.setattr(tokens, "RETRY_S", 0.0)
+        monkeypatch.setattr(tokens, "REFRESH_S", 0.0)
+        known, unknown = asyncio.run(story())
+        assert known < 0.4
+        assert unknown < 3.0
+        assert asked[0] >= 2
+    with served([0.1]) as (address, _), pytest.raises(ConfigError, match=r"did not come within 0\.6 s"):
+        KeySet(address)
+
+
+STRANGE = {"kty": "AKP", "alg": "ML-DSA-65", "kid": "later", "use": "sig", "pub": "AAAA"}
+
+
+def test_keys_that_cannot_be_used_are_left_out_one_by_one_and_named_in_the_log(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    import asyncio
+
+    monkeypatch.setattr(tokens, "RETRY_S", 0.0)
+    whole = issuer.document()
+    mixed = {"keys": [STRANGE, weak() | {"kid": "weak"}, "no key", *whole["keys"]]}
+    first = {"keys": whole["keys"][:1]}
+    with served([json.dumps(first).encode(), json.dumps(mixed).encode()]) as (address, _):
+        keys = KeySet(address)
+        assert asyncio.run(keys.key("ES256")) is not None
+        for name in ("weak", "later"):
+            assert asyncio.run(keys.key(name)) is None
+    said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert [re.search(r"key (\d) of the set", line)[1] for line in said] == ["1", "2", "3"]  # type: ignore[index]
+    assert "1024 bits" in said[1]
+
+
+def test_each_reading_that_fails_is_logged_without_what_the_address_asks_for(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    import asyncio
+
+    monkeypatch.setattr(tokens, "RETRY_S", 0.0)
+    with served([json.dumps(issuer.document()).encode(), 500]) as (address, _):
+        keys = KeySet(f"{address}?word=secret")
+        for _ in range(2):
+            assert asyncio.run(keys.key("invented")) is None
+    said = [
+        record.getMessage() for record in caplog.records if "could not be read again" in record.getMessage()
+    ]
+    assert len(said) == 2
+    assert all("500" in line and "secret" not in line for line in said)
+
+
+def test_keys_that_are_too_old_make_the_server_not_ready_until_they_are_read(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, make_app: Any, ask: Any
+):
+    document = json.dumps(issuer.document()).encode()
+    with served([document, 500, document]) as (address, _):
+        app = make_app(jwt_jwks=address, jwt_issuer=ISSUER, jwt_audience=AUDIENCE)
+        assert ask(app, "GET", "/health/ready").status_code == 200
+        monkeypatch.setattr(tokens, "RETRY_S", 0.0)
+        monkeypatch.setattr(tokens, "STALE_S", 0.2)
+        time.sleep(0.3)
+        refused = ask(app, "GET", "/health/ready")
+        assert (refused.status_code, refused.json()["code"]) == (503, "authentication_unavailable")
+        assert ask(app, "GET", "/health/ready").status_code == 200  # nobody else asked
