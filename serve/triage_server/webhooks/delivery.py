@@ -6,7 +6,10 @@ No redirect is followed, no proxy asked, and of the reply nothing is read beyond
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from triage_server.webhooks.callbacks import Callback, signature
 
@@ -66,8 +69,15 @@ async def _exchange(callback: Callback, request: bytes) -> Reply:
 
 
 def _retry_after(head: str) -> float | None:
+    """Seconds that the receiver asks for: as a number, or as a date (RFC 9110, section 10.2.3)."""
     for line in head.split("\r\n")[1:]:
         name, _, value = line.partition(":")
-        if name.strip().lower() == "retry-after" and value.strip().isdecimal():
-            return float(value.strip()[:9])
+        if name.strip().lower() != "retry-after":
+            continue
+        said = value.strip()
+        if said.isdecimal():
+            return float(said[:9])
+        with suppress(ValueError):
+            moment = parsedate_to_datetime(said)
+            return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
     return None
