@@ -14,6 +14,8 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,18 @@ def test_receiver_that_fails_is_tried_again_later_and_later(
         until(lambda: metric(server, "triage_webhooks_pending") == 0)
         assert metric(server, 'triage_webhooks_total{callback="ehr",outcome="failed"}') == 3
         assert metric(server, 'triage_webhooks_total{callback="ehr",outcome="delivered"}') == 1
+        assert server.stop() == 0
+
+
+def test_receiver_may_ask_for_a_pause_by_a_date(launch: Callable[..., Any], variables: Any, draw: Any):
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=12), usegmt=True)
+    with (
+        receiving((503, {"Retry-After": later}, 0.0)) as receiver,
+        launch(**variables(receiver.url)) as server,
+    ):
+        send(server, draw())
+        receiver.wait(2)
+        assert datetime.now(UTC) >= parsedate_to_datetime(later)
         assert server.stop() == 0
 
 
@@ -362,6 +376,93 @@ def test_answer_is_given_up_and_forgotten_when_its_time_is_over(
         until(lambda: httpx.get(address + given_up).json().get("state") == "undelivered")
         until(lambda: httpx.get(address + forgotten).status_code == 404)
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize(("status", "state"), [(204, "delivered"), (500, "undelivered")])
+def test_answer_is_tried_once_more_when_its_time_ran_out_while_the_server_was_down(
+    status: int, state: str, launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    port = free_port()
+    settings = variables(f"http://127.0.0.1:{port}/", TRIAGE_WEBHOOK_KEEP_HOURS="1")
+    with launch(**settings) as server:
+        number = send(server, draw()).json()["case_id"]
+        assert server.stop() == 0
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base, base:
+        base.execute("UPDATE cases SET until = until - 7200, next_at = next_at - 7200, attempts = 0")
+    with receiving((status, {}, 0.0), port=port) as receiver, launch(**settings) as server:
+        address = f"{server.url}/v1/cases/{number}"
+        until(lambda: httpx.get(address).json()["state"] == state)
+        assert httpx.get(address).json()["attempts"] == len(receiver.came) == 1
+        assert server.stop() == 0
+    last = next(line for line in lines_of(tmp_path / "audit") if line["event"] == state)
+    assert (last["attempts"], last["receiver_status"]) == (1, status)
+
+
+def test_answer_to_a_callback_that_is_named_no_more_is_given_up_without_an_attempt(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    with receiving((500, {}, 0.0)) as receiver:
+        settings = variables(receiver.url, TRIAGE_WEBHOOK_FIRST_PAUSE_S="60")
+        with launch(**settings) as server:
+            number = send(server, draw()).json()["case_id"]
+            receiver.wait(1)
+            assert server.stop() == 0
+        with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base, base:
+            base.execute("UPDATE cases SET until = 0")
+        settings["TRIAGE_WEBHOOKS"] = settings["TRIAGE_WEBHOOKS"].replace('"ehr"', '"lab"')
+        with launch(**settings) as server:
+            address = f"{server.url}/v1/cases/{number}"
+            until(lambda: httpx.get(address).json()["state"] == "undelivered")
+            assert httpx.get(address).json()["attempts"] == 1
+            assert server.stop() == 0
+    (line,) = (line for line in lines_of(tmp_path / "audit") if line["event"] == "undelivered")
+    assert (line["attempts"], line["receiver_status"]) == (1, 500)
+
+
+def unwritable(outbox: Path, yes: bool) -> None:
+    """Stands for a full disk under the outbox: nothing in it can be changed."""
+    said = "CREATE TRIGGER full BEFORE UPDATE ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+    with closing(sqlite3.connect(outbox, timeout=10)) as base, base:
+        base.execute(said if yes else "DROP TRIGGER full")
+
+
+def test_delivery_that_the_outbox_cannot_note_is_made_and_recorded_once(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    outbox = tmp_path / "outbox.sqlite"
+    with receiving((204, {}, 1.0)) as receiver, launch(**variables(receiver.url)) as server:
+        number = send(server, draw()).json()["case_id"]
+        unwritable(outbox, yes=True)
+        receiver.wait(1)
+        time.sleep(3.0)
+        assert httpx.get(f"{server.url}/v1/cases/{number}").json()["state"] == "pending"
+        unwritable(outbox, yes=False)
+        until(lambda: httpx.get(f"{server.url}/v1/cases/{number}").json()["state"] == "delivered")
+        assert httpx.get(f"{server.url}/v1/cases/{number}").json()["attempts"] == 1
+        assert server.stop() == 0
+    assert len(receiver.came) == 1
+    assert [line["event"] for line in lines_of(tmp_path / "audit")].count("delivered") == 1
+
+
+def test_attempts_that_the_outbox_cannot_note_come_later_and_later_and_are_counted(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    outbox, failing = tmp_path / "outbox.sqlite", [(500, {}, 0.7), (500, {}, 0.0), (500, {}, 0.0)]
+    with receiving(*failing) as receiver:
+        settings = variables(receiver.url, TRIAGE_WEBHOOK_FIRST_PAUSE_S="1")
+        with launch(**settings) as server:
+            number = send(server, draw()).json()["case_id"]
+            unwritable(outbox, yes=True)
+            receiver.wait(3)
+            began = time.monotonic()
+            time.sleep(4.0)  # the pause is 9 s by now, in part by chance
+            assert len(receiver.came) == 3
+            unwritable(outbox, yes=False)
+            receiver.wait(4)
+            assert time.monotonic() - began > 6.0
+            until(lambda: httpx.get(f"{server.url}/v1/cases/{number}").json()["state"] == "delivered")
+            assert httpx.get(f"{server.url}/v1/cases/{number}").json()["attempts"] == 4
+            assert server.stop() == 0
 
 
 def test_secrets_may_be_changed_while_answers_wait(launch: Callable[..., Any], variables: Any, draw: Any):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import secrets
 import sqlite3
@@ -38,6 +39,8 @@ CREATE TABLE cases (
 ) STRICT;
 CREATE INDEX due ON cases (state, callback, next_at);
 """
+_BUT = "AND case_id NOT IN (SELECT value FROM json_each(?))"
+"""Any number of them, where a mark for each would be limited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Letter:
     audit_hash: str | None
     accepted_at: float
     until: float
-    """When it is given up."""
+    """After which one more attempt is made, and then it is given up."""
     state: State
     attempts: int
     next_at: float
@@ -128,28 +131,27 @@ class Outbox:
 
     def due(self, callback: str, moment: float, most: int, but: Collection[str]) -> list[Letter]:
         """Letters to this callback whose time has come, those first that have waited longest."""
-        said = "WHERE state = 'pending' AND callback = ? AND next_at <= ? ORDER BY next_at LIMIT ?"
-        found = self._read(said, callback, moment, most + len(but))
-        return [letter for letter in found if letter.case_id not in but][:most]
+        said = f"WHERE state = 'pending' AND callback = ? AND next_at <= ? {_BUT} ORDER BY next_at LIMIT ?"
+        return self._read(said, callback, moment, json.dumps(list(but)), most)
 
     def next_at(self, callback: str, but: Collection[str]) -> float | None:
         """When the next letter to this callback is due; None: none waits."""
-        marks = ", ".join("?" * len(but))
-        said = "SELECT min(next_at) FROM cases WHERE state = 'pending' AND callback = ? AND case_id NOT IN"
-        found = self._base.execute(f"{said} ({marks})", (callback, *but)).fetchone()[0]
+        said = f"SELECT min(next_at) FROM cases WHERE state = 'pending' AND callback = ? {_BUT}"  # noqa: S608
+        found = self._base.execute(said, (callback, json.dumps(list(but)))).fetchone()[0]
         return None if found is None else float(found)
 
-    def settle(self, letter: Letter, state: State, status: int | None, moment: float) -> None:
-        """Say what became of a letter."""
-        self._change(letter, "state = ?, settled_at = ?, last_status = ?", state, moment, status)
+    def settle(self, letter: Letter, tries: int, state: State, status: int | None, moment: float) -> None:
+        """Say what became of a letter after so many further attempts."""
+        self._change(letter, tries, "state = ?, settled_at = ?, last_status = ?", state, moment, status)
 
-    def postpone(self, letter: Letter, status: int | None, next_at: float) -> None:
-        """Try it again later."""
-        self._change(letter, "next_at = ?, last_status = ?", next_at, status)
+    def postpone(self, letter: Letter, tries: int, status: int | None, next_at: float) -> None:
+        """Try it again later, after so many further attempts."""
+        self._change(letter, tries, "next_at = ?, last_status = ?", next_at, status)
 
-    def overdue(self, moment: float) -> list[Letter]:
-        """Letters that have been tried for long enough."""
-        return self._read("WHERE state = 'pending' AND until <= ?", moment)
+    def stranded(self, moment: float, callbacks: Collection[str]) -> list[Letter]:
+        """Letters whose time is over and whose callback is none of these any more."""
+        said = "WHERE state = 'pending' AND until <= ? AND callback NOT IN (SELECT value FROM json_each(?))"
+        return self._read(said, moment, json.dumps(list(callbacks)))
 
     def forget(self, settled_before: float) -> None:
         """Delete what was settled before that."""
@@ -169,11 +171,11 @@ class Outbox:
         names = ", ".join(Letter.__slots__)
         return [Letter(*row) for row in self._base.execute(f"SELECT {names} FROM cases {said}", values)]  # noqa: S608
 
-    def _change(self, letter: Letter, said: str, *values: object) -> None:
+    def _change(self, letter: Letter, tries: int, said: str, *values: object) -> None:
         with self._base:
             self._base.execute(
-                f"UPDATE cases SET attempts = attempts + 1, {said} WHERE case_id = ?",  # noqa: S608
-                (*values, letter.case_id),
+                f"UPDATE cases SET attempts = attempts + ?, {said} WHERE case_id = ?",  # noqa: S608
+                (tries, *values, letter.case_id),
             )
 
 

@@ -11,7 +11,9 @@ import logging
 import math
 import random
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -22,6 +24,7 @@ from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.delivery import Reply, deliver
 from triage_server.webhooks.outbox import Letter, OutboxThread, unsealed
 
+Settled = Literal["delivered", "undelivered"]
 GONE = 410
 """The receiver wants no more of it."""
 _PAUSE_GROWTH = 3.0
@@ -33,6 +36,20 @@ _LOOK_EVERY_S = 30.0
 _DRAIN_S = 5.0
 
 log = logging.getLogger("triage_server")
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What was done with a letter and is not in the outbox yet; gone with the process."""
+
+    tries: int = 0
+    """Attempts."""
+    written: tuple[Settled, int | None] | None = None
+    """How it ended, with its line in the audit log: it must not be sent again."""
+    times: int = 0
+    """That the outbox would not take it."""
+    until: float = 0.0
+    """When to go on with it, in seconds since 1970."""
 
 
 class Postman:
@@ -52,6 +69,7 @@ class Postman:
         self._keep_s, self._first_pause_s = keep_s, first_pause_s
         self._woken = asyncio.Event()
         self._under_way: dict[str, tuple[Callback, asyncio.Task[None]]] = {}
+        self._troubles: dict[str, _Trouble] = {}
         self._until = math.inf
         self._looked = -math.inf
 
@@ -100,69 +118,106 @@ class Postman:
 
     async def _send_out(self, callback: Callback) -> float:
         """Begin as many deliveries as there are free hands; seconds until one may be due that has a hand."""
-        busy = [case_id for case_id, (one, _) in self._under_way.items() if one is callback]
-        if len(busy) < _AT_ONCE:
-            moment, free = time.time(), _AT_ONCE - len(busy)
-            for letter in await self._outbox.do(lambda box: box.due(callback.name, moment, free, busy)):
+        busy = {case_id for case_id, (one, _) in self._under_way.items() if one is callback}
+        moment, free = time.time(), _AT_ONCE - len(busy)
+        left = busy | {case_id for case_id, trouble in self._troubles.items() if trouble.until > moment}
+        if free > 0:
+            letters = await self._outbox.do(lambda box: box.due(callback.name, moment, free, left))
+            for letter in letters:
                 task = asyncio.create_task(self._try(callback, letter))
                 self._under_way[letter.case_id] = (callback, task)
-                busy.append(letter.case_id)
+                left.add(letter.case_id)
+            busy.update(letter.case_id for letter in letters)
         if len(busy) >= _AT_ONCE:
             return math.inf  # whoever is done first wakes us
-        due = await self._outbox.do(lambda box: box.next_at(callback.name, busy))
-        return math.inf if due is None else max(0.0, due - time.time())
+        due = await self._outbox.do(lambda box: box.next_at(callback.name, left))
+        again = [trouble.until for trouble in self._troubles.values() if trouble.until > moment]
+        return max(0.0, min([math.inf if due is None else due, *again]) - time.time())
 
     async def _try(self, callback: Callback, letter: Letter) -> None:
         try:
-            answer = unsealed(callback.secrets, letter)
-            if answer is None:
-                log.error("an answer to callback %s was sealed under a secret that is gone", callback.name)
-                await self._settle(letter, "undelivered", Reply(None))
-                return
-            reply = await deliver(callback, letter.case_id, int(time.time()), message(letter, answer))
-            if reply.taken or reply.status == GONE:
-                await self._settle(letter, "delivered" if reply.taken else "undelivered", reply)
-            else:
-                self._telemetry.webhook(letter.callback, "failed")
-                await self._postpone(letter, reply)
-        except Exception as error:  # it stays in the outbox, and is tried again
-            log.error("delivery failed", exc_info=error, extra={"fields": {"case_id": letter.case_id}})
-            await asyncio.sleep(1.0)
+            with self._remembered(letter) as trouble:
+                if trouble.written is None:
+                    await self._attempt(callback, letter, trouble)
+                else:
+                    await self._settle(letter, trouble, *trouble.written)
         finally:
             self._under_way.pop(letter.case_id, None)
             self.wake()
 
-    async def _settle(self, letter: Letter, state: Literal["delivered", "undelivered"], reply: Reply) -> None:
-        """The line in the log, then the outbox: what was delivered without a line is delivered again."""
-        line = {
-            "event": state,
-            "request_id": letter.request_id,
-            "caller": letter.caller,
-            "case_id": letter.case_id,
-            "callback": letter.callback,
-            "attempts": letter.attempts + 1,
-            "receiver_status": reply.status,
-        }
+    @contextmanager
+    def _remembered(self, letter: Letter) -> Iterator[_Trouble]:
+        """Keep what was done with a letter that the outbox does not take, and leave it alone for a while."""
+        trouble = self._troubles.setdefault(letter.case_id, _Trouble())
         try:
-            await self._audit.append(line)
-        except AuditLogError:
-            await self._postpone(letter, reply)
+            yield trouble
+        except Exception as error:  # it stays in the outbox, and is tried again
+            log.error("delivery failed", exc_info=error, extra={"fields": {"case_id": letter.case_id}})
+            trouble.until = time.time() + self._pause(trouble.times)
+            trouble.times += 1
+        else:
+            del self._troubles[letter.case_id]
+
+    async def _attempt(self, callback: Callback, letter: Letter, trouble: _Trouble) -> None:
+        answer = unsealed(callback.secrets, letter)
+        if answer is None:
+            log.error("an answer to callback %s was sealed under a secret that is gone", callback.name)
+            await self._settle(letter, trouble, "undelivered", letter.last_status)
             return
-        await self._outbox.do(lambda box: box.settle(letter, state, reply.status, time.time()))
+        trouble.tries += 1
+        reply = await deliver(callback, letter.case_id, int(time.time()), message(letter, answer))
+        if reply.taken:
+            await self._settle(letter, trouble, "delivered", reply.status)
+            return
+        if reply.status != GONE:
+            self._telemetry.webhook(letter.callback, "failed")
+            if letter.until > time.time():
+                await self._postpone(letter, trouble, reply)
+                return
+        await self._settle(letter, trouble, "undelivered", reply.status)
+
+    async def _settle(self, letter: Letter, trouble: _Trouble, state: Settled, status: int | None) -> None:
+        """The line in the log, then the outbox: what was delivered without a line is delivered again."""
+        if trouble.written is None:
+            line = {
+                "event": state,
+                "request_id": letter.request_id,
+                "caller": letter.caller,
+                "case_id": letter.case_id,
+                "callback": letter.callback,
+                "attempts": letter.attempts + trouble.tries,
+                "receiver_status": status,
+            }
+            try:
+                await self._audit.append(line)
+            except AuditLogError:
+                await self._postpone(letter, trouble, Reply(status))
+                return
+            trouble.written = (state, status)
+        moment = time.time()
+        await self._outbox.do(lambda box: box.settle(letter, trouble.tries, state, status, moment))
         self._telemetry.webhook(letter.callback, state)
 
-    async def _postpone(self, letter: Letter, reply: Reply) -> None:
-        """Three times longer after each attempt, in part by chance, and no sooner than the receiver asks."""
-        grown = self._first_pause_s * _PAUSE_GROWTH ** min(letter.attempts, 20)
-        wanted = max(grown * (0.75 + random.random() / 2), reply.retry_after_s or 0.0)
-        next_at = time.time() + min(wanted, _LONGEST_PAUSE_S)
-        await self._outbox.do(lambda box: box.postpone(letter, reply.status, next_at))
+    async def _postpone(self, letter: Letter, trouble: _Trouble, reply: Reply) -> None:
+        """No sooner than the receiver asks, and no later than when the last attempt is due."""
+        moment, pause = time.time(), self._pause(letter.attempts + trouble.tries - 1)
+        if letter.until > moment:
+            pause = min(pause, letter.until - moment)
+        next_at = moment + min(max(pause, reply.retry_after_s or 0.0), _LONGEST_PAUSE_S)
+        await self._outbox.do(lambda box: box.postpone(letter, trouble.tries, reply.status, next_at))
+
+    def _pause(self, before: int) -> float:
+        """Seconds: three times longer after each of so many attempts, in part by chance."""
+        grown = self._first_pause_s * _PAUSE_GROWTH ** min(max(before, 0), 20)
+        return min(grown * (0.75 + random.random() / 2), _LONGEST_PAUSE_S)
 
     async def _give_up_and_forget(self) -> None:
-        before, now = time.time() - self._keep_s, time.time()
-        for letter in await self._outbox.do(lambda box: box.overdue(now)):
-            if letter.case_id not in self._under_way:
-                await self._settle(letter, "undelivered", Reply(letter.last_status))
+        """What is over: letters to a callback that is named no more, and those settled long ago."""
+        before, now, known = time.time() - self._keep_s, time.time(), list(self._callbacks.by_name)
+        for letter in await self._outbox.do(lambda box: box.stranded(now, known)):
+            with self._remembered(letter) as trouble:
+                written = trouble.written or ("undelivered", letter.last_status)
+                await self._settle(letter, trouble, *written)
         await self._outbox.do(lambda box: box.forget(before))
 
 
