@@ -21,6 +21,7 @@ from lesion_triage.bundle.schema import Answer
 from triage_server import json_body, v1
 from triage_server.casework import (
     admitted,
+    alone,
     deadline_of,
     in_language,
     language_of,
@@ -177,9 +178,10 @@ async def _item(request: Request, index: int, tree: object, repeat_key: str | No
     # A client's own keys have no '#'.
     key = None if repeat_key is None else f"{repeat_key}#{index}"
     try:
-        async with recording_refusals(request, line):
-            found = await scored(request, partial(v1.opened, tree), line, key, deadline)
-        end = await settled(request, found, line, key)
+        async with alone(request, key, deadline):
+            async with recording_refusals(request, line):
+                found = await scored(request, partial(v1.opened, tree), line, key, deadline)
+            end = await settled(request, found, line, key)
     except RequestError as error:
         refusal = error
     except Exception as error:

@@ -140,12 +140,16 @@ async def respond(request: Request, face: Face) -> Response:
         ):
             repeat_key = idempotency_key(request)
             opening = await received(request, face.receive(request, place))
-            found = await scored(request, opening, line, repeat_key, deadline_of(request))
-            if later is not None:
-                found = later.number(found, line, repeat_key)
-            # Here still: the shadows may want the photographs, whose bytes are counted by the place.
-            end = await settled(request, found, line, repeat_key)
-            kept = None if later is None else await later.leave(found, end)
+            deadline = deadline_of(request)
+            async with alone(request, repeat_key, deadline):
+                found = await scored(request, opening, line, repeat_key, deadline)
+                if later is not None:
+                    found = later.number(found, line, repeat_key)
+                # Here still: the shadows may want the photographs, whose bytes are counted by the place.
+                end = await settled(request, found, line, None)
+                kept = None if later is None else await later.leave(found, end)
+                # Only now: what could not be kept for its callback may be sent again without one.
+                remember(request, found, line, repeat_key)
     request.state.disposition = found.disposition
     headers = in_language(found.language)
     if end is not None:
@@ -214,6 +218,25 @@ async def whole_body(request: Request, place: Place) -> bytes:
     return body
 
 
+@asynccontextmanager
+async def alone(request: Request, repeat_key: str | None, deadline: float) -> AsyncIterator[None]:
+    """Wait while another request of this caller is under way under this key: it may be the same case.
+
+    Raises:
+        RequestError: it was still under way at ``deadline``.
+    """
+    if repeat_key is None:
+        yield
+        return
+    repeats, caller = service_of(request).repeats, request.state.caller.name
+    while (other := repeats.begin(caller, repeat_key)) is not None:
+        await in_time(request, other.wait(), deadline)
+    try:
+        yield
+    finally:
+        repeats.end(caller, repeat_key)
+
+
 async def scored(
     request: Request, opening: Open, line: dict[str, object], repeat_key: str | None, deadline: float
 ) -> Answered:
@@ -251,15 +274,23 @@ async def on_a_thread(request: Request, work: Steps[Read], deadline: float) -> R
     Raises:
         RequestError: it was not done by ``deadline``.
     """
-    service = service_of(request)
+    return await in_time(request, service_of(request).pool.run(work), deadline)
+
+
+async def in_time(request: Request, waited_for: Awaitable[Read], deadline: float) -> Read:
+    """What is waited for, if it comes by ``deadline``.
+
+    Raises:
+        RequestError: it does not.
+    """
     try:
         async with asyncio.timeout_at(deadline):
-            return await service.pool.run(work)
+            return await waited_for
     except TimeoutError:
         raise RequestError(
             "not_answered_in_time",
             headers={"Retry-After": "5"},
-            seconds=service.settings.answer_timeout_s,
+            seconds=service_of(request).settings.answer_timeout_s,
         ) from None
 
 
@@ -273,6 +304,12 @@ async def settled(
 ) -> End | None:
     """Bring the answer to the log, then remember, count and shadow it; only now may it be sent.
 
+    Args:
+        request: by which the case came.
+        found: its answer.
+        line: of the audit log.
+        repeat_key: under which it is remembered; None: it is not, or is later.
+
     Returns:
         Number and hash of its line; None if there is no log.
 
@@ -281,11 +318,16 @@ async def settled(
     """
     service = service_of(request)
     end = await record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
-    if repeat_key is not None:
-        service.repeats.keep(request.state.caller.name, repeat_key, line, found)
+    remember(request, found, line, repeat_key)
     service.telemetry.answer(found.disposition, found.priority_band, found.codes)
     service.shadows.follow(service.recorder, found, request.state.request_id, request.state.caller.name, end)
     return end
+
+
+def remember(request: Request, found: Answered, line: Mapping[str, object], repeat_key: str | None) -> None:
+    """Keep a recorded answer for the same case under the same key."""
+    if repeat_key is not None:
+        service_of(request).repeats.keep(request.state.caller.name, repeat_key, line, found)
 
 
 async def record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:

@@ -5,6 +5,7 @@ Imports the audit log, the bundle's schema and the problems.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hmac
 import secrets
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 UNRECORDED = frozenset({"busy", "audit_unavailable"})
 """Refusals that say nothing of a case but to send it again; an overload must not fill the log."""
 _KEPT_S = 24 * 3600.0
-_MOST_KEPT = 4096
+MOST_KEPT_OF_ONE = 4096
+"""Answers of one caller that a repeated request may get again; one more, and the oldest is forgotten."""
+_MOST_KEPT = 2 * MOST_KEPT_OF_ONE
+"""Of all callers together: some ten megabytes, or a hundred of the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class Answered:
     repeated: bool = False
     case: SentCase | None = None
     """For the shadows, which score it after the answer; never kept."""
+
+
+_Kept = tuple[float, Mapping[str, object], Answered]
+"""When, of which inputs, what."""
 
 
 def decided(answer: Answer) -> dict[str, object]:
@@ -141,11 +149,29 @@ class Recorder:
 
 
 class Repeats:
-    """Answers by caller and Idempotency-Key, in memory, for a day, the newest few thousand."""
+    """Answers by caller and Idempotency-Key, in memory, for a day, the newest few thousand of each caller."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[float, Mapping[str, object], Answered]] = OrderedDict()
+        self._kept: dict[str, OrderedDict[str, _Kept]] = {}
+        self._count = 0
         self._lock = threading.Lock()
+        self._under_way: dict[tuple[str, str], asyncio.Event] = {}
+
+    def begin(self, caller: str, key: str) -> asyncio.Event | None:
+        """Begin a request under a key; belongs to the event loop.
+
+        Returns:
+            None: it has begun, and ``end`` must follow. Else what is set when the request under this key ends
+            that is under way; only then can be known whether this is the same case.
+        """
+        other = self._under_way.get((caller, key))
+        if other is None:
+            self._under_way[caller, key] = asyncio.Event()
+        return other
+
+    def end(self, caller: str, key: str) -> None:
+        """End a request under a key, with an answer that is kept or without one."""
+        self._under_way.pop((caller, key)).set()
 
     def find(self, caller: str, key: str, inputs: Mapping[str, object]) -> Answered | None:
         """The answer that these inputs got under this key; None if the key is new.
@@ -154,7 +180,7 @@ class Repeats:
             RequestError: the key came with other inputs before.
         """
         with self._lock:
-            kept = self._kept.get((caller, key))
+            kept = self._kept[caller].get(key) if caller in self._kept else None
         if kept is None or time.monotonic() - kept[0] > _KEPT_S:
             return None
         if kept[1] != inputs:
@@ -164,10 +190,21 @@ class Repeats:
     def keep(self, caller: str, key: str, inputs: Mapping[str, object], answer: Answered) -> None:
         """Remember an answer that was recorded."""
         with self._lock:
-            self._kept[caller, key] = (time.monotonic(), dict(inputs), replace(answer, case=None))
-            self._kept.move_to_end((caller, key))
-            while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
+            mine = self._kept.setdefault(caller, OrderedDict())
+            self._count += key not in mine
+            mine[key] = (time.monotonic(), dict(inputs), replace(answer, case=None))
+            mine.move_to_end(key)
+            if len(mine) > MOST_KEPT_OF_ONE:
+                self._drop(caller)
+            elif self._count > _MOST_KEPT:
+                # Of whoever has most: one who sends much must not make the others' answers forgotten.
+                self._drop(max(self._kept, key=lambda one: len(self._kept[one])))
+
+    def _drop(self, caller: str) -> None:
+        self._kept[caller].popitem(last=False)
+        self._count -= 1
+        if not self._kept[caller]:
+            del self._kept[caller]
 
 
 def _unavailable() -> RequestError:

@@ -321,9 +321,13 @@ def test_outbox_that_cannot_be_written_is_a_503_and_no_acknowledgement(
     with receiving() as receiver, launch(**variables(receiver.url)) as server:
         with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base:
             base.execute("DROP TABLE cases")
-        refused = send(server, draw())
+        key = {"Idempotency-Key": "0123456789abcdef"}
+        refused = send(server, draw(), **key)
         assert (refused.status_code, refused.json()["code"]) == (503, "outbox_unavailable")
         assert "disposition" not in refused.text
+        # What the problem advises.
+        here = httpx.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | key, timeout=60)
+        assert here.status_code == 200
         assert server.stop() == 0
 
 

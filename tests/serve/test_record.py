@@ -1,0 +1,84 @@
+"""Answers that a repeated request gets again: whose they are, how many, and while the first is under way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from triage_server.audit_chain import files_of, verify
+from triage_server.record import MOST_KEPT_OF_ONE, Answered, Repeats
+
+JPEG = {"Content-Type": "image/jpeg"}
+KEY = {"Idempotency-Key": "0123456789abcdef"}
+
+
+def post(server: Any, picture: bytes, **headers: str) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers, timeout=60)
+
+
+def events(log: Path) -> list[str]:
+    verify(log)
+    return [json.loads(line)["event"] for file in files_of(log) for line in file.read_bytes().splitlines()]
+
+
+def at_once(server: Any, *pictures: bytes, **headers: str) -> list[httpx.Response]:
+    with ThreadPoolExecutor(len(pictures)) as threads:
+        return list(threads.map(lambda picture: post(server, picture, **headers), pictures))
+
+
+def test_same_case_sent_at_once_under_one_key_is_one_answer_and_its_repeats(
+    launch: Callable[..., Any], tmp_path: Path, draw: Any
+):
+    large = draw(4000, 3000)
+    with launch("--workers-threads", 2, TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
+        answers = at_once(server, large, large, large, **KEY)
+        assert server.stop() == 0
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert len({answer.content for answer in answers}) == 1
+    assert events(tmp_path / "audit") == ["opened", "answer", "repeat", "repeat", "closed"]
+
+
+def test_two_cases_sent_at_once_under_one_key_are_one_answer_and_a_refusal(
+    launch: Callable[..., Any], tmp_path: Path, draw: Any
+):
+    with launch("--workers-threads", 2, TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
+        answers = at_once(server, draw(4000, 3000), draw(4000, 3000, seed=1), **KEY)
+        assert server.stop() == 0
+    assert sorted(answer.status_code for answer in answers) == [200, 422]
+    assert {answer.json().get("code") for answer in answers} == {None, "repeated_differently"}
+    assert events(tmp_path / "audit") == ["opened", "answer", "refusal", "closed"]
+
+
+def test_case_that_got_no_answer_leaves_its_key_to_the_next(launch: Callable[..., Any], draw: Any):
+    with launch("--workers-threads", 2, TRIAGE_ANSWER_TIMEOUT_S="20") as server:
+        answers = at_once(server, b"no picture", b"no picture", **KEY)
+        assert {answer.json()["code"] for answer in answers} == {"image_format_not_supported"}
+        assert post(server, draw(), **KEY).status_code == 200
+        assert server.stop() == 0
+
+
+ANSWER = Answered(b"", "en", "below_threshold", 3, (), {})
+
+
+def test_answers_of_one_caller_never_push_out_those_of_another():
+    repeats, loud = Repeats(), [f"key:{number}" for number in range(5)]
+    repeats.keep("key:quiet", "key-of-the-quiet-one", {"n": 0}, ANSWER)
+    for number in range(MOST_KEPT_OF_ONE + 1):
+        for caller in loud:
+            repeats.keep(caller, f"key-{number:012}", {"n": number}, ANSWER)
+    assert repeats.find("key:quiet", "key-of-the-quiet-one", {"n": 0}) == ANSWER
+    last = {"n": MOST_KEPT_OF_ONE}
+    kept = 0
+    for caller in loud:
+        assert repeats.find(caller, f"key-{MOST_KEPT_OF_ONE:012}", last) == ANSWER
+        assert repeats.find(caller, "key-000000000000", {"n": 0}) is None
+        kept += sum(
+            repeats.find(caller, f"key-{number:012}", {"n": number}) is not None
+            for number in range(MOST_KEPT_OF_ONE + 1)
+        )
+    assert MOST_KEPT_OF_ONE < kept < 2 * MOST_KEPT_OF_ONE
