@@ -149,7 +149,7 @@ def _count_at_the_gate(request: Request, cases: int) -> None:
     """The gate has counted one request; a batch is no way around a caller's pace."""
     caller = request.state.caller
     if caller is not NOBODY and cases > 1:
-        service_of(request).pace.take(caller, asyncio.get_running_loop().time(), cases - 1)
+        service_of(request).pace.take_further(caller, asyncio.get_running_loop().time(), cases - 1)
 
 
 async def _all(request: Request, cases: list[Any], repeat_key: str | None, deadline: float) -> list[bytes]:

@@ -198,20 +198,32 @@ class Pace:
         self._per_minute = per_minute
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def take(self, caller: Caller, moment: float, cases: int = 1) -> None:
-        """Count one request, or further cases of one.
+    def take(self, caller: Caller, moment: float) -> None:
+        """Count one request.
+
+        Raises:
+            RequestError: the caller's bucket is empty; it says when to come again.
+        """
+        self._spend(caller, moment, 1, needed=1)
+
+    def take_further(self, caller: Caller, moment: float, cases: int) -> None:
+        """Count further cases of a request that was counted, as far as a full bucket holds both.
 
         Raises:
             RequestError: the caller's bucket does not hold as many; it says when to come again.
         """
-        cases = min(cases, self._per_minute)
+        cases = min(cases, self._per_minute - 1)
+        self._spend(caller, moment, cases, needed=cases + 1)
+
+    def _spend(self, caller: Caller, moment: float, cases: int, needed: int) -> None:
+        """Take so many out of the bucket; whoever comes again needs ``needed`` in it."""
         left, then = self._buckets.pop(caller.name, (float(self._per_minute), moment))
         left = min(self._per_minute, left + (moment - then) * self._per_minute / 60)
         if len(self._buckets) >= _MOST_CALLERS:
             del self._buckets[next(iter(self._buckets))]  # whoever has been silent for longest
         if left < cases:
             self._buckets[caller.name] = (left, moment)
-            wait = (cases - left) * 60 / self._per_minute
+            wait = (needed - left) * 60 / self._per_minute
             raise RequestError("rate_limited", headers={"Retry-After": str(int(wait) + 1)})
         self._buckets[caller.name] = (left - cases, moment)
 

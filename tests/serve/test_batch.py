@@ -137,6 +137,7 @@ def test_every_answered_case_has_its_line_and_counts_against_the_pace(
             httpx.post(server.url + PATH, content=content, headers=again, timeout=60) for _ in range(3)
         ]
     assert [reply.status_code for reply in replies] == [200, 200, 429]
+    assert "rate_limited" not in b"".join(file.read_bytes() for file in files_of(log)).decode()
     lines = [json.loads(line) for file in files_of(log) for line in file.read_bytes().splitlines()]
     lines = [line for line in lines if line.get("face") == "batch"]
     by_place = sorted((line["batch_index"], line["event"], line.get("problem")) for line in lines[:6])

@@ -196,6 +196,24 @@ def test_each_key_has_its_own_pace(launch: Any, keys: Any, draw: Any):
         assert httpx.get(f"{server.url}/v1/bundle", headers=bearer(reading)).status_code == 200
 
 
+@pytest.mark.parametrize(("per_minute", "cases"), [(30, 31), (30, 16), (1, 32), (600, 32)])
+def test_batch_passes_after_the_pause_that_it_was_asked_for(per_minute: int, cases: int):
+    pace, caller = Pace(per_minute), Caller("key:a", "score")
+    for _ in range(per_minute):
+        pace.take(caller, 0.0)
+    with pytest.raises(RequestError) as refusal:
+        pace.take(caller, 0.0)
+    moment = float(refusal.value.headers["Retry-After"])
+    pace.take(caller, moment)
+    if per_minute > 1:
+        with pytest.raises(RequestError) as refusal:
+            pace.take_further(caller, moment, cases - 1)
+        moment += float(refusal.value.headers["Retry-After"])
+        assert moment <= 61 + 60 / per_minute + 2
+        pace.take(caller, moment)
+    pace.take_further(caller, moment, cases - 1)
+
+
 def test_bucket_refills_evenly():
     pace, caller = Pace(60), Caller("key:a", "score")
     for _ in range(60):
