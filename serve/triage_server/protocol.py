@@ -41,6 +41,8 @@ class GuardedProtocol(HttpToolsProtocol):
     _head_pending = True
     _head_timer: asyncio.TimerHandle | None = None
     _refusal = "request_not_valid"
+    _refused: RequestError | None = None
+    """What is wrong behind a request that is not answered yet: told after its answer; no more is read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless too many are open; its first head is awaited from now on."""
@@ -57,6 +59,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what belongs to a head: an endless header reaches no callback."""
+        if self._refused is not None:
+            return
         begun = self._head_pending
         super().data_received(data)
         if begun and self._head_pending and not self.transport.is_closing():
@@ -86,6 +90,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_arrived()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """A request is answered; the next one of this connection may begin."""
+        if self._refused is not None and not self.pipeline:
+            self._tell(self._refused)
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, as a problem."""
         self._refuse(self._refusal)
@@ -114,6 +124,17 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, code: str) -> None:
         self._head_arrived()
         refusal = RequestError(code, limit=self.max_head_bytes, seconds=self.head_timeout_s)
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()  # the newest, whose own body is broken
+        elif self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            self._tell(refusal)
+            return
+        self._refused = refusal
+        self.flow.pause_reading()
+
+    def _tell(self, refusal: RequestError) -> None:
+        if self.transport.is_closing():
+            return
         body = Problem.of(refusal, secrets.token_hex(16)).model_dump_json(exclude_none=True).encode()
         head = (
             f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -13,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from lesion_triage.bundle import signing
 
@@ -93,6 +97,51 @@ def test_body_that_drips_is_given_up(strict: Any):
     head = b"POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 500\r\n\r\n"
     status, body = talk(strict, head, *[b"x"] * 50, pause_s=0.02)
     assert (status, json.loads(body)["code"]) == (408, "body_not_received")
+
+
+def request_of(content: bytes, media_type: bytes, path: bytes = b"/v1/triage") -> bytes:
+    lines = [b"POST " + path + b" HTTP/1.1", b"Host: x", b"Content-Type: " + media_type]
+    return b"\r\n".join([*lines, b"Content-Length: %d" % len(content), b"", b""]) + content
+
+
+def answers_to(server: Any, *pieces: bytes, pause_s: float = 0.0) -> list[int]:
+    """The statuses that one connection is answered with, until it is closed."""
+    status, rest = talk(server, *pieces, pause_s=pause_s)
+    return [status, *(int(one) for one in re.findall(rb"HTTP/1\.1 (\d+) ", rest))]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"\x00\x01 no head\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nCookie: " + b"c" * 4000 + b"\r\n\r\n",
+        b"POST /v1/triage HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
+    ],
+    ids=["no head", "long head", "broken body"],
+)
+def test_case_is_answered_before_what_is_broken_behind_it_is_refused(broken: bytes, strict: Any, draw: Any):
+    case, refusal = request_of(draw(), b"image/jpeg"), 431 if b"Cookie" in broken else 400
+    assert answers_to(strict, case + broken) == [200, refusal]
+    assert answers_to(strict, case + case + broken) == [200, 200, refusal]
+    assert answers_to(strict, case + broken, b"and more of it", pause_s=0.01) == [200, refusal]
+
+
+def test_case_is_answered_before_a_head_behind_it_is_refused_for_not_coming(strict: Any):
+    plain = io.BytesIO()  # of few bytes, and long to decode
+    Image.new("RGB", (4000, 3000), (200, 150, 130)).save(plain, "PNG")
+    pictures = [base64.b64encode(plain.getvalue()).decode()] * 16
+    case = request_of(json.dumps({"images": pictures}).encode(), b"application/json")
+    began = time.monotonic()
+    assert answers_to(strict, case + b"GET /health/li") == [200, 408]
+    assert time.monotonic() - began > 0.6  # else it was answered before the head was late
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
+def test_health_may_be_asked_by_head(path: str, strict: Any):
+    asked, told = (httpx.request(method, strict.url + path) for method in ("HEAD", "GET"))
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-length"] == str(len(told.content))
+    assert sorted(httpx.post(strict.url + path).headers["allow"].split(", ")) == ["GET", "HEAD"]
 
 
 def test_what_is_no_http_is_a_problem(strict: Any):
