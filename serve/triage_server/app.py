@@ -130,7 +130,7 @@ def create_app(
         app.include_router(face.router)
     app.include_router(cases.router)
     app.include_router(router)
-    straighten(app, *(face.router for face in _FACES))
+    straighten(app, router, *(face.router for face in _FACES))
     if page is not None:
         page.install()
     app.add_exception_handler(RequestError, _refused)
