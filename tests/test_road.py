@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -330,3 +333,80 @@ def test_fresh_begins_anew_beside_an_interrupted_training(load, home, tmp_path, 
     road.travel("split", load(), tmp_path / "runs")
     newest = runs.find_or_make(load(), tmp_path / "runs")
     assert not (newest.folder / "train_state").exists()
+
+
+def working_at(stage: str, home: Path, work: str) -> subprocess.Popen[str]:
+    """A process of its own that does a stage in the run of ``home``, with other work in the stage's place."""
+    code = (
+        "import dataclasses, sys, time\n"
+        "from pathlib import Path\n"
+        "from lesion_triage import config, road, runs\n"
+        "folder = Path(sys.argv[1])\n"
+        "run = runs.find_or_make(config.load(folder / 'small.yaml'), folder / 'runs')\n"
+        f"def work(run, tracker):\n    {work}\n"
+        f"stage = dataclasses.replace(road.STAGES[{stage!r}], work=work)\n"
+        "road.reach(stage, run, road.track(run))\n"
+    )
+    command = [sys.executable, "-c", code, str(home)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+@pytest.fixture
+def dealt(home, load, tmp_path) -> Path:
+    """Experiments in which small.yaml has manifest and split, and no more."""
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    shutil.copy(home / "small.yaml", tmp_path)
+    road.travel("split", load(), tmp_path / "runs")
+    return tmp_path
+
+
+def test_a_second_process_waits_for_the_first_and_finds_its_work_done(dealt, load):
+    run = runs.find_or_make(load(), dealt / "runs")
+    slow = "print('at it', flush=True); time.sleep(5)"
+    first = working_at("train", dealt, f"{slow}; [(run.folder / n).write_text('1') for n in stage.outputs]")
+    assert first.stdout is not None
+    while first.stdout.readline() != "at it\n":
+        assert first.poll() is None
+    second = working_at("train", dealt, "print('trained twice')")
+    out, _ = second.communicate(timeout=60)
+    first.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert out.splitlines() == [
+        f"train: another process is at it in {run.folder}; waiting for its end",
+        "train: unchanged",
+    ]
+    assert (run.folder / "checkpoint.safetensors").read_text() == "1"
+
+
+def test_who_waits_goes_on_when_the_first_is_killed(dealt, load, capsys):
+    first = working_at("audit", dealt, "print('at it', flush=True); time.sleep(600)")
+    assert first.stdout is not None
+    while first.stdout.readline() != "at it\n":
+        assert first.poll() is None
+    threading.Timer(1, first.kill).start()
+    done = road.travel("audit", load(), dealt / "runs")
+    first.communicate()
+    assert done.record("audit") is not None
+    assert f"audit: another process is at it in {done.folder}; waiting" in capsys.readouterr().out
+
+
+def test_what_a_record_names_is_not_removed_by_another_process_that_gives_up(run, load, home, tmp_path):
+    """As on a disk whose locks fail: the record of the first comes while the second is at work."""
+    shutil.copytree(run.folder, tmp_path / "runs" / run.folder.name)
+    late = runs.find_or_make(load(), tmp_path / "runs")
+    record = late.folder / "stages" / "train.json"
+    said = record.read_bytes()
+    record.unlink()
+    checkpoint = (late.folder / "checkpoint.safetensors").read_bytes()
+    curve = (late.folder / road.CURVE).read_bytes()
+
+    def work(run, tracker):
+        (run.folder / "checkpoint.safetensors").write_bytes(checkpoint)
+        (run.folder / road.CURVE).write_bytes(curve)
+        record.write_bytes(said)
+        raise KeyboardInterrupt
+
+    stage = dataclasses.replace(road.STAGES["train"], work=work)
+    with pytest.raises(KeyboardInterrupt):
+        road.reach(stage, late, road.track(late))
+    assert (late.folder / "checkpoint.safetensors").read_bytes() == checkpoint

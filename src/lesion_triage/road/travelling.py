@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from lesion_triage import runs
+from lesion_triage import locks, runs
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import RunError
@@ -183,7 +183,8 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> Non
             record = run.record(name)
             assert record is not None
             if not member.holds(name, record.inputs_sha256):
-                member.adopt(name, run)
+                with _alone(STAGES[name], member):
+                    member.adopt(name, run)
         with _tracked(member, tracker.run_id) as beneath:
             reach(STAGES["train"], member, beneath, fresh=fresh, resume=resume)
         resume = False  # once the first is trained, no other is begun from nothing
@@ -198,19 +199,56 @@ def reach(
     fresh: bool = False,
     resume: bool = False,
 ) -> None:
-    """Do a stage, or see that it is done."""
+    """Do a stage, or see that it is done; a second process waits for the first, and then sees that.
+
+    Raises:
+        RunError: the stage has not been done, and may not be done here.
+        LesionTriageError: whatever the stage raises.
+    """
     inputs = _inputs(stage, run)
     assert inputs is not None, "the stages come in the order of their needs"
-    if _done(stage, run, tracker, fresh):
+    if run.holds(stage.name, inputs) and not any((run.folder / name).exists() for name in stage.scratch):
+        say(f"{stage.name}: unchanged")  # nothing to write, so nobody to wait for
         return
-    if not may_work:
-        verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
-        raise RunError(
-            f"'{stage.name}' has not been done for this configuration: `lesion-triage {verb}` comes first."
-        )
-    if stage.name == "train" and run.config.members():
-        _train_members(run, tracker, fresh, resume)
-        resume = False  # with its members there, it does not begin from nothing
+    with _alone(stage, run):
+        if _done(stage, run, tracker, fresh):
+            return
+        if not may_work:
+            verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
+            raise RunError(
+                f"'{stage.name}' has not been done for this configuration: "
+                f"`lesion-triage {verb}` comes first."
+            )
+        if stage.name == "train" and run.config.members():
+            _train_members(run, tracker, fresh, resume)
+            resume = False  # with its members there, it does not begin from nothing
+        _work(stage, run, tracker, inputs, fresh, resume)
+
+
+@contextmanager
+def _alone(stage: Stage, run: Run) -> Iterator[None]:
+    """No other process does this stage here meanwhile; the lock goes with the process, however it ends.
+
+    A lock for each stage: an audit need not wait for a training.
+
+    Raises:
+        RunError: the disk refuses the lock.
+    """
+    path = run.folder / "stages" / f"{stage.name}.lock"
+    waiting = f"{stage.name}: another process is at it in {run.folder}; waiting for its end"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.held(path, lambda: say(waiting)))
+        except OSError as error:
+            raise RunError(
+                f"{path}: the lock cannot be taken ({error}); the runs must lie on a disk that can be "
+                "written and knows file locks."
+            ) from None
+        yield
+
+
+def _work(stage: Stage, run: Run, tracker: Tracker, inputs: str, fresh: bool, resume: bool) -> None:
+    """Do a stage and record it; of an attempt that ends half way nothing stays but what it goes on from."""
     say(f"{stage.name}")
     run.clear(stage.outputs)
     if not fresh:
@@ -219,7 +257,8 @@ def reach(
     try:
         stage.work(run, tracker)
     except BaseException:
-        run.clear(stage.outputs)
+        if not run.holds(stage.name, inputs):  # what a record names is finished, whoever did it
+            run.clear(stage.outputs)
         raise
     record = run.finish(stage.name, inputs, stage.outputs, time.monotonic() - began)
     tracker.metrics({f"seconds.{stage.name}": record.seconds})

@@ -9,13 +9,13 @@ import argparse
 import os
 from pathlib import Path
 
-from lesion_triage import config, road, runs
+from lesion_triage import config, locks, road, runs
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import ConfigError, TrainingError
 from lesion_triage.runs import Run
-from lesion_triage.sweep import locks, report, space, study, trial
+from lesion_triage.sweep import report, space, study, trial
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
 

@@ -23,9 +23,9 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from lesion_triage import locks
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import RunError
-from lesion_triage.sweep import locks
 from lesion_triage.sweep.space import Choices, Domain, Settings
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)

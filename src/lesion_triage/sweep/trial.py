@@ -13,14 +13,13 @@ from statistics import fmean
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from lesion_triage import road
+from lesion_triage import locks, road
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import DivergedError
 from lesion_triage.runs import Run, identity_of
-from lesion_triage.sweep import locks
 from lesion_triage.sweep.space import Space
 
 NOTE = "sweep_trial.json"

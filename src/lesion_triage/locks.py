@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Wait for the lock of this name, and hold it while entered."""
+def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Wait for the lock of this name, and hold it while entered.
+
+    Args:
+        path: of the lock; its folder is made.
+        waiting: called once where another process has the lock.
+
+    Raises:
+        OSError: the disk refuses, or knows no locks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:  # and not by closing alone: a process forked meanwhile would hold it on
+            fcntl.flock(stream, fcntl.LOCK_UN)
 
 
 def taken(path: Path) -> IO[str] | None:
