@@ -71,6 +71,14 @@ def test_neither_parameters_nor_environment_say_where_anything_lies(tmp_path):
     assert str(tmp_path) not in text
 
 
+def test_no_parameter_says_where_a_part_of_a_mixture_lies(tmp_path):
+    parts = [{"source": "ddi", "root": str(tmp_path / "Jane-Doe")}, {"source": "ham10000"}]
+    mixed = {"name": "try", "data": {"source": "mixture", "mixture": parts}}
+    found = flat(Config.model_validate(mixed))
+    assert "Jane-Doe" not in repr(found)
+    assert [part["source"] for part in found["data.mixture"]] == ["ddi", "ham10000"]
+
+
 def test_each_split_is_a_dataset_with_the_manifests_hash_and_no_name_of_a_file(tmp_path, folder):
     from mlflow.tracking import MlflowClient
 

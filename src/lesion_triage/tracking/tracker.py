@@ -189,7 +189,8 @@ def experiment_of(client: Any, name: str, location: str | None) -> str:
 
 def flat(config: Config) -> dict[str, object]:
     """Parameters as MLflow wants them: dotted names, no location of data, weights or tracking."""
-    tree = config.model_dump(mode="json", exclude={"tracking": True, "data": {"root"}})
+    tree = config.model_dump(mode="json", exclude={"tracking": True, "data": True})
+    tree["data"] = config.data.identity()
     if tree["model"]["weights"] not in ("hub", "none"):
         tree["model"]["weights"] = Path(tree["model"]["weights"]).name
     return dict(_walk(tree, ""))
