@@ -116,3 +116,18 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
 def test_an_unknown_backbone_is_answered_with_the_nearest():
     with pytest.raises(TrainingError, match="did you mean 'resnet18'"):
         backbone("resnet81", "none", 64)
+
+
+def test_a_backbone_without_stochastic_depth_is_made_at_a_rate_of_0_and_refuses_another_by_name():
+    assert backbone("densenet121", "none", 64, 0.2, 0.0).head_hidden_size == 1024
+    for weights in ("none", "hub"):
+        with pytest.raises(
+            TrainingError, match=r"'densenet121' takes no drop_path_rate, found 0\.1; set mod"
+        ) as e:
+            backbone("densenet121", weights, 64, 0.2, 0.1)
+        assert "hub" not in str(e.value)
+
+
+def test_the_hub_is_blamed_where_a_backbone_can_be_made_without_it():
+    with pytest.raises(TrainingError, match=r"if the hub is out of reach, set model\.weights"):
+        backbone("ghostnet_050", "hub", 64)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from lesion_triage.errors import TrainingError
 
 
 def backbone(
     name: str, weights: str, size_px: int, drop_rate: float = 0.0, drop_path_rate: float = 0.0
-) -> torch.nn.Module:
+) -> nn.Module:
     """A timm model without its classifier, carrying the weights asked for.
 
     Args:
@@ -25,10 +26,11 @@ def backbone(
             file is set aside; every other tensor must fit.
         size_px: side of the pictures, for architectures that are built for one size.
         drop_rate: dropout before the head.
-        drop_path_rate: stochastic depth, where the architecture has it.
+        drop_path_rate: stochastic depth; above 0 only where the architecture has it.
 
     Raises:
-        TrainingError: unknown name, unreachable hub, a file that is missing or does not fit.
+        TrainingError: unknown name, a rate that the architecture does not take, unreachable hub, a file that
+            is missing or does not fit.
     """
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
@@ -36,26 +38,52 @@ def backbone(
         raise TrainingError(f"timm knows no backbone '{name}'{hint}")
     facts = timm.get_pretrained_cfg(name)
     sized: dict[str, Any] = {"img_size": size_px} if facts is not None and facts.fixed_input_size else {}
+    rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     try:
-        model: torch.nn.Module = timm.create_model(
-            name,
-            pretrained=weights == "hub",
-            num_classes=0,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            **sized,
-        )
+        model = _made(name, weights == "hub", rates, sized)
+    except TrainingError:
+        raise
     except Exception as error:
-        raise TrainingError(
-            f"backbone '{name}' could not be made ({type(error).__name__}: {error}); if the hub is out of "
-            "reach, set model.weights to a safetensors file or to none."
-        ) from None
+        said = f"backbone '{name}' could not be made ({type(error).__name__}: {error})"
+        if weights == "hub" and _can_be_made(name, rates, sized):
+            raise TrainingError(
+                f"{said}; if the hub is out of reach, set model.weights to a safetensors file or to none."
+            ) from None
+        raise TrainingError(f"{said}; choose another model.backbone or pixels.size_px.") from None
     if weights not in ("hub", "none"):
         _fill(model, Path(weights))
     return model
 
 
-def _fill(model: torch.nn.Module, path: Path) -> None:
+def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> nn.Module:
+    """The model with the rates that its architecture takes; one of 0 is no loss where it takes none."""
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **rates, **sized)
+    except TypeError as error:
+        unknown = next(
+            (rate for rate in rates if f"unexpected keyword argument '{rate}'" in str(error)), None
+        )
+        if unknown is None:
+            raise
+        if rates[unknown]:
+            raise TrainingError(
+                f"backbone '{name}' takes no {unknown}, found {rates[unknown]:g}; set model.{unknown} to 0."
+            ) from None
+        others = {rate: value for rate, value in rates.items() if rate != unknown}
+        return _made(name, pretrained, others, sized)
+    return model
+
+
+def _can_be_made(name: str, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> bool:
+    """Whether it is the hub alone that fails."""
+    try:
+        _made(name, False, rates, sized)
+    except Exception:
+        return False
+    return True
+
+
+def _fill(model: nn.Module, path: Path) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -75,7 +103,7 @@ def _fill(model: torch.nn.Module, path: Path) -> None:
     model.load_state_dict(state, strict=True)
 
 
-def _classifier_names(model: torch.nn.Module) -> list[str]:
+def _classifier_names(model: nn.Module) -> list[str]:
     names = model.default_cfg.get("classifier", ())  # type: ignore[union-attr, operator]
     names = (names,) if isinstance(names, str) else names
     return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
