@@ -85,6 +85,26 @@ def test_two_processes_give_the_curve_of_one(whole, tmp_path, strategy):
     assert_the_same(*whole, json.loads(line.removeprefix("losses ")), weights(tmp_path))
 
 
+def test_a_backbone_with_buffers_that_are_no_state_trains_on_two_processes_as_on_one(tmp_path):
+    """Relative positions of swin, eva and others are buffers that the checkpoint does not hold."""
+    recipe = {**RECIPE, "backbone": "eva02_tiny_patch14_224", "epochs": 1, "batch_size": 24}
+    (tmp_path / "one").mkdir()
+    curve = train(config(**recipe), TRAINING, VALIDATION, tmp_path / "one", "key")
+    (tmp_path / "two").mkdir()
+    process = start(tmp_path / "two", **{**recipe, "devices": 2})
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    (line,) = [line for line in out.splitlines() if line.startswith("losses ")]
+    found = json.loads(line.removeprefix("losses "))
+    assert_the_same(curve, weights(tmp_path / "one"), found, weights(tmp_path / "two"))
+
+
+def test_fsdp_refuses_weights_that_are_single_numbers_in_one_sentence():
+    c = config("dm_nfnet_f0", strategy="fsdp")
+    with pytest.raises(TrainingError, match="'dm_nfnet_f0' has weights that are single numbers, which fsdp"):
+        Learning(Fabric(accelerator="cpu", devices=1), c, 2)
+
+
 def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_state(whole, tmp_path):
     process = start(tmp_path, devices=2, checkpoint_minutes=0)
     assert process.stdout is not None

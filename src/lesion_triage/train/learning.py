@@ -45,6 +45,11 @@ class Learning:
         fabric.seed_everything(config.seed, verbose=False)
         self._fabric = fabric
         self.network = _network(config, diagnoses)
+        if c.strategy == "fsdp" and any(parameter.ndim == 0 for parameter in self.network.parameters()):
+            sentence = (
+                f"backbone '{config.model.backbone}' has weights that are single numbers, which fsdp cannot"
+            )
+            fail_together(fabric, TrainingError(f"{sentence} shard; set train.strategy to ddp."))
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self._frozen = freeze_backbone(self.network) if c.probe else []
@@ -79,7 +84,8 @@ class Learning:
         """
         if self._fabric.world_size > 1:
             for name, _ in self.network.named_buffers():
-                torch.distributed.broadcast(self.average.tensors[name], 0)
+                if name in self.average.tensors:  # others are the shape of the network, and no state of it
+                    torch.distributed.broadcast(self.average.tensors[name], 0)
 
     def write(self, folder: Path, key: str) -> None:
         """Write the state; to be called in all processes.
