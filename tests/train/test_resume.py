@@ -15,12 +15,14 @@ from pathlib import Path
 
 import drawn
 import pytest
+import torch
 from drawn import TRAINING, VALIDATION, config, same, weights
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import state
+from lesion_triage.train.checkpoint import load_checkpoint
 from lesion_triage.train.interruption import Interrupted
 from lesion_triage.train.learning import Learning
 from lesion_triage.train.loop import Listener, train
@@ -247,3 +249,36 @@ def test_the_scale_of_16_bit_losses_is_part_of_the_state(tmp_path):
     assert other.strategy.precision.state_dict()["scale"] != 1024.0
     Learning(other, config(), 2).resume(tmp_path, "key", print)
     assert other.strategy.precision.state_dict() == {**scaler, "_growth_tracker": 7}
+
+
+def test_tied_weights_are_written_and_read_under_each_of_their_names(tmp_path):
+    """As of coat_tiny, which uses one module in many places."""
+    tied = torch.arange(6.0).view(2, 3)
+    tensors = {"a": tied, "b": tied, "c": tied[1], "alone": torch.ones(1)}
+    state.write(tmp_path, "key", state.Progress(1), tensors)
+    found = state.read(tmp_path, "key")
+    assert found is not None
+    assert same(found[1], tensors)
+
+
+@pytest.mark.timeout(180)
+def test_a_backbone_with_tied_weights_is_trained_resumed_and_kept(tmp_path):
+    recipe = {"backbone": "coat_tiny", "batch_size": 24, "epochs": 1, "augmentation": "none"}
+    train(config(**recipe), TRAINING, VALIDATION, tmp_path, "key")
+    kept = weights(tmp_path)
+    assert same(dict(load_checkpoint(tmp_path).state_dict()), kept)
+    train(config(**recipe), TRAINING, VALIDATION, tmp_path, "key")  # from the state after the epoch
+    assert same(weights(tmp_path), kept)
+
+
+def test_moments_of_a_single_number_are_read_onto_the_device_of_its_weight():
+    learning = Learning(Fabric(accelerator="cpu", devices=1), config(), 2)
+    gain = torch.nn.Parameter(torch.zeros((), device="meta"))
+    learning.network.register_parameter("gain", gain)
+    tensors = learning._tensors()
+    for kind in ("step", "exp_avg", "exp_avg_sq"):
+        tensors[f"optimizer/gain/{kind}"] = torch.ones(())
+    learning._fill(tensors)
+    found = learning._optimizer.state[gain]
+    devices = {kind: value.device.type for kind, value in found.items()}
+    assert devices == {"step": "cpu", "exp_avg": "meta", "exp_avg_sq": "meta"}

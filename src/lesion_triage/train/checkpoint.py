@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
+from lesion_triage.train import state
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.weights import backbone
@@ -88,10 +88,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Path:
-    plain = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata=dict(facts)
-    )
-    content = _in_one_spelling(plain)
+    content = _in_one_spelling(state.packed(tensors, dict(facts)))
     path = folder / CHECKPOINT
     try:
         write_atomically(path, content)

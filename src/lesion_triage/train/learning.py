@@ -147,11 +147,11 @@ class Learning:
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         for name, parameter in self.network.named_parameters():
             prefix = f"optimizer/{name}/"
-            moments = {key: value for key, value in tensors.items() if key.startswith(prefix)}
-            if moments:  # the moments in the layout of the weights: another one may round otherwise
+            kinds = {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)}
+            if kinds:  # the moments in the layout of the weights: another one may round otherwise
                 self._optimizer.state[parameter] = {
-                    key.removeprefix(prefix): torch.zeros_like(parameter) if value.ndim else value.clone()
-                    for key, value in moments.items()
+                    kind: tensors[key].clone() if kind == "step" else torch.zeros_like(parameter)
+                    for kind, key in kinds.items()
                 }
         mine = self._tensors()
         if mine.keys() != tensors.keys():

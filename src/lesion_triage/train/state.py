@@ -63,7 +63,7 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
         TrainingError: the disk is full or refuses; the states written before are as they were.
     """
     home = folder / FOLDER
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    content = packed(tensors)
     facts = {"format": FORMAT, "key": key, "progress": asdict(progress), "tensors_sha256": sha256_of(content)}
     sealed = {"facts": facts, "facts_sha256": sha256_of(canonical_json(facts).encode())}
     name = _name(progress)
@@ -82,6 +82,23 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:
+    """Tensors as safetensors, which takes no memory twice: tied weights are written under each name.
+
+    Args:
+        tensors: by name, on any device.
+        facts: of the file's header.
+    """
+    found: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in memory else plain
+        memory.add(place)
+    return save(found, metadata=facts)
 
 
 def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]] | None:
