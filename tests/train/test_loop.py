@@ -6,7 +6,7 @@ import pytest
 import torch
 from drawn import TRAINING, VALIDATION, config, same, weights
 
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import DivergedError, TrainingError
 from lesion_triage.train import checkpoint
 from lesion_triage.train.loop import Listener, train
 
@@ -71,6 +71,16 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_whole_epoch(tmp_path)
     with pytest.raises(TrainingError, match=r"(loss|gradient) is .*(nan|inf).* in epoch \d+, batch \d+"):
         train(config(learning_rate=1e38, epochs=4), TRAINING, VALIDATION, tmp_path, "key")
     assert not (tmp_path / checkpoint.CHECKPOINT).exists()
+
+
+def test_a_network_that_breaks_in_the_last_batch_of_an_epoch_has_diverged_and_nothing_of_it_is_kept(tmp_path):
+    recipe = {"epochs": 1, "batch_size": 48, "warmup_epochs": 0, "learning_rate": 1e20}
+    complaint = (
+        r"after epoch 1 the logit of 24 of 24 validation photographs is no finite number: the training d"
+    )
+    with pytest.raises(DivergedError, match=complaint):
+        train(config("test_resnet", **recipe), TRAINING, VALIDATION, tmp_path, "key")
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_fewer_pictures_than_a_batch_is_one_sentence(tmp_path):

@@ -165,6 +165,7 @@ def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
             learning.agree()
             with learning.average.in_place():
                 logits = validation.logits(fabric, len(job.validation.records), score)
+            validation.require_numbers(fabric, logits, epoch)
             auroc = validation.case_auroc(job.validation.records, logits, config.calibrate.aggregation)
             curve.append(EpochMetrics(epoch + 1, loss, auroc, time.monotonic() - began))
             learning.progress = state.Progress(epoch + 1, curve=[asdict(line) for line in curve])

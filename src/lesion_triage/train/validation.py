@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.data.records import Record
+from lesion_triage.errors import DivergedError
 from lesion_triage.train.pictures import BLOCK
-from lesion_triage.train.processes import summed
+from lesion_triage.train.processes import fail_together, summed
 
 
 @torch.no_grad()
@@ -35,6 +37,25 @@ def logits(fabric: Fabric, count: int, logits_of: Callable[[int, int], Tensor]) 
             found[start : start + len(scored)] = scored
     values: list[float] = summed(fabric, found).tolist()  # each place was filled by one process
     return values
+
+
+def require_numbers(fabric: Fabric, values: Sequence[float], epoch: int) -> None:
+    """See that the epoch's last step left a network that says something; to be called in all processes.
+
+    Nothing is written before, so the last good state is the last.
+
+    Raises:
+        DivergedError: a logit is no finite number.
+    """
+    if broken := sum(not math.isfinite(value) for value in values):
+        fail_together(
+            fabric,
+            DivergedError(
+                f"after epoch {epoch + 1} the logit of {broken} of {len(values)} validation photographs is "
+                "no finite number: the training diverged in its last steps; lower train.learning_rate or "
+                "use train.precision 32-true. The last good state is kept."
+            ),
+        )
 
 
 def case_auroc(
