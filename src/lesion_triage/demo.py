@@ -32,12 +32,15 @@ def demo(path: Path, root: Path) -> int:
     """Travel the road, serve the bundle, ask about three cases, stop the server, say where the report is.
 
     Raises:
-        ConfigError: the configuration's data are not drawn: a demonstration sends no patient's picture.
+        ConfigError: the configuration's data are not drawn: a demonstration sends no patient's picture; or
+            several processes are asked for.
         RunError: the server did not come up.
     """
     loaded = config.load(path)
     if loaded.data.source != "synthetic":
         raise ConfigError(f"{path}: the demonstration draws its data; data.source must be synthetic.")
+    if not road.one_process(loaded):
+        raise ConfigError(f"{path}: the demonstration trains in one process; set train.devices to 1.")
     began = time.monotonic()
     run = road.travel("run", loaded, root)
     say("serve")

@@ -180,3 +180,10 @@ def test_mlflow_shows_the_trainings_below_the_reproduction_in_the_experiments_na
     children = {name for name, parent in rows if parent is not None}
     assert parents == {"small-full-reproduction"}
     assert len(children) == 1
+
+
+def test_an_experiment_is_not_done_once_for_each_process(recorded, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(recorded, tmp_path / "small")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun says it
+    assert reproduce(folder, tmp_path / "runs") == 2
+    assert "done again by one process, found train.devices 1 and WORLD_SIZE 2" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -58,6 +59,11 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
     found = {}
     for seed, name in zip(step.seeds, step.documents(), strict=True):
         loaded = _loaded(step, at, seed)
+        if not road.one_process(loaded):
+            raise ConfigError(
+                f"an experiment is done again by one process, found train.devices {loaded.train.devices} and "
+                f"WORLD_SIZE {os.environ.get('WORLD_SIZE', '1')}; set train.devices to 1, without torchrun."
+            )
         parent = at.tracker.run_id
         for verb in ("manifest", "split"):
             run = road.travel(verb, loaded, at.runs, parent=parent)

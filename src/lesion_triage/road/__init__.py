@@ -7,7 +7,7 @@ from lesion_triage.road.auditing import audited
 from lesion_triage.road.finished import REPORT, Finished, finished
 from lesion_triage.road.pictures import data_root, records
 from lesion_triage.road.stages import STAGES, VERBS, Stage
-from lesion_triage.road.training import CURVE, following, train, training_key
+from lesion_triage.road.training import CURVE, following, one_process, train, training_key
 from lesion_triage.road.travelling import begin, config_text, follow, reach, track, travel
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "finished",
     "follow",
     "following",
+    "one_process",
     "reach",
     "records",
     "track",

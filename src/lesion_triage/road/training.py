@@ -220,6 +220,11 @@ def following() -> bool:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
 
 
+def one_process(config: Config) -> bool:
+    """Whether this process trains alone: what is no verb of the road has no part for the others."""
+    return config.train.devices == 1 and os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def dismiss(config: Config) -> None:
     """Tell the processes beside this one that there is nothing more to train."""
     if "RANK" in os.environ:  # started by torchrun, beside others who wait
