@@ -85,8 +85,9 @@ def _learn(
 ) -> list[dict[str, Any]]:
     """Train one network, and return its learning curve."""
     from lesion_triage.data import pixel_cache
-    from lesion_triage.train import loop
+    from lesion_triage.train import loop, rehearsal
 
+    rehearsal.rehearse(run.config)  # before all pictures are decoded
     if teachers:
         say(f"  a student of {len(teachers)} networks")
     root = data_root(run)

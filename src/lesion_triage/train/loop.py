@@ -143,7 +143,9 @@ def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
         learning.teacher = Teacher(fabric, config, job.teachers)
     probe: Probe | None = None
     if c.probe:
-        listener.on_note("computing embeddings: the backbone stays as it is, pictures are not augmented")
+        listener.on_note(
+            "computing embeddings: the backbone stays as it is, no picture is augmented or small"
+        )
         probe = Probe(learning.network, job.training, job.validation, labels, listener.on_embedding)
     learning.resume(job.folder, job.key, listener.on_note)
     curve = [EpochMetrics(**line) for line in learning.progress.curve]  # type: ignore[arg-type]
@@ -200,7 +202,7 @@ def _epoch(
     share = schedule(c, order.batches)
     learning.learn()
     began = written = time.monotonic()
-    loader = pictures.loader(dataset, order, 0 if c.probe else c.workers)
+    loader = pictures.loader(dataset, order, 0 if c.probe else c.workers, pinned=fabric.device.type == "cuda")
     stream: Iterator[Example] = iter(
         cast("DataLoader[Example]", fabric.setup_dataloaders(loader, use_distributed_sampler=False))
     )

@@ -91,21 +91,38 @@ def batch_order(config: Config, length: int, epoch: int, world: int, rank: int, 
 
 def augmented(config: Config, training: Pictures, diagnoses: Sequence[int], epoch: int) -> Dataset[Example]:
     """Training pictures as the epoch sees them."""
-    c = config.train
-    small = epoch < round(c.small_first * c.epochs)
-    side = round(config.pixels.size_px * SMALL / 32) * 32 if small else config.pixels.size_px
     return TrainingPictures(
         training.pixels,
         training.needs_in_person(),
         diagnoses,
-        augmentation(c.augmentation, side),
+        augmentation(config.train.augmentation, _side(config, epoch)),
         config.seed,
         epoch,
     )
 
 
-def loader(dataset: Dataset[Example], order: BatchOrder, workers: int) -> DataLoader[Example]:
-    """Batches in the order given, prepared by loader processes."""
+def sides(config: Config) -> list[int]:
+    """Sides of the pictures that the network will see, pixels: the whole one, and that of ``small_first``."""
+    epochs = () if config.train.probe else range(config.train.epochs)
+    return sorted({config.pixels.size_px, *(_side(config, epoch) for epoch in epochs)}, reverse=True)
+
+
+def _side(config: Config, epoch: int) -> int:
+    small = epoch < round(config.train.small_first * config.train.epochs)
+    return round(config.pixels.size_px * SMALL / 32) * 32 if small else config.pixels.size_px
+
+
+def loader(
+    dataset: Dataset[Example], order: BatchOrder, workers: int, pinned: bool = False
+) -> DataLoader[Example]:
+    """Batches in the order given, prepared by loader processes.
+
+    Args:
+        dataset: what the batches are taken from.
+        order: of the batches.
+        workers: loader processes; 0: this one.
+        pinned: leave the batches where a GPU fetches them while it computes.
+    """
     collate: Callable[[Any], Any] | None = None
     if isinstance(dataset, TrainingPictures):
         dataset, collate = _Batches(dataset), _as_it_comes
@@ -115,6 +132,7 @@ def loader(dataset: Dataset[Example], order: BatchOrder, workers: int) -> DataLo
         num_workers=workers,
         worker_init_fn=leave_to_the_parent if workers else None,
         collate_fn=collate,
+        pin_memory=pinned,
     )
 
 

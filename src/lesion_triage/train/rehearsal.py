@@ -1,0 +1,48 @@
+"""Whether a network takes the pictures that it will see: known in seconds, before hours go into them.
+
+Imports torch and this room.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lesion_triage.config import Config
+from lesion_triage.errors import TrainingError
+from lesion_triage.train.network import TriageNetwork, freeze_stages
+from lesion_triage.train.pictures import sides
+from lesion_triage.train.weights import backbone
+
+
+def rehearse(config: Config) -> None:
+    """Build the network with random weights, and let it see two empty pictures of each side.
+
+    The exported path is tried as well: what cannot be scored after the training need not be trained.
+
+    Args:
+        config: of the training.
+
+    Raises:
+        TrainingError: a backbone that does not exist or takes no pictures of a side, more frozen stages than
+            there are.
+    """
+    m, c = config.model, config.train
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        body = backbone(m.backbone, "none", config.pixels.size_px, m.drop_rate, m.drop_path_rate)
+        for side in sides(config):
+            whole = side == config.pixels.size_px
+            try:
+                network = TriageNetwork(body, 2).eval()
+                pixels = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+                network.heads(network.embed(pixels))
+                if whole:
+                    network(pixels)
+            except Exception as error:  # an architecture may refuse in any way
+                advice = "choose another pixels.size_px" if whole else "set train.small_first to 0"
+                raise TrainingError(
+                    f"backbone '{m.backbone}', built for {config.pixels.size_px} px, takes no pictures of "
+                    f"{side} px ({type(error).__name__}: {' '.join(str(error).split())[:200]}); {advice} or "
+                    "choose another model.backbone."
+                ) from None
+        if c.frozen_stages and not c.probe:
+            freeze_stages(network, c.frozen_stages)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from drawn import config
+
+from lesion_triage.config import Config
+from lesion_triage.errors import TrainingError
+from lesion_triage.train.rehearsal import rehearse
+
+
+def sized(backbone: str, size_px: int, **train_section) -> Config:
+    made = config(backbone, **train_section)
+    model = made.model.model_copy(update={"drop_path_rate": 0.0})
+    return made.model_copy(
+        update={"model": model, "pixels": made.pixels.model_copy(update={"size_px": size_px})}
+    )
+
+
+def test_a_backbone_of_one_size_refuses_the_small_pictures_of_the_first_epochs():
+    rehearse(sized("test_vit3", 96))
+    complaint = (
+        r"'test_vit3', built for 96 px, takes no pictures of 64 px \(.*\); set train\.small_first to 0"
+    )
+    with pytest.raises(TrainingError, match=complaint):
+        rehearse(sized("test_vit3", 96, small_first=0.5))
+
+
+def test_small_pictures_that_no_epoch_sees_are_not_tried():
+    rehearse(sized("test_vit3", 96, small_first=0.1, epochs=3))  # a tenth of three epochs is none
+    rehearse(sized("test_vit3", 96, small_first=0.5, probe=True))
+
+
+def test_a_backbone_that_takes_no_pictures_of_this_size_is_refused_by_name():
+    complaint = (
+        r"'halonet_h1', built for 160 px, takes no pictures of 160 px \(Asser.*another pixels\.size_px"
+    )
+    with pytest.raises(TrainingError, match=complaint):
+        rehearse(sized("halonet_h1", 160))
+
+
+def test_more_frozen_stages_than_there_are_is_known_before_anything_is_decoded():
+    with pytest.raises(TrainingError, match="leaves nothing to train"):
+        rehearse(sized("test_efficientnet", 32, frozen_stages=50))
+
+
+def test_a_rehearsal_draws_nothing_from_the_generator_of_the_training():
+    before = torch.random.get_rng_state()
+    rehearse(sized("test_efficientnet", 64, small_first=0.5))
+    assert torch.equal(torch.random.get_rng_state(), before)
