@@ -27,7 +27,14 @@ from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.calibrate.novelty import novelty_limit
 from lesion_triage.calibrate.price import Price, price_on
-from lesion_triage.errors import CalibrationError, ManifestError, RunError, SplitError
+from lesion_triage.errors import (
+    CalibrationError,
+    ConfigError,
+    ManifestError,
+    RunError,
+    SplitError,
+    TrainingError,
+)
 from lesion_triage.road import sealing
 
 SMALL = {
@@ -354,7 +361,8 @@ def working_at(stage: str, home: Path, work: str) -> subprocess.Popen[str]:
 @pytest.fixture
 def dealt(home, load, tmp_path) -> Path:
     """Experiments in which small.yaml has manifest and split, and no more."""
-    shutil.copytree(home / "cache", tmp_path / "cache")
+    if (home / "cache").exists():
+        shutil.copytree(home / "cache", tmp_path / "cache")
     shutil.copy(home / "small.yaml", tmp_path)
     road.travel("split", load(), tmp_path / "runs")
     return tmp_path
@@ -410,3 +418,21 @@ def test_what_a_record_names_is_not_removed_by_another_process_that_gives_up(run
     with pytest.raises(KeyboardInterrupt):
         road.reach(stage, late, road.track(late))
     assert (late.folder / "checkpoint.safetensors").read_bytes() == checkpoint
+
+
+def test_a_backbone_that_cannot_see_the_pictures_is_refused_before_any_is_decoded(dealt, load):
+    before = {path for path in (dealt / "cache").rglob("*") if path.stat().st_size}
+    asked = load("model.backbone=test_vit3", "pixels.size_px=96", "train.small_first=0.5")
+    with pytest.raises(TrainingError, match="'test_vit3', built for 96 px, takes no pictures of 64 px"):
+        road.travel("train", asked, dealt / "runs")
+    assert before == {path for path in (dealt / "cache").rglob("*") if path.stat().st_size}
+
+
+def test_the_demonstration_refuses_to_be_done_by_several_processes(home, tmp_path, monkeypatch):
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({**SMALL, "train": {**SMALL["train"], "devices": 2}}))
+    with pytest.raises(ConfigError, match=r"trains in one process; set train\.devices to 1"):
+        demo.demo(tmp_path / "two.yaml", tmp_path / "runs")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun says it
+    with pytest.raises(ConfigError, match="trains in one process"):
+        demo.demo(home / "small.yaml", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -16,7 +16,8 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── ImageError             one picture that cannot be used; carries a stable code
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
-    │   └── DivergedError      a loss or a gradient that is no number
+    │   ├── DivergedError      a loss or a gradient that is no number
+    │   └── HinderedError      a full disk, a hub out of reach, a lost process: the same may go another time
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
     │   └── ParityError        the exported graph disagrees with the network
@@ -94,7 +95,11 @@ class TrainingError(LesionTriageError):
 
 
 class DivergedError(TrainingError):
-    """A loss or a gradient that is no number: what was learnt until then is no good either."""
+    """A loss, a gradient or a logit that is no number: what was learnt until then is no good either."""
+
+
+class HinderedError(TrainingError):
+    """A full disk, a hub out of reach, a lost process: the same training may go another time."""
 
 
 class CalibrationError(LesionTriageError):

@@ -217,6 +217,11 @@ def test_a_mistake_in_the_space_stops_before_anything_is_made(data, tmp_path, ca
     [
         ({"model.backbone": ["test_efficientnet", "test_eficientnet"]}, {}, "timm knows no backbone"),
         ({"train.frozen_stages": [0, 50]}, {}, "train.frozen_stages is 50, which leaves nothing to train"),
+        (
+            {"model.backbone": ["test_efficientnet", "test_vit3"], "pixels.size_px": [64, 96]},
+            {"small_first": 0.5},
+            "'test_vit3', built for 96 px, takes no pictures of 64 px",
+        ),
         ({"train.loss": ["bce", "focal"]}, {"devices": 2}, "a sweep trains each trial in one process"),
     ],
 )
@@ -227,3 +232,31 @@ def test_networks_that_cannot_be_built_are_refused_before_anything_starts(
     assert cli.main([*command, "--trials", "2"]) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "experiments").exists()
+
+
+def test_a_batch_that_the_split_does_not_hold_is_refused_before_the_study_begins(data, tmp_path, capsys):
+    command = [*made_sweeps.write(tmp_path, {"train.batch_size": [8, 4096]}), "--data-root", str(data)]
+    assert cli.main([*command, "--trials", "2"]) == 2
+    assert "space.yaml: split 'train' has 32 pictures, less than one batch of 4096" in capsys.readouterr().err
+    assert not list((tmp_path / "experiments" / "sweeps").glob("*.db"))
+
+
+def test_a_trial_that_can_never_be_trained_fails_with_its_reason_and_the_sweep_goes_on(
+    data, tmp_path, capsys
+):
+    foreign = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file(backbone("test_resnet", "none", 32).state_dict(), foreign)
+    space = {"sweep": {"startup_trials": 9}, "model.weights": ["none", str(foreign)]}
+    quiet = made_sweeps.write(tmp_path, space, tracking={"enabled": False}, train={"epochs": 1})
+    command = [*quiet, "--data-root", str(data), "--trials", "4"]
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out
+    swept = Swept(tmp_path / "experiments", command)
+    states = {row["model.weights"]: row["state"] for row in swept.rows()}
+    assert states == {"none": "complete", foreign.name: "failed"}
+    failed = [trial.number for trial in swept.recorded() if trial.state is TrialState.FAIL]
+    for number in failed:
+        assert f"Trial {number} failed, and would again: {foreign}: does not fit the backbone" in out
+    assert not set(failed) & swept.notes().keys()
+    assert cli.main(command) == 0  # they have ended: none is taken up again
+    assert "trial 0:" not in capsys.readouterr().out

@@ -231,6 +231,20 @@ def test_a_batch_too_small_for_its_processes_is_refused():
         config(batch_size=8, devices=2, accumulate=3)
 
 
+def cuda_is_full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize("work", [cuda_is_full, lambda: torch.empty(2**58, dtype=torch.uint8)])
+def test_a_memory_that_is_too_small_is_one_sentence_that_says_what_to_lower(work):
+    with (
+        pytest.raises(TrainingError, match=r"the memory of cpu; raise train\.accumulate, or lower") as caught,
+        processes.connected(Fabric(accelerator="cpu", devices=1)),
+    ):
+        work()
+    assert "\n" not in str(caught.value)
+
+
 def test_16_bit_losses_without_a_gpu_are_refused_and_not_replaced():
     with pytest.raises(TrainingError, match="16-mixed needs a CUDA GPU"):
         processes.precision(config(precision="16-mixed").train)

@@ -19,7 +19,7 @@ from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.sweep.space import Scalar, Space, tell
 from lesion_triage.sweep.study import ENDED
-from lesion_triage.sweep.trial import SECONDS, WHY
+from lesion_triage.sweep.trial import REASON, SECONDS, WHY
 
 TABLE, BEST = "trials.csv", "best.yaml"
 _ENOUGH = 10  # complete trials for a word on importance
@@ -52,6 +52,8 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_atomically(folder / TABLE, text.getvalue().encode())
+    for trial in (trial for trial in trials if trial.state is TrialState.FAIL):
+        say(f"Trial {trial.number} failed, and would again: {trial.user_attrs[REASON]}")
     if under_way := sum(trial.state is TrialState.RUNNING for trial in trials):
         say(f"{under_way} under way in other processes.")
     if not (complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]):
@@ -70,7 +72,8 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
         "complete trials lie within. Trials share their cases, so their order is surer than that, but small "
         "differences are noise: look at other seeds."
     )
-    say(MEANING.format(count=sum(trial.state in ENDED for trial in trials)))
+    judged = (TrialState.COMPLETE, TrialState.PRUNED)
+    say(MEANING.format(count=sum(trial.state in judged for trial in trials)))
     return best
 
 
@@ -100,8 +103,8 @@ def _full(path: Path | None) -> Path | None:
 
 
 def _rank(trial: FrozenTrial) -> tuple[int, float, int]:
-    """Complete trials from the best down, then the pruned, then those under way; ties by number."""
-    order = (TrialState.COMPLETE, TrialState.PRUNED).index(trial.state) if trial.state in ENDED else 2
+    """Complete trials from the best down, then the pruned, the failed, those under way; ties by number."""
+    order = ENDED.index(trial.state) if trial.state in ENDED else len(ENDED)
     return order, -(trial.value or 0.0), trial.number
 
 

@@ -6,7 +6,6 @@ Imports the road, and of the training library only what builds a network.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from lesion_triage import config, locks, road, runs
@@ -19,7 +18,7 @@ from lesion_triage.sweep import report, space, study, trial
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
 
-_SHAPE = ("model.backbone", "pixels.size_px", "train.frozen_stages")
+_SHAPE = ("model.backbone", "pixels.size_px", "train.frozen_stages", "train.small_first", "train.probe")
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -29,6 +28,7 @@ def search(arguments: argparse.Namespace) -> None:
     _require_one_process(searched)
     _require_networks(searched, arguments.space)
     run = _prepared(base, arguments.runs)
+    _require_batches(searched, arguments.space, run)
     cases = _cases(run)
     name = f"{base.name}-{_key(run, searched)[:12]}"
     folder = arguments.runs.parent / "sweeps" / name
@@ -69,7 +69,7 @@ def search(arguments: argparse.Namespace) -> None:
 
 
 def _require_one_process(searched: Space) -> None:
-    if searched.base.train.devices != 1 or os.environ.get("WORLD_SIZE", "1") != "1":
+    if not road.one_process(searched.base):
         raise ConfigError(
             "a sweep trains each trial in one process; set train.devices to 1, and for several GPUs give the "
             "same command once for each, with CUDA_VISIBLE_DEVICES."
@@ -85,17 +85,30 @@ def _require_networks(searched: Space, path: Path) -> None:
     """Build every shape of network that is searched, without weights: hours cheaper than to fail at it later.
 
     Raises:
-        ConfigError: a backbone that timm does not know, more frozen stages than there are.
+        ConfigError: a backbone that timm does not know or that takes no pictures of a side, more frozen
+            stages than there are.
     """
-    if not set(_SHAPE) & set(searched.domains):
-        return
-    from lesion_triage.train import network, weights  # noqa: PLC0415 - seconds to import
+    from lesion_triage.train import rehearsal  # noqa: PLC0415 - seconds to import
 
     for made in _corners(searched, _SHAPE):
         try:
-            backbone = weights.backbone(made.model.backbone, "none", made.pixels.size_px)
-            if made.train.frozen_stages:
-                network.freeze_stages(network.TriageNetwork(backbone, 2), made.train.frozen_stages)
+            rehearsal.rehearse(made)
+        except TrainingError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+
+def _require_batches(searched: Space, path: Path, run: Run) -> None:
+    """See that the split holds a batch of every size.
+
+    Raises:
+        ConfigError: one is larger than the split.
+    """
+    from lesion_triage.train import pictures  # noqa: PLC0415 - seconds to import
+
+    length = len(road.records(run, "train"))
+    for made in _corners(searched, ("train.batch_size",)):
+        try:
+            pictures.batch_order(made, length, 0, 1, 0)
         except TrainingError as error:
             raise ConfigError(f"{path}: {error}") from None
 

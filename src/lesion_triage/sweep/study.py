@@ -28,7 +28,7 @@ from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import RunError
 from lesion_triage.sweep.space import Choices, Domain, Settings
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _PLACE, _MARK = "place", "mark"
 _STORAGE_ERRORS = (
     sqlalchemy.exc.SQLAlchemyError,
@@ -146,7 +146,7 @@ class Desk:
         """The next trial: one whose process died, else a new one; None if there is nothing left to begin.
 
         Args:
-            wanted: trials of the whole study that shall have ended, completed or pruned.
+            wanted: trials of the whole study that shall have ended, whatever came of them.
 
         Returns:
             The trial with all its values, and what holds its lock until it is closed.

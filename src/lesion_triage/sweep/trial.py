@@ -18,12 +18,12 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
-from lesion_triage.errors import DivergedError
+from lesion_triage.errors import ConfigError, DivergedError, HinderedError, TrainingError
 from lesion_triage.runs import Run, identity_of
 from lesion_triage.sweep.space import Space
 
 NOTE = "sweep_trial.json"
-SECONDS, WHY = "seconds", "why"
+SECONDS, WHY, REASON = "seconds", "why", "reason"
 BEFORE = ("manifest", "split")
 
 Line = Mapping[str, float]
@@ -65,7 +65,8 @@ class Home:
 
     def tidy(self) -> None:
         """Remove what trials left that were killed between their verdict and their removal."""
-        ended = {trial.number for trial in self.study.get_trials(states=(TrialState.PRUNED,))}
+        states = (TrialState.PRUNED, TrialState.FAIL)
+        ended = {trial.number for trial in self.study.get_trials(states=states)}
         for note in self.runs.glob(f"*/{NOTE}"):
             if lock := locks.taken(self.lock_of(identity_of(note.parent))):
                 with lock:
@@ -107,12 +108,16 @@ class Attempt:
         """Train with each seed and tell the storage what came of it.
 
         Raises:
-            LesionTriageError: anything but a divergence; the next command takes the trial up again.
+            LesionTriageError: what another time may not come again; the next command takes the trial up.
         """
         space = self.home.space
         found = []
         for seed in range(space.settings.seeds):
-            config = space.config(self.trial.params, seed)
+            try:
+                config = space.config(self.trial.params, seed)
+            except ConfigError as error:
+                self._fail(error)
+                return
             with locks.held(self.home.lock_of(config.identity_sha256())):
                 value = self._train(config, seed)
             if value is None:
@@ -144,6 +149,12 @@ class Attempt:
             say(f"  {ended}")
             state, status = ("pruned" if isinstance(ended, _Pruned) else "diverged"), "KILLED"
             self._end(TrialState.PRUNED, state)
+            self.home.remove(run.folder, self.trial.number)
+            return None
+        except HinderedError:
+            raise
+        except TrainingError as error:  # with these values it comes again, for ever
+            self._fail(error)
             self.home.remove(run.folder, self.trial.number)
             return None
         except KeyboardInterrupt:
@@ -179,6 +190,11 @@ class Attempt:
         if there <= {"config.yaml", "config.sha256"} or NOTE in there:
             note = canonical_json(self.home.facts(self.trial.number))
             write_atomically(run.folder / NOTE, note.encode())
+
+    def _fail(self, error: ConfigError | TrainingError) -> None:
+        say(f"  failed: {error}")
+        self.trial.set_user_attr(REASON, " ".join(str(error).split())[:1000])
+        self._end(TrialState.FAIL, "failed")
 
     def _end(self, state: TrialState, why: str, value: float | None = None) -> None:
         self.trial.set_user_attr(SECONDS, round(sum(self.seconds.values()), 1))

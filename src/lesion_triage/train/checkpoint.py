@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import HinderedError, TrainingError
 from lesion_triage.train import state
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
@@ -26,7 +26,7 @@ def save_checkpoint(
     """Write the weights to evaluate and export, with what it takes to build the network around them.
 
     Raises:
-        TrainingError: the disk is full or refuses.
+        HinderedError: the disk is full or refuses.
     """
     return _write(folder, tensors, _facts(config, diagnoses))
 
@@ -40,7 +40,8 @@ def save_average(folder: Path, members: Sequence[Path], config: Config) -> Path:
         config: of the ensemble.
 
     Raises:
-        TrainingError: no checkpoint, or not one of ours; the disk is full or refuses.
+        TrainingError: no checkpoint, or not one of ours.
+        HinderedError: the disk is full or refuses.
     """
     networks = []
     for member in members:
@@ -93,7 +94,7 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise TrainingError(
+        raise HinderedError(
             f"{path}: the finished weights, {len(content) / 1e6:.0f} MB, cannot be written ({error}). "
             "Make room and give the same command again: nothing is trained twice."
         ) from None

@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from lesion_triage.config import Config
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import HinderedError, TrainingError
 from lesion_triage.train import state
 from lesion_triage.train.average import Average
 from lesion_triage.train.distil import Teacher
@@ -91,7 +91,7 @@ class Learning:
         """Write the state; to be called in all processes.
 
         Raises:
-            TrainingError: the disk is full or refuses.
+            HinderedError: the disk is full or refuses.
         """
         tensors = {name: whole(tensor) for name, tensor in self._tensors().items()}
         error: str | None = None
@@ -99,11 +99,11 @@ class Learning:
             scaler = self._fabric.strategy.precision.state_dict() or None
             try:
                 state.write(folder, key, replace(self.progress, scaler=scaler), tensors)
-            except TrainingError as full:
+            except HinderedError as full:
                 error = str(full)
         error = self._fabric.broadcast(error)
         if error is not None:
-            fail_together(self._fabric, TrainingError(error))
+            fail_together(self._fabric, HinderedError(error))
 
     def resume(self, folder: Path, key: str, say: Callable[[str], None]) -> None:
         """Go on from the newest whole state that was made from the same inputs, if there is one.

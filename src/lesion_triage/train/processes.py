@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lesion_triage.config import Train
 from lesion_triage.console import say
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import HinderedError, TrainingError
 
 # Long, since the others wait while the first process lists and decodes the pictures. The death of a
 # process is noticed by other means, at once.
@@ -130,14 +130,20 @@ def connected(fabric: Fabric) -> Iterator[None]:
     Those of torchrun stay together until ``part``: another training may follow, and they meet but once.
 
     Raises:
-        TrainingError: a process that shared the work has ended.
+        HinderedError: a process that shared the work has ended.
+        TrainingError: the memory is too small.
     """
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise TrainingError(
+                f"the training does not fit into the memory of {fabric.device}; raise train.accumulate, or "
+                f"lower train.batch_size or pixels.size_px. ({' '.join(str(error).split())[:200]})"
+            ) from None
         lost = isinstance(error, dist.DistError) or "gloo" in str(error)
         if fabric.world_size > 1 and lost:
-            raise TrainingError(
+            raise HinderedError(
                 "another process of this training has ended; its own message says why. The last training "
                 f"state is kept: give the same command again. ({str(error).splitlines()[0]})"
             ) from None

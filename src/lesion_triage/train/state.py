@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import HinderedError, TrainingError
 
 FOLDER = "train_state"
 FORMAT = 1
@@ -60,7 +60,7 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
         tensors: network, average and moments of the optimiser, on any device.
 
     Raises:
-        TrainingError: the disk is full or refuses; the states written before are as they were.
+        HinderedError: the disk is full or refuses; the states written before are as they were.
     """
     home = folder / FOLDER
     content = packed(tensors)
@@ -75,7 +75,7 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
         (home / f"{name}.safetensors").unlink(missing_ok=True)
         kept = _newest_first(folder)
         rest = f"the one before it ({kept[0].name}) is whole" if kept else "there is none before it"
-        raise TrainingError(
+        raise HinderedError(
             f"{home}: a training state of {len(content) / 1e6:.0f} MB cannot be written ({error}); {rest}. "
             "Make room and give the same command again."
         ) from None

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import HinderedError, TrainingError
 
 
 def backbone(
@@ -29,8 +29,9 @@ def backbone(
         drop_path_rate: stochastic depth; above 0 only where the architecture has it.
 
     Raises:
-        TrainingError: unknown name, a rate that the architecture does not take, unreachable hub, a file that
-            is missing or does not fit.
+        TrainingError: unknown name, a rate that the architecture does not take, a file that is missing
+            or does not fit.
+        HinderedError: unreachable hub.
     """
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
@@ -46,7 +47,7 @@ def backbone(
     except Exception as error:
         said = f"backbone '{name}' could not be made ({type(error).__name__}: {error})"
         if weights == "hub" and _can_be_made(name, rates, sized):
-            raise TrainingError(
+            raise HinderedError(
                 f"{said}; if the hub is out of reach, set model.weights to a safetensors file or to none."
             ) from None
         raise TrainingError(f"{said}; choose another model.backbone or pixels.size_px.") from None
