@@ -71,6 +71,44 @@ def test_value_out_of_range_names_its_place(written, value):
         load(written(MINIMAL + f"train:\n  epochs: {value}\n"))
 
 
+@pytest.mark.parametrize(
+    ("section", "complaint"),
+    [
+        ("seed: -1", r"seed: .*greater than or equal to 0; found -1"),
+        ("seed: 4294967296", r"seed: .*less than or equal to 4294967295"),
+        ("seed: 4294967295\nensemble: {members: 2}", r"members of an ensemble go up to 4294967295"),
+        ("split: {seed: -1}", r"split\.seed"),
+        ("evaluate: {seed: -1}", r"evaluate\.seed"),
+        ("audit: {seed: -1}", r"audit\.seed"),
+        ("train: {learning_rate: .inf}", r"train\.learning_rate: .*finite number; found inf"),
+        ("train: {weight_decay: .inf}", r"train\.weight_decay: .*finite number"),
+        ("train: {mixup_alpha: .inf}", r"train\.mixup_alpha: .*finite number"),
+        ("train: {focal_gamma: .inf}", r"train\.focal_gamma: .*finite number"),
+        ("train: {warmup_epochs: .inf}", r"train\.warmup_epochs: .*finite number"),
+        ("train: {warmup_epochs: 1000}", r"a warm-up of 1000 epochs does not end within 15"),
+        ("train: {epochs: true}", r"train\.epochs: Input should be a number, not true or false; found True"),
+        ("train: {devices: true}", r"train\.devices: Input should be a number"),
+        ("train: {small_first: false}", r"train\.small_first: Input should be a number"),
+        ("export: {views: true}", r"export\.views: Input should be a number"),
+        ("calibrate: {deadline_hours: true}", r"calibrate\.deadline_hours: Input should be a number"),
+        ("export: {opset: 99}", r"export\.opset: .*less than or equal to 25; found 99"),
+        ("export: {parity_tolerance: .inf}", r"export\.parity_tolerance: .*finite number"),
+        ("export: {parity_tolerance: 1}", r"export\.parity_tolerance: .*less than 1; found 1"),
+    ],
+)
+def test_what_would_fail_after_hours_is_refused_when_it_is_read(written, section, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        load(written(f"{MINIMAL}{section}\n"))
+
+
+def test_the_ends_of_the_ranges_are_taken(written):
+    text = "seed: 4294967295\nsplit: {seed: 0}\nexport: {opset: 25}\ntrain: {epochs: 1, probe: true}\n"
+    loaded = load(written(MINIMAL + text))
+    assert (loaded.seed, loaded.export.opset, loaded.train.warmup_epochs) == (2**32 - 1, 25, 1.0)
+    with pytest.raises(ConfigError, match=r"data\.synthetic\.seed"):
+        load(written(MINIMAL), ["data.synthetic.seed=-1"])
+
+
 def test_override_stands_above_the_file(written):
     loaded = load(written(MINIMAL + "seed: 1\n"), ["seed=5", "train.epochs=2"])
     assert (loaded.seed, loaded.train.epochs) == (5, 2)

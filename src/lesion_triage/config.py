@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from lesion_triage import red_flags_file, strict_yaml
 from lesion_triage.bundle.certificate import KNOWN_WHEN_SERVING, GroupBy, Rule
@@ -45,22 +52,37 @@ DatasetName = Literal[
 Roots = Path | Mapping[str, Path]
 """Where pictures lie: one folder, or for a mixture the folder of each part by its name."""
 
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic would read 1 and 0
+        raise ValueError("Input should be a number, not true or false")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
+Seed = Annotated[Whole, Field(ge=0)]
+
+LARGEST_SEED = 2**32 - 1
+"""Of a training: numpy's generator takes no larger one."""
+LARGEST_OPSET = 25
+"""Of ONNX: the largest that exporter and runtime take for every backbone."""
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused."""
+    """A part of the configuration: unknown keys are refused, and so is infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Synthetic(Section):
     """How many pictures ``source: synthetic`` draws. They look like no one's skin and are not meant to."""
 
-    lesions: int = Field(default=1200, ge=20)
+    lesions: Whole = Field(default=1200, ge=20)
     positive_share: Share = 0.4
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Part(Section):
@@ -134,7 +156,7 @@ class Fractions(Section):
 class Split(Section):
     """How groups are dealt to splits. Its seed is apart from the training seed."""
 
-    seed: int = 0
+    seed: Seed = 0
     fractions: Fractions = Fractions()
     official: bool = False
     """Keep the dataset's own test and validation pictures; every record must state its official split."""
@@ -147,52 +169,52 @@ class Model(Section):
     """Any timm name."""
     weights: str = "hub"
     """``hub`` (timm's own), ``none`` (random), or a safetensors file, relative to the configuration file."""
-    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    drop_rate: Annotated[Number, Field(ge=0, lt=1)] = 0.2
+    drop_path_rate: Annotated[Number, Field(ge=0, lt=1)] = 0.1
 
 
 class Train(Section):
     """The loop. Defaults were chosen on the validation split; experiments/LOG.md has the figures."""
 
-    epochs: int = Field(default=15, ge=1)
-    batch_size: int = Field(default=32, ge=2)
+    epochs: Whole = Field(default=15, ge=1)
+    batch_size: Whole = Field(default=32, ge=2)
     """Pictures in one step of the optimiser, over all processes and all accumulated parts."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Whole = Field(default=1, ge=1)
     """Parts into which each process cuts its share of a batch: less memory, the same gradient."""
     learning_rate: Positive = 1e-3
     """Peak, for AdamW."""
-    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
     """Epochs over which the learning rate rises in a line."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate goes to zero after the warm-up, if it does."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Learning rate of a layer, as a share of that of the layer above it; 1 gives all layers the same."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.05
     loss: Literal["bce", "balanced", "focal"] = "bce"
     """balanced: both classes weigh the same. focal: examples that are right already weigh less."""
-    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    focal_gamma: Annotated[Number, Field(ge=0)] = 2.0
     """For ``loss: focal``."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
-    auxiliary_diagnosis_weight: Annotated[float, Field(ge=0)] = 1.0
+    label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] = 0.05
+    auxiliary_diagnosis_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of a second head that learns the diagnosis; it shapes the features and is never exported."""
-    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    mixup_alpha: Annotated[Number, Field(ge=0)] = 0.0
     """Blend each picture with another, by a share drawn from Beta(alpha, alpha); 0 turns it off."""
-    cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
+    cutmix_alpha: Annotated[Number, Field(ge=0)] = 0.0
     """Paste a rectangle of another picture, of a share drawn from Beta(alpha, alpha); 0 turns it off."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
     """Exponential moving average of the weights, which is what is evaluated and exported; 0 turns it off."""
     probe: bool = False
     """Leave the backbone as it came and train the head on its embeddings, which are computed once."""
-    frozen_stages: int = Field(default=0, ge=0)
+    frozen_stages: Whole = Field(default=0, ge=0)
     """The stem and this many first stages keep their pretrained weights and statistics."""
-    small_first: Annotated[float, Field(ge=0, le=1)] = 0.0
+    small_first: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Share of the epochs, from the start, that see pictures of 0.8 times the side."""
     augmentation: Literal["none", "flips", "standard", "strong"] = "standard"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """auto: bf16-mixed where GPU or processor computes in it natively, 16-mixed on an older GPU, else
     32-true."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    devices: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_no_boolean)] = 1
     """Processes on this machine, one for each GPU; under torchrun its own word stands."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several processes share the work."""
@@ -200,20 +222,25 @@ class Train(Section):
     """torch.compile, for long trainings."""
     channels_last: bool = True
     """Memory layout of the weights; faster for convolutions."""
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    checkpoint_minutes: Annotated[Number, Field(ge=0)] = 5.0
     """A state to go on from is written after each epoch and, in between, this often."""
-    workers: int = Field(default=1, ge=0)
+    workers: Whole = Field(default=1, ge=0)
     """Processes that prepare pictures, for each process that trains."""
     pixel_cache: bool = True
     """Keep prepared pictures on disk beside the runs, so that only the first epoch decodes them."""
 
     @model_validator(mode="after")
-    def _parts_can_be_dealt(self) -> Self:
+    def _keys_go_together(self) -> Self:
         devices = 1 if self.devices == "auto" else self.devices
         if self.batch_size < 2 * self.accumulate * devices:
             raise ValueError(
                 f"a batch_size of {self.batch_size} leaves less than two pictures for each of {devices} "
                 f"devices times {self.accumulate} accumulated parts"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"a warm-up of {self.warmup_epochs:g} epochs does not end within {self.epochs}; lower "
+                "warmup_epochs"
             )
         if self.probe and (devices > 1 or self.strategy == "fsdp"):
             raise ValueError("probe takes one process: its head is trained in seconds; set devices to 1")
@@ -262,11 +289,11 @@ _LATER = frozenset(
 class Ensemble(Section):
     """Several trainings that differ in the seed alone, made into one network."""
 
-    members: Annotated[int, Field(ge=1)] = 1
+    members: Annotated[Whole, Field(ge=1)] = 1
     """Trainings with the seeds ``seed``, ``seed`` + 1 and so on; 1: the training itself."""
     combine: Literal["average", "distil"] = "average"
     """average: the graph holds them all and gives their mean logit. distil: one network learns from them."""
-    teacher_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    teacher_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """For ``distil``: share of the loss that is measured against the members; the labels have the rest."""
 
     @model_validator(mode="after")
@@ -300,7 +327,7 @@ class Calibrate(Section):
     count_red_flags: bool = False
     """Whether a positive case that only a red flag sends up counts as referred. The certificate then holds
     only where the same questions are asked; without it, it holds wherever they are asked or not."""
-    novelty_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    novelty_share: Annotated[Number, Field(ge=0, lt=0.5)] = 0.01
     """Share of the validation photographs that the novelty gate may send up; 0 switches it off."""
     band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
     """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
@@ -338,18 +365,18 @@ class Calibrate(Section):
 class Export(Section):
     """The graph and its gate."""
 
-    opset: int = Field(default=20, ge=18)
-    views: Literal[1, 2, 4, 8] = 1
+    opset: Whole = Field(default=20, ge=18, le=LARGEST_OPSET)
+    views: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_no_boolean)] = 1
     """Mirrored and turned copies of each picture that the graph averages over."""
-    parity_tolerance: Positive = 1e-4
+    parity_tolerance: Share = 1e-4
     """Largest difference of a score between torch and onnxruntime, on the validation pictures."""
 
 
 class Evaluate(Section):
     """The report."""
 
-    bootstrap_draws: int = Field(default=2000, ge=100)
-    seed: int = 0
+    bootstrap_draws: Whole = Field(default=2000, ge=100)
+    seed: Seed = 0
 
 
 AcceptableCode = Literal[
@@ -371,18 +398,18 @@ AcceptableCode = Literal[
 class Audit(Section):
     """What the audit of the data calls a warning and a failure, and what was accepted on purpose."""
 
-    pictures: int = Field(default=1000, ge=0)
+    pictures: Whole = Field(default=1000, ge=0)
     """How many pictures are opened to look for artefacts and skin tone; 0 opens none."""
-    seed: int = 0
+    seed: Seed = 0
     """Which photograph speaks for its unit, which are opened, and how folds are dealt."""
-    warn_auroc: Annotated[float, Field(gt=0.5, lt=1)] = 0.65
+    warn_auroc: Annotated[Number, Field(gt=0.5, lt=1)] = 0.65
     """A baseline that sees no lesion warns when the lower end of its AUROC's interval is above this."""
-    fail_auroc: Annotated[float, Field(gt=0.5, lt=1)] = 0.80
+    fail_auroc: Annotated[Number, Field(gt=0.5, lt=1)] = 0.80
     """As ``warn_auroc``, for failure."""
-    warn_odds_ratio: Annotated[float, Field(ge=1)] = 1.5
+    warn_odds_ratio: Annotated[Number, Field(ge=1)] = 1.5
     """An artefact or a missing cell warns when its odds ratio with the label, in either direction, is surely
     above."""
-    fail_odds_ratio: Annotated[float, Field(ge=1)] = 10.0
+    fail_odds_ratio: Annotated[Number, Field(ge=1)] = 10.0
     """As ``warn_odds_ratio``, for failure; the shares must differ by a tenth as well."""
     false_alarm: Share = 0.01
     """Chance that a family of such tests warns although nothing is associated (Holm)."""
@@ -409,7 +436,7 @@ class Config(Section):
     """One run."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    seed: int = 0
+    seed: Annotated[Whole, Field(ge=0, le=LARGEST_SEED)] = 0
     """Training seed: initialisation, order, augmentation."""
     data: Data
     split: Split = Split()
@@ -429,6 +456,12 @@ class Config(Section):
             raise ValueError(
                 "ensemble.combine distil needs pictures, and train.probe trains on embeddings; use average"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _members_have_seeds(self) -> Self:
+        if self.seed + self.ensemble.members - 1 > LARGEST_SEED:
+            raise ValueError(f"the seeds of the members of an ensemble go up to {LARGEST_SEED}; lower seed")
         return self
 
     def members(self) -> tuple[Self, ...]:
