@@ -368,34 +368,42 @@ def dealt(home, load, tmp_path) -> Path:
     return tmp_path
 
 
+def at_it(home: Path) -> subprocess.Popen[str]:
+    """A process that trains until there is a file called go."""
+    wait = "print('at it', flush=True)\n    while not (folder / 'go').exists(): time.sleep(0.05)"
+    process = working_at(
+        "train", home, f"{wait}\n    [(run.folder / n).write_text('1') for n in stage.outputs]"
+    )
+    assert process.stdout is not None
+    while process.stdout.readline() != "at it\n":
+        assert process.poll() is None
+    return process
+
+
 def test_a_second_process_waits_for_the_first_and_finds_its_work_done(dealt, load):
     run = runs.find_or_make(load(), dealt / "runs")
-    slow = "print('at it', flush=True); time.sleep(5)"
-    first = working_at("train", dealt, f"{slow}; [(run.folder / n).write_text('1') for n in stage.outputs]")
-    assert first.stdout is not None
-    while first.stdout.readline() != "at it\n":
-        assert first.poll() is None
+    first = at_it(dealt)
     second = working_at("train", dealt, "print('trained twice')")
-    out, _ = second.communicate(timeout=60)
+    assert second.stdout is not None
+    waiting = f"train: another process is at it in {run.folder}; waiting for its end\n"
+    assert second.stdout.readline() == waiting
+    (dealt / "go").touch()
     first.communicate(timeout=60)
+    assert second.communicate(timeout=60) == ("train: unchanged\n", None)
     assert (first.returncode, second.returncode) == (0, 0)
-    assert out.splitlines() == [
-        f"train: another process is at it in {run.folder}; waiting for its end",
-        "train: unchanged",
-    ]
     assert (run.folder / "checkpoint.safetensors").read_text() == "1"
 
 
-def test_who_waits_goes_on_when_the_first_is_killed(dealt, load, capsys):
-    first = working_at("audit", dealt, "print('at it', flush=True); time.sleep(600)")
-    assert first.stdout is not None
-    while first.stdout.readline() != "at it\n":
-        assert first.poll() is None
-    threading.Timer(1, first.kill).start()
-    done = road.travel("audit", load(), dealt / "runs")
+def test_who_waits_goes_on_when_the_first_is_killed(dealt, load):
+    first = at_it(dealt)
+    second = working_at("train", dealt, "[(run.folder / n).write_text('2') for n in stage.outputs]")
+    assert second.stdout is not None
+    assert "another process is at it" in second.stdout.readline()
+    first.kill()
     first.communicate()
-    assert done.record("audit") is not None
-    assert f"audit: another process is at it in {done.folder}; waiting" in capsys.readouterr().out
+    assert second.communicate(timeout=60) == ("train\n", None)
+    run = runs.find_or_make(load(), dealt / "runs")
+    assert (run.folder / "checkpoint.safetensors").read_text() == "2"
 
 
 def test_what_a_record_names_is_not_removed_by_another_process_that_gives_up(run, load, home, tmp_path):
