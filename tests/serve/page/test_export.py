@@ -106,7 +106,8 @@ def test_exported_photographs_score_as_they_were_scored_and_histories_say_what_w
 ) -> None:
     into, scores = exported
     local = clinic_cases.read(flagged_bundle, into / "cases.csv", None)
-    assert local.unit == "lesion"
+    # Two cases were said to be of one person; of the others nobody said whose they are.
+    assert (local.unit, local.unnamed_lesions) == ("patient", len(local.cases) - 2)
     assert len(local.cases) == 18
     scorer = Scorer(open_bundle(flagged_bundle))
     for case in local.cases:
