@@ -159,6 +159,37 @@ def test_receiver_may_ask_for_a_pause_by_a_date(launch: Callable[..., Any], vari
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize(
+    "date", ["Wed, 21 Oct 99999999999999999999 07:28:00 GMT", "Wed, 21 Oct 2030 07:28:00 +99999999999999"]
+)
+def test_date_that_no_calendar_has_costs_no_delivery(
+    date: str, launch: Callable[..., Any], variables: Any, draw: Any
+):
+    script = [(503, {"Retry-After": date}, 0.0), (200, {"Retry-After": date}, 0.0)]
+    with receiving(*script) as receiver, launch(**variables(receiver.url)) as server:
+        address = f"{server.url}/v1/cases/{send(server, draw()).json()['case_id']}"
+        until(lambda: httpx.get(address).json()["state"] == "delivered")
+        status = httpx.get(address).json()
+        assert (status["attempts"], status["last_status"], len(receiver.came)) == (2, 200, 2)
+        assert server.stop() == 0
+
+
+def test_letter_that_cannot_even_be_written_is_given_up_when_its_time_is_over(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    settings = variables(f"http://127.0.0.1:{free_port()}/", TRIAGE_WEBHOOK_FIRST_PAUSE_S="60")
+    with launch(**settings) as server:
+        number = send(server, draw()).json()["case_id"]
+        assert server.stop() == 0
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base, base:
+        base.execute("UPDATE cases SET accepted_at = 1e300, next_at = 0, until = 0")
+    with launch(**settings) as server:
+        until(lambda: "undelivered" in [line["event"] for line in lines_of(tmp_path / "audit")])
+        assert server.stop() == 0
+    (line,) = (line for line in lines_of(tmp_path / "audit") if line["event"] == "undelivered")
+    assert (line["case_id"], line["receiver_status"]) == (number, None)
+
+
 def test_kill_between_acknowledgement_and_delivery_loses_nothing(
     launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
 ):

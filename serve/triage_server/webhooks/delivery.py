@@ -63,7 +63,8 @@ async def _exchange(callback: Callback, request: bytes) -> Reply:
             if not version.startswith("HTTP/1.") or len(code) != 3 or not code.isdecimal():
                 raise ValueError("no status line")
             status = int(code)
-        return Reply(status, _retry_after(head))
+        # Of a message that was taken nothing else matters, least of all what is wrong with it.
+        return Reply(status, None if 200 <= status < 300 else _retry_after(head))
     finally:
         writer.transport.abort()
 
@@ -77,7 +78,7 @@ def _retry_after(head: str) -> float | None:
         said = value.strip()
         if said.isdecimal():
             return float(said[:9])
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             moment = parsedate_to_datetime(said)
             return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
     return None

@@ -165,7 +165,11 @@ class Postman:
             await self._settle(letter, trouble, "undelivered", letter.last_status)
             return
         trouble.tries += 1
-        reply = await deliver(callback, letter.case_id, int(time.time()), message(letter, answer))
+        try:
+            reply = await deliver(callback, letter.case_id, int(time.time()), message(letter, answer))
+        except Exception as error:  # whatever it was: the time of this letter runs out as that of any other
+            log.error("delivery failed", exc_info=error, extra={"fields": {"case_id": letter.case_id}})
+            reply = Reply(None)
         if reply.taken:
             await self._settle(letter, trouble, "delivered", reply.status)
             return
