@@ -20,9 +20,10 @@ from triage_server.problems import RequestError
 Result = TypeVar("Result")
 
 CLERKS = 8
-"""No more than the connections that the engine keeps open by itself."""
-MOST = 4 * CLERKS
-"""Errands that may be here at once: each may hold the photographs of a case in memory."""
+"""The engine keeps a connection open for each."""
+MOST = 64 * CLERKS
+"""Errands that may be here at once. A case's page asks for eight photographs in one go, so that readers come in
+bursts, and wait; the bytes of those that bring photographs are counted by the pool."""
 PATIENCE_S = 12.0
 """Longer than a statement may run on the database, which then says so itself."""
 _AT_THE_END_S = 3.0
@@ -84,17 +85,27 @@ class Clerks:
                 thread.join(max(0.0, patience_ends - time.monotonic()))
 
     def _work(self) -> None:
-        while (errand := self._errands.get()) is not None:
-            work, future = errand.work, errand.future
-            if work is None or future.cancelled():
-                continue
-            _here.future = future
-            try:
-                result, error = work(), None
-            except Exception as raised:
-                result, error = None, raised
-            with suppress(RuntimeError):  # the loop has ended
-                future.get_loop().call_soon_threadsafe(_tell, future, result, error)
+        while self._round():
+            pass
+
+    def _round(self) -> bool:
+        """Wait for an errand and run it; False: there will be none. A function: nothing of it is kept."""
+        errand = self._errands.get()
+        if errand is None:
+            return False
+        work, future = errand.work, errand.future
+        if work is None or future.cancelled():
+            return True
+        _here.future = future
+        try:
+            result, error = work(), None
+        except Exception as raised:
+            result, error = None, raised
+        finally:
+            _here.future = None
+        with suppress(RuntimeError):  # the loop has ended
+            future.get_loop().call_soon_threadsafe(_tell, future, result, error)
+        return True
 
 
 def abandoned() -> bool:

@@ -1,6 +1,6 @@
 """The tables of the reading queue, and how they are opened and brought up to date.
 
-Imports SQLAlchemy, Alembic and the exception tree. SQLite in one file, or PostgreSQL by its address.
+Imports SQLAlchemy, Alembic, the clerks and the exception tree. SQLite in one file, or PostgreSQL by its address.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 from lesion_triage.errors import ConfigError
+from triage_server.page.clerks import CLERKS
 
 POSTGRESQL = "postgresql+psycopg"
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -282,7 +283,7 @@ def _engine(url: URL) -> Engine:
     try:
         on_postgresql = url.get_backend_name() == "postgresql"
         own = {name: value for name, value in _PATIENCE.items() if on_postgresql and name not in url.query}
-        engine = create_engine(url, pool_pre_ping=True, connect_args=own)
+        engine = create_engine(url, pool_size=CLERKS, pool_pre_ping=True, connect_args=own)
     except ImportError:
         raise ConfigError(
             f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "

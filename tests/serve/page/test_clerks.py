@@ -1,0 +1,71 @@
+"""Errands beside the event loop: a burst waits for its turn, and nothing of an errand is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triage_server.page.clerks import CLERKS, MOST, Clerks
+from triage_server.page.database import opened
+from triage_server.problems import RequestError
+
+
+@pytest.fixture
+def clerks() -> Iterator[Clerks]:
+    made = Clerks(patience_s=5.0)
+    yield made
+    made.close()
+
+
+def test_burst_of_looks_waits_for_its_turn(clerks: Clerks):
+    def look(number: int) -> Callable[[], int]:
+        return lambda: (time.sleep(0.02), number)[1]
+
+    async def burst() -> list[int]:
+        return await asyncio.gather(*(clerks.run(look(number)) for number in range(20 * CLERKS)))
+
+    assert asyncio.run(burst()) == list(range(20 * CLERKS))
+
+
+def test_errands_beyond_any_burst_are_refused_at_once(clerks: Clerks):
+    async def flood() -> list[Any]:
+        errands = [clerks.run(lambda: time.sleep(0.01)) for _ in range(MOST + 1)]
+        return await asyncio.gather(*errands, return_exceptions=True)
+
+    *served, last = asyncio.run(flood())
+    assert served == [None] * MOST
+    assert isinstance(last, RequestError)
+    assert last.code == "queue_unavailable"
+
+
+class Photograph:
+    """Something that can be seen to have gone."""
+
+
+def test_nothing_of_an_errand_is_kept_by_its_thread(clerks: Clerks):
+    async def story() -> None:
+        brought, found = Photograph(), [Photograph()]
+        kept = [weakref.ref(brought), weakref.ref(found[0])]
+        await clerks.run(lambda brought=brought: None)  # type: ignore[misc]
+        del brought
+        await clerks.run(found.pop)
+        deadline = time.monotonic() + 5
+        while any(one() for one in kept):
+            assert time.monotonic() < deadline, kept
+            gc.collect()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(story())
+
+
+def test_each_clerk_has_a_connection_that_is_kept(tmp_path: Path):
+    engine = opened(str(tmp_path / "queue.sqlite"))
+    assert engine.pool.size() == CLERKS  # type: ignore[attr-defined]
+    engine.dispose()
