@@ -46,6 +46,11 @@ class Place:
         self.held_bytes += size_bytes
         self._pool.pending_bytes += size_bytes
 
+    def give_back(self) -> None:
+        """They are in memory no more."""
+        self._pool.pending_bytes -= self.held_bytes
+        self.held_bytes = 0
+
 
 class ScoringPool:
     """Threads that score, and the count of what waits for them. Its counters belong to the event loop."""
@@ -82,13 +87,21 @@ class ScoringPool:
             RequestError: as many cases as the threads and the queue may hold are already here.
         """
         self.refuse_if_full()
-        place = Place(self)
         self.cases += 1
+        try:
+            with self.counted() as place:
+                yield place
+        finally:
+            self.cases -= 1
+
+    @contextmanager
+    def counted(self) -> Iterator[Place]:
+        """Count the bytes of one case, also while it has no place: it waits for no thread of this pool."""
+        place = Place(self)
         try:
             yield place
         finally:
-            self.cases -= 1
-            self.pending_bytes -= place.held_bytes
+            place.give_back()
 
     async def run(self, work: Steps[Result]) -> Result:
         """Do ``work`` on one of the threads: side by side with other work, if more waits than they are."""

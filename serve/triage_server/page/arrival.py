@@ -5,7 +5,9 @@ Imports the bundle, the rooms of the server and the page's desk.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from fastapi import Request
 
@@ -17,6 +19,7 @@ from lesion_triage.errors import ImageError
 from triage_server.casework import (
     Service,
     deadline_of,
+    in_time,
     judgement,
     language_of,
     on_a_thread,
@@ -30,6 +33,7 @@ from triage_server.intake import SentCase
 from triage_server.page.desk import Page, Visit, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import history_of, questions
+from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
 from triage_server.record import Answered, answered
 from triage_server.v1 import in_full
@@ -54,6 +58,7 @@ ON_THE_FORM = frozenset(
     }
 )
 """Refusals that whoever filled the form in can mend there."""
+_LOOK_EVERY_S = 0.02
 _PICTURES = ("image/jpeg", "image/png", "image/webp")
 _FIELD = {"history_not_valid": "history", "earlier_case_not_found": "earlier_case"}
 
@@ -84,13 +89,21 @@ async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
     async with recording_refusals(request, line):
         await service.recorder.require()
         # No place is held while the database is asked: one that hangs would take them all from the platforms.
+        # The photographs are counted all the same, for as long as they are here.
         number = await page.beside(page.queue.draw_number)
-        with service.pool.place() as place:
-            arriving.sent = sent = await page.form(request, service.settings.max_body_bytes, place.take)
-        case = SentCase(sent.images, history_of(sent, questions(service.bundle)))
-        if not sent.images:
-            raise RequestError("no_image")
-        return await page.once(request, sent, lambda: _keep(page, request, number, sent, case, line))
+        with service.pool.counted() as held:
+            with service.pool.place():
+                arriving.sent = sent = await page.form(request, service.settings.max_body_bytes, held.take)
+            case = SentCase(sent.images, history_of(sent, questions(service.bundle)))
+            if not sent.images:
+                raise RequestError("no_image")
+
+            def let_go() -> None:
+                del sent.images[:]
+                held.give_back()
+
+            work = partial(_keep, page, request, number, sent, case, line)
+            return await page.once(request, sent, work, let_go)
 
 
 async def _keep(
@@ -98,9 +111,10 @@ async def _keep(
 ) -> str:
     pool = service_of(request).pool
     earlier = await _earlier(page, sent)
-    with pool.place() as place:
-        place.take(sum(map(len, case.images)))
-        scored = await _scored(request, case, line)
+    deadline = deadline_of(request)
+    await in_time(request, _room(pool), deadline)
+    with pool.place():
+        scored = await _scored(request, case, line, deadline)
         line["case_hmac"] = page.case_hash(number)
         await settled(request, scored.found, line, None)
     request.state.disposition = scored.found.disposition
@@ -109,6 +123,12 @@ async def _keep(
         lambda: page.queue.add(number, scored.answers, scored.kept, case.history, caller, earlier)
     )
     return number
+
+
+async def _room(pool: ScoringPool) -> None:
+    """Wait for a place: whoever has sent all of a case is not sent away to send it again."""
+    while pool.cases >= pool.capacity:
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _earlier(page: Page, sent: Sent) -> str | None:
@@ -134,7 +154,7 @@ class _Scored:
     found: Answered
 
 
-async def _scored(request: Request, sent: SentCase, line: dict[str, object]) -> _Scored:
+async def _scored(request: Request, sent: SentCase, line: dict[str, object], deadline: float) -> _Scored:
     service, first = service_of(request), language_of(request)
     languages = service.scorer.languages
 
@@ -148,7 +168,7 @@ async def _scored(request: Request, sent: SentCase, line: dict[str, object]) -> 
         )
         return _Scored(case.images, answers, answered(answers[0], in_full(answers[0]), case))
 
-    return await on_a_thread(request, work(), deadline_of(request))
+    return await on_a_thread(request, work(), deadline)
 
 
 def _stripped(service: Service, case: SentCase) -> SentCase:

@@ -251,11 +251,17 @@ class Page:
             raise RequestError("not_allowed")
         return sent
 
-    async def once(self, request: Request, sent: Sent, work: Callable[[], Awaitable[str]]) -> str:
+    async def once(
+        self,
+        request: Request,
+        sent: Sent,
+        work: Callable[[], Awaitable[str]],
+        let_go: Callable[[], None] = lambda: None,
+    ) -> str:
         """Do what a form asks for, or say what came of it when the same form was sent before."""
         session = visit_of(request).session
         assert session is not None
-        return await self._once.do(session.id, request.url.path, sent, work)
+        return await self._once.do(session.id, request.url.path, sent, work, let_go)
 
     # What is recorded
 

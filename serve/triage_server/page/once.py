@@ -9,30 +9,31 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from hashlib import sha256
 
 from triage_server.page.forms import Sent
 
 FORM_ID = "form_id"
 """Name of the field; what it holds is drawn anew for each page that is shown."""
 _MOST = 10_000
-_Key = tuple[str, str, int]
-
-
-@dataclass
-class _Slot:
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    result: str | None = None
-    """None: not done yet, or refused; then the form may be sent again."""
+_Key = tuple[str, str, bytes]
 
 
 class Once:
     """Forms that were sent, and what came of them. Belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._slots: OrderedDict[_Key, _Slot] = OrderedDict()
+        self._done: OrderedDict[_Key, asyncio.Future[str]] = OrderedDict()
+        """Under way or done; what was refused may be sent again."""
 
-    async def do(self, session: str, path: str, sent: Sent, work: Callable[[], Awaitable[str]]) -> str:
+    async def do(
+        self,
+        session: str,
+        path: str,
+        sent: Sent,
+        work: Callable[[], Awaitable[str]],
+        let_go: Callable[[], None],
+    ) -> str:
         """Do what a form asks for, or say what came of it when it was asked for first.
 
         The same form with anything else in it is another one: a browser may show a page again as it was.
@@ -42,17 +43,32 @@ class Once:
             path: to which it was sent.
             sent: the form; one without an id is done each time.
             work: says what came of it; may raise, and has then not been done.
+            let_go: called if another did it or does it, which is waited for, and fails this one where it
+                fails: what the form holds is needed no more.
         """
         if not sent.get(FORM_ID):
             return await work()
-        key = (session, path, hash((tuple(sorted(sent.fields.items())), tuple(sent.images))))
-        slot = self._slots.setdefault(key, _Slot())
-        while len(self._slots) > _MOST:
-            self._slots.popitem(last=False)
-        async with slot.turn:
-            if slot.result is None:
-                slot.result = await work()
-            return slot.result
+        key = (session, path, await asyncio.to_thread(_digest, sent))
+        if (first := self._done.get(key)) is not None:
+            let_go()
+            return await asyncio.shield(first)
+        doing = self._done[key] = asyncio.ensure_future(work())
+        while len(self._done) > _MOST:
+            self._done.popitem(last=False)
+        try:
+            return await doing
+        except BaseException:
+            if self._done.get(key) is doing:
+                del self._done[key]
+            raise
+
+
+def _digest(sent: Sent) -> bytes:
+    """Tells two forms apart. Runs on a thread: photographs take some milliseconds, with the lock let go."""
+    found = sha256(repr(sorted(sent.fields.items())).encode())
+    for image in sent.images:
+        found.update(sha256(image).digest())
+    return found.digest()
 
 
 def new_form_id() -> str:

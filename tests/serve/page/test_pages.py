@@ -615,6 +615,91 @@ def test_two_clicks_at_once_make_one_case(browser: Any) -> None:
     assert browser.app.state.page.queue.waiting()[0].count == 1
 
 
+def test_photographs_are_counted_until_they_are_kept_and_a_second_click_holds_none(
+    browser: Any, tmp_path: Path
+) -> None:
+    fields, pool = {"form_token": browser.token(), "form_id": "a" * 22}, browser.app.state.service.pool
+    held = sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")  # what is added waits
+
+    async def story() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=browser.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=browser.url, cookies=browser.cookies
+        ) as client:
+            clicks = []
+            for _ in range(3):
+                files = [("image", ("a.jpg", REFERRED + bytes(1_000_000)))]
+                clicks.append(asyncio.create_task(client.post("/ui/cases", data=fields, files=files)))
+                await asyncio.sleep(1.0)
+                assert pool.cases == 0
+                assert 1_000_000 < pool.pending_bytes < 1_100_000
+            held.execute("ROLLBACK")
+            return await asyncio.gather(*clicks)
+
+    said = asyncio.run(story())
+    held.close()
+    assert {one.status_code for one in said} == {303}
+    assert len({one.headers["location"] for one in said}) == 1
+    assert pool.pending_bytes == 0
+
+
+def test_click_that_waits_for_another_is_refused_with_it(browser: Any, tmp_path: Path) -> None:
+    fields = {"form_token": browser.token(), "form_id": "c" * 22}
+    base = sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)
+    base.execute("CREATE TRIGGER full BEFORE INSERT ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+
+    async def both() -> list[int]:
+        transport = httpx.ASGITransport(app=browser.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=browser.url, cookies=browser.cookies
+        ) as client:
+            files = [("image", ("a.jpg", REFERRED))]
+            sending = [client.post("/ui/cases", data=fields, files=files) for _ in range(2)]
+            return [one.status_code for one in await asyncio.gather(*sending)]
+
+    assert asyncio.run(both()) == [503, 503]
+    base.execute("DROP TRIGGER full")
+    base.close()
+    browser.send_case(REFERRED, form_id=fields["form_id"])
+    assert browser.app.state.page.queue.waiting()[0].count == 1
+    assert browser.app.state.service.pool.pending_bytes == 0
+
+
+def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., Any], browse: Any) -> None:
+    browser = browse(open_page(queue=0))
+    browser.sign_in()
+    earlier, pool = browser.send_case(REFERRED), browser.app.state.service.pool
+    fields = {"form_token": browser.token(), "earlier_case": earlier}
+    form = httpx.Request("POST", browser.url, data=fields, files=[("image", ("a.jpg", BELOW))])
+    whole = form.read()
+
+    async def busy() -> None:
+        while pool.cases == pool.capacity:
+            await asyncio.sleep(0)
+        with pool.place():
+            await asyncio.sleep(0.5)
+
+    async def story() -> int:
+        others = []
+
+        async def body() -> Any:
+            yield whole
+            others.append(asyncio.create_task(busy()))  # which finds the place free once all of it has come
+
+        transport = httpx.ASGITransport(app=browser.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=browser.url, cookies=browser.cookies
+        ) as client:
+            headers = {"Content-Type": form.headers["Content-Type"]}
+            said = await client.post("/ui/cases", content=body(), headers=headers)
+            await asyncio.gather(*others)
+            return said.status_code
+
+    assert asyncio.run(story()) == 303
+    assert (pool.cases, browser.app.state.page.queue.waiting()[0].count) == (0, 2)
+
+
 def test_form_that_was_refused_can_be_sent_again(browser: Any, tmp_path: Path) -> None:
     number = browser.send_case(REFERRED)
     browser.app.state.page.queue.record_reading(number, By("x", "y"), "agree", "")
