@@ -119,6 +119,10 @@ class KeySet:
             why = str(error).removeprefix(f"{self._source}: ")  # an address may hold a word in its query
             log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)
             return
+        except Exception as error:
+            why = type(error).__name__
+            log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)
+            return
         self._read_at = time.monotonic()
         self._keys, before, self._left_out = found[0], self._left_out, found[1]
         if self._left_out != before:
@@ -239,7 +243,7 @@ def _parsed(source: str, content: bytes) -> tuple[dict[str, jwt.PyJWK], list[str
         try:
             key = jwt.PyJWK(one)
             unfit = _unfit(key)
-        except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        except Exception as error:  # whatever a library makes of a strange key, it costs this one alone
             unfit = f"is of no kind that is known here ({type(error).__name__})"  # its text may hold the key
         if unfit is None:
             keys[str(one.get("kid", ""))] = key

@@ -214,6 +214,9 @@ def weak() -> dict[str, Any]:
     return dict(jwt.get_algorithm_by_name("RS256").to_jwk(key, as_dict=True))  # type: ignore[call-overload]
 
 
+NO_ALGORITHM = {"kty": "RSA", "alg": "none", "n": "AQAB", "e": "AQAB"}
+
+
 @pytest.mark.parametrize(
     ("document", "said"),
     [
@@ -222,6 +225,7 @@ def weak() -> dict[str, Any]:
         ('{"keys": []}', "no public key"),
         ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "no public key"),
         (json.dumps({"keys": [weak()]}), "1024 bits"),
+        (json.dumps({"keys": [NO_ALGORITHM]}), "key 1 of the set is of no kind"),
     ],
 )
 def test_set_without_a_usable_key_is_refused(document: str, said: str, tmp_path: Path):
@@ -275,7 +279,7 @@ def test_keys_that_cannot_be_used_are_left_out_one_by_one_and_named_in_the_log(
 
     monkeypatch.setattr(tokens, "RETRY_S", 0.0)
     whole = issuer.document()
-    mixed = {"keys": [STRANGE, weak() | {"kid": "weak"}, "no key", *whole["keys"]]}
+    mixed = {"keys": [STRANGE, weak() | {"kid": "weak"}, "no key", NO_ALGORITHM, *whole["keys"]]}
     first = {"keys": whole["keys"][:1]}
     with served([json.dumps(first).encode(), json.dumps(mixed).encode()]) as (address, _):
         keys = KeySet(address)
@@ -283,7 +287,7 @@ def test_keys_that_cannot_be_used_are_left_out_one_by_one_and_named_in_the_log(
         for name in ("weak", "later"):
             assert asyncio.run(keys.key(name)) is None
     said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert [re.search(r"key (\d) of the set", line)[1] for line in said] == ["1", "2", "3"]  # type: ignore[index]
+    assert [re.search(r"key (\d) of the set", line)[1] for line in said] == ["1", "2", "3", "4"]  # type: ignore[index]
     assert "1024 bits" in said[1]
 
 

@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 CLERKS = 8
 """The engine keeps a connection open for each."""
 MOST = 64 * CLERKS
-"""Errands that may be here at once. A case's page asks for eight photographs in one go, so that readers come in
-bursts, and wait; the bytes of those that bring photographs are counted by the pool."""
+"""Errands that may be here at once. A case's page asks for eight photographs in one go, so that a few readers
+make a burst; it waits for its turn. Bytes of photographs that are brought are counted by the pool."""
 PATIENCE_S = 12.0
 """Longer than a statement may run on the database, which then says so itself."""
 _AT_THE_END_S = 3.0
