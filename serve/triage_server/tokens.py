@@ -75,10 +75,10 @@ class KeySet:
         Raises:
             RequestError: the keys are too old to be believed and cannot be read.
         """
-        if not await self.believed() or self._find(key_id) is None:
-            await self._refreshed()
-        if self._age > STALE_S:
+        if not await self.believed():
             raise RequestError("authentication_unavailable", headers={"Retry-After": f"{RETRY_S:.0f}"})
+        if self._find(key_id) is None:
+            await self._refreshed()
         return self._find(key_id)
 
     async def believed(self) -> bool:
@@ -110,11 +110,12 @@ class KeySet:
 
     async def _refreshed(self) -> None:
         if (reading := self._refresh()) is not None:
-            await asyncio.wait({reading}, timeout=_FETCH_TIMEOUT_S)
+            await asyncio.wait({reading})  # which has a limit of its own, and goes on if this caller goes
 
     async def _read(self) -> None:
         try:
-            found = await asyncio.to_thread(lambda: _parsed(self._source, _fetched(self._source)))
+            async with asyncio.timeout(_FETCH_TIMEOUT_S):  # a head that drips is seen by nobody else
+                found = await asyncio.to_thread(lambda: _parsed(self._source, _fetched(self._source)))
         except ConfigError as error:
             why = str(error).removeprefix(f"{self._source}: ")  # an address may hold a word in its query
             log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)

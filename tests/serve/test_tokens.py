@@ -132,10 +132,11 @@ def test_subject_of_a_token_stands_nowhere_in_the_log(server: Any, issuer: Issue
 
 
 @contextmanager
-def served(answers: list[bytes | int | float]) -> Iterator[tuple[str, list[int]]]:
+def served(answers: list[bytes | int | float | None]) -> Iterator[tuple[str, list[int]]]:
     """A web server on loopback that gives one answer after the other, the last for ever.
 
-    An answer is a body, a status, or how many seconds lie between one blank and the next of an endless body.
+    An answer is a body, a status, how many seconds lie between one blank and the next of an endless body, or
+    None: a head that takes four seconds to come.
     """
     asked = [0]
 
@@ -149,12 +150,16 @@ def served(answers: list[bytes | int | float]) -> Iterator[tuple[str, list[int]]
                 self.end_headers()
                 return
             self.send_response(200)
+            for _ in range(20 if answer is None else 0):
+                self.send_header("X-More", "to come")
+                self.flush_headers()
+                time.sleep(0.2)
             self.end_headers()
             with suppress(OSError):  # whoever asked has gone
                 while isinstance(answer, float):
                     self.wfile.write(b" ")
                     time.sleep(answer)
-                self.wfile.write(answer)
+                self.wfile.write(answer or b"")
 
         def log_message(self, *_: object) -> None: ...
 
@@ -306,6 +311,34 @@ def test_each_reading_that_fails_is_logged_without_what_the_address_asks_for(
     ]
     assert len(said) == 2
     assert all("500" in line and "secret" not in line for line in said)
+
+
+def test_provider_whose_head_drips_is_given_up_in_time_and_asked_again(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    import asyncio
+
+    from triage_server.problems import RequestError
+
+    for name, seconds in {"_FETCH_TIMEOUT_S": 1.0, "RETRY_S": 0.0, "STALE_S": 0.2}.items():
+        monkeypatch.setattr(tokens, name, seconds)
+
+    async def story() -> float:
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        with pytest.raises(RequestError) as refusal:
+            await keys.key("RS256")
+        took = time.monotonic() - began
+        assert refusal.value.code == "authentication_unavailable"
+        assert await keys.key("RS256") is not None
+        return took
+
+    document = json.dumps(issuer.document()).encode()
+    with served([document, None, document]) as (address, asked):
+        keys = KeySet(address)
+        assert 0.5 < asyncio.run(story()) < 1.8
+    assert asked == [3]
+    assert any("could not be read again" in record.getMessage() for record in caplog.records)
 
 
 def test_keys_that_are_too_old_make_the_server_not_ready_until_they_are_read(

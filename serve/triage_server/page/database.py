@@ -1,6 +1,6 @@
 """The tables of the reading queue, and how they are opened and brought up to date.
 
-Imports SQLAlchemy, Alembic, the clerks and the exception tree. SQLite in a file, or PostgreSQL by its address.
+Imports SQLAlchemy, Alembic, the clerks and the exceptions. SQLite in one file, or PostgreSQL by its address.
 """
 
 from __future__ import annotations
