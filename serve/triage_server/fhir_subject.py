@@ -6,7 +6,6 @@ others say, and what cannot be seen to be the same person is another one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -20,13 +19,11 @@ class _Person:
     reference: Hashable = None
     identifier: tuple[str, str] | None = None
     """System and value."""
-    otherwise: str | None = None
-    """All of it, where it has neither."""
 
     @property
     def marks(self) -> set[Hashable]:
-        """Two that share one of them are one person."""
-        said = {"reference": self.reference, "identifier": self.identifier, "otherwise": self.otherwise}
+        """Two that share one of them are one person. A name is none: two people may have the same."""
+        said = {"reference": self.reference, "identifier": self.identifier}
         return {(way, mark) for way, mark in said.items() if mark is not None}
 
 
@@ -61,7 +58,7 @@ def _person(subject: object, by: Found, register: Register) -> _Person:
     reference, identifier = subject.get("reference"), subject.get("identifier")
     said = mapped(identifier).get("value") if identifier is not None else None
     if reference is None and said is None:
-        return _Person(otherwise=json.dumps(subject, sort_keys=True))
+        return _Person()
     if not isinstance(reference, str | None) or not isinstance(said, str | None):
         raise refusal("subject: expected a reference or an identifier")
     return _Person(

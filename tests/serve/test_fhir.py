@@ -404,6 +404,10 @@ TWO_PEOPLE = {
         known_as("A", **ref("Patient/1")), known_as("B", **ref("Patient/1"))
     ),
     "names": people({"display": "A"}, {"display": "B"}),
+    "one name": people({"display": "A"}, {"display": "A"}),
+    "nothing": people({}, {}),
+    "a type": people({"type": "Patient"}, {"type": "Patient"}),
+    "nothing and a reference": people({}, ref("Patient/1")),
     "a reference and a name": people(ref("Patient/1"), {"display": "A"}),
     "one number on two servers": people(
         ref("Patient/1"), ref("Patient/1"), urls=(f"{EHR}/Media/m0", "https://other.example/fhir/Media/m1")
@@ -434,6 +438,7 @@ ONE_PERSON = {
         others=(_PATIENT, _PATIENT),
     ),
     "one that says nothing": people(ref(f"{EHR}/Patient/1"), None),
+    "one with a name alone": people({"display": "A"}, None),
 }
 
 
