@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import io
@@ -11,6 +12,7 @@ import re
 import signal
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, redirect_stderr, redirect_stdout
@@ -26,11 +28,16 @@ import pytest
 from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_client import verify_webhook
+from triage_server import audit_log
 from triage_server.api_keys import new_key
 from triage_server.audit_chain import files_of, verify
+from triage_server.audit_log import AuditLog
 from triage_server.cli import main
 from triage_server.settings import load
+from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callbacks, signature
+from triage_server.webhooks.outbox import Letter, OutboxThread
+from triage_server.webhooks.postman import Postman
 from webhook_receiver import receiving
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -452,6 +459,35 @@ def test_answer_to_a_callback_that_is_named_no_more_is_given_up_without_an_attem
             assert server.stop() == 0
     (line,) = (line for line in lines_of(tmp_path / "audit") if line["event"] == "undelivered")
     assert (line["attempts"], line["receiver_status"]) == (1, 500)
+
+
+def test_disk_of_the_audit_log_that_hangs_holds_up_a_stop_for_one_line_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    secret, disk, flush = tmp_path / "secret", threading.Event(), audit_log._flush
+    secret.write_text(SECRET)
+    box = OutboxThread(tmp_path / "outbox.sqlite", 10)
+    monkeypatch.setattr(audit_log, "_flush", lambda handle: (disk.wait(), flush(handle)))
+
+    async def story(audit: AuditLog) -> float:
+        for number in range(5):
+            letter = Letter(str(number), "a", "gone", "r", None, 0.0, 1.0, "pending", 1, 0.0, None, 500, b"")
+            await box.do(lambda outbox, letter=letter: outbox.put(letter))  # type: ignore[misc]
+        known = Callbacks.read(
+            json.dumps({"ehr": {"url": "http://127.0.0.1:9/", "secret_file": str(secret)}})
+        )
+        postman = Postman(known, box, audit, Telemetry("a" * 64, "m"), keep_s=3600.0, first_pause_s=1.0)
+        working = asyncio.create_task(postman.work())
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        postman.stop()
+        await working
+        return time.monotonic() - began
+
+    with AuditLog(tmp_path / "audit", 2**20, patience_s=1.0) as audit:
+        assert asyncio.run(story(audit)) < 2.0
+        disk.set()
+    box.close()
 
 
 def unwritable(outbox: Path, yes: bool) -> None:

@@ -222,6 +222,8 @@ class Postman:
             with self._remembered(letter) as trouble:
                 written = trouble.written or ("undelivered", letter.last_status)
                 await self._settle(letter, trouble, *written)
+            if self._audit.failed:
+                break  # a disk that hangs would hold up each further line as long, and a stop with them
         await self._outbox.do(lambda box: box.forget(before))
 
 
