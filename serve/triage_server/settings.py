@@ -9,9 +9,11 @@ import argparse
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SecretStr, ValidationError, field_validator
 
@@ -164,10 +166,11 @@ def _refuse_contradictions(settings: Settings) -> None:
         if said and len(said) < len(names):
             missing = ", ".join(PREFIX + name.upper() for name in names if name not in said)
             raise ConfigError(f"{PREFIX}{said[0].upper()} is set, and {missing} is not; set all or none.")
-    if settings.jwt_jwks is not None and "@" in settings.jwt_jwks.partition("://")[2].partition("/")[0]:
+    if settings.jwt_jwks is not None and "://" in settings.jwt_jwks and not _bare(settings.jwt_jwks):
         raise ConfigError(
             f"{PREFIX}JWT_JWKS: expected an address without user and password, which would stand in logs; "
-            "found one with them. A key set is public: let it be read without, or name a file."
+            "found one with an @, or with a port that is no number. A key set is public: let it be read "
+            "without, or name a file."
         )
     if settings.allow_unsigned and settings.trusted_keys is not None:
         raise ConfigError(
@@ -183,6 +186,14 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"{PREFIX}JWT_SCOPE and {PREFIX}JWT_CLINIC_SCOPE are the same; a platform's token must not open "
             "the page with the photographs of all cases: choose two."
         )
+
+
+def _bare(address: str) -> bool:
+    """Whether no password stands in an address, whichever signs it holds: a slash would end the host."""
+    try:
+        return "@" not in re.split("[?#]", address)[0] and (urlsplit(address).port or 443) > 0
+    except ValueError:  # what stands where the port should is none
+        return False
 
 
 def refuse_exposure(settings: Settings, host: str) -> None:

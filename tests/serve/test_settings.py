@@ -112,10 +112,12 @@ def test_trust_that_is_unsaid_is_refused():
         load(["--bundle", "b"], {"TRIAGE_TRUSTED_KEYS": "keys", "TRIAGE_ALLOW_UNSIGNED": "1"})
 
 
-def test_password_in_the_address_of_a_key_set_is_refused_and_not_repeated():
-    said = {"ISSUER": "i", "AUDIENCE": "a", "JWKS": "https://svc:secret@id.example.org/jwks"}
+@pytest.mark.parametrize("word", ["secret", "p/secret", "p?secret", "p#secret", "p@secret", "p[secret"])
+def test_password_in_the_address_of_a_key_set_is_refused_and_not_repeated(word: str):
+    said = {"ISSUER": "i", "AUDIENCE": "a", "JWKS": f"https://svc:{word}@id.example.org/jwks"}
     with pytest.raises(ConfigError, match="TRIAGE_JWT_JWKS: expected an address without user") as caught:
         load(["--bundle", "b"], {f"TRIAGE_JWT_{name}": value for name, value in said.items()})
     assert "secret" not in str(caught.value)
     assert "svc" not in str(caught.value)
-    load(["--bundle", "b"], {f"TRIAGE_JWT_{n}": v for n, v in {**said, "JWKS": "https://id/a@b"}.items()})
+    for good in ("https://id:8443/jwks?mail=a@b", "https://[::1]/jwks", "/srv/a@b/set"):
+        load(["--bundle", "b"], {f"TRIAGE_JWT_{n}": v for n, v in {**said, "JWKS": good}.items()})
