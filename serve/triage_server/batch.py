@@ -178,9 +178,8 @@ async def _item(request: Request, index: int, tree: object, repeat_key: str | No
     # A client's own keys have no '#'.
     key = None if repeat_key is None else f"{repeat_key}#{index}"
     try:
-        async with alone(request, key, deadline):
-            async with recording_refusals(request, line):
-                found = await scored(request, partial(v1.opened, tree), line, key, deadline)
+        async with recording_refusals(request, line), alone(request, key, deadline):
+            found = await scored(request, partial(v1.opened, tree), line, key, deadline)
             end = await settled(request, found, line, key)
     except RequestError as error:
         refusal = error

@@ -15,7 +15,11 @@ from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Judgement, Scorer
 from sent_cases import JSON, as_json
 from triage_server.api_keys import new_key
+from triage_server.app import create_app
 from triage_server.audit_chain import files_of
+from triage_server.audit_log import AuditLog
+from triage_server.security import NOBODY
+from triage_server.settings import Settings
 from triage_server.wire import MAX_CASES_PER_BATCH
 
 Ask = Callable[..., httpx.Response]
@@ -118,6 +122,21 @@ def test_cases_that_are_not_scored_in_time_say_so(ask: Ask, make_app: MakeApp, d
 def test_a_batch_that_is_not_even_read_in_time_is_refused_whole(ask: Ask, make_app: MakeApp, draw: Any):
     response = ask(make_app(answer_timeout_s=1e-6), "POST", PATH, **batch(as_json(draw())))
     assert (response.status_code, response.json()["code"]) == (503, "not_answered_in_time")
+
+
+def test_a_case_that_waits_in_vain_for_its_key_has_its_line(
+    ask: Ask, scorer: Scorer, tmp_path: Path, draw: Any
+):
+    settings = Settings(bundle=scorer.bundle.folder, threads=1, answer_timeout_s=0.5)
+    with AuditLog(tmp_path / "audit", 2**20) as log:
+        app, key = create_app(scorer.bundle, scorer, settings, log), "batch-0123456789"
+        app.state.service.repeats.begin(NOBODY.name, f"{key}#0")
+        request = batch(as_json(draw()))
+        request["headers"] = {**request["headers"], "Idempotency-Key": key}
+        (item,) = ask(app, "POST", PATH, **request).json()["cases"]
+    assert item["problem"]["code"] == "not_answered_in_time"
+    (line,) = (json.loads(file.read_text()) for file in files_of(tmp_path / "audit"))
+    assert (line["event"], line["batch_index"], line["problem"]) == ("refusal", 0, "not_answered_in_time")
 
 
 def test_every_answered_case_has_its_line_and_counts_against_the_pace(
