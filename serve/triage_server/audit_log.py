@@ -176,6 +176,8 @@ class AuditLog:
         if self._waiting:
             self._look_at = self._waiting[0][0]
             loop.call_at(self._look_at, self._look, loop)
+        else:
+            self._look_at = -math.inf  # a clock that stands still within a turn must not pass for a timer
 
     def _work(self) -> None:
         """The writing thread: whatever has come while the last group was being flushed is the next group."""

@@ -309,6 +309,27 @@ def test_disk_that_does_not_answer_is_an_error_in_time_and_passes_by_itself(fold
     verify(folder)
 
 
+def test_line_that_comes_in_the_turn_of_a_look_is_watched_too(
+    folder: Path, stalling: Any, monkeypatch: pytest.MonkeyPatch
+):
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        await log.append({"event": "answer", "number": 0})
+        ticking, due = loop.time, log._waiting[0][0]
+        await asyncio.sleep(due - loop.time() + 0.05)  # the look has been, and nothing waits
+        stalling.clear()
+        monkeypatch.setattr(loop, "time", lambda: due)  # as uvloop's, which moves between turns alone
+        late = asyncio.create_task(log.append({"event": "answer", "number": 1}))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(loop, "time", ticking)
+        with pytest.raises(AuditLogError):
+            await late
+
+    with AuditLog(folder, 2**20, patience_s=0.3) as log:
+        asyncio.run(asyncio.wait_for(story(), 5))
+        stalling.set()
+
+
 def test_log_on_a_disk_that_does_not_answer_is_closed_in_time(folder: Path, stalling: Any):
     async def story() -> None:
         with pytest.raises(AuditLogError, match=r"did not answer within 0\.2 s"):
