@@ -284,6 +284,8 @@ class AuditLog:
         self._failed = why or "unknown"
 
     def _tell(self, futures: Sequence[asyncio.Future[End]], outcome: list[End] | AuditLogError) -> None:
+        if self._late and not isinstance(outcome, AuditLogError):
+            log.warning("audit log is written again")
         self._late = False
         for position, future in enumerate(futures):
             if future.done():

@@ -309,6 +309,24 @@ def test_disk_that_does_not_answer_is_an_error_in_time_and_passes_by_itself(fold
     verify(folder)
 
 
+def test_disk_that_answers_again_is_said_in_the_log(
+    folder: Path, stalling: Any, caplog: pytest.LogCaptureFixture
+):
+    async def story() -> None:
+        stalling.clear()
+        with pytest.raises(AuditLogError):
+            await log.append({"event": "answer"})
+        stalling.set()
+        while log.failed:
+            await asyncio.sleep(0.01)
+
+    with AuditLog(folder, 2**20, patience_s=0.2) as log:
+        asyncio.run(asyncio.wait_for(story(), 20))
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in said] == ["ERROR", "WARNING"]
+    assert said[-1][1] == "audit log is written again"
+
+
 def test_line_that_comes_in_the_turn_of_a_look_is_watched_too(
     folder: Path, stalling: Any, monkeypatch: pytest.MonkeyPatch
 ):
