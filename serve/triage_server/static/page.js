@@ -50,7 +50,10 @@ for (const field of document.querySelectorAll("[name=form_id]")) {
   const sending = (sends) => {
     for (const button of field.form.querySelectorAll("[type=submit]")) button.disabled = sends;
   };
-  field.form.addEventListener("submit", () => sending(true));
+  field.form.addEventListener("submit", () => {
+    sending(true);
+    setTimeout(() => sending(false), 5000); // no event tells that somebody has stopped it
+  });
   window.addEventListener("pageshow", () => sending(false)); // also when a browser goes back to it
 }
 

@@ -223,6 +223,24 @@ def tell_outcome(chromium: webdriver.Chrome, number: str) -> None:
     shoot(chromium, "read")
 
 
+def test_upload_that_was_stopped_can_be_sent_again(
+    start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, chromium: webdriver.Chrome
+) -> None:
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        chromium.get(f"{server.url}/ui/new")
+        # As one that was stopped: the page stays as it is, and is told nothing.
+        chromium.execute_script(
+            "const form = document.querySelector('form.new');"
+            "form.noValidate = true; form.addEventListener('submit', event => event.preventDefault());"
+            "form.requestSubmit();"
+        )
+        button = chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]")
+        assert not button.is_enabled()
+        WebDriverWait(chromium, 15).until(lambda _: button.is_enabled())
+        assert server.stop() == 0
+
+
 def look_otherwise(chromium: webdriver.Chrome, url: str, number: str) -> None:
     """Narrow, nothing is wider than the screen; dark and printed it is for people to look at."""
     paths = ("", "/new", "/read", "/certificate", f"/cases/{number}")
