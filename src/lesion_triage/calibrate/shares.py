@@ -27,38 +27,40 @@ def share_of(
     """The share of cases that are right, with a two-sided interval that counts units.
 
     Exact (Clopper & Pearson 1934) where every case is of a unit of its own. Else that interval at the
-    effective sample size ``p (1 - p) / v`` (Korn & Graubard 1998, Survey Methodology 24:193), ``v`` the
-    variance of the share between units: as many independent cases would tell as much. Where no unit differs
-    from the others, as at 0 or 1, ``v`` is 0 and says nothing; then all cases of a unit are taken for copies
-    of one, which makes ``(sum of sizes)**2 / sum of sizes**2`` cases (Kish 1965). A bootstrap of units has no
-    width there.
+    effective sample size ``(sum of sizes)**2 / sum of sizes**2`` of the units (Kish 1965): all cases of a
+    unit are taken for copies of one. So it is too wide where they are less alike, and covers too often.
+
+    How alike they are is not asked of the cases. An effective size from the variance between units (Korn &
+    Graubard 1998) is infinite where no unit differs from the others, as at 0 or 1, and large where one miss
+    is all that differs: one more miss would raise the lower bound, and bounds from 12 to 60 units of 10 cases
+    were above the true share up to three times as often as promised, with degrees of freedom allowed for.
+    This interval depends on the share and on the sizes alone, so fewer misses never lower a bound.
 
     Args:
         right: shape (cases,); at least one.
         units: what each of these cases belongs to, shape (cases,).
-        drawn: interval from resampling units; where units hold several cases the result covers it too.
+        drawn: interval from resampling units, which has no width at 0 or 1; where units hold several cases
+            the result covers it too.
         confidence: of the interval.
     """
     exact = proportion(int(right.sum()), right.size, confidence)
     if not clustered(units):
         return exact
-    trials = max(1, math.floor(_effective(right, units) + 1e-9))
+    sizes = np.unique(units, return_counts=True)[1]
+    trials = math.floor(right.size**2 / np.sum(sizes**2) + 1e-9)
     one_sided = (1 + confidence) / 2
-    # Fractions of a case are rounded outwards, so the interval is never too short.
-    misses, hits = (math.ceil(trials * part - 1e-9) for part in (1 - exact.value, exact.value))
-    low = sensitivity_lower_bound(trials, misses, one_sided)
-    high = 1.0 - sensitivity_lower_bound(trials, hits, one_sided)
+    low = _lower_bound(trials, trials * (1 - exact.value), one_sided)
+    high = 1.0 - _lower_bound(trials, trials * exact.value, one_sided)
     if drawn is not None:
         low, high = min(low, drawn.low), max(high, drawn.high)
     return replace(exact, low=low, high=high)
 
 
-def _effective(right: NDArray[np.bool_], units: NDArray[np.intp]) -> float:
-    """How many independent cases tell as much as these; at most as many as there are."""
-    number = np.unique(units, return_inverse=True)[1]
-    sizes, hits = np.bincount(number), np.bincount(number, right)
-    share = float(right.mean())
-    moved = float(np.sum((hits - share * sizes) ** 2)) * sizes.size / max(sizes.size - 1, 1)
-    if moved < 1e-9:
-        return float(right.size**2 / np.sum(sizes**2))
-    return min(share * (1 - share) * right.size**2 / moved, float(right.size))
+def _lower_bound(trials: int, misses: float, confidence: float) -> float:
+    """The exact bound; between two whole numbers of misses on the straight line."""
+    whole = math.floor(misses + 1e-9)
+    part = max(misses - whole, 0.0)
+    bound = sensitivity_lower_bound(trials, whole, confidence)
+    if part < 1e-9:
+        return bound
+    return (1 - part) * bound + part * sensitivity_lower_bound(trials, whole + 1, confidence)
