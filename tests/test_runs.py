@@ -148,6 +148,20 @@ def test_a_link_to_a_folder_above_is_no_endless_road(tmp_path):
     assert runs.tree_fingerprint(root) != first
 
 
+def test_a_link_to_a_folder_around_the_data_is_not_followed_and_its_change_is_one(tmp_path):
+    root = tmp_path / "project" / "data"
+    root.mkdir(parents=True)
+    (root / "a.jpg").write_bytes(b"a")
+    (root / "up").symlink_to("..")
+    first = runs.tree_fingerprint(root)
+    (tmp_path / "project" / "runs").mkdir()
+    (tmp_path / "project" / "runs" / "log").write_text("what a command writes")
+    assert runs.tree_fingerprint(root) == first
+    (root / "up").unlink()
+    (root / "up").symlink_to("../..")
+    assert runs.tree_fingerprint(root) != first
+
+
 def test_a_link_that_leads_nowhere_is_absent_until_its_file_comes(tmp_path):
     root = tmp_path / "root"
     root.mkdir()

@@ -21,21 +21,26 @@ class Place(NamedTuple):
     names: list[str]
     """Its files, in order. A link that leads nowhere counts as one."""
     same_as: str | None = None
-    """Prefix of the place that this link leads to, where that is below the root too; its files are there."""
+    """Prefix of the place that this link leads to, where that is below the root too; its files are there. Of
+    a link to a folder around the root the way there, such as ``../..``; its files are nowhere."""
 
 
 def places(root: Path) -> Iterator[Place]:
     """All folders below ``root``, itself among them, in an order that no file system decides.
 
     A folder of pictures is often a link to another disk, and is followed. Each folder is looked through
-    once, under its own name before that of a link, so a link to a folder above it is no endless road.
+    once, under its own name before that of a link, so a link to a folder above it is no endless road. A link
+    to a folder that the root lies in is not followed: what else is there, such as this project's own runs, is
+    no part of the data.
     """
+    here = Path(os.path.realpath(root))
     seen: dict[str, str] = {}
     links: list[tuple[str, str]] = []
     yield from _own(os.fspath(root), "", seen, links)
     while links:
         folder, prefix = links.pop(0)
-        known = seen.get(os.path.realpath(folder))
+        real = os.path.realpath(folder)
+        known = os.path.relpath(real, here) if Path(real) in here.parents else seen.get(real)
         if known is None:
             yield from _own(folder, prefix, seen, links)
         else:
