@@ -18,6 +18,7 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── TrainingError          weights, network or loss
     │   ├── DivergedError      a loss or a gradient that is no number
     │   └── HinderedError      a full disk, a hub out of reach, a lost process: the same may go another time
+    │       └── StateError     the state of an interrupted training is damaged or of another network
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
     │   └── ParityError        the exported graph disagrees with the network
@@ -100,6 +101,10 @@ class DivergedError(TrainingError):
 
 class HinderedError(TrainingError):
     """A full disk, a hub out of reach, a lost process: the same training may go another time."""
+
+
+class StateError(HinderedError):
+    """What an interrupted training left cannot be gone on from; a training from the start may go."""
 
 
 class CalibrationError(LesionTriageError):

@@ -21,6 +21,7 @@ from lesion_triage import cli, config, road
 from lesion_triage.sweep import space as spaces
 from lesion_triage.sweep import study as studies
 from lesion_triage.sweep import trial as trials
+from lesion_triage.train import state
 from lesion_triage.train.weights import backbone
 
 TRIALS = 6
@@ -260,3 +261,23 @@ def test_a_trial_that_can_never_be_trained_fails_with_its_reason_and_the_sweep_g
     assert not set(failed) & swept.notes().keys()
     assert cli.main(command) == 0  # they have ended: none is taken up again
     assert "trial 0:" not in capsys.readouterr().out
+
+
+def test_a_damaged_training_state_is_no_fault_of_the_trials_values(data, tmp_path, capsys):
+    space = {"sweep": {"startup_trials": 9}, "train.learning_rate": [3e-3, 1e-2]}
+    quiet = made_sweeps.write(tmp_path, space, tracking={"enabled": False}, train={"epochs": 1})
+    command = [*quiet, "--data-root", str(data)]
+    assert cli.main([*command, "--trials", "3"]) == 0
+    swept = Swept(tmp_path / "experiments", command)
+    before = {trial.params["train.learning_rate"]: trial.value for trial in swept.recorded()}
+    for note in (swept.home / "runs").glob(f"*/{trials.NOTE}"):  # as a kill and a bad disk leave a run
+        (note.parent / "stages" / "train.json").unlink()
+        (note.parent / state.FOLDER).mkdir()
+        (note.parent / state.FOLDER / "000001-00000000.json").write_text("{")
+    assert cli.main([*command, "--trials", "8"]) == 0
+    assert "no training state in it is whole" in capsys.readouterr().out
+    later = swept.recorded()[3:]
+    assert {trial.state for trial in later} == {TrialState.COMPLETE}
+    again = [trial for trial in later if trial.params["train.learning_rate"] in before]
+    assert again
+    assert all(trial.value == before[trial.params["train.learning_rate"]] for trial in again)

@@ -20,7 +20,7 @@ from drawn import TRAINING, VALIDATION, config, same, weights
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import StateError
 from lesion_triage.train import state
 from lesion_triage.train.checkpoint import load_checkpoint
 from lesion_triage.train.interruption import Interrupted
@@ -183,7 +183,7 @@ def test_states_that_are_all_damaged_are_one_sentence(tmp_path):
     interrupted_at(tmp_path, 1, 4)
     for path in states(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(TrainingError, match=r"no training state in it is whole .*--fresh starts over"):
+    with pytest.raises(StateError, match=r"no training state in it is whole .*--fresh starts over"):
         train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
 
 
@@ -199,7 +199,7 @@ def test_only_the_last_two_states_are_kept_and_none_is_a_pickle(tmp_path):
 def test_a_state_that_does_not_fit_the_network_is_refused(tmp_path):
     interrupted_at(tmp_path, 1, 4)
     other = config(backbone="test_resnet", **RECIPE)
-    with pytest.raises(TrainingError, match="does not fit the network"):
+    with pytest.raises(StateError, match="does not fit the network"):
         train(other, TRAINING, VALIDATION, tmp_path, "key")
 
 

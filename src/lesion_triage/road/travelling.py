@@ -251,7 +251,9 @@ def _work(stage: Stage, run: Run, tracker: Tracker, inputs: str, fresh: bool, re
     """Do a stage and record it; of an attempt that ends half way nothing stays but what it goes on from."""
     say(f"{stage.name}")
     run.clear(stage.outputs)
-    if not fresh:
+    if fresh:
+        run.clear(stage.scratch)
+    else:
         stage.go_on(run, resume)
     began = time.monotonic()
     try:

@@ -18,9 +18,10 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
-from lesion_triage.errors import ConfigError, DivergedError, HinderedError, TrainingError
+from lesion_triage.errors import ConfigError, DivergedError, HinderedError, StateError, TrainingError
 from lesion_triage.runs import Run, identity_of
 from lesion_triage.sweep.space import Space
+from lesion_triage.tracking import Tracker
 
 NOTE = "sweep_trial.json"
 SECONDS, WHY, REASON = "seconds", "why", "reason"
@@ -137,7 +138,7 @@ class Attempt:
             with locks.held(self.home.shelf):
                 for name in BEFORE:
                     road.reach(road.STAGES[name], run, tracker)
-            road.reach(replace(road.STAGES["train"], work=partial(road.train, watch=watch)), run, tracker)
+            self._reach(replace(road.STAGES["train"], work=partial(road.train, watch=watch)), run, tracker)
             curve: list[Line] = json.loads((run.folder / road.CURVE).read_text(encoding="utf-8"))
             for line in curve:  # a training that was there already has told nobody
                 self._report(line, seed)
@@ -163,6 +164,14 @@ class Attempt:
         finally:
             tracker.tags({"sweep.state": state})
             tracker.finish(status)
+
+    def _reach(self, stage: road.Stage, run: Run, tracker: Tracker) -> None:
+        """Train; from the start where what an interrupted training left is no good, as --fresh would."""
+        try:
+            road.reach(stage, run, tracker)
+        except StateError as error:
+            say(f"  {error} The training begins anew.")
+            road.reach(stage, run, tracker, fresh=True)
 
     def _watch(self, epochs: int, seed: int, line: Line) -> None:
         """Report an epoch, and end the training where the pruner says so.

@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from lesion_triage.config import Config
-from lesion_triage.errors import HinderedError, TrainingError
+from lesion_triage.errors import HinderedError, StateError, TrainingError
 from lesion_triage.train import state
 from lesion_triage.train.average import Average
 from lesion_triage.train.distil import Teacher
@@ -109,12 +109,13 @@ class Learning:
         """Go on from the newest whole state that was made from the same inputs, if there is one.
 
         Raises:
-            TrainingError: a state that is damaged or does not fit, or that this process does not see.
+            StateError: a state that is damaged or does not fit.
+            HinderedError: one that this process does not see.
         """
         found = state.read(folder, key)
         progress = found[0] if found else None
         if self._fabric.broadcast(progress) != progress:
-            raise TrainingError(
+            raise HinderedError(
                 f"{folder}: the training state here is not that of the first machine; all machines of a "
                 "training need the same folder."
             )
@@ -129,7 +130,7 @@ class Learning:
         try:
             self._fill(tensors)
         except (KeyError, RuntimeError) as error:
-            raise TrainingError(
+            raise StateError(
                 f"{folder / state.FOLDER}: does not fit the network ({error}); --fresh starts over."
             ) from None
         if self.progress.scaler:

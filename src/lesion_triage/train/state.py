@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.store import write_atomically
-from lesion_triage.errors import HinderedError, TrainingError
+from lesion_triage.errors import HinderedError, StateError
 
 FOLDER = "train_state"
 FORMAT = 1
@@ -109,7 +109,7 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
         damaged and was passed over.
 
     Raises:
-        TrainingError: there are states, and all of them are damaged.
+        StateError: there are states, and all of them are damaged.
     """
     damaged: list[str] = []
     foreign = False
@@ -129,7 +129,7 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{path}: damaged ({error}); the state before it is taken.")
     if damaged and not foreign:
-        raise TrainingError(
+        raise StateError(
             f"{folder / FOLDER}: no training state in it is whole ({damaged[0]}); --fresh starts over."
         )
     return None
