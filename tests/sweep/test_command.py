@@ -235,6 +235,22 @@ def test_networks_that_cannot_be_built_are_refused_before_anything_starts(
     assert not (tmp_path / "experiments").exists()
 
 
+@pytest.mark.parametrize(
+    ("space", "model"),
+    [
+        ({"model.backbone": ["test_efficientnet", "ghostnet_050"]}, {"weights": "hub"}),
+        ({"model.weights": ["none", "hub"]}, {"backbone": "ghostnet_050"}),
+    ],
+)
+def test_weights_that_the_hub_does_not_have_are_refused_before_anything_starts(
+    data, tmp_path, capsys, space, model
+):
+    command = [*made_sweeps.write(tmp_path, space, model=model), "--data-root", str(data)]
+    assert cli.main([*command, "--trials", "2"]) == 2
+    assert "timm has no pretrained weights of backbone 'ghostnet_050'" in capsys.readouterr().err
+    assert not (tmp_path / "experiments").exists()
+
+
 def test_a_batch_that_the_split_does_not_hold_is_refused_before_the_study_begins(data, tmp_path, capsys):
     command = [*made_sweeps.write(tmp_path, {"train.batch_size": [8, 4096]}), "--data-root", str(data)]
     assert cli.main([*command, "--trials", "2"]) == 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lesion_triage.errors import TrainingError
+from lesion_triage.errors import HinderedError, TrainingError
 from lesion_triage.train.network import TriageNetwork, freeze_stages
 from lesion_triage.train.weights import backbone
 
@@ -129,5 +129,11 @@ def test_a_backbone_without_stochastic_depth_is_made_at_a_rate_of_0_and_refuses_
 
 
 def test_the_hub_is_blamed_where_a_backbone_can_be_made_without_it():
-    with pytest.raises(TrainingError, match=r"if the hub is out of reach, set model\.weights"):
+    with pytest.raises(HinderedError, match=r"if the hub is out of reach, set model\.weights"):
+        backbone("test_efficientnet", "hub", 64)
+
+
+def test_the_hub_is_not_blamed_for_weights_that_do_not_exist():
+    with pytest.raises(TrainingError, match=r"timm has no pretrained weights of .*'ghostnet_050'") as caught:
         backbone("ghostnet_050", "hub", 64)
+    assert not isinstance(caught.value, HinderedError)

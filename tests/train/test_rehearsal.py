@@ -39,6 +39,14 @@ def test_a_backbone_that_takes_no_pictures_of_this_size_is_refused_by_name():
         rehearse(sized("halonet_h1", 160))
 
 
+def test_weights_that_the_hub_does_not_have_are_known_before_anything_is_decoded():
+    made = sized("ghostnet_050", 64)
+    rehearse(made)
+    hub = made.model_copy(update={"model": made.model.model_copy(update={"weights": "hub"})})
+    with pytest.raises(TrainingError, match="no pretrained weights of backbone 'ghostnet_050'; set model"):
+        rehearse(hub)
+
+
 def test_more_frozen_stages_than_there_are_is_known_before_anything_is_decoded():
     with pytest.raises(TrainingError, match="leaves nothing to train"):
         rehearse(sized("test_efficientnet", 32, frozen_stages=50))

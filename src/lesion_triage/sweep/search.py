@@ -18,7 +18,14 @@ from lesion_triage.sweep import report, space, study, trial
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
 
-_SHAPE = ("model.backbone", "pixels.size_px", "train.frozen_stages", "train.small_first", "train.probe")
+_SHAPE = (
+    "model.backbone",
+    "model.weights",
+    "pixels.size_px",
+    "train.frozen_stages",
+    "train.small_first",
+    "train.probe",
+)
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -85,8 +92,8 @@ def _require_networks(searched: Space, path: Path) -> None:
     """Build every shape of network that is searched, without weights: hours cheaper than to fail at it later.
 
     Raises:
-        ConfigError: a backbone that timm does not know or that takes no pictures of a side, more frozen
-            stages than there are.
+        ConfigError: a backbone that timm does not know, that has no pretrained weights where they are asked
+            for or that takes no pictures of a side, more frozen stages than there are.
     """
     from lesion_triage.train import rehearsal  # noqa: PLC0415 - seconds to import
 

@@ -11,7 +11,7 @@ from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
 from lesion_triage.train.network import TriageNetwork, freeze_stages
 from lesion_triage.train.pictures import sides
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import backbone, require_pretrained
 
 
 def rehearse(config: Config) -> None:
@@ -23,12 +23,13 @@ def rehearse(config: Config) -> None:
         config: of the training.
 
     Raises:
-        TrainingError: a backbone that does not exist or takes no pictures of a side, more frozen stages than
-            there are.
+        TrainingError: a backbone that does not exist, has no pretrained weights where they are asked for or
+            takes no pictures of a side, more frozen stages than there are.
     """
     m, c = config.model, config.train
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         body = backbone(m.backbone, "none", config.pixels.size_px, m.drop_rate, m.drop_path_rate)
+        require_pretrained(m.backbone, m.weights)
         for side in sides(config):
             whole = side == config.pixels.size_px
             try:

@@ -29,14 +29,15 @@ def backbone(
         drop_path_rate: stochastic depth; above 0 only where the architecture has it.
 
     Raises:
-        TrainingError: unknown name, a rate that the architecture does not take, a file that is missing
-            or does not fit.
+        TrainingError: unknown name, a backbone without pretrained weights, a rate that the architecture does
+            not take, a file that is missing or does not fit.
         HinderedError: unreachable hub.
     """
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "."
         raise TrainingError(f"timm knows no backbone '{name}'{hint}")
+    require_pretrained(name, weights)
     facts = timm.get_pretrained_cfg(name)
     sized: dict[str, Any] = {"img_size": size_px} if facts is not None and facts.fixed_input_size else {}
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
@@ -54,6 +55,19 @@ def backbone(
     if weights not in ("hub", "none"):
         _fill(model, Path(weights))
     return model
+
+
+def require_pretrained(name: str, weights: str) -> None:
+    """See that the hub has weights of this name, where they are to come from there; asks timm and no hub.
+
+    Raises:
+        TrainingError: it has none.
+    """
+    if weights == "hub" and not timm.is_model_pretrained(name):
+        raise TrainingError(
+            f"timm has no pretrained weights of backbone '{name}'; set model.weights to none or to a "
+            "safetensors file, or choose another model.backbone."
+        )
 
 
 def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> nn.Module:
