@@ -17,9 +17,16 @@ class Spelling:
         self._names: dict[Path, dict[str, list[str]]] = {}
 
     def of(self, path: str) -> str:
-        """``path`` as it lies on the disk; as it is given if no name fits it, or several do."""
-        if path.isascii() or (self._root / path).exists():
+        """``path`` as it lies on the disk; as it is given if no name fits it, or several do.
+
+        A name that is too long or a folder that may not be listed fits nothing; whoever opens it will say so.
+        """
+        try:
+            return path if path.isascii() or (self._root / path).exists() else self._found(path)
+        except OSError:
             return path
+
+    def _found(self, path: str) -> str:
         found = PurePosixPath()
         for part in PurePosixPath(path).parts:
             fitting = self._below(self._root / found).get(normalize("NFC", part), [])

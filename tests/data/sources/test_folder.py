@@ -185,6 +185,13 @@ def test_a_name_that_two_files_could_bear_is_left_to_be_missing(
     assert record.path == f"{both}.png"
 
 
+def test_a_name_longer_than_a_disk_takes_is_left_to_be_missing(tmp_path: Path) -> None:
+    name = "\u00e9" * 130 + ".png"  # two bytes each, of 255
+    (tmp_path / "cases.csv").write_text(f"image,needs_in_person\n{name},1\n", encoding="utf-8")
+    (record,) = folder.read(tmp_path, "cases.csv").records
+    assert record.path == name
+
+
 def test_a_picture_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:
     table = "image,needs_in_person\na.png,1\nb.png,0\na.png,0\n"
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
