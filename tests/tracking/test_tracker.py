@@ -76,7 +76,20 @@ def test_no_parameter_says_where_a_part_of_a_mixture_lies(tmp_path):
     mixed = {"name": "try", "data": {"source": "mixture", "mixture": parts}}
     found = flat(Config.model_validate(mixed))
     assert "Jane-Doe" not in repr(found)
-    assert [part["source"] for part in found["data.mixture"]] == ["ddi", "ham10000"]
+    assert (found["data.mixture.1.source"], found["data.mixture.2.source"]) == ("ddi", "ham10000")
+
+
+def test_a_run_that_told_of_its_mixture_in_one_parameter_is_tracked_on(tmp_path, folder):
+    """MLflow refuses another value of a parameter; the one of before held the folders of the parts."""
+    mixed = {"name": "try", "data": {"source": "mixture", "mixture": [{"source": "ddi"}]}}
+    said: list[str] = []
+    made = Config.model_validate(mixed)
+    for values in ({"data.mixture": "[{'source': 'ddi', 'root': '/data/ddi'}]"}, flat(made)):
+        tracker = Tracker(made, folder, said.append)
+        tracker.params(values)
+        tracker.finish()
+    assert said == []
+    assert tracker.run_id
 
 
 def test_each_split_is_a_dataset_with_the_manifests_hash_and_no_name_of_a_file(tmp_path, folder):
