@@ -266,6 +266,15 @@ def test_nothing_is_overwritten(clinic, bundle, tmp_path, out, capsys):
     assert sorted(path.name for path in (tmp_path / out).iterdir()) == before
 
 
+def test_a_folder_that_is_there_is_refused_before_any_case_is_read(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(60))
+    cases.unlink()
+    (tmp_path / "new").mkdir()
+    assert recertify(bundle, cases, tmp_path / "new") == 2
+    assert "--out" in (said := capsys.readouterr().err)
+    assert "exists; a sealed bundle is never overwritten" in said
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

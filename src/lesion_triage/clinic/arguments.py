@@ -29,11 +29,16 @@ def require_place(option: str, path: Path, *, folder: bool = False) -> None:
     Args:
         option: that named it, for the error.
         path: of the file or folder to be written.
-        folder: a bundle is to be sealed there, and the folders above it are made if they are missing.
+        folder: a bundle is to be sealed there: it must be new; folders above it are made if they are missing.
 
     Raises:
-        ConfigError: ``path`` is a folder where a file was asked for, or nothing can be written beside it.
+        ConfigError: ``path`` is a folder where a file was asked for, or is there where a new folder was, or
+            nothing can be written beside it.
     """
+    if folder and path.exists():
+        raise ConfigError(
+            f"{option} {path}: exists; a sealed bundle is never overwritten, choose another folder."
+        )
     if path.is_dir() and not folder:
         raise ConfigError(f"{option} {path}: is a folder; expected the name of a file.")
     beside = path.absolute().parent
