@@ -112,7 +112,7 @@ def _results(bundle: Bundle, slices: list[dict[str, Any]] | None) -> dict[str, A
 def _audit(bundle: Bundle) -> dict[str, Any]:
     certificate = bundle.certificate
     return {
-        "format": 1,
+        "format": 2,
         "verdict": "pass",
         "findings": [],
         "tables": [],

@@ -358,6 +358,33 @@ def working_at(stage: str, home: Path, work: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
+@pytest.mark.parametrize("format_before", [None, 1])
+def test_results_of_an_older_way_to_measure_are_measured_again(
+    run, load, home, tmp_path, capsys, format_before
+):
+    """Before the results had a number, the settings alone decided."""
+    for name in ("cache", "runs"):
+        shutil.copytree(home / name, tmp_path / name)
+    old = runs.Run(load(), tmp_path / "runs" / run.folder.name)
+    settings = old.config.evaluate.model_dump()
+    decides = settings if format_before is None else (format_before, settings)
+    record = old.record("evaluate")
+    bundle = old.record("export")
+    assert record is not None
+    assert bundle is not None
+    inputs = runs.inputs_sha256(stage="evaluate", decides=decides, needs={"export": bundle.sha256()})
+    files = sorted(record.outputs)
+    old.finish("evaluate", inputs, files, 1.0)
+    again = road.travel("evaluate", load(), tmp_path / "runs")
+    out = capsys.readouterr().out
+    assert "evaluate: unchanged" not in out
+    assert "export: taken over from" in out
+    assert again.folder != old.folder
+    assert (again.folder / "report" / "results.json").read_bytes() == (
+        run.folder / "report" / "results.json"
+    ).read_bytes()
+
+
 @pytest.fixture
 def dealt(home, load, tmp_path) -> Path:
     """Experiments in which small.yaml has manifest and split, and no more."""

@@ -21,7 +21,7 @@ from lesion_triage.audit.findings import (
 )
 from lesion_triage.audit.wording import WORDS
 from lesion_triage.config import AcceptableCode, Audit
-from lesion_triage.errors import AuditError
+from lesion_triage.errors import AuditError, ManifestError
 
 REASON = "north has a camera of its own; it is reported apart"
 FAILED = Finding("source_shortcut", Verdict.FAIL, "The source tells.", subjects=("north",))
@@ -86,6 +86,13 @@ def test_leakage_cannot_be_accepted():
 def test_an_acceptance_needs_a_reason():
     with pytest.raises(ValidationError):
         Audit.model_validate({"accept": {"source_shortcut": ""}})
+
+
+def test_a_report_that_judged_by_other_numbers_is_to_be_made_again():
+    """The first format took a mixture's gaps together."""
+    content = json.loads(Report((FAILED,)).to_json())
+    with pytest.raises(ManifestError, match=r"not a report of this version .* audit again"):
+        Report.from_content({**content, "format": 1})
 
 
 def test_a_report_reads_back_what_it_wrote_but_for_names_of_people():

@@ -15,7 +15,8 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.config import Audit
 from lesion_triage.errors import AuditError, ManifestError
 
-FORMAT = 1
+FORMAT = 2
+"""Of ``audit.json``; raised too where the same data would be judged by other numbers."""
 
 
 class Verdict(StrEnum):

@@ -144,6 +144,13 @@ def export(run: Run, tracker: Tracker) -> None:
     tracker.artifact(run.folder / "bundle", "bundle")
 
 
+def evaluate_inputs(run: Run) -> Any:
+    """What decides the results: the settings, and how numbers are made of the predictions."""
+    from lesion_triage.evaluate import results
+
+    return results.FORMAT, run.config.evaluate.model_dump()
+
+
 def evaluate(run: Run, tracker: Tracker) -> None:
     """Stage 'evaluate': open the test split on the sealed bundle, and write the opening down."""
     from lesion_triage.bundle.store import open_bundle

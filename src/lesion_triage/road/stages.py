@@ -92,7 +92,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             ("export",),
-            lambda run: run.config.evaluate.model_dump(),
+            sealing.evaluate_inputs,
             ("predictions/test.csv", "predictions/test.json", "report"),
             sealing.evaluate,
         ),
