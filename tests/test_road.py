@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lesion_triage import config, demo, predictions, road, runs
+from lesion_triage import config, demo, locks, predictions, road, runs
 from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
@@ -431,6 +432,36 @@ def test_who_waits_goes_on_when_the_first_is_killed(dealt, load):
     assert second.communicate(timeout=60) == ("train\n", None)
     run = runs.find_or_make(load(), dealt / "runs")
     assert (run.folder / "checkpoint.safetensors").read_text() == "2"
+
+
+def test_who_waited_does_not_work_with_what_has_changed_meanwhile(dealt, load, capsys):
+    weights = dealt / "first.safetensors"
+    weights.write_bytes(b"before")
+    run = road.travel("split", load(f"model.weights={weights}"), dealt / "runs")
+    worked = []
+    stage = dataclasses.replace(road.STAGES["train"], work=lambda run, tracker: worked.append(run))
+    with ThreadPoolExecutor(1) as beside:
+        with locks.held(run.folder / "stages" / "train.lock"):
+            waits = beside.submit(road.reach, stage, run, road.track(run))
+            while "another process is at it" not in capsys.readouterr().out:
+                time.sleep(0.01)
+            weights.write_bytes(b"after")
+        with pytest.raises(RunError, match=r"changed while .* waited for another .*; give the command again"):
+            waits.result(timeout=60)
+    assert not worked
+    assert run.record("train") is None
+
+
+def test_an_audit_takes_no_training_over_that_another_process_is_at(run, load, home, tmp_path):
+    for name in ("cache", "runs"):
+        shutil.copytree(home / name, tmp_path / name)
+    asked = load("calibrate.confidence=0.7")
+    other = road.travel("split", asked, tmp_path / "runs")
+    with locks.held(other.folder / "stages" / "train.lock"):
+        road.travel("audit", asked, tmp_path / "runs")
+        assert other.record("train") is None
+    road.travel("audit", asked, tmp_path / "runs")
+    assert other.record("train") == run.record("train")
 
 
 def test_what_a_record_names_is_not_removed_by_another_process_that_gives_up(run, load, home, tmp_path):

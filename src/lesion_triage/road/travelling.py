@@ -60,7 +60,7 @@ def travel(
             reach(TABLES_AUDIT, run, tracker, fresh=fresh)
             refuse_failed_audit(run, TABLES_AUDIT.name)
         elif verb == "audit":
-            if all(_done(STAGES[name], run, tracker, fresh) for name in ("train", "predict")):
+            if all(_there(STAGES[name], run, tracker, fresh) for name in ("train", "predict")):
                 reach(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
             if show_pictures:
                 show_pictures_of(run)
@@ -153,11 +153,21 @@ def _outdated(stage: Stage, run: Run) -> bool:
     return record is not None and record.inputs_sha256 != _inputs(stage, run)
 
 
-def _done(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
-    """True if the stage holds, here or taken over from another run."""
+def _there(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
+    """True if the stage holds; what another process is at is not there yet, and is not waited for."""
     inputs = _inputs(stage, run)
     if inputs is None:
         return False
+    with _refusal(stage, run):
+        lock = locks.taken(_lock_of(stage, run))
+    if lock is None:
+        return False
+    with lock:
+        return _done(stage, run, inputs, tracker, fresh)
+
+
+def _done(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: bool) -> bool:
+    """True if the stage holds, here or taken over from another run; called with the stage's lock held."""
     if run.holds(stage.name, inputs):
         run.clear(stage.scratch)
         say(f"{stage.name}: unchanged")
@@ -202,7 +212,8 @@ def reach(
     """Do a stage, or see that it is done; a second process waits for the first, and then sees that.
 
     Raises:
-        RunError: the stage has not been done, and may not be done here.
+        RunError: the stage has not been done, and may not be done here; or what it is made from changed while
+            another process was at it.
         LesionTriageError: whatever the stage raises.
     """
     inputs = _inputs(stage, run)
@@ -211,7 +222,12 @@ def reach(
         say(f"{stage.name}: unchanged")  # nothing to write, so nobody to wait for
         return
     with _alone(stage, run):
-        if _done(stage, run, tracker, fresh):
+        if _inputs(stage, run) != inputs:
+            raise RunError(
+                f"{stage.name}: what it is made from (data, weights or a stage before) changed while this "
+                f"command waited for another in {run.folder}; give the command again."
+            )
+        if _done(stage, run, inputs, tracker, fresh):
             return
         if not may_work:
             verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
@@ -234,17 +250,27 @@ def _alone(stage: Stage, run: Run) -> Iterator[None]:
     Raises:
         RunError: the disk refuses the lock.
     """
-    path = run.folder / "stages" / f"{stage.name}.lock"
     waiting = f"{stage.name}: another process is at it in {run.folder}; waiting for its end"
     with ExitStack() as stack:
-        try:
-            stack.enter_context(locks.held(path, lambda: say(waiting)))
-        except OSError as error:
-            raise RunError(
-                f"{path}: the lock cannot be taken ({error}); the runs must lie on a disk that can be "
-                "written and knows file locks."
-            ) from None
+        with _refusal(stage, run):
+            stack.enter_context(locks.held(_lock_of(stage, run), lambda: say(waiting)))
         yield
+
+
+def _lock_of(stage: Stage, run: Run) -> Path:
+    return run.folder / "stages" / f"{stage.name}.lock"
+
+
+@contextmanager
+def _refusal(stage: Stage, run: Run) -> Iterator[None]:
+    """A disk that refuses the lock, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{_lock_of(stage, run)}: the lock cannot be taken ({error}); the runs must lie on a disk that "
+            "can be written and knows file locks."
+        ) from None
 
 
 def _work(stage: Stage, run: Run, tracker: Tracker, inputs: str, fresh: bool, resume: bool) -> None:
