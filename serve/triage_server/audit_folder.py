@@ -23,15 +23,6 @@ def appending(file: Path) -> tuple[int, int]:
     return handle, os.fstat(handle).st_size
 
 
-def flush_names(folder: Path) -> None:
-    """Without it a power cut could undo that the file was made."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def locked(folder: Path) -> int:
     """A lock that ends with the process, however it ends.
 

@@ -1,7 +1,7 @@
 """Who asked what, when, and what was answered: one line for each answer, on the disk before it is sent.
 
-Imports the chain, the folder and the exception tree. No photograph, no file name and no text of a history
-comes here, only hashes under a key of the site.
+Imports the chain, the folder, the bundle's writer and the exception tree. No photograph, no file name and no
+text of a history comes here, only hashes under a key of the site.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from lesion_triage.bundle.store import flush as flush_names
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
-from triage_server.audit_folder import appending, flush_names, key_in, locked
+from triage_server.audit_folder import appending, key_in, locked
 
 PATIENCE_S = 10.0
 """A disk that has not taken a line by then counts as failed: one in a network may never say so."""

@@ -78,7 +78,7 @@ def test_answers_of_one_caller_never_push_out_those_of_another():
         assert repeats.find(caller, f"key-{MOST_KEPT_OF_ONE:012}", last) == ANSWER
         assert repeats.find(caller, "key-000000000000", {"n": 0}) is None
         kept += sum(
-            repeats.find(caller, f"key-{number:012}", {"n": number}) is not None
+            repeats.find(caller, f"key-{number:012}", {"n": number}) == ANSWER
             for number in range(MOST_KEPT_OF_ONE + 1)
         )
     assert MOST_KEPT_OF_ONE < kept < 2 * MOST_KEPT_OF_ONE
