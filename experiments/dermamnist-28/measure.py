@@ -22,7 +22,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from lesion_triage import config, road
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import bar
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.records import Record

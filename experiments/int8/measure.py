@@ -20,8 +20,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lesion_triage import config, road
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import case_logit
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc

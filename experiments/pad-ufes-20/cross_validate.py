@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lesion_triage import config, road
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import case_logit
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
 from lesion_triage.config import Config
 from lesion_triage.console import say

@@ -12,7 +12,7 @@ import io
 import math
 from pathlib import Path
 
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "certificate-coverage" / "scores.csv"

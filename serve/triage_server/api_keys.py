@@ -20,8 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from lesion_triage.bundle.document import Sha256
-from lesion_triage.bundle.store import timestamp
+from lesion_triage.bundle.document import Sha256, timestamp
 from lesion_triage.errors import ConfigError
 
 Role = Literal["score", "read", "clinic"]

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from lesion_triage.bundle.store import flush as flush_names
+from lesion_triage.bundle.files import flush as flush_names
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
 from triage_server.audit_folder import appending, key_in, locked

@@ -18,7 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from lesion_triage import __version__
-from lesion_triage.bundle.store import Bundle, write_atomically
+from lesion_triage.bundle.files import write_atomically
+from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ConfigError, LesionTriageError
 from triage_server import office
 from triage_server.app import create_app

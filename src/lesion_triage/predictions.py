@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.gates import unfamiliar
 from lesion_triage.bundle.schema import ReasonCode
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.errors import PredictionsError
 
 FORMAT = 3

@@ -16,7 +16,8 @@ from typing import Any
 
 from lesion_triage import config, road
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.store import Bundle, open_bundle, write_atomically
+from lesion_triage.bundle.files import write_atomically
+from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.console import bar, say

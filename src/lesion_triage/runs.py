@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.data.below import places
 from lesion_triage.errors import RunError

@@ -15,8 +15,9 @@ from pathlib import Path
 from lesion_triage import config, road
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.scorer import Scorer
-from lesion_triage.bundle.store import Bundle, open_bundle, write_atomically
+from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest
 from lesion_triage.data.manifest import Manifest

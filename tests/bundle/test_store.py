@@ -19,7 +19,7 @@ from lesion_triage.bundle.calibration import PlattCalibrator
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.schema import Header, QualityLimits, SealedFile, SelfTest
-from lesion_triage.bundle.store import open_bundle, seal, write_atomically
+from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.errors import BundleError
 
 FILES = (
@@ -439,17 +439,6 @@ def test_killed_while_sealing_leaves_nothing_under_the_final_name(tmp_path: Path
         assert died.returncode == -signal.SIGKILL, died.stderr
         assert not folder.exists(), f"killed at step {step}"
     assert tiny.make(folder).sha256 == open_bundle(tmp_path / "undisturbed").sha256
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    with pytest.raises(TypeError):
-        write_atomically(path, "text")  # type: ignore[arg-type]
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_certificate_names_itself_by_its_content() -> None:

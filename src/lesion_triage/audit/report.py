@@ -21,8 +21,8 @@ from lesion_triage.audit.checks import Data, names
 from lesion_triage.audit.findings import Finding, Measured, Report, Table, Verdict
 from lesion_triage.audit.pictures import Seen
 from lesion_triage.audit.wording import WORDS
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Audit
 from lesion_triage.data.manifest import Manifest, read_picture
 from lesion_triage.errors import ManifestError

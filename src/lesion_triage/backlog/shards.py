@@ -1,6 +1,6 @@
 """The folder of a scored backlog: what it belongs to, which parts are done, and what they hold.
 
-Imports pyarrow, the state, the listing, the rows, the bundle's store and the exception tree.
+Imports pyarrow, the state, the listing, the rows, the bundle's writer of files and the exception tree.
 
     run.json          what is scored with what; written once, before the first part
     listing.parquet   the frozen cases, a row group for each part
@@ -25,7 +25,8 @@ from lesion_triage.backlog.listing import Frozen, Listing, freeze
 from lesion_triage.backlog.photographs import Source, has_bytes, in_one_line
 from lesion_triage.backlog.rows import NOT_READABLE, Row, columns
 from lesion_triage.backlog.state import STATE, Options, State, Summary, read_state, require_same, software
-from lesion_triage.bundle.store import Bundle, flush, write_atomically
+from lesion_triage.bundle.files import flush, write_atomically
+from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import BacklogError
 
 LISTING = "listing.parquet"

@@ -1,12 +1,16 @@
-"""How every JSON document of this project is spelt and hashed. Imports pydantic and nothing of ours."""
+"""How every JSON document of this project is spelt, dated and hashed. Imports pydantic and the errors."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+
+from lesion_triage.errors import BundleError
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[FiniteFloat, Field(ge=0.0, le=1.0)]
@@ -20,6 +24,25 @@ def canonical_json(value: object) -> str:
 def sha256_of(data: bytes) -> str:
     """SHA-256 as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def timestamp(created_at: datetime | None = None) -> str:
+    """UTC, ISO 8601, whole seconds; of SOURCE_DATE_EPOCH if that is set, else of now.
+
+    Raises:
+        BundleError: SOURCE_DATE_EPOCH is no number, or ``created_at`` has no time zone.
+    """
+    if created_at is None:
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        try:
+            created_at = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+        except (ValueError, OverflowError, OSError):
+            raise BundleError(
+                f"SOURCE_DATE_EPOCH is '{epoch}', expected seconds since 1970 as a whole number."
+            ) from None
+    if created_at.tzinfo is None:
+        raise BundleError(f"created_at is {created_at} without a time zone; give it one.")
+    return created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Document(BaseModel):

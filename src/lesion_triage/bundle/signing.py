@@ -16,15 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import StringConstraints
 
-from lesion_triage.bundle.document import Document, Sha256, canonical_json, sha256_of
-from lesion_triage.bundle.store import (
-    SIGNATURE,
-    Bundle,
-    open_bundle,
-    read_document,
-    timestamp,
-    write_atomically,
-)
+from lesion_triage.bundle.document import Document, Sha256, canonical_json, sha256_of, timestamp
+from lesion_triage.bundle.files import write_atomically
+from lesion_triage.bundle.store import SIGNATURE, Bundle, open_bundle, read_document
 from lesion_triage.errors import BundleError, SignatureError
 
 PRIVATE_SUFFIX = ".pem"

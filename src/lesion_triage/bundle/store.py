@@ -1,4 +1,4 @@
-"""Writing, sealing and opening a bundle folder. Imports the schema and the exception tree.
+"""Sealing and opening a bundle folder. Imports the schema, the writer of files and the exception tree.
 
 A seal shows that nothing changed since it was made. Who made it, the signature shows: ``bundle.signing``.
 """
@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from lesion_triage import __version__
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.document import Document, canonical_json, sha256_of
+from lesion_triage.bundle.document import Document, canonical_json, sha256_of, timestamp
+from lesion_triage.bundle.files import flush, write_atomically
 from lesion_triage.bundle.fingerprints import Seen
 from lesion_triage.bundle.schema import (
     SCHEMA_VERSION,
@@ -75,29 +76,6 @@ class Bundle:
     """Fingerprints of the pictures that made model, calibrator and thresholds."""
     signature: bytes | None = None
     """``signature.json`` as it was read, unchecked; None if the bundle is not signed."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside ``path``, flush to the disk, rename: whole, or not at all."""
-    # Not the process's number alone: two machines that write to one disk may each have such a process.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk: else a power cut can undo a write or a rename."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def seal(
@@ -251,25 +229,6 @@ def _seen(folder: Path, contents: Mapping[str, bytes]) -> Seen:
         return Seen(contents[FITTED].decode("latin-1"), contents[CERTIFIED].decode("latin-1"))
     except BundleError as error:
         raise BundleError(f"{folder}: {error}") from None
-
-
-def timestamp(created_at: datetime | None = None) -> str:
-    """UTC, ISO 8601, whole seconds; of SOURCE_DATE_EPOCH if that is set, else of now.
-
-    Raises:
-        BundleError: SOURCE_DATE_EPOCH is no number, or ``created_at`` has no time zone.
-    """
-    if created_at is None:
-        epoch = os.environ.get("SOURCE_DATE_EPOCH")
-        try:
-            created_at = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-        except (ValueError, OverflowError, OSError):
-            raise BundleError(
-                f"SOURCE_DATE_EPOCH is '{epoch}', expected seconds since 1970 as a whole number."
-            ) from None
-    if created_at.tzinfo is None:
-        raise BundleError(f"created_at is {created_at} without a time zone; give it one.")
-    return created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _seal_of(header: Header) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.cards.change import Change, compare
 from lesion_triage.cards.change_page import page
 from lesion_triage.cards.subject import open_subject

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.cards.checklist import Checklist, Filled, counts, fill, page, tally
 from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.clear_derm import CLEAR_DERM

@@ -1,4 +1,4 @@
-"""What verbs of this room take alike, and where they write. Imports bundle.store and the errors."""
+"""What verbs of this room take alike, and where they write. Imports bundle.files and the errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.errors import ConfigError
 
 _LONGEST_SITE = 100

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.schema import Policy
-from lesion_triage.bundle.store import Bundle, open_bundle, timestamp
+from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate import ledger, pooling
 from lesion_triage.calibrate.groups import Joint
 from lesion_triage.calibrate.pooling import Tally

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.bundle.certificate import Certificate, Look
-from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.gates import unfamiliar
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestCase
-from lesion_triage.bundle.store import Bundle, seal, timestamp
+from lesion_triage.bundle.store import Bundle, seal
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.groups import Joint

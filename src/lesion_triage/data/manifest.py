@@ -1,6 +1,6 @@
 """The manifest: every usable picture of a dataset, its hash and its label, in one checked table.
 
-Imports config, the bundle's schema and store, pictures, and the readers in ``data.sources``.
+Imports config, the bundle's schema and files, pictures, and the readers in ``data.sources``.
 
 Three files. ``manifest.csv`` holds one row for each picture in order of image id, ``duplicates.csv`` the
 pairs that were found to be copies; ``manifest.json`` is their header and is written last, so its existence
@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.config import Data, Roots
 from lesion_triage.data import consistency, duplicates, intake, pictures, sources
 from lesion_triage.data.perceptual_hash import Sketches

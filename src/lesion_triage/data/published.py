@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import say
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data import split as splitting

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Split
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record

@@ -1,6 +1,6 @@
 """Drawings of blobs in two kinds, regular and irregular, for demonstrations and tests. numpy and Pillow only.
 
-Imports records, the bundle's store and the exception tree.
+Imports records, the bundle's writer of files and the exception tree.
 
 They look like no one's skin and are not meant to: a model that has seen nothing else says so in its
 bundle. What the two kinds borrow from dermatology is only that asymmetry, a notched border and several
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.errors import DataError
 

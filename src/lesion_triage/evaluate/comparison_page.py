@@ -6,9 +6,9 @@ import csv
 import io
 from pathlib import Path
 
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Disposition
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.calibrate.paired import Difference, Discordant
 from lesion_triage.evaluate.comparison import Comparison, Pair, changed_cases
 from lesion_triage.evaluate.drawing import Drawn

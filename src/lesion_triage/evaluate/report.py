@@ -7,7 +7,8 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-from lesion_triage.bundle.store import Bundle, write_atomically
+from lesion_triage.bundle.files import write_atomically
+from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.queue_report import document
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest

@@ -9,7 +9,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lesion_triage.bundle.store import timestamp
+from lesion_triage.bundle.document import timestamp
 from lesion_triage.cards.change import Change, compare
 from lesion_triage.cards.change_command import write
 from lesion_triage.cards.change_page import page

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from lesion_triage import predictions
 from lesion_triage.bundle.calibration import PlattCalibrator, score_of
 from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import Policy
-from lesion_triage.bundle.store import write_atomically
 from lesion_triage.calibrate.cases import Aggregation, Case, cases_of, positives_of, scores_of
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import RunError

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.errors import ConfigError, DataError
 from lesion_triage.reproduce.cells import Cells, cells_of
 from lesion_triage.reproduce.definition import Experiment, Train, Version, VersionName

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import DATA_ROOT_VARIABLE
 from lesion_triage.console import say
 from lesion_triage.errors import ConfigError, RunError

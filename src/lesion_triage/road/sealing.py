@@ -30,7 +30,8 @@ def calibrate_inputs(run: Run) -> Any:
 def calibrate(run: Run, tracker: Tracker) -> None:
     """Stage 'calibrate': the certified policy, and a line in the ledger of looks."""
     from lesion_triage import predictions
-    from lesion_triage.bundle.store import timestamp, write_atomically
+    from lesion_triage.bundle.document import timestamp
+    from lesion_triage.bundle.files import write_atomically
     from lesion_triage.calibrate import ledger
     from lesion_triage.calibrate.cases import cases_of, cases_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify

@@ -65,7 +65,7 @@ def train(
             the training, and the state of the epoch before is kept.
     """
     from lesion_triage.bundle.document import canonical_json
-    from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.bundle.files import write_atomically
     from lesion_triage.train import checkpoint
 
     require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
@@ -179,7 +179,7 @@ def predict_inputs(run: Run) -> Any:
 
 def predict(run: Run, tracker: Tracker) -> None:
     """Stage 'predict': the graph, and what it says of the validation and calibration splits."""
-    from lesion_triage.bundle.store import write_atomically
+    from lesion_triage.bundle.files import write_atomically
     from lesion_triage.calibrate.novelty import fit
     from lesion_triage.data import pixel_cache
     from lesion_triage.export import novelty, onnx_graph

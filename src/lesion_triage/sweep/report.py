@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from lesion_triage.audit.baselines import auroc_interval
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.sweep.space import Scalar, Space, tell

@@ -24,7 +24,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lesion_triage import locks
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.errors import RunError
 from lesion_triage.sweep.space import Choices, Domain, Settings
 

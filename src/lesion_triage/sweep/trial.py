@@ -15,7 +15,7 @@ from optuna.trial import Trial, TrialState
 
 from lesion_triage import locks, road
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import ConfigError, DivergedError, HinderedError, StateError, TrainingError

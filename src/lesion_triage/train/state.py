@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.errors import HinderedError, StateError
 
 FOLDER = "train_state"

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed after a cut, verified, and only then given its name. Imports errors, store.
+"""One file over HTTP: resumed after a cut, verified, and only then given its name. Imports errors, files.
 
 While it is under way the bytes lie in ``NAME.part`` and what the server said of them in ``NAME.part.json``.
 A part is only continued if the server still has the very same file: its entity tag goes along in If-Range
@@ -25,7 +25,7 @@ import requests
 from urllib3.exceptions import HTTPError as TransportError
 
 from lesion_triage import __version__
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.entry import RemoteFile
 from lesion_triage.errors import DownloadError

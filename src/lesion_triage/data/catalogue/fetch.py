@@ -19,7 +19,7 @@ from urllib.parse import quote
 import requests
 from pydantic import ValidationError
 
-from lesion_triage.bundle.store import write_atomically
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import bar, say
 from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.download import (
