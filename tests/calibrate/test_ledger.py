@@ -58,6 +58,19 @@ def test_a_look_is_not_glued_to_a_last_line_without_its_newline(tmp_path):
     assert ledger.read(path) == (look(), look(model=TWO), look(cases=TWO))
 
 
+def test_a_look_that_the_disk_has_no_room_for_leaves_the_ledger_as_it_was(tmp_path, full_disk):
+    path = tmp_path / ledger.NAME
+    ledger.append(path, look())
+    with (
+        full_disk(path.stat().st_size + 20),
+        pytest.raises(CalibrationError, match="no certificate was issued"),
+    ):
+        ledger.append(path, look(model=TWO))
+    assert ledger.read(path) == (look(),)
+    ledger.append(path, look(cases=TWO))
+    assert ledger.read(path) == (look(), look(cases=TWO))
+
+
 def test_first_look_needs_no_name():
     assert ledger.earlier_looks((look(cases=TWO),), ONE, "") == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -223,6 +224,20 @@ def test_an_altered_record_stops_the_next_promotion(run, home, capsys):
         record.read(run)
     assert promote(run, to="challenger") == 2
     assert "the record was altered" in capsys.readouterr().err
+
+
+def entry(**more: str) -> record.Entry:
+    told = dict.fromkeys((field.name for field in dataclasses.fields(record.Entry)), "")
+    return record.Entry(**{**told, "event": "asked", **more})  # type: ignore[arg-type]
+
+
+def test_a_line_that_the_disk_has_no_room_for_does_not_lock_the_record(tmp_path, full_disk):
+    record.append(tmp_path, entry(why="one"))
+    full = full_disk((tmp_path / record.FILE).stat().st_size + 20)
+    with full, pytest.raises(PromotionError, match="cannot be written"):
+        record.append(tmp_path, entry(why="two"))
+    record.append(tmp_path, entry(why="three"))
+    assert [line["why"] for line in record.read(tmp_path)] == ["one", "three"]
 
 
 def test_a_registry_that_is_down_is_one_sentence_without_a_password(run, capsys):

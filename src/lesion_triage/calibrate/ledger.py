@@ -8,14 +8,13 @@ JSON lines that is only ever appended to.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import Certificate, Look
+from lesion_triage.bundle.files import append_line
 from lesion_triage.errors import CalibrationError
 
 NAME = "ledger.jsonl"
@@ -44,20 +43,19 @@ def read(path: Path) -> tuple[Look, ...]:
 
 
 def append(path: Path, look: Look) -> None:
-    """Write a look down, to the disk, before anything is made of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(look.model_dump(mode="json"), sort_keys=True) + "\n"
-    with path.open("a+b") as stream:
-        if stream.tell() and not _ends_a_line(stream):  # an editor may have taken the last newline
-            line = "\n" + line
-        stream.write(line.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Write a look down, to the disk, before anything is made of it.
 
-
-def _ends_a_line(stream: BinaryIO) -> bool:
-    stream.seek(-1, os.SEEK_END)
-    return stream.read(1) == b"\n"
+    Raises:
+        CalibrationError: it cannot be written; the ledger is as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        append_line(path, json.dumps(look.model_dump(mode="json"), sort_keys=True))
+    except OSError as error:
+        raise CalibrationError(
+            f"{path}: cannot be written ({error.strerror}), and a look at cases is written down before "
+            "anything is made of it; no certificate was issued."
+        ) from None
 
 
 def look_of(certificate: Certificate, settings_sha256: str) -> Look:

@@ -6,12 +6,12 @@ Each line carries the hash of the line before, so that one that is changed or ta
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.files import append_line
 from lesion_triage.errors import PromotionError
 
 FILE = "promotions.jsonl"
@@ -59,10 +59,7 @@ def append(run: Path, entry: Entry) -> None:
     previous = sha256_of(lines[-1].encode()) if lines else _FIRST
     line = json.dumps({**asdict(entry), "previous_sha256": previous}, sort_keys=True, ensure_ascii=False)
     try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_line(path, line)
     except OSError as error:
         raise PromotionError(f"{path}: cannot be written ({error.strerror}); nothing was promoted.") from None
 
