@@ -176,3 +176,13 @@ def test_a_name_that_is_no_unicode_is_a_name(tmp_path):
     first = runs.tree_fingerprint(tmp_path)
     (tmp_path / "l\udce4sion.jpg").write_bytes(b"a")  # as latin-1 file names are read
     assert runs.tree_fingerprint(tmp_path) != first
+
+
+def test_an_opening_that_cannot_be_written_down_is_one_sentence_and_leaves_no_half_of_a_line(root, full_disk):
+    run = runs.make(config(), root)
+    runs.note_opening(run.folder, "1" * 64)
+    path = run.folder / "test_openings.jsonl"
+    before = path.read_bytes()
+    with full_disk(len(before) + 20), pytest.raises(RunError, match="it was not opened"):
+        runs.note_opening(run.folder, "2" * 64, "transfer")
+    assert path.read_bytes() == before

@@ -220,3 +220,15 @@ def test_showing_a_runs_bundle_other_cases_is_written_down_in_the_run(other, tmp
     (line,) = (run / "test_openings.jsonl").read_text().splitlines()
     said = json.loads(line)
     assert (said["by"], said["bundle_sha256"]) == ("transfer", open_bundle(bundle.folder).sha256)
+
+
+def test_a_showing_that_cannot_be_written_down_in_the_run_does_not_happen(other, tmp_path, capsys):
+    run = tmp_path / "run"
+    (run / "test_openings.jsonl").mkdir(parents=True)
+    (run / "config.yaml").write_text("name: run\n")
+    bundle = tiny_bundle.make(run / "bundle")
+    assert transfer(bundle.folder, other, tmp_path / "out") == 2
+    captured = capsys.readouterr()
+    assert "it was not opened" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out" / "results.json").exists()

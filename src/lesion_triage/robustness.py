@@ -6,11 +6,9 @@ Imports the road, the run's folder and ``evaluate``.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.evaluate import robustness, robustness_figure
 from lesion_triage.evaluate.robustness import Foreign, Photographed, Row
 from lesion_triage.predictions import read as read_predictions
-from lesion_triage.runs import FROZEN_CONFIG, Run
+from lesion_triage.runs import FROZEN_CONFIG, Run, note_opening
 
 FORMAT = 1
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -176,13 +174,7 @@ def _note_opening(run: Run, bundle: Bundle) -> None:
     """The test split is opened; that is written down as ``evaluate`` writes it."""
     if not (run.folder / "report").is_dir():
         raise RunError(f"{run.folder}: expected an evaluated run; `lesion-triage evaluate` comes first.")
-    line = {
-        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bundle_sha256": bundle.sha256,
-        "by": "robustness",
-    }
-    with (run.folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, sort_keys=True) + "\n")
+    note_opening(run.folder, bundle.sha256, "robustness")
 
 
 def _make(out: Path) -> None:

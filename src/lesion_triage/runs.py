@@ -14,17 +14,19 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.files import write_atomically
+from lesion_triage.bundle.files import append_line, write_atomically
 from lesion_triage.config import Config
 from lesion_triage.data.below import places
 from lesion_triage.errors import RunError
 
 FROZEN_CONFIG = "config.yaml"
 _IDENTITY = "config.sha256"
+_OPENINGS = "test_openings.jsonl"
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,29 @@ def others(run: Run) -> Iterator[Run]:
     for folder in _folders(run.config.name, run.folder.parent):
         if folder != run.folder:
             yield Run(run.config, folder)
+
+
+def note_opening(folder: Path, bundle_sha256: str, by: str = "") -> None:
+    """Write down, before it is done, that a run's test split is opened.
+
+    Args:
+        folder: of the run.
+        bundle_sha256: of the sealed bundle that it is opened on.
+        by: the verb; empty: the run's own stage.
+
+    Raises:
+        RunError: the disk is full, or refuses; the split has not been opened.
+    """
+    opened_at = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"opened_at": opened_at, "bundle_sha256": bundle_sha256} | ({"by": by} if by else {})
+    path = folder / _OPENINGS
+    try:
+        append_line(path, json.dumps(line, sort_keys=True))
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror}), and each opening of the test split is written "
+            "down first; it was not opened."
+        ) from None
 
 
 def file_sha256(path: Path) -> str:

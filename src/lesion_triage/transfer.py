@@ -6,10 +6,8 @@ Imports the road, the run's folder, ``data`` and ``evaluate``.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from lesion_triage import config, road
@@ -28,7 +26,7 @@ from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.decided import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
 from lesion_triage.predictions import Predictions
-from lesion_triage.runs import FROZEN_CONFIG, Run
+from lesion_triage.runs import FROZEN_CONFIG, Run, note_opening
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -147,15 +145,8 @@ def _apart_from(used: Collection[str], asked: Sequence[Record], everything: Sequ
 def _note_opening(bundle: Bundle) -> None:
     """Beside a run's own record: that its bundle was shown cases again is known to whoever reads it later."""
     folder = bundle.folder.resolve().parent
-    if not (folder / FROZEN_CONFIG).is_file():
-        return
-    line = {
-        "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bundle_sha256": bundle.sha256,
-        "by": "transfer",
-    }
-    with (folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, sort_keys=True) + "\n")
+    if (folder / FROZEN_CONFIG).is_file():
+        note_opening(folder, bundle.sha256, "transfer")
 
 
 def _make(out: Path) -> None:

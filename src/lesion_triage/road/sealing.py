@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from lesion_triage import runs
@@ -161,12 +159,7 @@ def evaluate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.train import checkpoint
 
     bundle = open_bundle(run.folder / "bundle")
-    with (run.folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
-        opening = {
-            "opened_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "bundle_sha256": bundle.sha256,
-        }
-        stream.write(json.dumps(opening, sort_keys=True) + "\n")
+    runs.note_opening(run.folder, bundle.sha256)
     table = predict_split(run, "test", bundle.graph)
     table.write(run.folder / "predictions")
     with bar("comparing with torch"):
