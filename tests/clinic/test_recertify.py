@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +330,44 @@ def test_a_result_that_has_no_place_is_refused_before_a_look_is_spent(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not (cases.parent / ledger.NAME).exists()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder of a share that is not to be written to; root does as it likes unless a mount says no."""
+    if os.geteuid():
+        folder.chmod(0o500)
+        yield
+        folder.chmod(0o700)
+        return
+    for words in (["--bind", str(folder), str(folder)], ["-o", "remount,ro,bind", str(folder)]):
+        mounted = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+        if mounted.returncode:
+            pytest.skip(f"NO MOUNTS ({mounted.stderr.strip()}): root can write to every folder here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_cases_whose_ledger_cannot_be_written_are_refused_before_any_is_scored(
+    clinic, bundle, tmp_path, capsys
+):
+    cases = clinic(spread(60))
+    with read_only(cases.parent):
+        assert recertify(bundle, cases, tmp_path / "new") == 2
+    captured = capsys.readouterr()
+    assert f"{cases.parent / ledger.NAME}: cannot be written" in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_very_same_look_again_needs_no_ledger_that_can_be_written(clinic, bundle, tmp_path):
+    cases = clinic(spread(60))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    with read_only(cases.parent):
+        assert recertify(bundle, cases, tmp_path / "again") == 0
 
 
 def test_needs_no_training_library(clinic, bundle, tmp_path):

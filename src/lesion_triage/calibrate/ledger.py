@@ -8,6 +8,7 @@ JSON lines that is only ever appended to.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,10 +53,31 @@ def append(path: Path, look: Look) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         append_line(path, json.dumps(look.model_dump(mode="json"), sort_keys=True))
     except OSError as error:
-        raise CalibrationError(
-            f"{path}: cannot be written ({error.strerror}), and a look at cases is written down before "
-            "anything is made of it; no certificate was issued."
-        ) from None
+        raise _not_writable(path, error) from None
+
+
+def require_writable(path: Path) -> None:
+    """Make sure, before anything is scored, that a look can be written down.
+
+    Raises:
+        CalibrationError: it cannot.
+    """
+    try:
+        if path.exists():
+            with path.open("ab"):
+                pass
+        else:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise _not_writable(path, error) from None
+
+
+def _not_writable(path: Path, error: OSError) -> CalibrationError:
+    return CalibrationError(
+        f"{path}: cannot be written ({error.strerror}), and a look at cases is written down before anything "
+        "is made of it; no certificate was issued."
+    )
 
 
 def look_of(certificate: Certificate, settings_sha256: str) -> Look:

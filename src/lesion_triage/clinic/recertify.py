@@ -71,7 +71,9 @@ def act(arguments: argparse.Namespace) -> int:
     if arguments.json:
         require_place("--json", arguments.json)
     book = arguments.cases.resolve().with_name(ledger.NAME)
-    ledger.read(book)
+    looked = any(look.site == arguments.site for look in ledger.read(book))
+    if arguments.cases.is_file() and not looked:  # the very same look again writes nothing down
+        ledger.require_writable(book)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     old = old_certificate(local)
     say(f"  {told(old, local)}")
@@ -137,7 +139,8 @@ def recertify(
             in the old certificate.
 
     Raises:
-        CalibrationError: too few positives (the sentence says how many more), or a second look unasked for.
+        CalibrationError: too few positives (the sentence says how many more), a second look unasked for, or
+            a ledger that cannot be written.
         BundleError: ``out`` exists.
     """
     bundle = local.bundle
