@@ -16,6 +16,7 @@ from lesion_triage import cli
 from lesion_triage.bundle import signing
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import SelfTest
+from lesion_triage.cards.dossier import Dossier
 from lesion_triage.errors import PromotionError
 from lesion_triage.promotion import record
 from lesion_triage.tracking.registry import Registry
@@ -229,6 +230,19 @@ def test_an_altered_record_stops_the_next_promotion(run, home, capsys):
 def entry(**more: str) -> record.Entry:
     told = dict.fromkeys((field.name for field in dataclasses.fields(record.Entry)), "")
     return record.Entry(**{**told, "event": "asked", **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\u0085", "\x0b", "\r\n"])
+def test_a_character_that_looks_like_the_end_of_a_line_does_not_lock_the_record(tmp_path, odd):
+    record.append(tmp_path, entry(why=f"it is{odd}better", by=f"Ada{odd}"))
+    record.append(tmp_path, entry(why="and again"))
+    assert [line["why"] for line in record.read(tmp_path)] == [f"it is{odd}better", "and again"]
+    assert len(Dossier(tmp_path).at(record.FILE)) == 2
+
+
+def test_an_empty_record_has_no_line(tmp_path):
+    (tmp_path / record.FILE).touch()
+    assert record.read(tmp_path) == []
 
 
 def test_a_line_that_the_disk_has_no_room_for_does_not_lock_the_record(tmp_path, full_disk):

@@ -115,7 +115,7 @@ def _parse(path: Path) -> Any:
         if path.suffix == ".md":
             return {line.lstrip("# "): line for line in text.splitlines() if line.startswith("#")}
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line]
+            return [json.loads(line) for line in text.split("\n") if line]
         return yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
     except (OSError, ValueError, yaml.YAMLError):
         return None

@@ -66,11 +66,13 @@ def append(run: Path, entry: Entry) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         raise PromotionError(f"{path}: cannot be read ({error}).") from None
+    # Not splitlines, which ends a line at U+2028 and U+0085 too: a reason may hold them.
+    lines = text.removesuffix("\n").split("\n") if text else []
     previous = _FIRST
     for number, line in enumerate(lines, start=1):
         try:
