@@ -134,6 +134,12 @@ def test_an_hdf5_file_is_asked_for_every_picture_of_the_table(tmp_path):
     checked = check(tmp_path, dataset("isic_2024"))
     assert checked.layout.name == "Kaggle, one HDF5 file"
     assert found(checked, "train-image.hdf5") == (State.INCOMPLETE, "2: 1 missing, such as ISIC_1")
+    whole = (tmp_path / "train-image.hdf5").read_bytes()
+    (tmp_path / "train-image.hdf5").write_bytes(whole[: len(whole) // 2])
+    state, text = found(check(tmp_path, dataset("isic_2024")), "train-image.hdf5")
+    assert state is State.BROKEN
+    assert text.startswith("cannot be read (")
+    assert "truncated file" in text
     (tmp_path / "train-image.hdf5").write_bytes(b"a picture")
     assert check(tmp_path, dataset("isic_2024")).exit_code == 2
     (tmp_path / "train-image.hdf5").unlink()

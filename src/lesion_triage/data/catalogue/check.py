@@ -342,8 +342,11 @@ def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
         import h5py  # noqa: PLC0415 - only this layout needs it
     except ModuleNotFoundError:
         return Finding(str(path), "pictures by id", "not looked into: h5py is not installed", State.NOTE)
-    with h5py.File(full, "r") as opened:
-        stored = set(opened.keys())
+    try:
+        with h5py.File(full, "r") as opened:
+            stored = set(opened.keys())
+    except (OSError, RuntimeError, KeyError) as error:  # h5py has no exception of its own
+        return Finding(str(path), "an HDF5 file", f"cannot be read ({error})", State.BROKEN)
     named = list(_named(files, layout))
     lacking = [names[0] for names in named if not stored.intersection(names)]
     text = f"{len(named) - len(lacking):,}"
