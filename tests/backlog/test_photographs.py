@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from collections import Counter
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tiny_bundle as tiny
+from lesion_triage.backlog.listing import freeze
 from lesion_triage.backlog.photographs import file_bytes, photographs, source_of
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
@@ -235,3 +237,16 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
         most.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert most[1] < most[0] + 500_000
+
+
+def test_a_case_of_six_times_the_photographs_is_not_listed_in_thirty_times_the_time(tmp_path):
+    def seconds(count):
+        lines = (f"a,a/folder/of/photographs/IMG_{number:08d}.png\n" for number in range(count))
+        (tmp_path / "cases.csv").write_text("case_id,image\n" + "".join(lines))
+        source = source_of(tmp_path / "cases.csv", None, None)
+        began = time.process_time()
+        assert freeze(source, tmp_path / "listing.parquet", 100).photographs == count
+        return time.process_time() - began
+
+    seconds(10)  # the first pays for what is loaded
+    assert min(seconds(24_000), seconds(24_000)) < 15 * max(seconds(4_000), seconds(4_000))

@@ -187,7 +187,7 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
     found = photographs(source, left_out)
     for position, (case_id, group) in enumerate(groupby(found, key=lambda photograph: photograph.case_id)):
         images: list[str] = []
-        contents: list[str] = []
+        contents: dict[str, None] = {}  # in their order; a folder may hold many thousands
         histories: list[str] = []
         first = 0
         for photograph in group:
@@ -198,13 +198,13 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
                     f"{source.path}, {source.place} {photograph.row}: its case has this photograph already; "
                     "name each photograph of a case once."
                 )
-            contents.append(content)
+            contents[content] = None
             histories.append(photograph.history)
             if photograph.data is None:
                 images.append(photograph.image)
         yield (
             Case(position, case_id, tuple(images), len(contents), _joined(histories), first),
-            contents,
+            list(contents),
         )
 
 
