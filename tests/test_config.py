@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.config import DATA_ROOT_VARIABLE, Config, load
+from lesion_triage.config import Config
+from lesion_triage.config_file import DATA_ROOT_VARIABLE, load
 from lesion_triage.errors import ConfigError
 
 MINIMAL = "name: try\ndata:\n  source: synthetic\n"

@@ -21,13 +21,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from lesion_triage import config, demo, locks, predictions, road, runs
+from lesion_triage import config_file, demo, locks, predictions, road, runs
 from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.calibrate.novelty import novelty_limit
 from lesion_triage.calibrate.price import Price, price_on
+from lesion_triage.config import Calibrate
 from lesion_triage.errors import (
     CalibrationError,
     ConfigError,
@@ -68,7 +69,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def load(home):
-    return lambda *overrides: config.load(home / "small.yaml", overrides)
+    return lambda *overrides: config_file.load(home / "small.yaml", overrides)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ def test_table_scorer_and_certificate_agree_on_what_is_unfamiliar(run):
         predictions.read(run.folder / "predictions", name)[0]
         for name in ("validation", "calibration", "test")
     )
-    share = config.Calibrate().novelty_share
+    share = Calibrate().novelty_share
     assert limit == novelty_limit(validation, share)
     sent_up = sum(row.novelty >= limit for row in validation.rows if row.novelty is not None)
     assert sent_up <= share * len(validation.rows)
@@ -348,9 +349,9 @@ def working_at(stage: str, home: Path, work: str) -> subprocess.Popen[str]:
     code = (
         "import dataclasses, sys, time\n"
         "from pathlib import Path\n"
-        "from lesion_triage import config, road, runs\n"
+        "from lesion_triage import config_file, road, runs\n"
         "folder = Path(sys.argv[1])\n"
-        "run = runs.find_or_make(config.load(folder / 'small.yaml'), folder / 'runs')\n"
+        "run = runs.find_or_make(config_file.load(folder / 'small.yaml'), folder / 'runs')\n"
         f"def work(run, tracker):\n    {work}\n"
         f"stage = dataclasses.replace(road.STAGES[{stage!r}], work=work)\n"
         "road.reach(stage, run, road.track(run))\n"

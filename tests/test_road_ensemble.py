@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from lesion_triage import config, predictions, road, runs
+from lesion_triage import config_file, predictions, road, runs
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.calibrate.novelty import fit
@@ -54,7 +54,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def load(home):
-    return lambda *overrides: config.load(home / "several.yaml", overrides)
+    return lambda *overrides: config_file.load(home / "several.yaml", overrides)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ _API = {
         "Python: configuration",
         "One class for each section of a configuration file. For editors that complete YAML: "
         ":download:`config.schema.json`.",
-        ("lesion_triage.config",),
+        ("lesion_triage.config", "lesion_triage.config_file"),
     ),
     "errors": (
         "Errors",

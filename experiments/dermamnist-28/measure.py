@@ -21,7 +21,7 @@ from safetensors import safe_open
 from scipy.stats import rankdata
 from torch import Tensor
 
-from lesion_triage import config, road
+from lesion_triage import config_file, road
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import bar
 from lesion_triage.data import pixel_cache
@@ -101,7 +101,7 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
 
     Only pictures of the dataset's own part count: a copy that our split moved there is left out.
     """
-    run = Run(config.load(folder / FROZEN_CONFIG, (), data_root), folder)
+    run = Run(config_file.load(folder / FROZEN_CONFIG, (), data_root), folder)
     if split == "test":
         _note_opening(run)
     records: list[Record] = [each for each in road.records(run, split) if each.official_split == split]

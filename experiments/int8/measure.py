@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from lesion_triage import config, road
+from lesion_triage import config_file, road
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
 
-    run = Run(config.load(arguments.run / "config.yaml", (), arguments.data_root), arguments.run)
+    run = Run(config_file.load(arguments.run / "config.yaml", (), arguments.data_root), arguments.run)
     size_px, views = run.config.pixels.size_px, arguments.views or run.config.export.views
     root, records = road.data_root(run), road.records(run, "validation")
     validation = pixel_cache.pictures(records, root, run.config.pixels, run.cache)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy.stats import rankdata
 
-from lesion_triage import config, runs
+from lesion_triage import config_file, runs
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.quality import assess
 from lesion_triage.calibrate.novelty import SHRINKAGE, fit
+from lesion_triage.config import Config
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest, split
 from lesion_triage.data.manifest import read_picture
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
     arguments = parser.parse_args()
 
-    settings = config.load(arguments.run / "config.yaml", (), arguments.data_root)
+    settings = config_file.load(arguments.run / "config.yaml", (), arguments.data_root)
     known, digest = manifest.read(arguments.run)
     dealt, _ = split.read(arguments.run, digest)
     by_id = {record.image_id: record for record in known.records}
@@ -157,7 +158,7 @@ def _session(graph: bytes) -> ort.InferenceSession:
 
 
 def _run(
-    session: ort.InferenceSession, settings: config.Config, files: Sequence[bytes], name: str
+    session: ort.InferenceSession, settings: Config, files: Sequence[bytes], name: str
 ) -> tuple[Outputs, NDArray[np.bool_]]:
     """Outputs of all photographs, and which of them the quality gate lets through."""
 

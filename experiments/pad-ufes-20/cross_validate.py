@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lesion_triage import config, road
+from lesion_triage import config_file, road
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE", help="the result, for programs")
     arguments = parser.parse_args()
-    loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     for verb in ("manifest", "split"):
         run = road.travel(verb, loaded, arguments.runs)
     known, digest = manifest.read(run.folder)

@@ -223,12 +223,12 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _travel(arguments: argparse.Namespace) -> int:
-    from lesion_triage import config, road
+    from lesion_triage import config_file, road
     from lesion_triage.errors import ConfigError
 
     if arguments.fresh and arguments.resume:
         raise ConfigError("--fresh begins a training anew, and --resume refuses to; give one.")
-    loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     if road.following():
         road.follow(arguments.verb, loaded)
     else:
@@ -249,14 +249,14 @@ def _audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from lesion_triage import config, road
+    from lesion_triage import config_file, road
     from lesion_triage.errors import ConfigError
 
     if arguments.tables_only and arguments.pictures:
         raise ConfigError(
             "--pictures shows pictures that were opened, and --tables-only opens none; give one."
         )
-    loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     road.travel(
         "audit",
         loaded,

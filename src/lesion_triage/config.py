@@ -1,15 +1,13 @@
-"""The whole configuration vocabulary on one page, and how a file becomes it.
+"""The whole configuration vocabulary on one page. ``config_file`` says how a file becomes it.
 
-Imports the exception tree, the two readers of YAML and the bundle's contracts; no room above.
+Imports the bundle's contracts; no room above.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -17,18 +15,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from lesion_triage import red_flags_file, strict_yaml
 from lesion_triage.bundle.certificate import KNOWN_WHEN_SERVING, GroupBy, Rule
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
-from lesion_triage.errors import ConfigError
-
-DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"
 
 DatasetName = Literal[
     "ham10000",
@@ -494,115 +487,3 @@ class Config(Section):
         """The resolved configuration, every default spelt out."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
         return text
-
-
-def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = None) -> Config:
-    """Read a YAML file, apply ``section.key=value`` overrides, and check every word of it.
-
-    Args:
-        path: the YAML file. A relative ``model.weights`` or ``data.root`` in it is relative to its folder.
-        overrides: values are YAML; file names in them are relative to the working directory.
-        data_root: stands above the file's ``data.root`` and above LESION_TRIAGE_DATA_ROOT.
-
-    Raises:
-        ConfigError: file missing, not YAML, a key that is unknown or stands twice, a value out of range.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a configuration ({error}).") from None
-    tree = strict_yaml.parse(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}.")
-    _anchor(tree, path.parent)
-    for override in overrides:
-        _apply(tree, override)
-    root = data_root or (Path(os.environ[DATA_ROOT_VARIABLE]) if os.environ.get(DATA_ROOT_VARIABLE) else None)
-    if root is not None and isinstance(tree.get("data"), dict):
-        tree["data"]["root"] = str(root)
-    _inline_red_flags(tree, str(path))
-    return validated(tree, str(path))
-
-
-def validated(tree: Mapping[str, Any], where: str) -> Config:
-    """The configuration that a tree of plain values says.
-
-    Args:
-        tree: sections and keys, as in the file.
-        where: what a complaint begins with.
-
-    Raises:
-        ConfigError: a key that is unknown, a value out of range.
-    """
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from None
-
-
-def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make the file's own relative paths independent of the working directory."""
-    data, model, calibrate = tree.get("data"), tree.get("model"), tree.get("calibrate")
-    parts = data.get("mixture") if isinstance(data, dict) else None
-    for place in (data, *(parts if isinstance(parts, list) else ())):
-        if isinstance(place, dict) and isinstance(place.get("root"), str):
-            place["root"] = str(folder / place["root"])
-    if isinstance(calibrate, dict) and isinstance(calibrate.get("red_flags"), str):
-        calibrate["red_flags"] = str(folder / calibrate["red_flags"])
-    if isinstance(model, dict) and model.get("weights") not in (None, "hub", "none"):
-        model["weights"] = str(folder / str(model["weights"]))
-
-
-def _inline_red_flags(tree: dict[str, Any], where: str) -> None:
-    """Put the rules in the place of the file's name: a run's record holds what it was made with."""
-    calibrate = tree.get("calibrate")
-    if not isinstance(calibrate, dict):
-        return
-    said = calibrate.get("red_flags")
-    if isinstance(said, str):
-        calibrate["red_flags"] = red_flags_file.read(Path(said))
-    elif isinstance(said, dict):
-        calibrate["red_flags"] = red_flags_file.validated(said, f"{where}: calibrate.red_flags")
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    dotted, equals, value = override.partition("=")
-    if not equals or not dotted:
-        raise ConfigError(f"override '{override}': expected section.key=value.")
-    *sections, key = dotted.split(".")
-    place = tree
-    for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise ConfigError(f"override '{override}': '{section}' is no section.")
-    place[key] = strict_yaml.parse(value, f"override '{override}'")
-
-
-def _explain(error: ValidationError) -> str:
-    """All complaints of pydantic in one sentence, unknown keys with the nearest known name."""
-    parts = []
-    for problem in error.errors():
-        where = ".".join(str(step) for step in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = list(_known_keys(Config, problem["loc"][:-1]))
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}."
-            parts.append(f"unknown key '{where}'; {hint}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            parts.append(f"{where or 'configuration'}: {message}; found {problem['input']!r}.")
-    return " ".join(parts)
-
-
-def _known_keys(model: type[BaseModel], steps: Sequence[int | str]) -> Iterator[str]:
-    fields: Mapping[str, Any] = model.model_fields
-    for step in steps:
-        if isinstance(step, int):  # a place in a list, whose entries the field before has named
-            continue
-        annotation = fields[step].annotation
-        kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
-        section = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
-        if section is None:
-            return
-        fields = section.model_fields
-    yield from fields

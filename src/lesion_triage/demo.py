@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from PIL import Image
 from rich.table import Table
 
-from lesion_triage import config, predictions, road
+from lesion_triage import config_file, predictions, road
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.console import console, say
 from lesion_triage.errors import ConfigError, RunError
@@ -36,7 +36,7 @@ def demo(path: Path, root: Path) -> int:
             several processes are asked for.
         RunError: the server did not come up.
     """
-    loaded = config.load(path)
+    loaded = config_file.load(path)
     if loaded.data.source != "synthetic":
         raise ConfigError(f"{path}: the demonstration draws its data; data.source must be synthetic.")
     if not road.one_process(loaded):

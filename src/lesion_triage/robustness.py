@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lesion_triage import config, road
+from lesion_triage import config_file, road
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.store import Bundle, open_bundle
@@ -63,7 +63,7 @@ def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
     foreign = dict(_named_folder(text) for text in arguments.show)
     _make(arguments.out)
-    run = Run(config.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root), arguments.run)
+    run = Run(config_file.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root), arguments.run)
     bundle = open_bundle(run.folder / "bundle")
     _note_opening(run, bundle)
     cases = _cases(run, arguments.others, arguments.seed)

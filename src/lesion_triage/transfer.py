@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lesion_triage import config, road
+from lesion_triage import config_file, road
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
@@ -65,7 +65,7 @@ def act(arguments: argparse.Namespace) -> int:
     _make(arguments.out)  # known now, and not after the scoring
     bundle = open_bundle(arguments.bundle)
     Scorer(bundle).self_test()
-    loaded = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     verbs = ("manifest", "split") if arguments.split == "test" else ("manifest",)
     for verb in verbs:
         run = road.travel(verb, loaded, arguments.runs)

@@ -17,7 +17,7 @@ import safetensors.torch
 from optuna.trial import TrialState
 
 import lesion_triage.sweep
-from lesion_triage import cli, config, road
+from lesion_triage import cli, config_file, road
 from lesion_triage.sweep import space as spaces
 from lesion_triage.sweep import study as studies
 from lesion_triage.sweep import trial as trials
@@ -85,7 +85,7 @@ def test_the_sweep_ends_so_many_trials_and_the_best_is_the_highest_value(undistu
 
 def test_the_best_configuration_is_taken_up_by_run_where_the_trial_left_it(undisturbed, data):
     best = undisturbed.rows()[0]
-    loaded = config.load(undisturbed.study / "best.yaml")
+    loaded = config_file.load(undisturbed.study / "best.yaml")
     run = road.begin(loaded, undisturbed.home / "runs")
     assert run.folder == undisturbed.notes()[int(best["trial"])]
     curve = json.loads((run.folder / road.CURVE).read_text())

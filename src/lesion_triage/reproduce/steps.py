@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lesion_triage import config, road, robustness, transfer
+from lesion_triage import config_file, road, robustness, transfer
 from lesion_triage.bundle.content import content_sha256
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate import queue_report
 from lesion_triage.clinic import queue
+from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.data import manifest, published, split
 from lesion_triage.errors import ConfigError, RunError, SplitError
@@ -82,15 +83,15 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
     return found
 
 
-def _loaded(step: Train, at: Workplace, seed: int) -> config.Config:
+def _loaded(step: Train, at: Workplace, seed: int) -> Config:
     root = None if step.data is None else at.data[step.data]
     look = f"calibrate.second_look=reproduction of {at.name} ({at.version_name}), seed {seed}"
     given = (*step.set, *at.settings)
     words = [look, *given, f"seed={seed}", *_tracking(at)]
-    loaded = config.load(at.beside(step.config), words, root)
+    loaded = config_file.load(at.beside(step.config), words, root)
     if at.weights is not None and loaded.model.weights == "hub":
         words.append(f"model.weights={at.weights.resolve()}")
-        loaded = config.load(at.beside(step.config), words, root)
+        loaded = config_file.load(at.beside(step.config), words, root)
     return loaded
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.config import DATA_ROOT_VARIABLE
+from lesion_triage.config_file import DATA_ROOT_VARIABLE
 from lesion_triage.console import say
 from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.reproduce.definition import Dataset, Experiment, Version, VersionName

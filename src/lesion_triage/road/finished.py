@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lesion_triage import config
+from lesion_triage import config_file
 from lesion_triage.errors import RunError
 from lesion_triage.road.pictures import records
 from lesion_triage.runs import FROZEN_CONFIG, Run
@@ -62,7 +62,7 @@ def finished(folder: Path, data_root: Path | None = None) -> Finished:
             f"{folder}: expected the folder of an evaluated run, such as experiments/runs/NAME-TIME; "
             "`lesion-triage evaluate` makes one."
         )
-    run = Run(config.load(home / FROZEN_CONFIG, (), data_root), home)
+    run = Run(config_file.load(home / FROZEN_CONFIG, (), data_root), home)
     try:
         parity = json.loads(told.read_text(encoding="utf-8"))["parity"]
     except (ValueError, KeyError, OSError) as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage import runs
-from lesion_triage.config import DATA_ROOT_VARIABLE, Config, Roots
+from lesion_triage.config import Config, Roots
+from lesion_triage.config_file import DATA_ROOT_VARIABLE
 from lesion_triage.console import bar, say
 from lesion_triage.errors import RunError
 from lesion_triage.runs import Run

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lesion_triage import config, locks, road, runs
+from lesion_triage import config_file, locks, road, runs
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.config import Config
 from lesion_triage.console import say
@@ -30,7 +30,7 @@ _SHAPE = (
 
 def search(arguments: argparse.Namespace) -> None:
     """Work on the study until so many trials have ended, and print what came of it."""
-    base = config.load(arguments.config, arguments.overrides, arguments.data_root)
+    base = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     searched = space.read(arguments.space, base, arguments.seeds)
     _require_one_process(searched)
     _require_networks(searched, arguments.space)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from lesion_triage import config, strict_yaml
+from lesion_triage import config_file, strict_yaml
 from lesion_triage.config import Config, Section
 from lesion_triage.errors import ConfigError
 
@@ -110,7 +110,7 @@ class Space:
                 place = place[section]
             place[last] = value
         said = ", ".join(f"{key}: {value}" for key, value in values.items())
-        return config.validated(tree, said)
+        return config_file.validated(tree, said)
 
     def document(self, told: bool = False) -> dict[str, Any]:
         """Plain values that say what is searched and how.
