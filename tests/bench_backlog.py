@@ -24,11 +24,12 @@ from PIL import Image
 import tiny_bundle as tiny
 from lesion_triage.backlog import engine, shards, state
 from lesion_triage.backlog.photographs import source_of
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import PixelSpec, SelfTest, SelfTestCase
-from lesion_triage.bundle.scorer import Graph, Scorer, score_image
+from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import Bundle, seal
 from lesion_triage.calibrate.novelty import fit
 from lesion_triage.data.synthetic import draw_picture

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.scorer import Graph, Scorer
+from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 
 ANSWER_BYTES = 4096

@@ -12,7 +12,7 @@ def test_onnxruntime_makes_no_identifier_and_no_uploader(tmp_path: Path) -> None
     """Since 1.29 its wheels report to their maker unless they are told before they are imported."""
     code = (
         "import sys; from pathlib import Path; from lesion_triage.bundle.schema import PixelSpec\n"
-        "from lesion_triage.bundle.scorer import Graph\n"
+        "from lesion_triage.bundle.graph import Graph\n"
         "Graph(Path(sys.argv[1]).read_bytes(), PixelSpec(size_px=32))"
     )
     places = {name: str(tmp_path) for name in ("TMPDIR", "HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}

@@ -16,9 +16,10 @@ from lesion_triage.bundle.calibration import PlattCalibrator
 from lesion_triage.bundle.certificate import Certificate, GroupRow, Routes
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.fingerprints import Seen, as_text, of_file
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, PixelSpec, Policy, SelfTest, SelfTestCase
-from lesion_triage.bundle.scorer import Graph, score_image
+from lesion_triage.bundle.scorer import score_image
 from lesion_triage.bundle.store import Bundle, seal
 
 Kind = Literal["referred", "below", "black", "unfamiliar"]

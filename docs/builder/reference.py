@@ -14,8 +14,8 @@ import reference_http
 from lesion_triage.config import Config
 
 _BUNDLE = (
-    "store", "scorer", "schema", "answers", "policy", "calibration", "certificate", "history", "red_flags",
-    "quality", "gates", "pixels", "stripping", "signing", "fingerprints", "messages", "document",
+    "store", "scorer", "graph", "schema", "answers", "policy", "calibration", "certificate", "history",
+    "red_flags", "quality", "gates", "pixels", "stripping", "signing", "fingerprints", "messages", "document",
 )  # fmt: skip
 
 _API = {

@@ -6,8 +6,8 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.bundle.scorer import Graph
 from lesion_triage.calibrate.novelty import fit
 from lesion_triage.errors import ExportError
 from lesion_triage.export.novelty import attach, levels_of

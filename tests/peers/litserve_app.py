@@ -8,8 +8,8 @@ from typing import Annotated
 import litserve
 from fastapi import Body
 
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.scorer import Graph
 from lesion_triage.bundle.store import open_bundle
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import mlflow
 
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.scorer import Graph
 from lesion_triage.bundle.store import open_bundle
 
 

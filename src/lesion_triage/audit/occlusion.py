@@ -18,9 +18,9 @@ from lesion_triage.audit.baselines import auroc_interval, cross_fitted
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.audit.shortcuts import Sampled, measured, metadata_columns
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.bundle.scorer import Graph
 from lesion_triage.calibrate.metrics import auroc_difference, auroc_of
 from lesion_triage.config import Audit, Roots
 from lesion_triage.data.coded import Bools

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
-from lesion_triage.bundle.scorer import Graph, score_picture
+from lesion_triage.bundle.scorer import score_picture
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
-from lesion_triage.bundle.scorer import Graph, ImageEvidence, score_image
+from lesion_triage.bundle.scorer import ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc, proportion

@@ -13,9 +13,10 @@ from lesion_triage import predictions
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.fingerprints import Seen
+from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, Policy, SelfTest, SelfTestCase
-from lesion_triage.bundle.scorer import Graph, Scorer, score_image
+from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import Bundle, open_bundle, seal
 from lesion_triage.config import Config, Roots
 from lesion_triage.data import pixel_cache
