@@ -6,7 +6,7 @@ Imports bundle, data and calibrate; needs no training library.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,7 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
     certified = set(bundle.seen.certified.splitlines())
     return LocalCases(
         bundle=bundle,
-        table=replace(scored, split=SPLIT),
+        table=scored,
         cases=cases_of(scored),
         unit=counted_by(known),
         unnamed_lesions=unnamed,

@@ -93,7 +93,7 @@ def check(
         findings += _arrays(files, layout, layout.arrays)
     findings += _published(files, entry, deep)
     if deep and layout.pictures is not None:
-        findings.append(_decoded(files, _here(files, layout, layout.pictures), progress))
+        findings.append(_decoded(files, _here(files, layout.pictures), progress))
     return Checked(entry, layout, tuple(findings))
 
 
@@ -233,7 +233,7 @@ def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding
     if pictures is None:
         return
     if pictures.pattern:
-        found = len(_here(files, layout, pictures))
+        found = len(_here(files, pictures))
         whole = layout.count is None or found >= layout.count
         missing = "" if whole else f": {_difference(found, layout.count or 0)}"
         expected = _count(layout.count, f"files {pictures.pattern}")
@@ -242,7 +242,7 @@ def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding
     named = list(_named(files, layout))
     if not named:
         return
-    lie = {path.stem for path in _here(files, layout, pictures)}
+    lie = {path.stem for path in _here(files, pictures)}
     lacking = [names[0] for names in named if not any(_stem(name, pictures) in lie for name in names)]
     found = len(named) - len(lacking)
     if lacking:
@@ -289,7 +289,7 @@ def _stem(name: str, pictures: Pictures) -> str:
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
-def _here(files: _Files, layout: Layout, pictures: Pictures) -> list[PurePosixPath]:
+def _here(files: _Files, pictures: Pictures) -> list[PurePosixPath]:
     if pictures.pattern:
         return [path for path in files.paths if path.match(pictures.pattern)]
     return [path for path in files.paths if path.suffix.lower() in pictures.endings]

@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 
 from lesion_triage.calibrate.curves import log_odds
 
-ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+ORANGE, SKY, GREEN, BLUE, VERMILLION = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
 BLACK, GREY, RULE = "#000000", "#666666", "#dddddd"
 
 _TICKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
