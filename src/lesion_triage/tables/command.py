@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_triage.bundle.files import write_atomically
@@ -31,18 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Check or write. Returns 1 if ``--check`` found a page that is not what the records say."""
     pages = arguments.pages or pages_of(arguments.root)
-    changed = 0
-    for page, lines in drifted(arguments.root, pages):
-        changed += 1
+    changed = drifted(arguments.root, pages)
+    for page in changed:
         if arguments.write:
-            say(f"{page}: written anew")
+            write_atomically(page.path, page.text.encode())
+            say(f"{page.path}: written anew")
             continue
-        say(f"{page}: {len(lines)} lines are not what is recorded; `lesion-triage tables --write` mends them")
-        for line in lines:
+        count = len(page.lines)
+        say(f"{page.path}: {count} lines are not what is recorded; `lesion-triage tables --write` mends them")
+        for line in page.lines:
             say(f"  {line}")
-    if arguments.write:
-        write(arguments.root, pages)
-    say(f"{changed} of {len(pages)} pages {'written' if arguments.write else 'have drifted'}")
+    say(f"{len(changed)} of {len(pages)} pages {'written' if arguments.write else 'have drifted'}")
     return 1 if arguments.check and changed else 0
 
 
@@ -51,8 +51,19 @@ def pages_of(root: Path) -> list[Path]:
     return sorted({path for pattern in PAGES for path in root.glob(pattern)})
 
 
-def drifted(root: Path, pages: Iterable[Path]) -> list[tuple[Path, list[str]]]:
-    """Pages that are not what the records say, with the lines as they should be.
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """A page that is not what the records say."""
+
+    path: Path
+    text: str
+    """The whole of it, as it should be."""
+    lines: tuple[str, ...]
+    """Those that it should have and has not."""
+
+
+def drifted(root: Path, pages: Iterable[Path]) -> list[Drifted]:
+    """Pages that are not what the records say; each is rendered once, and none is written.
 
     Raises:
         DataError: a page that cannot be read, or a marker that names what is not recorded.
@@ -64,18 +75,9 @@ def drifted(root: Path, pages: Iterable[Path]) -> list[tuple[Path, list[str]]]:
         now = filled(text, figures.number, figures.table, str(page))
         if now != text:
             before = set(text.splitlines())
-            found.append((page, [line for line in now.splitlines() if line not in before]))
+            lines = tuple(line for line in now.splitlines() if line not in before)
+            found.append(Drifted(page, now, lines))
     return found
-
-
-def write(root: Path, pages: Iterable[Path]) -> None:
-    """Fill every page's marks, and touch a page only where that changes it."""
-    figures = Figures(root)
-    for page in pages:
-        text = _read(page)
-        now = filled(text, figures.number, figures.table, str(page))
-        if now != text:
-            write_atomically(page, now.encode())
 
 
 def _read(page: Path) -> str:
