@@ -1,6 +1,6 @@
 """The folder of a scored backlog: what it belongs to, which parts are done, and what they hold.
 
-Imports pyarrow, the state, the listing, the rows, the bundle's writer of files and the exception tree.
+Imports pyarrow, the state, the listing, the rows, the bundle's writer of files, the locks and the errors.
 
     run.json          what is scored with what; written once, before the first part
     listing.parquet   the frozen cases, a row group for each part
@@ -11,7 +11,6 @@ Imports pyarrow, the state, the listing, the rows, the bundle's writer of files 
 from __future__ import annotations
 
 import errno
-import fcntl
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lesion_triage import locks
 from lesion_triage.backlog.listing import Frozen, Listing, freeze
 from lesion_triage.backlog.photographs import Source, has_bytes, in_one_line
 from lesion_triage.backlog.rows import NOT_READABLE, Row, columns
@@ -212,12 +212,10 @@ def alone(folder: Path) -> Iterator[None]:
             f"{folder}: holds other files and no results of score-batch; name an empty or a new folder."
         )
     with _writing(folder):
-        lock = (folder / _LOCK).open("a")
-    with lock as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BacklogError(f"{folder}: another process is scoring into it; wait for its end.") from None
+        lock = locks.taken(folder / _LOCK)
+    if lock is None:
+        raise BacklogError(f"{folder}: another process is scoring into it; wait for its end.")
+    with lock:
         yield
 
 
