@@ -50,7 +50,8 @@ def launch(c: Train) -> Fabric:
     """The processes of this training, all of them running and connected.
 
     Raises:
-        TrainingError: a batch too small for so many processes.
+        TrainingError: a batch too small for so many processes, a probe on several of them, or a precision
+            that this machine does not have.
     """
     devices: int | str = c.devices
     nodes = 1
@@ -66,13 +67,7 @@ def launch(c: Train) -> Fabric:
     on_processor = c.accelerator == "cpu" or not torch.cuda.is_available()
     if chosen == "bf16-mixed" and on_processor and not computes_in_bf16():
         say("note: this processor has no instructions for bf16: train.precision: auto is many times as fast")
-    if c.batch_size < 2 * world * c.accumulate:
-        raise TrainingError(
-            f"a batch of {c.batch_size} leaves less than two pictures for each of {world} processes times "
-            f"{c.accumulate} accumulated parts; raise train.batch_size."
-        )
-    if world > 1 and c.probe:
-        raise TrainingError("train.probe takes one process: its head is trained in seconds.")
+    _require_fit(c, world)
     if world == 1 and c.strategy == "auto":
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its word on precision cuts the bar
         fabric = Fabric(accelerator=c.accelerator, devices=1, precision=chosen)
@@ -96,6 +91,17 @@ def launch(c: Train) -> Fabric:
     if not torchrun() and fabric.global_rank > 0:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     return fabric
+
+
+def _require_fit(c: Train, world: int) -> None:
+    """Only here is it known how many processes there are: torchrun and ``devices: auto`` say it."""
+    if c.batch_size < 2 * world * c.accumulate:
+        raise TrainingError(
+            f"a batch of {c.batch_size} leaves less than two pictures for each of {world} processes times "
+            f"{c.accumulate} accumulated parts; raise train.batch_size."
+        )
+    if world > 1 and c.probe:
+        raise TrainingError("train.probe takes one process: its head is trained in seconds.")
 
 
 def computes_in_bf16() -> bool:
