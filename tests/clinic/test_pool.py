@@ -12,7 +12,6 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.cli import main
-from lesion_triage.clinic.pool import _scoring_sha256
 from made_tables import spread
 
 
@@ -75,9 +74,20 @@ def test_counts_of_another_model_are_refused(clinic, bundle, tmp_path, capsys):
     assert "another scorer" in capsys.readouterr().err
 
 
-def test_counts_behind_another_novelty_gate_are_those_of_another_scorer(clinic, bundle, tmp_path):
-    gated = tiny_bundle.make(tmp_path / "gated", novelty_limit=tiny_bundle.NOVELTY_LIMIT)
-    assert _scoring_sha256(gated.policy) != _scoring_sha256(open_bundle(bundle).policy)
+def test_counts_behind_another_novelty_gate_are_those_of_another_scorer(clinic, bundle, tmp_path, capsys):
+    gated = tiny_bundle.make(tmp_path / "gated", novelty_limit=tiny_bundle.NOVELTY_LIMIT).folder
+    counted = {"north": bundle, "west": bundle, "south": gated}
+    for site, used in counted.items():
+        assert tally(used, clinic(spread(40), name=site), site, tmp_path / f"{site}.json") == 0
+    for used, sites, sentence in (
+        (bundle, ("north", "south"), "differ in scoring_sha256"),
+        (gated, ("north", "south"), "differ in scoring_sha256"),
+        (gated, ("north", "west"), "counted with another scorer"),
+    ):
+        words = [str(tmp_path / f"{site}.json") for site in sites]
+        assert main(["pool", str(used), *words, "--out", str(tmp_path / "pooled")]) == 2
+        assert sentence in capsys.readouterr().err
+        assert not (tmp_path / "pooled").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"site": "x"}'])
