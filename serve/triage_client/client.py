@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -118,8 +119,7 @@ class Client:
 
     def case(self, case_id: str) -> Submitted:
         """How a submitted case stands, with its answer; errors as of ``submit``."""
-        build = self._http
-        request = lambda: build.build_request("GET", f"v1/cases/{case_id}")  # noqa: E731
+        request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
         return self._walk(exchange(request, self._patience, submitted))
 
     def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
@@ -201,8 +201,7 @@ class AsyncClient:
 
     async def case(self, case_id: str) -> Submitted:
         """How a submitted case stands; as ``Client.case``."""
-        build = self._http
-        request = lambda: build.build_request("GET", f"v1/cases/{case_id}")  # noqa: E731
+        request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
         return await self._walk(exchange(request, self._patience, submitted))
 
     async def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from triage_server import json_body
-from triage_server.dicom import DICOM_TYPE
 from triage_server.fhir_history import told_in
 from triage_server.fhir_resources import Found, Register, Resource, check_unmodified, listed, mapped, refusal
 from triage_server.fhir_subject import check_one_person
@@ -173,7 +172,7 @@ def _image(resource: Resource, index: int) -> bytes:
         attachment = mapped(mapped(contents[0]).get("attachment"))
     if attachment.get("data") is None:
         raise RequestError("photograph_by_address", index=index)
-    if attachment.get("contentType") not in (*PICTURE_TYPES, DICOM_TYPE, None):
+    if attachment.get("contentType") not in (*PICTURE_TYPES, None):
         raise RequestError("image_format_not_supported", index=index)
     return json_body.picture(attachment["data"], index)
 

@@ -65,11 +65,6 @@ JSON_CODES = ("json_not_valid", "document_not_valid", "base64_not_valid")
 BATCH_CODES = (*_BODY, "json_not_valid", "document_not_valid", "too_many_cases", "not_answered_in_time")
 CASE_CODES = (*_BODY, *_CASE)
 """What may keep a case from its answer, whatever its face."""
-ELSEWHERE = {
-    *("not_found", "method_not_allowed", "head_too_large", "head_not_received"),
-    *("not_read_yet", "queue_unavailable"),
-}
-"""Answered before any operation is reached, or by the page, which is no interface and not described."""
 
 
 class _Described(Response):

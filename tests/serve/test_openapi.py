@@ -14,11 +14,15 @@ import triage_server
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server.cases import CaseStatus
-from triage_server.openapi import ELSEWHERE
 from triage_server.problems import KINDS, Problem, RequestError
 from triage_server.refusals import FHIR_TYPE
 from triage_server.wire import PROBLEM_TYPE
 
+ELSEWHERE = {
+    *("not_found", "method_not_allowed", "head_too_large", "head_not_received"),
+    *("not_read_yet", "queue_unavailable"),
+}
+"""Answered before any operation is reached, or by the page, which is no interface and not described."""
 FORBIDDEN = re.compile(
     r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)", re.IGNORECASE
 )
