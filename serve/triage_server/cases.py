@@ -5,44 +5,17 @@ Imports the casework's service and the description. The post itself is loaded wh
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
 
-from lesion_triage.bundle.document import Document, Sha256
-from lesion_triage.bundle.schema import Answer
 from triage_server import openapi
 from triage_server.casework import service_of
 from triage_server.examples import ANSWERS
 from triage_server.problems import RequestError
-from triage_server.wire import JSON_TYPE
+from triage_server.wire import JSON_TYPE, CaseStatus
 
 router = APIRouter()
 
 _PATH = "/v1/cases/{case_id}"
-
-
-class CaseStatus(Document):
-    """What became of a case whose answer is brought to a callback."""
-
-    case_id: str
-    """Also the ``webhook-id`` of every delivery."""
-    callback: str
-    state: Literal["pending", "delivered", "undelivered"]
-    """``undelivered``: given up; whoever runs the server can set it out again."""
-    accepted_at: str
-    attempts: int = Field(ge=0)
-    last_status: int | None
-    """That the receiver answered with; null: it has not, or with nothing that is HTTP."""
-    settled_at: str | None
-    """When it was delivered or given up; the case is forgotten some days after."""
-    audit_hash: Sha256 | None
-    """Of the answer's line in the audit log."""
-    answer: Answer | None
-    """Null if the secret that sealed it is gone."""
-
-
 _STATUS = CaseStatus(
     case_id="case_5f3b5f3b5f3b5f3b5f3b5f3b5f3b5f3b",
     callback="ehr",

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
 from starlette.responses import Response
 
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import Document, Sha256
 from lesion_triage.bundle.red_flags import RedFlags
-from lesion_triage.bundle.schema import ModelFacts, PixelSpec
+from lesion_triage.bundle.schema import Answer, ModelFacts, PixelSpec
 
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/dicom", "application/octet-stream")
 MULTIPART_TYPE = "multipart/form-data"
@@ -61,6 +62,26 @@ class IssuedCertificate(Document):
     bundle_sha256: Sha256
     synthetic: bool
     certificate: Certificate
+
+
+class CaseStatus(Document):
+    """What became of a case whose answer is brought to a callback."""
+
+    case_id: str
+    """Also the ``webhook-id`` of every delivery."""
+    callback: str
+    state: Literal["pending", "delivered", "undelivered"]
+    """``undelivered``: given up; whoever runs the server can set it out again."""
+    accepted_at: str
+    attempts: int = Field(ge=0)
+    last_status: int | None
+    """That the receiver answered with; null: it has not, or with nothing that is HTTP."""
+    settled_at: str | None
+    """When it was delivered or given up; the case is forgotten some days after."""
+    audit_hash: Sha256 | None
+    """Of the answer's line in the audit log."""
+    answer: Answer | None
+    """Null if the secret that sealed it is gone."""
 
 
 class Health(Document):

@@ -13,10 +13,9 @@ import triage_client
 import triage_server
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Answer, Disposition
-from triage_server.cases import CaseStatus
 from triage_server.problems import KINDS, Problem, RequestError
 from triage_server.refusals import FHIR_TYPE
-from triage_server.wire import PROBLEM_TYPE
+from triage_server.wire import PROBLEM_TYPE, CaseStatus
 
 ELSEWHERE = {
     *("not_found", "method_not_allowed", "head_too_large", "head_not_received"),
