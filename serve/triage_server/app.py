@@ -132,7 +132,9 @@ def create_app(
     app.include_router(router)
     straighten(app, router, *(face.router for face in _FACES))
     if page is not None:
-        page.install()
+        from triage_server.page.routes import install  # noqa: PLC0415 - as the page itself
+
+        install(app, page)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
     app.add_middleware(Gate, door=door, pace=pace, elsewhere=page.path if page is not None else None)

@@ -124,13 +124,6 @@ class Page:
         service: Service = self._app.state.service
         return service
 
-    def install(self) -> None:
-        """Bring the routes into the application."""
-        from triage_server.page.routes import router  # noqa: PLC0415 - which stands on this file
-
-        self._app.state.page = self
-        self._app.include_router(router)
-
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """As long as the server runs: forget what is too old, once an hour."""

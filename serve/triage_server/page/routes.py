@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, cast, get_args
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -74,6 +74,12 @@ class PageRoute(APIRoute):
 
 
 router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
+
+
+def install(app: FastAPI, page: Page) -> None:
+    """Bring the page and its paths into the application."""
+    app.state.page = page
+    app.include_router(router)
 
 
 @router.get("/static/{name}")
