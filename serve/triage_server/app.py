@@ -19,13 +19,14 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ConfigError
 from triage_server import batch, cases, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
-from triage_server.casework import Service, in_language, language_of, must_be_ready, service_of
+from triage_server.casework import must_be_ready
 from triage_server.envelope import Envelope
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.problems import RequestError
 from triage_server.record import Recorder, Repeats
 from triage_server.refusals import response_to
 from triage_server.security import Door, Gate, Pace
+from triage_server.service import Service, in_language, language_of, service_of
 from triage_server.settings import Settings
 from triage_server.shadow import Shadows
 from triage_server.straight import straighten

@@ -23,13 +23,11 @@ from triage_server.casework import (
     admitted,
     alone,
     deadline_of,
-    in_language,
-    language_of,
     on_a_thread,
     received,
     recording_refusals,
+    remember,
     scored,
-    service_of,
     settled,
     whole_body,
 )
@@ -38,6 +36,7 @@ from triage_server.intake import idempotency_key
 from triage_server.openapi import BATCH_CODES, taking
 from triage_server.problems import Problem, RequestError
 from triage_server.security import NOBODY
+from triage_server.service import in_language, language_of, service_of
 from triage_server.wire import JSON_TYPE, MAX_CASES_PER_BATCH
 
 router = APIRouter()
@@ -180,7 +179,8 @@ async def _item(request: Request, index: int, tree: object, repeat_key: str | No
     try:
         async with recording_refusals(request, line), alone(request, key, deadline):
             found = await scored(request, partial(v1.opened, tree), line, key, deadline)
-            end = await settled(request, found, line, key)
+            end = await settled(request, found, line)
+            remember(request, found, line, key)
     except RequestError as error:
         refusal = error
     except Exception as error:

@@ -16,7 +16,7 @@ from lesion_triage.errors import BundleError, ConfigError
 from triage_server.settings import PREFIX, Settings, load
 
 if TYPE_CHECKING:
-    from triage_server.serving import Served
+    from triage_server.succession import Served
 
 _FORMER = ".former"
 
@@ -87,7 +87,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _admit(folder: Path, settings: Settings) -> Served:
-    from triage_server.serving import admit  # noqa: PLC0415 - onnxruntime is not needed to list keys
+    from triage_server.succession import admit  # noqa: PLC0415 - onnxruntime is not needed to list keys
 
     return admit(folder, settings)
 

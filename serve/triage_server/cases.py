@@ -1,6 +1,6 @@
 """Cases whose answer is brought to a callback: how one is asked for, and what became of it.
 
-Imports the casework's service and the description. The post itself is loaded where it is switched on only.
+Imports the service and the description. The post itself is loaded where it is switched on only.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from triage_server import openapi
-from triage_server.casework import service_of
 from triage_server.examples import ANSWERS
 from triage_server.problems import RequestError
+from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE, CaseStatus
 
 router = APIRouter()

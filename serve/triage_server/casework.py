@@ -1,7 +1,8 @@
 """The one road of a case through the server, whatever face it came by.
 
-Allowed, recordable, given a place, read, scored, recorded, remembered, counted: in this order. A face says
-how a request becomes a case and how an answer becomes bytes, and no more. Imports the rooms beside it.
+Allowed, recordable, given a place, read, scored, recorded, counted, followed by the shadows, left for its
+callback, remembered: in this order. A face says how a request becomes a case and how an answer becomes bytes,
+and no more. Imports the rooms beside it.
 """
 
 from __future__ import annotations
@@ -11,53 +12,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from lesion_triage.bundle.in_step import Steps
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.scorer import Judgement, Scorer
-from lesion_triage.bundle.store import Bundle
+from lesion_triage.bundle.scorer import Judgement
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
 from triage_server.audit_chain import End
 from triage_server.intake import SentCase, check_announcement, idempotency_key, read_body
 from triage_server.json_body import WIDE, further_memory
 from triage_server.later import asked
-from triage_server.negotiation import language_for
-from triage_server.pool import Place, ScoringPool
+from triage_server.pool import Place
 from triage_server.problems import RequestError
-from triage_server.record import UNRECORDED, Answered, Recorder, Repeats, answered
-from triage_server.security import Door, Pace
-from triage_server.settings import Settings
-from triage_server.shadow import Shadows
-from triage_server.telemetry import Telemetry
+from triage_server.record import UNRECORDED, Answered, answered
+from triage_server.service import Service, in_language, language_of, service_of
 from triage_server.wire import JSON_TYPE
 
-if TYPE_CHECKING:
-    from triage_server.webhooks.post import Post
-
 Read = TypeVar("Read")
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the endpoints stand on."""
-
-    bundle: Bundle
-    scorer: Scorer
-    settings: Settings
-    pool: ScoringPool
-    door: Door
-    pace: Pace
-    recorder: Recorder
-    repeats: Repeats
-    telemetry: Telemetry
-    shadows: Shadows
-    post: Post | None = None
-    """None: no callback is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +65,6 @@ class Face:
     """Of answers."""
     callbacks: bool = False
     """Whether an answer may be brought to a callback instead."""
-
-
-def service_of(request: Request) -> Service:
-    """What stood when the request asked first: it ends with the bundle that it began with."""
-    state = request.scope["state"]  # asked some ten times a case: ``request.state`` costs twice as much
-    if "service" not in state:
-        state["service"] = request.app.state.service
-    return cast("Service", state["service"])
-
-
-def language_of(request: Request) -> str:
-    """The language in which this request is answered."""
-    languages = service_of(request).scorer.languages
-    header = ",".join(request.headers.getlist("accept-language"))
-    return language_for(header, languages.names, languages.default)
-
-
-def in_language(language: str) -> dict[str, str]:
-    """The headers that say so."""
-    return {"Content-Language": language, "Vary": "Accept-Language"}
 
 
 async def must_be_ready(request: Request) -> None:
@@ -146,7 +101,7 @@ async def respond(request: Request, face: Face) -> Response:
                 if later is not None:
                     found = later.number(found, line, repeat_key)
                 # Here still: the shadows may want the photographs, whose bytes are counted by the place.
-                end = await settled(request, found, line, None)
+                end = await settled(request, found, line)
                 kept = None if later is None else await later.leave(found, end)
                 # Only now: what could not be kept for its callback may be sent again without one.
                 remember(request, found, line, repeat_key)
@@ -299,16 +254,13 @@ def deadline_of(request: Request) -> float:
     return asyncio.get_running_loop().time() + service_of(request).settings.answer_timeout_s
 
 
-async def settled(
-    request: Request, found: Answered, line: Mapping[str, object], repeat_key: str | None
-) -> End | None:
-    """Bring the answer to the log, then remember, count and shadow it; only now may it be sent.
+async def settled(request: Request, found: Answered, line: Mapping[str, object]) -> End | None:
+    """Bring the answer to the log, then count and shadow it; only now may it be sent, left or remembered.
 
     Args:
         request: by which the case came.
         found: its answer.
         line: of the audit log.
-        repeat_key: under which it is remembered; None: it is not, or is later.
 
     Returns:
         Number and hash of its line; None if there is no log.
@@ -318,7 +270,6 @@ async def settled(
     """
     service = service_of(request)
     end = await record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
-    remember(request, found, line, repeat_key)
     service.telemetry.answer(found.disposition, found.priority_band, found.codes)
     service.shadows.follow(service.recorder, found, request.state.request_id, request.state.caller.name, end)
     return end

@@ -16,13 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server import json_body
-from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
+from triage_server.casework import Face, Open, Opened, respond, whole_body
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
 from triage_server.fhir_case import READ, FhirCase, Selected, case_in
 from triage_server.fhir_resources import Found, refusal, resources_in
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, reading, taking
 from triage_server.pool import Place
 from triage_server.problems import RequestError
+from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE, document_response
 
 router = APIRouter()

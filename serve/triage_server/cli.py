@@ -26,8 +26,8 @@ from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
 from triage_server.envelope import log, log_to_stderr
 from triage_server.protocol import guarded
-from triage_server.serving import Served, Succession, admit
 from triage_server.settings import Settings, load, refuse_exposure
+from triage_server.succession import Served, Succession, admit
 
 
 class DrainingServer(uvicorn.Server):

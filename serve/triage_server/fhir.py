@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from triage_server import json_body
-from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
+from triage_server.casework import Face, Open, Opened, respond, whole_body
 from triage_server.examples import ANSWERS, DISPOSITIONS, HISTORY, PICTURE
 from triage_server.fhir_bundle import Resource, bundle_of
 from triage_server.fhir_case import FhirCase, case_in
@@ -23,6 +23,7 @@ from triage_server.intake import SentCase
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, json_of, reading, taking
 from triage_server.pool import Place
 from triage_server.refusals import FHIR_TYPE
+from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE
 
 router = APIRouter()

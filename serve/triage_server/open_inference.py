@@ -13,11 +13,12 @@ from fastapi import APIRouter, Request, Response
 from lesion_triage import __version__
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.casework import Face, Open, must_be_ready, respond, service_of, whole_body
+from triage_server.casework import Face, Open, must_be_ready, respond, whole_body
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, READY_CODES, reading, taking
 from triage_server.pool import Place
 from triage_server.problems import RequestError
+from triage_server.service import service_of
 from triage_server.tensors import (
     HISTORY_INPUT,
     IMAGE,

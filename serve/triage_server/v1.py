@@ -14,11 +14,12 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
-from triage_server.casework import Face, Open, Opened, respond, service_of, whole_body
+from triage_server.casework import Face, Open, Opened, respond, whole_body
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import SentCase, check_number, media_type_of, read_body, read_form
 from triage_server.openapi import CASE_CODES, JSON_CODES, taking
 from triage_server.pool import Place
+from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE, MULTIPART_TYPE, PICTURE_TYPES, CaseStatus
 
 router = APIRouter()

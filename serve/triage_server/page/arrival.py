@@ -17,15 +17,12 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.bundle.stripping import strip
 from lesion_triage.errors import ImageError
 from triage_server.casework import (
-    Service,
     deadline_of,
     in_time,
     judgement,
-    language_of,
     on_a_thread,
     pictured,
     recording_refusals,
-    service_of,
     settled,
 )
 from triage_server.dicom import DICOM_TYPE, available
@@ -36,6 +33,7 @@ from triage_server.page.history import history_of, questions
 from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
 from triage_server.record import Answered, answered
+from triage_server.service import Service, language_of, service_of
 from triage_server.v1 import in_full
 
 __all__ = ["MAX_IMAGES_PER_CASE", "ON_THE_FORM", "Arriving", "explained", "take_in"]
@@ -116,7 +114,7 @@ async def _keep(
     with pool.place():
         scored = await _scored(request, case, line, deadline)
         line["case_hmac"] = page.case_hash(number)
-        await settled(request, scored.found, line, None)
+        await settled(request, scored.found, line)
     request.state.disposition = scored.found.disposition
     caller = visit_of(request).caller.name
     await page.beside(

@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import Role
-from triage_server.casework import Service, language_of, received, service_of
+from triage_server.casework import received
 from triage_server.negotiation import language_for
 from triage_server.page.clerks import Clerks
 from triage_server.page.database import opened
@@ -34,6 +34,7 @@ from triage_server.page.store import Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
 from triage_server.problems import RequestError
 from triage_server.security import NOBODY, Caller, Known
+from triage_server.service import Service, language_of, service_of
 from triage_server.settings import refuse_exposure
 
 _PACKAGE = Path(__file__).resolve().parents[1]

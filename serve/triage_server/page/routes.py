@@ -20,13 +20,14 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from triage_server.casework import record, service_of
+from triage_server.casework import record
 from triage_server.page import arrival, certificate_view, export
 from triage_server.page.desk import HEADERS, Page, page_of, passed_on, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import questions
 from triage_server.page.records import ConfirmedBy, Decision
 from triage_server.problems import RequestError
+from triage_server.service import service_of
 from triage_server.settings import Settings
 
 OPEN = frozenset({"/ui/login", "/ui/static/{name}"})

@@ -1,6 +1,6 @@
 """The bundle that is served, and how another takes its place while the server answers.
 
-Imports the bundle's store, scorer and signatures, the application's service and the audit log.
+Imports the bundle's store, scorer and signatures, the service and the audit log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import HEADER, Bundle, open_bundle
 from lesion_triage.errors import AuditLogError, LesionTriageError, SignatureError
 from triage_server.audit_log import AuditLog
-from triage_server.casework import Service
+from triage_server.service import Service
 from triage_server.settings import Settings
 
 _LOOK_EVERY_S = 1.0

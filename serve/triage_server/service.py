@@ -1,0 +1,62 @@
+"""What the endpoints stand on, and what a request finds of it: its service, and the language of its answer.
+
+Imports the bundle's store and scorer and the rooms that a service is made of; never the casework.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from starlette.requests import Request
+
+from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import Bundle
+from triage_server.negotiation import language_for
+from triage_server.pool import ScoringPool
+from triage_server.record import Recorder, Repeats
+from triage_server.security import Door, Pace
+from triage_server.settings import Settings
+from triage_server.shadow import Shadows
+from triage_server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from triage_server.webhooks.post import Post
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the endpoints stand on."""
+
+    bundle: Bundle
+    scorer: Scorer
+    settings: Settings
+    pool: ScoringPool
+    door: Door
+    pace: Pace
+    recorder: Recorder
+    repeats: Repeats
+    telemetry: Telemetry
+    shadows: Shadows
+    post: Post | None = None
+    """None: no callback is named."""
+
+
+def service_of(request: Request) -> Service:
+    """What stood when the request asked first: it ends with the bundle that it began with."""
+    state = request.scope["state"]  # asked some ten times a case: ``request.state`` costs twice as much
+    if "service" not in state:
+        state["service"] = request.app.state.service
+    return cast("Service", state["service"])
+
+
+def language_of(request: Request) -> str:
+    """The language in which this request is answered."""
+    languages = service_of(request).scorer.languages
+    header = ",".join(request.headers.getlist("accept-language"))
+    return language_for(header, languages.names, languages.default)
+
+
+def in_language(language: str) -> dict[str, str]:
+    """The headers that say so."""
+    return {"Content-Language": language, "Vary": "Accept-Language"}
