@@ -1,4 +1,4 @@
-"""The paths below /ui: one function each. Imports FastAPI and the rooms of the page.
+"""The paths below /ui behind the entrance: one function each. Imports FastAPI and the rooms of the page.
 
 Reading is GET and changes nothing. Everything else is POST, carries the session's token, and has its line in
 the audit log before it is done.
@@ -6,81 +6,35 @@ the audit log before it is done.
 
 from __future__ import annotations
 
-import logging
-import math
 import mimetypes
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
-from typing import Any, cast, get_args
-from urllib.parse import urlencode
+from typing import cast, get_args
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from triage_server.casework import record
-from triage_server.page import arrival, certificate_view, export
-from triage_server.page.desk import HEADERS, Page, page_of, passed_on, visit_of
+from triage_server.page import arrival, certificate_view, entrance, export
+from triage_server.page.desk import Page, page_of, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import questions
 from triage_server.page.records import ConfirmedBy, Decision
+from triage_server.page.route import page_router, to
 from triage_server.problems import RequestError
 from triage_server.service import service_of
-from triage_server.settings import Settings
 
-OPEN = frozenset({"/ui/login", "/ui/static/{name}"})
-"""Routes for which nobody has to be signed in."""
-_MOST_READER = 60
 _REASON = range(3, 2001)
 _DONE = ("sent", "reading", "outcome", "deleted")
 
-log = logging.getLogger("triage_server")
-
-
-class PageRoute(APIRoute):
-    """A route for browsers: its door, its headers, and its refusals as pages."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler with all of that around it."""
-        inside = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            page = page_of(request)
-            request.state.visit = page.visit(request)
-            try:
-                if not page.expects(request.url.hostname):
-                    response = page.misaddressed(request)
-                else:
-                    if self.path not in OPEN:
-                        await page.admit(request)
-                    response = await inside(request)
-            except RequestError as refusal:
-                if refusal.code == "not_authenticated":
-                    request.state.problem = refusal.code
-                    response = _to("/ui/login")
-                else:
-                    response = page.refused(request, refusal)
-            except (HTTPException, ClientDisconnect):
-                raise
-            except Exception as error:
-                identified = {"fields": {"request_id": request.state.request_id}}
-                log.error("internal error", exc_info=error, extra=identified)
-                response = page.refused(request, RequestError("internal_error"))
-            response.headers.update(HEADERS)
-            return response
-
-        return handler
-
-
-router = APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
+router = page_router()
 
 
 def install(app: FastAPI, page: Page) -> None:
     """Bring the page and its paths into the application."""
     app.state.page = page
-    app.include_router(router)
+    app.include_router(entrance.router)
+    app.include_router(router)  # whose last path is any other
 
 
 @router.get("/static/{name}")
@@ -91,42 +45,6 @@ async def static(request: Request) -> Response:
     if content is None:
         raise RequestError("not_found")
     return Response(content, media_type=mimetypes.guess_type(name)[0])
-
-
-@router.get("/login")
-async def login(request: Request) -> Response:
-    """Ask who is there."""
-    return _login(request)
-
-
-@router.post("/login")
-async def sign_in(request: Request) -> Response:
-    """Begin a session, if the key or token is one for this page."""
-    page, texts = page_of(request), visit_of(request).texts
-    sent = await page.form(request)
-    reader = _one_line(sent.get("reader"))
-    if not 1 <= len(reader) <= _MOST_READER:
-        return _login(request, texts("login.who"), reader)
-    arriving = await page.arriving(request, sent.get("key").strip())
-    if arriving is None:
-        request.state.problem = "not_authenticated"
-        return _login(request, texts("login.wrong"), reader)
-    response = _to("/ui")
-    vouched = bool(passed_on(request))
-    until = math.inf if vouched else arriving.until  # a proxy brings the next token by itself
-    page.sessions.begin(response, arriving.caller, reader, vouched=vouched, until=until)
-    return response
-
-
-@router.post("/logout")
-async def sign_out(request: Request) -> Response:
-    """End a session."""
-    page, session = page_of(request), visit_of(request).session
-    await page.form(request)
-    assert session is not None
-    response = _to("/ui/login")
-    page.sessions.end(response, session)
-    return response
 
 
 @router.get("")
@@ -169,7 +87,7 @@ async def send(request: Request) -> Response:
             raise
         request.state.problem = refusal.code
         return _new(request, arriving.sent, refusal)
-    return _to("/ui", done="sent", case=number)
+    return to("/ui", done="sent", case=number)
 
 
 @router.get("/cases/{number}")
@@ -207,7 +125,7 @@ async def reading(request: Request) -> Response:
         await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
         return number
 
-    return _to("/ui", done="reading", case=await page.once(request, sent, work))
+    return to("/ui", done="reading", case=await page.once(request, sent, work))
 
 
 @router.post("/cases/{number}/outcome")
@@ -229,7 +147,7 @@ async def outcome(request: Request) -> Response:
         await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
         return number
 
-    return _to("/ui/read", done="outcome", case=await page.once(request, sent, work))
+    return to("/ui/read", done="outcome", case=await page.once(request, sent, work))
 
 
 @router.post("/cases/{number}/delete")
@@ -247,7 +165,7 @@ async def delete(request: Request) -> Response:
         await page.beside(lambda: page.queue.delete(number))
         return number
 
-    return _to("/ui/read", done="deleted", case=await page.once(request, sent, work))
+    return to("/ui/read", done="deleted", case=await page.once(request, sent, work))
 
 
 @router.get("/read")
@@ -290,42 +208,8 @@ async def certificate(request: Request) -> Response:
 async def nowhere(request: Request) -> Response:
     """Any other path."""
     if request.path_params["rest"] == "":
-        return _to("/ui")
+        return to("/ui")
     raise RequestError("not_found")
-
-
-def _login(request: Request, error: str | None = None, reader: str = "") -> Response:
-    page, visit = page_of(request), visit_of(request)
-    status = HTTPStatus.OK if error is None else HTTPStatus.UNAUTHORIZED
-    if visit.session is not None:
-        return _login_page(page, request, status, error, reader)
-    # The form needs a session to carry the token of, so that nobody signs others in unasked.
-    carrier = Response()
-    session = page.sessions.begin(carrier)
-    request.state.visit = type(visit)(session, visit.texts, visit.catalogue)
-    response = _login_page(page, request, status, error, reader)
-    response.headers["set-cookie"] = carrier.headers["set-cookie"]
-    return response
-
-
-def _login_page(page: Page, request: Request, status: int, error: str | None, reader: str) -> Response:
-    return page.rendered(
-        request,
-        "login.html",
-        status,
-        error=error,
-        reader=reader,
-        asks=page.asks(request),
-        known=service_of(request).door.asks,
-        way=_way_in(service_of(request).settings),
-    )
-
-
-def _way_in(settings: Settings) -> str:
-    """What a person can type: ``key``, ``token`` or ``either``."""
-    if settings.jwt_jwks is None:
-        return "key"
-    return "token" if settings.api_keys_file is None else "either"
 
 
 def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> Response:
@@ -382,14 +266,6 @@ def _part(request: Request) -> int:
     """Which part of a list is asked for; the first, where that cannot be read."""
     asked = request.query_params.get("part", "")
     return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= 6 else 1
-
-
-def _to(path: str, **query: str) -> Response:
-    return RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _text(text: str) -> str:

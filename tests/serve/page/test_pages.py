@@ -32,9 +32,8 @@ from lesion_triage.errors import ConfigError
 from sent_cases import dicom
 from triage_server.api_keys import new_key, revoke
 from triage_server.audit_chain import files_of
-from triage_server.page import certificate_view
+from triage_server.page import certificate_view, entrance, routes
 from triage_server.page.records import By
-from triage_server.page.routes import router
 from triage_server.page.texts import Texts
 from triage_server.problems import KINDS, RequestError
 from triage_server.settings import load
@@ -44,7 +43,10 @@ NAME, PLACE = "Mustermann", "Hintertupfing"
 REFERRED, BELOW, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("referred", "below", "black"))
 PAGES = ("/ui", "/ui/new", "/ui/read", "/ui/certificate")
 POSTS = [
-    route.path for route in router.routes if isinstance(route, APIRoute) and "POST" in (route.methods or ())
+    route.path
+    for room in (entrance, routes)
+    for route in room.router.routes
+    if isinstance(route, APIRoute) and "POST" in (route.methods or ())
 ]
 
 
