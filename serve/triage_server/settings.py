@@ -1,13 +1,12 @@
 """What the operator may set: command line first, then ``TRIAGE_*`` variables, then the defaults below.
 
-Imports pydantic and the exception tree.
+Imports pydantic, the exception tree and the rule of loopback.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import ipaddress
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SecretStr, ValidationError, field_validator
 
 from lesion_triage.errors import ConfigError
+from triage_server.loopback import is_loopback
 
 PREFIX = "TRIAGE_"
 MOST_KEEP_HOURS = 8760
@@ -207,7 +207,7 @@ def refuse_exposure(settings: Settings, host: str) -> None:
     Raises:
         ConfigError: the network could ask, or listen in.
     """
-    if _is_loopback(host):
+    if is_loopback(host):
         return
     known = settings.api_keys_file or settings.jwt_jwks or settings.behind_authenticating_proxy
     if not known:
@@ -223,15 +223,6 @@ def refuse_exposure(settings: Settings, host: str) -> None:
             f"the network: set {PREFIX}TLS_CERT and {PREFIX}TLS_KEY, or {PREFIX}BEHIND_TLS_PROXY=1 if a "
             "proxy encrypts and nobody reaches this server around it."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:

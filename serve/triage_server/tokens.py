@@ -1,13 +1,13 @@
 """Tokens that a site's own identity provider issues: JWT, checked against its published key set.
 
-Imports PyJWT, the errors and the problems. Only asymmetric algorithms: whoever can check cannot issue.
+Imports PyJWT, the errors, the problems and the rule of loopback. Only asymmetric algorithms: whoever can
+check cannot issue.
 """
 
 from __future__ import annotations
 
 import asyncio
 import http.client
-import ipaddress
 import json
 import logging
 import time
@@ -22,6 +22,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from lesion_triage.errors import ConfigError
+from triage_server.loopback import is_loopback
 from triage_server.problems import RequestError
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -201,7 +202,7 @@ def _fetched(source: str) -> bytes:
         address = urlsplit(source)
         if address.scheme not in ("http", "https"):
             return Path(source).read_bytes()[:_MAX_SET_BYTES]
-        if address.scheme == "http" and not _loopback(address.hostname):
+        if address.scheme == "http" and not is_loopback(address.hostname or ""):
             raise ConfigError(f"{source}: keys that come over plain http could be anyone's; expected https.")
         opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler())
         until = time.monotonic() + _FETCH_TIMEOUT_S
@@ -219,13 +220,6 @@ def _whole(response: http.client.HTTPResponse, until: float) -> bytes:
         if time.monotonic() > until:
             raise TimeoutError(f"it did not come within {_FETCH_TIMEOUT_S:g} s")
     return bytes(content)
-
-
-def _loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _parsed(source: str, content: bytes) -> tuple[dict[str, jwt.PyJWK], list[str]]:

@@ -1,14 +1,13 @@
 """The callbacks that the operator named: where each lies, what signs for it, who may ask for it.
 
-Imports pydantic, the form of a secret and the exception tree. No address, and no part of one, ever comes
-from a request.
+Imports pydantic, the form of a secret, the exception tree and the rule of loopback. No address, and no part
+of one, ever comes from a request.
 """
 
 from __future__ import annotations
 
 import base64
 import hmac
-import ipaddress
 import os
 import re
 import ssl
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from lesion_triage.bundle.delivery_secret import FEWEST_BYTES, MOST_BYTES, PREFIX, key_of
 from lesion_triage.errors import ConfigError
+from triage_server.loopback import is_loopback
 
 _MOST_SECRETS = 4
 
@@ -120,7 +120,7 @@ def _callback(where: str, name: str, said: _Said, environment: Mapping[str, str]
         port = -1
     if not address.hostname or port == -1 or address.username is not None or address.fragment:
         raise ConfigError(f"{at}: expected an address such as https://host/path, without user or fragment.")
-    if address.scheme != "https" and not (address.scheme == "http" and _loopback(address.hostname)):
+    if address.scheme != "https" and not (address.scheme == "http" and is_loopback(address.hostname)):
         raise ConfigError(f"{at}: expected https; plain http is for this machine alone.")
     tls = None
     if address.scheme == "https":
@@ -157,10 +157,3 @@ def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[byte
             f"{FEWEST_BYTES} to {MOST_BYTES} bytes in base64; 'triage-server webhooks secret' makes one."
         )
     return keys
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
