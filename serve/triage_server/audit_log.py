@@ -16,7 +16,6 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +23,7 @@ from lesion_triage.bundle.files import flush as flush_names
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
 from triage_server.audit_folder import appending, key_in, locked
+from triage_server.moment import now
 
 PATIENCE_S = 10.0
 """A disk that has not taken a line by then counts as failed: one in a network may never say so."""
@@ -35,11 +35,6 @@ log = logging.getLogger("triage_server")
 
 Fields = Mapping[str, object]
 _Job = tuple[Fields | None, "asyncio.Future[End]"]
-
-
-def now() -> str:
-    """UTC, ISO 8601, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class AuditLog:

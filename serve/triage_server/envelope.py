@@ -12,7 +12,6 @@ import re
 import secrets
 import time
 import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triage_server.moment import written
 from triage_server.problems import RequestError
 from triage_server.refusals import response_to
 from triage_server.telemetry import Telemetry
@@ -135,9 +135,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, object] = {
-            "time": moment,
+            "time": written(record.created),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }

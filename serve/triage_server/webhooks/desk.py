@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.errors import ConfigError
+from triage_server.moment import written
 from triage_server.webhooks.outbox import opened
-from triage_server.webhooks.postman import written
 
 
 def secret(_: argparse.Namespace) -> int:

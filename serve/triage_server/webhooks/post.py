@@ -16,11 +16,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from triage_server.audit_log import AuditLog
+from triage_server.moment import written
 from triage_server.problems import RequestError
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.outbox import FullError, Letter, OutboxThread, sealed, unsealed
-from triage_server.webhooks.postman import Postman, written
+from triage_server.webhooks.postman import Postman
 from triage_server.wire import CaseStatus
 
 log = logging.getLogger("triage_server")

@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_log import AuditLog
+from triage_server.moment import written
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.delivery import Reply, deliver
@@ -233,8 +233,3 @@ def message(letter: Letter, answer: bytes) -> bytes:
     said = json.dumps(data, separators=(",", ":")).encode().removesuffix(b"}")
     head = f'{{"type":"case.answered","timestamp":"{written(letter.accepted_at)}","data":'.encode()
     return head + said + b',"answer":' + answer + b"}}"
-
-
-def written(moment: float) -> str:
-    """UTC, ISO 8601, milliseconds."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,16 @@
+"""How a moment is written: in both logs, and in what goes out. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def written(moment: float) -> str:
+    """A moment in seconds since 1970: UTC, ISO 8601, milliseconds."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def now() -> str:
+    """This one."""
+    return written(time.time())
