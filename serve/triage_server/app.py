@@ -7,7 +7,7 @@ lines, counters) and the gate (who may ask); behind each stands ``casework``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -81,24 +81,6 @@ def create_app(
     recorder = Recorder(audit, bundle.sha256, certificate_id)
     door = Door(settings, recorder.hash_of)
     telemetry = Telemetry(bundle.sha256, certificate_id)
-    telemetry.gauge(
-        "triage_cases_here", "Cases on their way in, waiting or being scored.", lambda: pool.cases
-    )
-    telemetry.gauge("triage_cases_capacity", "Cases that may be here at once.", lambda: pool.capacity)
-    telemetry.gauge("triage_pending_bytes", "Photographs held in memory.", lambda: pool.pending_bytes)
-    telemetry.gauge(
-        "triage_audit_failed",
-        "1 while the audit log cannot be written.",
-        lambda: audit is not None and audit.failed,
-    )
-
-    post = _post(settings, audit, telemetry) if settings.webhooks is not None else None
-    for state in ("pending", "undelivered"):
-        telemetry.gauge(
-            f"triage_webhooks_{state}",
-            f"Answers in the outbox that are {state}.",
-            lambda state=state: post.held(state) if post is not None else 0,  # type: ignore[misc]
-        )
     followers = Shadows(shadows, pool, settings.shadow_queue, telemetry)
 
     @asynccontextmanager
@@ -123,10 +105,17 @@ def create_app(
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
-    app.state.service = Service(
-        bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry, followers, post
-    )
-    page = _page(app) if settings.reading_queue is not None else None
+    with ExitStack() as undo:
+        post = None
+        if settings.webhooks is not None:
+            post = _post(settings, audit, telemetry)
+            undo.callback(post.close)  # else a page that cannot be opened would leave its outbox locked
+        app.state.service = Service(
+            bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry, followers, post
+        )
+        page = _page(app) if settings.reading_queue is not None else None
+        undo.pop_all()
+    _watch(telemetry, pool, audit, post)
     for face in _FACES:
         app.include_router(face.router)
     app.include_router(cases.router)
@@ -144,6 +133,26 @@ def create_app(
     examples = {path: shown for face in _FACES for path, shown in face.EXAMPLES.items()}
     openapi.install(app, schemas, examples, cases.EXAMPLES)
     return app
+
+
+def _watch(telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, post: Post | None) -> None:
+    """Let the counters tell how full the house is, and whether its log can be written."""
+    telemetry.gauge(
+        "triage_cases_here", "Cases on their way in, waiting or being scored.", lambda: pool.cases
+    )
+    telemetry.gauge("triage_cases_capacity", "Cases that may be here at once.", lambda: pool.capacity)
+    telemetry.gauge("triage_pending_bytes", "Photographs held in memory.", lambda: pool.pending_bytes)
+    telemetry.gauge(
+        "triage_audit_failed",
+        "1 while the audit log cannot be written.",
+        lambda: audit is not None and audit.failed,
+    )
+    for state in ("pending", "undelivered"):
+        telemetry.gauge(
+            f"triage_webhooks_{state}",
+            f"Answers in the outbox that are {state}.",
+            lambda state=state: post.held(state) if post is not None else 0,  # type: ignore[misc]
+        )
 
 
 def _page(app: FastAPI) -> Page:

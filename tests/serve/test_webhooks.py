@@ -30,6 +30,7 @@ from lesion_triage.errors import ConfigError
 from triage_client import verify_webhook
 from triage_server import audit_log
 from triage_server.api_keys import new_key
+from triage_server.app import create_app
 from triage_server.audit_chain import files_of, verify
 from triage_server.audit_log import AuditLog
 from triage_server.cli import main
@@ -611,3 +612,15 @@ def test_second_server_on_the_same_outbox_is_refused(
     with launch(**settings):
         other = settings | {"TRIAGE_AUDIT_LOG": str(tmp_path / "other")}
         assert "another server uses this outbox" in refused("--bundle", tiny_bundle, "--port", 0, **other)
+
+
+def test_page_that_cannot_be_opened_leaves_the_outbox_to_others(
+    variables: Any, scorer: Any, tiny_bundle: Path, tmp_path: Path
+):
+    said = variables("http://127.0.0.1:1/", TRIAGE_READING_QUEUE=str(tmp_path / "none" / "queue.sqlite"))
+    settings = load(["--bundle", str(tiny_bundle)], said)
+    with AuditLog(tmp_path / "audit", 2**20) as audit:
+        with pytest.raises(ConfigError, match="queue"):
+            create_app(scorer.bundle, scorer, settings, audit)
+        assert settings.webhook_outbox is not None
+        OutboxThread(settings.webhook_outbox, 1).close()

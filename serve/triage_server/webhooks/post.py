@@ -72,7 +72,11 @@ class Post:
         finally:
             self._postman.stop()
             await working
-            self._outbox.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let the outbox go."""
+        self._outbox.close()
 
     def callback(self, name: str | None, caller: str) -> Callback | None:
         """The callback of that name; where none is said, the only one that there is for this caller.
