@@ -1,31 +1,57 @@
 """``triage-server webhooks``: a new secret, and answers that nobody took.
 
-Imports the outbox and the callbacks.
+Imports the form of a secret, the settings' limits and the exception tree; the outbox inside the errands.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sqlite3
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_server.moment import written
-from triage_server.webhooks.outbox import opened
+from triage_server.settings import MOST_KEEP_HOURS
 
 
-def secret(_: argparse.Namespace) -> int:
-    """Print a new secret."""
+def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+    """Teach the command line ``webhooks``."""
+    verbs = desks.add_parser("webhooks", help="callbacks").add_subparsers(required=True)
+    new = verbs.add_parser("secret", help="make a secret and show it once")
+    new.set_defaults(act=_secret)
+    showing = verbs.add_parser("show", help="answers that were given up")
+    showing.set_defaults(act=_show)
+    again = verbs.add_parser("retry", help="set them out again")
+    again.set_defaults(act=_retry)
+    for verb in (showing, again):
+        verb.add_argument("--outbox", type=Path, required=True, help="what TRIAGE_WEBHOOK_OUTBOX names")
+    again.add_argument("--case-id", help="of one alone; default: all")
+    again.add_argument(
+        "--keep-hours",
+        type=_keep_hours,
+        default=os.environ.get("TRIAGE_WEBHOOK_KEEP_HOURS", "72"),
+        help="try for so long (TRIAGE_WEBHOOK_KEEP_HOURS; %(default)s)",
+    )
+
+
+def _keep_hours(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_KEEP_HOURS:
+        raise argparse.ArgumentTypeError(f"expected 1 to {MOST_KEEP_HOURS} hours, found {text!r}")
+    return int(text)
+
+
+def _secret(_: argparse.Namespace) -> int:
     print("For 'secret_file' here, and for the receiver over a channel of trust:", file=sys.stderr)
     print(new_secret())
     return 0
 
 
-def show(arguments: argparse.Namespace) -> int:
-    """Print each answer that was given up."""
+def _show(arguments: argparse.Namespace) -> int:
     said = (
         "SELECT case_id, callback, request_id, attempts, last_status, settled_at FROM cases "
         "WHERE state = 'undelivered' ORDER BY settled_at"
@@ -37,8 +63,7 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def retry(arguments: argparse.Namespace) -> int:
-    """Set answers that were given up out again."""
+def _retry(arguments: argparse.Namespace) -> int:
     said = (
         "UPDATE cases SET state = 'pending', settled_at = NULL, attempts = 0, next_at = ?, until = ? "
         "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) RETURNING case_id"
@@ -50,6 +75,8 @@ def retry(arguments: argparse.Namespace) -> int:
 
 
 def _asked(outbox: Path, said: str, *values: object) -> list[tuple[str, str, str, int, int | None, float]]:
+    from triage_server.webhooks.outbox import opened  # noqa: PLC0415 - the server has no need of it
+
     base = opened(outbox, existing=True)
     try:
         with base:

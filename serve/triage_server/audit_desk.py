@@ -1,0 +1,78 @@
+"""``triage-server audit``: walk the chain of a log, note its end, find a photograph in it.
+
+Imports the audit chain, the folder's key and the exception tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import sys
+from pathlib import Path
+from typing import Any
+
+from lesion_triage.errors import AuditLogError
+from triage_server.audit_chain import GENESIS, tail_of, verify
+from triage_server.audit_folder import KEY_FILE, read_key
+
+
+def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+    """Teach the command line ``audit``."""
+    verbs = desks.add_parser("audit", help="the audit log").add_subparsers(required=True)
+    verifying = verbs.add_parser(
+        "verify", help="walk the chain; exit 1 and the first bad line if it does not hold"
+    )
+    verifying.add_argument("path", type=Path, help="folder of the log, or one of its files")
+    verifying.add_argument("--head", metavar="HASH", help="noted earlier; a line must have it")
+    verifying.add_argument(
+        "--since", metavar="HASH", help="that the first file follows, if earlier ones are elsewhere"
+    )
+    verifying.set_defaults(act=_verify)
+    heading = verbs.add_parser(
+        "head", help="hash of the last line, to be noted where this machine cannot write"
+    )
+    heading.add_argument("path", type=Path, help="folder of the log")
+    heading.set_defaults(act=_head)
+    digesting = verbs.add_parser("digest", help="what the log would call a photograph: keyed hash of a file")
+    digesting.add_argument("path", type=Path, help="folder of the log, for its key")
+    digesting.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    digesting.set_defaults(act=_digest)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    if not arguments.path.exists():
+        raise AuditLogError(f"{arguments.path}: no such log.")
+    try:
+        walked = verify(arguments.path, since=arguments.since, head=arguments.head)
+    except AuditLogError as error:
+        print(f"ALTERED OR INCOMPLETE: {error}", file=sys.stderr)
+        return 1
+    lines = walked.end.sequence - walked.begin.sequence
+    print(f"{lines} lines in {walked.files} files, from number {walked.begin.sequence + 1}: the chain holds")
+    if walked.torn:
+        print(f"{walked.torn} lines were left half written by a process that was killed, each is recorded")
+    print(f"head {walked.end.head} (number {walked.end.sequence})")
+    if arguments.head is None:
+        print(
+            "whether later lines were cut off cannot be seen from the log: say a hash noted elsewhere, --head"
+        )
+    return 0
+
+
+def _head(arguments: argparse.Namespace) -> int:
+    end = tail_of(arguments.path).end
+    if end.head == GENESIS:
+        raise AuditLogError(f"{arguments.path}: no audit log here, or an empty one.")
+    print(end.head)
+    return 0
+
+
+def _digest(arguments: argparse.Namespace) -> int:
+    key = read_key(arguments.path / KEY_FILE)
+    for file in arguments.files:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise AuditLogError(f"{file}: cannot be read ({error.strerror}).") from None
+        print(f"{hmac.digest(key, data, 'sha256').hex()}  {file}")
+    return 0

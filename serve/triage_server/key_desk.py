@@ -1,0 +1,53 @@
+"""``triage-server keys``: make one, list them, strike one out. Imports the keys."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from triage_server.api_keys import Role, new_key, read_keys, revoke
+
+
+def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+    """Teach the command line ``keys``."""
+    verbs = desks.add_parser("keys", help="keys that platforms show").add_subparsers(required=True)
+    new = verbs.add_parser("new", help="make a key and show it once")
+    new.add_argument("name", help="of the platform: letters, digits, '.', '_' and '-'; no person's")
+    new.add_argument(
+        "--role",
+        choices=get_args(Role),
+        default="score",
+        help="read: no cases; clinic: the page (%(default)s)",
+    )
+    new.set_defaults(act=_new)
+    listing = verbs.add_parser("list", help="the keys, without what is secret of them")
+    listing.set_defaults(act=_list)
+    striking = verbs.add_parser("revoke", help="strike a key out")
+    striking.add_argument("key_id")
+    striking.set_defaults(act=_revoke)
+    for verb in (new, listing, striking):
+        verb.add_argument("--file", type=Path, required=True, help="what TRIAGE_API_KEYS_FILE names")
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    key = new_key(arguments.file, arguments.name, arguments.role)
+    print(
+        "This key is shown once and kept nowhere; hand it to the platform over a channel of trust:",
+        file=sys.stderr,
+    )
+    print(key)
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for record in read_keys(arguments.file).values():
+        print(f"{record.key_id}  {record.role:5}  {record.created_at}  {record.label}")
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    record = revoke(arguments.file, arguments.key_id)
+    print(f"revoked {record.key_id} ({record.label}); a running server refuses it within a second")
+    return 0
