@@ -6,8 +6,8 @@ Imports the bundle, the rooms of the server and the page's desk.
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from fastapi import Request
 
@@ -89,7 +89,8 @@ async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
         # No place is held while the database is asked: one that hangs would take them all from the platforms.
         # The photographs are counted all the same, for as long as they are here.
         number = await page.beside(page.queue.draw_number)
-        with service.pool.counted() as held:
+        with ExitStack() as here:
+            held = here.enter_context(service.pool.counted())
             with service.pool.place():
                 arriving.sent = sent = await page.form(request, service.settings.max_body_bytes, held.take)
             case = SentCase(sent.images, history_of(sent, questions(service.bundle)))
@@ -100,7 +101,10 @@ async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
                 del sent.images[:]
                 held.give_back()
 
-            work = partial(_keep, page, request, number, sent, case, line)
+            async def work() -> str:
+                with here.pop_all():  # a second click may wait for it when the first has gone
+                    return await _keep(page, request, number, sent, case, line)
+
             return await page.once(request, sent, work, let_go)
 
 

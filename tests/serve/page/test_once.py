@@ -1,0 +1,146 @@
+"""A form that is sent twice is done once, whoever of those who sent it is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import tiny_bundle
+from triage_server.page.forms import Sent
+from triage_server.page.once import FORM_ID, Once
+from triage_server.problems import RequestError
+
+FORM = Sent({FORM_ID: "a" * 22})
+REFERRED = tiny_bundle.picture_bytes("referred", "JPEG")
+
+
+class Work:
+    """What a form asks for: goes on until it is let."""
+
+    def __init__(self) -> None:
+        self.begun = self.done = self.given_up = 0
+        self.may_end = asyncio.Event()
+        self.fails = False
+
+    async def __call__(self) -> str:
+        self.begun += 1
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        if self.fails:
+            raise RequestError("queue_unavailable")
+        self.done += 1
+        return "2222-2222"
+
+
+async def clicks(once: Once, work: Work, number: int) -> list[asyncio.Task[str]]:
+    """So many that have come as far as they come."""
+    made = [
+        asyncio.create_task(once.do("session", "/ui/cases", FORM, work, lambda: None)) for _ in range(number)
+    ]
+    await asyncio.sleep(0.2)
+    return made
+
+
+async def leave(click: asyncio.Task[str]) -> None:
+    click.cancel()
+    with suppress(asyncio.CancelledError):
+        await click
+    assert click.cancelled()
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_work_goes_on_for_those_who_wait_when_another_goes(gone: int) -> None:
+    async def story() -> None:
+        once, work = Once(), Work()
+        waiting = await clicks(once, work, 3)
+        await leave(waiting.pop(gone))
+        work.may_end.set()
+        assert await asyncio.gather(*waiting) == ["2222-2222"] * 2
+        assert await (await clicks(once, work, 1))[0] == "2222-2222"
+        assert (work.begun, work.done) == (1, 1)
+
+    asyncio.run(story())
+
+
+def test_work_that_nobody_waits_for_is_given_up_and_may_be_sent_again() -> None:
+    async def story() -> None:
+        once, work = Once(), Work()
+        for click in await clicks(once, work, 2):
+            await leave(click)
+        assert (work.begun, work.given_up) == (1, 1)
+        (again,) = await clicks(once, work, 1)
+        work.may_end.set()
+        assert await again == "2222-2222"
+        assert (work.begun, work.done) == (2, 1)
+
+    asyncio.run(story())
+
+
+def test_what_failed_fails_all_who_wait_and_may_be_sent_again() -> None:
+    async def story() -> None:
+        once, work = Once(), Work()
+        waiting = await clicks(once, work, 3)
+        await leave(waiting.pop(0))
+        work.fails = True
+        work.may_end.set()
+        for click in waiting:
+            with pytest.raises(RequestError):
+                await click
+        work.fails = False
+        assert await (await clicks(once, work, 1))[0] == "2222-2222"
+        assert (work.begun, work.done) == (2, 1)
+
+    asyncio.run(story())
+
+
+def test_what_was_done_as_its_last_waiter_went_is_not_done_again() -> None:
+    async def story() -> None:
+        once, work = Once(), Work()
+        (click,) = await clicks(once, work, 1)
+        work.may_end.set()
+        while not work.done:
+            await asyncio.sleep(0)
+        await leave(click)
+        assert await (await clicks(once, work, 1))[0] == "2222-2222"
+        assert work.begun == 1
+
+    asyncio.run(story())
+
+
+def test_photographs_of_a_click_that_went_are_counted_until_they_are_kept(
+    browser: Any, tmp_path: Path
+) -> None:
+    fields, pool = {"form_token": browser.token(), "form_id": "b" * 22}, browser.app.state.service.pool
+    held = sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")  # what is added waits
+
+    async def story() -> httpx.Response:
+        transport = httpx.ASGITransport(app=browser.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=browser.url, cookies=browser.cookies
+        ) as client:
+            sent = []
+            for _ in range(2):
+                files = [("image", ("a.jpg", REFERRED + bytes(1_000_000)))]
+                sent.append(asyncio.create_task(client.post("/ui/cases", data=fields, files=files)))
+                await asyncio.sleep(1.0)
+            sent[0].cancel()
+            await asyncio.sleep(0.1)
+            assert 1_000_000 < pool.pending_bytes < 1_100_000
+            held.execute("ROLLBACK")
+            return await sent[1]
+
+    response = asyncio.run(story())
+    held.close()
+    assert response.status_code == 303
+    assert browser.app.state.page.queue.waiting()[0].count == 1
+    assert (pool.cases, pool.pending_bytes) == (0, 0)
