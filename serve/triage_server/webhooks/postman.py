@@ -203,11 +203,11 @@ class Postman:
         self._telemetry.webhook(letter.callback, state)
 
     async def _postpone(self, letter: Letter, trouble: _Trouble, reply: Reply) -> None:
-        """No sooner than the receiver asks, and no later than when the last attempt is due."""
+        """No later than when the last attempt is due; within that, no sooner than the receiver asks."""
         moment, pause = time.time(), self._pause(letter.attempts + trouble.tries - 1)
-        if letter.until > moment:
-            pause = min(pause, letter.until - moment)
         next_at = moment + min(max(pause, reply.retry_after_s or 0.0), _LONGEST_PAUSE_S)
+        if letter.until > moment:
+            next_at = min(next_at, letter.until)
         await self._outbox.do(lambda box: box.postpone(letter, trouble.tries, reply.status, next_at))
 
     def _pause(self, before: int) -> float:

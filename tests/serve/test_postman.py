@@ -1,0 +1,79 @@
+"""The postman on a real outbox: whatever goes wrong, the time that an answer has is kept to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lesion_triage.bundle.delivery_secret import new_secret
+from triage_server.audit_log import AuditLog
+from triage_server.telemetry import Telemetry
+from triage_server.webhooks.callbacks import Callbacks
+from triage_server.webhooks.outbox import Letter, OutboxThread, sealed
+from triage_server.webhooks.postman import Postman
+from webhook_receiver import receiving
+
+KEEP_S = 3600.0
+
+
+@pytest.fixture
+def callbacks(tmp_path: Path) -> Callable[[str], Callbacks]:
+    """The callback 'ehr' at an address."""
+    secret = tmp_path / "secret"
+    secret.write_text(new_secret())
+    return lambda url: Callbacks.read(json.dumps({"ehr": {"url": url, "secret_file": str(secret)}}))
+
+
+def letter(known: Callbacks, case_id: str, until: float) -> Letter:
+    """One that is due."""
+    answer = sealed(known.by_name["ehr"].secrets[0], case_id, "ehr", b"{}")
+    moment = time.time()
+    return Letter(case_id, "a", "ehr", "r", None, moment, until, "pending", 0, moment, None, None, answer)
+
+
+async def found(box: OutboxThread, case_id: str) -> Letter:
+    kept = await box.do(lambda outbox: outbox.find(case_id))
+    assert kept is not None
+    return kept
+
+
+async def settled(box: OutboxThread, case_id: str, seconds: float = 20.0) -> Letter:
+    end = time.monotonic() + seconds
+    while (kept := await found(box, case_id)).state == "pending":
+        assert time.monotonic() < end, f"next attempt in {kept.next_at - time.time():.0f} s"
+        await asyncio.sleep(0.05)
+    return kept
+
+
+@pytest.mark.parametrize("status", [204, 503])
+def test_last_attempt_is_made_when_time_is_up_whatever_pause_the_receiver_asks_for(
+    status: int, callbacks: Callable[[str], Callbacks], tmp_path: Path
+) -> None:
+    asks = {"Retry-After": "14400"}
+
+    async def story(known: Callbacks, audit: AuditLog) -> None:
+        box = OutboxThread(tmp_path / "outbox.sqlite", 10)
+        until = time.time() + 2.0
+        one = letter(known, "case_1", until)
+        await box.do(lambda outbox: outbox.put(one))
+        postman = Postman(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
+        working = asyncio.create_task(postman.work())
+        try:
+            kept = await settled(box, "case_1")
+        finally:
+            postman.stop()
+            await working
+            box.close()
+        assert (kept.attempts, kept.state) == (2, "delivered" if status == 204 else "undelivered")
+        assert kept.settled_at is not None
+        assert until <= kept.settled_at < until + 10
+
+    with receiving((503, asks, 0.0), (status, asks, 0.0)) as receiver:
+        with AuditLog(tmp_path / "audit", 2**20) as audit:
+            asyncio.run(story(callbacks(receiver.url), audit))
+        assert len(receiver.came) == 2
