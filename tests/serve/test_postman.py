@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,32 @@ def test_last_attempt_is_made_when_time_is_up_whatever_pause_the_receiver_asks_f
         with AuditLog(tmp_path / "audit", 2**20) as audit:
             asyncio.run(story(callbacks(receiver.url), audit))
         assert len(receiver.came) == 2
+
+
+def test_old_letters_that_cannot_be_forgotten_hold_up_no_delivery(
+    callbacks: Callable[[str], Callbacks], tmp_path: Path
+) -> None:
+    path = tmp_path / "outbox.sqlite"
+
+    async def story(known: Callbacks, audit: AuditLog) -> None:
+        box = OutboxThread(path, 10)
+        old, one = (letter(known, name, time.time() + KEEP_S) for name in ("case_old", "case_1"))
+        await box.do(lambda outbox: outbox.put(old))
+        await box.do(lambda outbox: outbox.settle(old, 1, "delivered", 204, time.time() - 2 * KEEP_S))
+        await box.do(lambda outbox: outbox.put(one))
+        with closing(sqlite3.connect(path, timeout=10)) as base, base:  # stands for a disk that refuses this
+            base.execute(
+                "CREATE TRIGGER full BEFORE DELETE ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+            )
+        postman = Postman(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
+        working = asyncio.create_task(postman.work())
+        try:
+            assert (await settled(box, "case_1")).state == "delivered"
+            assert await box.do(lambda outbox: outbox.find("case_old")) is not None
+        finally:
+            postman.stop()
+            await working
+            box.close()
+
+    with receiving() as receiver, AuditLog(tmp_path / "audit", 2**20) as audit:
+        asyncio.run(story(callbacks(receiver.url), audit))

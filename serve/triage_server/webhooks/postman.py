@@ -106,10 +106,13 @@ class Postman:
     async def _round(self) -> float:
         """Give up, forget, send out; seconds until something is due."""
         pause = _LOOK_EVERY_S
-        try:
-            if time.monotonic() - self._looked >= _LOOK_EVERY_S:
-                self._looked = time.monotonic()
+        if time.monotonic() - self._looked >= _LOOK_EVERY_S:
+            self._looked = time.monotonic()
+            try:
                 await self._give_up_and_forget()
+            except Exception as error:  # what is due is brought all the same
+                log.error("what is over stays in the outbox", exc_info=error)
+        try:
             for callback in self._callbacks.by_name.values():
                 pause = min(pause, await self._send_out(callback))
         except Exception as error:  # the next look may find the disk mended
