@@ -241,13 +241,6 @@ def migrate(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def forget(engine: Engine) -> None:
-    """Let what was deleted leave SQLite's journal too."""
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
 def _url(place: str) -> URL:
     if "://" not in place:
         return URL.create("sqlite", database=str(Path(place).absolute()))

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar, cast
@@ -29,6 +28,7 @@ from triage_server.page.database import opened
 from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
 from triage_server.page.once import FORM_ID, Once, new_form_id
 from triage_server.page.records import By
+from triage_server.page.retention import Retention
 from triage_server.page.sessions import Session, Sessions
 from triage_server.page.store import Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
@@ -38,7 +38,6 @@ from triage_server.service import Service, language_of, service_of
 from triage_server.settings import refuse_exposure
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_LOOK_EVERY_S = 3600.0
 _ROLE: Role = "clinic"
 """Who may see the photographs of all cases: a person, not a platform."""
 HEADERS: Mapping[str, str] = {
@@ -104,6 +103,7 @@ class Page:
             opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
         self._clerks, self._once = Clerks(), Once()
+        self.retention = Retention(self.queue, self.beside, self._record_expiry)
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
             or settings.behind_tls_proxy
@@ -127,8 +127,8 @@ class Page:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """As long as the server runs: forget what is too old, once an hour."""
-        forgetting = asyncio.create_task(self._forget_now_and_then())
+        """As long as the server runs, forget what is too old."""
+        forgetting = asyncio.create_task(self.retention.work())
         try:
             yield
         finally:
@@ -150,22 +150,9 @@ class Page:
         """
         return await self._clerks.run(work)
 
-    async def _forget_now_and_then(self) -> None:
-        while True:
-            try:
-                await self.forget_expired()
-            except RequestError as refusal:
-                log.error("the reading queue forgot nothing: %s", refusal.code)
-            await asyncio.sleep(_LOOK_EVERY_S)
-
-    async def forget_expired(self) -> int:
-        """Delete what was kept for long enough, each with its line in the audit log first; says how many."""
-        numbers = await self.beside(self.queue.expired)
-        for number in numbers:
-            line = {"case_hmac": self.case_hash(number), "why": "retention"}
-            await self._service.recorder.write("deletion", secrets.token_hex(16), "retention", line)
-            await self.beside(partial(self.queue.delete, number))
-        return len(numbers)
+    async def _record_expiry(self, number: str) -> None:
+        line = {"case_hmac": self.case_hash(number), "why": "retention"}
+        await self._service.recorder.write("deletion", secrets.token_hex(16), "retention", line)
 
     # Who is let in
 

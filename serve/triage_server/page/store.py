@@ -28,8 +28,8 @@ from triage_server.page.database import (
     OutcomeRow,
     PhotographRow,
     ReadingRow,
-    forget,
 )
+from triage_server.page.journal import emptied
 from triage_server.page.lists import Part
 from triage_server.page.order import Place
 from triage_server.page.records import (
@@ -216,7 +216,7 @@ class Queue:
             if not case.readings:
                 raise RequestError("not_read_yet")
             session.delete(case)
-        forget(self._engine)
+        emptied(self._engine)
 
     def expired(self) -> list[str]:
         """Numbers of cases that were read, and about which nothing was said for as long as cases are kept."""

@@ -818,11 +818,11 @@ def test_read_case_is_forgotten_after_the_time_that_the_operator_says(open_page:
     page.queue.now = lambda: begin + timedelta(days=20)
     browser.tell_outcome(told, "true")
     page.queue.now = lambda: begin + timedelta(days=31)
-    assert asyncio.run(page.forget_expired()) == 1
+    assert asyncio.run(page.retention.forget_expired()) == 1
     with pytest.raises(RequestError):
         page.queue.find(read)
     page.queue.now = lambda: begin + timedelta(days=51)
-    assert asyncio.run(page.forget_expired()) == 1
+    assert asyncio.run(page.retention.forget_expired()) == 1
     assert [case.number for case in page.queue.waiting()[0].cases] == [unread]
 
 

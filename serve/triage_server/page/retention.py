@@ -1,0 +1,76 @@
+"""What was kept for long enough is forgotten, once an hour. Imports the queue and the problems."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from triage_server.page.store import Queue
+from triage_server.problems import RequestError
+
+_LOOK_EVERY_S = 3600.0
+_MOST_FAILURES = 3
+"""In a row; by then it is not the cases, and each further one would have a line in the log for nothing."""
+
+log = logging.getLogger("triage_server")
+
+
+class Retention:
+    """Forgets what is too old. Belongs to the event loop, and asks the database beside it."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        beside: Callable[[Callable[[], Any]], Awaitable[Any]],
+        record: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Nothing is begun.
+
+        Args:
+            queue: has the cases.
+            beside: runs what asks the database.
+            record: writes down that the case of this number is deleted.
+        """
+        self._queue, self._beside, self._record = queue, beside, record
+
+    async def work(self) -> None:
+        """Forget until cancelled: now, and then once an hour."""
+        while True:
+            try:
+                await self.forget_expired()
+            except Exception as error:  # the next look may find it mended
+                _tell("the reading queue forgets later", error)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def forget_expired(self) -> int:
+        """Delete what was kept for long enough, each with its line in the audit log first; says how many.
+
+        Raises:
+            RequestError: nothing can be recorded, or the database takes nothing; what was deleted by then is.
+        """
+        forgotten, in_a_row = 0, 0
+        for number in await self._beside(self._queue.expired):
+            await self._record(number)
+            try:
+                await self._beside(partial(self._queue.delete, number))
+            except Exception as error:  # the others are not to wait for this one
+                if isinstance(error, RequestError) and error.code == "not_found":
+                    continue  # a reader was quicker
+                in_a_row += 1
+                if in_a_row == _MOST_FAILURES:
+                    raise
+                _tell("a case is kept for longer than it should be", error)
+            else:
+                forgotten, in_a_row = forgotten + 1, 0
+        return forgotten
+
+
+def _tell(what: str, error: Exception) -> None:
+    """In the log, without what an exception's text may quote."""
+    if isinstance(error, RequestError):
+        log.error("%s: %s", what, error.code)
+    else:
+        log.error("%s", what, exc_info=error)

@@ -1,0 +1,199 @@
+"""What is too old is forgotten whatever one case, one disk or one reader of the file does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_bundle
+from lesion_triage.bundle.history import NO_HISTORY
+from lesion_triage.bundle.scorer import Scorer
+from triage_server.page import retention
+from triage_server.page.database import opened
+from triage_server.page.records import By
+from triage_server.page.retention import Retention
+from triage_server.page.store import Queue
+
+READER = By("key:0123456789ab", "Dr A")
+PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_bundle: Path) -> tuple[Any, ...]:
+    scorer = Scorer.open(tiny_bundle)
+    judged = scorer.judge([PICTURE], NO_HISTORY)
+    return (scorer.answer(judged, NO_HISTORY, scorer.languages.catalogue("en")),)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    made = Queue(opened(str(tmp_path / "queue.sqlite")), keep_days=30)
+    yield made
+    made.close()
+
+
+def read_case(queue: Queue, answers: Any, photograph: bytes = PICTURE) -> str:
+    """Its number."""
+    number = queue.draw_number()
+    queue.add(number, answers, [photograph], NO_HISTORY, READER.caller)
+    queue.record_reading(number, READER, "agree", "")
+    return number
+
+
+def last_of_a_large_file(folder: Path, queue: Queue, answers: Any) -> str:
+    """Number of a read case that lies behind three others, with the journal empty."""
+    for _ in range(3):
+        queue.add(queue.draw_number(), answers, [os.urandom(300_000)], NO_HISTORY, READER.caller)
+    number = read_case(queue, answers, os.urandom(300_000))
+    sql(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
+    return number
+
+
+LIMIT_BYTES = 700_000
+"""Room for the journal of its deletion, and none for its pages at the end of that file."""
+
+
+def later(queue: Queue, days: int = 100) -> None:
+    """So much time goes by."""
+    clock = queue.now
+    queue.now = lambda: clock() + timedelta(days=days)
+
+
+def gone(queue: Queue, number: str) -> bool:
+    return queue.some([number]) == []
+
+
+def forgetting(queue: Queue, record: Callable[[str], None] = lambda _: None) -> Retention:
+    async def beside(work: Callable[[], Any]) -> Any:
+        return await asyncio.to_thread(work)
+
+    async def written(number: str) -> None:
+        record(number)
+
+    return Retention(queue, beside, written)
+
+
+def sql(folder: Path, *said: str) -> None:
+    with closing(sqlite3.connect(folder / "queue.sqlite", timeout=10)) as base, base:
+        for one in said:
+            base.execute(one)
+
+
+@contextmanager
+def full_disk(largest_bytes: int) -> Iterator[None]:
+    """No file of this process grows beyond that, or is written there."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, unlimited[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+
+def test_deletion_is_done_though_the_disk_does_not_let_the_journal_go(
+    browser: Any, answers: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = browser.app.state.page.queue
+    number = last_of_a_large_file(tmp_path, queue, answers)
+    with full_disk(LIMIT_BYTES):
+        done = browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
+    assert (done.status_code, gone(queue, number)) == (303, True)
+    (said,) = [record.getMessage() for record in caplog.records if "journal" in record.getMessage()]
+    assert number not in said
+
+
+def test_full_disk_does_not_end_the_forgetting(
+    browser: Any, answers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
+    page = browser.app.state.page
+    first = last_of_a_large_file(tmp_path, page.queue, answers)
+    later(page.queue)
+
+    async def story() -> None:
+        async with page.open():
+            with full_disk(LIMIT_BYTES):
+                await until(lambda: gone(page.queue, first))
+            second = read_case(page.queue, answers)
+            later(page.queue)
+            await until(lambda: gone(page.queue, second))
+
+    asyncio.run(story())
+    assert all(not thread.is_alive() for thread in page._clerks._threads)
+
+
+async def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not await asyncio.to_thread(what):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+def test_case_that_cannot_be_deleted_holds_up_no_other(
+    queue: Queue, answers: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, *others = [read_case(queue, answers) for _ in range(3)]
+    later(queue)
+    sql(tmp_path, "UPDATE cases SET arrived_at = 'Zz' WHERE id = 1")
+    assert asyncio.run(forgetting(queue).forget_expired()) == 2
+    assert all(gone(queue, number) for number in others)
+    assert [record.getMessage() for record in caplog.records] == [
+        "a case is kept for longer than it should be"
+    ]
+    sql(tmp_path, "UPDATE cases SET arrived_at = '2020-01-01 00:00:00'")
+    assert asyncio.run(forgetting(queue).forget_expired()) == 1
+    assert gone(queue, broken)
+
+
+def test_case_that_a_reader_deletes_meanwhile_holds_up_no_other_and_is_no_error(
+    queue: Queue, answers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = [read_case(queue, answers) for _ in range(3)]
+    later(queue)
+
+    def reader(number: str) -> None:
+        if number == numbers[0]:
+            queue.delete(number)
+
+    assert asyncio.run(forgetting(queue, reader).forget_expired()) == 2
+    assert all(gone(queue, number) for number in numbers)
+    assert caplog.records == []
+
+
+def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tried_again(
+    browser: Any, answers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    page = browser.app.state.page
+    numbers = [read_case(page.queue, answers) for _ in range(7)]
+    later(page.queue)
+    sql(tmp_path, "CREATE TRIGGER full BEFORE DELETE ON cases BEGIN SELECT RAISE(FAIL, 'full'); END")
+
+    def lines() -> int:
+        text = "".join(file.read_text() for file in (tmp_path / "audit").glob("*.jsonl"))
+        return sum(json.loads(line)["event"] == "deletion" for line in text.splitlines())
+
+    async def story() -> None:
+        async with page.open():
+            await until(lambda: any("forgets later" in one.getMessage() for one in caplog.records))
+            assert lines() == 3
+            sql(tmp_path, "DROP TRIGGER full")
+            monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
+
+    asyncio.run(story())
+    assert not any(gone(page.queue, number) for number in numbers)
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == [
+        "a case is kept for longer than it should be: queue_unavailable",
+        "a case is kept for longer than it should be: queue_unavailable",
+        "the reading queue forgets later: queue_unavailable",
+    ]
