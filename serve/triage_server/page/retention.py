@@ -43,6 +43,11 @@ class Retention:
                 await self.forget_expired()
             except Exception as error:  # the next look may find it mended
                 _tell("the reading queue forgets later", error)
+            try:
+                # Also where nothing was deleted now: a reader of the file, or a kill, came between.
+                await self._beside(self._queue.empty_journal)
+            except Exception as error:
+                _tell("the reading queue's journal is emptied later", error)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def forget_expired(self) -> int:
@@ -55,7 +60,7 @@ class Retention:
         for number in await self._beside(self._queue.expired):
             await self._record(number)
             try:
-                await self._beside(partial(self._queue.delete, number))
+                await self._beside(partial(self._queue.take_out, number))
             except Exception as error:  # the others are not to wait for this one
                 if isinstance(error, RequestError) and error.code == "not_found":
                     continue  # a reader was quicker

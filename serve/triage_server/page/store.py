@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, selectinload
 from lesion_triage.bundle.history import History, as_text
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.stripping import media_type
-from triage_server.page import lists
+from triage_server.page import journal, lists
 from triage_server.page.clerks import abandoned, unavailable
 from triage_server.page.database import (
     AnswerRow,
@@ -29,7 +29,6 @@ from triage_server.page.database import (
     PhotographRow,
     ReadingRow,
 )
-from triage_server.page.journal import emptied
 from triage_server.page.lists import Part
 from triage_server.page.order import Place
 from triage_server.page.records import (
@@ -206,17 +205,25 @@ class Queue:
             )
 
     def delete(self, number: str) -> None:
-        """Forget a case, photographs and all.
+        """Forget a case, photographs and all, and empty the journal if nobody reads the file.
 
         Raises:
             RequestError: nobody has read it yet, or there is none.
         """
+        self.take_out(number)
+        self.empty_journal()
+
+    def take_out(self, number: str) -> None:
+        """As ``delete``, for one of several: the journal is emptied after the last."""
         with self._session() as session:
             case = _one(session, number)
             if not case.readings:
                 raise RequestError("not_read_yet")
             session.delete(case)
-        emptied(self._engine)
+
+    def empty_journal(self) -> None:
+        """Let what was deleted leave SQLite's journal; the log says what prevents it."""
+        journal.empty(self._engine)
 
     def expired(self) -> list[str]:
         """Numbers of cases that were read, and about which nothing was said for as long as cases are kept."""
