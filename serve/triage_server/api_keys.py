@@ -8,12 +8,14 @@ for passwords that people choose; here they would only make each request dear.
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -109,9 +111,6 @@ def new_key(path: Path, label: str, role: Role) -> str:
     Raises:
         ConfigError: the label is of another form or taken, or the file cannot be read or written.
     """
-    keys = read_keys(path) if path.exists() else {}
-    if label in {record.label for record in keys.values()}:
-        raise ConfigError(f"{path}: there is a key named '{label}'; choose another name, or revoke that one.")
     key_id = secrets.token_hex(6)
     key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
     try:
@@ -126,7 +125,13 @@ def new_key(path: Path, label: str, role: Role) -> str:
         raise ConfigError(
             f"'{label}' is no name for a key: expected 1 to 40 of letters, digits, '.', '_' and '-'."
         ) from None
-    write_keys(path, [*keys.values(), record])
+    with _alone(path):
+        keys = read_keys(path) if path.exists() else {}
+        if label in {one.label for one in keys.values()}:
+            raise ConfigError(
+                f"{path}: there is a key named '{label}'; choose another name, or revoke that one."
+            )
+        write_keys(path, [*keys.values(), record])
     return key
 
 
@@ -136,11 +141,12 @@ def revoke(path: Path, key_id: str) -> KeyRecord:
     Raises:
         ConfigError: there is no such key, or the file cannot be read or written.
     """
-    keys = dict(read_keys(path))
-    record = keys.pop(key_id, None)
-    if record is None:
-        raise ConfigError(f"{path}: no key {key_id}; triage-server keys list shows them.")
-    write_keys(path, list(keys.values()))
+    with _alone(path):
+        keys = dict(read_keys(path))
+        record = keys.pop(key_id, None)
+        if record is None:
+            raise ConfigError(f"{path}: no key {key_id}; triage-server keys list shows them.")
+        write_keys(path, list(keys.values()))
     return record
 
 
@@ -168,6 +174,46 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
         raise ConfigError(f"{path}: the keys cannot be written ({error.strerror}).") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Between reading the keys and replacing them nobody else does; whoever comes meanwhile waits.
+
+    Who reads needs nothing of the lock. It is gone at the end: one that root left there would keep the
+    file's owner out.
+
+    Raises:
+        ConfigError: there can be no lock beside the file.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        handle = _locked(lock)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be changed: there can be no lock {lock.name} beside it ({error.strerror})."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(lock: Path) -> int:
+    """Handle of the lock, once it is ours and lies there under its name."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(handle), lock.stat()):
+                return handle
+        except FileNotFoundError:
+            pass  # who had it has taken it away
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def _keep_readers(path: Path, handle: int) -> None:

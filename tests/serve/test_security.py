@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from hashlib import sha256
@@ -13,7 +15,7 @@ import httpx
 import pytest
 
 from lesion_triage.errors import ConfigError
-from triage_server.api_keys import new_key, read_keys, revoke
+from triage_server.api_keys import KeyFile, new_key, read_keys, revoke
 from triage_server.cli import main
 from triage_server.problems import RequestError
 from triage_server.security import Caller, Pace
@@ -184,6 +186,59 @@ def test_keys_are_made_listed_and_revoked_from_the_command_line(
     assert desk("revoke", "0" * 12)[0] == 2
     assert desk("revoke", key.split("_")[1])[0] == 0
     assert desk("list") == (0, "")
+
+
+CHANGES = """
+import sys
+from pathlib import Path
+from triage_server.api_keys import new_key, revoke
+print("ready", flush=True)
+sys.stdin.readline()
+file, change, *words = sys.argv[1:]
+for word in words:
+    print(revoke(Path(file), word).key_id if change == "revoke" else new_key(Path(file), word, "score"))
+"""
+
+
+def test_keys_that_are_made_and_revoked_at_once_are_all_made_and_all_revoked(tmp_path: Path):
+    file = tmp_path / "keys"
+    old = [new_key(file, f"old-{one}", "score").split("_")[1] for one in range(10)]
+    errands = [
+        ["revoke", *old[:5]],
+        ["revoke", *old[5:]],
+        ["new", *(f"a-{one}" for one in range(10))],
+        ["new", *(f"b-{one}" for one in range(10))],
+    ]
+    line = [sys.executable, "-W", "error", "-c", CHANGES, str(file)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([*line, *errand], **pipes) for errand in errands]
+    for process in running:
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    printed = [process.communicate(timeout=60)[0].split() for process in running]
+    assert [process.returncode for process in running] == [0] * 4
+    made = [*printed[2], *printed[3]]
+    assert {key.split("_")[1] for key in made} == read_keys(file).keys()
+    known = KeyFile(file)
+    assert len(made) == 20
+    assert all(known.find(key) for key in made)
+    assert [path.name for path in tmp_path.iterdir()] == ["keys"]  # who reads needs no lock
+
+
+def test_lock_that_a_killed_process_left_stops_nobody_and_one_that_cannot_be_made_is_one_sentence(keys: Any):
+    file, key, _ = keys
+    lock = file.with_name(".keys.lock")
+    lock.touch(0o600)
+    new_key(file, "clinic-b", "score")
+    assert not lock.exists()
+    lock.symlink_to(file)
+    whole = file.read_bytes()
+    for change in (lambda: new_key(file, "clinic-c", "score"), lambda: revoke(file, key.split("_")[1])):
+        with pytest.raises(ConfigError, match=r"there can be no lock \.keys\.lock beside it"):
+            change()
+    assert file.read_bytes() == whole
 
 
 def test_each_key_has_its_own_pace(launch: Any, keys: Any, draw: Any):
