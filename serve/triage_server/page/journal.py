@@ -32,7 +32,7 @@ def empty(engine: Engine) -> None:
         if not busy:
             return
         why = "somebody reads the database"
-    log.warning("what was deleted from the reading queue may still be in its journal: %s", why)
+    log.warning("what was deleted from the reading queue may still be in its file or journal: %s", why)
 
 
 @contextmanager

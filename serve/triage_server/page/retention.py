@@ -60,16 +60,15 @@ class Retention:
         for number in await self._beside(self._queue.expired):
             await self._record(number)
             try:
-                await self._beside(partial(self._queue.take_out, number))
+                # Not where a reader was quicker, who deleted it or told an outcome.
+                forgotten += await self._beside(partial(self._queue.take_out_expired, number))
             except Exception as error:  # the others are not to wait for this one
-                if isinstance(error, RequestError) and error.code == "not_found":
-                    continue  # a reader was quicker
                 in_a_row += 1
                 if in_a_row == _MOST_FAILURES:
                     raise
                 _tell("a case is kept for longer than it should be", error)
             else:
-                forgotten, in_a_row = forgotten + 1, 0
+                in_a_row = 0
         return forgotten
 
 

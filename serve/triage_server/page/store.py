@@ -210,16 +210,20 @@ class Queue:
         Raises:
             RequestError: nobody has read it yet, or there is none.
         """
-        self.take_out(number)
-        self.empty_journal()
-
-    def take_out(self, number: str) -> None:
-        """As ``delete``, for one of several: the journal is emptied after the last."""
         with self._session() as session:
             case = _one(session, number)
             if not case.readings:
                 raise RequestError("not_read_yet")
             session.delete(case)
+        self.empty_journal()
+
+    def take_out_expired(self, number: str) -> bool:
+        """Forget one of the ``expired``, if it still is; ``empty_journal`` is for after the last of them."""
+        with self._session() as session:
+            case = session.scalar(_whole().where(_called(number), *self._is_expired()))
+            if case is not None:
+                session.delete(case)
+            return case is not None
 
     def empty_journal(self) -> None:
         """Let what was deleted leave SQLite's journal; the log says what prevents it."""
@@ -227,16 +231,18 @@ class Queue:
 
     def expired(self) -> list[str]:
         """Numbers of cases that were read, and about which nothing was said for as long as cases are kept."""
+        wanted = select(CaseRow.number).where(*self._is_expired())
+        with self._session() as session:
+            return list(session.scalars(wanted))
+
+    def _is_expired(self) -> tuple[ColumnElement[bool], ...]:
         latest_reading = select(func.max(ReadingRow.at)).where(ReadingRow.case_id == CaseRow.id)
         latest_outcome = select(func.max(OutcomeRow.at)).where(OutcomeRow.case_id == CaseRow.id)
         limit = self.now() - self._keep
-        wanted = (
-            select(CaseRow.number)
-            .where(latest_reading.scalar_subquery() < limit)
-            .where(func.coalesce(latest_outcome.scalar_subquery() < limit, True))
+        return (
+            latest_reading.scalar_subquery() < limit,
+            func.coalesce(latest_outcome.scalar_subquery() < limit, True),
         )
-        with self._session() as session:
-            return list(session.scalars(wanted))
 
     def pulse(self) -> str:
         """Changes whenever the order of reading does."""

@@ -197,3 +197,15 @@ def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tr
         "a case is kept for longer than it should be: queue_unavailable",
         "the reading queue forgets later: queue_unavailable",
     ]
+
+
+def test_outcome_that_is_told_while_old_cases_are_deleted_keeps_its_case(queue: Queue, answers: Any) -> None:
+    numbers = [read_case(queue, answers) for _ in range(3)]
+    later(queue)
+
+    def reader(number: str) -> None:
+        if number == numbers[1]:
+            queue.record_outcome(number, READER, True, "histopathology")
+
+    assert asyncio.run(forgetting(queue, reader).forget_expired()) == 2
+    assert [gone(queue, number) for number in numbers] == [True, False, True]
