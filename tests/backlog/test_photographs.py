@@ -93,6 +93,8 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id,image\na,../b.png\n", "line 2: the path in image leaves "),
         ("case_id,image\na,/etc/passwd\n", "line 2: the path in image leaves "),
         ("case_id,image,fever\na,b.png,perhaps\n", "line 2: fever is 'perhaps'; expected true, yes, 1"),
+        ("case_id,image,age_years\na,b.png,1_0\n", "line 2: age_years is '1_0': expected a number."),
+        ("case_id,image,age_years\na,b.png,121\n", "line 2: age_years is '121': Input should be less"),
         ("case_id,image,history\na,b.png,{}x\n", "line 2: history: "),
         (
             'case_id,image,history\na,b.png,"{""fever"": true, ""fever"": false}"\n',

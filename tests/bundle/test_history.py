@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from histories import histories
-from lesion_triage.bundle.history import History, as_text, from_json, from_text, together
+from lesion_triage.bundle.history import History, as_text, from_json, from_text, number_in, together
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 
 
@@ -45,6 +45,39 @@ def test_a_yes_or_a_no_is_no_number(name: str, answer: bool) -> None:
         History.model_validate({name: answer})
     with pytest.raises(ValidationError, match="expected a number, found true or false"):
         History.model_validate_json(json.dumps({name: answer}))
+
+
+@pytest.mark.parametrize("text", ["61", "1e1", "1_0", " 7 ", ""])
+@pytest.mark.parametrize("name", NUMBER_FIELDS)
+def test_a_text_is_no_number(name: str, text: str) -> None:
+    for read in (History.model_validate, lambda told: from_json(json.dumps(told))):
+        with pytest.raises(ValidationError, match="expected a number, found a text"):
+            read({name: text})
+
+
+@pytest.mark.parametrize("name", NUMBER_FIELDS)
+def test_the_description_of_a_number_names_the_limits_that_are_kept(name: str) -> None:
+    told, null = History.model_json_schema()["properties"][name]["anyOf"]
+    assert null == {"type": "null"}
+    assert told.keys() == {"type", "minimum", "maximum"}
+    for inside in (told["minimum"], told["maximum"]):
+        assert getattr(History.model_validate({name: inside}), name) == inside
+    for outside in (told["minimum"] - 1, told["maximum"] + 1):
+        with pytest.raises(ValidationError):
+            History.model_validate({name: outside})
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-999, 999))
+def test_a_number_survives_a_cell_of_a_table(number: float) -> None:
+    assert number_in(f" {number} ") == number
+
+
+@pytest.mark.parametrize(
+    "cell", ["", "old", "1_0", "nan", "inf", "0x10", "6,1", "1 0", "\u0663", "true", "1e"]
+)
+def test_what_is_no_number_in_a_cell_is_refused(cell: str) -> None:
+    with pytest.raises(ValueError, match="expected a number"):
+        number_in(cell)
 
 
 @given(histories)

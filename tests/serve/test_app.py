@@ -227,6 +227,7 @@ def test_history_decides_whether_the_certificate_covers_the_case(
         (b'{"sex": "Jane Doe <jane@example.org>"}', "sex"),
         (b'{"age_years": 121}', "age_years"),
         (b'{"age_years": NaN}', "age_years"),
+        (b'{"age_years": "61"}', "age_years"),
         (b'{"bleeding": true, "bleeding": false}', "bleeding"),
         (b'{"name": "Jane Doe"}', "not known"),
         (b'{"sex": "female", "Jane": 1, "age_years": -1}', "age_years, no JSON object"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.history import History
+from lesion_triage.bundle.history import History, number_in
 from lesion_triage.bundle.policy import UNKNOWN
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.bundle.schema import Policy
@@ -109,7 +109,11 @@ def history_of(sent: Sent, asked: Questions) -> History:
             wrong.append(name)
         told[name] = group or None
     for name in asked.numbers:
-        told[name] = sent.get(name).replace(",", ".") or None
+        if number := sent.get(name).replace(",", "."):
+            try:
+                told[name] = number_in(number)
+            except ValueError:
+                wrong.append(name)
     try:
         history = History.model_validate(told)
     except ValidationError as error:

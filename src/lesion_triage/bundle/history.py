@@ -7,6 +7,7 @@ There is no free text, so nothing that identifies a person has a place to stand.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -21,27 +22,33 @@ YesNo = StrictBool | None
 """None: not said, which is never read as no. Strict, because a lax reader takes the word "off" for no."""
 
 
-def _no_yes_or_no(told: Any) -> Any:
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def _a_number(told: Any) -> Any:
     if isinstance(told, bool):
         raise ValueError("expected a number, found true or false")
+    if isinstance(told, str | bytes):
+        raise ValueError("expected a number, found a text")
     return told
 
 
-Number = Annotated[FiniteFloat, BeforeValidator(_no_yes_or_no)]
-"""No yes and no no, which a lax reader takes for 1 and 0."""
+_Number = BeforeValidator(_a_number)
+"""No yes and no no, which a lax reader takes for 1 and 0, and no text, of which it takes "1_0" for 10.
+Outermost, or the description of the interface would not name the limits of a field."""
 
 
 class History(Document):
     """What is known of the person and the lesion beside the photographs. None: not said."""
 
     sex: GroupName | None = None
-    age_years: Annotated[Number, Field(ge=0, le=120)] | None = None
+    age_years: Annotated[FiniteFloat, Field(ge=0, le=120), _Number] | None = None
     anatom_site_general: GroupName | None = None
     fitzpatrick_skin_type: GroupName | None = None
 
-    duration_weeks: Annotated[Number, Field(ge=0, le=6500)] | None = None
+    duration_weeks: Annotated[FiniteFloat, Field(ge=0, le=6500), _Number] | None = None
     """Since the lesion was first noticed."""
-    diameter_mm: Annotated[Number, Field(ge=0, le=500)] | None = None
+    diameter_mm: Annotated[FiniteFloat, Field(ge=0, le=500), _Number] | None = None
     """The largest, measured on the skin: a photograph has no scale."""
     is_new: YesNo = None
     """It appeared within the last twelve months."""
@@ -121,6 +128,17 @@ def from_text(text: str) -> History:
         pydantic.ValidationError: as ``from_json``.
     """
     return from_json(text) if text else NO_HISTORY
+
+
+def number_in(text: str) -> float:
+    """The number in a cell of a table or in a field of a form, where every answer is a text.
+
+    Raises:
+        ValueError: it is no number in decimal notation, with or without an exponent.
+    """
+    if not _NUMBER.fullmatch(text.strip()):
+        raise ValueError("expected a number")
+    return float(text)
 
 
 def together(histories: Sequence[History]) -> History:

@@ -356,7 +356,14 @@ def test_refused_case_has_its_line_and_leaves_nothing_behind(browser: Any, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("age_years", "old"), ("sex", NAME), ("bleeding", "maybe"), ("diameter_mm", "-3")]
+    ("field", "value"),
+    [
+        ("age_years", "old"),
+        ("sex", NAME),
+        ("bleeding", "maybe"),
+        ("diameter_mm", "-3"),
+        ("diameter_mm", "1_0"),
+    ],
 )
 def test_history_that_the_form_does_not_offer_is_refused_and_not_repeated(
     field: str, value: str, browser: Any
@@ -364,6 +371,13 @@ def test_history_that_the_form_does_not_offer_is_refused_and_not_repeated(
     response = browser.post("/ui/cases", {field: value}, files=[("image", ("a.jpg", REFERRED))])
     assert response.status_code == 422
     assert value not in seen(response)
+
+
+def test_numbers_of_the_form_are_read_with_a_point_or_a_comma(browser: Any) -> None:
+    for told in ("7.5", " 7,5 "):
+        number = browser.send_case(REFERRED, age_years="61", diameter_mm=told)
+        history = browser.app.state.page.queue.find(number).history
+        assert (history.age_years, history.diameter_mm, history.duration_weeks) == (61, 7.5, None)
 
 
 # What is shown

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pydantic import ValidationError
 
-from lesion_triage.bundle.history import History, as_text
-from lesion_triage.bundle.red_flags import YES_NO_FIELDS
+from lesion_triage.bundle.history import History, as_text, number_in
+from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.data.records import Listing, RawRecord, age_in_years, refuse_unsendable
 from lesion_triage.data.spelling import Spelling
 from lesion_triage.errors import DataError
@@ -198,7 +198,12 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
     answers: dict[str, object] = {}
     for name in names:
         cell = row.get(name, "")
-        if name not in YES_NO_FIELDS:
+        if name in NUMBER_FIELDS and cell:
+            try:
+                answers[name] = number_in(cell)
+            except ValueError as error:
+                raise DataError(f"{name} is '{cell}': {error}.") from None
+        elif name not in YES_NO_FIELDS:
             answers[name] = cell or None
         elif cell.lower() in _TRUTH:
             answers[name] = _TRUTH[cell.lower()]
@@ -208,7 +213,8 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
         return as_text(History.model_validate(answers))
     except ValidationError as error:
         problem = error.errors()[0]
-        raise DataError(f"{problem['loc'][0]} is '{problem['input']}': {problem['msg']}.") from None
+        name = str(problem["loc"][0])
+        raise DataError(f"{name} is '{row[name]}': {problem['msg']}.") from None
 
 
 def _inside(image: str) -> str:
