@@ -12,7 +12,7 @@ from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_F
 ANSWERS = st.sampled_from([None, False, True])
 NUMBERS = st.none() | st.sampled_from([0.0, 1.0]) | st.integers(0, 120).map(float)
 """0 and 1 often: to Python they are a no and a yes."""
-GROUPS = st.none() | st.sampled_from(["one", "two", "oral/genital"])
+GROUPS = st.none() | st.sampled_from(["one", "two", "oral/genital", "Head/Neck", "vulva", "unknown"])
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(YES_NO_FIELDS, ANSWERS),
     **dict.fromkeys(NUMBER_FIELDS, NUMBERS),

@@ -235,7 +235,9 @@ def test_every_declared_flag_is_present_absent_or_not_known(history: History) ->
     lines = section(note(facts(), history, ENGLISH), NotePhrase.flags)
     listed = {
         "absent": labels_after("- Absent, as told: ", lines),
-        "not_known": labels_after("- Not known, because not answered: ", lines),
+        "not_known": labels_after(
+            "- Not known, because not answered or answered in a word that the rule does not know: ", lines
+        ),
     }
     for one in FLAGS:
         message = ENGLISH.red_flags[one.code]

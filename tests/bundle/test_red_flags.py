@@ -4,13 +4,14 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from histories import FIELDS, conditions, flag, flag_lists, histories, yes_conditions
-from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.history import NO_HISTORY, USUAL_WORDS, History
 from lesion_triage.bundle.red_flags import (
+    GROUP_FIELDS,
     YES_NO_FIELDS,
     RedFlag,
     RedFlags,
@@ -125,6 +126,56 @@ def test_presence_is_what_every_way_to_complete_the_answers_agrees_on(
     ]
     expected = "present" if all(ways) else "not_known" if any(ways) else "absent"
     assert presence(rule, History(**told)) == expected
+
+
+SITE = {"field": "anatom_site_general", "one_of": ["oral/genital"]}
+
+
+@pytest.mark.parametrize(
+    ("when", "told", "expected"),
+    [
+        (SITE, {"anatom_site_general": "oral/genital"}, "present"),
+        (SITE, {"anatom_site_general": "Oral/Genital "}, "present"),
+        (SITE, {"anatom_site_general": "head/neck"}, "absent"),
+        (SITE, {"anatom_site_general": "Palms/Soles"}, "absent"),
+        (SITE, {}, "not_known"),
+        *(
+            (SITE, {"anatom_site_general": word}, "not_known")
+            for word in ("vulva", "mouth", "genital", "unknown")
+        ),
+        ({"field": "anatom_site_general", "one_of": ["Scalp"]}, {"anatom_site_general": "scalp"}, "present"),
+        (
+            {"field": "anatom_site_general", "one_of": ["scalp"]},
+            {"anatom_site_general": "head/neck"},
+            "not_known",
+        ),
+        ({"field": "sex", "one_of": ["female"]}, {"sex": "Male"}, "absent"),
+        ({"field": "sex", "one_of": ["female"]}, {"sex": "f"}, "not_known"),
+        (
+            {"field": "fitzpatrick_skin_type", "one_of": ["V", "VI"]},
+            {"fitzpatrick_skin_type": "iv"},
+            "absent",
+        ),
+        (
+            {"field": "fitzpatrick_skin_type", "one_of": ["V", "VI"]},
+            {"fitzpatrick_skin_type": "5"},
+            "not_known",
+        ),
+    ],
+)
+def test_a_group_is_absent_only_where_the_word_is_known_to_be_another(
+    when: dict[str, Any], told: dict[str, Any], expected: str
+) -> None:
+    assert presence(flag(when), History(**told)) == expected
+
+
+@given(conditions, histories, st.sampled_from(GROUP_FIELDS), st.from_regex(r"\A[a-z]{1,9}\Z"))
+def test_a_word_that_no_rule_knows_says_as_little_as_silence(
+    when: dict[str, Any], history: History, field: str, word: str
+) -> None:
+    assume(word not in {"one", *(usual.lower() for usual in USUAL_WORDS[field])})
+    spoken, silent = (history.model_copy(update={field: said}) for said in (word, None))
+    assert presence(flag(when), spoken) == presence(flag(when), silent)
 
 
 # The language is closed

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.history import History, number_in
+from lesion_triage.bundle.history import USUAL_WORDS, History, number_in
 from lesion_triage.bundle.policy import UNKNOWN
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.bundle.schema import Policy
@@ -19,21 +19,6 @@ from lesion_triage.bundle.store import Bundle
 from triage_server.page.forms import Sent
 from triage_server.problems import RequestError
 
-_USUAL: Mapping[str, tuple[str, ...]] = {
-    "sex": ("female", "male", "other"),
-    "anatom_site_general": (
-        "head/neck",
-        "upper extremity",
-        "lower extremity",
-        "anterior torso",
-        "posterior torso",
-        "lateral torso",
-        "palms/soles",
-        "oral/genital",
-    ),
-    "fitzpatrick_skin_type": ("I", "II", "III", "IV", "V", "VI"),
-}
-"""Words of the ISIC archive. A closed list: a free text could carry a name."""
 _LESION = (
     "is_new",
     "changing",
@@ -57,7 +42,7 @@ class Questions:
     """What the form asks."""
 
     groups: Mapping[str, tuple[str, ...]]
-    """Names to choose from, by field."""
+    """Names to choose from, by field: a closed list, because a free text could carry a name."""
     numbers: Mapping[str, int]
     """Largest number, by field."""
     lesion: tuple[str, ...]
@@ -72,7 +57,7 @@ def questions(bundle: Bundle) -> Questions:
     """The questions for one bundle: the usual names, and those of the certificate's groups."""
     policy, certificate = bundle.policy, bundle.certificate
     groups = {
-        name: tuple(dict.fromkeys((*_USUAL[name], *_groups_of(certificate, policy, name))))
+        name: tuple(dict.fromkeys((*USUAL_WORDS[name], *_groups_of(certificate, policy, name))))
         for name in GROUP_FIELDS
     }
     asked = {"age_years" if one.by == "age_band" else one.by for one in policy.groupings}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, FiniteFloat, StrictBool, ValidationError
@@ -18,6 +18,22 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from lesion_triage.bundle.document import Document
 
 GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w &/.,+()-]*$")]
+USUAL_WORDS: Mapping[str, tuple[str, ...]] = {
+    "sex": ("female", "male", "other"),
+    "anatom_site_general": (
+        "head/neck",
+        "upper extremity",
+        "lower extremity",
+        "anterior torso",
+        "posterior torso",
+        "lateral torso",
+        "palms/soles",
+        "oral/genital",
+    ),
+    "fitzpatrick_skin_type": ("I", "II", "III", "IV", "V", "VI"),
+}
+"""Words of the ISIC archive. No two of a field overlap, so who says one of them says none of the others."""
+
 YesNo = StrictBool | None
 """None: not said, which is never read as no. Strict, because a lax reader takes the word "off" for no."""
 

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from lesion_triage.bundle.document import Document
-from lesion_triage.bundle.history import GroupName, History
+from lesion_triage.bundle.history import USUAL_WORDS, GroupName, History
 
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Presence = Literal["present", "absent", "not_known"]
@@ -103,15 +103,31 @@ class InRange(Document):
 
 
 class OneOf(Document):
-    """The group was said and is among these: ``{field: anatom_site_general, one_of: [oral/genital]}``."""
+    """The group was said and is among these: ``{field: anatom_site_general, one_of: [oral/genital]}``.
+
+    Words are compared without regard to case and to blanks at their ends.
+    """
 
     field: Annotated[str, _one_of(GROUP_FIELDS, "group")]
     one_of: tuple[GroupName, ...] = Field(min_length=1)
 
     def said(self, history: History) -> bool | None:
-        """As of every condition."""
+        """As of every condition. A word that is not known to be another answer leaves it open.
+
+        "Vulva" is no no to oral/genital. Nor is "head/neck" to a rule that asks for "scalp": only of words of
+        one list is it known that they do not overlap.
+        """
         answer = getattr(history, self.field)
-        return None if answer is None else answer in self.one_of
+        if answer is None:
+            return None
+        word, asked = _spelt(answer), set(map(_spelt, self.one_of))
+        if word in asked:
+            return True
+        return False if {word, *asked} <= set(map(_spelt, USUAL_WORDS[self.field])) else None
+
+
+def _spelt(word: str) -> str:
+    return word.strip().casefold()
 
 
 class AllOf(Document):
@@ -229,7 +245,8 @@ def presence(flag: RedFlag, history: History) -> Presence:
     """What the history says of a flag.
 
     Returns:
-        ``not_known`` if it has not fired, but answers that were not given could make it.
+        ``not_known`` if it has not fired, but could by answers that were not given, or by what a word that
+        is not known stands for.
     """
     said = flag.when.said(history)
     return "not_known" if said is None else "present" if said else "absent"
