@@ -1,6 +1,7 @@
 """The policy's promises: urgency never falls when the evidence rises; what is no number decides nothing."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -116,14 +117,14 @@ def test_a_logit_that_is_no_number_raises_wherever_it_stands(
             decide(policy, [*others[:place], broken, *others[place:]])
 
 
-@given(policies(), st.lists(float32_logits, min_size=1, max_size=6), st.data())
+@given(policies(), float32_logits, st.lists(float32_logits | st.none(), max_size=5), histories, st.data())
 def test_raising_any_logit_never_lowers_urgency(
-    policy: Policy, logits: list[float], data: st.DataObject
+    policy: Policy, logit: float, others: list[float | None], history: History, data: st.DataObject
 ) -> None:
-    place = data.draw(st.integers(0, len(logits) - 1))
-    raised = data.draw(st.floats(min_value=logits[place], allow_infinity=False, width=32))
-    after = [*logits[:place], raised, *logits[place + 1 :]]
-    assert urgency(decide(policy, after)) >= urgency(decide(policy, logits))
+    policy = policy.model_copy(update={"red_flags": RedFlags(flags=data.draw(flag_lists()))})
+    raised = data.draw(st.floats(min_value=logit, allow_infinity=False, width=32))
+    before, after = (decide(policy, [one, *others], history) for one in (logit, raised))
+    assert urgency(after) >= urgency(before)
 
 
 @given(policies(), st.lists(float32_logits, min_size=1, max_size=6), float32_logits | st.none())
@@ -163,10 +164,32 @@ def test_without_a_gradable_photograph_the_case_is_ungradable(policy: Policy, co
 
 
 @given(policies(), st.lists(float32_logits, min_size=1, max_size=4), st.integers(1, 4))
-def test_ungradable_photographs_leave_the_others_decision_alone(
+def test_ungradable_photographs_change_nothing_but_the_last_band(
     policy: Policy, logits: list[float], ungradable: int
 ) -> None:
-    assert decide(policy, [*logits, *[None] * ungradable]) == decide(policy, logits)
+    alone, beside = decide(policy, logits), decide(policy, [*logits, *[None] * ungradable])
+    if alone.priority_band == 4:
+        raised = (*alone.reasons, ReasonCode.unusable_image_band)
+        alone = replace(alone, priority_band=3, reasons=raised)
+    assert beside == alone
+
+
+def test_a_spoilt_photograph_beside_a_low_one_keeps_the_case_out_of_the_last_band():
+    policy = flagged(WORRIED, band_limits=(0.9, 0.5, 0.1))
+    decision = decide(policy, [-9.0, None])
+    assert (decision.disposition, decision.priority_band) == (Disposition.below_threshold, 3)
+    assert decision.reasons == (ReasonCode.score_below_threshold, ReasonCode.unusable_image_band)
+    by_flag = decide(policy, [-9.0, None], History(patient_worried=True))
+    assert by_flag.reasons == (ReasonCode.score_below_threshold, ReasonCode.red_flag_band)
+    assert by_flag.priority_band == 3
+
+
+@given(policies(), flag_lists(), st.lists(float32_logits, min_size=1, max_size=4), histories, st.data())
+def test_to_spoil_a_photograph_never_puts_a_case_in_the_last_band(policy, flags, logits, history, data):
+    policy = policy.model_copy(update={"red_flags": RedFlags(flags=flags)})
+    spoilt = data.draw(st.integers(0, len(logits) - 1))
+    decision = decide(policy, [*logits[:spoilt], None, *logits[spoilt + 1 :]], history)
+    assert decision.priority_band < 4
 
 
 def test_reason_says_which_side_of_the_threshold() -> None:

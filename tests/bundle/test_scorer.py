@@ -189,6 +189,16 @@ def test_answer_says_in_words_what_was_decided_and_what_was_not_assessed(flagged
     assert answer.certificate_id in answer.note
 
 
+def test_a_spoilt_photograph_beside_a_low_one_is_asked_for_again(bundle: Bundle) -> None:
+    policy = bundle.policy.model_copy(update={"threshold": 1.0, "band_limits": (1.0, 1.0, 1.0)})
+    scorer = Scorer(dataclasses.replace(bundle, policy=policy))
+    alone, beside = scorer.score([BELOW]), scorer.score([BELOW, BLACK])
+    assert (alone.priority_band, beside.priority_band) == (4, 3)
+    assert beside.disposition is alone.disposition is Disposition.below_threshold
+    assert [reason.code for reason in beside.reasons[1:]] == [ReasonCode.unusable_image_band]
+    assert beside.reasons[1].text in beside.note
+
+
 def test_the_same_case_has_the_same_codes_in_every_language(flagged: Scorer) -> None:
     history = History(bleeding=True)
     english_, german = (flagged.score([BELOW, BLACK], history, language) for language in ("en", "de"))

@@ -110,7 +110,8 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
         so does a group that the certificate does not cover, with a score or without. A case that nothing
         refers and that has no gradable photograph is ungradable. Without a score a case waits in
         ``policy.ungradable_band``; a referred one never in the last band, and none behind the band that its
-        red flags allow.
+        red flags allow. Nor does a scored case wait in the last band if one of its photographs was refused:
+        nobody knows what that one would have shown.
 
     Raises:
         ScoringError: no photograph at all, or a logit that is not finite.
@@ -142,6 +143,9 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
     if (limit := band_limit(flags)) < band:
         band = limit
         reasons.append(ReasonCode.red_flag_band)
+    if band == 4 and score is not None and None in logits:
+        band = _not_last(band)
+        reasons.append(ReasonCode.unusable_image_band)
     return Decision(disposition, band, score, threshold, tuple(reasons), flags)
 
 

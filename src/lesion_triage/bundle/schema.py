@@ -37,6 +37,7 @@ class ReasonCode(StrEnum):
     uncertified_subgroup = "uncertified_subgroup"
     red_flag = "red_flag"
     red_flag_band = "red_flag_band"
+    unusable_image_band = "unusable_image_band"
     out_of_distribution = "out_of_distribution"
     image_too_small = "image_too_small"
     image_too_dark = "image_too_dark"

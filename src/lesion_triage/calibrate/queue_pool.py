@@ -64,7 +64,10 @@ class Pool:
         return self.scores >= self.threshold
 
     def bands(self) -> NDArray[np.intp]:
-        """Priority band of every case, 1 to 4, as ``bundle.policy.decide`` gives it."""
+        """Priority band of every case, 1 to 4, as ``bundle.policy.decide`` gives it to a score alone.
+
+        A pool has neither histories nor photographs, which may keep a case out of the last band.
+        """
         bands = 1 + sum((self.scores < limit).astype(np.intp) for limit in self.band_limits)
         return np.where(np.isposinf(self.scores), self.ungradable_band, bands)
 
