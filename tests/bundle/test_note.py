@@ -57,11 +57,20 @@ def note(said: NoteFacts, history: History, catalogue: Catalogue) -> str:
     unusable = sum(not photograph.usable for photograph in said.photographs)
     whole = replace(
         said,
-        limits=limits_of(history, photographs_unusable=unusable),
+        limits=limits_of(history, said.red_flags.flags, photographs_unusable=unusable),
         not_assessed=not_assessed_in(history),
         counselling=counselling_for(said.disposition),
     )
     return written(whole, history, catalogue)
+
+
+def test_the_note_counts_the_body_site_among_the_answers_where_a_rule_looks_at_it() -> None:
+    by_site = flag({"field": "anatom_site_general", "one_of": ["oral/genital"]}, "oral_or_genital")
+    rules, history = RedFlags(flags=(by_site,)), History(anatom_site_general="oral/genital")
+    lines = note(facts(red_flags=rules), history, ENGLISH).splitlines()
+    assert "- History: 1 of 26 questions answered." in lines
+    assert f"- {ENGLISH.limits['history_partly_given']}" in lines
+    assert "- History: 0 of 25 questions answered." in note(facts(), history, ENGLISH).splitlines()
 
 
 answers = st.builds(

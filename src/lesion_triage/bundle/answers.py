@@ -77,7 +77,7 @@ def answer_for(
         catalogue: has a text for every red flag of the policy.
     """
     unusable = sum(not image.gradable for image in images)
-    limits = limits_of(history, photographs_unusable=unusable)
+    limits = limits_of(history, issuer.policy.red_flags.flags, photographs_unusable=unusable)
     gaps, advice = not_assessed_in(history), counselling_for(decision.disposition)
     facts = NoteFacts(
         disposition=decision.disposition,

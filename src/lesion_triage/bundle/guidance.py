@@ -1,18 +1,20 @@
 """Which limits, which gaps and which advice go with an answer, as codes. The texts are in the catalogues.
 
-Imports the standard library, the history and the schema.
+Imports the standard library, the history, the red flags and the schema.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
+from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS, RedFlag, groups_read
 from lesion_triage.bundle.schema import Disposition
 
 QUESTIONS = (*YES_NO_FIELDS, *NUMBER_FIELDS)
-"""What a history can answer of the lesion and the person; the groups (sex, site, skin type) stand apart."""
+"""What a history can answer of the lesion and the person. The groups (sex, site, skin type) stand apart: each
+is a question only where a rule looks at it."""
 
 
 class Limit(StrEnum):
@@ -58,16 +60,18 @@ class Counselling(StrEnum):
     sooner_if_worried = "sooner_if_worried"
 
 
-def limits_of(history: History, *, photographs_unusable: int) -> tuple[Limit, ...]:
+def limits_of(history: History, flags: Sequence[RedFlag], *, photographs_unusable: int) -> tuple[Limit, ...]:
     """The limits of one remote assessment.
 
     Args:
         history: what was said.
+        flags: the rules that it was held against.
         photographs_unusable: how many of the case's photographs could not be used.
     """
+    told, asked = len(answered(history, flags)), len(questions_of(flags))
     silent = {
-        Limit.history_not_given: not answered(history),
-        Limit.history_partly_given: 0 < len(answered(history)) < len(QUESTIONS),
+        Limit.history_not_given: told == 0,
+        Limit.history_partly_given: 0 < told < asked,
         Limit.photographs_unusable: photographs_unusable > 0,
     }
     return tuple(limit for limit in Limit if silent.get(limit, True))
@@ -80,7 +84,7 @@ def not_assessed_in(history: History) -> tuple[NotAssessed, ...]:
         NotAssessed.symptoms: {"bleeding", "ulcerated", "painful", "itching"},
         NotAssessed.general_condition: {"fever", "weight_loss", "unwell"},
     }
-    known = set(answered(history))
+    known = set(answered(history, ()))
     return tuple(gap for gap in NotAssessed if gap not in told or not told[gap] <= known)
 
 
@@ -93,6 +97,11 @@ def counselling_for(disposition: Disposition) -> tuple[Counselling, ...]:
     return tuple(advice for advice in Counselling if only.get(advice, disposition) is disposition)
 
 
-def answered(history: History) -> tuple[str, ...]:
-    """The questions that the history answers, in the order of ``QUESTIONS``."""
-    return tuple(question for question in QUESTIONS if getattr(history, question) is not None)
+def questions_of(flags: Sequence[RedFlag]) -> tuple[str, ...]:
+    """``QUESTIONS``, and the groups that a rule looks at: of a flag that fires, something was said."""
+    return (*QUESTIONS, *groups_read(flags))
+
+
+def answered(history: History, flags: Sequence[RedFlag]) -> tuple[str, ...]:
+    """The questions that the history answers, in the order of ``questions_of``."""
+    return tuple(question for question in questions_of(flags) if getattr(history, question) is not None)

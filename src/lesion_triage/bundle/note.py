@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed, answered
+from lesion_triage.bundle.guidance import Counselling, Limit, NotAssessed, answered, questions_of
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase
 from lesion_triage.bundle.red_flags import (
@@ -85,7 +85,10 @@ def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     advice = (catalogue.counselling[one] for one in facts.counselling)
     standing = [(flag, presence(flag, history)) for flag in facts.red_flags.flags]
     told: Mapping[NotePhrase, Iterable[str]] = {
-        NotePhrase.received: (*_photographs(facts, catalogue), *_history(history, catalogue)),
+        NotePhrase.received: (
+            *_photographs(facts, catalogue),
+            *_history(history, facts.red_flags, catalogue),
+        ),
         NotePhrase.said: _said(facts, catalogue),
         NotePhrase.visit: _visit(facts, standing, catalogue),
         NotePhrase.flags: _flags(facts.red_flags, standing, catalogue),
@@ -125,9 +128,9 @@ def _photographs(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
             yield catalogue.phrase(phrase, number=number, reasons=reasons)
 
 
-def _history(history: History, catalogue: Catalogue) -> Iterator[str]:
-    count = len(answered(history))
-    yield catalogue.phrase(NotePhrase.history_answers, answered=count, questions=len(QUESTIONS))
+def _history(history: History, rules: RedFlags, catalogue: Catalogue) -> Iterator[str]:
+    count, of = len(answered(history, rules.flags)), len(questions_of(rules.flags))
+    yield catalogue.phrase(NotePhrase.history_answers, answered=count, questions=of)
     for name in NUMBER_FIELDS:
         value = getattr(history, name)
         if value is not None:

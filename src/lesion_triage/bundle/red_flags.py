@@ -252,6 +252,20 @@ def presence(flag: RedFlag, history: History) -> Presence:
     return "not_known" if said is None else "present" if said else "absent"
 
 
+def groups_read(flags: Iterable[RedFlag]) -> tuple[str, ...]:
+    """The fields of the history that hold a group and that some rule looks at, in the history's order."""
+    read = {name for flag in flags for name in _groups_in(flag.when)}
+    return tuple(name for name in GROUP_FIELDS if name in read)
+
+
+def _groups_in(condition: Condition) -> set[str]:
+    if isinstance(condition, OneOf):
+        return {condition.field}
+    parts = condition.all_of if isinstance(condition, AllOf) else ()
+    parts = condition.any_of if isinstance(condition, AnyOf) else parts
+    return {name for part in parts for name in _groups_in(part)}
+
+
 def refers(flags: Iterable[RedFlag]) -> bool:
     """Whether any of the flags that fired asks for an in-person visit."""
     return any(flag.action.refer for flag in flags)
