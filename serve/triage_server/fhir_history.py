@@ -10,9 +10,20 @@ from triage_server.fhir_resources import Resource, listed, mapped
 from triage_server.problems import RequestError
 
 HISTORY_SYSTEM = "urn:lesion-triage:history"
-"""Code system whose codes are the fields of the schema History."""
+"""Code system whose codes are the fields of the schema History and, as answers, the names of its groups."""
 _UNITS = {"age_years": "a", "duration_weeks": "wk", "diameter_mm": "mm"}
 """UCUM. A centimetre that is taken for a millimetre is not seen in the answer."""
+_WORDS = {
+    "sex": frozenset({"female", "male", "other", "unknown"}),
+    "anatom_site_general": frozenset(
+        {
+            *("head/neck", "upper extremity", "lower extremity", "palms/soles", "oral/genital"),
+            *("anterior torso", "posterior torso", "lateral torso"),
+        }
+    ),
+    "fitzpatrick_skin_type": frozenset({"I", "II", "III", "IV", "V", "VI"}),
+}
+"""Codes that are taken whatever their system: the ISIC archive's words, and FHIR's for a sex."""
 
 
 def told_in(resources: Sequence[Resource]) -> History:
@@ -25,8 +36,6 @@ def told_in(resources: Sequence[Resource]) -> History:
     for resource in resources:
         answers = _observed(resource) if resource["resourceType"] == "Observation" else _items(resource)
         for field, value in answers:
-            if field not in History.model_fields:
-                raise RequestError("history_not_valid", fields="a question that is not known")
             if said.setdefault(field, value) != value:
                 raise RequestError("history_not_valid", fields=f"{field}, said in two ways")
     return json_body.history_in(said)
@@ -37,6 +46,7 @@ def _observed(resource: Resource) -> Iterator[tuple[str, object]]:
     ours = [one.get("code") for one in codings if one.get("system") == HISTORY_SYSTEM]
     if len(ours) != 1 or not isinstance(ours[0], str) or resource.get("component"):
         raise RequestError("history_not_valid", fields=f"an Observation without one code of {HISTORY_SYSTEM}")
+    _check_known(ours[0])
     if not resource.get("dataAbsentReason"):
         yield ours[0], _value(resource, ours[0])
     elif any(name.startswith("value") for name in resource):  # R4 forbids it (obs-6); which of the two holds?
@@ -52,13 +62,19 @@ def _items(tree: Resource) -> Iterator[tuple[str, object]]:
             raise RequestError("history_not_valid", fields="an item with several answers")
         for answer in answers:
             field = str(question.get("linkId"))
+            _check_known(field)
             yield field, _value(answer, field)
             yield from _items(answer)  # R4 has what is asked further there, not beside the answer (qrs-1)
         yield from _items(question)
 
 
+def _check_known(field: str) -> None:
+    if field not in History.model_fields:
+        raise RequestError("history_not_valid", fields="a question that is not known")
+
+
 def _value(resource: Resource, field: str) -> object:
-    """What is said, of the few types that a history has."""
+    """What is said, of the few types that a history has; ``field`` is one of it."""
     given = [name for name in resource if name.startswith("value")]
     if len(given) != 1:
         raise RequestError(
@@ -76,8 +92,33 @@ def _value(resource: Resource, field: str) -> object:
                 )
             return quantity.get("value")
         case "valueCoding":
-            return mapped(value).get("code")
+            return _word([value], field)
         case "valueCodeableConcept":
-            codings = listed(mapped(value), "coding")
-            return mapped(codings[0]).get("code") if len(codings) == 1 else mapped(value).get("text")
+            concept = mapped(value)
+            return _word(listed(concept, "coding") or [{"code": concept.get("text")}], field)
     raise RequestError("history_not_valid", fields="a value of another type")
+
+
+def _word(codings: Sequence[object], field: str) -> object:
+    """The one answer among a concept and its translations.
+
+    A code of another terminology would be a group that nobody has heard of, and its red flag would count as
+    absent. So it is passed over beside an answer that is known, and refused where it stands alone.
+    """
+    if field not in _WORDS:
+        raise RequestError("history_not_valid", fields=f"{field}, as a code; expected yes or no, or a number")
+    said = {str(one.get("code")) for one in map(mapped, codings) if _is_answer(one, field)}
+    if len(said) > 1:
+        raise RequestError("history_not_valid", fields=f"{field}, said in two ways")
+    if not said:
+        expected = f"a code of {HISTORY_SYSTEM}, or {', '.join(sorted(_WORDS[field]))}"
+        raise RequestError(
+            "history_not_valid",
+            fields=f"{field}, in codes or words that are not known; expected {expected}",
+        )
+    return said.pop()
+
+
+def _is_answer(coding: Resource, field: str) -> bool:
+    code = coding.get("code")
+    return isinstance(code, str) and (coding.get("system") == HISTORY_SYSTEM or code in _WORDS[field])

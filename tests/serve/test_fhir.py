@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import tiny_bundle
+from fhir_asked import PATH, observation, outcome, resources, sent
 from histories import flag
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
@@ -20,38 +21,10 @@ from sent_cases import as_fhir, bundle, dicom, in_base64, media, order, told
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from fhir.resources.R4B.bundle import Bundle
     from fhir.resources.R4B.capabilitystatement import CapabilityStatement
-    from fhir.resources.R4B.operationoutcome import OperationOutcome
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
-PATH = "/fhir/$triage"
-FHIR = {"Content-Type": "application/fhir+json"}
-
-
-def sent(ask: Ask, app: Any, document: Any, **headers: str) -> httpx.Response:
-    return ask(app, "POST", PATH, content=json.dumps(document), headers=FHIR | headers)
-
-
-def resources(response: httpx.Response) -> dict[str, list[dict[str, Any]]]:
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == "application/fhir+json"
-    Bundle.model_validate(response.json())
-    found: dict[str, list[dict[str, Any]]] = {}
-    for entry in response.json()["entry"]:
-        found.setdefault(entry["resource"]["resourceType"], []).append(entry["resource"])
-    return found
-
-
-def outcome(response: httpx.Response, status: int, code: str) -> str:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/fhir+json"
-    OperationOutcome.model_validate(response.json())
-    details = response.json()["issue"][0]["details"]
-    assert details["coding"][0]["code"] == code
-    text: str = details["text"]
-    return text
 
 
 @pytest.mark.parametrize("kind", ["referred", "below", "black"])
@@ -139,11 +112,6 @@ def test_photographs_keep_the_order_in_which_the_order_names_them(
     assert found["RiskAssessment"][0]["basis"] == [{"reference": "Media/b"}, {"reference": "Media/a"}]
     dark = next(one for one in found["DetectedIssue"] if one["code"]["coding"][0]["code"] == "image_too_dark")
     assert dark["implicated"] == [{"reference": "Media/b"}]
-
-
-def observation(field: str, **value: Any) -> dict[str, Any]:
-    coding = {"system": "urn:lesion-triage:history", "code": field}
-    return {"resourceType": "Observation", "status": "final", "code": {"coding": [coding]}, **value}
 
 
 def in_unit(value: float, code: str) -> dict[str, Any]:
