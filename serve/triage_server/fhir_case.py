@@ -141,18 +141,28 @@ def _photographs(
         register: of all resources.
         all_of_them: one that was sent and is not named is refused, not left out.
     """
-    sent = [one for one in read if one.kind in _PHOTOGRAPHS]
+    sent = _once(read)
     supporting = [] if order is None else listed(order.resource, "supportingInfo")
-    chosen: list[Found] = []
+    meant_by_it: list[Found] = []
     for named in map(mapped, supporting):
         reference = named.get("reference")
         meant = register.meant(reference, order) if isinstance(reference, str) else []
         if not meant and _needed(named):
             raise refusal("ServiceRequest.supportingInfo: names what was not sent")
-        chosen += [one for one in meant if one.kind in _PHOTOGRAPHS and one not in chosen]
+        meant_by_it += meant
+    chosen = _once(meant_by_it)
     if chosen and all_of_them and len(chosen) < len(sent):
         raise refusal("ServiceRequest.supportingInfo: does not name every photograph that was sent")
     return chosen or sent
+
+
+def _once(found: Sequence[Found]) -> list[Found]:
+    """The photographs among them, each once: one that is named or sent again is no further photograph."""
+    photographs: list[Found] = []
+    for one in found:
+        if one.kind in _PHOTOGRAPHS and not (one.names and one in photographs):
+            photographs.append(one)
+    return photographs
 
 
 def _needed(named: Resource) -> bool:

@@ -51,8 +51,9 @@ class Register:
         self._server = server.rstrip("/") if server else servers.pop() if len(servers) == 1 else None
         self._by_name: dict[Hashable, list[Found]] = {}
         for one in found:
-            for name in one.names:
-                self._by_name.setdefault(self._whole(name, one), []).append(one)
+            # ``fullUrl`` and ``Type/id`` are often one name, and a resource is entered under it once.
+            for name in {self._whole(name, one) for name in one.names}:
+                self._by_name.setdefault(name, []).append(one)
 
     def meant(self, reference: str, by: Found | None = None) -> list[Found]:
         """What was sent under this name.
