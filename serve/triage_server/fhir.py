@@ -50,7 +50,7 @@ async def _receive(request: Request, place: Place) -> Open:
 
 def repeated_of(sent: FhirCase) -> bytes:
     """What of a request an answer in FHIR repeats."""
-    said = (sent.order, sent.subject, sent.patient, *sent.photographs)
+    said = (sent.order, sent.subject, sent.patient, sent.named, *sent.photographs)
     return json.dumps(said).encode() if any(said) else b""
 
 
@@ -113,6 +113,7 @@ _NOBODY = FhirCase(
     order="ServiceRequest/order-1",
     subject="Patient/1",
     patient="Patient/1",
+    named=True,
     photographs=("Media/photograph-1",) * 2,
 )
 EXAMPLES = {

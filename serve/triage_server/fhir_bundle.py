@@ -88,8 +88,7 @@ def _risk(answer: Answer, sent: FhirCase, now: str) -> Resource:
     photographs = [{"reference": one} for one in sent.photographs if one]
     return {
         "status": "preliminary",
-        # R4 asks for a subject; without one in the request there is nobody to name.
-        "subject": {"reference": sent.subject} if sent.subject else {"display": "not named in the request"},
+        "subject": _subject(sent),
         "occurrenceDateTime": now,
         "method": _concept("bundle", answer.bundle_sha256, answer.bundle_name),
         "prediction": [prediction],
@@ -165,6 +164,15 @@ def _provenance(answer: Answer, now: str, targets: list[Resource]) -> Resource:
             for name, value in what.items()
         ],
     }
+
+
+def _subject(sent: FhirCase) -> Resource:
+    """R4 asks for one. A record's number and an address may say more than which resource is meant."""
+    if sent.subject:
+        return {"reference": sent.subject}
+    if sent.named:
+        return {"display": "named in the request in a way that is not repeated here"}
+    return {"display": "not named in the request"}
 
 
 def _links(sent: FhirCase) -> Resource:

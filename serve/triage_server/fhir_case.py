@@ -65,9 +65,11 @@ class FhirCase:
     order: str | None
     """Reference to the ServiceRequest; None: there is none, or it cannot be referred to."""
     subject: str | None
-    """Reference that the order, or else a photograph, gives as its subject. Never a name."""
+    """Reference that the order, or else a photograph, gives as its subject. Never a name, and no address."""
     patient: str | None
     """The same, unless it is something else than a Patient: a Group, for example."""
+    named: bool
+    """Whether any of them says who its subject is, be it in a way that no answer repeats."""
     photographs: tuple[str | None, ...]
     """References to the photographs, in the order of the case."""
 
@@ -104,6 +106,7 @@ def case_in(found: Sequence[Found], selected: Selected | None = None) -> FhirCas
         order=None if order is None else _first(order.names),
         subject=subject,
         patient=patient,
+        named=any(_names_somebody(one.resource.get("subject")) for one in bearers),
         photographs=tuple(_first(one.names) for one in photographs),
     )
 
@@ -191,7 +194,7 @@ def _subject(bearers: Sequence[Found], register: Register) -> tuple[str | None, 
     """The first subject that an answer may name, and the same again if it is a Patient."""
     for one in bearers:
         subject = one.resource.get("subject")
-        if reference := _reference(subject):
+        if reference := _reference(subject, one, register):
             kinds = [meant.kind for meant in register.meant(reference, one)]
             kinds.append(mapped(subject).get("type", "Patient"))
             may_be = reference.startswith(("Patient/", "urn:"))
@@ -199,9 +202,14 @@ def _subject(bearers: Sequence[Found], register: Register) -> tuple[str | None, 
     return None, None
 
 
-def _reference(tree: object) -> str | None:
-    reference = tree.get("reference") if isinstance(tree, dict) else None
-    return reference if isinstance(reference, str) and _REFERENCE.fullmatch(reference) else None
+def _reference(tree: object, by: Found, register: Register) -> str | None:
+    said = tree.get("reference") if isinstance(tree, dict) else None
+    reference = register.relative(said, by) if isinstance(said, str) else ""
+    return reference if _REFERENCE.fullmatch(reference) else None
+
+
+def _names_somebody(tree: object) -> bool:
+    return isinstance(tree, dict) and any(tree.get(way) for way in ("reference", "identifier", "display"))
 
 
 def _first(names: frozenset[str]) -> str | None:

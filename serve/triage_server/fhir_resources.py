@@ -64,6 +64,11 @@ class Register:
         """
         return self._by_name.get(self._whole(reference, by), [])
 
+    def relative(self, reference: str, by: Found) -> str:
+        """The same reference without the address of the server that ``by`` lies on, if it has that."""
+        server = by.server or self._server
+        return reference.removeprefix(f"{server}/") if server else reference
+
     def identity(self, reference: str, by: Found | None = None) -> Hashable:
         """The same for two references that certainly mean the same; arguments as of ``meant``."""
         meant = self.meant(reference, by)

@@ -66,3 +66,60 @@ def test_two_photographs_under_one_name_are_two(ask: Ask, make_app: MakeApp, dra
     app, two = make_app(), (media(draw(), "m0"), media(draw(seed=1), "m0"))
     for body in (bundle(order("Media/m0"), *two), bundle(*two), lying_at(EHR, order("Media/m0"), *two)):
         assert photographs_of(sent(ask, app, body)) == ["Media/m0", "Media/m0"]
+
+
+PATIENT = f"{EHR}/Patient/p1"
+NAMED = {"display": "named in the request in a way that is not repeated here"}
+_ADDRESS, _NUMBER = {"reference": PATIENT}, {"identifier": {"system": "urn:mrn", "value": "0815"}}
+
+
+def of(subject: Any, picture: bytes) -> tuple[dict[str, Any], ...]:
+    return order("Media/m0", subject=subject), media(picture, "m0", subject=subject)
+
+
+@pytest.mark.parametrize("version", ["", "/_history/2"])
+def test_a_subject_s_address_is_repeated_as_seen_from_its_server(
+    version: str, ask: Ask, make_app: MakeApp, draw: Any
+):
+    app, said = make_app(), {"reference": PATIENT + version}
+    patient = {"resourceType": "Patient", "id": "p1"}
+    for more in ((), (patient,)):
+        found = resources(sent(ask, app, lying_at(EHR, *of(said, draw()), *more)))
+        expected = {"reference": f"Patient/p1{version}"}
+        assert found["Task"][0]["for"] == found["RiskAssessment"][0]["subject"] == expected
+        assert all(one["patient"] == expected for one in found["DetectedIssue"])
+
+
+@pytest.mark.parametrize(
+    ("subject", "server", "said"),
+    [
+        (_ADDRESS, None, NAMED),
+        (_ADDRESS, "https://other.example/fhir", NAMED),
+        (_ADDRESS, f"{EHR}/Patient", NAMED),
+        (_NUMBER, None, NAMED),
+        (_NUMBER, EHR, NAMED),
+        ({"reference": "#p"}, EHR, NAMED),
+        ({}, EHR, {"display": "not named in the request"}),
+        (None, None, {"display": "not named in the request"}),
+    ],
+    ids=str,
+)
+def test_a_subject_that_is_not_repeated_is_not_said_to_be_missing(
+    subject: Any, server: str | None, said: Any, ask: Ask, make_app: MakeApp, draw: Any
+):
+    one = media(draw(), "m0", **({} if subject is None else {"subject": subject}))
+    response = sent(ask, make_app(), lying_at(server, one) if server else bundle(one))
+    found = resources(response)
+    assert found["RiskAssessment"][0]["subject"] == said
+    assert "for" not in found["Task"][0]
+    assert "0815" not in response.text
+    assert "ehr.example" not in response.text
+
+
+def test_answers_that_say_different_things_of_the_subject_are_no_repeats(
+    ask: Ask, make_app: MakeApp, draw: Any
+):
+    app, again = make_app(), {"Idempotency-Key": "0123456789abcdef"}
+    first = sent(ask, app, bundle(media(draw(), "m0", subject=_NUMBER)), **again)
+    assert first.status_code == 200
+    assert sent(ask, app, bundle(media(draw(), "m0")), **again).status_code == 422
