@@ -245,7 +245,7 @@ async def services(request: Request) -> Response:
         _PATH,
         {JSON_TYPE: _SENT},
         {"model": CdsAnswer},
-        (*CASE_CODES, *JSON_CODES, "photograph_by_address", "prefetch_missing"),
+        (*CASE_CODES, *JSON_CODES, "photograph_by_address", "content_type_not_supported", "prefetch_missing"),
         "A request of CDS Hooks with photographs in the prefetch.",
     ),
 )

@@ -132,7 +132,7 @@ EXAMPLES = {
         _PATH,
         {FHIR_TYPE: _SENT, JSON_TYPE: _SENT},
         json_of({"$ref": "#/components/schemas/FhirAnswer"}, FHIR_TYPE),
-        (*CASE_CODES, *JSON_CODES, "photograph_by_address"),
+        (*CASE_CODES, *JSON_CODES, "photograph_by_address", "content_type_not_supported"),
         "One case in resources of FHIR R4.",
     ),
 )

@@ -185,9 +185,17 @@ def _image(resource: Resource, index: int) -> bytes:
         attachment = mapped(mapped(contents[0]).get("attachment"))
     if attachment.get("data") is None:
         raise RequestError("photograph_by_address", index=index)
-    if attachment.get("contentType") not in (*PICTURE_TYPES, None):
-        raise RequestError("image_format_not_supported", index=index)
+    if _media_type(attachment.get("contentType")) not in (*PICTURE_TYPES, None):
+        raise RequestError("content_type_not_supported", index=index)
     return json_body.picture(attachment["data"], index)
+
+
+def _media_type(said: object) -> object:
+    """Without parameters and in small letters, as HTTP compares it; many programs write JPEG's as ``jpg``."""
+    if not isinstance(said, str):
+        return said
+    media_type = said.partition(";")[0].strip().lower()
+    return "image/jpeg" if media_type == "image/jpg" else media_type
 
 
 def _subject(bearers: Sequence[Found], register: Register) -> tuple[str | None, str | None]:

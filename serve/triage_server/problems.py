@@ -20,6 +20,7 @@ from triage_server.wire import (
     MAX_JSON_DEPTH,
     MAX_JSON_VALUES,
     MULTIPART_TYPE,
+    PICTURE_TYPES,
 )
 
 
@@ -145,6 +146,12 @@ KINDS: dict[str, Kind] = {
         _UNUSABLE,
         "Photograph {number} is not in the request: this server fetches nothing; send it inline as "
         "Attachment.data.",
+    ),
+    "content_type_not_supported": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _UNUSABLE,
+        "Photograph {number} has an Attachment.contentType of something else; expected one of "
+        f"{', '.join(PICTURE_TYPES)}, or none.",
     ),
     "prefetch_missing": Kind(
         HTTPStatus.PRECONDITION_FAILED,

@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
     ),
     "document as pdf": (
         _changed(lambda t: _of(t, 2)["content"].update(contentType="application/pdf")),
-        "image_format_not_supported",
+        "content_type_not_supported",
     ),
     "unknown question": (_changed(bool, told(mood="x")), "history_not_valid"),
     "unknown question under an answer": (

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_asked import resources, sent
+from fhir_asked import outcome, resources, sent
 from sent_cases import JSON, as_hook, bundle, media, order
 
 Ask = Callable[..., httpx.Response]
@@ -123,3 +123,27 @@ def test_answers_that_say_different_things_of_the_subject_are_no_repeats(
     first = sent(ask, app, bundle(media(draw(), "m0", subject=_NUMBER)), **again)
     assert first.status_code == 200
     assert sent(ask, app, bundle(media(draw(), "m0")), **again).status_code == 422
+
+
+def labelled(picture: bytes, media_type: Any) -> dict[str, Any]:
+    one = media(picture, "m0")
+    one["content"]["contentType"] = media_type
+    return bundle(one)
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["image/jpg", "IMAGE/JPEG", "image/jpeg; charset=binary", " image/PNG ;q=1", "application/DICOM", None],
+)
+def test_a_picture_is_taken_however_its_type_is_written(
+    media_type: str | None, ask: Ask, make_app: MakeApp, draw: Any
+):
+    assert photographs_of(sent(ask, make_app(), labelled(draw(), media_type))) == ["Media/m0"]
+
+
+@pytest.mark.parametrize("media_type", ["application/pdf", "image/heic", "image", "", ";image/jpeg", 7, {}])
+def test_a_type_that_is_no_picture_s_is_refused_by_its_name(
+    media_type: Any, ask: Ask, make_app: MakeApp, draw: Any
+):
+    response = sent(ask, make_app(), labelled(draw(), media_type))
+    assert "Attachment.contentType" in outcome(response, 422, "content_type_not_supported")
