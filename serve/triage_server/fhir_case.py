@@ -187,7 +187,7 @@ def _image(resource: Resource, index: int) -> bytes:
         raise RequestError("photograph_by_address", index=index)
     if _media_type(attachment.get("contentType")) not in (*PICTURE_TYPES, None):
         raise RequestError("content_type_not_supported", index=index)
-    return json_body.picture(attachment["data"], index)
+    return json_body.picture(attachment["data"], index, spaced=True)  # as R4's base64Binary may be
 
 
 def _media_type(said: object) -> object:

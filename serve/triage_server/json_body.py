@@ -22,6 +22,7 @@ from triage_server.wire import MAX_JSON_DEPTH, MAX_JSON_VALUES
 NARROW, WIDE = 4, 9
 """Bytes in memory for one of the body: it, its text, its strings and the photographs in them at once. One
 letter from beyond Latin-1 makes each letter of a text four bytes wide."""
+_WHITE_SPACE = b" \t\r\n"
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -63,8 +64,13 @@ def shaped(shape: type[Shape], tree: object) -> Shape:
         raise RequestError("document_not_valid", fields=", ".join(sorted(places)[:8])) from None
 
 
-def picture(text: object, index: int) -> bytes:
+def picture(text: object, index: int, *, spaced: bool = False) -> bytes:
     """The bytes of photograph ``index``, which came in base64.
+
+    Args:
+        text: as it stands in the body.
+        index: of the photograph.
+        spaced: there may be white space in it.
 
     Raises:
         RequestError: it did not.
@@ -72,7 +78,10 @@ def picture(text: object, index: int) -> bytes:
     try:
         if not isinstance(text, str):
             raise TypeError
-        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
+        data = text.encode("ascii")
+        if spaced:
+            data = data.translate(None, _WHITE_SPACE)
+        return binascii.a2b_base64(data, strict_mode=True)
     except (TypeError, ValueError):
         raise RequestError("base64_not_valid", index=index) from None
 

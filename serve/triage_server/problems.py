@@ -129,7 +129,7 @@ KINDS: dict[str, Kind] = {
     "base64_not_valid": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         _UNUSABLE,
-        "Photograph {number} is not in base64 (RFC 4648, section 4, padded, no line breaks).",
+        "Photograph {number} is not in base64 (RFC 4648, section 4, padded; line breaks in FHIR alone).",
     ),
     "too_many_cases": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,

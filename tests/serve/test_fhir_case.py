@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from fhir_asked import outcome, resources, sent
-from sent_cases import JSON, as_hook, bundle, media, order
+from sent_cases import JSON, WAYS, as_hook, bundle, in_base64, media, order
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
@@ -147,3 +149,37 @@ def test_a_type_that_is_no_picture_s_is_refused_by_its_name(
 ):
     response = sent(ask, make_app(), labelled(draw(), media_type))
     assert "Attachment.contentType" in outcome(response, 422, "content_type_not_supported")
+
+
+def _broken(picture: bytes, way: str) -> dict[str, Any]:
+    """The same request with the photograph's base64 in lines, as e-mail and openssl write it."""
+    request = WAYS[way].request(picture)
+    in_lines = base64.encodebytes(picture).decode().replace("\n", "\r\n")
+    whole, lines = json.dumps(in_base64(picture)), json.dumps(f" {in_lines}\t")
+    assert whole in request["content"]
+    return {**request, "content": request["content"].replace(whole, lines)}
+
+
+@pytest.mark.parametrize("way", ["fhir", "cds-hooks"])
+def test_base64_in_lines_is_the_same_photograph_in_fhir(way: str, ask: Ask, make_app: MakeApp, draw: Any):
+    app, again = make_app(), {"Idempotency-Key": "0123456789abcdef"}
+    whole, lines = WAYS[way].request(draw()), _broken(draw(), way)
+    first, second = (
+        ask(app, "POST", WAYS[way].path, content=one["content"], headers=one["headers"] | again)
+        for one in (whole, lines)
+    )
+    assert first.status_code == 200
+    assert second.content == first.content
+
+
+@pytest.mark.parametrize("way", ["v1", "batch", "open-inference"])
+def test_base64_in_lines_is_refused_elsewhere(way: str, ask: Ask, make_app: MakeApp, draw: Any):
+    response = ask(make_app(), "POST", WAYS[way].path, **_broken(draw(), way))
+    assert "base64_not_valid" in response.text
+
+
+@pytest.mark.parametrize("data", ["AA\n=A", "AA\u00a0AA", "AA\u000bAA", "AA A"])
+def test_other_characters_are_no_white_space(data: str, ask: Ask, make_app: MakeApp):
+    one = media(b"", "m0")
+    one["content"]["data"] = data
+    outcome(sent(ask, make_app(), bundle(one)), 422, "base64_not_valid")
