@@ -36,6 +36,12 @@ class Found:
         """Its type."""
         return str(self.resource.get("resourceType"))
 
+    def may_be_version(self, version: str) -> bool:
+        """Whether it is this version of itself, or does not say which it is; empty: any will do."""
+        meta = self.resource.get("meta")
+        said = meta.get("versionId") if isinstance(meta, dict) else None
+        return not version or said is None or said == version
+
 
 class Register:
     """Which resource is meant by a reference."""
@@ -62,7 +68,9 @@ class Register:
             reference: as it stands in a resource.
             by: that resource; None: it stands in none.
         """
-        return self._by_name.get(self._whole(reference, by), [])
+        name, _, version = reference.partition("/_history/")
+        found = self._by_name.get(self._whole(name, by), [])
+        return [one for one in found if one.may_be_version(version)]
 
     def relative(self, reference: str, by: Found) -> str:
         """The same reference without the address of the server that ``by`` lies on, if it has that."""
@@ -99,11 +107,7 @@ def resources_in(tree: Resource, asked: int | None = None) -> list[Found]:
     match tree.get("resourceType"):
         case "Bundle":
             _check_whole(tree, asked)
-            found = [
-                one
-                for entry in map(mapped, listed(tree, "entry"))
-                for one in _with_contained(entry.get("resource"), entry.get("fullUrl"))
-            ]
+            found = [one for entry in listed(tree, "entry") for one in _of_entry(mapped(entry))]
         case "Parameters":
             found = [one for part in listed(tree, "parameter") for one in _of_parameter(mapped(part))]
         case _:
@@ -134,6 +138,9 @@ def check_unmodified(tree: Resource) -> None:
 
 def _check_whole(bundle: Resource, asked: int | None) -> None:
     """A first page would count as all there is, and what stands on the second as never said."""
+    if bundle.get("type") in ("document", "message"):
+        # Its first entry, a Composition or a MessageHeader, says what all of it means: a text, an event.
+        raise refusal("Bundle.type: a document or a message says more than is read; send a collection")
     entries = [mapped(entry) for entry in listed(bundle, "entry")]
     matches = [one for one in entries if mapped(one.get("search") or {}).get("mode") in ("match", None)]
     total = bundle.get("total")
@@ -142,6 +149,12 @@ def _check_whole(bundle: Resource, asked: int | None) -> None:
     goes_on = any(mapped(link).get("relation") == "next" for link in listed(bundle, "link"))
     if (goes_on or (total or 0) > len(matches)) and len(matches) != asked:
         raise refusal("Bundle: a part of what a search found; send all of it")
+
+
+def _of_entry(entry: Resource) -> Iterator[Found]:
+    if entry.get("resource") is None:
+        raise refusal("Bundle.entry without a resource, such as a deletion; send what there is")
+    yield from _with_contained(entry["resource"], entry.get("fullUrl"))
 
 
 def _of_parameter(part: Resource) -> Iterator[Found]:

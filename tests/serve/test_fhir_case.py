@@ -183,3 +183,56 @@ def test_other_characters_are_no_white_space(data: str, ask: Ask, make_app: Make
     one = media(b"", "m0")
     one["content"]["data"] = data
     outcome(sent(ask, make_app(), bundle(one)), 422, "base64_not_valid")
+
+
+_VERSION_3 = {"meta": {"versionId": "3"}}
+
+
+@pytest.mark.parametrize(
+    ("reference", "more"),
+    [
+        ("Media/m0/_history/1", {}),
+        ("Media/m0/_history/3", _VERSION_3),
+        ("Media/m0", _VERSION_3),
+        (f"{EHR}/Media/m0/_history/3", _VERSION_3),
+        ("Media/m0/_history/1", {"meta": None}),
+    ],
+    ids=str,
+)
+def test_a_reference_to_a_version_means_what_was_sent(
+    reference: str, more: dict[str, Any], ask: Ask, make_app: MakeApp, draw: Any
+):
+    body = lying_at(EHR, order(reference), media(draw(), "m0", **more))
+    assert photographs_of(sent(ask, make_app(), body)) == ["Media/m0"]
+
+
+@pytest.mark.parametrize(
+    "reference", ["Media/m0/_history/2", f"{EHR}/Media/m0/_history/2", "Media/m1/_history/3"]
+)
+def test_another_version_was_not_sent(reference: str, ask: Ask, make_app: MakeApp, draw: Any):
+    body = lying_at(EHR, order(reference), media(draw(), "m0", **_VERSION_3))
+    assert "names what was not sent" in outcome(sent(ask, make_app(), body), 422, "document_not_valid")
+
+
+@pytest.mark.parametrize("kind", ["collection", "searchset", "batch", "transaction", "history"])
+def test_a_bundle_of_any_type_that_is_named_is_read(kind: str, ask: Ask, make_app: MakeApp, draw: Any):
+    body = bundle(order("Media/m0"), media(draw(), "m0")) | {"type": kind}
+    for entry in body["entry"]:
+        entry["request"] = {"method": "PUT", "url": "x"}
+    assert photographs_of(sent(ask, make_app(), body)) == ["Media/m0"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"), [("document", "Composition"), ("message", "MessageHeader"), ("document", "Patient")]
+)
+def test_a_document_and_a_message_are_refused_by_the_type_of_the_bundle(
+    kind: str, first: str, ask: Ask, make_app: MakeApp, draw: Any
+):
+    body = bundle({"resourceType": first, "id": "c"}, media(draw(), "m0")) | {"type": kind}
+    assert "Bundle.type" in outcome(sent(ask, make_app(), body), 422, "document_not_valid")
+
+
+def test_a_deletion_is_refused_as_one(ask: Ask, make_app: MakeApp, draw: Any):
+    body = bundle(media(draw(), "m0")) | {"type": "history"}
+    body["entry"].append({"request": {"method": "DELETE", "url": "Media/m1"}})
+    assert "deletion" in outcome(sent(ask, make_app(), body), 422, "document_not_valid")
