@@ -148,6 +148,7 @@ _WORDS: dict[str, object] = {
     "limit": 67_108_864,
     "seconds": 60,
     "fields": "age_years",
+    "differing": "the photographs",
     "found": "an object of class Secondary Capture Image Storage",
     "expected": "VL Photographic Image Storage or Dermoscopic Photography Image Storage",
 }

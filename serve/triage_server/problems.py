@@ -75,9 +75,9 @@ KINDS: dict[str, Kind] = {
     ),
     "repeated_differently": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "Another case came with this Idempotency-Key",
-        "Expected the same photographs and history as before under this Idempotency-Key; use a key for one "
-        "case only.",
+        "Another request came with this Idempotency-Key",
+        "Expected the same request as before under this Idempotency-Key, found it changed in {differing}; "
+        "use a key for one request only.",
     ),
     "idempotency_key_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,

@@ -52,6 +52,14 @@ class Answered:
     """For the shadows, which score it after the answer; never kept."""
 
 
+_INPUTS = {
+    "photographs_hmac": "the photographs",
+    "history_hmac": "the history",
+    "repeats_hmac": "the references or the id that the answer repeats",
+    "face": "the way in",
+    "callback": "the callback",
+}
+"""Members of a line by which a request is told from another, as a client calls them."""
 _Kept = tuple[float, Mapping[str, object], Answered]
 """When, of which inputs, what."""
 
@@ -184,7 +192,7 @@ class Repeats:
         if kept is None or time.monotonic() - kept[0] > _KEPT_S:
             return None
         if kept[1] != inputs:
-            raise RequestError("repeated_differently")
+            raise RequestError("repeated_differently", differing=_differing(kept[1], inputs))
         return kept[2]
 
     def keep(self, caller: str, key: str, inputs: Mapping[str, object], answer: Answered) -> None:
@@ -205,6 +213,11 @@ class Repeats:
         self._count -= 1
         if not self._kept[caller]:
             del self._kept[caller]
+
+
+def _differing(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    names = [name for name in _INPUTS if before.get(name) != now.get(name)]
+    return ", ".join(_INPUTS[name] for name in names) or "something else"
 
 
 def _unavailable() -> RequestError:

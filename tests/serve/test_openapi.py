@@ -190,4 +190,4 @@ def test_problem_code_decides_the_status_and_the_title():
 
 def _refusal(code: str) -> RequestError:
     words = {"limit": 1, "seconds": 1, "allowed": "GET", "fields": "age_years", "found": "x", "expected": "y"}
-    return RequestError(code, headers=None, **words)
+    return RequestError(code, headers=None, differing="the history", **words)

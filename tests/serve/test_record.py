@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from sent_cases import WAYS
 from triage_server.audit_chain import files_of, verify
+from triage_server.problems import RequestError
 from triage_server.record import MOST_KEPT_OF_ONE, Answered, Repeats
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -82,3 +85,36 @@ def test_answers_of_one_caller_never_push_out_those_of_another():
             for number in range(MOST_KEPT_OF_ONE + 1)
         )
     assert MOST_KEPT_OF_ONE < kept < 2 * MOST_KEPT_OF_ONE
+
+
+_LINE: dict[str, object] = {"face": "v1", "photographs_hmac": ["a"], "history_hmac": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"callback": "ehr"}, "the callback"),
+        ({"face": "fhir"}, "the way in"),
+        ({"history_hmac": "b"}, "the history"),
+        ({"repeats_hmac": "b"}, "the references or the id"),
+        ({"photographs_hmac": ["a", "b"], "history_hmac": "c"}, "the photographs, the history"),
+    ],
+    ids=str,
+)
+def test_a_key_that_came_with_another_request_is_told_what_differs(change: dict[str, object], said: str):
+    for before, now in ((_LINE, _LINE | change), (_LINE | change, _LINE)):
+        repeats = Repeats()
+        repeats.keep("key:one", "key", before, ANSWER)
+        with pytest.raises(RequestError, match=f"changed in {said}[^;]*; use"):
+            repeats.find("key:one", "key", now)
+
+
+def test_a_caller_is_told_what_differs(ask: Callable[..., httpx.Response], make_app: Any, draw: Any):
+    app, way = make_app(), WAYS["v1"]
+    for request, said in (
+        (way.request(draw()), ""),
+        (way.request(draw(seed=1)), "changed in the photographs;"),
+        (way.request(draw(), age_years=50), "changed in the history;"),
+    ):
+        request["headers"] |= KEY
+        assert said in ask(app, "POST", way.path, **request).text
