@@ -27,10 +27,14 @@ def check_announcement(request: Request, media_types: Collection[str], max_body_
     """Refuse by the headers alone what need not be read.
 
     Raises:
-        RequestError: another media type than ``media_types``, or an announced length beyond the limit.
+        RequestError: another media type than ``media_types``, a compressed body, or an announced length
+            beyond the limit.
     """
     if media_type_of(request) not in media_types:
         raise RequestError("media_type_not_supported")
+    encodings = request.headers.getlist("content-encoding")
+    if any(one.strip().lower() not in ("", "identity") for one in encodings):
+        raise RequestError("content_encoding_not_supported", headers={"Accept-Encoding": "identity"})
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_body_bytes:
         raise RequestError("body_too_large", limit=max_body_bytes)

@@ -54,7 +54,8 @@ GATE = ("not_authenticated", "not_allowed", "rate_limited", "authentication_unav
 _BODY = (
     *GATE,
     *("audit_unavailable", "request_not_valid", "idempotency_key_not_valid", "repeated_differently"),
-    *("body_not_received", "body_too_large", "media_type_not_supported", "busy", "internal_error"),
+    *("body_not_received", "body_too_large", "busy", "internal_error"),
+    *("media_type_not_supported", "content_encoding_not_supported"),
 )
 _CASE = (
     *("history_not_valid", "no_image", "too_many_images", "not_answered_in_time", "not_scored"),

@@ -110,6 +110,11 @@ KINDS: dict[str, Kind] = {
         "Media type not supported",
         "Expected one of the Content-Types that /openapi.json names for this path.",
     ),
+    "content_encoding_not_supported": Kind(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "Content-Encoding not supported",
+        "Expected a body without Content-Encoding; send it as it is, not compressed.",
+    ),
     "multipart_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,
         "The form is not valid",
