@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Generator, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,9 +24,8 @@ from triage_client.exchange import (
     submitted,
     triaged,
 )
+from triage_client.given import Photograph, check_headers, check_server, files_of
 
-Photograph = bytes | Path
-"""The file's bytes, or where it lies. Its name is not sent."""
 _TIMEOUT = httpx.Timeout(150.0, connect=10.0)
 """The server gives a case two minutes."""
 
@@ -38,6 +36,8 @@ class _Settings:
     def __init__(
         self, url: str, key: str | None, language: str | None, patience: Patience | None, **httpx_options: Any
     ) -> None:
+        check_server(url)
+        check_headers(key, language)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         if language:
             headers["Accept-Language"] = language
@@ -65,6 +65,9 @@ class Client:
             language: of the texts, as in Accept-Language; None: the server's own.
             patience: how often to try again; None: four times.
             httpx_options: for ``httpx.Client``: ``verify``, ``proxy``, ``timeout`` and so on.
+
+        Raises:
+            UnansweredError: no such address, or a key or language that cannot stand in a header.
         """
         settings = _Settings(url, key, language, patience, **httpx_options)
         self._patience = settings.patience
@@ -89,7 +92,7 @@ class Client:
             RefusedError: the server does not answer this case.
             UnansweredError: it could not be asked, or its answer cannot be read.
         """
-        files = [_bytes(one) for one in images]
+        files = files_of(images, history)
         request = case_request(self._http, files, history, idempotency_key)
         return self._walk(exchange(request, self._patience, triaged))
 
@@ -113,7 +116,7 @@ class Client:
             RefusedError: the server does not take this case.
             UnansweredError: it could not be asked, or its answer cannot be read.
         """
-        files = [_bytes(one) for one in images]
+        files = files_of(images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
         return self._walk(exchange(request, self._patience, submitted))
 
@@ -169,7 +172,7 @@ class AsyncClient:
         patience: Patience | None = None,
         **httpx_options: Any,
     ) -> None:
-        """Make ready; arguments as of ``Client``."""
+        """Make ready; arguments and errors as of ``Client``."""
         settings = _Settings(url, key, language, patience, **httpx_options)
         self._patience = settings.patience
         self._http = httpx.AsyncClient(**settings.options)
@@ -182,7 +185,7 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> Triaged:
         """Score one case; arguments and errors as of ``Client.triage``."""
-        files = [await asyncio.to_thread(_bytes, one) for one in images]
+        files = await asyncio.to_thread(files_of, images, history)
         request = case_request(self._http, files, history, idempotency_key)
         return await self._walk(exchange(request, self._patience, triaged))
 
@@ -195,7 +198,7 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> Submitted:
         """Have one case scored, and its answer brought to a callback; as ``Client.submit``."""
-        files = [await asyncio.to_thread(_bytes, one) for one in images]
+        files = await asyncio.to_thread(files_of, images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
         return await self._walk(exchange(request, self._patience, submitted))
 
@@ -237,7 +240,3 @@ class AsyncClient:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.close()
-
-
-def _bytes(photograph: Photograph) -> bytes:
-    return photograph.read_bytes() if isinstance(photograph, Path) else photograph

@@ -23,6 +23,8 @@ from lesion_triage.errors import LesionTriageError
 
 _AGAIN = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request may be answered."""
+_OURS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+"""The fault is on this side, and stays."""
 _LONGEST_PAUSE_S = 60.0
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
@@ -170,7 +172,11 @@ def exchange(
     tries = 0
     while True:
         tries += 1
-        reply = yield request()
+        reply = yield _made(request)
+        if isinstance(reply, _OURS):
+            raise UnansweredError(
+                f"The request cannot be sent ({type(reply).__name__}); queue the case as of band 1."
+            )
         if isinstance(reply, httpx.Response) and (
             reply.status_code not in _AGAIN or tries > patience.retries
         ):
@@ -180,6 +186,16 @@ def exchange(
             raise UnansweredError(sentence)
         said = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
         yield patience.pause_s(tries, said)
+
+
+def _made(request: Callable[[], httpx.Request]) -> httpx.Request:
+    try:
+        return request()
+    except Exception as error:  # of httpx and of those below it: no address, a header that is no ASCII
+        raise UnansweredError(
+            f"The request cannot be made ({type(error).__name__}); nothing was sent, so queue the case as of "
+            "band 1."
+        ) from error
 
 
 def _read(read: Callable[[httpx.Response], Read], reply: httpx.Response) -> Read:

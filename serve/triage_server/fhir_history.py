@@ -14,14 +14,8 @@ HISTORY_SYSTEM = "urn:lesion-triage:history"
 _UNITS = {"age_years": "a", "duration_weeks": "wk", "diameter_mm": "mm"}
 """UCUM. A centimetre that is taken for a millimetre is not seen in the answer."""
 _WORDS = {
-    "sex": frozenset({"female", "male", "other", "unknown"}),
-    "anatom_site_general": frozenset(
-        {
-            *("head/neck", "upper extremity", "lower extremity", "palms/soles", "oral/genital"),
-            *("anterior torso", "posterior torso", "lateral torso"),
-        }
-    ),
-    "fitzpatrick_skin_type": frozenset({"I", "II", "III", "IV", "V", "VI"}),
+    field: frozenset(words) | ({"unknown"} if field == "sex" else frozenset())
+    for field, words in USUAL_WORDS.items()
 }
 """Codes that are taken whatever their system: the ISIC archive's words, and FHIR's for a sex."""
 

@@ -1,0 +1,88 @@
+"""What a caller gives the client, checked before anything is sent. Imports httpx and the exchange's errors.
+
+A wrong argument is no other error than a lost connection: whoever catches ``TriageError`` queues the case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+import httpx
+
+from lesion_triage.bundle.history import History
+from triage_client.exchange import UnansweredError
+
+Photograph = bytes | Path
+"""The file's bytes, or where it lies. Its name is not sent."""
+_KEY = re.compile(r"[\x21-\x7e]+")
+_LANGUAGE = re.compile(r"[\x20-\x7e]+")
+
+
+def check_server(url: object) -> None:
+    """Refuse what is no address of a server.
+
+    Raises:
+        UnansweredError: it is none.
+    """
+    try:
+        read = httpx.URL(url) if isinstance(url, str) else None
+    except httpx.InvalidURL:
+        read = None
+    if read is None or read.scheme not in ("http", "https") or not read.host:
+        raise _unsent("url: expected one such as https://triage.example.org, with its scheme")
+
+
+def check_headers(key: object, language: object) -> None:
+    """Refuse what cannot stand in a header. A key is never quoted.
+
+    Args:
+        key: or token; None or empty: none is shown.
+        language: as in Accept-Language; None or empty: none is asked for.
+
+    Raises:
+        UnansweredError: one of them cannot.
+    """
+    if key and not (isinstance(key, str) and _KEY.fullmatch(key)):
+        raise _unsent(
+            "key: expected letters, digits and signs of ASCII, found others, a space or a line break"
+        )
+    if language and not (isinstance(language, str) and _LANGUAGE.fullmatch(language)):
+        raise _unsent("language: expected one such as 'de' or 'de-CH, de;q=0.9'")
+
+
+def files_of(images: object, history: object) -> list[bytes]:
+    """The files of a case's photographs; reads those that lie on a disk.
+
+    Args:
+        images: photographs, at least one.
+        history: what is known beside them.
+
+    Raises:
+        UnansweredError: they are none, a file cannot be read, or the history is of another type.
+    """
+    if not isinstance(history, History):
+        raise _unsent(f"history: expected a History, found {type(history).__name__}")
+    if isinstance(images, str | bytes | PurePath) or not isinstance(images, Iterable):
+        raise _unsent(f"images: expected a list of bytes or Path, found one {type(images).__name__}")
+    files = [_bytes(one, place) for place, one in enumerate(images)]
+    if not files:
+        raise _unsent("images: expected at least one photograph, found none")
+    return files
+
+
+def _bytes(photograph: object, place: int) -> bytes:
+    if isinstance(photograph, bytes):
+        return photograph
+    if not isinstance(photograph, Path):
+        kind = type(photograph).__name__
+        raise _unsent(f"images[{place}]: expected the file's bytes or a Path, found {kind}")
+    try:
+        return photograph.read_bytes()
+    except OSError as error:
+        raise _unsent(f"images[{place}]: the file cannot be read ({type(error).__name__})") from error
+
+
+def _unsent(sentence: str) -> UnansweredError:
+    return UnansweredError(f"{sentence}; nothing was sent, so queue the case as of band 1.")
