@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lesion_triage.bundle.history import History
+from lesion_triage.bundle.history import USUAL_WORDS, History
 from triage_server import json_body
 from triage_server.fhir_resources import Resource, listed, mapped
 from triage_server.problems import RequestError
