@@ -127,6 +127,13 @@ def test_a_second_look_at_the_calibration_cases_is_refused_unless_asked_for_by_n
     assert second["confidence_if_selected"] < 0.85
 
 
+def test_the_same_pictures_at_another_size_are_a_second_look(run, load, home):
+    other = load("pixels.size_px=48", "train.epochs=1")
+    road.travel("train", other, home / "runs")
+    with pytest.raises(CalibrationError, match=r"chosen a threshold .* before.*calibrate\.second_look"):
+        road.travel("calibrate", other, home / "runs")
+
+
 def test_the_same_look_again_is_the_same_certificate(run, load, home):
     fresh = road.travel("export", load(), home / "runs", fresh=False)
     copy = home / "other"

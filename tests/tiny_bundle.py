@@ -138,6 +138,33 @@ def parts(**policy_overrides: Any) -> dict[str, Any]:
     }
 
 
+def make_at(folder: Path, size_px: int) -> Bundle:
+    """The tiny bundle with pictures of another size, at most 127 px: another graph, about the same logits."""
+    dimension = bytes([0x0A, 0x02, 0x08])  # of a tensor's shape in the protocol buffer, before its value
+    graph = GRAPH.replace(dimension + bytes([PIXELS.size_px]), dimension + bytes([size_px]))
+    pixels = PixelSpec(size_px=size_px)
+    loaded, made = Graph(graph, pixels), parts()
+    cases = tuple(
+        case.model_copy(
+            update={
+                "logit": said.logit,
+                "novelty": said.novelty,
+            }
+        )
+        for case in made["selftest"].cases
+        for said in [
+            score_image(loaded, pixels, made["policy"].quality, made["selftest_pictures"][case.file])
+        ]
+    )
+    changed = {
+        "pixels": pixels,
+        "graph": graph,
+        "certificate": certificate_for(made["policy"], graph),
+        "selftest": SelfTest(cases=cases),
+    }
+    return seal(folder, **{**made, **changed})
+
+
 def make(folder: Path, **policy_overrides: Any) -> Bundle:
     """Seal a tiny bundle in ``folder``, which must not exist; keywords are fields of ``Policy``."""
     return seal(folder, **parts(**policy_overrides))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from lesion_triage.bundle.certificate import Look
 from lesion_triage.calibrate import ledger
 from lesion_triage.errors import CalibrationError
 
@@ -21,7 +22,9 @@ def look(cases=ONE, model=ONE, settings=ONE, **more):
         "confidence": 0.95,
         "threshold": 0.1,
     }
-    return Look(cases_sha256=cases, model_sha256=model, settings_sha256=settings, **{**fields, **more})
+    return ledger.Entry(
+        cases_sha256=cases, model_sha256=model, settings_sha256=settings, **{**fields, **more}
+    )
 
 
 def test_looks_come_back_in_order(tmp_path):
@@ -71,15 +74,31 @@ def test_a_look_that_the_disk_has_no_room_for_leaves_the_ledger_as_it_was(tmp_pa
     assert ledger.read(path) == (look(), look(cases=TWO))
 
 
+def test_a_line_of_before_files_were_hashed_is_still_read_and_found(tmp_path):
+    path = tmp_path / ledger.NAME
+    old = look().as_look()
+    path.write_text(json.dumps(old.model_dump(mode="json")) + "\n")
+    assert ledger.read(path) == (look(),)
+    assert ledger.at(ledger.read(path), ONE, TWO) == (old,)
+    assert ledger.at(ledger.read(path), TWO, ONE) == ()
+
+
+def test_the_same_files_are_the_same_cases_whatever_the_size_of_their_pixels():
+    looks = (look(cases=TWO, files_sha256=ONE), look(cases=TWO, files_sha256=TWO))
+    assert ledger.at(looks, ONE, ONE) == (looks[0].as_look(),)
+
+
 def test_first_look_needs_no_name():
-    assert ledger.earlier_looks((look(cases=TWO),), ONE, "") == ()
+    ledger.require_asked_for((), "")
 
 
 def test_second_look_must_be_asked_for_by_name():
     looks = (look(), look(cases=TWO), look(model=TWO))
+    earlier = ledger.at(looks, ONE, ONE)
+    assert earlier == (looks[0].as_look(), looks[2].as_look())
     with pytest.raises(CalibrationError, match=r"chosen a threshold 2 times before.*calibrate\.second_look"):
-        ledger.earlier_looks(looks, ONE, "")
-    assert ledger.earlier_looks(looks, ONE, "another seed") == (looks[0], looks[2])
+        ledger.require_asked_for(earlier, "")
+    ledger.require_asked_for(earlier, "another seed")
 
 
 def test_the_same_look_again_is_no_second_one():

@@ -245,6 +245,16 @@ def test_more_cases_of_the_same_site_are_a_second_look_too(clinic, bundle, tmp_p
     assert "on some of them" in capsys.readouterr().err
 
 
+def test_the_same_photographs_at_another_picture_size_are_a_second_look(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(95))
+    other = tiny_bundle.make_at(tmp_path / "larger", 48)
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    assert recertify(other.folder, cases, tmp_path / "two") == 2
+    assert "--second-look" in capsys.readouterr().err
+    assert recertify(other.folder, cases, tmp_path / "two", "--second-look", "a larger picture") == 0
+    assert open_bundle(tmp_path / "two").certificate.confidence_if_selected == pytest.approx(0.9)
+
+
 def test_certified_bundle_knows_the_pictures_that_certified_it(clinic, bundle, tmp_path, capsys):
     cases = clinic(spread(60))
     assert recertify(bundle, cases, tmp_path / "one") == 0

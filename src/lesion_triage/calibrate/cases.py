@@ -106,6 +106,11 @@ def cases_sha256(cases: Sequence[Case]) -> str:
     return sha256_of(canonical_json(sorted(row.pixel_fingerprint for c in cases for row in c.rows)).encode())
 
 
+def files_sha256(cases: Sequence[Case]) -> str:
+    """Which files these are: prepared at another size they have other pixels, and are the same pictures."""
+    return sha256_of(canonical_json(sorted(row.file_fingerprint for c in cases for row in c.rows)).encode())
+
+
 def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggregation) -> NDArray[np.float64]:
     """Score of every case, shape (cases,); +inf where no photograph is gradable, because that goes up.
 

@@ -15,13 +15,26 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import Certificate, Look
+from lesion_triage.bundle.document import Sha256
 from lesion_triage.bundle.files import append_line
 from lesion_triage.errors import CalibrationError
 
 NAME = "ledger.jsonl"
 
 
-def read(path: Path) -> tuple[Look, ...]:
+class Entry(Look):
+    """A look as the ledger keeps it; a certificate carries less of it."""
+
+    files_sha256: Sha256 | None = None
+    """Of the pictures' files, where ``cases_sha256`` is of their pixels, which another picture size changes.
+    None in lines of before 2026-12."""
+
+    def as_look(self) -> Look:
+        """What a certificate carries."""
+        return Look(**{name: getattr(self, name) for name in Look.model_fields})
+
+
+def read(path: Path) -> tuple[Entry, ...]:
     """All looks, oldest first; none if the file does not exist.
 
     Raises:
@@ -29,7 +42,7 @@ def read(path: Path) -> tuple[Look, ...]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        return tuple(Look.model_validate_json(line) for line in lines)
+        return tuple(Entry.model_validate_json(line) for line in lines)
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -43,7 +56,7 @@ def read(path: Path) -> tuple[Look, ...]:
         ) from None
 
 
-def append(path: Path, look: Look) -> None:
+def append(path: Path, entry: Entry) -> None:
     """Write a look down, to the disk, before anything is made of it.
 
     Raises:
@@ -51,7 +64,7 @@ def append(path: Path, look: Look) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        append_line(path, json.dumps(look.model_dump(mode="json"), sort_keys=True))
+        append_line(path, json.dumps(entry.model_dump(mode="json"), sort_keys=True))
     except OSError as error:
         raise _not_writable(path, error) from None
 
@@ -81,7 +94,7 @@ def _not_writable(path: Path, error: OSError) -> CalibrationError:
 
 
 def look_of(certificate: Certificate, settings_sha256: str) -> Look:
-    """The line that a certificate leaves in the ledger."""
+    """The choice of a threshold that a certificate tells of."""
     return Look(
         looked_at=certificate.issued_at,
         purpose=certificate.purpose,
@@ -96,26 +109,38 @@ def look_of(certificate: Certificate, settings_sha256: str) -> Look:
     )
 
 
+def entry_of(certificate: Certificate, settings_sha256: str, files_sha256: str) -> Entry:
+    """The line that a certificate leaves in the ledger."""
+    return Entry(**dict(look_of(certificate, settings_sha256)), files_sha256=files_sha256)
+
+
 def same_look(
-    looks: Sequence[Look], cases_sha256: str, model_sha256: str, settings_sha256: str
-) -> Look | None:
+    looks: Sequence[Entry], cases_sha256: str, model_sha256: str, settings_sha256: str
+) -> Entry | None:
     """The look that would be repeated to the last digit; it spends nothing."""
     wanted = (cases_sha256, model_sha256, settings_sha256)
     return next((k for k in looks if (k.cases_sha256, k.model_sha256, k.settings_sha256) == wanted), None)
 
 
-def earlier_looks(looks: Sequence[Look], cases_sha256: str, second_look: str) -> tuple[Look, ...]:
-    """The looks at these cases so far.
+def at(looks: Sequence[Entry], cases_sha256: str, files_sha256: str) -> tuple[Look, ...]:
+    """The looks at these very pictures, oldest first: the same pixels, or the same files at any size."""
+    return tuple(
+        look.as_look()
+        for look in looks
+        if look.cases_sha256 == cases_sha256 or look.files_sha256 == files_sha256
+    )
+
+
+def require_asked_for(earlier: Sequence[Look], second_look: str) -> None:
+    """Refuse a second look at the same cases that nobody asked for.
 
     Args:
-        looks: the ledger.
-        cases_sha256: which cases.
+        earlier: the looks at these cases so far.
         second_look: why they are looked at again; empty if nobody asked for that.
 
     Raises:
         CalibrationError: there are some, and nobody asked for another.
     """
-    earlier = tuple(look for look in looks if look.cases_sha256 == cases_sha256)
     if earlier and not second_look:
         last = earlier[-1]
         times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
@@ -124,4 +149,3 @@ def earlier_looks(looks: Sequence[Look], cases_sha256: str, second_look: str) ->
             "choose again on the same cases spends confidence, so it is not done silently: say why with "
             "--set calibrate.second_look='...', which goes into the certificate."
         )
-    return earlier

@@ -21,6 +21,7 @@ from lesion_triage.calibrate.cases import (
     Case,
     cases_of,
     cases_sha256,
+    files_sha256,
     lowest_by_unit,
     scores_of,
     units_of,
@@ -61,6 +62,11 @@ class LocalCases:
     def sha256(self) -> str:
         """Of the pictures, whatever is said of them."""
         return cases_sha256(self.cases)
+
+    @property
+    def files_sha256(self) -> str:
+        """Of the pictures' files."""
+        return files_sha256(self.cases)
 
     def positive_scores(self) -> NDArray[np.float64]:
         """One for each positive unit: the lowest of its positive cases; +inf where none could be scored."""

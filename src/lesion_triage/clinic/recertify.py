@@ -190,7 +190,7 @@ def recertify(
         local.cases, local.table, bundle.policy.calibrator, config, origin, policy_of
     )
     if repeated is None:
-        ledger.append(book, ledger.look_of(certificate, settings))
+        ledger.append(book, ledger.entry_of(certificate, settings, local.files_sha256))
     return seal_again(bundle, out, policy, certificate, local)
 
 
@@ -246,13 +246,14 @@ def _disposition(policy: Policy, case: SelfTestCase) -> Disposition:
     return decide(policy, [None if refused else case.logit]).disposition
 
 
-def _earlier(local: LocalCases, looks: tuple[Look, ...]) -> tuple[Look, ...]:
+def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, ...]:
     """Looks at these cases, or with this model at the site's cases as far as they had come."""
     model = local.bundle.certificate.model_sha256
-    at_site = [look for look in looks if look.cases_sha256 == local.sha256 or look.model_sha256 == model]
+    with_model = [look.as_look() for look in looks if look.model_sha256 == model]
+    at_site = _distinct((*ledger.at(looks, local.sha256, local.files_sha256), *with_model))
     certificate = local.bundle.certificate
     inherited = (*certificate.ledger, ledger.look_of(certificate, certificate.policy_sha256))
-    return _distinct((*inherited, *at_site) if local.seen_before else at_site)
+    return _distinct((*inherited, *at_site)) if local.seen_before else at_site
 
 
 def _distinct(looks: Sequence[Look]) -> tuple[Look, ...]:

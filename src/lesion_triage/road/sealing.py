@@ -31,7 +31,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.bundle.document import timestamp
     from lesion_triage.bundle.files import write_atomically
     from lesion_triage.calibrate import ledger
-    from lesion_triage.calibrate.cases import cases_of, cases_sha256
+    from lesion_triage.calibrate.cases import cases_of, cases_sha256, files_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify
     from lesion_triage.calibrate.price import price_on
     from lesion_triage.data.records import counted_by, unnamed_lesions
@@ -41,18 +41,17 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     require_positives(run)
     config, book = run.config.calibrate, run.folder.parent.parent / ledger.NAME
     looks = ledger.read(book)
-    cases = cases_sha256(cases_of(calibration))
+    certified = cases_of(calibration)
+    cases, files = cases_sha256(certified), files_sha256(certified)
     certifying = records(run, "calibration")
     settings = runs.inputs_sha256(
         calibrate=config.model_dump(mode="json", exclude={"second_look"}), calibration=digest
     )
     repeated = ledger.same_look(looks, cases, calibration.model_sha256, settings)
     before = looks if repeated is None else looks[: looks.index(repeated)]
-    earlier = (
-        ledger.earlier_looks(before, cases, config.second_look)
-        if repeated is None
-        else tuple(look for look in before if look.cases_sha256 == cases)
-    )
+    earlier = ledger.at(before, cases, files)
+    if repeated is None:
+        ledger.require_asked_for(earlier, config.second_look)
     origin = Origin(
         issued_at=repeated.looked_at if repeated else timestamp(),
         unit=counted_by(certifying),
@@ -64,7 +63,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     )
     policy, certificate = certify(validation, calibration, config, origin)
     if repeated is None:
-        ledger.append(book, ledger.look_of(certificate, settings))
+        ledger.append(book, ledger.entry_of(certificate, settings, files))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
     _tell_certificate(certificate, tracker)
