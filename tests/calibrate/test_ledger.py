@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -72,6 +74,20 @@ def test_a_look_that_the_disk_has_no_room_for_leaves_the_ledger_as_it_was(tmp_pa
     assert ledger.read(path) == (look(),)
     ledger.append(path, look(cases=TWO))
     assert ledger.read(path) == (look(), look(cases=TWO))
+
+
+def test_two_processes_that_each_want_the_first_look_do_not_both_get_it(tmp_path):
+    path = tmp_path / ledger.NAME
+    program = (
+        "import sys, time; from pathlib import Path; from lesion_triage.calibrate import ledger\n"
+        "with ledger.held(Path(sys.argv[1])) as looks:\n"
+        "    time.sleep(0.2)\n"
+        "    if not looks: ledger.append(Path(sys.argv[1]), ledger.Entry.model_validate_json(sys.argv[2]))\n"
+    )
+    line = json.dumps(look().model_dump(mode="json"))
+    both = [subprocess.Popen([sys.executable, "-c", program, str(path), line]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert ledger.read(path) == (look(),)
 
 
 def test_a_line_of_before_files_were_hashed_is_still_read_and_found(tmp_path):

@@ -245,6 +245,25 @@ def test_more_cases_of_the_same_site_are_a_second_look_too(clinic, bundle, tmp_p
     assert "on some of them" in capsys.readouterr().err
 
 
+def test_of_two_looks_at_once_one_is_the_second(clinic, bundle, tmp_path):
+    cases = clinic(spread(95))
+    words = [sys.executable, "-m", "lesion_triage", "recertify", str(bundle), "--cases", str(cases)]
+    words += ["--site", "Clinic A"]
+    both = [
+        subprocess.Popen(
+            [*words, "--out", str(tmp_path / f"at-{target}"), "--target", target],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for target in ("0.95", "0.9")
+    ]
+    errors = [process.communicate()[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    assert "--second-look" in "".join(errors)
+    assert len(ledger.read(cases.with_name(ledger.NAME))) == 1
+
+
 def test_the_same_photographs_at_another_picture_size_are_a_second_look(clinic, bundle, tmp_path, capsys):
     cases = clinic(spread(95))
     other = tiny_bundle.make_at(tmp_path / "larger", 48)

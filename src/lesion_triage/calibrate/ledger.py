@@ -1,4 +1,4 @@
-"""Which certificates have been issued on which calibration cases. Imports the certificate and its writer.
+"""Which certificates have been issued on which cases. Imports the certificate, its writer and the locks.
 
 Each choice of a threshold on the same cases spends confidence, if the best is then kept. So every look is
 written down before its result is shown, and a second look must be asked for by name. The ledger is a file of
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from lesion_triage import locks
 from lesion_triage.bundle.certificate import Certificate, Look
 from lesion_triage.bundle.document import Sha256
 from lesion_triage.bundle.files import append_line
@@ -54,6 +56,21 @@ def read(path: Path) -> tuple[Entry, ...]:
         raise CalibrationError(
             f"{path}: a line is damaged; restore the ledger, it says which calibration cases were used."
         ) from None
+
+
+@contextmanager
+def held(path: Path) -> Iterator[tuple[Entry, ...]]:
+    """All looks, to which nobody else adds while entered: of two at once, one is the second.
+
+    Raises:
+        CalibrationError: as ``read``; or nothing can be written beside it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.held(path.with_name(f".{path.name}.lock")))
+        except OSError as error:
+            raise _not_writable(path, error) from None
+        yield read(path)
 
 
 def append(path: Path, entry: Entry) -> None:

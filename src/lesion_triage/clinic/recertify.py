@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -161,36 +162,37 @@ def recertify(
     # Outcomes too: a corrected table is another look at the same pictures.
     facts = [config.model_dump(mode="json"), bundle.policy.sha256(), _table_sha256(local), local.unit]
     settings = sha256_of(canonical_json(facts).encode())
-    looks = ledger.read(book)
-    # Under another name it is another certificate, and the ledger has no line of it.
-    of_site = [look for look in looks if look.site == site]
-    repeated = ledger.same_look(of_site, local.sha256, before.model_sha256, settings)
-    earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
-    if earlier and repeated is None and not second_look:
-        raise CalibrationError(
-            f"{len(earlier)} threshold(s) have been chosen with this model on these cases or on some of "
-            f"them, last on {earlier[-1].looked_at}. To choose again spends confidence, so it is not done "
-            "silently: say why with --second-look '...', which goes into the certificate."
-        )
-    origin = Origin(
-        issued_at=repeated.looked_at if repeated else timestamp(),
-        unit=local.unit,
-        unnamed_lesions=local.unnamed_lesions,
-        predictions_sha256=_table_sha256(local),
-        site=site,
-        purpose=repeated.purpose if repeated else second_look or "certified again at a site",
-        ledger=_distinct((*before.ledger, ledger.look_of(before, before.policy_sha256), *earlier)),
-        looks_at_these_cases=earlier,
-    )
 
     def policy_of(joint: Joint, scores: NDArray[np.float64]) -> Policy:
         return with_thresholds(bundle.policy, joint)
 
-    policy, certificate = certify_cases(
-        local.cases, local.table, bundle.policy.calibrator, config, origin, policy_of
-    )
-    if repeated is None:
-        ledger.append(book, ledger.entry_of(certificate, settings, local.files_sha256))
+    read = ledger.read(book)
+    # The very same look again adds no line, and may be asked for where none can be written.
+    again = _repeated(read, local, site, settings) is not None
+    with nullcontext(read) if again else ledger.held(book) as looks:
+        repeated = _repeated(looks, local, site, settings)
+        earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
+        if earlier and repeated is None and not second_look:
+            raise CalibrationError(
+                f"{len(earlier)} threshold(s) have been chosen with this model on these cases or on some of "
+                f"them, last on {earlier[-1].looked_at}. To choose again spends confidence, so it is not "
+                "done silently: say why with --second-look '...', which goes into the certificate."
+            )
+        origin = Origin(
+            issued_at=repeated.looked_at if repeated else timestamp(),
+            unit=local.unit,
+            unnamed_lesions=local.unnamed_lesions,
+            predictions_sha256=_table_sha256(local),
+            site=site,
+            purpose=repeated.purpose if repeated else second_look or "certified again at a site",
+            ledger=_distinct((*before.ledger, ledger.look_of(before, before.policy_sha256), *earlier)),
+            looks_at_these_cases=earlier,
+        )
+        policy, certificate = certify_cases(
+            local.cases, local.table, bundle.policy.calibrator, config, origin, policy_of
+        )
+        if repeated is None:
+            ledger.append(book, ledger.entry_of(certificate, settings, local.files_sha256))
     return seal_again(bundle, out, policy, certificate, local)
 
 
@@ -244,6 +246,14 @@ def seal_again(
 def _disposition(policy: Policy, case: SelfTestCase) -> Disposition:
     refused = case.logit is None or unfamiliar(case.novelty, policy.novelty_limit)
     return decide(policy, [None if refused else case.logit]).disposition
+
+
+def _repeated(
+    looks: tuple[ledger.Entry, ...], local: LocalCases, site: str, settings: str
+) -> ledger.Entry | None:
+    """The look that would be repeated. Under another name it is another certificate, and has no line."""
+    of_site = [look for look in looks if look.site == site]
+    return ledger.same_look(of_site, local.sha256, local.bundle.certificate.model_sha256, settings)
 
 
 def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, ...]:

@@ -40,30 +40,30 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
     require_positives(run)
     config, book = run.config.calibrate, run.folder.parent.parent / ledger.NAME
-    looks = ledger.read(book)
     certified = cases_of(calibration)
     cases, files = cases_sha256(certified), files_sha256(certified)
     certifying = records(run, "calibration")
     settings = runs.inputs_sha256(
         calibrate=config.model_dump(mode="json", exclude={"second_look"}), calibration=digest
     )
-    repeated = ledger.same_look(looks, cases, calibration.model_sha256, settings)
-    before = looks if repeated is None else looks[: looks.index(repeated)]
-    earlier = ledger.at(before, cases, files)
-    if repeated is None:
-        ledger.require_asked_for(earlier, config.second_look)
-    origin = Origin(
-        issued_at=repeated.looked_at if repeated else timestamp(),
-        unit=counted_by(certifying),
-        unnamed_lesions=unnamed_lesions(certifying),
-        predictions_sha256=digest,
-        purpose=repeated.purpose if repeated else config.second_look or "first look",
-        ledger=earlier,
-        looks_at_these_cases=earlier,
-    )
-    policy, certificate = certify(validation, calibration, config, origin)
-    if repeated is None:
-        ledger.append(book, ledger.entry_of(certificate, settings, files))
+    with ledger.held(book) as looks:
+        repeated = ledger.same_look(looks, cases, calibration.model_sha256, settings)
+        before = looks if repeated is None else looks[: looks.index(repeated)]
+        earlier = ledger.at(before, cases, files)
+        if repeated is None:
+            ledger.require_asked_for(earlier, config.second_look)
+        origin = Origin(
+            issued_at=repeated.looked_at if repeated else timestamp(),
+            unit=counted_by(certifying),
+            unnamed_lesions=unnamed_lesions(certifying),
+            predictions_sha256=digest,
+            purpose=repeated.purpose if repeated else config.second_look or "first look",
+            ledger=earlier,
+            looks_at_these_cases=earlier,
+        )
+        policy, certificate = certify(validation, calibration, config, origin)
+        if repeated is None:
+            ledger.append(book, ledger.entry_of(certificate, settings, files))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
     _tell_certificate(certificate, tracker)
