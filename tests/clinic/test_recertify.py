@@ -120,10 +120,29 @@ def test_old_certificate_is_tested_as_it_was_issued_with_red_flags_only_if_it_co
 def test_too_few_positives_are_told_how_many_more_it_takes(clinic, bundle, tmp_path, capsys):
     assert recertify(bundle, clinic(spread(41)), tmp_path / "new") == 2
     captured = capsys.readouterr()
-    assert "UNDECIDED" in captured.out
+    assert "missed at its threshold" not in captured.out
     assert "takes at least 59 with no miss: 18 more" in captured.err
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "site" / "ledger.jsonl").exists()
+
+
+def test_a_verdict_on_the_old_threshold_is_not_shown_where_no_look_is_written_down(
+    clinic, bundle, tmp_path, capsys
+):
+    first = clinic(spread(62))
+    assert recertify(bundle, first, tmp_path / "peeked", "--target", "0.99") == 2
+    assert "HOLDS" not in capsys.readouterr().out
+    assert recertify(bundle, first, tmp_path / "one") == 0
+    assert "HOLDS here: a lower sensitivity is refuted\n" in capsys.readouterr().out
+    book = first.parent / ledger.NAME
+    grown = clinic(spread(64), name="later")
+    shutil.copy(book, grown.parent)
+    assert recertify(bundle, grown, tmp_path / "two") == 2
+    assert "HOLDS" not in capsys.readouterr().out
+    assert len(ledger.read(grown.parent / ledger.NAME)) == 1
+    assert recertify(bundle, grown, tmp_path / "two", "--second-look", "two more came in") == 0
+    assert "refuted; with 90% confidence only, if looked for until it did" in capsys.readouterr().out
+    assert len(ledger.read(grown.parent / ledger.NAME)) == 2
 
 
 def test_patients_are_the_unit_where_every_row_names_one(clinic, bundle, tmp_path, capsys):

@@ -8,6 +8,7 @@ from lesion_triage.bundle.red_flags import NO_RED_FLAGS
 from lesion_triage.calibrate.cases import units_of
 from lesion_triage.calibrate.certificate import Verdict, verdict_on
 from lesion_triage.calibrate.shares import clustered
+from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.clinic.cases import LocalCases
 
 _VERDICTS: dict[Verdict, str] = {
@@ -29,10 +30,17 @@ class OldCertificate:
     positives: int
     verdict: Verdict | None
     """None where the certificate counts what these cases do not tell apart, or tell apart otherwise."""
+    confidence_if_selected: float
+    """What is left of the certificate's for this verdict, if somebody looked until it came out so."""
 
 
-def old_certificate(local: LocalCases) -> OldCertificate | None:
-    """Test the certificate that the bundle came with on the site's cases; None if they had a part in it."""
+def old_certificate(local: LocalCases, spent: float) -> OldCertificate | None:
+    """Test the certificate that the bundle came with on the site's cases; None if they had a part in it.
+
+    Args:
+        local: the site's cases.
+        spent: what earlier looks at them may be wrong by, all together; 0 if there were none.
+    """
     if local.seen_before:
         return None
     certificate, policy = local.bundle.certificate, local.bundle.policy
@@ -43,7 +51,8 @@ def old_certificate(local: LocalCases) -> OldCertificate | None:
     verdict = None
     if _counted_alike(local):
         verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
-    return OldCertificate(certificate.certificate_id(), misses, misses_with_flags, positives, verdict)
+    left = max(0.0, round(certificate.confidence - spent, 12))
+    return OldCertificate(certificate.certificate_id(), misses, misses_with_flags, positives, verdict, left)
 
 
 def told(old: OldCertificate | None, local: LocalCases) -> str:
@@ -58,6 +67,10 @@ def told(old: OldCertificate | None, local: LocalCases) -> str:
         if old.verdict is None
         else _VERDICTS[old.verdict]
     )
+    if old.verdict in ("holds", "fails") and old.confidence_if_selected < local.bundle.certificate.confidence:
+        said += (
+            f"; with {in_percent(old.confidence_if_selected)}% confidence only, if looked for until it did"
+        )
     spared = old.misses - old.misses_with_red_flags
     flags = f" ({spared} of them sent up by a red flag, which it does not count)" if spared else ""
     return (

@@ -76,8 +76,6 @@ def act(arguments: argparse.Namespace) -> int:
     if arguments.cases.is_file() and not looked:  # the very same look again writes nothing down
         ledger.require_writable(book)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
-    old = old_certificate(local)
-    say(f"  {told(old, local)}")
     bundle = recertify(
         local,
         arguments.out,
@@ -89,6 +87,9 @@ def act(arguments: argparse.Namespace) -> int:
         count_red_flags=arguments.count_red_flags,
     )
     certificate = bundle.certificate
+    # A verdict is a look too: it is shown where the ledger has the line of this one, and nowhere else.
+    old = old_certificate(local, certificate.confidence - certificate.confidence_if_selected)
+    say(f"  {told(old, local)}")
     say(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
         f"sensitivity >= {certificate.target_sensitivity} at {in_percent(certificate.confidence)}% "
@@ -279,8 +280,8 @@ def _require_enough(local: LocalCases, config: Calibrate) -> None:
         raise CalibrationError(
             f"{positives} positive {local.unit}s; certifying sensitivity {config.target_sensitivity} at "
             f"confidence {config.confidence} takes at least {needed} with no miss: {needed - positives} "
-            "more. Until then use the old certificate only if it holds here, or refer every case. "
-            "`lesion-triage plan` says what more cases would buy, `lesion-triage pool` joins sites."
+            "more. Until then refer every case: whether the old certificate holds here is said beside a new "
+            "one. `lesion-triage plan` says what more cases would buy, `lesion-triage pool` joins sites."
         )
 
 
