@@ -10,6 +10,7 @@ import pytest
 import tiny_bundle
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
+from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.cli import main
 from made_tables import spread
@@ -34,6 +35,27 @@ def test_two_small_sites_are_certified_together(clinic, bundle, tmp_path, capsys
         ("south", "not_certifiable"),
     ]
     assert "covered in the mean only" in capsys.readouterr().out
+
+
+def test_a_site_whose_counts_chose_the_pooled_threshold_is_no_test_of_it(clinic, bundle, tmp_path, capsys):
+    tables = {site: clinic(spread(65), name=site) for site in ("north", "south")}
+    for site, cases in tables.items():
+        for name in (site, f"{site}-again"):
+            assert tally(bundle, cases, site, tmp_path / f"{name}.json") == 0
+    assert len(ledger.read(tables["north"].with_name(ledger.NAME))) == 1
+    words = [str(tmp_path / "north.json"), str(tmp_path / "south.json"), "--out", str(tmp_path / "pooled")]
+    assert main(["pool", str(bundle), *words]) == 0
+    again = ["recertify", str(tmp_path / "pooled"), "--cases", str(tables["north"]), "--site", "north"]
+    again += ["--out", str(tmp_path / "new")]
+    assert main(again) == 2
+    assert "--second-look" in capsys.readouterr().err
+    assert main([*again, "--second-look", "the pool was too strict"]) == 0
+    said = capsys.readouterr().out
+    assert "no test of its certificate" in said
+    assert "HOLDS" not in said
+    certificate = open_bundle(tmp_path / "new").certificate
+    assert certificate.confidence_if_selected == pytest.approx(0.9)
+    assert not any("once, here" in sentence for sentence in certificate.assumptions)
 
 
 def test_counts_hold_no_case_no_score_and_no_name_of_a_file(clinic, bundle, tmp_path):

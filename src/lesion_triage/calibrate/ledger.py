@@ -30,6 +30,9 @@ class Entry(Look):
     files_sha256: Sha256 | None = None
     """Of the pictures' files, where ``cases_sha256`` is of their pixels, which another picture size changes.
     None in lines of before 2026-12."""
+    counted: bool = False
+    """No threshold was chosen here: counts were given away, for one chosen elsewhere. ``threshold`` is
+    the one that was in use."""
 
     def as_look(self) -> Look:
         """What a certificate carries."""

@@ -59,7 +59,7 @@ def told(old: OldCertificate | None, local: LocalCases) -> str:
     """The result in one line."""
     if old is None:
         return (
-            "some of these photographs chose the bundle's threshold, so they are no test of its certificate"
+            "cases of this table had a part in the bundle's threshold, so they are no test of its certificate"
         )
     counts = local.bundle.certificate.unit
     said = (

@@ -45,8 +45,13 @@ def act_tally(arguments: argparse.Namespace) -> int:
     if arguments.out.exists():
         raise CalibrationError(f"{arguments.out}: exists; counts are never overwritten, choose another name.")
     require_place("--out", arguments.out)
+    book = arguments.cases.resolve().with_name(ledger.NAME)
+    looked = any(look.counted and look.site == arguments.site for look in ledger.read(book))
+    if arguments.cases.is_file() and not looked:  # the very same counts again write nothing down
+        ledger.require_writable(book)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     made = tally(local, arguments.site)
+    _write_down(made, local, book)
     save("--out", arguments.out, made.to_json().encode())
     say(
         f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
@@ -126,6 +131,31 @@ def tally(local: LocalCases, site: str) -> Tally:
         positives_abstained=int(np.count_nonzero(np.isposinf(scores))),
         misses=pooling.count(scores),
     )
+
+
+def _write_down(made: Tally, local: LocalCases, book: Path) -> None:
+    """A line in the site's ledger, unless these very counts have one: its cases will choose a threshold."""
+    counts = made.model_dump(mode="json", exclude={"counted_at"})
+    before = local.bundle.certificate
+    entry = ledger.Entry(
+        looked_at=made.counted_at,
+        purpose="counted for a pooled threshold; the one named here was in use",
+        site=made.site,
+        cases_sha256=made.cases_sha256,
+        positives=made.positives,
+        target_sensitivity=before.target_sensitivity,
+        confidence=before.confidence,
+        threshold=local.bundle.policy.threshold,
+        model_sha256=made.model_sha256,
+        settings_sha256=sha256_of(canonical_json(counts).encode()),
+        files_sha256=local.files_sha256,
+        counted=True,
+    )
+    wanted = (entry.cases_sha256, entry.model_sha256, entry.settings_sha256)
+    if ledger.same_look(ledger.read(book), *wanted) is None:
+        with ledger.held(book) as looks:
+            if ledger.same_look(looks, *wanted) is None:
+                ledger.append(book, entry)
 
 
 def pool(

@@ -88,7 +88,8 @@ def act(arguments: argparse.Namespace) -> int:
     )
     certificate = bundle.certificate
     # A verdict is a look too: it is shown where the ledger has the line of this one, and nowhere else.
-    old = old_certificate(local, certificate.confidence - certificate.confidence_if_selected)
+    spent = certificate.confidence - certificate.confidence_if_selected
+    old = None if _counted(local, ledger.read(book)) else old_certificate(local, spent)
     say(f"  {told(old, local)}")
     say(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
@@ -255,6 +256,14 @@ def _repeated(
     """The look that would be repeated. Under another name it is another certificate, and has no line."""
     of_site = [look for look in looks if look.site == site]
     return ledger.same_look(of_site, local.sha256, local.bundle.certificate.model_sha256, settings)
+
+
+def _counted(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> bool:
+    """Whether counts of this site, as far as its cases had come, may have chosen the bundle's threshold."""
+    before = local.bundle.certificate
+    return before.method == "pooled_counts" and any(
+        look.counted and look.model_sha256 == before.model_sha256 for look in looks
+    )
 
 
 def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, ...]:
