@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import tiny_bundle
+from lesion_triage.bundle.certificate import GroupBy
 from lesion_triage.bundle.scorer import Scorer
-from lesion_triage.bundle.store import open_bundle
+from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.cli import main
@@ -56,6 +57,31 @@ def test_a_site_whose_counts_chose_the_pooled_threshold_is_no_test_of_it(clinic,
     certificate = open_bundle(tmp_path / "new").certificate
     assert certificate.confidence_if_selected == pytest.approx(0.9)
     assert not any("once, here" in sentence for sentence in certificate.assumptions)
+
+
+def test_groups_that_the_bundle_promised_are_named_as_lost_and_asked_for_again_later(
+    clinic, tmp_path, capsys
+):
+    made = tiny_bundle.parts()
+    asked = (GroupBy(by="sex"),)
+    women = made["certificate"].groups[0].model_copy(update={"by": "sex", "group": "female"})
+    certificate = made["certificate"].model_copy(
+        update={"asked": asked, "groups": (*made["certificate"].groups, women)}
+    )
+    seal(tmp_path / "grouped", **{**made, "certificate": certificate})
+    tables = {site: clinic(spread(65), name=site) for site in ("north", "south")}
+    for site, cases in tables.items():
+        assert tally(tmp_path / "grouped", cases, site, tmp_path / f"{site}.json") == 0
+    words = [str(tmp_path / "north.json"), str(tmp_path / "south.json"), "--out", str(tmp_path / "pooled")]
+    assert main(["pool", str(tmp_path / "grouped"), *words]) == 0
+    assert "LOST: nothing is promised for groups by sex any more" in capsys.readouterr().out
+    pooled = open_bundle(tmp_path / "pooled").certificate
+    assert pooled.asked == asked
+    assert any("looked at groups by sex." in said for said in pooled.assumptions)
+    assert any("promises nothing for a subgroup" in said for said in pooled.assumptions)
+    more = ["recertify", str(tmp_path / "pooled"), "--cases", str(tables["north"]), "--site", "north"]
+    assert main([*more, "--out", str(tmp_path / "own"), "--second-look", "for the groups"]) == 0
+    assert [row.by for row in open_bundle(tmp_path / "own").certificate.groups] == ["all", "sex"]
 
 
 def test_counts_hold_no_case_no_score_and_no_name_of_a_file(clinic, bundle, tmp_path):

@@ -15,6 +15,8 @@ Unit = Literal["lesion", "patient"]
 Rule = Literal["common_threshold", "group_thresholds"]
 ALL = "all"
 """``GroupRow.by`` and ``GroupRow.group`` of the row that speaks of every positive unit."""
+SITE = "site"
+"""``GroupRow.by`` of a row that speaks of one of several pooled sites."""
 
 
 Dimension = Literal[

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lesion_triage.bundle.certificate import ALL, GroupRow, Unit
+from lesion_triage.bundle.certificate import ALL, SITE, GroupRow, Unit
 from lesion_triage.bundle.document import Document, Sha256
 from lesion_triage.calibrate.certificate import (
     allowed_misses,
@@ -139,7 +139,7 @@ def pool(
         raise CalibrationError(
             "more positive units than may be missed lie at the lowest score; this model cannot be certified."
         )
-    parts = zip((ALL, *("site" for _ in tallies)), (everyone, *tallies), places, strict=True)
+    parts = zip((ALL, *(SITE for _ in tallies)), (everyone, *tallies), places, strict=True)
     rows = tuple(_row(by, tally, place, own, target, confidence) for by, tally, own in parts)
     return GRID[place], rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from lesion_triage.bundle.certificate import ALL, GroupRow, Rule, Unit
+from lesion_triage.bundle.certificate import ALL, SITE, GroupRow, Rule, Unit
 
 _ALWAYS = (
     "Future cases are exchangeable with the calibration cases: the same population, cameras, way of referral "
@@ -67,22 +67,23 @@ def assumptions(
     Args:
         unit: what is counted.
         rule: how the groups were certified.
-        rows: everyone together first, then the groups.
+        rows: everyone together first, then the groups or the sites.
         earlier_looks: how often these cases have chosen a threshold before.
         red_flags_counted: whether a positive case that a red flag alone sends up counted as referred.
         unnamed_lesions: where patients are counted, lesions that name none.
     """
-    parts = [row for row in rows if row.by != ALL]
-    without = [f"{row.by} {row.group} ({row.positives})" for row in parts if row.status != "certified"]
+    parts = [row for row in rows if row.by not in (ALL, SITE)]
+    without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
     said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], _looks(earlier_looks)]
     if unnamed_lesions:
         said.insert(said.index(_UNITS[unit]) + 1, _unnamed(unnamed_lesions))
-    said.append(
-        _RULES[rule]
-        if parts
-        else "The statement is about all positive cases together; it promises nothing for a subgroup, or for "
-        "a single condition, taken alone."
-    )
+    if len(rows) > 1:
+        said.append(_RULES[rule])
+    if not parts:
+        said.append(
+            "The statement is about all positive cases together; it promises nothing for a subgroup, or for "
+            "a single condition, taken alone."
+        )
     if without:
         said.append(
             "Not certifiable, for want of positive cases: "

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from lesion_triage.bundle.certificate import Certificate
+from lesion_triage.bundle.certificate import ALL, SITE, Certificate
 from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle, open_bundle
@@ -95,6 +95,8 @@ def act_pool(arguments: argparse.Namespace) -> int:
     )
     if certificate.unit != bundle.certificate.unit:
         say(f"  it counts {certificate.unit}s; the certificate before counted {bundle.certificate.unit}s")
+    for by in lost_groups(bundle.certificate):
+        say(f"  LOST: nothing is promised for groups by {by} any more; counts cannot tell them apart")
     for row in certificate.groups[1:]:
         by_itself = "certified by itself" if row.status == "certified" else "covered in the mean only"
         say(f"    {row.group}: {row.misses_seen} of {row.positives} missed, {by_itself}")
@@ -211,7 +213,7 @@ def pool(
         red_flags_counted=False,
         threshold=threshold,
         sensitivity_lower_bound=everyone.sensitivity_lower_bound,
-        asked=(),
+        asked=before.asked,
         groups=rows,
         cases_sha256=sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode()),
         predictions_sha256=sha256_of(counts.encode()),
@@ -221,6 +223,7 @@ def pool(
         policy_sha256=policy.sha256(),
         assumptions=(
             _POOLED,
+            *([_lost(lost)] if (lost := lost_groups(before)) else []),
             *assumptions(
                 first.unit,
                 "common_threshold",
@@ -234,6 +237,19 @@ def pool(
         confidence_if_selected=level,
     )
     return seal_again(bundle, out, policy, certificate)
+
+
+def lost_groups(before: Certificate) -> tuple[str, ...]:
+    """The dimensions of which a bundle's certificate spoke, and of which counts of sites can say nothing."""
+    spoken_of = (*(row.by for row in before.groups), *(each.by for each in before.asked))
+    return tuple(dict.fromkeys(by for by in spoken_of if by not in (ALL, SITE)))
+
+
+def _lost(dimensions: Sequence[str]) -> str:
+    return (
+        f"The certificate before looked at groups by {', '.join(dimensions)}. Counts of misses cannot tell "
+        "these apart, so nothing is promised for any of them until a site certifies on its own cases."
+    )
 
 
 def _scoring_sha256(policy: Policy) -> str:
