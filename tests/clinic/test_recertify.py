@@ -354,6 +354,8 @@ def test_table_that_cannot_be_used_is_one_sentence(clinic, bundle, tmp_path, cap
         (["--target", "0"], "between 0 and 1"),
         (["--confidence", "nan"], "between 0 and 1"),
         (["--confidence", "95%"], "between 0 and 1"),
+        (["--site", "Clinic\n| lower bound | 0.999 |"], "one line"),
+        (["--second-look", "why\u2028- not"], "one line"),
         (["--site", " "], "1 to 100 characters"),
         (["--site", "x" * 101], "1 to 100 characters"),
     ],
@@ -470,6 +472,19 @@ def test_no_page_promises_more_than_the_certificate(
     card = " ".join(open_bundle(new).model_card.split())
     assert f"{promise[0].lower()}{promise[1:]}" in card
     assert f"is at least {percent}" in card
+
+
+def test_free_text_makes_no_row_of_the_certificates_page(tmp_path, capsys):
+    made = tiny_bundle.parts()
+    forged = "x |\n| lower bound of the sensitivity | 0.9999 |"
+    certificate = made["certificate"].model_copy(update={"site": forged, "purpose": forged})
+    looks = (ledger.look_of(certificate, certificate.policy_sha256),)
+    seal(tmp_path / "old", **{**made, "certificate": certificate.model_copy(update={"ledger": looks})})
+    assert main(["certificate", str(tmp_path / "old")]) == 0
+    page = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| lower bound of the sensitivity") for line in page) == 1
+    rows = [line.replace("\\|", "").count("|") for line in page if line.startswith(("| issued", "| site"))]
+    assert rows == [3, 3]
 
 
 def test_history_that_no_platform_could_send_is_one_sentence(clinic, bundle, tmp_path, capsys):

@@ -89,6 +89,11 @@ def check(tallies: Sequence[Tally]) -> None:
         if len({getattr(tally, name) for tally in tallies}) > 1:
             raise CalibrationError(f"the sites' counts differ in {name}: they are not about one scorer.")
     for tally in tallies:
+        if not tally.site.isprintable():
+            raise CalibrationError(
+                f"the name of site {tally.site!r} is not one line of signs that can be seen; make its counts "
+                "again with `lesion-triage tally`."
+            )
         counts = np.array(tally.misses)
         scored = tally.positives - tally.positives_abstained
         if counts.size != _STEPS or (np.diff(counts) < 0).any() or counts[0] < 0 or counts[-1] > scored:

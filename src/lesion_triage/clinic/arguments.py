@@ -73,9 +73,20 @@ def _share(text: str) -> float:
     return share
 
 
+def one_line(text: str) -> str:
+    """Free text for a certificate: its page is made of lines, and a line of one's own could pass for one.
+
+    Raises:
+        argparse.ArgumentTypeError: a line break or another sign that cannot be seen.
+    """
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError("expected one line of signs that can be seen")
+    return text
+
+
 def _site(text: str) -> str:
     if not 1 <= len(text.strip()) <= len(text) <= _LONGEST_SITE:
         raise argparse.ArgumentTypeError(
             f"expected a name of 1 to {_LONGEST_SITE} characters, found {len(text)}"
         )
-    return text
+    return one_line(text)

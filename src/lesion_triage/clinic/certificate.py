@@ -65,8 +65,8 @@ def page(bundle: Bundle) -> str:
 def _facts(bundle: Bundle, certificate: Certificate) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
-    yield f"| issued | {certificate.issued_at}, {certificate.purpose} |"
-    yield f"| site | {certificate.site or 'the data that the model came with'} |"
+    yield f"| issued | {certificate.issued_at}, {_cell(certificate.purpose)} |"
+    yield f"| site | {_cell(certificate.site) or 'the data that the model came with'} |"
     yield f"| rule | {certificate.rule.replace('_', ' ')}, by {certificate.method.replace('_', ' ')} |"
     yield f"| unit | {certificate.unit}; {certificate.aggregation} over photographs |"
     yield f"| threshold | {certificate.threshold:.6g} |"
@@ -79,17 +79,26 @@ def _facts(bundle: Bundle, certificate: Certificate) -> Iterator[str]:
 
 def _row(row: GroupRow) -> str:
     name = row.group if row.members == (row.group,) else f"{row.group} ({', '.join(row.members)})"
-    counted = f"| {row.by} | {name} | {row.positives} | {row.positives_abstained} | {row.misses_seen} "
+    counted = f"| {row.by} | {_cell(name)} | {row.positives} | {row.positives_abstained} | {row.misses_seen} "
     if row.misses_allowed is None or row.sensitivity_lower_bound is None:
         return counted + f"| **NOT CERTIFIABLE**: takes {row.minimum_positives} | | |"
     needs = "any" if row.threshold is None else f"{row.threshold:.6g}"
     return counted + f"| {row.misses_allowed} | {row.sensitivity_lower_bound:.4f} | {needs} |"
 
 
+def _line(text: str) -> str:
+    """Free text in one line, whatever it holds: its own lines could pass for the page's."""
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")
+
+
 def _looks(ledger: tuple[Look, ...]) -> list[str]:
     return [
-        f"- {look.looked_at}{f', {look.site}' if look.site else ''}: {look.purpose}; {look.positives} "
-        f"positives, threshold {look.threshold:.6g}, cases {look.cases_sha256[:16]}, model "
+        f"- {look.looked_at}{f', {_line(look.site)}' if look.site else ''}: {_line(look.purpose)}; "
+        f"{look.positives} positives, threshold {look.threshold:.6g}, cases {look.cases_sha256[:16]}, model "
         f"{look.model_sha256[:16]}"
         for look in ledger
     ]

@@ -27,7 +27,7 @@ from lesion_triage.calibrate.groups import Joint
 from lesion_triage.calibrate.policy_fit import Origin, certify_cases
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.clinic import cases as local_cases
-from lesion_triage.clinic.arguments import add_site, add_target, require_place, save
+from lesion_triage.clinic.arguments import add_site, add_target, one_line, require_place, save
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.old_certificate import old_certificate, told
 from lesion_triage.config import Calibrate
@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new bundle; must not exist")
     add_target(parser)
     parser.add_argument(
-        "--second-look", default="", metavar="WHY", help="why these cases are looked at again; is recorded"
+        "--second-look",
+        type=one_line,
+        default="",
+        metavar="WHY",
+        help="why these cases are looked at again; is recorded",
     )
     parser.add_argument(
         "--count-red-flags",
