@@ -125,7 +125,13 @@ def pool(
             "misses": tuple(np.sum([tally.misses for tally in tallies], axis=0).tolist()),
         }
     )
-    require_enough(everyone.positives, target, confidence, unit=everyone.unit, split="of all sites")
+    if allowed_misses(everyone.positives, target, confidence) is None:
+        raise CalibrationError(
+            f"{everyone.positives} positive {everyone.unit}s of all sites together; certifying sensitivity "
+            f"{target:g} at confidence {confidence:g} takes at least "
+            f"{minimum_positives(target, confidence)}. "
+            "Wait for more, let another site join, or ask for a lower --target."
+        )
     # Hoeffding's comparison reaches up to the mean less one.
     ceiling = math.floor(everyone.positives * (1.0 - target) - 1.0 + 1e-9)
     if ceiling < 0:
