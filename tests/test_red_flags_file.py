@@ -50,6 +50,30 @@ def test_a_review_is_read_with_its_date(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("reviewed_by: []\nflags: []\n", "no flag is declared"),
+        ("reviewed_by: []\n", "no flag is declared"),
+        (
+            f"reviewed_by: [{{by: x, reviewed_on: 2999-01-31}}]\nflags:{RULE}",
+            "2999-01-31, a day that has not",
+        ),
+        *(
+            (f"reviewed_by: []\nflags:{RULE.replace('{field: bleeding, is: true}', when)}", complaint)
+            for when, complaint in (
+                ("{field: age_years, at_least: 400}", "flag 'bleeding' asks of age_years .* from 0 to 120"),
+                ("{field: age_years, at_most: -1}", "from 0 to 120"),
+                ("{all_of: [{any_of: [{field: diameter_mm, at_least: 501}]}]}", "from 0 to 500"),
+            )
+        ),
+    ],
+)
+def test_rules_that_can_only_be_a_slip_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        read(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
         (f"flags:{RULE}", "reviewed_by is missing; write who has read the rules"),
         (f"reviewed_by: []\nflgas:{RULE}", "'flgas' does not belong here; did you mean 'flags'"),
         (f"reviewed_by: []\nflags:{RULE.replace('source', 'sources')}", "did you mean 'source'"),
