@@ -15,6 +15,7 @@ import yaml
 from forbidden import words_in
 from lesion_triage import cli
 from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.store import open_bundle
 from lesion_triage.cards.checklist import BLANK, Status, counts, fill
 from lesion_triage.cards.command import CHECKLISTS
 from lesion_triage.cards.dossier import Dossier, Pointer, Unknown, open_run
@@ -28,6 +29,12 @@ def cards(finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cards")
     assert cli.main(["cards", str(finished), "--out", str(folder)]) == 0
     return folder
+
+
+def test_checklists_name_the_bundle_as_every_answer_does(cards, finished):
+    sha256 = open_bundle(finished / "bundle").sha256
+    for checklist in CHECKLISTS:
+        assert f"bundle `{sha256[:16]}`" in (cards / f"{checklist.file}.md").read_text()
 
 
 def rows(finished: Path) -> list[dict[str, str]]:

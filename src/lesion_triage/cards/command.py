@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.cards.checklist import Checklist, Filled, counts, fill, page, tally
 from lesion_triage.cards.claim import CLAIM
@@ -56,9 +56,9 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
     written = {"model-card.md": "", "dataset-card.md": ""}
     write_atomically(folder / "dataset-card.md", dataset_card(dossier).encode())
     write_atomically(folder / "model-card.md", model_card(dossier).encode())
-    name, sealed = dossier.at(HEADER, "name"), dossier.at(HEADER, "seal")
+    name, bundle = dossier.at(HEADER, "name"), sha256_of(dossier.path(HEADER).read_bytes())
     issued = dossier.at(CERTIFICATE, "issued_at")
-    heading = f"Run of '{name}', bundle sealed as `{sealed[:16]}`, certified {issued}."
+    heading = f"Run of '{name}', bundle `{bundle[:16]}`, certified {issued}."
     for checklist in CHECKLISTS:
         filled = fill(checklist, dossier)
         write_atomically(folder / f"{checklist.file}.md", page(checklist, filled, heading).encode())
