@@ -158,10 +158,13 @@ def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_tes
         f"{cost.negatives} cases without need referred), referral rate {cost.referral_rate:.3f}\n"
     ) in printed
     results = json.loads((again.folder / "report" / "results.json").read_text())
-    found = results["slices"][0]["metrics"]
+    whole = results["slices"][0]
     headline = "; " + ", ".join(
-        f"{word} {found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})"
-        for name, word in (("specificity", "specificity"), ("referral_rate", "referral rate"))
+        f"{word} {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+        for found, word in (
+            (whole["specificity_exact"], "specificity"),
+            (whole["metrics"]["referral_rate"], "referral rate"),
+        )
     )
     missed = f"  on test: {results['missed']} of {results['positives']} positive cases missed"
     assert f"{missed}{headline}\n" in printed

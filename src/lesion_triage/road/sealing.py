@@ -107,14 +107,15 @@ def _tell_price(price: Any) -> None:
 
 
 def _tell_results(results: Any) -> None:
-    """The headline of the report, with the 95 % intervals of its table."""
+    """The headline of the report, with the 95 % intervals of its table: that of the specificity is exact."""
     from lesion_triage.calibrate.price import USELESS_SHARE
 
     whole = results.slices[0]
+    shown = {"specificity": whole.specificity_exact, "referral rate": whole.metrics.get("referral_rate")}
     numbers = [
-        f"{name.replace('_', ' ')} {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
-        for name in ("specificity", "referral_rate")
-        if (found := whole.metrics.get(name)) is not None
+        f"{name} {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+        for name, found in shown.items()
+        if found is not None
     ]
     missed = f"{results.missed} of {results.positives} positive cases missed"
     say(f"  on test: {missed}; {', '.join(numbers) or whole.note}")
