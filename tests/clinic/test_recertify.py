@@ -197,6 +197,18 @@ def test_lesions_that_name_no_patient_among_others_who_do_are_counted_and_said_o
     assert not any("patients are not identified" in said for said in certificate.assumptions)
 
 
+def test_photographs_that_name_no_lesion_are_counted_on_the_certificate(clinic, bundle, tmp_path):
+    cases = [
+        (logit, needs, {"lesion_id": f"l{n}" if n < 5 else ""})
+        for n, (logit, needs, _) in enumerate(spread(70))
+    ]
+    assert recertify(bundle, clinic(cases), tmp_path / "new") == 0
+    certificate = open_bundle(tmp_path / "new").certificate
+    assert certificate.unit == "lesion"
+    said = "85 photographs name no lesion and count as a lesion each"
+    assert any(sentence.startswith(said) for sentence in certificate.assumptions)
+
+
 def test_rows_without_an_outcome_are_left_out_and_counted(clinic, bundle, tmp_path, capsys):
     assert recertify(bundle, clinic([*spread(60), (3.0, "", {})]), tmp_path / "new") == 0
     assert "left out 1: needs_in_person is empty" in capsys.readouterr().out

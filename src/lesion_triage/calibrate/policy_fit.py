@@ -51,6 +51,8 @@ class Origin:
     """Those of the ledger's looks that were at these very cases."""
     unnamed_lesions: int = 0
     """Where patients are counted: lesions of the table that name none, each a patient of its own."""
+    unnamed_photographs: int = 0
+    """Photographs of the table that name no lesion, each a lesion of its own."""
 
 
 def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
@@ -191,6 +193,7 @@ def certify_cases(
             len(origin.looks_at_these_cases),
             red_flags_counted=config.count_red_flags,
             unnamed_lesions=origin.unnamed_lesions,
+            unnamed_photographs=origin.unnamed_photographs,
         ),
         ledger=origin.ledger,
         confidence_if_selected=_confidence_of_the_best(

@@ -54,6 +54,8 @@ class Tally(Document):
     unit: Unit
     unnamed_lesions: int = Field(default=0, ge=0)
     """Where patients are counted: the site's lesions that name none, each a patient of its own."""
+    unnamed_photographs: int = Field(default=0, ge=0)
+    """The site's photographs that name no lesion, each a lesion of its own."""
     model_sha256: Sha256
     scoring_sha256: Sha256
     """Of all that lies between a logit and a score: calibrator, aggregation, limits of the gates."""

@@ -61,6 +61,7 @@ def assumptions(
     *,
     red_flags_counted: bool,
     unnamed_lesions: int = 0,
+    unnamed_photographs: int = 0,
 ) -> tuple[str, ...]:
     """The sentences under which a certificate holds.
 
@@ -71,10 +72,13 @@ def assumptions(
         earlier_looks: how often these cases have chosen a threshold before.
         red_flags_counted: whether a positive case that a red flag alone sends up counted as referred.
         unnamed_lesions: where patients are counted, lesions that name none.
+        unnamed_photographs: photographs that name no lesion.
     """
     parts = [row for row in rows if row.by not in (ALL, SITE)]
     without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
     said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], _looks(earlier_looks)]
+    if unnamed_photographs:
+        said.insert(said.index(_UNITS[unit]) + 1, _lone(unnamed_photographs))
     if unnamed_lesions:
         said.insert(said.index(_UNITS[unit]) + 1, _unnamed(unnamed_lesions))
     if len(rows) > 1:
@@ -100,6 +104,15 @@ def _unnamed(lesions: int) -> str:
         else f"{lesions} lesions name no patient and count"
     )
     return f"{count} as a patient each: if several are of one patient, they are taken as independent."
+
+
+def _lone(photographs: int) -> str:
+    count = (
+        "1 photograph names no lesion and counts"
+        if photographs == 1
+        else f"{photographs} photographs name no lesion and count"
+    )
+    return f"{count} as a lesion each: if several are of one lesion, they are taken as independent."
 
 
 def _looks(earlier: int) -> str:

@@ -30,7 +30,7 @@ from lesion_triage.config import Data
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest
 from lesion_triage.data.predict import predict
-from lesion_triage.data.records import counted_by, unnamed_lesions
+from lesion_triage.data.records import counted_by, unnamed_lesions, unnamed_photographs
 from lesion_triage.data.sources import folder
 from lesion_triage.errors import CalibrationError
 from lesion_triage.predictions import Predictions
@@ -48,6 +48,8 @@ class LocalCases:
     unit: Unit
     unnamed_lesions: int
     """Where patients are counted: lesions that name none, each a patient of its own."""
+    unnamed_photographs: int
+    """Photographs that name no lesion, each a lesion of its own."""
     synthetic: bool
     citation: tuple[str, ...]
     seen_before: bool
@@ -146,6 +148,7 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
         cases=cases_of(scored),
         unit=counted_by(known),
         unnamed_lesions=unnamed,
+        unnamed_photographs=unnamed_photographs(known),
         synthetic=made.synthetic,
         citation=made.citation,
         seen_before=bool(scored.fingerprints() & certified),

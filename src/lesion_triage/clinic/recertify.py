@@ -188,6 +188,7 @@ def recertify(
             issued_at=repeated.looked_at if repeated else timestamp(),
             unit=local.unit,
             unnamed_lesions=local.unnamed_lesions,
+            unnamed_photographs=local.unnamed_photographs,
             predictions_sha256=_table_sha256(local),
             site=site,
             purpose=repeated.purpose if repeated else second_look or "certified again at a site",

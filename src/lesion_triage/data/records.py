@@ -28,6 +28,9 @@ GROUP_WORDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
 _GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
 
 
+_LONE = "image:"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
     """What a dataset's own table says of one photograph."""
@@ -121,6 +124,21 @@ def unnamed_lesions(records: Iterable[RawRecord]) -> int:
     if counted_by(known) == "lesion":
         return 0
     return len({record.lesion_id for record in known if not record.patient_id})
+
+
+def lesion_of_its_own(image_id: str) -> str:
+    """The ``lesion_id`` of a photograph that names none."""
+    return f"{_LONE}{image_id}"
+
+
+def names_no_lesion(record: RawRecord) -> bool:
+    """Whether the reader had to make up a lesion for this picture."""
+    return _LONE in record.lesion_id  # a mixture puts the name of the part before it
+
+
+def unnamed_photographs(records: Iterable[RawRecord]) -> int:
+    """Photographs that name no lesion, each of which counts as one of its own."""
+    return sum(names_no_lesion(record) for record in records)
 
 
 def age_in_years(cell: str, column: str) -> float | None:

@@ -34,7 +34,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.calibrate.cases import cases_of, cases_sha256, files_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify
     from lesion_triage.calibrate.price import price_on
-    from lesion_triage.data.records import counted_by, unnamed_lesions
+    from lesion_triage.data.records import counted_by, unnamed_lesions, unnamed_photographs
 
     validation, _ = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
@@ -56,6 +56,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
             issued_at=repeated.looked_at if repeated else timestamp(),
             unit=counted_by(certifying),
             unnamed_lesions=unnamed_lesions(certifying),
+            unnamed_photographs=unnamed_photographs(certifying),
             predictions_sha256=digest,
             purpose=repeated.purpose if repeated else config.second_look or "first look",
             ledger=earlier,

@@ -19,7 +19,13 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle.history import History, as_text, number_in
 from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
-from lesion_triage.data.records import Listing, RawRecord, age_in_years, refuse_unsendable
+from lesion_triage.data.records import (
+    Listing,
+    RawRecord,
+    age_in_years,
+    lesion_of_its_own,
+    refuse_unsendable,
+)
 from lesion_triage.data.spelling import Spelling
 from lesion_triage.errors import DataError
 
@@ -175,7 +181,7 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         image_id=image,
         path=image,
         # The prefix keeps a picture from being taken for a lesion that another row names.
-        lesion_id=row.get("lesion_id") or f"image:{image}",
+        lesion_id=row.get("lesion_id") or lesion_of_its_own(image),
         patient_id=row.get("patient_id") or None,
         needs_in_person=_TRUTH[needs],
         source=row.get("source") or "folder",

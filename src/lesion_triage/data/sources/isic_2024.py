@@ -26,7 +26,7 @@ from pathlib import Path
 
 from lesion_triage.data import pictures
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, lesion_of_its_own
 from lesion_triage.data.sources.tables import Collected, Row, known, rows, walk
 from lesion_triage.errors import DataError
 
@@ -64,7 +64,7 @@ def read(root: Path) -> Listing:
         return RawRecord(
             image_id=row["isic_id"],
             path=path,
-            lesion_id=row["lesion_id"] or f"image:{row['isic_id']}",
+            lesion_id=row["lesion_id"] or lesion_of_its_own(row["isic_id"]),
             patient_id=row["patient_id"] or None,
             diagnosis=row["iddx_full"],
             # Only what pathology saw has more than the first level of the archive's tree.

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from lesion_triage.config import Part
 from lesion_triage.data import consistency
 from lesion_triage.data.labels import LABELS
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, names_no_lesion
 
 ARCHIVE = frozenset({"ham10000", "isic_2018", "isic_2019", "isic_2020", "isic_2024", "bcn20000", "milk10k"})
 """Datasets whose identifiers come out of the ISIC archive."""
@@ -99,7 +99,7 @@ def _each_once(records: Sequence[RawRecord]) -> tuple[list[RawRecord], dict[str,
             known = {copy.needs_in_person for copy in copies} - {None}
             if len(known) > 1:
                 told.setdefault(LABELS_DIFFER, []).append(image_id)
-            if _tie(lesions, [copy.lesion_id for copy in copies if not _own_lesion(copy)]):
+            if _tie(lesions, [copy.lesion_id for copy in copies if not names_no_lesion(copy)]):
                 told.setdefault(LESIONS_JOINED, []).append(image_id)
             _tie(patients, [copy.patient_id for copy in copies if copy.patient_id])
         kept.append(_best(copies))
@@ -115,7 +115,9 @@ def _best(copies: Sequence[RawRecord]) -> RawRecord:
     return replace(
         best,
         needs_in_person=needs,
-        lesion_id=next((copy.lesion_id for copy in (best, *copies) if not _own_lesion(copy)), best.lesion_id),
+        lesion_id=next(
+            (copy.lesion_id for copy in (best, *copies) if not names_no_lesion(copy)), best.lesion_id
+        ),
         patient_id=next((copy.patient_id for copy in (best, *copies) if copy.patient_id), None),
         official_split=max((copy.official_split for copy in copies), key=_OFFICIAL.index),
     )
@@ -127,14 +129,9 @@ def _says(record: RawRecord) -> tuple[bool, bool, bool, bool, int]:
         record.needs_in_person is not None,
         record.diagnosis_confirm_type == HISTOPATHOLOGY,
         record.patient_id is not None,
-        not _own_lesion(record),
+        not names_no_lesion(record),
         cells,
     )
-
-
-def _own_lesion(record: RawRecord) -> bool:
-    """Whether the reader had to make up a lesion for this picture."""
-    return "image:" in record.lesion_id
 
 
 def _tie(parent: dict[str, str], names: Sequence[str]) -> bool:

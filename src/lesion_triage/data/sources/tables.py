@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesion_triage.data.below import places
-from lesion_triage.data.records import Listing, RawRecord, refuse_unsendable
+from lesion_triage.data.records import Listing, RawRecord, lesion_of_its_own, refuse_unsendable
 from lesion_triage.errors import DataError
 
 JPEG = (".jpg", ".jpeg")
@@ -157,7 +157,7 @@ class Collected:
         if lesion_id:
             return lesion_id
         self.find(OWN_LESION, image_id)
-        return f"image:{image_id}"
+        return lesion_of_its_own(image_id)
 
     def listing(self, citation: str, twice: Sequence[str] = ()) -> Listing:
         """What a reader returns. Only pictures that a record names are worth a remark."""
