@@ -25,7 +25,7 @@ from triage_server import office
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
 from triage_server.envelope import log, log_to_stderr
-from triage_server.protocol import guarded
+from triage_server.protocol import Doorstep, GuardedProtocol, guarded
 from triage_server.settings import Settings, load, refuse_exposure
 from triage_server.succession import Served, Succession, admit
 
@@ -33,13 +33,26 @@ from triage_server.succession import Served, Succession, admit
 class DrainingServer(uvicorn.Server):
     """uvicorn that tells when it listens, and takes SIGHUP as a call to look at its bundle."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], succession: Succession) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        announce: Callable[[], None],
+        succession: Succession,
+        handshake_timeout_s: float,
+    ) -> None:
         super().__init__(config)
         self._announce, self._succession = announce, succession
+        self._handshake_timeout_s = handshake_timeout_s
+        self._doorsteps: list[Doorstep] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then announce."""
-        await super().startup(sockets)
+        context = self.config.ssl
+        await super().startup(sockets if context is None else [])
+        if context is not None:
+            self._doorsteps = [
+                Doorstep(one, context, self._protocol, self._handshake_timeout_s) for one in sockets or []
+            ]
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._succession.look_now)
         self._watching = loop.create_task(self._succession.watch())
@@ -48,7 +61,13 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no other bundle any more, then drain."""
         self._watching.cancel()
+        for doorstep in self._doorsteps:
+            doorstep.close()
         await super().shutdown(sockets)
+
+    def _protocol(self) -> GuardedProtocol:
+        made: type[GuardedProtocol] = self.config.http_protocol_class  # type: ignore[assignment]
+        return made(self.config, self.server_state, self.lifespan.state)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +127,8 @@ def serve(settings: Settings) -> None:
                 write_atomically(settings.ready_file, f"{url}\n".encode())
 
         log_to_stderr()
-        server = DrainingServer(config, announce, Succession(app, served, settings, audit, config.ssl))
+        succession = Succession(app, served, settings, audit, config.ssl)
+        server = DrainingServer(config, announce, succession, settings.head_timeout_s)
         for number in (signal.SIGTERM, signal.SIGINT):
             # Once drained, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)

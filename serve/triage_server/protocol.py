@@ -6,13 +6,26 @@ Imports uvicorn's protocol, which has none of these limits, and the wire.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
 from triage_server.wire import PROBLEM_TYPE
+
+_SAY_AGAIN_S = 60.0
+_REST_S = 1.0
+"""Before the next accept where no descriptor was left."""
+_ACCEPTED_AT_ONCE = 64
+
+log = logging.getLogger("triage_server")
 
 
 class _HeadTooLargeError(Exception):
@@ -25,9 +38,34 @@ def guarded(settings: Settings) -> type[asyncio.Protocol]:
     class Guarded(GuardedProtocol):
         max_head_bytes = settings.max_head_bytes
         head_timeout_s = settings.head_timeout_s
-        max_connections = settings.max_connections
+        crowd = Crowd(settings.max_connections)
 
     return Guarded
+
+
+class Crowd:
+    """Connections that are here, each from the moment that it was accepted."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._here: set[GuardedProtocol] = set()
+        self._said = -math.inf
+
+    def takes(self, one: GuardedProtocol) -> bool:
+        """Whether there is room for it, which it then has; a crowd is said once a minute at most."""
+        if one not in self._here and len(self._here) >= self._most:
+            if time.monotonic() - self._said >= _SAY_AGAIN_S:
+                self._said = time.monotonic()
+                log.warning(
+                    "connections are closed unanswered: %d are open (TRIAGE_MAX_CONNECTIONS)", self._most
+                )
+            return False
+        self._here.add(one)
+        return True
+
+    def leave(self, one: GuardedProtocol) -> None:
+        """It is gone."""
+        self._here.discard(one)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -35,7 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     max_head_bytes: int
     head_timeout_s: float
-    max_connections: int
+    crowd: Crowd
 
     _head_bytes = 0
     _head_pending = True
@@ -47,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless too many are open; its first head is awaited from now on."""
         super().connection_made(transport)
-        if len(self.connections) > self.max_connections:
+        if not self.crowd.takes(self):
             transport.abort()
             return
         self._await_head()
@@ -55,6 +93,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come."""
         self._head_arrived()
+        self.crowd.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -142,3 +181,79 @@ class GuardedProtocol(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[refusal.kind.status] + head.encode() + body)
         self.transport.close()
+
+
+class Doorstep:
+    """Accepts connections that will be encrypted, and counts each before it has said a word.
+
+    The event loop's own server shows a connection to its protocol only once encryption is agreed on.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        protocol: Callable[[], GuardedProtocol],
+        patience_s: float,
+    ) -> None:
+        """Begin to accept, on the running event loop.
+
+        Args:
+            listener: which listens already.
+            context: of the server's certificate.
+            protocol: makes what speaks on one connection.
+            patience_s: how long the handshake of TLS may take.
+        """
+        self._listener, self._context, self._protocol = listener, context, protocol
+        self._patience_s = patience_s
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._resting: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        self._open()
+
+    def close(self) -> None:
+        """Accept no more, and let those go that are not encrypted yet."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.remove_reader(self._listener)
+        for handshake in self._handshakes:
+            handshake.cancel()
+
+    def _open(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor is left: to be asked at once again would take all time
+                log.error("no connection can be accepted: %s", error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._resting = self._loop.call_later(_REST_S, self._open)
+                return
+            protocol = self._protocol()
+            if not protocol.crowd.takes(protocol):
+                connection.close()
+                continue
+            handshake = self._loop.create_task(self._encrypt(connection, protocol))
+            self._handshakes.add(handshake)
+            handshake.add_done_callback(self._handshakes.discard)
+
+    async def _encrypt(self, connection: socket.socket, protocol: GuardedProtocol) -> None:
+        connection.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._patience_s,
+            )
+        except OSError:  # no TLS, or not in time, or gone: strangers leave no line
+            connection.close()
+        finally:
+            if protocol not in protocol.connections:  # so nobody will tell it that the connection is lost
+                protocol.crowd.leave(protocol)

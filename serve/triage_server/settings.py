@@ -113,9 +113,9 @@ class Settings(BaseModel):
     max_head_bytes: int = Field(default=16_384, ge=1024)
     """Request line and headers together."""
     head_timeout_s: Seconds = 10.0
-    """A connection that has sent no whole head by then is closed."""
+    """A connection that has sent no whole head by then is closed; the handshake of TLS has as long before."""
     max_connections: int = Field(default=512, ge=1)
-    """Connections open at once; one more is closed unanswered."""
+    """Connections open at once, those included that agree on encryption; one more is closed unanswered."""
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
 

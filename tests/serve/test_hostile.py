@@ -190,6 +190,90 @@ def test_path_leads_nowhere(path: str, strict: Any):
 # TLS
 
 
+@pytest.fixture
+def encrypted(launch: Callable[..., Any], certificate: tuple[Path, Path]) -> Callable[..., Any]:
+    """A server that encrypts, with limits of the test's choice."""
+    cert, key = map(str, certificate)
+    return lambda **limits: launch(TRIAGE_TLS_CERT=cert, TRIAGE_TLS_KEY=key, **limits)
+
+
+def descriptors(server: Any) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def status_over_tls(server: Any) -> int:
+    return httpx.get(f"{server.url}/health/live", verify=False, timeout=5).status_code
+
+
+def is_closed(connection: socket.socket, within_s: float) -> bool:
+    connection.settimeout(within_s)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def test_connections_that_never_agree_on_encryption_count_from_the_first(encrypted: Callable[..., Any]):
+    with encrypted(TRIAGE_MAX_CONNECTIONS="3", TRIAGE_HEAD_TIMEOUT_S="5") as server:
+        idle = descriptors(server)
+        silent = [socket.create_connection(server.address) for _ in range(40)]
+        assert all(is_closed(one, 2.0) for one in silent[3:])
+        assert descriptors(server) - idle < 10
+        with pytest.raises(httpx.TransportError):
+            status_over_tls(server)
+        for one in silent:
+            one.close()
+        time.sleep(0.2)
+        assert status_over_tls(server) == 200
+        assert server.text().count("TRIAGE_MAX_CONNECTIONS") == 1
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"])
+def test_handshake_that_does_not_come_ends_the_connection_and_gives_its_place_up(
+    said: bytes, encrypted: Callable[..., Any]
+):
+    with encrypted(TRIAGE_MAX_CONNECTIONS="1", TRIAGE_HEAD_TIMEOUT_S="0.5") as server:
+        for _ in range(3):
+            with socket.create_connection(server.address) as connection:
+                connection.sendall(said)
+                connection.settimeout(3.0)
+                try:
+                    while connection.recv(4096):  # an alert, of those that are told why
+                        pass
+                except ConnectionError:
+                    pass
+            time.sleep(0.1)
+        assert status_over_tls(server) == 200
+        assert server.stop() == 0
+
+
+def test_head_that_does_not_come_ends_an_encrypted_connection_too(encrypted: Callable[..., Any]):
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with encrypted(TRIAGE_MAX_CONNECTIONS="1", TRIAGE_HEAD_TIMEOUT_S="0.5") as server:
+        for _ in range(2):
+            plain = socket.create_connection(server.address, timeout=3.0)
+            with trusting.wrap_socket(plain) as connection:
+                with pytest.raises(httpx.TransportError):
+                    status_over_tls(server)  # one too many
+                assert connection.recv(4096).startswith(b"HTTP/1.1 408")
+            time.sleep(0.2)
+        assert status_over_tls(server) == 200
+
+
+def test_stop_does_not_wait_for_a_handshake(encrypted: Callable[..., Any]):
+    with encrypted() as server:
+        with socket.create_connection(server.address):
+            time.sleep(0.2)
+            began = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - began < 5
+        assert "rror" not in server.text()
+
+
 def test_tls_by_file(launch: Callable[..., Any], certificate: tuple[Path, Path], draw: Any):
     cert, key = certificate
     with launch(TRIAGE_TLS_CERT=str(cert), TRIAGE_TLS_KEY=str(key)) as server:
