@@ -114,8 +114,11 @@ class Door:
 
     async def usable(self) -> bool:
         """False while the file of keys is broken, or the keys of tokens are too old and not to be had."""
-        if self._key_path is not None and self._keys is None:
-            return False
+        if self._key_path is not None:
+            try:
+                self._present_keys()  # not only when somebody shows a key: nobody is sent to who is not ready
+            except RequestError:
+                return False
         return self._tokens is None or await self._tokens.usable()
 
     @property

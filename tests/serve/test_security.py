@@ -114,6 +114,16 @@ def test_broken_key_file_lets_nobody_in_and_is_not_ready(launch: Any, keys: Any,
         assert httpx.get(f"{server.url}/health/ready").status_code == 200
 
 
+def test_readiness_alone_finds_the_file_of_keys_broken_and_mended(launch: Any, keys: Any):
+    file, _, _ = keys
+    whole = file.read_text()
+    with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
+        for text, status in (("half an ed", 503), (whole, 200)):  # as behind a load balancer, no caller comes
+            file.write_text(text)
+            time.sleep(1.1)
+            assert httpx.get(f"{server.url}/health/ready").status_code == status
+
+
 def test_key_is_kept_as_a_hash_for_its_owner_alone(keys: Any):
     file, key, _ = keys
     assert file.stat().st_mode & 0o077 == 0
