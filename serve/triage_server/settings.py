@@ -135,11 +135,14 @@ def load(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings
     """Settings from the command line and the environment.
 
     Raises:
-        ConfigError: an unknown ``TRIAGE_*`` variable, a value out of range, no bundle.
+        ConfigError: an unknown or empty ``TRIAGE_*`` variable, a value out of range, no bundle.
         SystemExit: argparse met an unknown option, or ``--help``.
     """
     values = _from_environment(environment)
     said = {name: value for name, value in vars(_parser().parse_args(argv)).items() if value is not None}
+    for name in ("bundle", "ready_file"):
+        if said.get(name) == "":
+            raise ConfigError(f"{_FLAGS[name]} is empty: expected a path.")
     values |= said
     if "bundle" not in values:
         raise ConfigError(f"No bundle to serve: say --bundle DIR or set {PREFIX}BUNDLE.")
@@ -235,6 +238,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
             near = difflib.get_close_matches(variable, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
             raise ConfigError(f"Unknown environment variable {variable}; {hint}")
+        if not value:
+            # Of a path it would be the folder that the server happens to be started in.
+            raise ConfigError(f"{variable} is empty: give it a value, or leave it out for the default.")
         found[known[variable]] = value
     return found
 

@@ -43,6 +43,18 @@ def test_value_out_of_range_is_refused_by_name(wrong: dict[str, str]):
         load(["--bundle", "b"], wrong)
 
 
+@pytest.mark.parametrize("variable", sorted(variables()))
+def test_empty_variable_is_refused_by_name(variable: str):
+    with pytest.raises(ConfigError, match=f"^{variable} is empty: "):
+        load(["--bundle", "b"], {variable: ""})
+
+
+@pytest.mark.parametrize("flag", ["--bundle", "--ready-file"])
+def test_empty_path_is_refused(flag: str):
+    with pytest.raises(ConfigError, match=f"^{flag} is empty: "):
+        load(["--bundle", "b", flag, ""], {})
+
+
 def test_flag_out_of_range_is_refused_by_name():
     with pytest.raises(ConfigError, match="--workers-threads"):
         load(["--bundle", "b", "--workers-threads", "0"], {})
