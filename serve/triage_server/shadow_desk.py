@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections import Counter
+from array import array
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +38,10 @@ class Comparison:
     """By ``referral`` or ``band``, and where it moved."""
     compared: int = 0
     failed: int = 0
-    answered: int = 0
-    """Answers of that bundle from the first that was compared on; the rest were left out, or still wait."""
+    first: int = 2**63
+    """Number of the earliest answer that it was given."""
+    elsewhere: int = 0
+    """Of its cases, those whose answers stand in files before these."""
     down: list[str] = field(default_factory=list)
     """Number of the answer's line and request id of each case that would have moved down."""
 
@@ -47,20 +51,27 @@ class Tally:
 
     def __init__(self) -> None:
         self.pairs: dict[tuple[str, str], Comparison] = {}
+        self._answers: defaultdict[str, array[int]] = defaultdict(lambda: array("Q"))
+        """Numbers of the answers of each bundle, rising."""
+
+    def answered(self, answering: str, shadow: str) -> int:
+        """Answers of a bundle from the first that this shadow was given; the rest were left out, or wait."""
+        pair, numbers = self.pairs[answering, shadow], self._answers[answering]
+        return len(numbers) - bisect_left(numbers, pair.first) + pair.elsewhere
 
     def line(self, fields: Mapping[str, object]) -> None:
         """Take one line."""
         if fields.get("event") == "answer":
-            for (answering, _), compared in self.pairs.items():
-                compared.answered += answering == fields["bundle_sha256"]
+            self._answers[str(fields["bundle_sha256"])].append(int(str(fields["sequence"])))
             return
         of = fields.get("answered")
         if fields.get("event") != "shadow" or not isinstance(of, Mapping):
             return
-        key = str(of["bundle_sha256"]), str(fields["bundle_sha256"])
-        pair = self.pairs.get(key)
-        if pair is None:
-            pair = self.pairs[key] = Comparison(answered=1)
+        answering, number = str(of["bundle_sha256"]), int(of["sequence"])
+        pair = self.pairs.setdefault((answering, str(fields["bundle_sha256"])), Comparison())
+        numbers = self._answers[answering]
+        pair.first = min(pair.first, number)
+        pair.elsewhere += not numbers or number < numbers[0]
         if "problem" in fields:
             pair.failed += 1
             return
@@ -126,7 +137,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if not tally.pairs:
         raise AuditLogError(f"{arguments.path}: no shadow has scored a case in this log.")
     for (answering, shadow), pair in tally.pairs.items():
-        for line in _lines(answering, shadow, pair, arguments.confidence):
+        for line in _lines(tally, answering, shadow, arguments.confidence):
             print(line)
         if arguments.cases:
             print("  line  request id  what would have moved down")
@@ -135,9 +146,10 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(answering: str, shadow: str, pair: Comparison, confidence: float) -> Iterator[str]:
+def _lines(tally: Tally, answering: str, shadow: str, confidence: float) -> Iterator[str]:
+    pair, answered = tally.pairs[answering, shadow], tally.answered(answering, shadow)
     yield f"answered by {answering[:16]}, shadow {shadow[:16]}: {pair.compared} cases compared"
-    yield (f"  of {pair.answered} answers since the first compared; the shadow could not score {pair.failed}")
+    yield f"  of {answered} answers since the first compared; the shadow could not score {pair.failed}"
     if pair.compared == 0:
         return
     for name, words in _WORDS.items():

@@ -38,22 +38,43 @@ def test_nothing_seen_has_the_closed_form() -> None:
     assert exact_interval(0, 100_000)[1] == pytest.approx(1 - 0.025 ** (1 / 100_000))
 
 
+def answer(sequence: int, bundle: str = "a") -> dict[str, object]:
+    return {"event": "answer", "bundle_sha256": bundle, "sequence": sequence}
+
+
+def compared(sequence: int, **more: object) -> dict[str, object]:
+    """What the shadow 's' said of the answer of that number."""
+    of = {"bundle_sha256": "a", "sequence": sequence}
+    return {
+        **{"event": "shadow", "bundle_sha256": "s", "referral": "same", "band": "down", "request_id": "r"},
+        **{"answered": of, **more},
+    }
+
+
 def test_answers_that_no_shadow_saw_are_counted() -> None:
     tally = Tally()
-    shadow = {
-        "event": "shadow",
-        "bundle_sha256": "s",
-        "referral": "same",
-        "band": "down",
-        "request_id": "r",
-        "answered": {"bundle_sha256": "a", "sequence": 2},
-    }
-    answer = {"event": "answer", "bundle_sha256": "a"}
-    for line in (answer, shadow, answer, answer, {**answer, "bundle_sha256": "b"}, shadow):
+    for line in (answer(1), compared(1), answer(3), answer(4), answer(5, "b"), compared(3)):
         tally.line(line)
-    tally.line({**shadow, "problem": "ScoringError"})
+    tally.line(compared(4, problem="ScoringError"))
+    assert tally.answered("a", "s") == 3
     (pair,) = tally.pairs.values()
-    assert (pair.answered, pair.compared, pair.failed, pair.down) == (3, 2, 1, ["2  r  band"] * 2)
+    assert (pair.compared, pair.failed, pair.down) == (2, 1, ["1  r  band", "3  r  band"])
+
+
+def test_answers_given_before_the_shadow_s_first_word_are_counted() -> None:
+    tally = Tally()
+    for number in range(1, 11):
+        tally.line(answer(number))
+    for number in (4, 3, 5, 10):  # in the order of the scoring threads
+        tally.line(compared(number))
+    assert tally.answered("a", "s") == 8  # from number 3 on
+
+
+def test_answers_in_files_that_were_put_elsewhere_count_once_they_were_compared() -> None:
+    tally = Tally()
+    for line in (compared(7), answer(12), compared(9), compared(12), answer(15)):
+        tally.line(line)
+    assert tally.answered("a", "s") == 4
 
 
 def test_log_without_shadows_and_altered_logs_are_one_sentence(
