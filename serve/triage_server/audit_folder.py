@@ -40,14 +40,23 @@ def locked(folder: Path) -> int:
     return handle
 
 
-def key_in(folder: Path) -> bytes:
+def key_in(folder: Path, *, begun: bool) -> bytes:
     """The site's key, made at the first start: whole, or not there.
 
+    Args:
+        folder: of the log.
+        begun: lines lie in it, so that a key was made before them.
+
     Raises:
-        AuditLogError: as of ``read_key``.
+        AuditLogError: that key is gone, or as of ``read_key``.
     """
     file = folder / KEY_FILE
     if not file.exists():
+        if begun:
+            raise AuditLogError(
+                f"{file} is missing, and the lines beside it were written with it: bring the key back from "
+                "where it is kept; if it is lost, put the folder aside as it is and name another."
+            )
         draft = file.with_suffix(".tmp")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "w") as stream:

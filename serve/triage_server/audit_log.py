@@ -57,7 +57,8 @@ class AuditLog:
             patience_s: how long a line may take to reach the disk, and the last ones at the end.
 
         Raises:
-            AuditLogError: another process writes it, its end is altered, or it cannot be written.
+            AuditLogError: another process writes it, its end is altered, its key is lost, or it cannot be
+                written.
         """
         self._folder, self._rotate_bytes, self._patience_s = folder, rotate_bytes, patience_s
         self._slow = f"did not answer within {patience_s:g} s"
@@ -75,7 +76,7 @@ class AuditLog:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock = locked(folder)
                 undo.callback(os.close, self._lock)
-                self._key = key_in(folder)
+                self._key = key_in(folder, begun=bool(files_of(folder)))
                 self._take_over()
                 if opening is not None:
                     self._append([{"time": now(), **opening}])

@@ -400,3 +400,13 @@ def test_damaged_key_is_refused_and_not_replaced(folder: Path):
     with pytest.raises(AuditLogError, match="hexadecimal"):
         AuditLog(folder, 2**20)
     assert (folder / KEY_FILE).read_bytes() == b""
+
+
+def test_lost_key_is_missed_and_no_other_is_made_beside_its_lines(folder: Path):
+    write(folder, 1)
+    kept = (folder / KEY_FILE).rename(folder.parent / "kept")
+    with pytest.raises(AuditLogError, match="bring the key back"):
+        AuditLog(folder, 2**20)
+    assert not (folder / KEY_FILE).exists()
+    kept.rename(folder / KEY_FILE)
+    write(folder, 1)
