@@ -15,7 +15,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -241,11 +241,16 @@ class AuditLog:
         return ends
 
     def _write(self, data: bytes, end: End) -> None:
-        """Bytes behind the open file, on the disk. On an error it may be longer than ``_size``."""
+        """Bytes behind the open file, on the disk: all of them, or none."""
         rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._handle, rest) :]
-        _flush(self._handle)
+        try:
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+            _flush(self._handle)
+        except OSError:
+            with suppress(OSError):  # then what is left is taken away before the next line
+                os.ftruncate(self._handle, self._size)
+            raise
         self._size += len(data)
         self._end = end
 
@@ -260,19 +265,12 @@ class AuditLog:
         self._end = tail.end
         self._handle, self._size = appending(files[-1] if files else self._folder / file_name(1))
         flush_names(self._folder)
+        # In the file that was left, however full: else the chain never holds again.
         if tail.line_end_missing:
-            self._repair(b"\n", self._end)
+            self._write(b"\n", self._end)
         elif tail.remains:
             line, end = spell(torn_fields(now(), tail.remains), self._end)
-            self._repair(b"\n" + line, end)
-
-    def _repair(self, data: bytes, end: End) -> None:
-        """All or nothing, and in the file that was left, however full: else the chain never holds again."""
-        try:
-            self._write(data, end)
-        except OSError:
-            os.ftruncate(self._handle, self._size)
-            raise
+            self._write(b"\n" + line, end)
 
     def _fail(self, why: str | None, lines: int) -> None:
         self._unrecorded += lines

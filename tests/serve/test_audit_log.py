@@ -265,6 +265,15 @@ def test_full_disk_is_an_error_for_each_caller_and_passes_by_itself(folder: Path
     assert verify(folder).torn == 0
 
 
+def test_log_that_is_closed_on_a_full_disk_ends_with_a_whole_line(folder: Path, small_files: Any):
+    log = AuditLog(folder, 2**20)
+    asyncio.run(log.append({"event": "answer"}))
+    small_files(files_of(folder)[0].stat().st_size + 50)  # half a line still fits
+    log.close({"event": "closed"})
+    assert events(folder) == ["answer"]
+    verify(folder)
+
+
 @pytest.fixture
 def stalling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A volume whose flush returns only while it is let: a network disk that is gone gives no error."""
