@@ -7,6 +7,7 @@ text of a history comes here, only hashes under a key of the site.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
 import logging
 import math
@@ -62,7 +63,7 @@ class AuditLog:
         """
         self._folder, self._rotate_bytes, self._patience_s = folder, rotate_bytes, patience_s
         self._slow = f"did not answer within {patience_s:g} s"
-        self._end, self._handle, self._size = End(), -1, 0
+        self._end, self._file, self._handle, self._size = End(), folder, -1, 0
         self._failed: str | None = None
         self._unrecorded = 0
         self._probed = 0.0
@@ -213,6 +214,7 @@ class AuditLog:
 
     def _record(self, group: Sequence[Fields | None]) -> list[End]:
         lines = [fields for fields in group if fields is not None]
+        self._must_lie_there()
         if self._failed is not None:
             # What was left half written was never acknowledged.
             os.ftruncate(self._handle, self._size)
@@ -227,6 +229,20 @@ class AuditLog:
             log.warning("audit log is written again")
         ends = iter(self._append(lines)) if lines else iter(())
         return [self._end if fields is None else next(ends) for fields in group]
+
+    def _must_lie_there(self) -> None:
+        """A file that was moved or deleted takes lines that nobody would find.
+
+        Raises:
+            OSError: another file lies at its place, or none.
+        """
+        try:
+            if os.path.samestat(self._file.stat(), os.fstat(self._handle)):
+                return
+        except FileNotFoundError:
+            pass
+        why = f"{self._file.name} was moved or deleted; put it back, or start the server again"
+        raise OSError(errno.ESTALE, why)
 
     def _append(self, lines: Sequence[Fields]) -> list[End]:
         """Lines behind each other, and one flush; in another file if this one is full."""
@@ -255,15 +271,17 @@ class AuditLog:
         self._end = end
 
     def _rotate(self) -> None:
-        handle, size = appending(self._folder / file_name(self._end.sequence + 1))
+        file = self._folder / file_name(self._end.sequence + 1)
+        handle, size = appending(file)
         os.close(self._handle)
-        self._handle, self._size = handle, size
+        self._file, self._handle, self._size = file, handle, size
         flush_names(self._folder)
 
     def _take_over(self) -> None:
         tail, files = tail_of(self._folder), files_of(self._folder)
         self._end = tail.end
-        self._handle, self._size = appending(files[-1] if files else self._folder / file_name(1))
+        self._file = files[-1] if files else self._folder / file_name(1)
+        self._handle, self._size = appending(self._file)
         flush_names(self._folder)
         # In the file that was left, however full: else the chain never holds again.
         if tail.line_end_missing:

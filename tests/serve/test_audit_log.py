@@ -357,6 +357,48 @@ def test_line_that_comes_in_the_turn_of_a_look_is_watched_too(
         stalling.set()
 
 
+@pytest.mark.parametrize("moved", ["folder", "file", "file, another in its place"])
+def test_log_that_was_moved_away_takes_no_line_until_it_is_back(moved: str, folder: Path):
+    async def story() -> None:
+        await log.append({"event": "answer", "number": 0})
+        place = folder if moved == "folder" else files_of(folder)[0]
+        away = place.with_name("away")
+        place.rename(away)
+        if "another" in moved:
+            place.write_bytes(away.read_bytes())
+        for number in (1, 2):
+            with pytest.raises(AuditLogError, match="moved or deleted; put it back"):
+                await log.append({"event": "answer", "number": number})
+        assert log.failed
+        await asyncio.sleep(1.1)
+        assert not await log.probe()
+        away.rename(place)
+        await asyncio.sleep(1.1)
+        assert await log.probe()
+        await log.append({"event": "answer", "number": 3})
+
+    with AuditLog(folder, 2**20) as log:
+        asyncio.run(story())
+    lines = [json.loads(line) for line in raw(folder).splitlines()]
+    assert [line.get("number", line["event"]) for line in lines] == [0, "resumed", 3]
+    assert lines[1]["unrecorded"] == 2
+    verify(folder)
+
+
+def test_log_whose_file_was_deleted_takes_no_line_and_begins_anew_at_the_next_start(folder: Path):
+    async def story() -> None:
+        for file in files_of(folder):
+            file.unlink()
+        with pytest.raises(AuditLogError, match="start the server again"):
+            await log.append({"event": "answer"})
+
+    with AuditLog(folder, 2**20, {"event": "opened"}) as log:
+        asyncio.run(story())
+    assert files_of(folder) == []
+    write(folder, 1)
+    assert events(folder) == ["answer"]
+
+
 def test_log_on_a_disk_that_does_not_answer_is_closed_in_time(folder: Path, stalling: Any):
     async def story() -> None:
         with pytest.raises(AuditLogError, match=r"did not answer within 0\.2 s"):
