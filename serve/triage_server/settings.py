@@ -107,7 +107,7 @@ class Settings(BaseModel):
     webhook_outbox_cases: int = Field(default=10_000, ge=1, le=1_000_000)
     """Cases that it may hold; one more is answered 503. Delivered ones make room."""
     webhook_keep_hours: int = Field(default=72, ge=1, le=MOST_KEEP_HOURS)
-    """An answer is tried for so long, and what became of it can be asked for so long after."""
+    """An answer is tried for so long, and that it was delivered can be asked for so long after."""
     webhook_first_pause_s: Seconds = 5.0
     """Before the second attempt; three times as long before each further one, up to four hours."""
     max_head_bytes: int = Field(default=16_384, ge=1024)

@@ -28,7 +28,9 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     showing.set_defaults(act=_show)
     again = verbs.add_parser("retry", help="set them out again")
     again.set_defaults(act=_retry)
-    for verb in (showing, again):
+    dropping = verbs.add_parser("drop", help="delete them; their lines in the audit log stay")
+    dropping.set_defaults(act=_drop)
+    for verb in (showing, again, dropping):
         verb.add_argument("--outbox", type=Path, required=True, help="what TRIAGE_WEBHOOK_OUTBOX names")
     again.add_argument("--case-id", help="of one alone; default: all")
     again.add_argument(
@@ -37,6 +39,9 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
         default=os.environ.get("TRIAGE_WEBHOOK_KEEP_HOURS", "72"),
         help="try for so long (TRIAGE_WEBHOOK_KEEP_HOURS; %(default)s)",
     )
+    which = dropping.add_mutually_exclusive_group(required=True)
+    which.add_argument("--case-id", help="of one alone")
+    which.add_argument("--all", action="store_true", help="every one that was given up")
 
 
 def _keep_hours(text: str) -> int:
@@ -71,6 +76,15 @@ def _retry(arguments: argparse.Namespace) -> int:
     now = time.time()
     found = _asked(arguments.outbox, said, now, now + 3600.0 * arguments.keep_hours, arguments.case_id)
     print(f"{len(found)} answers set out again; a running server sends them within half a minute")
+    return 0
+
+
+def _drop(arguments: argparse.Namespace) -> int:
+    said = (
+        "DELETE FROM cases WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) RETURNING case_id"
+    )
+    found = _asked(arguments.outbox, said, arguments.case_id)
+    print(f"{len(found)} answers dropped")
     return 0
 
 

@@ -77,7 +77,7 @@ class CaseStatus(Document):
     last_status: int | None
     """That the receiver answered with; null: it has not, or with nothing that is HTTP."""
     settled_at: str | None
-    """When it was delivered or given up; the case is forgotten some days after."""
+    """When it was delivered or given up; what was delivered is forgotten some days after."""
     audit_hash: Sha256 | None
     """Of the answer's line in the audit log."""
     answer: Answer | None

@@ -402,6 +402,32 @@ def test_answer_that_nobody_wants_is_seen_and_can_be_set_out_again(
     assert [line["event"] for line in lines if "case_id" in line] == ["answer", "undelivered", "delivered"]
 
 
+def test_answer_that_was_given_up_stays_until_somebody_drops_it(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    outbox = tmp_path / "outbox.sqlite"
+    with receiving(*[(410, {}, 0.0)] * 3) as receiver:
+        settings = variables(receiver.url, TRIAGE_WEBHOOK_KEEP_HOURS="1")
+        with launch(**settings) as server:
+            old, other, delivered = (send(server, draw(seed=seed)).json()["case_id"] for seed in range(3))
+            until(lambda: metric(server, "triage_webhooks_undelivered") == 3)
+            assert server.stop() == 0
+        with closing(sqlite3.connect(outbox)) as base, base:
+            base.execute("UPDATE cases SET settled_at = settled_at - 1e6 + rowid")
+            base.execute("UPDATE cases SET state = 'delivered' WHERE case_id = ?", (delivered,))
+        with launch(**settings) as server:
+            until(lambda: httpx.get(f"{server.url}/v1/cases/{delivered}").status_code == 404)
+            assert httpx.get(f"{server.url}/v1/cases/{old}").json()["state"] == "undelivered"
+            assert metric(server, "triage_webhooks_undelivered") == 2
+            assert server.stop() == 0
+    with pytest.raises(SystemExit, match="2"):
+        desk("drop", "--outbox", outbox)
+    assert desk("drop", "--outbox", outbox, "--case-id", old) == (0, "1 answers dropped\n")
+    assert [line.split()[0] for line in desk("show", "--outbox", outbox)[1].splitlines()] == [other]
+    assert desk("drop", "--outbox", outbox, "--all") == (0, "1 answers dropped\n")
+    assert desk("show", "--outbox", outbox) == (0, "")
+
+
 def test_answer_is_given_up_and_forgotten_when_its_time_is_over(
     launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
 ):

@@ -71,7 +71,7 @@ class FullError(Exception):
 
 
 class Outbox:
-    """The one writer of the file, but for the errand that sets letters out again. Belongs to one thread."""
+    """The one writer of the file, but for the errands about letters given up. Belongs to one thread."""
 
     def __init__(self, path: Path, capacity: int) -> None:
         """Take it over, or begin one.
@@ -154,9 +154,10 @@ class Outbox:
         return self._read(said, moment, json.dumps(list(callbacks)))
 
     def forget(self, settled_before: float) -> None:
-        """Delete what was settled before that."""
+        """Delete what was delivered before that. What was given up waits for a person's word."""
         with self._base:
-            self._base.execute("DELETE FROM cases WHERE settled_at <= ?", (settled_before,))
+            said = "DELETE FROM cases WHERE state = 'delivered' AND settled_at <= ?"
+            self._base.execute(said, (settled_before,))
 
     def counts(self) -> dict[str, int]:
         """Letters by state."""
