@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 
 
@@ -15,6 +16,10 @@ def main() -> int:
     Returns:
         As ``triage_server.cli.main``.
     """
+    if not sys.argv[1:] or sys.argv[1].startswith("-"):
+        # A server, and no errand, which begins with a word. Until it has something to look again at, a SIGHUP
+        # would kill it, and most of the way to there is imports.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.disable()
     from triage_server import cli  # noqa: PLC0415 - see above
 

@@ -4,6 +4,8 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -227,3 +229,23 @@ def test_ready_file_without_a_folder_is_one_sentence(
     refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
 ):
     assert "ready file" in refused("--bundle", tiny_bundle, "--ready-file", tmp_path / "none" / "ready")
+
+
+SIGHUP_AT_IMPORT = """
+import os, signal, sys
+
+class Caller:
+    def find_spec(self, name, path=None, target=None):
+        if name == "triage_server.cli":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Caller())
+from triage_server.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["keys", "--help"], -signal.SIGHUP)])
+def test_hangup_while_a_server_is_still_imported_is_left_alone(words: list[str], status: int):
+    done = subprocess.run([sys.executable, "-c", SIGHUP_AT_IMPORT, *words], capture_output=True, check=False)
+    assert done.returncode == status, done.stderr
