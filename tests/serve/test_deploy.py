@@ -136,6 +136,22 @@ def test_kserve_asks_by_the_open_protocol(make_app: Any, ask: Any) -> None:
     assert predictor["maxReplicas"] == 1
 
 
+def test_user_of_the_server_may_write_the_volume_of_its_audit_log() -> None:
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]["securityContext"]
+    assert pod["fsGroup"] == pod["runAsGroup"]
+    kserve = DEPLOY / "kubernetes" / "kserve.yaml"
+    runtime = of_kind("ServingRuntime", kserve)["spec"]["containers"][0]["securityContext"]
+    predictor = of_kind("InferenceService", kserve)["spec"]["predictor"]
+    assert predictor["securityContext"]["fsGroup"] == runtime["runAsGroup"] == runtime["runAsUser"]
+    compose = documents(DEPLOY / "compose.yaml")[0]
+    service, named = compose["services"]["server"], compose["volumes"]
+    places = [volume.split(":")[1] for volume in service["volumes"] if volume.split(":")[0] in named]
+    user, group = service["user"].split(":")
+    made = f"RUN install --directory --owner={user} --group={group} --mode=0700 {' '.join(places)}\n"
+    assert made in stage(2)  # a volume of Docker's takes owner and mode from the image
+    assert f"USER {user}:{group}\n" in stage(2)
+
+
 def stage(number: int) -> str:
     return re.split(r"^FROM .*$", DOCKERFILE, flags=re.MULTILINE)[number]
 
