@@ -110,6 +110,7 @@ def test_submitted_case_is_brought_to_the_callback_and_can_be_asked_for(
     scorer: Scorer, picture_bytes: Callable[..., bytes], tmp_path: Path
 ):
     secret = new_secret()
+    (tmp_path / "secret").touch(0o600)
     (tmp_path / "secret").write_text(secret)
     expected = scorer.score([picture_bytes("referred")])
 

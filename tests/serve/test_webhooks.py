@@ -56,6 +56,7 @@ def variables(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """The settings of a server with a callback 'ehr', quick to try again, and an audit log."""
 
     def made(url: str, secret: str = SECRET, callbacks: Any = None, **more: str) -> dict[str, str]:
+        (tmp_path / "secret").touch(0o600)
         (tmp_path / "secret").write_text(secret)
         said = callbacks or {"ehr": {"url": url, "secret_file": str(tmp_path / "secret")}}
         return {
@@ -492,6 +493,7 @@ def test_disk_of_the_audit_log_that_hangs_holds_up_a_stop_for_one_line_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     secret, disk, flush = tmp_path / "secret", threading.Event(), audit_log._flush
+    secret.touch(0o600)
     secret.write_text(SECRET)
     box = OutboxThread(tmp_path / "outbox.sqlite", 10)
     monkeypatch.setattr(audit_log, "_flush", lambda handle: (disk.wait(), flush(handle)))
@@ -621,6 +623,18 @@ def test_callback_that_cannot_be_used_is_one_sentence(said: Any, sentence: str):
         Callbacks.read(json.dumps(said), {"EHR_SECRET": SECRET})
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o642])
+def test_secret_that_everyone_may_read_or_write_is_refused(mode: int, tmp_path: Path):
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    said = json.dumps({"ehr": {"url": GOOD["url"], "secret_file": str(file)}})
+    file.chmod(mode)
+    with pytest.raises(ConfigError, match="everyone on this machine may read or write it"):
+        Callbacks.read(said)
+    file.chmod(0o640)  # of the server's group
+    assert Callbacks.read(said).by_name["ehr"].secrets
 
 
 def test_callbacks_need_outbox_and_audit_log(variables: Any):

@@ -11,6 +11,7 @@ import hmac
 import os
 import re
 import ssl
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ class Callbacks:
             environment: where secrets may be.
 
         Raises:
-            ConfigError: unreadable, of another shape, an address that is not allowed, or no usable secret.
+            ConfigError: unreadable, of another shape, an address that is not allowed, or no usable secret, or
+                one that everyone may read.
         """
         where = "TRIAGE_WEBHOOKS"
         if not said.lstrip().startswith("{"):
@@ -144,9 +146,15 @@ def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[byte
         raise ConfigError(f"{at}: say 'secret_file' or 'secret_env', one of the two.")
     if said.secret_file is not None:
         try:
+            mode = said.secret_file.stat().st_mode
             words = said.secret_file.read_text(encoding="ascii").split()
         except (OSError, ValueError) as error:
             raise ConfigError(f"{at}: its secret cannot be read ({type(error).__name__}).") from None
+        if mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise ConfigError(
+                f"{at}: {said.secret_file}: everyone on this machine may read or write it, and so forge "
+                "deliveries; chmod o-rw."
+            )
     else:
         words = environment.get(said.secret_env or "", "").split()
     found = [key_of(word) for word in words]
