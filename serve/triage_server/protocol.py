@@ -24,6 +24,8 @@ _SAY_AGAIN_S = 60.0
 _REST_S = 1.0
 """Before the next accept where no descriptor was left."""
 _ACCEPTED_AT_ONCE = 64
+_BACKLOG = 2048
+"""Connections that the kernel may hold until they are accepted: as many as uvicorn allows without TLS."""
 
 log = logging.getLogger("triage_server")
 
@@ -209,6 +211,7 @@ class Doorstep:
         self._handshakes: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        listener.listen(_BACKLOG)
         listener.setblocking(False)
         self._open()
 
