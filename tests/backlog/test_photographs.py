@@ -88,6 +88,8 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id,image,image\na,b.png,b.png\n", "column 'image' stands twice; keep one."),
         ("case_id,image,history,fever\na,b.png,,\n", "the history stands in 'history' and in 'fever'"),
         ("case_id,image\n,b.png\n", "line 2: case_id is empty."),
+        ("case_id,image\na,b.png\nNaN,c.png\n", "line 3: case_id is 'NaN', which tables write where"),
+        ("case_id,image,sex\na,b.png,nan\n", "line 2: sex is 'nan', which tables write where"),
         ("case_id,image\na,\n", "line 2: image is empty; expected the path of a photograph."),
         ("case_id,image\na,b.png,c\n", "line 2: more or fewer cells than the header has."),
         ("case_id,image\na,../b.png\n", "line 2: the path in image leaves "),

@@ -145,6 +145,7 @@ def test_a_lesion_whose_pictures_disagree_goes_up(dataset: Dataset, other: str) 
     built = manifests.build(FOLDER, dataset(cells))
     assert [record.needs_in_person for record in built.records] == [True, True, False]
     assert ("L",) in built.findings.values()
+    assert built.findings["the photograph's own needs_in_person was not True and became so"] == ("b.jpg",)
 
 
 def test_unknown_beside_false_stays_unknown(dataset: Dataset) -> None:

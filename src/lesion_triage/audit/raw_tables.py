@@ -1,6 +1,6 @@
 """Which cells of a dataset's own tables are empty, also in columns that the manifest does not keep.
 
-Imports this room; reads every CSV file beside the pictures that names them.
+Imports data; reads every CSV file beside the pictures that names them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ import numpy as np
 
 from lesion_triage.config import Roots
 from lesion_triage.data.coded import Bools
-from lesion_triage.data.records import Record
-
-EMPTY = frozenset({"", "na", "n/a", "nan", "null", "unk", "unknown", "not recorded"})
-"""Words, in lower case, that say that a cell is not filled in."""
+from lesion_triage.data.records import EMPTY, Record
 
 _PEEK = 200
 _NAMES_SHARE = 0.9

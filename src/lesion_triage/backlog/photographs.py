@@ -1,6 +1,6 @@
 """Photographs to be scored, one after the other, from a CSV file, a parquet file or a folder.
 
-Imports pyarrow, the folder, the history, the reader of histories in data, and the exception tree. Nothing is
+Imports pyarrow, the folder, the history, the readers of cells in data, and the exception tree. Nothing is
 held but the row at hand: a table may have millions.
 """
 
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from lesion_triage.backlog.folder import walk
 from lesion_triage.bundle.history import History, as_text, from_json
+from lesion_triage.data.records import refuse_filler
 from lesion_triage.data.sources.folder import history_of
 from lesion_triage.errors import BacklogError, DataError
 
@@ -239,6 +240,7 @@ def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes 
         case_id = cells["case_id"]
         if not case_id:
             raise DataError("case_id is empty.")
+        refuse_filler("case_id", case_id)
         image = "" if data is not None else _below(cells["image"], source.images)
         return Photograph(row, case_id, image, _history(cells), data)
     except DataError as error:

@@ -55,8 +55,8 @@ def settle_labels(
     labels: no label is changed by a measurement.
 
     Returns:
-        The records in the order given; the lesions whose pictures disagreed, and those that a copy under
-        another lesion raised, as findings.
+        The records in the order given; the lesions whose pictures disagreed, those that a copy under another
+        lesion raised, and the pictures whose label changed, as findings.
     """
     exact = [pair for pair in found.pairs if pair.kind != "near"]
     same = {
@@ -84,10 +84,16 @@ def settle_labels(
         replace(record, needs_in_person=True) if record.lesion_id in raised else record for record in records
     ]
     disagreed = {lesion for lesion in raised if True in own[lesion]}
+    changed = {
+        record.image_id
+        for record in records
+        if record.lesion_id in raised and record.needs_in_person is not True
+    }
     findings = {
         "pictures of the lesion disagree on needs_in_person, True was taken": disagreed,
         "a copy of the lesion's picture says in person under another lesion, True was taken": raised
         - disagreed,
+        "the photograph's own needs_in_person was not True and became so": changed,
     }
     return settled, {remark: tuple(sorted(names)) for remark, names in findings.items() if names}
 

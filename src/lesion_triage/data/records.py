@@ -25,6 +25,11 @@ SYNTHETIC = "synthetic"
 GROUP_WORDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
 """Fields that a platform sends too, and that groups of a certificate are named by."""
 
+EMPTY = frozenset({"", "na", "n/a", "nan", "null", "unk", "unknown", "not recorded"})
+"""Words, in lower case, with which tables say that a cell is not filled in."""
+
+_NO_NAME = (EMPTY - {""}) | {"none", "<na>", "#n/a"}
+
 _GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
 
 
@@ -174,3 +179,16 @@ def refuse_unsendable(record: RawRecord) -> None:
                 f"{name} is '{word}'; expected a word that a platform can send: at most 60 letters, digits, "
                 "spaces and & / . , + ( ) -, a letter or a digit first; nothing where it is unknown."
             ) from None
+
+
+def refuse_filler(column: str, cell: str) -> None:
+    """Raise for a word that fills a cell of which nothing is known; as a name it would join strangers.
+
+    Raises:
+        DataError: names the column and the word.
+    """
+    if cell.lower() in _NO_NAME:
+        raise DataError(
+            f"{column} is '{cell}', which tables write where nothing is known; leave the cell empty, or use "
+            "another word if this is one."
+        )

@@ -211,6 +211,28 @@ def test_a_word_that_no_platform_can_send_is_refused_with_its_line(
     assert f"cases.csv, line 3: {column} is '{word}'" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "column", ["lesion_id", "patient_id", "sex", "anatom_site_general", "fitzpatrick_skin_type"]
+)
+@pytest.mark.parametrize(
+    "word", ["nan", "NaN", "NA", "n/a", "null", "None", "unk", "unknown", "<NA>", "#N/A"]
+)
+def test_a_word_that_fills_an_empty_cell_joins_no_strangers_and_is_no_group(
+    tmp_path: Path, column: str, word: str
+) -> None:
+    table = f"image,needs_in_person,{column}\na.png,1,\nb.png,0, {word} \n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError, match=f"line 3: {column} is '{word}', which tables write where nothing"):
+        folder.read(tmp_path, "cases.csv")
+
+
+@pytest.mark.parametrize("word", ["Nan-1", "0", "none of these", "Naomi"])
+def test_a_name_that_only_begins_like_such_a_word_is_one(tmp_path: Path, word: str) -> None:
+    table = f"image,needs_in_person,lesion_id\na.png,1,{word}\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    assert folder.read(tmp_path, "cases.csv").records[0].lesion_id == word
+
+
 @pytest.mark.parametrize("word", ["Rücken", "head/neck", "III-IV", "背", "arm, left (upper)"])
 def test_a_word_of_any_language_is_kept(tmp_path: Path, word: str) -> None:
     table = f'image,needs_in_person,anatom_site_general\na.png,1,"{word}"\n'

@@ -20,10 +20,12 @@ from pydantic import ValidationError
 from lesion_triage.bundle.history import History, as_text, number_in
 from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.data.records import (
+    GROUP_WORDS,
     Listing,
     RawRecord,
     age_in_years,
     lesion_of_its_own,
+    refuse_filler,
     refuse_unsendable,
 )
 from lesion_triage.data.spelling import Spelling
@@ -177,6 +179,8 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         raise DataError(
             f"needs_in_person is '{row['needs_in_person']}'; expected true, yes, 1, false, no, 0 or nothing."
         )
+    for name in ("lesion_id", "patient_id", *GROUP_WORDS):
+        refuse_filler(name, row.get(name, ""))
     return RawRecord(
         image_id=image,
         path=image,
@@ -204,6 +208,8 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
     answers: dict[str, object] = {}
     for name in names:
         cell = row.get(name, "")
+        if name in GROUP_WORDS:
+            refuse_filler(name, cell)
         if name in NUMBER_FIELDS and cell:
             try:
                 answers[name] = number_in(cell)
