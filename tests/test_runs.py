@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lesion_triage import runs
+from lesion_triage import config_file, runs
 from lesion_triage.config import Config
 from lesion_triage.errors import RunError
 
@@ -29,6 +29,34 @@ def test_the_same_configuration_comes_back_to_its_folder(root):
     first = runs.find_or_make(config(), root)
     assert runs.find_or_make(config(), root).folder == first.folder
     assert runs.find_or_make(config(seed=1), root).folder != first.folder
+
+
+PLACES = {
+    "data": {
+        "source": "mixture",
+        "root": "pics",
+        "mixture": [{"source": "ddi", "root": "faces"}, {"source": "ham10000"}],
+    },
+    "model": {"weights": "first.safetensors"},
+}
+
+
+def test_the_frozen_configuration_leads_to_the_data_from_whatever_folder_it_is_read_in(
+    root, tmp_path, monkeypatch
+):
+    """Its reader takes a relative place for one beside the file."""
+    monkeypatch.chdir(tmp_path)
+    told = config(**PLACES)
+    folder = runs.make(told, root).folder
+    for _ in range(2):  # as it was made, and as it was found again
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        read = config_file.load(folder / runs.FROZEN_CONFIG)
+        assert read.data.folders == {"ddi": tmp_path / "faces", "ham10000": tmp_path / "pics" / "ham10000"}
+        assert read.model.weights == str(tmp_path / "first.safetensors")
+        assert read.identity_sha256() == told.identity_sha256() == runs.identity_of(folder)
+        monkeypatch.chdir(tmp_path)
+        assert runs.find_or_make(told, root).folder == folder
 
 
 def test_two_runs_begun_in_the_same_second_have_two_folders(root):

@@ -124,7 +124,9 @@ def find_or_make(config: Config, root: Path) -> Run:
     identity = config.identity_sha256()
     for folder in _folders(config.name, root):
         if identity_of(folder) == identity:
-            write_atomically(folder / FROZEN_CONFIG, config.to_yaml().encode())  # the data may have moved
+            write_atomically(
+                folder / FROZEN_CONFIG, placed(config).to_yaml().encode()
+            )  # the data may have moved
             return Run(config, folder)
     return make(config, root)
 
@@ -139,10 +141,28 @@ def make(config: Config, root: Path) -> Run:
             folder.mkdir()
         except FileExistsError:
             continue
-        write_atomically(folder / FROZEN_CONFIG, config.to_yaml().encode())
+        _freeze(config, folder)
         write_atomically(folder / _IDENTITY, f"{config.identity_sha256()}\n".encode())
         return Run(config, folder)
     raise RunError(f"{root}: no free name for a run of '{config.name}'.")
+
+
+def placed(config: Config) -> Config:
+    """The same with absolute places, for a file: its reader takes a relative place for one beside it."""
+    data, model = config.data, config.model
+    parts = tuple(part.model_copy(update={"root": _absolute(part.root)}) for part in data.mixture)
+    data = data.model_copy(update={"root": _absolute(data.root), "mixture": parts})
+    if model.weights not in ("hub", "none"):
+        model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
+    return config.model_copy(update={"data": data, "model": model})
+
+
+def _freeze(config: Config, folder: Path) -> None:
+    write_atomically(folder / FROZEN_CONFIG, placed(config).to_yaml().encode())
+
+
+def _absolute(place: Path | None) -> Path | None:
+    return place and place.absolute()
 
 
 def others(run: Run) -> Iterator[Run]:

@@ -13,6 +13,7 @@ import yaml
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from lesion_triage import runs
 from lesion_triage.audit.baselines import auroc_interval
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
@@ -79,14 +80,7 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
 
 def best_config(space: Space, best: FrozenTrial) -> Config:
     """The best trial's configuration, with its first seed; files and folders by their full names."""
-    config = space.config(best.params)
-    data = config.data
-    parts = tuple(part.model_copy(update={"root": _full(part.root)}) for part in data.mixture)
-    data = data.model_copy(update={"root": _full(data.root), "mixture": parts})
-    model = config.model
-    if model.weights not in ("hub", "none"):
-        model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})
-    return config.model_copy(update={"data": data, "model": model})
+    return runs.placed(space.config(best.params))
 
 
 def _yaml(study: Study, space: Space, best: FrozenTrial) -> str:
@@ -96,10 +90,6 @@ def _yaml(study: Study, space: Space, best: FrozenTrial) -> str:
         f"# Study {study.study_name}, trial {best.number}, value {best.value:.6f}: {values}\n"
         f"{best_config(space, best).to_yaml()}"
     )
-
-
-def _full(path: Path | None) -> Path | None:
-    return path and path.resolve()
 
 
 def _rank(trial: FrozenTrial) -> tuple[int, float, int]:
