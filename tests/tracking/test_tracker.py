@@ -57,6 +57,36 @@ def test_a_server_that_is_down_costs_one_warning_and_no_run(tmp_path, folder):
     tracker.finish()
     assert len(said) == 1
     assert "tracking is off" in said[0]
+    assert "127.0.0.1" in said[0]  # what was the matter, not only that something was
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["devices", "strategy", "compile", "channels_last", "checkpoint_minutes", "pixel_cache", "teacher_share"],
+)
+def test_a_command_that_does_the_run_in_another_way_goes_on_with_its_record(tmp_path, folder, key):
+    """Such a key does not make another run, and MLflow refuses another value of a parameter."""
+    from mlflow.tracking import MlflowClient
+
+    other = {"devices": 2, "strategy": "ddp", "compile": True, "channels_last": False}
+    other |= {"checkpoint_minutes": 1.0, "pixel_cache": False, "teacher_share": 0.7}
+    section = "ensemble" if key == "teacher_share" else "train"
+    first = config(tmp_path)
+    second = Config.model_validate({**first.model_dump(), section: {key: other[key]}})
+    assert first.identity_sha256() == second.identity_sha256()
+    said: list[str] = []
+    for again in (first, second, second):
+        tracker = Tracker(again, folder, said.append)
+        tracker.params(flat(again))
+        tracker.params({"manifest_sha256": "ab"})
+        tracker.tags({"certificate_id": "cd"})
+        tracker.finish()
+    assert said == []
+    data = MlflowClient(f"sqlite:///{folder.parent.parent / 'mlflow.db'}").get_run(tracker.run_id).data
+    assert data.tags["certificate_id"] == "cd"
+    assert data.params[f"{section}.{key}"] == str(flat(first)[f"{section}.{key}"])
+    assert data.tags[f"{section}.{key}"] == str(other[key])
+    assert not any(name.startswith("train.epochs") for name in data.tags)
 
 
 def test_switched_off_it_writes_nothing(tmp_path, folder):

@@ -21,6 +21,11 @@ RUN_ID = "mlflow_run_id.txt"
 DIGEST_LENGTH = 36
 """What MLflow keeps of a dataset's digest."""
 
+_PARAM_LENGTH = 6000
+"""What MLflow keeps of a parameter."""
+
+_REASON_LENGTH = 200
+
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -53,6 +58,7 @@ class Tracker:
         self._warn = warn
         self._client: Any = None
         self._run_id = ""
+        self._params: dict[str, str] = {}
         self._tags = {"mlflow.parentRunId": parent} if parent else {}
         if config.tracking.enabled:
             self._attempt(lambda: self._open(config, folder))
@@ -68,7 +74,7 @@ class Tracker:
             note = folder / RUN_ID
             if note.exists():
                 self._run_id = note.read_text().strip()
-                client.get_run(self._run_id)
+                self._params = dict(client.get_run(self._run_id).data.params)
             else:
                 self._run_id = client.create_run(
                     experiment, run_name=folder.name, tags=self._tags
@@ -82,8 +88,16 @@ class Tracker:
         return self._run_id if self._client is not None else ""
 
     def params(self, values: Mapping[str, object]) -> None:
-        """Log parameters; MLflow keeps the first value of each."""
-        self._batch("params", values)
+        """Log parameters. MLflow keeps the first value of each and refuses another: that becomes a tag.
+
+        What only says how a run is done, such as the number of devices, may differ from command to command.
+        """
+        told = {key: str(value)[:_PARAM_LENGTH] for key, value in values.items()}
+        self._batch("params", {key: value for key, value in told.items() if key not in self._params})
+        self._batch(
+            "tags", {key: value for key, value in told.items() if self._params.get(key, value) != value}
+        )
+        self._params = {**told, **self._params}
 
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags; the last value stands."""
@@ -102,7 +116,7 @@ class Tracker:
 
             now = int(time.time() * 1000)
             make: dict[str, Callable[[str, Any], Any]] = {
-                "params": lambda key, value: Param(key, str(value)[:6000]),
+                "params": Param,
                 "tags": lambda key, value: RunTag(key, str(value)[:5000]),
                 "metrics": lambda key, value: Metric(key, float(value), now, step),
             }
@@ -166,9 +180,15 @@ class Tracker:
         except Exception as error:  # whatever goes wrong in there must not stop a training run
             self._client = None
             self._warn(
-                f"MLflow tracking is off for the rest of this command ({type(error).__name__}); "
+                f"MLflow tracking is off for the rest of this command ({_reason(error)}); "
                 "the run folder holds everything all the same."
             )
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error and the beginning of its words, in one line."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:_REASON_LENGTH]}{'...' if len(words) > _REASON_LENGTH else ''}"
 
 
 def local_uri(folder: Path) -> str:
