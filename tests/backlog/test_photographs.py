@@ -85,6 +85,7 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id\na\n", "expected the column case_id and one of image and image_bytes, found case_id."),
         ("case_id,image\n", "expected at least one photograph, found none."),
         ("case_id,image,bleding\na,b.png,\n", "unknown column 'bleding'; did you mean 'bleeding'?"),
+        ("case_id,image,visit_date\na,b.png,\n", "'visit_date'; remove it if it is none of these: case_id"),
         ("case_id,image,image\na,b.png,b.png\n", "column 'image' stands twice; keep one."),
         ("case_id,image,history,fever\na,b.png,,\n", "the history stands in 'history' and in 'fever'"),
         ("case_id,image\n,b.png\n", "line 2: case_id is empty."),

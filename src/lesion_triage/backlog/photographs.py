@@ -7,7 +7,6 @@ held but the row at hand: a table may have millions.
 from __future__ import annotations
 
 import csv
-import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 from lesion_triage.backlog.folder import walk
 from lesion_triage.bundle.history import History, as_text, from_json
 from lesion_triage.data.records import refuse_filler
-from lesion_triage.data.sources.folder import history_of
+from lesion_triage.data.sources.folder import history_of, nearest
 from lesion_triage.errors import BacklogError, DataError
 
 CaseIs = Literal["picture", "folder"]
@@ -206,8 +205,10 @@ def _opened(path: Path) -> pq.ParquetFile:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for name in columns:
         if name not in _KNOWN:
-            near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(_KNOWN)}."
+            near = nearest(name, _KNOWN)
+            hint = f"did you mean '{near}'? If not, remove it."
+            if not near:
+                hint = f"remove it if it is none of these: {', '.join(_KNOWN)}."
             raise BacklogError(f"{path}: unknown column '{name}'; {hint}")
         if columns.count(name) > 1:
             raise BacklogError(f"{path}: column '{name}' stands twice; keep one.")

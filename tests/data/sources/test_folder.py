@@ -75,6 +75,12 @@ def test_an_unknown_column_is_refused_with_the_nearest_known_one(dataset: Datase
         ("image,label", "unknown column 'label'; did you mean 'needs_in_person'?"),
         ("Image,needs_in_person", "unknown column 'Image'; did you mean 'image'?"),
         ("image,needs_in_person,gender", "unknown column 'gender'; did you mean 'sex'?"),
+        ("image,needs_in_person,bleding", "did you mean 'bleeding'? If not, remove it."),
+        ("image,needs_in_person,visit_date", "'visit_date'; remove it if it is none of these: image, needs"),
+        (
+            "image,needs_in_person,comment",
+            "unknown column 'comment'; remove it if it is none of these: image",
+        ),
         ("image,needs_in_person,age_approx,age", "'age'; 'age_approx' is there already, so remove one."),
     ],
 )

@@ -160,8 +160,10 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         if name not in known:
             absent = [one for one in known if one not in columns]
             likely = OTHER_WORDS.get(name.lower(), name.lower())
-            near = difflib.get_close_matches(likely, absent, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
+            near = nearest(likely, absent)
+            hint = f"did you mean '{near}'? If not, remove it."
+            if not near:
+                hint = f"remove it if it is none of these: {', '.join(known)}."
             if likely != name and likely in columns:
                 hint = f"'{likely}' is there already, so remove one."
             raise DataError(f"{path}: unknown column '{name}'; {hint}")
@@ -170,6 +172,16 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for name in REQUIRED:
         if name not in columns:
             raise DataError(f"{path}: expected the columns {' and '.join(REQUIRED)}, found no '{name}'.")
+
+
+def nearest(name: str, columns: Sequence[str]) -> str:
+    """The column that a misspelt one was meant for; empty: none is near.
+
+    The questions of the history are so many that one is a little like any word; they must be much alike.
+    """
+    near = difflib.get_close_matches(name, columns, n=len(columns), cutoff=0.5) if columns else []
+    alike = difflib.get_close_matches(name, QUESTIONS, n=len(QUESTIONS), cutoff=0.75)
+    return next((one for one in near if one not in QUESTIONS or one in alike), "")
 
 
 def _record(row: Mapping[str, str]) -> RawRecord:
