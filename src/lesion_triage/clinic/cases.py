@@ -5,7 +5,7 @@ Imports bundle, data and calibrate; needs no training library.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,6 +167,6 @@ def _refuse_fitted(bundle: Bundle, scored: Predictions, table: Path, root: Path)
 
 
 def _lines(table: Path, root: Path, image_ids: Collection[str]) -> str:
-    listed: Sequence[str] = [record.image_id for record in folder.read(root, str(table.resolve())).records]
-    lines = [str(number) for number, image_id in enumerate(listed, start=2) if image_id in image_ids]
+    at = folder.lines(root, str(table.resolve()))
+    lines = [str(number) for image_id, number in at.items() if image_id in image_ids]
     return ", ".join(lines[:5]) + (", ..." if len(lines) > 5 else "")

@@ -29,6 +29,8 @@ def test_two_columns_are_enough(dataset: Dataset) -> None:
         ("false", False),
         ("No", False),
         ("0", False),
+        ("1.0", True),
+        ("0.0", False),
         ("", None),
         ("  ", None),
     ],
@@ -40,10 +42,19 @@ def test_a_label_has_few_spellings_and_nothing_means_unknown(
     assert record.needs_in_person is truth
 
 
-@pytest.mark.parametrize("cell", ["maybe", "2", "None", "unknown"])
+@pytest.mark.parametrize("cell", ["maybe", "2", "0.5", "1.5", "None", "unknown"])
 def test_any_other_label_is_refused(dataset: Dataset, cell: str) -> None:
     with pytest.raises(DataError, match=f"line 2: needs_in_person is '{cell}'"):
         folder.read(dataset([{"image": "a.png", "needs_in_person": cell}]), "cases.csv")
+
+
+def test_empty_rows_that_a_spreadsheet_leaves_are_counted_with_their_lines(tmp_path: Path) -> None:
+    table = "image,needs_in_person,sex\na.png,1,\n, ,\nb.png,0,\n,,\n,,\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    listing = folder.read(tmp_path, "cases.csv")
+    assert [record.image_id for record in listing.records] == ["a.png", "b.png"]
+    assert listing.dropped == {"an empty row of the table": ("line 3", "line 5", "line 6")}
+    assert folder.lines(tmp_path, "cases.csv") == {"a.png": 2, "b.png": 4}
 
 
 def test_a_picture_without_a_lesion_is_a_lesion_of_its_own_and_reported(dataset: Dataset) -> None:

@@ -67,9 +67,11 @@ _TRUTH: Mapping[str, bool | None] = {
     "true": True,
     "yes": True,
     "1": True,
+    "1.0": True,  # what pandas makes of a column of 1, 0 and gaps
     "false": False,
     "no": False,
     "0": False,
+    "0.0": False,
     "": None,
 }
 
@@ -78,7 +80,8 @@ def read(root: Path, table: str) -> Listing:
     """List every row of the table.
 
     A row without ``lesion_id`` becomes a lesion of its own, and is reported as such: two pictures of one
-    mole would then count as two lesions and could stand in two splits. A picture whose name has accents is
+    mole would then count as two lesions and could stand in two splits. A row of nothing but empty cells, as
+    spreadsheets leave them at the end, is left out and counted. A picture whose name has accents is
     found however the disk composes them, and keeps the table's spelling for its id.
 
     Raises:
@@ -88,9 +91,13 @@ def read(root: Path, table: str) -> Listing:
     path = root / table
     records: list[RawRecord] = []
     without_lesion: list[str] = []
+    empty: list[str] = []
     lines: dict[str, int] = {}
     spelling = Spelling(root)
     for number, row in _rows(path):
+        if not any(row.values()):
+            empty.append(f"line {number}")
+            continue
         try:
             record = _record(row)
             refuse_unsendable(record)
@@ -107,8 +114,18 @@ def read(root: Path, table: str) -> Listing:
     return Listing(
         records=tuple(records),
         citation=_citation(records),
+        dropped={"an empty row of the table": tuple(empty)} if empty else {},
         findings={remark: tuple(sorted(without_lesion))} if without_lesion else {},
     )
+
+
+def lines(root: Path, table: str) -> dict[str, int]:
+    """Line of each picture of the table, by image id.
+
+    Raises:
+        DataError: as ``read``.
+    """
+    return {_inside(row["image"]): number for number, row in _rows(root / table) if row["image"]}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
