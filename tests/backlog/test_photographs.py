@@ -4,6 +4,7 @@ import json
 import time
 import tracemalloc
 from collections import Counter
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,22 @@ def test_a_table_gives_the_same_rows_as_csv_as_parquet_and_with_its_bytes(
     assert rows() == from_csv
 
 
+@pytest.mark.parametrize(("told", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_path_is_found_as_windows_and_other_disks_spell_it(
+    pictures, table, score, rows, tmp_path, told, stored
+):
+    (pictures / normalize(stored, "M\u00fcller")).mkdir()
+    for kind in ("referred", "below"):
+        name = normalize(stored, f"M\u00fcller/t\u00eate {kind}.png")
+        (pictures / name).write_bytes((pictures / f"{kind}.png").read_bytes())
+    names = [normalize(told, f"M\u00fcller\\t\u00eate {kind}.png") for kind in ("referred", "below")]
+    assert score(table("case_id,image\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names)))) == 0
+    found = kept(rows())
+    (tmp_path / "out").rename(tmp_path / "accents")
+    score(table("case_id,image\n0,referred.png\n1,below.png\n"))
+    assert found == kept(rows())
+
+
 @pytest.mark.parametrize("field", History.model_fields)
 def test_a_single_history_column_is_read_whatever_holds_it(tmp_path, field):
     answer = True if field in YES_NO_FIELDS else 61.0 if field in NUMBER_FIELDS else "male"
@@ -94,6 +111,9 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id,image\na,\n", "line 2: image is empty; expected the path of a photograph."),
         ("case_id,image\na,b.png,c\n", "line 2: more or fewer cells than the header has."),
         ("case_id,image\na,../b.png\n", "line 2: the path in image leaves "),
+        ("case_id,image\na,..\\b.png\n", "line 2: the path in image leaves "),
+        ("case_id,image\na,C:\\b.png\n", "line 2: the path in image leaves "),
+        ("case_id,image\na,\\\\host\\b.png\n", "line 2: the path in image leaves "),
         ("case_id,image\na,/etc/passwd\n", "line 2: the path in image leaves "),
         ("case_id,image,fever\na,b.png,perhaps\n", "line 2: fever is 'perhaps'; expected true, yes, 1"),
         ("case_id,image,age_years\na,b.png,1_0\n", "line 2: age_years is '1_0': expected a number."),

@@ -7,6 +7,7 @@ held but the row at hand: a table may have millions.
 from __future__ import annotations
 
 import csv
+import ntpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -269,10 +270,10 @@ def _below(image: str, images: Path) -> str:
     if not image:
         raise DataError("image is empty; expected the path of a photograph.")
     # Not pathlib, which keeps a million names for ever: it interns their parts.
-    path = normpath(image)
+    path = normpath(image := image.replace("\\", "/"))  # as Windows writes it
     if path.startswith("/"):
         path = path.removeprefix(f"{images}/".replace("//", "/"))
-    if path.startswith("/") or ".." in image.split("/") or "\0" in image:
+    if path.startswith("/") or ntpath.isabs(path) or ".." in image.split("/") or "\0" in image:
         raise DataError(f"the path in image leaves {images}; name the folder that holds it with --images.")
     return path
 

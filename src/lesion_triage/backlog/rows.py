@@ -1,4 +1,4 @@
-"""What is kept of a scored case: one row, codes and numbers. Imports pyarrow and the bundle.
+"""What is kept of a scored case: one row, codes and numbers. Imports pyarrow, the spelling, the bundle.
 
 A case that could not be scored has a row too. It says ``not_scored`` and why; it has no score, and no band.
 """
@@ -18,6 +18,7 @@ from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.history import from_text
 from lesion_triage.bundle.in_step import Steps, together
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer
+from lesion_triage.data.spelling import Spelling
 from lesion_triage.errors import BacklogError, ImageError, ScoringError
 
 NOT_SCORED = "not_scored"
@@ -99,6 +100,7 @@ class RowMaker:
             ConfigError: words are asked for, and there is none for a red flag of the policy.
         """
         self._scorer, self._root, self._extras = scorer, images, frozenset(extras)
+        self._spelling = Spelling(images)
         # Words take a twentieth of the time of a case, so they are made only if they are kept.
         self._catalogue = scorer.languages.catalogue() if {"note", "answer"} & self._extras else None
         self._advise = bool(self._extras)  # each of them holds it
@@ -178,9 +180,9 @@ class RowMaker:
 
     def _file(self, index: int, image: str) -> bytes:
         """No more of a file than shows that it is too long, and nothing of a pipe, which might never end."""
-        path = Path(self._root, image)
         most = self.most_bytes
         try:
+            path = self._root / self._spelling.find(image)
             facts = path.stat()
             if not stat.S_ISREG(facts.st_mode):
                 raise ImageError(NOT_READABLE, "The photograph is no file.", index=index)

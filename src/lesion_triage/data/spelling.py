@@ -22,9 +22,17 @@ class Spelling:
         A name that is too long or a folder that may not be listed fits nothing; whoever opens it will say so.
         """
         try:
-            return path if path.isascii() or (self._root / path).exists() else self._found(path)
+            return self.find(path)
         except OSError:
             return path
+
+    def find(self, path: str) -> str:
+        """The same.
+
+        Raises:
+            OSError: the disk, or this machine, refuses to look.
+        """
+        return path if path.isascii() or (self._root / path).exists() else self._found(path)
 
     def _found(self, path: str) -> str:
         found = PurePosixPath()
