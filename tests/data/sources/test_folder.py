@@ -6,8 +6,10 @@ from unicodedata import normalize
 
 import pytest
 
+from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.data.sources import folder
-from lesion_triage.errors import DataError
+from lesion_triage.errors import DataError, ImageError
 
 Dataset = Callable[..., Path]
 
@@ -55,6 +57,22 @@ def test_empty_rows_that_a_spreadsheet_leaves_are_counted_with_their_lines(tmp_p
     assert [record.image_id for record in listing.records] == ["a.png", "b.png"]
     assert listing.dropped == {"an empty row of the table": ("line 3", "line 5", "line 6")}
     assert folder.lines(tmp_path, "cases.csv") == {"a.png": 2, "b.png": 4}
+
+
+def test_a_bmp_file_is_left_out_and_counted_because_the_server_refuses_it(dataset: Dataset) -> None:
+    names = ("a.png", "b.bmp", "c.BMP")
+    root = dataset([{"image": name, "needs_in_person": "1"} for name in names])
+    listing = folder.read(root, "cases.csv")
+    assert [record.image_id for record in listing.records] == ["a.png"]
+    assert listing.dropped == {folder.BMP: ("b.bmp", "c.BMP")}
+    with pytest.raises(ImageError) as caught:
+        decode((root / "b.bmp").read_bytes(), PixelSpec(size_px=32))
+    assert caught.value.code == "image_format_not_supported"
+
+
+def test_a_table_of_bmp_files_alone_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(DataError, match="every picture that it names is a BMP file; save them as PNG"):
+        folder.read(dataset([{"image": "a.bmp", "needs_in_person": "1"}]), "cases.csv")
 
 
 def test_a_picture_without_a_lesion_is_a_lesion_of_its_own_and_reported(dataset: Dataset) -> None:

@@ -63,6 +63,9 @@ OTHER_WORDS: Mapping[str, str] = {
 }
 """What people call a column whose name here is too far from it to be guessed."""
 
+BMP = "a BMP file, which the server refuses; save it as PNG"
+"""Only datasets that are served as BMP have them converted: what is learnt from can be sent."""
+
 _TRUTH: Mapping[str, bool | None] = {
     "true": True,
     "yes": True,
@@ -81,17 +84,18 @@ def read(root: Path, table: str) -> Listing:
 
     A row without ``lesion_id`` becomes a lesion of its own, and is reported as such: two pictures of one
     mole would then count as two lesions and could stand in two splits. A row of nothing but empty cells, as
-    spreadsheets leave them at the end, is left out and counted. A picture whose name has accents is
-    found however the disk composes them, and keeps the table's spelling for its id.
+    spreadsheets leave them at the end, is left out and counted, and so is a BMP file. A picture
+    whose name has accents is found however the disk composes them, and keeps the table's spelling for its id.
 
     Raises:
         DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside
-            the root, a picture that stands twice.
+            the root, a picture that stands twice, BMP files alone.
     """
     path = root / table
     records: list[RawRecord] = []
     without_lesion: list[str] = []
     empty: list[str] = []
+    bmp: list[str] = []
     lines: dict[str, int] = {}
     spelling = Spelling(root)
     for number, row in _rows(path):
@@ -107,14 +111,20 @@ def read(root: Path, table: str) -> Listing:
                 )
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
+        if record.path.lower().endswith(".bmp"):
+            bmp.append(record.image_id)
+            continue
         records.append(replace(record, path=spelling.of(record.path)))
         if not row.get("lesion_id"):
             without_lesion.append(record.image_id)
+    if bmp and not records:
+        raise DataError(f"{path}: every picture that it names is a BMP file; save them as PNG.")
+    dropped = {"an empty row of the table": empty, BMP: bmp}
     remark = "no lesion_id, so each picture counts as a lesion of its own"
     return Listing(
         records=tuple(records),
         citation=_citation(records),
-        dropped={"an empty row of the table": tuple(empty)} if empty else {},
+        dropped={reason: tuple(names) for reason, names in dropped.items() if names},
         findings={remark: tuple(sorted(without_lesion))} if without_lesion else {},
     )
 
