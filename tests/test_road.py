@@ -338,6 +338,30 @@ def test_a_state_is_taken_over_by_a_run_that_differs_after_the_training(load, ho
     assert f"training state taken over from {first.folder.name}" in capsys.readouterr().out
 
 
+def recorded(run: runs.Run):
+    """MLflow's client and what it has of a run."""
+    from mlflow.tracking import MlflowClient  # noqa: TID251
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{run.folder.parent.parent / 'mlflow.db'}")
+    return client, client.get_run((run.folder / "mlflow_run_id.txt").read_text().strip())
+
+
+def test_a_resumed_training_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_path):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    begun = road.travel("split", load("tracking.enabled=true"), tmp_path / "runs")
+
+    def stop(line):
+        if line["epoch"] == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        road.train(begun, road.track(begun), stop)
+    road.train(begun, road.track(begun))
+    client, found = recorded(begun)
+    for key in ("train.loss", "train.validation_auroc", "train.seconds"):
+        assert [point.step for point in client.get_metric_history(found.info.run_id, key)] == [1, 2, 3, 4]
+
+
 def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
     with pytest.raises(RunError, match=r"no interrupted training .* leave --resume away"):

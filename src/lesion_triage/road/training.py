@@ -60,7 +60,7 @@ def train(
 
     Args:
         run: the run.
-        tracker: is told of each epoch.
+        tracker: is told of each epoch, once.
         watch: receives each line of the curve, also those of a resumed training's past; what it raises ends
             the training, and the state of the epoch before is kept.
     """
@@ -98,13 +98,15 @@ def _learn(
             pixels = pixel_cache.pictures(found, root, run.config.pixels, pixel_cache_of(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
+    told = tracker.steps("train.loss")  # before an interruption; the loop tells of its past again
 
     def on_epoch(line: loop.EpochMetrics) -> None:
         say(
             f"  epoch {line.epoch}/{epochs}: loss {line.loss:.4f}, "
             f"validation AUROC {line.validation_auroc:.4f}, {line.seconds:.0f} s"
         )
-        _tell_epoch(asdict(line), tracker)
+        if line.epoch not in told:
+            _tell_epoch(asdict(line), tracker)
         watch(asdict(line))
 
     with bar("training") as tick, bar("embedding") as embedding:

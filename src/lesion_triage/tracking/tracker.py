@@ -107,6 +107,14 @@ class Tracker:
         """Log numbers at a step, in one request."""
         self._batch("metrics", values, step)
 
+    def steps(self, name: str) -> frozenset[int]:
+        """The steps at which a number was logged before; none where nothing is tracked."""
+        found: list[int] = []
+        if self._client is not None:
+            history = self._client.get_metric_history
+            self._attempt(lambda: found.extend(point.step for point in history(self._run_id, name)))
+        return frozenset(found)
+
     def _batch(self, kind: str, values: Mapping[str, Any], step: int = 0) -> None:
         if self._client is None:
             return
