@@ -362,6 +362,24 @@ def test_a_resumed_training_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_
         assert [point.step for point in client.get_metric_history(found.info.run_id, key)] == [1, 2, 3, 4]
 
 
+def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, home, tmp_path, capsys):
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "runs" / run.folder.name / "config.sha256").unlink()  # as if it were of other settings
+    capsys.readouterr()
+    taken = road.travel("run", load("tracking.enabled=true"), tmp_path / "runs")
+    assert capsys.readouterr().out.count(f": taken over from {run.folder.name}") == len(road.STAGES)
+    client, found = recorded(taken)
+    bundle = open_bundle(run.folder / "bundle")
+    assert found.data.tags["certificate_id"] == bundle.certificate.certificate_id()
+    assert found.data.tags["bundle_sha256"] == bundle.sha256
+    assert found.data.metrics["certificate.threshold"] == bundle.policy.threshold
+    told = json.loads((run.folder / "report" / "results.json").read_text())
+    assert found.data.metrics["test.all.cases"] == told["cases"]
+    whole = next(part for part in told["slices"] if part["name"] == "all")
+    assert found.data.metrics["test.all.specificity"] == whole["metrics"]["specificity"]["value"]
+    assert {"bundle", "report"} <= {file.path for file in client.list_artifacts(found.info.run_id)}
+
+
 def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
     with pytest.raises(RunError, match=r"no interrupted training .* leave --resume away"):

@@ -133,17 +133,22 @@ class Results:
 
     def flat(self) -> dict[str, float]:
         """Point values and interval ends under dotted names, for a tracking server."""
-        numbers: dict[str, float] = {}
-        for part in self.slices:
-            assert f"{self.split}.{part.name}.cases" not in numbers, f"two slices are called {part.name}"
-            prefix = f"{self.split}.{part.name}"
-            numbers |= {f"{prefix}.cases": part.cases, f"{prefix}.positives": part.positives}
-            for name, estimate in part.metrics.items():
-                if estimate is not None:
-                    numbers[f"{prefix}.{name}"] = estimate.value
-                    numbers[f"{prefix}.{name}.low"] = estimate.low
-                    numbers[f"{prefix}.{name}.high"] = estimate.high
-        return numbers
+        return flat(asdict(self))
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, float]:
+    """The same of a tree as ``results.json`` holds it."""
+    numbers: dict[str, float] = {}
+    for part in content["slices"]:
+        prefix = f"{content['split']}.{part['name']}"
+        assert f"{prefix}.cases" not in numbers, f"two slices are called {part['name']}"
+        numbers |= {f"{prefix}.cases": part["cases"], f"{prefix}.positives": part["positives"]}
+        for name, estimate in part["metrics"].items():
+            if estimate is not None:
+                numbers[f"{prefix}.{name}"] = estimate["value"]
+                numbers[f"{prefix}.{name}.low"] = estimate["low"]
+                numbers[f"{prefix}.{name}.high"] = estimate["high"]
+    return numbers
 
 
 def evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -85,6 +87,10 @@ def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
             say(f"    {row.by} {row.group}: certified, {what}, {row.misses_allowed} allowed")
         else:
             say(f"    {row.by} {row.group}: NOT CERTIFIABLE with {row.positives} of {row.minimum_positives}")
+    _record_certificate(certificate, tracker)
+
+
+def _record_certificate(certificate: Any, tracker: Tracker) -> None:
     tracker.metrics(
         {
             "certificate.threshold": certificate.threshold,
@@ -94,6 +100,15 @@ def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
         }
     )
     tracker.tags({"certificate_id": certificate.certificate_id()})
+
+
+def retell_certificate(run: Run, tracker: Tracker) -> None:
+    """The tracker keeps the certificate's numbers."""
+    from lesion_triage.bundle.certificate import Certificate
+    from lesion_triage.bundle.store import read_document
+
+    path = run.folder / "certificate.json"
+    _record_certificate(read_document(Certificate, path.read_bytes(), path), tracker)
 
 
 def _tell_price(price: Any) -> None:
@@ -139,9 +154,20 @@ def export(run: Run, tracker: Tracker) -> None:
         f"{parity.largest_score_difference:.1e}, {parity.decision_flips} decision flips"
     )
     say(f"  sealed {run.folder / 'bundle'} ({bundle.sha256[:16]})")
-    tracker.tags({"bundle_sha256": bundle.sha256})
     tracker.metrics({"export.largest_score_difference": parity.largest_score_difference})
+    _record_bundle(run, bundle.sha256, tracker)
+
+
+def _record_bundle(run: Run, sha256: str, tracker: Tracker) -> None:
+    tracker.tags({"bundle_sha256": sha256})
     tracker.artifact(run.folder / "bundle", "bundle")
+
+
+def retell_bundle(run: Run, tracker: Tracker) -> None:
+    """The tracker keeps the bundle and its hash; how far torch was from it, no file says."""
+    from lesion_triage.bundle.store import open_bundle
+
+    _record_bundle(run, open_bundle(run.folder / "bundle").sha256, tracker)
 
 
 def evaluate_inputs(run: Run) -> Any:
@@ -180,6 +206,18 @@ def evaluate(run: Run, tracker: Tracker) -> None:
     say("  drawing the report")
     index = report.write_report(run.folder / "report", results, table, bundle, known, data_root(run))
     _tell_results(results)
-    tracker.metrics(results.flat())
-    tracker.artifact(run.folder / "report", "report")
+    _record_report(run, results.flat(), tracker)
     say(f"  report: {index}")
+
+
+def _record_report(run: Run, numbers: Mapping[str, float], tracker: Tracker) -> None:
+    tracker.metrics(numbers)
+    tracker.artifact(run.folder / "report", "report")
+
+
+def retell_report(run: Run, tracker: Tracker) -> None:
+    """The tracker keeps the report and its numbers."""
+    from lesion_triage.evaluate.results import flat
+
+    told = json.loads((run.folder / "report" / "results.json").read_text(encoding="utf-8"))
+    _record_report(run, flat(told), tracker)

@@ -81,6 +81,7 @@ STAGES: dict[str, Stage] = {
             sealing.calibrate_inputs,
             ("policy.json", "certificate.json"),
             sealing.calibrate,
+            sealing.retell_certificate,
         ),
         Stage(
             "export",
@@ -88,6 +89,7 @@ STAGES: dict[str, Stage] = {
             lambda run: (run.config.name, run.config.export.model_dump()),
             ("bundle",),
             sealing.export,
+            sealing.retell_bundle,
         ),
         Stage(
             "evaluate",
@@ -95,6 +97,7 @@ STAGES: dict[str, Stage] = {
             sealing.evaluate_inputs,
             ("predictions/test.csv", "predictions/test.json", "report"),
             sealing.evaluate,
+            sealing.retell_report,
         ),
     )
 }
