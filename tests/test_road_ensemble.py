@@ -251,5 +251,8 @@ def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
     assert sorted(each.data.params["seed"] for each in beneath) == ["0", "1"]
     for each in beneath:
         assert each.info.status == "FINISHED"
+        assert each.data.params["manifest_sha256"] == client.get_run(above).data.params["manifest_sha256"]
+        assert "splits_sha256" in each.data.params
+        assert len(client.get_run(each.info.run_id).inputs.dataset_inputs) == 4
         assert len(client.get_metric_history(each.info.run_id, "train.loss")) == 2
     assert client.get_metric_history(above, "train.loss") == []

@@ -189,13 +189,14 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> Non
     for number, config in enumerate(members, 1):
         member = _run_of(config, run.folder.parent, fresh)
         say(f"member {number} of {len(members)}: seed {config.seed}, {member.folder.name}")
-        for name in STAGES["train"].needs:
-            record = run.record(name)
-            assert record is not None
-            if not member.holds(name, record.inputs_sha256):
-                with _alone(STAGES[name], member):
-                    member.adopt(name, run)
         with _tracked(member, tracker.run_id) as beneath:
+            for name in STAGES["train"].needs:
+                record = run.record(name)
+                assert record is not None
+                if not member.holds(name, record.inputs_sha256):
+                    with _alone(STAGES[name], member):
+                        member.adopt(name, run)
+                    STAGES[name].retell(member, beneath)
             reach(STAGES["train"], member, beneath, fresh=fresh, resume=resume)
         resume = False  # once the first is trained, no other is begun from nothing
 
