@@ -28,6 +28,7 @@ def callbacks(tmp_path: Path) -> Callable[[str], Callbacks]:
     """The callback 'ehr' at an address."""
     secret = tmp_path / "secret"
     secret.write_text(new_secret())
+    secret.chmod(0o600)
     return lambda url: Callbacks.read(json.dumps({"ehr": {"url": url, "secret_file": str(secret)}}))
 
 
