@@ -74,6 +74,7 @@ def _login_page(page: Page, request: Request, status: int, error: str | None, re
         status,
         error=error,
         reader=reader,
+        lost=request.query_params.get("kept") == "nothing",
         asks=page.asks(request),
         known=service_of(request).door.asks,
         way=_way_in(service_of(request).settings),

@@ -223,6 +223,29 @@ def tell_outcome(chromium: webdriver.Chrome, number: str) -> None:
     shoot(chromium, "read")
 
 
+def test_case_that_is_sent_when_the_session_has_ended_is_said_not_to_be_kept(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    with photographs["referred"].open("ab") as stream:
+        stream.write(bytes(9_000_000))  # as one of a camera: more than a connection holds on its way
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        chromium.get(f"{server.url}/ui/new")
+        chromium.find_element(By.ID, "image").send_keys(str(photographs["referred"]))
+        chromium.delete_all_cookies()
+        chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]").click()
+        at(chromium, "/ui/login")
+        told = chromium.find_element(By.CSS_SELECTOR, "[role=alert]")
+        assert "Nothing of it was kept" in told.text
+        assert told == chromium.switch_to.active_element
+        shoot(chromium, "login-lost")
+        assert server.stop() == 0
+
+
 def test_upload_that_was_stopped_can_be_sent_again(
     start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, chromium: webdriver.Chrome
 ) -> None:

@@ -1,0 +1,72 @@
+"""A session that has ended loses nothing without a word: what was sent is said not to be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import tiny_bundle
+from triage_server.page.texts import LANGUAGES, Texts
+
+LOST = "/ui/login?kept=nothing"
+REFERRED = tiny_bundle.picture_bytes("referred", "JPEG")
+
+
+def end(browser: Any) -> str:
+    """The session ends while its pages are open; gives the token that they still carry."""
+    token: str = browser.token()
+    browser.cookies = httpx.Cookies()
+    return token
+
+
+@pytest.mark.parametrize("path", ["", "/reading", "/outcome", "/delete"])
+def test_what_is_sent_after_the_session_has_ended_is_said_not_to_be_kept(browser: Any, path: str) -> None:
+    number = browser.send_case(REFERRED)
+    target = f"/ui/cases/{number}{path}" if path else "/ui/cases"
+    files = {} if path else {"files": [("image", ("a.jpg", REFERRED))]}
+    fields = {"form_token": end(browser), "decision": "agree", "needs_in_person": "true"}
+    refused = browser.send(
+        "POST", target, data={**fields, "confirmed_by": "consensus", "sure": "yes"}, **files
+    )
+    assert (refused.status_code, refused.headers["location"]) == (303, LOST)
+    queue = browser.app.state.page.queue
+    assert queue.waiting()[0].count == 1
+    assert not queue.find(number).is_read
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_login_says_so_in_every_language_until_somebody_has_signed_in(
+    open_page: Callable[..., Any], browse: Any, language: str
+) -> None:
+    browser, said = browse(open_page(), language), Texts(language)("login.lost")
+    shown = browser.get(LOST)
+    assert f'role="alert" tabindex="-1" data-focus>{said}<' in shown.text
+    assert f'action="{LOST}"' in shown.text
+    wrong = browser.post(LOST, {"reader": ""})
+    assert wrong.status_code == 401
+    assert said in wrong.text
+    assert browser.post(LOST, {"reader": "A"}).headers["location"] == "/ui"
+    assert said not in browser.get("/ui").text
+
+
+def test_who_looks_or_leaves_has_lost_nothing(browser: Any) -> None:
+    token = end(browser)
+    assert browser.get("/ui/new").headers["location"] == "/ui/login"
+    left = browser.send("POST", "/ui/logout", data={"form_token": token})
+    assert left.headers["location"] == "/ui/login"
+    assert Texts("en")("login.lost") not in browser.get("/ui/login").text
+
+
+def test_upload_of_many_bytes_is_answered_and_not_cut_off(
+    start: Callable[..., Any], flagged_bundle: Path, tmp_path: Path
+) -> None:
+    queue = str(tmp_path / "queue.sqlite")
+    with start(flagged_bundle, tmp_path, TRIAGE_READING_QUEUE=queue) as server:
+        files = {"image": ("a.jpg", REFERRED + bytes(15_000_000))}
+        answer = httpx.post(f"{server.url}/ui/cases", data={"form_token": "x"}, files=files)
+        assert (answer.status_code, answer.headers["location"]) == (303, LOST)
+        assert server.stop() == 0
