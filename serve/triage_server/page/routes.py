@@ -14,12 +14,14 @@ from typing import cast, get_args
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
+from lesion_triage.bundle.messages import NotePhrase
+from lesion_triage.bundle.schema import Policy
 from triage_server.casework import record
 from triage_server.page import arrival, certificate_view, entrance, export
 from triage_server.page.desk import Page, page_of, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import questions
-from triage_server.page.records import ConfirmedBy, Decision
+from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
 from triage_server.page.route import page_router, to
 from triage_server.problems import RequestError
 from triage_server.service import service_of
@@ -56,7 +58,7 @@ async def queue(request: Request) -> Response:
         request,
         "queue.html",
         part=part,
-        deadline_hours=service_of(request).bundle.policy.deadline_hours,
+        deadlines=_deadlines(part.cases, service_of(request).bundle.policy),
         pulse=pulse,
         done=_done(request),
     )
@@ -238,12 +240,32 @@ async def _case(request: Request, error: tuple[str, str] | None = None, sent: Se
         HTTPStatus.OK if error is None else HTTPStatus.UNPROCESSABLE_ENTITY,
         case=found,
         answer=found.answer(visit.catalogue.language),
-        red_flags=service_of(request).bundle.policy.red_flags,
-        questions=questions(service_of(request).bundle),
+        unreviewed=_unreviewed(request, found),
         keep_days=service_of(request).settings.reading_queue_keep_days,
         confirmations=get_args(ConfirmedBy),
         error=error,
         sent=sent or Sent(),
+    )
+
+
+def _deadlines(cases: Sequence[WaitingCase], policy: Policy) -> tuple[str, ...]:
+    """What is said of deadlines: of those of the cases that are shown, which another bundle may have set."""
+    found = {case.place.due_at is not None for case in cases} or {policy.deadline_hours is not None}
+    return tuple(said for said, so in (("queue.deadline", True), ("queue.no_deadline", False)) if so in found)
+
+
+def _unreviewed(request: Request, case: QueuedCase) -> bool:
+    """Whether nobody has put a name to the rules by which the case was answered, by whichever bundle."""
+    service, answers = service_of(request), case.answers or {}
+    if any(answer.bundle_sha256 == service.bundle.sha256 for answer in answers.values()):
+        rules = service.bundle.policy.red_flags
+        return bool(rules.flags) and not rules.reviewed_by
+    # The note of a bundle that is gone says so itself.
+    known = service.scorer.languages
+    return any(
+        known.catalogue(language).note[NotePhrase.flags_not_reviewed] in answer.note
+        for language, answer in answers.items()
+        if language in known.names
     )
 
 

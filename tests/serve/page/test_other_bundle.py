@@ -1,0 +1,83 @@
+"""What a case was answered by is told of it, also when another bundle is served since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_bundle
+from lesion_triage.bundle.red_flags import Review
+from lesion_triage.bundle.store import seal
+from lesion_triage.red_flags_file import read as read_red_flags
+
+FLAGS = read_red_flags(Path(__file__).resolve().parents[3] / "configs" / "red_flags.yaml")
+DRAWN, UNREVIEWED, NO_DEADLINE = "Drawn pictures", "No clinician has put a name", "sets no deadline"
+OTHER = "Answered by another bundle"
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """``early``: of drawn pictures, rules without a name, no deadline. ``late``: none of the three."""
+    folder = tmp_path_factory.mktemp("bundles")
+    review = Review(by="consultant, Example Clinic", reviewed_on=date(2026, 1, 31))
+    reviewed = FLAGS.model_copy(update={"reviewed_by": (review,)})
+    late = tiny_bundle.parts(red_flags=reviewed, deadline_hours=48.0, threshold=0.4)
+    return {
+        "early": tiny_bundle.make(folder / "early", red_flags=FLAGS).folder,
+        "late": seal(folder / "late", **{**late, "synthetic": False}).folder,
+    }
+
+
+def told(browser: Any, path: str) -> set[str]:
+    text = browser.get(path).text
+    return {said for said in (DRAWN, UNREVIEWED, NO_DEADLINE, OTHER) if said in text}
+
+
+@pytest.fixture
+def stories(
+    bundles: dict[str, Path], opening: Callable[..., Any], browse: Any, tmp_path: Path
+) -> Iterator[Callable[[str, str], tuple[Any, str]]]:
+    """``stories(first, then)``: a case that the first bundle answered, at a page that serves the other."""
+    with opening(tmp_path, bundles["early"]) as open_page:
+
+        def tell(first: str, then: str) -> tuple[Any, str]:
+            browser = browse(open_page(bundles[first]))
+            browser.sign_in()
+            number = browser.send_case(tiny_bundle.picture_bytes("referred", "JPEG"), bleeding="yes")
+            later = browse(open_page(bundles[then]))
+            later.sign_in()
+            return later, number
+
+        yield tell
+
+
+def test_what_limits_an_old_answer_stays_with_it(stories: Any) -> None:
+    later, number = stories("early", "late")
+    assert told(later, f"/ui/cases/{number}") == {DRAWN, UNREVIEWED, OTHER}
+    assert told(later, "/ui") == {NO_DEADLINE, OTHER}
+    assert "made from drawn pictures. Never use it on people." in later.get("/ui").text
+    assert "no deadline</span>" in later.get("/ui").text
+    assert told(later, "/ui/new") == set()
+    later.language = "de"
+    text = later.get(f"/ui/cases/{number}").text
+    assert "hat keinen Menschen gesehen" in text
+    assert "Noch keine Ärztin und kein Arzt" in text
+
+
+def test_limits_of_the_bundle_that_is_served_are_not_said_of_an_old_answer(stories: Any) -> None:
+    later, number = stories("late", "early")
+    assert told(later, f"/ui/cases/{number}") == {OTHER}
+    assert told(later, "/ui") == {DRAWN, OTHER}  # the first is said of the page
+    assert "goes before all bands" in later.get("/ui").text
+    later.read_case(number)
+    assert told(later, "/ui") == {DRAWN, NO_DEADLINE}
+
+
+def test_case_of_the_bundle_that_is_served_says_what_that_one_says(stories: Any) -> None:
+    for name, said in (("early", {DRAWN, UNREVIEWED}), ("late", set())):
+        later, number = stories(name, name)
+        assert told(later, f"/ui/cases/{number}") == said
