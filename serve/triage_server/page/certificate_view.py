@@ -1,40 +1,60 @@
 """The certificate as the page shows it: classes of the reference standard by number, all else as it is.
 
-Imports the bundle's certificate.
+Imports the bundle's certificate and policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from lesion_triage.bundle.certificate import ALL, Certificate, GroupRow
+from lesion_triage.bundle.schema import Policy
 
 _NAMED = "reference_class"
+
+
+Served = float | Literal["by_group", "goes_up"]
+"""The threshold of a group's cases; or each has that of its group, or goes up whatever its score."""
 
 
 @dataclass(frozen=True)
 class Shown:
     """What the template takes beside the certificate."""
 
-    rows: Sequence[GroupRow]
+    rows: Sequence[tuple[GroupRow, Served]]
+    """With what their cases are compared with."""
     classes: Mapping[str, int]
     """Numbers of the classes, whose names are those of conditions and do not stand on this page."""
     assumptions: Sequence[str]
+    by_group: bool
+    """Whether groups have thresholds of their own."""
     together: bool
     """Whether groups were asked for beside everyone together."""
 
 
-def of(certificate: Certificate) -> Shown:
-    """A certificate, made ready."""
+def of(certificate: Certificate, policy: Policy) -> Shown:
+    """A certificate and the policy that it was issued for, made ready."""
     names = [row.group for row in certificate.groups if row.by == _NAMED]
     classes = {name: number for number, name in enumerate(names, start=1)}
     return Shown(
-        rows=certificate.groups,
+        rows=[(row, _served(row, certificate, policy)) for row in certificate.groups],
         classes=classes,
         assumptions=[_numbered(said, classes) for said in certificate.assumptions],
+        by_group=certificate.rule == "group_thresholds",
         together=any(row.by != ALL for row in certificate.groups),
     )
+
+
+def _served(row: GroupRow, certificate: Certificate, policy: Policy) -> Served:
+    if row.by == ALL:
+        return "by_group" if certificate.rule == "group_thresholds" else certificate.threshold
+    for grouping in policy.groupings:
+        if grouping.by == row.by:
+            own = [grouping.thresholds[name] for name in row.members if name in grouping.thresholds]
+            return min(own) if own else "goes_up"
+    return certificate.threshold
 
 
 def _numbered(said: str, classes: Mapping[str, int]) -> str:

@@ -201,8 +201,8 @@ async def _pieces(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes]:
 async def certificate(request: Request) -> Response:
     """What the certificate promises, and what it does not."""
     page = page_of(request)
-    issued = service_of(request).bundle.certificate
-    shown = certificate_view.of(issued)
+    bundle = service_of(request).bundle
+    issued, shown = bundle.certificate, certificate_view.of(bundle.certificate, bundle.policy)
     return page.rendered(request, "certificate.html", certificate=issued, shown=shown)
 
 
