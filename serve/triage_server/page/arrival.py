@@ -185,9 +185,8 @@ def _stripped(service: Service, case: SentCase) -> SentCase:
 
 def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
     """The field at fault and what to do about it."""
-    named = [
-        visit.catalogue.history.get(name, name) for name in str(refusal.words.get("fields", "")).split(", ")
-    ]
+    fields = str(refusal.words.get("fields", ""))
+    named = [visit.texts(f"question.{name}") for name in fields.split(", ") if name]
     number = (refusal.index or 0) + 1
-    text = visit.texts.problem(refusal.code, number=number, fields=", ".join(named))
+    text = visit.texts.problem(refusal.code, number=number, fields=" · ".join(named))
     return _FIELD.get(refusal.code, "image"), text
