@@ -6,6 +6,7 @@ Imports the bundle, the rooms of the server and the page's desk.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -29,7 +30,7 @@ from triage_server.dicom import DICOM_TYPE, available
 from triage_server.intake import SentCase
 from triage_server.page.desk import Page, Visit, visit_of
 from triage_server.page.forms import Sent
-from triage_server.page.history import history_of, questions
+from triage_server.page.history import RANGES, history_of, questions
 from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
 from triage_server.record import Answered, answered
@@ -189,4 +190,13 @@ def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
     named = [visit.texts(f"question.{name}") for name in fields.split(", ") if name]
     number = (refusal.index or 0) + 1
     text = visit.texts.problem(refusal.code, number=number, fields=" · ".join(named))
+    text = " ".join([text, *_ranges(fields.split(", "), visit)])
     return _FIELD.get(refusal.code, "image"), text
+
+
+def _ranges(fields: list[str], visit: Visit) -> Iterator[str]:
+    """How the numbers among the fields at fault are written."""
+    for name in fields:
+        if name in RANGES:
+            least, most = map(visit.texts.plain, RANGES[name])
+            yield visit.texts("problem.number", field=visit.texts(f"question.{name}"), least=least, most=most)

@@ -5,13 +5,14 @@ Imports the bundle's history, guidance and certificate, and the problems.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.history import USUAL_WORDS, History, number_in
+from lesion_triage.bundle.history import USUAL_WORDS, History
 from lesion_triage.bundle.policy import UNKNOWN
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.bundle.schema import Policy
@@ -33,7 +34,10 @@ _LESION = (
     "unlike_other_moles",
     "involves_nail",
 )
-_MOST = {"age_years": 120, "duration_weeks": 6500, "diameter_mm": 500}
+RANGES = {"age_years": (0.0, 120.0), "duration_weeks": (0.0, 6500.0), "diameter_mm": (0.1, 500.0)}
+"""Smallest and largest number, by field."""
+_NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]{1,2})?")
+"""As people type one. With three digits after a mark nobody knows whether "1,040" is a thousand or one."""
 _ANSWERS = {"": None, "yes": True, "no": False}
 
 
@@ -43,8 +47,8 @@ class Questions:
 
     groups: Mapping[str, tuple[str, ...]]
     """Names to choose from, by field: a closed list, because a free text could carry a name."""
-    numbers: Mapping[str, int]
-    """Largest number, by field."""
+    numbers: Mapping[str, tuple[float, float]]
+    """Smallest and largest number, by field."""
     lesion: tuple[str, ...]
     """Questions about the lesion with yes or no."""
     risks: tuple[str, ...]
@@ -63,7 +67,7 @@ def questions(bundle: Bundle) -> Questions:
     asked = {"age_years" if one.by == "age_band" else one.by for one in policy.groupings}
     return Questions(
         groups=groups,
-        numbers={name: _MOST[name] for name in NUMBER_FIELDS},
+        numbers={name: RANGES[name] for name in NUMBER_FIELDS},
         lesion=_LESION,
         risks=tuple(name for name in YES_NO_FIELDS if name not in _LESION),
         asked=frozenset(asked),
@@ -93,11 +97,11 @@ def history_of(sent: Sent, asked: Questions) -> History:
         if (group := sent.get(name)) and group not in groups:
             wrong.append(name)
         told[name] = group or None
-    for name in asked.numbers:
-        if number := sent.get(name).replace(",", "."):
-            try:
-                told[name] = number_in(number)
-            except ValueError:
+    for name, (least, most) in asked.numbers.items():
+        if typed := sent.get(name):
+            if _NUMBER.fullmatch(typed) and least <= float(typed.replace(",", ".")) <= most:
+                told[name] = float(typed.replace(",", "."))
+            else:
                 wrong.append(name)
     try:
         history = History.model_validate(told)

@@ -63,6 +63,11 @@ class Texts:
         text = f"{100 * value:.10g}"
         return f"{text.replace('.', ',')} %" if self.language == "de" else f"{text} %"
 
+    def plain(self, value: float) -> str:
+        """A number with as many digits as it has, and the decimal mark of the language."""
+        text = f"{value:.10g}"
+        return text.replace(".", ",") if self.language == "de" else text
+
     def number(self, value: float, digits: int = 4) -> str:
         """A number, with the decimal mark of the language."""
         text = f"{value:.{digits}f}"
