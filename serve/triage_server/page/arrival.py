@@ -190,7 +190,8 @@ def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
     named = [visit.texts(f"question.{name}") for name in fields.split(", ") if name]
     number = (refusal.index or 0) + 1
     text = visit.texts.problem(refusal.code, number=number, fields=" · ".join(named))
-    text = " ".join([text, *_ranges(fields.split(", "), visit)])
+    again = [] if refusal.code == "no_image" else [visit.texts("new.again")]
+    text = " ".join([text, *_ranges(fields.split(", "), visit), *again])
     return _FIELD.get(refusal.code, "image"), text
 
 

@@ -6,11 +6,13 @@ for (const element of document.querySelectorAll("[data-script]")) element.hidden
 const told = document.querySelector("[data-focus]");
 if (told) told.focus();
 
-// Photographs dropped, and how many were chosen.
+// Photographs dropped, how many were chosen, and which has which number: a refusal names the number alone, because
+// the server looks at no name.
 const drop = document.querySelector("[data-drop]");
 if (drop) {
   const input = drop.querySelector("input");
   const output = drop.querySelector("output");
+  const names = drop.querySelector("ol");
   const form = input.form;
   const said = (text, count, size) => text.replace("{count}", count).replace("{size}", size);
   const show = () => {
@@ -24,6 +26,13 @@ if (drop) {
     input.setCustomValidity(complaint);
     const chosen = files.length === 0 ? "" : said(files.length === 1 ? one : many, files.length, size);
     output.textContent = complaint || chosen;
+    names.replaceChildren(
+      ...files.map((file) => {
+        const line = document.createElement("li");
+        line.textContent = file.name;
+        return line;
+      }),
+    );
   };
   input.addEventListener("change", show);
   for (const name of ["dragenter", "dragover"]) {

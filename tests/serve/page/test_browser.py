@@ -140,6 +140,8 @@ def send(browser: webdriver.Chrome, url: str, photographs: list[Path]) -> None:
     # A file dialogue is the browser's own and cannot be driven; the way to its button is ours.
     tab_to(browser, "image").send_keys("\n".join(map(str, photographs)))
     assert "chosen" in browser.find_element(By.CSS_SELECTOR, "output").text
+    named = [line.text for line in browser.find_elements(By.CSS_SELECTOR, ".chosen-names li")]
+    assert named == [photograph.name for photograph in photographs]
     tab_to(browser, "age_years").send_keys("61")
     tab_to(browser, "bleeding").send_keys("y")
     shoot(browser, "new")

@@ -58,7 +58,23 @@ def test_number_is_kept_as_it_was_typed(typed: str, kept: float, browser: Any) -
 
 @pytest.mark.parametrize(
     "typed",
-    ["1,040", "1.040", "1_0", "1e2", "+7", "-7", "7,", ",5", "1.0.4", "1 040", "7mm", "nan", "\u0667", "0", "501"],
+    [
+        "1,040",
+        "1.040",
+        "1_0",
+        "1e2",
+        "+7",
+        "-7",
+        "7,",
+        ",5",
+        "1.0.4",
+        "1 040",
+        "7mm",
+        "nan",
+        "\u0667",
+        "0",
+        "501",
+    ],
 )
 def test_number_that_may_mean_another_one_is_refused_with_words(typed: str, browser: Any) -> None:
     fields = {"diameter_mm": typed, "age_years": "61"}

@@ -1,0 +1,30 @@
+"""A form that was refused says what is at fault, and that its photographs have to be chosen again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import tiny_bundle
+
+PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
+AGAIN = {"en": "Choose all photographs again", "de": "Wählen Sie alle Fotos noch einmal aus"}
+
+
+@pytest.mark.parametrize("language", sorted(AGAIN))
+@pytest.mark.parametrize(
+    ("fields", "second"),
+    [({}, b"no picture"), ({"age_years": "old"}, PICTURE), ({"earlier_case": "2222-2222"}, PICTURE)],
+)
+def test_refused_form_says_that_photographs_are_to_be_chosen_again(
+    language: str, fields: dict[str, str], second: bytes, browser: Any
+) -> None:
+    browser.language = language
+    files = [("image", ("a.jpg", PICTURE)), ("image", ("b.jpg", second))]
+    assert AGAIN[language] in browser.post("/ui/cases", fields, files=files).text
+
+
+def test_form_without_photographs_does_not_speak_of_choosing_again(browser: Any) -> None:
+    assert AGAIN["en"] not in browser.post("/ui/cases", {}, files=[("image", ("", b""))]).text
+    assert AGAIN["en"] not in browser.get("/ui/new").text
