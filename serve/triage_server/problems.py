@@ -273,6 +273,11 @@ KINDS: dict[str, Kind] = {
         "Nobody has read this case",
         "Expected a case that a person has read; say first that it was read.",
     ),
+    "read_meanwhile": Kind(
+        HTTPStatus.CONFLICT,
+        "Somebody has read this case meanwhile",
+        "A reading was recorded since the case was shown; look at it, then say again that the case was read.",
+    ),
     "internal_error": Kind(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Internal error",

@@ -140,6 +140,11 @@ class QueuedCase(WaitingCase):
         return said[-1] if said else None
 
     @property
+    def disputed(self) -> bool:
+        """Whether one reading agrees and another overrides."""
+        return len({one.decision for one in self.readings}) > 1
+
+    @property
     def contradictory(self) -> bool:
         """Whether something else was said after an outcome had been confirmed."""
         said = [one.needs_in_person for one in self.outcomes]

@@ -122,12 +122,23 @@ async def reading(request: Request) -> Response:
     chosen = cast("Decision", decision)
 
     async def work() -> str:
-        await page.beside(lambda: page.queue.find(number))
+        found = await page.beside(lambda: page.queue.find(number))
+        if sent.get("readings") != str(len(found.readings)):
+            raise RequestError("read_meanwhile")
         await record(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
         await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
         return number
 
-    return to("/ui", done="reading", case=await page.once(request, sent, work))
+    try:
+        done = await page.once(request, sent, work)
+    except RequestError as refusal:
+        if refusal.code != "read_meanwhile":
+            raise
+        request.state.problem = refusal.code
+        return await _case(
+            request, ("readings", visit.texts.problem(refusal.code)), sent, HTTPStatus.CONFLICT
+        )
+    return to("/ui", done="reading", case=done)
 
 
 @router.post("/cases/{number}/outcome")
@@ -231,13 +242,18 @@ def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> R
     )
 
 
-async def _case(request: Request, error: tuple[str, str] | None = None, sent: Sent | None = None) -> Response:
+async def _case(
+    request: Request,
+    error: tuple[str, str] | None = None,
+    sent: Sent | None = None,
+    status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY,
+) -> Response:
     page, visit = page_of(request), visit_of(request)
     found = await page.beside(lambda: page.queue.find(request.path_params["number"]))
     return page.rendered(
         request,
         "case.html",
-        HTTPStatus.OK if error is None else HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.OK if error is None else status,
         case=found,
         answer=found.answer(visit.catalogue.language),
         unreviewed=_unreviewed(request, found),

@@ -33,6 +33,8 @@ from triage_server.settings import Settings
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 
+READINGS = re.compile(r'name="readings" value="([0-9]+)"')
+
 
 @dataclass
 class Browser:
@@ -87,8 +89,14 @@ class Browser:
         assert response.status_code == 303, response.text
         return httpx.URL(response.headers["location"]).params["case"]
 
-    def read_case(self, number: str, decision: str = "agree", reason: str = "") -> httpx.Response:
-        return self.post(f"/ui/cases/{number}/reading", {"decision": decision, "reason": reason})
+    def read_case(
+        self, number: str, decision: str = "agree", reason: str = "", shown: str | None = None
+    ) -> httpx.Response:
+        """``shown``: the text of the case's page that is answered; None: as it is now."""
+        text = self.get(f"/ui/cases/{number}").text if shown is None else shown
+        readings = READINGS.search(text)
+        fields = {"decision": decision, "reason": reason, "readings": readings[1] if readings else ""}
+        return self.post(f"/ui/cases/{number}/reading", fields)
 
     def tell_outcome(self, number: str, needs: str, how: str = "histopathology") -> httpx.Response:
         fields = {"needs_in_person": needs, "confirmed_by": how}

@@ -599,7 +599,7 @@ def test_form_sent_twice_is_done_once(browser: Any, browse: Any, tmp_path: Path)
     other.sign_in("B")
     other.send_case(REFERRED, **sent)
     assert queue.waiting()[0].count == 3
-    assert twice(shown, f"{shown}/reading", {"decision": "agree"}) == {
+    assert twice(shown, f"{shown}/reading", {"decision": "agree", "readings": "0"}) == {
         (303, f"/ui?done=reading&case={number}")
     }
     outcome = {"needs_in_person": "true", "confirmed_by": "consensus"}
@@ -768,7 +768,8 @@ def test_nothing_of_the_patient_is_anywhere(
         said.append(client.get(f"/ui/cases/{number}").text)
         kept = client.get(f"/ui/cases/{number}/photographs/0").content
         client.post(
-            f"/ui/cases/{number}/reading", data=fields | {"decision": "override", "reason": "Zz-reason"}
+            f"/ui/cases/{number}/reading",
+            data=fields | {"decision": "override", "reason": "Zz-reason", "readings": "0"},
         )
         client.get(f"/ui/{NAME}", params={"name": NAME})
         assert server.stop() == 0

@@ -1,0 +1,55 @@
+"""Two readers of one case: neither records a reading without having seen the other's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny_bundle
+from triage_server.audit_chain import files_of
+from triage_server.page.texts import LANGUAGES, Texts
+
+PICTURE = tiny_bundle.picture_bytes("below", "JPEG")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_second_reader_is_shown_the_other_reading_before_anything_is_recorded(
+    language: str, browser: Any, browse: Any, tmp_path: Path
+) -> None:
+    number, texts = browser.send_case(PICTURE), Texts(language)
+    second = browse(browser.app, language)
+    second.sign_in("Dr B")
+    shown = second.get(f"/ui/cases/{number}").text
+    assert browser.read_case(number, "override", "seen in the clinic").status_code == 303
+    late = second.read_case(number, "agree", "as it was", shown)
+    assert late.status_code == 409
+    assert texts.problem("read_meanwhile") in late.text
+    assert "seen in the clinic" in late.text
+    assert '<a href="#readings">' in late.text
+    assert ">as it was</textarea>" in late.text
+    assert f"<details open>\n    <summary>{texts('reading.again')}" in late.text
+    queue = browser.app.state.page.queue
+    assert len(queue.find(number).readings) == 1
+    events = b"".join(file.read_bytes() for file in files_of(tmp_path / "audit"))
+    assert events.count(b'"event":"reading"') == 1
+    assert texts("reading.disputed") not in late.text
+    assert second.read_case(number, "agree", "as it was", late.text).status_code == 303
+    assert [one.by.reader for one in queue.find(number).readings] == ["A. Reader", "Dr B"]
+    assert texts("reading.disputed") in second.get(f"/ui/cases/{number}").text
+
+
+def test_reading_of_a_page_that_does_not_say_what_it_showed_is_not_recorded(browser: Any) -> None:
+    number = browser.send_case(PICTURE)
+    for readings in ({}, {"readings": ""}, {"readings": "1"}, {"readings": "x"}):
+        refused = browser.post(f"/ui/cases/{number}/reading", {"decision": "agree", **readings})
+        assert refused.status_code == 409
+    assert not browser.app.state.page.queue.find(number).is_read
+
+
+def test_readings_that_agree_with_each_other_are_not_called_contradictory(browser: Any) -> None:
+    number = browser.send_case(PICTURE)
+    browser.read_case(number)
+    browser.read_case(number)
+    assert Texts("en")("reading.disputed") not in browser.get(f"/ui/cases/{number}").text
