@@ -107,6 +107,11 @@ class Recorder:
         other._served = {"bundle_sha256": bundle_sha256, "certificate_id": certificate_id}
         return other
 
+    @property
+    def keeps_log(self) -> bool:
+        """Whether what is written here is kept anywhere."""
+        return self._log is not None
+
     def hash_of(self, data: bytes) -> str:
         """Keyed hash of something that was sent: by the site's key, or without a log by one of this start."""
         return self._log.hash_of(data) if self._log else hmac.digest(self._key, data, "sha256").hex()

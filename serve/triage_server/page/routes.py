@@ -258,6 +258,7 @@ async def _case(
         answer=found.answer(visit.catalogue.language),
         unreviewed=_unreviewed(request, found),
         keep_days=service_of(request).settings.reading_queue_keep_days,
+        keeps_log=service_of(request).recorder.keeps_log,
         confirmations=get_args(ConfirmedBy),
         error=error,
         sent=sent or Sent(),
