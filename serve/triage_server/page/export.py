@@ -71,10 +71,17 @@ Read before you certify:
   - A case whose outcome is not known is not in cases.csv. If outcomes are known only of people who came, the
     cases that the system missed are not among them, and the certificate promises nothing.
 {counts}
-  - patient_id stands only where two cases were said to be of one person. Where nobody said so, each case
-    counts as a person of its own.
+  - patient_id stands only where two of these cases were said to be of one person: of the others nobody said
+    whose they are. {counted}
   - The photographs are those that were scored, without EXIF, places and names. They are of patients.
 {contradictory}{untold}"""
+_COUNTED = {
+    True: """Some were, so recertify and tally count patients: a case that names none counts as
+    a patient of its own, and the certificate says how many do.""",
+    False: """None was, so recertify and tally count lesions, and the certificate says that
+    it takes several lesions of one patient as independent.""",
+}
+"""By whether a person has several cases in the table."""
 _CONTRADICTORY = """\
   - Of these cases something else was said after an outcome had been confirmed. The last one confirmed stands
     in cases.csv, and an "unknown" said after it does not take it away; look at outcomes.csv:
@@ -175,6 +182,7 @@ class _Tables:
             _README.format(
                 counts=self._counted(),
                 contradictory=_listed(_CONTRADICTORY, self._contradictory),
+                counted=_COUNTED[any(count > 1 for count in of_person.values())],
                 untold=_listed(_UNTOLD, self._untold),
             ),
         )

@@ -60,12 +60,12 @@ def exported(
         yield worked_off(browse(open_page()), home / "export")
 
 
-def worked_off(browser: Any, into: Path) -> tuple[Path, dict[str, float | None]]:
+def worked_off(browser: Any, into: Path, joined: bool = True) -> tuple[Path, dict[str, float | None]]:
     browser.sign_in("=Dr A")
     scores: dict[str, float | None] = {}
     for number in range(18):
         fields = {"age_years": "61", "sex": "female", "itching": "no"} if number % 2 else {}
-        fields |= {"earlier_case": next(iter(scores))} if number == 1 else {}
+        fields |= {"earlier_case": next(iter(scores))} if joined and number == 1 else {}
         case = browser.send_case(photograph(number, 62 + 3 * number), **fields)
         scores[case] = browser.app.state.page.queue.find(case).answer("en").score
         browser.read_case(case, "override", "+seen before")
@@ -119,6 +119,25 @@ def test_exported_photographs_score_as_they_were_scored_and_histories_say_what_w
     assert {(one.age_years, one.sex, one.itching, one.bleeding) for one in told} == {
         (61, "female", False, None)
     }
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_certificate_says_of_patients_what_was_said_on_the_page_and_the_readme_foretells_it(
+    joined: bool, opening: Any, browse: Any, flagged_bundle: Path, tmp_path: Path
+) -> None:
+    """Where nobody said whose cases they are, nobody may say that patients are identified."""
+    with opening(tmp_path, flagged_bundle) as open_page:
+        into, _ = worked_off(browse(open_page()), tmp_path / "export", joined)
+    site = ("--cases", str(into / "cases.csv"), "--site", "Clinic A", "--out", str(tmp_path / "new"))
+    assert main(["recertify", str(flagged_bundle), *site, "--target", "0.8", "--confidence", "0.9"]) == 0
+    certificate = open_bundle(tmp_path / "new").certificate
+    said, readme = " ".join(certificate.assumptions), " ".join((into / "README.txt").read_text().split())
+    unnamed = "16 lesions name no patient and count" in said
+    independent = "patients are not identified in these data; several lesions of one patient" in said
+    counted = (certificate.unit, certificate.positives, unnamed, independent)
+    assert counted == (("patient", 13, True, False) if joined else ("lesion", 14, False, True))
+    assert ("so recertify and tally count patients: a case that names none" in readme) is joined
+    assert ("so recertify and tally count lesions" in readme) is not joined
 
 
 def test_tables_hold_what_their_readers_know_and_no_formula(
