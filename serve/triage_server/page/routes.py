@@ -118,7 +118,8 @@ async def reading(request: Request) -> Response:
     if decision not in get_args(Decision):
         return await _case(request, ("decision-agree", visit.texts("reading.which")), sent)
     if (decision == "override" or reason) and len(reason) not in _REASON:
-        return await _case(request, ("reason", visit.texts("reading.why")), sent)
+        why = visit.texts("reading.why" if decision == "override" else "reading.length")
+        return await _case(request, ("reason", why), sent)
     chosen = cast("Decision", decision)
 
     async def work() -> str:
