@@ -7,6 +7,7 @@ the audit log before it is done.
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import cast, get_args
@@ -27,6 +28,7 @@ from triage_server.problems import RequestError
 from triage_server.service import service_of
 
 _REASON = range(3, 2001)
+_CASE = re.compile("[2-9A-Z]{4}-[2-9A-Z]{4}")
 _DONE = ("sent", "reading", "outcome", "deleted")
 
 router = page_router()
@@ -60,7 +62,7 @@ async def queue(request: Request) -> Response:
         part=part,
         deadlines=_deadlines(part.cases, service_of(request).bundle.policy),
         pulse=pulse,
-        done=_done(request),
+        done=await _done(request),
     )
 
 
@@ -188,7 +190,7 @@ async def read(request: Request) -> Response:
     page = page_of(request)
     part = await page.beside(lambda: page.queue.read(_part(request)))
     counts = await page.beside(page.queue.known_outcomes)
-    return page.rendered(request, "read.html", part=part, counts=counts, done=_done(request))
+    return page.rendered(request, "read.html", part=part, counts=counts, done=await _done(request))
 
 
 @router.post("/export")
@@ -296,10 +298,22 @@ async def _must_be_read(page: Page, number: str) -> None:
         raise RequestError("not_read_yet")
 
 
-def _done(request: Request) -> tuple[str, str] | None:
-    """What was done just now, by a code of ours and a number that is escaped."""
-    done, number = request.query_params.get("done", ""), request.query_params.get("case", "")
-    return (done, number) if done in _DONE and len(number) == 9 else None
+async def _done(request: Request) -> tuple[str, str] | None:
+    """What was done just now, if the queue bears it out: anybody can write an address, or go back to one."""
+    page, number = page_of(request), request.query_params.get("case", "")
+    done = request.query_params.get("done", "")
+    if done not in _DONE or not _CASE.fullmatch(number):
+        return None
+    try:
+        found = await page.beside(lambda: page.queue.find(number))
+    except RequestError as refusal:
+        if refusal.code != "not_found":
+            raise
+        return (done, number) if done == "deleted" else None
+    stands = {"sent": True, "reading": found.is_read, "outcome": bool(found.outcomes), "deleted": False}
+    if done == "sent" and found.is_read:
+        done = "sent_and_read"
+    return (done, number) if stands.get(done, True) else None
 
 
 def _part(request: Request) -> int:

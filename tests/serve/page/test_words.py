@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 import tiny_bundle
 
 PICTURE = tiny_bundle.picture_bytes("below", "JPEG")
@@ -28,3 +26,25 @@ def test_case_whose_outcome_is_unknown_is_still_asked_for_one(browser: Any) -> N
         assert asked in browser.get("/ui/read").text
         browser.tell_outcome(number, needs, how)
         assert (asked in browser.get("/ui/read").text) is still
+
+
+def test_what_an_address_says_was_done_is_believed_as_far_as_the_queue_bears_it_out(browser: Any) -> None:
+    number = browser.send_case(PICTURE)
+
+    def said(done: str, case: str = number) -> bool:
+        return 'class="done"' in browser.get("/ui", params={"done": done, "case": case}).text
+
+    claims = ("sent", "reading", "outcome", "deleted")
+    assert [said(one) for one in claims] == [True, False, False, False]
+    assert f"Case {number} is in the queue" in browser.get(f"/ui?done=sent&case={number}").text
+    browser.read_case(number)
+    assert [said(one) for one in claims] == [True, True, False, False]
+    text = browser.get(f"/ui?done=sent&case={number}").text
+    assert "is in the queue" not in text
+    assert f"Case {number} was sent, and somebody has read it since" in text
+    browser.tell_outcome(number, "true")
+    assert [said(one) for one in claims] == [True, True, True, False]
+    browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
+    assert [said(one) for one in claims] == [False, False, False, True]
+    for case in ("anything!", "<b>x</b>", "2222-222a", ""):
+        assert [said(one, case) for one in claims] == [False] * 4
