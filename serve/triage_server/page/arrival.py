@@ -37,7 +37,7 @@ from triage_server.record import Answered, answered
 from triage_server.service import Service, language_of, service_of
 from triage_server.v1 import in_full
 
-__all__ = ["MAX_IMAGES_PER_CASE", "ON_THE_FORM", "Arriving", "explained", "take_in"]
+__all__ = ["MAX_IMAGES_PER_CASE", "ON_THE_FORM", "Arriving", "at_fault", "explained", "take_in"]
 
 ON_THE_FORM = frozenset(
     {
@@ -59,7 +59,7 @@ ON_THE_FORM = frozenset(
 """Refusals that whoever filled the form in can mend there."""
 _LOOK_EVERY_S = 0.02
 _PICTURES = ("image/jpeg", "image/png", "image/webp")
-_FIELD = {"history_not_valid": "history", "earlier_case_not_found": "earlier_case"}
+_FIELD = {"earlier_case_not_found": "earlier_case"}
 
 
 @dataclass
@@ -186,13 +186,19 @@ def _stripped(service: Service, case: SentCase) -> SentCase:
 
 def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
     """The field at fault and what to do about it."""
-    fields = str(refusal.words.get("fields", ""))
-    named = [visit.texts(f"question.{name}") for name in fields.split(", ") if name]
+    wrong = at_fault(refusal)
+    named = [visit.texts(f"question.{name}") for name in wrong]
     number = (refusal.index or 0) + 1
     text = visit.texts.problem(refusal.code, number=number, fields=" · ".join(named))
     again = [] if refusal.code == "no_image" else [visit.texts("new.again")]
-    text = " ".join([text, *_ranges(fields.split(", "), visit), *again])
-    return _FIELD.get(refusal.code, "image"), text
+    text = " ".join([text, *_ranges(wrong, visit), *again])
+    return wrong[0] if wrong else _FIELD.get(refusal.code, "image"), text
+
+
+def at_fault(refusal: RequestError | None) -> list[str]:
+    """The fields of the history that cannot be read."""
+    fields = "" if refusal is None else str(refusal.words.get("fields", ""))
+    return [name for name in fields.split(", ") if name]
 
 
 def _ranges(fields: list[str], visit: Visit) -> Iterator[str]:

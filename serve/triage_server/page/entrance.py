@@ -30,11 +30,11 @@ async def sign_in(request: Request) -> Response:
     sent = await page.form(request)
     reader = _one_line(sent.get("reader"))
     if not 1 <= len(reader) <= _MOST_READER:
-        return _login(request, texts("login.who"), reader)
+        return _login(request, ("reader", texts("login.who")), reader)
     arriving = await page.arriving(request, sent.get("key").strip())
     if arriving is None:
         request.state.problem = "not_authenticated"
-        return _login(request, texts("login.wrong"), reader)
+        return _login(request, ("key" if page.asks(request) else "reader", texts("login.wrong")), reader)
     response = to("/ui")
     vouched = bool(passed_on(request))
     until = math.inf if vouched else arriving.until  # a proxy brings the next token by itself
@@ -53,7 +53,7 @@ async def sign_out(request: Request) -> Response:
     return response
 
 
-def _login(request: Request, error: str | None = None, reader: str = "") -> Response:
+def _login(request: Request, error: tuple[str, str] | None = None, reader: str = "") -> Response:
     page, visit = page_of(request), visit_of(request)
     status = HTTPStatus.OK if error is None else HTTPStatus.UNAUTHORIZED
     if visit.session is not None:
@@ -67,7 +67,9 @@ def _login(request: Request, error: str | None = None, reader: str = "") -> Resp
     return response
 
 
-def _login_page(page: Page, request: Request, status: int, error: str | None, reader: str) -> Response:
+def _login_page(
+    page: Page, request: Request, status: int, error: tuple[str, str] | None, reader: str
+) -> Response:
     return page.rendered(
         request,
         "login.html",

@@ -239,6 +239,7 @@ def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> R
         questions=questions(service_of(request).bundle),
         sent=sent,
         error=error,
+        wrong=arrival.at_fault(refusal),
         most=arrival.MAX_IMAGES_PER_CASE,
         kinds=",".join(arrival.kinds()),
         limit_mb=f"{limit_mb:g}",
