@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from triage_server.casework import received
-from triage_server.intake import chunks_of
+from triage_server.multipart import chunks_of
 from triage_server.page.desk import HEADERS, page_of
 from triage_server.problems import RequestError
 from triage_server.service import service_of
