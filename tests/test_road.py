@@ -346,9 +346,9 @@ def recorded(run: runs.Run):
     return client, client.get_run((run.folder / "mlflow_run_id.txt").read_text().strip())
 
 
-def test_a_resumed_training_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_path):
-    shutil.copytree(home / "cache", tmp_path / "cache")
-    begun = road.travel("split", load("tracking.enabled=true"), tmp_path / "runs")
+def interrupted(config, folder: Path) -> runs.Run:
+    """A run whose training was broken off at its third epoch, of which MLflow was told."""
+    begun = road.travel("split", config, folder / "runs")
 
     def stop(line):
         if line["epoch"] == 3:
@@ -356,10 +356,52 @@ def test_a_resumed_training_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_
 
     with pytest.raises(InterruptedError):
         road.train(begun, road.track(begun), stop)
+    return begun
+
+
+def test_a_resumed_training_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_path):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    begun = interrupted(load("tracking.enabled=true"), tmp_path)
     road.train(begun, road.track(begun))
     client, found = recorded(begun)
     for key in ("train.loss", "train.validation_auroc", "train.seconds"):
         assert [point.step for point in client.get_metric_history(found.info.run_id, key)] == [1, 2, 3, 4]
+
+
+def test_a_training_that_is_taken_over_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_path):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    begun = interrupted(load("tracking.enabled=true"), tmp_path)
+    road.travel("train", load("tracking.enabled=true", "calibrate.confidence=0.7"), tmp_path / "runs")
+    assert road.travel("train", load("tracking.enabled=true"), tmp_path / "runs").folder == begun.folder
+    client, found = recorded(begun)
+    history = client.get_metric_history(found.info.run_id, "train.loss")
+    assert sorted(point.step for point in history) == [1, 2, 3, 4]
+
+
+def test_mlflow_keeps_the_curve_of_the_weights_that_are_kept(run, load, home, tmp_path):
+    """Other weights to begin with in a file of that name: the run is the same, its training begins anew."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    def weights(seed: int) -> None:
+        torch.manual_seed(seed)
+        network = timm.create_model("test_efficientnet", num_classes=0)
+        save_file(network.state_dict(), tmp_path / "w.safetensors")
+
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    config = load("tracking.enabled=true", f"model.weights={tmp_path / 'w.safetensors'}")
+    weights(0)
+    begun = interrupted(config, tmp_path)
+    weights(1)
+    done = road.travel("train", config, tmp_path / "runs")
+    assert done.folder == begun.folder
+    client, found = recorded(done)
+    history = sorted(
+        client.get_metric_history(found.info.run_id, "train.loss"), key=lambda point: point.timestamp
+    )
+    curve = json.loads((done.folder / "learning_curve.json").read_text())
+    assert {point.step: point.value for point in history} == {line["epoch"]: line["loss"] for line in curve}
 
 
 def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, home, tmp_path, capsys):

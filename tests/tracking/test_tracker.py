@@ -89,6 +89,17 @@ def test_a_command_that_does_the_run_in_another_way_goes_on_with_its_record(tmp_
     assert not any(name.startswith("train.epochs") for name in data.tags)
 
 
+def test_a_parameter_that_is_what_it_was_at_first_again_has_no_tag_that_says_otherwise(tmp_path, folder):
+    from mlflow.tracking import MlflowClient
+
+    for devices in (1, 2, 1):
+        tracker = Tracker(config(tmp_path), folder, print)
+        tracker.params({"train.devices": devices})
+        tracker.finish()
+    data = MlflowClient(f"sqlite:///{folder.parent.parent / 'mlflow.db'}").get_run(tracker.run_id).data
+    assert (data.params["train.devices"], data.tags["train.devices"]) == ("1", "1")
+
+
 def test_switched_off_it_writes_nothing(tmp_path, folder):
     Tracker(config(tmp_path, enabled=False), folder, print).params({"a": 1})
     assert not (folder.parent.parent / "mlflow.db").exists()

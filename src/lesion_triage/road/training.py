@@ -98,15 +98,14 @@ def _learn(
             pixels = pixel_cache.pictures(found, root, run.config.pixels, pixel_cache_of(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
-    told = tracker.steps("train.loss")  # before an interruption; the loop tells of its past again
+    tell = _teller(tracker)
 
     def on_epoch(line: loop.EpochMetrics) -> None:
         say(
             f"  epoch {line.epoch}/{epochs}: loss {line.loss:.4f}, "
             f"validation AUROC {line.validation_auroc:.4f}, {line.seconds:.0f} s"
         )
-        if line.epoch not in told:
-            _tell_epoch(asdict(line), tracker)
+        tell(asdict(line))
         watch(asdict(line))
 
     with bar("training") as tick, bar("embedding") as embedding:
@@ -162,13 +161,25 @@ def require_positives(run: Run) -> None:
 
 def tell_train(run: Run, tracker: Tracker) -> None:
     """The tracker keeps the learning curve."""
+    tell = _teller(tracker)
     for line in json.loads((run.folder / CURVE).read_text(encoding="utf-8")):
-        _tell_epoch(line, tracker)
+        tell(line)
 
 
-def _tell_epoch(line: dict[str, Any], tracker: Tracker) -> None:
-    values = {f"train.{key}": value for key, value in line.items() if key != "epoch"}
-    tracker.metrics(values, step=line["epoch"])
+def _teller(tracker: Tracker) -> Callable[[dict[str, Any]], None]:
+    """Tells the tracker of an epoch, unless this very one is what it heard of it last.
+
+    A resumed training tells of its past again, and so does one that is taken over. One that began anew has
+    the same epochs with other numbers, and they are to stand.
+    """
+    told = tracker.told("train.loss")
+
+    def tell(line: dict[str, Any]) -> None:
+        if told.get(line["epoch"]) != line["loss"]:
+            values = {f"train.{key}": value for key, value in line.items() if key != "epoch"}
+            tracker.metrics(values, step=line["epoch"])
+
+    return tell
 
 
 def predict_inputs(run: Run) -> Any:

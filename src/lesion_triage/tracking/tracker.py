@@ -59,6 +59,7 @@ class Tracker:
         self._client: Any = None
         self._run_id = ""
         self._params: dict[str, str] = {}
+        self._changed: frozenset[str] = frozenset()
         self._tags = {"mlflow.parentRunId": parent} if parent else {}
         if config.tracking.enabled:
             self._attempt(lambda: self._open(config, folder))
@@ -74,7 +75,9 @@ class Tracker:
             note = folder / RUN_ID
             if note.exists():
                 self._run_id = note.read_text().strip()
-                self._params = dict(client.get_run(self._run_id).data.params)
+                data = client.get_run(self._run_id).data
+                self._params = dict(data.params)
+                self._changed = frozenset(data.tags) & frozenset(data.params)
             else:
                 self._run_id = client.create_run(
                     experiment, run_name=folder.name, tags=self._tags
@@ -94,10 +97,15 @@ class Tracker:
         """
         told = {key: str(value)[:_PARAM_LENGTH] for key, value in values.items()}
         self._batch("params", {key: value for key, value in told.items() if key not in self._params})
-        self._batch(
-            "tags", {key: value for key, value in told.items() if self._params.get(key, value) != value}
-        )
+        changed = {
+            key: value
+            for key, value in told.items()
+            # One that is what it was at first again has a tag that says otherwise.
+            if self._params.get(key, value) != value or key in self._changed
+        }
+        self._batch("tags", changed)
         self._params = {**told, **self._params}
+        self._changed |= changed.keys()
 
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags; the last value stands."""
@@ -107,13 +115,13 @@ class Tracker:
         """Log numbers at a step, in one request."""
         self._batch("metrics", values, step)
 
-    def steps(self, name: str) -> frozenset[int]:
-        """The steps at which a number was logged before; none where nothing is tracked."""
-        found: list[int] = []
+    def told(self, name: str) -> dict[int, float]:
+        """What was logged of a number before, by step: the last of each; none where nothing is tracked."""
+        found: list[Any] = []
         if self._client is not None:
             history = self._client.get_metric_history
-            self._attempt(lambda: found.extend(point.step for point in history(self._run_id, name)))
-        return frozenset(found)
+            self._attempt(lambda: found.extend(history(self._run_id, name)))
+        return {point.step: point.value for point in sorted(found, key=lambda point: point.timestamp)}
 
     def _batch(self, kind: str, values: Mapping[str, Any], step: int = 0) -> None:
         if self._client is None:
