@@ -209,6 +209,14 @@ def test_photographs_that_name_no_lesion_are_counted_on_the_certificate(clinic, 
     assert any(sentence.startswith(said) for sentence in certificate.assumptions)
 
 
+def test_where_patients_are_counted_no_photograph_is_said_to_count_by_itself(clinic, bundle, tmp_path):
+    cases = [(logit, needs, {"patient_id": f"p{n}"}) for n, (logit, needs, _) in enumerate(spread(70))]
+    assert recertify(bundle, clinic(cases), tmp_path / "new") == 0
+    certificate = open_bundle(tmp_path / "new").certificate
+    assert certificate.unit == "patient"
+    assert not any("taken as independent" in sentence for sentence in certificate.assumptions)
+
+
 def test_rows_without_an_outcome_are_left_out_and_counted(clinic, bundle, tmp_path, capsys):
     assert recertify(bundle, clinic([*spread(60), (3.0, "", {})]), tmp_path / "new") == 0
     assert "left out 1: needs_in_person is empty" in capsys.readouterr().out

@@ -72,12 +72,13 @@ def assumptions(
         earlier_looks: how often these cases have chosen a threshold before.
         red_flags_counted: whether a positive case that a red flag alone sends up counted as referred.
         unnamed_lesions: where patients are counted, lesions that name none.
-        unnamed_photographs: photographs that name no lesion.
+        unnamed_photographs: photographs that name no lesion. Where patients are counted, nothing is taken as
+            independent for that; whoever names no patient either is among ``unnamed_lesions``.
     """
     parts = [row for row in rows if row.by not in (ALL, SITE)]
     without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
     said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], _looks(earlier_looks)]
-    if unnamed_photographs:
+    if unnamed_photographs and unit == "lesion":
         said.insert(said.index(_UNITS[unit]) + 1, _lone(unnamed_photographs))
     if unnamed_lesions:
         said.insert(said.index(_UNITS[unit]) + 1, _unnamed(unnamed_lesions))
