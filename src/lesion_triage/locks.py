@@ -9,6 +9,22 @@ from pathlib import Path
 from typing import IO
 
 
+def opened(path: Path) -> IO[str]:
+    """The file of a lock, which is made if it is not there.
+
+    Nothing is written to it. So one that somebody else made, and that may only be read, locks as well.
+
+    Raises:
+        OSError: it can be neither made nor read.
+    """
+    try:
+        return path.open("a")
+    except PermissionError:
+        if not path.exists():
+            raise
+        return path.open()
+
+
 @contextmanager
 def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Wait for the lock of this name, and hold it while entered.
@@ -21,7 +37,7 @@ def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
         OSError: the disk refuses, or knows no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
+    with opened(path) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,7 +56,7 @@ def taken(path: Path) -> IO[str] | None:
         What holds the lock until it is closed, or None: a living process has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("a")
+    stream = opened(path)
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -90,6 +90,70 @@ def test_two_processes_that_each_want_the_first_look_do_not_both_get_it(tmp_path
     assert ledger.read(path) == (look(),)
 
 
+STRANGER = """
+import os, sys
+from pathlib import Path
+from lesion_triage.calibrate import ledger
+from lesion_triage.errors import CalibrationError
+if not os.geteuid():  # who may do anything is refused nothing
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+path = Path(ledger.NAME)
+try:
+    ledger.require_writable(path)
+    print("scoring")
+    with ledger.held(path):
+        ledger.append(path, ledger.Entry.model_validate_json(sys.argv[1]))
+except CalibrationError as error:
+    print(error)
+"""
+
+
+def by_a_stranger(folder) -> list[str]:
+    """What is said where somebody without rights of their own writes down a look in a folder."""
+    line = json.dumps(look(model=TWO).model_dump(mode="json"))
+    words = [sys.executable, "-c", STRANGER, line]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A folder with a ledger that everybody may write to."""
+    folder = tmp_path / "shared"
+    ledger.append(folder / ledger.NAME, look())
+    (folder / ledger.NAME).chmod(0o666)
+    folder.chmod(0o777)
+    yield folder
+    folder.chmod(0o777)
+
+
+def test_a_ledger_that_can_be_written_is_added_to_in_a_folder_that_takes_no_other_file(shared):
+    shared.chmod(0o555)
+    assert by_a_stranger(shared) == ["scoring"]
+    assert ledger.read(shared / ledger.NAME) == (look(), look(model=TWO))
+
+
+def test_the_lock_of_who_came_first_is_no_wall_for_colleagues(shared):
+    lock = shared / f".{ledger.NAME}.lock"
+    lock.touch()
+    lock.chmod(0o444)
+    assert by_a_stranger(shared) == ["scoring"]
+    assert ledger.read(shared / ledger.NAME) == (look(), look(model=TWO))
+
+
+def test_a_lock_that_cannot_be_had_is_named_before_anything_is_scored(shared):
+    lock = shared / f".{ledger.NAME}.lock"
+    lock.touch()
+    lock.chmod(0)
+    (said,) = by_a_stranger(shared)
+    assert said.startswith(f"{lock.name}: cannot be written (Permission denied)")
+
+
+def test_what_a_later_version_writes_down_beside_is_passed_over(tmp_path):
+    path = tmp_path / ledger.NAME
+    path.write_text(json.dumps({**look().model_dump(mode="json"), "of_a_later_version": 1}) + "\n")
+    assert ledger.read(path) == (look(),)
+
+
 def test_a_line_of_before_files_were_hashed_is_still_read_and_found(tmp_path):
     path = tmp_path / ledger.NAME
     old = look().as_look()

@@ -8,12 +8,13 @@ JSON lines that is only ever appended to.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from lesion_triage import locks
 from lesion_triage.bundle.certificate import Certificate, Look
@@ -26,6 +27,9 @@ NAME = "ledger.jsonl"
 
 class Entry(Look):
     """A look as the ledger keeps it; a certificate carries less of it."""
+
+    # A later version may write down more of a look, and that it was one is not lost on this one.
+    model_config = ConfigDict(extra="ignore")
 
     files_sha256: Sha256 | None = None
     """Of the pictures' files, where ``cases_sha256`` is of their pixels, which another picture size changes.
@@ -66,14 +70,26 @@ def held(path: Path) -> Iterator[tuple[Entry, ...]]:
     """All looks, to which nobody else adds while entered: of two at once, one is the second.
 
     Raises:
-        CalibrationError: as ``read``; or nothing can be written beside it.
+        CalibrationError: as ``read``; or its lock cannot be had.
     """
     with ExitStack() as stack:
+        lock = path
         try:
-            stack.enter_context(locks.held(path.with_name(f".{path.name}.lock")))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = _lock_of(path)
+            stack.enter_context(locks.held(lock))
         except OSError as error:
-            raise _not_writable(path, error) from None
+            raise _not_writable(lock, error) from None
         yield read(path)
+
+
+def _lock_of(path: Path) -> Path:
+    """What is locked while a look is added: a file beside the ledger, or itself where the folder takes none.
+
+    Not always itself: on a share of Windows what is locked is written to by the handle alone that locked it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    return lock if lock.exists() or os.access(path.parent, os.W_OK) else path
 
 
 def append(path: Path, entry: Entry) -> None:
@@ -95,6 +111,7 @@ def require_writable(path: Path) -> None:
     Raises:
         CalibrationError: it cannot.
     """
+    needed = path
     try:
         if path.exists():
             with path.open("ab"):
@@ -102,8 +119,12 @@ def require_writable(path: Path) -> None:
         else:
             with tempfile.TemporaryFile(dir=path.parent):
                 pass
+        needed = _lock_of(path)
+        if needed.exists():
+            with locks.opened(needed):
+                pass
     except OSError as error:
-        raise _not_writable(path, error) from None
+        raise _not_writable(needed, error) from None
 
 
 def _not_writable(path: Path, error: OSError) -> CalibrationError:
