@@ -305,6 +305,56 @@ def test_of_two_looks_at_once_one_is_the_second(clinic, bundle, tmp_path):
     assert len(ledger.read(cases.with_name(ledger.NAME))) == 1
 
 
+def other_looks(book: Path, *changes: dict[str, object]) -> None:
+    """Put looks like the last one, with some changes, in a ledger's place."""
+    line = json.loads(book.read_text().splitlines()[-1])
+    book.write_text("".join(json.dumps({**line, **each}) + "\n" for each in changes))
+
+
+def test_the_last_look_is_the_one_that_was_written_down_last(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(62))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    elsewhere = {"cases_sha256": "a" * 64, "files_sha256": "b" * 64, "looked_at": "2026-01-01T00:00:00Z"}
+    other_looks(cases.with_name(ledger.NAME), elsewhere, {"looked_at": "2026-03-01T00:00:00Z"})
+    again = [bundle, cases, tmp_path / "two", "--target", "0.9"]
+    assert recertify(*again) == 2
+    assert "2 threshold(s)" in (said := capsys.readouterr().err)
+    assert "last on 2026-03-01T00:00:00Z" in said
+    assert recertify(*again, "--second-look", "asked") == 0
+    dates = [look.looked_at[:7] for look in open_bundle(tmp_path / "two").certificate.ledger]
+    assert dates[1:] == ["2026-01", "2026-03"]
+
+
+def test_the_look_of_the_bundles_own_certificate_stands_where_the_ledger_has_it(
+    clinic, bundle, tmp_path, capsys
+):
+    cases = clinic(spread(62))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    book = cases.with_name(ledger.NAME)
+    other_looks(book, {"model_sha256": "a" * 64, "looked_at": "2026-01-01T00:00:00Z"}, {})
+    own = open_bundle(tmp_path / "one").certificate.issued_at
+    assert recertify(tmp_path / "one", cases, tmp_path / "two", "--target", "0.9") == 2
+    assert f"last on {own}" in capsys.readouterr().err
+
+
+def test_looks_that_used_up_the_confidence_leave_none_for_the_old_certificate(
+    clinic, bundle, tmp_path, capsys
+):
+    """Ten looks at 0.9 may be wrong by all there is, at whatever confidence the new one is made."""
+    cases = clinic(spread(62))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    days = [
+        {"looked_at": f"2026-01-{n:02}T00:00:00Z", "confidence": 0.9, "settings_sha256": f"{n:064}"}
+        for n in range(1, 11)
+    ]
+    other_looks(cases.with_name(ledger.NAME), *days)
+    capsys.readouterr()
+    more = ["--target", "0.8", "--confidence", "0.5", "--second-look", "asked"]
+    assert recertify(bundle, cases, tmp_path / "two", *more, "--json", str(tmp_path / "told.json")) == 0
+    assert "with 0% confidence only" in capsys.readouterr().out
+    assert json.loads((tmp_path / "told.json").read_text())["old_certificate"]["confidence_if_selected"] == 0
+
+
 def test_the_same_photographs_at_another_picture_size_are_a_second_look(clinic, bundle, tmp_path, capsys):
     cases = clinic(spread(95))
     other = tiny_bundle.make_at(tmp_path / "larger", 48)

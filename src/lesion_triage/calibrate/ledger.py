@@ -163,12 +163,23 @@ def same_look(
     return next((k for k in looks if (k.cases_sha256, k.model_sha256, k.settings_sha256) == wanted), None)
 
 
-def at(looks: Sequence[Entry], cases_sha256: str, files_sha256: str) -> tuple[Look, ...]:
-    """The looks at these very pictures, oldest first: the same pixels, or the same files at any size."""
+def at(
+    looks: Sequence[Entry], cases_sha256: str, files_sha256: str, model_sha256: str | None = None
+) -> tuple[Look, ...]:
+    """The looks at these very pictures, in their order: the same pixels, or the same files at any size.
+
+    Args:
+        looks: of a ledger.
+        cases_sha256: of the pictures' pixels.
+        files_sha256: of their files.
+        model_sha256: looks with this model are told too, whatever the pictures; None: only those at these.
+    """
     return tuple(
         look.as_look()
         for look in looks
-        if look.cases_sha256 == cases_sha256 or look.files_sha256 == files_sha256
+        if look.cases_sha256 == cases_sha256
+        or look.files_sha256 == files_sha256
+        or look.model_sha256 == model_sha256
     )
 
 

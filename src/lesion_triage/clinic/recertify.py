@@ -92,8 +92,9 @@ def act(arguments: argparse.Namespace) -> int:
     )
     certificate = bundle.certificate
     # A verdict is a look too: it is shown where the ledger has the line of this one, and nowhere else.
-    spent = certificate.confidence - certificate.confidence_if_selected
-    old = None if _counted(local, ledger.read(book)) else old_certificate(local, spent)
+    looks = ledger.read(book)
+    spent = sum(1.0 - look.confidence for look in _before(certificate, looks, local))
+    old = None if _counted(local, looks) else old_certificate(local, spent)
     say(f"  {told(old, local)}")
     say(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
@@ -273,18 +274,33 @@ def _counted(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> bool:
 
 def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, ...]:
     """Looks at these cases, or with this model at the site's cases as far as they had come."""
-    model = local.bundle.certificate.model_sha256
-    with_model = [look.as_look() for look in looks if look.model_sha256 == model]
-    at_site = _distinct((*ledger.at(looks, local.sha256, local.files_sha256), *with_model))
     certificate = local.bundle.certificate
+    at_site = _distinct(ledger.at(looks, local.sha256, local.files_sha256, certificate.model_sha256))
     inherited = (*certificate.ledger, ledger.look_of(certificate, certificate.policy_sha256))
     return _distinct((*inherited, *at_site)) if local.seen_before else at_site
 
 
+def _before(certificate: Certificate, looks: tuple[ledger.Entry, ...], local: LocalCases) -> tuple[Look, ...]:
+    """The looks before the one that a certificate tells of, as ``_earlier``."""
+    own = _key(ledger.look_of(certificate, certificate.policy_sha256))
+    at = next((at for at, look in enumerate(looks) if _key(look) == own), len(looks))
+    return _earlier(local, looks[:at])
+
+
 def _distinct(looks: Sequence[Look]) -> tuple[Look, ...]:
-    """Each look once: a bundle and a ledger tell of the same one, and name its settings differently."""
-    kept = {(look.looked_at, look.cases_sha256, look.model_sha256, look.threshold): look for look in looks}
+    """Each look once: a bundle and a ledger tell of the same one, and name its settings differently.
+
+    It stands where it is told last, among those of the ledger, or an older one would be taken for the last.
+    """
+    kept: dict[tuple[object, ...], Look] = {}
+    for look in looks:
+        kept.pop(_key(look), None)
+        kept[_key(look)] = look
     return tuple(kept.values())
+
+
+def _key(look: Look) -> tuple[object, ...]:
+    return look.looked_at, look.cases_sha256, look.model_sha256, look.threshold
 
 
 def _require_enough(local: LocalCases, config: Calibrate) -> None:
