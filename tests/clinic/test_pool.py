@@ -66,7 +66,11 @@ def test_groups_that_the_bundle_promised_are_named_as_lost_and_asked_for_again_l
     asked = (GroupBy(by="sex"),)
     women = made["certificate"].groups[0].model_copy(update={"by": "sex", "group": "female"})
     certificate = made["certificate"].model_copy(
-        update={"asked": asked, "groups": (*made["certificate"].groups, women)}
+        update={
+            "asked": asked,
+            "rule": "group_thresholds",
+            "groups": (*made["certificate"].groups, women),
+        }
     )
     seal(tmp_path / "grouped", **{**made, "certificate": certificate})
     tables = {site: clinic(spread(65), name=site) for site in ("north", "south")}
@@ -74,7 +78,9 @@ def test_groups_that_the_bundle_promised_are_named_as_lost_and_asked_for_again_l
         assert tally(tmp_path / "grouped", cases, site, tmp_path / f"{site}.json") == 0
     words = [str(tmp_path / "north.json"), str(tmp_path / "south.json"), "--out", str(tmp_path / "pooled")]
     assert main(["pool", str(tmp_path / "grouped"), *words]) == 0
-    assert "LOST: nothing is promised for groups by sex any more" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "LOST: nothing is promised for groups by sex any more" in said
+    assert "LOST: a threshold for each group" in said
     pooled = open_bundle(tmp_path / "pooled").certificate
     assert pooled.asked == asked
     assert any("looked at groups by sex." in said for said in pooled.assumptions)

@@ -97,6 +97,8 @@ def act_pool(arguments: argparse.Namespace) -> int:
         say(f"  it counts {certificate.unit}s; the certificate before counted {bundle.certificate.unit}s")
     for by in lost_groups(bundle.certificate):
         say(f"  LOST: nothing is promised for groups by {by} any more; counts cannot tell them apart")
+    if certificate.rule != bundle.certificate.rule:
+        say("  LOST: a threshold for each group; `recertify` with this bundle takes one for all")
     for row in certificate.groups[1:]:
         by_itself = "certified by itself" if row.status == "certified" else "covered in the mean only"
         say(f"    {row.group}: {row.misses_seen} of {row.positives} missed, {by_itself}")
