@@ -13,6 +13,7 @@ from lesion_triage.bundle.guidance import (
     counselling_for,
     limits_of,
     not_assessed_in,
+    questions_of,
 )
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.red_flags import RedFlag, fired
@@ -26,7 +27,7 @@ OF_THE_CASE = {Limit.history_not_given, Limit.history_partly_given, Limit.photog
 
 @given(histories)
 def test_a_history_is_complete_partial_or_missing(history: History) -> None:
-    limits = set(limits_of(history, (), photographs_unusable=0))
+    limits = set(limits_of(history, QUESTIONS, photographs_unusable=0))
     missing = [name for name in QUESTIONS if getattr(history, name) is None]
     assert (Limit.history_not_given in limits) is (len(missing) == len(QUESTIONS))
     assert (Limit.history_partly_given in limits) is (0 < len(missing) < len(QUESTIONS))
@@ -34,9 +35,9 @@ def test_a_history_is_complete_partial_or_missing(history: History) -> None:
 
 
 def test_an_answer_no_is_an_answer() -> None:
-    assert answered(EVERYTHING, ()) == QUESTIONS
-    assert set(limits_of(EVERYTHING, (), photographs_unusable=0)) == set(Limit) - OF_THE_CASE
-    assert answered(NO_HISTORY, ()) == ()
+    assert answered(EVERYTHING, QUESTIONS) == QUESTIONS
+    assert set(limits_of(EVERYTHING, QUESTIONS, photographs_unusable=0)) == set(Limit) - OF_THE_CASE
+    assert answered(NO_HISTORY, QUESTIONS) == ()
 
 
 BY_SITE = flag({"any_of": [{"all_of": [{"field": "anatom_site_general", "one_of": ["oral/genital"]}]}]})
@@ -49,7 +50,7 @@ def test_no_answer_says_beside_a_red_flag_that_no_history_was_given(
     flags: tuple[RedFlag, ...], history: History
 ) -> None:
     if fired(flags, history):
-        assert Limit.history_not_given not in limits_of(history, flags, photographs_unusable=0)
+        assert Limit.history_not_given not in limits_of(history, questions_of(flags), photographs_unusable=0)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +66,12 @@ def test_no_answer_says_beside_a_red_flag_that_no_history_was_given(
 def test_a_group_is_an_answer_where_a_rule_looks_at_it(
     history: History, flags: tuple[RedFlag, ...], limits: set[Limit]
 ) -> None:
-    assert GIVEN_IN_PART & set(limits_of(history, flags, photographs_unusable=0)) == limits
+    assert GIVEN_IN_PART & set(limits_of(history, questions_of(flags), photographs_unusable=0)) == limits
 
 
 @pytest.mark.parametrize(("unusable", "expected"), [(0, False), (1, True), (16, True)])
 def test_unusable_photographs_are_a_limit(unusable: int, expected: bool) -> None:
-    limits = limits_of(NO_HISTORY, (), photographs_unusable=unusable)
+    limits = limits_of(NO_HISTORY, QUESTIONS, photographs_unusable=unusable)
     assert (Limit.photographs_unusable in limits) is expected
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from forbidden import words_in
 from histories import flag, histories
-from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in
+from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in, questions_of
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase, available
 from lesion_triage.bundle.note import NoteFacts, NotePhotograph
@@ -41,6 +41,7 @@ def facts(**changes: Any) -> NoteFacts:
         "reasons": (ReasonCode.score_at_or_above_threshold,),
         "photographs": (GOOD,),
         "red_flags": RULES,
+        "asked": (),
         "limits": (),
         "not_assessed": (),
         "counselling": (),
@@ -53,11 +54,13 @@ def facts(**changes: Any) -> NoteFacts:
 
 
 def note(said: NoteFacts, history: History, catalogue: Catalogue) -> str:
-    """With the limits, gaps and advice that an answer of this history has."""
+    """With the questions, limits, gaps and advice that an answer of this history has."""
     unusable = sum(not photograph.usable for photograph in said.photographs)
+    asked = questions_of(said.red_flags.flags)
     whole = replace(
         said,
-        limits=limits_of(history, said.red_flags.flags, photographs_unusable=unusable),
+        asked=asked,
+        limits=limits_of(history, asked, photographs_unusable=unusable),
         not_assessed=not_assessed_in(history),
         counselling=counselling_for(said.disposition),
     )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import struct
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,21 @@ def graph_with_weight(value: float) -> bytes:
     weight = struct.pack("<f", 0.1)
     assert tiny.GRAPH.count(weight) == 1
     return tiny.GRAPH.replace(weight, struct.pack("<f", value))
+
+
+def test_what_the_rules_look_at_is_found_out_for_a_bundle_and_not_for_a_case(tmp_path: Path) -> None:
+    """A walk through all rules of a site's own costs more than the rest of the words of an answer."""
+    rules = RedFlags(flags=(flag({"field": "anatom_site_general", "one_of": ["oral/genital"]}, "bleeding"),))
+    flagged = Scorer(tiny.make(tmp_path / "bundle", red_flags=rules))
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        answer = flagged.score([BELOW], History(anatom_site_general="oral/genital"))
+    finally:
+        sys.setprofile(None)
+    assert "limits_of" in called
+    assert "groups_read" not in called
+    assert "history_partly_given" in [limit.code for limit in answer.limits]
 
 
 # One photograph

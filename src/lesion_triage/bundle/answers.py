@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
-from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in
+from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in, questions_of
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.note import NoteFacts, NotePhotograph, note
@@ -30,6 +30,11 @@ class Issuer:
     bundle_sha256: str
     certificate_id: str
     synthetic: bool
+    asked: tuple[str, ...] = field(init=False)
+    """The questions of the policy's rules."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", questions_of(self.policy.red_flags.flags))
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
@@ -77,7 +82,7 @@ def answer_for(
         catalogue: has a text for every red flag of the policy.
     """
     unusable = sum(not image.gradable for image in images)
-    limits = limits_of(history, issuer.policy.red_flags.flags, photographs_unusable=unusable)
+    limits = limits_of(history, issuer.asked, photographs_unusable=unusable)
     gaps, advice = not_assessed_in(history), counselling_for(decision.disposition)
     facts = NoteFacts(
         disposition=decision.disposition,
@@ -85,6 +90,7 @@ def answer_for(
         reasons=decision.reasons,
         photographs=tuple(_noted(image) for image in images),
         red_flags=issuer.policy.red_flags,
+        asked=issuer.asked,
         limits=limits,
         not_assessed=gaps,
         counselling=advice,

@@ -60,18 +60,18 @@ class Counselling(StrEnum):
     sooner_if_worried = "sooner_if_worried"
 
 
-def limits_of(history: History, flags: Sequence[RedFlag], *, photographs_unusable: int) -> tuple[Limit, ...]:
+def limits_of(history: History, asked: Sequence[str], *, photographs_unusable: int) -> tuple[Limit, ...]:
     """The limits of one remote assessment.
 
     Args:
         history: what was said.
-        flags: the rules that it was held against.
+        asked: ``questions_of`` the rules that it was held against.
         photographs_unusable: how many of the case's photographs could not be used.
     """
-    told, asked = len(answered(history, flags)), len(questions_of(flags))
+    told = len(answered(history, asked))
     silent = {
         Limit.history_not_given: told == 0,
-        Limit.history_partly_given: 0 < told < asked,
+        Limit.history_partly_given: 0 < told < len(asked),
         Limit.photographs_unusable: photographs_unusable > 0,
     }
     return tuple(limit for limit in Limit if silent.get(limit, True))
@@ -84,7 +84,7 @@ def not_assessed_in(history: History) -> tuple[NotAssessed, ...]:
         NotAssessed.symptoms: {"bleeding", "ulcerated", "painful", "itching"},
         NotAssessed.general_condition: {"fever", "weight_loss", "unwell"},
     }
-    known = set(answered(history, ()))
+    known = set(answered(history, QUESTIONS))
     return tuple(gap for gap in NotAssessed if gap not in told or not told[gap] <= known)
 
 
@@ -98,10 +98,13 @@ def counselling_for(disposition: Disposition) -> tuple[Counselling, ...]:
 
 
 def questions_of(flags: Sequence[RedFlag]) -> tuple[str, ...]:
-    """``QUESTIONS``, and the groups that a rule looks at: of a flag that fires, something was said."""
+    """``QUESTIONS``, and the groups that a rule looks at: of a flag that fires, something was said.
+
+    It walks through all rules, so it is asked once for a policy and not for a case.
+    """
     return (*QUESTIONS, *groups_read(flags))
 
 
-def answered(history: History, flags: Sequence[RedFlag]) -> tuple[str, ...]:
-    """The questions that the history answers, in the order of ``questions_of``."""
-    return tuple(question for question in questions_of(flags) if getattr(history, question) is not None)
+def answered(history: History, asked: Sequence[str]) -> tuple[str, ...]:
+    """Those of the questions that the history answers, in their order."""
+    return tuple(question for question in asked if getattr(history, question) is not None)

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lesion_triage.bundle.guidance import Counselling, Limit, NotAssessed, answered, questions_of
+from lesion_triage.bundle.guidance import Counselling, Limit, NotAssessed, answered
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase
 from lesion_triage.bundle.red_flags import (
@@ -56,6 +56,8 @@ class NoteFacts:
     """In the order sent."""
     red_flags: RedFlags
     """All that the policy declares, whether they fired or not."""
+    asked: tuple[str, ...]
+    """The questions of the policy's rules, ``guidance.questions_of``."""
     limits: tuple[Limit, ...]
     not_assessed: tuple[NotAssessed, ...]
     counselling: tuple[Counselling, ...]
@@ -87,7 +89,7 @@ def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     told: Mapping[NotePhrase, Iterable[str]] = {
         NotePhrase.received: (
             *_photographs(facts, catalogue),
-            *_history(history, facts.red_flags, catalogue),
+            *_history(history, facts.asked, catalogue),
         ),
         NotePhrase.said: _said(facts, catalogue),
         NotePhrase.visit: _visit(facts, standing, catalogue),
@@ -128,9 +130,9 @@ def _photographs(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
             yield catalogue.phrase(phrase, number=number, reasons=reasons)
 
 
-def _history(history: History, rules: RedFlags, catalogue: Catalogue) -> Iterator[str]:
-    count, of = len(answered(history, rules.flags)), len(questions_of(rules.flags))
-    yield catalogue.phrase(NotePhrase.history_answers, answered=count, questions=of)
+def _history(history: History, asked: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
+    count = len(answered(history, asked))
+    yield catalogue.phrase(NotePhrase.history_answers, answered=count, questions=len(asked))
     for name in NUMBER_FIELDS:
         value = getattr(history, name)
         if value is not None:
