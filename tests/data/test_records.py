@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from lesion_triage.data.records import RawRecord, counted_by, unnamed_lesions
+from lesion_triage.config import Part
+from lesion_triage.data.records import (
+    Listing,
+    RawRecord,
+    counted_by,
+    lesion_of_its_own,
+    unnamed_lesions,
+    unnamed_photographs,
+)
+from lesion_triage.data.sources import mixture
 
 
 def records(*patients: str | None) -> list[RawRecord]:
@@ -35,3 +44,18 @@ def records(*patients: str | None) -> list[RawRecord]:
 def test_lesions_without_a_patient_count_as_patients_only_where_others_are_named(patients, unit, unnamed):
     assert counted_by(records(*patients)) == unit
     assert unnamed_lesions(records(*patients)) == unnamed
+
+
+@pytest.mark.parametrize("name", ["phone_image", "image", "phone"])
+def test_only_photographs_that_name_no_lesion_are_counted_whatever_a_part_of_a_mixture_is_called(name):
+    named = records(None, None)
+    alone = RawRecord(
+        image_id="x.png",
+        path="x.png",
+        lesion_id=lesion_of_its_own("x.png"),
+        needs_in_person=True,
+        source="folder",
+    )
+    assert unnamed_photographs((*named, alone)) == 1
+    listing = Listing(records=(*named, alone), citation=())
+    assert unnamed_photographs(mixture.join([(Part(source="folder", name=name), listing)]).records) == 1

@@ -138,7 +138,8 @@ def lesion_of_its_own(image_id: str) -> str:
 
 def names_no_lesion(record: RawRecord) -> bool:
     """Whether the reader had to make up a lesion for this picture."""
-    return _LONE in record.lesion_id  # a mixture puts the name of the part before it
+    part, colon, _ = record.image_id.partition(":")  # a mixture puts the name of the part before both
+    return record.lesion_id.removeprefix(part + colon if colon else "").startswith(_LONE)
 
 
 def unnamed_photographs(records: Iterable[RawRecord]) -> int:
