@@ -1,7 +1,7 @@
 """Cases of a backlog, frozen: read once, proven to be distinct, hashed, and written down part by part.
 
-Imports numpy, pyarrow, the photographs, the bundle's histories and the exception tree. What is scored is what
-was frozen, also if the table changes in the meantime.
+Imports numpy, pyarrow, the photographs, spelling, the bundle's histories and the exception tree. What is
+scored is what was frozen, also if the table changes in the meantime.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from lesion_triage.backlog.photographs import Source, file_bytes, in_one_line, photographs
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.history import as_text, from_text, together
+from lesion_triage.data.spelling import Spelling
 from lesion_triage.errors import BacklogError
 
 _SCHEMA = pa.schema(
@@ -188,12 +190,13 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
     for position, (case_id, group) in enumerate(groupby(found, key=lambda photograph: photograph.case_id)):
         images: list[str] = []
         contents: dict[str, None] = {}  # in their order; a folder may hold many thousands
+        spellings: dict[str, list[str]] = {}
         histories: list[str] = []
         first = 0
         for photograph in group:
             first = first or photograph.row
             content = photograph.image if photograph.data is None else sha256_of(photograph.data)
-            if content in contents:
+            if content in contents or _another_spelling(content, spellings, source.images):
                 raise BacklogError(
                     f"{source.path}, {source.place} {photograph.row}: its case has this photograph already; "
                     "name each photograph of a case once."
@@ -206,6 +209,21 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
             Case(position, case_id, tuple(images), len(contents), _joined(histories), first),
             list(contents),
         )
+
+
+def _another_spelling(image: str, before: dict[str, list[str]], images: Path) -> bool:
+    """Whether a path leads to a file that another spelling of it led to before; it is added to ``before``."""
+    if image.isascii():
+        return False
+    alike = before.setdefault(normalize("NFC", image), [])
+    alike.append(image)
+    if len(alike) == 1:
+        return False
+    spelling = Spelling(images)
+    try:
+        return any((images / spelling.of(image)).samefile(images / spelling.of(one)) for one in alike[:-1])
+    except OSError:  # one of them is not there, which its case's row will say
+        return False
 
 
 def _joined(histories: list[str]) -> str:

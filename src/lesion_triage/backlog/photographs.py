@@ -7,6 +7,7 @@ held but the row at hand: a table may have millions.
 from __future__ import annotations
 
 import csv
+import json
 import ntpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 
 from lesion_triage.backlog.folder import walk
 from lesion_triage.bundle.history import History, as_text, from_json
-from lesion_triage.data.records import refuse_filler
+from lesion_triage.data.records import GROUP_WORDS, refuse_filler, said
 from lesion_triage.data.sources.folder import history_of, nearest
 from lesion_triage.errors import BacklogError, DataError
 
@@ -255,11 +256,28 @@ def _history(cells: Mapping[str, str]) -> str:
     if not cells["history"]:
         return ""
     try:
-        return as_text(from_json(cells["history"]))
+        return as_text(from_json(_without_fillers(cells["history"])))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "history"
         raise DataError(f"history: {where}: {first['msg']}.") from None
+
+
+def _without_fillers(text: str) -> str:
+    """The JSON of a history, with null for a group's word that only says that nothing is known."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return text  # what is the matter with it is said by whoever reads it
+
+    def filled(name: str, value: object) -> bool:
+        return name in GROUP_WORDS and isinstance(value, str) and bool(value) and not said(value)
+
+    if not isinstance(told, dict) or not any(filled(*pair) for pair in told.items()):
+        return text
+    pairs = json.loads(text, object_pairs_hook=list)  # a field that stands twice is to be refused as such
+    cells = (f"{json.dumps(k)}: {json.dumps(None if filled(k, v) else v)}" for k, v in pairs)
+    return f"{{{', '.join(cells)}}}"
 
 
 def _below(image: str, images: Path) -> str:

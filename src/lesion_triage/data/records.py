@@ -28,7 +28,7 @@ GROUP_WORDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "unk", "unknown", "not recorded"})
 """Words, in lower case, with which tables say that a cell is not filled in."""
 
-_NO_NAME = (EMPTY - {""}) | {"none", "<na>", "#n/a"}
+_FILLERS = EMPTY | {"none", "<na>", "#n/a", "nat", "-", "--", "?", "n.a.", "missing", "not available"}
 
 _GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
 
@@ -182,13 +182,18 @@ def refuse_unsendable(record: RawRecord) -> None:
             ) from None
 
 
+def said(cell: str) -> str:
+    """What a cell says; empty where its word is one that tables write where nothing is known."""
+    return "" if cell.strip().lower() in _FILLERS else cell
+
+
 def refuse_filler(column: str, cell: str) -> None:
     """Raise for a word that fills a cell of which nothing is known; as a name it would join strangers.
 
     Raises:
         DataError: names the column and the word.
     """
-    if cell.lower() in _NO_NAME:
+    if cell and not said(cell):
         raise DataError(
             f"{column} is '{cell}', which tables write where nothing is known; leave the cell empty, or use "
             "another word if this is one."

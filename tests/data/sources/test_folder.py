@@ -235,7 +235,7 @@ def test_a_picture_that_stands_twice_is_named_with_both_lines(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("column", ["sex", "anatom_site_general", "fitzpatrick_skin_type"])
-@pytest.mark.parametrize("word", ["arm; left", "?", "-", "[unknown]", "x" * 61])
+@pytest.mark.parametrize("word", ["arm; left", "??", "-arm", "[unknown]", "x" * 61])
 def test_a_word_that_no_platform_can_send_is_refused_with_its_line(
     tmp_path: Path, column: str, word: str
 ) -> None:
@@ -246,19 +246,29 @@ def test_a_word_that_no_platform_can_send_is_refused_with_its_line(
     assert f"cases.csv, line 3: {column} is '{word}'" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "column", ["lesion_id", "patient_id", "sex", "anatom_site_general", "fitzpatrick_skin_type"]
-)
-@pytest.mark.parametrize(
-    "word", ["nan", "NaN", "NA", "n/a", "null", "None", "unk", "unknown", "<NA>", "#N/A"]
-)
-def test_a_word_that_fills_an_empty_cell_joins_no_strangers_and_is_no_group(
+FILLERS = ["nan", "NaN", "NA", "n/a", "null", "None", "unk", "unknown", "<NA>", "#N/A"]
+FILLERS += ["NaT", "-", "--", "?", "N.A.", "missing", "not available", "not recorded"]
+
+
+@pytest.mark.parametrize("column", ["sex", "anatom_site_general", "fitzpatrick_skin_type"])
+@pytest.mark.parametrize("word", FILLERS)
+def test_a_group_of_which_a_cell_only_says_that_it_is_not_known_is_not_said(
     tmp_path: Path, column: str, word: str
 ) -> None:
+    table = f"image,needs_in_person,{column}\na.png,1, {word} \n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    (record,) = folder.read(tmp_path, "cases.csv").records
+    assert getattr(record, column) == ""
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+@pytest.mark.parametrize("word", FILLERS)
+def test_a_word_that_fills_an_empty_cell_joins_no_strangers(tmp_path: Path, column: str, word: str) -> None:
     table = f"image,needs_in_person,{column}\na.png,1,\nb.png,0, {word} \n"
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
-    with pytest.raises(DataError, match=f"line 3: {column} is '{word}', which tables write where nothing"):
+    with pytest.raises(DataError) as caught:
         folder.read(tmp_path, "cases.csv")
+    assert f"line 3: {column} is '{word}', which tables write where nothing" in str(caught.value)
 
 
 @pytest.mark.parametrize("word", ["Nan-1", "0", "none of these", "Naomi"])

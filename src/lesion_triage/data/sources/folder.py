@@ -27,6 +27,7 @@ from lesion_triage.data.records import (
     lesion_of_its_own,
     refuse_filler,
     refuse_unsendable,
+    said,
 )
 from lesion_triage.data.spelling import Spelling
 from lesion_triage.errors import DataError
@@ -218,7 +219,7 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         raise DataError(
             f"needs_in_person is '{row['needs_in_person']}'; expected true, yes, 1, false, no, 0 or nothing."
         )
-    for name in ("lesion_id", "patient_id", *GROUP_WORDS):
+    for name in ("lesion_id", "patient_id"):
         refuse_filler(name, row.get(name, ""))
     return RawRecord(
         image_id=image,
@@ -230,15 +231,20 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         source=row.get("source") or "folder",
         age_approx=age_in_years(row.get("age_approx", ""), "age_approx"),
         history=history_of(row, QUESTIONS),
-        **{name: row.get(name, "") for name in TEXTS},
+        **{name: _text(row, name) for name in TEXTS},
     )
+
+
+def _text(row: Mapping[str, str], name: str) -> str:
+    cell = row.get(name, "")
+    return said(cell) if name in GROUP_WORDS else cell
 
 
 def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
     """The history that the cells of a row tell, as ``bundle.history.as_text`` writes it.
 
     Args:
-        row: cells by column; an absent one says nothing.
+        row: cells by column; an absent one says nothing, nor does a group's that is only filled in.
         names: fields of ``History`` to look for.
 
     Raises:
@@ -246,9 +252,7 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
     """
     answers: dict[str, object] = {}
     for name in names:
-        cell = row.get(name, "")
-        if name in GROUP_WORDS:
-            refuse_filler(name, cell)
+        cell = _text(row, name)
         if name in NUMBER_FIELDS and cell:
             try:
                 answers[name] = number_in(cell)
