@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 import tiny_bundle
-from lesion_triage.bundle.certificate import GroupRow
+from lesion_triage.bundle.certificate import ALL, SITE, Dimension, GroupRow
 from lesion_triage.bundle.schema import Grouping
 from lesion_triage.bundle.store import seal
+from lesion_triage.calibrate import pooling
+from triage_server.page.texts import LANGUAGES, Texts
 
 
 def bundle_with(folder: Path, rule: str, groupings: tuple[Grouping, ...]) -> Path:
@@ -70,3 +74,41 @@ def test_certificate_shows_the_threshold_that_each_group_is_compared_with(
     browser = browse(open_page(bundle_with(tmp_path / "groups", rule, groupings)))
     browser.sign_in()
     assert thresholds(browser.get("/ui/certificate").text) == (rows, fact)
+
+
+def tally(site: str) -> pooling.Tally:
+    """Of a site whose hundred positive units all have the score 0.75."""
+    return pooling.Tally(
+        site=site,
+        counted_at="2026-01-01T00:00:00Z",
+        unit="lesion",
+        model_sha256="a" * 64,
+        scoring_sha256="b" * 64,
+        cases_sha256=sha256(site.encode()).hexdigest(),
+        positives=100,
+        positives_abstained=0,
+        misses=pooling.count(np.full(100, 0.75)),
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_pooled_certificate_is_shown_with_the_names_of_its_sites_as_they_are(
+    language: str, open_page: Callable[..., Any], browse: Any, tmp_path: Path
+) -> None:
+    parts = tiny_bundle.parts()
+    _, groups = pooling.pool([tally("Ely"), tally("other")], 0.95, 0.95, each_site=True)
+    certificate = parts["certificate"].model_copy(update={"groups": groups, "method": "pooled_counts"})
+    folder = seal(tmp_path / "pooled", **{**parts, "certificate": certificate}).folder
+    browser = browse(open_page(folder), language)
+    browser.sign_in()
+    shown = browser.get("/ui/certificate")
+    assert shown.status_code == 200
+    by = Texts(language)("certificate.by.site")
+    for site in ("Ely", "other"):
+        assert re.search(rf'<td>{by}</td>\s*<th scope="row">{site}</th>', shown.text)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_whatever_groups_may_be_told_apart_by_has_its_word(language: str) -> None:
+    texts = Texts(language)
+    assert all(f"certificate.by.{by}" in texts for by in (ALL, SITE, *get_args(Dimension)))
