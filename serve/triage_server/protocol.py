@@ -6,11 +6,14 @@ Imports uvicorn's protocol, which has none of these limits, and the wire.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import math
 import secrets
 import socket
 import ssl
+import struct
+import termios
 import time
 from collections.abc import Callable
 
@@ -24,6 +27,8 @@ _SAY_AGAIN_S = 60.0
 _REST_S = 1.0
 """Before the next accept where no descriptor was left."""
 _ACCEPTED_AT_ONCE = 64
+_FAREWELL_S = 1.0
+"""For the end of encryption to be confirmed, once a peer has all that was sent to it."""
 _BACKLOG = 2048
 """Connections that the kernel may hold until they are accepted: as many as uvicorn allows without TLS."""
 
@@ -83,6 +88,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _refusal = "request_not_valid"
     _refused: RequestError | None = None
     """What is wrong behind a request that is not answered yet: told after its answer; no more is read."""
+    _farewell: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless too many are open; its first head is awaited from now on."""
@@ -95,6 +101,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come."""
         self._head_arrived()
+        if self._farewell is not None:
+            self._farewell.cancel()
         self.crowd.leave(self)
         super().connection_lost(exc)
 
@@ -136,6 +144,17 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._refused is not None and not self.pipeline:
             self._tell(self._refused)
         super().on_response_complete()
+        self._take_leave()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came."""
+        super().timeout_keep_alive_handler()
+        self._take_leave()
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        super().shutdown()
+        self._take_leave()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser cannot read, as a problem."""
@@ -183,6 +202,37 @@ class GuardedProtocol(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[refusal.kind.status] + head.encode() + body)
         self.transport.close()
+        self._take_leave()
+
+    def _take_leave(self) -> None:
+        """Where encryption ends, do not wait for a silent peer as long as the event loop would: 30 seconds.
+
+        Its own limit cannot be lowered: it would cut an answer that a slow reader is still being sent.
+        """
+        encrypted = self.transport.get_extra_info("sslcontext") is not None
+        if encrypted and self.transport.is_closing() and self._farewell is None:
+            self._farewell = self.loop.call_later(_FAREWELL_S, self._part)
+
+    def _part(self) -> None:
+        self._farewell = None
+        if _all_arrived(self.transport):
+            self.transport.abort()
+        else:
+            self._take_leave()
+
+
+def _all_arrived(transport: asyncio.Transport) -> bool:
+    """Whether the peer's machine has confirmed all that was written; no, where the system does not say.
+
+    The transport cannot tell: it counts what is not encrypted yet, and hides what waits behind that. But what
+    waits there is given to the kernel as soon as it takes some, so an empty queue of the kernel is the end.
+    """
+    try:
+        connection = transport.get_extra_info("socket")
+        waiting = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):
+        return False
+    return bool(struct.unpack("i", waiting)[0] == 0)
 
 
 class Doorstep:

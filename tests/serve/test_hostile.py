@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -10,15 +11,21 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+import uvloop
 from PIL import Image
+from uvicorn.server import ServerState
 
 from lesion_triage.bundle import signing
+from triage_server.protocol import Doorstep, guarded
+from triage_server.settings import Settings
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -272,6 +279,81 @@ def test_stop_does_not_wait_for_a_handshake(encrypted: Callable[..., Any]):
             assert server.stop() == 0
             assert time.monotonic() - began < 5
         assert "rror" not in server.text()
+
+
+def trusting_all() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@contextmanager
+def answered_and_silent(server: Any, *fields: str) -> Iterator[ssl.SSLSocket]:
+    """A connection that has had an answer, and never says that encryption may end."""
+    plain = socket.create_connection(server.address, timeout=5.0)
+    with trusting_all().wrap_socket(plain) as connection:
+        lines = ["GET /health/live HTTP/1.1", "Host: x", *fields, "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        yield connection
+
+
+def test_stop_does_not_wait_for_an_encrypted_connection_that_is_silent(encrypted: Callable[..., Any]):
+    with encrypted() as server, answered_and_silent(server):
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 8
+        assert "rror" not in server.text()
+
+
+def test_silent_connection_gives_its_place_up_soon_after_its_answer(encrypted: Callable[..., Any]):
+    with encrypted(TRIAGE_MAX_CONNECTIONS="1") as server, answered_and_silent(server, "Connection: close"):
+        time.sleep(4)
+        assert status_over_tls(server) == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_long_answer_reaches_a_slow_reader_whole_though_the_connection_is_closed_behind_it(
+    loop: str, certificate: tuple[Path, Path]
+):
+    """The application hands all of it over at once, and uvicorn closes at once."""
+    length = 20_000_000
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(length).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(length)})
+
+    def read_slowly(address: tuple[str, int]) -> int:
+        plain = socket.create_connection(address, timeout=20.0)
+        with trusting_all().wrap_socket(plain) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            time.sleep(3.5)
+            came = 0
+            while chunk := connection.recv(65536):
+                came += len(chunk)
+            return came
+
+    async def story() -> int:
+        protocol = guarded(Settings(bundle=Path("none"), allow_unsigned=True))
+        config = uvicorn.Config(answer, http=protocol, log_config=None, lifespan="off")
+        config.load()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        listener = socket.create_server(("127.0.0.1", 0))
+        state = ServerState()
+        doorstep = Doorstep(listener, context, lambda: protocol(config, state, {}), 5.0)
+        came = await asyncio.to_thread(read_slowly, listener.getsockname())
+        doorstep.close()
+        listener.close()
+        while state.connections:
+            await asyncio.sleep(0.05)
+        return came
+
+    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(asyncio.wait_for(story(), 40)) > length
 
 
 def test_tls_by_file(launch: Callable[..., Any], certificate: tuple[Path, Path], draw: Any):
