@@ -32,6 +32,7 @@ from triage_server.page.retention import Retention
 from triage_server.page.sessions import Session, Sessions
 from triage_server.page.store import Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
+from triage_server.page.turns import Turns
 from triage_server.problems import RequestError
 from triage_server.security import NOBODY, Caller, Known
 from triage_server.service import Service, language_of, service_of
@@ -102,7 +103,7 @@ class Page:
         self.queue = Queue(
             opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
-        self._clerks, self._once = Clerks(), Once()
+        self._clerks, self._once, self.turns = Clerks(), Once(), Turns()
         self.retention = Retention(self.queue, self.beside, self._record_expiry)
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)

@@ -125,11 +125,12 @@ async def reading(request: Request) -> Response:
     chosen = cast("Decision", decision)
 
     async def work() -> str:
-        found = await page.beside(lambda: page.queue.find(number))
-        if sent.get("readings") != str(len(found.readings)):
-            raise RequestError("read_meanwhile")
-        await record(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
-        await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
+        async with page.turns.of(number):
+            found = await page.beside(lambda: page.queue.find(number))
+            if sent.get("readings") != str(len(found.readings)):
+                raise RequestError("read_meanwhile")
+            await record(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
+            await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
         return number
 
     try:
@@ -157,10 +158,11 @@ async def outcome(request: Request) -> Response:
     confirmed_by = cast("ConfirmedBy", how)
 
     async def work() -> str:
-        await _must_be_read(page, number)
         line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
-        await record(request, "outcome", line)
-        await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
+        async with page.turns.of(number):
+            await _must_be_read(page, number)
+            await record(request, "outcome", line)
+            await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
         return number
 
     return to("/ui/read", done="outcome", case=await page.once(request, sent, work))
@@ -176,9 +178,10 @@ async def delete(request: Request) -> Response:
         return await _case(request, ("sure", visit.texts("delete.which")), sent)
 
     async def work() -> str:
-        await _must_be_read(page, number)
-        await record(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
-        await page.beside(lambda: page.queue.delete(number))
+        async with page.turns.of(number):
+            await _must_be_read(page, number)
+            await record(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
+            await page.beside(lambda: page.queue.delete(number))
         return number
 
     return to("/ui/read", done="deleted", case=await page.once(request, sent, work))

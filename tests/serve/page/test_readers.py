@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import tiny_bundle
@@ -38,6 +40,35 @@ def test_second_reader_is_shown_the_other_reading_before_anything_is_recorded(
     assert second.read_case(number, "agree", "as it was", late.text).status_code == 303
     assert [one.by.reader for one in queue.find(number).readings] == ["A. Reader", "Dr B"]
     assert texts("reading.disputed") in second.get(f"/ui/cases/{number}").text
+
+
+@pytest.mark.parametrize("what", ["reading", "delete"])
+def test_of_two_who_send_at_the_same_moment_one_is_recorded_and_the_other_is_told(
+    what: str, browser: Any, browse: Any, tmp_path: Path
+) -> None:
+    number, second = browser.send_case(PICTURE), browse(browser.app)
+    second.sign_in("Dr B")
+    if what == "delete":
+        browser.read_case(number)
+    fields = {"reading": {"decision": "agree", "readings": "0"}, "delete": {"sure": "yes"}}[what]
+
+    async def send(reader: Any, form: dict[str, str]) -> int:
+        transport = httpx.ASGITransport(app=reader.app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url=reader.url, cookies=reader.cookies
+        ) as client:
+            return (await client.post(f"/ui/cases/{number}/{what}", data=form)).status_code
+
+    async def story() -> list[int]:
+        return await asyncio.gather(*(send(*one) for one in sent))
+
+    sent = [(reader, {"form_token": reader.token(), **fields}) for reader in (browser, second)]
+    assert sorted(asyncio.run(story())) == [303, {"reading": 409, "delete": 404}[what]]
+    event = {"reading": b"reading", "delete": b"deletion"}[what]
+    events = b"".join(file.read_bytes() for file in files_of(tmp_path / "audit"))
+    assert events.count(b'"event":"' + event + b'"') == 1
+    kept = browser.app.state.page.queue.some([number])
+    assert [len(case.readings) for case in kept] == ([1] if what == "reading" else [])
 
 
 def test_reading_of_a_page_that_does_not_say_what_it_showed_is_not_recorded(browser: Any) -> None:
