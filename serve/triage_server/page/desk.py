@@ -104,7 +104,7 @@ class Page:
             opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
         self._clerks, self._once, self.turns = Clerks(), Once(), Turns()
-        self.retention = Retention(self.queue, self.beside, self._record_expiry)
+        self.retention = Retention(self.queue, self.beside, self._record_expiry, self.turns)
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
             or settings.behind_tls_proxy
@@ -151,9 +151,9 @@ class Page:
         """
         return await self._clerks.run(work)
 
-    async def _record_expiry(self, number: str) -> None:
+    async def _record_expiry(self, event: str, number: str) -> None:
         line = {"case_hmac": self.case_hash(number), "why": "retention"}
-        await self._service.recorder.write("deletion", secrets.token_hex(16), "retention", line)
+        await self._service.recorder.write(event, secrets.token_hex(16), "retention", line)
 
     # Who is let in
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from triage_server.page.store import Queue
+from triage_server.page.turns import Turns
 from triage_server.problems import RequestError
 
 _LOOK_EVERY_S = 3600.0
@@ -25,16 +26,18 @@ class Retention:
         self,
         queue: Queue,
         beside: Callable[[Callable[[], Any]], Awaitable[Any]],
-        record: Callable[[str], Awaitable[None]],
+        record: Callable[[str, str], Awaitable[None]],
+        turns: Turns,
     ) -> None:
         """Nothing is begun.
 
         Args:
             queue: has the cases.
             beside: runs what asks the database.
-            record: writes down that the case of this number is deleted.
+            record: writes an event down, ``deletion`` or ``deletion_failed``, of the case of this number.
+            turns: that readers take too, who change a case.
         """
-        self._queue, self._beside, self._record = queue, beside, record
+        self._queue, self._beside, self._record, self._turns = queue, beside, record, turns
 
     async def work(self) -> None:
         """Forget until cancelled: now, and then once an hour."""
@@ -58,10 +61,9 @@ class Retention:
         """
         forgotten, in_a_row = 0, 0
         for number in await self._beside(self._queue.expired):
-            await self._record(number)
             try:
-                # Not where a reader was quicker, who deleted it or told an outcome.
-                forgotten += await self._beside(partial(self._queue.take_out_expired, number))
+                async with self._turns.of(number):
+                    forgotten += await self._forget(number)
             except Exception as error:  # the others are not to wait for this one
                 in_a_row += 1
                 if in_a_row == _MOST_FAILURES:
@@ -70,6 +72,19 @@ class Retention:
             else:
                 in_a_row = 0
         return forgotten
+
+    async def _forget(self, number: str) -> bool:
+        """Delete one case, unless a reader was quicker, who deleted it or told an outcome."""
+        if not await self._beside(partial(self._queue.is_expired, number)):
+            return False
+        await self._record("deletion", number)
+        done: bool = False
+        try:
+            done = await self._beside(partial(self._queue.take_out_expired, number))
+        finally:
+            if not done:  # a reader of another server was quicker, or the database did not do it
+                await self._record("deletion_failed", number)
+        return done
 
 
 def _tell(what: str, error: Exception) -> None:

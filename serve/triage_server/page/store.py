@@ -217,6 +217,12 @@ class Queue:
             session.delete(case)
         self.empty_journal()
 
+    def is_expired(self, number: str) -> bool:
+        """Whether a case is one of the ``expired``."""
+        with self._session() as session:
+            wanted = select(CaseRow.id).where(_called(number), *self._is_expired())
+            return session.scalar(wanted) is not None
+
     def take_out_expired(self, number: str) -> bool:
         """Forget one of the ``expired``, if it still is; ``empty_journal`` is for after the last of them."""
         with self._session() as session:

@@ -24,6 +24,7 @@ from triage_server.page.database import opened
 from triage_server.page.records import By
 from triage_server.page.retention import Retention
 from triage_server.page.store import Queue
+from triage_server.page.turns import Turns
 
 READER = By("key:0123456789ab", "Dr A")
 PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
@@ -78,10 +79,11 @@ def forgetting(queue: Queue, record: Callable[[str], None] = lambda _: None) -> 
     async def beside(work: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(work)
 
-    async def written(number: str) -> None:
-        record(number)
+    async def written(event: str, number: str) -> None:
+        if event == "deletion":
+            record(number)
 
-    return Retention(queue, beside, written)
+    return Retention(queue, beside, written, Turns())
 
 
 def sql(folder: Path, *said: str) -> None:
@@ -133,6 +135,13 @@ def test_full_disk_does_not_end_the_forgetting(
     assert all(not thread.is_alive() for thread in page._clerks._threads)
 
 
+def events(folder: Path) -> list[str]:
+    """Of the audit log, about what was deleted."""
+    text = "".join(file.read_text() for file in sorted((folder / "audit").glob("*.jsonl")))
+    found = [json.loads(line)["event"] for line in text.splitlines()]
+    return [event for event in found if event.startswith("deletion")]
+
+
 async def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not await asyncio.to_thread(what):
@@ -179,14 +188,10 @@ def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tr
     later(page.queue)
     sql(tmp_path, "CREATE TRIGGER full BEFORE DELETE ON cases BEGIN SELECT RAISE(FAIL, 'full'); END")
 
-    def lines() -> int:
-        text = "".join(file.read_text() for file in (tmp_path / "audit").glob("*.jsonl"))
-        return sum(json.loads(line)["event"] == "deletion" for line in text.splitlines())
-
     async def story() -> None:
         async with page.open():
             await until(lambda: any("forgets later" in one.getMessage() for one in caplog.records))
-            assert lines() == 3
+            assert events(tmp_path) == ["deletion", "deletion_failed"] * 3
             sql(tmp_path, "DROP TRIGGER full")
             monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
 
@@ -209,3 +214,40 @@ def test_outcome_that_is_told_while_old_cases_are_deleted_keeps_its_case(queue: 
 
     assert asyncio.run(forgetting(queue, reader).forget_expired()) == 2
     assert [gone(queue, number) for number in numbers] == [True, False, True]
+
+
+def test_case_that_a_reader_tells_an_outcome_of_first_has_no_line_that_it_was_deleted(
+    browser: Any, answers: Any, tmp_path: Path
+) -> None:
+    page = browser.app.state.page
+    number, forgotten = read_case(page.queue, answers), read_case(page.queue, answers)
+    later(page.queue)
+    listed = page.queue.expired
+
+    def and_then_a_reader() -> list[str]:
+        found = listed()
+        page.queue.record_outcome(number, READER, True, "histopathology")
+        return found
+
+    page.queue.expired = and_then_a_reader
+    assert asyncio.run(page.retention.forget_expired()) == 1
+    assert (gone(page.queue, number), gone(page.queue, forgotten)) == (False, True)
+    assert events(tmp_path) == ["deletion"]
+
+
+def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(queue: Queue, answers: Any) -> None:
+    """Between the line and the deletion, where no lock of this server reaches."""
+    number, written = read_case(queue, answers), []
+    later(queue)
+
+    async def beside(work: Callable[[], Any]) -> Any:
+        return await asyncio.to_thread(work)
+
+    async def record(event: str, of: str) -> None:
+        written.append(event)
+        if event == "deletion":
+            queue.record_outcome(of, READER, True, "histopathology")
+
+    assert asyncio.run(Retention(queue, beside, record, Turns()).forget_expired()) == 0
+    assert not gone(queue, number)
+    assert written == ["deletion", "deletion_failed"]
