@@ -94,14 +94,17 @@ def _value(resource: Resource, field: str) -> object:
 
 
 def _word(codings: Sequence[object], field: str) -> object:
-    """The one answer among a concept and its translations.
+    """The one answer among a concept and its translations: in our system, or else in words that are known.
 
+    In another system such a word may mean something else: ``II`` beside our own group ``I-II``.
     A code of another terminology would be a group that nobody has heard of, and its red flag would count as
     absent. So it is passed over beside an answer that is known, and refused where it stands alone.
     """
     if field not in _WORDS:
         raise RequestError("history_not_valid", fields=f"{field}, as a code; expected yes or no, or a number")
-    said = {str(one.get("code")) for one in map(mapped, codings) if _is_answer(one, field)}
+    known = [one for one in map(mapped, codings) if _is_answer(one, field)]
+    ours = [one for one in known if one.get("system") == HISTORY_SYSTEM]
+    said = {str(one.get("code")) for one in ours or known}
     if len(said) > 1:
         raise RequestError("history_not_valid", fields=f"{field}, said in two ways")
     if not said:

@@ -15,6 +15,7 @@ from histories import flag
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 from sent_cases import bundle, media
+from triage_server.fhir_history import told_in
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
@@ -94,9 +95,19 @@ def test_a_yes_is_no_code(ask: Ask, make_app: MakeApp, draw: Any):
 
 
 def test_two_codes_that_are_two_answers_are_refused(ask: Ask, flagged: Any, draw: Any):
-    for other in ({"system": "urn:y", "code": "head/neck"}, {**_OURS, "code": "vulva"}):
-        body = bundle(media(draw(), "m0"), answered(SITE, _WORD, other))
+    for one, other in (
+        (_WORD, {"system": "urn:y", "code": "head/neck"}),
+        (_OURS, {**_OURS, "code": "vulva"}),
+    ):
+        body = bundle(media(draw(), "m0"), answered(SITE, one, other))
         assert "two ways" in outcome(sent(ask, flagged, body), 422, "history_not_valid")
+
+
+def test_a_translation_beside_a_code_of_our_system_does_not_count():
+    ours, foreign = {**_OURS, "code": "I-II"}, {"system": "urn:x", "code": "II"}
+    for codings in ((ours, foreign), (foreign, ours)):
+        told = told_in([answered("fitzpatrick_skin_type", *codings)])
+        assert told.fitzpatrick_skin_type == "I-II"
 
 
 def test_a_word_of_a_site_s_own_is_taken_under_our_system(ask: Ask, make_app: MakeApp, tmp_path: Path):
