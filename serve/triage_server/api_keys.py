@@ -125,6 +125,7 @@ def new_key(path: Path, label: str, role: Role) -> str:
         raise ConfigError(
             f"'{label}' is no name for a key: expected 1 to 40 of letters, digits, '.', '_' and '-'."
         ) from None
+    path = _behind_links(path)
     with _alone(path):
         keys = read_keys(path) if path.exists() else {}
         if label in {one.label for one in keys.values()}:
@@ -141,6 +142,7 @@ def revoke(path: Path, key_id: str) -> KeyRecord:
     Raises:
         ConfigError: there is no such key, or the file cannot be read or written.
     """
+    path = _behind_links(path)
     with _alone(path):
         keys = dict(read_keys(path))
         record = keys.pop(key_id, None)
@@ -174,6 +176,18 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
         raise ConfigError(f"{path}: the keys cannot be written ({error.strerror}).") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _behind_links(path: Path) -> Path:
+    """The file itself: a link in its place would be replaced by a file that the server does not read.
+
+    Raises:
+        ConfigError: links lead in a circle.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # which of them, Python's versions differ
+        raise ConfigError(f"{path}: the keys cannot be read ({error}).") from None
 
 
 @contextmanager

@@ -149,6 +149,19 @@ def test_file_of_keys_keeps_its_readers_when_a_key_is_made_or_revoked(keys: Any)
     assert [record.label for record in read_keys(file).values()] == ["watch", "clinic-b"]
 
 
+def test_file_of_keys_behind_a_link_is_changed_and_the_link_stays(keys: Any):
+    file, key, _ = keys
+    folder = file.parent / "elsewhere"
+    folder.mkdir()
+    link = folder / "keys"
+    link.symlink_to(file)
+    new_key(link, "clinic-b", "score")
+    revoke(link, key.split("_")[1])
+    assert link.is_symlink()
+    assert [one.name for one in folder.iterdir()] == ["keys"]
+    assert [record.label for record in read_keys(file).values()] == ["watch", "clinic-b"]
+
+
 def test_key_is_not_made_where_it_would_lock_the_file_s_readers_out():
     if os.geteuid() != 0:
         pytest.skip("only root can make a file that belongs to somebody else: nothing was tried")
