@@ -34,7 +34,12 @@ class _Settings:
     """What both clients are told."""
 
     def __init__(
-        self, url: str, key: str | None, language: str | None, patience: Patience | None, **httpx_options: Any
+        self,
+        url: str | httpx.URL,
+        key: str | None,
+        language: str | None,
+        patience: Patience | None,
+        **httpx_options: Any,
     ) -> None:
         check_server(url)
         check_headers(key, language)
@@ -50,7 +55,7 @@ class Client:
 
     def __init__(
         self,
-        url: str,
+        url: str | httpx.URL,
         key: str | None = None,
         *,
         language: str | None = None,
@@ -165,7 +170,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        url: str,
+        url: str | httpx.URL,
         key: str | None = None,
         *,
         language: str | None = None,

@@ -17,6 +17,7 @@ from triage_client.exchange import UnansweredError
 Photograph = bytes | Path
 """The file's bytes, or where it lies. Its name is not sent."""
 _KEY = re.compile(r"[\x21-\x7e]+")
+_LAST_PORT = 65535
 _LANGUAGE = re.compile(r"[\x20-\x7e]+")
 
 
@@ -27,10 +28,10 @@ def check_server(url: object) -> None:
         UnansweredError: it is none.
     """
     try:
-        read = httpx.URL(url) if isinstance(url, str) else None
+        read = httpx.URL(url) if isinstance(url, str | httpx.URL) else None
     except httpx.InvalidURL:
         read = None
-    if read is None or read.scheme not in ("http", "https") or not read.host:
+    if read is None or read.scheme not in ("http", "https") or not read.host or (read.port or 0) > _LAST_PORT:
         raise _unsent("url: expected one such as https://triage.example.org, with its scheme")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from triage_client import AsyncClient, Client, History, UnansweredError
@@ -98,3 +99,17 @@ def test_what_only_http_itself_can_refuse_is_not_tried_again():
 def test_a_request_that_cannot_be_made_is_an_error_of_the_client_s(untouched: str):
     with Client(untouched, patience=NEVER) as client, pytest.raises(UnansweredError, match="cannot be made"):
         client.case("case\n")
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_address_may_be_httpx_s_own(client: Any):
+    made = client(httpx.URL("https://triage.example.org/behind"))
+    assert made._http.base_url == "https://triage.example.org/behind/"
+    asyncio.run(made.close()) if client is AsyncClient else made.close()
+
+
+@pytest.mark.parametrize("url", ["http://x:65536", "https://x:99999/y", httpx.URL("http://x:65536")])
+def test_port_that_there_is_none_of_is_refused_at_once(url: Any):
+    with pytest.raises(UnansweredError, match="url: expected one such as"):
+        Client(url)
+    assert Client("http://x:65535")._http.base_url.port == 65535
