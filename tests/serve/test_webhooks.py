@@ -625,14 +625,17 @@ def test_callback_that_cannot_be_used_is_one_sentence(said: Any, sentence: str):
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o642])
+@pytest.mark.parametrize("mode", [0o644, 0o642, 0o444])
 def test_secret_that_everyone_may_read_or_write_is_refused(mode: int, tmp_path: Path):
     file = tmp_path / "secret"
     file.write_text(SECRET)
     said = json.dumps({"ehr": {"url": GOOD["url"], "secret_file": str(file)}})
     file.chmod(mode)
-    with pytest.raises(ConfigError, match="everyone on this machine may read or write it"):
+    with pytest.raises(ConfigError, match="everyone on this machine may read or write it") as caught:
         Callbacks.read(said)
+    # Inside a container nobody can change the rights of what is mounted there.
+    for way in ("chmod o-rw", "defaultMode: 0440", "fsGroup", "mode: 0440"):
+        assert way in str(caught.value)
     file.chmod(0o640)  # of the server's group
     assert Callbacks.read(said).by_name["ehr"].secrets
 

@@ -153,7 +153,8 @@ def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[byte
         if mode & (stat.S_IROTH | stat.S_IWOTH):
             raise ConfigError(
                 f"{at}: {said.secret_file}: everyone on this machine may read or write it, and so forge "
-                "deliveries; chmod o-rw."
+                "deliveries; chmod o-rw, or where it is mounted: 'defaultMode: 0440' with 'fsGroup' in "
+                "Kubernetes, 'mode: 0440' with 'gid' in Swarm."
             )
     else:
         words = environment.get(said.secret_env or "", "").split()
