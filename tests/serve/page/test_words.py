@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 import tiny_bundle
+from triage_server.page.texts import LANGUAGES
 
 PICTURE = tiny_bundle.picture_bytes("below", "JPEG")
 
@@ -48,3 +52,16 @@ def test_what_an_address_says_was_done_is_believed_as_far_as_the_queue_bears_it_
     assert [said(one) for one in claims] == [False, False, False, True]
     for case in ("anything!", "<b>x</b>", "2222-222a", ""):
         assert [said(one, case) for one in claims] == [False] * 4
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_an_address_alone_says_is_not_told_as_done(
+    language: str, open_page: Callable[..., Any], browse: Any
+) -> None:
+    """Neither that a case was deleted which never was, nor that something was sent and lost."""
+    browser = browse(open_page(), language)
+    browser.sign_in()
+    told = {"en": "There is no case BCDF-GHJK here now", "de": "Es gibt hier jetzt keinen Fall BCDF-GHJK"}
+    assert told[language] in browser.get("/ui/read?done=deleted&case=BCDF-GHJK").text
+    lost = {"en": "If you have just sent something", "de": "Falls Sie eben etwas gesendet haben"}
+    assert lost[language] in browse(browser.app, language).get("/ui/login?kept=nothing").text
