@@ -93,5 +93,5 @@ def asked(request: Request, post: Post | None, line: dict[str, object]) -> Itera
         yield None
         return
     line["callback"] = callback.name
-    with post.room():
+    with post.room(callback):
         yield Later(request, post, callback)

@@ -205,8 +205,8 @@ KINDS: dict[str, Kind] = {
     "outbox_full": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Too many answers are waiting to be taken",
-        "No room for one more until callbacks take theirs; send this case without 'callback', or again after "
-        "a pause.",
+        "No room for one more until callbacks take theirs, or the operator sets out again or drops what was "
+        "given up; send this case without 'callback', or again after a pause.",
     ),
     "outbox_unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,

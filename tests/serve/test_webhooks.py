@@ -355,6 +355,24 @@ def test_full_outbox_refuses_before_the_case_is_read_and_waiting_cases_go_on(
         assert server.stop() == 0
 
 
+def test_callback_that_is_given_up_again_and_again_leaves_room_to_the_others(
+    launch: Callable[..., Any], variables: Any, draw: Any
+):
+    secret = {"secret_env": "EHR_SECRET"}
+    with receiving(*[(410, {}, 0.0)] * 2) as gone, receiving() as receiver:
+        callbacks = {"gone": {"url": gone.url} | secret, "ehr": {"url": receiver.url} | secret}
+        settings = variables("", callbacks=callbacks, TRIAGE_WEBHOOK_OUTBOX_CASES="4", EHR_SECRET=SECRET)
+        with launch(**settings) as server:
+            for seed in range(2):
+                assert send(server, draw(seed=seed), "gone").status_code == 202
+            until(lambda: metric(server, "triage_webhooks_undelivered") == 2)
+            full = send(server, draw(seed=2), "gone")
+            assert (full.status_code, full.json()["code"]) == (503, "outbox_full")
+            assert send(server, draw(seed=3), "ehr").status_code == 202
+            receiver.wait(1)
+            assert server.stop() == 0
+
+
 def test_outbox_that_cannot_be_written_is_a_503_and_no_acknowledgement(
     launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
 ):

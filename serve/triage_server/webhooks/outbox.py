@@ -163,6 +163,11 @@ class Outbox:
         """Letters by state."""
         return dict(self._base.execute("SELECT state, count(*) FROM cases GROUP BY state").fetchall())
 
+    def given_up(self) -> dict[str, int]:
+        """Letters that nobody took, by callback; also by one that is named no more."""
+        said = "SELECT callback, count(*) FROM cases WHERE state = 'undelivered' GROUP BY callback"
+        return dict(self._base.execute(said).fetchall())
+
     def close(self) -> None:
         """Let the file go."""
         self._base.close()
@@ -188,15 +193,17 @@ class OutboxThread:
         self._outbox = Outbox(path, capacity)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
         self.capacity = capacity
-        self.counts = self._outbox.counts()
+        self.counts, self.given_up = self._outbox.counts(), self._outbox.given_up()
 
     async def do(self, errand: Callable[[Outbox], Found]) -> Found:
         """What ``errand`` makes of the outbox."""
 
-        def work() -> tuple[Found, dict[str, int]]:
-            return errand(self._outbox), self._outbox.counts()
+        def work() -> tuple[Found, dict[str, int], dict[str, int]]:
+            return errand(self._outbox), self._outbox.counts(), self._outbox.given_up()
 
-        found, self.counts = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        found, self.counts, self.given_up = await asyncio.get_running_loop().run_in_executor(
+            self._thread, work
+        )
         return found
 
     def close(self) -> None:

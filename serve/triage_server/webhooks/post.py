@@ -93,12 +93,18 @@ class Post:
         return found
 
     @contextmanager
-    def room(self) -> Iterator[None]:
+    def room(self, callback: Callback) -> Iterator[None]:
         """Room for one answer, from before its case is read.
 
+        What was given up stays until a person's word, so a receiver that never comes back would leave no room
+        to the others: once half of the outbox is such answers of one callback, it gets no more.
+
         Raises:
-            RequestError: the outbox is full of answers that nobody has taken.
+            RequestError: the outbox is full of answers that nobody has taken, or half full of those of this
+                callback that were given up.
         """
+        if 2 * self._outbox.given_up.get(callback.name, 0) >= self._outbox.capacity:
+            raise _full()
         if self.held("pending") + self.held("undelivered") + self._coming >= self._outbox.capacity:
             raise _full()
         self._coming += 1
