@@ -96,16 +96,18 @@ def _value(resource: Resource, field: str) -> object:
 def _word(codings: Sequence[object], field: str) -> object:
     """The one answer among a concept and its translations: in our system, or else in words that are known.
 
-    In another system such a word may mean something else: ``II`` beside our own group ``I-II``.
-    A code of another terminology would be a group that nobody has heard of, and its red flag would count as
-    absent. So it is passed over beside an answer that is known, and refused where it stands alone.
+    A group of a site's own stands beside its translation, such as ``I-II`` beside ``II``; two of the known
+    words contradict each other, whatever their systems. A code of another terminology would be a group that
+    nobody has heard of, and its red flag would count as absent. So it is passed over beside an answer that
+    is known, and refused where it stands alone.
     """
     if field not in _WORDS:
         raise RequestError("history_not_valid", fields=f"{field}, as a code; expected yes or no, or a number")
     known = [one for one in map(mapped, codings) if _is_answer(one, field)]
     ours = [one for one in known if one.get("system") == HISTORY_SYSTEM]
     said = {str(one.get("code")) for one in ours or known}
-    if len(said) > 1:
+    words = {word.casefold() for word in _WORDS[field]} & {str(one.get("code")).casefold() for one in known}
+    if len(said) > 1 or len(words) > 1:
         raise RequestError("history_not_valid", fields=f"{field}, said in two ways")
     if not said:
         expected = f"a code of {HISTORY_SYSTEM}, or {', '.join(sorted(_WORDS[field]))}"

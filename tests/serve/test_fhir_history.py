@@ -98,16 +98,19 @@ def test_two_codes_that_are_two_answers_are_refused(ask: Ask, flagged: Any, draw
     for one, other in (
         (_WORD, {"system": "urn:y", "code": "head/neck"}),
         (_OURS, {**_OURS, "code": "vulva"}),
+        ({**_OURS, "code": "head/neck"}, {"system": "urn:y", "code": "oral/genital"}),
     ):
         body = bundle(media(draw(), "m0"), answered(SITE, one, other))
         assert "two ways" in outcome(sent(ask, flagged, body), 422, "history_not_valid")
 
 
-def test_a_translation_beside_a_code_of_our_system_does_not_count():
-    ours, foreign = {**_OURS, "code": "I-II"}, {"system": "urn:x", "code": "II"}
+@pytest.mark.parametrize(
+    ("field", "own", "translation"), [("fitzpatrick_skin_type", "I-II", "II"), ("sex", "Male", "male")]
+)
+def test_a_group_of_a_site_s_own_is_the_answer_beside_its_translation(field: str, own: str, translation: str):
+    ours, foreign = {**_OURS, "code": own}, {"system": "urn:x", "code": translation}
     for codings in ((ours, foreign), (foreign, ours)):
-        told = told_in([answered("fitzpatrick_skin_type", *codings)])
-        assert told.fitzpatrick_skin_type == "I-II"
+        assert getattr(told_in([answered(field, *codings)]), field) == own
 
 
 def test_a_word_of_a_site_s_own_is_taken_under_our_system(ask: Ask, make_app: MakeApp, tmp_path: Path):
