@@ -33,6 +33,8 @@ REASONS = (
     "needs two evaluated runs",
     "needs a browser",
     "needs a receiver of callbacks",
+    "needs root",
+    "needs the command line of SQLite",
     "takes minutes",
     "run on a page of its own",
 )
