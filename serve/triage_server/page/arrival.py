@@ -187,12 +187,14 @@ def _stripped(service: Service, case: SentCase) -> SentCase:
 def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
     """The field at fault and what to do about it."""
     wrong = at_fault(refusal)
-    named = [visit.texts(f"question.{name}") for name in wrong]
-    number = (refusal.index or 0) + 1
-    text = visit.texts.problem(refusal.code, number=number, fields=" · ".join(named))
-    again = [] if refusal.code == "no_image" else [visit.texts("new.again")]
-    text = " ".join([text, *_ranges(wrong, visit), *again])
-    return wrong[0] if wrong else _FIELD.get(refusal.code, "image"), text
+    named = [visit.texts(f"question.{name}") for name in wrong if name not in RANGES]
+    said = list(_ranges(wrong, visit))  # which names the numbers at fault itself
+    if named or not said:
+        number = (refusal.index or 0) + 1
+        said.insert(0, visit.texts.problem(refusal.code, number=number, fields=" · ".join(named)))
+    if refusal.code != "no_image":
+        said.append(visit.texts("new.again"))
+    return wrong[0] if wrong else _FIELD.get(refusal.code, "image"), " ".join(said)
 
 
 def at_fault(refusal: RequestError | None) -> list[str]:

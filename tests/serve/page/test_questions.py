@@ -82,6 +82,8 @@ def test_number_that_may_mean_another_one_is_refused_with_words(typed: str, brow
     assert refused.status_code == 422
     assert "a number from 0.1 to 500, written as 7 or 7.5" in refused.text
     assert "Age in years: a number" not in refused.text
+    complaint = refused.text.partition('class="complaint"')[2].partition("</div>")[0]
+    assert complaint.count("Largest diameter in mm") == 1
     assert browser.app.state.page.queue.waiting()[0].count == 0
 
 
