@@ -405,8 +405,11 @@ def test_mlflow_keeps_the_curve_of_the_weights_that_are_kept(run, load, home, tm
 
 
 def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, home, tmp_path, capsys):
-    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "runs" / run.folder.name / "config.sha256").unlink()  # as if it were of other settings
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    shutil.copy(home / "ledger.jsonl", tmp_path)
+    before = tmp_path / "runs" / run.folder.name
+    shutil.copytree(run.folder, before)
+    (before / "config.sha256").unlink()  # as if it were of other settings
     capsys.readouterr()
     taken = road.travel("run", load("tracking.enabled=true"), tmp_path / "runs")
     assert capsys.readouterr().out.count(f": taken over from {run.folder.name}") == len(road.STAGES)
