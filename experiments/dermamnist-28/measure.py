@@ -11,7 +11,6 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import bar
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.records import Record
-from lesion_triage.runs import FROZEN_CONFIG, Run, file_sha256
+from lesion_triage.runs import FROZEN_CONFIG, Run, file_sha256, note_opening
 from lesion_triage.train.checkpoint import CHECKPOINT, load_checkpoint
 
 BLOCK = 64
@@ -103,7 +102,7 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
     """
     run = Run(config_file.load(folder / FROZEN_CONFIG, (), data_root), folder)
     if split == "test":
-        _note_opening(run)
+        note_opening(run.folder, by="dermamnist-28/measure.py")
     records: list[Record] = [each for each in road.records(run, split) if each.official_split == split]
     pixels = pixel_cache.pictures(records, road.data_root(run), run.config.pixels, run.cache)
     network = load_checkpoint(folder)
@@ -210,13 +209,6 @@ def table(rows: dict[str, dict[str, float]], split: str, runs: int) -> str:
     if split == "test":
         lines += [f"| {name}, published | {auc:.3f} | {acc:.3f} | |" for name, (auc, acc) in PUBLISHED]
     return "\n".join(lines)
-
-
-def _note_opening(run: Run) -> None:
-    """The test part is opened; that is written down as ``evaluate`` writes it."""
-    line = {"opened_at": datetime.now(UTC).isoformat(timespec="seconds"), "by": "dermamnist-28/measure.py"}
-    with (run.folder / "test_openings.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

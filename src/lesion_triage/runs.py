@@ -124,9 +124,7 @@ def find_or_make(config: Config, root: Path) -> Run:
     identity = config.identity_sha256()
     for folder in _folders(config.name, root):
         if identity_of(folder) == identity:
-            write_atomically(
-                folder / FROZEN_CONFIG, placed(config).to_yaml().encode()
-            )  # the data may have moved
+            _freeze(config, folder)  # anew: the data may have moved
             return Run(config, folder)
     return make(config, root)
 
@@ -172,19 +170,20 @@ def others(run: Run) -> Iterator[Run]:
             yield Run(run.config, folder)
 
 
-def note_opening(folder: Path, bundle_sha256: str, by: str = "") -> None:
+def note_opening(folder: Path, bundle_sha256: str = "", by: str = "") -> None:
     """Write down, before it is done, that a run's test split is opened.
 
     Args:
         folder: of the run.
-        bundle_sha256: of the sealed bundle that it is opened on.
+        bundle_sha256: of the sealed bundle that it is opened on; empty: on the trained network alone.
         by: the verb; empty: the run's own stage.
 
     Raises:
         RunError: the disk is full, or refuses; the split has not been opened.
     """
     opened_at = datetime.now(UTC).isoformat(timespec="seconds")
-    line = {"opened_at": opened_at, "bundle_sha256": bundle_sha256} | ({"by": by} if by else {})
+    told = {"opened_at": opened_at, "bundle_sha256": bundle_sha256, "by": by}
+    line = {name: value for name, value in told.items() if value}
     path = folder / _OPENINGS
     try:
         append_line(path, json.dumps(line, sort_keys=True))

@@ -126,16 +126,14 @@ def shared(tmp_path):
     folder.chmod(0o777)
 
 
-def test_a_ledger_that_can_be_written_is_added_to_in_a_folder_that_takes_no_other_file(shared):
-    shared.chmod(0o555)
-    assert by_a_stranger(shared) == ["scoring"]
-    assert ledger.read(shared / ledger.NAME) == (look(), look(model=TWO))
-
-
-def test_the_lock_of_who_came_first_is_no_wall_for_colleagues(shared):
-    lock = shared / f".{ledger.NAME}.lock"
-    lock.touch()
-    lock.chmod(0o444)
+@pytest.mark.parametrize("hindered", ["a folder that takes no other file", "a lock that a colleague made"])
+def test_a_ledger_that_can_be_written_is_added_to(shared, hindered):
+    if hindered.startswith("a folder"):
+        shared.chmod(0o555)
+    else:
+        lock = shared / f".{ledger.NAME}.lock"
+        lock.touch()
+        lock.chmod(0o444)
     assert by_a_stranger(shared) == ["scoring"]
     assert ledger.read(shared / ledger.NAME) == (look(), look(model=TWO))
 

@@ -459,14 +459,18 @@ def read_only(folder: Path) -> Iterator[None]:
     """A folder of a share that is not to be written to; root does as it likes unless a mount says no."""
     if os.geteuid():
         folder.chmod(0o500)
-        yield
-        folder.chmod(0o700)
+        try:
+            yield
+        finally:
+            folder.chmod(0o700)
         return
-    for words in (["--bind", str(folder), str(folder)], ["-o", "remount,ro,bind", str(folder)]):
-        mounted = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
-        if mounted.returncode:
-            pytest.skip(f"NO MOUNTS ({mounted.stderr.strip()}): root can write to every folder here")
+    bound = subprocess.run(
+        ["mount", "--bind", str(folder), str(folder)], capture_output=True, text=True, check=False
+    )
+    if bound.returncode:
+        pytest.skip(f"NO MOUNTS ({bound.stderr.strip()}): root can write to every folder here")
     try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)

@@ -33,7 +33,7 @@ class Entry(Look):
 
     files_sha256: Sha256 | None = None
     """Of the pictures' files, where ``cases_sha256`` is of their pixels, which another picture size changes.
-    None in lines of before 2026-12."""
+    None in lines of earlier versions."""
     counted: bool = False
     """No threshold was chosen here: counts were given away, for one chosen elsewhere. ``threshold`` is
     the one that was in use."""

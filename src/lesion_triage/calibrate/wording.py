@@ -79,9 +79,9 @@ def assumptions(
     without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
     said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], _looks(earlier_looks)]
     if unnamed_photographs and unit == "lesion":
-        said.insert(said.index(_UNITS[unit]) + 1, _lone(unnamed_photographs))
+        said.insert(said.index(_UNITS[unit]) + 1, _alone(unnamed_photographs, "photograph", "lesion"))
     if unnamed_lesions:
-        said.insert(said.index(_UNITS[unit]) + 1, _unnamed(unnamed_lesions))
+        said.insert(said.index(_UNITS[unit]) + 1, _alone(unnamed_lesions, "lesion", "patient"))
     if len(rows) > 1:
         said.append(_RULES[rule])
     if not parts:
@@ -98,22 +98,14 @@ def assumptions(
     return tuple(said)
 
 
-def _unnamed(lesions: int) -> str:
+def _alone(number: int, part: str, whole: str) -> str:
+    """Of parts that name no whole: lesions without a patient, photographs without a lesion."""
     count = (
-        "1 lesion names no patient and counts"
-        if lesions == 1
-        else f"{lesions} lesions name no patient and count"
+        f"1 {part} names no {whole} and counts"
+        if number == 1
+        else f"{number} {part}s name no {whole} and count"
     )
-    return f"{count} as a patient each: if several are of one patient, they are taken as independent."
-
-
-def _lone(photographs: int) -> str:
-    count = (
-        "1 photograph names no lesion and counts"
-        if photographs == 1
-        else f"{photographs} photographs name no lesion and count"
-    )
-    return f"{count} as a lesion each: if several are of one lesion, they are taken as independent."
+    return f"{count} as a {whole} each: if several are of one {whole}, they are taken as independent."
 
 
 def _looks(earlier: int) -> str:

@@ -49,16 +49,18 @@ class Browser:
 
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def one() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
             headers = {"Accept-Language": self.language, **request.pop("headers", {})}
-            async with httpx.AsyncClient(
-                transport=transport, base_url=self.url, cookies=self.cookies
-            ) as client:
+            async with self.at_once() as client:
                 response = await client.request(method, path, headers=headers, **request)
                 self.cookies = client.cookies
                 return response
 
         return asyncio.run(one())
+
+    def at_once(self) -> httpx.AsyncClient:
+        """For several requests under way together, with the cookies of this browser."""
+        transport = httpx.ASGITransport(app=self.app)
+        return httpx.AsyncClient(transport=transport, base_url=self.url, cookies=self.cookies)
 
     def get(self, path: str, **request: Any) -> httpx.Response:
         return self.send("GET", path, **request)

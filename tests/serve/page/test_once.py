@@ -124,10 +124,7 @@ def test_photographs_of_a_click_that_went_are_counted_until_they_are_kept(
     held.execute("BEGIN IMMEDIATE")  # what is added waits
 
     async def story() -> httpx.Response:
-        transport = httpx.ASGITransport(app=browser.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=browser.url, cookies=browser.cookies
-        ) as client:
+        async with browser.at_once() as client:
             sent = []
             for _ in range(2):
                 files = [("image", ("a.jpg", REFERRED + bytes(1_000_000)))]

@@ -616,10 +616,7 @@ def test_two_clicks_at_once_make_one_case(browser: Any) -> None:
     fields = {"form_token": browser.token(), "form_id": "a" * 22}
 
     async def both() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(app=browser.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=browser.url, cookies=browser.cookies
-        ) as client:
+        async with browser.at_once() as client:
             files = [("image", ("a.jpg", REFERRED))]
             return await asyncio.gather(
                 *(client.post("/ui/cases", data=fields, files=files) for _ in range(2))
@@ -639,10 +636,7 @@ def test_photographs_are_counted_until_they_are_kept_and_a_second_click_holds_no
     held.execute("BEGIN IMMEDIATE")  # what is added waits
 
     async def story() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(app=browser.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=browser.url, cookies=browser.cookies
-        ) as client:
+        async with browser.at_once() as client:
             clicks = []
             for _ in range(3):
                 files = [("image", ("a.jpg", REFERRED + bytes(1_000_000)))]
@@ -666,10 +660,7 @@ def test_click_that_waits_for_another_is_refused_with_it(browser: Any, tmp_path:
     base.execute("CREATE TRIGGER full BEFORE INSERT ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
 
     async def both() -> list[int]:
-        transport = httpx.ASGITransport(app=browser.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=browser.url, cookies=browser.cookies
-        ) as client:
+        async with browser.at_once() as client:
             files = [("image", ("a.jpg", REFERRED))]
             sending = [client.post("/ui/cases", data=fields, files=files) for _ in range(2)]
             return [one.status_code for one in await asyncio.gather(*sending)]
@@ -703,10 +694,7 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
             yield whole
             others.append(asyncio.create_task(busy()))  # which finds the place free once all of it has come
 
-        transport = httpx.ASGITransport(app=browser.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=browser.url, cookies=browser.cookies
-        ) as client:
+        async with browser.at_once() as client:
             headers = {"Content-Type": form.headers["Content-Type"]}
             said = await client.post("/ui/cases", content=body(), headers=headers)
             await asyncio.gather(*others)

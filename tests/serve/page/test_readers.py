@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 import tiny_bundle
@@ -53,10 +52,7 @@ def test_of_two_who_send_at_the_same_moment_one_is_recorded_and_the_other_is_tol
     fields = {"reading": {"decision": "agree", "readings": "0"}, "delete": {"sure": "yes"}}[what]
 
     async def send(reader: Any, form: dict[str, str]) -> int:
-        transport = httpx.ASGITransport(app=reader.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url=reader.url, cookies=reader.cookies
-        ) as client:
+        async with reader.at_once() as client:
             return (await client.post(f"/ui/cases/{number}/{what}", data=form)).status_code
 
     async def story() -> list[int]:
