@@ -127,10 +127,11 @@ async def reading(request: Request) -> Response:
     async def work() -> str:
         async with page.turns.of(number):
             found = await page.beside(lambda: page.queue.find(number))
-            if sent.get("readings") != str(len(found.readings)):
+            seen = len(found.readings)
+            if sent.get("readings") != str(seen):
                 raise RequestError("read_meanwhile")
             await record(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
-            await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason))
+            await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason, after=seen))
         return number
 
     try:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, Engine, Select, false, func, select
+from sqlalchemy import ColumnElement, Engine, Select, false, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
@@ -172,10 +172,26 @@ class Queue:
         with self._session() as session:
             return list(session.scalars(wanted))
 
-    def record_reading(self, number: str, by: By, decision: Decision, reason: str) -> None:
-        """Say that a case was read, and what was decided."""
+    def record_reading(self, number: str, by: By, decision: Decision, reason: str, after: int) -> None:
+        """Say that a case was read, and what was decided.
+
+        Args:
+            number: of the case.
+            by: who read it.
+            decision: what was decided.
+            reason: why, in the reader's words.
+            after: readings that the case had when its reader saw it.
+
+        Raises:
+            RequestError: somebody else has read it since, perhaps at another server of this database; or
+                there is no such case.
+        """
         with self._session() as session:
+            # A change that changes nothing: from here on no other server writes to this case.
+            session.execute(update(CaseRow).where(_called(number)).values(number=CaseRow.number))
             case = _one(session, number)
+            if len(case.readings) != after:
+                raise RequestError("read_meanwhile")
             case.readings.append(
                 ReadingRow(
                     at=self.now(), caller=by.caller, reader=by.reader, decision=decision, reason=reason

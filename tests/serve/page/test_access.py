@@ -95,7 +95,7 @@ def test_two_ways_through_a_list_have_names_of_their_own(path: str, browser: Any
         queue.add(queue.draw_number(), list(case.answers.values()), [PICTURE], case.history, "x")
     if path == "/ui/read":
         for one in [one.number for part in (1, 2) for one in queue.waiting(part)[0].cases]:
-            queue.record_reading(one, By("x", "y"), "agree", "")
+            queue.record_reading(one, By("x", "y"), "agree", "", after=0)
     names = re.findall(r'<nav[^>]* aria-label="([^"]+)"', browser.get(path).text)
     assert len(names) == len(set(names)) == 3
 

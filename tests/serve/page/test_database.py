@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ def test_what_no_case_can_be_called_is_not_found(number: str, queue: Queue, answ
         lambda: queue.find(number),
         lambda: queue.photograph(number, 0),
         lambda: queue.delete(number),
-        lambda: queue.record_reading(number, READER, "agree", ""),
+        lambda: queue.record_reading(number, READER, "agree", "", after=0),
         lambda: queue.record_outcome(number, READER, True, "consensus"),
         lambda: add(queue, answers, same_person_as=number),
     ):
@@ -112,8 +113,8 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(queue:
     ):
         with pytest.raises(RequestError, match="a person has read"):
             forbidden()
-    queue.record_reading(number, READER, "override", "Größe 🔍 'quoted\" \\ \n second line")
-    queue.record_reading(number, READER, "agree", "")
+    queue.record_reading(number, READER, "override", "Größe 🔍 'quoted\" \\ \n second line", after=0)
+    queue.record_reading(number, READER, "agree", "", after=1)
     queue.record_outcome(number, READER, None, "not_yet")
     queue.record_outcome(number, READER, True, "histopathology")
     case = queue.find(number)
@@ -132,6 +133,36 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(queue:
     with queue._engine.connect() as connection:
         for table, left in (("readings", 0), ("outcomes", 0), ("photographs", 2), ("answers", 2)):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == left
+
+
+def test_two_servers_of_one_queue_record_one_reading_of_what_both_showed(
+    queue: Queue, place: str, answers: Any
+) -> None:
+    """Neither knows of the other; the second to speak is told to look again, and what it said is not kept."""
+    other = Queue(opened(place), keep_days=30)
+    try:
+        for turn in range(10):
+            number, together = add(queue, answers), Barrier(2)
+
+            def read(at: Queue, case: str = number, start: Barrier = together) -> str:
+                start.wait(10)
+                try:
+                    at.record_reading(case, READER, "agree", "", after=0)
+                except RequestError as refused:
+                    return refused.code
+                return "recorded"
+
+            with ThreadPoolExecutor(2) as readers:
+                said = sorted(readers.map(read, (queue, other)))
+            assert said == ["read_meanwhile", "recorded"], turn
+            assert len(queue.find(number).readings) == 1
+        with pytest.raises(RequestError) as refused:
+            other.record_reading(number, READER, "override", "seen too late", after=0)
+        assert refused.value.code == "read_meanwhile"
+        other.record_reading(number, READER, "override", "seen again", after=1)
+        assert [one.decision for one in queue.find(number).readings] == ["agree", "override"]
+    finally:
+        other.close()
 
 
 def test_case_whose_answer_this_version_cannot_read_is_first_and_hides_no_other(
@@ -171,7 +202,7 @@ def test_lists_come_in_parts_that_hold_every_case_once(queue: Queue, answers: An
     ]
     assert [case.number for part in parts[1:3] for case in part.cases] == numbers
     for number in numbers:
-        queue.record_reading(number, READER, "agree", "")
+        queue.record_reading(number, READER, "agree", "", after=0)
     queue.record_outcome(numbers[0], READER, True, "histopathology")
     queue.record_outcome(numbers[0], READER, None, "not_yet")
     queue.record_outcome(numbers[1], READER, None, "not_yet")
@@ -227,7 +258,7 @@ def test_only_what_was_read_grows_too_old(queue: Queue, answers: Any) -> None:
     read, told, _ = (add(queue, answers) for _ in range(3))
     begin = queue.now()
     for number in (read, told):
-        queue.record_reading(number, READER, "agree", "")
+        queue.record_reading(number, READER, "agree", "", after=0)
     queue.now = lambda: begin + timedelta(days=20)
     queue.record_outcome(told, READER, False, "follow_up")
     queue.now = lambda: begin + timedelta(days=31)

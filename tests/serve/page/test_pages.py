@@ -433,7 +433,7 @@ def test_long_queue_comes_in_parts_with_links_between_them(browser: Any) -> None
     for odd in ("0", "-1", "²", "x", "", "9" * 400):
         assert browser.get("/ui", params={"part": odd}).status_code == 200
     for number in [case.number for part in (1, 2) for case in page.queue.waiting(part)[0].cases]:
-        page.queue.record_reading(number, By("x", "y"), "agree", "")
+        page.queue.record_reading(number, By("x", "y"), "agree", "", after=0)
     assert 'rel="next" href="/ui/read?part=2"' in browser.get("/ui/read").text
 
 
@@ -706,7 +706,7 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
 
 def test_form_that_was_refused_can_be_sent_again(browser: Any, tmp_path: Path) -> None:
     number = browser.send_case(REFERRED)
-    browser.app.state.page.queue.record_reading(number, By("x", "y"), "agree", "")
+    browser.app.state.page.queue.record_reading(number, By("x", "y"), "agree", "", after=0)
     fields = {"form_id": "b" * 22, "needs_in_person": "true", "confirmed_by": "consensus"}
     held = sqlite3.connect(tmp_path / "queue.sqlite")
     held.execute("ALTER TABLE outcomes RENAME TO away")

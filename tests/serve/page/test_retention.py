@@ -48,7 +48,7 @@ def read_case(queue: Queue, answers: Any, photograph: bytes = PICTURE) -> str:
     """Its number."""
     number = queue.draw_number()
     queue.add(number, answers, [photograph], NO_HISTORY, READER.caller)
-    queue.record_reading(number, READER, "agree", "")
+    queue.record_reading(number, READER, "agree", "", after=0)
     return number
 
 
