@@ -239,6 +239,43 @@ def test_an_ensemble_of_one_changes_no_identity_and_members_are_the_runs_of_thei
     assert several.identity_sha256() != plain.identity_sha256()
 
 
+def test_members_of_several_backbones_are_the_runs_that_each_backbone_has_by_itself(written, tmp_path):
+    path = written(
+        MINIMAL + "seed: 4\ntrain: {frozen_stages: 1}\nensemble:\n  members: 2\n  backbones:\n"
+        "    - {backbone: resnet18, weights: own/first.safetensors, frozen_stages: 0}\n"
+        "    - {backbone: vgg11}\n"
+    )
+    several = load(path)
+    file = str(path.parent / "own/first.safetensors")
+    others = (
+        ("model.backbone=resnet18", f"model.weights={file}", "train.frozen_stages=0"),
+        ("model.backbone=vgg11", "model.weights=hub"),
+    )
+    plain = ["ensemble.backbones=[]", "ensemble.members=1"]
+    assert several.members() == tuple(
+        load(path, [*plain, f"seed={seed}", *sets]) for sets in ((), *others) for seed in (4, 5)
+    )
+    own = several.model.backbone
+    assert several.served_backbones() == (own, "resnet18", "vgg11")
+    assert load(path, ["ensemble.combine=distil"]).served_backbones() == (own,)
+    one_of_each = load(path, ["ensemble.members=1"])
+    assert [member.seed for member in one_of_each.members()] == [4, 4, 4]
+
+
+def test_identity_of_an_ensemble_knows_its_backbones_and_not_where_their_weights_lie(written):
+    path = written(MINIMAL)
+
+    def identity(*others: str) -> str:
+        return load(path, [f"ensemble.backbones=[{', '.join(others)}]"]).identity_sha256()
+
+    here, there = (
+        "{backbone: resnet18, weights: " + place + "}" for place in ("a.safetensors", "b.safetensors")
+    )
+    assert identity(here) == identity(there)
+    different = {identity(), identity(here), identity("{backbone: resnet18}"), identity("{backbone: vgg11}")}
+    assert len(different) == 4
+
+
 def test_the_share_of_teachers_decides_nothing_where_nobody_teaches(written):
     path = written(MINIMAL + "ensemble: {members: 2}\n")
     for combine, same in (("average", True), ("distil", False)):

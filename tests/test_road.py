@@ -127,9 +127,17 @@ def test_a_second_look_at_the_calibration_cases_is_refused_unless_asked_for_by_n
     assert second["confidence_if_selected"] < 0.85
 
 
-def test_the_same_pictures_at_another_size_are_a_second_look(run, load, home):
+def test_the_same_pictures_at_another_size_are_a_second_look_and_it_is_said_before_the_training(
+    run, load, home, capsys
+):
     other = load("pixels.size_px=48", "train.epochs=1")
     road.travel("train", other, home / "runs")
+    before, trained, _ = capsys.readouterr().out.partition("epoch 1/1")
+    assert trained
+    assert "will ask for a reason to look at them again" in " ".join(before.split())
+    reason = load("pixels.size_px=48", "train.epochs=1", "calibrate.second_look=a larger picture", "seed=5")
+    road.travel("train", reason, home / "runs")
+    assert "ask for a reason" not in capsys.readouterr().out
     with pytest.raises(CalibrationError, match=r"chosen a threshold .* before.*calibrate\.second_look"):
         road.travel("calibrate", other, home / "runs")
 

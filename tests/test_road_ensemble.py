@@ -23,7 +23,7 @@ from lesion_triage.bundle import pixels
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.calibrate.novelty import fit
 from lesion_triage.data import pixel_cache
-from lesion_triage.errors import CalibrationError, RunError
+from lesion_triage.errors import CalibrationError, RunError, TrainingError
 from lesion_triage.train import checkpoint
 
 SMALL = {
@@ -160,6 +160,47 @@ def test_a_second_pass_repeats_nothing_even_when_the_members_are_gone(
     road.travel("run", load(*STUDENT), tmp_path / "experiments" / "runs")
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if ": unchanged" in line] == [f"{name}: unchanged" for name in road.STAGES]
+
+
+def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, home, members, capsys):
+    """The member that had been trained is taken over; the card and the header name both backbones."""
+    both = ("ensemble.backbones=[{backbone: test_vit, weights: none}]", "calibrate.second_look=a test")
+    run = road.travel("run", load(*both), home / "runs")
+    said = capsys.readouterr().out
+    assert "member 1 of 2: test_resnet, seed 0" in said
+    assert said.count("epoch 2/2") == 1  # of the second member alone
+    scorer = Scorer.open(run.folder / "bundle")
+    alone = {
+        member.model.backbone: runs.find_or_make(member, home / "runs") for member in load(*both).members()
+    }
+    assert scorer.bundle.header.model.backbone == "test_resnet + test_vit"
+    card = (run.folder / "bundle" / "MODEL_CARD.md").read_text()
+    assert "mean logit of 2 networks, 2 epochs each, seeds 0 of each of test_resnet, test_vit" in card
+    assert json.loads((run.folder / "report" / "results.json").read_text())["parity"]["decision_flips"] == 0
+    picture = np.array(
+        pixel_cache.pictures(
+            road.records(run, "validation")[:1], road.data_root(run), run.config.pixels, run.cache
+        )
+    )
+    with torch.inference_mode():
+        logits = [
+            float(checkpoint.load_checkpoint(each.folder)(torch.from_numpy(picture)).logit)
+            for each in alone.values()
+        ]
+    by_id = {
+        row.image_id: row.logit for row in predictions.read(run.folder / "predictions", "validation")[0].rows
+    }
+    assert by_id[road.records(run, "validation")[0].image_id] == pytest.approx(sum(logits) / 2, abs=1e-5)
+
+
+def test_a_second_backbone_that_does_not_exist_is_refused_before_the_first_is_trained(load, home, capsys):
+    with pytest.raises(TrainingError, match="resnet_of_nobody"):
+        road.travel(
+            "train",
+            load("seed=77", "ensemble.backbones=[{backbone: resnet_of_nobody, weights: none}]"),
+            home / "runs",
+        )
+    assert "epoch" not in capsys.readouterr().out
 
 
 def begin(load, home: Path, folder: Path) -> None:

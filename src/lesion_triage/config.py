@@ -253,6 +253,11 @@ class Train(Section):
         }
 
 
+def _wherever(weights: str) -> str:
+    """First weights without the place where their file lies."""
+    return weights if weights in ("hub", "none") else "file"
+
+
 _HOW_IT_IS_RUN = frozenset(
     (
         "accelerator",
@@ -279,11 +284,24 @@ _LATER = frozenset(
 )
 
 
+class OtherBackbone(Section):
+    """What a further network of an ensemble has of its own; the rest is as ``model`` and ``train`` say."""
+
+    backbone: str
+    """Any timm name."""
+    weights: str = "hub"
+    """As ``model.weights``."""
+    frozen_stages: Annotated[Whole, Field(ge=0)] | None = None
+    """None: as ``train.frozen_stages``."""
+
+
 class Ensemble(Section):
-    """Several trainings that differ in the seed alone, made into one network."""
+    """Several trainings that differ in seed or backbone, made into one network."""
 
     members: Annotated[Whole, Field(ge=1)] = 1
-    """Trainings with the seeds ``seed``, ``seed`` + 1 and so on; 1: the training itself."""
+    """Trainings of each backbone, with the seeds ``seed``, ``seed`` + 1 and so on."""
+    backbones: tuple[OtherBackbone, ...] = ()
+    """Beside ``model.backbone``."""
     combine: Literal["average", "distil"] = "average"
     """average: the graph holds them all and gives their mean logit. distil: one network learns from them."""
     teacher_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
@@ -291,13 +309,25 @@ class Ensemble(Section):
 
     @model_validator(mode="after")
     def _somebody_teaches(self) -> Self:
-        if self.combine == "distil" and self.members < 2:
+        if self.combine == "distil" and self.size < 2:
             raise ValueError("distil learns from several members; set members to 2 or more")
         return self
 
+    @property
+    def size(self) -> int:
+        """Trainings in all; 1: there is no ensemble."""
+        return self.members * (1 + len(self.backbones))
+
     def recipe(self) -> dict[str, Any]:
-        """What decides the result, and no more."""
-        return self.model_dump(exclude=set() if self.combine == "distil" else {"teacher_share"})
+        """What decides the result, and no more; ``backbones`` came later and is left out while empty."""
+        content = self.model_dump(mode="json")
+        if self.combine != "distil":
+            del content["teacher_share"]
+        if not self.backbones:
+            del content["backbones"]
+        for backbone in content.get("backbones", ()):
+            backbone["weights"] = _wherever(backbone["weights"])
+        return content
 
 
 class Calibrate(Section):
@@ -458,21 +488,36 @@ class Config(Section):
         return self
 
     def members(self) -> tuple[Self, ...]:
-        """The members of an ensemble, each the configuration of a run by itself; empty without one."""
-        if self.ensemble.members == 1:
+        """The members of an ensemble, each the configuration of a run by itself; empty without one.
+
+        In the order of their backbones, that of ``model`` first, and among those of their seeds.
+        """
+        if self.ensemble.size == 1:
             return ()
+        alone = self.model_copy(update={"ensemble": Ensemble()})
         return tuple(
-            self.model_copy(update={"seed": self.seed + number, "ensemble": Ensemble()})
+            one.model_copy(update={"seed": self.seed + number})
+            for one in (alone, *map(alone._with, self.ensemble.backbones))
             for number in range(self.ensemble.members)
         )
+
+    def _with(self, other: OtherBackbone) -> Self:
+        model = self.model.model_copy(update={"backbone": other.backbone, "weights": other.weights})
+        frozen = self.train.frozen_stages if other.frozen_stages is None else other.frozen_stages
+        train = self.train.model_copy(update={"frozen_stages": frozen})
+        return self.model_copy(update={"model": model, "train": train})
+
+    def served_backbones(self) -> tuple[str, ...]:
+        """Names of the networks in the exported graph, each once."""
+        averaged = self.members() if self.ensemble.combine == "average" else ()
+        return tuple(dict.fromkeys(one.model.backbone for one in averaged or (self,)))
 
     def identity_sha256(self) -> str:
         """Hash of what decides the result: everything but where data, weights and tracking live."""
         content = self.model_dump(mode="json", exclude={"tracking", "data"})
         content["data"] = self.data.identity()
-        if self.model.weights not in ("hub", "none"):
-            content["model"]["weights"] = "file"
-        if self.ensemble.members == 1:
+        content["model"]["weights"] = _wherever(self.model.weights)
+        if self.ensemble.size == 1:
             del content["ensemble"]  # so that a run from before the section existed is known again
         else:
             content["ensemble"] = self.ensemble.recipe()

@@ -66,15 +66,18 @@ def validated(tree: Mapping[str, Any], where: str) -> Config:
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
     """Make the file's own relative paths independent of the working directory."""
-    data, model, calibrate = tree.get("data"), tree.get("model"), tree.get("calibrate")
+    data, calibrate = tree.get("data"), tree.get("calibrate")
     parts = data.get("mixture") if isinstance(data, dict) else None
     for place in (data, *(parts if isinstance(parts, list) else ())):
         if isinstance(place, dict) and isinstance(place.get("root"), str):
             place["root"] = str(folder / place["root"])
     if isinstance(calibrate, dict) and isinstance(calibrate.get("red_flags"), str):
         calibrate["red_flags"] = str(folder / calibrate["red_flags"])
-    if isinstance(model, dict) and model.get("weights") not in (None, "hub", "none"):
-        model["weights"] = str(folder / str(model["weights"]))
+    ensemble = tree.get("ensemble")
+    others = ensemble.get("backbones") if isinstance(ensemble, dict) else None
+    for network in (tree.get("model"), *(others if isinstance(others, list) else ())):
+        if isinstance(network, dict) and network.get("weights") not in (None, "hub", "none"):
+            network["weights"] = str(folder / str(network["weights"]))
 
 
 def _inline_red_flags(tree: dict[str, Any], where: str) -> None:

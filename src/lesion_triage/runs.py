@@ -147,12 +147,15 @@ def make(config: Config, root: Path) -> Run:
 
 def placed(config: Config) -> Config:
     """The same with absolute places, for a file: its reader takes a relative place for one beside it."""
-    data, model = config.data, config.model
+    data, model, ensemble = config.data, config.model, config.ensemble
     parts = tuple(part.model_copy(update={"root": _absolute(part.root)}) for part in data.mixture)
     data = data.model_copy(update={"root": _absolute(data.root), "mixture": parts})
-    if model.weights not in ("hub", "none"):
-        model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
-    return config.model_copy(update={"data": data, "model": model})
+    model = model.model_copy(update={"weights": _absolute_weights(model.weights)})
+    others = tuple(
+        one.model_copy(update={"weights": _absolute_weights(one.weights)}) for one in ensemble.backbones
+    )
+    ensemble = ensemble.model_copy(update={"backbones": others})
+    return config.model_copy(update={"data": data, "model": model, "ensemble": ensemble})
 
 
 def _freeze(config: Config, folder: Path) -> None:
@@ -161,6 +164,10 @@ def _freeze(config: Config, folder: Path) -> None:
 
 def _absolute(place: Path | None) -> Path | None:
     return place and place.absolute()
+
+
+def _absolute_weights(weights: str) -> str:
+    return weights if weights in ("hub", "none") else str(Path(weights).absolute())
 
 
 def others(run: Run) -> Iterator[Run]:

@@ -54,6 +54,23 @@ def test_an_averaged_checkpoint_holds_every_member_to_the_bit(average):
         assert same(own, weights(member))
 
 
+def test_members_of_two_backbones_are_read_back_as_what_they_are(tmp_path):
+    folders = []
+    for name in ("test_resnet", "test_vit"):
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        train(config(name, epochs=1), TRAINING, VALIDATION, folders[-1], "key")
+    checkpoint.save_average(tmp_path, folders, config("test_resnet"))
+    network = checkpoint.load_checkpoint(tmp_path)
+    pixels = torch.from_numpy(VALIDATION.pixels[:7])
+    with torch.inference_mode():
+        together = network(pixels)
+        alone = [checkpoint.load_checkpoint(folder)(pixels) for folder in folders]
+    np.testing.assert_allclose(together.logit, (alone[0].logit + alone[1].logit) / 2, atol=1e-5)
+    assert (alone[0].logit - alone[1].logit).abs().max() > 1e-3
+    assert torch.equal(together.levels, alone[0].levels)
+
+
 def test_a_member_that_is_missing_is_one_sentence_and_leaves_no_checkpoint(average, tmp_path):
     with pytest.raises(TrainingError, match="not a checkpoint of this project"):
         checkpoint.save_average(tmp_path, [average[1][0], tmp_path / "nobody"], config("test_resnet"))

@@ -6,7 +6,7 @@ is what is drawn independently of the others: the patient where known, else the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,9 +106,18 @@ def cases_sha256(cases: Sequence[Case]) -> str:
     return sha256_of(canonical_json(sorted(row.pixel_fingerprint for c in cases for row in c.rows)).encode())
 
 
-def files_sha256(cases: Sequence[Case]) -> str:
-    """Which files these are: prepared at another size they have other pixels, and are the same pictures."""
-    return sha256_of(canonical_json(sorted(row.file_fingerprint for c in cases for row in c.rows)).encode())
+def files_sha256(fingerprints: Iterable[str]) -> str:
+    """Which files these are: prepared at another size they have other pixels, and are the same pictures.
+
+    Args:
+        fingerprints: of the photographs' files, in any order.
+    """
+    return sha256_of(canonical_json(sorted(fingerprints)).encode())
+
+
+def file_fingerprints(cases: Sequence[Case]) -> Iterator[str]:
+    """Of the file of every photograph."""
+    return (row.file_fingerprint for case in cases for row in case.rows)
 
 
 def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggregation) -> NDArray[np.float64]:

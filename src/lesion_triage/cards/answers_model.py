@@ -97,7 +97,7 @@ def model(dossier: Dossier) -> Answer:
     )
     train = dossier.at(CONFIG, "train")
     return Answer(
-        f"Network {dossier.at(CONFIG, 'model.backbone')} of timm, "
+        f"Network {dossier.at(HEADER, 'model.backbone')} of timm, "
         f"{dossier.at(HEADER, 'model.parameters'):,} parameters, from {pretrained}, with one logit for "
         f"each photograph. AdamW, {train['epochs']} epochs, batch {train['batch_size']}, peak learning "
         f"rate {train['learning_rate']}, schedule {train['schedule']}, loss {train['loss']}, weight decay "
@@ -152,11 +152,15 @@ def selection(dossier: Dossier) -> Answer:
 def ensemble(dossier: Dossier) -> Answer:
     """One network, or several."""
     told = dossier.at(CONFIG, "ensemble")
-    members = told["members"]
+    backbones = [dossier.at(CONFIG, "model.backbone"), *(one["backbone"] for one in told["backbones"])]
+    members = told["members"] * len(backbones)
     said = (
         "No ensemble: one network."
         if members == 1
         else f"{members} networks of different seeds, {told['combine']}."
+        if len(backbones) == 1
+        else f"{members} networks, of each backbone ({', '.join(backbones)}) {told['members']}, "
+        f"{told['combine']}."
     )
     views = dossier.at(HEADER, "model.views")
     return Answer(

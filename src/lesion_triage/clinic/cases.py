@@ -21,6 +21,7 @@ from lesion_triage.calibrate.cases import (
     Case,
     cases_of,
     cases_sha256,
+    file_fingerprints,
     files_sha256,
     lowest_by_unit,
     scores_of,
@@ -68,7 +69,7 @@ class LocalCases:
     @property
     def files_sha256(self) -> str:
         """Of the pictures' files."""
-        return files_sha256(self.cases)
+        return files_sha256(file_fingerprints(self.cases))
 
     def positive_scores(self) -> NDArray[np.float64]:
         """One for each positive unit: the lowest of its positive cases; +inf where none could be scored."""

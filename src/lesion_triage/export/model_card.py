@@ -56,7 +56,6 @@ _SYNTHETIC = (
 
 def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificate: Certificate) -> str:
     """The card as Markdown."""
-    weights = config.model.weights
     made, dealt = certificate.manifest_sha256 or "", certificate.splits_sha256 or ""
     return _CARD.format(
         name=config.name,
@@ -66,9 +65,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         parameters=facts.parameters,
         size=config.pixels.size_px,
         views=facts.views,
-        weights={"hub": "timm's published weights", "none": "random"}.get(
-            weights, "a local safetensors file"
-        ),
+        weights=_first_weights(config),
         training=_training(config),
         config=config.identity_sha256()[:16],
         source=manifest.source,
@@ -89,16 +86,24 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
     )
 
 
+def _first_weights(config: Config) -> str:
+    named = {"hub": "timm's published weights", "none": "random"}
+    from_where = (one.model.weights for one in config.members() or (config,))
+    return " and ".join(dict.fromkeys(named.get(one, "a local safetensors file") for one in from_where))
+
+
 def _training(config: Config) -> str:
     """Which trainings are in the graph, by their seeds."""
     once = f"{config.train.epochs} epochs, seed {config.seed}"
     members = config.members()
     if not members:
         return once
-    seeds = ", ".join(str(member.seed) for member in members)
+    seeds = ", ".join(str(config.seed + number) for number in range(config.ensemble.members))
+    backbones = list(dict.fromkeys(member.model.backbone for member in members))
+    alike = f"seeds {seeds}" if len(backbones) == 1 else f"seeds {seeds} of each of {', '.join(backbones)}"
     if config.ensemble.combine == "average":
-        return f"mean logit of {len(members)} networks, {config.train.epochs} epochs each, seeds {seeds}"
+        return f"mean logit of {len(members)} networks, {config.train.epochs} epochs each, {alike}"
     return (
-        f"{once}, beside the labels taught by {len(members)} networks of seeds {seeds}, "
+        f"{once}, beside the labels taught by {len(members)} networks of {alike}, "
         f"who have {config.ensemble.teacher_share:.0%} of the loss"
     )

@@ -76,7 +76,7 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | No
     parity.require(agreement, config.export.parity_tolerance)
     pictures = _selftest_pictures(config.seed)
     facts = ModelFacts(
-        backbone=config.model.backbone,
+        backbone=" + ".join(config.served_backbones()),
         parameters=network.served_parameters,
         embedding_width=network.width,
         views=views,

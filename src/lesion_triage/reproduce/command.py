@@ -48,7 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that holds a folder for each dataset, or one dataset's own; may be given again",
     )
     add("--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs (%(default)s)")
-    add("--weights", type=Path, metavar="FILE", help="first weights from a file instead of the model hub")
+    add(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="first weights from this file instead of the model hub; or from a folder of files, each named "
+        "BACKBONE.*safetensors",
+    )
     add(
         "--set",
         action="append",

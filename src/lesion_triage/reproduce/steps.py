@@ -22,6 +22,7 @@ from lesion_triage.data import manifest, published, split
 from lesion_triage.errors import ConfigError, RunError, SplitError
 from lesion_triage.proof.findings import prove
 from lesion_triage.proof.pool import read as read_scores
+from lesion_triage.reproduce import first_weights
 from lesion_triage.reproduce.definition import (
     Coverage,
     Queue,
@@ -89,8 +90,8 @@ def _loaded(step: Train, at: Workplace, seed: int) -> Config:
     given = (*step.set, *at.settings)
     words = [look, *given, f"seed={seed}", *_tracking(at)]
     loaded = config_file.load(at.beside(step.config), words, root)
-    if at.weights is not None and loaded.model.weights == "hub":
-        words.append(f"model.weights={at.weights.resolve()}")
+    if at.weights is not None:
+        words += first_weights.overrides(at.weights, loaded)
         loaded = config_file.load(at.beside(step.config), words, root)
     return loaded
 

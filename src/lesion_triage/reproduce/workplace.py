@@ -40,7 +40,7 @@ class Workplace:
     settings: tuple[str, ...] = ()
     """Overrides for every configuration."""
     weights: Path | None = None
-    """Instead of the model hub."""
+    """Instead of the model hub: a file, or a folder with one for each backbone."""
     other_data: bool = False
     """Go on although the pictures or splits are not those of the record."""
     recording: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from lesion_triage import runs
@@ -27,13 +28,43 @@ def calibrate_inputs(run: Run) -> Any:
     return SCHEMA_VERSION, run.config.calibrate.model_dump(mode="json")
 
 
+def ledger_of(run: Run) -> Path:
+    """The ledger of looks in which a run's certificate is written down."""
+    from lesion_triage.calibrate import ledger
+
+    return run.folder.parent.parent / ledger.NAME
+
+
+def foretell_second_look(run: Run) -> None:
+    """Say, before hours of training, that certifying on these photographs will need a reason.
+
+    The calibration split is known then, and so is whether its files have chosen a threshold before. Nothing
+    is refused: a training that comes out the same to the bit repeats its look, and may be wanted for itself.
+
+    Raises:
+        CalibrationError: the ledger cannot be read.
+    """
+    from lesion_triage.bundle import fingerprints
+    from lesion_triage.calibrate import ledger
+    from lesion_triage.calibrate.cases import files_sha256
+
+    files = files_sha256(fingerprints.of_file(record.sha256) for record in records(run, "calibration"))
+    earlier = [look for look in ledger.read(ledger_of(run)) if look.files_sha256 == files]
+    if earlier and not run.config.calibrate.second_look:
+        say(
+            "  These calibration photographs have chosen a threshold before, last on "
+            f"{earlier[-1].looked_at}. After this training `calibrate` will ask for a reason to look at them "
+            "again: --set calibrate.second_look='...' says it now (docs/certificate.md)."
+        )
+
+
 def calibrate(run: Run, tracker: Tracker) -> None:
     """Stage 'calibrate': the certified policy, and a line in the ledger of looks."""
     from lesion_triage import predictions
     from lesion_triage.bundle.document import timestamp
     from lesion_triage.bundle.files import write_atomically
     from lesion_triage.calibrate import ledger
-    from lesion_triage.calibrate.cases import cases_of, cases_sha256, files_sha256
+    from lesion_triage.calibrate.cases import cases_of, cases_sha256, file_fingerprints, files_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify
     from lesion_triage.calibrate.price import price_on
     from lesion_triage.data.records import counted_by, unnamed_lesions, unnamed_photographs
@@ -41,9 +72,9 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     validation, _ = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
     require_positives(run)
-    config, book = run.config.calibrate, run.folder.parent.parent / ledger.NAME
+    config, book = run.config.calibrate, ledger_of(run)
     certified = cases_of(calibration)
-    cases, files = cases_sha256(certified), files_sha256(certified)
+    cases, files = cases_sha256(certified), files_sha256(file_fingerprints(certified))
     certifying = records(run, "calibration")
     settings = runs.inputs_sha256(
         calibrate=config.model_dump(mode="json", exclude={"second_look"}), calibration=digest

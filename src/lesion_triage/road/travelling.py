@@ -12,7 +12,7 @@ from lesion_triage import locks, runs
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import RunError
-from lesion_triage.road import training
+from lesion_triage.road import sealing, training
 from lesion_triage.road.auditing import refuse_failed_audit, show_pictures_of
 from lesion_triage.road.pictures import require_data
 from lesion_triage.road.stages import STAGES, TABLES_AUDIT, VERBS, Stage
@@ -51,6 +51,8 @@ def travel(
     asked = VERBS["split"] if tables_only else VERBS[verb]
     with _tracked(run, parent) as tracker:
         for name in _with_needs(asked):
+            if name == "train" and name in asked and not _held(STAGES[name], run):
+                sealing.foretell_second_look(run)
             reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
             if name == "train" and name in asked:
                 training.dismiss(config)
@@ -153,6 +155,11 @@ def _outdated(stage: Stage, run: Run) -> bool:
     return record is not None and record.inputs_sha256 != _inputs(stage, run)
 
 
+def _held(stage: Stage, run: Run) -> bool:
+    inputs = _inputs(stage, run)
+    return inputs is not None and run.holds(stage.name, inputs)
+
+
 def _there(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
     """True if the stage holds; what another process is at is not there yet, and is not waited for."""
     inputs = _inputs(stage, run)
@@ -185,10 +192,16 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> Non
 
     So what is trained is not trained again, whether it was for this ensemble, for another or for none.
     """
+    from lesion_triage.train import rehearsal
+
     members = run.config.members()
+    for config in {member.model.backbone: member for member in members}.values():
+        rehearsal.rehearse(config)  # the last one as well, before the first one is trained for hours
+    several = len({member.model.backbone for member in members}) > 1
     for number, config in enumerate(members, 1):
         member = _run_of(config, run.folder.parent, fresh)
-        say(f"member {number} of {len(members)}: seed {config.seed}, {member.folder.name}")
+        which = f"{config.model.backbone}, seed {config.seed}" if several else f"seed {config.seed}"
+        say(f"member {number} of {len(members)}: {which}, {member.folder.name}")
         with _tracked(member, tracker.run_id) as beneath:
             for name in STAGES["train"].needs:
                 record = run.record(name)

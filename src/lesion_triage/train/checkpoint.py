@@ -49,7 +49,10 @@ def save_average(folder: Path, members: Sequence[Path], config: Config) -> Path:
         assert isinstance(network, TriageNetwork), "a member is one network"
         networks.append(network)
     diagnoses = _read(members[0] / CHECKPOINT)[0]["diagnoses"]
+    backbones = [_read(member / CHECKPOINT)[0]["backbone"] for member in members]
     facts = {**_facts(config, json.loads(diagnoses)), "members": str(len(networks))}
+    if len(set(backbones)) > 1:
+        facts["backbones"] = json.dumps(backbones)
     return _write(folder, Ensemble(networks).state_dict(), facts)
 
 
@@ -63,10 +66,9 @@ def load_checkpoint(folder: Path) -> TriageNetwork | Ensemble:
     try:
         facts, tensors = _read(path)
         diagnoses = len(json.loads(facts["diagnoses"]))
-        networks = [
-            TriageNetwork(backbone(facts["backbone"], "none", int(facts["size_px"])), diagnoses)
-            for _ in range(int(facts.get("members", "1")))
-        ]
+        alike = [facts["backbone"]] * int(facts.get("members", "1"))
+        names: list[str] = json.loads(facts["backbones"]) if "backbones" in facts else alike
+        networks = [TriageNetwork(backbone(name, "none", int(facts["size_px"])), diagnoses) for name in names]
         network: TriageNetwork | Ensemble = Ensemble(networks) if "members" in facts else networks[0]
         network.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
