@@ -128,6 +128,18 @@ def test_a_backbone_without_stochastic_depth_is_made_at_a_rate_of_0_and_refuses_
         assert "hub" not in str(e.value)
 
 
+def test_a_backbone_that_refuses_a_rate_in_words_of_its_own_is_made_as_well():
+    assert backbone("hrnet_w18_small", "none", 64, 0.0, 0.0).head_hidden_size == 2048
+    with pytest.raises(TrainingError, match=r"'hrnet_w18_small' takes no drop_path_rate, found 0\.1"):
+        backbone("hrnet_w18_small", "none", 64, 0.0, 0.1)
+
+
+def test_stages_that_timm_cannot_name_are_refused_in_one_sentence():
+    network = TriageNetwork(backbone("rdnet_tiny", "none", 64), 2)
+    with pytest.raises(TrainingError, match=r"only layer by layer; set train\.frozen_stages to 0"):
+        freeze_stages(network, 1)
+
+
 def test_the_hub_is_blamed_where_a_backbone_can_be_made_without_it():
     with pytest.raises(HinderedError, match=r"if the hub is out of reach, set model\.weights"):
         backbone("test_efficientnet", "hub", 64)

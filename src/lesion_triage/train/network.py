@@ -109,14 +109,16 @@ def middle_levels(backbone: nn.Module) -> tuple[int, ...]:
     """Which of timm's feature levels the novelty gate looks at; none if the backbone has no levels.
 
     All but the deepest: training bends that one to its labels, and other pictures fall in with the rest.
-    Of a transformer, whose levels are all of one resolution: the one in the middle.
+    Several branches may end in the deepest module. Of a transformer, whose levels are all of one resolution:
+    the one in the middle.
     """
     facts: Any = getattr(backbone, "feature_info", None)
     if not facts or not hasattr(backbone, "forward_intermediates"):
         return ()
     if len({level["reduction"] for level in facts}) == 1:
         return (len(facts) // 2,)
-    return tuple(range(len(facts) - 1))
+    deepest = facts[-1]["module"]
+    return tuple(number for number, level in enumerate(facts) if level["module"] != deepest)
 
 
 def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
@@ -134,7 +136,12 @@ def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
     matcher = getattr(network.backbone, "group_matcher", None)
     if matcher is None:
         raise TrainingError("this backbone names no stages; set train.frozen_stages to 0.")
-    groups: dict[int, list[str]] = group_parameters(network.backbone, matcher(coarse=True))
+    try:
+        groups: dict[int, list[str]] = group_parameters(network.backbone, matcher(coarse=True))
+    except Exception:  # an architecture may refuse in any way
+        raise TrainingError(
+            "timm names the stages of this backbone only layer by layer; set train.frozen_stages to 0."
+        ) from None
     frozen = {name for group, names in groups.items() if group <= stages for name in names}
     if not set(dict(network.backbone.named_parameters())) - frozen:
         raise TrainingError(f"train.frozen_stages is {stages}, which leaves nothing to train.")

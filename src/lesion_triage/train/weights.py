@@ -75,8 +75,10 @@ def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **rates, **sized)
     except TypeError as error:
+        refusal = str(error)  # Python's own, or that of an architecture which names all it does not take
         unknown = next(
-            (rate for rate in rates if f"unexpected keyword argument '{rate}'" in str(error)), None
+            (rate for rate in rates if "unexpected keyword argument" in refusal and f"'{rate}'" in refusal),
+            None,
         )
         if unknown is None:
             raise
