@@ -10,7 +10,7 @@ SERVED := tests/bundle tests/serve tests/client tests/clinic/test_recertify.py t
 PEERS ?= .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service bench-peers bench-training browser deploy-check docs
+.PHONY: help install check test test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service torture-zoo bench-peers bench-training browser deploy-check docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -96,7 +96,10 @@ deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, pr
 	$(BIN)/python -m pytest -q -rs tests/serve/test_deploy.py
 
 torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
-	$(BIN)/python -m pytest -m torture tests/train
+	$(BIN)/python -m pytest -m torture tests/train --ignore=tests/train/test_zoo.py
+
+torture-zoo: $(VENV)/.installed ## train and export one backbone of each family of timm, half an hour
+	$(BIN)/python -m pytest -m torture tests/train/test_zoo.py
 
 torture-backlog: $(VENV)/.installed ## score a hundred thousand pictures, killed twice; no row lost or doubled
 	$(BIN)/python -m pytest -s -m torture tests/backlog

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import timm
 import torch
 
 from lesion_triage.bundle.graph import Graph
@@ -40,6 +41,19 @@ def test_the_graph_agrees_with_the_network_at_any_batch_size(pixels, name, views
         np.testing.assert_allclose(found[0], logit[:batch].numpy(), atol=1e-5)
         np.testing.assert_allclose(found[1], embedding[:batch].numpy(), atol=1e-4, rtol=1e-4)
         np.testing.assert_allclose(found[2], levels[:batch].numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_attention_that_the_exporter_does_not_know_is_written_out_in_its_parts(pixels):
+    """BEiT's, with a bias for each pair of patches, which torch has as one operation."""
+    small = timm.create_model(
+        "beit_base_patch16_224", num_classes=0, img_size=SIZE, embed_dim=48, depth=2, num_heads=2
+    )
+    net = TriageNetwork(small, diagnoses=2).eval()
+    session = ort.InferenceSession(convert(net, SIZE, 2, 20), providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        logit = Views(net, 2)(torch.from_numpy(pixels))[0]
+    np.testing.assert_allclose(session.run(["logit"], {"pixels": pixels})[0], logit.numpy(), atol=1e-5)
+    assert all(block.attn.fused_attn for block in small.blocks)  # as it was
 
 
 def test_the_graph_fulfils_the_contract_of_the_scorer(pixels):

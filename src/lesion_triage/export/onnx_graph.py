@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
 import torch
@@ -59,23 +60,14 @@ def convert(network: TriageNetwork | Ensemble, size_px: int, views: int, opset: 
         ExportError: the exporter cannot express this backbone, or wrote something that is not valid ONNX.
     """
     module = Views(network, views).eval()
-    pixels = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)  # a batch of one would be baked in
     try:
-        with _quiet():
-            program = torch.onnx.export(
-                module,
-                (pixels,),
-                input_names=["pixels"],
-                output_names=["logit", "embedding", LEVELS],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
-                opset_version=opset,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-            if program is None:
-                raise ExportError("the exporter returned nothing.")
-            model = program.model_proto
+        try:
+            model = _written(module, size_px, opset)
+        except Exception:
+            if not _fused(module):
+                raise
+            with _unfused(module):
+                model = _written(module, size_px, opset)
         onnx.checker.check_model(model)
         written = {entry.domain: entry.version for entry in model.opset_import}.get("")
         if written != opset:  # the exporter logs a failed conversion and hands over what it had
@@ -89,6 +81,43 @@ def convert(network: TriageNetwork | Ensemble, size_px: int, views: int, opset: 
         ) from None
     _strip_provenance(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _written(module: nn.Module, size_px: int, opset: int) -> onnx.ModelProto:
+    pixels = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)  # a batch of one would be baked in
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (pixels,),
+            input_names=["pixels"],
+            output_names=["logit", "embedding", LEVELS],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
+            opset_version=opset,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        if program is None:
+            raise ExportError("the exporter returned nothing.")
+        return program.model_proto
+
+
+def _fused(module: nn.Module) -> list[nn.Module]:
+    """Layers of timm whose attention is one operation of torch; the exporter does not know all its forms."""
+    return [layer for layer in module.modules() if getattr(layer, "fused_attn", False) is True]
+
+
+@contextmanager
+def _unfused(module: nn.Module) -> Iterator[None]:
+    """Attention is written out in its parts: the same numbers but for rounding."""
+    layers: list[Any] = _fused(module)
+    for layer in layers:
+        layer.fused_attn = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.fused_attn = True
 
 
 def _strip_provenance(model: onnx.ModelProto) -> None:

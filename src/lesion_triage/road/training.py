@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,9 @@ def _learn(
 ) -> list[dict[str, Any]]:
     """Train one network, and return its learning curve."""
     from lesion_triage.data import pixel_cache
-    from lesion_triage.train import loop, rehearsal
+    from lesion_triage.train import loop
 
-    rehearsal.rehearse(run.config)  # before all pictures are decoded
+    rehearse(run.config)  # before all pictures are decoded
     if teachers:
         say(f"  a student of {len(teachers)} networks")
     root = data_root(run)
@@ -125,6 +126,35 @@ def _learn(
             teachers,
         )
     return [asdict(line) for line in curve]
+
+
+def rehearse(config: Config) -> None:
+    """See, before hours go into it, that a network can be built, takes its pictures and can be exported.
+
+    Random first weights are for trials, which are over sooner than an export; those are not exported here.
+
+    Raises:
+        TrainingError: it cannot be built, or takes no pictures of a side.
+        ExportError: it cannot be written as ONNX.
+    """
+    from lesion_triage.train import rehearsal
+
+    rehearsal.rehearse(config)
+    if config.model.weights != "none":
+        _export_once(config.model.backbone, config.pixels.size_px, config.export.opset)
+
+
+@cache
+def _export_once(backbone: str, size_px: int, opset: int) -> None:
+    import torch
+
+    from lesion_triage.export import onnx_graph
+    from lesion_triage.train import network, weights
+
+    say(f"  trying whether {backbone} can be exported")
+    with torch.random.fork_rng(devices=[]):
+        body = weights.backbone(backbone, "none", size_px)
+        onnx_graph.convert(network.TriageNetwork(body, diagnoses=2).eval(), size_px, 1, opset)
 
 
 def go_on(run: Run, must: bool) -> None:

@@ -192,11 +192,9 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> Non
 
     So what is trained is not trained again, whether it was for this ensemble, for another or for none.
     """
-    from lesion_triage.train import rehearsal
-
     members = run.config.members()
     for config in {member.model.backbone: member for member in members}.values():
-        rehearsal.rehearse(config)  # the last one as well, before the first one is trained for hours
+        training.rehearse(config)  # the last one as well, before the first one is trained for hours
     several = len({member.model.backbone for member in members}) > 1
     for number, config in enumerate(members, 1):
         member = _run_of(config, run.folder.parent, fresh)
