@@ -22,7 +22,7 @@ _API = {
     "api-bundle": (
         "Python: bundles and scoring",
         "The contract between training and serving. It needs no training library: "
-        "``pip install lesion-triage``. `Scorer` is where to begin.",
+        "In a checkout: ``pip install .``. `Scorer` is where to begin.",
         tuple(f"lesion_triage.bundle.{name}" for name in _BUNDLE),
     ),
     "api-certificate": (
@@ -32,7 +32,7 @@ _API = {
     ),
     "api-client": (
         "Python: the client",
-        "``pip install 'lesion-triage[client]'``",
+        "In a checkout: ``pip install '.[client]'``",
         ("triage_client.client", "triage_client.exchange", "triage_client.webhook"),
     ),
     "api-config": (

@@ -161,8 +161,8 @@ def _page(app: FastAPI) -> Page:
         from triage_server.page.desk import Page  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"The page needs the package '{error.name}': pip install 'lesion-triage[serve,queue]', or leave "
-            "TRIAGE_READING_QUEUE out."
+            f"The page needs the package '{error.name}': install the extras [serve,queue] (in a checkout: "
+            "pip install '.[serve,queue]'), or leave TRIAGE_READING_QUEUE out."
         ) from None
     return Page(app)
 

@@ -28,7 +28,8 @@ def _migrate(arguments: argparse.Namespace) -> int:
         from triage_server.page.database import migrate_at  # noqa: PLC0415 - installed where it is wanted only
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"The reading queue needs the package '{error.name}': pip install 'lesion-triage[serve,queue]'."
+            f"The reading queue needs the package '{error.name}': install the extras [serve,queue]; "
+            "in a checkout: pip install '.[serve,queue]'."
         ) from None
     found, now = migrate_at(place)
     print(f"the tables are of version {now}" + ("" if found == now else f" (found {found or 'none'})"))

@@ -416,7 +416,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing.startswith(("lesion_triage", "triage_server")):
             raise
         extra = "train,sweep" if asked == "sweep" else _EXTRAS.get(missing, "train")
-        print(f"'{asked}' needs {missing}: pip install 'lesion-triage[{extra}]'.", file=sys.stderr)
+        told = f"install the extra [{extra}]; in a checkout: pip install '.[{extra}]'."
+        print(f"'{asked}' needs {missing}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print("interrupted; the same command goes on from here.", file=sys.stderr)

@@ -49,7 +49,8 @@ sys.exit(main(["queue", "migrate", "--database", "queue.sqlite"]))
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     for said in (done.stdout, done.stderr):
-        assert "pip install 'lesion-triage[serve,queue]'" in said
+        assert "install the extras [serve,queue]" in said
+        assert "in a checkout: pip install '.[serve,queue]'" in said
 
 
 def test_program_collects_garbage_again_once_it_is_imported_and_passes_the_exit_status_on():

@@ -201,7 +201,8 @@ def test_without_optuna_the_command_says_what_to_install(data, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "optuna", None)  # as Python marks a module that is not to be found
     command = [*made_sweeps.write(tmp_path, SPACE), "--data-root", str(data), "--trials", "1"]
     assert cli.main(command) == 2
-    assert "pip install 'lesion-triage[train,sweep]'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "install the extra [train,sweep]; in a checkout: pip install '.[train,sweep]'" in error
 
 
 def test_a_mistake_in_the_space_stops_before_anything_is_made(data, tmp_path, capsys):

@@ -280,7 +280,7 @@ def _engine(url: URL) -> Engine:
     except ImportError:
         raise ConfigError(
             f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "
-            "pip install 'lesion-triage[queue]'."
+            "install the extra [queue]; in a checkout: pip install '.[queue]'."
         ) from None
     except ArgumentError as error:
         raise ConfigError(f"The reading queue's database cannot be used ({type(error).__name__}).") from None

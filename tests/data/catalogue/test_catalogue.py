@@ -201,7 +201,8 @@ def test_list_card_and_check_need_no_more_than_the_base_installation(tmp_path):
     words = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[0, 0, 2]"
-    assert done.stderr == "'datasets' needs requests: pip install 'lesion-triage[train]'.\n"
+    said = "install the extra [train]; in a checkout: pip install '.[train]'."
+    assert done.stderr == f"'datasets' needs requests: {said}\n"
 
 
 def test_entries_are_frozen():

@@ -330,7 +330,7 @@ def test_driver_that_is_missing_is_said_with_the_command_that_installs_it() -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "pip install 'lesion-triage[queue]'" in done.stderr
+    assert "install the extra [queue]; in a checkout: pip install '.[queue]'" in done.stderr
     assert "secret" not in done.stderr
 
 
