@@ -68,7 +68,7 @@ def make(root: Path, tutorial: Path, folder: Path) -> Path:
     (folder / "experiments" / "runs").mkdir(parents=True)
     (folder / "experiments" / "cache").symlink_to(tutorial / "experiments" / "cache")
     configurations(root, folder / "configs")
-    run = next((tutorial / "experiments" / "runs").iterdir())
+    run = next((tutorial / "experiments" / "runs").glob("[!.]*"))
     shutil.copytree(run, folder / "experiments" / "runs" / run.name)
     for name in ("RUN", "NAME"):
         (folder / "experiments" / "runs" / name).symlink_to(run.name)

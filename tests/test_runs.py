@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,49 @@ def test_the_frozen_configuration_leads_to_the_data_from_whatever_folder_it_is_r
 
 def test_two_runs_begun_in_the_same_second_have_two_folders(root):
     assert runs.make(config(), root).folder != runs.make(config(), root).folder
+
+
+SEEK = """
+import sys
+from pathlib import Path
+from lesion_triage import runs
+from lesion_triage.config import Config
+
+print("ready", flush=True)
+sys.stdin.readline()
+for seed in range(25):
+    config = Config.model_validate({"name": "try", "seed": seed, "data": {"source": "synthetic"}})
+    print(runs.find_or_make(config, Path(sys.argv[1])).folder)
+"""
+
+
+def test_two_processes_that_ask_for_one_configuration_at_once_are_given_one_folder(root):
+    command = [sys.executable, "-c", SEEK, str(root)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    seekers = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for seeker in seekers:
+        assert seeker.stdout.readline() == "ready\n"
+    for seeker in seekers:
+        seeker.stdin.write("go\n")
+        seeker.stdin.flush()
+    here, there = (seeker.communicate(timeout=120)[0].split() for seeker in seekers)
+    assert here == there
+    assert len(set(here)) == 25
+
+
+def test_a_run_that_is_outdated_stays_and_the_next_one_is_found_from_then_on(root):
+    first = runs.find_or_make(config(), root)
+    second = runs.find_or_make(config(), root, lambda run: run.folder == first.folder)
+    assert second.folder != first.folder
+    assert first.folder.is_dir()
+    assert runs.find_or_make(config(), root).folder == second.folder
+
+
+@pytest.mark.parametrize("begin", [runs.make, runs.find_or_make])
+def test_a_folder_of_runs_that_cannot_be_made_is_one_sentence(tmp_path, begin):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RunError, match="no run can be begun in it"):
+        begin(config(), tmp_path / "file" / "runs")
 
 
 def test_a_name_that_continues_another_is_another_run(root):

@@ -184,7 +184,7 @@ def test_bundles_own_pictures_belong_to_evaluate(other, plain, tmp_path, capsys)
 
 def test_test_split_is_that_of_the_configuration(other, tmp_path):
     found = measured(tiny_bundle.make(tmp_path / "bundle").folder, other, tmp_path / "out", "--split", "test")
-    (run,) = (tmp_path / "runs").iterdir()
+    (run,) = (tmp_path / "runs").glob("[!.]*")
     split = json.loads((run / "splits.json").read_text())["image_ids"]["test"]
     assert found["photographs"] == len(split) < POSITIVE + NEGATIVE
 

@@ -12,12 +12,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lesion_triage import locks
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import append_line, write_atomically
 from lesion_triage.config import Config
@@ -27,6 +29,8 @@ from lesion_triage.errors import RunError
 FROZEN_CONFIG = "config.yaml"
 _IDENTITY = "config.sha256"
 _OPENINGS = "test_openings.jsonl"
+_LOCK = ".lock"
+"""Beside the runs: who looks for a run, and makes one if there is none, holds it."""
 
 
 @dataclass(frozen=True)
@@ -114,39 +118,70 @@ class Run:
         write_atomically(self.folder / "stages" / f"{stage}.json", canonical_json(content).encode())
 
 
-def find_or_make(config: Config, root: Path) -> Run:
+def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = lambda run: False) -> Run:
     """The newest run of exactly this configuration, or a new folder for it.
+
+    Two processes that ask for the same at once are given the same folder: one looks after the other.
 
     Args:
         config: the resolved configuration.
-        root: folder of all runs, ``experiments/runs``.
+        root: folder of all runs, ``experiments/runs``; made if it is not there.
+        outdated: whether the newest run is to stay as it is, and a new folder is to be made.
+
+    Raises:
+        RunError: the disk refuses a folder, a file or the lock.
     """
     identity = config.identity_sha256()
-    for folder in _folders(config.name, root):
-        if identity_of(folder) == identity:
-            _freeze(config, folder)  # anew: the data may have moved
-            return Run(config, folder)
-    return make(config, root)
+    with ExitStack() as stack:
+        with _writing(root):
+            stack.enter_context(locks.held(root / _LOCK))
+        for folder in _folders(config.name, root):
+            if identity_of(folder) == identity:
+                with _writing(root):
+                    _freeze(config, folder)  # anew: the data may have moved
+                run = Run(config, folder)
+                return make(config, root) if outdated(run) else run
+        return make(config, root)
 
 
 def make(config: Config, root: Path) -> Run:
-    """A new folder for this configuration."""
+    """A new folder for this configuration.
+
+    Raises:
+        RunError: the disk refuses it.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    root.mkdir(parents=True, exist_ok=True)
-    for attempt in range(100):
-        folder = root / f"{config.name}-{stamp}{f'-{attempt}' if attempt else ''}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        _freeze(config, folder)
-        write_atomically(folder / _IDENTITY, f"{config.identity_sha256()}\n".encode())
-        return Run(config, folder)
+    with _writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for attempt in range(100):
+            folder = root / f"{config.name}-{stamp}{f'-{attempt}' if attempt else ''}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            _freeze(config, folder)
+            write_atomically(folder / _IDENTITY, f"{config.identity_sha256()}\n".encode())
+            return Run(config, folder)
     raise RunError(f"{root}: no free name for a run of '{config.name}'.")
 
 
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """A disk that refuses a run's folder, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{root}: no run can be begun in it ({error}); the runs must lie on a disk that can be written, "
+            "has room and knows file locks."
+        ) from None
+
+
 def placed(config: Config) -> Config:
-    """The same with absolute places, for a file: its reader takes a relative place for one beside it."""
+    """The configuration with absolute paths.
+
+    Relative paths in a file are resolved against its folder.
+    """
     data, model, ensemble = config.data, config.model, config.ensemble
     parts = tuple(part.model_copy(update={"root": _absolute(part.root)}) for part in data.mixture)
     data = data.model_copy(update={"root": _absolute(data.root), "mixture": parts})

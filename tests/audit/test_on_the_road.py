@@ -60,7 +60,7 @@ def dataset(tmp_path):
 
 
 def the_run(tmp_path):
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (tmp_path / "runs").glob("[!.]*")
     return folder
 
 

@@ -88,10 +88,10 @@ def begin(config: Config, root: Path, fresh: bool = False) -> Run:
 
 
 def _run_of(config: Config, root: Path, fresh: bool) -> Run:
-    run = runs.make(config, root) if fresh else runs.find_or_make(config, root)
-    if any(_outdated(stage, run) for stage in STAGES.values()):
-        run = runs.make(config, root)  # the data or the weights changed: what was finished stays as it is
-    return run
+    if fresh:
+        return runs.make(config, root)
+    # Where the data or the weights changed, what was finished stays as it is.
+    return runs.find_or_make(config, root, lambda run: any(_outdated(one, run) for one in STAGES.values()))
 
 
 def track(run: Run, parent: str = "") -> Tracker:
