@@ -292,7 +292,7 @@ def test_a_damaged_training_state_is_no_fault_of_the_trials_values(data, tmp_pat
         (note.parent / state.FOLDER).mkdir()
         (note.parent / state.FOLDER / "000001-00000000.json").write_text("{")
     assert cli.main([*command, "--trials", "8"]) == 0
-    assert "no training state in it is whole" in capsys.readouterr().out
+    assert "no state of this training in it is whole" in capsys.readouterr().out
     later = swept.recorded()[3:]
     assert {trial.state for trial in later} == {TrialState.COMPLETE}
     again = [trial for trial in later if trial.params["train.learning_rate"] in before]

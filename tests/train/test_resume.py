@@ -183,8 +183,49 @@ def test_states_that_are_all_damaged_are_one_sentence(tmp_path):
     interrupted_at(tmp_path, 1, 4)
     for path in states(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StateError, match=r"no training state in it is whole .*--fresh starts over"):
+    with pytest.raises(StateError, match=r"no state of this training in it is whole .*--fresh starts over"):
         train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
+
+
+@pytest.mark.parametrize("victim", ["json", "safetensors"])
+def test_a_damaged_state_beside_a_whole_one_of_other_inputs_is_no_new_beginning(tmp_path, victim):
+    state.write(tmp_path, "other", state.Progress(1), {"a": torch.zeros(3)})
+    state.write(tmp_path, "key", state.Progress(2), {"a": torch.zeros(3)})
+    (last,) = (tmp_path / state.FOLDER).glob(f"000002-*.{victim}")
+    last.write_bytes(last.read_bytes()[:-9])
+    with pytest.raises(StateError, match="no state of this training in it is whole"):
+        state.read(tmp_path, "key")
+
+
+def test_whole_states_of_other_inputs_are_no_state(tmp_path):
+    state.write(tmp_path, "other", state.Progress(1), {"a": torch.zeros(3)})
+    assert state.read(tmp_path, "key") is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from lesion_triage.train import state
+
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+state.write(Path(sys.argv[1]), "key", state.Progress(2), {"a": torch.zeros(1000)})
+"""
+
+
+@pytest.mark.parametrize("next_step", ["resume", "write"])
+def test_what_a_kill_while_writing_leaves_is_removed(tmp_path, next_step):
+    state.write(tmp_path, "key", state.Progress(1), {"a": torch.zeros(3)})
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    home = tmp_path / state.FOLDER
+    assert [path.suffix for path in home.glob(".*")] == [".tmp"]
+    if next_step == "resume":
+        state.clear(tmp_path, but=state.Progress(1))
+    else:
+        state.write(tmp_path, "key", state.Progress(2), {"a": torch.zeros(3)})
+    assert not list(home.glob(".*"))
+    assert (home / "000001-00000000.json").exists()
 
 
 def test_only_the_last_two_states_are_kept_and_none_is_a_pickle(tmp_path):

@@ -82,6 +82,7 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
+    _sweep(home)
 
 
 def packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:
@@ -109,10 +110,9 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
         damaged and was passed over.
 
     Raises:
-        StateError: there are states, and all of them are damaged.
+        StateError: a state is damaged, and none that is whole was made from the same inputs.
     """
     damaged: list[str] = []
-    foreign = False
     for path in _newest_first(folder):
         try:
             sealed = json.loads(path.read_bytes())
@@ -120,7 +120,6 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
             if sha256_of(canonical_json(facts).encode()) != sealed["facts_sha256"]:
                 raise ValueError("its hash does not fit")
             if facts["key"] != key or facts["format"] != FORMAT:
-                foreign = True
                 continue
             content = path.with_suffix(".safetensors").read_bytes()
             if sha256_of(content) != facts["tensors_sha256"]:
@@ -128,9 +127,10 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
             return Progress(**facts["progress"]), load(content), damaged
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{path}: damaged ({error}); the state before it is taken.")
-    if damaged and not foreign:
+    if damaged:  # it may be of this training, also where whole states of another lie beside it
         raise StateError(
-            f"{folder / FOLDER}: no training state in it is whole ({damaged[0]}); --fresh starts over."
+            f"{folder / FOLDER}: no state of this training in it is whole ({damaged[0]}); --fresh starts "
+            "over."
         )
     return None
 
@@ -140,6 +140,7 @@ def clear(folder: Path, but: Progress | None) -> None:
     for path in (folder / FOLDER).glob("*"):
         if but is None or path.name.partition(".")[0] > _name(but):
             path.unlink(missing_ok=True)
+    _sweep(folder / FOLDER)
 
 
 def exists(folder: Path, key: str) -> bool:
@@ -151,6 +152,12 @@ def exists(folder: Path, key: str) -> bool:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return False
+
+
+def _sweep(home: Path) -> None:
+    """Remove what a process that was killed while it wrote has left; only one process at a time writes."""
+    for torn in home.glob(".*.tmp"):
+        torn.unlink(missing_ok=True)
 
 
 def _name(progress: Progress) -> str:
