@@ -11,6 +11,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.config import Config
 from lesion_triage.config_file import DATA_ROOT_VARIABLE, load
 from lesion_triage.errors import ConfigError
+from lesion_triage.strict_yaml import parse
 
 MINIMAL = "name: try\ndata:\n  source: synthetic\n"
 
@@ -49,6 +50,29 @@ def test_duplicate_key_deep_inside_is_refused(written):
 def test_what_is_no_configuration_is_one_sentence(written, text):
     with pytest.raises(ConfigError) as caught:
         load(written(text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: 2026-02-30", "line 1: '2026-02-30' cannot be read as a value of type timestamp"),
+        ("a: !!timestamp soon", "line 1: 'soon' cannot be read as a value of type timestamp"),
+        ("name: try\na: !!int abc", "line 2: 'abc' cannot be read as a value of type int"),
+        ("a: !!float abc", "line 1: 'abc' cannot be read as a value of type float"),
+        ("a: !!bool abc", "line 1: 'abc' cannot be read as a value of type bool"),
+        (f"a: {'9' * 5000}", f"line 1: '{'9' * 40}…' cannot be read as a value of type int"),
+        ("? [a, b]\n: 1", "line 1: expected a word as a key"),
+        ("? {a: b}\n: 1", "line 1: expected a word as a key"),
+        ("a: !!set [x]", "not valid YAML"),
+        ("a: &b {x: 1}\nc:\n  <<: *b\n  y: 2", r"line 3: merge keys \('<<'\) are not read"),
+        ("[" * 5000, "nested too deeply"),
+        ("{a: " * 5000, "nested too deeply"),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_one_sentence_with_its_place(text, sentence):
+    with pytest.raises(ConfigError, match=f"^try.yaml: {sentence}") as caught:
+        parse(text, "try.yaml")
     assert "\n" not in str(caught.value)
 
 

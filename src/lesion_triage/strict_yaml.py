@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
 
 from lesion_triage.errors import ConfigError
 
+_QUOTED = 40
+"""Characters of a value that a complaint repeats."""
+
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads 3e-4 as the number it is."""
+    """SafeLoader that refuses duplicate keys and merge keys, and reads 3e-4 as the number it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise ConfigError(f"line {line}: merge keys ('<<') are not read; write the keys out.")
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise ConfigError(f"line {line}: expected a word as a key, found a list or a mapping.")
             if key in seen:
-                line = key_node.start_mark.line + 1
                 raise ConfigError(f"key '{key}' stands twice, the second time in line {line}; keep one.")
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError, AttributeError):  # what PyYAML leaves uncaught of a value
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            found, kind = node.value, node.tag.rpartition(":")[2]
+            found = found if len(found) <= _QUOTED else f"{found[:_QUOTED]}…"
+            line = node.start_mark.line + 1
+            raise ConfigError(f"line {line}: {found!r} cannot be read as a value of type {kind}.") from None
 
 
 # PyYAML follows YAML 1.1, where 3e-4 is a string; people mean the number.
@@ -38,11 +57,14 @@ def parse(text: str, where: str) -> Any:
         where: what a complaint begins with.
 
     Raises:
-        ConfigError: not valid YAML, or a key that stands twice.
+        ConfigError: not valid YAML, a value that is none of its type, or a key that stands twice, is no word
+            or is a merge key.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply to be read.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
