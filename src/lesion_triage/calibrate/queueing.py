@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -41,6 +42,11 @@ _LEVELS = (0.95, 0.99)
 _ROUNDING = 1 - 1e-9  # of sums of weights, which must not decide between two neighbours
 _RELAXATIONS = 6  # an empty start is forgotten as exp(-6) and faster
 _FEWEST_ARRIVALS = 100  # of warm-up, for each reader
+_MOST_READERS = 10_000
+_MOST_VARIED = 100
+
+MOST_ARRIVALS = 20_000_000
+"""Of a simulation, warm-up and run-out among them: some minutes and a few GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,14 @@ class Workload:
                 f"the load is {self.load}, expected more than 0 and less than 1: from 1 on the queue grows "
                 "without end; add readers or send fewer cases."
             )
-        if self.readers < 1:
-            raise CalibrationError(f"expected at least 1 reader, found {self.readers}.")
+        if not 1 <= self.readers <= _MOST_READERS:
+            raise CalibrationError(f"expected 1 to {_MOST_READERS:,} readers, found {self.readers:,}.")
         if not 0 < self.minutes_per_case < math.inf:
             raise CalibrationError(f"a reading takes {self.minutes_per_case} minutes, expected more than 0.")
-        if not 0 <= self.variation < math.inf:
+        if not 0 <= self.variation <= _MOST_VARIED:
             raise CalibrationError(
-                f"the variation of the reading time is {self.variation}, expected 0 (constant) or more."
+                f"the variation of the reading time is {self.variation:g}, expected 0 (constant) to "
+                f"{_MOST_VARIED}; exponential is 1."
             )
 
     @property
@@ -97,7 +104,8 @@ class Workload:
 
     def warm_up(self) -> int:
         """Arrivals until an empty start is forgotten, from the relaxation time 1/(mu (1-sqrt(load))²)."""
-        relaxation = self.load / (1 - math.sqrt(self.load)) ** 2 * (1 + self.variation**2) / 2
+        idle = max(1 - math.sqrt(self.load), sys.float_info.epsilon)  # a load just below 1 has the root 1
+        relaxation = self.load / idle**2 * (1 + self.variation**2) / 2
         return math.ceil(_RELAXATIONS * relaxation) + _FEWEST_ARRIVALS * self.readers
 
 
@@ -169,7 +177,8 @@ def simulate(
         One outcome per discipline, in the order given, without repetition.
 
     Raises:
-        CalibrationError: a prevalence outside (0, 1), too few replications, or fewer cases than those.
+        CalibrationError: a prevalence outside (0, 1), too few replications, fewer cases than those, or more
+            than ``MOST_ARRIVALS`` arrivals to simulate.
     """
     if not 2 <= replications <= cases:
         raise CalibrationError(
@@ -178,6 +187,14 @@ def simulate(
     asked = tuple(dict.fromkeys(disciplines if FIRST_COME in disciplines else (FIRST_COME, *disciplines)))
     shares, urgencies = pool.shares(prevalence), {one: pool.urgency(one.order) for one in asked}
     measured, warm_up = math.ceil(cases / replications), workload.warm_up()
+    arriving = replications * (measured + 2 * warm_up)
+    if arriving > MOST_ARRIVALS:
+        raise CalibrationError(
+            f"load {workload.load:g} with {workload.readers} readers, variation {workload.variation:g} and "
+            f"{cases:,} cases takes {arriving:.2g} simulated arrivals, expected at most {MOST_ARRIVALS:,}; "
+            "the nearer the load is to 1, the longer a queue remembers how it began: lower the load, the "
+            "variation or the number of cases."
+        )
     window = slice(warm_up, warm_up + measured)
     rows = np.empty((replications, measured), dtype=np.intp)
     waits = {one: np.empty((replications, measured)) for one in asked}
