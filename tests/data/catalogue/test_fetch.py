@@ -322,6 +322,26 @@ def test_a_file_that_the_system_refuses_to_let_grow_is_kept_as_far_as_it_came(
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("name", ["a.bin", "deep/a.bin"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(origin, entry, hurried, tmp_path, name):
+    origin.put(f"/{name}", CONTENT)
+    (tmp_path / "deep").write_text("no folder")
+    folder = tmp_path if name.startswith("deep") else tmp_path / "deep" / "down"
+    with pytest.raises(DownloadError, match="it cannot be written"):
+        fetch(entry({"name": name, "sha256": SHA256}), folder, ACCEPTED, patience=hurried)
+
+
+@pytest.mark.parametrize("limit_bytes", [10, 150])
+def test_a_record_that_the_disk_has_no_room_for_is_one_sentence(origin, entry, tmp_path, limit_bytes):
+    """First the record of what comes, then the record of what came, which is longer."""
+    origin.put("/a.bin", b"short")
+    done = filled(entry({"name": "a.bin"}), tmp_path, limit_bytes)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "the disk is full. Make room" in done.stdout
+    assert filled(entry({"name": "a.bin"}), tmp_path, 0).returncode == 0
+    assert left(tmp_path) == {"a.bin", "FETCHED.json"}
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or os.getuid() != 0, reason="mounting a small disk takes root on Linux"
 )

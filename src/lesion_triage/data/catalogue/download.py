@@ -105,14 +105,34 @@ def download(
             a full disk or a lost line the part stays, and the next call goes on from it.
     """
     patience = patience or Patience()
-    final.parent.mkdir(parents=True, exist_ok=True)
     absent: list[str] = []
-    for url in wanted.urls:
-        try:
-            return _Transfer(session, wanted, url, final).run(tick, patience)
-        except _AbsentError as error:
-            absent.append(str(error))
+    with writing(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for url in wanted.urls:
+            try:
+                return _Transfer(session, wanted, url, final).run(tick, patience)
+            except _AbsentError as error:
+                absent.append(str(error))
     return Absent("; ".join(absent) or f"no address of {wanted.name} is known")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A disk that is full or refuses, in one sentence; what came before is kept.
+
+    Raises:
+        DownloadError: instead of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"{path}: {_refusal(error)}. Make room or choose another folder, and give the same command again."
+        ) from None
+
+
+def _refusal(error: OSError) -> str:
+    return "the disk is full" if error.errno in _NO_ROOM else f"it cannot be written ({error.strerror})"
 
 
 class _AbsentError(Exception):
@@ -278,10 +298,9 @@ class _Transfer:
             raise _InterruptedError(f"the line was cut at {done:,} of {total:,} bytes")
 
     def _no_room(self, error: OSError, stream: IO[bytes]) -> DownloadError:
-        what = "the disk is full" if error.errno in _NO_ROOM else f"it cannot be written ({error.strerror})"
         return DownloadError(
-            f"{self.part}: {what}; {_length(stream):,} bytes are kept. Make room, or move the part and its "
-            ".json to another folder, and give the same command again."
+            f"{self.part}: {_refusal(error)}; {_length(stream):,} bytes are kept. Make room, or move the "
+            "part and its .json to another folder, and give the same command again."
         )
 
     def _finish(self) -> Got:

@@ -29,6 +29,7 @@ from lesion_triage.data.catalogue.download import (
     Tick,
     download,
     open_session,
+    writing,
 )
 from lesion_triage.data.catalogue.entry import Dataset, Listed, RemoteFile
 from lesion_triage.data.catalogue.unpack import is_archive, unpack
@@ -99,9 +100,14 @@ class Record:
         }
 
     def save(self) -> None:
-        """Write it: whole, or not at all."""
+        """Write it: whole, or not at all.
+
+        Raises:
+            DownloadError: the disk is full, or refuses.
+        """
         said = {"dataset": self.dataset, "licence_accepted": self.licence, "files": self.files}
-        write_atomically(self.path, json.dumps(said, indent=1, sort_keys=True).encode())
+        with writing(self.path):
+            write_atomically(self.path, json.dumps(said, indent=1, sort_keys=True).encode())
 
 
 def fetch(
@@ -121,12 +127,13 @@ def fetch(
 
     Raises:
         DownloadError: see `download`; also a licence that was not accepted, a disk that is too small, a
-            file that is not in the catalogue.
+            folder that cannot be made, a file that is not in the catalogue.
     """
     refuse_without_licence(entry, accepted_licence)
     with open_session() as session:
         files = _chosen(entry, _offered(entry, session, figshare), only)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         record = Record.open(folder, entry, accepted_licence)
         _refuse_without_room(files, folder, unpack_too)
         for wanted in files:
