@@ -37,6 +37,23 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
     return limited
 
 
+@pytest.fixture
+def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
+    """``ordinary_user()``: within it root, who may read whatever there is, has the rights of nobody."""
+
+    @contextmanager
+    def lowered() -> Iterator[None]:
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(before)
+
+    return lowered
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a sealed bundle that refers from logit 0; not to be written to."""

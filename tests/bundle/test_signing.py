@@ -3,6 +3,8 @@
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -195,6 +197,30 @@ def test_key_is_never_overwritten(pair: Path) -> None:
     with pytest.raises(SignatureError, match="never overwritten"):
         signing.generate(pair, None)
     assert pair.with_name("maker.pem").read_bytes() == before
+
+
+def test_half_a_pair_is_not_left_and_the_next_attempt_is_not_refused_for_it(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with full_disk(50), pytest.raises(SignatureError, match="cannot be written"):
+        signing.generate(tmp_path / "key", None)  # in the middle of the private key
+    long = "k" * (255 - len(".pub.pem"))  # so the public key's temporary name is longer than a name may be
+    with pytest.raises(SignatureError, match="cannot be written"):
+        signing.generate(tmp_path / long, None)
+    assert not list(tmp_path.iterdir())
+    signing.generate(tmp_path / "key", None)
+
+
+def test_folder_of_keys_that_may_not_be_listed_is_not_called_empty(
+    tmp_path: Path, ordinary_user: Callable[[], AbstractContextManager[None]]
+) -> None:
+    signing.generate(tmp_path / "one", None)
+    tmp_path.chmod(0o311)
+    try:
+        with ordinary_user(), pytest.raises(SignatureError, match=r"cannot be listed \(Permission denied"):
+            signing.read_trusted(tmp_path)
+    finally:
+        tmp_path.chmod(0o755)
 
 
 def test_folder_of_public_keys_trusts_each_of_them(tmp_path: Path) -> None:

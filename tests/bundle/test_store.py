@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -418,6 +419,19 @@ sys.addaudithook(watch)
 tiny_bundle.seal(folder, **parts)
 print(steps)
 """
+
+
+@pytest.mark.parametrize("mode", [0o311, 0o644])
+def test_folder_that_may_not_be_read_is_refused_with_the_reason(
+    tmp_path: Path, mode: int, ordinary_user: Callable[[], AbstractContextManager[None]]
+) -> None:
+    folder = tiny.make(tmp_path / "bundle").folder
+    folder.chmod(mode)
+    try:
+        with ordinary_user(), pytest.raises(BundleError, match=r"cannot be listed \(Permission denied"):
+            open_bundle(folder)
+    finally:
+        folder.chmod(0o755)
 
 
 def seal_and_die(folder: Path, step: int) -> subprocess.CompletedProcess[str]:

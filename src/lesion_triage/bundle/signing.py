@@ -136,9 +136,13 @@ def read_trusted(path: Path) -> dict[str, Ed25519PublicKey]:
         path: one PEM file, or a folder whose ``*.pem`` files are all public keys.
 
     Raises:
-        SignatureError: no key there, or a file that is no Ed25519 public key.
+        SignatureError: no key there, a folder that may not be read, or a file that is no Ed25519 public key.
     """
-    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+    except OSError as error:  # which glob takes for an empty folder
+        raise SignatureError(f"{path}: cannot be listed ({error.strerror}).") from None
+    files = [file for file in files if file == path or file.name.endswith(".pem")]
     if not files:
         raise SignatureError(f"{path}: no *.pem file, expected the public keys of those you trust.")
     keys = [_public_key(file) for file in files]
@@ -188,7 +192,7 @@ def generate(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
         The two paths and the fingerprint.
 
     Raises:
-        SignatureError: one of the files exists, or they cannot be written.
+        SignatureError: one of the files exists, or they cannot be written; neither was left.
     """
     private, public = (stem.with_name(stem.name + suffix) for suffix in (PRIVATE_SUFFIX, PUBLIC_SUFFIX))
     if found := [path for path in (private, public) if os.path.lexists(path)]:
@@ -199,12 +203,16 @@ def generate(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
     shown = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    ours = False
     try:
         # 0600 from the first byte on: a key that was readable for a moment has been read.
         handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        ours = True
         with os.fdopen(handle, "wb") as stream:
             stream.write(secret)
         write_atomically(public, shown)
     except OSError as error:
+        if ours:  # half a pair would be in the way of the next attempt; another's file stays
+            private.unlink(missing_ok=True)
         raise SignatureError(f"{stem}: the keys cannot be written ({error.strerror}).") from None
     return private, public, key_id_of(key.public_key())

@@ -154,13 +154,18 @@ def open_bundle(folder: Path) -> Bundle:
     """Read a bundle and verify all of it. Every file is read once, and what was hashed is what is returned.
 
     Raises:
-        BundleError: a file is missing, extra, a link, or changed by a single bit; the header is of another
-            schema version, not in canonical spelling or not the one that was sealed; the certificate was
-            issued for another policy or graph.
+        BundleError: the folder may not be read; a file is missing, extra, a link, or changed by a single bit;
+            the header is of another schema version, not in canonical spelling or not the one that was sealed;
+            the certificate was issued for another policy or graph.
     """
-    if not folder.is_dir():
-        raise BundleError(f"{folder}: no such folder, expected a bundle; seal one with export.")
-    present = set(_files_in(folder))
+    try:
+        if not folder.is_dir():
+            raise BundleError(f"{folder}: no such folder, expected a bundle; seal one with export.")
+        present = set(_files_in(folder))
+    except OSError as error:
+        raise BundleError(
+            f"{folder}: cannot be listed ({error.strerror}); let this account read it and the folder in it."
+        ) from None
     if HEADER not in present:
         raise BundleError(
             f"{folder}: no {HEADER}, which is written last; the bundle is incomplete, copy it again."
