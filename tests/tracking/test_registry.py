@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,16 @@ def test_the_loaded_model_answers_as_the_scorer_does(served, model):
         assert row["synthetic"] is True
     assert rows[1]["disposition"] == "needs_in_person"
     assert rows[1]["score"] < rows[1]["threshold"], "the red flag alone sends it up"
+
+
+@pytest.mark.parametrize("gap", [None, float("nan")])
+def test_a_row_without_photographs_is_not_scored_and_the_others_are(model, gap):
+    good = tiny_bundle.picture_bytes("referred")
+    # MLflow's own check of the signature, before the model, lets None through and refuses NaN.
+    predict = model.predict if gap is None else partial(model.unwrap_python_model().predict, None)
+    rows = predict(frame([[good], gap], [None, None])).to_dict("records")
+    assert [row["disposition"] for row in rows] == ["needs_in_person", "not_scored"]
+    assert rows[1]["error_code"] == "scoring_failed"
 
 
 def test_a_case_that_cannot_be_scored_says_so_and_the_others_are_scored(model):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,12 @@ def _not_scored(code: str) -> dict[str, Any]:
     }
 
 
-def _files(images: Sequence[Any]) -> list[bytes]:
+def _files(images: Any) -> list[bytes]:
+    """The files of a case; none of a cell that was not filled."""
+    if _absent(images):
+        return []
+    if not isinstance(images, Iterable):
+        raise ImageError(NOT_BASE64, "expected a list of files.")
     files = []
     for index, image in enumerate(images):
         try:
