@@ -94,9 +94,9 @@ def test_mean_of_unlike_sites_is_missed_no_oftener_than_promised():
         (counts("a", np.full(80, 0.5), cases_sha256="f" * 64), "'a' are here twice"),
         (
             counts("b", np.full(80, 0.5), cases_sha256=counts("a", np.full(80, 0.5)).cases_sha256),
-            "here twice",
+            "'a' and 'b' counted the same cases",
         ),
-        (counts("b\n# c", np.full(80, 0.5)), "not one line"),
+        (counts("b\n# c", np.full(80, 0.5)), "not one line of printable characters"),
         (counts("b", np.full(80, 0.5), model_sha256="c" * 64), "model_sha256"),
         (counts("b", np.full(80, 0.5), scoring_sha256="c" * 64), "scoring_sha256"),
         (counts("b", np.full(80, 0.5), unit="patient"), "unit"),

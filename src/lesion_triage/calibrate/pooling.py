@@ -76,24 +76,25 @@ def check(tallies: Sequence[Tally]) -> None:
 
     Raises:
         CalibrationError: fewer than two, one site or one set of cases twice, different models or units, or
-            counts that are none.
+            malformed counts.
     """
     if len(tallies) < 2:
         raise CalibrationError(f"expected the counts of at least two sites, found {len(tallies)}.")
-    for name in ("site", "cases_sha256"):
-        values = [getattr(tally, name) for tally in tallies]
-        if len(set(values)) < len(values):
-            twice = next(
-                tally.site for tally, value in zip(tallies, values, strict=True) if values.count(value) > 1
-            )
-            raise CalibrationError(f"the counts of site '{twice}' are here twice; leave one out.")
+    for number, tally in enumerate(tallies):
+        for before in tallies[:number]:
+            if tally.site == before.site:
+                raise CalibrationError(f"the counts of site '{tally.site}' are here twice; leave one out.")
+            if tally.cases_sha256 == before.cases_sha256:
+                raise CalibrationError(
+                    f"the sites '{before.site}' and '{tally.site}' counted the same cases; leave one out."
+                )
     for name in ("model_sha256", "scoring_sha256", "unit"):
         if len({getattr(tally, name) for tally in tallies}) > 1:
             raise CalibrationError(f"the sites' counts differ in {name}: they are not about one scorer.")
     for tally in tallies:
         if not tally.site.isprintable():
             raise CalibrationError(
-                f"the name of site {tally.site!r} is not one line of signs that can be seen; make its counts "
+                f"the name of site {tally.site!r} is not one line of printable characters; make its counts "
                 "again with `lesion-triage tally`."
             )
         counts = np.array(tally.misses)
