@@ -51,6 +51,13 @@ def test_a_table_gives_the_same_rows_as_csv_as_parquet_and_with_its_bytes(
     assert rows() == from_csv
 
 
+def test_a_parquet_file_is_told_by_its_ending_however_that_is_written(score, tmp_path, capsys):
+    frame = pd.DataFrame({"case_id": ["a", ""], "image": ["referred.png", "below.png"]})
+    frame.to_parquet(tmp_path / "CASES.PARQUET")
+    assert score(tmp_path / "CASES.PARQUET") == 2
+    assert "CASES.PARQUET, row 2: case_id is empty." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("told", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_a_path_is_found_as_windows_and_other_disks_spell_it(
     pictures, table, score, rows, tmp_path, told, stored
@@ -162,6 +169,7 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
             'case_id,image,history\na,b.png,"{""fever"": true, ""fever"": false}"\n',
             "line 2: history: fever: the field stands twice; keep one.",
         ),
+        (f"case_id,image,history\na,b.png,{'[' * 100_000}\n", "line 2: history: "),
         ("case_id,image\na,b.png\nc,d.png\na,e.png\n", "line 4: the case of line 2 comes again;"),
         ("case_id,image\na,b.png\na,b.png\n", "line 3: its case has this photograph already;"),
     ],

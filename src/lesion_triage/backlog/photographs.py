@@ -64,7 +64,7 @@ class Source:
     @property
     def place(self) -> str:
         """What ``Photograph.row`` counts."""
-        return "row" if self.path.suffix == ".parquet" else "photograph" if self.case_is else "line"
+        return "row" if self.path.suffix.lower() == ".parquet" else "photograph" if self.case_is else "line"
 
 
 def source_of(path: Path, images: Path | None, case_is: CaseIs | None) -> Source:
@@ -267,7 +267,7 @@ def _without_fillers(text: str) -> str:
     """The JSON of a history, with null for a group's word that only says that nothing is known."""
     try:
         told = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # what is the matter with it is said by whoever reads it
 
     def filled(name: str, value: object) -> bool:
