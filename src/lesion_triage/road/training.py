@@ -183,10 +183,13 @@ def pixel_cache_of(run: Run) -> Path | None:
 def require_positives(run: Run) -> None:
     """Raise CalibrationError if the calibration split cannot certify what is asked for."""
     from lesion_triage.calibrate.certificate import require_enough
+    from lesion_triage.data.records import counted_by
 
-    positives = {record.unit_id for record in records(run, "calibration") if record.needs_in_person}
+    certifying = records(run, "calibration")
+    positives = {record.unit_id for record in certifying if record.needs_in_person}
     wanted = run.config.calibrate
-    require_enough(len(positives), wanted.target_sensitivity, wanted.confidence)
+    unit = counted_by(certifying)
+    require_enough(len(positives), wanted.target_sensitivity, wanted.confidence, unit=unit)
 
 
 def tell_train(run: Run, tracker: Tracker) -> None:
