@@ -14,6 +14,7 @@ from lesion_triage.calibrate.certificate import (
     _log_tail,
     allowed_misses,
     minimum_positives,
+    require_enough,
     sensitivity_lower_bound,
     threshold_for,
     verdict_on,
@@ -158,7 +159,7 @@ def test_score_that_is_no_number_is_refused_before_sorting(value):
 
 def test_too_few_positives_are_told_how_many_it_takes():
     with pytest.raises(CalibrationError) as caught:
-        threshold_for(np.full(41, 0.5), 0.95, 0.95, unit="lesion")
+        require_enough(41, 0.95, 0.95, unit="lesion")
     assert str(caught.value) == (
         "41 lesions in split 'calibration' need an in-person visit; certifying sensitivity 0.95 at "
         "confidence 0.95 takes at least 59. Enlarge the split or lower calibrate.target_sensitivity."

@@ -159,6 +159,15 @@ def test_too_few_patients_are_refused_however_many_lesions_they_have():
         certified(calibration=replace(TABLE, rows=tuple(rows)), unit="patient")
 
 
+@pytest.mark.parametrize("broken", [np.nan, -np.inf])
+@pytest.mark.parametrize("rule", ["common_threshold", "group_thresholds"])
+def test_score_that_is_no_number_is_refused_by_the_rule_that_certifies(broken, rule):
+    scores = [broken, *np.linspace(0.1, 0.9, 99)]
+    made = groups((ALL, scores), ("female", scores))
+    with pytest.raises(CalibrationError, match="1 of 100 positive scores are NaN or -inf"):
+        certify_jointly(made, [BY_SEX], rule, 0.95, 0.95)
+
+
 def test_patients_in_two_groups_cannot_have_thresholds_of_their_own():
     by_site = GroupBy(by="anatom_site_general", small="route_up")
     table = labelled(TABLE, anatom_site_general=lambda number: "back" if number % 2 else "face")

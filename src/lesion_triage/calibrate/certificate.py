@@ -1,4 +1,4 @@
-"""The certified threshold: one theorem, five functions, numbers in and numbers out.
+"""The certified threshold: one theorem, numbers in and numbers out.
 
 Imports numpy, math and the exception tree. What a case is, and which data it may come from: ``policy_fit``.
 
@@ -150,29 +150,22 @@ def require_enough(
     return allowed
 
 
-def threshold_for(
-    positive_scores: NDArray[np.float64],
-    target: float,
-    confidence: float,
-    *,
-    unit: str = "case",
-    split: str = "calibration",
-) -> tuple[float, int, int]:
-    """The certified threshold: refer if ``score >= threshold``.
+def rank_threshold(
+    positive_scores: NDArray[np.float64], target: float, confidence: float
+) -> tuple[float, int]:
+    """The theorem's threshold s(k+1), and k; every certificate is issued by this function.
 
     Args:
         positive_scores: one score per positive case, shape (n,); +inf where the policy abstained, because
             an abstention goes up and counts as referred.
         target: sensitivity to certify, in (0, 1).
         confidence: one-sided, in (0, 1).
-        unit: what a case is called in an error.
-        split: where the cases come from, for an error.
 
     Returns:
-        The threshold (finite), the misses allowed, and the misses seen: scores below the threshold.
+        The threshold, +inf if so many abstained that any will do, and the misses allowed.
 
     Raises:
-        CalibrationError: too few positive cases, a score that is NaN or -inf, or no finite score at all.
+        CalibrationError: too few positive cases, or a score that is NaN or -inf.
     """
     scores = np.asarray(positive_scores, dtype=np.float64)
     if scores.ndim != 1:
@@ -180,20 +173,47 @@ def threshold_for(
     refused = int(np.count_nonzero(np.isnan(scores) | np.isneginf(scores)))
     if refused:
         raise CalibrationError(
-            f"{refused} of {scores.size} positive scores in split '{split}' are NaN or -inf, expected finite "
-            "numbers or +inf for an abstention; the model is broken, nothing was certified."
+            f"{refused} of {scores.size} positive scores are NaN or -inf, expected finite numbers or +inf "
+            "for an abstention; the model is broken, nothing was certified."
         )
-    allowed = require_enough(scores.size, target, confidence, unit=unit, split=split)
-    ordered = np.sort(scores)
-    finite = ordered[np.isfinite(ordered)]
-    if finite.size == 0:
+    allowed = require_enough(scores.size, target, confidence)
+    return float(np.sort(scores)[allowed]), allowed
+
+
+def highest_score(positive_scores: NDArray[np.float64]) -> float:
+    """The highest that is not +inf. A threshold of +inf falls back to it: lower refers more.
+
+    Raises:
+        CalibrationError: there is none.
+    """
+    finite = positive_scores[np.isfinite(positive_scores)]
+    if not finite.size:
         raise CalibrationError(
-            f"none of the {scores.size} positive {unit}s in split '{split}' could be scored, so no threshold "
-            "exists; check the quality limits in calibrate.quality against the photographs."
+            f"none of the {positive_scores.size} positive cases could be scored, so no threshold exists; "
+            "check the quality limits in calibrate.quality against the photographs."
         )
-    # A lower threshold refers more, so falling back from +inf keeps the promise.
-    threshold = float(min(ordered[allowed], finite[-1]))
-    return threshold, allowed, int(np.count_nonzero(ordered < threshold))
+    return float(finite.max())
+
+
+def threshold_for(
+    positive_scores: NDArray[np.float64], target: float, confidence: float
+) -> tuple[float, int, int]:
+    """The certified threshold of one group alone: refer if ``score >= threshold``.
+
+    Args:
+        positive_scores: as ``rank_threshold`` takes them.
+        target: sensitivity to certify, in (0, 1).
+        confidence: one-sided, in (0, 1).
+
+    Returns:
+        The threshold (finite), the misses allowed, and the misses seen: scores below the threshold.
+
+    Raises:
+        CalibrationError: as ``rank_threshold``, or no finite score at all.
+    """
+    ranked, allowed = rank_threshold(positive_scores, target, confidence)
+    threshold = min(ranked, highest_score(positive_scores))
+    return threshold, allowed, int(np.count_nonzero(positive_scores < threshold))
 
 
 def _log_tails(positives: int, sensitivity: float) -> Iterator[float]:

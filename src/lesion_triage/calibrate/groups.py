@@ -29,8 +29,9 @@ from lesion_triage.bundle.schema import Grouping
 from lesion_triage.calibrate.cases import Case, lowest_by_unit, units_of
 from lesion_triage.calibrate.certificate import (
     allowed_misses,
+    highest_score,
     minimum_positives,
-    require_enough,
+    rank_threshold,
     sensitivity_lower_bound,
 )
 from lesion_triage.errors import CalibrationError
@@ -115,24 +116,18 @@ def certify_jointly(
         confidence: one-sided, joint.
 
     Raises:
-        CalibrationError: no positive unit could be scored, or no group is large enough for its own threshold.
+        CalibrationError: no positive unit could be scored, a score is NaN or -inf, or no group is large
+            enough for its own threshold.
     """
     everyone, parts = groups[0], groups[1:]
-    finite = everyone.scores[np.isfinite(everyone.scores)]
-    if not finite.size:
-        raise CalibrationError(
-            f"none of the {everyone.size} positive cases could be scored, so no threshold exists; check "
-            "the quality limits in calibrate.quality against the photographs."
-        )
+    ceiling = highest_score(everyone.scores)
     if rule == "group_thresholds":
         _refuse_overlap(everyone, parts)
         level, certified = _share_the_error(parts, target, confidence)
     else:
         level = confidence
         certified = [group for group in groups if allowed_misses(group.size, target, level) is not None]
-    own = {(group.by, group.name): _own_threshold(group, target, level) for group in certified}
-    # A lower threshold refers more, so falling back from +inf keeps the promise.
-    ceiling = float(finite.max())
+    own = {(group.by, group.name): rank_threshold(group.scores, target, level)[0] for group in certified}
     lowest = min(*own.values(), ceiling)
     common = rule == "common_threshold"
     served = {key: lowest if common else min(value, ceiling) for key, value in own.items()}
@@ -238,12 +233,6 @@ def _share_the_error(parts: Sequence[Group], target: float, confidence: float) -
         f"certifying sensitivity {target:g} at confidence {confidence:g} takes at least "
         f"{minimum_positives(target, confidence)}. Merge groups, or use rule: common_threshold."
     )
-
-
-def _own_threshold(group: Group, target: float, level: float) -> float:
-    """The score of rank k + 1, which may be +inf."""
-    allowed = require_enough(group.size, target, level)
-    return float(np.sort(group.scores)[allowed])
 
 
 def _groupings(
