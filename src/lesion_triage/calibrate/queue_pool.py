@@ -111,9 +111,10 @@ class Pool:
 def drawn_scores(auroc: float, prevalence: float, cases: int = 20_000) -> tuple[Floats, NDArray[np.bool_]]:
     """Scores of a model that does not exist, to try the queue without one: equal-variance binormal.
 
-    Logits are normal with variance 1 and means ``sqrt(2) * Phi^-1(auroc)`` apart (Hanley 1988, Medical
-    Decision Making 8:197), taken at evenly spaced quantiles instead of at random, so that nothing but the
-    queue is left to chance. The score is the probability of being positive: it is calibrated.
+    A latent score is normal with variance 1, its class means ``d = sqrt(2) * Phi^-1(auroc)`` apart (Hanley
+    1988, Medical Decision Making 8:197), taken at evenly spaced quantiles instead of at random, so that
+    nothing but the queue is left to chance. The logit is its log-likelihood ratio plus the prior log odds
+    (variance d^2, means d^2 apart), so the score is calibrated.
 
     Args:
         auroc: in (0.5, 1).
