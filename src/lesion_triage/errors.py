@@ -17,7 +17,7 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
     │   ├── DivergedError      a loss or a gradient that is no number
-    │   └── HinderedError      a full disk, a hub out of reach, a lost process: the same may go another time
+    │   └── HinderedError      a full disk, a hub out of reach, a lost process: run again, it may succeed
     │       └── StateError     the state of an interrupted training is damaged or of another network
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
@@ -96,15 +96,15 @@ class TrainingError(LesionTriageError):
 
 
 class DivergedError(TrainingError):
-    """A loss, a gradient or a logit that is no number: what was learnt until then is no good either."""
+    """A loss, a gradient or a logit that is no number: the weights up to that point are unusable too."""
 
 
 class HinderedError(TrainingError):
-    """A full disk, a hub out of reach, a lost process: the same training may go another time."""
+    """A full disk, a hub out of reach, a lost process: the same training may succeed if run again."""
 
 
 class StateError(HinderedError):
-    """What an interrupted training left cannot be gone on from; a training from the start may go."""
+    """The saved state cannot be resumed; training from scratch may work."""
 
 
 class CalibrationError(LesionTriageError):

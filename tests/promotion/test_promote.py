@@ -257,7 +257,7 @@ def test_a_line_that_the_disk_has_no_room_for_does_not_lock_the_record(tmp_path,
 def test_a_registry_that_is_down_is_one_sentence_without_a_password(run, capsys):
     assert promote(run, "--uri", "http://ada:secret@127.0.0.1:9") == 2
     error = capsys.readouterr().err
-    assert error.startswith("RegistryError: the registry at http://127.0.0.1:9 did not do it")
+    assert error.startswith("RegistryError: the model registry at http://127.0.0.1:9 refused the request")
     assert "secret" not in error
     assert not (run / "promotions.jsonl").exists()
 

@@ -69,7 +69,7 @@ def test_the_command_lines_seeds_stand_above_the_files(tmp_path):
         ("split.seed: [0, 1]", r"'split.seed' does not decide what a network learns from the same pictures"),
         ("calibrate.confidence: [0.9, 0.95]", r"does not decide"),
         ("train.workers: [0, 1]", r"says how a training is run, not what is learnt"),
-        ("train.loss: [bce]", r"one value belongs into the configuration"),
+        ("train.loss: [bce]", r"put a key with a single value in the configuration instead"),
         ("train.loss: bce", r"expected a list of values, or low and high"),
         ("train.loss: [bce, hinge]", r"train.loss: .*'bce', 'balanced' or 'focal'.*found 'hinge'"),
         ("train.loss: {low: 1, high: 2}", r"low and high are for numbers"),

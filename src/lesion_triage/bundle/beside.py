@@ -1,4 +1,4 @@
-"""One case's work on threads that have nothing else to do. Imports nothing of ours."""
+"""Share one case's work with idle threads. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def from_both_ends(pieces: Sequence[Callable[[], Any]], helpers: Executor) -> list[Future[Any]]:
-    """Do all pieces: this thread from the first on, ``helpers`` from the last, until they meet.
+    """Run all pieces: the caller works forward from the first, the helpers backward from the last.
 
     What the helpers have not begun is done here, so nothing waits for a helper that is slow to come.
 

@@ -1,4 +1,4 @@
-"""How files that others read, and lines of them, come to the disk: whole, or not at all. Standard library."""
+"""Atomic file writes and durable line appends. Standard library."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 Steps = Generator[None, None, Result]
-"""Work that yields where other work may take its turn."""
+"""Cooperative work: a generator that yields at its switch points."""
 
 SIDE_BY_SIDE = 4
 """So many pieces at most: twice as many gain little more, and the first of them waits for the last."""

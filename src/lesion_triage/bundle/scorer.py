@@ -165,7 +165,7 @@ class Scorer:
         return self.answer(self.judge(images, history), history, catalogue)
 
     def judge(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Judgement:
-        """Score one case without a word: whoever keeps codes only need not have a catalogue.
+        """Score one case without producing any text; no message catalogue is needed.
 
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.

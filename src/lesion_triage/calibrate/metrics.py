@@ -1,4 +1,4 @@
-"""How well scores rank, how honest they are, and what a threshold does; case level, with intervals.
+"""Discrimination, calibration and threshold metrics, per case, with bootstrap intervals.
 
 Imports numpy and this room. Every metric takes counts of cells, which is what a bootstrap draw is made of.
 """

@@ -84,7 +84,7 @@ class Forecast:
     median_sensitivity: float
     specificity: Spread
     oracle_specificity: float
-    """At exactly the target sensitivity: what only somebody who knew all cases to come could set."""
+    """At the oracle threshold: attainable only by knowing all future cases."""
 
     @property
     def cost(self) -> float:

@@ -38,7 +38,7 @@ class Price:
 
     @property
     def useless(self) -> bool:
-        """Whether hardly a case without need is spared."""
+        """True if more than 95 % of the negative cases are referred."""
         return self.negatives_referred > USELESS_SHARE * self.negatives
 
 

@@ -74,13 +74,13 @@ def _share(text: str) -> float:
 
 
 def one_line(text: str) -> str:
-    """Free text for a certificate: its page is made of lines, and a line of one's own could pass for one.
+    """Free text for a certificate: its page is line-based, so a line break could forge a line of it.
 
     Raises:
-        argparse.ArgumentTypeError: a line break or another sign that cannot be seen.
+        argparse.ArgumentTypeError: a line break or another character that cannot be printed.
     """
     if not text.isprintable():
-        raise argparse.ArgumentTypeError("expected one line of signs that can be seen")
+        raise argparse.ArgumentTypeError("expected one line of printable characters")
     return text
 
 

@@ -44,7 +44,7 @@ def data_root(run: Run) -> Roots:
 
 
 def folders(run: Run) -> Mapping[str, Path]:
-    """The same by name, also where there is one."""
+    """The dataset folders by name; a single dataset has the name ''."""
     root = data_root(run)
     return {"": root} if isinstance(root, Path) else root
 

@@ -16,7 +16,7 @@ from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
 _USELESS = (
-    "WARNING: more than 95 % of the cases without need are referred, so this policy orders hardly anything. "
+    "WARNING: more than 95 % of negative cases are referred, so this policy barely prioritises. "
     "The certificate holds all the same; look at the learning curve, and at what the audit found."
 )
 

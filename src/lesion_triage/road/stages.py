@@ -22,7 +22,7 @@ class Stage:
     outputs: tuple[str, ...]
     work: Callable[[Run, Tracker], None]
     retell: Callable[[Run, Tracker], None] = lambda run, tracker: None
-    """Tell the tracker of a stage that another run has done."""
+    """Log a stage that was reused from another run."""
     go_on: Callable[[Run, bool], None] = lambda run, must: None
     """Find what an interrupted attempt left; raise RunError if there is nothing and there must be."""
     scratch: tuple[str, ...] = ()

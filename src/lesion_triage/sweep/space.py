@@ -190,13 +190,13 @@ def _domain(where: str, own: Any, content: Any) -> Domain:
             raise ConfigError(f"{where}: a list holds plain values, found {content!r}.")
         if len(content) < 2:
             raise ConfigError(
-                f"{where}: found {content!r}; a key with one value belongs into the configuration."
+                f"{where}: found {content!r}; put a key with a single value in the configuration instead."
             )
         return Choices(tuple(content))
     if not isinstance(content, dict):
         raise ConfigError(
-            f"{where}: expected a list of values, or low and high, found {content!r}; a key with one value "
-            "belongs into the configuration."
+            f"{where}: expected a list of values, or low and high, found {content!r}; put a key with a "
+            "single value in the configuration instead."
         )
     if isinstance(own, bool) or not isinstance(own, int | float):
         raise ConfigError(f"{where}: low and high are for numbers; list the values instead.")

@@ -176,9 +176,8 @@ class Registry:
         except Exception as error:  # whatever MLflow, a database or a network has
             said = _without_password(str(error).splitlines()[0][:300]) if str(error) else ""
             raise RegistryError(
-                f"the registry at {_without_password(self._uri)} did not do it ({type(error).__name__}: "
-                f"{said}); "
-                "is the server there, and does it allow this?"
+                f"the model registry at {_without_password(self._uri)} refused the request "
+                f"({type(error).__name__}: {said}); check that it is running and that you may write to it."
             ) from None
 
 

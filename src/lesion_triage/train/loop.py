@@ -301,11 +301,11 @@ def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _P
                 broken.append(name)
     broken = processes.gathered(fabric, broken) or processes.gathered(fabric, all_of_them)
     more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-    what = "gradient is no number, and the loss" if math.isfinite(loss) else "loss"
+    what = f"gradient is not finite (loss {loss})" if math.isfinite(loss) else f"loss is {loss}"
     processes.fail_together(
         fabric,
         DivergedError(
-            f"the {what} is {loss} in epoch {order.epoch + 1}, batch {number + 1}, "
+            f"the {what} in epoch {order.epoch + 1}, batch {number + 1}, "
             f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate "
             "or use train.precision 32-true. The last good state is kept."
         ),

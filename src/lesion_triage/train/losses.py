@@ -16,7 +16,7 @@ from lesion_triage.train.network import Heads
 
 
 def class_weights(needs_in_person: Sequence[bool], c: Train) -> Tensor:
-    """Weights of the classes below and at (index 0 and 1) of shape (2,).
+    """Weight of the negative (index 0) and the positive class (index 1), shape (2,).
 
     With ``loss: balanced`` each class weighs n / (2 n_class), as scikit-learn's ``balanced`` does: both
     together weigh the same, and a picture weighs 1 in the mean. Else ones.

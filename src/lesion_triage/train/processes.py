@@ -131,7 +131,7 @@ def precision(c: Train) -> Any:
 
 @contextmanager
 def connected(fabric: Fabric) -> Iterator[None]:
-    """Say in one sentence when another process has gone, and part from the others in the end.
+    """Turn the loss of a worker into one error, and destroy the process group on exit.
 
     Those of torchrun stay together until ``part``: another training may follow, and they meet but once.
 
