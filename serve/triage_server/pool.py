@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from lesion_triage.bundle.in_step import SIDE_BY_SIDE, Steps, in_step
+from lesion_triage.bundle.processors import affinity
 from triage_server.problems import RequestError
 
 Result = TypeVar("Result")
@@ -190,9 +191,7 @@ def usable_processors(
         membership: the kernel's list of this process's control groups.
         hierarchy: where the control groups are mounted, version 2 or version 1.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(allowed, math.ceil(_quota(membership, hierarchy))))
+    return max(1, min(affinity(), math.ceil(_quota(membership, hierarchy))))
 
 
 def _quota(membership: Path, hierarchy: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lesion_triage.audit import balance, leakage, occlusion, pictures, raw_tables, shortcuts
@@ -11,11 +10,10 @@ from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Report, Table, with_acceptance
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Audit, Roots
+from lesion_triage.console import Tick
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import Splits
 from lesion_triage.predictions import Predictions
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Data:
 
 
 def audit_data(
-    data: Data, config: Audit, progress: Progress | None = None
+    data: Data, config: Audit, progress: Tick | None = None
 ) -> tuple[Report, pictures.Seen | None]:
     """Audit manifest, splits and, unless ``config.pictures`` is 0, a sample of the pictures.
 
@@ -89,7 +87,7 @@ def add_model(
     config: Audit,
     graph: bytes,
     table: Predictions,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Report:
     """The report of the data, with what a trained model adds; only its validation split is opened.
 

@@ -5,9 +5,7 @@ Imports the bundle's graph, data, predictions and this room. Only the validation
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -20,16 +18,17 @@ from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.audit.shortcuts import Sampled, measured, metadata_columns
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.calibrate.metrics import auroc_difference, auroc_of
 from lesion_triage.config import Audit, Roots
+from lesion_triage.console import Tick
 from lesion_triage.data.coded import Bools
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS
 from lesion_triage.predictions import Predictions
 
-Progress = Callable[[int, int], None]
 Pixels = NDArray[np.uint8]
 
 PICTURES = 300
@@ -72,7 +71,7 @@ def occlude(
     columns: Columns,
     root: Roots,
     config: Audit,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> tuple[Finding, Table]:
     """Score validation pictures whole and covered.
 
@@ -89,12 +88,7 @@ def occlude(
         pixels = decode(read_picture(root, record), spec).pixels
         return (session.logit(pixels), *(session.logit(painted) for painted in covered(pixels).values()))
 
-    logits = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, found in enumerate(pool.map(one, records), start=1):
-            logits.append(found)
-            if progress is not None:
-                progress(done, len(records))
+    logits = mapped(one, records, progress)
     return _judge(np.array(logits).reshape(len(records), 4), positive, config)
 
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +18,14 @@ from lesion_triage.audit.association import Association, associations
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.audit.shortcuts import Sampled, baseline
 from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
+from lesion_triage.console import Tick
 from lesion_triage.data.coded import Bools, Codes, binned
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, ManifestError
-
-Progress = Callable[[int, int], None]
 
 TONES = ((55.0, "very light"), (41.0, "light"), (28.0, "intermediate"), (10.0, "tan"), (-30.0, "brown"))
 """Lower ends in degrees (Chardon 1991, del Bino 2013); what is below the last is dark."""
@@ -80,7 +78,7 @@ def chosen(sampled: Sampled, most: int) -> Codes:
 
 
 def open_all(
-    rows: Codes, records: Sequence[Record], root: Roots, limits: PixelSpec, progress: Progress | None = None
+    rows: Codes, records: Sequence[Record], root: Roots, limits: PixelSpec, progress: Tick | None = None
 ) -> Seen:
     """Decode and measure pictures, several at a time.
 
@@ -97,12 +95,7 @@ def open_all(
         except ImageError as error:
             raise ManifestError(f"{record.path}: {error}") from None
 
-    found = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, measured in enumerate(pool.map(one, rows.tolist()), start=1):
-            found.append(measured)
-            if progress is not None:
-                progress(done, rows.size)
+    found = mapped(one, rows.tolist(), progress)
     return Seen(rows, tuple(look_ for look_, _ in found), np.array([density for _, density in found]))
 
 

@@ -15,6 +15,7 @@ from lesion_triage.backlog.photographs import Source, source_of
 from lesion_triage.backlog.rows import EXTRA_COLUMNS, NOT_SCORED
 from lesion_triage.backlog.shards import CASES, Shards
 from lesion_triage.backlog.state import Options, Summary
+from lesion_triage.bundle.processors import affinity
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.console import bar, say
@@ -150,7 +151,7 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
                 folder,
                 engine.row_maker(folder, bundle),
                 missing,
-                arguments.threads or len(os.sched_getaffinity(0)),
+                arguments.threads or affinity(),
                 progress,
                 accept_unreadable=arguments.accept_unreadable,
             )

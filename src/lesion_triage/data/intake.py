@@ -6,8 +6,7 @@ Imports records, pictures, the perceptual hash, the bundle's pixel path and the 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from itertools import islice
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.processors import affinity
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
+from lesion_triage.console import Tick
 from lesion_triage.data import perceptual_hash, pictures
 from lesion_triage.data.perceptual_hash import SIDE_PX, Sketches
 from lesion_triage.data.records import RawRecord, Record
@@ -39,7 +40,7 @@ def read_all(
     root: Roots,
     listed: Sequence[RawRecord],
     spec: PixelSpec,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> tuple[list[Record], Sketches, dict[str, tuple[str, ...]]]:
     """Read and decode every listed picture, several at a time.
 
@@ -55,7 +56,7 @@ def read_all(
     records: list[Record] = []
     sketches = perceptual_hash.empty(len(listed))
     dropped: dict[str, list[str]] = {}
-    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(max_workers=min(16, 2 * affinity())) as pool:
         rest = iter(listed)
         done = 0
         # Block by block: 400,000 waiting futures would hold more memory than the records.

@@ -14,7 +14,7 @@ import io
 import json
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Data, Roots
+from lesion_triage.console import Tick
 from lesion_triage.data import consistency, duplicates, intake, pictures, sources
 from lesion_triage.data.perceptual_hash import Sketches
 from lesion_triage.data.records import SYNTHETIC, Record
@@ -110,7 +111,7 @@ class Manifest:
 def build(
     config: Data,
     root: Roots,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
     pixels: PixelSpec = PixelSpec(size_px=160),  # noqa: B008 - frozen
 ) -> Manifest:
     """Read a dataset's table and every picture it names.

@@ -16,7 +16,7 @@ import io
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,15 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.bundle import pixels
+from lesion_triage.bundle.processors import affinity
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
-from lesion_triage.console import say
+from lesion_triage.console import Tick, say
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.errors import DataError, ImageError
-
-Progress = Callable[[int, int], None]
 
 BLOCK = 256
 """Pictures between two checksums: what a kill costs at most."""
@@ -83,7 +82,7 @@ def pictures(
     root: Roots,
     spec: PixelSpec,
     cache: Path | None,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Pixels:
     """Pictures prepared by the pixel path of the bundle, in the order of the records.
 
@@ -203,7 +202,7 @@ def _fill(
     records: Sequence[Record],
     root: Roots,
     spec: PixelSpec,
-    progress: Progress | None,
+    progress: Tick | None,
 ) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -215,7 +214,7 @@ def _fill(
             raise OSError(
                 errno.ENOSPC, f"{lacking / 1e9:.2f} GB are still to be written, too much for the disk"
             )
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(affinity()) as pool:
             while done < len(records):
                 block = records[done : done + BLOCK]
                 checksum = 0

@@ -5,23 +5,21 @@ Imports the bundle, predictions and this room; needs no training library.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.bundle.scorer import score_picture
 from lesion_triage.config import Roots
+from lesion_triage.console import Tick
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
-
-Progress = Callable[[int, int], None]
 
 
 def predict(
@@ -34,7 +32,7 @@ def predict(
     split: str,
     manifest_sha256: str,
     splits_sha256: str,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> Predictions:
     """Score every picture of ``records`` through decoder, quality gate and graph, one by one.
 
@@ -74,16 +72,10 @@ def predict(
             history=record.history,
         )
 
-    rows: list[Prediction] = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for row in pool.map(one, records):
-            rows.append(row)
-            if progress:
-                progress(len(rows), len(records))
     return Predictions(
         split=split,
         manifest_sha256=manifest_sha256,
         splits_sha256=splits_sha256,
         model_sha256=sha256_of(graph),
-        rows=tuple(rows),
+        rows=tuple(mapped(one, records, progress)),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
+from lesion_triage.console import Tick
 from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.errors import DataError
 
@@ -135,7 +136,7 @@ def draw(
     positive_share: float,
     seed: int,
     folder: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> Path:
     """Draw a dataset in the layout of ``source: folder``; returns the path of its table.
 

@@ -5,18 +5,18 @@ Imports bundle, data and calibrate's intervals; the figure is in ``evaluate.corr
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from lesion_triage.bundle.pixels import decode
+from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
 from lesion_triage.calibrate.metrics import Proportion, proportion
+from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -66,7 +66,7 @@ def measure(
     corruptions: Collection[str] = tuple(CORRUPTIONS),
     seed: int = 0,
     score: Callable[[bytes], float | None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> tuple[Row, ...]:
     """Spoil every picture in every way and ask the gate; the unmodified ones come first.
 
@@ -85,20 +85,18 @@ def measure(
     """
     cells = [(UNMODIFIED, 0), *((name, severity) for name in corruptions for severity in SEVERITIES)]
     rows = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for name, severity in cells:
+    for name, severity in cells:
 
-            def one(
-                read: Callable[[], bytes], name: str = name, severity: int = severity
-            ) -> tuple[tuple[ReasonCode, ...], tuple[ReasonCode, ...], float | None]:
-                data = read() if name == UNMODIFIED else corrupt(read(), name, severity, seed)
-                found = assess(decode(data, spec), limits)
-                return found.refusals, found.advice, None if score is None else score(data)
+        def one(
+            read: Callable[[], bytes], name: str = name, severity: int = severity
+        ) -> tuple[tuple[ReasonCode, ...], tuple[ReasonCode, ...], float | None]:
+            data = read() if name == UNMODIFIED else corrupt(read(), name, severity, seed)
+            found = assess(decode(data, spec), limits)
+            return found.refusals, found.advice, None if score is None else score(data)
 
-            answers = list(pool.map(one, pictures))
-            rows.append(_row(name, severity, answers, scored=score is not None))
-            if progress is not None:
-                progress(len(rows), len(cells))
+        rows.append(_row(name, severity, mapped(one, pictures), scored=score is not None))
+        if progress is not None:
+            progress(len(rows), len(cells))
     return tuple(rows)
 
 

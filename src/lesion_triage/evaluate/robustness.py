@@ -8,10 +8,8 @@ photographs of a case are spoilt alike.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +20,18 @@ from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
+from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.bundle.scorer import ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc, proportion
+from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.errors import ImageError
 
 UNMODIFIED = "unmodified"
 Reader = Callable[[], bytes]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def spoil(
     corruptions: Collection[str] = tuple(CORRUPTIONS),
     severities: Sequence[int] = SEVERITIES,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Tick | None = None,
 ) -> tuple[Row, ...]:
     """Spoil every photograph in every way and decide every case; the unmodified ones come first.
 
@@ -105,17 +104,16 @@ def spoil(
     graph = Graph(bundle.graph, bundle.header.pixels)
     cells = [(UNMODIFIED, 0), *((name, severity) for name in corruptions for severity in severities)]
     rows = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for name, severity in cells:
+    for name, severity in cells:
 
-            def seen(case: Photographed, name: str = name, severity: int = severity) -> tuple[_Seen, ...]:
-                files = (read() for read in case.files)
-                spoilt = (f if name == UNMODIFIED else corrupt(f, name, severity, seed) for f in files)
-                return tuple(_look(graph, bundle, data) for data in spoilt)
+        def seen(case: Photographed, name: str = name, severity: int = severity) -> tuple[_Seen, ...]:
+            files = (read() for read in case.files)
+            spoilt = (f if name == UNMODIFIED else corrupt(f, name, severity, seed) for f in files)
+            return tuple(_look(graph, bundle, data) for data in spoilt)
 
-            rows.append(_row(bundle, name, severity, cases, list(pool.map(seen, cases))))
-            if progress is not None:
-                progress(len(rows), len(cells))
+        rows.append(_row(bundle, name, severity, cases, mapped(seen, cases)))
+        if progress is not None:
+            progress(len(rows), len(cells))
     return tuple(rows)
 
 
@@ -140,13 +138,12 @@ def show(
         ImageError: a file cannot be decoded; the sentence names it.
     """
     graph = Graph(bundle.graph, bundle.header.pixels)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        files = [read for case in cases for read in case.files]
-        familiar = [one.novelty for one in pool.map(lambda read: _look(graph, bundle, read()), files)]
-        found = []
-        for name, paths in foreign.items():
-            looked = list(pool.map(lambda path: _look_at(graph, bundle, path), paths))
-            found.append(_foreign(bundle, name, looked, np.array(familiar), draws, seed))
+    files = [read for case in cases for read in case.files]
+    familiar = np.array([one.novelty for one in mapped(lambda read: _look(graph, bundle, read()), files)])
+    found = []
+    for name, paths in foreign.items():
+        looked = mapped(lambda path: _look_at(graph, bundle, path), paths)
+        found.append(_foreign(bundle, name, looked, familiar, draws, seed))
     return tuple(found)
 
 

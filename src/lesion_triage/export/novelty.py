@@ -5,10 +5,6 @@ Imports onnx, onnxruntime, numpy, ``calibrate.novelty`` and the prepared picture
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import onnx
 import onnx.utils
@@ -16,15 +12,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from lesion_triage.bundle.processors import mapped
 from lesion_triage.calibrate.novelty import TINY, Familiar
+from lesion_triage.console import Tick
 from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.export.onnx_graph import LEVELS
 
 NOVELTY = "novelty"
-Progress = Callable[[int, int], None]
 
 
-def levels_of(graph: bytes, pictures: Pixels, progress: Progress | None = None) -> NDArray[np.float32]:
+def levels_of(graph: bytes, pictures: Pixels, progress: Tick | None = None) -> NDArray[np.float32]:
     """Channel means of the network's middle levels, shape (pictures, channels).
 
     One picture and one thread a call, so that the result does not depend on the number of processors. Only
@@ -48,13 +45,7 @@ def levels_of(graph: bytes, pictures: Pixels, progress: Progress | None = None) 
         levels: NDArray[np.float32] = session.run([LEVELS], {"pixels": pixels})[0][0]
         return levels
 
-    rows = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for row in pool.map(one, range(len(pictures))):
-            rows.append(row)
-            if progress:
-                progress(len(rows), len(pictures))
-    return np.stack(rows)
+    return np.stack(mapped(one, range(len(pictures)), progress))
 
 
 def attach(graph: bytes, familiar: Familiar) -> bytes:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config
+from lesion_triage.console import Tick
 from lesion_triage.data.augment import augmentation
 from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
 from lesion_triage.data.pixel_cache import Pixels
@@ -154,9 +155,7 @@ def _as_it_comes(batch: Example) -> Example:
 
 
 @torch.inference_mode()
-def embeddings(
-    network: TriageNetwork, pictures: Pictures, tick: Callable[[int, int], None] = lambda *_: None
-) -> Tensor:
+def embeddings(network: TriageNetwork, pictures: Pictures, tick: Tick = lambda *_: None) -> Tensor:
     """Embeddings [N, width] of the pictures as they are, on the CPU; the network is in eval mode."""
     device = network.mean.device
     found = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lesion_triage.console import Tick
 from lesion_triage.data.dataset import Example
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.pictures import Embedded, Pictures, embeddings
@@ -26,7 +27,7 @@ class Probe:
         training: Pictures,
         validation: Pictures,
         diagnoses: Sequence[int],
-        tick: Callable[[int, int], None],
+        tick: Tick,
     ) -> None:
         network.eval()
         own, other = len(training.records), len(validation.records)

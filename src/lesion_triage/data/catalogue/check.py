@@ -7,9 +7,8 @@ refuses. A part of a dataset is incomplete, which is no error of format.
 from __future__ import annotations
 
 import csv
-import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,15 +18,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from lesion_triage.bundle import pixels
+from lesion_triage.bundle.processors import affinity
 from lesion_triage.bundle.schema import PixelSpec
+from lesion_triage.console import Tick
 from lesion_triage.data.below import places
 from lesion_triage.data.catalogue import datasets
 from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
 from lesion_triage.data.catalogue.unpack import is_archive
 from lesion_triage.errors import DataError, ImageError
-
-Progress = Callable[[int, int], None]
 
 _HASHED_ANYWAY_BYTES = 64 << 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -70,7 +69,7 @@ class Checked:
 
 
 def check(
-    folder: Path, entry: Dataset | None = None, *, deep: bool = False, progress: Progress | None = None
+    folder: Path, entry: Dataset | None = None, *, deep: bool = False, progress: Tick | None = None
 ) -> Checked:
     """Compare a folder with the official layout of a dataset.
 
@@ -376,11 +375,11 @@ def _published(files: _Files, entry: Dataset, deep: bool) -> Iterator[Finding]:
             yield Finding(str(path), f"{kind} of {wanted.checksum_from}", "another content", state)
 
 
-def _decoded(files: _Files, paths: Sequence[PurePosixPath], progress: Progress | None) -> Finding:
+def _decoded(files: _Files, paths: Sequence[PurePosixPath], progress: Tick | None) -> Finding:
     """Open every picture as the pixel path does; that is the only check that finds a file cut short."""
     spec = PixelSpec(size_px=32)
     bad: list[str] = []
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, affinity())) as pool:
         rest, done = iter(paths), 0
         while block := list(islice(rest, _BLOCK)):
             codes = pool.map(lambda path: _why_not(files.folder / path, spec), block)

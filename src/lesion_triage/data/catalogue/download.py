@@ -15,7 +15,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,10 @@ from urllib3.exceptions import HTTPError as TransportError
 
 from lesion_triage import __version__
 from lesion_triage.bundle.files import write_atomically
+from lesion_triage.console import Tick
 from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.entry import RemoteFile
 from lesion_triage.errors import DownloadError
-
-Tick = Callable[[int, int], None]
-"""Called with (bytes there, bytes in all); in all is 0 while nobody knows."""
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = (20.0, 60.0)
@@ -96,6 +94,13 @@ def download(
     session: requests.Session, wanted: RemoteFile, final: Path, tick: Tick, patience: Patience | None = None
 ) -> Got | Absent:
     """Bring one file; the official addresses are tried in their order.
+
+    Args:
+        session: of ``open_session``.
+        wanted: the file.
+        final: where it goes; its folder is made.
+        tick: called with the bytes that are there and in all; in all is 0 while nobody knows.
+        patience: with failures that may pass.
 
     Returns:
         What was brought, or why no address has it.

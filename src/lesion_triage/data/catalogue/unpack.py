@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from lesion_triage.console import Tick
 from lesion_triage.errors import DownloadError
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -40,7 +41,7 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def unpack(archive: Path, folder: Path, progress: Callable[[int, int], None] | None = None) -> int:
+def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
     """Unpack below ``folder``; a member that is there already with its size is left. Archives inside follow.
 
     Returns:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lesion_triage.config import Data, Roots
+from lesion_triage.console import Tick
 from lesion_triage.data import synthetic
 from lesion_triage.data.records import SYNTHETIC, Listing
 from lesion_triage.data.sources import (
@@ -33,7 +34,6 @@ from lesion_triage.data.sources import (
 )
 from lesion_triage.errors import ManifestError
 
-Progress = Callable[[int, int], None]
 """Called with the number done and the total."""
 
 READERS: Mapping[str, Callable[[Path], Listing]] = MappingProxyType(
@@ -78,7 +78,7 @@ def folders(config: Data, root: Roots) -> Roots:
     return root
 
 
-def read(root: Roots, config: Data, progress: Progress | None = None) -> Listing:
+def read(root: Roots, config: Data, progress: Tick | None = None) -> Listing:
     """List what the configured source, or every part of the mixture, says.
 
     Raises:
