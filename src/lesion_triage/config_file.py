@@ -5,7 +5,6 @@ Imports the configuration, the two readers of YAML and the exception tree.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from lesion_triage import red_flags_file, strict_yaml
 from lesion_triage.config import Config
-from lesion_triage.errors import ConfigError
+from lesion_triage.errors import ConfigError, hint
 
 DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"
 
@@ -112,9 +111,8 @@ def _explain(error: ValidationError) -> str:
         where = ".".join(str(step) for step in problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = list(_known_keys(Config, problem["loc"][:-1]))
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}."
-            parts.append(f"unknown key '{where}'; {hint}")
+            what = hint(str(problem["loc"][-1]), known, f"known here: {', '.join(known)}.")
+            parts.append(f"unknown key '{where}'; {what}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             parts.append(f"{where or 'configuration'}: {message}; found {problem['input']!r}.")

@@ -1,4 +1,4 @@
-"""Every exception that this project raises on purpose. Imports nothing.
+"""Every exception that this project raises on purpose, and the hint that many end with. Imports difflib.
 
 An error is one sentence for a person: what was expected, what was found, where, and what to do.
 The command line prints that sentence and exits with status 2; a traceback means a bug.
@@ -31,6 +31,29 @@ The command line prints that sentence and exits with status 2; a traceback means
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_ALIKE = 0.5
+"""How like a known name a misspelt one must be, as difflib measures it."""
+
+
+def hint(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """What to do about a name that is not known, as the end of an error's sentence.
+
+    Args:
+        name: not among ``known``.
+        known: names.
+        otherwise: what to say where none of them is near; None: all of them.
+
+    Returns:
+        "did you mean 'x'?" with the nearest, else "known: x, y, z." or ``otherwise``.
+    """
+    names = list(known)
+    if near := difflib.get_close_matches(name, names, n=1, cutoff=_ALIKE):
+        return f"did you mean '{near[0]}'?"
+    return f"known: {', '.join(names)}." if otherwise is None else otherwise
 
 
 class LesionTriageError(Exception):

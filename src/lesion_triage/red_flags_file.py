@@ -5,7 +5,6 @@ Imports the YAML reader and the bundle.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from lesion_triage.bundle.red_flags import (
     RedFlags,
     Review,
 )
-from lesion_triage.errors import ConfigError
+from lesion_triage.errors import ConfigError, hint
 
 _DOCUMENTS: tuple[type[BaseModel], ...] = (
     RedFlags,
@@ -131,9 +130,7 @@ def _explained(error: ValidationError) -> str:
     for problem in error.errors():
         where = ".".join(str(step) for step in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(problem["loc"][-1]), _KEYS, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(_KEYS)}."
-            parts.append(f"key '{where}' does not belong here; {hint}")
+            parts.append(f"key '{where}' does not belong here; {hint(str(problem['loc'][-1]), _KEYS)}")
         else:
             parts.append(f"{where or 'file'}: {problem['msg'].removeprefix('Value error, ')}.")
     return " ".join(parts)

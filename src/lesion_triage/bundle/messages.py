@@ -5,7 +5,6 @@ Imports pydantic, the document, the schema, the guidance and the exception tree.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import string
@@ -21,7 +20,7 @@ from pydantic import Field, ValidationError
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
 from lesion_triage.bundle.schema import Disposition, ReasonCode
-from lesion_triage.errors import ConfigError
+from lesion_triage.errors import ConfigError, hint
 
 REFERENCE_LANGUAGE = "en"
 """Its texts say which placeholders a text of any language must have."""
@@ -183,9 +182,8 @@ class Catalogue(Document):
             if missing := sorted(codes - found):
                 raise ConfigError(f"{where}: no text for {section}.{', '.join(missing)}; every code has one.")
             for code in sorted(found - codes):
-                near = difflib.get_close_matches(code, codes, n=1, cutoff=0.5)
-                hint = f"did you mean '{near[0]}'?" if near else "leave it out."
-                raise ConfigError(f"{where}: {section}.{code} is the text of no code; {hint}")
+                what = hint(code, codes, "leave it out.")
+                raise ConfigError(f"{where}: {section}.{code} is the text of no code; {what}")
 
     def _check_placeholders(self, where: str, reference: Mapping[str, str]) -> None:
         for address, text in self.texts():

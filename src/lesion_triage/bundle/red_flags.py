@@ -9,7 +9,6 @@ without them holds with them.
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Sequence
 from datetime import date
@@ -29,6 +28,7 @@ from pydantic import (
 
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.history import USUAL_WORDS, GroupName, History
+from lesion_triage.errors import hint
 
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Presence = Literal["present", "absent", "not_known"]
@@ -55,9 +55,8 @@ GROUP_FIELDS = _fields(str)
 def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
     def check(name: str) -> str:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"the history has no {what} '{name}'; {hint}")
+            all_of_them = f"known: {', '.join(known)}"
+            raise ValueError(f"the history has no {what} '{name}'; {hint(name, known, all_of_them)}")
         return name
 
     return AfterValidator(check)

@@ -5,7 +5,6 @@ Imports the configuration vocabulary; nothing of the search itself.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from lesion_triage import config_file, strict_yaml
 from lesion_triage.config import Config, Section
-from lesion_triage.errors import ConfigError
+from lesion_triage.errors import ConfigError, hint
 
 SETTINGS = "sweep"
 
@@ -171,9 +170,8 @@ def read(path: Path, base: Config, seeds: int | None = None) -> Space:
 def _value_of(known: Mapping[str, Any], key: str, path: Path) -> Any:
     """The configuration's own value of a key that may be searched."""
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else "docs/configuration.md lists all of them."
-        raise ConfigError(f"{path}: unknown key '{key}'; {hint}")
+        what = hint(key, known, "docs/configuration.md lists all of them.")
+        raise ConfigError(f"{path}: unknown key '{key}'; {what}")
     if key == "seed":
         raise ConfigError(f"{path}: 'seed' is no key to search; --seeds trains each trial with several.")
     if not key.startswith(("train.", "model.")) and key != "pixels.size_px":

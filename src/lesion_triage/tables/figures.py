@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
 from lesion_triage import strict_yaml
-from lesion_triage.errors import DataError
+from lesion_triage.errors import DataError, hint
 from lesion_triage.evaluate.summary import summary
 from lesion_triage.reproduce import page, records
 from lesion_triage.reproduce.cells import Cells, Value, cells_of, flat
@@ -117,9 +116,7 @@ def _text(path: Path) -> str:
 
 def _of(cells: Cells, source: str, cell: str) -> Value:
     if cell not in cells:
-        near = difflib.get_close_matches(cell, cells, n=1, cutoff=0.4)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise DataError(f"{source} has no cell '{cell}'{hint}")
+        raise DataError(f"{source} has no cell '{cell}'; {hint(cell, cells, 'look at its keys.')}")
     return cells[cell]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from lesion_triage.errors import HinderedError, TrainingError
+from lesion_triage.errors import HinderedError, TrainingError, hint
 
 
 def backbone(
@@ -34,9 +33,8 @@ def backbone(
         HinderedError: unreachable hub.
     """
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else "."
-        raise TrainingError(f"timm knows no backbone '{name}'{hint}")
+        what = hint(name, timm.list_models(), "timm.list_models() lists all.")
+        raise TrainingError(f"timm knows no backbone '{name}'; {what}")
     require_pretrained(name, weights)
     facts = timm.get_pretrained_cfg(name)
     sized: dict[str, Any] = {"img_size": size_px} if facts is not None and facts.fixed_input_size else {}

@@ -5,12 +5,11 @@ Imports bundle, console and the exception tree; no reader, and no training libra
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from pathlib import Path
 
 from lesion_triage.data.catalogue.entry import Dataset, read_entry
-from lesion_triage.errors import DataError
+from lesion_triage.errors import DataError, hint
 
 _ENTRIES = Path(__file__).parent / "entries"
 
@@ -31,6 +30,4 @@ def dataset(name: str) -> Dataset:
     for known_name, entry in known.items():
         if name.replace("_", "") == known_name.replace("_", ""):
             return entry
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
-    raise DataError(f"no dataset '{name}' in the catalogue; {hint}")
+    raise DataError(f"no dataset '{name}' in the catalogue; {hint(name, known)}")

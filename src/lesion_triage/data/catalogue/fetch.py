@@ -6,7 +6,6 @@ What was brought, from where, with which hash and under which licence stands in 
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,20 +19,19 @@ import requests
 from pydantic import ValidationError
 
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import bar, say
+from lesion_triage.console import Tick, bar, say
 from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.download import (
     Absent,
     Got,
     Patience,
-    Tick,
     download,
     open_session,
     writing,
 )
 from lesion_triage.data.catalogue.entry import Dataset, Listed, RemoteFile
 from lesion_triage.data.catalogue.unpack import is_archive, unpack
-from lesion_triage.errors import DownloadError
+from lesion_triage.errors import DownloadError, hint
 
 RECORD = "FETCHED.json"
 FIGSHARE = "https://api.figshare.com/v2"
@@ -195,9 +193,7 @@ def _chosen(entry: Dataset, offered: Sequence[RemoteFile], only: Sequence[str]) 
     known = {file.name: file for file in offered}
     for name in only:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
-            raise DownloadError(f"{entry.name} has no file '{name}'; {hint}")
+            raise DownloadError(f"{entry.name} has no file '{name}'; {hint(name, known)}")
     return [known[name] for name in only] if only else [file for file in offered if not file.optional]
 
 

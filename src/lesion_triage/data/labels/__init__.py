@@ -15,14 +15,13 @@ certifies anew.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from lesion_triage.data.labels.codes import CODES
 from lesion_triage.data.labels.decisions import DECISIONS
-from lesion_triage.errors import DataError
+from lesion_triage.errors import DataError, hint
 
 T = TypeVar("T")
 
@@ -68,6 +67,6 @@ def label_for(family: str, code: str) -> Label:
 def _known(table: Mapping[str, T], key: str, what: str) -> T:
     if key in table:
         return table[key]
-    near = difflib.get_close_matches(key, table, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(table)}."
-    raise DataError(f"'{key}' is no known {what}; {hint} A new one needs a reviewed line in data/labels.")
+    raise DataError(
+        f"'{key}' is no known {what}; {hint(key, table)} A new one needs a reviewed line in data/labels."
+    )

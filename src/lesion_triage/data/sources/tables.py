@@ -6,7 +6,6 @@ Imports records, the walk and the exception tree.
 from __future__ import annotations
 
 import csv
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from lesion_triage.data.below import places
 from lesion_triage.data.records import Listing, RawRecord, lesion_of_its_own, refuse_unsendable
-from lesion_triage.errors import DataError
+from lesion_triage.errors import DataError, hint
 
 JPEG = (".jpg", ".jpeg")
 Row = Mapping[str, str]
@@ -199,9 +198,7 @@ def word(cell: str, words: Mapping[str, str], column: str) -> str:
         return words[cell]
     if not cell:
         return ""
-    near = difflib.get_close_matches(cell, words, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(words)}."
-    raise DataError(f"{column} '{cell}' is unknown; {hint}")
+    raise DataError(f"{column} '{cell}' is unknown; {hint(cell, words)}")
 
 
 def known(cell: str) -> str:
