@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lesion_triage.config import Audit
 from lesion_triage.console import bar, say
@@ -10,17 +10,20 @@ from lesion_triage.road.pictures import data_root, folders
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
+if TYPE_CHECKING:
+    from lesion_triage.audit.checks import Data
+
 AUDIT, AUDIT_MODEL = "audit", "audit_with_model"
 AUDIT_TABLES = "audit_tables"
 """An audit that opens no picture. It has a place of its own, so that the whole one does not undo it."""
 
 
-def audit_inputs(run: Run) -> Any:
+def audit_inputs(run: Run) -> object:
     """What decides the result of the audit: its settings, the pixel limits, the dataset's own tables."""
     return _inputs(run, run.config.audit)
 
 
-def audit_tables_inputs(run: Run) -> Any:
+def audit_tables_inputs(run: Run) -> object:
     """The same without pictures."""
     return _inputs(run, _tables_only(run))
 
@@ -29,7 +32,7 @@ def _tables_only(run: Run) -> Audit:
     return run.config.audit.model_copy(update={"pictures": 0})
 
 
-def _inputs(run: Run, settings: Audit) -> Any:
+def _inputs(run: Run, settings: Audit) -> object:
     from lesion_triage.audit import findings
 
     # The dataset's own tables lie there, and the manifest does not keep all of their columns.
@@ -40,7 +43,7 @@ def _inputs(run: Run, settings: Audit) -> Any:
     return findings.FORMAT, settings.model_dump(mode="json"), limits, seen
 
 
-def audited(run: Run) -> Any:
+def audited(run: Run) -> Data:
     """What an audit of this run looks at: manifest, splits, root and pixel limits."""
     from lesion_triage.audit import checks
     from lesion_triage.data import manifest, split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lesion_triage import runs
 from lesion_triage.config import Config, Roots
@@ -13,6 +13,9 @@ from lesion_triage.console import bar, say
 from lesion_triage.errors import RunError
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
+
+if TYPE_CHECKING:
+    from lesion_triage.data.records import Record
 
 
 def require_data(config: Config) -> None:
@@ -49,7 +52,7 @@ def folders(run: Run) -> Mapping[str, Path]:
     return {"": root} if isinstance(root, Path) else root
 
 
-def records(run: Run, name: str) -> list[Any]:
+def records(run: Run, name: str) -> list[Record]:
     """Records of one split, in the order of its file."""
     from lesion_triage.data import manifest, split
 
@@ -69,7 +72,7 @@ def digest_of(run: Run, stage: str) -> str:
     return split.read(run.folder, digest)[1]
 
 
-def manifest_inputs(run: Run) -> Any:
+def manifest_inputs(run: Run) -> object:
     """What decides the manifest: the dataset's name and files, and the table's format."""
     from lesion_triage.data import manifest
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lesion_triage import runs
 from lesion_triage.console import bar, say
@@ -15,13 +15,18 @@ from lesion_triage.road.training import pixel_cache_of, predict_split, require_p
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
+if TYPE_CHECKING:
+    from lesion_triage.bundle.certificate import Certificate
+    from lesion_triage.calibrate.price import Price
+    from lesion_triage.evaluate.results import Results
+
 _USELESS = (
     "WARNING: more than 95 % of negative cases are referred, so this policy barely prioritises. "
     "The certificate holds all the same; look at the learning curve, and at what the audit found."
 )
 
 
-def calibrate_inputs(run: Run) -> Any:
+def calibrate_inputs(run: Run) -> object:
     """What decides the policy: the settings, and the schema of what is answered."""
     from lesion_triage.bundle.schema import SCHEMA_VERSION
 
@@ -104,7 +109,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     _tell_price(price_on(policy, validation))
 
 
-def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
+def _tell_certificate(certificate: Certificate, tracker: Tracker) -> None:
     from lesion_triage.calibrate.wording import in_percent
 
     say(
@@ -121,7 +126,7 @@ def _tell_certificate(certificate: Any, tracker: Tracker) -> None:
     _record_certificate(certificate, tracker)
 
 
-def _record_certificate(certificate: Any, tracker: Tracker) -> None:
+def _record_certificate(certificate: Certificate, tracker: Tracker) -> None:
     tracker.metrics(
         {
             "certificate.threshold": certificate.threshold,
@@ -142,7 +147,7 @@ def retell_certificate(run: Run, tracker: Tracker) -> None:
     _record_certificate(read_document(Certificate, path.read_bytes(), path), tracker)
 
 
-def _tell_price(price: Any) -> None:
+def _tell_price(price: Price) -> None:
     """What the threshold costs, on the cases that fitted the calibrator and did not choose the threshold."""
     specificity = "unknown" if price.specificity is None else f"{price.specificity:.3f}"
     say(
@@ -153,7 +158,7 @@ def _tell_price(price: Any) -> None:
         say(f"  {_USELESS}")
 
 
-def _tell_results(results: Any) -> None:
+def _tell_results(results: Results) -> None:
     """The headline of the report, with the 95 % intervals of its table: that of the specificity is exact."""
     from lesion_triage.calibrate.price import USELESS_SHARE
 
@@ -201,7 +206,7 @@ def retell_bundle(run: Run, tracker: Tracker) -> None:
     _record_bundle(run, open_bundle(run.folder / "bundle").sha256, tracker)
 
 
-def evaluate_inputs(run: Run) -> Any:
+def evaluate_inputs(run: Run) -> object:
     """What decides the results: the settings, and how numbers are made of the predictions."""
     from lesion_triage.evaluate import results
 

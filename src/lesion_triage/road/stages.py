@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from lesion_triage.road import auditing, pictures, sealing, training
 from lesion_triage.runs import Run
@@ -17,7 +16,7 @@ class Stage:
 
     name: str
     needs: tuple[str, ...]
-    decides: Callable[[Run], Any]
+    decides: Callable[[Run], object]
     """The part of the configuration (and of the disk) that the result depends on."""
     outputs: tuple[str, ...]
     work: Callable[[Run, Tracker], None]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lesion_triage import runs
 from lesion_triage.config import Config
@@ -19,6 +19,9 @@ from lesion_triage.road.pictures import data_root, digest_of, records
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
+if TYPE_CHECKING:
+    from lesion_triage.predictions import Predictions
+
 CURVE = "learning_curve.json"
 PREDICTED = (
     "model.onnx",
@@ -26,7 +29,7 @@ PREDICTED = (
 )
 
 
-def train_inputs(run: Run) -> Any:
+def train_inputs(run: Run) -> object:
     """What decides the weights: seed, pixels, network and recipe; not where or on what it is trained.
 
     Of an ensemble: all that decides its members, and how they are combined.
@@ -72,7 +75,7 @@ def train(
     require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
     config = run.config
     members = [runs.find_or_make(member, run.folder.parent).folder for member in config.members()]
-    lines: list[dict[str, Any]] = []
+    lines: list[dict[str, float]] = []
     if members and config.ensemble.combine == "average":
         say(f"  one network of {len(members)}, whose logits are averaged")
         checkpoint.save_average(run.folder, members, config)
@@ -83,7 +86,7 @@ def train(
 
 def _learn(
     run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None], teachers: Sequence[Path]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, float]]:
     """Train one network, and return its learning curve."""
     from lesion_triage.data import pixel_cache
     from lesion_triage.train import loop
@@ -199,7 +202,7 @@ def tell_train(run: Run, tracker: Tracker) -> None:
         tell(line)
 
 
-def _teller(tracker: Tracker) -> Callable[[dict[str, Any]], None]:
+def _teller(tracker: Tracker) -> Callable[[dict[str, float]], None]:
     """Tells the tracker of an epoch, unless this very one is what it heard of it last.
 
     A resumed training tells of its past again, and so does one that is taken over. One that began anew has
@@ -207,15 +210,16 @@ def _teller(tracker: Tracker) -> Callable[[dict[str, Any]], None]:
     """
     told = tracker.told("train.loss")
 
-    def tell(line: dict[str, Any]) -> None:
-        if told.get(line["epoch"]) != line["loss"]:
+    def tell(line: dict[str, float]) -> None:
+        epoch = int(line["epoch"])
+        if told.get(epoch) != line["loss"]:
             values = {f"train.{key}": value for key, value in line.items() if key != "epoch"}
-            tracker.metrics(values, step=line["epoch"])
+            tracker.metrics(values, step=epoch)
 
     return tell
 
 
-def predict_inputs(run: Run) -> Any:
+def predict_inputs(run: Run) -> object:
     """What decides the graph and its logits, beside the weights."""
     from lesion_triage import predictions
 
@@ -244,7 +248,7 @@ def predict(run: Run, tracker: Tracker) -> None:
         predict_split(run, name, graph).write(run.folder / "predictions")
 
 
-def predict_split(run: Run, name: str, graph: bytes) -> Any:
+def predict_split(run: Run, name: str, graph: bytes) -> Predictions:
     """Logits of one split, computed as the server computes them."""
     from lesion_triage.data.predict import predict
 
