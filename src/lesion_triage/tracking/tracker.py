@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.tracking.quiet import quiet
 
@@ -82,7 +83,7 @@ class Tracker:
                 self._run_id = client.create_run(
                     experiment, run_name=folder.name, tags=self._tags
                 ).info.run_id
-                note.write_text(self._run_id + "\n")
+                write_atomically(note, f"{self._run_id}\n".encode())
         self._client = client
 
     @property
