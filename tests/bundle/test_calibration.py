@@ -81,6 +81,7 @@ def assert_rises_around(middle, calibrator, steps):
     assert all(low <= high for low, high in pairwise(scores))
 
 
+@example(PlattCalibrator(slope=1, intercept=0), -0.1, math.nextafter(-0.1, 0))
 @given(calibrators, any_logit, any_logit)
 def test_score_never_falls_when_the_logit_rises(calibrator, one, other):
     low, high = sorted((one, other))

@@ -20,7 +20,6 @@ def logistic_lines(
     x: NDArray[np.float64],
     targets: NDArray[np.float64],
     weights: NDArray[np.float64],
-    start: tuple[float, float] | None = None,
 ) -> NDArray[np.float64]:
     """Weighted logistic regressions of one target on one variable, all at once, by damped Newton steps.
 
@@ -28,7 +27,6 @@ def logistic_lines(
         x: shape (n,), finite.
         targets: in [0, 1], shape (n,).
         weights: one regression per row, shape (fits, n), at least 0.
-        start: a slope and an intercept nearby, such as those of the whole sample for its bootstrap draws.
 
     Returns:
         Slope and intercept, shape (fits, 2); NaN where the maximum does not exist (separated classes, one
@@ -41,8 +39,7 @@ def logistic_lines(
         return np.full((weights.shape[0], 2), np.nan)
     z = (x / scale - centre) / spread
     design = np.stack([z, np.ones_like(z)])
-    slope, intercept = start or (0.0, 0.0)
-    beta = np.tile([slope * scale * spread, intercept + slope * scale * centre], (weights.shape[0], 1))
+    beta = np.zeros((weights.shape[0], 2))
     mean, loss = _mean_and_loss(beta, design, targets, weights)
     rounding = _ROUNDING * weights.sum(axis=1)
     settled = np.zeros(weights.shape[0], dtype=np.bool_)

@@ -31,11 +31,7 @@ def page(bundle: Bundle) -> str:
     lines = [
         f"# Certificate {certificate.certificate_id()} of {bundle.header.name}",
         "",
-        *(
-            ["**Made from drawn pictures: it says nothing about people.**", ""]
-            if bundle.header.synthetic
-            else []
-        ),
+        *(_DRAWN if bundle.header.synthetic else ()),
         english().notice,
         "",
         f"With {in_percent(certificate.confidence)}% confidence, the policy refers or abstains on at least "
