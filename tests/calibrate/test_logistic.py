@@ -18,14 +18,6 @@ def cases(seed, size=400, slope=1.5, intercept=-2.0):
     return logits, rng.random(size) < 1 / (1 + np.exp(-(slope * logits + intercept)))
 
 
-def test_a_start_nearby_changes_nothing():
-    logits, positive = cases(3)
-    weights = np.random.default_rng(0).integers(0, 3, size=(20, logits.size)).astype(float)
-    cold = logistic_lines(logits, positive.astype(float), weights)
-    warm = logistic_lines(logits, positive.astype(float), weights, (1.4, -1.9))
-    assert warm == pytest.approx(cold, rel=1e-6)
-
-
 def test_fits_without_a_maximum_are_nan_and_leave_the_others_alone():
     x, truth = np.array([-2.0, -1.0, 0.5, 0.0, 1.0, 2.0]), np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
     weights = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0]], dtype=float)
