@@ -66,12 +66,12 @@ def precision_recall_curve(sample: Sample, points: int = POINTS) -> Curve:
     return _thinned(found / found[-1], found / (found + false), points)
 
 
-def score_histogram(sample: Sample, bars: int = BARS) -> Histogram:
+def score_histogram(sample: Sample) -> Histogram:
     """Cases of each class by score."""
     odds = log_odds(sample.scores[: sample.scored])
     positive, without = sample.positive[: sample.scored], sample.positive[sample.scored :]
     low, high = (float(odds.min()), float(odds.max())) if odds.size else (-1.0, 1.0)
-    edges = np.linspace(low - 1e-3, high + 1e-3, bars + 1)
+    edges = np.linspace(low - 1e-3, high + 1e-3, BARS + 1)
     counts = [np.histogram(odds[members], edges)[0] for members in (~positive, positive)]
     return Histogram(
         edges=tuple((1 / (1 + np.exp(-edges))).tolist()),

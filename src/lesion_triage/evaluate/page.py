@@ -170,11 +170,11 @@ def share(found: Proportion | Estimate | None, digits: int = 3) -> str:
     return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
-def signed(found: Estimate | None, digits: int = 3) -> str:
+def signed(found: Estimate | None) -> str:
     """A difference with its interval."""
     if found is None:
         return "not estimable"
-    return f"{found.value:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def p_value(value: float) -> str:
