@@ -69,7 +69,7 @@ def test_cases_of_one_class_are_refused_in_one_sentence(tmp_path, capsys):
     ("words", "sentence"),
     [
         (["--load", "1.0"], "the load is 1.0"),
-        (["--readers", "0"], "at least 1 reader"),
+        (["--readers", "0"], "expected 1 to 10,000 readers, found 0"),
         (["--prevalence", "0"], "the prevalence is 0.0"),
         (["--minutes-per-case", "nan"], "a reading takes nan minutes"),
         (["--deadline-hours", "2", "-1"], "the deadlines are [2.0, -1.0] hours"),
