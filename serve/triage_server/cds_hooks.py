@@ -19,7 +19,7 @@ from triage_server import json_body
 from triage_server.casework import Face, Open, Opened, respond, whole_body
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
 from triage_server.fhir_case import READ, FhirCase, Selected, case_in
-from triage_server.fhir_resources import Found, refusal, resources_in
+from triage_server.fhir_resources import LONGEST_ADDRESS, Found, refusal, resources_in
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, reading, taking
 from triage_server.pool import Place
 from triage_server.problems import RequestError
@@ -57,7 +57,7 @@ class CdsRequest(BaseModel):
     hook: Literal["order-select"]
     hookInstance: UUID  # noqa: N815
     context: _Context
-    fhirServer: str | None = None  # noqa: N815
+    fhirServer: str | None = Field(default=None, max_length=LONGEST_ADDRESS)  # noqa: N815
     """Compared with the addresses in references, and never opened."""
     prefetch: dict[str, Any] = {}
 

@@ -146,14 +146,15 @@ def _photographs(
     """
     sent = _once(read)
     supporting = [] if order is None else listed(order.resource, "supportingInfo")
-    meant_by_it: list[Found] = []
+    meant_by_it: dict[int, Found] = {}
+    """By identity: an order may name one thing thousands of times, and to compare equals takes long."""
     for named in map(mapped, supporting):
         reference = named.get("reference")
         meant = register.meant(reference, order) if isinstance(reference, str) else []
         if not meant and _needed(named):
             raise refusal("ServiceRequest.supportingInfo: names what was not sent")
-        meant_by_it += meant
-    chosen = _once(meant_by_it)
+        meant_by_it.update((id(one), one) for one in meant)
+    chosen = _once(tuple(meant_by_it.values()))
     if chosen and all_of_them and len(chosen) < len(sent):
         raise refusal("ServiceRequest.supportingInfo: does not name every photograph that was sent")
     return chosen or sent

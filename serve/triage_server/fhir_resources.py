@@ -18,6 +18,9 @@ Resource = Mapping[str, Any]
 _RELATIVE = re.compile(r"[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}")
 _ON_A_SERVER = re.compile(r"(https?://.+)/([A-Za-z]{1,64})/[A-Za-z0-9.-]{1,64}")
 _MOST_RESOURCES = 256
+LONGEST_ADDRESS = 2_048
+"""Characters of a ``fullUrl``, of a server's address and of a reference. An address is kept with each
+reference that is read from there: a long one would take its length many times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class Register:
         Args:
             found: all that were sent.
             server: where a resource lies that does not say so; None: where all others lie, if in one place.
+
+        Raises:
+            RequestError: a resource has a longer name than any that is read.
         """
         servers = {one.server for one in found if one.server}
         self._server = server.rstrip("/") if server else servers.pop() if len(servers) == 1 else None
@@ -67,6 +73,9 @@ class Register:
         Args:
             reference: as it stands in a resource.
             by: that resource; None: it stands in none.
+
+        Raises:
+            RequestError: the reference is longer than any that is read.
         """
         name, _, version = reference.partition("/_history/")
         found = self._by_name.get(self._whole(name, by), [])
@@ -78,12 +87,13 @@ class Register:
         return reference.removeprefix(f"{server}/") if server else reference
 
     def identity(self, reference: str, by: Found | None = None) -> Hashable:
-        """The same for two references that certainly mean the same; arguments as of ``meant``."""
+        """The same for two references that certainly mean the same; arguments and errors as of ``meant``."""
         meant = self.meant(reference, by)
         one_alone = bool(meant) and all(one == meant[0] for one in meant)
         return id(meant[0].resource) if one_alone else self._whole(reference, by)
 
     def _whole(self, reference: str, by: Found | None) -> Hashable:
+        _check_length(reference)
         if reference.startswith("#"):
             return id((by.holder or by).resource) if by else 0, reference
         if reference.startswith("urn:"):
@@ -171,6 +181,8 @@ def _of_parameter(part: Resource) -> Iterator[Found]:
 
 def _with_contained(resource: object, full_url: object) -> Iterator[Found]:
     tree = mapped(resource)
+    if isinstance(full_url, str):
+        _check_length(full_url)
     names = {full_url} if isinstance(full_url, str) else set()
     if isinstance(tree.get("id"), str):
         names.add(f"{tree.get('resourceType')}/{tree['id']}")
@@ -183,6 +195,11 @@ def _with_contained(resource: object, full_url: object) -> Iterator[Found]:
         if inner_tree.get("contained"):
             raise refusal("contained inside contained")
         yield Found(inner_tree, frozenset({f"#{inner_tree.get('id')}"}), server, holder)
+
+
+def _check_length(address: str) -> None:
+    if len(address) > LONGEST_ADDRESS:
+        raise refusal(f"fullUrl or a reference: more than {LONGEST_ADDRESS:,} characters")
 
 
 def listed(tree: Resource, name: str) -> list[Any]:

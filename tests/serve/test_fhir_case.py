@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,9 @@ import pytest
 
 from fhir_asked import outcome, resources, sent
 from sent_cases import JSON, WAYS, as_hook, bundle, in_base64, media, order
+from triage_server.fhir_case import case_in
+from triage_server.fhir_resources import resources_in
+from triage_server.problems import RequestError
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
@@ -68,6 +73,59 @@ def test_two_photographs_under_one_name_are_two(ask: Ask, make_app: MakeApp, dra
     app, two = make_app(), (media(draw(), "m0"), media(draw(seed=1), "m0"))
     for body in (bundle(order("Media/m0"), *two), bundle(*two), lying_at(EHR, order("Media/m0"), *two)):
         assert photographs_of(sent(ask, app, body)) == ["Media/m0", "Media/m0"]
+
+
+def with_contained(picture: bytes, server: str, number: int = 250) -> dict[str, Any]:
+    """A photograph that holds many Observations, each of which names its subject."""
+    subject = {"subject": {"reference": "Patient/1"}}
+    code = {"coding": [{"system": "urn:lesion-triage:history", "code": "age_years"}]}
+    told = {"resourceType": "Observation", "status": "final", "code": code, "valueInteger": 50, **subject}
+    inner = [told | {"id": f"o{place}"} for place in range(number)]
+    return lying_at(server, media(picture, "m0", contained=inner, **subject))
+
+
+def test_a_long_address_is_refused_and_not_kept_with_each_reference(ask: Ask, make_app: MakeApp, draw: Any):
+    app = make_app()
+    body = with_contained(draw(), f"https://{'a' * 2_000_000}/fhir")
+    tracemalloc.start()
+    try:
+        response = sent(ask, app, body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    outcome(response, 422, "document_not_valid")
+    assert peak < 60_000_000
+
+
+@pytest.mark.parametrize("where", ["subject", "supportingInfo", "id", "fullUrl of a Patient"])
+def test_no_reference_is_longer_than_an_address_may_be(where: str, ask: Ask, make_app: MakeApp, draw: Any):
+    app, long = make_app(), "Media/" + "m" * 2_048
+    body = {
+        "subject": bundle(order(subject={"reference": long}), media(draw(), "m0")),
+        "supportingInfo": bundle(order("Media/m0", long), media(draw(), "m0")),
+        "id": bundle(media(draw(), "m" * 2_048)),
+        "fullUrl of a Patient": lying_at(
+            EHR + "/a" * 1_024, {"resourceType": "Patient", "id": "p1"}, media(draw(), "m0")
+        ),
+    }[where]
+    assert "2,048 characters" in outcome(sent(ask, app, body), 422, "document_not_valid")
+
+
+def test_a_hook_s_server_has_an_address_of_bearable_length(ask: Ask, make_app: MakeApp, draw: Any):
+    document = as_hook(draw()) | {"fhirServer": "https://" + "a" * 2_048}
+    response = ask(make_app(), "POST", "/cds-services/lesion-triage", json=document, headers=JSON)
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
+    assert "fhirServer" in response.json()["detail"]
+
+
+def test_an_order_that_names_one_thing_thousands_of_times_is_soon_read():
+    same = [media(b"picture %d" % place, "m0") for place in range(200)]
+    names = [f"Media/m0/_history/{number}" for number in range(2_000)]
+    began = time.process_time()
+    with pytest.raises(RequestError) as refusal:
+        case_in(resources_in(bundle(order(*names), *same)))
+    assert refusal.value.code == "too_many_images"
+    assert time.process_time() - began < 5
 
 
 PATIENT = f"{EHR}/Patient/p1"
