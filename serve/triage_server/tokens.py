@@ -1,7 +1,7 @@
 """Tokens that a site's own identity provider issues: JWT, checked against its published key set.
 
-Imports PyJWT, the errors, the problems and the rule of loopback. Only asymmetric algorithms: whoever can
-check cannot issue.
+Imports PyJWT, the errors, the problems, what fetches and the rule of loopback. Only asymmetric algorithms:
+whoever can check cannot issue.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 import http.client
 import json
 import logging
+import queue
 import time
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from lesion_triage.errors import ConfigError
+from triage_server.fetching import begun_aside, fetched
 from triage_server.loopback import is_loopback
 from triage_server.problems import RequestError
 
@@ -37,6 +39,11 @@ STALE_S = 3600.0
 _MAX_SET_BYTES = 2**20
 _FETCH_TIMEOUT_S = 5.0
 """For all of it."""
+_GRACE_S = 0.2
+"""For a try that ends in time to say why."""
+_LATE = "the key set cannot be read (it did not come within {:g} s)."
+_Parsed = tuple[dict[str, jwt.PyJWK], list[str]]
+"""Keys by id, and why others are left out."""
 
 log = logging.getLogger("triage_server")
 
@@ -65,7 +72,9 @@ class KeySet:
             ConfigError: not to be had, or it holds no key that can be used.
         """
         self._source = source
-        self._keys, self._left_out = _parsed(source, _fetched(source))
+        self._fetching = False
+        """Whether a try is under way, be it one that was given up, in a resolver perhaps: one at a time."""
+        self._keys, self._left_out = self._read_now()
         self._tell_left_out()
         self._read_at = self._tried_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
@@ -103,7 +112,7 @@ class KeySet:
         """Begin to read the keys, unless that is under way; None: it was tried just now."""
         if self._reading is not None and not self._reading.done():
             return self._reading
-        if time.monotonic() - self._tried_at < RETRY_S:
+        if time.monotonic() - self._tried_at < RETRY_S or self._fetching:
             return None
         self._tried_at = time.monotonic()
         self._reading = asyncio.create_task(self._read())
@@ -113,10 +122,50 @@ class KeySet:
         if (reading := self._refresh()) is not None:
             await asyncio.wait({reading})  # which has a limit of its own, and goes on if this caller goes
 
+    def _read_now(self) -> _Parsed:
+        """Wait for the keys, and not longer than may be."""
+        came: queue.SimpleQueue[_Parsed | BaseException] = queue.SimpleQueue()
+        self._begin(came.put)
+        try:
+            found = came.get(timeout=_FETCH_TIMEOUT_S + _GRACE_S)
+        except queue.Empty:
+            raise ConfigError(f"{self._source}: {_LATE.format(_FETCH_TIMEOUT_S)}") from None
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    async def _found_aside(self) -> _Parsed:
+        """Wait for the keys on the event loop. A thread of the loop's own would be waited for at the stop."""
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[_Parsed] = loop.create_future()
+
+        def settle(found: _Parsed | BaseException) -> None:
+            if came.done():  # given up
+                return
+            if isinstance(found, BaseException):
+                came.set_exception(found)
+            else:
+                came.set_result(found)
+
+        def tell(found: _Parsed | BaseException) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, found)
+
+        self._begin(tell)
+        return await came
+
+    def _begin(self, tell: Callable[[_Parsed | BaseException], object]) -> None:
+        def ended(found: _Parsed | BaseException) -> None:
+            self._fetching = False
+            tell(found)
+
+        self._fetching = True
+        begun_aside(lambda: _read_from(self._source), ended)
+
     async def _read(self) -> None:
         try:
-            async with asyncio.timeout(_FETCH_TIMEOUT_S):  # a head that drips is seen by nobody else
-                found = await asyncio.to_thread(lambda: _parsed(self._source, _fetched(self._source)))
+            async with asyncio.timeout(_FETCH_TIMEOUT_S + _GRACE_S):
+                found = await self._found_aside()
         except ConfigError as error:
             why = str(error).removeprefix(f"{self._source}: ")  # an address may hold a word in its query
             log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)
@@ -176,9 +225,12 @@ class Tokens:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError):
+            subject = str(claims["sub"])
+            subject.encode()  # half a letter, which JSON can write and UTF-8 cannot, is nobody
+            until = float(claims["exp"])
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             return None
-        return Bearer(self._issuer, str(claims["sub"]), _scopes(claims), float(claims["exp"]))
+        return Bearer(self._issuer, subject, _scopes(claims), until)
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
@@ -190,39 +242,25 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect could lead from https to anywhere."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        return None
+def _read_from(source: str) -> _Parsed:
+    return _parsed(source, _content(source))
 
 
-def _fetched(source: str) -> bytes:
+def _content(source: str) -> bytes:
     try:
         address = urlsplit(source)
         if address.scheme not in ("http", "https"):
             return Path(source).read_bytes()[:_MAX_SET_BYTES]
         if address.scheme == "http" and not is_loopback(address.hostname or ""):
             raise ConfigError(f"{source}: keys that come over plain http could be anyone's; expected https.")
-        opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler())
-        until = time.monotonic() + _FETCH_TIMEOUT_S
-        with opener.open(source, timeout=_FETCH_TIMEOUT_S) as response:
-            return _whole(response, until)
+        return fetched(source, _FETCH_TIMEOUT_S, _MAX_SET_BYTES)
+    except TimeoutError:
+        raise ConfigError(f"{source}: {_LATE.format(_FETCH_TIMEOUT_S)}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ConfigError(f"{source}: the key set cannot be read ({error}).") from None
 
 
-def _whole(response: http.client.HTTPResponse, until: float) -> bytes:
-    """The body, if all of it comes by then: the timeout of a socket is for each piece."""
-    content = bytearray()
-    while len(content) < _MAX_SET_BYTES and (piece := response.read1(_MAX_SET_BYTES - len(content))):
-        content += piece
-        if time.monotonic() > until:
-            raise TimeoutError(f"it did not come within {_FETCH_TIMEOUT_S:g} s")
-    return bytes(content)
-
-
-def _parsed(source: str, content: bytes) -> tuple[dict[str, jwt.PyJWK], list[str]]:
+def _parsed(source: str, content: bytes) -> _Parsed:
     """Keys that may check a signature, and why others are left out, as RFC 7517, section 5, asks.
 
     Those that are not for signatures, such as those for encryption, are not worth a word.

@@ -73,6 +73,8 @@ NOW = int(time.time())
         {"aud": None},
         {"sub": None},
         {"sub": 7},
+        {"sub": "half a letter: \ud800"},
+        {"exp": 10**400},
         {"kid": "unknown"},
         {"kid": "../../etc/passwd"},
     ],
@@ -132,11 +134,11 @@ def test_subject_of_a_token_stands_nowhere_in_the_log(server: Any, issuer: Issue
 
 
 @contextmanager
-def served(answers: list[bytes | int | float | None]) -> Iterator[tuple[str, list[int]]]:
+def served(answers: list[bytes | int | float | str | None]) -> Iterator[tuple[str, list[int]]]:
     """A web server on loopback that gives one answer after the other, the last for ever.
 
-    An answer is a body, a status, how many seconds lie between one blank and the next of an endless body, or
-    None: a head that takes four seconds to come.
+    An answer is a body, a status, how many seconds lie between one blank and the next of an endless body, a
+    name that a head without end holds again and again, or None: a head that takes four seconds to come.
     """
     asked = [0]
 
@@ -154,6 +156,11 @@ def served(answers: list[bytes | int | float | None]) -> Iterator[tuple[str, lis
                 self.send_header("X-More", "to come")
                 self.flush_headers()
                 time.sleep(0.2)
+            with suppress(OSError):
+                while isinstance(answer, str):
+                    self.send_header(answer, "to come")
+                    self.flush_headers()
+                    time.sleep(0.1)
             self.end_headers()
             with suppress(OSError):  # whoever asked has gone
                 while isinstance(answer, float):
@@ -343,6 +350,54 @@ def test_provider_whose_head_drips_is_given_up_in_time_and_asked_again(
         assert 0.5 < asyncio.run(story()) < 1.8
     assert asked == [3]
     assert any("could not be read again" in record.getMessage() for record in caplog.records)
+
+
+def test_provider_whose_head_never_ends_is_let_go_and_asked_once_at_a_time(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+):
+    import asyncio
+
+    for name, seconds in {"_FETCH_TIMEOUT_S": 0.5, "RETRY_S": 0.0}.items():
+        monkeypatch.setattr(tokens, name, seconds)
+
+    async def story() -> None:
+        for _ in range(3):
+            await asyncio.gather(*(keys.key("invented") for _ in range(5)))
+
+    before = threading.active_count()
+    with served([json.dumps(issuer.document()).encode(), "X-Endless"]) as (address, asked):
+        keys = KeySet(address)
+        asyncio.run(story())
+        assert 2 <= asked[0] <= 4
+        for _ in range(50):
+            if threading.active_count() <= before + 1:  # that of the web server, which has been left by all
+                break
+            time.sleep(0.1)
+        assert threading.active_count() <= before + 1
+
+
+def test_start_does_not_wait_for_a_provider_whose_head_never_ends(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tokens, "_FETCH_TIMEOUT_S", 0.5)
+    began = time.monotonic()
+    with (
+        served(["X-Endless"]) as (address, _),
+        pytest.raises(ConfigError, match="did not come within"),
+    ):
+        KeySet(address)
+    assert time.monotonic() - began < 3
+
+
+def test_stop_does_not_wait_for_a_provider_that_drips(issuer: Issuer, launch: Callable[..., Any], draw: Any):
+    with served([json.dumps(issuer.document()).encode(), "X-Endless"]) as (address, asked):
+        said = {"JWKS": address, "ISSUER": ISSUER, "AUDIENCE": AUDIENCE}
+        with launch(**{f"TRIAGE_JWT_{name}": value for name, value in said.items()}) as server:
+            time.sleep(tokens.RETRY_S)
+            headers = {"Authorization": f"Bearer {issuer.token(kid='unknown')}"}
+            assert httpx.get(f"{server.url}/v1/bundle", headers=headers, timeout=30).status_code == 401
+            assert asked == [2]
+            began = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - began < 5
 
 
 def test_keys_that_are_too_old_make_the_server_not_ready_until_they_are_read(
