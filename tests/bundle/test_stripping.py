@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,48 @@ def test_what_stands_behind_the_pixels_of_a_png_is_kept_as_far_as_its_look_needs
     assert np.array_equal(decode(kept, SPEC).pixels, decode(before, SPEC).pixels)
     assert NAME.encode() not in kept
     assert kept == strip(before, SPEC)
+
+
+def _png_with(pixels: bytes, before: bytes, **bodies: bytes) -> bytes:
+    """The PNG with other picture data, and other chunks where their names are given."""
+    made, place, done = [before[:8]], 8, False
+    while place < len(before):
+        length, kind = struct.unpack_from(">I4s", before, place)
+        body = before[place + 8 : place + 8 + length]
+        place += 12 + length
+        if kind == b"IDAT":
+            body, done, repeated = pixels, True, done
+            if repeated:
+                continue
+        body = bodies.get(kind.decode(), body)
+        made.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
+    return b"".join(made)
+
+
+def _pixels_of(png: bytes) -> bytes:
+    found, place = b"", 8
+    while place < len(png):
+        length, kind = struct.unpack_from(">I4s", png, place)
+        found += png[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
+        place += 12 + length
+    return found
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
+def test_name_behind_or_within_the_picture_data_of_a_png_goes(mode: str) -> None:
+    before = photograph("PNG", mode=mode)
+    data, name = _pixels_of(before), NAME.encode() * 100
+    whole = zlib.decompress(data)
+    assert zlib.decompress(_pixels_of(strip(before, SPEC))) == whole
+    for other in (
+        _png_with(data + name, before),
+        _png_with(zlib.compress(whole + name, 0), before),
+        _png_with(data, before, IEND=name),
+    ):
+        kept = strip(other, SPEC)
+        assert np.array_equal(decode(kept, SPEC).pixels, decode(before, SPEC).pixels)
+        assert NAME.encode() not in kept
+        assert zlib.decompress(_pixels_of(kept)) == whole
 
 
 def test_what_a_telephone_appends_or_previews_goes() -> None:

@@ -24,7 +24,20 @@ _JPEG_KEPT = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD})
 """Frames, tables, scans and restart intervals; no application segment and no comment."""
 _AFTER_SCAN = re.compile(rb"\xff(?![\x00\xd0-\xd7\xff])")
 """FF 00 is data, FF D0 to FF D7 restart the decoder, FF FF is filling."""
-_PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PNG_KEPT = {b"IHDR": 13, b"PLTE": 768, b"tRNS": 256}
+"""Chunks beside the picture data, and how many bytes of each can mean anything."""
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PNG_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+"""Of an interlaced picture: first column and row, and the steps to the next."""
+_PIECE = 2**20
 _WEBP_KEPT = frozenset({b"ALPH", b"VP8 ", b"VP8L"})
 _ICC_PIECE = 65_519
 """A segment of a JPEG holds 65,533 bytes, of which 14 say that it is a piece of a profile, and which."""
@@ -133,14 +146,18 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int | None, bytes]]:
 
 
 def _png(data: bytes, orientation: int, profile: bytes | None) -> bytes:
-    kept = [data[:8]]
+    kept, compressed, expected = [data[:8]], bytearray(), 0
     place = 8
     while place < len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 12 + length
+        body = data[place + 8 : end - 4]
+        if kind == b"IDAT":
+            compressed += body
         if kind in _PNG_KEPT:
-            kept.append(data[place:end])
+            kept.append(_png_chunk(kind, body[: _PNG_KEPT[kind]]))
         if kind == b"IHDR":
+            expected = _png_size(body)
             if profile:
                 kept.append(_png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)))
             if orientation != 1:
@@ -148,7 +165,39 @@ def _png(data: bytes, orientation: int, profile: bytes | None) -> bytes:
         if kind == b"IEND":
             break
         place = end
-    return b"".join(kept)
+    pixels = _png_chunk(b"IDAT", _png_pixels(bytes(compressed), expected))
+    return b"".join((*kept, pixels, _png_chunk(b"IEND", b"")))
+
+
+def _png_size(header: bytes) -> int:
+    """Bytes of the picture data before they are compressed: of each row one more than its pixels take."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
+    bits = depth * _PNG_CHANNELS.get(colour, 0)
+    size = 0
+    for column, row, right, down in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
+        across, rows = -(-(width - column) // right), -(-(height - row) // down)
+        if across > 0 and rows > 0:
+            size += rows * (1 + (across * bits + 7) // 8)
+    return size
+
+
+def _png_pixels(compressed: bytes, expected: int) -> bytes:
+    """The picture data, ended where the picture ends: nothing more behind it or compressed with it."""
+    unpacking, packing = zlib.decompressobj(), zlib.compressobj()
+    packed, left, waiting = bytearray(), expected, compressed
+    try:
+        while left and not unpacking.eof:
+            piece = unpacking.decompress(waiting, min(left, _PIECE))
+            if not piece and not unpacking.unconsumed_tail:
+                break
+            left, waiting = left - len(piece), unpacking.unconsumed_tail
+            packed += packing.compress(piece)
+        rest = unpacking.decompress(waiting, 1)
+    except zlib.error:
+        raise _not_storable() from None
+    if not rest and unpacking.eof and not left:
+        return compressed[: len(compressed) - len(unpacking.unused_data)]
+    return bytes(packed + packing.flush())
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
