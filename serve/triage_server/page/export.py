@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,7 +50,9 @@ READING_COLUMNS = (
 OUTCOME_COLUMNS = ("case", "outcome_at", "outcome_by", "key", "needs_in_person", "confirmed_by", "counts")
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 _TRUTH = {True: "true", False: "false", None: ""}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@\\-\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])')
+"""Where a spreadsheet may find the beginning of a formula: in a cell, or in what it takes for one where it
+parts cells at other signs than the comma. Full-width signs begin one in some."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 _README = """\
@@ -254,7 +257,7 @@ def _outcome_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
 
 def _no_formula(text: str) -> str:
     """What people typed, so that no spreadsheet takes it for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _FORMULA.sub(r"\1'", text)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:

@@ -160,6 +160,22 @@ def test_tables_hold_what_their_readers_know_and_no_formula(
     assert said in (into / "README.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("-1", "'-1"),
+        ("seen;=1+1", "seen;'=1+1"),
+        ('seen; "=1+1"', 'seen;\' "=1+1"'),
+        ("seen\t@x\n+x\r-x", "seen\t'@x\n'+x\r'-x"),
+        ("\uff1d1\uff0b1", "'\uff1d1\uff0b1"),
+        ("\tseen", "'\tseen"),
+        ("a = b; c + d, e-f", "a = b; c + d, e-f"),
+    ],
+)
+def test_nothing_that_was_typed_begins_a_formula_however_cells_are_parted(typed: str, kept: str) -> None:
+    assert export._no_formula(typed) == kept
+
+
 def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unknown(
     browser: Any, tmp_path: Path
 ) -> None:
