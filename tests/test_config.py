@@ -115,6 +115,10 @@ def test_value_out_of_range_names_its_place(written, value):
         ("train: {devices: true}", r"train\.devices: Input should be a number"),
         ("train: {small_first: false}", r"train\.small_first: Input should be a number"),
         ("export: {views: true}", r"export\.views: Input should be a number"),
+        (
+            "calibrate: {deadline_hours: 87601}",
+            r"calibrate\.deadline_hours: Input should be less than or equal",
+        ),
         ("calibrate: {deadline_hours: true}", r"calibrate\.deadline_hours: Input should be a number"),
         ("export: {opset: 99}", r"export\.opset: .*less than or equal to 25; found 99"),
         ("export: {parity_tolerance: .inf}", r"export\.parity_tolerance: .*finite number"),

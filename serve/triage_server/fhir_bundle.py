@@ -7,13 +7,14 @@ Never a finding, and never a final report: a clinician writes those.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from lesion_triage import __version__
 from lesion_triage.bundle.schema import Answer
 from triage_server.fhir_case import FhirCase
+from triage_server.moment import hours_after
 
 SYSTEM = "urn:lesion-triage:"
 _PRIORITIES = {1: "asap", 2: "urgent", 3: "routine", 4: "routine"}
@@ -72,9 +73,10 @@ def _task(
         task |= {"basedOn": [{"reference": sent.order}], "focus": {"reference": sent.order}}
     if sent.subject:
         task["for"] = {"reference": sent.subject}
-    if answer.deadline_hours is not None:
-        end = _instant(moment + timedelta(hours=answer.deadline_hours))
-        task["restriction"] = {"period": {"start": now, "end": end}}
+    hours = answer.deadline_hours
+    due = None if hours is None else hours_after(moment.astimezone(UTC), hours)
+    if due is not None:
+        task["restriction"] = {"period": {"start": now, "end": _instant(due)}}
     return task
 
 

@@ -1,9 +1,12 @@
-"""How a moment is written: in both logs, and in what goes out. Imports nothing of ours."""
+"""How a moment is written, in both logs and in what goes out, and which comes so many hours after another.
+
+Imports nothing of ours.
+"""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def written(moment: float) -> str:
@@ -14,3 +17,11 @@ def written(moment: float) -> str:
 def now() -> str:
     """This one."""
     return written(time.time())
+
+
+def hours_after(moment: datetime, hours: float) -> datetime | None:
+    """The moment so many hours later, in the same zone; None: beyond the calendar, so never."""
+    try:
+        return moment + timedelta(hours=hours)
+    except OverflowError:
+        return None

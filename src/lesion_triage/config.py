@@ -354,7 +354,7 @@ class Calibrate(Section):
     """Share of the validation photographs that the novelty gate may send up; 0 switches it off."""
     band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
     """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
-    deadline_hours: Positive | None = None
+    deadline_hours: Annotated[Number, Field(gt=0, le=87_600)] | None = None
     """A case that has waited longer is read next, whatever its band; see ``lesion-triage queue``."""
 
     @model_validator(mode="after")

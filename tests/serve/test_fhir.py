@@ -66,6 +66,15 @@ def test_what_limits_an_answer_is_an_issue_each(
     assert found["Task"][0]["code"]["coding"][0]["code"] == "needs_in_person"
 
 
+def test_a_deadline_beyond_the_calendar_is_none(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    """A sealed bundle may hold one from before there was a limit."""
+    scorer = Scorer(tiny_bundle.make(tmp_path / "tiny", deadline_hours=1e9))
+    (task,) = resources(sent(ask, make_app(scorer), as_fhir(picture_bytes("below", "JPEG"))))["Task"]
+    assert "restriction" not in task
+
+
 def test_a_deadline_is_the_end_of_the_task_s_period(
     ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
 ):

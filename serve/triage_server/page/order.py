@@ -1,4 +1,4 @@
-"""In which order cases are read. Imports the standard library.
+"""In which order cases are read. Imports the rule of moments.
 
 The rule is the one that `lesion-triage queue` simulates under "four bands" with a deadline: whoever has
 waited past the deadline goes first, the oldest before the others; then band by band, in each as they came. A
@@ -9,7 +9,9 @@ chose another.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+
+from triage_server.moment import hours_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,9 @@ class Place:
 
     @property
     def due_at(self) -> datetime | None:
-        """When it goes before all bands."""
+        """When it goes before all bands; None: never."""
         hours = self.deadline_hours
-        return None if hours is None else self.arrived_at + timedelta(hours=hours)
+        return None if hours is None else hours_after(self.arrived_at, hours)
 
     def overdue(self, now: datetime) -> bool:
         """Whether it has waited longer than its deadline."""

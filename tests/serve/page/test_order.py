@@ -57,3 +57,11 @@ def test_waiting_longer_never_moves_a_case_back(queued: list[Place], hours: floa
     before = sorted(same, key=lambda one: one.rank(NOW)).index(oldest)
     after = sorted(same, key=lambda one: one.rank(later)).index(oldest)
     assert after <= before
+
+
+def test_deadline_beyond_the_calendar_is_never_due() -> None:
+    for hours in (1e9, 1e300):
+        one = place(2, 5.0, hours)
+        assert one.due_at is None
+        assert not one.overdue(NOW)
+        assert one.rank(NOW) == (2, one.arrived_at)
