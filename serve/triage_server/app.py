@@ -74,48 +74,75 @@ def create_app(
         ConfigError: keys or key set of the callers cannot be read, or the reading queue or the callbacks
             cannot be used.
     """
-    threads = settings.threads or usable_processors()
-    pool = ScoringPool(threads, settings.queue, settings.max_pending_bytes)
-    pace = Pace(settings.rate_per_minute)
-    certificate_id = bundle.certificate.certificate_id()
-    recorder = Recorder(audit, bundle.sha256, certificate_id)
-    door = Door(settings, recorder.hash_of)
-    telemetry = Telemetry(bundle.sha256, certificate_id)
-    followers = Shadows(shadows, pool, settings.shadow_queue, telemetry)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with (
-            post.open() if post is not None else nullcontext(),
-            page.open() if page is not None else nullcontext(),
-        ):
-            yield
-        await followers.close()
-        pool.close()
-
-    app = FastAPI(
-        title="lesion-triage",
-        summary=openapi.SUMMARY,
-        description=openapi.DESCRIPTION,
-        version="1",
-        openapi_url="/openapi.json",
-        docs_url=None,  # both pages load scripts from another host
-        redoc_url=None,
-        redirect_slashes=False,
-        lifespan=lifespan,
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
-    )
+    telemetry = Telemetry(bundle.sha256, bundle.certificate.certificate_id())
     with ExitStack() as undo:
         post = None
         if settings.webhooks is not None:
             post = _post(settings, audit, telemetry)
             undo.callback(post.close)  # else a page that cannot be opened would leave its outbox locked
-        app.state.service = Service(
-            bundle, scorer, settings, pool, door, pace, recorder, Repeats(), telemetry, followers, post
+        service = _service(bundle, scorer, settings, audit, shadows, telemetry, post)
+        pool, followers = service.pool, service.shadows
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            async with (
+                post.open() if post is not None else nullcontext(),
+                page.open() if page is not None else nullcontext(),
+            ):
+                yield
+            await followers.close()
+            pool.close()
+
+        app = FastAPI(
+            title="lesion-triage",
+            summary=openapi.SUMMARY,
+            description=openapi.DESCRIPTION,
+            version="1",
+            openapi_url="/openapi.json",
+            docs_url=None,  # both pages load scripts from another host
+            redoc_url=None,
+            redirect_slashes=False,
+            lifespan=lifespan,
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
+        app.state.service = service
         page = _page(app) if settings.reading_queue is not None else None
         undo.pop_all()
     _watch(telemetry, pool, audit, post)
+    _routes(app, page)
+    return app
+
+
+def _service(
+    bundle: Bundle,
+    scorer: Scorer,
+    settings: Settings,
+    audit: AuditLog | None,
+    shadows: Sequence[Scorer],
+    telemetry: Telemetry,
+    post: Post | None,
+) -> Service:
+    """What every request stands on; arguments as of ``create_app``."""
+    threads = settings.threads or usable_processors()
+    pool = ScoringPool(threads, settings.queue, settings.max_pending_bytes)
+    recorder = Recorder(audit, bundle.sha256, bundle.certificate.certificate_id())
+    return Service(
+        bundle,
+        scorer,
+        settings,
+        pool,
+        Door(settings, recorder.hash_of),
+        Pace(settings.rate_per_minute),
+        recorder,
+        Repeats(),
+        telemetry,
+        Shadows(shadows, pool, settings.shadow_queue, telemetry),
+        post,
+    )
+
+
+def _routes(app: FastAPI, page: Page | None) -> None:
+    """Every path, what stands before them all, and their description."""
     for face in _FACES:
         app.include_router(face.router)
     app.include_router(cases.router)
@@ -125,14 +152,15 @@ def create_app(
         from triage_server.page.routes import install  # noqa: PLC0415 - as the page itself
 
         install(app, page)
+    service: Service = app.state.service
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
-    app.add_middleware(Gate, door=door, pace=pace, elsewhere=page.path if page is not None else None)
-    app.add_middleware(Envelope, telemetry=telemetry)
+    elsewhere = page.path if page is not None else None
+    app.add_middleware(Gate, door=service.door, pace=service.pace, elsewhere=elsewhere)
+    app.add_middleware(Envelope, telemetry=service.telemetry)
     schemas = {name: schema for face in _FACES for name, schema in face.SCHEMAS.items()}
     examples = {path: shown for face in _FACES for path, shown in face.EXAMPLES.items()}
     openapi.install(app, schemas, examples, cases.EXAMPLES)
-    return app
 
 
 def _watch(telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, post: Post | None) -> None:
