@@ -246,7 +246,7 @@ def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> R
         wrong=arrival.at_fault(refusal),
         most=arrival.MAX_IMAGES_PER_CASE,
         kinds=",".join(arrival.kinds()),
-        limit_mb=f"{limit_mb:g}",
+        limit_mb=limit_mb,
     )
 
 

@@ -18,7 +18,8 @@ if (drop) {
   const show = () => {
     const files = Array.from(input.files);
     const bytes = files.reduce((sum, file) => sum + file.size, 0);
-    const size = (bytes / 1e6).toFixed(1);
+    const digits = { minimumFractionDigits: 1, maximumFractionDigits: 1, useGrouping: false };
+    const size = (bytes / 1e6).toLocaleString(document.documentElement.lang, digits);
     const { one, many, tooMany, tooLarge, most, limit } = drop.dataset;
     let complaint = "";
     if (files.length > Number(most)) complaint = said(tooMany, files.length, size);

@@ -28,3 +28,14 @@ def test_refused_form_says_that_photographs_are_to_be_chosen_again(
 def test_form_without_photographs_does_not_speak_of_choosing_again(browser: Any) -> None:
     assert AGAIN["en"] not in browser.post("/ui/cases", {}, files=[("image", ("", b""))]).text
     assert AGAIN["en"] not in browser.get("/ui/new").text
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "up to 67.1 MB"), ("de", "bis 67,1 MB")])
+def test_limit_has_the_decimal_mark_of_the_language_and_is_a_number_for_the_script(
+    language: str, said: str, browse: Any, browser: Any
+) -> None:
+    visitor = browse(browser.app, language)
+    visitor.sign_in()
+    shown = visitor.get("/ui/new").text
+    assert said in shown
+    assert 'data-limit="67.1"' in shown
