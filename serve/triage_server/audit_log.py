@@ -310,7 +310,7 @@ class AuditLog:
 
 
 def _given_up(job: _Job) -> bool:
-    """Whether its caller was told that it cannot be recorded; one who has gone still gets his line."""
+    """Whether its caller was told that nothing is recorded; a caller that disconnected is still recorded."""
     return job[1].done() and not job[1].cancelled()
 
 

@@ -116,7 +116,7 @@ async def respond(request: Request, face: Face) -> Response:
 
 @asynccontextmanager
 async def recording_refusals(request: Request, line: Mapping[str, object]) -> AsyncIterator[None]:
-    """Bring to the log whatever keeps a case from its answer, with what ``line`` holds by then."""
+    """Record in the audit log why a case got no answer, with what ``line`` holds by then."""
     try:
         yield
     except RequestError as refusal:

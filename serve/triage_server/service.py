@@ -43,7 +43,7 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """What stood when the request asked first: it ends with the bundle that it began with."""
+    """The service of this request, fixed at first use, so a bundle swap never affects a request in flight."""
     state = request.scope["state"]  # asked some ten times a case: ``request.state`` costs twice as much
     if "service" not in state:
         state["service"] = request.app.state.service

@@ -57,7 +57,9 @@ def test_file_is_yaml(file: Path) -> None:
 
 
 def test_no_file_names_a_variable_that_the_server_would_refuse() -> None:
-    for file in [path for path in DEPLOY.rglob("*") if path.is_file()]:
+    files = [path for path in DEPLOY.rglob("*") if path.is_file()]
+    assert files
+    for file in files:
         named = set(re.findall(r"\bTRIAGE_[A-Z_]*[A-Z]\b", file.read_text(encoding="utf-8")))
         assert named - {"TRIAGE_NAME"} <= variables().keys(), file
 

@@ -250,7 +250,7 @@ def _url(place: str) -> URL:
         url = None
     if url is None or url.get_backend_name() not in ("postgresql", "sqlite"):
         raise ConfigError(
-            "The reading queue's database is none that is known: expected the path of an SQLite file, or "
+            "The reading queue's database type is not supported: expected the path of an SQLite file, or "
             "postgresql://user@host/name."
         )
     return url if url.get_backend_name() == "sqlite" else url.set(drivername=POSTGRESQL)

@@ -110,7 +110,7 @@ def order(session: Session, now: datetime, readable: Readable) -> list[_Entry]:
 
 
 def pulse_of(entries: Sequence[_Entry]) -> str:
-    """A word for an order."""
+    """A fingerprint of the queue's order."""
     return sha256(",".join(entry.number for entry in entries).encode()).hexdigest()[:16]
 
 

@@ -29,7 +29,7 @@ class Retention:
         record: Callable[[str, str], Awaitable[None]],
         turns: Turns,
     ) -> None:
-        """Nothing is begun.
+        """Does not start the task.
 
         Args:
             queue: has the cases.
