@@ -73,6 +73,12 @@ KINDS: dict[str, Kind] = {
         "The request did not arrive in time",
         "The headers did not arrive whole within {seconds:g} seconds; send the request again.",
     ),
+    "too_many_requests_ahead": Kind(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "Too many requests ahead of their answers",
+        "Expected at most {most} requests on one connection that wait for the answer to another; send this "
+        "one again once they are answered.",
+    ),
     "repeated_differently": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "Another request came with this Idempotency-Key",

@@ -1,26 +1,25 @@
 """What stands before any application code: how long a head may be, how long it may take, how many may come.
 
-Imports uvicorn's protocol, which has none of these limits, and the wire.
+Imports uvicorn's protocol, which has none of these limits, the watch over slow readers, and the wire.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import math
 import secrets
 import socket
 import ssl
-import struct
-import termios
 import time
 from collections.abc import Callable
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
+from triage_server.slow_readers import Watch, unsent
 from triage_server.wire import PROBLEM_TYPE
 
 _SAY_AGAIN_S = 60.0
@@ -29,6 +28,8 @@ _REST_S = 1.0
 _ACCEPTED_AT_ONCE = 64
 _FAREWELL_S = 1.0
 """For the end of encryption to be confirmed, once a peer has all that was sent to it."""
+_MOST_AHEAD = 16
+"""Requests that may wait behind one that is being answered; each is held in memory until then."""
 _BACKLOG = 2048
 """Connections that the kernel may hold until they are accepted: as many as uvicorn allows without TLS."""
 
@@ -39,12 +40,21 @@ class _HeadTooLargeError(Exception):
     """Raised inside the parser, which stops at it."""
 
 
+class _TooManyAtOnceError(Exception):
+    """Raised inside the parser, in front of one request too many."""
+
+
+class _TunnelError(Exception):
+    """Raised inside the parser: whatever follows a CONNECT is meant for another server."""
+
+
 def guarded(settings: Settings) -> type[asyncio.Protocol]:
     """The protocol with the limits of these settings; uvicorn makes one of it for each connection."""
 
     class Guarded(GuardedProtocol):
         max_head_bytes = settings.max_head_bytes
         head_timeout_s = settings.head_timeout_s
+        read_timeout_s = settings.body_timeout_s
         crowd = Crowd(settings.max_connections)
 
     return Guarded
@@ -59,7 +69,7 @@ class Crowd:
         self._said = -math.inf
 
     def takes(self, one: GuardedProtocol) -> bool:
-        """Whether there is room for it, which it then has; a crowd is said once a minute at most."""
+        """Admit a connection if there is room; the limit is logged at most once a minute."""
         if one not in self._here and len(self._here) >= self._most:
             if time.monotonic() - self._said >= _SAY_AGAIN_S:
                 self._said = time.monotonic()
@@ -80,15 +90,24 @@ class GuardedProtocol(HttpToolsProtocol):
 
     max_head_bytes: int
     head_timeout_s: float
+    read_timeout_s: float
     crowd: Crowd
 
     _head_bytes = 0
+    """Since a head began, those that came without any body."""
+    _within = False
+    """Whether a request has begun to come and has not come whole."""
+    _went_on = False
+    """Whether a piece of what came held a body, or another request."""
     _head_pending = True
     _head_timer: asyncio.TimerHandle | None = None
     _refusal = "request_not_valid"
+    _plain_head: bytes | None = None
+    """The head that offers another protocol, and announces a body, without that offer."""
     _refused: RequestError | None = None
     """What is wrong behind a request that is not answered yet: told after its answer; no more is read."""
     _farewell: asyncio.TimerHandle | None = None
+    _watch: Watch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless too many are open; its first head is awaited from now on."""
@@ -96,6 +115,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.crowd.takes(self):
             transport.abort()
             return
+        self._watch = Watch(transport, self.read_timeout_s)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,6 +123,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_arrived()
         if self._farewell is not None:
             self._farewell.cancel()
+        if self._watch is not None:
+            self._watch.end()
         self.crowd.leave(self)
         super().connection_lost(exc)
 
@@ -110,16 +132,22 @@ class GuardedProtocol(HttpToolsProtocol):
         """Feed the parser, and count what belongs to a head: an endless header reaches no callback."""
         if self._refused is not None:
             return
-        begun = self._head_pending
-        super().data_received(data)
-        if begun and self._head_pending and not self.transport.is_closing():
+        begun, between, self._went_on = self._head_pending, self._within and not self._head_pending, False
+        self._unset_keepalive_if_required()
+        self._feed(data)
+        if self.transport.is_closing() or self._refused is not None:
+            return
+        if begun and self._head_pending:
             self._head_bytes += len(data)
-            if self._head_bytes > self.max_head_bytes:
-                self._refuse("head_too_large")
+        elif between and self._within and not self._went_on:
+            self._head_bytes += len(data)  # between chunks or behind the last: no body, and as good as a head
+        if self._head_bytes > self.max_head_bytes:
+            self._refuse("head_too_large")
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
+        self._within = self._went_on = True
         self._counted = 0
         if self._head_timer is None:
             self._await_head()
@@ -130,14 +158,41 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One whole header."""
+        """One whole header; what follows a body is none (RFC 9110, section 6.5.1), and counted alone."""
         self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        if self._head_pending:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is here."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _TunnelError
+            if any(map(_announces_body, self.headers)):
+                self._plain_head = self._without_offer()
+                return
+        if len(self.pipeline) >= _MOST_AHEAD:
+            self._refusal = "too_many_requests_ahead"
+            raise _TooManyAtOnceError
         self._head_arrived()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._went_on, self._head_bytes = True, 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of a request is here, unless its body is still to be read."""
+        if self._plain_head is None:
+            self._within = False
+            super().on_message_complete()
+
+    def resume_writing(self) -> None:
+        """The peer has taken enough for more to be written."""
+        if self._watch is not None:
+            self._watch.moved()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         """A request is answered; the next one of this connection may begin."""
@@ -156,9 +211,34 @@ class GuardedProtocol(HttpToolsProtocol):
         super().shutdown()
         self._take_leave()
 
-    def send_400_response(self, msg: str) -> None:
-        """What the parser cannot read, as a problem."""
-        self._refuse(self._refusal)
+    def _feed(self, data: bytes) -> None:
+        """Parse all of it. Where another protocol is offered, the parser stops in front of the body.
+
+        It takes what follows for the next request, whatever the head announces. No other protocol is spoken
+        here, and a server may pass an offer over (RFC 9110, section 7.8): the head is read again without it.
+        """
+        while data and self._refused is None and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+                if self._plain_head is not None:
+                    data, self._plain_head = self._plain_head + data, None
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            except httptools.HttpParserError:
+                self._refuse(self._refusal)
+            else:
+                return
+
+    def _without_offer(self) -> bytes:
+        first = b"%s %s HTTP/%s" % (
+            self.parser.get_method(),
+            self.url,
+            self.parser.get_http_version().encode(),
+        )
+        kept = [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([first, *kept, b"", b""])
 
     def _count(self, size: int) -> None:
         self._counted += size
@@ -183,7 +263,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, code: str) -> None:
         self._head_arrived()
-        refusal = RequestError(code, limit=self.max_head_bytes, seconds=self.head_timeout_s)
+        refusal = RequestError(code, limit=self.max_head_bytes, seconds=self.head_timeout_s, most=_MOST_AHEAD)
         if self.pipeline and self.cycle.more_body:
             self.pipeline.popleft()  # the newest, whose own body is broken
         elif self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
@@ -214,25 +294,18 @@ class GuardedProtocol(HttpToolsProtocol):
             self._farewell = self.loop.call_later(_FAREWELL_S, self._part)
 
     def _part(self) -> None:
+        # The transport cannot tell: it counts what is not encrypted yet, and hides what waits behind that.
+        # But what waits there is given to the kernel as soon as it takes some: its empty queue is the end.
         self._farewell = None
-        if _all_arrived(self.transport):
+        if unsent(self.transport) == 0:
             self.transport.abort()
         else:
             self._take_leave()
 
 
-def _all_arrived(transport: asyncio.Transport) -> bool:
-    """Whether the peer's machine has confirmed all that was written; no, where the system does not say.
-
-    The transport cannot tell: it counts what is not encrypted yet, and hides what waits behind that. But what
-    waits there is given to the kernel as soon as it takes some, so an empty queue of the kernel is the end.
-    """
-    try:
-        connection = transport.get_extra_info("socket")
-        waiting = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
-    except (OSError, ValueError):
-        return False
-    return bool(struct.unpack("i", waiting)[0] == 0)
+def _announces_body(header: tuple[bytes, bytes]) -> bool:
+    name, value = header
+    return name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t") != b"")
 
 
 class Doorstep:

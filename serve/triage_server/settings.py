@@ -53,7 +53,8 @@ class Settings(BaseModel):
     max_pending_bytes: int = Field(default=512 * 2**20, ge=1)
     """Photographs held in memory at once, over all requests; beyond it the answer is 503."""
     body_timeout_s: Seconds = 60.0
-    """A request that has not arrived whole by then gives its place up."""
+    """A request that has not arrived whole by then gives its place up, and a connection whose reader takes
+    nothing of its answer for as long."""
     answer_timeout_s: Seconds = 120.0
     """A case that has arrived and is not scored by then is answered 503."""
     drain_timeout_s: int = Field(default=30, ge=1)
@@ -159,7 +160,7 @@ def load(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    """Settings that are half said, or that unsay each other."""
+    """Settings that are half said, or that contradict each other."""
     for names in (
         ("jwt_jwks", "jwt_issuer", "jwt_audience"),
         ("tls_cert", "tls_key"),
@@ -177,7 +178,7 @@ def _refuse_contradictions(settings: Settings) -> None:
         )
     if settings.allow_unsigned and settings.trusted_keys is not None:
         raise ConfigError(
-            f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS unsay each other; leave one of them out."
+            f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS contradict each other; leave one of them out."
         )
     if settings.webhooks is not None and settings.audit_log is None:
         raise ConfigError(

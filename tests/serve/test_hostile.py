@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 from uvicorn.server import ServerState
 
 from lesion_triage.bundle import signing
+from triage_server.api_keys import new_key
 from triage_server.protocol import Doorstep, guarded
 from triage_server.settings import Settings
 
@@ -60,9 +61,9 @@ def strict(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, start: C
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /health/live HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 4000 + b"\r\n\r\n",
-        b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
-        b"GET /" + b"p" * 4000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"c" * 4000 + b"\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+        b"GET /" + b"p" * 4000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /health/live HTTP/1.1\r\nX: " + b"endless" * 100_000,
     ],
     ids=["one header", "many headers", "path", "endless header"],
@@ -77,7 +78,7 @@ def test_head_that_never_ends_is_cut_off_without_being_kept(strict: Any):
     assert talk(strict, *pieces, pause_s=0.01)[0] == 431
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /health", b"GET /health/live HTTP/1.1\r\nHost: x\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"GET /health", b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"])
 def test_head_that_does_not_come_ends_the_connection(sent: bytes, strict: Any):
     began = time.monotonic()
     status, body = talk(strict, sent)
@@ -86,12 +87,14 @@ def test_head_that_does_not_come_ends_the_connection(sent: bytes, strict: Any):
 
 
 def test_head_that_drips_ends_the_connection(strict: Any):
-    pieces = [bytes([letter]) for letter in b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200]
+    pieces = [
+        bytes([letter]) for letter in b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 200
+    ]
     assert talk(strict, *pieces, pause_s=0.02)[0] == 408
 
 
 def test_second_request_of_a_connection_has_the_same_limits(strict: Any):
-    good = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    good = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     status, body = talk(strict, good, b"GET /health/li", pause_s=0.1)
     assert status == 200
     assert b"HTTP/1.1 408" in body
@@ -101,13 +104,13 @@ def test_second_request_of_a_connection_has_the_same_limits(strict: Any):
 
 
 def test_body_that_drips_is_given_up(strict: Any):
-    head = b"POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 500\r\n\r\n"
+    head, _ = post_of(bytes(500), b"")
     status, body = talk(strict, head, *[b"x"] * 50, pause_s=0.02)
     assert (status, json.loads(body)["code"]) == (408, "body_not_received")
 
 
 def request_of(content: bytes, media_type: bytes, path: bytes = b"/v1/triage") -> bytes:
-    lines = [b"POST " + path + b" HTTP/1.1", b"Host: x", b"Content-Type: " + media_type]
+    lines = [b"POST " + path + b" HTTP/1.1", b"Host: localhost", b"Content-Type: " + media_type]
     return b"\r\n".join([*lines, b"Content-Length: %d" % len(content), b"", b""]) + content
 
 
@@ -122,7 +125,7 @@ def answers_to(server: Any, *pieces: bytes, pause_s: float = 0.0) -> list[int]:
     [
         b"\x00\x01 no head\r\n\r\n",
         b"GET /health/live HTTP/1.1\r\nCookie: " + b"c" * 4000 + b"\r\n\r\n",
-        b"POST /v1/triage HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
+        b"POST /v1/triage HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n",
     ],
     ids=["no head", "long head", "broken body"],
 )
@@ -141,6 +144,190 @@ def test_case_is_answered_before_a_head_behind_it_is_refused_for_not_coming(stri
     began = time.monotonic()
     assert answers_to(strict, case + b"GET /health/li") == [200, 408]
     assert time.monotonic() - began > 0.6  # else it was answered before the head was late
+
+
+INNER = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: within-the-body\r\n\r\n"
+NEXT = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+OFFERS = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
+    "websocket": b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+    "at the end": b"Connection: close, Upgrade\r\nUpgrade: h2c\r\n",
+}
+
+
+def post_of(content: bytes, fields: bytes, *, chunked: bool = False) -> tuple[bytes, bytes]:
+    """Head and body of a case."""
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(content)
+    head = b"POST /v1/triage HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n" + framing + b"\r\n"
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content) if chunked else content
+    return head + fields + b"\r\n", body
+
+
+def soon_answered(server: Any, *pieces: bytes) -> list[int]:
+    """The statuses of the answers that come soon after the pieces; does not wait for the connection's end."""
+    with socket.create_connection(server.address, timeout=60) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.05)
+        answer = b""
+        with suppress(TimeoutError, ConnectionError):
+            while chunk := connection.recv(65536):
+                answer += chunk
+                connection.settimeout(0.5)
+    return [int(one) for one in re.findall(rb"HTTP/1\.1 (\d+) ", answer)]
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_body_behind_an_offer_of_another_protocol_is_no_request(
+    offer: bytes, chunked: bool, strict: Any, draw: Any
+):
+    """Whoever stands in front of this server has let it pass as a body."""
+    for content, status in ((INNER, 422), (draw(), 200)):
+        head, body = post_of(content, offer, chunked=chunked)
+        for pieces in ((head, body), (head + body,), (head[:-2], head[-2:] + body[:20], body[20:])):
+            assert soon_answered(strict, *pieces) == [status]
+        assert "within-the-body" not in strict.text()
+    behind = [] if b"close" in offer else [200]
+    assert soon_answered(strict, head, body + NEXT) == [200, *behind]
+
+
+def test_request_behind_an_offer_without_a_body_is_answered(strict: Any):
+    offering = NEXT[:-2] + OFFERS["h2c"] + b"\r\n"
+    assert soon_answered(strict, offering + NEXT + offering + NEXT) == [200, 200, 200, 200]
+
+
+@pytest.mark.parametrize("fields", [b"", b"Content-Length: 5\r\n"])
+def test_tunnel_is_refused_and_nothing_behind_it_read(fields: bytes, strict: Any):
+    asked = b"CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n"
+    assert answers_to(strict, asked, INNER, pause_s=0.05) == [400]
+    assert answers_to(strict, asked + INNER) == [400]
+
+
+def test_field_behind_a_body_is_no_header(launch: Callable[..., Any], tmp_path: Path, draw: Any):
+    path = tmp_path / "keys"
+    key = new_key(path, "platform", "score")
+    shown = b"Authorization: Bearer " + key.encode() + b"\r\n"
+    with launch(TRIAGE_API_KEYS_FILE=str(path)) as server:
+        head, body = post_of(draw(), b"Connection: close\r\n", chunked=True)
+        assert answers_to(server, head + body[:-2] + shown + b"\r\n") == [401]
+        head, body = post_of(draw(), b"Connection: close\r\n" + shown, chunked=True)
+        assert answers_to(server, head + body[:-2] + b"Content-Type: text/plain\r\n\r\n") == [200]
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nX-Endless: ", b"0;endless="], ids=["trailer", "chunk extension"])
+def test_what_never_ends_behind_a_body_is_cut_off_without_being_kept(endless: bytes, launch: Any):
+    with launch(TRIAGE_MAX_HEAD_BYTES="2048") as server:
+        head, _ = post_of(b"", b"", chunked=True)
+        began = time.monotonic()
+        status, body = talk(server, head, endless, *[b"x" * 1000] * 3000)
+        assert (status, json.loads(body)["code"]) == (431, "head_too_large")
+        assert time.monotonic() - began < 10
+
+
+def test_only_so_many_requests_wait_behind_another(strict: Any):
+    assert answers_to(strict, NEXT * 12 + NEXT[:-2] + b"Connection: close\r\n\r\n") == [200] * 13
+    assert answers_to(strict, NEXT * 4_000) == [200] * 17 + [429]
+
+
+def test_many_long_heads_that_come_together_are_none_too_long(strict: Any):
+    one = NEXT[:-2] + b"Cookie: " + b"c" * 1_000 + b"\r\n\r\n"
+    head, body = post_of(b"", one[len(NEXT) - 2 : -2] + b"Connection: close\r\n")
+    assert answers_to(strict, NEXT, one * 10 + head[:-2], head[-2:] + body, pause_s=0.05) == [200] * 11 + [
+        422
+    ]
+
+
+def memory_mb(server: Any) -> float:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def test_readers_that_stop_take_neither_memory_nor_connections(launch: Callable[..., Any]):
+    limits = {"TRIAGE_BODY_TIMEOUT_S": "1", "TRIAGE_MAX_CONNECTIONS": "60"}
+    with launch(**limits) as server, ExitStack() as stopped:
+        before = memory_mb(server)
+        for _ in range(50):
+            one = stopped.enter_context(socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            one.connect(server.address)
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                one.send(b"GET /openapi.json HTTP/1.1\r\n\r\n" * 5_000)
+        began = time.monotonic()
+        assert httpx.get(f"{server.url}/health/live", timeout=30).status_code == 200
+        assert memory_mb(server) - before < 150
+        while descriptors(server) > 30 and time.monotonic() - began < 30:
+            time.sleep(0.2)
+        assert descriptors(server) <= 30
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
+    loop: str, encrypted: bool, certificate: tuple[Path, Path]
+):
+    length, patience_s = 8_000_000, 1.0
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(length).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["path"] == "/at-once":
+            await send({"type": "http.response.body", "body": bytes(length)})
+            return
+        for _ in range(80):
+            await send({"type": "http.response.body", "body": bytes(length // 80), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    def asking(address: tuple[str, int], path: str) -> socket.socket:
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        plain.settimeout(20)
+        plain.connect(address)
+        connection = trusting_all().wrap_socket(plain) if encrypted else plain
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return connection
+
+    def read_slowly(address: tuple[str, int], path: str) -> int:
+        came = 0
+        with asking(address, path) as connection, suppress(OSError):
+            while chunk := connection.recv(500_000):
+                came += len(chunk)
+                time.sleep(0.4 * len(chunk) / 500_000)
+        return came
+
+    async def story() -> None:
+        protocol = guarded(Settings(bundle=Path("none"), allow_unsigned=True, body_timeout_s=patience_s))
+        config = uvicorn.Config(answer, http=protocol, log_config=None, lifespan="off")
+        config.load()
+        listener, state = socket.create_server(("127.0.0.1", 0)), ServerState()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)
+        server: Any
+        if encrypted:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server = Doorstep(listener, context, lambda: protocol(config, state, {}), 5.0)
+        else:
+            made = asyncio.get_running_loop().create_server(
+                lambda: protocol(config, state, {}), sock=listener
+            )
+            server = await made
+        address = listener.getsockname()
+        for path in ("/at-once", "/in-pieces"):
+            assert await asyncio.to_thread(read_slowly, address, path) > length
+            with await asyncio.to_thread(asking, address, path):
+                await asyncio.sleep(patience_s / 2)
+                assert len(state.connections) == 1
+                await asyncio.sleep(patience_s * 2.5)
+                assert not state.connections
+                assert not state.tasks
+        server.close()
+        listener.close()
+
+    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(asyncio.wait_for(story(), 60))
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
@@ -169,7 +356,7 @@ def test_one_connection_too_many_is_closed(launch: Callable[..., Any]):
     with launch(TRIAGE_MAX_CONNECTIONS="3") as server:
         open_ones = [socket.create_connection(server.address) for _ in range(3)]
         time.sleep(0.2)
-        assert talk(server, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n") == (0, b"")
+        assert talk(server, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n") == (0, b"")
         for connection in open_ones:
             connection.close()
         time.sleep(0.2)
@@ -190,7 +377,9 @@ def test_one_connection_too_many_is_closed(launch: Callable[..., Any]):
     ],
 )
 def test_path_leads_nowhere(path: str, strict: Any):
-    status, body = talk(strict, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    status, body = talk(
+        strict, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    )
     assert (status, json.loads(body)["code"]) == (404, "not_found")
 
 
@@ -292,7 +481,7 @@ def answered_and_silent(server: Any, *fields: str) -> Iterator[ssl.SSLSocket]:
     """A connection that has had an answer, and never says that encryption may end."""
     plain = socket.create_connection(server.address, timeout=5.0)
     with trusting_all().wrap_socket(plain) as connection:
-        lines = ["GET /health/live HTTP/1.1", "Host: x", *fields, "", ""]
+        lines = ["GET /health/live HTTP/1.1", "Host: localhost", *fields, "", ""]
         connection.sendall("\r\n".join(lines).encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
         yield connection
@@ -328,7 +517,7 @@ def test_long_answer_reaches_a_slow_reader_whole_though_the_connection_is_closed
     def read_slowly(address: tuple[str, int]) -> int:
         plain = socket.create_connection(address, timeout=20.0)
         with trusting_all().wrap_socket(plain) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             time.sleep(3.5)
             came = 0
             while chunk := connection.recv(65536):

@@ -18,7 +18,7 @@ from triage_server.refusals import FHIR_TYPE
 from triage_server.wire import PROBLEM_TYPE, CaseStatus
 
 ELSEWHERE = {
-    *("not_found", "method_not_allowed", "head_too_large", "head_not_received"),
+    *("not_found", "method_not_allowed", "head_too_large", "head_not_received", "too_many_requests_ahead"),
     *("not_read_yet", "read_meanwhile", "queue_unavailable"),
 }
 """Answered before any operation is reached, or by the page, which is no interface and not described."""
@@ -177,7 +177,9 @@ def test_no_word_of_a_finding_or_an_all_right_is_ever_uttered(
 
 def test_no_such_word_stands_in_the_source():
     packages = (triage_server.__file__, triage_client.__file__)
-    for path in sorted(one for package in packages for one in Path(package).parent.glob("*.py")):
+    files = sorted(one for package in packages for one in Path(package).parent.rglob("*.py"))
+    assert len(files) > 80
+    for path in files:
         assert not FORBIDDEN.search(path.read_text(encoding="utf-8")), path.name
 
 
@@ -190,4 +192,4 @@ def test_problem_code_decides_the_status_and_the_title():
 
 def _refusal(code: str) -> RequestError:
     words = {"limit": 1, "seconds": 1, "allowed": "GET", "fields": "age_years", "found": "x", "expected": "y"}
-    return RequestError(code, headers=None, differing="the history", **words)
+    return RequestError(code, headers=None, differing="the history", most=1, **words)

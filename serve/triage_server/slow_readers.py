@@ -1,0 +1,95 @@
+"""Whether the other side still takes what it was sent. Imports the standard library.
+
+A transport waits for ever for a reader that has stopped, and holds its answer and its connection meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+
+_LOOKS = 4
+"""In the time that a reader may take nothing: it is let go a quarter of that later at most."""
+
+
+_CONFIRMED, _CONFIRMED_AT = struct.Struct("Q"), 120
+"""``tcpi_bytes_acked`` of Linux's ``struct tcp_info``, since 4.1."""
+
+
+def unsent(transport: asyncio.Transport) -> int | None:
+    """Bytes that the peer's machine has not confirmed, of those that the kernel was given.
+
+    Returns:
+        None where the system does not say.
+    """
+    try:
+        connection = transport.get_extra_info("socket")
+        waiting = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (AttributeError, OSError, ValueError):
+        return None
+    return int(struct.unpack("i", waiting)[0])
+
+
+def confirmed(transport: asyncio.Transport) -> int | None:
+    """Bytes that the peer's machine has confirmed since the connection began.
+
+    The queues do not tell: what leaves them is filled up at once, and TLS hides one of them.
+
+    Returns:
+        None where the system does not say.
+    """
+    try:
+        # The event loop's own stand-in for a socket does not ask the system.
+        asking = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
+    try:
+        facts = asking.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _CONFIRMED.size + _CONFIRMED_AT)
+        return int(_CONFIRMED.unpack_from(facts, _CONFIRMED_AT)[0])
+    except (AttributeError, OSError, struct.error):
+        return None
+    finally:
+        asking.detach()
+
+
+class Watch:
+    """Lets go of one connection when nothing of what waits for its reader has moved for a while.
+
+    A reader that is only slow confirms something now and then.
+    """
+
+    def __init__(self, transport: asyncio.Transport, patience_s: float) -> None:
+        """Begin to look, on the running event loop.
+
+        Args:
+            transport: of the connection; aborted where its reader takes nothing.
+            patience_s: for how long that is borne.
+        """
+        self._transport, self._patience_s = transport, patience_s
+        self._loop = asyncio.get_running_loop()
+        self._moved_at, self._before = self._loop.time(), self._measure()
+        self._timer = self._loop.call_later(patience_s / _LOOKS, self._look)
+
+    def moved(self) -> None:
+        """Something was taken, also where the system does not say so."""
+        self._moved_at = self._loop.time()
+
+    def end(self) -> None:
+        """The connection is gone."""
+        self._timer.cancel()
+
+    def _measure(self) -> tuple[int, int, int]:
+        waiting = unsent(self._transport) or 0, self._transport.get_write_buffer_size()
+        return (*waiting, confirmed(self._transport) or 0)
+
+    def _look(self) -> None:
+        before, self._before = self._before, self._measure()
+        if self._before != before or not any(self._before[:2]):
+            self.moved()
+        if self._loop.time() - self._moved_at >= self._patience_s:
+            self._transport.abort()
+        else:
+            self._timer = self._loop.call_later(self._patience_s / _LOOKS, self._look)
