@@ -42,7 +42,7 @@ def load(
         percentile of the seconds that a request took.
     """
     host, _, port = address.rpartition(":")
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
     head += f"Content-Length: {len(picture)}\r\n"
     request = (head + (f"Authorization: Bearer {key}\r\n" if key else "") + "\r\n").encode() + picture
     selector, took = selectors.DefaultSelector(), []

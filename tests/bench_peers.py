@@ -229,8 +229,8 @@ def tree_mb(pid: int) -> float:
 
 def _until_it_answers(name: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     path, media_type, body = request_to(name, jpeg(320, 240))
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"
-    request = head.encode() + b"Connection: close\r\n\r\n" + body
+    head = f"POST {path} HTTP/1.1\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"
+    request = head.encode() + b"Host: localhost\r\nConnection: close\r\n\r\n" + body
     until = time.monotonic() + _PATIENCE_S
     while True:
         assert process.poll() is None, log.read_text(errors="replace")[-3000:]

@@ -248,8 +248,8 @@ def overload(
 
 def open_load(address: tuple[str, int], picture: bytes, rate: float, seconds: float) -> Overloaded:
     """Requests at a fixed rate, each on a connection of its own, however many were not answered yet."""
-    head = f"POST /v1/triage HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(picture)}\r\n"
-    request = head.encode() + b"Content-Type: image/png\r\n\r\n" + picture
+    head = f"POST /v1/triage HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(picture)}\r\n"
+    request = head.encode() + b"Host: localhost\r\nContent-Type: image/png\r\n\r\n" + picture
     selector, found, began = selectors.DefaultSelector(), Overloaded(), time.perf_counter()
     under_way: dict[socket.socket, tuple[float, bytearray, memoryview]] = {}
     sent = 0

@@ -49,7 +49,7 @@ _IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{16,64}$"},
 }
 
-GATE = ("not_authenticated", "not_allowed", "rate_limited", "authentication_unavailable")
+GATE = ("not_authenticated", "not_allowed", "from_elsewhere", "rate_limited", "authentication_unavailable")
 """Before every path but those of health."""
 _BODY = (
     *GATE,

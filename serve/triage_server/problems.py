@@ -45,7 +45,15 @@ KINDS: dict[str, Kind] = {
     "not_allowed": Kind(
         HTTPStatus.FORBIDDEN,
         "Not allowed",
-        "The key or the token is valid and not for this; ask for another.",
+        "The key or token is valid but lacks permission for this request; ask the operator for one that has "
+        "it.",
+    ),
+    "from_elsewhere": Kind(
+        HTTPStatus.FORBIDDEN,
+        "Not from here",
+        "This server asks nobody for a key, so it answers under localhost or an address of loopback alone, "
+        "and no page of another site; behind a proxy set TRIAGE_BEHIND_TLS_PROXY or "
+        "TRIAGE_BEHIND_AUTHENTICATING_PROXY.",
     ),
     "rate_limited": Kind(
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -124,7 +132,7 @@ KINDS: dict[str, Kind] = {
     "multipart_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,
         "The form is not valid",
-        f"The body is no whole {MULTIPART_TYPE} with the boundary that Content-Type names; send it again.",
+        f"The body is not complete {MULTIPART_TYPE} with the boundary given in Content-Type; send it again.",
     ),
     "json_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,
@@ -211,8 +219,8 @@ KINDS: dict[str, Kind] = {
     "outbox_full": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Too many answers are waiting to be taken",
-        "No room for one more until callbacks take theirs, or the operator sets out again or drops what was "
-        "given up; send this case without 'callback', or again after a pause.",
+        "No room for one more until callbacks take theirs, or the operator retries or discards the failed "
+        "deliveries; send this case without 'callback', or again after a pause.",
     ),
     "outbox_unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -1,7 +1,8 @@
-"""The gate: who asks, whether they may, and how often. Imports keys, tokens, settings and the problems.
+"""The gate: who asks, whether they may, and how often.
 
-It stands inside the envelope and outside every endpoint. What it does not know it refuses, paths that do
-not exist included, before a byte of the body is read.
+Imports keys, tokens, settings, the rule of loopback and the problems. It stands inside the envelope and
+outside every endpoint. What it does not know it refuses, paths that do not exist included, before a byte of
+the body is read.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import PREFIX, KeyFile, Role
+from triage_server.loopback import is_loopback
 from triage_server.problems import RequestError
 from triage_server.refusals import response_to
 from triage_server.settings import Settings
@@ -93,14 +96,18 @@ class Door:
         start = secrets.token_bytes(32)
         self._hash_of = hash_of or (lambda data: sha256(start + data).hexdigest())
         self._looked = time.monotonic()
+        self._behind_proxy = settings.behind_tls_proxy or settings.behind_authenticating_proxy
 
     async def caller(self, headers: Headers) -> Caller:
         """Who sends these headers.
 
         Raises:
-            RequestError: nobody known, or the keys cannot be read.
+            RequestError: nobody known, or the keys cannot be read; or nobody is asked, and a browser was sent
+                here by somebody else.
         """
         if not self.asks:
+            if not self._behind_proxy and _from_elsewhere(headers):
+                raise RequestError("from_elsewhere")
             return NOBODY
         shown = headers.getlist("authorization")
         if not shown:
@@ -267,6 +274,23 @@ class Gate:
     def _asked_elsewhere(self, path: str) -> bool:
         below = self._elsewhere
         return below is not None and (path == below or path.startswith(f"{below}/"))
+
+
+def _from_elsewhere(headers: Headers) -> bool:
+    """Whether a page of another site makes a browser ask: by a name of its own for this machine, or openly.
+
+    Programs send no Origin, and may send no Host; a page of this machine may stand at another port.
+    """
+    addresses = [f"//{headers['host']}"] if headers.get("host") else []
+    addresses += headers.getlist("origin")
+    return headers.get("sec-fetch-site") == "cross-site" or not all(map(_of_this_machine, addresses))
+
+
+def _of_this_machine(address: str) -> bool:
+    try:
+        return is_loopback(urlsplit(address).hostname or "")
+    except ValueError:
+        return False
 
 
 def _challenge(error: str | None = None) -> str:

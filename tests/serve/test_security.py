@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,52 @@ def test_keys_are_made_listed_and_revoked_from_the_command_line(
     assert desk("revoke", "0" * 12)[0] == 2
     assert desk("revoke", key.split("_")[1])[0] == 0
     assert desk("list") == (0, "")
+
+
+def asked(ask: Callable[..., httpx.Response], app: Any, **headers: str) -> int:
+    return ask(
+        app, "GET", "/v1/bundle", headers={name.replace("_", "-"): said for name, said in headers.items()}
+    ).status_code
+
+
+STRANGE: list[dict[str, str]] = [
+    {"Host": "rebound.example:8080"},
+    {"Host": "127.0.0.1.example"},
+    {"Host": "[::1"},
+    {"Sec_Fetch_Site": "cross-site"},
+    {"Origin": "https://elsewhere.example"},
+    {"Origin": "null"},
+    {"Origin": "http://[::1"},
+]
+OWN: list[dict[str, str]] = [
+    {},
+    {"Host": ""},
+    {"Host": "localhost:8080"},
+    {"Host": "[::1]:8080"},
+    {"Host": "127.0.0.1", "Origin": "http://127.0.0.1:8080", "Sec_Fetch_Site": "same-origin"},
+    {"Sec_Fetch_Site": "none"},
+    {"Origin": "http://localhost:3000", "Sec_Fetch_Site": "same-site"},
+]
+
+
+def test_page_of_another_site_gets_nothing_where_nobody_is_asked(
+    make_app: Callable[..., Any], ask: Callable[..., httpx.Response], tmp_path: Path
+):
+    app = make_app()
+    assert [asked(ask, app, **one) for one in STRANGE] == [403] * len(STRANGE)
+    assert [asked(ask, app, **one) for one in OWN] == [200] * len(OWN)
+    refused = ask(app, "POST", "/v1/triage", headers={"Host": "rebound.example"})
+    assert refused.json()["code"] == "from_elsewhere"
+    assert ask(app, "GET", "/health/live", headers={"Host": "10.0.0.1"}).status_code == 200
+    key = new_key(tmp_path / "keys", "platform", "score")
+    known = make_app(api_keys_file=tmp_path / "keys")
+    for behind in (
+        make_app(behind_tls_proxy=True),
+        make_app(behind_authenticating_proxy=True),
+        known,
+    ):
+        for one in STRANGE:
+            assert asked(ask, behind, **one, Authorization=f"Bearer {key}") == 200
 
 
 CHANGES = """

@@ -103,7 +103,7 @@ def test_busy_server_leaves_shadows_behind_and_counts_what_it_left_out(
     with start(tiny_bundle, tmp_path, "--workers-threads", 1, **few) as server:
         with socket.create_connection(server.address, timeout=60) as waiting:
             waiting.sendall(
-                b"POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+                b"POST /v1/triage HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
                 b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
             )
             assert waiting.recv(100).startswith(b"HTTP/1.1 100")  # a case has the only thread's place

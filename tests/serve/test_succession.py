@@ -78,7 +78,7 @@ class HalfSent:
         self._connection = socket.create_connection(server.address, timeout=60)
         self._rest = picture[len(picture) // 2 :]
         head = (
-            "POST /v1/triage HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nConnection: close\r\n"
+            "POST /v1/triage HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nConnection: close\r\n"
             f"Content-Length: {len(picture)}\r\nExpect: 100-continue\r\n\r\n"
         )
         self._connection.sendall(head.encode())
