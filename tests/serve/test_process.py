@@ -234,6 +234,8 @@ def test_ready_file_without_a_folder_is_one_sentence(
 SIGHUP_AT_IMPORT = """
 import os, signal, sys
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup, around these tests, has taken away
+
 class Caller:
     def find_spec(self, name, path=None, target=None):
         if name == "triage_server.cli":
