@@ -118,6 +118,27 @@ def test_an_item_whose_evidence_is_gone_turns_blank(finished, tmp_path):
     assert f"No evaluation. {BLANK}" in (run / "cards" / "model-card.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("ensemble", "said"),
+    [
+        ({"members": 1}, "No ensemble: one network."),  # written before the other keys existed
+        ({"members": 3, "combine": "distil"}, "3 networks of different seeds, distil."),
+        (
+            {"members": 2, "combine": "average", "backbones": [{"backbone": "vgg11"}]},
+            "4 networks, 2 of each of test_efficientnet, vgg11; average.",
+        ),
+    ],
+)
+def test_the_model_card_says_what_the_network_is_made_of(finished, tmp_path, ensemble, said):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    frozen = yaml.safe_load((run / "config.yaml").read_text())
+    assert frozen["model"]["backbone"] == "test_efficientnet"
+    (run / "config.yaml").write_text(yaml.safe_dump({**frozen, "ensemble": ensemble}))
+    assert cli.main(["cards", str(run)]) == 0
+    assert f"| ensemble | {said} " in (run / "cards" / "model-card.md").read_text()
+
+
 def test_the_same_run_gives_the_same_bytes(finished, cards, tmp_path):
     cli.main(["cards", str(finished), "--out", str(tmp_path)])
     for name in CARDS:

@@ -151,17 +151,15 @@ def selection(dossier: Dossier) -> Answer:
 
 def ensemble(dossier: Dossier) -> Answer:
     """One network, or several."""
-    told = dossier.at(CONFIG, "ensemble")
-    backbones = [dossier.at(CONFIG, "model.backbone"), *(one["backbone"] for one in told["backbones"])]
-    members = told["members"] * len(backbones)
-    said = (
-        "No ensemble: one network."
-        if members == 1
-        else f"{members} networks of different seeds, {told['combine']}."
-        if len(backbones) == 1
-        else f"{members} networks, of each backbone ({', '.join(backbones)}) {told['members']}, "
-        f"{told['combine']}."
-    )
+    told, each = dossier.at(CONFIG, "ensemble"), dossier.at(CONFIG, "ensemble.members")
+    others = [one["backbone"] for one in told.get("backbones", ())]  # older runs have no such key
+    if others:
+        backbones = ", ".join((dossier.at(CONFIG, "model.backbone"), *others))
+        said = f"{each * (1 + len(others))} networks, {each} of each of {backbones}; {told['combine']}."
+    elif each > 1:
+        said = f"{each} networks of different seeds, {told['combine']}."
+    else:
+        said = "No ensemble: one network."
     views = dossier.at(HEADER, "model.views")
     return Answer(
         f"{said} {views} view(s) of each picture.",
