@@ -142,6 +142,17 @@ def test_the_same_pictures_at_another_size_are_a_second_look_and_it_is_said_befo
         road.travel("calibrate", other, home / "runs")
 
 
+def test_a_ledger_that_cannot_be_read_is_told_before_a_training_and_refuses_none(
+    run, home, load, tmp_path, capsys
+):
+    shutil.copytree(home / "cache", tmp_path / "cache")
+    (tmp_path / "ledger.jsonl").write_text("no line of a ledger\n")
+    trained = road.travel("train", load("train.epochs=1", "seed=9"), tmp_path / "runs")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a line is damaged; restore the ledger" in said
+    assert trained.record("train") is not None
+
+
 def test_the_same_look_again_is_the_same_certificate(run, load, home):
     fresh = road.travel("export", load(), home / "runs", fresh=False)
     copy = home / "other"

@@ -99,6 +99,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """Whether a request has begun to come and has not come whole."""
     _went_on = False
     """Whether a piece of what came held a body, or another request."""
+    _ended = False
+    """Whether a request ended in a piece of what came."""
     _head_pending = True
     _head_timer: asyncio.TimerHandle | None = None
     _refusal = "request_not_valid"
@@ -132,13 +134,15 @@ class GuardedProtocol(HttpToolsProtocol):
         """Feed the parser, and count what belongs to a head: an endless header reaches no callback."""
         if self._refused is not None:
             return
-        begun, between, self._went_on = self._head_pending, self._within and not self._head_pending, False
+        begun, between = self._head_pending, self._within and not self._head_pending
+        self._went_on = self._ended = False
         self._unset_keepalive_if_required()
         self._feed(data)
         if self.transport.is_closing() or self._refused is not None:
             return
         if begun and self._head_pending:
-            self._head_bytes += len(data)
+            # What came before this head in the same piece was another request, and perhaps its body.
+            self._head_bytes = self._counted if self._ended else self._head_bytes + len(data)
         elif between and self._within and not self._went_on:
             self._head_bytes += len(data)  # between chunks or behind the last: no body, and as good as a head
         if self._head_bytes > self.max_head_bytes:
@@ -185,7 +189,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """All of a request is here, unless its body is still to be read."""
         if self._plain_head is None:
-            self._within = False
+            self._within, self._ended = False, True
             super().on_message_complete()
 
     def resume_writing(self) -> None:

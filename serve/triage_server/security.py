@@ -288,9 +288,10 @@ def _from_elsewhere(headers: Headers) -> bool:
 
 def _of_this_machine(address: str) -> bool:
     try:
-        return is_loopback(urlsplit(address).hostname or "")
+        host = (urlsplit(address).hostname or "").removesuffix(".")
     except ValueError:
         return False
+    return is_loopback(host) or host.endswith(".localhost")  # no resolver leads that elsewhere: RFC 6761
 
 
 def _challenge(error: str | None = None) -> str:

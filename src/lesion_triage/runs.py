@@ -23,13 +23,13 @@ from lesion_triage import locks
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import append_line, write_atomically
 from lesion_triage.config import Config
+from lesion_triage.console import say
 from lesion_triage.data.below import places
 from lesion_triage.errors import RunError
 
 FROZEN_CONFIG = "config.yaml"
 _IDENTITY = "config.sha256"
 _OPENINGS = "test_openings.jsonl"
-_LOCK = ".lock"
 """Beside the runs: who looks for a run, and makes one if there is none, holds it."""
 
 
@@ -134,7 +134,7 @@ def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = l
     identity = config.identity_sha256()
     with ExitStack() as stack:
         with _writing(root):
-            stack.enter_context(locks.held(root / _LOCK))
+            stack.enter_context(locks.held(root / f".{config.name}.lock", _say_waiting))
         for folder in _folders(config.name, root):
             if identity_of(folder) == identity:
                 with _writing(root):
@@ -142,6 +142,10 @@ def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = l
                 run = Run(config, folder)
                 return make(config, root) if outdated(run) else run
         return make(config, root)
+
+
+def _say_waiting() -> None:
+    say("  another command is looking for its run of the same name; waiting for it")
 
 
 def make(config: Config, root: Path) -> Run:

@@ -202,9 +202,22 @@ def test_page_for_clinics_shows_what_its_commands_print(capsys):
     page = PAGE.read_text(encoding="utf-8")
     shown = r"```sh\nlesion-triage plan ([^\n]*)\n```\n\n(?:<!--.*?-->\n)?```text\n(.*?)```\n(.*?)(?=```|\Z)"
     found = re.findall(shown, page, re.DOTALL)
-    assert len(found) == page.count("```sh") == 4
+    assert len(found) == page.count("```sh") - 1 == 4  # the loop over targets: the next test
     for words, table, prose in found:
         text = printed(capsys, *shlex.split(words))
         assert table.rstrip() in text, words
         numbers = re.findall(r"\d\.\d{3}", prose)
         assert [number for number in numbers if number not in text] == [], words
+
+
+def test_page_for_clinics_says_what_the_loop_over_targets_prints(capsys):
+    rows = re.findall(
+        r"^\| (0\.9\d) \| (\d+) \| ([\w ]+) \| ([\d.-]+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    assert [row[0] for row in rows] == ["0.90", "0.95", "0.97", "0.98", "0.99"]
+    for target, fewest, misses, specificity in rows:
+        text = printed(capsys, "--target", target, "--misses", 0, "--positives", 233)
+        assert section(text, 1)[1][:2] == ["0", fewest]
+        new = section(text, 2)[1]
+        assert new[:2] == ["233", {"not certifiable": "none"}.get(misses, misses)]
+        assert new[6 if specificity != "-" else 2] == specificity

@@ -238,6 +238,18 @@ def test_many_long_heads_that_come_together_are_none_too_long(strict: Any):
     ]
 
 
+def test_body_that_comes_together_with_the_next_head_is_no_part_of_that_head(launch: Any):
+    """A photograph is larger than any head may be."""
+    with launch(TRIAGE_MAX_HEAD_BYTES="4096") as server:
+        head, body = post_of(b"no photograph" * 5_000, b"")
+        assert answers_to(
+            server, head + body + NEXT[:20], NEXT[20:-2] + b"Connection: close\r\n\r\n", pause_s=0.1
+        ) == [
+            422,
+            200,
+        ]
+
+
 def memory_mb(server: Any) -> float:
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024

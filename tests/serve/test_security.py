@@ -221,6 +221,7 @@ def asked(ask: Callable[..., httpx.Response], app: Any, **headers: str) -> int:
 STRANGE: list[dict[str, str]] = [
     {"Host": "rebound.example:8080"},
     {"Host": "127.0.0.1.example"},
+    {"Host": "notlocalhost"},
     {"Host": "[::1"},
     {"Sec_Fetch_Site": "cross-site"},
     {"Origin": "https://elsewhere.example"},
@@ -231,6 +232,8 @@ OWN: list[dict[str, str]] = [
     {},
     {"Host": ""},
     {"Host": "localhost:8080"},
+    {"Host": "localhost.:8080"},
+    {"Host": "triage.localhost"},
     {"Host": "[::1]:8080"},
     {"Host": "127.0.0.1", "Origin": "http://127.0.0.1:8080", "Sec_Fetch_Site": "same-origin"},
     {"Sec_Fetch_Site": "none"},

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -183,21 +183,32 @@ def _png_size(header: bytes) -> int:
 
 def _png_pixels(compressed: bytes, expected: int) -> bytes:
     """The picture data, ended where the picture ends: nothing more behind it or compressed with it."""
-    unpacking, packing = zlib.decompressobj(), zlib.compressobj()
-    packed, left, waiting = bytearray(), expected, compressed
     try:
-        while left and not unpacking.eof:
-            piece = unpacking.decompress(waiting, min(left, _PIECE))
-            if not piece and not unpacking.unconsumed_tail:
-                break
-            left, waiting = left - len(piece), unpacking.unconsumed_tail
-            packed += packing.compress(piece)
-        rest = unpacking.decompress(waiting, 1)
+        whole, behind = _unpacked(compressed, expected, lambda piece: None)
+        if whole:
+            return compressed[: len(compressed) - behind]
+        packing, packed = zlib.compressobj(), bytearray()  # six times the work, for hardly any picture
+        _unpacked(compressed, expected, lambda piece: packed.extend(packing.compress(piece)))
     except zlib.error:
         raise _not_storable() from None
-    if not rest and unpacking.eof and not left:
-        return compressed[: len(compressed) - len(unpacking.unused_data)]
     return bytes(packed + packing.flush())
+
+
+def _unpacked(compressed: bytes, expected: int, take: Callable[[bytes], None]) -> tuple[bool, int]:
+    """Hand on so many bytes of what was compressed, in pieces.
+
+    Returns:
+        Whether that is all that was compressed, and how many bytes follow behind it.
+    """
+    unpacking, left, waiting = zlib.decompressobj(), expected, compressed
+    while left and not unpacking.eof:
+        piece = unpacking.decompress(waiting, min(left, _PIECE))
+        if not piece and not unpacking.unconsumed_tail:
+            break
+        left, waiting = left - len(piece), unpacking.unconsumed_tail
+        take(piece)
+    rest = unpacking.decompress(waiting, 1)
+    return not rest and unpacking.eof and not left, len(unpacking.unused_data)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lesion_triage import runs
 from lesion_triage.console import bar, say
+from lesion_triage.errors import CalibrationError
 from lesion_triage.road.pictures import data_root, records
 from lesion_triage.road.training import pixel_cache_of, predict_split, require_positives
 from lesion_triage.runs import Run
@@ -45,16 +46,17 @@ def foretell_second_look(run: Run) -> None:
 
     The calibration split is known then, and so is whether its files have chosen a threshold before. Nothing
     is refused: a training that comes out the same to the bit repeats its look, and may be wanted for itself.
-
-    Raises:
-        CalibrationError: the ledger cannot be read.
     """
     from lesion_triage.bundle import fingerprints
     from lesion_triage.calibrate import ledger
     from lesion_triage.calibrate.cases import files_sha256
 
     files = files_sha256(fingerprints.of_file(record.sha256) for record in records(run, "calibration"))
-    earlier = [look for look in ledger.read(ledger_of(run)) if look.files_sha256 == files]
+    try:
+        earlier = [look for look in ledger.read(ledger_of(run)) if look.files_sha256 == files]
+    except CalibrationError as error:  # `calibrate` will refuse
+        say(f"  {error}")
+        return
     if earlier and not run.config.calibrate.second_look:
         say(
             "  These calibration photographs have chosen a threshold before, last on "
