@@ -146,11 +146,16 @@ def test_a_ledger_that_cannot_be_read_is_told_before_a_training_and_refuses_none
     run, home, load, tmp_path, capsys
 ):
     shutil.copytree(home / "cache", tmp_path / "cache")
-    (tmp_path / "ledger.jsonl").write_text("no line of a ledger\n")
+    book = tmp_path / "ledger.jsonl"
+    book.write_text("no line of a ledger\n")
     trained = road.travel("train", load("train.epochs=1", "seed=9"), tmp_path / "runs")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "a line is damaged; restore the ledger" in said
-    assert trained.record("train") is not None
+    before, epoch, _ = " ".join(capsys.readouterr().out.split()).partition("epoch 1/1")
+    assert "a line is damaged; restore the ledger" in before
+    assert epoch
+    assert (trained.folder / "checkpoint.safetensors").is_file()
+    assert book.read_text() == "no line of a ledger\n"
+    with pytest.raises(CalibrationError, match="a line is damaged"):
+        road.travel("calibrate", load("train.epochs=1", "seed=9"), tmp_path / "runs")
 
 
 def test_the_same_look_again_is_the_same_certificate(run, load, home):

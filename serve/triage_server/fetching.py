@@ -100,7 +100,9 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Pieces(self.fp, connection, until))
 
 
-class _Plain(urllib.request.HTTPHandler):
+class _InTime(urllib.request.AbstractHTTPHandler):
+    """What both handlers have of ours."""
+
     def __init__(self, until: float) -> None:
         super().__init__()
         self._until = until
@@ -109,13 +111,12 @@ class _Plain(urllib.request.HTTPHandler):
         return super().do_open(_hurried(http_class, self._until), req, **more)
 
 
-class _Encrypted(urllib.request.HTTPSHandler):
-    def __init__(self, until: float) -> None:
-        super().__init__()
-        self._until = until
+class _Plain(_InTime, urllib.request.HTTPHandler):
+    pass
 
-    def do_open(self, http_class: Any, req: Any, **more: Any) -> Any:
-        return super().do_open(_hurried(http_class, self._until), req, **more)
+
+class _Encrypted(_InTime, urllib.request.HTTPSHandler):
+    pass
 
 
 def _hurried(made: Any, until: float) -> Callable[..., Any]:
