@@ -293,6 +293,8 @@ class OtherBackbone(Section):
     """As ``model.weights``."""
     frozen_stages: Annotated[Whole, Field(ge=0)] | None = None
     """None: as ``train.frozen_stages``."""
+    drop_path_rate: Annotated[Number, Field(ge=0, lt=1)] | None = None
+    """None: as ``model.drop_path_rate``; 0 beside others for one without stochastic depth."""
 
 
 class Ensemble(Section):
@@ -319,7 +321,10 @@ class Ensemble(Section):
         return self.members * (1 + len(self.backbones))
 
     def recipe(self) -> dict[str, Any]:
-        """What decides the result, and no more; ``backbones`` came later and is left out while empty."""
+        """What decides the result, and no more.
+
+        ``backbones`` came later and is left out while empty, and so is each one's ``drop_path_rate``.
+        """
         content = self.model_dump(mode="json")
         if self.combine != "distil":
             del content["teacher_share"]
@@ -327,6 +332,8 @@ class Ensemble(Section):
             del content["backbones"]
         for backbone in content.get("backbones", ()):
             backbone["weights"] = _wherever(backbone["weights"])
+            if backbone["drop_path_rate"] is None:
+                del backbone["drop_path_rate"]
         return content
 
 
@@ -502,7 +509,9 @@ class Config(Section):
         )
 
     def _with(self, other: OtherBackbone) -> Self:
-        model = self.model.model_copy(update={"backbone": other.backbone, "weights": other.weights})
+        rate = self.model.drop_path_rate if other.drop_path_rate is None else other.drop_path_rate
+        own = {"backbone": other.backbone, "weights": other.weights, "drop_path_rate": rate}
+        model = self.model.model_copy(update=own)
         frozen = self.train.frozen_stages if other.frozen_stages is None else other.frozen_stages
         train = self.train.model_copy(update={"frozen_stages": frozen})
         return self.model_copy(update={"model": model, "train": train})

@@ -81,8 +81,11 @@ def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[
         if unknown is None:
             raise
         if rates[unknown]:
+            where = f"model.{unknown} to 0"
+            if unknown == "drop_path_rate":
+                where += ", or of a further backbone its own in ensemble.backbones"
             raise TrainingError(
-                f"backbone '{name}' takes no {unknown}, found {rates[unknown]:g}; set model.{unknown} to 0."
+                f"backbone '{name}' takes no {unknown}, found {rates[unknown]:g}; set {where}."
             ) from None
         others = {rate: value for rate, value in rates.items() if rate != unknown}
         return _made(name, pretrained, others, sized)
