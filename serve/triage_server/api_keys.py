@@ -23,6 +23,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from lesion_triage.bundle.document import Sha256, timestamp
+from lesion_triage.bundle.files import flush
 from lesion_triage.errors import ConfigError
 
 Role = Literal["score", "read", "clinic"]
@@ -172,6 +173,7 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
                 _keep_readers(path, handle)
             os.fsync(handle)
         draft.replace(path)
+        flush(path.parent)  # else a power cut brings back a key that was revoked
     except OSError as error:
         raise ConfigError(f"{path}: the keys cannot be written ({error.strerror}).") from None
     finally:

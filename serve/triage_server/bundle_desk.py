@@ -12,6 +12,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_triage.bundle.files import flush
 from lesion_triage.errors import BundleError, ConfigError
 from triage_server.settings import PREFIX, Settings, load
 
@@ -117,11 +118,7 @@ def _turn(link: Path, target: Path) -> None:
     try:
         draft.symlink_to(said)
         draft.replace(link)
-        handle = os.open(link.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush(link.parent)
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise ConfigError(f"{link}: the link cannot be turned ({error.strerror}).") from None

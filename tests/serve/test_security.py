@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -161,6 +162,26 @@ def test_file_of_keys_behind_a_link_is_changed_and_the_link_stays(keys: Any):
     assert link.is_symlink()
     assert [one.name for one in folder.iterdir()] == ["keys"]
     assert [record.label for record in read_keys(file).values()] == ["watch", "clinic-b"]
+
+
+def test_key_that_is_made_or_revoked_is_so_after_a_power_cut(keys: Any, monkeypatch: pytest.MonkeyPatch):
+    file, key, _ = keys
+    flushed: list[tuple[bool, list[str]]] = []
+    to_disk = os.fsync
+
+    def noting(handle: int) -> None:
+        flushed.append((stat.S_ISDIR(os.fstat(handle).st_mode), file.read_text().splitlines()))
+        to_disk(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    for change in (
+        lambda: new_key(file, "clinic-b", "score"),
+        lambda: revoke(file, key.split("_")[1]),
+    ):
+        change()
+        # First what stands in the file, then, with the new one in its place, the name in the folder.
+        assert [folder for folder, _ in flushed] == [False, True]
+        assert flushed.pop()[1] == file.read_text().splitlines() != flushed.pop()[1]
 
 
 def test_key_is_not_made_where_it_would_lock_the_file_s_readers_out():
