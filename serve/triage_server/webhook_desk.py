@@ -18,6 +18,8 @@ from lesion_triage.errors import ConfigError
 from triage_server.moment import written
 from triage_server.settings import MOST_KEEP_HOURS
 
+_WHICH = "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) AND callback = coalesce(?, callback)"
+
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     """Teach the command line ``webhooks``."""
@@ -32,7 +34,9 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     dropping.set_defaults(act=_drop)
     for verb in (showing, again, dropping):
         verb.add_argument("--outbox", type=Path, required=True, help="what TRIAGE_WEBHOOK_OUTBOX names")
-    again.add_argument("--case-id", help="of one alone; default: all")
+    which = again.add_mutually_exclusive_group()
+    which.add_argument("--case-id", help="of one alone; default: all")
+    which.add_argument("--callback", help="those for it alone")
     again.add_argument(
         "--keep-hours",
         type=_keep_hours,
@@ -41,6 +45,7 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     )
     which = dropping.add_mutually_exclusive_group(required=True)
     which.add_argument("--case-id", help="of one alone")
+    which.add_argument("--callback", help="those for it alone, also if it is named no more")
     which.add_argument("--all", action="store_true", help="every one that was given up")
 
 
@@ -69,21 +74,18 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    said = (
-        "UPDATE cases SET state = 'pending', settled_at = NULL, attempts = 0, next_at = ?, until = ? "
-        "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) RETURNING case_id"
-    )
+    anew = "state = 'pending', settled_at = NULL, attempts = 0, next_at = ?, until = ?"
+    said = f"UPDATE cases SET {anew} {_WHICH} RETURNING case_id"  # noqa: S608
     now = time.time()
-    found = _asked(arguments.outbox, said, now, now + 3600.0 * arguments.keep_hours, arguments.case_id)
+    which = arguments.case_id, arguments.callback
+    found = _asked(arguments.outbox, said, now, now + 3600.0 * arguments.keep_hours, *which)
     print(f"{len(found)} answers set out again; a running server sends them within half a minute")
     return 0
 
 
 def _drop(arguments: argparse.Namespace) -> int:
-    said = (
-        "DELETE FROM cases WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) RETURNING case_id"
-    )
-    found = _asked(arguments.outbox, said, arguments.case_id)
+    said = f"DELETE FROM cases {_WHICH} RETURNING case_id"  # noqa: S608
+    found = _asked(arguments.outbox, said, arguments.case_id, arguments.callback)
     print(f"{len(found)} answers dropped")
     return 0
 

@@ -60,7 +60,7 @@ def test_last_attempt_is_made_when_time_is_up_whatever_pause_the_receiver_asks_f
     asks = {"Retry-After": "14400"}
 
     async def story(known: Callbacks, audit: AuditLog) -> None:
-        box = OutboxThread(tmp_path / "outbox.sqlite", 10)
+        box = OutboxThread(tmp_path / "outbox.sqlite", 10, ["ehr"])
         until = time.time() + 2.0
         one = letter(known, "case_1", until)
         await box.do(lambda outbox: outbox.put(one))
@@ -88,7 +88,7 @@ def test_old_letters_that_cannot_be_forgotten_hold_up_no_delivery(
     path = tmp_path / "outbox.sqlite"
 
     async def story(known: Callbacks, audit: AuditLog) -> None:
-        box = OutboxThread(path, 10)
+        box = OutboxThread(path, 10, ["ehr"])
         old, one = (letter(known, name, time.time() + KEEP_S) for name in ("case_old", "case_1"))
         await box.do(lambda outbox: outbox.put(old))
         await box.do(lambda outbox: outbox.settle(old, 1, "delivered", 204, time.time() - 2 * KEEP_S))

@@ -373,6 +373,42 @@ def test_callback_that_is_given_up_again_and_again_leaves_room_to_the_others(
             assert server.stop() == 0
 
 
+def test_answers_to_a_callback_that_is_named_no_more_take_no_room_and_can_be_dropped_together(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    outbox, secret = tmp_path / "outbox.sqlite", {"secret_env": "EHR_SECRET"}
+    more = {"TRIAGE_WEBHOOK_OUTBOX_CASES": "2", "TRIAGE_WEBHOOK_FIRST_PAUSE_S": "60", "EHR_SECRET": SECRET}
+    with receiving((410, {}, 0.0), (500, {}, 0.0)) as gone, receiving(*[(410, {}, 0.0)] * 9) as receiver:
+        with launch(**variables("", callbacks={"gone": {"url": gone.url} | secret}, **more)) as server:
+            numbers = [send(server, draw(seed=0), "gone").json()["case_id"]]
+            until(lambda: metric(server, "triage_webhooks_undelivered") == 1)
+            with closing(sqlite3.connect(outbox)) as base, base:  # as one that a half of the room is left to
+                base.execute("UPDATE cases SET callback = 'former'")
+            assert server.stop() == 0
+        with launch(**variables("", callbacks={"gone": {"url": gone.url} | secret}, **more)) as server:
+            assert (
+                "1 answers in the outbox are for callbacks that are named no more (former)" in server.text()
+            )
+            numbers.append(send(server, draw(seed=1), "gone").json()["case_id"])
+            gone.wait(2)
+            assert server.stop() == 0
+        with launch(**variables("", callbacks={"ehr": {"url": receiver.url} | secret}, **more)) as server:
+            assert (
+                "2 answers in the outbox are for callbacks that are named no more (former, gone)"
+                in server.text()
+            )
+            assert send(server, draw(seed=2)).status_code == 202
+            until(lambda: metric(server, "triage_webhooks_undelivered") == 2)
+            full = send(server, draw(seed=3))  # as far as its own answers go all is as before
+            assert (full.status_code, full.json()["code"]) == (503, "outbox_full")
+            states = [httpx.get(f"{server.url}/v1/cases/{number}").json()["state"] for number in numbers]
+            assert states == ["undelivered", "pending"]
+            assert desk("drop", "--outbox", outbox, "--callback", "ehr") == (0, "1 answers dropped\n")
+            assert desk("retry", "--outbox", outbox, "--callback", "ehr")[1].startswith("0 answers")
+            assert desk("retry", "--outbox", outbox, "--callback", "former")[1].startswith("1 answers")
+            assert server.stop() == 0
+
+
 def test_outbox_that_cannot_be_written_is_a_503_and_no_acknowledgement(
     launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
 ):
@@ -513,7 +549,7 @@ def test_disk_of_the_audit_log_that_hangs_holds_up_a_stop_for_one_line_at_most(
     secret, disk, flush = tmp_path / "secret", threading.Event(), audit_log._flush
     secret.touch(0o600)
     secret.write_text(SECRET)
-    box = OutboxThread(tmp_path / "outbox.sqlite", 10)
+    box = OutboxThread(tmp_path / "outbox.sqlite", 10, ["ehr"])
     monkeypatch.setattr(audit_log, "_flush", lambda handle: (disk.wait(), flush(handle)))
 
     async def story(audit: AuditLog) -> float:
@@ -684,4 +720,4 @@ def test_page_that_cannot_be_opened_leaves_the_outbox_to_others(
         with pytest.raises(ConfigError, match="queue"):
             create_app(scorer.bundle, scorer, settings, audit)
         assert settings.webhook_outbox is not None
-        OutboxThread(settings.webhook_outbox, 1).close()
+        OutboxThread(settings.webhook_outbox, 1, []).close()

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from lesion_triage.errors import ConfigError
 
 Found = TypeVar("Found")
 State = Literal["pending", "delivered", "undelivered"]
+Counts = Mapping[tuple[str, str], int]
 
 _VERSION = 1
 _NONCE_BYTES = 12
@@ -39,6 +40,7 @@ CREATE TABLE cases (
 ) STRICT;
 CREATE INDEX due ON cases (state, callback, next_at);
 """
+_NAMED = "callback IN (SELECT value FROM json_each(?))"
 _BUT = "AND case_id NOT IN (SELECT value FROM json_each(?))"
 """Any number of them, where a mark for each would be limited."""
 
@@ -73,17 +75,18 @@ class FullError(Exception):
 class Outbox:
     """The one writer of the file, but for the errands about letters given up. Belongs to one thread."""
 
-    def __init__(self, path: Path, capacity: int) -> None:
+    def __init__(self, path: Path, capacity: int, callbacks: Collection[str]) -> None:
         """Take it over, or begin one.
 
         Args:
             path: made if it is missing, readable by its owner alone.
             capacity: cases that it may hold. Delivered ones make room, the oldest first.
+            callbacks: that are named. Letters to any other take no room: nobody sends more of them.
 
         Raises:
             ConfigError: another server uses it, it is of another version, or it cannot be used.
         """
-        self._capacity = capacity
+        self._capacity, self._named = capacity, json.dumps(list(callbacks))
         try:
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -114,10 +117,12 @@ class Outbox:
             kept = self.find(letter.case_id)
             if kept is not None:
                 return kept
-            over = self._base.execute("SELECT count(*) FROM cases").fetchone()[0] + 1 - self._capacity
+            held = f"SELECT count(*) FROM cases WHERE {_NAMED}"  # noqa: S608
+            over = self._base.execute(held, (self._named,)).fetchone()[0] + 1 - self._capacity
             if over > 0:
-                oldest = "SELECT case_id FROM cases WHERE state = 'delivered' ORDER BY settled_at LIMIT ?"
-                gone = self._base.execute(f"DELETE FROM cases WHERE case_id IN ({oldest})", (over,))  # noqa: S608
+                said = f"SELECT case_id FROM cases WHERE state = 'delivered' AND {_NAMED}"  # noqa: S608
+                oldest = f"DELETE FROM cases WHERE case_id IN ({said} ORDER BY settled_at LIMIT ?)"  # noqa: S608
+                gone = self._base.execute(oldest, (self._named, over))
                 if gone.rowcount < over:
                     raise FullError
             marks = ", ".join("?" * len(Letter.__slots__))
@@ -148,10 +153,9 @@ class Outbox:
         """Try it again later, after so many further attempts."""
         self._change(letter, tries, "next_at = ?, last_status = ?", next_at, status)
 
-    def stranded(self, moment: float, callbacks: Collection[str]) -> list[Letter]:
-        """Letters whose time is over and whose callback is none of these any more."""
-        said = "WHERE state = 'pending' AND until <= ? AND callback NOT IN (SELECT value FROM json_each(?))"
-        return self._read(said, moment, json.dumps(list(callbacks)))
+    def stranded(self, moment: float) -> list[Letter]:
+        """Letters whose time is over and whose callback is named no more."""
+        return self._read(f"WHERE state = 'pending' AND until <= ? AND NOT {_NAMED}", moment, self._named)
 
     def forget(self, settled_before: float) -> None:
         """Delete what was delivered before that. What was given up waits for a person's word."""
@@ -159,14 +163,10 @@ class Outbox:
             said = "DELETE FROM cases WHERE state = 'delivered' AND settled_at <= ?"
             self._base.execute(said, (settled_before,))
 
-    def counts(self) -> dict[str, int]:
-        """Letters by state."""
-        return dict(self._base.execute("SELECT state, count(*) FROM cases GROUP BY state").fetchall())
-
-    def given_up(self) -> dict[str, int]:
-        """Letters that nobody took, by callback; also by one that is named no more."""
-        said = "SELECT callback, count(*) FROM cases WHERE state = 'undelivered' GROUP BY callback"
-        return dict(self._base.execute(said).fetchall())
+    def counts(self) -> Counts:
+        """Letters by callback, also by one that is named no more, and state."""
+        said = "SELECT callback, state, count(*) FROM cases GROUP BY callback, state"
+        return {(callback, state): count for callback, state, count in self._base.execute(said)}
 
     def close(self) -> None:
         """Let the file go."""
@@ -188,22 +188,20 @@ class Outbox:
 class OutboxThread:
     """The outbox as the event loop sees it: each errand on the one thread, then the counts as they are."""
 
-    def __init__(self, path: Path, capacity: int) -> None:
+    def __init__(self, path: Path, capacity: int, callbacks: Collection[str]) -> None:
         """Take it over; arguments and errors as of ``Outbox``."""
-        self._outbox = Outbox(path, capacity)
+        self._outbox = Outbox(path, capacity, callbacks)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
         self.capacity = capacity
-        self.counts, self.given_up = self._outbox.counts(), self._outbox.given_up()
+        self.counts = self._outbox.counts()
 
     async def do(self, errand: Callable[[Outbox], Found]) -> Found:
         """What ``errand`` makes of the outbox."""
 
-        def work() -> tuple[Found, dict[str, int], dict[str, int]]:
-            return errand(self._outbox), self._outbox.counts(), self._outbox.given_up()
+        def work() -> tuple[Found, Counts]:
+            return errand(self._outbox), self._outbox.counts()
 
-        found, self.counts, self.given_up = await asyncio.get_running_loop().run_in_executor(
-            self._thread, work
-        )
+        found, self.counts = await asyncio.get_running_loop().run_in_executor(self._thread, work)
         return found
 
     def close(self) -> None:

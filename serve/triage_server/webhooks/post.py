@@ -20,7 +20,7 @@ from triage_server.moment import written
 from triage_server.problems import RequestError
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callback, Callbacks
-from triage_server.webhooks.outbox import FullError, Letter, OutboxThread, sealed, unsealed
+from triage_server.webhooks.outbox import Counts, FullError, Letter, OutboxThread, sealed, unsealed
 from triage_server.webhooks.postman import Postman
 from triage_server.wire import CaseStatus
 
@@ -54,18 +54,19 @@ class Post:
             ConfigError: the outbox cannot be used.
         """
         self._callbacks, self._audit, self._telemetry = callbacks, audit, telemetry
-        self._outbox = OutboxThread(*outbox)
+        self._outbox = OutboxThread(*outbox, callbacks.by_name)
         keep_s = keep_hours * 3600.0
         self._postman = Postman(callbacks, self._outbox, audit, telemetry, keep_s, first_pause_s)
         self._keep_s, self._coming = keep_s, 0
 
     def held(self, state: str) -> int:
         """Letters in this state."""
-        return self._outbox.counts.get(state, 0)
+        return sum(count for (_, one), count in self._outbox.counts.items() if one == state)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Deliver while the server runs, and let the outbox go at the end."""
+        self._warn_of_stranded()
         working = asyncio.create_task(self._postman.work())
         try:
             yield
@@ -97,15 +98,17 @@ class Post:
         """Room for one answer, from before its case is read.
 
         What was given up stays until a person's word, so a receiver that never comes back would leave no room
-        to the others: once half of the outbox is such answers of one callback, it gets no more.
+        to the others: once half of the outbox is such answers of one callback, it gets no more. And what is
+        for a callback that is named no more takes none of the room of those that are.
 
         Raises:
             RequestError: the outbox is full of answers that nobody has taken, or half full of those of this
                 callback that were given up.
         """
-        if 2 * self._outbox.given_up.get(callback.name, 0) >= self._outbox.capacity:
-            raise _full()
-        if self.held("pending") + self.held("undelivered") + self._coming >= self._outbox.capacity:
+        waiting = self._untaken()
+        held = sum(count for (name, _), count in waiting.items() if name in self._callbacks.by_name)
+        given_up = waiting.get((callback.name, "undelivered"), 0)
+        if 2 * given_up >= self._outbox.capacity or held + self._coming >= self._outbox.capacity:
             raise _full()
         self._coming += 1
         try:
@@ -178,6 +181,19 @@ class Post:
         if kept is None or kept.caller != caller:
             raise RequestError("case_not_known")
         return self._said(kept)
+
+    def _untaken(self) -> Counts:
+        return {key: count for key, count in self._outbox.counts.items() if key[1] != "delivered"}
+
+    def _warn_of_stranded(self) -> None:
+        gone = {key: n for key, n in self._untaken().items() if key[0] not in self._callbacks.by_name}
+        if gone:
+            log.warning(
+                "%d answers in the outbox are for callbacks that are named no more (%s): name them again, or "
+                "drop them (triage-server webhooks drop)",
+                sum(gone.values()),
+                ", ".join(sorted({name for name, _ in gone})),
+            )
 
     def _said(self, letter: Letter) -> bytes:
         status = CaseStatus(

@@ -220,8 +220,8 @@ class Postman:
 
     async def _give_up_and_forget(self) -> None:
         """What is over: letters to a callback that is named no more, and those settled long ago."""
-        before, now, known = time.time() - self._keep_s, time.time(), list(self._callbacks.by_name)
-        for letter in await self._outbox.do(lambda box: box.stranded(now, known)):
+        before, now = time.time() - self._keep_s, time.time()
+        for letter in await self._outbox.do(lambda box: box.stranded(now)):
             with self._remembered(letter) as trouble:
                 written = trouble.written or ("undelivered", letter.last_status)
                 await self._settle(letter, trouble, *written)
