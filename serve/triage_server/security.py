@@ -281,8 +281,7 @@ def _from_elsewhere(headers: Headers) -> bool:
 
     Programs send no Origin, and may send no Host; a page of this machine may stand at another port.
     """
-    addresses = [f"//{headers['host']}"] if headers.get("host") else []
-    addresses += headers.getlist("origin")
+    addresses = [f"//{host}" for host in headers.getlist("host") if host] + headers.getlist("origin")
     return headers.get("sec-fetch-site") == "cross-site" or not all(map(_of_this_machine, addresses))
 
 

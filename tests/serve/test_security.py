@@ -270,6 +270,10 @@ def test_page_of_another_site_gets_nothing_where_nobody_is_asked(
     assert [asked(ask, app, **one) for one in OWN] == [200] * len(OWN)
     refused = ask(app, "POST", "/v1/triage", headers={"Host": "rebound.example"})
     assert refused.json()["code"] == "from_elsewhere"
+    assert "TRIAGE_API_KEYS_FILE" in refused.json()["detail"]
+    for names in (("127.0.0.1", "rebound.example"), ("rebound.example", "127.0.0.1")):
+        twice = ask(app, "GET", "/v1/bundle", headers=[("Host", name) for name in names])
+        assert twice.status_code == 403
     assert ask(app, "GET", "/health/live", headers={"Host": "10.0.0.1"}).status_code == 200
     key = new_key(tmp_path / "keys", "platform", "score")
     known = make_app(api_keys_file=tmp_path / "keys")
