@@ -24,8 +24,9 @@ from lesion_triage.errors import ConfigError, LesionTriageError
 from triage_server import office
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
+from triage_server.doorstep import Doorstep
 from triage_server.envelope import log, log_to_stderr
-from triage_server.protocol import Doorstep, GuardedProtocol, guarded
+from triage_server.protocol import GuardedProtocol, guarded
 from triage_server.settings import Settings, load, refuse_exposure
 from triage_server.succession import Served, Succession, admit
 

@@ -25,7 +25,8 @@ from uvicorn.server import ServerState
 
 from lesion_triage.bundle import signing
 from triage_server.api_keys import new_key
-from triage_server.protocol import Doorstep, guarded
+from triage_server.doorstep import Doorstep
+from triage_server.protocol import guarded
 from triage_server.settings import Settings
 
 JPEG = {"Content-Type": "image/jpeg"}

@@ -1,0 +1,96 @@
+"""Where connections that will be encrypted are accepted. Imports the protocol, for its crowd."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+from triage_server.protocol import GuardedProtocol
+
+_REST_S = 1.0
+"""Before the next accept where no descriptor was left."""
+_ACCEPTED_AT_ONCE = 64
+_BACKLOG = 2048
+"""Connections that the kernel may hold until they are accepted: as many as uvicorn allows without TLS."""
+
+log = logging.getLogger("triage_server")
+
+
+class Doorstep:
+    """Accepts connections that will be encrypted, and counts each before it has said a word.
+
+    The event loop's own server shows a connection to its protocol only once encryption is agreed on.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        protocol: Callable[[], GuardedProtocol],
+        patience_s: float,
+    ) -> None:
+        """Begin to accept, on the running event loop.
+
+        Args:
+            listener: which listens already.
+            context: of the server's certificate.
+            protocol: makes what speaks on one connection.
+            patience_s: how long the handshake of TLS may take.
+        """
+        self._listener, self._context, self._protocol = listener, context, protocol
+        self._patience_s = patience_s
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._resting: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        self._open()
+
+    def close(self) -> None:
+        """Accept no more, and let those go that are not encrypted yet."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.remove_reader(self._listener)
+        for handshake in self._handshakes:
+            handshake.cancel()
+
+    def _open(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor is left: to be asked at once again would take all time
+                log.error("no connection can be accepted: %s", error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._resting = self._loop.call_later(_REST_S, self._open)
+                return
+            protocol = self._protocol()
+            if not protocol.crowd.takes(protocol):
+                connection.close()
+                continue
+            handshake = self._loop.create_task(self._encrypt(connection, protocol))
+            self._handshakes.add(handshake)
+            handshake.add_done_callback(self._handshakes.discard)
+
+    async def _encrypt(self, connection: socket.socket, protocol: GuardedProtocol) -> None:
+        connection.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._patience_s,
+            )
+        except OSError:  # no TLS, or not in time, or gone: strangers leave no line
+            connection.close()
+        finally:
+            if protocol not in protocol.connections:  # so nobody will tell it that the connection is lost
+                protocol.crowd.leave(protocol)
