@@ -103,13 +103,15 @@ def test_what_merging_misses_at_the_sample_is_added_to_every_draw():
     assert (found.value, found.low, found.high) == (5001, 5001, 5001)
 
 
-def test_separated_classes_have_no_interval_around_their_auroc():
+def test_no_draw_of_separated_classes_has_another_auroc():
     scores = np.linspace(0, 1, 9000)
-    estimates = metrics.summarise(Sample.of(scores, scores > 0.77, 0.5), 200, 0)
-    for name in ("auroc", "auprc", "sensitivity"):
-        found = estimates[name]
+    sample, of = Sample.of(scores, scores > 0.77, 0.5), (metrics.auroc, metrics.auprc, metrics.sensitivity)
+    drawn = bootstrap(sample, lambda cells, counts: np.stack([one(cells, counts) for one in of], 1), 200, 0)
+    for found in drawn:
         assert (found.low, found.value, found.high) == (1.0, 1.0, 1.0)
+    estimates = metrics.summarise(sample, 200, 0)
     assert estimates["calibration_slope"] is None
+    assert estimates["auroc"].low == pytest.approx(0.025 ** (1 / np.count_nonzero(scores > 0.77)))
 
 
 @pytest.mark.parametrize("size", [60, 20_000])

@@ -196,3 +196,64 @@ def test_plain_auroc_takes_any_finite_number(seed):
     if positive.any() and not positive.all():
         expected = roc_auc_score(positive, scores)
         assert metrics.auroc_of(scores * 1e6 - 5, positive) == pytest.approx(expected)
+
+
+def separated(positives, negatives):
+    positive = np.arange(positives + negatives) < positives
+    return np.where(positive, 0.6, 0.2) + np.linspace(0, 0.1, positive.size), positive
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_classes_that_do_not_overlap_are_as_good_as_the_pairs_of_the_smaller_class(sign):
+    """All 12 disjoint pairs of a positive and a negative case agree: Clopper and Pearson, 12 of 12."""
+    scores, positive = separated(12, 30)
+    found = metrics.auroc_with_interval(Sample.of(0.5 + sign * (scores - 0.5), positive), 200, 0)
+    bound = binomtest(12, 12).proportion_ci().low
+    expected = (1, bound, 1) if sign > 0 else (0, 0, 1 - bound)
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
+
+
+def test_scores_that_are_all_tied_show_no_more_than_that_half_of_the_pairs_may_differ():
+    found = metrics.auroc_with_interval(Sample.of(np.full(40, 0.3), np.arange(40) < 15), 200, 0)
+    untied = 1 - 0.025 ** (1 / 15)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - untied / 2, 0.5 + untied / 2))
+
+
+def test_a_patient_is_in_one_of_the_independent_pairs_at_most():
+    scores, positive = separated(20, 20)
+    patients = np.tile(np.arange(20), 2)  # each has a positive and a negative case
+    found = metrics.auroc_with_interval(Sample.of(scores, positive), 200, 0, patients)
+    assert found.low == pytest.approx(0.025 ** (1 / 10))
+
+
+@pytest.mark.parametrize("truth", [0.9, 0.97])
+def test_the_bound_of_separated_classes_is_above_the_truth_as_rarely_as_it_says(truth):
+    """A negative case in ``1 - truth`` scores above all positive ones: the worst law for the bound."""
+    random, above = np.random.default_rng(0), 0
+    for _ in range(300):
+        positive = np.arange(24) < 12
+        scores = np.where(positive, 0.5, np.where(random.random(24) < truth, 0.1, 0.9))
+        found = metrics.auroc_with_interval(Sample.of(scores, positive), 50, 0)
+        above += found.low > truth and found.value == 1
+    assert above <= 0.05 * 300
+
+
+def test_an_interval_with_a_width_is_that_of_the_draws():
+    sample = Sample.of(*cases(3, 80))
+    assert metrics.auroc_with_interval(sample, 200, 5) == metrics.summarise(sample, 200, 5)["auroc"]
+    assert metrics.auroc_with_interval(sample, 200, 5).draws == 200
+
+
+def test_summary_has_no_interval_without_a_width():
+    estimates = metrics.summarise(Sample.of(*separated(15, 25), 0.5), 200, 0)
+    assert estimates["auroc"].low == pytest.approx(0.025 ** (1 / 15))
+    assert estimates["auprc"] is None
+
+
+def test_rankings_that_both_separate_the_classes_may_differ_all_the_same():
+    scores, positive = separated(12, 30)
+    found = metrics.auroc_difference(scores, np.where(positive, 0.9, scores), positive, 200, 0)
+    reach = 1 - 0.025 ** (1 / 12)
+    assert (found.value, found.low, found.high) == pytest.approx((0, -reach, reach))
+    same = metrics.auroc_difference(scores, scores, positive, 200, 0)
+    assert (same.low, same.high) == (0, 0)

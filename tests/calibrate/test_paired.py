@@ -111,3 +111,20 @@ def test_placement_values_give_the_interval_of_the_draws_themselves(with_units):
     width = slow.high - slow.low
     assert fast.high - fast.low == pytest.approx(width, rel=0.1)
     assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.1 * width)
+
+
+@pytest.mark.parametrize("with_units", [False, True])
+def test_policies_that_agree_on_every_case_here_may_differ_on_the_next(with_units):
+    """No case of 30 positives changed side: 1 in 9 of them may, to come, and 0.000 to 0.000 said none."""
+    positive = np.arange(100) < 30
+    referred = np.arange(100) < 60
+    scores = np.where(referred, 0.8, 0.2) + np.linspace(0, 0.1, 100)
+    units = np.arange(100) // 2 if with_units else None
+    found = paired.compare(
+        Said(scores, referred), Said(1 - scores[::-1] ** 2, referred), positive, 200, 0, units
+    )
+    by_name = {one.name: one.difference for one in found.differences}
+    for name, cases in (("sensitivity", 30), ("specificity", 70), ("referral_rate", 100)):
+        reach = 1 - 0.025 ** (1 / (cases // 2 if with_units else cases))
+        one = by_name[name]
+        assert (one.value, one.low, one.high) == pytest.approx((0, -reach, reach))

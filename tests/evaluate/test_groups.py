@@ -40,13 +40,14 @@ def small(by, group, positives):
     )  # fmt: skip
 
 
-def measured(columns, document, threshold=0.5):
-    """Cases with the given columns, a third of them positive; scores of some skill."""
+def measured(columns, document, threshold=0.5, abstained=()):
+    """Cases with the given columns, a third of them positive; scores of some skill, if not abstained on."""
     random = np.random.default_rng(0)
     rows = [row(f"i{n}", f"c{n}", 0.0, n % 3 == 0, **one) for n, one in enumerate(columns)]
     cases = cases_of(replace(predictions("test", 3, 1), rows=tuple(rows)))
     positive = positives_of(cases)
     scores = np.clip(random.normal(0.4, 0.2, len(rows)) + 0.3 * positive, 0, 1)
+    scores[list(abstained)] = np.inf
     outcomes = Outcomes(scores, positive, scores >= threshold, units_of(cases))
     return measure_groups(cases, outcomes, document, DRAWS), outcomes
 
@@ -114,3 +115,13 @@ def test_bands_of_age_come_by_age_and_a_dimension_of_one_level_is_left_out():
     bands = [one.group for one in found if one.by == "age_band"]
     assert bands == ["under 30", "30 to 49", "50 to 69", "70 and over"]
     assert not [one for one in found if one.by in ("sex", "source", "fitzpatrick_skin_type")]
+
+
+def test_the_auroc_takes_ten_cases_of_a_class_with_a_score():
+    columns = [{"sex": ("female", "male")[n % 2]} for n in range(120)]
+    women = [n for n in range(120) if n % 6 == 0]  # the positive ones
+    found, _ = measured(columns, certificate(), abstained=women[:11])
+    rows = by_name(found)
+    assert (rows["sex", "female"].positives, rows["sex", "female"].auroc) == (20, None)
+    assert rows["sex", "male"].auroc is not None
+    assert rows["sex", "female"].sensitivity.trials == 20

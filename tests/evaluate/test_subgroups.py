@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.metrics import proportion
+from lesion_triage.calibrate.metrics import SCORE_METRICS, proportion
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, Slice, measure, slices_of
 from made_tables import row
@@ -169,3 +169,18 @@ def test_slice_measures_its_members_alone():
     assert part == alone
     assert part.abstained == 1
     assert part.sensitivity_exact.value == np.mean(scores[:100][positive[:100]] >= 0.5)
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(9, 40), (40, 9), (4, 0)])
+def test_scores_of_fewer_than_ten_cases_of_a_class_are_not_measured_whatever_was_sent_up(
+    positives, negatives
+):
+    """A gate that sends nearly everyone up left four scored cases, all positive: their AUPRC was 1.000."""
+    positive = np.arange(200) < 100
+    scores = np.full(200, np.inf)
+    scores[:positives] = np.linspace(0.5, 0.9, positives)
+    scores[100 : 100 + negatives] = np.linspace(0.1, 0.6, negatives)
+    whole = Slice("all", "All cases", np.ones(200, dtype=bool))
+    found = measure(whole, outcomes(scores, positive), Evaluate(bootstrap_draws=100)).metrics
+    assert {name for name, estimate in found.items() if estimate is None} >= set(SCORE_METRICS)
+    assert found["sensitivity"].value == 1

@@ -27,6 +27,7 @@ PLACED_ABOVE = 50_000
 """Cases above which two AUROCs are compared by placement values."""
 
 __all__ = [
+    "SCORE_METRICS",
     "Bin",
     "Cells",
     "Estimate",
@@ -36,6 +37,7 @@ __all__ = [
     "auroc",
     "auroc_difference",
     "auroc_of",
+    "auroc_with_interval",
     "brier",
     "calibration_error",
     "calibration_lines",
@@ -144,6 +146,10 @@ def referral_rate(cells: Cells, counts: Counts) -> Floats:
 
 _OF_SCORES = (auroc, auprc, brier, log_loss, calibration_error, smooth_calibration_error)
 _OF_DECISIONS = (sensitivity, specificity, ppv, npv, referral_rate)
+_OF_LINES = ("calibration_slope", "calibration_intercept")
+
+SCORE_METRICS = (*(metric.__name__ for metric in _OF_SCORES), *_OF_LINES)
+"""Names of what is measured on the cases that have a score."""
 
 
 def summarise(
@@ -160,7 +166,8 @@ def summarise(
 
     Returns:
         By name; those of a score only if some case has one. None for a metric that is not defined on the
-        sample, or in fewer than 95 % of the draws.
+        sample, or in fewer than 95 % of the draws; and for an AUPRC that is the same in every draw, which
+        tells nothing of how far off it may be. For the AUROC see ``auroc_with_interval``.
 
     Raises:
         CalibrationError: ``units`` does not have one entry per case.
@@ -173,8 +180,45 @@ def summarise(
         return np.column_stack([*columns, calibration_lines(cells, counts)] if sample.scored else columns)
 
     if sample.scored:
-        names += ["calibration_slope", "calibration_intercept"]
-    return dict(zip(names, bootstrap(sample, measure, draws, seed, units), strict=True))
+        names += _OF_LINES
+    found = dict(zip(names, bootstrap(sample, measure, draws, seed, units), strict=True))
+    if sample.scored:
+        found["auroc"] = _never_without_width(found["auroc"], sample, units)
+        ranked = found["auprc"]
+        found["auprc"] = ranked if ranked is not None and ranked.low < ranked.high else None
+    return found
+
+
+def auroc_with_interval(
+    sample: Sample, draws: int, seed: int, units: NDArray[np.intp] | None = None
+) -> Estimate | None:
+    """The AUROC with its 95 % interval; arguments, None and errors as for ``summarise``.
+
+    Where the classes do not overlap, or all scores are tied, every draw has the same AUROC. Then every pair
+    of a positive and a negative case came out alike, and as many pairs are independent as can be made without
+    using a unit twice. The interval is the exact one of that share of pairs (Clopper & Pearson 1934), any
+    other pair being as unlike as it can be.
+    """
+    (found,) = bootstrap(sample, lambda cells, counts: auroc(cells, counts)[:, None], draws, seed, units)
+    return _never_without_width(found, sample, units)
+
+
+def _never_without_width(
+    found: Estimate | None, sample: Sample, units: NDArray[np.intp] | None
+) -> Estimate | None:
+    if found is None or found.low < found.high:
+        return found
+    cases = sample.order[: sample.scored]
+    alike = _alike(sample.positive[: sample.scored], cases if units is None else units[cases])
+    low = found.value * alike
+    return Estimate(found.value, low, low + 1 - alike, draws=0)
+
+
+def _alike(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> float:
+    """Lowest share of pairs that come out as all pairs of these cases did, at 97.5 % confidence."""
+    one, other = np.unique(units[positive]), np.unique(units[~positive])
+    pairs = min(one.size, other.size, np.union1d(one, other).size // 2)
+    return proportion(pairs, pairs).low if pairs else 0.0
 
 
 def auroc_difference(
@@ -186,6 +230,9 @@ def auroc_difference(
     units: NDArray[np.intp] | None = None,
 ) -> Estimate | None:
     """AUROC of ``first`` minus that of ``second`` on the same cases, resampled together.
+
+    If both separate the classes, no draw tells them apart, and they may differ by as much as either may be
+    worse than it looks (``auroc_with_interval``); unless they are the same scores.
 
     Args:
         first: scores in [0, 1], shape (n,).
@@ -201,7 +248,23 @@ def auroc_difference(
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise CalibrationError("a paired comparison takes a finite score of every case from both.")
     if positive.size > PLACED_ABOVE:
-        return placed_difference(first, second, positive, draws, seed, units)
+        found = placed_difference(first, second, positive, draws, seed, units)
+    else:
+        found = _drawn_difference(first, second, positive, draws, seed, units)
+    if found is None or found.low < found.high or np.array_equal(first, second):
+        return found
+    reach = 1 - _alike(positive, np.arange(positive.size) if units is None else units)
+    return Estimate(found.value, max(found.value - reach, -1.0), min(found.value + reach, 1.0), draws=0)
+
+
+def _drawn_difference(
+    first: Floats,
+    second: Floats,
+    positive: NDArray[np.bool_],
+    draws: int,
+    seed: int,
+    units: NDArray[np.intp] | None,
+) -> Estimate | None:
     one, other = Cells.of(Sample.of(first, positive)), Cells.of(Sample.of(second, positive))
     point = auroc(one, one.once()) - auroc(other, other.once())
     differences = [

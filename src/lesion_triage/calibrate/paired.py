@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
 from lesion_triage.calibrate.metrics import auroc, auroc_difference
+from lesion_triage.calibrate.shares import share_of
 from lesion_triage.errors import CalibrationError
 
 _NEITHER, _FIRST, _SECOND, _BOTH = 0.0, 0.25, 0.5, 0.75
@@ -85,6 +86,8 @@ def compare(
     if shapes != {positive.shape} or not positive.size:
         raise CalibrationError("a paired comparison takes what both policies said of the same cases.")
     rates = _rates(first.referred, second.referred, positive, draws, seed, units)
+    if not np.array_equal(first.scores, second.scores):
+        rates = _with_width(rates, positive, units)
     both = np.isfinite(first.scores) & np.isfinite(second.scores)
     ranked = _auroc(first.scores[both], second.scores[both], positive[both], draws, seed, _of(units, both))
     return Compared(
@@ -160,6 +163,26 @@ def _rates(
         for number, name in enumerate(names)
         if (one := estimates[number]) is not None and (other := estimates[3 + number]) is not None
     ]
+
+
+def _with_width(
+    rates: list[Difference], positive: NDArray[np.bool_], units: NDArray[np.intp] | None
+) -> list[Difference]:
+    """Where no case changed side, or all did, every draw has the same difference, and the next case may not.
+
+    A rate moves by no more than the share of cases that fare otherwise, of which the exact bound is known.
+    """
+    members = np.arange(positive.size) if units is None else units
+    of = {"sensitivity": positive, "specificity": ~positive, "referral_rate": np.ones_like(positive)}
+    widened = []
+    for one in rates:
+        found = one.difference
+        if found is not None and found.low == found.high:
+            alike = share_of(np.ones(int(of[one.name].sum()), dtype=np.bool_), members[of[one.name]]).low
+            middle, reach = found.value * alike, 1 - alike
+            found = Estimate(found.value, middle - reach, middle + reach, draws=0)
+        widened.append(replace(one, difference=found))
+    return widened
 
 
 def _discordant(

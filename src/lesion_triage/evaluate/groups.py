@@ -13,10 +13,16 @@ from lesion_triage.bundle.certificate import ALL, KNOWN_WHEN_SERVING, Certificat
 from lesion_triage.bundle.policy import UNKNOWN, age_bands, group_of
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.metrics import Proportion, Sample, auroc, sensitivity, specificity
+from lesion_triage.calibrate.metrics import (
+    Proportion,
+    Sample,
+    auroc_with_interval,
+    sensitivity,
+    specificity,
+)
 from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes
+from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, enough_scored
 
 Status = Literal["certified", "not_certifiable", "not_asked"]
 
@@ -137,14 +143,8 @@ def _measured(
         )
         found = share_of(referred[truth], units[truth], share) if positives >= MINIMUM_PER_CLASS else None
         spared = share_of(~referred[~truth], units[~truth], rest) if negatives >= MINIMUM_PER_CLASS else None
-    if min(positives, negatives) >= MINIMUM_PER_CLASS and np.isfinite(scores).any():
-        (ranked,) = bootstrap(
-            Sample.of(scores, truth),
-            lambda cells, counts: auroc(cells, counts)[:, None],
-            config.bootstrap_draws,
-            config.seed,
-            drawn,
-        )
+    if enough_scored(scores, truth):
+        ranked = auroc_with_interval(Sample.of(scores, truth), config.bootstrap_draws, config.seed, drawn)
     return GroupResult(
         by=by,
         group=group,

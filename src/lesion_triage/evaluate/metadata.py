@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
+from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.metrics import Sample, auroc, auroc_difference
+from lesion_triage.calibrate.metrics import Sample, auroc_difference, auroc_with_interval
 from lesion_triage.config import Evaluate
 from lesion_triage.data.cell_regression import cells_of, design_of, fit
 from lesion_triage.data.coded import Coded
@@ -79,15 +79,8 @@ def measure_metadata(
     units = outcomes.units[scored]
     drawn = units if np.unique(units).size < units.size else None
 
-    def auroc_with_interval(of: NDArray[np.float64]) -> Estimate | None:
-        sample = Sample.of(of, positive)
-        return bootstrap(
-            sample,
-            lambda cells, counts: auroc(cells, counts)[:, None],
-            config.bootstrap_draws,
-            config.seed,
-            drawn,
-        )[0]
+    def auroc_of(said: NDArray[np.float64]) -> Estimate | None:
+        return auroc_with_interval(Sample.of(said, positive), config.bootstrap_draws, config.seed, drawn)
 
     found = []
     for name, title, columns in (
@@ -106,8 +99,8 @@ def measure_metadata(
                 training_cases=learnt.size,
                 training_positives=int(learnt.sum()),
                 cases=positive.size,
-                auroc=auroc_with_interval(said),
-                model_auroc=auroc_with_interval(scores),
+                auroc=auroc_of(said),
+                model_auroc=auroc_of(scores),
                 difference=auroc_difference(
                     scores, said, positive, config.bootstrap_draws, config.seed, drawn
                 ),

@@ -41,7 +41,7 @@ from lesion_triage.evaluate.metadata import MetadataBaseline, measure_metadata
 from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
-FORMAT = 2
+FORMAT = 3
 """Raised where the same predictions would give other numbers; what was evaluated before is then outdated."""
 THRESHOLD_PROBABILITIES = tuple(percent / 100 for percent in range(1, 51))
 PREVALENCES = (0.005, 0.0075, 0.01, 0.015, *(percent / 100 for percent in range(2, 51)))

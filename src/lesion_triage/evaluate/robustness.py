@@ -24,8 +24,8 @@ from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.bundle.scorer import ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
-from lesion_triage.calibrate.metrics import Proportion, Sample, auroc, proportion
+from lesion_triage.calibrate.bootstrap import Estimate
+from lesion_triage.calibrate.metrics import Proportion, Sample, auroc_with_interval, proportion
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.errors import ImageError
@@ -222,11 +222,10 @@ def _foreign(
     # Ranks in [0, 1]: the AUROC knows no more of a novelty than its place among the others.
     ranks = np.unique(novelty, return_inverse=True)[1] / novelty.size
     sample = Sample.of(ranks, np.arange(novelty.size) < len(looked))
-    (estimate,) = bootstrap(sample, lambda cells, counts: auroc(cells, counts)[:, None], draws, seed)
     return Foreign(
         name=name,
         sent_up=proportion(up, len(looked)),
         refused_by_quality=proportion(refused, len(looked)),
         unfamiliar=proportion(unfamiliar, len(looked)),
-        auroc=estimate,
+        auroc=auroc_with_interval(sample, draws, seed),
     )

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.metrics import Estimate, Proportion, Sample, summarise
+from lesion_triage.calibrate.metrics import SCORE_METRICS, Estimate, Proportion, Sample, summarise
 from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import HISTOPATHOLOGY
 
 MINIMUM_PER_CLASS = 10
-"""Positive and negative cases that a slice needs for numbers: below this an interval says nothing."""
+"""Cases of either class that a slice needs for numbers, and with a score for those of scores: below this an
+interval says nothing."""
 
 _WITHOUT = "vidir_molemax"
 
@@ -112,7 +113,9 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
     units, referred = outcomes.units[members], outcomes.referred[members]
     # Two cases of one patient are not two pieces of evidence.
     drawn = units if clustered(units) else None
-    metrics = summarise(Sample.of(scores[members], truth), config.bootstrap_draws, config.seed, drawn)
+    metrics: dict[str, Estimate | None] = dict.fromkeys(SCORE_METRICS)
+    if enough_scored(scores[members], truth):
+        metrics = summarise(Sample.of(scores[members], truth), config.bootstrap_draws, config.seed, drawn)
     decided = Sample.of(referred.astype(np.float64), truth, 1.0)
     decisions = summarise(decided, config.bootstrap_draws, config.seed, drawn)
     over = {
@@ -137,6 +140,12 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
         specificity_exact=share_of(~referred[~truth], units[~truth], metrics["specificity"]),
         note="",
     )
+
+
+def enough_scored(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> bool:
+    """True if both classes have as many cases with a score as a number of scores takes."""
+    of = positive[np.isfinite(scores)]
+    return min(int(of.sum()), int((~of).sum())) >= MINIMUM_PER_CLASS
 
 
 def _with_width(found: Estimate | None, right: NDArray[np.bool_], units: NDArray[np.intp]) -> Estimate | None:
