@@ -6,7 +6,7 @@ A report has no such key, because a report travels.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -120,8 +120,15 @@ def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) 
         ReportError: no case of one class or of both is in both.
     """
     ours, theirs = Decided.by(*first), Decided.by(*second)
-    place = {_key(case): number for number, case in enumerate(theirs.cases)}
-    found = [(number, place[key]) for number, case in enumerate(ours.cases) if (key := _key(case)) in place]
+    # Lesions that hold the same files have one key: each is paired once, in the order of the tables.
+    waiting: dict[tuple[str, ...], deque[int]] = {}
+    for number, case in enumerate(theirs.cases):
+        waiting.setdefault(_key(case), deque()).append(number)
+    found = [
+        (number, places.popleft())
+        for number, case in enumerate(ours.cases)
+        if (places := waiting.get(_key(case)))
+    ]
     agreeing = [(one, other) for one, other in found if ours.positive[one] == theirs.positive[other]]
     truth = ours.positive[[one for one, _ in agreeing]] if agreeing else np.zeros(0, dtype=np.bool_)
     if not truth.any() or truth.all():

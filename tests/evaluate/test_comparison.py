@@ -1,0 +1,64 @@
+"""Cases of two runs are paired by their photographs, each once, and what has no counterpart is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import tiny_bundle as tiny
+from lesion_triage.evaluate.comparison import pair
+from lesion_triage.predictions import Predictions
+from made_tables import row
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return tiny.make(tmp_path_factory.mktemp("sealed") / "bundle")
+
+
+def table(bundle, *rows):
+    of = bundle.certificate
+    return bundle, Predictions("test", of.manifest_sha256, of.splits_sha256, of.model_sha256, rows)
+
+
+def rows_of(*names):
+    """One photograph for each case; a third of them positive."""
+    return [row(name, name, float(number % 5) - 2, number % 3 == 0) for number, name in enumerate(names)]
+
+
+def copy_of(original, name):
+    """The same file as a photograph of another lesion."""
+    return replace(original, image_id=name, case_id=name, history='{"bleeding": true}')
+
+
+def names_of(decided):
+    return [case.case_id for case in decided.cases]
+
+
+def test_a_file_of_two_lesions_is_paired_lesion_by_lesion(bundle):
+    rows = rows_of("a", "b", "c")
+    rows.append(copy_of(rows[0], "a-again"))
+    both = pair(table(bundle, *rows), table(bundle, *rows))
+    assert names_of(both.first) == names_of(both.second) == ["a", "b", "c", "a-again"]
+    assert (both.only_first, both.only_second) == (0, 0)
+
+
+def test_of_two_lesions_with_one_file_one_alone_finds_the_lesion_that_the_other_run_has(bundle):
+    rows = rows_of("a", "b", "c")
+    doubled = [*rows, copy_of(rows[0], "a-again")]
+    both = pair(table(bundle, *doubled), table(bundle, *rows))
+    assert names_of(both.first) == names_of(both.second) == ["a", "b", "c"]
+    assert (both.only_first, both.only_second) == (1, 0)
+    turned = pair(table(bundle, *rows), table(bundle, *doubled))
+    assert (turned.only_first, turned.only_second) == (0, 1)
+
+
+def test_a_case_whose_outcome_the_tables_tell_differently_is_left_out_and_counted(bundle):
+    rows = rows_of("a", "b", "c", "d")
+    other = [
+        replace(one, needs_in_person=not one.needs_in_person) if one.case_id == "b" else one for one in rows
+    ]
+    both = pair(table(bundle, *rows), table(bundle, *other[:-1]))
+    assert names_of(both.first) == ["a", "c"]
+    assert (both.labels_differ, both.only_first, both.only_second) == (1, 1, 0)
