@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.errors import DataError
 from lesion_triage.evaluate.summary import summary
 
@@ -63,6 +65,30 @@ def test_price_of_the_promise_to_groups_is_told_where_there_is_one(written):
     alone = {"threshold": 0.1, "sensitivity": 2 / 3, "specificity": 0.95, "referral_rate": 0.3}
     told = summary(written(results(0.90, everyone_alone=alone), results(0.80, everyone_alone=alone)))
     assert "would be 0.950 (0.950 to 0.950) instead of 0.850, with 1, 1 positive lesions" in told
+
+
+def test_a_run_that_the_groups_cost_nothing_is_in_the_mean_of_their_price(written):
+    """Of three runs one alone paid, and the mean was over that one."""
+    alone = {"threshold": 0.1, "sensitivity": 2 / 3, "specificity": 0.96, "referral_rate": 0.3}
+    told = summary(written(results(0.90, everyone_alone=alone), results(0.80), results(0.70)))
+    assert "would be 0.820 (0.700 to 0.960) instead of 0.800, with 1, 1, 1 positive lesions" in told
+
+
+def test_too_few_cases_for_numbers_have_no_price_either(written):
+    alone = {"threshold": 0.1, "sensitivity": 2 / 3, "specificity": 0.96, "referral_rate": 0.3}
+    few = results(0.9, everyone_alone=alone)
+    few["slices"][0]["metrics"] = {}
+    told = summary(written(few, results(0.9, everyone_alone=alone)))
+    assert "not estimable" in told
+    assert "price" not in told
+
+
+def test_the_interval_of_a_share_is_the_exact_one(written):
+    """111 of 112: the bootstrap's (0.971 to 1.000) looked as if a target of 0.95 had been passed by far."""
+    content = results(111 / 112)
+    content["slices"][0]["sensitivity_exact"] = asdict(proportion(111, 112))
+    row = next(line for line in summary(written(content)).splitlines() if "sensitivity" in line)
+    assert row.endswith("| 0.951 to 1.000 |")
 
 
 def test_runs_on_different_cases_are_not_averaged(written):
