@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 import tiny_bundle as tiny
+from histories import flag
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.cli import main
 from lesion_triage.config import Evaluate
 from lesion_triage.data.manifest import Manifest
@@ -420,3 +422,26 @@ def test_photographs_of_people_need_a_licence_and_somebody_who_asks(bundle, resu
     assert shown("nobody-asked", licensed) == 0
     assert shown("no-licence", bare, licensed_pictures=True) == 0
     assert shown("both", licensed, licensed_pictures=True) > 10
+
+
+def test_the_queue_says_that_whom_a_red_flag_sends_up_is_missed_in_it(data, tmp_path):
+    """The policy misses nobody; the simulation, which sees scores alone, has 20 positive cases missed."""
+    bleeding = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
+    bundle = tiny.make(tmp_path / "bundle", threshold=0.3, band_limits=(0.8, 0.5, 0.2), red_flags=bleeding)
+    rows = [
+        row(
+            f"i{n}", f"c{n}", 2.0 if n < 20 else -2.0, n < 40, history='{"bleeding":true}' if n < 40 else "{}"
+        )
+        for n in range(80)
+    ]
+    of = bundle.certificate
+    table = Predictions("test", of.manifest_sha256, of.splits_sha256, of.model_sha256, tuple(rows))
+    results = report.evaluate(table, bundle, Evaluate(bootstrap_draws=100))
+    index = report.write_report(tmp_path / "report", results, table, bundle, data[1], None)
+    text = " ".join(Page(index.read_text(encoding="utf-8")).text.split())
+    assert results.missed == 0
+    assert "that are missed in this queue the policy refers 20 for another reason" in text
+
+
+def test_the_queue_says_nothing_of_red_flags_that_change_nothing(page):
+    assert "for another reason" not in page.text

@@ -208,6 +208,7 @@ def _queue(study: Study | None) -> dict[str, Any] | None:
         "columns": [title for _, title in _QUEUE_GROUPS],
         "rows": rows,
         "group_thresholds": study.group_thresholds,
+        "missed": int(study.pool.members()["missed_positives"].sum()),
     }
 
 

@@ -33,14 +33,15 @@ def decision_curve(by_score: Sequence[NetBenefit], by_policy: Sequence[NetBenefi
     )
     axes.plot(at, everybody, color=BLACK, linestyle="-.", linewidth=1.2, label="refer everybody")
     axes.axhline(0, color=GREY, linestyle=":", linewidth=1.5, label="refer nobody")
-    best = max((row.model.value for row in by_score if row.model), default=0.1)
+    shown = [(row.model.value, row.model.high) for row in by_score if row.model]
+    best, highest = map(max, zip(*shown, strict=True)) if shown else (0.1, 0.1)
     axes.set(
         xlim=(0, max(at)),
-        ylim=(-0.3 * max(best, 0.01), 1.12 * max(best, 0.01)),
+        ylim=(-0.3 * max(best, 0.01), 1.04 * max(highest, 0.01)),
         xlabel="threshold probability: at p, a positive case found is worth (1 - p) / p visits in vain",
         ylabel="net benefit for each case",
     )
-    axes.legend(loc="upper right", fontsize=8, framealpha=0.85, edgecolor="none")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return png(figure)
 
 
