@@ -63,6 +63,13 @@ def test_default_answers_the_four_questions_of_a_clinic(capsys):
     assert "4. " not in text
 
 
+def test_the_auroc_unless_another_is_given_is_that_of_the_recorded_best_recipe():
+    recorded = sorted((PAGE.parents[1] / "experiments" / "ham10000-best").glob("seed-*.json"))
+    found = [json.loads(path.read_text())["slices"][0]["metrics"]["auroc"]["value"] for path in recorded]
+    assert len(found) == 3
+    assert parsed().auroc == round(sum(found) / 3, 3)
+
+
 def test_printed_numbers_are_those_of_the_laws(capsys):
     text = printed(capsys, "--positives", 140, "--true-sensitivity", 0.98, "--misses", 0)
     law = beta(138, 3)

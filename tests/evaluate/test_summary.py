@@ -116,6 +116,14 @@ RECORDED = sorted(
 )
 
 
+@pytest.mark.parametrize("field", ["missed", "positives", "photographs", "slices"])
+def test_a_file_without_what_the_table_takes_is_refused_in_a_sentence(written, field):
+    content = results(0.9)
+    del content[field]
+    with pytest.raises(DataError, match=f"lacks {field}"):
+        summary(written(content))
+
+
 def test_there_are_recorded_results():
     assert len(RECORDED) > 5
 

@@ -24,6 +24,7 @@ _METRICS = (
 )
 _DEAL = "splits_sha256"
 _SAME = ("manifest_sha256", _DEAL, "split", "unit")
+_NEEDED = (*_SAME, "slices", "parity", "photographs", "positives", "missed")
 
 
 def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
@@ -124,6 +125,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as results ({error}).") from None
-    if not isinstance(content, dict) or not {"slices", "parity", *_SAME} <= content.keys():
+    if not isinstance(content, dict):
         raise DataError(f"{path}: not the results.json of an evaluation.")
+    if lacking := [key for key in _NEEDED if key not in content]:
+        raise DataError(f"{path}: not the results.json of an evaluation, it lacks {', '.join(lacking)}.")
     return content

@@ -18,7 +18,7 @@ from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.trial import Judge, Rule, Trial, certify_each, usual_practice
 
 SIZES = (59, 93, 140, 300)
-"""Positive cases in a calibration set: the fewest for no miss, for one; as HAM10000's has; twice that."""
+"""Positive cases in a calibration set: the fewest for no miss, for one; as in the table; about twice that."""
 TARGETS = (0.95, 0.90)
 CONFIDENCE = 0.95
 
