@@ -81,7 +81,7 @@ def test_page_figures_and_numbers_are_kept(found, kept_on, tmp_path):
     assert text.endswith("\n\nAfter.\n")
     assert "FORMER" not in text
     assert "| certificate " in text
-    assert "nothing was compared" in text, "without MAPIE the page says so"
+    assert "MAPIE was left out or is not installed: nothing was compared" in text
     for name in ("violations.png", "splits.png"):
         assert (tmp_path / "proof" / name).read_bytes().startswith(b"\x89PNG")
     document = json.loads(results.read_text())
@@ -126,6 +126,21 @@ def test_the_verb_writes_everything_and_says_by_its_status_that_few_draws_show_l
     assert "BROKEN" in capsys.readouterr().out
     same_seed = (tmp_path / "results.json").read_text()
     assert same_seed == canonical_json(found.document()), "the same seed gives the same numbers"
+
+
+def test_a_page_that_cannot_keep_the_findings_is_refused_before_any_draw(recorded, tmp_path, capsys):
+    """It was found missing after minutes, and the numbers were gone with it."""
+    (tmp_path / "scores.csv").write_bytes(recorded.read_bytes())
+    argv = ("--experiment", str(tmp_path), "--page", str(tmp_path / "none.md"), "--no-tracking")
+    with pytest.raises(RunError, match="expected the page"):
+        command.act(parsed(*argv))
+    assert "calibration sets" not in capsys.readouterr().out
+
+
+def test_a_seed_below_0_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--seed", "-1")
+    assert "expected a seed of 0 or more, found -1" in capsys.readouterr().err
 
 
 def test_too_few_draws_are_refused(capsys):

@@ -164,6 +164,24 @@ def test_a_cell_that_cannot_be_used_is_refused_with_its_line(tmp_path, column, c
         pools.read(table)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("calibration,1,1,0.5,True", "line 3"),
+        ("calibration,1,1,0.5,True,mel,rosendahl,female,50,more", "line 3"),
+        ('calibration,1,1,0.5,True,"mel,rosendahl,female,50', "unexpected end"),
+    ],
+)
+def test_a_line_that_was_cut_short_is_refused(tmp_path, line, said):
+    """A photograph without class and source was read as one whose class nobody knows."""
+    table = tmp_path / "scores.csv"
+    pools.record(run_folder(tmp_path), table)
+    head, first, *_ = table.read_text().splitlines()
+    table.write_text(f"{head}\n{first}\n{line}")
+    with pytest.raises(PredictionsError, match=said):
+        pools.read(table)
+
+
 def test_other_columns_are_refused(tmp_path):
     table = tmp_path / "scores.csv"
     table.write_text("case,logit\n1,0.5\n")

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="page whose marked part is written anew, figures beside it (%(default)s)",
     )
     parser.add_argument("--draws", type=_draws, default=10_000, metavar="N", help="per size (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (%(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the draws (%(default)s)")
     parser.add_argument("--no-mapie", action="store_true", help="leave out the comparison with MAPIE")
     parser.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs, for MLflow (%(default)s)"
@@ -82,6 +82,7 @@ def act(arguments: argparse.Namespace) -> int:
             f"SHA-256 {pool.sha256[:16]}"
         )
         return 0
+    page.around(arguments.page)  # refused now, and not after minutes of draws
     found = prove(read(table), arguments.draws, arguments.seed, not arguments.no_mapie)
     say(page.markdown(found))
     results = keep(found, arguments.experiment, arguments.page)
@@ -134,3 +135,10 @@ def _draws(text: str) -> int:
     if draws < _FEWEST_DRAWS:
         raise argparse.ArgumentTypeError(f"expected at least {_FEWEST_DRAWS} draws, found {draws}")
     return draws
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"expected a seed of 0 or more, found {seed}")
+    return seed

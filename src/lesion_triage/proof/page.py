@@ -23,6 +23,16 @@ def refresh(page: Path, block: str) -> None:
     """Put the block between the markers of a page, and touch nothing else in it.
 
     Raises:
+        RunError: as ``around``.
+    """
+    before, after = around(page)
+    write_atomically(page, f"{before}{BEGIN}\n{block}\n{END}{after}".encode())
+
+
+def around(page: Path) -> tuple[str, str]:
+    """What stands before and after the markers of a page.
+
+    Raises:
         RunError: the page is missing, or does not have the two markers once each and in order.
     """
     try:
@@ -35,7 +45,7 @@ def refresh(page: Path, block: str) -> None:
         raise RunError(
             f"{page}: expected the lines '{BEGIN}' and '{END}' once each, in this order; restore them."
         )
-    write_atomically(page, f"{before}{BEGIN}\n{block}\n{END}{after}".encode())
+    return before, after
 
 
 def markdown(found: Findings) -> str:
@@ -202,7 +212,7 @@ def _comparisons(found: Findings) -> Iterator[str]:
 
 def _peer(compared: peer.Comparison | None) -> Iterator[str]:
     if compared is None:
-        yield "MAPIE is not installed: nothing was compared."
+        yield "MAPIE was left out or is not installed: nothing was compared."
         return
     ratios = [duel.time_ratio for duel in compared.duels]
     yield (

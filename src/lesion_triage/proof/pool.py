@@ -185,14 +185,21 @@ def _cells(parts: Sequence[Predictions]) -> Iterator[tuple[object, ...]]:
 
 
 def _rows(text: str, table: Path) -> Iterator[Prediction]:
-    reader = csv.DictReader(io.StringIO(text), strict=True)
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    lines = csv.reader(io.StringIO(text), strict=True)
+    try:
+        head, *rows = lines
+    except (csv.Error, ValueError) as error:
+        raise PredictionsError(f"{table}: damaged after line {lines.line_num} ({error}).") from None
+    if tuple(head) != COLUMNS:
         raise PredictionsError(f"{table}: expected the columns {', '.join(COLUMNS)}; record it again.")
-    for number, cells in enumerate(reader, start=1):
+    for number, row in enumerate(rows, start=1):
+        where, wanted = f"{table}, line {number + 1}", len(COLUMNS)
+        if len(row) != wanted:
+            raise PredictionsError(f"{where}: expected {wanted} cells, found {len(row)}; record it again.")
         try:
-            yield _prediction(number, cells)
+            yield _prediction(number, dict(zip(COLUMNS, row, strict=True)))
         except (KeyError, TypeError, ValueError) as error:
-            raise PredictionsError(f"{table}, line {number + 1}: unreadable cell {error}.") from None
+            raise PredictionsError(f"{where}: unreadable cell {error}.") from None
 
 
 def _prediction(number: int, cells: Mapping[str, str]) -> Prediction:
