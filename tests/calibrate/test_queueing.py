@@ -341,6 +341,7 @@ def test_where_nobody_waits_there_is_no_ratio():
         (lambda: simulate(banded_pool(), EXPONENTIAL, [], cases=1), "as many cases, found 20 and 1"),
         (lambda: simulate(banded_pool(), EXPONENTIAL, [], replications=1), "at least 2 replications"),
         (lambda: simulate(banded_pool(), EXPONENTIAL, [], prevalence=1.5), "the prevalence is 1.5"),
+        (lambda: simulate(banded_pool(), EXPONENTIAL, [], seed=-1), "the seed is -1"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused_in_one_sentence(build, sentence):

@@ -171,15 +171,17 @@ def simulate(
         prevalence: share of positive cases among those to come; None keeps that of the pool.
         cases: measured, over all replications; warm-up and run-out come on top.
         replications: independent, at least 2; they give the standard errors.
-        seed: the same seed gives the same numbers.
+        seed: at least 0; the same seed gives the same numbers.
 
     Returns:
         One outcome per discipline, in the order given, without repetition.
 
     Raises:
-        CalibrationError: a prevalence outside (0, 1), too few replications, fewer cases than those, or more
-            than ``MOST_ARRIVALS`` arrivals to simulate.
+        CalibrationError: a prevalence outside (0, 1), too few replications, fewer cases than those, a seed
+            below 0, or more than ``MOST_ARRIVALS`` arrivals to simulate.
     """
+    if seed < 0:
+        raise CalibrationError(f"the seed is {seed}, expected 0 or more.")
     if not 2 <= replications <= cases:
         raise CalibrationError(
             f"expected at least 2 replications and as many cases, found {replications} and {cases}."
