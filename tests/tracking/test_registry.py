@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -170,11 +169,16 @@ def test_the_loaded_model_answers_as_the_scorer_does(served, model):
 @pytest.mark.parametrize("gap", [None, float("nan")])
 def test_a_row_without_photographs_is_not_scored_and_the_others_are(model, gap):
     good = tiny_bundle.picture_bytes("referred")
-    # MLflow's own check of the signature, before the model, lets None through and refuses NaN.
-    predict = model.predict if gap is None else partial(model.unwrap_python_model().predict, None)
-    rows = predict(frame([[good], gap], [None, None])).to_dict("records")
+    rows = model.predict(frame([[good], gap], [None, None])).to_dict("records")
     assert [row["disposition"] for row in rows] == ["needs_in_person", "not_scored"]
     assert rows[1]["error_code"] == "scoring_failed"
+
+
+def test_a_cell_that_is_no_list_of_files_costs_its_own_case_alone(model):
+    good = tiny_bundle.picture_bytes("referred")
+    cells = [[good], good, base64.b64encode(good).decode(), 7, {"AAAA": good}, (good,)]
+    rows = model.predict(frame(cells, [None] * len(cells))).to_dict("records")
+    assert [row["error_code"] for row in rows] == [None, *["image_not_base64"] * 4, None]
 
 
 def test_a_case_that_cannot_be_scored_says_so_and_the_others_are_scored(model):
@@ -216,6 +220,14 @@ def test_a_history_that_is_misspelt_is_refused_and_not_dropped(model, columns, e
     good = tiny_bundle.picture_bytes("below")
     with pytest.raises(MlflowException, match=expected):
         model.predict(pd.DataFrame({"images": [[good]], **columns}))
+
+
+def test_a_table_without_photographs_is_refused(model):
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match=r"The column images is missing; expected 'images', a list"):
+        model.predict(pd.DataFrame({"history": [{"bleeding": True}]}))
 
 
 def test_what_a_table_left_empty_was_not_said(model):

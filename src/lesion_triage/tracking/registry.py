@@ -195,9 +195,10 @@ def pack(bundle: Bundle, folder: Path, record: Mapping[str, bytes]) -> Path:
         from mlflow.types import ColSpec, DataType, Schema  # noqa: PLC0415
         from mlflow.types.schema import AnyType, Array  # noqa: PLC0415
 
-        # ``Any``: MLflow breaks bytes in a list of texts, and refuses a whole number for an age.
+        # ``Any``: MLflow breaks bytes in a list of texts, refuses a whole number for an age, and refuses all
+        # cases for one cell of a list that is empty. What a cell may be is the model's to say.
         anything: Any = AnyType
-        asked = Schema([ColSpec(Array(anything()), "images"), ColSpec(anything(), "history", required=False)])
+        asked = Schema([ColSpec(anything(), name, required=False) for name in ("images", "history")])
         texts, numbers, lists = DataType.string, DataType.double, Array(DataType.string)
         answered: dict[str, Any] = {
             "disposition": texts,

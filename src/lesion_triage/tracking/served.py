@@ -111,7 +111,7 @@ def _files(images: Any) -> list[bytes]:
     """The files of a case; none of a cell that was not filled."""
     if _absent(images):
         return []
-    if not isinstance(images, Iterable):
+    if isinstance(images, str | bytes | Mapping) or not isinstance(images, Iterable):
         raise ImageError(NOT_BASE64, "expected a list of files.")
     files = []
     for index, image in enumerate(images):
@@ -144,8 +144,7 @@ def _history(place: int, told: Any) -> History:
         )
         raise MlflowException.invalid_parameter_value(
             f"The history of case {place} cannot be read"
-            f"{': ' + ', '.join(fields) if fields else ''}; expected fields of a history and their values, "
-            "or "
+            f"{': ' + ', '.join(fields) if fields else ''}; expected fields of a history and their values, or "
             "null."
         ) from None
 
