@@ -199,7 +199,7 @@ class Train(Section):
     probe: bool = False
     """Leave the backbone as it came and train the head on its embeddings, which are computed once."""
     frozen_stages: Whole = Field(default=0, ge=0)
-    """The stem and this many first stages keep their pretrained weights and statistics."""
+    """The stem and this many first stages, as timm counts them, keep their first weights and statistics."""
     small_first: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Share of the epochs, from the start, that see pictures of 0.8 times the side."""
     augmentation: Literal["none", "flips", "standard", "strong"] = "standard"

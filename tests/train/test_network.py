@@ -79,6 +79,27 @@ def test_frozen_stages_do_not_learn_and_the_rest_does(name):
     assert not any(parameter.requires_grad for module in frozen for parameter in module.parameters())
 
 
+@pytest.mark.parametrize("name", ["vit_srelpos_small_patch16_224", "vit_small_patch16_rope_mixed_224"])
+def test_no_gradient_goes_through_a_frozen_stage_for_what_all_stages_share(name):
+    net = network(name)
+    frozen = freeze_stages(net, 2)
+    blocks = net.backbone.blocks
+    assert list(blocks[:2]) == [module for module in blocks if module in frozen]
+    learnt = []
+    for block in blocks:
+        block.register_forward_hook(lambda module, _, found: learnt.append(found.requires_grad))
+    net.embed(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    assert learnt == [False] * 2 + [True] * (len(blocks) - 2)
+
+
+def test_a_weight_of_a_later_stage_is_not_frozen_for_standing_before_an_earlier_one():
+    net = network("visformer_tiny", 224)
+    freeze_stages(net, 1)
+    names = [name for name, parameter in net.backbone.named_parameters() if not parameter.requires_grad]
+    assert "pos_embed1" in names
+    assert not {"pos_embed2", "pos_embed3"} & set(names)
+
+
 def test_freezing_everything_is_refused():
     with pytest.raises(TrainingError, match="leaves nothing to train"):
         freeze_stages(network(), 1000)

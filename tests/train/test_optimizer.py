@@ -58,6 +58,12 @@ def test_layer_decay_of_a_transformer_by_hand():
         assert found[name] == pytest.approx(value), name
 
 
+def test_what_timm_puts_in_no_layer_learns_as_a_last_one():
+    found = told_apart(network("vit_srelpos_small_patch16_224"), weight_decay=0.05, layer_decay=0.5)
+    assert found["backbone.shared_rel_pos.mlp.fc1.weight"] == (0.5, 0.05)
+    assert found["backbone.blocks.11.mlp.fc1.weight"] == (0.25, 0.05)
+
+
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_vit"])
 def test_the_backbone_learns_at_the_rates_that_timm_gives_it_below_a_classifier_of_its_own(name):
     found = told_apart(network(name), weight_decay=0.05, layer_decay=0.7)

@@ -144,8 +144,8 @@ def _history(place: int, told: Any) -> History:
         )
         raise MlflowException.invalid_parameter_value(
             f"The history of case {place} cannot be read"
-            f"{': ' + ', '.join(fields) if fields else ''}; expected fields of a history and their values, or "
-            "null."
+            f"{': ' + ', '.join(fields) if fields else ''}; expected fields of a history and their values, "
+            "or null."
         ) from None
 
 

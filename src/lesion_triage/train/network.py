@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from timm.models import group_parameters
+from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import depthwise
+
+_NOWHERE = "?"
+"""A name that is in no stage of any backbone."""
 
 
 class Heads(NamedTuple):
@@ -122,10 +125,11 @@ def middle_levels(backbone: nn.Module) -> tuple[int, ...]:
 
 
 def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
-    """Fix the stem and the first ``stages`` stages at their pretrained weights and batch statistics.
+    """Fix the stem and the first ``stages`` stages, as timm counts them, at their weights and statistics.
 
     The early layers are the most general and, at full resolution, the dearest: on a CPU two frozen
-    stages of an EfficientNet double the speed.
+    stages of an EfficientNet double the speed. What timm puts in no stage and stands before one of them,
+    such as a position bias that all blocks share, acts in them and is fixed with them.
 
     Returns:
         The modules that are frozen through and through; keep them in eval mode.
@@ -136,18 +140,25 @@ def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
     matcher = getattr(network.backbone, "group_matcher", None)
     if matcher is None:
         raise TrainingError("this backbone names no stages; set train.frozen_stages to 0.")
+    parameters = dict(network.backbone.named_parameters())
     try:
-        groups: dict[int, list[str]] = group_parameters(network.backbone, matcher(coarse=True))
+        stage: dict[str, int] = group_with_matcher(
+            ((name, None) for name in (*parameters, _NOWHERE)), matcher(coarse=True), reverse=True
+        )
     except Exception:  # an architecture may refuse in any way
         raise TrainingError(
             "timm names the stages of this backbone only layer by layer; set train.frozen_stages to 0."
         ) from None
-    frozen = {name for group, names in groups.items() if group <= stages for name in names}
-    if not set(dict(network.backbone.named_parameters())) - frozen:
+    last = max(place for place, name in enumerate(parameters) if stage[name] <= stages)
+    frozen = [
+        parameter
+        for place, (name, parameter) in enumerate(parameters.items())
+        if stage[name] <= stages or (place < last and stage[name] == stage[_NOWHERE])
+    ]
+    if len(frozen) == len(parameters):
         raise TrainingError(f"train.frozen_stages is {stages}, which leaves nothing to train.")
-    for name, parameter in network.backbone.named_parameters():
-        if name in frozen:
-            parameter.requires_grad_(False)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
     return [
         module
         for module in network.backbone.modules()

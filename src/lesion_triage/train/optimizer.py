@@ -21,7 +21,8 @@ def parameter_groups(network: TriageNetwork, weight_decay: float, layer_decay: f
     Weight decay is for matrices and kernels; biases and norms are scales, not complexity, and some
     backbones name more (positions). With ``layer_decay`` the heads learn at the full rate, the last layer
     of the backbone at ``layer_decay`` times it, the one before at its square (Clark et al. 2020; layers
-    as timm counts them), since early layers are the most general.
+    as timm counts them), since early layers are the most general. What timm puts in no layer is a last one,
+    as in the code of BEiT: final norms, and positions that all blocks share.
     """
     spared: set[str] = getattr(network.backbone, "no_weight_decay", set)()
     if layer_decay == 1.0:
