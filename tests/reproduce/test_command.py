@@ -39,6 +39,15 @@ def test_an_experiment_done_again_elsewhere_on_this_machine_agrees_in_every_cell
     assert all(row["difference"] == 0 for row in rows if row["difference"] is not None)
 
 
+@pytest.mark.parametrize("name", ["A copy: small (2)", "2026"])
+def test_the_folder_of_an_experiment_may_have_any_name(recorded, tmp_path, name):
+    folder = copy(recorded, tmp_path).rename(tmp_path / name)
+    assert reproduce(folder, tmp_path / "runs") == 0
+    told = [yaml.safe_load(path.read_text()) for path in (tmp_path / "runs").glob("small-*/config.yaml")]
+    assert f"reproduction of {name} (full), seed 0" in [one["calibrate"]["second_look"] for one in told]
+    assert name in [one["tracking"]["experiment"] for one in told]
+
+
 def test_what_is_finished_is_taken_over_and_not_done_again(recorded, tmp_path, capsys):
     folder = copy(recorded, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("bundle/*")}

@@ -120,6 +120,18 @@ def test_no_parameter_says_where_a_part_of_a_mixture_lies(tmp_path):
     assert (found["data.mixture.1.source"], found["data.mixture.2.source"]) == ("ddi", "ham10000")
 
 
+def test_no_parameter_says_where_the_weights_of_a_further_backbone_lie(tmp_path):
+    others = [
+        {"backbone": "resnet18", "weights": str(tmp_path / "Jane-Doe" / "r.safetensors")},
+        {"backbone": "resnet34"},
+    ]
+    several = {**config(tmp_path).model_dump(mode="json"), "ensemble": {"backbones": others}}
+    found = flat(Config.model_validate(several))
+    assert "Jane-Doe" not in repr(found)
+    assert found["ensemble.backbones.1.weights"] == "r.safetensors"
+    assert (found["ensemble.backbones.2.backbone"], found["ensemble.backbones.2.weights"]) == ("resnet34", "hub")
+
+
 def test_a_run_that_told_of_its_mixture_in_one_parameter_is_tracked_on(tmp_path, folder):
     """MLflow refuses another value of a parameter; the one of before held the folders of the parts."""
     mixed = {"name": "try", "data": {"source": "mixture", "mixture": [{"source": "ddi"}]}}

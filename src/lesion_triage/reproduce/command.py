@@ -208,7 +208,7 @@ def _write(at: Workplace, rows: Sequence[Row], text: str, code: int) -> None:
 def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
     """The MLflow run below which those of the trainings stand, in the experiment's own name."""
     content = {
-        "name": name,
+        "name": "reproduction",
         "data": {"source": "synthetic"},
         "tracking": {"experiment": name, "enabled": enabled},
     }

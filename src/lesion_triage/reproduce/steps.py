@@ -86,7 +86,8 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
 
 def _loaded(step: Train, at: Workplace, seed: int) -> Config:
     root = None if step.data is None else at.data[step.data]
-    look = f"calibrate.second_look=reproduction of {at.name} ({at.version_name}), seed {seed}"
+    why = f"reproduction of {at.name} ({at.version_name}), seed {seed}"
+    look = f"calibrate.second_look={json.dumps(why)}"  # a folder may have a name that is another word of YAML
     given = (*step.set, *at.settings)
     words = [look, *given, f"seed={seed}", *_tracking(at)]
     loaded = config_file.load(at.beside(step.config), words, root)
@@ -97,7 +98,7 @@ def _loaded(step: Train, at: Workplace, seed: int) -> Config:
 
 
 def _tracking(at: Workplace) -> list[str]:
-    return [f"tracking.experiment={at.name}", f"tracking.enabled={str(at.tracked).lower()}"]
+    return [f"tracking.experiment={json.dumps(at.name)}", f"tracking.enabled={str(at.tracked).lower()}"]
 
 
 def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:

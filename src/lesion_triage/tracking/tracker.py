@@ -227,13 +227,16 @@ def experiment_of(client: Any, name: str, location: str | None) -> str:
 def flat(config: Config) -> dict[str, object]:
     """Parameters as MLflow wants them: dotted names, no location of data, weights or tracking.
 
-    Each part of a mixture has names of its own, such as ``data.mixture.1.source``.
+    Each part of a mixture has names of its own, such as ``data.mixture.1.source``, and so has each further
+    backbone.
     """
     tree = config.model_dump(mode="json", exclude={"tracking": True, "data": True})
     tree["data"] = config.data.identity()
-    tree["data"]["mixture"] = {str(at): part for at, part in enumerate(tree["data"]["mixture"], 1)}
-    if tree["model"]["weights"] not in ("hub", "none"):
-        tree["model"]["weights"] = Path(tree["model"]["weights"]).name
+    for section, key in (("data", "mixture"), ("ensemble", "backbones")):
+        tree[section][key] = {str(at): part for at, part in enumerate(tree[section][key], 1)}
+    for network in (tree["model"], *tree["ensemble"]["backbones"].values()):
+        if network["weights"] not in ("hub", "none"):
+            network["weights"] = Path(network["weights"]).name
     return dict(_walk(tree, ""))
 
 
