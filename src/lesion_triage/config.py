@@ -201,7 +201,7 @@ class Train(Section):
     frozen_stages: Whole = Field(default=0, ge=0)
     """The stem and this many first stages, as timm counts them, keep their first weights and statistics."""
     small_first: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    """Share of the epochs, from the start, that see pictures of 0.8 times the side."""
+    """Share of the epochs, from the start, that see pictures of 0.8 times the side, to a multiple of 32."""
     augmentation: Literal["none", "flips", "standard", "strong"] = "standard"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """auto: bf16-mixed where GPU or processor computes in it natively, 16-mixed on an older GPU, else

@@ -24,10 +24,11 @@ def test_every_family_gives_one_logit_and_one_embedding_a_picture(name):
     assert served.embedding.shape == (2, net.width)
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "test_byobnet"])
+@pytest.mark.parametrize("name", [*FAMILIES, "test_byobnet", "hiera_tiny_224"])
 def test_what_is_exported_has_the_bits_of_what_is_trained(name):
-    net = network(name)
-    pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    size_px = 64 if name.startswith("test_") else 224
+    net = network(name, size_px)
+    pictures = torch.randint(0, 256, (2, size_px, size_px, 3), dtype=torch.uint8)
     with torch.inference_mode():
         served, heads = net(pictures), net.heads(net.embed(pictures))
     assert torch.equal(served.embedding, net.embed(pictures))

@@ -33,10 +33,12 @@ def test_small_pictures_that_no_epoch_sees_are_not_tried():
 
 def test_a_backbone_that_takes_no_pictures_of_this_size_is_refused_by_name():
     complaint = (
-        r"'halonet_h1', built for 160 px, takes no pictures of 160 px \(Asser.*another pixels\.size_px"
+        r"'halonet26t', built for 160 px, takes no pictures of 160 px \(AssertionError\); choose another "
+        r"pixels\.size_px, such as timm's own 256, or choose another model\.backbone\.$"
     )
     with pytest.raises(TrainingError, match=complaint):
-        rehearse(sized("halonet_h1", 160))
+        rehearse(sized("halonet26t", 160))
+    rehearse(sized("halonet26t", 256))
 
 
 def test_weights_that_the_hub_does_not_have_are_known_before_anything_is_decoded():

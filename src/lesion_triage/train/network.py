@@ -76,8 +76,8 @@ class TriageNetwork(nn.Module):
         if not self.middle:
             embedding = self.embed(pixels)
             return Served(self.needs_in_person(embedding)[:, 0], embedding, embedding)
-        features, maps = backbone.forward_intermediates(
-            self.normalised(pixels), indices=list(self.middle), output_fmt="NCHW"
+        features, maps = backbone.forward_intermediates(  # some stop at the last level asked for, unless told
+            self.normalised(pixels), indices=list(self.middle), output_fmt="NCHW", stop_early=False
         )
         embedding = backbone.forward_head(features)
         levels = torch.cat([functional.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps], dim=1)

@@ -40,10 +40,13 @@ def rehearse(config: Config) -> None:
                     network(pixels)
             except Exception as error:  # an architecture may refuse in any way
                 advice = "choose another pixels.size_px" if whole else "set train.small_first to 0"
+                own: int = body.pretrained_cfg["input_size"][-1]  # type: ignore[index, assignment]
+                if whole and own != side:
+                    advice = f"{advice}, such as timm's own {own},"
+                said = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:200])))
                 raise TrainingError(
                     f"backbone '{m.backbone}', built for {config.pixels.size_px} px, takes no pictures of "
-                    f"{side} px ({type(error).__name__}: {' '.join(str(error).split())[:200]}); {advice} or "
-                    "choose another model.backbone."
+                    f"{side} px ({said}); {advice} or choose another model.backbone."
                 ) from None
         if c.frozen_stages and not c.probe:
             freeze_stages(network, c.frozen_stages)

@@ -34,8 +34,6 @@ from lesion_triage.data.sources import (
 )
 from lesion_triage.errors import ManifestError
 
-"""Called with the number done and the total."""
-
 READERS: Mapping[str, Callable[[Path], Listing]] = MappingProxyType(
     {
         "ham10000": ham10000.read,
