@@ -89,10 +89,10 @@ def test_an_acceptance_needs_a_reason():
 
 
 def test_a_report_that_judged_by_other_numbers_is_to_be_made_again():
-    """The first format took a mixture's gaps together."""
+    """The second format passed over tables with tabs and over rows of another length."""
     content = json.loads(Report((FAILED,)).to_json())
     with pytest.raises(ManifestError, match=r"not a report of this version .* audit again"):
-        Report.from_content({**content, "format": 1})
+        Report.from_content({**content, "format": 2})
 
 
 def test_a_report_reads_back_what_it_wrote_but_for_names_of_people():

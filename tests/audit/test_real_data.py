@@ -61,7 +61,7 @@ def test_the_gaps_of_pad_ufes_20_fail_and_their_columns_are_named(data_root):
     )
     known = Manifest(tuple(sorted(records, key=lambda record: record.image_id)), "folder", synthetic=False)
     columns = Columns.of(known, split(known, "0" * 64, Split()))
-    raw, _ = raw_tables.empty_cells(root, columns.records)
+    raw = raw_tables.empty_cells(root, columns.records)
     found, _ = shortcuts.missingness(shortcuts.Sampled.of(columns, Audit()), raw)
     assert found.verdict is Verdict.FAIL
     named = {name.removeprefix("metadata.csv: ") for name in found.subjects}

@@ -10,6 +10,7 @@ import pytest
 from lesion_triage.audit import balance, checks, raw_tables, shortcuts
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Verdict
+from lesion_triage.audit.raw_tables import Gaps
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Audit
 
@@ -62,7 +63,7 @@ def test_age_alone_is_measured_and_is_no_fault(made):
 
 def test_gaps_of_one_class_only_fail_and_the_column_is_named(made):
     drawn = sampled(made, sex=lambda r, p: "female" if p or r.random() < 0.4 else "")
-    found, _ = shortcuts.missingness(drawn, {})
+    found, _ = shortcuts.missingness(drawn, Gaps({}))
     assert found.verdict is Verdict.FAIL
     assert found.subjects == ("sex",)
     # Unknown filled in with the commonest word tells nothing; as a word of its own it does.
@@ -80,9 +81,10 @@ def test_gaps_in_a_column_that_the_manifest_does_not_keep_are_found_in_the_datas
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00")
     columns = Columns.of(known, splits)
-    raw, unread = raw_tables.empty_cells(tmp_path, columns.records)
-    assert unread == ("broken.csv",)
-    assert set(raw) == {"metadata.csv: smoke", "metadata.csv: region"}
+    raw = raw_tables.empty_cells(tmp_path, columns.records)
+    assert raw.unread == ("broken.csv",)
+    assert raw.alone == ("notes.csv",)
+    assert set(raw.empty) == {"metadata.csv: smoke", "metadata.csv: region"}
     found, _ = shortcuts.missingness(shortcuts.Sampled.of(columns, TABLES), raw)
     assert found.verdict is Verdict.FAIL
     assert found.subjects == ("metadata.csv: smoke",)
@@ -95,7 +97,79 @@ def test_a_table_that_cannot_be_read_is_a_warning_and_named(made, tmp_path):
     report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
     (found,) = [one for one in report.findings if one.code == "missingness"]
     assert found.verdict is Verdict.WARN
-    assert found.summary.endswith("cannot be read as a UTF-8 table: cases.csv.")
+    assert "cannot be read as a UTF-8 table" in found.summary
+    assert found.summary.endswith(": cases.csv.")
+
+
+def beside(folder, records, header, line, name="cases.csv"):
+    """Gaps of a table with a line for each record: FILE stands for its name, GAP for nothing in a negative."""
+    made = (
+        line.replace("FILE", record.path.split("/")[1]).replace(
+            "GAP", "yes" if record.needs_in_person else ""
+        )
+        for record in records
+    )
+    (folder / name).write_text("\n".join((*header, *made)), encoding="utf-8")
+    return raw_tables.empty_cells(folder, records)
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "cases.tab", "cases.tsv", "cases"])
+def test_a_table_with_tabs_is_looked_into_as_the_readers_of_the_datasets_do(made, tmp_path, name):
+    known, _ = made(200)
+    found = beside(tmp_path, known.records, ["image\tsmoke"], "FILE\tGAP", name)
+    assert found.empty[f"{name}: smoke"].tolist() == [not one.needs_in_person for one in known.records]
+
+
+@pytest.mark.parametrize("line", ["FILE,GAP", "FILE,GAP,,"])
+def test_a_table_of_the_pictures_whose_rows_have_another_length_is_named_as_unread(made, tmp_path, line):
+    found = beside(tmp_path, made(200)[0].records, ["image,smoke,age"], line)
+    assert (found.empty, found.unread) == ({}, ("cases.csv",))
+
+
+def test_a_table_without_a_header_gives_no_name_of_a_person_to_the_report(made, tmp_path):
+    known, splits = made(200)
+    beside(tmp_path, known.records, [], "FILE,Jane Roe,GAP")
+    report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
+    assert "Jane Roe" not in report.to_json()
+    (found,) = [one for one in report.findings if one.code == "missingness"]
+    assert found.summary.endswith(": cases.csv.")
+    assert found.verdict is Verdict.WARN
+
+
+def test_two_columns_of_one_name_and_one_without_a_name_are_all_looked_into(made, tmp_path):
+    empty = beside(tmp_path, made(100)[0].records, ["image,smoke,smoke,,age"], "FILE,,yes,no,1").empty
+    assert {name: bool(cells.all()) for name, cells in empty.items()} == {
+        "cases.csv: smoke (column 2)": True,
+        "cases.csv: smoke (column 3)": False,
+        "cases.csv: column 4": False,
+        "cases.csv: age": False,
+    }
+
+
+@pytest.mark.parametrize("word", ["", "  ", "-", "?", "None", "missing", "Not available", "n.a.", "UNK"])
+def test_a_cell_is_empty_in_the_audit_where_the_manifest_takes_it_for_unknown(made, tmp_path, word):
+    found = beside(tmp_path, made(50)[0].records, ["image,smoke"], f"FILE,{word}")
+    assert found.empty["cases.csv: smoke"].all()
+
+
+def test_a_table_of_another_dialect_is_named_and_not_passed_over(made, tmp_path):
+    known, splits = made(100)
+    (tmp_path / "LICENSE").write_text("Free for all.\n")
+    tables = beside(tmp_path, known.records, ["image;smoke"], "FILE;GAP")
+    found, _ = shortcuts.missingness(shortcuts.Sampled.of(Columns.of(known, splits), TABLES), tables)
+    assert "no column names the pictures: cases.csv." in found.summary
+
+
+def test_many_gaps_that_tell_the_label_only_together_say_so_where_they_fail(made):
+    drawn = sampled(made, 150)
+    random = np.random.default_rng(0)
+    positive = drawn.columns.positive == 1
+    raw = {f"t.csv: {n}": random.random(150) < np.where(positive, 0.57, 0.43) for n in range(90)}
+    found, tested = shortcuts.missingness(drawn, Gaps(raw))
+    assert all(one.verdict(TABLES) is Verdict.PASS for one in tested)  # else this shows nothing
+    assert found.verdict is Verdict.FAIL
+    assert "together tells the label" in found.summary
+    assert "None of" not in found.summary
 
 
 def test_the_table_of_each_part_of_a_mixture_speaks_of_that_part_s_pictures(made, tmp_path):

@@ -44,7 +44,7 @@ def audit_data(
     split_balance, splits_table = balance.split_balance(columns, config)
     groups, groups_table = balance.balance(columns)
     source, sources_table = shortcuts.source_shortcut(sampled)
-    gaps, by_gap = shortcuts.missingness(sampled, *raw_tables.empty_cells(data.root, columns.records))
+    gaps, by_gap = shortcuts.missingness(sampled, raw_tables.empty_cells(data.root, columns.records))
     findings = [
         leakage.leakage(columns),
         leakage.duplicate_files(columns),

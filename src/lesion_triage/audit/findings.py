@@ -15,7 +15,7 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.config import Audit
 from lesion_triage.errors import AuditError, ManifestError
 
-FORMAT = 2
+FORMAT = 3
 """Of ``audit.json``; raised too where the same data would be judged by other numbers."""
 
 

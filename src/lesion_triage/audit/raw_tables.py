@@ -1,12 +1,14 @@
 """Which cells of a dataset's own tables are empty, also in columns that the manifest does not keep.
 
-Imports data; reads every CSV file beside the pictures that names them.
+Imports data; reads every table beside the pictures that names them.
 """
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +16,12 @@ import numpy as np
 
 from lesion_triage.config import Roots
 from lesion_triage.data.coded import Bools
-from lesion_triage.data.records import EMPTY, Record
+from lesion_triage.data.records import Record, said
 
 _PEEK = 200
 _NAMES_SHARE = 0.9
 _MOST_BYTES = 1_000_000_000
+_ENDINGS = (".csv", ".tab", ".tsv")
 
 
 class Gaps(NamedTuple):
@@ -27,8 +30,10 @@ class Gaps(NamedTuple):
     empty: dict[str, Bools]
     """``table: column`` -> shape (records,); a picture that the table does not name is not empty. Of a
     mixture the part's name and a slash stand before the table's."""
-    unread: tuple[str, ...]
+    unread: tuple[str, ...] = ()
     """Tables that cannot be read: nobody knows what is empty there."""
+    alone: tuple[str, ...] = ()
+    """Tables that were not looked into, for no column of theirs names pictures."""
 
 
 def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
@@ -36,10 +41,11 @@ def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
 
     A table is read if nine in ten of its first rows name a picture in one column: by image id, path, file
     name or stem. A part's table speaks of that part's pictures, and of those that another part has under the
-    same id. Tables about something else are left alone; one that cannot be read is named.
+    same id. Tables about something else are left alone; they are named, as is one that cannot be read.
     """
     found: dict[str, Bools] = {}
     unread: list[str] = []
+    alone: list[str] = []
     parts = {"": root} if isinstance(root, Path) else root
     for part, folder in parts.items():
         prefix = f"{part}/" if part else ""
@@ -50,16 +56,19 @@ def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
                 columns = _of_table(path, rows, len(records))
             except (OSError, UnicodeDecodeError, csv.Error):
                 unread.append(f"{prefix}{path.name}")
-            else:
+                continue
+            if columns is not None:
                 found |= {f"{prefix}{name}": empty for name, empty in columns.items()}
-    return Gaps(found, tuple(unread))
+            elif path.suffix:  # LICENSE and its like are read in case they are tables, and are none
+                alone.append(f"{prefix}{path.name}")
+    return Gaps(found, tuple(unread), tuple(alone))
 
 
 def _tables(root: Path) -> Iterator[Path]:
     for path in root.iterdir() if root.is_dir() else ():
         if path.name.startswith("."):  # what file managers leave, such as ._cases.csv, is no table
             continue
-        if path.is_file() and path.suffix.lower() in (".csv", "") and path.stat().st_size < _MOST_BYTES:
+        if path.is_file() and path.suffix.lower() in (*_ENDINGS, ""):
             yield path
 
 
@@ -86,30 +95,49 @@ def _names(records: Sequence[Record], part: str = "") -> dict[str, int]:
     return {spelling: row for spelling, row in {**elsewhere, **rows}.items() if row >= 0}
 
 
-def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools]:
+def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools] | None:
+    """Emptiness of its columns by ``table: column``; None for a table that names no pictures."""
+    if path.stat().st_size > _MOST_BYTES:
+        raise csv.Error("too large")
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        header = next(reader, [])
-        peeked = [cells for _, cells in zip(range(_PEEK), reader, strict=False) if len(cells) == len(header)]
+        tabs = "\t" in stream.readline()  # as the readers of the datasets decide
+        stream.seek(0)
+        reader = csv.reader(stream, delimiter="\t" if tabs else ",", strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        lines = (cells for cells in reader if cells)
+        peeked = list(islice(lines, _PEEK))
         key = _key(peeked, len(header), rows)
         if key is None:
-            return {}
+            return None
+        if _row(header[key], rows) is not None:
+            raise csv.Error("no header: what stands there is of one picture, and must not become a name")
         empty = np.zeros((len(header), records), dtype=np.bool_)
         others = [number for number in range(len(header)) if number != key]
-        for cells in _all(peeked, reader):
-            row = _row(cells[key], rows) if len(cells) == len(header) else None
+        for cells in chain(peeked, lines):
+            if len(cells) != len(header):
+                raise csv.Error("a row of another length: nobody knows which of its cells is missing")
+            row = _row(cells[key], rows)
             if row is not None:
                 for number in others:
-                    cell = cells[number]
-                    if len(cell) < 13 and cell.strip().lower() in EMPTY:
+                    if not said(cells[number]):
                         empty[number, row] = True
-    return {f"{path.name}: {header[number]}": empty[number] for number in others}
+    names = _titles(header)
+    return {f"{path.name}: {names[number]}": empty[number] for number in others}
+
+
+def _titles(header: Sequence[str]) -> list[str]:
+    """A name of its own for every column."""
+    often = Counter(header)
+    numbered = [(name, f"column {number}") for number, name in enumerate(header, start=1)]
+    return [
+        place if not name else f"{name} ({place})" if often[name] > 1 else name for name, place in numbered
+    ]
 
 
 def _key(peeked: Sequence[Sequence[str]], columns: int, rows: dict[str, int]) -> int | None:
     """The column that names pictures."""
     for number in range(columns):
-        known = sum(_row(cells[number], rows) is not None for cells in peeked)
+        known = sum(number < len(cells) and _row(cells[number], rows) is not None for cells in peeked)
         if peeked and known >= _NAMES_SHARE * len(peeked):
             return number
     return None
@@ -117,10 +145,7 @@ def _key(peeked: Sequence[Sequence[str]], columns: int, rows: dict[str, int]) ->
 
 def _row(cell: str, rows: dict[str, int]) -> int | None:
     """A picture may have been stored again with another ending."""
-    row = rows.get(cell)
-    return rows.get(cell.rpartition(".")[0]) if row is None else row
-
-
-def _all(first: Sequence[Sequence[str]], rest: Iterator[list[str]]) -> Iterator[Sequence[str]]:
-    yield from first
-    yield from rest
+    name = cell.strip()
+    row = rows.get(name)
+    stem, _, ending = name.rpartition(".")
+    return rows.get(stem) if row is None and ending.isalnum() else row

@@ -5,7 +5,7 @@ Imports data and this room. Only rows of train and validation are looked at, one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,14 @@ from lesion_triage.audit.association import Association, associations, names_of
 from lesion_triage.audit.baselines import Auroc, auroc_interval, measure
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judge, worst
+from lesion_triage.audit.raw_tables import Gaps
 from lesion_triage.calibrate.metrics import auroc_of, proportion
 from lesion_triage.config import Audit
 from lesion_triage.data.coded import Bools, Coded, Codes, binned
 
 METADATA = ("sex", "anatom_site_general")
 """With ``age_approx``: what a baseline without a picture may know."""
-GAPS = ("patient_id", "sex", "age_approx", "anatom_site_general", "image_type", "fitzpatrick_skin_type")
+FIELDS = ("patient_id", "sex", "age_approx", "anatom_site_general", "image_type", "fitzpatrick_skin_type")
 """Fields of a record whose emptiness is looked at; those of the diagnosis are the label itself."""
 
 _CARRIES = 0.03
@@ -153,19 +154,16 @@ def metadata_baseline(sampled: Sampled) -> Finding:
     )
 
 
-def missingness(
-    sampled: Sampled, raw: Mapping[str, Bools], unread: Sequence[str] = ()
-) -> tuple[Finding, tuple[Association, ...]]:
+def missingness(sampled: Sampled, tables: Gaps) -> tuple[Finding, tuple[Association, ...]]:
     """Every column of manifest and tables: is it empty for one class only?
 
     Args:
         sampled: the rows.
-        raw: emptiness of further columns, each of shape (records,).
-        unread: tables beside the pictures that cannot be read; a warning, since gaps may be there.
+        tables: what the dataset's own leave empty; one that cannot be read warns, since gaps may be there.
     """
     config, positive = sampled.config, sampled.positive
-    gaps = {name: sampled.columns.coded(name).taken(sampled.rows).missing() for name in GAPS}
-    gaps |= {name: empty[sampled.rows] for name, empty in raw.items()}
+    gaps = {name: sampled.columns.coded(name).taken(sampled.rows).missing() for name in FIELDS}
+    gaps |= {name: empty[sampled.rows] for name, empty in tables.empty.items()}
     found = tuple(associations(gaps, positive))
     patterns = [Coded(gaps[one.names[0]].astype(np.intp), ("there", "")) for one in found]
     together = sampled.auroc(patterns) if patterns else auroc_interval(0.5, 0, 0)
@@ -175,18 +173,29 @@ def missingness(
     names = names_of([one for one in telling if one.verdict(config) is verdict] or telling)
     if not found:
         summary = f"No column of {len(gaps)} is empty in some rows and filled in others."
-    elif not telling:
-        summary = f"None of {len(names_of(found))} columns with gaps is empty more often for one class."
-    else:
+    elif telling:
         one = telling[0]
         summary = (
             f"{one.names[0]} is empty for {one.share_positive:.1%} of the positives and "
             f"{one.share_negative:.1%} of the negatives; in all, what is empty tells the label in "
             f"{len(names_of(telling))} columns (AUROC of all gaps together {together.value:.3f})."
         )
-    if unread:
+    elif by_vector is not Verdict.PASS:
+        summary = (
+            f"What is empty in {len(names_of(found))} columns together tells the label (AUROC "
+            f"{together.value:.3f}, {together.low:.3f} to {together.high:.3f}), although no single column "
+            "surely does."
+        )
+    else:
+        summary = f"None of {len(names_of(found))} columns with gaps is empty more often for one class."
+    if tables.alone:
+        summary += f" Not looked into, because no column names the pictures: {', '.join(tables.alone)}."
+    if tables.unread:
         verdict = worst([verdict, Verdict.WARN])
-        summary += f" Not looked into, because it cannot be read as a UTF-8 table: {', '.join(unread)}."
+        summary += (
+            " Not looked into, because it cannot be read as a UTF-8 table with a header and rows of one "
+            f"length: {', '.join(tables.unread)}."
+        )
     numbers = (
         *((measured("AUROC of all gaps together", together, config),) if patterns else ()),
         *(one.measured(config) for one in found),
