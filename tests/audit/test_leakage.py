@@ -56,23 +56,33 @@ def test_a_patient_in_two_splits_fails(clean):
     assert found.local == ("patient somebody",)
 
 
-def test_a_group_of_near_duplicates_in_two_splits_fails_where_records_name_it(clean, monkeypatch):
+def test_a_group_of_near_duplicates_in_two_splits_fails(clean):
     known, splits = clean
-    columns = Columns.of(known, splits)
     crossing = {splits.image_ids("train")[0], splits.image_ids("test")[0]}
-
-    class Grouped:
-        def __init__(self, record):
-            self._record = record
-            self.duplicate_group = "g7" if record.image_id in crossing else ""
-
-        def __getattr__(self, name):
-            return getattr(self._record, name)
-
-    grouped = replace(columns, records=[Grouped(record) for record in columns.records])
-    found = leakage.leakage(grouped)
+    records = tuple(
+        replace(record, duplicate_group="g7") if record.image_id in crossing else record
+        for record in known.records
+    )
+    found = leakage.leakage(Columns.of(Manifest(records, "folder", synthetic=False), splits))
     assert found.verdict is Verdict.FAIL
     assert found.local == ("group of near-duplicates g7",)
+    assert "1 groups of near-duplicates in more than one split" in found.summary
+
+
+@pytest.mark.parametrize(("every", "said"), [(1, "200 of 200"), (2, "100 of 200")])
+def test_no_word_of_patients_where_pictures_name_none(made, every, said):
+    """HAM10000 names no patient, so nobody can say that none of them stands in two splits."""
+    known, splits = made(200)
+    records = tuple(
+        replace(record, patient_id=None if number % every == 0 else f"p{number}")
+        for number, record in enumerate(known.records)
+    )
+    found = leakage.leakage(Columns.of(Manifest(records, "folder", synthetic=False), splits))
+    assert found.verdict is Verdict.PASS
+    assert f"{said} pictures name no patient" in found.summary
+    assert found.summary.startswith(
+        "No lesion or file of 200" if every == 1 else "No patient, lesion or file of 200"
+    )
 
 
 def test_pictures_outside_every_split_cannot_leak(clean):
@@ -119,6 +129,24 @@ def test_the_same_file_with_two_labels_fails_where_there_are_many(clean, pairs, 
     )
     assert found.verdict is verdict
     assert len(found.local) == 2 * pairs
+
+
+def test_copies_that_only_look_alike_and_have_two_labels_warn_and_are_named(clean):
+    """As one photograph of PAD-UFES-20, that stands under a naevus and under a carcinoma."""
+    known, splits = clean
+    records = list(known.records)
+    for number in range(20):
+        first, second = records[2 * number], records[2 * number + 1]
+        records[2 * number] = replace(first, duplicate_group=first.image_id)
+        records[2 * number + 1] = replace(
+            second, duplicate_group=first.image_id, needs_in_person=not first.needs_in_person
+        )
+    found = leakage.contradictory_labels(
+        Columns.of(Manifest(tuple(records), "folder", synthetic=False), splits)
+    )
+    assert found.verdict is Verdict.WARN
+    assert len(found.local) == 40
+    assert found.summary == "40 pictures have a copy with another label, 0 of them in the same file."
 
 
 def test_dropped_and_unlabelled_pictures_are_counted(clean):

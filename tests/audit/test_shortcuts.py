@@ -102,7 +102,7 @@ def test_a_table_that_cannot_be_read_is_a_warning_and_named(made, tmp_path):
 
 
 def beside(folder, records, header, line, name="cases.csv"):
-    """Gaps of a table with a line for each record: FILE stands for its name, GAP for nothing in a negative."""
+    """Gaps of a table with a line for each record: FILE is its name, GAP is empty in a negative."""
     made = (
         line.replace("FILE", record.path.split("/")[1]).replace(
             "GAP", "yes" if record.needs_in_person else ""

@@ -8,19 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Finding, Measured, Verdict, judge
+from lesion_triage.audit.findings import Finding, Measured, Verdict, judge, worst
 from lesion_triage.data.coded import Bools, Coded, Codes
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import SPLITS
 
 TIES = (
-    ("patient", "patient_id"),
-    ("lesion", "lesion_id"),
-    ("file", "sha256"),
-    ("pixels", "pixel_sha256"),
-    ("group of near-duplicates", "duplicate_group"),
+    ("patient", "patients", "patient_id"),
+    ("lesion", "lesions", "lesion_id"),
+    ("file", "files", "sha256"),
+    ("group of near-duplicates", "groups of near-duplicates", "duplicate_group"),
 )
-"""What may not stand in two splits: its word, and the record's field, where records have it."""
+"""What may not stand in two splits: its word, that for several, and the record's field."""
 
 _REPEATED_SHARE = 0.01
 _CONTRADICTED_SHARE = 0.005
@@ -32,22 +31,31 @@ def leakage(columns: Columns) -> Finding:
     """Anything shared by two splits fails; nothing makes it acceptable."""
     measured: list[Measured] = []
     offenders: list[str] = []
+    looked_at: list[str] = []
     dealt = columns.split >= 0
-    for word, name in TIES:
+    for word, plural, name in TIES:
         tie = columns.coded(name)
         known = dealt & ~tie.missing()
         if not known.any():
             continue
         crossing = _crossing(tie.codes[known], columns.split[known], len(tie.levels))
         measured.append(
-            Measured(f"{word}s in more than one split", float(crossing.size), limit="fail above 0")
+            Measured(f"{plural} in more than one split", float(crossing.size), limit="fail above 0")
         )
+        looked_at.append(word)
         offenders += [f"{word} {tie.levels[code]}" for code in crossing]
+    unnamed = int((dealt & columns.coded("patient_id").missing()).sum())
+    blind = (
+        f" {unnamed:,} of {int(dealt.sum()):,} pictures name no patient, so nobody can tell whether theirs do."
+        if unnamed
+        else ""
+    )
     crossed = [f"{one.value:.0f} {one.what}" for one in measured if one.value]
     if not crossed:
-        summary = f"No patient, lesion or file of {int(dealt.sum()):,} pictures stands in two splits."
-        return Finding("leakage", Verdict.PASS, summary, tuple(measured))
-    summary = f"There are {', '.join(crossed)}; names.csv has the names."
+        words = f"{', '.join(looked_at[:-1])} or {looked_at[-1]}" if looked_at else "picture"
+        summary = f"No {words} of {int(dealt.sum()):,} pictures stands in two splits."
+        return Finding("leakage", Verdict.PASS, summary + blind, tuple(measured))
+    summary = f"There are {', '.join(crossed)}; names.csv has the names.{blind}"
     return Finding("leakage", Verdict.FAIL, summary, tuple(measured), local=tuple(offenders))
 
 
@@ -81,21 +89,21 @@ def duplicate_files(columns: Columns) -> Finding:
 
 
 def contradictory_labels(columns: Columns) -> Finding:
-    """The same file, or the same pixels where records know them, with two labels."""
-    contradicted: set[int] = set()
-    for name in ("sha256", "pixel_sha256"):
-        rows, group = _repeated(columns.coded(name))
-        labelled = columns.positive[rows] >= 0
-        rows, group = rows[labelled], group[labelled]
-        offending = np.isin(group, _differ(group, columns.positive[rows]))
-        contradicted.update(rows[offending].tolist())
-    share = len(contradicted) / max(len(columns.records), 1)
-    verdict = judge(share, 0.0, _CONTRADICTED_SHARE)
-    names = tuple(columns.records[row].image_id for row in sorted(contradicted))
-    summary = f"{len(contradicted)} pictures have a twin with another label."
-    limit = f"warn above 0, fail above {_CONTRADICTED_SHARE:g}"
-    numbers = (Measured("share of pictures", share, limit=limit),)
-    return Finding("contradictory_labels", verdict, summary, numbers, local=names)
+    """One picture with two labels. The same file may fail; copies that only look alike warn."""
+    files, copies = _contradicted(columns, "sha256"), _contradicted(columns, "duplicate_group")
+    everyone = sorted(files | copies)
+    in_files, in_all = (len(rows) / max(len(columns.records), 1) for rows in (files, everyone))
+    numbers = (
+        Measured("share of pictures", in_all, limit="warn above 0"),
+        Measured("share in the same file", in_files, limit=f"fail above {_CONTRADICTED_SHARE:g}"),
+    )
+    return Finding(
+        "contradictory_labels",
+        worst([judge(in_all, 0.0, 1.0), judge(in_files, 0.0, _CONTRADICTED_SHARE)]),
+        f"{len(everyone)} pictures have a copy with another label, {len(files)} of them in the same file.",
+        numbers,
+        local=tuple(columns.records[row].image_id for row in everyone),
+    )
 
 
 def dropped_pictures(manifest: Manifest) -> Finding:
@@ -120,6 +128,14 @@ def unknown_labels(columns: Columns) -> Finding:
         f"{int((columns.positive < 0).sum())} of {len(columns.records)} pictures have no label.",
         (Measured("share of pictures", share, limit=f"warn above {_UNKNOWN_SHARE:g}"),),
     )
+
+
+def _contradicted(columns: Columns, name: str) -> set[int]:
+    """Labelled rows that share a field with a row of another label."""
+    rows, group = _repeated(columns.coded(name))
+    labelled = columns.positive[rows] >= 0
+    rows, group = rows[labelled], group[labelled]
+    return set(rows[np.isin(group, _differ(group, columns.positive[rows]))].tolist())
 
 
 def _crossing(tie: Codes, split: np.ndarray[tuple[int], np.dtype[np.int8]], ties: int) -> Codes:

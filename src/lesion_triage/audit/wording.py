@@ -36,9 +36,8 @@ WORDS: Mapping[str, Words] = MappingProxyType(
             "Join the lesions, or remove one of the rows.",
         ),
         "contradictory_labels": Words(
-            "The same file with two labels",
-            "At least one of the labels is wrong. A lesion of the same file with another label shows how "
-            "often.",
+            "One picture with two labels",
+            "At least one of the labels is wrong. How many are wrong that no copy contradicts, nobody knows.",
             "Ask whoever made the labels. Until then leave both rows unlabelled.",
             acceptable=True,
         ),
@@ -147,13 +146,13 @@ WORDS: Mapping[str, Words] = MappingProxyType(
         ),
         "model_and_metadata": Words(
             "The model beside age, sex and site",
-            "A model that does not is not worth its pictures.",
+            "A model that does not rank better than they do is not worth its pictures.",
             "Train longer, on more cases, or do not use it.",
         ),
         "model_within_source": Words(
             "The model within and across sources",
             "What it gains across sources it gains by telling the sources apart, and a clinic is one source.",
-            "Quote the number within sources. Balance sources, or leave out the one that is named.",
+            "Quote the number within sources. Balance sources, or leave out what `source_shortcut` names.",
         ),
         "lesion_covered": Words(
             "The model with the lesion covered",
