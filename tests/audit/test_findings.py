@@ -65,6 +65,16 @@ def test_a_reason_covers_only_the_sources_that_it_names():
         refuse_failures(Report((found,)), config, "page")
 
 
+@pytest.mark.parametrize(
+    ("subject", "covered"),
+    [("clinic-10", True), ("clinic-1", False), ("clinic", False), ("10", False), ("t.csv: smoke", True)],
+)
+def test_a_reason_for_one_name_does_not_cover_another_that_it_contains(subject, covered):
+    config = Audit(accept={"missingness": "clinic-10 and t.csv:\n  smoke are reported apart"})
+    failed = Finding("missingness", Verdict.FAIL, "It tells.", subjects=(subject,))
+    assert bool(with_acceptance([failed], config)[0].accepted) is covered
+
+
 def test_a_failure_stops_with_a_sentence_that_names_it_and_says_how_to_accept_it():
     with pytest.raises(AuditError) as caught:
         refuse_failures(Report((FAILED,)), Audit(), "audit.html")

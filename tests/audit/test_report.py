@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -97,6 +98,67 @@ def test_an_accepted_failure_shows_its_reason_escaped(tmp_path, drawn):
     page = report.write(tmp_path, found, config, None, drawn[0]).read_text()
     assert "we know of &lt;north&gt; &amp; show it apart" in page
     assert "accepted on purpose" in page
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "image_id\nimage-1\n", 'image_id,hair\n"image-1', "\xff", "gone,True,True,True,True,True,,\n"],
+)
+def test_a_table_of_pictures_that_no_audit_wrote_is_refused_in_a_sentence(written, tmp_path, damage):
+    folder, found, data = written
+    report.write(tmp_path / "audit", found, CONFIG, None, data.manifest)
+    head = (folder / "pictures.csv").read_text().splitlines()[0]
+    text = f"{head}\n{damage}" if damage.startswith("gone") else damage
+    (tmp_path / "audit" / "pictures.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(ManifestError, match=r"pictures\.csv: .*audit again"):
+        report.write_with_pictures(tmp_path / "local.html", tmp_path / "audit", data, CONFIG)
+    assert not (tmp_path / "local.html").exists()
+
+
+def test_a_name_with_a_line_separator_is_one_name(drawn, tmp_path):
+    """A line ends in more ways for ``str.splitlines`` than in a table."""
+    known, splits, root = drawn
+    odd = {one.image_id: f"{one.image_id}\u2028\x85\x0b\n" for one in known.records}
+    known = replace(known, records=tuple(replace(one, image_id=odd[one.image_id]) for one in known.records))
+    splits = replace(splits, assignment={odd[one]: name for one, name in splits.assignment.items()})
+    data = checks.Data(known, splits, root, SPEC)
+    found, seen = checks.audit_data(data, CONFIG)
+    assert seen.flag("hair").any()  # else nobody is named
+    report.write(tmp_path / "audit", found, CONFIG, seen, known)
+    page = report.write_with_pictures(tmp_path / "local.html", tmp_path / "audit", data, CONFIG)
+    assert page.read_text().count("Picture ") >= 1
+
+
+def test_a_source_and_a_column_may_have_any_name(made, tmp_path):
+    """A dollar sign begins a formula in a figure, and no font has every script: neither stops an audit."""
+    known, splits = made(
+        400, source=lambda random, positive: str(random.choice(["a$b$c", r"$\foo$", "two\nlines", "皮肤科"]))
+    )
+    lines = "".join(f"{one.path},{'' if n % 3 else 'yes'}\n" for n, one in enumerate(known.records))
+    (tmp_path / "cases.csv").write_text(f"image,price in $ or $\\\\n{lines}")
+    tables = Audit(pictures=0)
+    found, _ = checks.audit_data(checks.Data(known, splits, tmp_path, SPEC), tables)
+    page = report.write(tmp_path / "audit", found, tables, None, known).read_text()
+    assert "$\\foo$" in page
+    assert 'id="figure-sources"' in page
+    assert 'id="figure-gaps"' in page
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(523.4, "523"), (12345.6, "12,346"), (99.5, "99.500"), (1.0, "1"), (0.00002, "2e-05")],
+)
+def test_a_large_number_is_shown_without_an_exponent(value, shown):
+    assert report._cell(value) == shown
+
+
+def test_names_stand_beside_the_audit_of_the_data_alone(written, tmp_path):
+    """An audit of the model reads the former report back, which names nobody."""
+    folder, found, data = written
+    assert (folder / "names.csv").is_file()
+    again = replace(report.read(folder), facts={**found.facts, "with_model": True, "model_sha256": "a" * 64})
+    report.write(tmp_path / "audit_with_model", again, CONFIG, None, data.manifest)
+    assert not (tmp_path / "audit_with_model" / "names.csv").exists()
 
 
 def test_an_incomplete_report_is_refused(tmp_path):

@@ -7,6 +7,7 @@ person.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +56,7 @@ def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
     for limit, word in ((0.5, "chance"), (config.warn_auroc, "warn"), (config.fail_auroc, "fail")):
         axes.annotate(word, (limit, 1), xycoords=("data", "axes fraction"), xytext=(2, 2),
                       textcoords="offset points", fontsize=8)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
+    _name(axes, [row[0] for row in rows])
     axes.set(xlim=(min(0.35, *(row[2] for row in rows)), 1.0), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel(
         "AUROC with 95 % interval; circle pass, square warn, diamond fail, hollow accepted", fontsize=8
@@ -77,8 +78,7 @@ def shares_by_source(table: Table) -> bytes | None:
                       capsize=3, markersize=size)  # fmt: skip
     pooled = sum(float(row[2] or 0) for row in rows) / sum(float(row[1] or 0) for row in rows)
     axes.axvline(pooled, color=BLACK, linewidth=0.8, linestyle=":", label=f"together {pooled:.1%}")
-    names = [f"{_short(str(row[0]))} ({row[1]:,})" for row in rows]
-    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    _name(axes, [f"{_short(str(row[0]))} ({row[1]:,})" for row in rows])
     axes.set(xlim=(-0.01, 1.01), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel("share of positives with exact 95 % interval; number of rows in brackets", fontsize=8)
     axes.legend(loc="lower right", fontsize=8, frameon=False)
@@ -99,7 +99,7 @@ def shares_by_label(table: Table, what: str) -> bytes | None:
             [negative], [place], "o", color=BLUE, label="negatives" if not place else None, fillstyle="none"
         )
     most = max(float(share or 0) for row in rows for share in row[1:3])
-    axes.set_yticks(range(len(rows)), [_short(str(row[0])) for row in rows], fontsize=8)
+    _name(axes, [_short(str(row[0])) for row in rows])
     axes.set(xlim=(-0.01, min(1.01, max(0.2, 1.15 * most))), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel(what, fontsize=8)
     axes.legend(loc="best", fontsize=8, frameon=False)
@@ -139,14 +139,20 @@ def occlusion(table: Table, config: Audit) -> bytes | None:
     axes.axvline(
         config.warn_auroc, color=ORANGE, linewidth=1.2, linestyle="--", label="limit for the covered"
     )
-    axes.set_yticks(range(len(rows)), [str(row[0]) for row in rows], fontsize=8)
+    _name(axes, [str(row[0]) for row in rows])
     axes.set(xlim=(0.3, 1.0), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel("AUROC on validation pictures with 95 % interval", fontsize=8)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8, frameon=False)
     return _png(figure)
 
 
+def _name(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows; a dollar sign in the name of a source or a column begins no formula."""
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+
+
 def _short(name: str) -> str:
+    name = " ".join(name.split())
     return name if len(name) <= _SHORT else f"{name[: _SHORT - 1]}…"
 
 
@@ -162,5 +168,7 @@ def _canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=130)
+    with warnings.catch_warnings():  # a script that the font lacks is drawn as boxes; the table has the name
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(stream, format="png", dpi=130)
     return stream.getvalue()

@@ -5,6 +5,7 @@ A check returns a finding whether or not it found anything, so a report lists wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -161,10 +162,15 @@ def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding
         replace(one, accepted=reason)
         if one.verdict is Verdict.FAIL
         and (reason := config.accept.get(one.code, ""))  # type: ignore[call-overload]
-        and all(subject in reason for subject in one.subjects)
+        and all(_named(subject, reason) for subject in one.subjects)
         else one
         for one in findings
     )
+
+
+def _named(subject: str, reason: str) -> bool:
+    """Whether a reason has a name as a whole: one given for ``clinic-10`` says nothing of ``clinic-1``."""
+    return re.search(rf"(?<![\w-]){re.escape(subject)}(?![\w-])", " ".join(reason.split())) is not None
 
 
 def refuse_failures(report: Report, config: Audit, page: str) -> None:

@@ -44,16 +44,16 @@ def leakage(columns: Columns) -> Finding:
         )
         looked_at.append(word)
         offenders += [f"{word} {tie.levels[code]}" for code in crossing]
-    unnamed = int((dealt & columns.coded("patient_id").missing()).sum())
+    everyone, unnamed = int(dealt.sum()), int((dealt & columns.coded("patient_id").missing()).sum())
     blind = (
-        f" {unnamed:,} of {int(dealt.sum()):,} pictures name no patient, so nobody can tell whether theirs do."
+        f" {unnamed:,} of {everyone:,} pictures name no patient, so nobody can tell whether theirs do."
         if unnamed
         else ""
     )
     crossed = [f"{one.value:.0f} {one.what}" for one in measured if one.value]
     if not crossed:
         words = f"{', '.join(looked_at[:-1])} or {looked_at[-1]}" if looked_at else "picture"
-        summary = f"No {words} of {int(dealt.sum()):,} pictures stands in two splits."
+        summary = f"No {words} of {everyone:,} pictures stands in two splits."
         return Finding("leakage", Verdict.PASS, summary + blind, tuple(measured))
     summary = f"There are {', '.join(crossed)}; names.csv has the names.{blind}"
     return Finding("leakage", Verdict.FAIL, summary, tuple(measured), local=tuple(offenders))

@@ -74,7 +74,8 @@ def write(folder: Path, report: Report, config: Audit, seen: Seen | None, manife
         write_atomically(folder / "figures" / f"{name}.png", png)
     if seen is not None:
         write_atomically(folder / PICTURES, seen.table(manifest.records).encode())
-    write_atomically(folder / NAMES, _names(report).encode())
+    if not report.facts["with_model"]:  # else they stand beside the audit of the data, which was read back
+        write_atomically(folder / NAMES, _names(report).encode())
     write_atomically(folder / JSON, report.to_json().encode())
     inlined = {name: _Figure(_uri(png), caption, alt) for name, (png, caption, alt) in drawn.items()}
     write_atomically(folder / PAGE, _page(report, inlined, ()).encode())
@@ -107,17 +108,15 @@ def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -
         ManifestError: no pictures were opened, or one has changed since.
     """
     report = read(folder)
-    try:
-        rows = list(csv.DictReader((folder / PICTURES).read_text(encoding="utf-8").splitlines()))
-    except OSError:
-        raise ManifestError(f"{folder}: no picture was opened; audit with audit.pictures above 0.") from None
+    shown_by = _showing(folder / PICTURES)
     records = {record.image_id: record for record in data.manifest.records}
     spec = data.limits.model_copy(update={"size_px": 192})
     groups = []
     for artefact in ARTEFACTS:
-        shown = [row["image_id"] for row in rows if row[artefact] == "True"][:_EXAMPLES]
         exhibits = []
-        for name in shown:
+        for name in shown_by[artefact][:_EXAMPLES]:
+            if name not in records:
+                raise ManifestError(f"{folder / PICTURES}: of another manifest; audit again.")
             stream = io.BytesIO()
             Image.fromarray(decode(read_picture(data.root, records[name]), spec).pixels).save(stream, "PNG")
             label = "positive" if records[name].needs_in_person else "negative"
@@ -127,6 +126,22 @@ def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -
     drawn = {name: _Figure(_uri(png), *words) for name, (png, *words) in _draw(report, config).items()}
     write_atomically(target, _page(report, drawn, tuple(groups)).encode())
     return target
+
+
+def _showing(table: Path) -> dict[str, list[str]]:
+    """Names of the pictures that show each artefact, as ``Seen.table`` wrote them."""
+    try:
+        with table.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, strict=True))
+        if not rows:
+            raise csv.Error("no row")
+        return {name: [row["image_id"] for row in rows if row[name] == "True"] for name in ARTEFACTS}
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{table.parent}: no picture was opened; audit with audit.pictures above 0."
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise ManifestError(f"{table}: not what an audit wrote ({error}); audit again.") from None
 
 
 def _draw(report: Report, config: Audit) -> dict[str, tuple[bytes, str, str]]:
@@ -218,7 +233,9 @@ def _cell(value: str | int | float | None) -> str:
         return value
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3f}" if 0.001 <= abs(value) < 100 else f"{value:.2g}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
 
 
 def _uri(png: bytes) -> str:
