@@ -265,6 +265,22 @@ def test_the_balance_table_counts_units_and_not_photographs(made):
     assert sum(row[1] for row in table.rows if str(row[0]).startswith("class")) == 900
 
 
+@pytest.mark.parametrize("positives", [0, 9])
+def test_what_cannot_be_estimated_warns_and_does_not_pass(made, tmp_path, positives):
+    known, splits = made(300)
+    modelled = {*splits.image_ids("train"), *splits.image_ids("validation")}
+    chosen = set(sorted(modelled)[:positives])
+    records = tuple(replace(one, needs_in_person=one.image_id in chosen) for one in known.records)
+    data = checks.Data(replace(known, records=records), splits, tmp_path, PixelSpec(size_px=64))
+    report, _ = checks.audit_data(data, TABLES)
+    verdicts = {one.code: one.verdict for one in report.findings if "Not estimable" in one.summary}
+    assert {code: verdicts.pop(code) for code in ("source_shortcut", "size_shortcut")} == {
+        "source_shortcut": Verdict.WARN,
+        "size_shortcut": Verdict.WARN,
+    }
+    assert verdicts == {"metadata_baseline": Verdict.PASS}  # which never decides
+
+
 def test_one_source_alone_cannot_tell_anything(made):
     found, table = shortcuts.source_shortcut(sampled(made, 400, source=lambda r, p: "clinic"))
     assert found.verdict is Verdict.PASS

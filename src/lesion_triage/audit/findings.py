@@ -78,6 +78,13 @@ class Finding:
         return Verdict.WARN if self.accepted and self.verdict is Verdict.FAIL else self.verdict
 
 
+def unmeasured(code: str, why: str) -> Finding:
+    """A finding on what could not be estimated. It warns: nobody has seen that nothing is there."""
+    return Finding(
+        code, Verdict.WARN, f"Not estimable: {why}. Nobody knows whether there is something to find."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Counts for the report. Cells are text or numbers; the first column names the row."""

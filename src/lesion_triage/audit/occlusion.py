@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lesion_triage.audit.artefacts import lesion_mask
 from lesion_triage.audit.baselines import auroc_interval, cross_fitted
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
+from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, unmeasured
 from lesion_triage.audit.shortcuts import Sampled, measured, metadata_columns
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
@@ -99,7 +99,7 @@ def model_and_metadata(table: Predictions, sampled: Sampled) -> Finding:
     units = sampled.columns.unit[sampled.rows]
     fitted = cross_fitted(metadata_columns(sampled), sampled.positive, units, sampled.config.seed)
     if fitted is None or not 0 < positive.sum() < positive.size:
-        return Finding("model_and_metadata", Verdict.PASS, "Not estimable: too few rows of a class.")
+        return unmeasured("model_and_metadata", "too few rows of a class")
     by_row = dict(zip(sampled.rows.tolist(), fitted, strict=True))
     metadata = np.array([by_row[row] for row in rows.tolist()])
     found = auroc_difference(_ranked(logits), _ranked(metadata), positive, _DRAWS, sampled.config.seed)
@@ -107,7 +107,7 @@ def model_and_metadata(table: Predictions, sampled: Sampled) -> Finding:
     model = auroc_interval(auroc_of(logits, positive), *counts)
     other = auroc_interval(auroc_of(metadata, positive), *counts)
     if found is None:
-        return Finding("model_and_metadata", Verdict.PASS, "Not estimable: too few rows of a class.")
+        return unmeasured("model_and_metadata", "too few rows of a class")
     return Finding(
         "model_and_metadata",
         Verdict.PASS if found.low > 0 else Verdict.WARN,
@@ -139,7 +139,7 @@ def model_within_source(table: Predictions, sampled: Sampled) -> Finding:
             variance += (yes * no * (one.high - one.low) / 2) ** 2
             pairs += yes * no
     if not pairs or np.isnan(pooled.value):
-        return Finding("model_within_source", Verdict.PASS, "Not estimable: no source has both classes.")
+        return unmeasured("model_within_source", "no source has both classes")
     value, half = within / pairs, float(np.sqrt(variance)) / pairs
     warns = pooled.value - value > _GAP and value + half < pooled.value
     return Finding(
@@ -165,7 +165,7 @@ def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple
     names = ("whole", "lesion covered", "middle 70 % covered", "only lesion and rim left")
     if not all(counts):
         nothing = Table("occlusion", "Not estimable.", ("picture",), ())
-        return Finding("lesion_covered", Verdict.PASS, "Not estimable: too few pictures."), nothing
+        return unmeasured("lesion_covered", "no picture of a class"), nothing
     found = [auroc_interval(auroc_of(column, positive), *counts) for column in logits.T]
     moved = np.abs(logits - logits[:, :1]).mean(axis=0)
     rows = tuple(

@@ -13,7 +13,7 @@ import numpy as np
 from lesion_triage.audit.association import Association, associations, names_of
 from lesion_triage.audit.baselines import Auroc, auroc_interval, measure
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judge, worst
+from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judge, unmeasured, worst
 from lesion_triage.audit.raw_tables import Gaps
 from lesion_triage.calibrate.metrics import auroc_of, proportion
 from lesion_triage.config import Audit
@@ -55,9 +55,7 @@ class Sampled:
 def baseline(code: str, what: str, found: Auroc, config: Audit, subjects: tuple[str, ...] = ()) -> Finding:
     """A finding on an AUROC that should be near one half."""
     if np.isnan(found.value):
-        return Finding(
-            code, Verdict.PASS, f"Not estimable: fewer than ten positive or negative rows ({what})."
-        )
+        return unmeasured(code, f"fewer than ten positive or negative rows ({what})")
     verdict = judge(found.low, config.warn_auroc, config.fail_auroc)
     return Finding(
         code,
