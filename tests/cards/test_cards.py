@@ -19,6 +19,8 @@ from lesion_triage.bundle.store import open_bundle
 from lesion_triage.cards.checklist import BLANK, Status, counts, fill
 from lesion_triage.cards.command import CHECKLISTS
 from lesion_triage.cards.dossier import Dossier, Pointer, Unknown, open_run
+from lesion_triage.cards.model_card import model_card
+from lesion_triage.cards.recipe import table
 from lesion_triage.errors import RunError
 
 CARDS = ("model-card.md", "dataset-card.md", *(f"{checklist.file}.md" for checklist in CHECKLISTS))
@@ -256,6 +258,60 @@ def test_cards_are_refused_for_what_is_no_run(tmp_path, finished):
     (tmp_path / "config.yaml").write_text("name: x\n")
     with pytest.raises(RunError, match=r"no bundle; `lesion-triage export` seals one"):
         open_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("manifest.json", None, r"there is no manifest\.json: sha256"),
+        ("manifest.csv", None, r"there is no manifest\.csv, and"),
+        ("manifest.json", "{", r"manifest\.json: cannot be read"),
+        ("audit/audit.json", "{", r"audit\.json: cannot be read"),
+        ("audit/audit.json", "[]", r"there is no audit/audit\.json: findings"),
+        ("report/results.json", "{}", r"there is no report/results\.json: split"),
+        ("test_openings.jsonl", '{"a":', r"test_openings\.jsonl: cannot be read"),
+        ("config.yaml", "[", r"config\.yaml: cannot be read"),
+        ("config.yaml", "model: {}", r"there is no config\.yaml: model\.weights"),
+        ("bundle/certificate.json", "{", r"BundleError: .*certificate\.json"),
+        ("cards", "", r"RunError: .*cannot be written there"),
+    ],
+)
+def test_a_run_that_is_damaged_gets_a_sentence_and_no_card(finished, tmp_path, capsys, file, content, said):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    if content is None:
+        (run / file).unlink()
+    else:
+        (run / file).write_text(content)
+    assert cli.main(["cards", str(run)]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not (run / "cards").is_dir()
+
+
+def test_a_certificate_that_was_altered_by_hand_gets_no_card(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "bundle" / "certificate.json"
+    text = file.read_text()
+    assert '"target_sensitivity": 0.8' in text
+    file.write_text(text.replace('"target_sensitivity": 0.8', '"target_sensitivity": 0.999'))
+    assert cli.main(["cards", str(run)]) == 2
+    assert capsys.readouterr().err.startswith("BundleError: ")
+
+
+def test_the_model_card_does_not_say_that_a_test_split_was_never_opened_where_no_record_is(
+    finished, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "test_openings.jsonl").unlink()
+    text = model_card(Dossier(run))
+    assert "the record of how often it was opened is missing" in text
+    assert "0 time" not in text
+
+
+def test_a_line_break_in_a_cell_does_not_end_the_table():
+    assert table(("source",), [("north\nand | south",)])[-1] == r"| north and \| south |"
 
 
 def test_a_pointer_leads_through_keys_places_and_names(tmp_path):

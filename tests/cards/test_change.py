@@ -54,6 +54,17 @@ def test_the_same_bundle_differs_in_nothing_and_is_no_regression(old):
     assert "The two are the same bundle." in page(change)
 
 
+def test_a_bundle_that_was_measured_in_no_slice_cannot_be_called_no_worse_than(tmp_path):
+    few = {"name": "all", "title": "All cases", "cases": 4, "positives": 2, "metrics": {}, "note": "too few"}
+    old, new = (
+        made_runs.make(tmp_path / name, slices=[few], certificate={"purpose": name})
+        for name in ("old", "new")
+    )
+    change = compare(open_subject(old), open_subject(new))
+    assert lines(change, Level.UNKNOWN) == {"results"}
+    assert "measured in no slice" in page(change)
+
+
 def test_what_changed_is_named_with_both_values_and_nothing_else_is(old, tmp_path):
     new = made_runs.make(
         tmp_path / "new",

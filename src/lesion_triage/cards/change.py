@@ -177,17 +177,18 @@ def _results(same: bool | None, rows: tuple[Measure, ...]) -> Iterator[Line]:
             "results", Level.UNKNOWN, "They were not tested on the same cases: manifest or splits differ."
         )
         return
-    for row in rows:
-        if row.old is None:
-            continue
+    measured = [(row, row.old) for row in rows if row.old is not None]
+    if not measured:
+        yield Line("results", Level.UNKNOWN, "The old one was measured in no slice: too few cases.")
+    for row, old in measured:
         if row.new is None:
             yield Line(f"{row.measure}: {row.slice}", Level.UNKNOWN, f"{row.title}: not measured any more.")
             continue
-        limit, worse = _limit(row.measure, row.old, row.new["value"])
+        limit, worse = _limit(row.measure, old, row.new["value"])
         yield Line(
             f"{row.measure}: {row.slice}",
             Level.WORSE if worse else Level.FINE,
-            f"{row.title}: {row.measure} {row.old['value']:.3f} before, {row.new['value']:.3f} now, limit "
+            f"{row.title}: {row.measure} {old['value']:.3f} before, {row.new['value']:.3f} now, limit "
             f"{limit:.3f}.",
         )
 

@@ -139,5 +139,4 @@ def _estimate(found: dict[str, float] | None) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text.replace("\n", " ")
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Checklists as data: items, what a run answers, and the page. Imports the dossier.
+"""Checklists as data: items, what a run answers, and the page. Imports the dossier and its tables.
 
 An item is filled with a pointer to its evidence, filled in part, or blank; nothing in between. The questions
 are in our words: whoever submits a checklist takes the form of those who made it.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lesion_triage.cards.dossier import Dossier, Pointer, Unknown
+from lesion_triage.cards.recipe import table_row
 
 BLANK = "Not known to this run: to be filled by the authors."
 
@@ -132,8 +133,7 @@ def _row(one: Filled) -> str:
     else:
         rest = f" **Not known to this run: {one.answer.missing}**" if one.answer.missing else ""
         said, where = one.answer.text + rest, "; ".join(f"`{pointer}`" for pointer in one.answer.evidence)
-    cells = (one.item.number, one.item.question, said, where)
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return table_row((one.item.number, one.item.question, said, where))
 
 
 def _without_double_blanks(lines: Sequence[str]) -> list[str]:

@@ -14,10 +14,11 @@ from lesion_triage.cards.checklist import Checklist, Filled, counts, fill, page,
 from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.clear_derm import CLEAR_DERM
 from lesion_triage.cards.dataset_card import dataset_card
-from lesion_triage.cards.dossier import CERTIFICATE, HEADER, Dossier, open_run
+from lesion_triage.cards.dossier import CERTIFICATE, HEADER, Dossier, Unknown, open_run
 from lesion_triage.cards.model_card import model_card
 from lesion_triage.cards.stard_ai import STARD_AI
 from lesion_triage.cards.tripod_ai import TRIPOD_AI
+from lesion_triage.errors import RunError
 
 CHECKLISTS: tuple[Checklist, ...] = (TRIPOD_AI, STARD_AI, CLAIM, CLEAR_DERM)
 FOLDER = "cards"
@@ -40,7 +41,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def write(dossier: Dossier, folder: Path) -> dict[str, str]:
-    """Write every card. The same run gives the same bytes.
+    """Write every card, once all of them are made. The same run gives the same bytes.
 
     Args:
         dossier: of a run with a bundle.
@@ -50,23 +51,39 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
         File -> how much of it is filled, for a checklist.
 
     Raises:
+        RunError: a file of the run is damaged, or one is missing without which there is no card; the cards
+            cannot be written there.
         ManifestError, SplitError: a table of the run was altered.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {"model-card.md": "", "dataset-card.md": ""}
-    write_atomically(folder / "dataset-card.md", dataset_card(dossier).encode())
-    write_atomically(folder / "model-card.md", model_card(dossier).encode())
+    try:
+        made, told = _made(dossier)
+    except Unknown as error:
+        raise RunError(
+            f"{dossier.folder}: there is no {error}, and no card without it; `lesion-triage run` makes "
+            "what a run lacks."
+        ) from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in made.items():
+            write_atomically(folder / name, text.encode())
+    except OSError as error:
+        raise RunError(f"{folder}: the cards cannot be written there ({error.strerror}).") from None
+    return told
+
+
+def _made(dossier: Dossier) -> tuple[dict[str, str], dict[str, str]]:
+    """Text of every file, and what is told of those that people read."""
+    made = {"model-card.md": model_card(dossier), "dataset-card.md": dataset_card(dossier)}
+    told = dict.fromkeys(made, "")
     name, bundle = dossier.at(HEADER, "name"), sha256_of(dossier.path(HEADER).read_bytes())
     issued = dossier.at(CERTIFICATE, "issued_at")
     heading = f"Run of '{name}', bundle `{bundle[:16]}`, certified {issued}."
     for checklist in CHECKLISTS:
         filled = fill(checklist, dossier)
-        write_atomically(folder / f"{checklist.file}.md", page(checklist, filled, heading).encode())
-        write_atomically(
-            folder / f"{checklist.file}.json", canonical_json(_content(checklist, filled)).encode()
-        )
-        written[f"{checklist.file}.md"] = tally(filled)
-    return written
+        made[f"{checklist.file}.md"] = page(checklist, filled, heading)
+        made[f"{checklist.file}.json"] = canonical_json(_content(checklist, filled))
+        told[f"{checklist.file}.md"] = tally(filled)
+    return made, told
 
 
 def _content(checklist: Checklist, filled: tuple[Filled, ...]) -> dict[str, object]:

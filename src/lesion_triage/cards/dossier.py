@@ -1,6 +1,7 @@
-"""The files of a finished run, read leniently, and pointers into them. Imports the exception tree and PyYAML.
+"""The files of a finished run, and pointers into them. Imports the bundle's store, the errors and PyYAML.
 
-A pointer names a file and a place in it. What is not there is unknown, never zero.
+A pointer names a file and a place in it. What is not there is unknown, never zero; a file that is there and
+damaged is an error, for a card must not say that a run was not audited where its audit cannot be read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from lesion_triage.bundle.store import open_bundle
 from lesion_triage.errors import RunError
 
 CONFIG, MANIFEST, TABLE, SPLITS = "config.yaml", "manifest.json", "manifest.csv", "splits.json"
@@ -62,13 +64,14 @@ class Dossier:
         """What stands at a place.
 
         Raises:
-            Unknown: the file is not there, cannot be read, or has no such place; or null stands there.
+            Unknown: the file is not there, or has no such place; or null stands there.
+            RunError: the file is there and cannot be read.
         """
         if file not in self._read:
             self._read[file] = _parse(self.path(file))
         found = _walk(self._read[file], place)
         if found is None:
-            raise Unknown(f"{file}: {place}")
+            raise Unknown(str(Pointer(file, place)))
         return found
 
     def get(self, file: str, place: str = "", default: Any = None) -> Any:
@@ -98,11 +101,13 @@ def open_run(folder: Path) -> Dossier:
 
     Raises:
         RunError: no run, or one without a bundle.
+        BundleError: a bundle that is not whole, whose card would repeat what was altered.
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: no {CONFIG}, expected the folder of a run; `lesion-triage run` makes one.")
     if not (folder / HEADER).is_file():
         raise RunError(f"{folder}: no bundle; `lesion-triage export` seals one.")
+    open_bundle(folder / _BUNDLE)
     return Dossier(folder)
 
 
@@ -117,8 +122,13 @@ def _parse(path: Path) -> Any:
         if path.suffix == ".jsonl":
             return [json.loads(line) for line in text.split("\n") if line]
         return yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise RunError(
+            f"{path}: cannot be read ({why}); restore it, or let the stage that wrote it do so again."
+        ) from None
 
 
 def _walk(tree: Any, place: str) -> Any:

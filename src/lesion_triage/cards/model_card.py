@@ -140,10 +140,14 @@ def _metrics(dossier: Dossier) -> list[str]:
 def _evaluation(dossier: Dossier) -> list[str]:
     if dossier.get(RESULTS) is None:
         return [f"No evaluation. {BLANK}"]
+    openings = dossier.get(OPENINGS)
+    opened = (
+        f"opened {len(openings)} time(s)" if openings else "the record of how often it was opened is missing"
+    )
     return [
         f"The {dossier.at(RESULTS, 'split')} split: {dossier.at(RESULTS, 'photographs'):,} photographs of "
-        f"{dossier.at(RESULTS, 'cases'):,} cases, {dossier.at(RESULTS, 'positives'):,} positive; opened "
-        f"{len(dossier.get(OPENINGS, default=[]))} time(s), on the sealed bundle. It is {dealt(dossier)} "
+        f"{dossier.at(RESULTS, 'cases'):,} cases, {dossier.at(RESULTS, 'positives'):,} positive; "
+        f"{opened}, on the sealed bundle. It is {dealt(dossier)} "
         "from the collection that the training data come from; it is no external evaluation.",
     ]
 

@@ -13,7 +13,12 @@ STAGES = ("manifest", "split", "audit", "train", "predict", "audit_model", "cali
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a Markdown table."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return lines + [table_row(row) for row in rows]
+
+
+def table_row(cells: Iterable[object]) -> str:
+    """A row of a Markdown table; a line break within a cell would end the table."""
+    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def groups(title: str, found: Mapping[str, Count]) -> list[str]:
