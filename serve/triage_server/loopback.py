@@ -1,4 +1,4 @@
-"""Whether a host is this machine and no other: one rule, for who may listen and who is spoken to in the open.
+"""Whether a host is this machine and no other: one rule for who may listen, be spoken to openly or be asked.
 
 Imports nothing of ours.
 """
@@ -13,7 +13,8 @@ def is_loopback(host: str) -> bool:
 
     Args:
         host: an address, without brackets, or a name. No name is resolved: what one means can change after
-            it was checked. ``localhost`` alone is believed, as it is written.
+            it was checked. ``localhost`` alone is believed, as it is written: there are resolvers that ask
+            the network for ``localhost.`` and ``x.localhost``.
     """
     if host == "localhost":
         return True

@@ -281,16 +281,24 @@ def _from_elsewhere(headers: Headers) -> bool:
 
     Programs send no Origin, and may send no Host; a page of this machine may stand at another port.
     """
-    addresses = [f"//{host}" for host in headers.getlist("host") if host] + headers.getlist("origin")
-    return headers.get("sec-fetch-site") == "cross-site" or not all(map(_of_this_machine, addresses))
+    hosts = hosts_named(headers) + [_host_in(origin) for origin in headers.getlist("origin")]
+    return headers.get("sec-fetch-site") == "cross-site" or not all(map(is_loopback, hosts))
 
 
-def _of_this_machine(address: str) -> bool:
+def hosts_named(headers: Headers) -> list[str]:
+    """By which names this machine was asked, as the headers say: one from a browser, none from some programs.
+
+    Returns:
+        Names and addresses in lower case, without port and brackets; empty where none can be read.
+    """
+    return [_host_in(f"//{said}") for said in headers.getlist("host") if said]
+
+
+def _host_in(address: str) -> str:
     try:
-        host = (urlsplit(address).hostname or "").removesuffix(".")
+        return urlsplit(address).hostname or ""
     except ValueError:
-        return False
-    return is_loopback(host) or host.endswith(".localhost")  # no resolver leads that elsewhere: RFC 6761
+        return ""
 
 
 def _challenge(error: str | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -168,14 +168,15 @@ class Page:
             languages.catalogue(language_of(request)),
         )
 
-    def expects(self, host: str | None) -> bool:
-        """Whether a browser may reach the page by this name.
+    def expects(self, hosts: Sequence[str]) -> bool:
+        """Whether a browser may reach the page by these names; it says one.
 
         A page elsewhere can make its own name mean this machine (DNS rebinding). Where nobody is asked for a
         key it could then read everything, so the name is held to what the address was held to at the start.
         """
         try:
-            refuse_exposure(self._service.settings, host or "")
+            for host in hosts:
+                refuse_exposure(self._service.settings, host)
         except ConfigError:
             return False
         return True

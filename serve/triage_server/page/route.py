@@ -19,6 +19,7 @@ from triage_server.casework import received
 from triage_server.multipart import chunks_of
 from triage_server.page.desk import HEADERS, page_of
 from triage_server.problems import RequestError
+from triage_server.security import hosts_named
 from triage_server.service import service_of
 
 OPEN = frozenset({"/ui/login", "/ui/static/{name}"})
@@ -39,7 +40,7 @@ class PageRoute(APIRoute):
             page = page_of(request)
             request.state.visit = page.visit(request)
             try:
-                if not page.expects(request.url.hostname):
+                if not page.expects(hosts_named(request.headers)):
                     response = page.misaddressed(request)
                 else:
                     if self.path not in OPEN:

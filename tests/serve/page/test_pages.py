@@ -261,6 +261,21 @@ def test_page_is_not_shown_under_a_name_that_somebody_else_gave_this_machine(
     assert browse(known, url="https://triage.example").get("/ui/login").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        *((name, True) for name in ("localhost", "LocalHost:8080", "127.8.8.8", "[::1]:8080")),
+        *((name, False) for name in ("localhost.", "triage.localhost", "notlocalhost", "10.0.0.1", "[::1")),
+    ],
+)
+def test_page_and_interface_know_this_machine_by_the_same_names(
+    host: str, here: bool, open_page: Any, browse: Any
+) -> None:
+    one = browse(open_page())
+    assert one.get("/ui/login", headers={"Host": host}).status_code == (200 if here else 421)
+    assert one.get("/v1/bundle", headers={"Host": host}).status_code == (200 if here else 403)
+
+
 # Forms
 
 
