@@ -30,11 +30,13 @@ from triage_server.protocol import guarded
 from triage_server.settings import Settings
 
 JPEG = {"Content-Type": "image/jpeg"}
+PATIENCE_S = 180.0
+"""Longer than the server gives any case, so that it is the one to give up on a slow day."""
 
 
 def talk(server: Any, *pieces: bytes, pause_s: float = 0.0) -> tuple[int, bytes]:
     """Send the pieces, then listen until the server closes; status and everything behind the head."""
-    with socket.create_connection(server.address, timeout=30) as connection:
+    with socket.create_connection(server.address, timeout=PATIENCE_S) as connection:
         for piece in pieces:
             try:
                 connection.sendall(piece)
