@@ -143,11 +143,10 @@ def _service(
 
 def _routes(app: FastAPI, page: Page | None) -> None:
     """Every path, what stands before them all, and their description."""
-    for face in _FACES:
-        app.include_router(face.router)
-    app.include_router(cases.router)
-    app.include_router(router)
-    straighten(app, router, *(face.router for face in _FACES))
+    routers = [*(face.router for face in _FACES), cases.router, router]
+    for one in routers:
+        app.include_router(one)
+    straighten(app, *routers)
     if page is not None:
         from triage_server.page.routes import install  # noqa: PLC0415 - as the page itself
 

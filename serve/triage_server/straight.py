@@ -1,4 +1,4 @@
-"""A shorter way to the endpoints that answer cases. Imports the gate and FastAPI's and Starlette's routing.
+"""A shorter way to the endpoints. Imports FastAPI's and Starlette's routing.
 
 FastAPI prepares each call for dependencies, body models and background tasks. That is a tenth of the event
 loop's time for a case, and no endpoint here has any: each takes the request and gives a response. What
@@ -11,8 +11,6 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import Match, Route
 from starlette.types import Scope
-
-from triage_server.security import OPEN_PATHS
 
 
 class _Straight(Route):
@@ -27,17 +25,13 @@ class _Straight(Route):
 
 
 def straighten(app: FastAPI, *routers: APIRouter) -> None:
-    """Let every POST of these routers of ``app`` be called without FastAPI's preparations, and health too.
+    """Let all of these routers of ``app`` be called without FastAPI's preparations.
 
     Where Starlette's plain route takes GET it takes HEAD, by which many a supervisor asks.
     """
-    wanted = [
-        route
-        for router in routers
-        for route in router.routes
-        if isinstance(route, APIRoute) and (route.methods == {"POST"} or route.path in OPEN_PATHS)
-    ]
     app.router.routes[:0] = [
         _Straight(route.path, route.endpoint, methods=list(route.methods or ()), include_in_schema=False)
-        for route in wanted
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute)
     ]

@@ -345,12 +345,24 @@ def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
         runner.run(asyncio.wait_for(story(), 60))
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
-def test_health_may_be_asked_by_head(path: str, strict: Any):
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"),
+        *("/v1/bundle", "/v1/certificate", "/v2", "/fhir/metadata", "/cds-services"),
+    ],
+)
+def test_what_may_be_got_may_be_asked_for_by_head(path: str, strict: Any):
     asked, told = (httpx.request(method, strict.url + path) for method in ("HEAD", "GET"))
     assert (asked.status_code, asked.content) == (200, b"")
     assert asked.headers["content-length"] == str(len(told.content))
     assert sorted(httpx.post(strict.url + path).headers["allow"].split(", ")) == ["GET", "HEAD"]
+
+
+def test_counters_may_be_asked_for_by_head(strict: Any):
+    asked = httpx.head(f"{strict.url}/metrics")  # they grow, so their lengths are not compared
+    assert (asked.status_code, asked.content, int(asked.headers["content-length"]) > 0) == (200, b"", True)
+    assert 'method="HEAD",route="/metrics",status="200"' in httpx.get(f"{strict.url}/metrics").text
 
 
 def test_what_is_no_http_is_a_problem(strict: Any):
