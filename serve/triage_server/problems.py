@@ -124,6 +124,11 @@ KINDS: dict[str, Kind] = {
         "Media type not supported",
         "Expected one of the Content-Types that /openapi.json names for this path.",
     ),
+    "transfer_coding_not_supported": Kind(
+        HTTPStatus.NOT_IMPLEMENTED,
+        "Transfer-Encoding not supported",
+        "Expected a body with a Content-Length, or in chunks alone; send it not compressed.",
+    ),
     "content_encoding_not_supported": Kind(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "Content-Encoding not supported",

@@ -10,6 +10,8 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Iterable
+from typing import NoReturn
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -28,16 +30,8 @@ _MOST_AHEAD = 16
 log = logging.getLogger("triage_server")
 
 
-class _HeadTooLargeError(Exception):
+class _StoppedError(Exception):
     """Raised inside the parser, which stops at it."""
-
-
-class _TooManyAtOnceError(Exception):
-    """Raised inside the parser, in front of one request too many."""
-
-
-class _TunnelError(Exception):
-    """Raised inside the parser: whatever follows a CONNECT is meant for another server."""
 
 
 def guarded(settings: Settings) -> type[asyncio.Protocol]:
@@ -163,13 +157,14 @@ class GuardedProtocol(HttpToolsProtocol):
         """The head is here."""
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise _TunnelError
+                self._stop("request_not_valid")  # whatever follows is meant for another server
             if any(map(_announces_body, self.headers)):
                 self._plain_head = self._without_offer()
                 return
+        if len(_codings(self.headers)) > 1:  # the parser sees to it that the last is chunked, and that alone
+            self._stop("transfer_coding_not_supported")  # RFC 9112, section 6.1
         if len(self.pipeline) >= _MOST_AHEAD:
-            self._refusal = "too_many_requests_ahead"
-            raise _TooManyAtOnceError
+            self._stop("too_many_requests_ahead")
         self._head_arrived()
         super().on_headers_complete()
 
@@ -239,8 +234,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._counted += size
         if self._counted > self.max_head_bytes:
-            self._refusal = "head_too_large"
-            raise _HeadTooLargeError
+            self._stop("head_too_large")
+
+    def _stop(self, code: str) -> NoReturn:
+        """Read no further, and refuse with this code."""
+        self._refusal = code
+        raise _StoppedError
 
     def _await_head(self) -> None:
         self._head_pending, self._head_bytes, self._counted = True, 0, 0
@@ -297,6 +296,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._take_leave()
+
+
+def _codings(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """What was done with the body for its transfer, in order."""
+    said = b",".join(value for name, value in headers if name == b"transfer-encoding")
+    return [coding for one in said.lower().split(b",") if (coding := one.strip(b" \t"))]
 
 
 def _announces_body(header: tuple[bytes, bytes]) -> bool:

@@ -228,6 +228,32 @@ def test_what_never_ends_behind_a_body_is_cut_off_without_being_kept(endless: by
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize(
+    ("codings", "status"),
+    [
+        ((b"chunked",), 200),
+        ((b"Chunked",), 200),
+        ((b"gzip, chunked",), 501),
+        ((b"gzip", b"chunked"), 501),
+        ((b"identity, chunked",), 501),
+        ((b"chunked, chunked",), 400),
+        ((b"chunked;q=1",), 400),
+        ((b"gzip",), 400),
+        ((b"chunked, gzip",), 400),
+    ],
+    ids=lambda said: b" & ".join(said).decode() if isinstance(said, tuple) else str(said),
+)
+def test_body_in_a_coding_that_is_not_undone_is_not_read_as_if_it_were(
+    codings: tuple[bytes, ...], status: int, strict: Any, draw: Any
+):
+    fields = b"".join(b"Transfer-Encoding: " + one + b"\r\n" for one in codings)
+    head, body = post_of(draw(), b"Connection: close\r\n", chunked=True)
+    plain = b"Transfer-Encoding: chunked\r\n"
+    assert answers_to(strict, head.replace(plain, fields) + body) == [status]
+    case = request_of(draw(), b"image/jpeg")
+    assert answers_to(strict, case + head.replace(plain, fields) + body) == [200, status]
+
+
 def test_only_so_many_requests_wait_behind_another(strict: Any):
     assert answers_to(strict, NEXT * 12 + NEXT[:-2] + b"Connection: close\r\n\r\n") == [200] * 13
     assert answers_to(strict, NEXT * 4_000) == [200] * 17 + [429]

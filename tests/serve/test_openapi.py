@@ -19,6 +19,7 @@ from triage_server.wire import PROBLEM_TYPE, CaseStatus
 
 ELSEWHERE = {
     *("not_found", "method_not_allowed", "head_too_large", "head_not_received", "too_many_requests_ahead"),
+    "transfer_coding_not_supported",
     *("not_read_yet", "read_meanwhile", "queue_unavailable"),
 }
 """Answered before any operation is reached, or by the page, which is no interface and not described."""
