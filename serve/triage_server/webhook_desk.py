@@ -10,6 +10,7 @@ import os
 import sqlite3
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,16 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _retry(arguments: argparse.Namespace) -> int:
     anew = "state = 'pending', settled_at = NULL, attempts = 0, next_at = ?, until = ?"
-    said = f"UPDATE cases SET {anew} {_WHICH} RETURNING case_id"  # noqa: S608
+    said = f"UPDATE cases SET {anew} {_WHICH} RETURNING callback"  # noqa: S608
     now = time.time()
     which = arguments.case_id, arguments.callback
     found = _asked(arguments.outbox, said, now, now + 3600.0 * arguments.keep_hours, *which)
-    print(f"{len(found)} answers set out again; a running server sends them within half a minute")
+    told = f"{len(found)} answers set out again"
+    if found:
+        by_callback = Counter(callback for (callback,) in found)
+        told += f" ({', '.join(f'{count} for {name}' for name, count in sorted(by_callback.items()))})"
+        told += "; a running server sends those for callbacks that it names within half a minute"
+    print(told)
     return 0
 
 
@@ -90,7 +96,7 @@ def _drop(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asked(outbox: Path, said: str, *values: object) -> list[tuple[str, str, str, int, int | None, float]]:
+def _asked(outbox: Path, said: str, *values: object) -> list[tuple[Any, ...]]:
     from triage_server.webhooks.outbox import opened  # noqa: PLC0415 - the server has no need of it
 
     base = opened(outbox, existing=True)
