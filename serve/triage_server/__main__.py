@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
+from types import FrameType
 
 
 def main() -> int:
@@ -20,12 +22,22 @@ def main() -> int:
         # A server, and no errand, which begins with a word. Until it has something to look again at, a SIGHUP
         # would kill it, and most of the way to there is imports.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave)
     gc.disable()
     from triage_server import cli  # noqa: PLC0415 - see above
 
     gc.freeze()
     gc.enable()
     return cli.main()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Told to stop before it serves, a server has nothing to finish.
+
+    At once: what is raised here an import may swallow.
+    """
+    os._exit(0)
 
 
 if __name__ == "__main__":

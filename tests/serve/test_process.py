@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ import pytest
 
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Scorer
+from triage_server.cli import main
 
 JPEG = {"Content-Type": "image/jpeg"}
 LINE_KEYS = {
@@ -231,15 +233,18 @@ def test_ready_file_without_a_folder_is_one_sentence(
     assert "ready file" in refused("--bundle", tiny_bundle, "--ready-file", tmp_path / "none" / "ready")
 
 
-SIGHUP_AT_IMPORT = """
+SIGNAL_AT_IMPORT = """
 import os, signal, sys
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup, around these tests, has taken away
+number, module = int(sys.argv[1]), sys.argv[2]
+del sys.argv[1:3]
+for one in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):  # nohup, around these tests, has taken one away
+    signal.signal(one, signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL)
 
 class Caller:
     def find_spec(self, name, path=None, target=None):
-        if name == "triage_server.cli":
-            os.kill(os.getpid(), signal.SIGHUP)
+        if name == module:
+            os.kill(os.getpid(), number)
 
 sys.meta_path.insert(0, Caller())
 from triage_server.__main__ import main
@@ -247,7 +252,29 @@ sys.exit(main())
 """
 
 
+def called_at(number: signal.Signals, module: str, *words: object, **variables: str) -> Any:
+    line = [sys.executable, "-c", SIGNAL_AT_IMPORT, str(int(number)), module, *map(str, words)]
+    settings = {"TRIAGE_ALLOW_UNSIGNED": "1", **variables}
+    return subprocess.run(line, env=os.environ | settings, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["keys", "--help"], -signal.SIGHUP)])
 def test_hangup_while_a_server_is_still_imported_is_left_alone(words: list[str], status: int):
-    done = subprocess.run([sys.executable, "-c", SIGHUP_AT_IMPORT, *words], capture_output=True, check=False)
-    assert done.returncode == status, done.stderr
+    done = called_at(signal.SIGHUP, "triage_server.cli", *words)
+    assert (done.returncode, "usage" in done.stdout) == (status, status == 0), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_that_is_told_to_stop_before_it_serves_ends_as_one_that_has_drained(
+    number: signal.Signals, tiny_bundle: Path, tmp_path: Path
+):
+    begun = called_at(number, "triage_server.cli", "--bundle", tiny_bundle)
+    log = {"TRIAGE_AUDIT_LOG": str(tmp_path / "audit")}
+    page = {"TRIAGE_READING_QUEUE": str(tmp_path / "queue.sqlite")}
+    nearly = called_at(number, "triage_server.page.desk", "--bundle", tiny_bundle, **log, **page)
+    for done in (begun, nearly):
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "audit").exists()
+    assert main(["audit", "verify", str(tmp_path / "audit")]) == 0
+    errand = called_at(signal.SIGTERM, "triage_server.cli", "keys", "--help")
+    assert errand.returncode == -signal.SIGTERM
