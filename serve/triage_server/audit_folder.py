@@ -1,6 +1,6 @@
 """What lies in the folder of an audit log beside its lines: the site's key and the lock; how its files begin.
 
-Imports the exception tree.
+Imports the bundle's writer and the exception tree.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ import re
 import secrets
 from pathlib import Path
 
+from lesion_triage.bundle.files import flush
 from lesion_triage.errors import AuditLogError
 
 KEY_FILE = "inputs.key"
 _LOCK_FILE = "lock"
+
+
+def make(folder: Path) -> None:
+    """Make it, readable by its owner alone, and what is missing above it: each name is on the disk then."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for one in missing:
+        flush(one.parent)
 
 
 def appending(file: Path) -> tuple[int, int]:

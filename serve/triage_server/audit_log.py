@@ -23,7 +23,7 @@ from typing import Self
 from lesion_triage.bundle.files import flush as flush_names
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
-from triage_server.audit_folder import appending, key_in, locked
+from triage_server.audit_folder import appending, key_in, locked, make
 from triage_server.moment import now
 
 PATIENCE_S = 10.0
@@ -74,7 +74,7 @@ class AuditLog:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         with ExitStack() as undo:
             try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make(folder)
                 self._lock = locked(folder)
                 undo.callback(os.close, self._lock)
                 self._key = key_in(folder, begun=bool(files_of(folder)))

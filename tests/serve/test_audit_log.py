@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -45,6 +46,24 @@ def events(folder: Path) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "audit"
+
+
+def test_name_of_each_folder_that_is_made_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else a power cut could take the folder away with every line that was acknowledged."""
+    flushed: list[Path] = []
+    to_disk = os.fsync
+
+    def noting(handle: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink())
+        to_disk(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    folder = tmp_path / "new" / "audit"
+    write(folder, 1)
+    assert {tmp_path, tmp_path / "new", folder} <= set(flushed)
+    flushed.clear()
+    write(folder, 1)  # there is no new name, and a folder above need not be one that may be read
+    assert not {tmp_path, tmp_path / "new"} & set(flushed)
 
 
 def test_chain_can_be_checked_with_nothing_of_ours(folder: Path):
