@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from lesion_triage.calibrate import pooling
-from lesion_triage.calibrate.certificate import allowed_misses, threshold_for
+from lesion_triage.calibrate.certificate import allowed_misses, sensitivity_lower_bound, threshold_for
 from lesion_triage.calibrate.pooling import GRID, Tally
 from lesion_triage.errors import CalibrationError
 
@@ -64,6 +64,20 @@ def test_too_few_for_the_comparison_of_unlike_sites_is_named_as_what_it_is(targe
     enough = [counts(site, np.full(needed // 2, 0.9)) for site in ("north", "south")]
     threshold, rows = pooling.pool(enough, target, 0.5, each_site=False)
     assert (threshold > 0.89, rows[0].misses_seen) == (True, 0)
+
+
+@pytest.mark.parametrize(("target", "each"), [(0.95, 17), (0.9, 9), (0.8, 7), (0.95, 37)])
+def test_a_certificate_states_no_more_misses_than_the_comparison_of_unlike_sites_grants(target, each):
+    """At a confidence of 0.5 a binomial alone would allow one more, and the bound would be of that law."""
+    sites = [counts(site, np.linspace(0.1, 0.9, each)) for site in ("north", "south")]
+    _, (everyone, *_) = pooling.pool(sites, target, 0.5, each_site=False)
+    comparable = round(2 * each * (1 - target), 9) - 1
+    assert allowed_misses(2 * each, target, 0.5) > comparable
+    assert everyone.misses_seen <= everyone.misses_allowed == int(comparable)
+    bound = everyone.sensitivity_lower_bound
+    assert target <= bound <= sensitivity_lower_bound(2 * each, everyone.misses_allowed, 0.5)
+    assert everyone.misses_allowed <= 2 * each * (1 - bound) - 1 + 1e-9
+    assert everyone.minimum_positives == round(1 / (1 - target))
 
 
 def test_grid_costs_less_than_two_hundredths_of_log_odds():

@@ -26,7 +26,6 @@ from lesion_triage.bundle.document import Document, Sha256
 from lesion_triage.calibrate.certificate import (
     allowed_misses,
     minimum_positives,
-    require_enough,
     sensitivity_lower_bound,
 )
 from lesion_triage.errors import CalibrationError
@@ -128,58 +127,68 @@ def pool(
             "misses": tuple(np.sum([tally.misses for tally in tallies], axis=0).tolist()),
         }
     )
-    if allowed_misses(everyone.positives, target, confidence) is None:
+    allowed = allowed_misses(everyone.positives, target, confidence)
+    if allowed is None:
         raise CalibrationError(
             f"{everyone.positives} positive {everyone.unit}s of all sites together; certifying sensitivity "
-            f"{target:g} at confidence {confidence:g} takes at least "
-            f"{minimum_positives(target, confidence)}. "
+            f"{target:g} at confidence {confidence:g} takes at least {_needed(ALL, target, confidence)}. "
             "Wait for more, let another site join, or ask for a lower --target."
         )
-    # Hoeffding's comparison reaches up to the mean less one.
+    # At a low confidence the binomial allows more than the comparison with it reaches.
     ceiling = math.floor(everyone.positives * (1.0 - target) - 1.0 + 1e-9)
     if ceiling < 0:
         raise CalibrationError(
             f"{everyone.positives} positive {everyone.unit}s of all sites; whatever the confidence, pooling "
-            f"at sensitivity {target} takes at least {math.ceil(1.0 / (1.0 - target) - 1e-9)}, so that one "
+            f"at sensitivity {target} takes at least {_comparable(target)}, so that one "
             "miss may be expected: with fewer, counts of unlike sites may be more spread than a binomial. "
             "Wait for more, or certify each site by itself."
         )
-    places: list[int | None] = [_highest(everyone, target, confidence, ceiling)]
-    for tally in tallies:
-        enough = each_site and allowed_misses(tally.positives, target, confidence) is not None
-        places.append(_highest(tally, target, confidence) if enough else None)
-    place = min(found for found in places if found is not None)
+    granted = [
+        min(allowed, ceiling),
+        *(allowed_misses(tally.positives, target, confidence) if each_site else None for tally in tallies),
+    ]
+    parts = list(zip((ALL, *(SITE for _ in tallies)), (everyone, *tallies), granted, strict=True))
+    place = min(_highest(tally, misses) for _, tally, misses in parts if misses is not None)
     if place < 0:
         raise CalibrationError(
             "more positive units than may be missed lie at the lowest score; this model cannot be certified."
         )
-    parts = zip((ALL, *(SITE for _ in tallies)), (everyone, *tallies), places, strict=True)
-    rows = tuple(_row(by, tally, place, own, target, confidence) for by, tally, own in parts)
-    return GRID[place], rows
+    return GRID[place], tuple(_row(*part, place, target, confidence) for part in parts)
 
 
-def _highest(tally: Tally, target: float, confidence: float, ceiling: int | None = None) -> int:
-    """Place in the grid of the highest threshold that leaves no more misses than allowed; -1 if none does."""
-    allowed = require_enough(tally.positives, target, confidence)
-    granted = allowed if ceiling is None else min(allowed, ceiling)
+def _highest(tally: Tally, granted: int) -> int:
+    """Place in the grid of the highest threshold that leaves no more misses than granted; -1 if none does."""
     return int(np.searchsorted(tally.misses, granted, side="right")) - 1
 
 
-def _row(by: str, tally: Tally, place: int, own: int | None, target: float, confidence: float) -> GroupRow:
-    allowed = None if own is None else allowed_misses(tally.positives, target, confidence)
+def _comparable(target: float) -> int:
+    """Fewest positives of which a miss is expected at the target: Hoeffding's comparison takes as many."""
+    return math.ceil(1.0 / (1.0 - target) - 1e-9)
+
+
+def _needed(by: str, target: float, confidence: float) -> int:
+    needed = minimum_positives(target, confidence)
+    return max(needed, _comparable(target)) if by == ALL else needed
+
+
+def _row(
+    by: str, tally: Tally, granted: int | None, place: int, target: float, confidence: float
+) -> GroupRow:
+    bound = None if granted is None else sensitivity_lower_bound(tally.positives, granted, confidence)
+    if by == ALL and bound is not None and granted is not None:
+        # Of unlike sites it is known only where their mean of misses, less one, reaches the misses granted.
+        bound = min(bound, (tally.positives - granted - 1) / tally.positives)
     return GroupRow(
         by=by,
         group=tally.site,
         members=(tally.site,),
-        status="not_certifiable" if allowed is None else "certified",
+        status="not_certifiable" if granted is None else "certified",
         positives=tally.positives,
         positives_abstained=tally.positives_abstained,
         misses_seen=tally.misses[place],
-        misses_allowed=allowed,
-        threshold=None if own is None else GRID[own],
-        sensitivity_lower_bound=(
-            None if allowed is None else sensitivity_lower_bound(tally.positives, allowed, confidence)
-        ),
+        misses_allowed=granted,
+        threshold=None if granted is None else GRID[_highest(tally, granted)],
+        sensitivity_lower_bound=bound,
         confidence=confidence,
-        minimum_positives=minimum_positives(target, confidence),
+        minimum_positives=_needed(by, target, confidence),
     )
