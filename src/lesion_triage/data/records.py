@@ -21,17 +21,16 @@ HISTOPATHOLOGY = "histopathology"
 SYNTHETIC = "synthetic"
 """A record whose ``source`` begins with this was drawn by a program; so were the numbers made from it."""
 
-
 GROUP_WORDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
 """Fields that a platform sends too, and that groups of a certificate are named by."""
 
-EMPTY = frozenset({"", "na", "n/a", "nan", "null", "unk", "unknown", "not recorded"})
+_FILLERS = frozenset(
+    {"", "na", "n/a", "n.a.", "<na>", "#n/a", "nan", "nat", "null", "none", "unk", "unknown", "-", "--", "?"}
+    | {"missing", "not available", "not recorded"}
+)
 """Words, in lower case, with which tables say that a cell is not filled in."""
 
-_FILLERS = EMPTY | {"none", "<na>", "#n/a", "nat", "-", "--", "?", "n.a.", "missing", "not available"}
-
 _GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
-
 
 _LONE = "image:"
 

@@ -56,6 +56,20 @@ def test_words_become_ours_and_unknown_becomes_empty(layout: Callable[..., Path]
     assert first.case_id == "HAM_1"
 
 
+@pytest.mark.parametrize("word", ["None", "null", "Not recorded", "missing", "<NA>", "-", "UNK"])
+def test_what_a_table_of_one_s_own_takes_for_unknown_a_dataset_s_table_does(
+    layout: Callable[..., Path], word: str
+) -> None:
+    _, second = ham10000.read(layout(ROWS[0], ROWS[1].replace("unknown", word))).records
+    assert (second.sex, second.anatom_site_general) == ("", "")
+
+
+def test_lesions_of_which_no_name_is_known_are_not_taken_for_one(layout: Callable[..., Path]) -> None:
+    root = layout(*(row.replace(f"HAM_{number}", "nan") for number, row in enumerate(ROWS, start=1)))
+    with pytest.raises(DataError, match=r"line 2: lesion_id is 'nan', which tables write where nothing is"):
+        ham10000.read(root)
+
+
 def test_a_table_without_the_dataset_column_is_read(layout: Callable[..., Path]) -> None:
     root = layout("HAM_1,ISIC_1,mel,histo,80.0,male,scalp", header=HEADER.removesuffix(",dataset"))
     assert [record.source for record in ham10000.read(root).records] == ["ham10000"]

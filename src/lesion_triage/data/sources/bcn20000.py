@@ -19,8 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, age_in_years
-from lesion_triage.data.sources.tables import Collected, Row, known, rows, walk
+from lesion_triage.data.records import Listing, RawRecord, age_in_years, said
+from lesion_triage.data.sources.tables import Collected, Row, rows, walk
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -60,9 +60,9 @@ def read(root: Path) -> Listing:
             diagnosis=row["diagnosis"],
             needs_in_person=needs,
             source="bcn20000",
-            sex=known(row["sex"]),
-            age_approx=age_in_years(known(row["age_approx"]), "age_approx"),
-            anatom_site_general=known(row["anatom_site_general"]),
+            sex=said(row["sex"]),
+            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
+            anatom_site_general=said(row["anatom_site_general"]),
             image_type="dermoscopic",
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,

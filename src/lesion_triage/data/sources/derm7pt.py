@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord
-from lesion_triage.data.sources.tables import JPEG, Collected, Folder, Row, known, rows, walk
+from lesion_triage.data.records import Listing, RawRecord, said
+from lesion_triage.data.sources.tables import JPEG, Collected, Folder, Row, rows, walk
 from lesion_triage.errors import DataError
 
 LICENSE = "research use, terms at derm.cs.sfu.ca"
@@ -59,8 +59,8 @@ def read(root: Path) -> Listing:
             diagnosis=row["diagnosis"],
             needs_in_person=needs,
             source="derm7pt",
-            sex=known(row["sex"]),
-            anatom_site_general=known(row["location"]),
+            sex=said(row["sex"]),
+            anatom_site_general=said(row["location"]),
             image_type=KINDS[column],
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,

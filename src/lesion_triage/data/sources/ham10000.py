@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years
-from lesion_triage.data.sources.tables import Collected, Row, known, rows, walk, word
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, said
+from lesion_triage.data.sources.tables import Collected, Row, rows, walk, word
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -77,9 +77,9 @@ def _record(row: Row, path: str) -> RawRecord:
         diagnosis_confirm_type=word(row["dx_type"], CONFIRM_TYPES, "dx_type"),
         needs_in_person=label_for("ham10000", row["dx"]).needs_in_person,
         source=row["dataset"] or "ham10000",
-        sex=known(row["sex"]),
+        sex=said(row["sex"]),
         age_approx=age_in_years(row["age"], "age"),
-        anatom_site_general=known(row["localization"]),
+        anatom_site_general=said(row["localization"]),
         image_type="dermoscopic",
         copyright_license=LICENSE,
         attribution=ATTRIBUTION,

@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, age_in_years
+from lesion_triage.data.records import Listing, RawRecord, age_in_years, said
 from lesion_triage.data.sources.isic_words import DOWNSAMPLED
-from lesion_triage.data.sources.tables import Collected, Folder, Row, index, known, one_of, rows, walk
+from lesion_triage.data.sources.tables import Collected, Folder, Row, index, one_of, rows, walk
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -80,9 +80,9 @@ def _record(
         diagnosis=code,
         needs_in_person=label_for("isic_2019", code).needs_in_person,
         source=_hospital(fact["lesion_id"]),
-        sex=known(fact["sex"]),
+        sex=said(fact["sex"]),
         age_approx=age_in_years(fact["age_approx"], "age_approx"),
-        anatom_site_general=known(fact["anatom_site_general"]),
+        anatom_site_general=said(fact["anatom_site_general"]),
         image_type="dermoscopic",
         copyright_license=LICENSE,
         attribution=ATTRIBUTION,

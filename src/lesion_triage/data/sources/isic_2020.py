@@ -21,8 +21,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years
-from lesion_triage.data.sources.tables import Collected, Row, known, rows, walk
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, said
+from lesion_triage.data.sources.tables import Collected, Row, rows, walk
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -75,9 +75,9 @@ def read(root: Path) -> Listing:
             diagnosis_confirm_type=HISTOPATHOLOGY if needs else "",
             needs_in_person=needs,
             source="isic_2020",
-            sex=known(row["sex"]),
-            age_approx=age_in_years(known(row["age_approx"]), "age_approx"),
-            anatom_site_general=known(row["anatom_site_general_challenge"]),
+            sex=said(row["sex"]),
+            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
+            anatom_site_general=said(row["anatom_site_general_challenge"]),
             image_type="dermoscopic",
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,

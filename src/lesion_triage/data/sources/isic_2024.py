@@ -26,8 +26,15 @@ from pathlib import Path
 
 from lesion_triage.data import pictures
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, lesion_of_its_own
-from lesion_triage.data.sources.tables import Collected, Row, known, rows, walk
+from lesion_triage.data.records import (
+    HISTOPATHOLOGY,
+    Listing,
+    RawRecord,
+    age_in_years,
+    lesion_of_its_own,
+    said,
+)
+from lesion_triage.data.sources.tables import Collected, Row, rows, walk
 from lesion_triage.errors import DataError
 
 ATTRIBUTION = "ISIC 2024 SLICE-3D, Kurtansky et al., Scientific Data 2024, doi:10.1038/s41597-024-03743-w"
@@ -71,9 +78,9 @@ def read(root: Path) -> Listing:
             diagnosis_confirm_type=HISTOPATHOLOGY if "::" in row["iddx_full"] else NO_BIOPSY,
             needs_in_person=needs,
             source=row["attribution"] or "isic_2024",
-            sex=known(row["sex"]),
-            age_approx=age_in_years(known(row["age_approx"]), "age_approx"),
-            anatom_site_general=known(row["anatom_site_general"]),
+            sex=said(row["sex"]),
+            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
+            anatom_site_general=said(row["anatom_site_general"]),
             image_type=row["image_type"] or "TBP tile: close-up",
             copyright_license=row["copyright_license"] or LICENSE,
             attribution=ATTRIBUTION,

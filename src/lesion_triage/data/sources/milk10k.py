@@ -23,9 +23,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, age_in_years
+from lesion_triage.data.records import Listing, RawRecord, age_in_years, said
 from lesion_triage.data.sources.isic_words import CONFIRM_TYPES
-from lesion_triage.data.sources.tables import Collected, Row, index, known, one_of, rows, walk, word
+from lesion_triage.data.sources.tables import Collected, Row, index, one_of, rows, walk, word
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -69,9 +69,9 @@ def read(root: Path) -> Listing:
             diagnosis_confirm_type=word(confirm, CONFIRM_TYPES, "diagnosis_confirm_type"),
             needs_in_person=label_for("milk10k", codes[lesion]).needs_in_person,
             source="milk10k",
-            sex=known(row["sex"]),
-            age_approx=age_in_years(known(row["age_approx"]), "age_approx"),
-            anatom_site_general=known(row["site"]),
+            sex=said(row["sex"]),
+            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
+            anatom_site_general=said(row["site"]),
             image_type=row["image_type"],
             copyright_license=row["copyright_license"] or LICENSE,
             attribution=row["attribution"] or ATTRIBUTION,

@@ -23,8 +23,8 @@ from types import MappingProxyType
 
 from lesion_triage.bundle.history import History, as_text
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years
-from lesion_triage.data.sources.tables import JPEG, Collected, Row, known, rows, walk, word
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, said
+from lesion_triage.data.sources.tables import JPEG, Collected, Row, rows, walk, word
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY 4.0"
@@ -96,7 +96,7 @@ def read(root: Path) -> Listing:
             source="pad_ufes_20",
             sex=word(row["gender"], SEXES, "gender"),
             age_approx=age_in_years(row["age"], "age"),
-            anatom_site_general=known(row["region"]).lower(),
+            anatom_site_general=said(row["region"]).lower(),
             image_type="clinical: close-up",
             fitzpatrick_skin_type=word(row["fitspatrick"].removesuffix(".0"), SKIN_TYPES, "fitspatrick"),
             history=_history(row),
@@ -111,11 +111,11 @@ def read(root: Path) -> Listing:
 def _history(row: Row) -> str:
     answers: dict[str, object] = {}
     for column, question in QUESTIONS.items():
-        cell = known(row[column])
+        cell = said(row[column])
         if cell and cell not in ANSWERS:
             raise DataError(f"{column} '{cell}' is unknown; expected {', '.join(ANSWERS)} or nothing.")
         answers[question] = ANSWERS.get(cell)
-    sizes = [cell for column in _DIAMETERS if (cell := known(row[column]))]
+    sizes = [cell for column in _DIAMETERS if (cell := said(row[column]))]
     try:
         answers["diameter_mm"] = max(map(float, sizes), default=None)
         return as_text(History.model_validate(answers))

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesion_triage.data.below import places
-from lesion_triage.data.records import Listing, RawRecord, lesion_of_its_own, refuse_unsendable
+from lesion_triage.data.records import (
+    Listing,
+    RawRecord,
+    lesion_of_its_own,
+    refuse_filler,
+    refuse_unsendable,
+)
 from lesion_triage.errors import DataError, hint
 
 JPEG = (".jpg", ".jpeg")
@@ -131,13 +137,16 @@ class Collected:
         """Make a record of each row; ``make`` gives None for a row that it has accounted for itself.
 
         Raises:
-            DataError: as ``make`` does, or a word that no platform could send; with table and line before it.
+            DataError: as ``make`` does, a word that no platform could send, or a lesion or patient whose name
+                says that it is not known; with table and line before it.
         """
         for number, row in numbered:
             try:
                 record = make(row)
                 if record is not None:
                     refuse_unsendable(record)
+                    refuse_filler("lesion_id", record.lesion_id)
+                    refuse_filler("patient_id", record.patient_id or "")
             except DataError as error:
                 raise DataError(f"{table}, line {number}: {error}") from None
             if record is not None:
@@ -199,11 +208,6 @@ def word(cell: str, words: Mapping[str, str], column: str) -> str:
     if not cell:
         return ""
     raise DataError(f"{column} '{cell}' is unknown; {hint(cell, words)}")
-
-
-def known(cell: str) -> str:
-    """The cell, or nothing where it says that nothing is known."""
-    return "" if cell.lower() in ("unknown", "unk", "nan", "na", "n/a") else cell
 
 
 def index(table: Path, key: str, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Row]:
