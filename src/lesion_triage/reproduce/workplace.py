@@ -128,13 +128,17 @@ def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> d
     found: dict[str, Path] = {}
     for root in roots or ([os.environ[DATA_ROOT_VARIABLE]] if os.environ.get(DATA_ROOT_VARIABLE) else []):
         name, equals, folder = root.partition("=")
-        if equals and name not in {one.name for one in definition.data}:
-            known = ", ".join(one.name for one in definition.data) or "none"
-            raise ConfigError(f"--data-root {root}: this experiment has no dataset '{name}'; known: {known}.")
-        path = Path(folder if equals else root)
+        known = [one.name for one in definition.data]
+        named = bool(equals) and name in known  # else the sign is one of the path
+        path = Path(folder if named else root)
         if not path.is_dir():
+            if equals and not named:
+                raise ConfigError(
+                    f"--data-root {root}: no such folder, and this experiment has no dataset '{name}'; "
+                    f"known: {', '.join(known) or 'none'}."
+                )
             raise ConfigError(f"--data-root {root}: no such folder.")
-        if equals:
+        if named:
             found[name] = path
             continue
         inside = {one.name: path / (one.folder or one.name) for one in wanted}
