@@ -1,4 +1,4 @@
-"""From an experiment's documents to named cells, which can be compared. Imports nothing of ours.
+"""From an experiment's documents to named cells, which can be compared. Imports the exception tree.
 
 A cell is called ``document.part.number``, such as ``seed-0.all.auroc`` or ``mean.all.auroc``. One without a
 value (a metric that cannot be estimated) is None.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
+
+from lesion_triage.errors import DataError
 
 Value = float | str | None
 Cells = dict[str, Value]
@@ -23,10 +25,16 @@ def cells_of(documents: Mapping[str, Any], seeds: Sequence[str] = ()) -> Cells:
     Args:
         documents: by name; what each is, is told by its keys.
         seeds: names of the documents to average; ``mean.`` stands before the cells.
+
+    Raises:
+        DataError: a document lacks what its kind has.
     """
     found: Cells = {}
     for name, document in documents.items():
-        found |= {f"{name}.{key}": value for key, value in _cells(document)}
+        try:
+            found |= {f"{name}.{key}": value for key, value in _cells(document)}
+        except KeyError as error:
+            raise DataError(f"document '{name}' lacks {error}, which others of its kind have.") from None
     if len(seeds) > 1 and all(seed in documents for seed in seeds):
         found |= _means(found, seeds)
     return found
@@ -87,7 +95,8 @@ def _of_slice(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, Value]]
     yield f"{name}.cases", part["cases"]
     yield f"{name}.positives", part["positives"]
     for metric, estimate in part["metrics"].items():
-        yield from _estimate(f"{name}.{metric}", estimate)
+        # As in the tables of ``summary``: the exact interval where there is one.
+        yield from _estimate(f"{name}.{metric}", estimate and (part.get(f"{metric}_exact") or estimate))
 
 
 def _estimate(name: str, estimate: Mapping[str, Any] | None) -> Iterator[tuple[str, Value]]:

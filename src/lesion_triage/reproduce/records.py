@@ -1,6 +1,6 @@
 """What was recorded of an experiment: documents beside its definition, and what they were made on.
 
-Imports bundle, this room's definition and cells.
+Imports bundle, config, this room's definition and cells.
 
 The documents are the record: a cell's value is read out of them and stands nowhere else. ``recorded.json``
 says which machine and which pictures they came from; it speaks of a document as long as it has its hash.
@@ -12,16 +12,36 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
+from lesion_triage.config import Section
 from lesion_triage.errors import ConfigError, DataError
 from lesion_triage.reproduce.cells import Cells, cells_of
 from lesion_triage.reproduce.definition import Experiment, Train, Version, VersionName
 
 FILE = "recorded.json"
-FORMAT = 1
+
+
+class _Origin(Section):
+    """Where a document came from; fields as in ``Found``."""
+
+    sha256: str
+    made_from: dict[str, str]
+    facts: dict[str, str]
+
+
+class _Origins(Section):
+    """What ``recorded.json`` holds; fields as in ``Record``."""
+
+    format: Literal[1] = 1
+    recorded_on: str = ""
+    machine: dict[str, str] = Field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    documents: dict[str, _Origin] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,11 @@ class Record:
     """Overrides that were given beside those of the definition."""
 
     def cells(self, version: Version) -> Cells:
-        """Every recorded cell."""
+        """Every recorded cell.
+
+        Raises:
+            DataError: a document that lacks what its kind has.
+        """
         return {**cells_of(self.documents, seeds_of(version)), **self.facts}
 
 
@@ -71,7 +95,7 @@ def read(experiment: Path, definition: Experiment, name: VersionName) -> Record:
     """What is recorded of a version; a document that is not there has not been recorded.
 
     Raises:
-        DataError: a file that is no JSON document.
+        DataError: a file that is no JSON document, or a description that lacks a part.
     """
     folder, version = folder_of(experiment, name), definition.versions()[name]
     contents = {
@@ -80,14 +104,11 @@ def read(experiment: Path, definition: Experiment, name: VersionName) -> Record:
         if (folder / f"{document}.json").is_file()
     }
     documents = {document: _parsed(folder / f"{document}.json", raw) for document, raw in contents.items()}
-    about = _parsed(folder / FILE, (folder / FILE).read_bytes()) if (folder / FILE).is_file() else {}
-    if about and about.get("format") != FORMAT:
-        raise DataError(f"{folder / FILE}: format {about.get('format')}, expected {FORMAT}; record it again.")
-    said = about.get("documents", {})
+    about = _origins(folder / FILE)
     spoken_of = {
-        document: said[document]
+        document: about.documents[document]
         for document, raw in contents.items()
-        if document in said and said[document]["sha256"] == sha256_of(raw)
+        if document in about.documents and about.documents[document].sha256 == sha256_of(raw)
     }
     whole = bool(documents) and spoken_of.keys() == documents.keys()
     return Record(
@@ -98,11 +119,11 @@ def read(experiment: Path, definition: Experiment, name: VersionName) -> Record:
         facts={
             f"{document}.{name}": value
             for document, one in spoken_of.items()
-            for name, value in one["facts"].items()
+            for name, value in one.facts.items()
         },
-        machine=about.get("machine", {}) if whole else {},
-        recorded_on=about.get("recorded_on", "") if whole else "",
-        settings=tuple(about.get("settings", ())) if whole else (),
+        machine=about.machine if whole else {},
+        recorded_on=about.recorded_on if whole else "",
+        settings=about.settings if whole else (),
     )
 
 
@@ -120,20 +141,17 @@ def write(
         ConfigError: the experiment's folder cannot be written to.
     """
     folder = folder_of(experiment, name)
-    about = {
-        "format": FORMAT,
-        "recorded_on": recorded_on,
-        "machine": dict(machine),
-        "settings": list(settings),
-        "documents": {
-            document: {
-                "sha256": sha256_of(one.content),
-                "made_from": dict(one.made_from),
-                "facts": dict(one.facts),
-            }
+    about = _Origins(
+        recorded_on=recorded_on,
+        machine=dict(machine),
+        settings=settings,
+        documents={
+            document: _Origin(
+                sha256=sha256_of(one.content), made_from=dict(one.made_from), facts=dict(one.facts)
+            )
             for document, one in found.items()
         },
-    }
+    )
     written = []
     try:
         folder.mkdir(exist_ok=True)
@@ -141,20 +159,32 @@ def write(
             written.append(folder / f"{document}.json")
             write_atomically(written[-1], one.content)
         written.append(folder / FILE)
-        write_atomically(written[-1], canonical_json(about).encode())
+        write_atomically(written[-1], canonical_json(about.model_dump(mode="json")).encode())
     except OSError as error:
         raise ConfigError(f"{folder}: the record cannot be written ({error}).") from None
     return written
 
 
-def _hashes(document: Mapping[str, Any], said: Mapping[str, Any] | None) -> dict[str, str]:
+def _hashes(document: Mapping[str, Any], said: _Origin | None) -> dict[str, str]:
     """What a document was made from: as recorded beside it, else as it says itself."""
     own = {
         key: document[key]
         for key in ("manifest_sha256", "splits_sha256", "scores_sha256")
         if isinstance(document.get(key), str)
     }
-    return {**own, **(said["made_from"] if said else {})}
+    return {**own, **(said.made_from if said else {})}
+
+
+def _origins(path: Path) -> _Origins:
+    """Of each document; nothing where no description is there."""
+    if not path.is_file():
+        return _Origins()
+    try:
+        return _Origins.model_validate(_parsed(path, path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise DataError(f"{path}: {place}: {first['msg']}; record it again.") from None
 
 
 def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
