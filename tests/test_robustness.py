@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from lesion_triage.cli import main
 
 
@@ -11,3 +13,25 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_scored(tmp_path
     # The run is not there either, and would be missed next: the folder is what is asked for first.
     assert main(["robustness", str(tmp_path / "no run"), "--out", str(in_the_way / "out")]) == 2
     assert re.search("--out .* cannot be made", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("option", "least"), [("--seed", 0), ("--others", 1)])
+@pytest.mark.parametrize("value", ["-1", "1.5", "some"])
+def test_a_number_that_nothing_can_be_drawn_with_is_refused_before_the_test_split_is_opened(
+    tmp_path, capsys, option, least, value
+):
+    with pytest.raises(SystemExit) as stopped:
+        main(["robustness", str(tmp_path / "no run"), "--out", str(tmp_path / "out"), f"{option}={value}"])
+    assert stopped.value.code == 2
+    assert f"{option}: expected a whole number from {least} up, found '{value}'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_folders_of_one_name_are_refused_and_none_is_left_out(tmp_path, capsys):
+    shown = []
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.jpg").touch()
+        shown += ["--show", f"skin={tmp_path / folder}"]
+    assert main(["robustness", str(tmp_path / "no run"), "--out", str(tmp_path / "out"), *shown]) == 2
+    assert re.search("--show 'skin=.*second': 'skin' is here twice", capsys.readouterr().err)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--others",
-        type=int,
+        type=_whole_from(1),
         default=300,
         metavar="N",
         help="other cases beside all positive ones, drawn at random (%(default)s)",
@@ -56,12 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--severities", type=int, nargs="+", choices=SEVERITIES, default=SEVERITIES, metavar="N"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_whole_from(0), default=0)
 
 
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
-    foreign = dict(_named_folder(text) for text in arguments.show)
+    foreign = _named_folders(arguments.show)
     _make(arguments.out)
     run = Run(config_file.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root), arguments.run)
     bundle = open_bundle(run.folder / "bundle")
@@ -154,6 +154,25 @@ def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
         )
         for case in (*(case for case in cases if case.needs_in_person), *drawn)
     ]
+
+
+def _whole_from(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} up, found '{text}'")
+        return int(text)
+
+    return whole
+
+
+def _named_folders(texts: Sequence[str]) -> dict[str, list[Path]]:
+    named: dict[str, list[Path]] = {}
+    for text in texts:
+        name, files = _named_folder(text)
+        if name in named:
+            raise ConfigError(f"--show '{text}': '{name}' is here twice; give each folder a name of its own.")
+        named[name] = files
+    return named
 
 
 def _named_folder(text: str) -> tuple[str, list[Path]]:

@@ -81,6 +81,12 @@ def test_a_gate_turns_a_miss_into_a_retake(rows):
     assert darkest.missed.successes == 0 < darkest.missed_without_gates.successes
 
 
+@pytest.mark.parametrize("cases", [(), CASES[:3], CASES[3:]])
+def test_cases_of_one_class_are_refused(bundle, cases):
+    with pytest.raises(DataError, match=r"expected positive and other cases, found [03] positive ones among"):
+        spoil(bundle, cases)
+
+
 def test_what_is_refused_only_grows_with_the_severity_of_darkness(rows):
     refused = [row.refused.successes for row in rows if row.corruption in (UNMODIFIED, "dark")]
     assert refused == sorted(refused)

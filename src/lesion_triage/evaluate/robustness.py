@@ -28,7 +28,7 @@ from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc_with_interval, proportion
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from lesion_triage.errors import ImageError
+from lesion_triage.errors import DataError, ImageError
 
 UNMODIFIED = "unmodified"
 Reader = Callable[[], bytes]
@@ -99,8 +99,14 @@ def spoil(
 
     Raises:
         ImageError: a photograph that cannot be decoded even unspoilt.
-        DataError: no such corruption.
+        DataError: no such corruption, or cases of one class alone.
     """
+    positives = sum(case.needs_in_person for case in cases)
+    if not 0 < positives < len(cases):
+        raise DataError(
+            f"expected positive and other cases, found {positives} positive ones among {len(cases)}: a class "
+            "without a case has no share to be missed or sent up."
+        )
     graph = Graph(bundle.graph, bundle.header.pixels)
     cells = [(UNMODIFIED, 0), *((name, severity) for name in corruptions for severity in severities)]
     rows = []
