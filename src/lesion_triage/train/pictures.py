@@ -109,8 +109,8 @@ def sides(config: Config) -> list[int]:
 
 
 def _side(config: Config, epoch: int) -> int:
-    small = epoch < round(config.train.small_first * config.train.epochs)
-    return round(config.pixels.size_px * SMALL / 32) * 32 if small else config.pixels.size_px
+    small, whole = epoch < round(config.train.small_first * config.train.epochs), config.pixels.size_px
+    return min(round(whole * SMALL / 32) * 32, whole) if small else whole
 
 
 def loader(
