@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
-from timm.models._manipulate import group_with_matcher
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -141,10 +142,9 @@ def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
     if matcher is None:
         raise TrainingError("this backbone names no stages; set train.frozen_stages to 0.")
     parameters = dict(network.backbone.named_parameters())
+    named: Any = SimpleNamespace(named_parameters=lambda: dict.fromkeys((*parameters, _NOWHERE)).items())
     try:
-        stage: dict[str, int] = group_with_matcher(
-            ((name, None) for name in (*parameters, _NOWHERE)), matcher(coarse=True), reverse=True
-        )
+        stage: dict[str, int] = group_parameters(named, matcher(coarse=True), reverse=True)
     except Exception:  # an architecture may refuse in any way
         raise TrainingError(
             "timm names the stages of this backbone only layer by layer; set train.frozen_stages to 0."
