@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_bundle
+from lesion_triage.audit.findings import FORMAT
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import Bundle, seal
@@ -112,7 +113,7 @@ def _results(bundle: Bundle, slices: list[dict[str, Any]] | None) -> dict[str, A
 def _audit(bundle: Bundle) -> dict[str, Any]:
     certificate = bundle.certificate
     return {
-        "format": 2,
+        "format": FORMAT,
         "verdict": "pass",
         "findings": [],
         "tables": [],
