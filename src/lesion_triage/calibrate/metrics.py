@@ -231,8 +231,9 @@ def auroc_difference(
 ) -> Estimate | None:
     """AUROC of ``first`` minus that of ``second`` on the same cases, resampled together.
 
-    If both separate the classes, no draw tells them apart, and they may differ by as much as either may be
-    worse than it looks (``auroc_with_interval``); unless they are the same scores.
+    Where every draw has the same difference, as if both separate the classes, it may be another one by as
+    much as pairs may come out otherwise than all of these (``auroc_with_interval``); unless both rank the
+    cases alike, which they then always do.
 
     Args:
         first: scores in [0, 1], shape (n,).
@@ -251,10 +252,16 @@ def auroc_difference(
         found = placed_difference(first, second, positive, draws, seed, units)
     else:
         found = _drawn_difference(first, second, positive, draws, seed, units)
-    if found is None or found.low < found.high or np.array_equal(first, second):
+    if found is None or found.low < found.high or np.array_equal(_ranks(first), _ranks(second)):
         return found
-    reach = 1 - _alike(positive, np.arange(positive.size) if units is None else units)
-    return Estimate(found.value, max(found.value - reach, -1.0), min(found.value + reach, 1.0), draws=0)
+    alike = _alike(positive, np.arange(positive.size) if units is None else units)
+    middle, reach = found.value * alike, 1 - alike
+    return Estimate(found.value, middle - reach, middle + reach, draws=0)
+
+
+def _ranks(scores: Floats) -> NDArray[np.intp]:
+    ranks: NDArray[np.intp] = np.unique(scores, return_inverse=True)[1]
+    return ranks
 
 
 def _drawn_difference(

@@ -68,6 +68,8 @@ def compare(
     draws: int,
     seed: int,
     units: NDArray[np.intp] | None = None,
+    *,
+    same: bool = False,
 ) -> Compared:
     """Compare two policies case by case.
 
@@ -78,6 +80,8 @@ def compare(
         draws: of the bootstrap, which draws a case with what both said of it.
         seed: of the bootstrap.
         units: what is drawn, as for ``metrics.summarise``.
+        same: both are one policy, so that they do not differ on any case whatever. Two policies that agree on
+            these cases may differ on the next.
 
     Raises:
         CalibrationError: shapes that differ, or no case.
@@ -86,7 +90,7 @@ def compare(
     if shapes != {positive.shape} or not positive.size:
         raise CalibrationError("a paired comparison takes what both policies said of the same cases.")
     rates = _rates(first.referred, second.referred, positive, draws, seed, units)
-    if not np.array_equal(first.scores, second.scores):
+    if not same:
         rates = _with_width(rates, positive, units)
     both = np.isfinite(first.scores) & np.isfinite(second.scores)
     ranked = _auroc(first.scores[both], second.scores[both], positive[both], draws, seed, _of(units, both))

@@ -163,7 +163,8 @@ def compare_bundles(
     known = changed_of(both)
     positive, units = both.first.positive, units_of(both.first.cases)
     drawn = both.first.drawn_units()
-    found = compare(*both.said(), positive, config.bootstrap_draws, config.seed, drawn)
+    same = first[0].sha256 == second[0].sha256
+    found = compare(*both.said(), positive, config.bootstrap_draws, config.seed, drawn, same=same)
     return (
         Comparison(
             split=first[1].split,
