@@ -160,7 +160,8 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
     run as another user than whoever makes keys.
 
     Raises:
-        ConfigError: it cannot be written, or not for those who may read it now; it is as it was.
+        ConfigError: it cannot be written, or not for those who may read it now; it is as it was. Or it is
+            written, and a power cut may undo that; the sentence says which.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = "".join(record.model_dump_json() + "\n" for record in records)
@@ -173,11 +174,17 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
                 _keep_readers(path, handle)
             os.fsync(handle)
         draft.replace(path)
-        flush(path.parent)  # else a power cut brings back a key that was revoked
     except OSError as error:
         raise ConfigError(f"{path}: the keys cannot be written ({error.strerror}).") from None
     finally:
         draft.unlink(missing_ok=True)
+    try:
+        flush(path.parent)  # else a power cut brings back a key that was revoked
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the keys are changed, but a power cut may undo that ({error.strerror}); "
+            "triage-server keys list shows how they stand."
+        ) from None
 
 
 def _behind_links(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -182,6 +183,23 @@ def test_key_that_is_made_or_revoked_is_so_after_a_power_cut(keys: Any, monkeypa
         # First what stands in the file, then, with the new one in its place, the name in the folder.
         assert [folder for folder, _ in flushed] == [False, True]
         assert flushed.pop()[1] == file.read_text().splitlines() != flushed.pop()[1]
+
+
+def test_a_change_of_keys_that_a_power_cut_may_undo_is_told_from_one_that_was_not_made(
+    keys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    file, key, _ = keys
+    to_disk = os.fsync
+
+    def refusing_folders(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        to_disk(handle)
+
+    monkeypatch.setattr(os, "fsync", refusing_folders)
+    with pytest.raises(ConfigError, match="the keys are changed, but a power cut may undo that"):
+        revoke(file, key.split("_")[1])
+    assert [record.label for record in read_keys(file).values()] == ["watch"]
 
 
 def test_key_is_not_made_where_it_would_lock_the_file_s_readers_out():
