@@ -11,6 +11,9 @@ import yaml
 from small_experiment import CONFIG, EXPERIMENT, QUEUE, VERSION, write
 
 from lesion_triage.cli import main
+from lesion_triage.reproduce import records
+from lesion_triage.reproduce.definition import Train, load
+from lesion_triage.reproduce.steps import recipe_sha256
 
 
 def reproduce(folder: Path, runs: Path, *more: str) -> int:
@@ -101,6 +104,34 @@ def test_a_record_made_with_other_settings_is_compared_like_one_of_another_machi
     assert reproduce(folder, tmp_path / "runs") == 3
     rows = {row["cell"]: row for row in result(tmp_path / "runs")["rows"]}
     assert "recorded with --set train.precision=bf16-mixed" in rows["seed-0.bundle_content"]["why"]
+
+
+def test_a_record_of_another_recipe_is_compared_with_nothing(recorded, tmp_path):
+    folder = copy(recorded, tmp_path)
+    (folder / "small.yaml").write_text(yaml.safe_dump({**CONFIG, "evaluate": {"bootstrap_draws": 120}}))
+    assert reproduce(folder, tmp_path / "runs") == 3
+    rows = {row["cell"]: row for row in result(tmp_path / "runs")["rows"]}
+    assert "other inputs: recipe_sha256" in rows["seed-0.all.auroc"]["why"]
+
+
+def test_what_is_recorded_here_is_of_the_recipes_that_stand_here():
+    """Whoever changes a configuration records its experiments again, or moves them to another one."""
+    experiments = Path(__file__).parents[2] / "experiments"
+    checked = 0
+    for folder in sorted(path.parent for path in experiments.glob("*/experiment.yaml")):
+        definition = load(folder)
+        for name, version in definition.versions().items():
+            record = records.read(folder, definition, name)
+            for step in version.steps:
+                for seed, document in (
+                    zip(step.seeds, step.documents(), strict=True) if isinstance(step, Train) else ()
+                ):
+                    said = record.made_from.get(document, {}).get("recipe_sha256")
+                    checked += said is not None
+                    assert said in (None, recipe_sha256(step, folder, seed)), (
+                        f"{folder.name}, {name}: {document}"
+                    )
+    assert checked
 
 
 def test_a_document_put_in_by_hand_is_compared_and_its_machine_is_not_known(recorded, tmp_path):

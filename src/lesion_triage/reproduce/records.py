@@ -52,7 +52,7 @@ class Found:
     content: bytes
     """The document as it was written."""
     made_from: Mapping[str, str] = field(default_factory=dict)
-    """Hashes of the pictures behind it: manifest and splits."""
+    """Hashes of what is behind it: manifest, splits, recipe."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Hashes of what was made, such as the content of a bundle: compared like cells."""
 

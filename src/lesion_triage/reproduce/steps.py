@@ -80,8 +80,18 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
         if step.until == "evaluate":
             content = (run.folder / "report" / "results.json").read_bytes()
             facts = {"bundle_content": content_sha256(open_bundle(run.folder / "bundle"))}
-            found[name] = Found(json.loads(content), content, hashes, facts)
+            made_from = {**hashes, "recipe_sha256": recipe_sha256(step, at.experiment, seed)}
+            found[name] = Found(json.loads(content), content, made_from, facts)
     return found
+
+
+def recipe_sha256(step: Train, experiment: Path, seed: int) -> str:
+    """Identity of the configuration that an experiment's own files give, whatever is overridden here.
+
+    A record made with another one says nothing of this one.
+    """
+    path = (experiment / step.config).resolve()
+    return config_file.load(path, [*step.set, f"seed={seed}"]).identity_sha256()
 
 
 def _loaded(step: Train, at: Workplace, seed: int) -> Config:
