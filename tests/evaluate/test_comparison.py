@@ -54,6 +54,33 @@ def test_of_two_lesions_with_one_file_one_alone_finds_the_lesion_that_the_other_
     assert (turned.only_first, turned.only_second) == (0, 1)
 
 
+def test_of_lesions_with_one_file_those_of_one_outcome_are_paired_in_whatever_order_they_stand(bundle):
+    rows = rows_of("a", "b", "c")
+    positive, negative = rows[0], replace(copy_of(rows[0], "a-again"), needs_in_person=False)
+    both = pair(table(bundle, positive, negative, *rows[1:]), table(bundle, negative, positive, *rows[1:]))
+    assert names_of(both.first) == names_of(both.second) == ["a", "a-again", "b", "c"]
+    assert (both.labels_differ, both.only_first, both.only_second) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "others", "paired", "labels_differ", "only_first", "only_second"),
+    [("+-", "-", 1, 0, 1, 0), ("++-", "--", 1, 1, 1, 0), ("+", "--", 0, 1, 0, 1)],
+)
+def test_a_file_of_several_lesions_is_paired_as_often_as_the_outcomes_allow(
+    bundle, outcomes, others, paired, labels_differ, only_first, only_second
+):
+    rows = rows_of("a", "b", "c", "d")
+
+    def with_copies(signs):
+        named = [(copy_of(rows[0], f"copy {number}"), sign == "+") for number, sign in enumerate(signs)]
+        return table(bundle, *(replace(one, needs_in_person=positive) for one, positive in named), *rows[1:])
+
+    both = pair(with_copies(outcomes), with_copies(others))
+    assert len(both.first.cases) == len(both.second.cases) == paired + 3
+    assert (both.first.positive == both.second.positive).all()
+    assert (both.labels_differ, both.only_first, both.only_second) == (labels_differ, only_first, only_second)
+
+
 def test_a_case_whose_outcome_the_tables_tell_differently_is_left_out_and_counted(bundle):
     rows = rows_of("a", "b", "c", "d")
     other = [

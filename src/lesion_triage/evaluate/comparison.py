@@ -120,16 +120,18 @@ def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) 
         ReportError: no case of one class or of both is in both.
     """
     ours, theirs = Decided.by(*first), Decided.by(*second)
-    # Lesions that hold the same files have one key: each is paired once, in the order of the tables.
-    waiting: dict[tuple[str, ...], deque[int]] = {}
-    for number, case in enumerate(theirs.cases):
-        waiting.setdefault(_key(case), deque()).append(number)
-    found = [
+    our_keys, their_keys = ([_key(case) for case in side.cases] for side in (ours, theirs))
+    # Lesions that hold the same files have one key: each is paired once, with one of the same outcome
+    # where there is one, in the order of the tables.
+    waiting: dict[tuple[tuple[str, ...], bool], deque[int]] = {}
+    for number, told in enumerate(zip(their_keys, theirs.positive.tolist(), strict=True)):
+        waiting.setdefault(told, deque()).append(number)
+    agreeing = [
         (number, places.popleft())
-        for number, case in enumerate(ours.cases)
-        if (places := waiting.get(_key(case)))
+        for number, told in enumerate(zip(our_keys, ours.positive.tolist(), strict=True))
+        if (places := waiting.get(told))
     ]
-    agreeing = [(one, other) for one, other in found if ours.positive[one] == theirs.positive[other]]
+    in_both = (Counter(our_keys) & Counter(their_keys)).total()
     truth = ours.positive[[one for one, _ in agreeing]] if agreeing else np.zeros(0, dtype=np.bool_)
     if not truth.any() or truth.all():
         raise ReportError(
@@ -140,9 +142,9 @@ def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) 
     return Pair(
         first=_taken(ours, [one for one, _ in agreeing]),
         second=_taken(theirs, [other for _, other in agreeing]),
-        only_first=len(ours.cases) - len(found),
-        only_second=len(theirs.cases) - len(found),
-        labels_differ=len(found) - len(agreeing),
+        only_first=len(ours.cases) - in_both,
+        only_second=len(theirs.cases) - in_both,
+        labels_differ=in_both - len(agreeing),
     )
 
 
