@@ -67,12 +67,32 @@ def test_a_reason_covers_only_the_sources_that_it_names():
 
 @pytest.mark.parametrize(
     ("subject", "covered"),
-    [("clinic-10", True), ("clinic-1", False), ("clinic", False), ("10", False), ("t.csv: smoke", True)],
+    [
+        *((name, True) for name in ("clinic-10", "t.csv: smoke", "part/x.csv: age", "clinic-2.5", "south")),
+        *((name, False) for name in ("clinic-1", "clinic", "10", "x.csv: age", "clinic-2", "5", "part")),
+    ],
 )
 def test_a_reason_for_one_name_does_not_cover_another_that_it_contains(subject, covered):
-    config = Audit(accept={"missingness": "clinic-10 and t.csv:\n  smoke are reported apart"})
+    config = Audit(
+        accept={
+            "missingness": "clinic-10 and t.csv:\n  smoke are reported apart, so are part/x.csv: age, "
+            "clinic-2.5 and south."
+        }
+    )
     failed = Finding("missingness", Verdict.FAIL, "It tells.", subjects=(subject,))
     assert bool(with_acceptance([failed], config)[0].accepted) is covered
+
+
+@pytest.mark.parametrize("subject", ["a  b", "two\nlines", "skin ", "\u2028skin\ttone"])
+def test_the_names_that_a_failure_asks_for_cover_it_whatever_their_blanks(subject):
+    failed = Finding("missingness", Verdict.FAIL, f"Mostly by {subject}.", subjects=(subject,))
+    with pytest.raises(AuditError) as caught:
+        refuse_failures(Report((failed,)), Audit(), "audit.html")
+    (asked,) = str(caught.value).splitlines()
+    name = asked.partition("that names ")[2].partition(";")[0]
+    for spelt in (name, subject):
+        config = Audit(accept={"missingness": f"{spelt} is reported apart"})
+        assert with_acceptance([failed], config)[0].accepted
 
 
 def test_a_failure_stops_with_a_sentence_that_names_it_and_says_how_to_accept_it():

@@ -176,8 +176,16 @@ def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding
 
 
 def _named(subject: str, reason: str) -> bool:
-    """Whether a reason has a name as a whole: one given for ``clinic-10`` says nothing of ``clinic-1``."""
-    return re.search(rf"(?<![\w-]){re.escape(subject)}(?![\w-])", " ".join(reason.split())) is not None
+    """Whether a reason has a name as a whole: one given for ``clinic-10`` says nothing of ``clinic-1``.
+
+    Blanks part names, and one is as good as several or a new line.
+    """
+    name = re.escape(_one_line(subject))
+    return re.search(rf"(?<![\w./-]){name}(?![\w/-]|\.\w)", _one_line(reason)) is not None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def refuse_failures(report: Report, config: Audit, page: str) -> None:
@@ -190,9 +198,8 @@ def refuse_failures(report: Report, config: Audit, page: str) -> None:
     if not failures:
         return
     codes = ", ".join(f"'{one.code}'" for one in failures)
-    raise AuditError(
-        f"the audit fails by {codes}: {failures[0].summary} {_remedy(failures, config)}; see {page}."
-    )
+    why = _one_line(f"{failures[0].summary} {_remedy(failures, config)}")
+    raise AuditError(f"the audit fails by {codes}: {why}; see {page}.")
 
 
 def _remedy(failures: Sequence[Finding], config: Audit) -> str:
