@@ -2,7 +2,8 @@
 
 Each row has the mean over the runs, and two different uncertainties that must not be mixed: how much the
 training seed moves it (smallest and largest run), and how much the choice of test cases does (the middle
-run's 95 % interval: exact for sensitivity and specificity, else the case bootstrap).
+run's 95 % interval: for sensitivity and specificity exact, or where patients have several cases that of their
+effective number joined with the bootstrap's; else the bootstrap's).
 """
 
 from __future__ import annotations
