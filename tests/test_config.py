@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lesion_triage import strict_yaml
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.config import Config
 from lesion_triage.config_file import DATA_ROOT_VARIABLE, load
@@ -79,6 +80,16 @@ def test_yaml_that_cannot_be_read_is_one_sentence_with_its_place(text, sentence)
 def test_missing_file_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "nowhere.yaml")
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+@given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
+def test_a_value_written_as_yaml_is_one_line_that_reads_back_as_it_was(value):
+    line = strict_yaml.written(value)
+    assert line.isprintable()
+    assert parse(line, "here") == value
 
 
 def test_exponent_without_a_point_is_a_number(written):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -68,3 +69,15 @@ def parse(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: nested too deeply to be read.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
+
+
+def written(value: Any) -> str:
+    """One line that ``parse`` reads as this value; JSON is not, beyond U+FFFF.
+
+    Args:
+        value: text, numbers, True, False and None, and lists and mappings of them.
+    """
+    line: str = yaml.safe_dump(
+        value, default_style='"', default_flow_style=True, width=math.inf, sort_keys=False
+    )
+    return line.rstrip("\n")

@@ -42,7 +42,7 @@ def test_an_experiment_done_again_elsewhere_on_this_machine_agrees_in_every_cell
     assert all(row["difference"] == 0 for row in rows if row["difference"] is not None)
 
 
-@pytest.mark.parametrize("name", ["A copy: small (2)", "2026"])
+@pytest.mark.parametrize("name", ["A copy: small (🔬)", "2026"])
 def test_the_folder_of_an_experiment_may_have_any_name(recorded, tmp_path, name):
     folder = copy(recorded, tmp_path).rename(tmp_path / name)
     assert reproduce(folder, tmp_path / "runs") == 0

@@ -18,8 +18,8 @@ def loaded(tmp_path):
 
 @pytest.fixture
 def weights(tmp_path):
-    folder = tmp_path / "weights"
-    folder.mkdir()
+    folder = tmp_path / "lab #2: 🔬" / "weights"
+    folder.mkdir(parents=True)
     for name in ("resnet18.first", "vgg11", "vgg11_bn.second"):
         (folder / f"{name}.safetensors").touch()
     return folder

@@ -1,10 +1,10 @@
-"""First weights from files instead of timm's hub. Imports the configuration and the exceptions."""
+"""First weights from files instead of timm's hub. Imports the configuration, its YAML and the exceptions."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from lesion_triage import strict_yaml
 from lesion_triage.config import Config
 from lesion_triage.errors import ConfigError
 
@@ -28,7 +28,8 @@ def overrides(place: Path, config: Config) -> list[str]:
         {**one.model_dump(mode="json"), "weights": _of(one.backbone, one.weights, place, config)}
         for one in config.ensemble.backbones
     ]
-    return [f"model.weights={own}", *([f"ensemble.backbones={json.dumps(others)}"] if others else [])]
+    given = {"model.weights": own} | ({"ensemble.backbones": others} if others else {})
+    return [f"{key}={strict_yaml.written(value)}" for key, value in given.items()]
 
 
 def _of(backbone: str, weights: str, place: Path, config: Config) -> str:

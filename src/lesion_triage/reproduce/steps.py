@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lesion_triage import config_file, road, robustness, transfer
+from lesion_triage import config_file, road, robustness, strict_yaml, transfer
 from lesion_triage.bundle.content import content_sha256
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import open_bundle
@@ -97,9 +97,8 @@ def recipe_sha256(step: Train, experiment: Path, seed: int) -> str:
 def _loaded(step: Train, at: Workplace, seed: int) -> Config:
     root = None if step.data is None else at.data[step.data]
     why = f"reproduction of {at.name} ({at.version_name}), seed {seed}"
-    look = f"calibrate.second_look={json.dumps(why)}"  # a folder may have a name that is another word of YAML
     given = (*step.set, *at.settings)
-    words = [look, *given, f"seed={seed}", *_tracking(at)]
+    words = [f"calibrate.second_look={strict_yaml.written(why)}", *given, f"seed={seed}", *_tracking(at)]
     loaded = config_file.load(at.beside(step.config), words, root)
     if at.weights is not None:
         words += first_weights.overrides(at.weights, loaded)
@@ -108,7 +107,8 @@ def _loaded(step: Train, at: Workplace, seed: int) -> Config:
 
 
 def _tracking(at: Workplace) -> list[str]:
-    return [f"tracking.experiment={json.dumps(at.name)}", f"tracking.enabled={str(at.tracked).lower()}"]
+    said = {"experiment": at.name, "enabled": at.tracked}
+    return [f"tracking.{key}={strict_yaml.written(value)}" for key, value in said.items()]
 
 
 def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
