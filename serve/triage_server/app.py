@@ -281,6 +281,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     raised = cast("HTTPException", error)
-    headers = raised.headers or {}
+    headers = dict(raised.headers or {})
+    if "Allow" in headers:  # Starlette joins a set, whose order differs from start to start
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     code = _CODES.get(raised.status_code, "request_not_valid")
     return await _refused(request, RequestError(code, headers=headers, allowed=headers.get("Allow", "")))
