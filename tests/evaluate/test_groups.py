@@ -120,8 +120,9 @@ def test_bands_of_age_come_by_age_and_a_dimension_of_one_level_is_left_out():
 def test_the_auroc_takes_ten_cases_of_a_class_with_a_score():
     columns = [{"sex": ("female", "male")[n % 2]} for n in range(120)]
     women = [n for n in range(120) if n % 6 == 0]  # the positive ones
-    found, _ = measured(columns, certificate(), abstained=women[:11])
-    rows = by_name(found)
+    found, outcomes = measured(columns, certificate(), abstained=women[:11])
+    rows, men = by_name(found), np.arange(120) % 2 == 1
     assert (rows["sex", "female"].positives, rows["sex", "female"].auroc) == (20, None)
-    assert rows["sex", "male"].auroc is not None
+    expected = roc_auc_score(outcomes.positive[men], outcomes.scores[men])
+    assert rows["sex", "male"].auroc.value == pytest.approx(expected)
     assert rows["sex", "female"].sensitivity.trials == 20

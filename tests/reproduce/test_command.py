@@ -117,21 +117,19 @@ def test_a_record_of_another_recipe_is_compared_with_nothing(recorded, tmp_path)
 def test_what_is_recorded_here_is_of_the_recipes_that_stand_here():
     """Whoever changes a configuration records its experiments again, or moves them to another one."""
     experiments = Path(__file__).parents[2] / "experiments"
-    checked = 0
+    said, standing = {}, {}
     for folder in sorted(path.parent for path in experiments.glob("*/experiment.yaml")):
         definition = load(folder)
         for name, version in definition.versions().items():
             record = records.read(folder, definition, name)
-            for step in version.steps:
-                for seed, document in (
-                    zip(step.seeds, step.documents(), strict=True) if isinstance(step, Train) else ()
-                ):
-                    said = record.made_from.get(document, {}).get("recipe_sha256")
-                    checked += said is not None
-                    assert said in (None, recipe_sha256(step, folder, seed)), (
-                        f"{folder.name}, {name}: {document}"
-                    )
-    assert checked
+            for step in (step for step in version.steps if isinstance(step, Train)):
+                for seed, document in zip(step.seeds, step.documents(), strict=True):
+                    recipe = record.made_from.get(document, {}).get("recipe_sha256")
+                    if recipe is not None:  # records from before December 2026 do not say
+                        said[folder.name, name, document] = recipe
+                        standing[folder.name, name, document] = recipe_sha256(step, folder, seed)
+    assert said == standing
+    assert ("ham10000-best", "drawn", "seed-0") in said
 
 
 def test_a_document_put_in_by_hand_is_compared_and_its_machine_is_not_known(recorded, tmp_path):
