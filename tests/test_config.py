@@ -282,13 +282,13 @@ def test_members_of_several_backbones_are_the_runs_that_each_backbone_has_by_its
     path = written(
         MINIMAL + "seed: 4\ntrain: {frozen_stages: 1}\nensemble:\n  members: 2\n  backbones:\n"
         "    - {backbone: resnet18, weights: own/first.safetensors, frozen_stages: 0}\n"
-        "    - {backbone: vgg11, drop_path_rate: 0}\n"
+        "    - {backbone: vgg11, drop_path_rate: 0, learning_rate: 2.5e-4}\n"
     )
     several = load(path)
     file = str(path.parent / "own/first.safetensors")
     others = (
         ("model.backbone=resnet18", f"model.weights={file}", "train.frozen_stages=0"),
-        ("model.backbone=vgg11", "model.weights=hub", "model.drop_path_rate=0"),
+        ("model.backbone=vgg11", "model.weights=hub", "model.drop_path_rate=0", "train.learning_rate=2.5e-4"),
     )
     plain = ["ensemble.backbones=[]", "ensemble.members=1"]
     assert several.members() == tuple(
@@ -312,11 +312,12 @@ def test_identity_of_an_ensemble_knows_its_backbones_and_not_where_their_weights
     )
     assert identity(here) == identity(there)
     others = ("{backbone: resnet18}", "{backbone: vgg11}", "{backbone: vgg11, drop_path_rate: 0}")
-    assert len({identity(), identity(here), *map(identity, others)}) == 5
+    others += ("{backbone: vgg11, learning_rate: 2.5e-4}",)
+    assert len({identity(), identity(here), *map(identity, others)}) == 6
 
 
 def test_what_a_further_backbone_leaves_to_the_model_is_not_hashed(written):
-    """Its rate came later: an ensemble from before is known again."""
+    """Its rates came later: an ensemble from before is known again."""
     config = load(written(MINIMAL), ["ensemble.backbones=[{backbone: vgg11}]"])
     (found,) = config.ensemble.recipe()["backbones"]
     assert found == {"backbone": "vgg11", "weights": "hub", "frozen_stages": None}

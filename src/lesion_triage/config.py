@@ -295,6 +295,8 @@ class OtherBackbone(Section):
     """None: as ``train.frozen_stages``."""
     drop_path_rate: Annotated[Number, Field(ge=0, lt=1)] | None = None
     """None: as ``model.drop_path_rate``; 0 beside others for one without stochastic depth."""
+    learning_rate: Positive | None = None
+    """None: as ``train.learning_rate``."""
 
 
 class Ensemble(Section):
@@ -305,7 +307,8 @@ class Ensemble(Section):
     backbones: tuple[OtherBackbone, ...] = ()
     """Beside ``model.backbone``."""
     combine: Literal["average", "distil"] = "average"
-    """average: the graph holds them all and gives their mean logit. distil: one network learns from them."""
+    """average: the graph holds them all and gives their mean logit, none held lower than the loss wants it.
+    distil: one network learns from them."""
     teacher_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
     """For ``distil``: share of the loss that is measured against the members; the labels have the rest."""
 
@@ -323,17 +326,20 @@ class Ensemble(Section):
     def recipe(self) -> dict[str, Any]:
         """What decides the result, and no more.
 
-        ``backbones`` came later and is left out while empty, and so is each one's ``drop_path_rate``.
+        ``backbones`` came later and is left out while empty, and so are each one's ``drop_path_rate`` and
+        ``learning_rate``. An average whose members are held is not one from before they were.
         """
         content = self.model_dump(mode="json")
         if self.combine != "distil":
             del content["teacher_share"]
+            content["held"] = True
         if not self.backbones:
             del content["backbones"]
         for backbone in content.get("backbones", ()):
             backbone["weights"] = _wherever(backbone["weights"])
-            if backbone["drop_path_rate"] is None:
-                del backbone["drop_path_rate"]
+            for came_later in ("drop_path_rate", "learning_rate"):
+                if backbone[came_later] is None:
+                    del backbone[came_later]
         return content
 
 
@@ -513,7 +519,8 @@ class Config(Section):
         own = {"backbone": other.backbone, "weights": other.weights, "drop_path_rate": rate}
         model = self.model.model_copy(update=own)
         frozen = self.train.frozen_stages if other.frozen_stages is None else other.frozen_stages
-        train = self.train.model_copy(update={"frozen_stages": frozen})
+        learning_rate = self.train.learning_rate if other.learning_rate is None else other.learning_rate
+        train = self.train.model_copy(update={"frozen_stages": frozen, "learning_rate": learning_rate})
         return self.model_copy(update={"model": model, "train": train})
 
     def served_backbones(self) -> tuple[str, ...]:

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from drawn import TRAINING, VALIDATION, config, same, weights
 
+from lesion_triage.data.dataset import Example
 from lesion_triage.errors import TrainingError
+from lesion_triage.export.onnx_graph import convert
 from lesion_triage.train import checkpoint
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.loop import train
+from lesion_triage.train.losses import losses, lowest_logit
+from lesion_triage.train.network import Heads
+
+LOWEST = math.log(0.025 / 0.975)
+"""What the loss wants of a negative with a label smoothing of 0.05: the probability 0.025."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +44,7 @@ def test_it_gives_the_mean_of_the_members_logits_and_the_first_ones_embedding_an
     with torch.inference_mode():
         logit, embedding, levels = network(pixels)
         alone = [checkpoint.load_checkpoint(member)(pixels) for member in folders]
-    logits = np.stack([each.logit.numpy() for each in alone])
+    logits = np.stack([each.logit.numpy() for each in alone]).clip(LOWEST)
     np.testing.assert_allclose(logit.numpy(), logits.mean(0), atol=1e-5)
     assert np.abs(logits[0] - logits.mean(0)).max() > 1e-3
     assert torch.equal(embedding, alone[0].embedding)
@@ -66,7 +76,8 @@ def test_members_of_two_backbones_are_read_back_as_what_they_are(tmp_path):
     with torch.inference_mode():
         together = network(pixels)
         alone = [checkpoint.load_checkpoint(folder)(pixels) for folder in folders]
-    np.testing.assert_allclose(together.logit, (alone[0].logit + alone[1].logit) / 2, atol=1e-5)
+    held = [each.logit.clamp(min=LOWEST) for each in alone]
+    np.testing.assert_allclose(together.logit, (held[0] + held[1]) / 2, atol=1e-5)
     assert (alone[0].logit - alone[1].logit).abs().max() > 1e-3
     assert torch.equal(together.levels, alone[0].levels)
 
@@ -75,3 +86,35 @@ def test_a_member_that_is_missing_is_one_sentence_and_leaves_no_checkpoint(avera
     with pytest.raises(TrainingError, match="not a checkpoint of this project"):
         checkpoint.save_average(tmp_path, [average[1][0], tmp_path / "nobody"], config("test_resnet"))
     assert not list(tmp_path.iterdir())
+
+
+def test_no_member_outvotes_the_others_downwards(average, tmp_path):
+    """A member that is sure of nothing counts as the loss wants a negative, and no lower; upwards in full."""
+    _, folders = average
+    pixels = torch.from_numpy(VALIDATION.pixels[:7])
+    tensors = weights(folders[0])
+    for name, bias in (("low", -50.0), ("high", 50.0)):
+        (tmp_path / name).mkdir()
+        sure = {**tensors, "needs_in_person.bias": torch.tensor([bias])}
+        checkpoint.save_checkpoint(tmp_path / name, sure, config("test_resnet"), ["benign", "malignant"])
+        checkpoint.save_average(tmp_path, [folders[1], tmp_path / name], config("test_resnet"))
+        with torch.inference_mode():
+            other = checkpoint.load_checkpoint(folders[1])(pixels).logit
+            alone = checkpoint.load_checkpoint(tmp_path / name)(pixels).logit
+            together = checkpoint.load_checkpoint(tmp_path)(pixels).logit
+        counted = torch.full_like(alone, LOWEST) if name == "low" else alone
+        np.testing.assert_allclose(together, (other.clamp(min=LOWEST) + counted) / 2, atol=1e-5)
+    scorer = ort.InferenceSession(convert(checkpoint.load_checkpoint(tmp_path), 32, 2, 20))
+    assert scorer.run(["logit"], {"pixels": VALIDATION.pixels[:7]})[0].min() > 20
+
+
+def test_the_loss_is_lowest_where_a_member_is_held():
+    """And without smoothing it has no such place."""
+    train = config("test_resnet").train
+    held = lowest_logit(train.label_smoothing)
+    logits = torch.tensor([held - 0.1, held, held + 0.1])
+    batch = Example(torch.zeros(3, 1, 1, 3), torch.zeros(3), torch.zeros(3, dtype=torch.long))
+    plain = train.model_copy(update={"auxiliary_diagnosis_weight": 0.0, "loss": "bce"})
+    loss = losses(Heads(logits, torch.zeros(3, 2)), batch, plain, torch.ones(2))
+    assert loss.argmin() == 1
+    assert lowest_logit(0.0) == -math.inf

@@ -14,6 +14,7 @@ from lesion_triage.config import Config
 from lesion_triage.errors import HinderedError, TrainingError
 from lesion_triage.train import state
 from lesion_triage.train.ensemble import Ensemble
+from lesion_triage.train.losses import lowest_logit
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.weights import backbone
 
@@ -51,6 +52,7 @@ def save_average(folder: Path, members: Sequence[Path], config: Config) -> Path:
     diagnoses = _read(members[0] / CHECKPOINT)[0]["diagnoses"]
     backbones = [_read(member / CHECKPOINT)[0]["backbone"] for member in members]
     facts = {**_facts(config, json.loads(diagnoses)), "members": str(len(networks))}
+    facts["lowest_logit"] = repr(lowest_logit(config.train.label_smoothing))
     if len(set(backbones)) > 1:
         facts["backbones"] = json.dumps(backbones)
     return _write(folder, Ensemble(networks).state_dict(), facts)
@@ -69,7 +71,8 @@ def load_checkpoint(folder: Path) -> TriageNetwork | Ensemble:
         alike = [facts["backbone"]] * int(facts.get("members", "1"))
         names: list[str] = json.loads(facts["backbones"]) if "backbones" in facts else alike
         networks = [TriageNetwork(backbone(name, "none", int(facts["size_px"])), diagnoses) for name in names]
-        network: TriageNetwork | Ensemble = Ensemble(networks) if "members" in facts else networks[0]
+        lowest = float(facts.get("lowest_logit", "-inf"))  # averages from before they were held have none
+        network: TriageNetwork | Ensemble = Ensemble(networks, lowest) if "members" in facts else networks[0]
         network.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this project ({error}); train again.") from None

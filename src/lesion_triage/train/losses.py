@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -33,6 +34,14 @@ def class_weights(needs_in_person: Sequence[bool], c: Train) -> Tensor:
             "train.loss balanced needs both classes."
         )
     return len(needs_in_person) / (2 * counts)
+
+
+def lowest_logit(label_smoothing: float) -> float:
+    """The logit that the loss wants of a negative: -3.7 where 0.05 is smoothed, -inf where nothing is.
+
+    Below it training pulls a logit up again, so what lies there is no further evidence.
+    """
+    return math.log(label_smoothing / (2 - label_smoothing)) if label_smoothing else -math.inf
 
 
 def losses(heads: Heads, batch: Example, c: Train, weights: Tensor) -> Tensor:
