@@ -22,6 +22,7 @@ from lesion_triage.data import pixel_cache
 from lesion_triage.export.onnx_graph import Views
 from lesion_triage.runs import Run
 from lesion_triage.train import checkpoint
+from lesion_triage.train.losses import lowest_logit
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
@@ -59,8 +60,9 @@ def main() -> None:
         )
 
     alone = [_logits(folder, pictures, run.config.export.views) for folder in arguments.members]
+    held = lowest_logit(run.config.train.label_smoothing)
     together = {
-        "mean of the logits": np.mean(alone, axis=0),
+        "mean of the logits": np.mean(np.maximum(alone, held), axis=0),  # as an ensemble holds them
         "mean of the probabilities": np.mean([1 / (1 + np.exp(-logits)) for logits in alone], axis=0),
     }
     if arguments.student:

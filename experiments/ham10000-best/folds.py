@@ -1,0 +1,143 @@
+"""Choose members of an ensemble on folds of the splits train and validation; calibration and test stay shut.
+
+    python experiments/ham10000-best/folds.py train FOLDER NAME --data-root DIR [--fold 0] [--set K=V ...]
+    python experiments/ham10000-best/folds.py judge FOLDER NAME NAME+NAME ... --data-root DIR [--fold 0]
+
+``train`` teaches one network on three of four folds of the lesions and writes what it says of the fourth;
+``judge`` prints AUROC over all lesions, those confirmed by histopathology and those not of vidir_molemax, and
+which share of the negative ones lies below the lowest, and below the fifth lowest, score of a positive one:
+a threshold is certified at the low end, and AUROC hardly shows it. Of several names: of their mean, in which
+none is lower than an ensemble holds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from lesion_triage import config_file, road
+from lesion_triage.bundle.policy import case_logit
+from lesion_triage.console import say
+from lesion_triage.data import pixel_cache
+from lesion_triage.data.records import HISTOPATHOLOGY, Record
+from lesion_triage.export.onnx_graph import Views
+from lesion_triage.runs import Run
+from lesion_triage.train import checkpoint, loop
+from lesion_triage.train.losses import lowest_logit
+
+Floats = NDArray[np.float64]
+FOLDS = 4
+CONFIG = Path(__file__).parents[2] / "configs" / "ham10000.best.yaml"
+
+
+def main() -> None:
+    """Train one network, or judge means of several."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("verb", choices=("train", "judge"))
+    parser.add_argument("folder", type=Path, help="what is trained lies below it")
+    parser.add_argument("names", nargs="+", help="train: one, free to choose; judge: several, or sums")
+    parser.add_argument("--data-root", type=Path, help="folder of HAM10000")
+    parser.add_argument("--fold", type=int, default=0, choices=range(FOLDS), help="that judges (0)")
+    parser.add_argument("--set", action="append", default=[], help=f"setting over {CONFIG.name}")
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    arguments = parser.parse_args()
+    settings = ["ensemble.backbones=[]", "tracking.enabled=false", *arguments.set]
+    config = config_file.load(arguments.config, settings, arguments.data_root)
+    plain = config_file.load(arguments.config, settings[:2], arguments.data_root)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    dealt = Run(plain, road.travel("split", plain, arguments.folder / "runs").folder)
+    learnt, judged = fold_of(dealt, arguments.fold)
+    if arguments.verb == "train":
+        (name,) = arguments.names
+        train(Run(config, dealt.folder), learnt, judged, arguments.folder / f"{name}-{arguments.fold}")
+        return
+    for names in arguments.names:
+        judge(names, config.train.label_smoothing, judged, arguments.folder, arguments.fold)
+
+
+def fold_of(run: Run, fold: int) -> tuple[list[Record], list[Record]]:
+    """Photographs to learn from and to judge by: units dealt at random, positive and negative ones apart."""
+    records = [*road.records(run, "train"), *road.records(run, "validation")]
+    needs: dict[str, bool] = {}
+    for record in records:
+        needs[record.unit_id] = needs.get(record.unit_id, False) or bool(record.needs_in_person)
+    units = sorted(needs)
+    random.Random(7).shuffle(units)
+    held = {
+        unit
+        for each in (True, False)
+        for unit in [unit for unit in units if needs[unit] is each][fold::FOLDS]
+    }
+    return (
+        [record for record in records if record.unit_id not in held],
+        [record for record in records if record.unit_id in held],
+    )
+
+
+def train(run: Run, learnt: list[Record], judged: list[Record], folder: Path) -> None:
+    """Leave checkpoint and logits in a folder; one that was interrupted goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    learn, judge_by = (
+        loop.Pictures(
+            records, pixel_cache.pictures(records, road.data_root(run), run.config.pixels, run.cache)
+        )
+        for records in (learnt, judged)
+    )
+    listener = loop.Listener(on_epoch=lambda line: say(f"epoch {line.epoch}: {line.validation_auroc:.4f}"))
+    loop.train(run.config, learn, judge_by, folder, run.config.identity_sha256(), listener)
+    network = Views(checkpoint.load_checkpoint(folder), run.config.export.views).eval()
+    with torch.inference_mode():
+        logits = [
+            float(logit)
+            for start in range(0, len(judged), 8)
+            for logit in network(torch.from_numpy(np.array(judge_by.pixels[start : start + 8])))[0]
+        ]
+    said = {record.image_id: logit for record, logit in zip(judged, logits, strict=True)}
+    (folder / "logits.json").write_text(json.dumps(said))
+
+
+def judge(names: str, label_smoothing: float, judged: list[Record], folder: Path, fold: int) -> None:
+    """Print a line for the mean of some networks."""
+    members = [
+        json.loads((folder / f"{name}-{fold}" / "logits.json").read_text()) for name in names.split("+")
+    ]
+    held = lowest_logit(label_smoothing) if len(members) > 1 else -np.inf
+    cases: dict[str, list[Record]] = {}
+    for record in judged:
+        cases.setdefault(record.case_id, []).append(record)
+
+    def logit(record: Record) -> float:
+        return float(np.mean([max(member[record.image_id], held) for member in members]))
+
+    scores = np.array([case_logit([logit(record) for record in case], "max") for case in cases.values()])
+    positive = np.array([any(record.needs_in_person for record in case) for case in cases.values()])
+    slices = (
+        np.ones(len(cases), dtype=bool),
+        np.array([confirmed(case) for case in cases.values()]),
+        np.array([all(record.source != "vidir_molemax" for record in case) for case in cases.values()]),
+    )
+    ranks = " ".join(f"{roc_auc_score(positive[part], scores[part]):.4f}" for part in slices)
+    low = np.sort(scores[positive])
+    below = " ".join(f"{(scores[~positive] < low[place]).mean():.3f}" for place in (0, 4))
+    say(f"{names}: {ranks}; below the positives {below}; lowest {scores.min():.2f}")
+
+
+def confirmed(case: list[Record]) -> bool:
+    """A positive lesion by one photograph that says so, a negative one by all of them."""
+    known = [record.diagnosis_confirm_type == HISTOPATHOLOGY for record in case]
+    if any(record.needs_in_person for record in case):
+        return any(found and record.needs_in_person for found, record in zip(known, case, strict=True))
+    return all(known)
+
+
+if __name__ == "__main__":
+    main()
