@@ -47,10 +47,10 @@ def whole(tmp_path_factory) -> tuple[dict, list[float]]:
     return weights(folder), [line.loss for line in curve]
 
 
-def start(folder: Path, **more) -> subprocess.Popen[str]:
+def start(folder: Path, new_group: bool = False, **more) -> subprocess.Popen[str]:
     settings = [f"{key}={value}" for key, value in {**RECIPE, **more}.items()]
     command = [sys.executable, drawn.__file__, str(folder), *settings]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=new_group)
 
 
 def read_until(process: subprocess.Popen[str], batches: int) -> list[str]:
@@ -112,6 +112,39 @@ def test_sigterm_writes_the_state_and_ends_with_status_143(tmp_path, whole):
     assert (found[0].epoch, found[0].batch) >= (0, 2)
     train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
     assert same(weights(tmp_path), whole[0])
+
+
+def test_sigterm_to_the_whole_group_is_answered_by_the_parent_alone(tmp_path):
+    process = start(tmp_path, checkpoint_minutes=60, workers=2, new_group=True)
+    read_until(process, 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert state.read(tmp_path, "key") is not None
+
+
+def test_a_failure_that_nobody_catches_ends_the_program_though_its_traceback_holds_the_loader(tmp_path):
+    """The loader's processes ignored SIGTERM, also that by which Python ends them: it waited without end."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from drawn import TRAINING, VALIDATION, config\n"
+        "from lesion_triage.train.loop import Listener, train\n"
+        "def fail(*_): raise RuntimeError('of nobody')\n"
+        "recipe = config('test_resnet', workers=2)\n"
+        "train(recipe, TRAINING, VALIDATION, Path(sys.argv[1]), 'key', Listener(on_batch=fail))\n"
+    )
+    path = os.pathsep.join([str(Path(drawn.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("RuntimeError: of nobody")
 
 
 def test_an_interrupt_writes_the_state_after_the_step_under_way(tmp_path, whole):

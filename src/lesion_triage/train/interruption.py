@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -49,6 +50,20 @@ class Interruption:
 
 
 def leave_to_the_parent(worker: int) -> None:
-    """For loader processes: a signal to the whole group is the parent's to answer; they end with it."""
+    """For loader processes: a signal to the whole group is the parent's to answer; they end with it.
+
+    SIGTERM of the parent ends them. It comes when the parent ends by an exception whose traceback still holds
+    them, and a process that ignored it would be waited for without end.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+
+
+def _end_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)  # another status would be a failure of the loader's
