@@ -87,7 +87,7 @@ class _Exchange:
             headers["Cache-Control"] = "no-store"
             headers["X-Content-Type-Options"] = "nosniff"
             if self._body_pending:
-                # Else the rest of a refused body would be read and thrown away, however long it is.
+                # Else the rest of a refused body would be parsed and thrown away, however long it is.
                 headers["Connection"] = "close"
         await self._send(message)
 

@@ -1,6 +1,7 @@
 """What stands before any application code: how long a head may be, how long it may take, how many may come.
 
-Imports uvicorn's protocol, which has none of these limits, the watch over slow readers, and the wire.
+Imports uvicorn's protocol, which has none of these limits, the watch over slow readers, how a connection
+ends, and the wire.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from typing import NoReturn
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from triage_server.parting import Parting
 from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
-from triage_server.slow_readers import Watch, unsent
+from triage_server.slow_readers import Watch
 from triage_server.wire import PROBLEM_TYPE
 
 _SAY_AGAIN_S = 60.0
-_FAREWELL_S = 1.0
-"""For the end of encryption to be confirmed, once a peer has all that was sent to it."""
 _MOST_AHEAD = 16
 """Requests that may wait behind one that is being answered; each is held in memory until then."""
 
@@ -41,6 +41,7 @@ def guarded(settings: Settings) -> type[asyncio.Protocol]:
         max_head_bytes = settings.max_head_bytes
         head_timeout_s = settings.head_timeout_s
         read_timeout_s = settings.body_timeout_s
+        most_unread_bytes = 2 * settings.max_body_bytes  # so that whoever sent a little too much is told
         crowd = Crowd(settings.max_connections)
 
     return Guarded
@@ -77,6 +78,7 @@ class GuardedProtocol(HttpToolsProtocol):
     max_head_bytes: int
     head_timeout_s: float
     read_timeout_s: float
+    most_unread_bytes: int
     crowd: Crowd
 
     _head_bytes = 0
@@ -94,12 +96,13 @@ class GuardedProtocol(HttpToolsProtocol):
     """The head that offers another protocol, and announces a body, without that offer."""
     _refused: RequestError | None = None
     """What is wrong behind a request that is not answered yet: told after its answer; no more is read."""
-    _farewell: asyncio.TimerHandle | None = None
+    _parting: Parting
     _watch: Watch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless too many are open; its first head is awaited from now on."""
-        super().connection_made(transport)
+        self._parting = Parting(transport, self._more_may_come, self.most_unread_bytes)
+        super().connection_made(self._parting)
         if not self.crowd.takes(self):
             transport.abort()
             return
@@ -109,8 +112,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more will come."""
         self._head_arrived()
-        if self._farewell is not None:
-            self._farewell.cancel()
+        self._parting.gone()
         if self._watch is not None:
             self._watch.end()
         self.crowd.leave(self)
@@ -118,6 +120,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what belongs to a head: an endless header reaches no callback."""
+        if self._parting.lingers:
+            self._parting.throw_away(data)
+            return
         if self._refused is not None:
             return
         begun, between = self._head_pending, self._within and not self._head_pending
@@ -190,17 +195,16 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._refused is not None and not self.pipeline:
             self._tell(self._refused)
         super().on_response_complete()
-        self._take_leave()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """No further request came."""
-        super().timeout_keep_alive_handler()
-        self._take_leave()
+        self._parting.take_leave()
 
     def shutdown(self) -> None:
-        """The server stops."""
+        """The server stops, and waits for no rest of what is answered or never will be."""
         super().shutdown()
-        self._take_leave()
+        if self._parting.is_closing():
+            self._parting.end()
+
+    def _more_may_come(self) -> bool:
+        return self._within or self.flow.read_paused
 
     def _feed(self, data: bytes) -> None:
         """Parse all of it. Where another protocol is offered, the parser stops in front of the body.
@@ -270,6 +274,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def _tell(self, refusal: RequestError) -> None:
         if self.transport.is_closing():
             return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # its body is broken, so the application waits in vain
+            self.cycle.message_event.set()
         body = Problem.of(refusal, secrets.token_hex(16)).model_dump_json(exclude_none=True).encode()
         head = (
             f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
@@ -277,25 +284,6 @@ class GuardedProtocol(HttpToolsProtocol):
         )
         self.transport.write(STATUS_LINE[refusal.kind.status] + head.encode() + body)
         self.transport.close()
-        self._take_leave()
-
-    def _take_leave(self) -> None:
-        """Where encryption ends, do not wait for a silent peer as long as the event loop would: 30 seconds.
-
-        Its own limit cannot be lowered: it would cut an answer that a slow reader is still being sent.
-        """
-        encrypted = self.transport.get_extra_info("sslcontext") is not None
-        if encrypted and self.transport.is_closing() and self._farewell is None:
-            self._farewell = self.loop.call_later(_FAREWELL_S, self._part)
-
-    def _part(self) -> None:
-        # The transport cannot tell: it counts what is not encrypted yet, and hides what waits behind that.
-        # But what waits there is given to the kernel as soon as it takes some: its empty queue is the end.
-        self._farewell = None
-        if unsent(self.transport) == 0:
-            self.transport.abort()
-        else:
-            self._take_leave()
 
 
 def _codings(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

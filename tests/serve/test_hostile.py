@@ -11,10 +11,11 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from PIL import Image
 from uvicorn.server import ServerState
 
 from lesion_triage.bundle import signing
+from triage_server import parting
 from triage_server.api_keys import new_key
 from triage_server.doorstep import Doorstep
 from triage_server.protocol import guarded
@@ -279,6 +281,44 @@ def test_body_that_comes_together_with_the_next_head_is_no_part_of_that_head(lau
         ]
 
 
+LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+ENCRYPTED = pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
+Address = tuple[str, int]
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def serving(
+    app: Any, certificate: tuple[Path, Path] | None, send_buffer: int | None = None, **limits: Any
+) -> AsyncIterator[tuple[Address, ServerState]]:
+    """An application of the test's own behind the server's protocol, on this event loop."""
+    protocol = guarded(Settings(bundle=Path("none"), allow_unsigned=True, **limits))
+    config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="off")
+    config.load()
+    listener, state = socket.create_server(("127.0.0.1", 0)), ServerState()
+    if send_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    server: Any
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server = Doorstep(listener, context, lambda: protocol(config, state, {}), 5.0)
+    else:
+        made = asyncio.get_running_loop().create_server(lambda: protocol(config, state, {}), sock=listener)
+        server = await made
+    try:
+        yield listener.getsockname(), state
+    finally:
+        server.close()
+        listener.close()
+
+
+def run_on(loop: str, story: Coroutine[Any, Any, T]) -> T:
+    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(asyncio.wait_for(story, 60))
+
+
 def memory_mb(server: Any) -> float:
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
@@ -304,8 +344,8 @@ def test_readers_that_stop_take_neither_memory_nor_connections(launch: Callable[
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@LOOPS
+@ENCRYPTED
 def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
     loop: str, encrypted: bool, certificate: tuple[Path, Path]
 ):
@@ -321,7 +361,7 @@ def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
             await send({"type": "http.response.body", "body": bytes(length // 80), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    def asking(address: tuple[str, int], path: str) -> socket.socket:
+    def asking(address: Address, path: str) -> socket.socket:
         plain = socket.socket()
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         plain.settimeout(20)
@@ -330,7 +370,7 @@ def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         return connection
 
-    def read_slowly(address: tuple[str, int], path: str) -> int:
+    def read_slowly(address: Address, path: str) -> int:
         came = 0
         with asking(address, path) as connection, suppress(OSError):
             while chunk := connection.recv(500_000):
@@ -339,36 +379,134 @@ def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
         return came
 
     async def story() -> None:
-        protocol = guarded(Settings(bundle=Path("none"), allow_unsigned=True, body_timeout_s=patience_s))
-        config = uvicorn.Config(answer, http=protocol, log_config=None, lifespan="off")
-        config.load()
-        listener, state = socket.create_server(("127.0.0.1", 0)), ServerState()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)
-        server: Any
-        if encrypted:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate)
-            server = Doorstep(listener, context, lambda: protocol(config, state, {}), 5.0)
-        else:
-            made = asyncio.get_running_loop().create_server(
-                lambda: protocol(config, state, {}), sock=listener
-            )
-            server = await made
-        address = listener.getsockname()
-        for path in ("/at-once", "/in-pieces"):
-            assert await asyncio.to_thread(read_slowly, address, path) > length
-            with await asyncio.to_thread(asking, address, path):
-                await asyncio.sleep(patience_s / 2)
-                assert len(state.connections) == 1
-                await asyncio.sleep(patience_s * 2.5)
-                assert not state.connections
-                assert not state.tasks
-        server.close()
-        listener.close()
+        cert = certificate if encrypted else None
+        async with serving(answer, cert, send_buffer=262_144, body_timeout_s=patience_s) as (address, state):
+            for path in ("/at-once", "/in-pieces"):
+                assert await asyncio.to_thread(read_slowly, address, path) > length
+                with await asyncio.to_thread(asking, address, path):
+                    await asyncio.sleep(patience_s / 2)
+                    assert len(state.connections) == 1
+                    await asyncio.sleep(patience_s * 2.5)
+                    assert not state.connections
+                    assert not state.tasks
 
-    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(asyncio.wait_for(story(), 60))
+    run_on(loop, story())
+
+
+async def refusing(scope: Any, receive: Any, send: Any) -> None:
+    """Refuses by the head alone, as the gate does."""
+    headers = [(b"content-length", b"0"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def refused_sender(address: Address, *, encrypted: bool) -> socket.socket:
+    """A connection whose request was refused, and whose body is still to come."""
+    plain = socket.create_connection(address, timeout=20.0)
+    connection = trusting_all().wrap_socket(plain) if encrypted else plain
+    connection.sendall(post_of(bytes(10**9), b"")[0])
+    assert connection.recv(4096).startswith(b"HTTP/1.1 401")
+    return connection
+
+
+@LOOPS
+@ENCRYPTED
+def test_refusal_reaches_a_client_that_sends_its_whole_body_first(
+    loop: str, encrypted: bool, certificate: tuple[Path, Path]
+):
+    def statuses(address: Address) -> list[int]:
+        found = []
+        for _ in range(3):
+            one = (
+                HTTPSConnection(*address, timeout=20, context=trusting_all())
+                if encrypted
+                else HTTPConnection(*address, timeout=20)
+            )
+            with closing(one):
+                one.request("POST", "/v1/triage", bytes(30_000_000))
+                found.append(one.getresponse().status)
+        return found
+
+    async def story() -> list[int]:
+        async with serving(refusing, certificate if encrypted else None) as (address, state):
+            found = await asyncio.to_thread(statuses, address)
+            while state.connections:
+                await asyncio.sleep(0.05)
+            return found
+
+    assert run_on(loop, story()) == [401, 401, 401]
+
+
+@LOOPS
+@ENCRYPTED
+def test_client_that_sends_without_end_behind_its_refusal_is_cut_off(
+    loop: str, encrypted: bool, certificate: tuple[Path, Path]
+):
+    limit = 1_000_000
+
+    def send_on(address: Address) -> int:
+        sent = 0
+        with refused_sender(address, encrypted=encrypted) as connection, suppress(OSError):
+            while sent < 100 * limit:
+                connection.sendall(bytes(limit // 10))
+                sent += limit // 10
+        return sent
+
+    async def story() -> int:
+        async with serving(refusing, certificate if encrypted else None, max_body_bytes=limit) as (
+            address,
+            _,
+        ):
+            return await asyncio.to_thread(send_on, address)
+
+    assert 2 * limit < run_on(loop, story()) < 30 * limit  # the kernels' buffers included
+
+
+@LOOPS
+@ENCRYPTED
+@pytest.mark.parametrize("drips", [False, True], ids=["silent", "drips"])
+def test_client_that_never_leaves_behind_its_refusal_is_let_go(
+    drips: bool, loop: str, encrypted: bool, certificate: tuple[Path, Path], monkeypatch: Any
+):
+    monkeypatch.setattr(parting, "_QUIET_S", 0.4)
+    monkeypatch.setattr(parting, "_LINGER_S", 2.0)
+
+    async def story() -> tuple[bool, float]:
+        async with serving(refusing, certificate if encrypted else None) as (address, state):
+            with await asyncio.to_thread(refused_sender, address, encrypted=encrypted) as connection:
+                began = time.monotonic()
+                lingered = bool(state.connections)
+                while state.connections and time.monotonic() - began < 20:
+                    with suppress(OSError):
+                        connection.send(b"x" if drips else b"")
+                    await asyncio.sleep(0.05)
+                return lingered, time.monotonic() - began
+
+    lingered, took = run_on(loop, story())
+    assert lingered
+    assert (1.5 if drips else 0.2) < took < 10
+
+
+@pytest.mark.parametrize("limit", ["TRIAGE_API_KEYS_FILE", "TRIAGE_MAX_BODY_BYTES"])
+def test_server_s_own_refusals_reach_whoever_sends_first_and_a_stop_does_not_wait_for_the_rest(
+    limit: str, launch: Callable[..., Any], tmp_path: Path
+):
+    new_key(tmp_path / "keys", "platform", "score")
+    said, status = {
+        "TRIAGE_API_KEYS_FILE": (str(tmp_path / "keys"), 401),
+        "TRIAGE_MAX_BODY_BYTES": ("20000000", 413),
+    }[limit]
+    with launch(**{limit: said}) as server:
+        with closing(HTTPConnection(*server.address, timeout=60)) as one:
+            one.request("POST", "/v1/triage", bytes(30_000_000), JPEG)
+            assert one.getresponse().status == status
+        with socket.create_connection(server.address, timeout=60) as unfinished:
+            unfinished.sendall(post_of(bytes(30_000_000), b"")[0])
+            assert f" {status} ".encode() in unfinished.recv(4096)
+            began = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - began < 4
+        assert "rror" not in server.text()
 
 
 @pytest.mark.parametrize(
@@ -555,7 +693,7 @@ def test_silent_connection_gives_its_place_up_soon_after_its_answer(encrypted: C
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@LOOPS
 def test_long_answer_reaches_a_slow_reader_whole_though_the_connection_is_closed_behind_it(
     loop: str, certificate: tuple[Path, Path]
 ):
@@ -567,7 +705,7 @@ def test_long_answer_reaches_a_slow_reader_whole_though_the_connection_is_closed
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": bytes(length)})
 
-    def read_slowly(address: tuple[str, int]) -> int:
+    def read_slowly(address: Address) -> int:
         plain = socket.create_connection(address, timeout=20.0)
         with trusting_all().wrap_socket(plain) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -578,24 +716,13 @@ def test_long_answer_reaches_a_slow_reader_whole_though_the_connection_is_closed
             return came
 
     async def story() -> int:
-        protocol = guarded(Settings(bundle=Path("none"), allow_unsigned=True))
-        config = uvicorn.Config(answer, http=protocol, log_config=None, lifespan="off")
-        config.load()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        listener = socket.create_server(("127.0.0.1", 0))
-        state = ServerState()
-        doorstep = Doorstep(listener, context, lambda: protocol(config, state, {}), 5.0)
-        came = await asyncio.to_thread(read_slowly, listener.getsockname())
-        doorstep.close()
-        listener.close()
-        while state.connections:
-            await asyncio.sleep(0.05)
-        return came
+        async with serving(answer, certificate) as (address, state):
+            came = await asyncio.to_thread(read_slowly, address)
+            while state.connections:
+                await asyncio.sleep(0.05)
+            return came
 
-    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        assert runner.run(asyncio.wait_for(story(), 40)) > length
+    assert run_on(loop, story()) > length
 
 
 def test_tls_by_file(launch: Callable[..., Any], certificate: tuple[Path, Path], draw: Any):
