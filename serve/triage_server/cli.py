@@ -164,7 +164,7 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="auto",
-        http=guarded(settings),
+        http=guarded(settings, app.state.service.telemetry),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,13 +1,14 @@
 """Around every request: its id, its one log line, and an honest answer when something breaks.
 
-Imports the counters and the problems. A log line never holds a file name, a body, a query string or the value
-of a header.
+What is refused before it is a request has its lines from here too. Imports the counters and the problems. A
+log line never holds a file name, a body, a query string or the value of a header.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -29,7 +30,38 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 CLIENT_LEFT = 499
 """Logged, never sent: the client closed the connection before its answer was ready."""
 
+_LINES_A_MINUTE = 60
+"""Of what is refused unread: anyone may send that, with no key and at any pace."""
+
 log = logging.getLogger("triage_server")
+
+
+class Unread:
+    """Tells of what was refused before any application saw it."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._minute_began, self._lines = -math.inf, 0
+
+    def refused(self, refusal: RequestError, request_id: str) -> None:
+        """Count one, and log it unless too many were logged in this minute: then the counters go on alone.
+
+        Args:
+            refusal: that was sent.
+            request_id: that was sent with it.
+        """
+        self._telemetry.unread(refusal.kind.status, refusal.code)
+        now = time.monotonic()
+        if now - self._minute_began >= 60.0:
+            self._minute_began, self._lines = now, 0
+        self._lines += 1
+        if self._lines <= _LINES_A_MINUTE:
+            facts = _facts(request_id, refusal.kind.status, problem=refusal.code)
+            log.info("request", extra={"fields": facts})
+        elif self._lines == _LINES_A_MINUTE + 1:
+            log.warning(
+                "more is refused unread than has a line in this minute; GET /metrics counts all of it"
+            )
 
 
 class Envelope:
@@ -56,6 +88,8 @@ class Envelope:
                 response = response_to(refusal, exchange.request_id, scope["path"])
                 await response(scope, exchange.receive, exchange.send)
         finally:
+            if (told := scope["state"].get("refused")) is not None:  # by the protocol, within the body
+                exchange.status, scope["state"]["problem"] = told.kind.status, told.code
             exchange.count(self._telemetry)
             log.info("request", extra={"fields": exchange.facts()})
 
@@ -69,8 +103,8 @@ class _Exchange:
         headers = Headers(scope=scope)
         self._body_pending = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         self.status: int | None = None
-        self.request_id = _request_id(headers)
         self._state: dict[str, Any] = scope.setdefault("state", {})
+        self.request_id: str = self._state.get("request_id") or request_id_of(headers)
         self._state["request_id"] = self.request_id
 
     async def receive(self) -> Message:
@@ -110,20 +144,47 @@ class _Exchange:
     def facts(self) -> dict[str, object]:
         """What the request's log line says. Number and hash of the audit line anchor that log in this one."""
         caller = self._state.get("caller")
-        return {
-            "request_id": self.request_id,
-            "caller": None if caller is None else caller.name,
-            "method": self._method,
-            "route": self._route,
-            "status": self.status,
-            "duration_ms": round((time.perf_counter() - self._begun) * 1000, 1),
-            "problem": self._state.get("problem"),
-            "disposition": self._state.get("disposition"),
-            "audit": self._state.get("audit"),
-        }
+        return _facts(
+            self.request_id,
+            self.status,
+            caller=None if caller is None else caller.name,
+            method=self._method,
+            route=self._route,
+            duration_ms=round((time.perf_counter() - self._begun) * 1000, 1),
+            problem=self._state.get("problem"),
+            disposition=self._state.get("disposition"),
+            audit=self._state.get("audit"),
+        )
 
 
-def _request_id(headers: Headers) -> str:
+def _facts(
+    request_id: str,
+    status: int | None,
+    *,
+    caller: str | None = None,
+    method: str | None = None,
+    route: str | None = None,
+    duration_ms: float | None = None,
+    problem: str | None = None,
+    disposition: str | None = None,
+    audit: str | None = None,
+) -> dict[str, object]:
+    """The members of a request's log line, in their order."""
+    return {
+        "request_id": request_id,
+        "caller": caller,
+        "method": method,
+        "route": route,
+        "status": status,
+        "duration_ms": duration_ms,
+        "problem": problem,
+        "disposition": disposition,
+        "audit": audit,
+    }
+
+
+def request_id_of(headers: Headers) -> str:
+    """The id that a request brought along, or a new one."""
     offered = headers.getlist("x-request-id")
     if len(offered) == 1 and REQUEST_ID.fullmatch(offered[0]):
         return offered[0]

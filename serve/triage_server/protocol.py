@@ -1,7 +1,7 @@
 """What stands before any application code: how long a head may be, how long it may take, how many may come.
 
-Imports uvicorn's protocol, which has none of these limits, the watch over slow readers, how a connection
-ends, and the wire.
+Imports uvicorn's protocol, which has none of these limits, Starlette's headers, the watch over slow readers,
+how a connection ends, the log's lines, and the wire.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import math
 import secrets
 import time
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import httptools
+from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from triage_server.envelope import Unread, request_id_of
 from triage_server.parting import Parting
 from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
 from triage_server.slow_readers import Watch
+from triage_server.telemetry import Telemetry
 from triage_server.wire import PROBLEM_TYPE
 
 _SAY_AGAIN_S = 60.0
@@ -34,8 +37,13 @@ class _StoppedError(Exception):
     """Raised inside the parser, which stops at it."""
 
 
-def guarded(settings: Settings) -> type[asyncio.Protocol]:
-    """The protocol with the limits of these settings; uvicorn makes one of it for each connection."""
+def guarded(settings: Settings, telemetry: Telemetry) -> type[asyncio.Protocol]:
+    """The protocol with the limits of these settings; uvicorn makes one of it for each connection.
+
+    Args:
+        settings: of the operator.
+        telemetry: of the application behind it; counts what never gets there.
+    """
 
     class Guarded(GuardedProtocol):
         max_head_bytes = settings.max_head_bytes
@@ -43,6 +51,7 @@ def guarded(settings: Settings) -> type[asyncio.Protocol]:
         read_timeout_s = settings.body_timeout_s
         most_unread_bytes = 2 * settings.max_body_bytes  # so that whoever sent a little too much is told
         crowd = Crowd(settings.max_connections)
+        unread = Unread(telemetry)
 
     return Guarded
 
@@ -80,6 +89,7 @@ class GuardedProtocol(HttpToolsProtocol):
     read_timeout_s: float
     most_unread_bytes: int
     crowd: Crowd
+    unread: Unread
 
     _head_bytes = 0
     """Since a head began, those that came without any body."""
@@ -265,22 +275,39 @@ class GuardedProtocol(HttpToolsProtocol):
         refusal = RequestError(code, limit=self.max_head_bytes, seconds=self.head_timeout_s, most=_MOST_AHEAD)
         if self.pipeline and self.cycle.more_body:
             self.pipeline.popleft()  # the newest, whose own body is broken
-        elif self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+        elif self.cycle is None or self.cycle.response_complete:
             self._tell(refusal)
+            return
+        elif self.cycle.more_body:
+            self._tell(refusal, self._given_up(refusal))
             return
         self._refused = refusal
         self.flow.pause_reading()
 
-    def _tell(self, refusal: RequestError) -> None:
+    def _given_up(self, refusal: RequestError) -> str:
+        """Tell the application that the rest of its body will not come, and its log line why.
+
+        Returns:
+            The id of that request.
+        """
+        state: dict[str, Any] = self.cycle.scope["state"]
+        state["refused"] = refusal
+        request_id: str = state.setdefault("request_id", request_id_of(Headers(scope=self.cycle.scope)))
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return request_id
+
+    def _tell(self, refusal: RequestError, request_id: str | None = None) -> None:
+        """Send a refusal, the last words of this connection; without an id no application knows of it."""
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # its body is broken, so the application waits in vain
-            self.cycle.message_event.set()
-        body = Problem.of(refusal, secrets.token_hex(16)).model_dump_json(exclude_none=True).encode()
+        if request_id is None:
+            request_id = secrets.token_hex(16)
+            self.unread.refused(refusal, request_id)
+        body = Problem.of(refusal, request_id).model_dump_json(exclude_none=True).encode()
         head = (
-            f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
-            "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+            f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nx-request-id: {request_id}\r\n"
+            "cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(STATUS_LINE[refusal.kind.status] + head.encode() + body)
         self.transport.close()

@@ -88,6 +88,11 @@ class Telemetry:
         self._requests.labels(method, route or "none", str(status)).inc()
         self._seconds.labels(route or "none").observe(seconds)
 
+    def unread(self, status: int, code: str) -> None:
+        """Count one refusal of what never became a request; its head has no end to measure from."""
+        self._requests.labels("none", "none", str(status)).inc()
+        self._problems.labels(code).inc()
+
     def problem(self, code: str) -> None:
         """Count one refusal."""
         self._problems.labels(code).inc()

@@ -30,6 +30,7 @@ from triage_server.api_keys import new_key
 from triage_server.doorstep import Doorstep
 from triage_server.protocol import guarded
 from triage_server.settings import Settings
+from triage_server.telemetry import Telemetry
 
 JPEG = {"Content-Type": "image/jpeg"}
 PATIENCE_S = 180.0
@@ -292,7 +293,8 @@ async def serving(
     app: Any, certificate: tuple[Path, Path] | None, send_buffer: int | None = None, **limits: Any
 ) -> AsyncIterator[tuple[Address, ServerState]]:
     """An application of the test's own behind the server's protocol, on this event loop."""
-    protocol = guarded(Settings(bundle=Path("none"), allow_unsigned=True, **limits))
+    settings = Settings(bundle=Path("none"), allow_unsigned=True, **limits)
+    protocol = guarded(settings, Telemetry("bundle", "certificate"))
     config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="off")
     config.load()
     listener, state = socket.create_server(("127.0.0.1", 0)), ServerState()
@@ -317,6 +319,89 @@ def run_on(loop: str, story: Coroutine[Any, Any, T]) -> T:
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(asyncio.wait_for(story, 60))
+
+
+def lines_of(server: Any) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in server.text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == "request"]
+
+
+SCANS = {
+    "head_too_large": (431, (NEXT[:-2] + b"Cookie: Mustermann" + b"c" * 4000 + b"\r\n\r\n",)),
+    "head_not_received": (408, (b"GET /Mustermann HTTP/1.1\r\nX: ",)),
+    "request_not_valid": (400, (b"\x16\x03\x01Mustermann\r\n\r\n",)),
+    "transfer_coding_not_supported": (
+        501,
+        (b"POST /Mustermann HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",),
+    ),
+    "too_many_requests_ahead": (429, (NEXT * 40,)),
+}
+
+
+def test_what_is_refused_unread_has_a_line_and_a_count_and_nothing_that_was_sent(launch: Callable[..., Any]):
+    limits = {"TRIAGE_HEAD_TIMEOUT_S": "0.5", "TRIAGE_MAX_HEAD_BYTES": "2048"}
+    with launch(**limits) as server:
+        told = {}
+        for code, (status, pieces) in SCANS.items():
+            _, rest = talk(server, *pieces)
+            problem = json.loads(rest[rest.rindex(b"{") :])
+            assert (problem["code"], problem["status"]) == (code, status)
+            told[code] = problem["request_id"]
+        page = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_S).text.splitlines()
+        for code, (status, _) in SCANS.items():
+            assert f'triage_requests_total{{method="none",route="none",status="{status}"}} 1.0' in page
+            assert f'triage_problems_total{{code="{code}"}} 1.0' in page
+        assert server.stop() == 0
+        assert "Mustermann" not in server.text()
+        unread = [line for line in lines_of(server) if line["method"] is None]
+        assert {line["problem"]: line["request_id"] for line in unread} == told
+        assert {line["problem"]: line["status"] for line in unread} == {
+            code: status for code, (status, _) in SCANS.items()
+        }
+        seen = next(line for line in lines_of(server) if line["method"] is not None)
+        assert [list(line) for line in unread] == [list(seen)] * len(SCANS)
+        assert {line["route"] for line in unread} == {None}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_body_that_breaks_is_one_line_of_the_request_that_it_was_of(
+    at_once: bool, launch: Callable[..., Any]
+):
+    head, _ = post_of(b"", b"X-Request-Id: case-0001\r\n", chunked=True)
+    broken = b"no length\r\n"
+    with launch() as server:
+        pieces = (head + broken,) if at_once else (head, broken)
+        status, body = talk(server, *pieces, pause_s=0.5)
+        assert status == 400
+        page = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_S).text.splitlines()
+        assert server.stop() == 0
+    (line,) = (line for line in lines_of(server) if line["route"] != "/metrics")
+    assert (line["method"], line["route"]) == ("POST", "/v1/triage")
+    assert (line["status"], line["problem"]) == (400, "request_not_valid")
+    assert line["request_id"] == json.loads(body)["request_id"] == "case-0001"
+    assert 'triage_problems_total{code="request_not_valid"} 1.0' in page
+    assert not any('status="499"' in counted for counted in page)
+
+
+def test_body_that_breaks_behind_another_request_has_a_line(launch: Callable[..., Any]):
+    head, _ = post_of(b"", b"", chunked=True)
+    with launch() as server:
+        assert answers_to(server, NEXT + head + b"no length\r\n") == [200, 400]
+        assert server.stop() == 0
+    second, first = sorted(lines_of(server), key=lambda line: line["method"] or "")
+    assert (first["route"], first["status"]) == ("/health/live", 200)
+    assert (second["method"], second["status"], second["problem"]) == (None, 400, "request_not_valid")
+
+
+def test_flood_of_what_is_refused_unread_is_counted_and_does_not_fill_the_log(strict: Any):
+    before = len(lines_of(strict))
+    for _ in range(200):
+        assert talk(strict, b"no head\r\n\r\n")[0] == 400
+    page = httpx.get(f"{strict.url}/metrics", timeout=PATIENCE_S).text
+    (counted,) = re.findall(r'triage_requests_total\{method="none",route="none",status="400"\} (\d+)', page)
+    assert int(counted) >= 200
+    assert len(lines_of(strict)) - before <= 2 * 60 + 1  # two minutes may have begun, and the look itself
+    assert 1 <= strict.text().count("refused unread") <= 2
 
 
 def memory_mb(server: Any) -> float:
