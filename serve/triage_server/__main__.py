@@ -18,9 +18,13 @@ def main() -> int:
     Returns:
         As ``triage_server.cli.main``.
     """
-    if not sys.argv[1:] or sys.argv[1].startswith("-"):
-        # A server, and no errand, which begins with a word. Until it has something to look again at, a SIGHUP
-        # would kill it, and most of the way to there is imports.
+    errand = bool(sys.argv[1:]) and not sys.argv[1].startswith("-")  # begins with a word; a server does not
+    interruptible = errand and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:
+        signal.signal(signal.SIGINT, _break_off)
+    elif not errand:
+        # Until it has something to look again at, a SIGHUP would kill a server, and most of the way to there
+        # is imports.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)
@@ -29,6 +33,8 @@ def main() -> int:
 
     gc.freeze()
     gc.enable()
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on there may be files to tidy up
     return cli.main()
 
 
@@ -38,6 +44,11 @@ def _leave(number: int, frame: FrameType | None) -> None:
     At once: what is raised here an import may swallow.
     """
     os._exit(0)
+
+
+def _break_off(number: int, frame: FrameType | None) -> None:
+    """Nor has an errand that has not begun."""
+    os._exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

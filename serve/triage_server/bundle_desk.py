@@ -120,5 +120,6 @@ def _turn(link: Path, target: Path) -> None:
         draft.replace(link)
         flush(link.parent)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise ConfigError(f"{link}: the link cannot be turned ({error.strerror}).") from None
+    finally:
+        draft.unlink(missing_ok=True)

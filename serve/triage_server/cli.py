@@ -75,17 +75,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``triage-server``.
 
     Returns:
-        0 after a drained stop; 2 after one sentence on stderr; of ``audit verify`` 1 if the log was altered.
+        0 after a drained stop; 2 after one sentence on stderr; 130 where Ctrl-C ended an errand; of ``audit
+        verify`` 1 if the log was altered.
     """
     words = sys.argv[1:] if argv is None else argv
     try:
         if words and words[0] in office.DESKS:
-            return office.main(words)
+            return _errand(words)
         serve(load(words, os.environ))
     except LesionTriageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _errand(words: Sequence[str]) -> int:
+    try:
+        status = office.main(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read the output has had enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
 
 
 def serve(settings: Settings) -> None:

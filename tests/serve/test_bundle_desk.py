@@ -70,6 +70,23 @@ def test_unsigned_bundle_is_not_activated_where_signatures_are_asked_for(
     assert not (house / "served").exists()
 
 
+def test_bundle_whose_activation_is_broken_off_leaves_the_link_and_nothing_beside_it(
+    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bundles", "activate", str(house / "a")]) == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    told(capsys)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", interrupted)
+        assert main(["bundles", "activate", str(house / "b")]) == 130
+    assert told(capsys) == ""
+    assert (house / "served").resolve() == house / "a"
+    assert sorted(path.name for path in house.iterdir()) == ["a", "b", "served"]
+
+
 def test_folder_in_place_of_the_link_is_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["activate", str(house / "b")], ["rollback"], ["show"]):
         assert main(["bundles", *verb, "--link", str(house / "a")]) == 2

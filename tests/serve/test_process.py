@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Scorer
+from triage_server.api_keys import KeyRecord, new_key, write_keys
 from triage_server.cli import main
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -37,6 +39,8 @@ LINE_KEYS = {
     *("disposition", "audit"),
 }
 NAME = "Mustermann"
+ERRAND = [sys.executable, "-W", "error", "-m", "triage_server"]
+PATIENCE_S = 60
 
 
 def post(server: Any, **request: Any) -> httpx.Response:
@@ -278,3 +282,57 @@ def test_server_that_is_told_to_stop_before_it_serves_ends_as_one_that_has_drain
     assert main(["audit", "verify", str(tmp_path / "audit")]) == 0
     errand = called_at(signal.SIGTERM, "triage_server.cli", "keys", "--help")
     assert errand.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("module", ["triage_server.cli", "triage_server.webhooks.outbox"])
+def test_errand_that_is_broken_off_while_it_is_imported_says_nothing(module: str, tmp_path: Path):
+    done = called_at(signal.SIGINT, module, "webhooks", "show", "--outbox", tmp_path / "outbox")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_errand_whose_ctrl_c_a_shell_has_taken_away_goes_on(tmp_path: Path):
+    """As of a script's job in the background."""
+    code = SIGNAL_AT_IMPORT.replace("signal.default_int_handler", "signal.SIG_IGN")
+    words = ["keys", "new", "platform", "--file", tmp_path / "keys"]
+    line = [sys.executable, "-c", code, str(int(signal.SIGINT)), "triage_server.cli", *words]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout[:4]) == (0, "ltk_"), done.stderr
+
+
+def test_errand_that_is_broken_off_while_it_waits_leaves_the_file_as_it_was(tmp_path: Path):
+    new_key(tmp_path / "keys", "platform", "score")
+    before = (tmp_path / "keys").read_bytes()
+    (tmp_path / ".keys.lock").touch()
+    with (tmp_path / ".keys.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else changes the keys
+        line = [*ERRAND, "keys", "new", "another", "--file", tmp_path / "keys"]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + PATIENCE_S
+        while not waits_for_a_lock(process.pid):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, *said) == (130, "", "")
+    assert (tmp_path / "keys").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"keys", ".keys.lock"}
+
+
+def waits_for_a_lock(process: int) -> bool:
+    """``/proc/locks``: an arrow stands before who waits, and the process in the fifth place behind it."""
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(fields[5] == str(process) for fields in waiting)
+
+
+@pytest.mark.parametrize("number", [1, 3000])
+def test_errand_whose_reader_has_had_enough_says_nothing(number: int, tmp_path: Path):
+    record = KeyRecord(key_id="0" * 12, label="a", role="score", sha256="0" * 64, created_at="now")
+    many = [record.model_copy(update={"key_id": f"{one:012x}"}) for one in range(number)]
+    write_keys(tmp_path / "keys", many)
+    line = [*ERRAND, "keys", "list", "--file", tmp_path / "keys"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(PATIENCE_S)) == (b"", 0)
