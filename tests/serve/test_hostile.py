@@ -24,6 +24,7 @@ import uvloop
 from PIL import Image
 from uvicorn.server import ServerState
 
+import patiently
 from lesion_triage.bundle import signing
 from triage_server import parting
 from triage_server.api_keys import new_key
@@ -347,7 +348,7 @@ def test_what_is_refused_unread_has_a_line_and_a_count_and_nothing_that_was_sent
             problem = json.loads(rest[rest.rindex(b"{") :])
             assert (problem["code"], problem["status"]) == (code, status)
             told[code] = problem["request_id"]
-        page = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_S).text.splitlines()
+        page = patiently.get(f"{server.url}/metrics").text.splitlines()
         for code, (status, _) in SCANS.items():
             assert f'triage_requests_total{{method="none",route="none",status="{status}"}} 1.0' in page
             assert f'triage_problems_total{{code="{code}"}} 1.0' in page
@@ -373,7 +374,7 @@ def test_body_that_breaks_is_one_line_of_the_request_that_it_was_of(
         pieces = (head + broken,) if at_once else (head, broken)
         status, body = talk(server, *pieces, pause_s=0.5)
         assert status == 400
-        page = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_S).text.splitlines()
+        page = patiently.get(f"{server.url}/metrics").text.splitlines()
         assert server.stop() == 0
     (line,) = (line for line in lines_of(server) if line["route"] != "/metrics")
     assert (line["method"], line["route"]) == ("POST", "/v1/triage")
@@ -397,7 +398,7 @@ def test_flood_of_what_is_refused_unread_is_counted_and_does_not_fill_the_log(st
     before = len(lines_of(strict))
     for _ in range(200):
         assert talk(strict, b"no head\r\n\r\n")[0] == 400
-    page = httpx.get(f"{strict.url}/metrics", timeout=PATIENCE_S).text
+    page = patiently.get(f"{strict.url}/metrics").text
     (counted,) = re.findall(r'triage_requests_total\{method="none",route="none",status="400"\} (\d+)', page)
     assert int(counted) >= 200
     assert len(lines_of(strict)) - before <= 2 * 60 + 1  # two minutes may have begun, and the look itself
@@ -602,16 +603,16 @@ def test_server_s_own_refusals_reach_whoever_sends_first_and_a_stop_does_not_wai
     ],
 )
 def test_what_may_be_got_may_be_asked_for_by_head(path: str, strict: Any):
-    asked, told = (httpx.request(method, strict.url + path) for method in ("HEAD", "GET"))
+    asked, told = (patiently.request(method, strict.url + path) for method in ("HEAD", "GET"))
     assert (asked.status_code, asked.content) == (200, b"")
     assert asked.headers["content-length"] == str(len(told.content))
-    assert sorted(httpx.post(strict.url + path).headers["allow"].split(", ")) == ["GET", "HEAD"]
+    assert sorted(patiently.post(strict.url + path).headers["allow"].split(", ")) == ["GET", "HEAD"]
 
 
 def test_counters_may_be_asked_for_by_head(strict: Any):
-    asked = httpx.head(f"{strict.url}/metrics")  # they grow, so their lengths are not compared
+    asked = patiently.head(f"{strict.url}/metrics")  # they grow, so their lengths are not compared
     assert (asked.status_code, asked.content, int(asked.headers["content-length"]) > 0) == (200, b"", True)
-    assert 'method="HEAD",route="/metrics",status="200"' in httpx.get(f"{strict.url}/metrics").text
+    assert 'method="HEAD",route="/metrics",status="200"' in patiently.get(f"{strict.url}/metrics").text
 
 
 def test_what_is_no_http_is_a_problem(strict: Any):
@@ -623,7 +624,7 @@ def test_slow_clients_do_not_keep_others_out(strict: Any, draw: Any):
     slow = [socket.create_connection(strict.address) for _ in range(100)]
     for connection in slow:
         connection.sendall(b"POST /v1/triage HTTP/1.1\r\n")
-    assert httpx.post(f"{strict.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
+    assert patiently.post(f"{strict.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
     for connection in slow:
         connection.close()
 
@@ -636,7 +637,7 @@ def test_one_connection_too_many_is_closed(launch: Callable[..., Any]):
         for connection in open_ones:
             connection.close()
         time.sleep(0.2)
-        assert httpx.get(f"{server.url}/health/live").status_code == 200
+        assert patiently.get(f"{server.url}/health/live").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -674,7 +675,7 @@ def descriptors(server: Any) -> int:
 
 
 def status_over_tls(server: Any) -> int:
-    return httpx.get(f"{server.url}/health/live", verify=False, timeout=5).status_code
+    return patiently.get(f"{server.url}/health/live", verify=False).status_code
 
 
 def is_closed(connection: socket.socket, within_s: float) -> bool:
@@ -815,14 +816,14 @@ def test_tls_by_file(launch: Callable[..., Any], certificate: tuple[Path, Path],
     with launch(TRIAGE_TLS_CERT=str(cert), TRIAGE_TLS_KEY=str(key)) as server:
         assert server.url.startswith("https://")
         trusting = ssl.create_default_context(cafile=str(cert))
-        response = httpx.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG, verify=trusting)
+        response = patiently.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG, verify=trusting)
         assert response.status_code == 200
         old = ssl.create_default_context(cafile=str(cert))
         old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{server.url}/health/live", verify=old)
+            patiently.get(f"{server.url}/health/live", verify=old)
         assert server.stop() == 0
 
 

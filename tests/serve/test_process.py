@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+import patiently
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.api_keys import KeyRecord, new_key, write_keys
@@ -44,7 +45,7 @@ PATIENCE_S = 60
 
 
 def post(server: Any, **request: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/triage", timeout=60, **request)
+    return patiently.post(f"{server.url}/v1/triage", **request)
 
 
 def json_lines(server: Any) -> list[dict[str, Any]]:
@@ -80,7 +81,7 @@ def wait_until_closed(server: Any) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            httpx.get(f"{server.url}/health/live")
+            patiently.get(f"{server.url}/health/live")
         except httpx.TransportError:
             return
         time.sleep(0.02)
@@ -128,8 +129,8 @@ def test_full_queue_is_refused_and_recovers(launch: Callable[..., Any], draw: An
         response = post(server, content=draw(), headers=JPEG)
         assert (response.status_code, response.json()["code"]) == (503, "busy")
         assert response.headers["retry-after"] == "1"
-        assert httpx.get(f"{server.url}/health/ready").status_code == 503
-        assert httpx.get(f"{server.url}/health/live").status_code == 200
+        assert patiently.get(f"{server.url}/health/ready").status_code == 503
+        assert patiently.get(f"{server.url}/health/live").status_code == 200
         server.process.send_signal(signal.SIGTERM)
         assert waiting.finish().startswith(b"HTTP/1.1 200")
         assert server.process.wait(60) == 0
@@ -165,7 +166,7 @@ def test_logs_and_answers_hold_nothing_of_the_patient(launch: Callable[..., Any]
     tagged = draw() + NAME.encode()
     headers = {"X-Request-Id": f"Erika {NAME}", "User-Agent": NAME, "X-Patient": NAME, "Cookie": NAME}
     with launch() as server:
-        with httpx.Client(base_url=server.url, headers=headers, params={"patient": NAME}) as client:
+        with patiently.Client(base_url=server.url, headers=headers, params={"patient": NAME}) as client:
             answers = [
                 client.post("/v1/triage", files={"image": (f"{NAME}.jpg", tagged)}),
                 client.post("/v1/triage", files={NAME: (f"{NAME}.jpg", tagged)}),

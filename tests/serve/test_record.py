@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+import patiently
 from sent_cases import WAYS
 from triage_server.audit_chain import files_of, verify
 from triage_server.problems import RequestError
@@ -21,7 +22,7 @@ KEY = {"Idempotency-Key": "0123456789abcdef"}
 
 
 def post(server: Any, picture: bytes, **headers: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers, timeout=60)
+    return patiently.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
 
 
 def events(log: Path) -> list[str]:

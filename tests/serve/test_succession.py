@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+import patiently
 import tiny_bundle as tiny
 from lesion_triage.bundle import signing
 from lesion_triage.bundle.store import Bundle
@@ -47,11 +48,11 @@ def point(link: Path, target: Path) -> None:
 
 
 def post(server: Any, picture: bytes, **headers: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers, timeout=60)
+    return patiently.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
 
 
 def served(server: Any) -> str:
-    sha256: str = httpx.get(f"{server.url}/v1/bundle").json()["bundle_sha256"]
+    sha256: str = patiently.get(f"{server.url}/v1/bundle").json()["bundle_sha256"]
     return sha256
 
 
@@ -63,7 +64,7 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def metric(server: Any, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    lines = patiently.get(f"{server.url}/metrics").text.splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")))
 
 
@@ -119,7 +120,7 @@ def test_bundle_is_swapped_refused_and_rolled_back_while_cases_are_answered(
         ]
         assert (old["threshold"], new["threshold"]) == (0.5, 0.4)
         assert post(server, picture, **once).content == before.content
-        page = httpx.get(f"{server.url}/metrics").text
+        page = patiently.get(f"{server.url}/metrics").text
         assert f'triage_bundle_info{{bundle="{second.sha256}"' in page.replace("'", '"')
         assert first.sha256 not in page
 
@@ -129,7 +130,7 @@ def test_bundle_is_swapped_refused_and_rolled_back_while_cases_are_answered(
             stream.write(b"x")
         point(link, spoilt)
         wait_for(lambda: metric(server, "triage_swap_failed") == 1)
-        assert httpx.get(f"{server.url}/health/ready").status_code == 200
+        assert patiently.get(f"{server.url}/health/ready").status_code == 200
         assert served(server) == second.sha256
         assert "model.onnx: changed since it was sealed" in server.text()
 
@@ -160,7 +161,7 @@ def test_no_case_is_lost_or_answered_by_a_mixture_while_the_link_is_turned_again
     with start(link, tmp_path, TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
 
         def ask() -> None:
-            with httpx.Client(base_url=server.url, headers=JPEG, timeout=60) as client:
+            with patiently.Client(base_url=server.url, headers=JPEG) as client:
                 while not over.is_set():
                     response = client.post("/v1/triage", content=draw())
                     heard.append(response.json() | {"status": response.status_code})

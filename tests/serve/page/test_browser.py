@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
@@ -20,6 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+import patiently
 import tiny_bundle
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -122,7 +122,7 @@ def sign_in(browser: webdriver.Chrome, url: str) -> None:
 
 def send_otherwise(url: str, photographs: list[Path]) -> None:
     """Cases of other people, one for each photograph."""
-    with httpx.Client(base_url=url) as other:
+    with patiently.Client(base_url=url) as other:
         token = TOKEN.search(other.get("/ui/login").text)
         assert token
         other.post("/ui/login", data={"form_token": token[1], "reader": "B"})

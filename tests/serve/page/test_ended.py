@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+import patiently
 import tiny_bundle
 from triage_server.page.texts import LANGUAGES, Texts
 
@@ -67,6 +68,6 @@ def test_upload_of_many_bytes_is_answered_and_not_cut_off(
     queue = str(tmp_path / "queue.sqlite")
     with start(flagged_bundle, tmp_path, TRIAGE_READING_QUEUE=queue) as server:
         files = {"image": ("a.jpg", REFERRED + bytes(15_000_000))}
-        answer = httpx.post(f"{server.url}/ui/cases", data={"form_token": "x"}, files=files)
+        answer = patiently.post(f"{server.url}/ui/cases", data={"form_token": "x"}, files=files)
         assert (answer.status_code, answer.headers["location"]) == (303, LOST)
         assert server.stop() == 0
