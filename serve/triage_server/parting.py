@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from triage_server.slow_readers import unsent
@@ -50,8 +51,11 @@ class Parting(asyncio.Transport):
             return
         self.lingers = True
         self._until = self._loop.time() + _LINGER_S
-        if self._transport.can_write_eof():  # not where encryption would end with it
-            self._transport.write_eof()
+        # Not where encryption would end with it, and not behind what is still to be written: if the client is
+        # gone it fails, and then nobody would catch that.
+        if self._transport.can_write_eof() and self._transport.get_write_buffer_size() == 0:
+            with suppress(OSError):
+                self._transport.write_eof()
         self._transport.resume_reading()
         self._timer = self._loop.call_later(_QUIET_S, self._look)
 

@@ -292,7 +292,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         state: dict[str, Any] = self.cycle.scope["state"]
         state["refused"] = refusal
-        request_id: str = state.setdefault("request_id", request_id_of(Headers(scope=self.cycle.scope)))
+        request_id: str = state.setdefault(
+            "request_id", request_id_of(Headers(raw=list(self.cycle.scope["headers"])))
+        )
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         return request_id

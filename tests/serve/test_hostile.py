@@ -10,6 +10,8 @@ import re
 import shutil
 import socket
 import ssl
+import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
@@ -571,6 +573,35 @@ def test_client_that_never_leaves_behind_its_refusal_is_let_go(
     lingered, took = run_on(loop, story())
     assert lingered
     assert (1.5 if drips else 0.2) < took < 10
+
+
+@LOOPS
+def test_client_that_is_gone_before_the_end_of_its_refusal_is_no_error(loop: str):
+    gone, raised = threading.Event(), []
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 401, "headers": headers})
+        assert gone.wait(20)  # holds the event loop up, so that it does not know
+        time.sleep(0.1)
+        try:
+            await send({"type": "http.response.body", "body": b""})
+        except Exception as error:
+            raised.append(error)
+
+    def come_and_go(address: Address) -> None:
+        with refused_sender(address, encrypted=False) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+
+    async def story() -> None:
+        async with serving(answer, None) as (address, state):
+            await asyncio.to_thread(come_and_go, address)
+            while state.connections:
+                await asyncio.sleep(0.05)
+
+    run_on(loop, story())
+    assert raised == []
 
 
 @pytest.mark.parametrize("limit", ["TRIAGE_API_KEYS_FILE", "TRIAGE_MAX_BODY_BYTES"])
