@@ -547,7 +547,7 @@ def test_client_that_sends_without_end_behind_its_refusal_is_cut_off(
         ):
             return await asyncio.to_thread(send_on, address)
 
-    assert 2 * limit < run_on(loop, story()) < 30 * limit  # the kernels' buffers included
+    assert 2 * limit <= run_on(loop, story()) < 30 * limit  # the kernels' buffers included
 
 
 @LOOPS
@@ -604,6 +604,13 @@ def test_client_that_is_gone_before_the_end_of_its_refusal_is_no_error(loop: str
     assert raised == []
 
 
+def drip(connection: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            connection.send(b"x")
+            time.sleep(0.5)
+
+
 @pytest.mark.parametrize("limit", ["TRIAGE_API_KEYS_FILE", "TRIAGE_MAX_BODY_BYTES"])
 def test_server_s_own_refusals_reach_whoever_sends_first_and_a_stop_does_not_wait_for_the_rest(
     limit: str, launch: Callable[..., Any], tmp_path: Path
@@ -620,9 +627,12 @@ def test_server_s_own_refusals_reach_whoever_sends_first_and_a_stop_does_not_wai
         with socket.create_connection(server.address, timeout=60) as unfinished:
             unfinished.sendall(post_of(bytes(30_000_000), b"")[0])
             assert f" {status} ".encode() in unfinished.recv(4096)
+            sending_on = threading.Thread(target=drip, args=[unfinished])
+            sending_on.start()
             began = time.monotonic()
             assert server.stop() == 0
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 25  # it would be heard out for 30
+            sending_on.join()
         assert "rror" not in server.text()
 
 
