@@ -123,9 +123,23 @@ def test_two_cases_of_one_patient_widen_the_interval_of_their_own_class_alone():
     found = measure(whole, outcomes(scores, positive, referred, patients), Evaluate(bootstrap_draws=200))
     assert found.sensitivity_exact == proportion(30, 30)
     assert found.specificity_exact != proportion(40, 60)
+    assert found.referral_rate_exact != proportion(50, 90)
     for name in ("sensitivity", "npv"):
         estimate = found.metrics[name]
         assert estimate.low < estimate.value == estimate.high == 1.0
+
+
+def test_a_share_of_all_cases_is_as_exact_as_that_of_a_class():
+    """1 of 60 referred: the bootstrap said 0.000 to 0.050, as if more than one in twenty were ruled out."""
+    positive = np.arange(60) < 20
+    referred = np.arange(60) == 0
+    whole = Slice("all", "All cases", np.ones(60, dtype=bool))
+    scores = np.where(referred, 0.9, 0.1)
+    found = measure(whole, outcomes(scores, positive, referred), Evaluate(bootstrap_draws=2000))
+    assert found.referral_rate_exact == found.interval("referral_rate") == proportion(1, 60)
+    assert found.referral_rate_exact.high > 0.085
+    assert found.interval("sensitivity") == proportion(1, 20)
+    assert found.interval("ppv") == found.metrics["ppv"]
 
 
 def test_decisions_are_those_of_the_policy_where_groups_have_thresholds_of_their_own():

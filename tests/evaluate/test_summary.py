@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +89,15 @@ def test_the_interval_of_a_share_is_the_exact_one(written):
     content["slices"][0]["sensitivity_exact"] = asdict(proportion(111, 112))
     row = next(line for line in summary(written(content)).splitlines() if "sensitivity" in line)
     assert row.endswith("| 0.951 to 1.000 |")
+
+
+def test_a_share_that_draws_of_few_patients_lack_has_the_interval_of_their_number(written):
+    """All positives are of two patients: one draw in eight has none, and the table said `not estimable`."""
+    content = results(11 / 12)
+    content["slices"][0]["metrics"]["sensitivity"] = None
+    content["slices"][0]["sensitivity_exact"] = asdict(replace(proportion(11, 12), low=0.134, high=0.998))
+    row = next(line for line in summary(written(content)).splitlines() if "sensitivity" in line)
+    assert row.endswith("| 0.917 | 0.917 to 0.917 | 0.134 to 0.998 |")
 
 
 def test_runs_on_different_cases_are_not_averaged(written):

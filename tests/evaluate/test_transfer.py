@@ -10,6 +10,7 @@ import tiny_bundle as tiny
 from histories import flag
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.red_flags import RedFlags
+from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.config import Evaluate
 from lesion_triage.errors import PredictionsError
 from lesion_triage.evaluate.results import evaluate
@@ -45,6 +46,15 @@ def test_case_refused_for_quality_is_referred_by_the_policy_and_no_case_of_the_s
     assert (everyone.refused_by_quality.successes, everyone.refused_by_novelty.successes) == (10, 0)
     assert (found.policy_claim.misses, found.policy_claim.positives) == (5, 30)
     assert (found.score_claim.misses, found.score_claim.positives) == (5, 20)
+
+
+def test_refused_photographs_of_one_patient_are_one_refusal_and_not_ten(tmp_path):
+    table = external((10, None, True, {"unit_id": "p"}), (20, 1.0, True, {}), (20, -1.0, False, {}))
+    found = measured(tiny.make(tmp_path / "bundle"), table)
+    once = proportion(10, 50)  # were each of them a patient
+    for share in (found.slices[0].refused_by_quality, found.results.abstentions[0].abstained):
+        assert (share.successes, share.trials) == (10, 50)
+        assert share.low < once.low < once.high < share.high - 0.05
 
 
 def test_unfamiliar_case_keeps_its_score_where_the_score_is_asked_alone(tmp_path):

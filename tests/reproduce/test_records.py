@@ -75,7 +75,7 @@ def results(**metrics: Any) -> dict[str, Any]:
 
 def test_a_share_has_its_exact_interval_in_prose_as_it_has_in_tables():
     drawn = {"value": 111 / 112, "low": 0.971, "high": 1.0, "draws": 2000}
-    document = results(sensitivity=drawn, specificity=None)
+    document = results(sensitivity=drawn, specificity=None, ppv=None)
     cells, exact = cells_of({"it": document}), document["slices"][0]["sensitivity_exact"]
     assert exact["low"] == pytest.approx(0.951, abs=5e-4)
     assert (cells["it.all.sensitivity.low"], cells["it.all.sensitivity.high"]) == (
@@ -83,5 +83,6 @@ def test_a_share_has_its_exact_interval_in_prose_as_it_has_in_tables():
         exact["high"],
     )
     assert cells["it.all.sensitivity"] == 111 / 112
-    assert cells["it.all.specificity"] is None
+    assert cells["it.all.specificity"] == 368 / 605, "few patients: draws lack the class, and a share is left"
+    assert cells["it.all.ppv"] is None
     assert cells["it.all.auroc.low"] == made_runs.AUROC["low"]

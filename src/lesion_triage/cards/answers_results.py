@@ -14,6 +14,7 @@ from lesion_triage.cards.dossier import (
     Pointer,
     Unknown,
 )
+from lesion_triage.evaluate.intervals import interval_of
 
 _ALL = "slices[name=all]"
 _SHOWN = (
@@ -22,6 +23,13 @@ _SHOWN = (
     ("specificity", "specificity"),
     ("referral_rate", "referral rate"),
 )
+
+INTERVALS = (
+    "Sensitivity, specificity and referral rate carry exact intervals (Clopper-Pearson), by the effective "
+    "number of cases where a patient has several; the rest, those of a bootstrap over cases, or over "
+    "patients where one has several."
+)
+"""Of results of this version: an older file's referral rate has the bootstrap's."""
 
 
 def interval(estimate: dict[str, Any] | None) -> str:
@@ -34,10 +42,7 @@ def interval(estimate: dict[str, Any] | None) -> str:
 def _numbers(part: dict[str, Any]) -> str:
     if not part["metrics"]:
         return str(part["note"])
-    exact = {name: part.get(f"{name}_exact") for name in ("sensitivity", "specificity")}
-    return ", ".join(
-        f"{word} {interval(exact.get(name) or part['metrics'].get(name))}" for name, word in _SHOWN
-    )
+    return ", ".join(f"{word} {interval(interval_of(part, name))}" for name, word in _SHOWN)
 
 
 def performance(dossier: Dossier) -> Answer:
@@ -79,9 +84,8 @@ def measures(dossier: Dossier) -> Answer:
     names = ", ".join(sorted(dossier.at(RESULTS, f"{_ALL}.metrics")))
     return Answer(
         f"{names}; ROC with the certified operating point, reliability diagram, scores by outcome. "
-        "Intervals: Clopper-Pearson for shares, bootstrap over cases (over patients where one has "
-        f"several) for the rest ({dossier.at(RESULTS, 'bootstrap_draws')} draws, seed "
-        f"{dossier.at(RESULTS, 'bootstrap_seed')}).",
+        f"{INTERVALS} Draws: {dossier.at(RESULTS, 'bootstrap_draws')}, seed "
+        f"{dossier.at(RESULTS, 'bootstrap_seed')}.",
         (Pointer(RESULTS, f"{_ALL}.metrics"), Pointer(RESULTS, "bootstrap_draws")),
     )
 

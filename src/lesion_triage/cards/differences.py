@@ -9,6 +9,7 @@ from typing import Any
 from lesion_triage.bundle.certificate import GroupRow
 from lesion_triage.cards.subject import Subject
 from lesion_triage.errors import ReportError
+from lesion_triage.evaluate.intervals import interval_of
 
 NONE = "not known"
 METRICS = ("auroc", "sensitivity", "specificity", "referral_rate")
@@ -133,7 +134,7 @@ def _slices(subject: Subject) -> dict[str, dict[str, Any]]:
 def _estimate(part: Mapping[str, Any] | None, measure: str) -> dict[str, float] | None:
     if part is None:
         return None
-    found = part.get(f"{measure}_exact") or part.get("metrics", {}).get(measure)
+    found = interval_of(part, measure)
     return {key: float(found[key]) for key in ("value", "low", "high")} if found else None
 
 

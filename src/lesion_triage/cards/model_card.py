@@ -10,7 +10,7 @@ from typing import Any
 from lesion_triage.bundle.messages import english
 from lesion_triage.cards import answers_model, answers_policy
 from lesion_triage.cards.answers_data import dealt
-from lesion_triage.cards.answers_results import interval
+from lesion_triage.cards.answers_results import INTERVALS, interval
 from lesion_triage.cards.checklist import BLANK
 from lesion_triage.cards.dossier import (
     AUDIT,
@@ -26,6 +26,7 @@ from lesion_triage.cards.dossier import (
 )
 from lesion_triage.cards.population import population_of
 from lesion_triage.cards.recipe import table, times
+from lesion_triage.evaluate.intervals import interval_of
 
 _COLUMNS = (
     ("auroc", "AUROC"),
@@ -132,8 +133,7 @@ def _metrics(dossier: Dossier) -> list[str]:
     return [
         answers_policy.threshold(dossier).text,
         "",
-        "Shares carry exact intervals (Clopper-Pearson); the rest, those of a bootstrap over cases. An "
-        "abstention counts as referred.",
+        f"{INTERVALS} An abstention counts as referred.",
     ]
 
 
@@ -167,8 +167,7 @@ def _results(dossier: Dossier) -> list[str]:
         return [BLANK]
     rows = []
     for part in dossier.at(RESULTS, "slices"):
-        exact = {name: part.get(f"{name}_exact") for name in ("sensitivity", "specificity")}
-        cells = [interval(exact.get(name) or part["metrics"].get(name)) for name, _ in _COLUMNS]
+        cells = [interval(interval_of(part, name)) for name, _ in _COLUMNS]
         rows.append((part["title"], part["cases"], part["positives"], *cells))
     columns = ("slice", "cases", "positive", *(word for _, word in _COLUMNS))
     lines = table(columns, rows)

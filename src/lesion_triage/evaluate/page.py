@@ -218,9 +218,7 @@ def _reason(code: str) -> str:
 
 
 def _interval(part: SliceResult, name: str) -> str:
-    """A metric of a slice with its interval; the exact one for sensitivity and specificity."""
-    exact = {"sensitivity": part.sensitivity_exact, "specificity": part.specificity_exact}.get(name)
-    return share(exact if exact is not None else part.metrics.get(name))
+    return share(part.interval(name))
 
 
 def _percent(count: int, total: int) -> str:

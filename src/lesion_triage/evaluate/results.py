@@ -31,17 +31,18 @@ from lesion_triage.calibrate.decisions import (
     net_benefit,
     predictive_values,
 )
-from lesion_triage.calibrate.metrics import Bin, Proportion, Sample, proportion, reliability
+from lesion_triage.calibrate.metrics import Bin, Proportion, Sample, reliability
 from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.decided import Decided
 from lesion_triage.evaluate.groups import GroupResult, measure_groups
+from lesion_triage.evaluate.intervals import interval_of
 from lesion_triage.evaluate.metadata import MetadataBaseline, measure_metadata
 from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
-FORMAT = 3
+FORMAT = 4
 """Raised where the same predictions would give other numbers; what was evaluated before is then outdated."""
 THRESHOLD_PROBABILITIES = tuple(percent / 100 for percent in range(1, 51))
 PREVALENCES = (0.005, 0.0075, 0.01, 0.015, *(percent / 100 for percent in range(2, 51)))
@@ -67,7 +68,7 @@ class Abstention:
     name: str
     title: str
     abstained: Proportion
-    """Exact interval; it takes cases for independent."""
+    """Exact interval; where a unit has several cases, that of ``calibrate.shares``."""
     positives_abstained: int
 
 
@@ -143,8 +144,8 @@ def flat(content: Mapping[str, Any]) -> dict[str, float]:
         prefix = f"{content['split']}.{part['name']}"
         assert f"{prefix}.cases" not in numbers, f"two slices are called {part['name']}"
         numbers |= {f"{prefix}.cases": part["cases"], f"{prefix}.positives": part["positives"]}
-        for name, estimate in part["metrics"].items():
-            if estimate is not None:
+        for name in part["metrics"]:
+            if (estimate := interval_of(part, name)) is not None:
                 numbers[f"{prefix}.{name}"] = estimate["value"]
                 numbers[f"{prefix}.{name}.low"] = estimate["low"]
                 numbers[f"{prefix}.{name}.high"] = estimate["high"]
@@ -245,12 +246,12 @@ def _predictive_values(outcomes: Outcomes) -> tuple[PredictiveValues, ...]:
 
 
 def _abstention(part: Slice, outcomes: Outcomes) -> Abstention:
-    abstained = np.isposinf(outcomes.scores) & part.members
+    abstained = np.isposinf(outcomes.scores[part.members])
     return Abstention(
         name=part.name,
         title=part.title,
-        abstained=proportion(int(abstained.sum()), int(part.members.sum())),
-        positives_abstained=int((abstained & outcomes.positive).sum()),
+        abstained=share_of(abstained, outcomes.units[part.members]),
+        positives_abstained=int((abstained & outcomes.positive[part.members]).sum()),
     )
 
 

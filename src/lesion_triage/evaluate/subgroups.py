@@ -20,6 +20,7 @@ from lesion_triage.calibrate.metrics import SCORE_METRICS, Estimate, Proportion,
 from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import HISTOPATHOLOGY
+from lesion_triage.evaluate.intervals import interval_of
 
 MINIMUM_PER_CLASS = 10
 """Cases of either class that a slice needs for numbers, and with a score for those of scores: below this an
@@ -53,8 +54,16 @@ class SliceResult:
     sensitivity_exact: Proportion | None
     """Exact interval; where a unit has several cases of the class, that of ``calibrate.shares``."""
     specificity_exact: Proportion | None
+    referral_rate_exact: Proportion | None
     note: str
     """Why there are no numbers; empty if there are."""
+
+    def interval(self, metric: str) -> Estimate | Proportion | None:
+        """A metric as it is shown: see ``interval_of``."""
+        found: Estimate | Proportion | None = interval_of(
+            {name: getattr(self, name) for name in self.__slots__}, metric
+        )
+        return found
 
 
 def slices_of(cases: tuple[Case, ...]) -> tuple[Slice, ...]:
@@ -109,7 +118,9 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
             f"too few cases for numbers: {positives} positive and {negatives} negative, "
             f"expected at least {MINIMUM_PER_CLASS} of each"
         )
-        return SliceResult(part.name, part.title, truth.size, positives, abstained, {}, None, None, note)
+        return SliceResult(
+            part.name, part.title, truth.size, positives, abstained, {}, None, None, None, note
+        )
     units, referred = outcomes.units[members], outcomes.referred[members]
     # Two cases of one patient are not two pieces of evidence.
     drawn = units if clustered(units) else None
@@ -138,6 +149,7 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
         metrics=metrics,
         sensitivity_exact=share_of(referred[truth], units[truth], metrics["sensitivity"]),
         specificity_exact=share_of(~referred[~truth], units[~truth], metrics["specificity"]),
+        referral_rate_exact=share_of(referred, units, metrics["referral_rate"]),
         note="",
     )
 

@@ -1,9 +1,10 @@
-"""Several evaluations of one configuration in one table: what README shows. Imports the exception tree only.
+"""Several evaluations of one configuration in one table: what README shows. Imports this room and the errors.
 
 Each row has the mean over the runs, and two different uncertainties that must not be mixed: how much the
 training seed moves it (smallest and largest run), and how much the choice of test cases does (the middle
-run's 95 % interval: for sensitivity and specificity exact, or where patients have several cases that of their
-effective number joined with the bootstrap's; else the bootstrap's).
+run's 95 % interval: of sensitivity, specificity and referral rate exact, or where patients have several cases
+that of their effective number joined with the bootstrap's; else the bootstrap's, and so of a referral rate in
+a file from before it had an exact one).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from statistics import mean, median_low
 from typing import Any
 
 from lesion_triage.errors import DataError
+from lesion_triage.evaluate.intervals import interval_of
 
 _SLICES = ("all", "histology_confirmed", "without_vidir_molemax")
 _METRICS = (
@@ -105,14 +107,12 @@ def _rows(parts: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
     cases, positives = (_span([part[key] for part in parts]) for key in ("cases", "positives"))
     for key, title in _METRICS:
-        estimates = [part["metrics"].get(key) for part in parts]
+        estimates = [interval_of(part, key) for part in parts]
         if any(estimate is None for estimate in estimates):
             rows.append(f"| {parts[0]['title']} | | {title} | not estimable | | |")
             continue
         values = [estimate["value"] for estimate in estimates]
-        place = values.index(median_low(values))
-        # The bootstrap's lower bound of 111 of 112 is above a target of 0.95 by far; the exact one is not.
-        middle = parts[place].get(f"{key}_exact") or estimates[place]
+        middle = estimates[values.index(median_low(values))]
         rows.append(
             f"| {parts[0]['title']} | {cases} ({positives}) | {title} "
             f"| {mean(values):.3f} | {min(values):.3f} to {max(values):.3f} "

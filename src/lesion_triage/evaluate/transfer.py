@@ -18,7 +18,8 @@ from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import cases_of, scores_of, units_of
 from lesion_triage.calibrate.certificate import Verdict, verdict_on
-from lesion_triage.calibrate.metrics import Estimate, Proportion, proportion
+from lesion_triage.calibrate.metrics import Estimate, Proportion
+from lesion_triage.calibrate.shares import share_of
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.decided import Decided
@@ -168,9 +169,8 @@ def page(found: Transfer, dataset: str) -> str:
         *_rows(found),
         "",
         "Score alone: without the novelty gate and without red flags, at the same threshold, over the cases "
-        f"that pass the quality gate. In brackets: 95 % intervals: AUROC and referral rate bootstrapped by "
-        f"{unit}; the shares refused exact; sensitivity and specificity exact where a {unit} has one case of "
-        "the class, else by the effective number of cases.",
+        f"that pass the quality gate. In brackets: 95 % intervals: AUROC bootstrapped by {unit}; the "
+        f"others exact where a {unit} has one case of those counted, else by the effective number of cases.",
     ]
     return "\n".join(lines)
 
@@ -186,7 +186,7 @@ def _slice(
     total = int(members.sum())
 
     def share(of: NDArray[np.bool_]) -> Proportion | None:
-        return proportion(int(np.count_nonzero(of & members)), total) if total else None
+        return share_of(of[members], alone.units[members]) if total else None
 
     return SliceTransfer(
         name=part.name,
@@ -207,16 +207,16 @@ def _claim(claim: Claim, unit: str) -> str:
 
 def _rows(found: Transfer) -> Iterator[str]:
     for whole, part in zip(found.results.slices, found.slices, strict=True):
-        policy, score = whole.metrics, part.score_alone.metrics
+        score = part.score_alone
         cells: Sequence[Estimate | Proportion | None] = (
             part.refused_by_quality,
             part.refused_by_novelty,
-            score.get("auroc"),
-            whole.sensitivity_exact,
-            part.score_alone.sensitivity_exact,
-            whole.specificity_exact,
-            part.score_alone.specificity_exact,
-            policy.get("referral_rate"),
+            score.interval("auroc"),
+            whole.interval("sensitivity"),
+            score.interval("sensitivity"),
+            whole.interval("specificity"),
+            score.interval("specificity"),
+            whole.interval("referral_rate"),
         )
         yield f"| {whole.title} | {whole.cases} ({whole.positives}) | {' | '.join(map(_cell, cells))} |"
 

@@ -1,4 +1,4 @@
-"""From an experiment's documents to named cells, which can be compared. Imports the exception tree.
+"""From an experiment's documents to named cells, which can be compared. Imports evaluate and the errors.
 
 A cell is called ``document.part.number``, such as ``seed-0.all.auroc`` or ``mean.all.auroc``. One without a
 value (a metric that cannot be estimated) is None.
@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 from lesion_triage.errors import DataError
+from lesion_triage.evaluate.intervals import interval_of
 
 Value = float | str | None
 Cells = dict[str, Value]
@@ -94,9 +95,8 @@ def _of_results(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
 def _of_slice(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, Value]]:
     yield f"{name}.cases", part["cases"]
     yield f"{name}.positives", part["positives"]
-    for metric, estimate in part["metrics"].items():
-        # As in the tables of ``summary``: the exact interval where there is one.
-        yield from _estimate(f"{name}.{metric}", estimate and (part.get(f"{metric}_exact") or estimate))
+    for metric in part["metrics"]:
+        yield from _estimate(f"{name}.{metric}", interval_of(part, metric))
 
 
 def _estimate(name: str, estimate: Mapping[str, Any] | None) -> Iterator[tuple[str, Value]]:

@@ -161,15 +161,14 @@ def _tell_price(price: Price) -> None:
 
 
 def _tell_results(results: Results) -> None:
-    """The headline of the report, with the 95 % intervals of its table: that of the specificity is exact."""
+    """The headline of the report, with the 95 % intervals of its table."""
     from lesion_triage.calibrate.price import USELESS_SHARE
 
     whole = results.slices[0]
-    shown = {"specificity": whole.specificity_exact, "referral rate": whole.metrics.get("referral_rate")}
     numbers = [
-        f"{name} {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
-        for name, found in shown.items()
-        if found is not None
+        f"{name.replace('_', ' ')} {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+        for name in ("specificity", "referral_rate")
+        if (found := whole.interval(name)) is not None
     ]
     missed = f"{results.missed} of {results.positives} positive cases missed"
     say(f"  on test: {missed}; {', '.join(numbers) or whole.note}")
