@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -269,3 +269,58 @@ def test_a_ranking_that_separates_beside_one_that_ties_all_may_be_ahead_by_less_
     found = metrics.auroc_difference(scores, np.full(20, 0.3), positive, 200, 0)
     alike = 0.025 ** (1 / 10)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 1.5 * alike - 1, 1 - alike / 2))
+
+
+@pytest.mark.parametrize("swapped", [1, 2, 5])
+def test_a_ranking_that_differs_in_few_cases_is_not_known_to_be_worse(swapped):
+    """Of 30 positive cases few fell below all others: the draws ended at 0, narrower than of none."""
+    scores, positive = separated(30, 100)
+    fallen = np.where(np.arange(130) < swapped, scores / 100, scores)
+    found = metrics.auroc_difference(fallen, scores, positive, 400, 0)
+    low, high = metrics.share_difference(metrics.proportion(0, 30), metrics.proportion(swapped, 30))
+    assert found.value == pytest.approx(-swapped / 30)
+    assert (found.low, found.high) == pytest.approx((low, max(high, 0.0)))
+    none = metrics.auroc_difference(np.where(positive, 0.9, scores), scores, positive, 400, 0)
+    assert found.low < none.low
+
+
+def test_patients_who_all_have_cases_of_both_classes_are_counted_once_each():
+    """Of 20 patients three fell, each with two cases: six cases, and too few to say which way."""
+    scores, positive = separated(40, 40)
+    patients = np.tile(np.arange(20), 4)
+    for fallen, few in ((3, True), (12, False)):
+        worse = np.where(positive & (patients < fallen), scores / 100, scores)
+        found = metrics.auroc_difference(worse, scores, positive, 400, 0, patients)
+        assert found.value == pytest.approx(-fallen / 20)
+        assert (found.high >= 0) == few
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_ranking_with_a_flaw_is_no_better_evidence_than_one_without(sign):
+    """One pair of 12 x 30 swapped: the draws said 0.984 to 1.000, and of none swapped 0.735 to 1.000."""
+    scores, positive = separated(12, 30)
+    scores[0], scores[-1] = scores[-1], scores[0]
+    found = metrics.auroc_with_interval(Sample.of(0.5 + sign * (scores - 0.5), positive), 400, 0)
+    bound = binomtest(12, 12).proportion_ci().low
+    if sign > 0:
+        assert found.low == pytest.approx(bound)
+        assert found.value < found.high == 1
+    else:
+        assert found.high == pytest.approx(1 - bound)
+        assert found.value > found.low == 0
+
+
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+@pytest.mark.parametrize("truth", [0.97, 0.99, 0.999])
+@pytest.mark.parametrize(("positives", "negatives"), [(10, 40), (20, 150), (60, 60)])
+def test_an_auroc_near_one_is_covered_as_often_as_it_says(positives, negatives, truth, spread):
+    """Normal scores, of positive cases ``spread`` times as wide; percentiles of draws cover 0.7 to 0.9."""
+    random = np.random.default_rng([positives, negatives, int(1000 * truth), int(spread)])
+    positive, held = np.arange(positives + negatives) < positives, 0
+    for _ in range(100):
+        scores = random.normal(size=positive.size)
+        scores[positive] = norm.ppf(truth) * np.hypot(1, spread) + spread * scores[positive]
+        ranks = np.unique(scores, return_inverse=True)[1] / positive.size
+        found = metrics.auroc_with_interval(Sample.of(ranks, positive), 200, 0)
+        held += found.low <= truth <= found.high
+    assert held >= 94

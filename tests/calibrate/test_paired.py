@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, multinomial, norm
 from sklearn.metrics import roc_auc_score
 
 from lesion_triage.calibrate import metrics, paired
@@ -33,24 +35,88 @@ def rates(referred, positive):
 
 @pytest.mark.parametrize("with_units", [False, True])
 def test_differences_are_those_of_brute_force(with_units):
+    """Where units have several cases their draws are in the interval; else it is that of the counts."""
     first, second, positive = pair(0, 120)
     units = np.arange(120) // 2 if with_units else None
     found = paired.compare(first, second, positive, 300, 5, units)
     assert tuple(one.name for one in found.differences) == NAMES
     drawn = [np.repeat(np.arange(120), row.astype(int)) for c in draw_counts(120, 300, 5, units) for row in c]
-    for number, one in enumerate(found.differences[1:]):
+    over = (positive, ~positive, np.ones_like(positive))
+    for number, (one, among) in enumerate(zip(found.differences[1:], over, strict=True)):
         ours, theirs = rates(first.referred, positive)[number], rates(second.referred, positive)[number]
         assert (one.first, one.second) == pytest.approx((ours, theirs))
         assert one.difference.value == pytest.approx(theirs - ours)
-        values = [
-            rates(second.referred[i], positive[i])[number] - rates(first.referred[i], positive[i])[number]
-            for i in drawn
-        ]
-        expected = tuple(np.quantile(values, [0.025, 0.975]))
+        up, down = second.referred & ~first.referred, first.referred & ~second.referred
+        gained, lost = (down, up) if one.name == "specificity" else (up, down)
+        of = (np.arange(120) if units is None else units)[among]
+        counted = paired.rate_difference(gained[among], lost[among], of)
+        expected = (counted.low, counted.high)
+        if with_units:
+            values = [
+                rates(second.referred[i], positive[i])[number] - rates(first.referred[i], positive[i])[number]
+                for i in drawn
+            ]
+            low, high = np.quantile(values, [0.025, 0.975])
+            expected = (min(low, counted.low), max(high, counted.high))
         assert (one.difference.low, one.difference.high) == pytest.approx(expected, abs=1e-12)
     auroc = found.differences[0]
     assert auroc.first == pytest.approx(roc_auc_score(positive, first.scores))
     assert auroc.difference.value == pytest.approx(auroc.second - auroc.first)
+
+
+def moved(gained, lost, cases):
+    """So many cases of each kind, each of a unit of its own."""
+    case = np.arange(cases)
+    found = paired.rate_difference(case < gained, (case >= gained) & (case < gained + lost), case)
+    return found.low, found.high
+
+
+def test_a_case_that_changed_side_widens_what_none_had():
+    """1 of 112 lost: the draws' interval ended at 0, and was narrower than that of none."""
+    none, one = moved(0, 0, 112), moved(0, 1, 112)
+    assert one[0] < none[0] < 0 < one[1]
+    assert one[1] - one[0] > none[1] - none[0]
+
+
+@pytest.mark.parametrize("cases", [20, 112])
+def test_an_interval_holds_zero_unless_the_exact_test_beside_it_rejects(cases):
+    """4 lost and none gained: the draws' interval was below 0 where McNemar's p is 0.125."""
+    for lost in range(12):
+        for gained in range(min(8, cases - lost)):
+            low, high = moved(gained, lost, cases)
+            rejects = gained + lost > 0 and binomtest(gained, gained + lost).pvalue < 0.05
+            assert (low <= 0 <= high) is not rejects
+
+
+@pytest.mark.parametrize("cases", [12, 40])
+def test_a_paired_difference_is_covered_as_often_as_it_says_whatever_the_shares(cases):
+    """All outcomes of so many cases, weighed by their law: no simulation. Draws alone covered 0.86 of 40."""
+    outcomes = [(up, down) for up in range(cases + 1) for down in range(cases + 1 - up)]
+    up, down = np.array(outcomes).T
+    low, high = np.array([moved(*one, cases) for one in outcomes]).T
+    shares = (0.0, 0.001, 0.01, 0.03, 0.08, 0.15, 0.3, 0.45, 0.6)
+    for gained, lost in product(shares, shares):
+        if gained + lost < 1:
+            chance = multinomial.pmf(
+                np.stack([up, down, cases - up - down], axis=1), cases, [gained, lost, 1 - gained - lost]
+            )
+            above = chance[low > gained - lost + 1e-12].sum()
+            below = chance[high < gained - lost - 1e-12].sum()
+            assert above + below <= 0.05
+            assert max(above, below) <= 0.027
+
+
+@pytest.mark.parametrize("alike", [0.2, 1.0])
+def test_patients_with_several_cases_are_covered_too(alike):
+    """15 patients of 1 to 5 cases, each fares like its first with chance ``alike``."""
+    random, held, shares = np.random.default_rng(int(10 * alike)), 0, [0.1, 0.04, 0.86]
+    for _ in range(300):
+        units = np.repeat(np.arange(15), random.integers(1, 6, size=15))
+        own, first = random.choice(3, units.size, p=shares), random.choice(3, 15, p=shares)
+        fares = np.where(random.random(units.size) < alike, first[units], own)
+        found = paired.rate_difference(fares == 0, fares == 1, units)
+        held += found.low <= 0.06 <= found.high
+    assert held >= 0.95 * 300
 
 
 def test_policy_does_not_differ_from_itself():

@@ -5,7 +5,8 @@ Imports numpy and this room. Every metric takes counts of cells, which is what a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from lesion_triage.errors import CalibrationError
 
 PLACED_ABOVE = 50_000
 """Cases above which two AUROCs are compared by placement values."""
+FEWEST_MOVED = 6
+"""Units that all go one way before an exact test at 5 % rejects that as many go the other."""
 
 __all__ = [
     "SCORE_METRICS",
@@ -49,6 +52,7 @@ __all__ = [
     "referral_rate",
     "reliability",
     "sensitivity",
+    "share_difference",
     "smooth_calibration_error",
     "specificity",
     "summarise",
@@ -183,7 +187,7 @@ def summarise(
         names += _OF_LINES
     found = dict(zip(names, bootstrap(sample, measure, draws, seed, units), strict=True))
     if sample.scored:
-        found["auroc"] = _never_without_width(found["auroc"], sample, units)
+        found["auroc"] = _as_wide_as_pairs_allow(found["auroc"], sample, units)
         ranked = found["auprc"]
         found["auprc"] = ranked if ranked is not None and ranked.low < ranked.high else None
     return found
@@ -198,27 +202,39 @@ def auroc_with_interval(
     of a positive and a negative case came out alike, and as many pairs are independent as can be made without
     using a unit twice. The interval is the exact one of that share of pairs (Clopper & Pearson 1934), any
     other pair being as unlike as it can be.
+
+    A ranking with a flaw is no better evidence than one without. So no lower bound is above that of classes
+    that do not overlap, and no upper bound below that of their opposite, whatever the draws say: these know
+    no worse case than those at hand. At a true AUROC of 0.97 to 0.999 with 10 to 60 positive cases their
+    percentiles alone cover it in as few as 0.7 of all samples, and with this floor in 0.98 or more.
     """
     (found,) = bootstrap(sample, lambda cells, counts: auroc(cells, counts)[:, None], draws, seed, units)
-    return _never_without_width(found, sample, units)
+    return _as_wide_as_pairs_allow(found, sample, units)
 
 
-def _never_without_width(
+def _as_wide_as_pairs_allow(
     found: Estimate | None, sample: Sample, units: NDArray[np.intp] | None
 ) -> Estimate | None:
-    if found is None or found.low < found.high:
-        return found
+    if found is None:
+        return None
     cases = sample.order[: sample.scored]
     alike = _alike(sample.positive[: sample.scored], cases if units is None else units[cases])
+    if found.low < found.high:
+        return replace(found, low=min(found.low, alike), high=max(found.high, 1 - alike))
     low = found.value * alike
     return Estimate(found.value, low, low + 1 - alike, draws=0)
 
 
 def _alike(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> float:
     """Lowest share of pairs that come out as all pairs of these cases did, at 97.5 % confidence."""
-    one, other = np.unique(units[positive]), np.unique(units[~positive])
-    pairs = min(one.size, other.size, np.union1d(one, other).size // 2)
+    pairs = _pairs(positive, units)
     return proportion(pairs, pairs).low if pairs else 0.0
+
+
+def _pairs(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> int:
+    """Most pairs of a positive and a negative case that use no unit twice."""
+    one, other = np.unique(units[positive]), np.unique(units[~positive])
+    return min(one.size, other.size, np.union1d(one, other).size // 2)
 
 
 def auroc_difference(
@@ -233,7 +249,9 @@ def auroc_difference(
 
     Where every draw has the same difference, as if both separate the classes, it may be another one by as
     much as pairs may come out otherwise than all of these (``auroc_with_interval``); unless both rank the
-    cases alike, which they then always do.
+    cases alike, which they then always do. Where fewer than ``FEWEST_MOVED`` units of a class make the
+    difference, draws know too few of them, and the interval is also that of as many units gained and lost,
+    in their shares of the independent pairs (``share_difference``), and holds 0.
 
     Args:
         first: scores in [0, 1], shape (n,).
@@ -252,11 +270,54 @@ def auroc_difference(
         found = placed_difference(first, second, positive, draws, seed, units)
     else:
         found = _drawn_difference(first, second, positive, draws, seed, units)
-    if found is None or found.low < found.high or np.array_equal(_ranks(first), _ranks(second)):
+    if found is None or np.array_equal(_ranks(first), _ranks(second)):
         return found
-    alike = _alike(positive, np.arange(positive.size) if units is None else units)
-    middle, reach = found.value * alike, 1 - alike
-    return Estimate(found.value, middle - reach, middle + reach, draws=0)
+    of = np.arange(positive.size) if units is None else np.unique(units, return_inverse=True)[1]
+    if found.low == found.high:
+        alike = _alike(positive, of)
+        middle, reach = found.value * alike, 1 - alike
+        return Estimate(found.value, middle - reach, middle + reach, draws=0)
+    moved = _placement(first, positive) - _placement(second, positive)
+    for members in (positive, ~positive):
+        by_unit = np.bincount(of[members], weights=moved[members]) / np.count_nonzero(members)
+        # As many units of equal weight would do it (Kish 1965).
+        if np.abs(by_unit).sum() ** 2 < FEWEST_MOVED * np.sum(by_unit**2):
+            pairs = _pairs(positive, of)
+            sides = (float(np.maximum(side, 0).sum()) for side in (by_unit, -by_unit))
+            low, high = share_difference(*(_share_about(side, pairs) for side in sides))
+            found = replace(found, low=min(found.low, low, 0.0), high=max(found.high, high, 0.0))
+    return found
+
+
+def _share_about(share: float, trials: int) -> Proportion:
+    """The exact interval of a share that is not a whole number of successes: from the whole ones about it."""
+    if not trials:
+        return Proportion(0, 0, share, 0.0, 1.0)
+    successes = share * trials
+    below = proportion(math.floor(successes + 1e-9), trials)
+    above = proportion(min(math.ceil(successes - 1e-9), trials), trials)
+    return Proportion(below.successes, trials, share, below.low, above.high)
+
+
+def share_difference(gained: Proportion, lost: Proportion) -> tuple[float, float]:
+    """Interval of ``gained`` less ``lost``, shares of the same cases of which none is in both.
+
+    Their own intervals recovered into one: each end is as far away as the root of the squared distances of
+    the two ends that it leans on, with the correlation of two counts of one multinomial law (Newcombe 1998,
+    Stat Med 17:2635; Zou & Donner 2008, Stat Med 27:1693). From exact intervals at 95 % it covers every pair
+    of shares with at least 95 %, each end being wrong in at most 2.7 %: all outcomes of 10 to 600 cases were
+    counted up.
+    """
+    value = gained.value - lost.value
+    rest = (1 - gained.value) * (1 - lost.value)
+    correlation = -math.sqrt(min(gained.value * lost.value / rest, 1.0)) if rest > 0 else -1.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(one**2 + other**2 - 2 * correlation * one * other)
+
+    low = value - reach(gained.value - gained.low, lost.high - lost.value)
+    high = value + reach(gained.high - gained.value, lost.value - lost.low)
+    return max(low, -1.0), min(high, 1.0)
 
 
 def _ranks(scores: Floats) -> NDArray[np.intp]:

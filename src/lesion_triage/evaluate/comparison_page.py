@@ -70,7 +70,7 @@ def draw(found: Comparison, both: Pair) -> tuple[Drawn, ...]:
     return (
         Drawn(
             "differences",
-            rows.dots(intervals, "B less A, 95 % interval of the paired bootstrap", 0.0, "no difference"),
+            rows.dots(intervals, "B less A, 95 % paired interval", 0.0, "no difference"),
             "B less A on the same cases. A higher referral rate is more visits, not more right.",
             f"Differences B less A: {told}.",
         ),
@@ -96,7 +96,7 @@ def markdown(found: Comparison) -> str:
         f"{found.cases} cases of split {found.split} that both were tested on, {found.positives} positive. "
         f"{_left_out(found)}",
         "",
-        "| measure | A | B | B less A, 95 % paired bootstrap |",
+        "| measure | A | B | B less A, 95 % interval |",
         "|---|---|---|---|",
         *(_row(one) for one in found.compared.differences),
         "",
