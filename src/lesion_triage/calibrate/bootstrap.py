@@ -32,7 +32,7 @@ class Estimate:
     low: float
     high: float
     draws: int
-    """Draws in which the quantity was defined, at least 95 % of those made; 0: the interval is exact."""
+    """Draws in which the quantity was defined, at least 95 % of those made; 0: the interval is of counts."""
 
 
 def bootstrap(
