@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from lesion_triage.errors import HinderedError, TrainingError
@@ -162,7 +163,10 @@ def test_stages_that_timm_cannot_name_are_refused_in_one_sentence():
         freeze_stages(network, 1)
 
 
-def test_the_hub_is_blamed_where_a_backbone_can_be_made_without_it():
+def test_the_hub_is_blamed_where_a_backbone_can_be_made_without_it(monkeypatch, tmp_path):
+    """Told to be offline, the hub's library fails as it does without a network, but at once."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(HinderedError, match=r"if the hub is out of reach, set model\.weights"):
         backbone("test_efficientnet", "hub", 64)
 
