@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,7 +21,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(pause_s)
         self.send_response(status)
         for name, value in headers.items():
-            self.send_header(name, value)
+            self.send_header(name, value() if callable(value) else value)
         self.end_headers()
         server.came.append((dict(self.headers), body))
 
@@ -57,11 +57,14 @@ class Receiver:
 
 @contextmanager
 def receiving(
-    *script: tuple[int, dict[str, str], float],
+    *script: tuple[int, dict[str, str | Callable[[], str]], float],
     port: int = 0,
     certificate: tuple[Any, Any] | None = None,
 ) -> Iterator[Receiver]:
-    """One that answers as ``script`` says (status, headers, seconds of pause), and then with 204."""
+    """One that answers as ``script`` says (status, headers, seconds of pause), and then with 204.
+
+    A header may be a function, which is asked for its value when the answer is due.
+    """
     server: Any = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     server.script, server.came = list(script), []
     if certificate is not None:

@@ -118,10 +118,15 @@ def test_unauthenticated_requests_leave_no_line(launch: Callable[..., Any], tmp_
     assert [line["event"] for line in lines_of(folder)] == ["opened", "closed"]
 
 
-def killed_under_load(rounds: int, launch: Callable[..., Any], folder: Path, pictures: list[bytes]) -> None:
+ROUNDS = 20
+
+
+@pytest.mark.slow
+def test_kill_under_load_loses_no_acknowledged_answer(launch: Callable[..., Any], tmp_path: Path, draw: Any):
     """Each round: four clients ask as fast as they can, the server is killed, the log is looked at."""
+    folder, pictures = tmp_path / "audit", [draw(seed=seed) for seed in range(8)]
     acknowledged: set[str] = set()
-    for number in range(rounds):
+    for number in range(ROUNDS):
         with launch(TRIAGE_AUDIT_LOG=str(folder), TRIAGE_AUDIT_ROTATE_BYTES="20000") as server:
             heard: list[tuple[str, bytes]] = []
 
@@ -152,14 +157,7 @@ def killed_under_load(rounds: int, launch: Callable[..., Any], folder: Path, pic
         assert server.stop() == 0
     walked = verify(folder)
     assert acknowledged <= {line["hash"] for line in lines_of(folder)}
-    assert walked.end.sequence >= len(acknowledged) + rounds
-
-
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_kill_under_load_loses_no_acknowledged_answer(
-    rounds: int, launch: Callable[..., Any], tmp_path: Path, draw: Any
-):
-    killed_under_load(rounds, launch, tmp_path / "audit", [draw(seed=seed) for seed in range(8)])
+    assert walked.end.sequence >= len(acknowledged) + ROUNDS
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit, which Linux has")

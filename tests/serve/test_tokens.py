@@ -7,6 +7,7 @@ import hmac
 import http.server
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -388,11 +389,21 @@ def test_start_does_not_wait_for_a_provider_whose_head_never_ends(monkeypatch: p
     assert time.monotonic() - began < 3
 
 
+HASTY = """
+import sys
+from triage_server import cli, tokens
+tokens.RETRY_S = 0.2
+sys.exit(cli.main(sys.argv[sys.argv.index("--bundle"):]))
+"""
+"""Begins the line of a server that asks its provider again much sooner than after ten seconds."""
+
+
 def test_stop_does_not_wait_for_a_provider_that_drips(issuer: Issuer, launch: Callable[..., Any], draw: Any):
     with served([json.dumps(issuer.document()).encode(), "X-Endless"]) as (address, asked):
         said = {"JWKS": address, "ISSUER": ISSUER, "AUDIENCE": AUDIENCE}
-        with launch(**{f"TRIAGE_JWT_{name}": value for name, value in said.items()}) as server:
-            time.sleep(tokens.RETRY_S)
+        variables = {f"TRIAGE_JWT_{name}": value for name, value in said.items()}
+        with launch(under=(sys.executable, "-W", "error", "-c", HASTY), **variables) as server:
+            time.sleep(0.2)
             headers = {"Authorization": f"Bearer {issuer.token(kid='unknown')}"}
             assert httpx.get(f"{server.url}/v1/bundle", headers=headers, timeout=30).status_code == 401
             assert asked == [2]
