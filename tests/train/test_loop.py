@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from drawn import TRAINING, VALIDATION, config, same, weights
+from sklearn.metrics import roc_auc_score
 
 from lesion_triage.errors import DivergedError, TrainingError
-from lesion_triage.train import checkpoint
+from lesion_triage.train import checkpoint, validation
 from lesion_triage.train.loop import Listener, train
 
 
@@ -19,6 +21,16 @@ def test_it_learns_what_can_be_learnt(tmp_path):
     curve = train(config(epochs=6), TRAINING, VALIDATION, tmp_path, "key")
     assert curve[-1].loss < curve[0].loss
     assert curve[-1].validation_auroc > 0.95
+
+
+def test_the_auroc_of_the_curve_is_that_of_cases_and_ties_count_half():
+    """Two photographs a case, the second with the case's logit; against another implementation."""
+    logits = np.random.default_rng(0).integers(-3, 4, len(VALIDATION.records)).astype(float)
+    needs = [bool(record.needs_in_person) for record in VALIDATION.records]
+    shown = [*(replace(record, needs_in_person=False) for record in VALIDATION.records), *VALIDATION.records]
+    found = validation.case_auroc(shown, [*(logits - 9), *logits], "max")
+    assert found == pytest.approx(roc_auc_score(needs, logits))
+    assert np.isnan(validation.case_auroc(VALIDATION.records[::2], logits[::2], "max"))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):

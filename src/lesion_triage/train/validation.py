@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lesion_triage.bundle.policy import case_logit
+from lesion_triage.calibrate.metrics import auroc_of
 from lesion_triage.data.records import Record
 from lesion_triage.errors import DivergedError
 from lesion_triage.train.pictures import BLOCK
@@ -61,11 +62,11 @@ def require_numbers(fabric: Fabric, values: Sequence[float], epoch: int) -> None
 def case_auroc(
     records: Sequence[Record], values: Sequence[float], aggregation: Literal["max", "mean"]
 ) -> float:
-    """AUROC over cases, in [0, 1]; a case is positive if any of its photographs is."""
+    """AUROC over cases, in [0, 1]; NaN without both classes. A case is positive if a photograph of it is."""
     cases: dict[str, list[float]] = {}
     positive: dict[str, bool] = {}
     for record, logit in zip(records, values, strict=True):
         cases.setdefault(record.case_id, []).append(logit)
         positive[record.case_id] = positive.get(record.case_id, False) or bool(record.needs_in_person)
     scores = [case_logit(logits, aggregation) for logits in cases.values()]
-    return float(roc_auc_score(list(positive.values()), scores))
+    return auroc_of(np.array(scores), np.array(list(positive.values())))
