@@ -96,8 +96,22 @@ def _errand(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # whoever read the output has had enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unheard(0)
+    except OSError as error:
+        if error.filename is not None:  # no file of ours, whose errors are told where they are opened
+            raise
+        print(
+            f"OSError: what this had to say cannot be written ({error.strerror}); a key that nobody "
+            "saw is to be revoked.",
+            file=sys.stderr,
+        )
+        return _unheard(2)
+    return status
+
+
+def _unheard(status: int) -> int:
+    """The status, with nothing left that Python would try to write once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 

@@ -326,6 +326,16 @@ def waits_for_a_lock(process: int) -> bool:
     return any(fields[5] == str(process) for fields in waiting)
 
 
+def test_errand_whose_output_cannot_be_written_says_so_in_a_sentence(tmp_path: Path):
+    line = [*ERRAND, "keys", "new", "platform", "--file", tmp_path / "keys"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().endswith("a key that nobody saw is to be revoked.")
+    assert "platform" in (tmp_path / "keys").read_text()
+
+
 @pytest.mark.parametrize("number", [1, 3000])
 def test_errand_whose_reader_has_had_enough_says_nothing(number: int, tmp_path: Path):
     record = KeyRecord(key_id="0" * 12, label="a", role="score", sha256="0" * 64, created_at="now")
