@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # Okabe & Ito: distinct to the colour-blind; line styles and markers repeat what they say.
 ORANGE, SKY, GREEN, BLUE, VERMILLION, BLACK = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#000000"
 
-_AUROC = 0.941  # the best recipe on HAM10000: the mean over the three deals of experiments/ham10000-best
+_AUROC = 0.945  # the best recipe on HAM10000: the mean over the three deals of experiments/ham10000-best
 _POWERS = (0.8, 0.9)
 _MISSES = (0, 1, 2, 4, 8, 16, 32)
 _STYLES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"))
