@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +308,8 @@ def test_errand_that_is_broken_off_while_it_waits_leaves_the_file_as_it_was(tmp_
     with (tmp_path / ".keys.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else changes the keys
         line = [*ERRAND, "keys", "new", "another", "--file", tmp_path / "keys"]
-        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with heeding_interrupts():
+            process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + PATIENCE_S
         while not waits_for_a_lock(process.pid):
             assert process.poll() is None
@@ -318,6 +320,16 @@ def test_errand_that_is_broken_off_while_it_waits_leaves_the_file_as_it_was(tmp_
     assert (process.returncode, *said) == (130, "", "")
     assert (tmp_path / "keys").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"keys", ".keys.lock"}
+
+
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """A shell's background job, such as these tests may be, hands on that the signal is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def waits_for_a_lock(process: int) -> bool:
