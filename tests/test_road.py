@@ -187,7 +187,7 @@ def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_tes
         f"{word} {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
         for found, word in (
             (whole["specificity_exact"], "specificity"),
-            (whole["metrics"]["referral_rate"], "referral rate"),
+            (whole["referral_rate_exact"], "referral rate"),
         )
     )
     missed = f"  on test: {results['missed']} of {results['positives']} positive cases missed"
