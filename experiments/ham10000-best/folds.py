@@ -57,9 +57,16 @@ def main() -> None:
     dealt = Run(plain, road.travel("split", plain, arguments.folder / "runs").folder)
     learnt, judged = fold_of(dealt, arguments.fold)
     if arguments.verb == "train":
+        if len(arguments.names) != 1 or "+" in arguments.names[0]:
+            parser.error("train takes one name, without a '+'.")
         (name,) = arguments.names
         train(Run(config, dealt.folder), learnt, judged, arguments.folder / f"{name}-{arguments.fold}")
         return
+    for name in {name for names in arguments.names for name in names.split("+")}:
+        if not (arguments.folder / f"{name}-{arguments.fold}" / "logits.json").is_file():
+            parser.error(
+                f"{name}: nothing of this name was trained below {arguments.folder}; train it first."
+            )
     for names in arguments.names:
         judge(names, config.train.label_smoothing, judged, arguments.folder, arguments.fold)
 
