@@ -14,7 +14,7 @@ import numpy as np
 
 from lesion_triage.calibrate import curves
 from lesion_triage.calibrate.decisions import EACH_OF_TWO, net_benefit, predictive_values
-from lesion_triage.calibrate.metrics import Sample, auroc_difference, reliability, summarise
+from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
 from lesion_triage.calibrate.paired import Said, compare
 from lesion_triage.calibrate.shares import share_of
 
@@ -83,7 +83,7 @@ def whole(size: int, by_patient: bool = False) -> dict[str, float]:
     timed("sorting", lambda: made.append(Sample.of(scores, positive, 0.05)))
     sample, answers = made[0], Sample.of(referred.astype(float), positive, 1.0)
     timed("every metric with its interval", lambda: summarise(sample, DRAWS, 0, units))
-    timed("reliability", lambda: reliability(sample))
+    timed("reliability", lambda: curves.reliability(sample))
     timed("ROC, precision-recall and histogram", lambda: [
         draw(sample) for draw in (curves.roc_curve, curves.precision_recall_curve, curves.score_histogram)
     ])  # fmt: skip

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from lesion_triage.calibrate import curves
-from lesion_triage.calibrate.cells import Sample
+from lesion_triage.calibrate.cells import BINS, Sample
+from lesion_triage.calibrate.metrics import proportion
 
 
 def cases(seed, size, levels=None):
@@ -73,3 +74,38 @@ def test_every_case_stands_in_the_histogram():
     assert sum(found.negatives) + found.negatives_without_score == (~positive).sum()
     assert found.positives_without_score + found.negatives_without_score == 9
     assert len(found.edges) == curves.BARS + 1
+
+
+def test_tied_scores_share_a_bin():
+    random = np.random.default_rng(0)
+    scores, positive = random.choice([0.1, 0.5, 0.9], 300), random.random(300) < 0.3
+    bins = curves.reliability(Sample.of(scores, positive))
+    assert [bin_.mean_score for bin_ in bins] == pytest.approx([0.1, 0.5, 0.9])
+    assert sum(bin_.cases for bin_ in bins) == 300
+
+
+@pytest.mark.parametrize("size", [1, 3, 9, 10, 101, 1000])
+def test_bins_without_ties_have_equal_mass(size):
+    scores, positive = cases(0, size)
+    counts = [bin_.cases for bin_ in curves.reliability(Sample.of(scores, positive))]
+    assert sum(counts) == size
+    assert len(counts) == min(size, BINS)
+    assert max(counts) - min(counts) <= 1
+
+
+def test_without_a_score_there_is_no_bin():
+    assert curves.reliability(Sample.of(np.full(5, np.inf), np.arange(5) < 2)) == ()
+
+
+def test_the_cases_of_one_patient_are_no_more_evidence_in_a_bin_than_one_of_them():
+    """Five copies of every case, in an order that tells nothing of whose they are."""
+    scores, positive = cases(4, 100, levels=8)
+    order = np.random.default_rng(4).permutation(500)
+    owners = np.repeat(np.arange(100), 5)[order]
+    bins = curves.reliability(Sample.of(scores[owners], positive[owners]), owners)
+    assert [bin_.cases for bin_ in bins] == [
+        5 * once.cases for once in curves.reliability(Sample.of(scores, positive))
+    ]
+    for bin_ in bins:
+        once = proportion(bin_.observed.successes // 5, bin_.cases // 5)
+        assert (bin_.observed.low, bin_.observed.high) == pytest.approx((once.low, once.high))

@@ -90,22 +90,6 @@ def test_calibration_error_weighs_bins_by_their_cases():
     assert once(metrics.calibration_error, Sample.of(scores, positive)) == pytest.approx(expected)
 
 
-def test_tied_scores_share_a_bin():
-    scores, positive = cases(0, 300, levels=3)
-    bins = metrics.reliability(Sample.of(scores, positive))
-    assert [bin_.mean_score for bin_ in bins] == pytest.approx(sorted(set(scores)))
-    assert sum(bin_.cases for bin_ in bins) == 300
-
-
-@pytest.mark.parametrize("size", [1, 3, 9, 10, 101, 1000])
-def test_bins_without_ties_have_equal_mass(size):
-    scores, positive = cases(0, size)
-    counts = [bin_.cases for bin_ in metrics.reliability(Sample.of(scores, positive))]
-    assert sum(counts) == size
-    assert len(counts) == min(size, BINS)
-    assert max(counts) - min(counts) <= 1
-
-
 def test_abstention_counts_as_referred_and_has_no_rank():
     scores = np.array([0.1, 0.6, math.inf, math.inf, 0.9])
     positive = np.array([False, False, True, False, True])
@@ -173,7 +157,6 @@ def test_sample_without_any_score_has_no_ranking_metric():
     estimates = metrics.summarise(Sample.of(np.full(50, math.inf), np.arange(50) < 20, 0.5), 100, 0)
     assert "auroc" not in estimates
     assert estimates["sensitivity"].value == 1.0
-    assert metrics.reliability(Sample.of(np.full(5, math.inf), np.arange(5) < 2)) == ()
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf, -0.1, 1.1])

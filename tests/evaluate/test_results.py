@@ -62,3 +62,27 @@ def test_price_of_groups_that_are_routed_up_is_told_at_the_same_threshold_too(tm
     found = results(tmp_path / "routed", 0.3, groupings=only_men)
     assert found.slices[0].metrics["specificity"].value == pytest.approx(10 / 60)
     assert found.everyone_alone["specificity"] == pytest.approx(20 / 60)
+
+
+def test_a_bin_of_the_reliability_diagram_counts_a_patient_once(tmp_path):
+    """Forty patients, each with five cases that are alike: in every bin as much as forty cases tell."""
+
+    def bins(folder, copies):
+        rows = [
+            row(
+                f"{person}-{place}",
+                f"{person}-{place}",
+                (-1.0, 1.0)[person % 2],
+                person % 4 == 1,
+                unit_id=f"{person}",
+            )
+            for person in range(40)
+            for place in range(copies)
+        ]
+        table = Predictions("external", "e" * 64, "f" * 64, sha256_of(tiny.GRAPH), tuple(rows))
+        found = evaluate(table, tiny.make(folder), Evaluate(bootstrap_draws=100))
+        return [(bin_.observed.low, bin_.observed.high) for bin_ in found.reliability]
+
+    once, five = bins(tmp_path / "once", 1), bins(tmp_path / "five", 5)
+    assert len(once) == 2
+    assert five == [pytest.approx(interval) for interval in once]

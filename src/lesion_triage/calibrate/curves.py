@@ -1,13 +1,19 @@
-"""What every threshold would do, thinned to what an eye can see. Imports numpy and ``cells``."""
+"""What every threshold would do, and what scores say, thinned to what an eye can see.
+
+Imports numpy and this room's ``cells`` and ``shares``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cells import Floats, Sample
+from lesion_triage.calibrate.metrics import Proportion
+from lesion_triage.calibrate.shares import share_of
 
 POINTS = 400
 """Of a thinned curve: spread evenly along it, so that on a page no step is lost that could be seen."""
@@ -22,6 +28,16 @@ class Curve:
 
     x: tuple[float, ...]
     y: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Cases with neighbouring scores, for a reliability diagram."""
+
+    cases: int
+    mean_score: float
+    observed: Proportion
+    """Share that is positive; exact interval, where a unit has several of the cases that of ``shares``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,28 @@ def score_histogram(sample: Sample) -> Histogram:
         positives=tuple(counts[1].tolist()),
         negatives_without_score=int(np.count_nonzero(~without)),
         positives_without_score=int(np.count_nonzero(without)),
+    )
+
+
+def reliability(sample: Sample, units: NDArray[np.intp] | None = None) -> tuple[Bin, ...]:
+    """Bins of equal mass, lowest scores first; tied scores share a bin.
+
+    Args:
+        sample: the cases; those without a score are in no bin.
+        units: number of the unit that each case belongs to, shape (n,), in the order of the data as given:
+            cases of one patient do not count as independent. None: each case is of a unit of its own.
+    """
+    if not sample.scored:
+        return ()
+    of = sample.order if units is None else units[sample.order]
+    starts = sample.bin_starts()
+    return tuple(
+        Bin(
+            cases=int(end - start),
+            mean_score=float(sample.scores[start:end].mean()),
+            observed=share_of(sample.positive[start:end], of[start:end]),
+        )
+        for start, end in pairwise([*starts, sample.scored])
     )
 
 

@@ -31,7 +31,6 @@ FEWEST_MOVED = 6
 
 __all__ = [
     "SCORE_METRICS",
-    "Bin",
     "Cells",
     "Estimate",
     "Proportion",
@@ -50,7 +49,6 @@ __all__ = [
     "ppv",
     "proportion",
     "referral_rate",
-    "reliability",
     "sensitivity",
     "share_difference",
     "smooth_calibration_error",
@@ -61,22 +59,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """A share with its exact two-sided interval (Clopper & Pearson 1934)."""
+    """A share with its two-sided interval: exact (Clopper & Pearson 1934), or that of ``shares.share_of``."""
 
     successes: int
     trials: int
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Cases with neighbouring scores, for a reliability diagram."""
-
-    cases: int
-    mean_score: float
-    observed: Proportion
 
 
 def auroc(cells: Cells, counts: Counts) -> Floats:
@@ -396,22 +385,6 @@ def proportion(successes: int, trials: int, confidence: float = INTERVAL_CONFIDE
         value=successes / trials,
         low=sensitivity_lower_bound(trials, trials - successes, one_sided),
         high=1.0 - sensitivity_lower_bound(trials, successes, one_sided),
-    )
-
-
-def reliability(sample: Sample) -> tuple[Bin, ...]:
-    """Bins of equal mass, lowest scores first; tied scores share a bin."""
-    if sample.scored == 0:
-        return ()
-    starts = sample.bin_starts()
-    bounds = zip(starts, [*starts[1:], sample.scored], strict=True)
-    return tuple(
-        Bin(
-            int(end - start),
-            float(sample.scores[start:end].mean()),
-            proportion(int(sample.positive[start:end].sum()), int(end - start)),
-        )
-        for start, end in bounds
     )
 
 

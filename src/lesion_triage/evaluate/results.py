@@ -18,9 +18,11 @@ from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import units_of
 from lesion_triage.calibrate.curves import (
+    Bin,
     Curve,
     Histogram,
     precision_recall_curve,
+    reliability,
     roc_curve,
     score_histogram,
 )
@@ -31,7 +33,7 @@ from lesion_triage.calibrate.decisions import (
     net_benefit,
     predictive_values,
 )
-from lesion_triage.calibrate.metrics import Bin, Proportion, Sample, reliability
+from lesion_triage.calibrate.metrics import Proportion, Sample
 from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
@@ -42,7 +44,7 @@ from lesion_triage.evaluate.metadata import MetadataBaseline, measure_metadata
 from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
-FORMAT = 4
+FORMAT = 5
 """Raised where the same predictions would give other numbers; what was evaluated before is then outdated."""
 THRESHOLD_PROBABILITIES = tuple(percent / 100 for percent in range(1, 51))
 PREVALENCES = (0.005, 0.0075, 0.01, 0.015, *(percent / 100 for percent in range(2, 51)))
@@ -215,7 +217,7 @@ def evaluate(
             )
         ),
         slices=tuple(measure(part, outcomes, config) for part in slices),
-        reliability=reliability(sample),
+        reliability=reliability(sample, outcomes.units),
         roc=roc_curve(sample),
         precision_recall=precision_recall_curve(sample),
         histogram=score_histogram(sample),

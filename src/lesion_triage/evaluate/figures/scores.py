@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.curves import Histogram, log_odds
-from lesion_triage.calibrate.metrics import Bin
+from lesion_triage.calibrate.curves import Bin, Histogram, log_odds
 from lesion_triage.evaluate.figures.canvas import (
     BLACK,
     BLUE,
@@ -41,7 +40,7 @@ def reliability_diagram(bins: Sequence[Bin]) -> bytes:
         markersize=5,
         capsize=3,
         clip_on=False,
-        label="observed, exact 95 % interval",
+        label="observed, 95 % interval",
     )
     # Most scores are small: on a square-root scale the low bins, where a miss hides, stay apart.
     for axis in ("x", "y"):
