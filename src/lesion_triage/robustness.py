@@ -82,6 +82,7 @@ def act(arguments: argparse.Namespace) -> int:
         "citation": list(bundle.header.data_citation),
         "cases": len(cases),
         "positives": sum(case.needs_in_person for case in cases),
+        "unit": bundle.certificate.unit,
         "photographs": sum(len(case.files) for case in cases),
         "seed": arguments.seed,
         "rows": [asdict(row) for row in rows],
@@ -98,7 +99,8 @@ def page(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[Foreign]
     lines = [
         f"{facts['positives']} positive and {facts['cases'] - facts['positives']} other test cases with "
         f"{facts['photographs']} photographs; bundle {facts['bundle_sha256'][:16]}, certificate "
-        f"{facts['certificate_id']}; seed {facts['seed']}. In brackets: exact 95 % intervals.",
+        f"{facts['certificate_id']}; seed {facts['seed']}. In brackets: 95 % intervals, exact where a "
+        f"{facts['unit']} has one of what is counted, else by the effective number.",
         "",
         "| corruption | severity | positive cases missed | were there no gates | photographs refused "
         "| other cases sent up |",
@@ -111,6 +113,9 @@ def page(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[Foreign]
             "| shown | photographs | sent up | refused for quality | unfamiliar | AUROC of the novelty |",
             "|---|---|---|---|---|---|",
             *(_shown(one) for one in shown),
+            "",
+            "Each photograph shown counts as one of its own: where several are of one person or one "
+            "recording, these intervals are too narrow.",
         ]
     return "\n".join(lines)
 
@@ -151,6 +156,7 @@ def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
             files=tuple(reader(records[row.image_id]) for row in case.rows),
             history=case.history,
             needs_in_person=case.needs_in_person,
+            unit_id=case.unit_id,
         )
         for case in (*(case for case in cases if case.needs_in_person), *drawn)
     ]

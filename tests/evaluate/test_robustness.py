@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count as counter
+
 import pytest
 
 import tiny_bundle as tiny
@@ -11,6 +13,7 @@ from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle
+from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.data.corruptions import CORRUPTIONS, corrupt
 from lesion_triage.errors import DataError, ImageError
 from lesion_triage.evaluate import robustness_figure
@@ -19,11 +22,16 @@ from lesion_triage.evaluate.robustness import UNMODIFIED, Photographed, Row, sho
 BLEEDING = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
 
 
-def case(kind: tiny.Kind, positive: bool, history: History = NO_HISTORY, count: int = 1) -> Photographed:
+NUMBERS = counter()
+
+
+def case(
+    kind: tiny.Kind, positive: bool, history: History = NO_HISTORY, count: int = 1, unit: str = ""
+) -> Photographed:
     files = tuple(
         (lambda size=size: tiny.picture_bytes(kind, "PNG", (160 + size, 120))) for size in range(count)
     )
-    return Photographed(files, history, positive)
+    return Photographed(files, history, positive, unit or f"lesion-{next(NUMBERS)}")
 
 
 CASES = (
@@ -79,6 +87,27 @@ def test_a_gate_turns_a_miss_into_a_retake(rows):
     assert sum(darkest.refusals.values()) == darkest.refused.trials == 6
     assert darkest.refusals["image_too_dark"] > 0
     assert darkest.missed.successes == 0 < darkest.missed_without_gates.successes
+
+
+def test_what_comes_several_times_from_one_patient_is_no_more_evidence_than_once(bundle):
+    """Three patients with two missed lesions each, and three with one lesion on two photographs."""
+    cases = [case("below", True, unit=f"patient-{number % 3}") for number in range(6)]
+    cases += [case("below", False, count=2, unit=f"patient-{number}") for number in range(3, 6)]
+    (row,) = spoil(bundle, cases, corruptions=())
+    for found, of, units in ((row.missed, 6, proportion(3, 3)), (row.refused, 12, proportion(0, 6))):
+        assert (found.trials, found.value) == (of, units.value)
+        assert (found.low, found.high) == pytest.approx((units.low, units.high))
+    assert row.missed_without_gates == row.missed
+    assert row.referred_others == proportion(0, 3)
+
+
+def test_familiar_photographs_of_one_patient_make_no_more_pairs_with_those_shown(bundle, tmp_path):
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(tiny.picture_bytes("unfamiliar", "PNG", (160 + number, 120)))
+    cases = [case("below", bool(number), count=3, unit=f"patient-{number}") for number in range(5)]
+    (found,) = show(bundle, cases, {"elsewhere": sorted(tmp_path.iterdir())}, draws=200)
+    assert found.auroc is not None
+    assert (found.auroc.value, found.auroc.low) == pytest.approx((1.0, proportion(5, 5).low))
 
 
 @pytest.mark.parametrize("cases", [(), CASES[:3], CASES[3:]])

@@ -26,6 +26,7 @@ from lesion_triage.bundle.scorer import ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc_with_interval, proportion
+from lesion_triage.calibrate.shares import share_of
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.errors import DataError, ImageError
@@ -42,11 +43,13 @@ class Photographed:
     """Each gives the bytes of one photograph."""
     history: History
     needs_in_person: bool
+    unit_id: str
+    """Of the patient where known, else of the lesion: what is drawn independently of the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All cases, spoilt in one way at one severity."""
+    """All cases, spoilt in one way at one severity; shares with the intervals of ``calibrate.shares``."""
 
     corruption: str
     """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""
@@ -66,7 +69,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Photographs of something that the model was not made for, each as a case of its own."""
+    """Photographs of something that the model was not made for, each as a case of its own.
+
+    Nobody says whose they are, so the intervals take them for independent, which frames of one recording are
+    not.
+    """
 
     name: str
     sent_up: Proportion
@@ -137,7 +144,7 @@ def show(
         bundle: sealed.
         cases: what is familiar: their unmodified photographs.
         foreign: name, and files.
-        draws: of the bootstrap over photographs.
+        draws: of the bootstrap, over the photographs of something else and the units of the cases.
         seed: of the bootstrap.
 
     Raises:
@@ -146,10 +153,11 @@ def show(
     graph = Graph(bundle.graph, bundle.header.pixels)
     files = [read for case in cases for read in case.files]
     familiar = np.array([one.novelty for one in mapped(lambda read: _look(graph, bundle, read()), files)])
+    owners = np.repeat(_units(cases), [len(case.files) for case in cases])
     found = []
     for name, paths in foreign.items():
         looked = mapped(lambda path: _look_at(graph, bundle, path), paths)
-        found.append(_foreign(bundle, name, looked, familiar, draws, seed))
+        found.append(_foreign(bundle, name, looked, familiar, owners, draws, seed))
     return tuple(found)
 
 
@@ -193,16 +201,22 @@ def _row(
     below_without = _below(policy, cases, [[one.logit for one in photographs] for photographs in seen])
     every = [one for photographs in seen for one in photographs]
     refusals = Counter(code.value for one in every for code in one.evidence.refusals)
-    refused = sum(one.evidence.logit is None for one in every)
+    refused = np.array([one.evidence.logit is None for one in every])
+    units = _units(cases)
+    owners = np.repeat(units, [len(photographs) for photographs in seen])
     return Row(
         corruption=name,
         severity=severity,
-        missed=proportion(int((positive & below).sum()), int(positive.sum())),
-        missed_without_gates=proportion(int((positive & below_without).sum()), int(positive.sum())),
-        refused=proportion(refused, len(every)),
-        referred_others=proportion(int((~positive & ~below).sum()), int((~positive).sum())),
+        missed=share_of(below[positive], units[positive]),
+        missed_without_gates=share_of(below_without[positive], units[positive]),
+        refused=share_of(refused, owners),
+        referred_others=share_of(~below[~positive], units[~positive]),
         refusals=dict(sorted(refusals.items())),
     )
+
+
+def _units(cases: Sequence[Photographed]) -> NDArray[np.intp]:
+    return np.unique([case.unit_id for case in cases], return_inverse=True)[1]
 
 
 def _below(
@@ -217,6 +231,7 @@ def _foreign(
     name: str,
     looked: Sequence[_Seen],
     familiar: NDArray[np.float64],
+    owners: NDArray[np.intp],
     draws: int,
     seed: int,
 ) -> Foreign:
@@ -228,10 +243,11 @@ def _foreign(
     # Ranks in [0, 1]: the AUROC knows no more of a novelty than its place among the others.
     ranks = np.unique(novelty, return_inverse=True)[1] / novelty.size
     sample = Sample.of(ranks, np.arange(novelty.size) < len(looked))
+    units = np.concatenate((-1 - np.arange(len(looked)), owners))
     return Foreign(
         name=name,
         sent_up=proportion(up, len(looked)),
         refused_by_quality=proportion(refused, len(looked)),
         unfamiliar=proportion(unfamiliar, len(looked)),
-        auroc=auroc_with_interval(sample, draws, seed),
+        auroc=auroc_with_interval(sample, draws, seed, units),
     )

@@ -16,7 +16,7 @@ _ALLOWED = 0.05
 def figure(rows: Sequence[Row]) -> bytes:
     """One panel for each corruption: positive cases missed with the gates and without, photographs refused.
 
-    Bars are exact 95 % intervals; severity 0 is the unmodified photographs. Marks repeat what colours say.
+    Bars are 95 % intervals; severity 0 is the unmodified photographs. Marks repeat what colours say.
     """
     names = list(dict.fromkeys(row.corruption for row in rows if row.corruption != UNMODIFIED))
 
