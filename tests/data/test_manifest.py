@@ -116,13 +116,28 @@ def test_a_picture_named_twice_is_refused(dataset: Dataset) -> None:
         manifests.build(FOLDER, dataset([*rows(2), rows(1)[0]]))
 
 
-@pytest.mark.parametrize("other", ["Q", ""])
-def test_a_lesion_of_two_patients_is_refused(dataset: Dataset, other: str) -> None:
+@pytest.mark.parametrize(
+    ("patients", "sentence"),
+    [
+        ("PQ", "lesion '1' belongs to patient 'P' and to patient 'Q'; make lesion ids unique"),
+        (
+            ["P", ""],
+            "lesion '1' has patient 'P' with one picture .* name the patient in every row of the lesion",
+        ),
+        (
+            ["", "P"],
+            "lesion '1' has patient 'P' with one picture .* name the patient in every row of the lesion",
+        ),
+    ],
+)
+def test_a_lesion_of_two_patients_is_refused(
+    dataset: Dataset, patients: Sequence[str], sentence: str
+) -> None:
     cells = [
-        {"image": "a.jpg", "needs_in_person": "1", "lesion_id": "1", "patient_id": "P"},
-        {"image": "b.jpg", "needs_in_person": "0", "lesion_id": "1", "patient_id": other},
+        {"image": "a.jpg", "needs_in_person": "1", "lesion_id": "1", "patient_id": patients[0]},
+        {"image": "b.jpg", "needs_in_person": "0", "lesion_id": "1", "patient_id": patients[1]},
     ]
-    with pytest.raises(ManifestError, match="lesion '1' belongs to patient 'P' and to patient"):
+    with pytest.raises(ManifestError, match=sentence):
         manifests.build(FOLDER, dataset(cells))
 
 

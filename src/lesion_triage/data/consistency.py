@@ -33,11 +33,17 @@ def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
     owner: dict[str, str | None] = {}
     for record in records:
         first = owner.setdefault(record.lesion_id, record.patient_id)
-        if first != record.patient_id:
+        if first == record.patient_id:
+            continue
+        if first and record.patient_id:
             raise ManifestError(
-                f"lesion '{record.lesion_id}' belongs to patient '{first or 'unknown'}' and to patient "
-                f"'{record.patient_id or 'unknown'}'; make lesion ids unique, for instance patient-lesion."
+                f"lesion '{record.lesion_id}' belongs to patient '{first}' and to patient "
+                f"'{record.patient_id}'; make lesion ids unique, for instance patient-lesion."
             )
+        raise ManifestError(
+            f"lesion '{record.lesion_id}' has patient '{first or record.patient_id}' with one picture and "
+            "none with another; name the patient in every row of the lesion, or make lesion ids unique."
+        )
     patients = {patient for patient in owner.values() if patient}
     shared = [lesion for lesion, patient in owner.items() if patient is None and lesion in patients]
     if shared:

@@ -134,7 +134,8 @@ def test_a_column_that_is_there_already_is_not_what_was_meant(
         ("image,needs_in_person\n,1\n", "line 2: the image cell is empty"),
         ("image,needs_in_person,age_approx\na.png,1,inf\n", "line 2: age_approx 'inf'"),
         ("image,needs_in_person,age_approx\na.png,1,-3\n", "line 2: age_approx '-3'"),
-        ('image,needs_in_person\n"a.png,1\n', "cannot be read as a UTF-8 table"),
+        ('image,needs_in_person\n"a.png,1\n', "line 2: cannot be read as a UTF-8 table"),
+        ('image,needs_in_person\na.png,1\n"b" c.png,1\nd.png,1\n', "line 3: cannot be read as a UTF-8 table"),
     ],
 )
 def test_a_broken_table_is_refused_in_one_sentence(tmp_path: Path, table: str, sentence: str) -> None:
@@ -149,6 +150,15 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path, encoding: str, s
     with pytest.raises(
         DataError, match=f"expected UTF-8, found something else .*{said}.*save it as 'CSV UTF-8'"
     ):
+        folder.read(tmp_path, "cases.csv")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_one_row_of_thousands_in_another_encoding_is_named_by_its_line(tmp_path: Path, end: str) -> None:
+    rows = [b"image,needs_in_person", *(b"%d.png,1" % number for number in range(9_000))]
+    rows[7_000] = "Fu\N{LATIN SMALL LETTER SHARP S}.png,1".encode("cp1252")
+    (tmp_path / "cases.csv").write_bytes(end.encode().join(rows))
+    with pytest.raises(DataError, match=r"line 7001 has the byte 0xdf"):
         folder.read(tmp_path, "cases.csv")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import csv
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -144,28 +145,47 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
-            _check_separator(path, reader.fieldnames or ())
-            _check_columns(path, reader.fieldnames or ())
-            for row in reader:
-                if None in row or None in row.values():
-                    comma = ": it ends with a comma" if row.get(None) == [""] else ""
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: more or fewer cells than the header{comma}."
-                    )
-                yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
+            try:
+                yield from _cells(path, reader)
+            except csv.Error as error:
+                line = reader.reader.line_num  # the outer one counts a row when it is whole
+                raise DataError(
+                    f"{path}, line {line}: cannot be read as a UTF-8 table with commas ({error})."
+                ) from None
     except FileNotFoundError:
         raise DataError(
             f"{path}: expected the table of the dataset here, found nothing; check data.root and data.table."
         ) from None
-    except UnicodeDecodeError as error:
-        with path.open("rb") as raw:
-            utf16 = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        why = "the table is in UTF-16" if utf16 else str(error)
+    except UnicodeDecodeError:
         raise DataError(
-            f"{path}: expected UTF-8, found something else ({why}); save it as 'CSV UTF-8' with commas."
+            f"{path}: expected UTF-8, found something else ({_other_than_utf8(path)}); save it as "
+            "'CSV UTF-8' with commas."
         ) from None
-    except (OSError, csv.Error) as error:
+    except OSError as error:
         raise DataError(f"{path}: cannot be read as a UTF-8 table with commas ({error}).") from None
+
+
+def _cells(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    _check_separator(path, reader.fieldnames or ())
+    _check_columns(path, reader.fieldnames or ())
+    for row in reader:
+        if None in row or None in row.values():
+            comma = ": it ends with a comma" if row.get(None) == [""] else ""
+            raise DataError(f"{path}, line {reader.line_num}: more or fewer cells than the header{comma}.")
+        yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
+
+
+def _other_than_utf8(path: Path) -> str:
+    """Where it begins: the reader decodes block by block, and knows a place in a block alone."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the table is in UTF-16"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = len(re.split(rb"\r\n|\r|\n", data[: error.start]))
+        return f"line {line} has the byte 0x{data[error.start]:02x}"
+    return "it changed while it was read"
 
 
 def _check_separator(path: Path, columns: Sequence[str]) -> None:
