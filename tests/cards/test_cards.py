@@ -17,10 +17,12 @@ from lesion_triage import cli
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.cards.checklist import BLANK, Status, counts, fill
+from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.command import CHECKLISTS
 from lesion_triage.cards.dossier import Dossier, Pointer, Unknown, open_run
 from lesion_triage.cards.model_card import model_card
 from lesion_triage.cards.recipe import table
+from lesion_triage.cards.tripod_ai import TRIPOD_AI
 from lesion_triage.errors import RunError
 
 CARDS = ("model-card.md", "dataset-card.md", *(f"{checklist.file}.md" for checklist in CHECKLISTS))
@@ -286,6 +288,53 @@ def test_a_run_that_is_damaged_gets_a_sentence_and_no_card(finished, tmp_path, c
     assert cli.main(["cards", str(run)]) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not (run / "cards").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("report/results.json", ["bundle_sha256"]),
+        ("audit/audit.json", ["facts", "manifest_sha256"]),
+        ("audit_with_model/audit.json", ["facts", "model_sha256"]),
+    ],
+)
+def test_results_of_another_bundle_and_an_audit_of_another_model_stand_on_no_card(
+    finished, tmp_path, capsys, file, keys
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    told = json.loads((run / file).read_text())
+    place = told if len(keys) == 1 else told[keys[0]]
+    place[keys[-1]] = "f" * 64
+    (run / file).write_text(json.dumps(told))
+    assert cli.main(["cards", str(run)]) == 2
+    assert re.search(rf"{file}: made for f{{12}} \({'.'.join(keys)}\)", capsys.readouterr().err)
+    assert not (run / "cards").is_dir()
+
+
+def test_what_was_measured_in_groups_of_people_is_not_called_missing(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "report" / "results.json"
+    found = {"value": 0.9, "low": 0.7, "high": 0.95}
+    rows = [
+        {"by": by, "group": group, "cases": 40, "positives": 12, "sensitivity": one, "specificity": other}
+        for by, group, one, other in (
+            ("all", "all", found, found),
+            ("sex", "female", found, found),
+            ("sex", "male", None, found),
+            ("age_band", "30 to 49", None, None),
+        )
+    ]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "groups": rows}))
+    for checklist, number in ((TRIPOD_AI, "23a"), (CLAIM, "37")):
+        (answer,) = (one.answer for one in fill(checklist, open_run(run)) if one.item.number == number)
+        assert answer.text.endswith(
+            " Sex female (40 cases, 12 positive): sensitivity 0.900 (0.700 to 0.950), specificity "
+            "0.900 (0.700 to 0.950). Sex male (40 cases, 12 positive): sensitivity -, specificity "
+            "0.900 (0.700 to 0.950)."
+        )
+        assert answer.missing == "results by age, skin type."
 
 
 def test_a_certificate_that_was_altered_by_hand_gets_no_card(finished, tmp_path, capsys):

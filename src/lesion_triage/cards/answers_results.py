@@ -23,6 +23,8 @@ _SHOWN = (
     ("specificity", "specificity"),
     ("referral_rate", "referral rate"),
 )
+_PEOPLE = {"sex": "Sex", "age_band": "Age", "fitzpatrick_skin_type": "Skin type"}
+"""Dimensions of ``groups`` in the results."""
 
 INTERVALS = (
     "Sensitivity, specificity and referral rate carry exact intervals (Clopper-Pearson), by the effective "
@@ -59,11 +61,24 @@ def performance(dossier: Dossier) -> Answer:
 
 
 def by_group(dossier: Dossier) -> Answer:
-    """The same where groups of people have no slices of their own."""
+    """The same, and in groups of people; which of their dimensions were not measured is missing."""
     known = performance(dossier)
-    names = {part["name"] for part in dossier.at(RESULTS, "slices")}
-    people = any(name.startswith(("sex_", "age_", "fitzpatrick_", "skin_type")) for name in names)
-    return Answer(known.text, known.evidence, "" if people else "results by sex, age and skin type.")
+    rows = [
+        row
+        for row in dossier.get(RESULTS, "groups", ())
+        if row["by"] in _PEOPLE and (row["sensitivity"] or row["specificity"])
+    ]
+    said = "".join(
+        f" {_PEOPLE[row['by']]} {row['group']} ({row['cases']} cases, {row['positives']} positive): "
+        f"sensitivity {interval(row['sensitivity'])}, specificity {interval(row['specificity'])}."
+        for row in rows
+    )
+    absent = [word for by, word in _PEOPLE.items() if by not in {row["by"] for row in rows}]
+    return Answer(
+        f"{known.text}{said}",
+        (*known.evidence, *((Pointer(RESULTS, "groups"),) if rows else ())),
+        f"results by {', '.join(absent).lower()}." if absent else "",
+    )
 
 
 def heterogeneity(dossier: Dossier) -> Answer:

@@ -100,15 +100,26 @@ def open_run(folder: Path) -> Dossier:
     """The dossier of a run that has come as far as a bundle.
 
     Raises:
-        RunError: no run, or one without a bundle.
+        RunError: no run, one without a bundle, or results or an audit that are of another bundle or model.
         BundleError: a bundle that is not whole, whose card would repeat what was altered.
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: no {CONFIG}, expected the folder of a run; `lesion-triage run` makes one.")
     if not (folder / HEADER).is_file():
         raise RunError(f"{folder}: no bundle; `lesion-triage export` seals one.")
-    open_bundle(folder / _BUNDLE)
-    return Dossier(folder)
+    bundle, dossier = open_bundle(folder / _BUNDLE), Dossier(folder)
+    for file, place, of, again in (
+        (RESULTS, "bundle_sha256", bundle.sha256, "evaluate"),
+        (AUDIT, "facts.manifest_sha256", bundle.certificate.manifest_sha256, "audit"),
+        (AUDIT_MODEL, "facts.model_sha256", bundle.certificate.model_sha256, "audit"),
+    ):
+        found = dossier.get(file, place, of)
+        if of is not None and found != of:  # a certificate of a site knows no manifest
+            raise RunError(
+                f"{folder / file}: made for {str(found)[:12]} ({place}), but the bundle beside it has "
+                f"{str(of)[:12]}, and a card would mix both; `lesion-triage {again}` makes it anew."
+            )
+    return dossier
 
 
 def _parse(path: Path) -> Any:
