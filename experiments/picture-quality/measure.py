@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.config import Data, Fractions, Split
 from lesion_triage.data import manifest as manifests
+from lesion_triage.data.corruptions import CORRUPTIONS
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import split
 from lesion_triage.evaluate.corruption_figure import figure
@@ -28,8 +29,6 @@ PAGES = HERE.parents[1] / "docs"
 SPEC, LIMITS = PixelSpec(size_px=160), QualityLimits()
 SPOILT = 200
 """So many of each data set are spoilt, drawn by a fixed seed; all are looked at as they are."""
-
-Files = Sequence[Callable[[], bytes]]
 
 
 def ham10000(root: Path) -> list[Record]:
@@ -70,11 +69,16 @@ def pad_ufes_20(root: Path) -> list[Record]:
     return [record for record in manifest.records if record.image_id in wanted]
 
 
-def looked_at(files: Files) -> tuple[Row, ...]:
+def looked_at(records: Sequence[Record], root: Path) -> tuple[Row, ...]:
     """All as they are, and some of them spoilt."""
-    some = random.Random(0).sample(list(files), min(SPOILT, len(files)))
-    unmodified = measure(files, SPEC, LIMITS, corruptions=())
-    return unmodified + measure(some, SPEC, LIMITS)[1:]
+    some = random.Random(0).sample(records, min(SPOILT, len(records)))
+    (unmodified,) = _measured(records, root, ())
+    return unmodified, *_measured(some, root, tuple(CORRUPTIONS))[1:]
+
+
+def _measured(records: Sequence[Record], root: Path, corruptions: Sequence[str]) -> tuple[Row, ...]:
+    units = [record.unit_id for record in records]
+    return measure(files_of(records, root), SPEC, LIMITS, units=units, corruptions=corruptions)
 
 
 def folder(root: Path) -> tuple[Row, ...]:
@@ -90,9 +94,9 @@ def main() -> None:
     options = parser.parse_args()
     drawn, found = {}, {}
     if options.ham10000:
-        drawn["HAM10000"] = looked_at(files_of(ham10000(options.ham10000), options.ham10000))
+        drawn["HAM10000"] = looked_at(ham10000(options.ham10000), options.ham10000)
     if options.pad_ufes_20:
-        drawn["PAD-UFES-20"] = looked_at(files_of(pad_ufes_20(options.pad_ufes_20), options.pad_ufes_20))
+        drawn["PAD-UFES-20"] = looked_at(pad_ufes_20(options.pad_ufes_20), options.pad_ufes_20)
     if options.lesion_free:
         found["skin without a lesion"] = folder(options.lesion_free)
     if options.other:

@@ -58,6 +58,15 @@ def test_drawings_pass_and_thumbnails_below_the_limit_do_not(rows):
     assert (shares[5].low, shares[5].high) == pytest.approx((exact.low, exact.high))
 
 
+def test_pictures_of_one_patient_are_no_more_evidence_than_one_of_them():
+    twice = [reader for reader in READERS for _ in range(2)]
+    owners = [f"patient-{number // 2}" for number in range(12)]
+    found = measure(twice, SPEC, LIMITS, units=owners, corruptions=("tiny",))[-1].refused
+    exact = binomtest(6, 6).proportion_ci(0.95, "exact")
+    assert (found.successes, found.trials) == (12, 12)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
 def test_codes_are_counted_by_picture(rows):
     last = next(row for row in rows if (row.corruption, row.severity) == ("tiny", 5))
     assert last.refusals[ReasonCode.image_too_small] == 6

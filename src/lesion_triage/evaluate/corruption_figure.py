@@ -17,7 +17,7 @@ _SHIFT = 0.12
 
 
 def figure(rows_by_data: Mapping[str, Sequence[Row]]) -> bytes:
-    """One panel for each corruption, one line for each data set, with exact 95 % intervals.
+    """One panel for each corruption, one line for each data set, with 95 % intervals.
 
     Filled marks: refused. Hollow marks: refused or advised with a code that fits. Severity 0 is the
     unmodified pictures. Shape and line style repeat what the colour says.

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
-from lesion_triage.calibrate.metrics import Proportion, proportion
+from lesion_triage.calibrate.metrics import Proportion
+from lesion_triage.calibrate.shares import share_of
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.data.manifest import read_picture
@@ -41,7 +45,7 @@ FITTING: Mapping[str, frozenset[ReasonCode]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All pictures, spoilt in one way at one severity."""
+    """All pictures, spoilt in one way at one severity; shares with the intervals of ``calibrate.shares``."""
 
     corruption: str
     """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""
@@ -63,6 +67,7 @@ def measure(
     spec: PixelSpec,
     limits: QualityLimits,
     *,
+    units: Sequence[str] | None = None,
     corruptions: Collection[str] = tuple(CORRUPTIONS),
     seed: int = 0,
     score: Callable[[bytes], float | None] | None = None,
@@ -74,6 +79,8 @@ def measure(
         pictures: each gives the bytes of its file; see ``files_of``.
         spec: of the pixel path.
         limits: of the gate.
+        units: of each picture the patient where known, else the lesion: pictures of one are not independent.
+            None: nobody knows, and the intervals take each for independent.
         corruptions: names of ``CORRUPTIONS``.
         seed: of what is drawn at random.
         score: gives the logit of a file, None if it is not gradable; threads share it.
@@ -83,6 +90,8 @@ def measure(
         ImageError: a picture that cannot be decoded even unspoilt.
         DataError: no such corruption.
     """
+    names = range(len(pictures)) if units is None else units
+    owners = np.unique(names, return_inverse=True)[1]
     cells = [(UNMODIFIED, 0), *((name, severity) for name in corruptions for severity in SEVERITIES)]
     rows = []
     for name, severity in cells:
@@ -94,7 +103,7 @@ def measure(
             found = assess(decode(data, spec), limits)
             return found.refusals, found.advice, None if score is None else score(data)
 
-        rows.append(_row(name, severity, mapped(one, pictures), scored=score is not None))
+        rows.append(_row(name, severity, mapped(one, pictures), owners, scored=score is not None))
         if progress is not None:
             progress(len(rows), len(cells))
     return tuple(rows)
@@ -110,9 +119,9 @@ def files_of(records: Sequence[Record], root: Path) -> list[Callable[[], bytes]]
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table: share refused with its exact 95 % interval, share with a fitting remark."""
+    """The rows as a table: share refused with its 95 % interval, share with a fitting remark."""
     lines = [
-        "| corruption | severity | refused | exact 95 % interval | refused or advised, with a fitting code |",
+        "| corruption | severity | refused | 95 % interval | refused or advised, with a fitting code |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
@@ -142,16 +151,18 @@ def _row(
     name: str,
     severity: int,
     answers: Sequence[tuple[tuple[ReasonCode, ...], tuple[ReasonCode, ...], float | None]],
+    owners: NDArray[np.intp],
     *,
     scored: bool,
 ) -> Row:
     fitting = FITTING.get(name, frozenset(ReasonCode))
-    named = sum(bool(fitting.intersection(refusals + advice)) for refusals, advice, _ in answers)
+    refused = np.array([bool(refusals) for refusals, _, _ in answers])
+    named = np.array([bool(fitting.intersection(refusals + advice)) for refusals, advice, _ in answers])
     return Row(
         corruption=name,
         severity=severity,
-        refused=proportion(sum(bool(refusals) for refusals, _, _ in answers), len(answers)),
-        named=proportion(named, len(answers)),
+        refused=share_of(refused, owners),
+        named=share_of(named, owners),
         refusals=_counts(refusals for refusals, _, _ in answers),
         advice=_counts(advice for _, advice, _ in answers),
         logits=tuple(logit for _, _, logit in answers) if scored else (),
