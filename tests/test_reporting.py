@@ -134,3 +134,14 @@ def test_report_is_printed(rendered, runs, tmp_path):
             "Limits",
         ):
             assert words in text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"parity"'])
+@pytest.mark.parametrize("verb", ["report", "compare"])
+def test_results_that_are_none_end_in_a_sentence(runs, tmp_path, capsys, verb, content):
+    broken = tmp_path / "run"
+    shutil.copytree(runs[0], broken)
+    (broken / "report" / "results.json").write_text(content)
+    paths = [broken, *([runs[1]] if verb == "compare" else [])]
+    assert main([verb, *map(str, paths), "--out", str(tmp_path / "out")]) == 2
+    assert "cannot be read as results" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def finished(folder: Path, data_root: Path | None = None) -> Finished:
     run = Run(config_file.load(home / FROZEN_CONFIG, (), data_root), home)
     try:
         parity = json.loads(told.read_text(encoding="utf-8"))["parity"]
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise RunError(f"{told}: cannot be read as results ({error}); evaluate again.") from None
     known, _ = manifest.read(home)
     return Finished(
