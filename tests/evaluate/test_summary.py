@@ -159,3 +159,12 @@ def test_deals_are_counted_over_splits_that_all_differ_of_the_same_pictures(writ
         summary(written(results(0.90), other, results(0.93)), deals=True)
     with pytest.raises(DataError, match="manifest_sha256"):
         summary(written(results(0.90), {**other, "manifest_sha256": "n"}), deals=True)
+
+
+def test_missed_lesions_are_not_called_patients_where_patients_are_the_unit(written):
+    """``missed`` and ``positives`` count cases, of which a patient may have several."""
+    alone = {"sensitivity": 0.4, "specificity": 0.8}
+    text = summary(written(results(0.9, unit="patient", everyone_alone=alone)))
+    assert "Positive lesions below the threshold: 1 of 3." in text
+    assert "with 2 positive lesions below the threshold." in text
+    assert "patients below" not in text

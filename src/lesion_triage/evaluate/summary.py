@@ -61,7 +61,8 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
         parts = [part for run in runs for part in run["slices"] if part["name"] == name]
         lines += _rows(parts) if len(parts) == len(runs) else []
     missed = ", ".join(f"{run['missed']} of {run['positives']}" for run in runs)
-    lines += ["", f"Positive {first['unit']}s below the threshold: {missed}.{_agreement(runs)}"]
+    # A case is one lesion, also where the certificate and the intervals count patients.
+    lines += ["", f"Positive lesions below the threshold: {missed}.{_agreement(runs)}"]
     return "\n".join([*lines, *_price(runs)]) + "\n"
 
 
@@ -94,7 +95,7 @@ def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
         "",
         "The price of the promise to every group: had the certificate spoken of everyone together only, the "
         f"specificity over all cases would be {mean(alone):.3f} ({min(alone):.3f} to {max(alone):.3f}) "
-        f"instead of {mean(jointly):.3f}, with {missed} positive {runs[0]['unit']}s below the threshold.",
+        f"instead of {mean(jointly):.3f}, with {missed} positive lesions below the threshold.",
     ]
 
 
