@@ -29,6 +29,19 @@ def test_help_imports_no_training_library():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("runs", [".", "experiments/runs"])
+def test_runs_in_the_folder_of_the_pictures_are_refused(tmp_path, monkeypatch, capsys, runs):
+    """What a run is made from would change with whatever it writes, and no stage would ever be done."""
+    config = tmp_path / "mine.yaml"
+    config.write_text("name: mine\ndata:\n  source: folder\n")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    monkeypatch.chdir(pictures)
+    assert cli.main(["manifest", str(config), "--data-root", ".", "--runs", runs]) == 2
+    assert "the runs would lie in the folder of the pictures" in capsys.readouterr().err
+    assert not list(pictures.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -197,6 +198,30 @@ def test_arguments_that_a_verb_refuses_are_a_sentence(tmp_path, capsys):
     folder = write(tmp_path / "small", {**EXPERIMENT, "full": light, "quick": light})
     assert reproduce(folder, tmp_path / "runs", "--no-tracking") == 2
     assert "arguments are refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"kind": "queue", "name": "waits", "scores": "gone.csv", "arguments": []},
+        {"kind": "coverage", "name": "waits", "scores": "gone.csv", "draws": 100},
+        {"kind": "script", "name": "waits", "script": "gone.py", "arguments": ["{out}"]},
+    ],
+)
+def test_a_file_that_the_definition_names_and_that_is_gone_is_named(tmp_path, capsys, step):
+    light = {**VERSION, "steps": [step], "table": VERSION["table"][3:]}
+    folder = write(tmp_path / "small", {**EXPERIMENT, "full": light, "quick": light})
+    assert reproduce(folder, tmp_path / "runs", "--no-tracking") == 2
+    assert re.search(r"DataError: .*gone\.\w+: the definition names this file", capsys.readouterr().err)
+
+
+def test_a_folder_of_runs_that_cannot_be_made_is_refused(tmp_path, capsys):
+    step = {"kind": "queue", "name": "waits", "arguments": QUEUE}
+    light = {**VERSION, "steps": [step], "table": VERSION["table"][3:]}
+    folder = write(tmp_path / "small", {**EXPERIMENT, "full": light, "quick": light})
+    (tmp_path / "a file").touch()
+    assert reproduce(folder, tmp_path / "a file", "--no-tracking") == 2
+    assert "cannot be made (Not a directory); name another folder with --runs" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_definition_is_refused(tmp_path, capsys):

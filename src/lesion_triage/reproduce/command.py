@@ -103,7 +103,12 @@ def _workplace(
     """Everything that the steps need, with nothing done yet."""
     name = arguments.experiment.resolve().name
     folder = arguments.runs / f"{name}-{version}-reproduction"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be made ({error.strerror}); name another folder with --runs."
+        ) from None
     return Workplace(
         experiment=arguments.experiment,
         name=name,

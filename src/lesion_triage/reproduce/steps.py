@@ -19,7 +19,7 @@ from lesion_triage.clinic import queue
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.data import manifest, published, split
-from lesion_triage.errors import ConfigError, RunError, SplitError
+from lesion_triage.errors import ConfigError, DataError, RunError, SplitError
 from lesion_triage.proof.findings import prove
 from lesion_triage.proof.pool import read as read_scores
 from lesion_triage.reproduce import first_weights
@@ -178,9 +178,19 @@ def _behind(at: Workplace, run: str) -> dict[str, str]:
     return {f"{run} {what}": digest for what, digest in at.hashes[run].items()}
 
 
+def _digest(path: Path) -> str:
+    """SHA-256 of a file that the definition names."""
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: the definition names this file, and it cannot be read ({error.strerror})."
+        ) from None
+
+
 def _coverage(step: Coverage, at: Workplace) -> Found:
     table = at.beside(step.scores)
-    hashes = {"scores_sha256": file_sha256(table)}
+    hashes = {"scores_sha256": _digest(table)}
 
     def work(room: Path) -> bytes:
         found = prove(read_scores(table), step.draws, step.seed, step.mapie)
@@ -196,7 +206,7 @@ def _queue(step: Queue, at: Workplace) -> Found:
     hashes, words = {}, list(step.arguments)
     if step.scores is not None:
         words.insert(0, str(at.beside(step.scores)))
-        hashes["scores_sha256"] = file_sha256(at.beside(step.scores))
+        hashes["scores_sha256"] = _digest(at.beside(step.scores))
 
     def work(room: Path) -> bytes:
         study = queue.study_of(_parsed(queue.add_arguments, words))
@@ -229,7 +239,7 @@ def _script(step: Script, at: Workplace) -> Found:
 
     inputs = {
         **step.model_dump(mode="json"),
-        "program": file_sha256(program),
+        "program": _digest(program),
         "made": [_outputs(run) for run in runs],
         "data": {name: pictures_sha256(folder) for name, folder in folders.items()},
     }

@@ -35,6 +35,22 @@ def require_data(config: Config) -> None:
             )
 
 
+def require_apart(config: Config, root: Path) -> None:
+    """Raise RunError if the runs would lie in the dataset's folder, which would change with each of them.
+
+    Args:
+        config: the resolved configuration.
+        root: folder of all runs.
+    """
+    for folder in config.data.folders.values():
+        if folder is not None and root.resolve().is_relative_to(folder.resolve()):
+            raise RunError(
+                f"{root}: the runs would lie in the folder of the pictures, {folder.resolve()}, which would "
+                "change with each of them; move pictures and table to a folder of their own, or name one "
+                "outside with --runs."
+            )
+
+
 def data_root(run: Run) -> Roots:
     """Folder of the dataset, or of each part of a mixture; drawn pictures live in the cache."""
     data = run.config.data

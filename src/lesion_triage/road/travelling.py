@@ -14,7 +14,7 @@ from lesion_triage.console import say
 from lesion_triage.errors import RunError
 from lesion_triage.road import sealing, training
 from lesion_triage.road.auditing import refuse_failed_audit, show_pictures_of
-from lesion_triage.road.pictures import require_data
+from lesion_triage.road.pictures import require_apart, require_data
 from lesion_triage.road.stages import STAGES, TABLES_AUDIT, VERBS, Stage
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker, environment, flat
@@ -79,9 +79,10 @@ def begin(config: Config, root: Path, fresh: bool = False) -> Run:
         fresh: a new folder in any case.
 
     Raises:
-        RunError: the dataset's folder is not given, or not there.
+        RunError: the dataset's folder is not given, not there, or the runs would lie in it.
     """
     require_data(config)
+    require_apart(config, root)
     run = _run_of(config, root, fresh)
     say(f"{run.folder}")
     return run
