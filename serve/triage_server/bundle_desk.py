@@ -46,28 +46,24 @@ def _activate(arguments: argparse.Namespace) -> int:
     if folder.resolve() == settings.bundle.resolve():
         raise BundleError(f"{settings.bundle} names this bundle already; nothing was changed.")
     served = _admit(folder, settings)
-    if settings.bundle.is_symlink():
-        _turn(_former_of(settings.bundle), _target(settings.bundle))
-    _turn(settings.bundle, folder.resolve())
+    _hand_over(settings.bundle, folder.resolve())
     return _told(settings.bundle, served)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    former, current = _former_of(settings.bundle), _target(settings.bundle)
-    if not former.is_symlink() or _target(former) == current:
+    following = _before(settings.bundle)
+    if following is None:
         raise BundleError(f"{settings.bundle}: there is no bundle before this one; name one with activate.")
-    following = _target(former)
     served = _admit(following, settings)
-    _turn(settings.bundle, following)
-    _turn(former, current)
+    _hand_over(settings.bundle, following)
     return _told(settings.bundle, served)
 
 
 def _show(arguments: argparse.Namespace) -> int:
     link = _settings(arguments).bundle
-    for what, path in (("served", link), ("before", _former_of(link))):
-        print(f"{what}  {_target(path) if path.is_symlink() else 'none'}")
+    for what, named in (("served", _target(link)), ("before", _before(link))):
+        print(f"{what}  {named or 'none'}")
     return 0
 
 
@@ -102,12 +98,35 @@ def _told(link: Path, served: Served) -> int:
     return 0
 
 
-def _target(link: Path) -> Path:
-    return (link.parent / link.readlink()).absolute()
+def _target(link: Path) -> Path | None:
+    """What a link names, whether it is there or not; None: no link."""
+    return (link.parent / link.readlink()).absolute() if link.is_symlink() else None
 
 
-def _former_of(link: Path) -> Path:
-    return link.with_name(link.name + _FORMER)
+def _beside(link: Path) -> tuple[Path, Path]:
+    """The link to the bundle before, and a draft of it, which stays only where a change was broken off."""
+    return link.with_name(f"{link.name}{_FORMER}"), link.with_name(f".{link.name}{_FORMER}")
+
+
+def _before(link: Path) -> Path | None:
+    """The bundle before the one that is named; None: there is none.
+
+    A draft counts if the link names something else by now, and not if it was never turned.
+    """
+    former, draft = _beside(link)
+    named = [_target(draft), _target(former)]
+    return next((one for one in named if one not in (None, _target(link))), None)
+
+
+def _hand_over(link: Path, following: Path) -> None:
+    """Let a link name another bundle, and the second what it named; a kill in between loses neither."""
+    (former, draft), current = _beside(link), _target(link)
+    if current is not None:
+        _turn(draft, current)
+    _turn(link, following)
+    if current is not None:
+        _turn(former, current)
+    draft.unlink(missing_ok=True)
 
 
 def _turn(link: Path, target: Path) -> None:

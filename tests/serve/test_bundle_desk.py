@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,57 @@ def test_bundle_whose_activation_is_broken_off_leaves_the_link_and_nothing_besid
     assert told(capsys) == ""
     assert (house / "served").resolve() == house / "a"
     assert sorted(path.name for path in house.iterdir()) == ["a", "b", "served"]
+
+
+KILLED = """
+import os, signal, sys
+from triage_server.cli import main
+left = int(sys.argv.pop(1))
+def count(event, _):
+    global left
+    if event == "os.rename":
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+sys.exit(main())
+"""
+"""An errand that is killed before it renames once more than it may."""
+
+
+@pytest.mark.parametrize("renames", range(4))
+@pytest.mark.parametrize("words", [["activate", "c"], ["rollback"]], ids=["activate", "rollback"])
+def test_errand_killed_between_its_links_leaves_a_way_back(
+    words: list[str], renames: int, house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = house / "served"
+    tiny.make(house / "c", threshold=0.3)
+    for name in ("a", "b"):
+        assert main(["bundles", "activate", str(house / name)]) == 0
+    line = [sys.executable, "-c", KILLED, str(renames), "bundles", *words]
+    done = subprocess.run(line, cwd=house, capture_output=True, check=False)
+    assert done.returncode in (-signal.SIGKILL, 0), done.stderr
+    served, turned = link.resolve(), house / {"activate": "c", "rollback": "a"}[words[0]]
+    assert served in ((house / "b", turned) if done.returncode else (turned,))
+    before = house / "b" if served == turned else house / "a"
+    told(capsys)
+    assert main(["bundles", "show"]) == 0
+    assert told(capsys).split() == ["served", str(served), "before", str(before)]
+    for expected in (before, served, before):
+        assert main(["bundles", "rollback"]) == 0
+        assert link.resolve() == expected
+
+
+def test_rollback_without_a_link_is_one_sentence_and_finds_the_bundle_before(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bundles", "rollback"]) == 2
+    assert "no bundle before this one" in told(capsys)
+    for name in ("a", "b"):
+        assert main(["bundles", "activate", str(house / name)]) == 0
+    (house / "served").unlink()
+    assert main(["bundles", "rollback"]) == 0
+    assert (house / "served").resolve() == house / "a"
 
 
 def test_folder_in_place_of_the_link_is_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
