@@ -1,4 +1,4 @@
-"""Where connections that will be encrypted are accepted. Imports the protocol, for its crowd."""
+"""Where connections that will be encrypted are accepted. Imports the protocol, for its crowd and counters."""
 
 from __future__ import annotations
 
@@ -89,8 +89,16 @@ class Doorstep:
                 ssl=self._context,
                 ssl_handshake_timeout=self._patience_s,
             )
-        except OSError:  # no TLS, or not in time, or gone: strangers leave no line
+        except OSError as error:
             connection.close()
+            protocol.unread.unencrypted(_why(error))
         finally:
             if protocol not in protocol.connections:  # so nobody will tell it that the connection is lost
                 protocol.crowd.leave(protocol)
+
+
+def _why(error: OSError) -> str:
+    """In a word: OpenSSL has constants, such as HTTP_REQUEST or TLSV1_ALERT_UNKNOWN_CA."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "not said"
+    return "not in time" if isinstance(error, ConnectionAbortedError) else "gone"

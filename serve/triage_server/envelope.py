@@ -1,7 +1,7 @@
 """Around every request: its id, its one log line, and an honest answer when something breaks.
 
-What is refused before it is a request has its lines from here too. Imports the counters and the problems. A
-log line never holds a file name, a body, a query string or the value of a header.
+What is refused before it is a request, or never encrypted, has its lines from here too. Imports the counters
+and the problems. A log line never holds a file name, a body, a query string or the value of a header.
 """
 
 from __future__ import annotations
@@ -51,13 +51,24 @@ class Unread:
             request_id: that was sent with it.
         """
         self._telemetry.unread(refusal.kind.status, refusal.code)
+        self._log("request", _facts(request_id, refusal.kind.status, problem=refusal.code))
+
+    def unencrypted(self, why: str) -> None:
+        """Count a connection that agreed on no encryption, and log it within the same bounds.
+
+        Args:
+            why: a word of ours or of OpenSSL; nothing that was sent.
+        """
+        self._telemetry.unheard("handshake")
+        self._log("no encryption was agreed on", {"why": why})
+
+    def _log(self, event: str, fields: dict[str, object]) -> None:
         now = time.monotonic()
         if now - self._minute_began >= 60.0:
             self._minute_began, self._lines = now, 0
         self._lines += 1
         if self._lines <= _LINES_A_MINUTE:
-            facts = _facts(request_id, refusal.kind.status, problem=refusal.code)
-            log.info("request", extra={"fields": facts})
+            log.info(event, extra={"fields": fields})
         elif self._lines == _LINES_A_MINUTE + 1:
             log.warning(
                 "more is refused unread than has a line in this minute; GET /metrics counts all of it"

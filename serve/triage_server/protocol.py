@@ -1,16 +1,13 @@
 """What stands before any application code: how long a head may be, how long it may take, how many may come.
 
-Imports uvicorn's protocol, which has none of these limits, Starlette's headers, the watch over slow readers,
-how a connection ends, the log's lines, and the wire.
+Imports uvicorn's protocol, which has none of these limits, Starlette's headers, the crowd, the watch over
+slow readers, how a connection ends, the log's lines, and the wire.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import secrets
-import time
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -18,6 +15,7 @@ import httptools
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from triage_server.crowd import Crowd
 from triage_server.envelope import Unread, request_id_of
 from triage_server.parting import Parting
 from triage_server.problems import Problem, RequestError
@@ -26,11 +24,8 @@ from triage_server.slow_readers import Watch
 from triage_server.telemetry import Telemetry
 from triage_server.wire import PROBLEM_TYPE
 
-_SAY_AGAIN_S = 60.0
 _MOST_AHEAD = 16
 """Requests that may wait behind one that is being answered; each is held in memory until then."""
-
-log = logging.getLogger("triage_server")
 
 
 class _StoppedError(Exception):
@@ -50,35 +45,10 @@ def guarded(settings: Settings, telemetry: Telemetry) -> type[asyncio.Protocol]:
         head_timeout_s = settings.head_timeout_s
         read_timeout_s = settings.body_timeout_s
         most_unread_bytes = 2 * settings.max_body_bytes  # so that whoever sent a little too much is told
-        crowd = Crowd(settings.max_connections)
+        crowd = Crowd(settings.max_connections, telemetry)
         unread = Unread(telemetry)
 
     return Guarded
-
-
-class Crowd:
-    """Connections that are here, each from the moment that it was accepted."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._here: set[GuardedProtocol] = set()
-        self._said = -math.inf
-
-    def takes(self, one: GuardedProtocol) -> bool:
-        """Admit a connection if there is room; the limit is logged at most once a minute."""
-        if one not in self._here and len(self._here) >= self._most:
-            if time.monotonic() - self._said >= _SAY_AGAIN_S:
-                self._said = time.monotonic()
-                log.warning(
-                    "connections are closed unanswered: %d are open (TRIAGE_MAX_CONNECTIONS)", self._most
-                )
-            return False
-        self._here.add(one)
-        return True
-
-    def leave(self, one: GuardedProtocol) -> None:
-        """It is gone."""
-        self._here.discard(one)
 
 
 class GuardedProtocol(HttpToolsProtocol):

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SwapOutcome = Literal["swapped", "refused"]
+UnheardCause = Literal["too_many", "handshake"]
 WebhookOutcome = Literal["accepted", "failed", "delivered", "undelivered"]
 ShadowOutcome = Literal["scored", "dropped", "failed", "unrecorded"]
 _DIFFERENCES = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -38,6 +39,11 @@ class Telemetry:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._unheard = self._counter(
+            "triage_connections_unheard", "Connections closed before they could ask for anything.", "cause"
+        )
+        for cause in get_args(UnheardCause):
+            self._unheard.labels(cause)
         self._answers = self._counter("triage_answers", "Cases answered.", "disposition", "priority_band")
         self._reasons = self._counter("triage_reasons", "Reasons given, of cases and of photographs.", "code")
         self._problems = self._counter("triage_problems", "Requests refused.", "code")
@@ -92,6 +98,10 @@ class Telemetry:
         """Count one refusal of what never became a request; its head has no end to measure from."""
         self._requests.labels("none", "none", str(status)).inc()
         self._problems.labels(code).inc()
+
+    def unheard(self, cause: UnheardCause) -> None:
+        """Count one connection that was closed before a byte of any request was read."""
+        self._unheard.labels(cause).inc()
 
     def problem(self, code: str) -> None:
         """Count one refusal."""

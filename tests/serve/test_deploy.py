@@ -221,6 +221,15 @@ def test_every_metric_that_is_watched_is_one_that_a_server_tells(
     assert asked.keys() <= told.keys()
 
 
+def test_alerts_say_what_their_tests_expect_also_where_promtool_is_not() -> None:
+    rules = documents(DEPLOY / "prometheus" / "alerts.yml")[0]["groups"][0]["rules"]
+    said = {rule["alert"]: rule.get("annotations") for rule in rules}
+    for test in documents(DEPLOY / "prometheus" / "alerts_test.yml")[0]["tests"]:
+        for moment in test["alert_rule_test"]:
+            for expected in moment["exp_alerts"]:
+                assert expected["exp_annotations"] == said[moment["alertname"]]
+
+
 def test_alerts_are_given_when_they_should_be() -> None:
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("promtool is not here: the alert rules were not tested; on Debian: make deploy-check")

@@ -676,11 +676,13 @@ def test_one_connection_too_many_is_closed(launch: Callable[..., Any]):
     with launch(TRIAGE_MAX_CONNECTIONS="3") as server:
         open_ones = [socket.create_connection(server.address) for _ in range(3)]
         time.sleep(0.2)
-        assert talk(server, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n") == (0, b"")
+        for _ in range(2):
+            assert talk(server, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n") == (0, b"")
         for connection in open_ones:
             connection.close()
         time.sleep(0.2)
         assert patiently.get(f"{server.url}/health/live").status_code == 200
+        assert unheard(server) == {"too_many": 2, "handshake": 0}
 
 
 @pytest.mark.parametrize(
@@ -713,6 +715,13 @@ def encrypted(launch: Callable[..., Any], certificate: tuple[Path, Path]) -> Cal
     return lambda **limits: launch(TRIAGE_TLS_CERT=cert, TRIAGE_TLS_KEY=key, **limits)
 
 
+def unheard(server: Any) -> dict[str, int]:
+    """Connections that were closed before they could ask, by cause, as the server counts them."""
+    page = patiently.get(f"{server.url}/metrics", verify=False).text
+    counted = re.findall(r'triage_connections_unheard_total\{cause="(\w+)"\} (\d+)', page)
+    return {cause: int(number) for cause, number in counted}
+
+
 def descriptors(server: Any) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
@@ -743,13 +752,21 @@ def test_connections_that_never_agree_on_encryption_count_from_the_first(encrypt
             one.close()
         time.sleep(0.2)
         assert status_over_tls(server) == 200
+        assert unheard(server) == {"too_many": 37 + 1, "handshake": 3}
         assert server.text().count("TRIAGE_MAX_CONNECTIONS") == 1
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"])
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"", "not in time"),
+        (b"GET /Mustermann HTTP/1.1\r\n\r\n", "HTTP_REQUEST"),
+        (b"\x16\x03\x01\x02\x00\x01", "not in time"),
+    ],
+)
 def test_handshake_that_does_not_come_ends_the_connection_and_gives_its_place_up(
-    said: bytes, encrypted: Callable[..., Any]
+    said: bytes, why: str, encrypted: Callable[..., Any]
 ):
     with encrypted(TRIAGE_MAX_CONNECTIONS="1", TRIAGE_HEAD_TIMEOUT_S="0.5") as server:
         for _ in range(3):
@@ -762,8 +779,37 @@ def test_handshake_that_does_not_come_ends_the_connection_and_gives_its_place_up
                 except ConnectionError:
                     pass
             time.sleep(0.1)
-        assert status_over_tls(server) == 200
+        assert unheard(server) == {"too_many": 0, "handshake": 3}
         assert server.stop() == 0
+        assert "Mustermann" not in server.text()
+        lines = [json.loads(line) for line in server.text().splitlines() if "no encryption" in line]
+        assert [(line["level"], line["why"]) for line in lines] == [("info", why)] * 3
+
+
+def test_client_that_does_not_trust_the_certificate_and_one_that_leaves_are_told_apart_in_the_log(
+    encrypted: Callable[..., Any],
+):
+    with encrypted() as server:
+        with pytest.raises(httpx.ConnectError):
+            patiently.get(f"{server.url}/health/live")
+        socket.create_connection(server.address).close()
+        while unheard(server)["handshake"] < 2:
+            time.sleep(0.05)
+        assert server.stop() == 0
+        whys = [json.loads(line)["why"] for line in server.text().splitlines() if "no encryption" in line]
+        assert whys == ["TLSV1_ALERT_UNKNOWN_CA", "gone"]
+
+
+def test_flood_of_failed_handshakes_is_counted_and_does_not_fill_the_log(encrypted: Callable[..., Any]):
+    with encrypted() as server:
+        for _ in range(200):
+            with socket.create_connection(server.address) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while unheard(server)["handshake"] < 200:
+            time.sleep(0.05)
+        assert server.stop() == 0
+        assert server.text().count("no encryption") <= 2 * 60  # two minutes may have begun
+        assert 1 <= server.text().count("refused unread") <= 2
 
 
 def test_head_that_does_not_come_ends_an_encrypted_connection_too(encrypted: Callable[..., Any]):

@@ -1,0 +1,44 @@
+"""How many connections may be here, from before their first word. Imports the counters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+
+from triage_server.telemetry import Telemetry
+
+_SAY_AGAIN_S = 60.0
+
+log = logging.getLogger("triage_server")
+
+
+class Crowd:
+    """Connections that are here, each from the moment that it was accepted."""
+
+    def __init__(self, most: int, telemetry: Telemetry) -> None:
+        """Begin with none.
+
+        Args:
+            most: of them at once, at least 1.
+            telemetry: counts those that find no room.
+        """
+        self._most, self._telemetry = most, telemetry
+        self._here: set[asyncio.BaseProtocol] = set()
+        self._said = -math.inf
+
+    def takes(self, one: asyncio.BaseProtocol) -> bool:
+        """Admit a connection if there is room; else count it, and log the limit once a minute at most."""
+        if one in self._here or len(self._here) < self._most:
+            self._here.add(one)
+            return True
+        self._telemetry.unheard("too_many")
+        if time.monotonic() - self._said >= _SAY_AGAIN_S:
+            self._said = time.monotonic()
+            log.warning("connections are closed unanswered: %d are open (TRIAGE_MAX_CONNECTIONS)", self._most)
+        return False
+
+    def leave(self, one: asyncio.BaseProtocol) -> None:
+        """It is gone."""
+        self._here.discard(one)
