@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 import patiently
 import tiny_bundle
+from triage_server import parting
 from triage_server.page.texts import LANGUAGES, Texts
 
 LOST = "/ui/login?kept=nothing"
@@ -62,7 +65,7 @@ def test_who_looks_or_leaves_has_lost_nothing(browser: Any) -> None:
     assert Texts("en")("login.lost") not in browser.get("/ui/login").text
 
 
-def test_upload_of_many_bytes_is_answered_and_not_cut_off(
+def test_upload_of_many_bytes_or_with_a_pause_is_answered_and_not_cut_off(
     start: Callable[..., Any], flagged_bundle: Path, tmp_path: Path
 ) -> None:
     queue = str(tmp_path / "queue.sqlite")
@@ -70,4 +73,12 @@ def test_upload_of_many_bytes_is_answered_and_not_cut_off(
         files = {"image": ("a.jpg", REFERRED + bytes(15_000_000))}
         answer = patiently.post(f"{server.url}/ui/cases", data={"form_token": "x"}, files=files)
         assert (answer.status_code, answer.headers["location"]) == (303, LOST)
+        with socket.create_connection(server.address, timeout=60) as connection:
+            head = "POST /ui/cases HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n"
+            connection.sendall(head.encode() + bytes(1000))
+            time.sleep(parting._QUIET_S + 1.5)
+            for _ in range(2):  # a browser sends all of it before it looks for an answer
+                connection.sendall(bytes(1000))
+                time.sleep(0.5)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 303 ")
         assert server.stop() == 0
