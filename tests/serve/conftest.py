@@ -33,7 +33,6 @@ from lesion_triage.bundle.scorer import Scorer
 from triage_server.app import create_app
 from triage_server.settings import Settings
 
-START = "import sys; from triage_server.cli import main; sys.exit(main())"
 PATIENCE_S = 60
 
 
@@ -67,7 +66,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-W", "error", "-c", START, *map(str, arguments)]
+    return [sys.executable, "-W", "error", "-m", "triage_server", *map(str, arguments)]
 
 
 @contextmanager
