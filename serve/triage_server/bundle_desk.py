@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +43,12 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
 
 def _activate(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    folder = arguments.folder.absolute()
-    if folder.resolve() == settings.bundle.resolve():
+    # Not Path.resolve, which raises at a link to itself.
+    folder = Path(os.path.realpath(arguments.folder))
+    if folder == Path(os.path.realpath(settings.bundle)):
         raise BundleError(f"{settings.bundle} names this bundle already; nothing was changed.")
     served = _admit(folder, settings)
-    _hand_over(settings.bundle, folder.resolve())
+    _hand_over(settings.bundle, folder)
     return _told(settings.bundle, served)
 
 
@@ -141,4 +143,5 @@ def _turn(link: Path, target: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{link}: the link cannot be turned ({error.strerror}).") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()

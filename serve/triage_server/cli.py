@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ from triage_server.doorstep import Doorstep
 from triage_server.envelope import log, log_to_stderr
 from triage_server.protocol import GuardedProtocol, guarded
 from triage_server.settings import Settings, load, refuse_exposure
-from triage_server.succession import Served, Succession, admit
+from triage_server.succession import Served, Succession, admit, present
 
 
 class DrainingServer(uvicorn.Server):
@@ -47,7 +48,11 @@ class DrainingServer(uvicorn.Server):
         self._doorsteps: list[Doorstep] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then announce."""
+        """Listen, then announce; who cannot be announced stops as in the end.
+
+        Raises:
+            ConfigError: the ready file cannot be written.
+        """
         context = self.config.ssl
         await super().startup(sockets if context is None else [])
         if context is not None:
@@ -57,7 +62,11 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._succession.look_now)
         self._watching = loop.create_task(self._succession.watch())
-        self._announce()
+        try:
+            self._announce()
+        except ConfigError:
+            await self.shutdown(sockets)
+            raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no other bundle any more, then drain."""
@@ -121,8 +130,8 @@ def serve(settings: Settings) -> None:
     Raises:
         BundleError: the bundle is altered, incomplete, signed by nobody trusted, or scores its own pictures
             differently here.
-        ConfigError: the address cannot be listened on, keys or a message catalogue cannot be read, or the
-            ready file has no folder to lie in.
+        ConfigError: the address cannot be listened on, keys, a TLS certificate or a message catalogue cannot
+            be read, or the ready file cannot be written.
         AuditLogError: the audit log cannot be taken over.
     """
     _withdraw(settings.ready_file)
@@ -147,12 +156,9 @@ def serve(settings: Settings) -> None:
                 log.warning(warning)
             if audit is not None:
                 log.info("audit", extra={"fields": {"sequence": audit.end.sequence, "hash": audit.end.head}})
-            print(
-                f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}",
-                flush=True,
-            )
             if settings.ready_file is not None:
-                write_atomically(settings.ready_file, f"{url}\n".encode())
+                _tell(settings.ready_file, url)
+            _say(f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}")
 
         log_to_stderr()
         succession = Succession(app, served, settings, audit, config.ssl)
@@ -203,6 +209,8 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
     try:
+        if settings.tls_cert is not None:
+            present(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)  # uvicorn would wait for a passphrase
         config.load()
     except OSError as error:  # that of ssl is one
         raise ConfigError(
@@ -219,7 +227,7 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         raise ConfigError(
             f"Cannot listen on {settings.host}, port {settings.port} ({error.strerror}): "
-            "choose another port, or 0 for any free one."
+            "expected an address of this machine; choose another port, or 0 for any free one."
         ) from None
     refuse_exposure(settings, listener.getsockname()[0])
     return listener
@@ -237,4 +245,30 @@ def _withdraw(ready_file: Path | None) -> None:
         return
     if not ready_file.parent.is_dir():
         raise ConfigError(f"The ready file {ready_file} has no folder to lie in: create {ready_file.parent}.")
-    ready_file.unlink(missing_ok=True)
+    try:
+        ready_file.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unusable(ready_file, error) from None
+
+
+def _tell(ready_file: Path, url: str) -> None:
+    try:
+        write_atomically(ready_file, f"{url}\n".encode())
+    except OSError as error:
+        raise _unusable(ready_file, error) from None
+
+
+def _say(line: str) -> None:
+    """A line on stdout; a disk that is full there keeps nobody from being served."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        log.error("the ready line cannot be written: %s", error.strerror)
+        _unheard(0)
+
+
+def _unusable(ready_file: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The ready file {ready_file} cannot be used ({error.strerror}): expected the name of a file in a "
+        "folder that this program may write."
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -50,7 +51,7 @@ def admit(folder: Path, settings: Settings) -> Served:
             differently here.
         ConfigError: a message catalogue or the trusted keys cannot be read.
     """
-    bundle = open_bundle(folder.resolve())
+    bundle = open_bundle(Path(os.path.realpath(folder)))  # Path.resolve raises at a link to itself
     signer = _signer(bundle, settings)
     codes = [flag.code for flag in bundle.policy.red_flags.flags]
     scorer = Scorer(bundle, Languages.for_flags(codes, settings.language, settings.catalogues))
@@ -74,6 +75,17 @@ def _signer(bundle: Bundle, settings: Settings) -> str | None:
     if bundle.signature is not None:
         signing.read_signature(bundle)
     return None
+
+
+def present(context: ssl.SSLContext, settings: Settings) -> None:
+    """Give a context the certificate of these settings, which name one, and its key.
+
+    Raises:
+        OSError: they cannot be used; that of ssl is one.
+    """
+    assert settings.tls_cert is not None
+    # Without a word for it OpenSSL would ask the terminal for a key's passphrase, and everything would wait.
+    context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
 
 
 class Succession:
@@ -194,12 +206,11 @@ class Succession:
 
     def _renew_certificate(self) -> None:
         """For connections from now on. A throwaway context tries first: half a renewal would break them."""
-        cert, key = self._settings.tls_cert, self._settings.tls_key
-        if self._tls is None or cert is None:
+        if self._tls is None:
             return
         try:
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._tls):
-                context.load_cert_chain(cert, key)
+                present(context, self._settings)
         except OSError as error:  # that of ssl is one
             log.error("TLS certificate refused, the old one is used: %s", error.strerror)
         else:

@@ -229,6 +229,29 @@ def test_misspelt_variable_is_one_sentence(refused: Callable[..., str]):
     assert "did you mean TRIAGE_BUNDLE?" in refused(TRIAGE_BUNDEL="x")
 
 
+def test_address_of_another_machine_is_one_sentence(refused: Callable[..., str], tiny_bundle: Path):
+    proxy = {"TRIAGE_BEHIND_AUTHENTICATING_PROXY": "1"}
+    for host in ("203.0.113.7", "no.such.host.invalid"):
+        said = refused("--bundle", tiny_bundle, "--port", 0, "--host", host, **proxy)
+        assert "an address of this machine" in said
+
+
+def test_link_to_itself_in_place_of_a_bundle_is_one_sentence(
+    refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
+):
+    link = tmp_path / "served"
+    link.symlink_to("served")
+    assert refused("--bundle", link).startswith("BundleError: ")
+    assert refused("bundles", "activate", link, "--link", tmp_path / "other").startswith("BundleError: ")
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "served"
+    assert refused("bundles", "activate", tiny_bundle, "--link", below).startswith("ConfigError: ")
+    line = [*ERRAND, "bundles", "activate", tiny_bundle, "--link", link]
+    settings = os.environ | {"TRIAGE_ALLOW_UNSIGNED": "1"}
+    assert subprocess.run(line, env=settings, capture_output=True, check=False).returncode == 0
+    assert link.resolve() == tiny_bundle
+
+
 def test_port_in_use_is_one_sentence(refused: Callable[..., str], server: Any, tiny_bundle: Path):
     assert "choose another port" in refused("--bundle", tiny_bundle, "--port", server.address[1])
 
@@ -237,6 +260,38 @@ def test_ready_file_without_a_folder_is_one_sentence(
     refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
 ):
     assert "ready file" in refused("--bundle", tiny_bundle, "--ready-file", tmp_path / "none" / "ready")
+
+
+def test_ready_file_that_is_a_folder_is_one_sentence(
+    refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
+):
+    assert "ready file" in refused("--bundle", tiny_bundle, "--ready-file", tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_server_serves_where_its_ready_line_cannot_be_written(
+    start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+):
+    with start(tiny_bundle, tmp_path, under=("sh", "-c", 'exec "$@" >/dev/full', "sh")) as server:
+        assert patiently.get(f"{server.url}/health/ready").status_code == 200
+        assert server.stop() == 0
+        assert "the ready line cannot be written" in server.text()
+        assert "Traceback" not in server.text()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder that is there, and where nobody may write")
+def test_server_that_cannot_write_its_ready_file_ends_as_one_that_has_drained(
+    tiny_bundle: Path, tmp_path: Path
+):
+    line = [*ERRAND, "--bundle", tiny_bundle, "--port", "0", "--ready-file", "/proc/ready"]
+    settings = {"TRIAGE_ALLOW_UNSIGNED": "1", "TRIAGE_AUDIT_LOG": str(tmp_path / "audit")}
+    done = subprocess.run(
+        line, env=os.environ | settings, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("ConfigError: The ready file /proc/ready")
+    assert "Traceback" not in done.stderr
+    assert '"event":"closed"' in (next((tmp_path / "audit").glob("*.jsonl"))).read_text()
 
 
 SIGNAL_AT_IMPORT = """

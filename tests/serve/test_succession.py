@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -15,6 +16,12 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 import patiently
 import tiny_bundle as tiny
@@ -211,6 +218,27 @@ def test_who_is_trusted_is_read_again_at_a_swap(start: Any, tmp_path: Path) -> N
         wait_for(lambda: metric(server, "triage_swap_failed") == 1)
         assert served(server) == bundles[1].sha256
         assert server.stop() == 0
+
+
+def test_passphrase_of_a_key_is_asked_of_nobody_and_the_server_goes_on(
+    start: Any, tiny_bundle: Path, issue: Callable[[Path], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    cert, key = issue(tmp_path)
+    waiting = tmp_path / "a terminal at which nobody types"
+    os.mkfifo(waiting)
+    under = ("setsid", "sh", "-c", 'exec "$@" <>"$0"', waiting)
+    tls = {"TRIAGE_TLS_CERT": str(cert), "TRIAGE_TLS_KEY": str(key)}
+    with start(tiny_bundle, tmp_path, under=under, **tls) as server:
+        locked = BestAvailableEncryption(b"four words")
+        read = load_pem_private_key(key.read_bytes(), None)
+        key.write_bytes(read.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "TLS certificate refused" in server.text())
+        assert ssl.get_server_certificate(server.address, timeout=60) == cert.read_text()
+        assert server.stop() == 0
+    unready = pytest.raises(AssertionError, match="expected a PEM chain and the unencrypted key")
+    with unready, start(tiny_bundle, tmp_path, under=under, **tls):
+        pass
 
 
 def test_renewed_certificate_is_used_at_the_next_connection_and_a_broken_one_is_not(

@@ -80,7 +80,7 @@ async def _to_login(request: Request, path: str) -> Response:
 
 async def _let_pass(request: Request) -> None:
     """Read what comes and keep none of it: a browser that is cut off while it sends shows no answer."""
-    # The connection's own patience (``parting``) is too short for photographs over a slow line or with a pause.
+    # The connection's own patience (``parting``) is too short for photographs on a slow line or with a pause.
     chunks = chunks_of(request, service_of(request).settings.max_body_bytes, lambda _: None)
     async with aclosing(chunks):
         async for _ in chunks:
