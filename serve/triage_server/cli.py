@@ -74,6 +74,9 @@ class DrainingServer(uvicorn.Server):
         for doorstep in self._doorsteps:
             doorstep.close()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()  # what was answered at the last moment lingers still
+        await asyncio.sleep(0)
 
     def _protocol(self) -> GuardedProtocol:
         made: type[GuardedProtocol] = self.config.http_protocol_class  # type: ignore[assignment]

@@ -6,6 +6,7 @@ and the problems. A log line never holds a file name, a body, a query string or 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -91,16 +92,19 @@ class Envelope:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = CLIENT_LEFT
+        except asyncio.CancelledError:  # the server stops, and has waited for this request as long as it may
+            if exchange.status is not None:
+                raise
+            await exchange.refuse(RequestError("stopping", headers={"Retry-After": "2"}))
         except Exception as error:
             log.error("internal error", exc_info=error, extra={"fields": {"request_id": exchange.request_id}})
             if exchange.status is None:
-                refusal = RequestError("internal_error")
-                scope["state"]["problem"] = refusal.code
-                response = response_to(refusal, exchange.request_id, scope["path"])
-                await response(scope, exchange.receive, exchange.send)
+                await exchange.refuse(RequestError("internal_error"))
         finally:
             if (told := scope["state"].get("refused")) is not None:  # by the protocol, within the body
                 exchange.status, scope["state"]["problem"] = told.kind.status, told.code
+            elif scope["state"].get("left"):
+                exchange.status = CLIENT_LEFT
             exchange.count(self._telemetry)
             log.info("request", extra={"fields": exchange.facts()})
 
@@ -135,6 +139,12 @@ class _Exchange:
                 # Else the rest of a refused body would be parsed and thrown away, however long it is.
                 headers["Connection"] = "close"
         await self._send(message)
+
+    async def refuse(self, refusal: RequestError) -> None:
+        """Answer where nothing inside has."""
+        self._state["problem"] = refusal.code
+        response = response_to(refusal, self.request_id, self._scope["path"])
+        await response(self._scope, self.receive, self.send)
 
     @property
     def _method(self) -> str:

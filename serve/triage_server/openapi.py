@@ -54,7 +54,7 @@ GATE = ("not_authenticated", "not_allowed", "from_elsewhere", "rate_limited", "a
 _BODY = (
     *GATE,
     *("audit_unavailable", "request_not_valid", "idempotency_key_not_valid", "repeated_differently"),
-    *("body_not_received", "body_too_large", "busy", "internal_error"),
+    *("body_not_received", "body_too_large", "busy", "stopping", "internal_error"),
     *("media_type_not_supported", "content_encoding_not_supported"),
 )
 _CASE = (

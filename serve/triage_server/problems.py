@@ -271,6 +271,11 @@ KINDS: dict[str, Kind] = {
         "The server is busy",
         "As many cases as this server may hold are here already; send this one again after a pause.",
     ),
+    "stopping": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The server stops",
+        "The server stopped before this request was done; send it again after a pause.",
+    ),
     "not_answered_in_time": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The case was not scored in time",

@@ -90,7 +90,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more will come."""
+        """Nothing more will come, and whoever has no answer by now gets none."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.scope["state"]["left"] = True
         self._head_arrived()
         self._parting.gone()
         if self._watch is not None:
@@ -163,6 +165,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._plain_head is None:
             self._within, self._ended = False, True
             super().on_message_complete()
+            self.flow.resume_reading()  # else nobody would see that the client has left
 
     def resume_writing(self) -> None:
         """The peer has taken enough for more to be written."""

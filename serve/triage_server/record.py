@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from triage_server.audit_log import AuditLog
     from triage_server.intake import SentCase
 
-UNRECORDED = frozenset({"busy", "rate_limited", "audit_unavailable"})
+UNRECORDED = frozenset({"busy", "rate_limited", "stopping", "audit_unavailable"})
 """Refusals that say nothing of a case but to send it again; an overload must not fill the log."""
 _KEPT_S = 24 * 3600.0
 MOST_KEPT_OF_ONE = 4096

@@ -73,9 +73,12 @@ class HalfSent:
 
     def finish(self) -> bytes:
         self._connection.sendall(self._rest)
-        answer = b"".join(iter(lambda: self._connection.recv(65536), b""))
-        self._connection.close()
+        answer = self.listen()
+        self.leave()
         return answer
+
+    def listen(self) -> bytes:
+        return b"".join(iter(lambda: self._connection.recv(65536), b""))
 
 
 def wait_until_closed(server: Any) -> None:
@@ -161,6 +164,44 @@ def test_client_that_leaves_gives_its_place_up(launch: Callable[..., Any], draw:
         assert response.status_code == 200
         assert server.stop() == 0
         assert 499 in [line.get("status") for line in json_lines(server)]
+
+
+def test_client_that_leaves_before_its_answer_is_not_said_to_have_had_it(
+    launch: Callable[..., Any], draw: Any
+):
+    picture = draw(4000, 3000)
+    fields = ("POST /v1/triage HTTP/1.1", "Content-Type: image/jpeg", f"Content-Length: {len(picture)}")
+    head = "".join(f"{field}\r\n" for field in (*fields, ""))
+    with launch() as server:
+        with socket.create_connection(server.address) as connection:
+            connection.sendall(head.encode() + picture)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (lines := [line for line in json_lines(server) if line.get("route") == "/v1/triage"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        page = patiently.get(f"{server.url}/metrics").text
+        assert server.stop() == 0
+    assert [line["status"] for line in lines] == [499]
+    assert 'triage_requests_total{method="POST",route="/v1/triage",status="499"} 1.0' in page
+
+
+def test_case_that_is_not_done_when_the_server_has_waited_long_enough_is_told_so(
+    launch: Callable[..., Any], draw: Any, tmp_path: Path
+):
+    with launch(TRIAGE_DRAIN_TIMEOUT_S="1", TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
+        case = HalfSent(server, draw())
+        server.process.send_signal(signal.SIGTERM)
+        head, _, body = case.listen().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 2" in head.lower()
+        problem = json.loads(body)
+        assert server.process.wait(PATIENCE_S) == 0  # though the client closes nothing
+        case.leave()
+        (line,) = (line for line in json_lines(server) if line["event"] == "request")
+        assert (line["status"], line["problem"]) == (503, problem["code"]) == (503, "stopping")
+        assert line["request_id"] == problem["request_id"]
+        assert "Exception in ASGI" not in server.text()
+        assert main(["audit", "verify", str(tmp_path / "audit")]) == 0
 
 
 def test_logs_and_answers_hold_nothing_of_the_patient(launch: Callable[..., Any], draw: Any):
