@@ -13,7 +13,7 @@ import pytest
 from small_experiment import write
 
 import tiny_bundle
-from lesion_triage import predictions
+from lesion_triage import cli, predictions
 from lesion_triage.bundle.content import content_sha256
 from lesion_triage.bundle.store import Bundle, seal
 
@@ -21,27 +21,41 @@ ROOT = Path(__file__).resolve().parents[2]
 EPOCH = "1700000000"
 
 
-def travel(folder: Path, *more: str, verbs: tuple[str, ...] = ("run",)) -> Path:
-    """The road in processes of its own; the run's folder."""
+def words(folder: Path, verb: str, *more: str) -> list[str]:
+    """Of a command of the road on the small configuration, which is written to ``folder``."""
     config = write(folder) / "small.yaml"
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "serve")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "SOURCE_DATE_EPOCH": EPOCH}
-    for verb in verbs:
-        words = [verb, str(config), "--runs", str(folder / "runs"), "--set", "tracking.enabled=false", *more]
-        command = [sys.executable, "-m", "lesion_triage", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    place = ["--runs", str(folder / "runs"), "--set", "tracking.enabled=false"]
+    return [verb, str(config), *place, *more]
+
+
+def run_in(folder: Path) -> Path:
+    """The newest run."""
     return max((folder / "runs").iterdir())
+
+
+def travel(folder: Path, verb: str, *more: str) -> Path:
+    """The road in a process of its own; the run's folder."""
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "serve")])
+    environment = {**os.environ, "PYTHONPATH": paths, "SOURCE_DATE_EPOCH": EPOCH}
+    command = [sys.executable, "-m", "lesion_triage", *words(folder, verb, *more)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return run_in(folder)
 
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory) -> Path:
-    return travel(tmp_path_factory.mktemp("once"))
+    """In this process, in which other tests may have run."""
+    folder = tmp_path_factory.mktemp("once")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        assert cli.main(words(folder, "run")) == 0
+    return run_in(folder)
 
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory) -> Path:
-    return travel(tmp_path_factory.mktemp("again"))
+    return travel(tmp_path_factory.mktemp("again"), "run")
 
 
 @pytest.mark.parametrize(
@@ -101,9 +115,9 @@ def test_two_processes_agree_with_one_that_sees_their_parts_within_what_the_page
         *("--set", "model.backbone=test_vit", "--set", "pixels.size_px=160", "--set", "train.epochs=2"),
         *("--set", "model.drop_rate=0", "--set", "model.drop_path_rate=0", "--set", "train.accelerator=cpu"),
     ]
-    verbs = ("manifest", "split", "train")
-    one = travel(tmp_path / "one", *common, verbs=verbs)
-    two = travel(tmp_path / "two", *common, "--set", "train.devices=2", verbs=verbs)
+    assert cli.main(words(tmp_path / "one", "train", *common)) == 0
+    one = run_in(tmp_path / "one")
+    two = travel(tmp_path / "two", "train", *common, "--set", "train.devices=2")
     (ours, positive), (theirs, _) = calibration(one), calibration(two)
     print(f"largest logit difference {np.abs(ours - theirs).max():.2g}, standard deviation {ours.std():.2g}")
     print(f"AUROC {auroc(ours, positive):.4f} and {auroc(theirs, positive):.4f}")
