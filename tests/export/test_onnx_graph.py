@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -24,6 +26,12 @@ def network(name: str = "test_efficientnet") -> TriageNetwork:
     return TriageNetwork(backbone(name, "none", SIZE), diagnoses=2).eval()
 
 
+@cache
+def written(name: str, views: int) -> bytes:
+    """The graph of that network; an export costs seconds."""
+    return convert(network(name), SIZE, views, 20)
+
+
 @pytest.fixture(scope="module")
 def pixels():
     return np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3)).astype(np.uint8)
@@ -33,7 +41,7 @@ def pixels():
 @pytest.mark.parametrize("views", [1, 4])
 def test_the_graph_agrees_with_the_network_at_any_batch_size(pixels, name, views):
     net = network(name)
-    session = ort.InferenceSession(convert(net, SIZE, views, 20), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(written(name, views), providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         logit, embedding, levels = Views(net, views)(torch.from_numpy(pixels))
     for batch in (1, 2, 5):
@@ -57,7 +65,7 @@ def test_attention_that_the_exporter_does_not_know_is_written_out_in_its_parts(p
 
 
 def test_the_graph_fulfils_the_contract_of_the_scorer(pixels):
-    plain = convert(network(), SIZE, 2, 20)
+    plain = written("test_efficientnet", 4)
     graph = Graph(attach(plain, fit(levels_of(plain, pixels))), PixelSpec(size_px=SIZE))
     assert isinstance(graph.logit(pixels[0]), float)
 
@@ -80,17 +88,17 @@ def test_one_view_is_the_network_itself(pixels):
 
 
 def test_the_graph_names_neither_the_machine_nor_its_source_files():
-    graph = convert(network(), SIZE, 1, 20)
+    graph = written("test_efficientnet", 1)
     for trace in (b"site-packages", b".py", b"/home", b"lesion_triage"):
         assert trace not in graph
 
 
 def test_the_same_network_gives_the_same_bytes():
-    assert convert(network(), SIZE, 1, 20) == convert(network(), SIZE, 1, 20)
+    assert convert(network(), SIZE, 1, 20) == written("test_efficientnet", 1)
 
 
 def test_the_diagnosis_head_is_not_in_the_graph():
-    model = onnx.load_from_string(convert(network(), SIZE, 1, 20))
+    model = onnx.load_from_string(written("test_efficientnet", 1))
     assert [output.name for output in model.graph.output] == ["logit", "embedding", "levels"]
     assert not [tensor.name for tensor in model.graph.initializer if "diagnosis" in tensor.name]
 
