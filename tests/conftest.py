@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import resource
@@ -24,11 +25,16 @@ settings.load_profile("project")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What imports leave behind is no garbage: looking for some took two fifths of collecting the tests."""
+    """What imports leave behind is no garbage: looking for some took two fifths of collecting the tests.
+
+    Nor is it looked through again while they run, at most of a second a time.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # else nanobind reports what was imported as leaks
         gc.enable()
 
 
