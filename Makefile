@@ -39,7 +39,7 @@ check: $(VENV)/.installed ## lint, types, import contracts: seconds
 	$(BIN)/lint-imports
 
 test: check test-serve ## everything that CI runs; what test-serve has tried is not tried again
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m 'not torture' $(SERVED:%=--ignore=%)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m 'not torture' $(SERVED:%=--ignore=%)
 
 test-serve: $(SERVE)/.installed ## the server's tests where no training library is installed
 	$(SERVE)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(SERVED)

@@ -77,6 +77,7 @@ def run(home, load) -> runs.Run:
     return road.travel("run", load(), home / "runs")
 
 
+@pytest.mark.slow
 def test_the_road_leaves_every_file_that_it_promises(run):
     for name in (
         "config.yaml",

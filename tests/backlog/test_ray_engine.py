@@ -122,6 +122,7 @@ def listening(pid: int) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_two_nodes_write_the_same_files_as_one_process(bundle, backlog, local, address, tmp_path):
     nodes = subprocess.run(
         [sys.executable, "-c", _COUNT],

@@ -121,6 +121,7 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_stat
     assert_the_same(*whole, [line.loss for line in curve], weights(tmp_path))
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_road_once_for_all_trainings_and_ends_when_there_is_none(tmp_path):
     """Two members and their student: the processes meet once, and train three networks."""
     (tmp_path / "several.yaml").write_text(yaml.safe_dump(ROAD))
