@@ -35,7 +35,7 @@ install: $(VENV)/.installed ## the development environment (PyTorch: several GB)
 check: $(VENV)/.installed ## lint, types, import contracts: seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers $(TEST_WORKERS)
 	$(BIN)/lint-imports
 
 test: check test-serve ## everything that CI runs; what test-serve has tried is not tried again
