@@ -165,7 +165,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._plain_head is None:
             self._within, self._ended = False, True
             super().on_message_complete()
-            self.flow.resume_reading()  # else nobody would see that the client has left
+            if not self.pipeline:  # else nobody would see that the client has left; what is ahead may wait
+                self.flow.resume_reading()
 
     def resume_writing(self) -> None:
         """The peer has taken enough for more to be written."""

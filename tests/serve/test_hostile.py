@@ -324,6 +324,33 @@ def run_on(loop: str, story: Coroutine[Any, Any, T]) -> T:
         return runner.run(asyncio.wait_for(story, 60))
 
 
+@LOOPS
+def test_bodies_ahead_are_not_read_while_a_request_is_answered(loop: str):
+    """Else a connection held sixteen of them in memory."""
+    head, body = post_of(b"b" * 60_000, b"")
+
+    async def story() -> None:
+        answered = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await answered.wait()
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+        async with serving(app, None) as (address, state):
+            _, writer = await asyncio.open_connection(*address)
+            for whole in (NEXT, *[head + body] * 12):
+                writer.write(whole)
+                await asyncio.sleep(0.1)
+            (connection,) = state.connections
+            waiting = sum(len(cycle.body) for cycle, _ in connection.pipeline)  # type: ignore[union-attr]
+            assert waiting < 6 * len(body)  # asyncio takes 256 KiB at once
+            answered.set()
+            writer.close()
+
+    run_on(loop, story())
+
+
 def lines_of(server: Any) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in server.text().splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == "request"]
