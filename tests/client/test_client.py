@@ -289,29 +289,6 @@ def test_errors_are_of_one_family():
     assert issubclass(TriageError, LesionTriageError)
 
 
-def test_a_type_checker_sees_a_wrong_call(tmp_path: Path):
-    pytest.importorskip("mypy", reason="mypy is installed for development only")
-    (tmp_path / "use.py").write_text(
-        "from triage_client import Client, verify_webhook\n"
-        'Client("http://127.0.0.1:9").triage([b"x"]).answer.score\n'
-        'Client("http://127.0.0.1:9").triage(7)\n'
-        'verify_webhook("body", {}, "secret")\n'
-    )
-    line = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--config-file=",
-        "--cache-dir",
-        str(tmp_path),
-        "use.py",
-    ]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    found = [said.split(":")[1] for said in done.stdout.splitlines() if "[arg-type]" in said]
-    assert (found, done.stdout.count("error:")) == (["3", "4"], 2), done.stdout
-
-
 def test_every_package_of_the_wheel_says_that_it_is_typed():
     root = Path(__file__).parents[2]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
