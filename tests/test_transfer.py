@@ -173,6 +173,16 @@ def test_dataset_that_the_bundle_knows_whole_is_refused(other, tmp_path, capsys)
     assert not any((tmp_path / "out").iterdir())
 
 
+def test_dataset_without_a_label_is_refused_for_that(other, tmp_path, capsys):
+    data = shutil.copytree(other, tmp_path / "data")
+    cells = [row.split(",") for row in (data / "cases.csv").read_text(encoding="utf-8").splitlines()]
+    label = cells[0].index("needs_in_person")
+    unlabelled = [cells[0], *([*row[:label], "", *row[label + 1 :]] for row in cells[1:])]
+    (data / "cases.csv").write_text("".join(",".join(row) + "\n" for row in unlabelled), encoding="utf-8")
+    assert transfer(made_from(tmp_path / "bundle"), data, tmp_path / "out") == 2
+    assert "no picture has a label, so nothing can be measured" in capsys.readouterr().err
+
+
 def test_bundles_own_pictures_belong_to_evaluate(other, plain, tmp_path, capsys):
     found = results_in(plain)
     parts = tiny_bundle.parts()

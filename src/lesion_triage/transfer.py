@@ -116,9 +116,9 @@ def _score(
     used |= {row.image_id for row in table.rows if row.pixel_fingerprint in seen}
     kept = {record.image_id for record in _apart_from(used, new, known.records)}
     if not kept:
+        why = f"none of {len(labelled)} labelled pictures is new to this bundle"
         raise PredictionsError(
-            f"{known.source}: none of {len(labelled)} labelled pictures is new to this bundle, so nothing "
-            "can be measured on them."
+            f"{known.source}: {why if labelled else 'no picture has a label'}, so nothing can be measured."
         )
     rows = tuple(row for row in table.rows if row.image_id in kept)
     out = [record.image_id for record in labelled if record.image_id not in kept]

@@ -95,6 +95,14 @@ def test_too_many_lost_pictures_mean_the_wrong_folder(dataset: Dataset) -> None:
         manifests.build(FOLDER, root)
 
 
+@pytest.mark.parametrize("there", ["00.JPG", "00.Jpg"])
+def test_a_name_with_other_capital_letters_on_the_disk_is_said(dataset: Dataset, there: str) -> None:
+    root = dataset(rows(4))
+    (root / "00.jpg").rename(root / there)
+    with pytest.raises(ManifestError, match=rf"such as '00\.jpg' \(there is '{there}'; capital letters"):
+        manifests.build(FOLDER, root)
+
+
 def test_a_tenth_may_be_lost(dataset: Dataset) -> None:
     root = dataset(rows(20), without=["00.jpg", "01.jpg"])
     assert manifests.build(FOLDER, root).dropped == {"image_missing": ("00.jpg", "01.jpg")}

@@ -82,8 +82,16 @@ def with_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -
     return {reason: tuple(found) for reason, found in dropped.items()} | ({MISSING: names} if names else {})
 
 
-def refuse_wrong_folder(root: Roots, usable: int, dropped: Mapping[str, Sequence[str]]) -> None:
+def refuse_wrong_folder(
+    root: Roots, listed: Sequence[RawRecord], usable: int, dropped: Mapping[str, Sequence[str]]
+) -> None:
     """Raise if so few pictures are usable that the data root must be wrong or incomplete.
+
+    Args:
+        root: of the pictures.
+        listed: those of the table.
+        usable: how many of them are.
+        dropped: the others, by reason.
 
     Raises:
         ManifestError: more than ``MAX_DROPPED_SHARE`` of the pictures were dropped, or none is left.
@@ -95,12 +103,24 @@ def refuse_wrong_folder(root: Roots, usable: int, dropped: Mapping[str, Sequence
     if not lost:
         raise ManifestError(f"{where}: expected pictures, found a table that names none; check data.root.")
     reasons = "; ".join(
-        f"{reason}: {len(names)}, such as '{min(names)}'" for reason, names in sorted(dropped.items())
+        f"{reason}: {len(names)}, such as '{min(names)}'"
+        + (_as_it_is_written(root, listed, min(names)) if reason == MISSING else "")
+        for reason, names in sorted(dropped.items())
     )
     raise ManifestError(
         f"{where}: {lost} of the {usable + lost} pictures in the dataset's table cannot be used ({reasons}); "
         "at most one in ten may be. Check --data-root, or complete the download."
     )
+
+
+def _as_it_is_written(root: Roots, listed: Sequence[RawRecord], missing: str) -> str:
+    """What to say where a file has the same letters, some of them capital and some not; else nothing."""
+    wanted = next((pictures.place(root, raw.path) for raw in listed if raw.image_id == missing), None)
+    if wanted is None or not wanted.parent.is_dir():
+        return ""
+    letters = wanted.name.casefold()
+    alike = [file.name for file in wanted.parent.iterdir() if file.name.casefold() == letters]
+    return f" (there is '{alike[0]}'; capital letters must agree)" if alike else ""
 
 
 class _Found(NamedTuple):

@@ -137,7 +137,7 @@ def build(
     consistency.refuse_ambiguous(listing.records)
     records, sketches, unusable = intake.read_all(root, listing.records, pixels, progress)
     dropped = intake.with_missing(unusable, listing.missing)
-    intake.refuse_wrong_folder(root, len(records), dropped)
+    intake.refuse_wrong_folder(root, listing.records, len(records), dropped)
     dropped = {**listing.dropped, **dropped}
     settled, copies, findings = compare(records, sketches)
     return Manifest(
