@@ -57,11 +57,11 @@ def mended(text: str, page: PurePosixPath, places: dict[PurePosixPath, PurePosix
 
     def link(found: re.Match[str]) -> str:
         target = PurePosixPath(os.path.normpath(page.parent / found[2]))
-        if target in places:
-            way = os.path.relpath(places[target], places[page].parent)
-            return f"{found[1]}{way}{found[3] or ''}{found[4]}"
-        if target.parts[0] == "docs" and (root / target).is_file():
-            return found[0]
+        place = places.get(target)
+        if place is None and target.parts[0] == "docs" and (root / target).is_file():
+            place = target.relative_to("docs")  # a picture, copied with its folder
+        if place is not None:
+            return f"{found[1]}{os.path.relpath(place, places[page].parent)}{found[3] or ''}{found[4]}"
         return f"] (`{target}`)" if (root / target).exists() else found[0]
 
     parts = _FENCED.split(text)  # every other part is code, and stays
