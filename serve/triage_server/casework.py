@@ -270,7 +270,10 @@ async def settled(request: Request, found: Answered, line: Mapping[str, object])
     """
     service = service_of(request)
     end = await record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
-    service.telemetry.answer(found.disposition, found.priority_band, found.codes)
+    if found.repeated:
+        service.telemetry.repeat()
+    else:
+        service.telemetry.answer(found.disposition, found.priority_band, found.codes)
     service.shadows.follow(service.recorder, found, request.state.request_id, request.state.caller.name, end)
     return end
 

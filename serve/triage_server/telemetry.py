@@ -45,6 +45,7 @@ class Telemetry:
         for cause in get_args(UnheardCause):
             self._unheard.labels(cause)
         self._answers = self._counter("triage_answers", "Cases answered.", "disposition", "priority_band")
+        self._repeats = self._counter("triage_repeats", "Answers given again to a request that came again.")
         self._reasons = self._counter("triage_reasons", "Reasons given, of cases and of photographs.", "code")
         self._problems = self._counter("triage_problems", "Requests refused.", "code")
         self._swaps = self._counter("triage_swaps", "Bundles put in place while serving.", "outcome")
@@ -112,6 +113,10 @@ class Telemetry:
         self._answers.labels(disposition, str(priority_band)).inc()
         for code in reasons:
             self._reasons.labels(code).inc()
+
+    def repeat(self) -> None:
+        """Count one answer that was given again; its case was counted when it came first."""
+        self._repeats.inc()
 
     def webhook(self, callback: str, outcome: WebhookOutcome) -> None:
         """Count one answer, or one attempt that failed, of a callback."""

@@ -263,6 +263,20 @@ def test_same_key_and_case_give_the_same_answer_and_another_case_is_refused(
     assert found == ["opened", "answer", "repeat", "refusal", "refusal", "closed"]
 
 
+def test_case_that_is_sent_again_is_counted_as_a_repeat_and_not_as_a_case(
+    launch: Callable[..., Any], picture_bytes: Callable[..., bytes]
+):
+    """Clients that send again what they heard no answer to would else look like a change of the patients."""
+    photograph = picture_bytes("black", "JPEG")
+    with launch() as server:
+        for _ in range(3):
+            post(server, content=photograph, headers=JPEG | {"Idempotency-Key": "0123456789abcdef"})
+        page = patiently.get(f"{server.url}/metrics").text.splitlines()
+    assert 'triage_answers_total{disposition="ungradable",priority_band="1"} 1.0' in page
+    assert 'triage_reasons_total{code="image_too_dark"} 1.0' in page
+    assert "triage_repeats_total 2.0" in page
+
+
 def test_idempotency_keys_of_two_callers_do_not_meet(launch: Callable[..., Any], tmp_path: Path, draw: Any):
     keys = tmp_path / "keys"
     callers = [new_key(keys, name, "score") for name in ("clinic-a", "clinic-b")]
