@@ -1,6 +1,7 @@
 """The certified threshold: one theorem, numbers in and numbers out.
 
-Imports numpy, math and the exception tree. What a case is, and which data it may come from: ``policy_fit``.
+Imports numpy, math, ``binomial`` and the exception tree. What a case is, and which data it may come from:
+``policy_fit``.
 
 Theorem
     Let s(1) <= ... <= s(n) be the sorted scores of n positive cases, drawn exchangeably with the positive
@@ -25,20 +26,16 @@ risk is monotone in the threshold, so it takes no grid and no correction for man
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import islice, takewhile
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.calibrate.binomial import log_tail, log_tails
 from lesion_triage.errors import CalibrationError
 
 Verdict = Literal["holds", "fails", "undecided"]
-
-_RESCALE_ABOVE = 1e200
-_LOOP_UP_TO = 1000
-"""Misses beyond which the sum is done by numpy: faster, and right to ten digits instead of thirteen."""
 
 
 def allowed_misses(positives: int, target: float, confidence: float) -> int | None:
@@ -57,7 +54,7 @@ def allowed_misses(positives: int, target: float, confidence: float) -> int | No
     """
     _check(positives, target, confidence)
     limit = math.log1p(-confidence)
-    tails = islice(_log_tails(positives, target), positives)
+    tails = islice(log_tails(positives, target), positives)
     granted = sum(1 for _ in takewhile(lambda tail: tail <= limit, tails))
     return granted - 1 if granted else None
 
@@ -71,12 +68,12 @@ def minimum_positives(target: float, confidence: float, misses: int = 0) -> int:
     _check(misses, target, confidence)
     limit = math.log1p(-confidence)
     enough = misses + 1
-    while _log_tail(enough, misses, target) > limit:
+    while log_tail(enough, misses, target) > limit:
         enough *= 2
     too_few = misses if enough == misses + 1 else enough // 2
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
-        if _log_tail(middle, misses, target) <= limit:
+        if log_tail(middle, misses, target) <= limit:
             enough = middle
         else:
             too_few = middle
@@ -106,7 +103,7 @@ def sensitivity_lower_bound(positives: int, misses: int, confidence: float) -> f
     limit = math.log1p(-confidence)
     low, high = 0.0, 1.0
     while low < (middle := (low + high) / 2) < high:
-        if _log_tail(positives, misses, middle) <= limit:
+        if log_tail(positives, misses, middle) <= limit:
             low = middle
         else:
             high = middle
@@ -214,51 +211,6 @@ def threshold_for(
     ranked, allowed = rank_threshold(positive_scores, target, confidence)
     threshold = min(ranked, highest_score(positive_scores))
     return threshold, allowed, int(np.count_nonzero(positive_scores < threshold))
-
-
-def _log_tails(positives: int, sensitivity: float) -> Iterator[float]:
-    """``log P(Bin(positives, 1 - sensitivity) <= i)`` for i = 0, 1, ... positives.
-
-    Sums the probabilities relative to that of no miss, whose logarithm is known to the last digit; each
-    follows from the one before by the ratio of binomial terms, so nothing cancels and nothing overflows.
-    The absolute error is a few roundings of the first logarithm: 1e-13 for 2,000 cases at 0.6 or above.
-    """
-    odds = (1.0 - sensitivity) / sensitivity
-    scale = positives * math.log(sensitivity)
-    term = total = 1.0
-    yield scale
-    for i in range(1, positives + 1):
-        term *= (positives - i + 1) / i * odds
-        total += term
-        if total > _RESCALE_ABOVE:
-            scale += math.log(total)
-            term /= total
-            total = 1.0
-        yield scale + math.log(total)
-
-
-def _log_tail(positives: int, misses: int, sensitivity: float) -> float:
-    """``log P(Bin(positives, 1 - sensitivity) <= misses)``."""
-    if misses <= _LOOP_UP_TO:
-        return next(islice(_log_tails(positives, sensitivity), misses, None))
-    steps = np.arange(1, misses + 1)
-    odds = math.log1p(-sensitivity) - math.log(sensitivity)
-    logs = np.concatenate([[0.0], _running_sum(np.log((positives - steps + 1) / steps) + odds)])
-    highest = float(logs.max())
-    found = positives * math.log(sensitivity) + highest + math.log(float(np.exp(logs - highest).sum()))
-    return min(found, 0.0)  # no probability is above 1, by whatever rounding
-
-
-def _running_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``numpy.cumsum`` and what each of its additions has lost (Knuth's TwoSum).
-
-    A thousand logarithms add up to hundreds, of which a thousand roundings would cost the twelfth digit.
-    """
-    sums = np.cumsum(values)
-    before = np.concatenate([[0.0], sums[:-1]])
-    added = sums - before
-    lost = (before - (sums - added)) + (values - added)
-    return np.asarray(sums + np.cumsum(lost))
 
 
 def _check(count: int, target: float, confidence: float) -> None:
