@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.calibrate.binomial import log_tail
 from lesion_triage.calibrate.bootstrap import INTERVAL_CONFIDENCE, Estimate, bootstrap
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
 from lesion_triage.calibrate.metrics import auroc, auroc_difference, share_difference
@@ -109,11 +110,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
     total, fewer = first_only + second_only, min(first_only, second_only)
     if not total:
         return 1.0
-    ranks = np.arange(1, fewer + 1)
-    log_choose = np.append(0.0, np.cumsum(np.log((total - ranks + 1) / ranks)))
-    largest = float(log_choose.max())
-    tail = largest + math.log(float(np.exp(log_choose - largest).sum())) - total * math.log(2)
-    return min(1.0, 2 * math.exp(tail))
+    return min(1.0, 2 * math.exp(log_tail(total, fewer, 0.5)))
 
 
 def _auroc(

@@ -12,6 +12,7 @@ from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import Case, cases_of, positives_of, scores_of, units_of
 from lesion_triage.calibrate.cells import Sample
+from lesion_triage.calibrate.shares import clustered
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Predictions
 
@@ -57,7 +58,7 @@ class Decided:
     def drawn_units(self) -> NDArray[np.intp] | None:
         """What a bootstrap draws: the unit of each case, or None where every case is its own."""
         units = units_of(self.cases)
-        return units if np.unique(units).size < units.size else None
+        return units if clustered(units) else None
 
 
 def _check_origin(bundle: Bundle, table: Predictions) -> None:

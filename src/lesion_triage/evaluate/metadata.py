@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, auroc_with_interval
+from lesion_triage.calibrate.shares import clustered
 from lesion_triage.config import Evaluate
 from lesion_triage.data.cell_regression import cells_of, design_of, fit
 from lesion_triage.data.coded import Coded
@@ -77,7 +78,7 @@ def measure_metadata(
     measured = [case.rows for case, has in zip(cases, scored, strict=True) if has]
     rows: list[Sequence[_Row]] = [*lesions.values(), *measured]
     units = outcomes.units[scored]
-    drawn = units if np.unique(units).size < units.size else None
+    drawn = units if clustered(units) else None
 
     def auroc_of(said: NDArray[np.float64]) -> Estimate | None:
         return auroc_with_interval(Sample.of(said, positive), config.bootstrap_draws, config.seed, drawn)
