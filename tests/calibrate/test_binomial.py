@@ -7,6 +7,7 @@ import math
 from decimal import Decimal
 from itertools import islice, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -67,6 +68,15 @@ def test_one_more_miss_is_never_less_likely_where_the_ways_to_sum_meet():
     assert tails == sorted(tails)
     steps = [later - earlier for earlier, later in pairwise(tails)]
     assert steps == sorted(steps, reverse=True)  # a binomial tail is log-concave
+
+
+@pytest.mark.parametrize("positives", [2_560, 25_600, 10**7])
+def test_counts_of_numpy_are_counts(positives):
+    """Their powers end at 2**63, and the ninth of a multiple of 256 is then 0."""
+    misses = round(positives / 2 - math.sqrt(positives))
+    expected = log_tail(positives, misses, 0.5)
+    assert log_tail(np.int64(positives), np.int64(misses), 0.5) == expected
+    assert expected == pytest.approx(binom.logcdf(misses, positives, 0.5), rel=1e-9)
 
 
 def test_tail_neither_overflows_nor_underflows():

@@ -82,7 +82,7 @@ def _stirling_error(count: int) -> float:
     """``log(count!)`` less Stirling's approximation of it, for 1 or more."""
     if count <= 15:
         return math.lgamma(count + 1) - (count + 0.5) * math.log(count) + count - 0.5 * math.log(2 * math.pi)
-    return math.fsum(part / count**power for power, part in _STIRLING)
+    return math.fsum(part / float(count) ** power for power, part in _STIRLING)
 
 
 def _deviance(seen: int, expected: float) -> float:
