@@ -17,7 +17,7 @@ RUNS = Path("experiments/runs")
 
 @dataclass(frozen=True)
 class Verb:
-    """What ``lesion-triage VERB`` says of itself, takes and does."""
+    """One subcommand: its help, its arguments, and what it does (which returns the exit status)."""
 
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
@@ -208,7 +208,7 @@ def _road_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _first_stage_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of verbs that begin at the beginning, so that a new folder is of use to them."""
+    """For verbs that may start a new run folder."""
     _road_arguments(parser)
     parser.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
 
@@ -381,7 +381,7 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
     """The argument parser of ``lesion-triage``; the road in order.
 
     Args:
-        asked: the one verb whose arguments are wanted, so that no other room is imported; None for all.
+        asked: the one verb whose arguments are added, so that no other room is imported; None: all verbs.
     """
     top = argparse.ArgumentParser(
         prog="lesion-triage",
@@ -402,7 +402,11 @@ _EXTRAS = {"pyarrow": "batch", "ray": "ray"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns 0; 2 after an error explained in one sentence; 130 or 143 when interrupted."""
+    """Run one verb and return its exit status; docs/configuration.md lists them.
+
+    0: done. 1: done, and the answer is no (some verbs). 2: refused, explained in one sentence. 3: not
+    compared (``reproduce``). 130 or 143: interrupted.
+    """
     words = sys.argv[1:] if argv is None else argv
     asked = next((word for word in words if word in VERBS), "")
     try:

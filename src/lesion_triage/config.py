@@ -43,7 +43,7 @@ DatasetName = Literal[
 """Every dataset that has a reader, and ``folder`` for pictures and a table of one's own."""
 
 Roots = Path | Mapping[str, Path]
-"""Where pictures lie: one folder, or for a mixture the folder of each part by its name."""
+"""Where the pictures are: one folder, or for a mixture the folder of each part by its name."""
 
 
 def _no_boolean(value: Any) -> Any:
@@ -71,7 +71,7 @@ class Section(BaseModel):
 
 
 class Synthetic(Section):
-    """How many pictures ``source: synthetic`` draws. They look like no one's skin and are not meant to."""
+    """What ``source: synthetic`` draws: lesions in one to three pictures each, nothing like skin."""
 
     lesions: Whole = Field(default=1200, ge=20)
     positive_share: Share = 0.4
@@ -83,9 +83,9 @@ class Part(Section):
 
     source: DatasetName
     name: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
-    """What the part is called, where one source stands twice; else the source's own name."""
+    """Name of the part, needed if a source occurs twice; empty: the source's own name."""
     root: Path | None = None
-    """Folder of this dataset; else the folder of the part's name below ``data.root``."""
+    """Folder of this dataset; None: the folder of the part's name below ``data.root``."""
     table: str = "cases.csv"
     """For ``source: folder``: the table, relative to the part's folder."""
 
@@ -99,9 +99,9 @@ class Data(Section):
     """Where the pictures come from."""
 
     source: DatasetName | Literal["synthetic", "mixture"]
-    """A dataset in its official layout; folder: one's own; synthetic: drawn; mixture: several of them."""
+    """A dataset in its official layout; folder: your own; synthetic: drawn; mixture: several datasets."""
     root: Path | None = None
-    """Folder of the dataset; ``--data-root`` or LESION_TRIAGE_DATA_ROOT say it from outside."""
+    """Folder of the dataset; ``--data-root`` and LESION_TRIAGE_DATA_ROOT override it."""
     table: str = "cases.csv"
     """For ``source: folder``: the table, relative to the root."""
     mixture: tuple[Part, ...] = ()
@@ -119,19 +119,19 @@ class Data(Section):
 
     @property
     def folders(self) -> Mapping[str, Path | None]:
-        """Folder of each part by its name, of a single dataset under its source; None: not said."""
+        """Folder of each part by its name; of a single dataset, by its source. None: not given."""
         if self.source != "mixture":
             return {self.source: self.root}
         beside = self.root
         return {part.label: part.root or (beside and beside / part.label) for part in self.mixture}
 
     def identity(self) -> dict[str, Any]:
-        """What decides which pictures and labels there are: everything but where they lie."""
+        """What decides which pictures and labels there are: everything but their location."""
         return self.model_dump(mode="json", exclude={"root": True, "mixture": {"__all__": {"root"}}})
 
 
 class Fractions(Section):
-    """Shares of the groups (patients or lesions) in each split; they sum to one."""
+    """Share of the groups in each split; they sum to one. Patient, lesion and copies join a group."""
 
     train: Share = 0.60
     validation: Share = 0.10
@@ -147,7 +147,7 @@ class Fractions(Section):
 
 
 class Split(Section):
-    """How groups are dealt to splits. Its seed is apart from the training seed."""
+    """How groups are assigned to splits at random. Its seed is separate from the training seed."""
 
     seed: Seed = 0
     fractions: Fractions = Fractions()
@@ -159,7 +159,7 @@ class Model(Section):
     """The network."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Any timm name."""
+    """Any timm model name."""
     weights: str = "hub"
     """``hub`` (timm's own), ``none`` (random), or a safetensors file, relative to the configuration file."""
     drop_rate: Annotated[Number, Field(ge=0, lt=1)] = 0.2
@@ -167,24 +167,24 @@ class Model(Section):
 
 
 class Train(Section):
-    """The loop. Defaults were chosen on the validation split; experiments/LOG.md has the figures."""
+    """The training loop. Defaults were chosen on HAM10000's validation split; see experiments/LOG.md."""
 
     epochs: Whole = Field(default=15, ge=1)
     batch_size: Whole = Field(default=32, ge=2)
-    """Pictures in one step of the optimiser, over all processes and all accumulated parts."""
+    """Global batch: pictures in one optimiser step, over all processes and all accumulated parts."""
     accumulate: Whole = Field(default=1, ge=1)
-    """Parts into which each process cuts its share of a batch: less memory, the same gradient."""
+    """Gradient accumulation: parts into which each process cuts its share. Less memory, the same gradient."""
     learning_rate: Positive = 1e-3
-    """Peak, for AdamW."""
+    """Peak, for AdamW; not scaled with the batch size."""
     warmup_epochs: Annotated[Number, Field(ge=0)] = 1.0
-    """Epochs over which the learning rate rises in a line."""
+    """Epochs of linear warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes to zero after the warm-up, if it does."""
+    """How the learning rate falls to zero after the warm-up; constant: it does not."""
     layer_decay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Learning rate of a layer, as a share of that of the layer above it; 1 gives all layers the same."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.05
     loss: Literal["bce", "balanced", "focal"] = "bce"
-    """balanced: both classes weigh the same. focal: examples that are right already weigh less."""
+    """balanced: both classes weigh the same. focal: well-classified examples weigh less."""
     focal_gamma: Annotated[Number, Field(ge=0)] = 2.0
     """For ``loss: focal``."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=0.5)] = 0.05
@@ -197,9 +197,9 @@ class Train(Section):
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.995
     """Exponential moving average of the weights, which is what is evaluated and exported; 0 turns it off."""
     probe: bool = False
-    """Leave the backbone as it came and train the head on its embeddings, which are computed once."""
+    """Linear probe: freeze the backbone and train the heads on its embeddings, which are computed once."""
     frozen_stages: Whole = Field(default=0, ge=0)
-    """The stem and this many first stages, as timm counts them, keep their first weights and statistics."""
+    """Freeze the stem and this many first stages (timm's), weights and statistics; 0 freezes nothing."""
     small_first: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Share of the epochs, from the start, that see pictures of 0.8 times the side, to a multiple of 32."""
     augmentation: Literal["none", "flips", "standard", "strong"] = "standard"
@@ -208,17 +208,17 @@ class Train(Section):
     32-true."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_no_boolean)] = 1
-    """Processes on this machine, one for each GPU; under torchrun its own word stands."""
+    """Processes on this machine, one for each GPU; torchrun overrides it."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several processes share the work."""
     compile: bool = False
-    """torch.compile, for long trainings."""
+    """torch.compile; it takes minutes to start and gained nothing on a CPU."""
     channels_last: bool = True
-    """Memory layout of the weights; faster for convolutions."""
+    """Memory layout of the weights; ignored with fsdp. docs/training.md says when it is faster."""
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = 5.0
-    """A state to go on from is written after each epoch and, in between, this often."""
+    """A state to resume from is written after each epoch and, in between, this often; 0: after each step."""
     workers: Whole = Field(default=1, ge=0)
-    """Processes that prepare pictures, for each process that trains."""
+    """Loader processes for each training process."""
     pixel_cache: bool = True
     """Keep prepared pictures on disk beside the runs, so that only the first epoch decodes them."""
 
@@ -244,7 +244,7 @@ class Train(Section):
     def recipe(self) -> dict[str, Any]:
         """What decides the result. A key that came later is left out while it has its default.
 
-        So a training that was done before the key existed is known again, and not repeated.
+        So a run from before the key existed is recognised, and not repeated.
         """
         content = self.model_dump(mode="json", exclude=set(_HOW_IT_IS_RUN))
         fields = type(self).model_fields
@@ -254,7 +254,7 @@ class Train(Section):
 
 
 def _wherever(weights: str) -> str:
-    """First weights without the place where their file lies."""
+    """Initial weights without the location of their file."""
     return weights if weights in ("hub", "none") else "file"
 
 
@@ -288,29 +288,29 @@ class OtherBackbone(Section):
     """What a further network of an ensemble has of its own; the rest is as ``model`` and ``train`` say."""
 
     backbone: str
-    """Any timm name."""
+    """Any timm model name."""
     weights: str = "hub"
     """As ``model.weights``."""
     frozen_stages: Annotated[Whole, Field(ge=0)] | None = None
     """None: as ``train.frozen_stages``."""
     drop_path_rate: Annotated[Number, Field(ge=0, lt=1)] | None = None
-    """None: as ``model.drop_path_rate``; 0 beside others for one without stochastic depth."""
+    """None: as ``model.drop_path_rate``; must be 0 for a backbone without stochastic depth."""
     learning_rate: Positive | None = None
     """None: as ``train.learning_rate``."""
 
 
 class Ensemble(Section):
-    """Several trainings that differ in seed or backbone, made into one network."""
+    """Several training runs that differ in seed or backbone, made into one network."""
 
     members: Annotated[Whole, Field(ge=1)] = 1
-    """Trainings of each backbone, with the seeds ``seed``, ``seed`` + 1 and so on."""
+    """Training runs of each backbone, with the seeds ``seed``, ``seed`` + 1 and so on."""
     backbones: tuple[OtherBackbone, ...] = ()
     """Beside ``model.backbone``."""
     combine: Literal["average", "distil"] = "average"
-    """average: the graph holds them all and gives their mean logit, none held lower than the loss wants it.
-    distil: one network learns from them."""
+    """average: the graph holds all members and gives their mean logit, in which none counts as lower than
+    the loss wants a negative. distil: one network learns from them."""
     teacher_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
-    """For ``distil``: share of the loss that is measured against the members; the labels have the rest."""
+    """For ``distil``: weight of the members' probabilities in the loss; the labels have the rest."""
 
     @model_validator(mode="after")
     def _somebody_teaches(self) -> Self:
@@ -320,14 +320,14 @@ class Ensemble(Section):
 
     @property
     def size(self) -> int:
-        """Trainings in all; 1: there is no ensemble."""
+        """Training runs in all; 1: there is no ensemble."""
         return self.members * (1 + len(self.backbones))
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result, and no more.
 
         ``backbones`` came later and is left out while empty, and so are each one's ``drop_path_rate`` and
-        ``learning_rate``. An average whose members are held is not one from before they were.
+        ``learning_rate``. ``held`` tells an average with the floor from one made before it.
         """
         content = self.model_dump(mode="json")
         if self.combine != "distil":
@@ -344,16 +344,16 @@ class Ensemble(Section):
 
 
 class Calibrate(Section):
-    """The certificate's target, and what a case is."""
+    """The certificate's target and groups, and everything between a logit and an answer."""
 
     target_sensitivity: Share = 0.95
     confidence: Share = 0.95
     groups: tuple[GroupBy, ...] = ()
     """Groups that must reach the target too, all of them together with this confidence."""
     rule: Rule = "common_threshold"
-    """One threshold for everyone, at no loss of confidence; or one for each group, sharing the error."""
+    """One threshold for everyone, at no loss of confidence; or one for each group, splitting the error."""
     second_look: str = ""
-    """Why these calibration cases, which have chosen a threshold before, are looked at again."""
+    """The reason for using calibration cases again that have chosen a threshold before; empty: refused."""
     calibrator: Literal["platt", "beta", "temperature", "isotonic", "venn_abers", "auto"] = "platt"
     """``auto`` takes the one with the lowest cross-fitted log loss on the validation cases."""
     aggregation: Literal["max", "mean"] = "max"
@@ -362,11 +362,11 @@ class Calibrate(Section):
     """What in a history sends a case up: the rules, or a file of them, relative to the configuration file."""
     count_red_flags: bool = False
     """Whether a positive case that only a red flag sends up counts as referred. The certificate then holds
-    only where the same questions are asked; without it, it holds wherever they are asked or not."""
+    only where the same questions are asked; without it, whether or not they are."""
     novelty_share: Annotated[Number, Field(ge=0, lt=0.5)] = 0.01
-    """Share of the validation photographs that the novelty gate may send up; 0 switches it off."""
+    """Share of the gradable validation photographs that the novelty gate may send up; 0 switches it off."""
     band_shares: tuple[Share, Share, Share] = (0.10, 0.25, 0.35)
-    """Shares of the calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
+    """Shares of the scored calibration cases in priority bands 1, 2 and 3; the rest is band 4."""
     deadline_hours: Annotated[Number, Field(gt=0, le=87_600)] | None = None
     """A case that has waited longer is read next, whatever its band; see ``lesion-triage queue``."""
 
@@ -399,11 +399,11 @@ class Calibrate(Section):
 
 
 class Export(Section):
-    """The graph and its gate."""
+    """The exported graph and its parity gate."""
 
     opset: Whole = Field(default=20, ge=18, le=LARGEST_OPSET)
     views: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_no_boolean)] = 1
-    """Mirrored and turned copies of each picture that the graph averages over."""
+    """Test-time augmentation: mirrored and rotated copies of each picture that the graph averages over."""
     parity_tolerance: Share = 1e-4
     """Largest difference of a score between torch and onnxruntime, on the validation pictures."""
 
@@ -432,26 +432,26 @@ AcceptableCode = Literal[
 
 
 class Audit(Section):
-    """What the audit of the data calls a warning and a failure, and what was accepted on purpose."""
+    """What the audit calls a warning and a failure, and which failures were accepted on purpose."""
 
     pictures: Whole = Field(default=1000, ge=0)
     """How many pictures are opened to look for artefacts and skin tone; 0 opens none."""
     seed: Seed = 0
-    """Which photograph speaks for its unit, which are opened, and how folds are dealt."""
+    """Which photograph represents its unit, which are opened, and how folds are drawn."""
     warn_auroc: Annotated[Number, Field(gt=0.5, lt=1)] = 0.65
     """A baseline that sees no lesion warns when the lower end of its AUROC's interval is above this."""
     fail_auroc: Annotated[Number, Field(gt=0.5, lt=1)] = 0.80
     """As ``warn_auroc``, for failure."""
     warn_odds_ratio: Annotated[Number, Field(ge=1)] = 1.5
-    """An artefact or a missing cell warns when its odds ratio with the label, in either direction, is surely
-    above."""
+    """An artefact or an empty cell warns when the confidence interval of its odds ratio with the label
+    lies beyond this, in either direction."""
     fail_odds_ratio: Annotated[Number, Field(ge=1)] = 10.0
     """As ``warn_odds_ratio``, for failure; the shares must differ by a tenth as well."""
     false_alarm: Share = 0.01
     """Chance that a family of such tests warns although nothing is associated (Holm)."""
     accept: dict[AcceptableCode, Annotated[str, Field(min_length=10)]] = {}
-    """Failures that shall not stop ``run``: code and reason. The reason names every source or column
-    concerned."""
+    """Failures that do not stop ``run``: code and reason. The reason names every source or column that
+    the finding names."""
 
     @model_validator(mode="after")
     def _warn_before_failing(self) -> Self:
@@ -501,9 +501,9 @@ class Config(Section):
         return self
 
     def members(self) -> tuple[Self, ...]:
-        """The members of an ensemble, each the configuration of a run by itself; empty without one.
+        """The members of an ensemble, each the configuration of a run of its own; empty without an ensemble.
 
-        In the order of their backbones, that of ``model`` first, and among those of their seeds.
+        Ordered by backbone, that of ``model`` first, then by seed.
         """
         if self.ensemble.size == 1:
             return ()
@@ -529,7 +529,7 @@ class Config(Section):
         return tuple(dict.fromkeys(one.model.backbone for one in averaged or (self,)))
 
     def identity_sha256(self) -> str:
-        """Hash of what decides the result: everything but where data, weights and tracking live."""
+        """Hash that identifies the run, wherever data, weights and tracking live."""
         content = self.model_dump(mode="json", exclude={"tracking", "data"})
         content["data"] = self.data.identity()
         content["model"]["weights"] = _wherever(self.model.weights)
@@ -545,6 +545,6 @@ class Config(Section):
         return sha256_of(canonical_json(content).encode())
 
     def to_yaml(self) -> str:
-        """The resolved configuration, every default spelt out."""
+        """The resolved configuration as YAML, with every default spelt out."""
         text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
         return text
