@@ -38,10 +38,10 @@ check: $(VENV)/.installed ## lint, types, import contracts: seconds
 	$(BIN)/mypy --num-workers $(TEST_WORKERS)
 	$(BIN)/lint-imports
 
-test: check test-serve ## everything that CI runs; what test-serve has tried is not tried again
+test: check test-serve ## everything that CI runs; tests that test-serve runs are not run twice
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m 'not torture' $(SERVED:%=--ignore=%)
 
-test-serve: $(SERVE)/.installed ## the server's tests where no training library is installed
+test-serve: $(SERVE)/.installed ## the server's tests, in an environment without training libraries
 	$(SERVE)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(SERVED)
 
 $(FUZZ)/.installed: pyproject.toml constraints.txt
@@ -59,7 +59,7 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,queue,client,batch,docs]'
 	@touch $@
 
-test-docs: $(VENV)/.installed ## run every command that the pages print, and look at the built site: minutes
+test-docs: $(VENV)/.installed ## run every command that the pages print, and check the built site: minutes
 	$(BIN)/python -m pytest -m pages tests/docs
 
 docs: $(DOCS)/.installed ## the pages as a site in build/docs/html, without PyTorch; a warning is an error
@@ -95,7 +95,7 @@ deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, pr
 		echo "promtool is not here: the alert rules will not be tested"
 	$(BIN)/python -m pytest -q -rs tests/serve/test_deploy.py
 
-torture: $(VENV)/.installed ## kill a training twenty times with kill -9; the weights must not know
+torture: $(VENV)/.installed ## kill a training run twenty times with kill -9; the weights must come out the same
 	$(BIN)/python -m pytest -m torture tests/train --ignore=tests/train/test_zoo.py
 
 torture-zoo: $(VENV)/.installed ## train and export one backbone of each family of timm, half an hour
@@ -119,11 +119,11 @@ proof: $(VENV)/.installed ## the certificate's promise, tested on recorded score
 demo: $(VENV)/.installed ## the whole road on drawn pictures, ending with three cases over HTTP
 	$(BIN)/lesion-triage demo configs/demo.yaml
 
-mlflow: $(VENV)/.installed ## look at the recorded runs on http://127.0.0.1:5000
+mlflow: $(VENV)/.installed ## browse your runs in MLflow on http://127.0.0.1:5000
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 \
 		--backend-store-uri sqlite:///experiments/mlflow.db --artifacts-destination experiments/mlartifacts
 
-lock: ## write constraints.txt anew from the installed environment
+lock: ## write constraints.txt from the installed environment
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|pip|setuptools)([-_=]|$$)' > constraints.txt
 
 clean: ## remove the environments and all caches; runs stay

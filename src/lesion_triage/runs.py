@@ -30,7 +30,7 @@ from lesion_triage.errors import RunError
 FROZEN_CONFIG = "config.yaml"
 _IDENTITY = "config.sha256"
 _OPENINGS = "test_openings.jsonl"
-"""Beside the runs: who looks for a run, and makes one if there is none, holds it."""
+"""In a run folder: one line for each opening of its test split."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Record:
     seconds: float
 
     def sha256(self) -> str:
-        """Identity of what was made, for the stages that build on it: how it came about does not matter."""
+        """Hash of the outputs alone, for the stages that build on them."""
         return sha256_of(canonical_json(self.outputs).encode())
 
 

@@ -1,4 +1,4 @@
-"""First weights from files instead of timm's hub. Imports the configuration, its YAML and the exceptions."""
+"""Initial weights from files instead of timm's hub. Imports the configuration, its YAML and the errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lesion_triage.errors import ConfigError
 
 
 def overrides(place: Path, config: Config) -> list[str]:
-    """Settings by which every network that would begin with the hub's weights begins with those of a file.
+    """Overrides that make every network take its initial weights from a file instead of the hub.
 
     Args:
         place: a file; or a folder that holds one file for each backbone, named ``BACKBONE.*safetensors``.

@@ -1,4 +1,4 @@
-"""What a result may hang on beside configuration and data: processor, threads, packages. No host, no path."""
+"""What a result depends on beside configuration and data: processor, threads, packages. No host, no path."""
 
 from __future__ import annotations
 

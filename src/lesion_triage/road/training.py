@@ -51,7 +51,7 @@ def train_inputs(run: Run) -> object:
 
 
 def training_key(run: Run) -> str:
-    """Hash of all that decides a training: a state with another one is not gone on from."""
+    """Hash of all that decides a training run; a state with another key is never resumed."""
     return runs.inputs_sha256(
         decides=train_inputs(run), manifest=digest_of(run, "manifest"), split=digest_of(run, "split")
     )
@@ -60,7 +60,7 @@ def training_key(run: Run) -> str:
 def train(
     run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None] = lambda line: None
 ) -> None:
-    """Stage 'train'; of an ensemble, whose members are trained: to make one network of them.
+    """Stage 'train'. For an ensemble, whose members are trained by then: make one network of them.
 
     Args:
         run: the run.
@@ -132,9 +132,9 @@ def _learn(
 
 
 def rehearse(config: Config) -> None:
-    """See, before hours go into it, that a network can be built, takes its pictures and can be exported.
+    """Check, before hours of training, that a network can be built, takes its pictures and can be exported.
 
-    Random first weights are for trials, which are over sooner than an export; those are not exported here.
+    With random initial weights the export is not tried: such runs are trials, sooner over than an export.
 
     Raises:
         TrainingError: it cannot be built, or takes no pictures of a side.
@@ -161,7 +161,7 @@ def _export_once(backbone: str, size_px: int, opset: int) -> None:
 
 
 def go_on(run: Run, must: bool) -> None:
-    """Bring here the state of an interrupted training of the same inputs, if another run has one."""
+    """Copy the state of an interrupted training run with the same inputs, if another run folder has one."""
     from lesion_triage.train import state
 
     key = training_key(run)
@@ -179,7 +179,7 @@ def go_on(run: Run, must: bool) -> None:
 
 
 def pixel_cache_of(run: Run) -> Path | None:
-    """Folder of prepared pictures; None: they are decoded anew each time."""
+    """Folder of prepared pictures; None: they are decoded each time."""
     return run.cache if run.config.train.pixel_cache else None
 
 
@@ -267,12 +267,12 @@ def predict_split(run: Run, name: str, graph: bytes) -> Predictions:
 
 
 def following() -> bool:
-    """Whether this process was started to share a training that another process begins."""
+    """Whether this process is not rank 0: it only takes part in the training that rank 0 starts."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
 
 
 def one_process(config: Config) -> bool:
-    """Whether this process trains alone: what is no verb of the road has no part for the others."""
+    """Whether this process trains alone. Verbs off the road require it: they have no work for others."""
     return config.train.devices == 1 and os.environ.get("WORLD_SIZE", "1") == "1"
 
 

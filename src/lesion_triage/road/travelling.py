@@ -1,4 +1,4 @@
-"""Doing the stages of a verb: what is done already is left alone, what was interrupted goes on."""
+"""Doing the stages of a verb: what is done already is left alone, what was interrupted is resumed."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def travel(
     tables_only: bool = False,
     parent: str = "",
 ) -> Run:
-    """Do the stages of a verb, leaving alone what is already done and going on with what was interrupted.
+    """Do the stages of a verb: leave alone what is done, resume what was interrupted.
 
     Args:
         verb: a key of ``VERBS``.
         config: the resolved configuration.
         root: folder of all runs.
         fresh: start a new run folder and take nothing over.
-        resume: refuse to begin a training from nothing.
+        resume: refuse to start a training run from nothing.
         show_pictures: for ``audit``: write a page with photographs as well, which stays in the run folder.
-        tables_only: for ``audit``: open no picture, and leave the audit itself to be done.
+        tables_only: for ``audit``: open no picture; the stage audit itself stays undone.
         parent: MLflow run below which a new one is shown; empty: it stands by itself.
 
     Raises:
@@ -120,7 +120,7 @@ def _tracked(run: Run, parent: str = "") -> Iterator[Tracker]:
 
 
 def follow(verb: str, config: Config) -> None:
-    """What all processes of a training but the first do of a verb."""
+    """What every process of a training run but rank 0 does of a verb."""
     if "train" in VERBS[verb]:
         from lesion_triage.train import loop
 
@@ -128,7 +128,7 @@ def follow(verb: str, config: Config) -> None:
 
 
 def config_text(config: Config) -> str:
-    """The configuration without the places where data and weights lie."""
+    """The configuration without the locations of data and weights."""
     return json.dumps(flat(config), indent=2, sort_keys=True) + "\n"
 
 

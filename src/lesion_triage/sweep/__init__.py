@@ -1,1 +1,1 @@
-"""A search over configurations, each trial a training of its own, judged on the validation split alone."""
+"""A search over configurations: each trial trains, and is judged on the validation split alone."""

@@ -1,4 +1,4 @@
-"""One trial: a training for each seed, stopped early where it falls behind. Imports the road and Optuna."""
+"""One trial: a training run for each seed, stopped early if it falls behind. Imports the road and Optuna."""
 
 from __future__ import annotations
 

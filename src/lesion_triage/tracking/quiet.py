@@ -22,7 +22,7 @@ _SWITCHES = {
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """MLflow is imported and may be called in here; what the environment says already stands."""
+    """Import and call MLflow in here; what the environment already sets is kept."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""A polite end: SIGINT and SIGTERM are noted and acted on after the step under way. Standard library only."""
+"""Graceful stop: SIGINT and SIGTERM are noted and acted on after the current step. Standard library only."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Learning:
         return getattr(self._fabric.strategy.precision, "scaler", None) is not None
 
     def learn(self) -> None:
-        """Into training mode, but for what is frozen."""
+        """Switch to training mode, except what is frozen."""
         self.network.train()
         for module in self._frozen:
             module.eval()

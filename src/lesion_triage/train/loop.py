@@ -108,7 +108,7 @@ def train(
 
 
 def follow(config: Config) -> None:
-    """Take part in the training that the first process begins; under torchrun in all, until it dismisses."""
+    """Take part in the training that rank 0 starts; under torchrun in all, until it dismisses."""
     again = True
     while again:
         fabric = processes.launch(config.train)

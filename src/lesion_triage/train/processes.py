@@ -1,4 +1,4 @@
-"""The processes of one training: how many, where, and how they talk. Imports Fabric and the configuration.
+"""The processes of one training run: how many, where, how they talk. Imports Fabric and the configuration.
 
 Processes come from torchrun, or Fabric starts them by giving this process's own command again.
 """
@@ -162,7 +162,7 @@ def connected(fabric: Fabric) -> Iterator[None]:
 
 
 def part() -> None:
-    """Leave the other processes, if there are any."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -136,7 +136,7 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
 
 
 def clear(folder: Path, but: Progress | None) -> None:
-    """Remove all states but the one given and those before it: they are damaged, or of other inputs."""
+    """Remove all states newer than the one given (None: all): they are damaged, or of other inputs."""
     for path in (folder / FOLDER).glob("*"):
         if but is None or path.name.partition(".")[0] > _name(but):
             path.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def logits(fabric: Fabric, count: int, logits_of: Callable[[int, int], Tensor]) 
 
 
 def require_numbers(fabric: Fabric, values: Sequence[float], epoch: int) -> None:
-    """See that the epoch's last step left a network that says something; to be called in all processes.
+    """Check that the network's validation logits are finite after an epoch; to be called in all processes.
 
     Nothing is written before, so the last good state is the last.
 

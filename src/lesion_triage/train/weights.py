@@ -1,4 +1,4 @@
-"""Where a backbone's first weights come from: timm's hub, a safetensors file, or nowhere."""
+"""Where a backbone's initial weights come from: timm's hub, a safetensors file, or nowhere (random)."""
 
 from __future__ import annotations
 
