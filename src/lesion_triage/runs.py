@@ -121,12 +121,12 @@ class Run:
 def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = lambda run: False) -> Run:
     """The newest run of exactly this configuration, or a new folder for it.
 
-    Two processes that ask for the same at once are given the same folder: one looks after the other.
+    Two processes that ask at once are given the same folder: the second waits for the first.
 
     Args:
         config: the resolved configuration.
         root: folder of all runs, ``experiments/runs``; made if it is not there.
-        outdated: whether the newest run is to stay as it is, and a new folder is to be made.
+        outdated: whether the newest run must be left as it is and a new folder made.
 
     Raises:
         RunError: the disk refuses a folder, a file or the lock.
