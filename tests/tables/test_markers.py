@@ -96,6 +96,16 @@ def test_check_names_the_drifted_line_and_write_mends_it(checkout, capsys):
     assert main(["tables", "--check", "--root", str(checkout)]) == 0
 
 
+def test_a_table_of_results_from_several_folders_names_the_pattern_that_fits_nothing():
+    figures, folder = Figures(ROOT), "experiments/ham10000-baseline"
+    apart = figures.table("summary", f"{folder}/seed-[01].json {folder}/seed-2.json")
+    assert apart == figures.table("summary", f"{folder}/seed-*.json")
+    with pytest.raises(DataError, match=r"^elsewhere/seed-\*\.json: no such file"):
+        figures.table("summary", f"{folder}/seed-*.json elsewhere/seed-*.json")
+    with pytest.raises(DataError, match="names no file"):
+        figures.table("deals", "")
+
+
 def test_no_page_of_this_project_has_drifted_from_its_records():
     """After a new record: lesion-triage tables --write."""
     assert drifted(ROOT, pages_of(ROOT)) == []

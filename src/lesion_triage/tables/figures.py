@@ -69,10 +69,15 @@ class Figures:
             raise DataError(f"no table '{name}'; known: {', '.join(sorted(tables))}.")
         return tables[name](arguments)
 
-    def _summary(self, pattern: str, deals: bool = False) -> str:
-        paths = sorted(self._root.glob(pattern))
+    def _summary(self, patterns: str, deals: bool = False) -> str:
+        paths: list[Path] = []
+        for pattern in patterns.split():
+            found = sorted(self._root.glob(pattern))
+            if not found:
+                raise DataError(f"{pattern}: no such file.")
+            paths += found
         if not paths:
-            raise DataError(f"{pattern}: no such file.")
+            raise DataError("a table of results names no file, such as experiments/NAME/seed-*.json.")
         return summary(paths, deals=deals)
 
     def _expected(self, arguments: str) -> str:
