@@ -18,6 +18,7 @@ from histories import flag
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.red_flags import RedFlags
+from lesion_triage.bundle.store import seal
 from lesion_triage.cli import main
 from lesion_triage.config import Evaluate
 from lesion_triage.data.manifest import Manifest
@@ -246,6 +247,23 @@ def test_certificate_stands_in_the_page_with_every_field(page, bundle):
     for sentence in certificate.assumptions:
         assert sentence in page.text
     assert certificate.certificate_id() in page.text
+
+
+def shown_with(folder, data, **certificate):
+    """The text of a page whose bundle's certificate has other fields."""
+    made = tiny.parts(threshold=0.3, band_limits=(0.8, 0.5, 0.2))
+    issued = made["certificate"].model_copy(update=certificate)
+    bundle = seal(folder / "bundle", **{**made, "certificate": issued})
+    table = table_for(bundle)
+    found = report.evaluate(table, bundle, Evaluate(bootstrap_draws=100))
+    index = report.write_report(folder / "report", found, table, bundle, data[1], None)
+    return " ".join(Page(index.read_text(encoding="utf-8")).text.split())
+
+
+def test_what_is_promised_of_patients_is_not_said_of_their_lesions(data, tmp_path):
+    text = shown_with(tmp_path, data, unit="patient")
+    assert "on at least 95 % of future positive patients that are exchangeable" in text
+    assert "100 bootstrap draws of patients" in text
 
 
 def test_page_prints_the_numbers_of_the_results(page, results):
