@@ -563,6 +563,18 @@ def test_free_text_makes_no_row_of_the_certificates_page(tmp_path, capsys):
     assert rows == [3, 3]
 
 
+def test_who_is_sent_up_by_a_counted_red_flag_is_not_called_not_scored(tmp_path, capsys):
+    made = tiny_bundle.parts()
+    certificate = made["certificate"].model_copy(update={"red_flags_counted": True})
+    for name, issued, head in (
+        ("silent", made["certificate"], "| positives | not scored | missed |"),
+        ("counted", certificate, "| positives | not scored, or flagged | missed |"),
+    ):
+        seal(tmp_path / name, **{**made, "certificate": issued})
+        assert main(["certificate", str(tmp_path / name)]) == 0
+        assert head in capsys.readouterr().out
+
+
 def test_history_that_no_platform_could_send_is_one_sentence(clinic, bundle, tmp_path, capsys):
     cases = [(logit, needs, {"anatom_site_general": "head|neck"}) for logit, needs, _ in spread(60)]
     assert recertify(bundle, clinic(cases), tmp_path / "new") == 2

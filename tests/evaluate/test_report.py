@@ -266,6 +266,14 @@ def test_what_is_promised_of_patients_is_not_said_of_their_lesions(data, tmp_pat
     assert "100 bootstrap draws of patients" in text
 
 
+def test_counts_of_a_certificate_are_called_what_they_are(data, tmp_path):
+    """Where red flags count, who is sent up without regard to the score may have a score."""
+    text = shown_with(tmp_path, data, red_flags_counted=True, rule="group_thresholds")
+    assert "0 that a red flag sends up, or without a gradable photograph" in text
+    assert "0: what the certified groups allow, added up" in text
+    assert "0.9505, the lowest of the certified groups, exact" in text
+
+
 def test_page_prints_the_numbers_of_the_results(page, results):
     whole, text = results.slices[0], " ".join(page.text.split())
     for estimate in (whole.metrics["auroc"], whole.sensitivity_exact, whole.specificity_exact):

@@ -43,7 +43,8 @@ def page(bundle: Bundle) -> str:
         "",
         "## Groups",
         "",
-        "| by | group | positives | not scored | missed | allowed | lower bound | threshold it needs |",
+        f"| by | group | positives | {_abstained(certificate)} | missed | allowed | lower bound "
+        "| threshold it needs |",
         "|---|---|---|---|---|---|---|---|",
         *(_row(row) for row in certificate.groups),
         "",
@@ -71,6 +72,10 @@ def _facts(bundle: Bundle, certificate: Certificate) -> Iterator[str]:
     yield f"| bundle | {bundle.sha256} |"
     for name in ("model", "policy", "cases", "predictions", "manifest", "splits"):
         yield f"| {name} | {getattr(certificate, f'{name}_sha256') or 'none: not of one split'} |"
+
+
+def _abstained(certificate: Certificate) -> str:
+    return "not scored, or flagged" if certificate.red_flags_counted else "not scored"
 
 
 def _row(row: GroupRow) -> str:
