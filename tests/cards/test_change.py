@@ -151,6 +151,15 @@ def test_a_promise_that_is_lower_and_a_group_that_is_lost_are_regressions(tmp_pa
     assert compare(open_subject(tmp_path / "new"), open_subject(old)).gained == ("sex female",)
 
 
+def test_a_promise_that_begins_to_count_red_flags_is_a_regression(old, tmp_path):
+    """It holds only where the same questions are asked; the one before held wherever they were or not."""
+    new = made_runs.make(tmp_path / "new", certificate={"red_flags_counted": True})
+    change = compare(open_subject(old), open_subject(new))
+    assert lines(change, Level.WORSE) == {"certificate"}
+    assert "Red flags count now" in page(change)
+    assert compare(open_subject(new), open_subject(old)).regressions == ()
+
+
 def test_flips_a_worse_audit_and_an_audit_of_other_data_are_seen(old, tmp_path):
     worse = made_runs.make(
         tmp_path / "worse",

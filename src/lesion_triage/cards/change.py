@@ -29,9 +29,9 @@ RULE = (
     "A new bundle is no regression if, on the same test cases: in every slice that the old one was "
     "measured in, its AUROC, sensitivity and specificity are not below the lower end of the old one's 95 "
     "% interval, nor its referral rate above the upper end; its certificate promises no lower sensitivity "
-    "and no less confidence; no group that was certified is lost; no decision differs between torch and "
-    "onnxruntime; the audit is no worse; the self-test passes. What cannot be compared counts as a "
-    "regression until somebody accepts it with a reason."
+    "and no less confidence, and counts no red flags if the old one counts none; no group that was certified "
+    "is lost; no decision differs between torch and onnxruntime; the audit is no worse; the self-test "
+    "passes. What cannot be compared counts as a regression until somebody accepts it with a reason."
 )
 _AUDIT_ORDER = ("pass", "warn", "fail")
 
@@ -206,6 +206,9 @@ def _promise(old: Subject, new: Subject) -> Line:
         f"Sensitivity {before.target_sensitivity} at confidence {before.confidence} before, "
         f"{after.target_sensitivity} at {after.confidence} now."
     )
+    if after.red_flags_counted and not before.red_flags_counted:
+        less = True
+        said += " Red flags count now: it holds only where the same questions are asked."
     return Line("certificate", Level.WORSE if less else Level.FINE, said)
 
 
