@@ -59,6 +59,26 @@ def test_a_site_whose_counts_chose_the_pooled_threshold_is_no_test_of_it(clinic,
     assert not any("once, here" in sentence for sentence in certificate.assumptions)
 
 
+def test_counts_that_chose_a_threshold_before_are_not_said_to_choose_once(clinic, bundle, tmp_path):
+    tables = {site: clinic(spread(65), name=site) for site in ("north", "south")}
+    for site, cases in tables.items():
+        assert tally(bundle, cases, site, tmp_path / f"{site}.json") == 0
+    words = [str(tmp_path / "north.json"), str(tmp_path / "south.json"), "--out"]
+    assert main(["pool", str(bundle), *words, str(tmp_path / "pooled")]) == 0
+    again = ["pool", str(tmp_path / "pooled"), *words, str(tmp_path / "again"), "--target", "0.9"]
+    assert main(again) == 0
+    alone = ["recertify", str(bundle), "--cases", str(tables["north"]), "--site", "north"]
+    assert main([*alone, "--out", str(tmp_path / "alone"), "--second-look", "alone first"]) == 0
+    assert main(["pool", str(tmp_path / "alone"), *words, str(tmp_path / "after")]) == 0
+    for name, left, times in (("pooled", 0.95, ""), ("again", 0.9, "once"), ("after", 0.85, "2 times")):
+        certificate = open_bundle(tmp_path / name).certificate
+        assert certificate.confidence_if_selected == pytest.approx(left)
+        said = " ".join(certificate.assumptions)
+        assert "once, here" not in said
+        assert "in the ledger of that site" in said
+        assert (f"had chosen a threshold {times} before" in said) is bool(times)
+
+
 def test_groups_that_the_bundle_promised_are_named_as_lost_and_asked_for_again_later(
     clinic, tmp_path, capsys
 ):

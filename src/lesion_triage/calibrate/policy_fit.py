@@ -196,13 +196,13 @@ def certify_cases(
             unnamed_photographs=origin.unnamed_photographs,
         ),
         ledger=origin.ledger,
-        confidence_if_selected=_confidence_of_the_best(
+        confidence_if_selected=confidence_of_the_best(
             [confidence, *(look.confidence for look in origin.looks_at_these_cases)]
         ),
     )
 
 
-def _confidence_of_the_best(confidences: Sequence[float]) -> float:
+def confidence_of_the_best(confidences: Sequence[float]) -> float:
     """Of a certificate chosen among several on the same cases: any may be wrong, each by its own chance."""
     return max(0.0, round(1.0 - sum(1.0 - each for each in confidences), 12))
 

@@ -77,7 +77,8 @@ def assumptions(
     """
     parts = [row for row in rows if row.by not in (ALL, SITE)]
     without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
-    said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], _looks(earlier_looks)]
+    looks = _looks(earlier_looks, pooled=any(row.by == SITE for row in rows))
+    said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], looks]
     if unnamed_photographs and unit == "lesion":
         said.insert(said.index(_UNITS[unit]) + 1, _alone(unnamed_photographs, "photograph", "lesion"))
     if unnamed_lesions:
@@ -108,11 +109,15 @@ def _alone(number: int, part: str, whole: str) -> str:
     return f"{count} as a {whole} each: if several are of one {whole}, they are taken as independent."
 
 
-def _looks(earlier: int) -> str:
+def _looks(earlier: int, *, pooled: bool) -> str:
+    """Of counts the certificate knows what its bundle was certified on, and no ledger of a site."""
+    sites = " What a site chose on its cases by itself stands in the ledger of that site." if pooled else ""
     if not earlier:
-        return "These cases chose a threshold once, here."
+        once = "No earlier threshold is known here" if pooled else "These cases chose a threshold once, here"
+        return f"{once}.{sites}"
     times = "once" if earlier == 1 else f"{earlier} times"
     return (
-        f"These cases had chosen a threshold {times} before (see the ledger). If this certificate was "
-        "preferred for what it showed, its confidence is the one stated for a selected certificate."
+        f"These cases{', or some of them,' if pooled else ''} had chosen a threshold {times} before (see the "
+        "ledger). If this certificate was preferred for what it showed, its confidence is the one stated for "
+        f"a selected certificate.{sites}"
     )

@@ -18,6 +18,7 @@ from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate import ledger, pooling
 from lesion_triage.calibrate.groups import Joint
+from lesion_triage.calibrate.policy_fit import confidence_of_the_best
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.calibrate.wording import assumptions, in_percent
 from lesion_triage.clinic import cases as local_cases
@@ -198,6 +199,9 @@ def pool(
     assert everyone.misses_allowed is not None
     assert everyone.sensitivity_lower_bound is not None
     counts = canonical_json([each.model_dump(mode="json") for each in tallies])
+    cases = sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode())
+    known = (*before.ledger, ledger.look_of(before, before.policy_sha256))
+    earlier = [look for look in known if look.cases_sha256 in {cases, *(one.cases_sha256 for one in tallies)}]
     certificate = Certificate(
         issued_at=timestamp(),
         site=", ".join(each.site for each in tallies),
@@ -218,7 +222,7 @@ def pool(
         sensitivity_lower_bound=everyone.sensitivity_lower_bound,
         asked=before.asked,
         groups=rows,
-        cases_sha256=sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode()),
+        cases_sha256=cases,
         predictions_sha256=sha256_of(counts.encode()),
         manifest_sha256=None,
         splits_sha256=None,
@@ -231,14 +235,14 @@ def pool(
                 first.unit,
                 "common_threshold",
                 rows,
-                0,
+                len(earlier),
                 red_flags_counted=False,
                 unnamed_lesions=sum(each.unnamed_lesions for each in tallies),
                 unnamed_photographs=sum(each.unnamed_photographs for each in tallies),
             ),
         ),
-        ledger=(*before.ledger, ledger.look_of(before, before.policy_sha256)),
-        confidence_if_selected=level,
+        ledger=known,
+        confidence_if_selected=confidence_of_the_best([level, *(look.confidence for look in earlier)]),
     )
     return seal_again(bundle, out, policy, certificate)
 
