@@ -208,6 +208,16 @@ def test_picture_without_a_label_is_left_out_and_counted(other, tmp_path):
     assert found["cases"] == POSITIVE + NEGATIVE - 1
 
 
+def test_a_patient_of_whom_nothing_is_measured_makes_no_patients_of_the_others(other, tmp_path, capsys):
+    data = shutil.copytree(other, tmp_path / "data")
+    head, *cells = (row.split(",") for row in (data / "cases.csv").read_text().splitlines())
+    cells = [[*row[:2], "", *row[3:]] for row in cells[:-1]] + [[cells[-1][0], "", *cells[-1][2:]]]
+    (data / "cases.csv").write_text("".join(",".join(row) + "\n" for row in (head, *cells)))
+    found = measured(tiny_bundle.make(tmp_path / "bundle").folder, data, tmp_path / "out")
+    assert (found["unit"], found["transfer"]["excluded"]["unlabelled"]) == ("lesion", 1)
+    assert f"{MISSED} of {POSITIVE} positive lesions missed" in capsys.readouterr().out
+
+
 def test_result_that_could_not_be_written_is_refused_before_the_scoring(other, tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
     assert transfer(tiny_bundle.make(tmp_path / "bundle").folder, other, tmp_path / "out") == 2

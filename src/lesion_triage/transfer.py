@@ -78,11 +78,12 @@ def act(arguments: argparse.Namespace) -> int:
     asked = road.records(run, "test") if arguments.split == "test" else known.records
     _note_opening(bundle)
     table, excluded = _score(bundle, known, digest, asked, run)
+    measured = {row.image_id for row in table.rows}
     found = measure_transfer(
         table,
         bundle,
         loaded.evaluate,
-        unit=counted_by(asked),
+        unit=counted_by(record for record in asked if record.image_id in measured),
         excluded=excluded,
         synthetic=known.synthetic,
     )
