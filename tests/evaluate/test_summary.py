@@ -100,6 +100,14 @@ def test_a_share_that_draws_of_few_patients_lack_has_the_interval_of_their_numbe
     assert row.endswith("| 0.917 | 0.917 to 0.917 | 0.134 to 0.998 |")
 
 
+def test_a_share_that_draws_of_few_patients_lack_has_its_place_in_the_price(written):
+    """It was a traceback."""
+    content = results(0.9, everyone_alone={"sensitivity": 2 / 3, "specificity": 0.95})
+    content["slices"][0]["metrics"]["specificity"] = None
+    content["slices"][0]["specificity_exact"] = asdict(proportion(9, 10))
+    assert "would be 0.950 (0.950 to 0.950) instead of 0.900" in summary(written(content))
+
+
 def test_runs_on_different_cases_are_not_averaged(written):
     with pytest.raises(DataError, match="splits_sha256"):
         summary(written(results(0.9), results(0.9, splits_sha256="other")))

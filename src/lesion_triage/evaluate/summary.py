@@ -81,10 +81,13 @@ def _agreement(runs: Sequence[dict[str, Any]]) -> str:
 
 def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
     """What the promise to every group cost, where it cost anything."""
-    whole = [run["slices"][0]["metrics"] for run in runs]  # empty where there are too few cases for numbers
-    if not all(whole) or not any(run.get("everyone_alone") for run in runs):
+    whole = [run["slices"][0] for run in runs]
+    measured = all(part["metrics"] for part in whole)  # empty where there are too few cases for numbers
+    if not measured or not any(run.get("everyone_alone") for run in runs):
         return []
-    promised = [{key: metrics[key]["value"] for key in ("sensitivity", "specificity")} for metrics in whole]
+    promised = [
+        {key: interval_of(part, key)["value"] for key in ("sensitivity", "specificity")} for part in whole
+    ]
     # Where the groups cost nothing, everyone alone has what all have.
     single = [run.get("everyone_alone") or own for run, own in zip(runs, promised, strict=True)]
     alone, jointly = ([one["specificity"] for one in of] for of in (single, promised))
