@@ -1,6 +1,7 @@
 """Who promoted what, when and why: lines that are added and never changed. Imports the bundle and the errors.
 
-Each line carries the hash of the line before, so that one that is changed or taken out shows.
+Each line carries the hash of the line before, so that one that is changed or taken out shows; but not the
+last, which no line follows.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def read(run: Path) -> list[dict[str, Any]]:
     """Every line of a run, oldest first.
 
     Raises:
-        PromotionError: a line was changed or taken out.
+        PromotionError: a line was changed or taken out, other than the last.
     """
     return [json.loads(line) for line in _lines(run / FILE)]
 
