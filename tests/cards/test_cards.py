@@ -16,6 +16,7 @@ from forbidden import words_in
 from lesion_triage import cli
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.store import open_bundle
+from lesion_triage.cards import answers_data, answers_policy
 from lesion_triage.cards.checklist import BLANK, Status, counts, fill
 from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.command import CHECKLISTS
@@ -357,6 +358,21 @@ def test_the_model_card_does_not_say_that_a_test_split_was_never_opened_where_no
     text = model_card(Dossier(run))
     assert "the record of how often it was opened is missing" in text
     assert "0 time" not in text
+
+
+def test_shares_that_were_asked_for_keep_every_digit(tmp_path):
+    """Half of a per cent was 0 %, of which the gate would send nobody up."""
+    for name, text in (
+        ("config.yaml", "calibrate: {novelty_share: 0.005}\nsplit: {official: false}\n"),
+        ("splits.json", '{"fractions": {"train": 0.625, "test": 0.375}, "seed": 0}'),
+        ("bundle/policy.json", '{"novelty_limit": 4.0}'),
+        ("audit/audit.json", '{"findings": [{"code": "leakage", "summary": "None was found."}]}'),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    run = Dossier(tmp_path)
+    assert "sends up at most 0.5% of the validation photographs" in answers_policy.unfamiliar(run).text
+    assert "Asked for: train 62.5%, test 37.5%." in answers_data.partition(run).text
 
 
 def test_a_line_break_in_a_cell_does_not_end_the_table():

@@ -213,7 +213,7 @@ def partition(dossier: Dossier) -> Answer:
     """How the data were dealt."""
     fractions = dossier.at(SPLITS, "fractions")
     order = ("train", "validation", "calibration", "test")
-    shares = ", ".join(f"{name} {fractions[name]:.0%}" for name in order if name in fractions)
+    shares = ", ".join(f"{name} {in_percent(fractions[name])}%" for name in order if name in fractions)
     leak, where = _finding(dossier, "leakage")
     return Answer(
         f"Whole groups were dealt by {dealt(dossier)} (seed {dossier.at(SPLITS, 'seed')}): all photographs "

@@ -123,8 +123,8 @@ def unfamiliar(dossier: Dossier) -> Answer:
     limit = dossier.at(POLICY, "novelty_limit")
     return Answer(
         f"A photograph whose novelty reaches {limit:.4g} is not scored and its case goes up; the limit "
-        f"sends up {share:.0%} of the validation photographs. It compares textures and colours and does "
-        "not look for a lesion.",
+        f"sends up at most {in_percent(share)}% of the validation photographs. It compares textures and "
+        "colours and does not look for a lesion.",
         (Pointer(POLICY, "novelty_limit"), Pointer(CONFIG, "calibrate.novelty_share")),
     )
 
