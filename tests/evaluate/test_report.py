@@ -398,6 +398,13 @@ def test_table_of_another_origin_is_refused(bundle, name):
         report.evaluate(replace(table_for(bundle), **{name: "e" * 64}), bundle, Evaluate())
 
 
+def test_a_bundle_that_a_site_certified_has_no_test_split(bundle):
+    """It was a traceback: such a certificate names no manifest."""
+    issued = bundle.certificate.model_copy(update={"site": "Ghent", "manifest_sha256": None})
+    with pytest.raises(PredictionsError, match="the bundle's certificate says none"):
+        report.evaluate(table_for(bundle), replace(bundle, certificate=issued), Evaluate(bootstrap_draws=100))
+
+
 def test_unknown_outcome_is_refused(bundle):
     table = table_for(bundle)
     rows = (replace(table.rows[0], needs_in_person=None), *table.rows[1:])

@@ -73,5 +73,6 @@ def _check_origin(bundle: Bundle, table: Predictions) -> None:
         if found != expected:
             raise PredictionsError(
                 f"predictions of split '{table.split}': {name} is {found[:12]}, the bundle's certificate "
-                f"says {expected[:12]}; predict again with this bundle on its own manifest and split."
+                f"says {(expected or 'none')[:12]}; predict again with this bundle on its own manifest and "
+                "split."
             )
