@@ -38,6 +38,7 @@ from lesion_triage.errors import (
     TrainingError,
 )
 from lesion_triage.road import sealing
+from lesion_triage.tracking import Tracker
 
 SMALL = {
     "name": "small",
@@ -169,6 +170,21 @@ def test_the_same_look_again_is_the_same_certificate(run, load, home):
     assert (repeated.folder / "certificate.json").read_bytes() == (
         fresh.folder / "certificate.json"
     ).read_bytes()
+
+
+def test_other_outcomes_of_the_validation_split_are_no_repeated_look(run, home, tmp_path):
+    """They fit the calibrator and set the gate: the same calibration table makes another policy of them."""
+    other = dataclasses.replace(run, folder=tmp_path / "runs" / run.folder.name)
+    shutil.copytree(run.folder, other.folder)
+    shutil.copy(home / "ledger.jsonl", tmp_path)
+    book = sealing.ledger_of(other)
+    looks = book.read_text()
+    table, _ = predictions.read(other.folder / "predictions", "validation")
+    changed = dataclasses.replace(table.rows[0], needs_in_person=not table.rows[0].needs_in_person)
+    dataclasses.replace(table, rows=(changed, *table.rows[1:])).write(other.folder / "predictions")
+    with pytest.raises(CalibrationError, match=r"chosen a threshold .* before.*calibrate\.second_look"):
+        sealing.calibrate(other, Tracker(other.config, other.folder, print))
+    assert book.read_text() == looks
 
 
 def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_test(run, load, home, capsys):

@@ -76,7 +76,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.calibrate.price import price_on
     from lesion_triage.data.records import counted_by, unnamed_lesions, unnamed_photographs
 
-    validation, _ = predictions.read(run.folder / "predictions", "validation")
+    validation, fitting = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
     require_positives(run)
     config, book = run.config.calibrate, ledger_of(run)
@@ -84,7 +84,9 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     cases, files = cases_sha256(certified), files_sha256(file_fingerprints(certified))
     certifying = records(run, "calibration")
     settings = runs.inputs_sha256(
-        calibrate=config.model_dump(mode="json", exclude={"second_look"}), calibration=digest
+        calibrate=config.model_dump(mode="json", exclude={"second_look"}),
+        validation=fitting,
+        calibration=digest,
     )
     with ledger.held(book) as looks:
         repeated = ledger.same_look(looks, cases, calibration.model_sha256, settings)
