@@ -154,6 +154,13 @@ def test_patients_are_the_unit_where_every_row_names_one(clinic, bundle, tmp_pat
     assert "40 positive patients" in capsys.readouterr().err
 
 
+def test_the_card_promises_for_patients_where_they_are_counted(clinic, bundle, tmp_path):
+    cases = [(logit, needs, {"patient_id": f"p{n}"}) for n, (logit, needs, _) in enumerate(spread(60, 1))]
+    assert recertify(bundle, clinic(cases), tmp_path / "new") == 0
+    card = " ".join(open_bundle(tmp_path / "new").model_card.split())
+    assert "the sensitivity for future patients of the same kind is at least 95%" in card
+
+
 @pytest.mark.parametrize(
     ("certified", "patient", "verdict"),
     [

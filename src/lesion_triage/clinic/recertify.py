@@ -341,7 +341,7 @@ def _card_section(certificate: Certificate) -> str:
         f"## Certified again: {certificate.site}, {certificate.issued_at}\n\n"
         f"Score >= {certificate.threshold:.6f} refers. {certificate.misses_seen} of {certificate.positives} "
         f"positive {certificate.unit}s were missed ({certificate.misses_allowed} allowed): with "
-        f"{in_percent(certificate.confidence)}% confidence the sensitivity for future cases of the same kind "
-        f"is at least {in_percent(certificate.target_sensitivity)}%. Certificate "
+        f"{in_percent(certificate.confidence)}% confidence the sensitivity for future {certificate.unit}s of "
+        f"the same kind is at least {in_percent(certificate.target_sensitivity)}%. Certificate "
         f"{certificate.certificate_id()}. The threshold above no longer applies.\n"
     )

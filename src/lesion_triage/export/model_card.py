@@ -37,7 +37,7 @@ a kind it was not trained on (another camera, another part of the skin's range, 
 ## Threshold
 
 Score >= {threshold:.6f} refers. On {positives} positive {unit}s that had no part in training,
-{misses} were missed ({allowed} allowed): with {confidence}% confidence the sensitivity for future cases of
+{misses} were missed ({allowed} allowed): with {confidence}% confidence the sensitivity for future {unit}s of
 the same kind is at least {target}%. Certificate {certificate_id}.
 
 Assumptions:
