@@ -115,6 +115,15 @@ def test_what_cannot_be_done_is_one_sentence(runs, tmp_path, capsys, words, said
     assert said in capsys.readouterr().err
 
 
+def test_another_bundle_in_a_run_folder_is_not_taken_for_the_one_that_was_evaluated(runs, tmp_path, capsys):
+    """As where a site's own certificate is kept beside the bundle."""
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    shutil.copytree(run / "bundle", run / "clinic-a")
+    assert main(["compare", str(run / "clinic-a"), str(runs[1])]) == 2
+    assert "clinic-a: expected the folder of an evaluated run" in capsys.readouterr().err
+    assert main(["compare", str(run / "bundle"), str(runs[1])]) == 0
+
+
 @pytest.mark.skipif(
     not any(map(shutil.which, BROWSERS)), reason="no browser: printing to PDF was NOT tested; `make browser`"
 )

@@ -151,6 +151,19 @@ def test_a_promise_that_is_lower_and_a_group_that_is_lost_are_regressions(tmp_pa
     assert compare(open_subject(tmp_path / "new"), open_subject(old)).gained == ("sex female",)
 
 
+def test_a_merged_group_that_keeps_its_name_and_loses_a_member_is_lost(tmp_path):
+    whole = {**group("other", "certified"), "members": ["a", "b"]}
+    part = {**whole, "members": ["a"]}
+    old, new = (
+        made_runs.make(tmp_path / name, certificate={"groups": [everyone(), row]})
+        for name, row in (("old", whole), ("new", part))
+    )
+    change = compare(open_subject(old), open_subject(new))
+    assert (change.lost, change.gained) == (("sex other",), ())
+    back = compare(open_subject(new), open_subject(old))
+    assert (back.lost, back.gained) == ((), ("sex other",))
+
+
 def test_a_promise_that_begins_to_count_red_flags_is_a_regression(old, tmp_path):
     """It holds only where the same questions are asked; the one before held wherever they were or not."""
     new = made_runs.make(tmp_path / "new", certificate={"red_flags_counted": True})

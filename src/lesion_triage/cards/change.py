@@ -7,10 +7,11 @@ The rule is stated before any result is seen, so that a bundle cannot be talked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from lesion_triage.bundle.certificate import GroupRow
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.cards.differences import (
@@ -105,8 +106,7 @@ def compare(old: Subject, new: Subject, by: str = "", why: str = "") -> Change:
     """
     differences = sections(old, new)
     before, after = certified_groups(old), certified_groups(new)
-    gained = tuple(group for group in after if group not in before)
-    lost = tuple(group for group in before if group not in after)
+    gained, lost = _not_covered(after, before), _not_covered(before, after)
     same, rows = same_cases(old, new), measures(old, new)
     return Change(
         old=_party(old),
@@ -127,6 +127,15 @@ def compare(old: Subject, new: Subject, by: str = "", why: str = "") -> Change:
             _audit(old, new),
             self_test(new),
         ),
+    )
+
+
+def _not_covered(groups: Mapping[str, GroupRow], by: Mapping[str, GroupRow]) -> tuple[str, ...]:
+    """Certified groups that others do not cover: none has the name, or a merged one lacks a member."""
+    return tuple(
+        name
+        for name, row in groups.items()
+        if name not in by or not set(row.members) <= set(by[name].members)
     )
 
 

@@ -51,7 +51,7 @@ def draw(results: Results, bundle: Bundle, study: Study | None) -> tuple[Drawn, 
         study: of the reading queue; None: no figure of it.
     """
     target = bundle.certificate.target_sensitivity
-    found = [*_ranking(results, target), *_scores(results, bundle), *_forests(results.groups, target)]
+    found = [*_ranking(results, target), *_scores(results, bundle), *_forests(results, target)]
     found += [*_metadata(results), *_worth(results)]
     if study is not None:
         found.append(_queue(study))
@@ -108,9 +108,10 @@ def _scores(results: Results, bundle: Bundle) -> Iterator[Drawn]:
     )
 
 
-def _forests(groups: Sequence[GroupResult], target: float) -> Iterator[Drawn]:
+def _forests(results: Results, target: float) -> Iterator[Drawn]:
     """In pieces that fit a page; a dimension is not cut unless it is longer than one."""
-    everyone, parts = groups[0], groups[1:]
+    everyone, parts = results.groups[0], results.groups[1:]
+    drawn = "patients" if results.unit == "patient" else "cases"
     if not parts or everyone.sensitivity is None:
         return
     pieces: list[list[GroupResult]] = [[]]
@@ -123,9 +124,9 @@ def _forests(groups: Sequence[GroupResult], target: float) -> Iterator[Drawn]:
         yield Drawn(
             f"groups_{number}",
             rows.forest(_rows(everyone, piece), ("sensitivity", "specificity", "AUROC"), target),
-            "Subgroups: in brackets how many of the cases need a visit. Intervals are 95 %: a case "
-            "bootstrap for the AUROC, and exact for the others unless a patient has several cases. A hollow "
-            "mark: the certificate says nothing of this group, which had too few positive cases.",
+            "Subgroups: in brackets how many of the cases need a visit. Intervals are 95 %: a "
+            f"bootstrap of {drawn} for the AUROC, and exact for the others unless a patient has several cases. A "
+            "hollow mark: the certificate says nothing of this group, which had too few positive cases.",
             _forest_alt(everyone, piece),
         )
 

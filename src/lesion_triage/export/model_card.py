@@ -105,5 +105,5 @@ def _training(config: Config) -> str:
         return f"mean logit of {len(members)} networks, {config.train.epochs} epochs each, {alike}"
     return (
         f"{once}, beside the labels taught by {len(members)} networks of {alike}, "
-        f"who have {config.ensemble.teacher_share:.0%} of the loss"
+        f"who have {in_percent(config.ensemble.teacher_share)}% of the loss"
     )

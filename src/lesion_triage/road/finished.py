@@ -55,12 +55,15 @@ def finished(folder: Path, data_root: Path | None = None) -> Finished:
     from lesion_triage.data import manifest
     from lesion_triage.predictions import read
 
-    home = folder if (folder / FROZEN_CONFIG).is_file() else folder.resolve().parent
+    whole = (folder / FROZEN_CONFIG).is_file()
+    home = folder if whole else folder.resolve().parent
     told = home / REPORT / "results.json"
-    if not (home / FROZEN_CONFIG).is_file() or not told.is_file():
+    # A bundle that a site certified may be kept in the run folder: it is not the one that was evaluated.
+    known_part = whole or folder.resolve().name in ("bundle", REPORT)
+    if not known_part or not (home / FROZEN_CONFIG).is_file() or not told.is_file():
         raise RunError(
-            f"{folder}: expected the folder of an evaluated run, such as experiments/runs/NAME-TIME; "
-            "`lesion-triage evaluate` makes one."
+            f"{folder}: expected the folder of an evaluated run, such as experiments/runs/NAME-TIME, or its "
+            "bundle or report; `lesion-triage evaluate` makes one."
         )
     run = Run(config_file.load(home / FROZEN_CONFIG, (), data_root), home)
     try:
