@@ -109,7 +109,6 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         begun, between = self._head_pending, self._within and not self._head_pending
         self._went_on = self._ended = False
-        self._unset_keepalive_if_required()
         self._feed(data)
         if self.transport.is_closing() or self._refused is not None:
             return
@@ -122,7 +121,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse("head_too_large")
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """A head begins. Only this ends a silence: an empty line before a head would wait for ever."""
+        self._unset_keepalive_if_required()
         super().on_message_begin()
         self._within = self._went_on = True
         self._counted = 0

@@ -112,6 +112,12 @@ def test_second_request_of_a_connection_has_the_same_limits(strict: Any):
     assert b"HTTP/1.1 431" in body
 
 
+def test_empty_line_behind_an_answer_keeps_no_connection_open(strict: Any):
+    began, good = time.monotonic(), b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert answers_to(strict, good, b"\r\n", pause_s=0.2) == [200]
+    assert time.monotonic() - began < 30
+
+
 def test_body_that_drips_is_given_up(strict: Any):
     head, _ = post_of(bytes(500), b"")
     status, body = talk(strict, head, *[b"x"] * 50, pause_s=0.02)
