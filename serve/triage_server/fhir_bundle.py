@@ -85,8 +85,11 @@ def _risk(answer: Answer, sent: FhirCase, now: str) -> Resource:
         "outcome": _concept("outcome", "needs_in_person", "Needs to be seen in person"),
         "rationale": " ".join(reason.text for reason in answer.reasons),
     }
+    score = []
     if answer.score is not None:
-        prediction["probabilityDecimal"] = answer.score
+        # In percent, as R4 reads it: a score of 0.65 would be less than one in a hundred.
+        prediction["probabilityDecimal"] = 100 * answer.score
+        score = [_extension("score", "valueDecimal", answer.score)]
     photographs = [{"reference": one} for one in sent.photographs if one]
     return {
         "status": "preliminary",
@@ -98,6 +101,7 @@ def _risk(answer: Answer, sent: FhirCase, now: str) -> Resource:
         "extension": [
             _extension("disposition", "valueCode", answer.disposition.value),
             _extension("priority-band", "valuePositiveInt", answer.priority_band),
+            *score,
             _extension("threshold", "valueDecimal", answer.threshold),
             _extension("synthetic", "valueBoolean", answer.synthetic),
         ],
