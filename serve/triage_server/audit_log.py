@@ -273,9 +273,13 @@ class AuditLog:
     def _rotate(self) -> None:
         file = self._folder / file_name(self._end.sequence + 1)
         handle, size = appending(file)
+        try:
+            flush_names(self._folder)  # before a line is in it; if this fails, the next line tries again
+        except OSError:
+            os.close(handle)
+            raise
         os.close(self._handle)
         self._file, self._handle, self._size = file, handle, size
-        flush_names(self._folder)
 
     def _take_over(self) -> None:
         tail, files = tail_of(self._folder), files_of(self._folder)

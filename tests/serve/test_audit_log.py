@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
 import json
 import os
@@ -148,6 +149,32 @@ def test_chain_goes_on_over_files(folder: Path):
     files_of(folder)[1].unlink()
     with pytest.raises(AuditLogError, match="does not follow"):
         verify(folder)
+
+
+def test_name_of_a_further_file_is_on_the_disk_before_a_line_is_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the disk refused it at first: a power cut could take it, and acknowledged lines."""
+    write(folder, 5)
+    named: list[int] = []
+
+    def to_disk(_: Path) -> None:
+        named.append(len(files_of(folder)))
+        if named.count(2) == 1:
+            raise OSError(errno.EIO, "a disk that stumbles")
+
+    monkeypatch.setattr(audit_log, "flush_names", to_disk)
+
+    async def story() -> None:
+        with pytest.raises(AuditLogError, match="stumbles"):
+            await log.append({"event": "answer"})
+        await log.append({"event": "answer"})
+
+    with AuditLog(folder, rotate_bytes=500) as log:
+        asyncio.run(story())
+    assert named == [1, 2, 2]
+    assert [len(file.read_bytes().splitlines()) for file in files_of(folder)] == [5, 2]
+    verify(folder)
 
 
 def test_older_files_may_be_put_elsewhere_if_their_last_hash_is_said(folder: Path):
