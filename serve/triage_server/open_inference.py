@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from lesion_triage import __version__
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.casework import Face, Open, must_be_ready, respond, whole_body
+from triage_server.casework import Face, Open, must_be_ready, recording_refusals, respond, whole_body
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, READY_CODES, reading, taking
 from triage_server.pool import Place
@@ -189,7 +189,8 @@ async def model_ready(request: Request) -> Response:
 )
 async def infer(request: Request) -> Response:
     """Score one case and give all that the policy says of it, as tensors."""
-    _served(request)
+    async with recording_refusals(request, {"face": FACE.name}):
+        _served(request)
     return await respond(request, FACE)
 
 

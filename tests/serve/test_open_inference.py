@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,10 @@ import pytest
 
 from lesion_triage.bundle.scorer import Scorer
 from sent_cases import JSON, as_tensors
+from triage_server.app import create_app
+from triage_server.audit_chain import files_of
+from triage_server.audit_log import AuditLog
+from triage_server.settings import Settings
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
@@ -190,6 +195,20 @@ def test_another_model_is_not_found(method: str, ask: Ask, make_app: MakeApp):
     path = "/v2/models/other" + ("/infer" if method == "POST" else "")
     response = ask(make_app(), method, path)
     assert (response.status_code, response.json()["code"]) == (404, "model_not_found")
+
+
+def test_a_case_for_another_model_is_a_refusal_in_the_log(
+    ask: Ask, scorer: Scorer, draw: Any, tmp_path: Path
+):
+    """As every client's is, where a bundle of another name has taken over."""
+    with AuditLog(tmp_path / "audit", 2**20) as log:
+        app = create_app(scorer.bundle, scorer, Settings(bundle=scorer.bundle.folder, threads=1), log)
+        body = json.dumps(as_tensors(draw()))
+        response = ask(app, "POST", "/v2/models/other/infer", content=body, headers=JSON)
+    assert response.status_code == 404
+    (line,) = (json.loads(line) for line in files_of(tmp_path / "audit")[0].read_bytes().splitlines())
+    said = (line["event"], line["face"], line["problem"], line["request_id"])
+    assert said == ("refusal", "open-inference", "model_not_found", response.headers["x-request-id"])
 
 
 def test_a_full_server_is_not_ready_by_this_protocol_either(ask: Ask, make_app: MakeApp):
