@@ -43,7 +43,9 @@ class _Settings:
     ) -> None:
         check_server(url)
         check_headers(key, language)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = httpx.Headers(httpx_options.pop("headers", None))
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         if language:
             headers["Accept-Language"] = language
         self.patience = patience or Patience()

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
@@ -94,6 +95,21 @@ def test_key_is_shown_and_a_wrong_one_is_refused(
             assert client.triage([picture_bytes("below")]).request_id
         with Client(url, "wrong") as client, pytest.raises(RefusedError, match="not_authenticated"):
             client.triage([picture_bytes("below")])
+
+
+def test_headers_of_the_caller_s_own_take_neither_key_nor_language_away():
+    seen: list[httpx.Headers] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers)
+        return httpx.Response(404)
+
+    own: dict[str, Any] = {"headers": {"X-Site": "a"}, "transport": httpx.MockTransport(refuse)}
+    with Client("http://localhost", "a-key", language="de", **own) as client, pytest.raises(RefusedError):
+        client.case("case_1")
+    (sent,) = seen
+    names = ("authorization", "accept-language", "x-site")
+    assert [sent[name] for name in names] == ["Bearer a-key", "de", "a"]
 
 
 def test_busy_server_is_asked_again_until_it_has_room(scorer: Scorer, picture_bytes: Callable[..., bytes]):
