@@ -40,7 +40,7 @@ _PHOTOGRAPHS = ("Media", "DocumentReference")
 _TOLD = ("Observation", "QuestionnaireResponse")
 READ = frozenset({"ServiceRequest", *_PHOTOGRAPHS, *_TOLD})
 """Types that are read."""
-_NEEDED = re.compile(rf"#|urn:uuid:|(?:.*/)?(?:{'|'.join((*_PHOTOGRAPHS, *_TOLD))})/")
+_NEEDED = re.compile(rf"#|urn:|(?:.*/)?(?:{'|'.join((*_PHOTOGRAPHS, *_TOLD))})[/?]")
 """References to what has to be there: without a photograph or a history a case may only look better."""
 _WITHDRAWN = frozenset({"entered-in-error", "cancelled", "superseded", "not-done", "stopped", "revoked"})
 
@@ -171,9 +171,11 @@ def _once(found: Sequence[Found]) -> list[Found]:
 
 def _needed(named: Resource) -> bool:
     """Whether what an order names, and was not sent, is or may be something that is read."""
+    if named.get("type") in (*_PHOTOGRAPHS, *_TOLD):
+        return True
     if isinstance(named.get("reference"), str):
         return _NEEDED.match(named["reference"]) is not None
-    return named.get("identifier") is not None and named.get("type") in (*_PHOTOGRAPHS, *_TOLD, None)
+    return named.get("identifier") is not None and named.get("type") is None
 
 
 def _image(resource: Resource, index: int) -> bytes:

@@ -291,6 +291,19 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
         )
         for kind in ("Media", "Observation", None)
     },
+    **{
+        f"not sent, and named otherwise: {' '.join(named.values())}": (
+            _changed(partial(_naming, named)),
+            "document_not_valid",
+        )
+        for named in (
+            {"reference": "Media?identifier=x"},
+            {"reference": "https://ehr.example/fhir/QuestionnaireResponse?identifier=x"},
+            {"reference": "urn:oid:1.2.3"},
+            {"reference": "https://pictures.example/7", "type": "Media"},
+            {"display": "the second picture", "type": "DocumentReference"},
+        )
+    },
     "contained in another resource": (
         _changed(
             lambda t: (
