@@ -28,8 +28,9 @@ CLASSES = {
     "1.2.840.10008.5.1.4.1.1.77.1.7": "Dermoscopic Photography Image Storage",
 }
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+_IMPLICIT = "1.2.840.10008.1.2"
 _SYNTAXES = {
-    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    _IMPLICIT: "Implicit VR Little Endian",
     "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
     _JPEG_BASELINE: "JPEG Baseline",
 }
@@ -75,6 +76,8 @@ def _reader() -> ModuleType:
     import pydicom  # noqa: PLC0415 - see above
     import pydicom.config  # noqa: PLC0415
     import pydicom.encaps  # noqa: PLC0415
+    import pydicom.filereader  # noqa: PLC0415
+    import pydicom.tag  # noqa: PLC0415
     import pydicom.uid  # noqa: PLC0415
 
     # What pydicom finds odd it tells, with the value: a person's name, perhaps, in the server's log.
@@ -114,11 +117,14 @@ def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
     if data.startswith(_OTHER_PICTURE):
         # Two files in one: whoever looks at it later may see another picture than the one that was scored.
         raise RequestError("dicom_not_valid", index=index)
-    syntax = _transfer_syntax(data)
+    syntaxes, place = _transfer_syntaxes(data)
+    if len(syntaxes) > 1:
+        raise RequestError("dicom_not_valid", index=index)
+    syntax = "".join(syntaxes)
     if syntax not in _SYNTAXES:
         raise _unsupported(index, f"the transfer syntax {_name(syntax)}", ", ".join(_SYNTAXES.values()))
     try:
-        dataset = _reader().dcmread(_Bounded(data), specific_tags=list(_TAGS))
+        dataset = _data_set(data, place, implicit=syntax == _IMPLICIT)
         return _picture(dataset, syntax, spec, index)
     except (RequestError, MemoryError):
         raise
@@ -126,14 +132,15 @@ def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
         raise RequestError("dicom_not_valid", index=index) from None
 
 
-def _transfer_syntax(data: bytes) -> str:
-    """Read before pydicom sees the file: one syntax is a compressed whole, to be inflated without limit.
+def _transfer_syntaxes(data: bytes) -> tuple[list[str], int]:
+    """Read before pydicom sees anything: one syntax is a compressed whole, to be inflated without limit.
 
     The group of meta elements is Explicit VR Little Endian, always (PS3.10, section 7.1).
 
     Returns:
-        The UID; empty if there is none within reach.
+        The UIDs, one in a file as it should be; and where the data set begins.
     """
+    found: list[str] = []
     place, end = 132, min(len(data), _META_BYTES)
     while place + 12 <= end and data[place : place + 2] == b"\x02\x00":
         if data[place + 4 : place + 6] in _LONG:
@@ -141,9 +148,19 @@ def _transfer_syntax(data: bytes) -> str:
         else:
             start, length = place + 8, int.from_bytes(data[place + 6 : place + 8], "little")
         if data[place + 2 : place + 4] == b"\x10\x00":
-            return data[start : start + min(length, 64)].rstrip(b"\0 ").decode("ascii", "replace")
+            found.append(data[start : start + min(length, 64)].rstrip(b"\0 ").decode("ascii", "replace"))
         place = start + length
-    return ""
+    return found, place
+
+
+def _data_set(data: bytes, place: int, *, implicit: bool) -> Any:
+    """The data set alone: of the meta elements pydicom would believe the last syntax, and inflate by it."""
+    pydicom, stream = _reader(), _Bounded(data)
+    stream.seek(place)
+    tags = [pydicom.tag.Tag(name) for name in _TAGS]
+    return pydicom.filereader.read_dataset(
+        stream, is_implicit_VR=implicit, is_little_endian=True, specific_tags=tags
+    )
 
 
 def _picture(dataset: Any, syntax: str, spec: PixelSpec, index: int) -> bytes:

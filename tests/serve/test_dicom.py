@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +101,17 @@ def test_what_is_not_read_is_refused_by_its_name(what: str, draw: Any):
     assert refusal.code == "dicom_not_supported"
     assert name in str(refusal)
     assert "1.2.3" not in str(refusal)
+
+
+def test_a_second_transfer_syntax_behind_the_first_inflates_nothing(draw: Any):
+    """pydicom goes by the last one, and inflates without limit: 100 KB took 200 MB."""
+    whole = dicom(draw())
+    end = 144 + int.from_bytes(whole[140:144], "little")
+    second = struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", 22) + b"1.2.840.10008.1.2.1.99"
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = deflater.compress(whole[end:]) + deflater.flush()
+    for behind in (deflated, whole[end:]):
+        assert refused(whole[:end] + second + behind).code == "dicom_not_valid"
 
 
 @pytest.mark.parametrize("said", [{}, {"NumberOfFrames": 1}], ids=["unsaid", "said to be one"])
