@@ -94,6 +94,32 @@ def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(m
     assert said.count("epoch 2/2") == 1  # the student's
 
 
+def test_an_average_of_equal_members_takes_nothing_over_that_was_made_with_other_labels(load, tmp_path):
+    """Its file is the same to the bit whatever is said of the pictures that nobody learns from."""
+
+    def averaged(name: str, labels: str) -> runs.Run:
+        made = runs.Run(load(*AVERAGE), tmp_path / "runs" / f"several-20260101-00000{name}")
+        made.folder.mkdir(parents=True)
+        files = {"manifest": "manifest.csv", "split": "splits.json", "train": checkpoint.CHECKPOINT}
+        for stage, file in files.items():
+            (made.folder / file).write_text(labels if stage == "manifest" else stage)
+            made.finish(stage, f"{stage} from {labels}", (file,), 1.0)
+        return made
+
+    before, after, alike = averaged("0", "no"), averaged("1", "yes"), averaged("2", "no")
+    predict, trained = road.STAGES["predict"], before.record("train")
+    assert trained is not None
+    inputs = runs.inputs_sha256(
+        stage="predict", decides=predict.decides(before), needs={"train": trained.sha256()}
+    )
+    (before.folder / "model.onnx").write_text("graph")
+    before.finish("predict", inputs, ("model.onnx",), 1.0)
+    with pytest.raises(RunError, match="'predict' has not been done"):
+        road.reach(predict, after, road.track(after), may_work=False)
+    road.reach(predict, alike, road.track(alike), may_work=False)
+    assert alike.record("predict") == before.record("predict")
+
+
 def test_the_graph_gives_the_mean_of_the_members_logits_and_the_novelty_of_the_first(average, members):
     table, _ = predictions.read(average.folder / "predictions", "validation")
     rows = [row for row in table.rows if row.logit is not None]

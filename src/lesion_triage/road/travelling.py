@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -180,12 +180,25 @@ def _done(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: bool) ->
         run.clear(stage.scratch)
         say(f"{stage.name}: unchanged")
         return True
-    if not fresh and (other := next((o for o in runs.others(run) if o.holds(stage.name, inputs)), None)):
+    others: Iterable[Run] = () if fresh else runs.others(run)
+    there = (o for o in others if o.holds(stage.name, inputs) and _of_the_same_pictures(stage, run, o))
+    if (other := next(there, None)) is not None:
         run.adopt(stage.name, other)
         stage.retell(run, tracker)
         say(f"{stage.name}: taken over from {other.folder.name}")
         return True
     return False
+
+
+def _of_the_same_pictures(stage: Stage, run: Run, other: Run) -> bool:
+    """True if what stands before the stage was dealt from the same pictures and labels in both runs.
+
+    Its inputs say so only where these left a trace in what they are made from, and an average of members that
+    come out the same has none: a label of calibration or test may have been put right since.
+    """
+    before = _with_needs(stage.needs)
+    records = ((run.record(name), other.record(name)) for name in ("manifest", "split") if name in before)
+    return all(ours and theirs and ours.sha256() == theirs.sha256() for ours, theirs in records)
 
 
 def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> None:
