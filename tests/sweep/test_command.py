@@ -214,6 +214,14 @@ def test_a_mistake_in_the_space_stops_before_anything_is_made(data, tmp_path, ca
     assert not (tmp_path / "experiments").exists()
 
 
+def test_an_average_of_networks_which_has_no_curve_is_refused_before_anything_starts(data, tmp_path, capsys):
+    command = [*made_sweeps.write(tmp_path, SPACE, ensemble={"members": 2}), "--data-root", str(data)]
+    assert cli.main([*command, "--trials", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "small.yaml: a sweep compares learning curves, and an average of 2 networks has none" in error
+    assert not (tmp_path / "experiments").exists()
+
+
 @pytest.mark.parametrize(
     ("space", "train", "complaint"),
     [

@@ -33,6 +33,7 @@ def search(arguments: argparse.Namespace) -> None:
     base = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     searched = space.read(arguments.space, base, arguments.seeds)
     _require_one_process(searched)
+    _require_curves(base, arguments.config)
     _require_networks(searched, arguments.space)
     run = _prepared(base, arguments.runs)
     _require_batches(searched, arguments.space, run)
@@ -80,6 +81,14 @@ def _require_one_process(searched: Space) -> None:
         raise ConfigError(
             "a sweep trains each trial in one process; set train.devices to 1, and for several GPUs give the "
             "same command once for each, with CUDA_VISIBLE_DEVICES."
+        )
+
+
+def _require_curves(base: Config, path: Path) -> None:
+    if base.ensemble.size > 1 and base.ensemble.combine == "average":
+        raise ConfigError(
+            f"{path}: a sweep compares learning curves, and an average of {base.ensemble.size} networks has "
+            "none; give --set ensemble.members=1 --set 'ensemble.backbones=[]' and search for one network."
         )
 
 
