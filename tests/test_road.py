@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -378,6 +379,30 @@ def test_a_state_is_taken_over_by_a_run_that_differs_after_the_training(load, ho
     other = road.travel("train", load("calibrate.confidence=0.7"), tmp_path / "runs")
     assert other.folder != first.folder
     assert f"training state taken over from {first.folder.name}" in capsys.readouterr().out
+
+
+def test_a_state_that_a_full_disk_does_not_take_over_is_taken_over_once_there_is_room(dealt, load):
+    """Half a state here would pass for a damaged one, and hide the whole one that lies beside it."""
+    import torch
+
+    from lesion_triage.train import state
+
+    first = runs.find_or_make(load(), dealt / "runs")
+    key = road.training_key(first)
+    state.write(first.folder, key, state.Progress(epoch=1), {"weights": torch.arange(5000)})
+    other = road.travel("split", load("calibrate.confidence=0.7"), dealt / "runs")
+    go_on, before = road.STAGES["train"].go_on, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=rf"state of {first.folder.name} cannot be copied here \(.*room"):
+            go_on(other, True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    go_on(other, True)
+    found = state.read(other.folder, key)
+    assert found is not None
+    assert found[0].epoch == 1
+    assert not list(other.folder.glob(".train_state*"))
 
 
 def recorded(run: runs.Run):

@@ -63,7 +63,7 @@ STAGES: dict[str, Stage] = {
             training.train,
             training.tell_train,
             training.go_on,
-            ("train_state",),
+            ("train_state", training.HALF_TAKEN),
         ),
         Stage("predict", ("train",), training.predict_inputs, training.PREDICTED, training.predict),
         Stage(

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lesion_triage.predictions import Predictions
 
 CURVE = "learning_curve.json"
+HALF_TAKEN = ".train_state.half"
+"""An interrupted training's state on its way here from another run."""
 PREDICTED = (
     "model.onnx",
     *(f"predictions/{name}.{kind}" for name in ("validation", "calibration") for kind in ("csv", "json")),
@@ -161,21 +163,38 @@ def _export_once(backbone: str, size_px: int, opset: int) -> None:
 
 
 def go_on(run: Run, must: bool) -> None:
-    """Copy the state of an interrupted training run with the same inputs, if another run folder has one."""
+    """Copy here, whole or not at all, the state of an interrupted training run with the same inputs.
+
+    Raises:
+        RunError: there must be one, and no run has it; or the disk refuses it.
+    """
     from lesion_triage.train import state
 
     key = training_key(run)
     if state.exists(run.folder, key):
         return
     if other := next((other for other in runs.others(run) if state.exists(other.folder, key)), None):
-        run.clear((state.FOLDER,))
-        shutil.copytree(other.folder / state.FOLDER, run.folder / state.FOLDER)
+        run.clear((state.FOLDER, HALF_TAKEN))
+        try:
+            shutil.copytree(other.folder / state.FOLDER, run.folder / HALF_TAKEN)
+        except OSError as error:
+            run.clear((HALF_TAKEN,))
+            raise RunError(
+                f"{run.folder}: the training state of {other.folder.name} cannot be copied here "
+                f"({_first_reason(error)}); it stays there. Make room and give the same command again."
+            ) from None
+        (run.folder / HALF_TAKEN).rename(run.folder / state.FOLDER)
         say(f"  training state taken over from {other.folder.name}")
     elif must:
         raise RunError(
             f"{run.folder}: no interrupted training of this configuration, these pictures and these weights "
             "to go on from; leave --resume away to begin one."
         )
+
+
+def _first_reason(error: OSError) -> str:
+    """What the disk said, of the first file where several were refused."""
+    return str(error.args[0][0][2]) if isinstance(error, shutil.Error) else str(error)
 
 
 def pixel_cache_of(run: Run) -> Path | None:
