@@ -51,13 +51,14 @@ def test_a_run_is_recorded_and_reopened(tmp_path, folder):
 
 def test_a_server_that_is_down_costs_one_warning_and_no_run(tmp_path, folder):
     said: list[str] = []
-    tracker = Tracker(config(tmp_path, uri="http://127.0.0.1:9"), folder, said.append)
+    tracker = Tracker(config(tmp_path, uri="http://ada:secret@127.0.0.1:9"), folder, said.append)
     tracker.params({"a": 1})
     tracker.metrics({"b": 1.0})
     tracker.finish()
     assert len(said) == 1
     assert "tracking is off" in said[0]
     assert "127.0.0.1" in said[0]  # what was the matter, not only that something was
+    assert "secret" not in said[0]  # which a log would keep
 
 
 @pytest.mark.parametrize(

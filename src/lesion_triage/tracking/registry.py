@@ -6,7 +6,6 @@ Imports the bundle and the exception tree. Unlike tracking, it is asked for by n
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from lesion_triage import __version__
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.errors import LesionTriageError, RegistryError
 from lesion_triage.tracking.quiet import quiet
-from lesion_triage.tracking.tracker import experiment_of
+from lesion_triage.tracking.tracker import experiment_of, without_password
 
 SERVED = Path(__file__).with_name("served.py")
 RECORD = "record"
@@ -174,9 +173,9 @@ class Registry:
         except (LesionTriageError, ModuleNotFoundError):
             raise
         except Exception as error:  # whatever MLflow, a database or a network has
-            said = _without_password(str(error).splitlines()[0][:300]) if str(error) else ""
+            said = without_password(str(error).splitlines()[0][:300]) if str(error) else ""
             raise RegistryError(
-                f"the model registry at {_without_password(self._uri)} refused the request "
+                f"the model registry at {without_password(self._uri)} refused the request "
                 f"({type(error).__name__}: {said}); check that it is running and that you may write to it."
             ) from None
 
@@ -257,7 +256,3 @@ def _forget_place(description: Path) -> None:
     flavour["artifacts"]["bundle"]["uri"] = "bundle"
     flavour["model_code_path"] = SERVED.name
     description.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)

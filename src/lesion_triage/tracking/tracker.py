@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -204,8 +205,13 @@ class Tracker:
 
 def _reason(error: Exception) -> str:
     """The kind of an error and the beginning of its words, in one line."""
-    words = " ".join(str(error).split())
+    words = without_password(" ".join(str(error).split()))
     return f"{type(error).__name__}: {words[:_REASON_LENGTH]}{'...' if len(words) > _REASON_LENGTH else ''}"
+
+
+def without_password(text: str) -> str:
+    """The text, in which no address says who signs in and with what."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def local_uri(folder: Path) -> str:
