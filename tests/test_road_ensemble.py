@@ -214,7 +214,7 @@ def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, h
             float(checkpoint.load_checkpoint(each.folder)(torch.from_numpy(picture)).logit)
             for each in alone.values()
         ]
-    held = lowest_logit(run.config.train.label_smoothing)
+    held = lowest_logit(run.config.train)
     rows = predictions.read(run.folder / "predictions", "validation")[0].rows
     by_id = {row.image_id: row.logit for row in rows}
     mean = sum(max(logit, held) for logit in logits) / 2

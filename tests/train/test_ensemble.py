@@ -108,13 +108,22 @@ def test_no_member_outvotes_the_others_downwards(average, tmp_path):
     assert scorer.run(["logit"], {"pixels": VALIDATION.pixels[:7]})[0].min() > 20
 
 
-def test_the_loss_is_lowest_where_a_member_is_held():
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "bce"},
+        {"loss": "balanced"},
+        {"loss": "focal"},
+        {"loss": "focal", "focal_gamma": 0.0},
+        {"loss": "focal", "focal_gamma": 5.0, "label_smoothing": 1e-6},
+    ],
+)
+def test_the_loss_is_lowest_where_a_member_is_held(settings):
     """And without smoothing it has no such place."""
-    train = config("test_resnet").train
-    held = lowest_logit(train.label_smoothing)
-    logits = torch.tensor([held - 0.1, held, held + 0.1])
-    batch = Example(torch.zeros(3, 1, 1, 3), torch.zeros(3), torch.zeros(3, dtype=torch.long))
-    plain = train.model_copy(update={"auxiliary_diagnosis_weight": 0.0, "loss": "bce"})
-    loss = losses(Heads(logits, torch.zeros(3, 2)), batch, plain, torch.ones(2))
+    given = config("test_resnet").train.model_copy(update={"auxiliary_diagnosis_weight": 0.0, **settings})
+    held = lowest_logit(given)
+    logits = held + torch.tensor([-0.1, 0, 0.1], dtype=torch.float64)
+    batch = Example(torch.zeros(3, 1, 1, 3), torch.zeros(3).double(), torch.zeros(3, dtype=torch.long))
+    loss = losses(Heads(logits, torch.zeros(3, 2)), batch, given, torch.ones(2).double())
     assert loss.argmin() == 1
-    assert lowest_logit(0.0) == -math.inf
+    assert lowest_logit(given.model_copy(update={"label_smoothing": 0.0})) == -math.inf

@@ -124,8 +124,8 @@ def _forests(results: Results, target: float) -> Iterator[Drawn]:
         yield Drawn(
             f"groups_{number}",
             rows.forest(_rows(everyone, piece), ("sensitivity", "specificity", "AUROC"), target),
-            "Subgroups: in brackets how many of the cases need a visit. Intervals are 95 %: a "
-            f"bootstrap of {drawn} for the AUROC, and exact for the others unless a patient has several cases. A "
+            "Subgroups: in brackets how many of the cases need a visit. Intervals are 95 %: a bootstrap "
+            f"of {drawn} for the AUROC, and exact for the others unless a patient has several cases. A "
             "hollow mark: the certificate says nothing of this group, which had too few positive cases.",
             _forest_alt(everyone, piece),
         )

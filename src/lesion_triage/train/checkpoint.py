@@ -52,7 +52,7 @@ def save_average(folder: Path, members: Sequence[Path], config: Config) -> Path:
     diagnoses = _read(members[0] / CHECKPOINT)[0]["diagnoses"]
     backbones = [_read(member / CHECKPOINT)[0]["backbone"] for member in members]
     facts = {**_facts(config, json.loads(diagnoses)), "members": str(len(networks))}
-    facts["lowest_logit"] = repr(lowest_logit(config.train.label_smoothing))
+    facts["lowest_logit"] = repr(lowest_logit(config.train))
     if len(set(backbones)) > 1:
         facts["backbones"] = json.dumps(backbones)
     return _write(folder, Ensemble(networks).state_dict(), facts)

@@ -36,12 +36,31 @@ def class_weights(needs_in_person: Sequence[bool], c: Train) -> Tensor:
     return len(needs_in_person) / (2 * counts)
 
 
-def lowest_logit(label_smoothing: float) -> float:
+def lowest_logit(c: Train) -> float:
     """The logit that the loss wants of a negative: -3.7 where 0.05 is smoothed, -inf where nothing is.
 
-    Below it training pulls a logit up again, so what lies there is no further evidence.
+    Below it training pulls a logit up again, so what lies there is no further evidence. The focal loss asks
+    less of what is right already, and so wants it lower: -6.2 with an exponent of 2.
     """
-    return math.log(label_smoothing / (2 - label_smoothing)) if label_smoothing else -math.inf
+    if not c.label_smoothing:
+        return -math.inf
+    lowest = math.log(c.label_smoothing / (2 - c.label_smoothing))
+    if c.loss != "focal":
+        return lowest
+    target = c.label_smoothing / 2
+
+    def rises(logit: float) -> bool:
+        """Sign of the derivative of cross-entropy times a power of the distance from the target."""
+        chance = 1 / (1 + math.exp(-logit))
+        entropy = math.log1p(math.exp(logit)) - target * logit
+        away, turn = target + (1 - 2 * target) * chance, (1 - 2 * target) * chance * (1 - chance)
+        return (chance - target) * away + c.focal_gamma * entropy * turn > 0
+
+    low, high = lowest - 50.0, lowest
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rises(middle) else (middle, high)
+    return high
 
 
 def losses(heads: Heads, batch: Example, c: Train, weights: Tensor) -> Tensor:
