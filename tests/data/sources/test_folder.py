@@ -173,10 +173,14 @@ def test_one_row_of_thousands_in_another_encoding_is_named_by_its_line(tmp_path:
         ),
         ("image,,needs_in_person\na.png,,1\n", "column 2 of 3 has no name; name it, or remove it."),
         ("image,needs_in_person\na.png,1,\n", "line 2: more or fewer cells than the header: it ends with"),
+        (
+            'image,needs_in_person,attribution\na.png,1,"Ada\rByron"\n',
+            "line 3: the attribution holds a carriage",
+        ),
     ],
 )
 def test_what_a_spreadsheet_makes_of_a_table_is_named(tmp_path: Path, table: str, sentence: str) -> None:
-    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    (tmp_path / "cases.csv").write_bytes(table.encode())
     with pytest.raises(DataError) as caught:
         folder.read(tmp_path, "cases.csv")
     assert f"cases.csv: {sentence}" in str(caught.value) or f"cases.csv, {sentence}" in str(caught.value)

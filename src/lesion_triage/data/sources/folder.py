@@ -172,7 +172,13 @@ def _cells(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[
         if None in row or None in row.values():
             comma = ": it ends with a comma" if row.get(None) == [""] else ""
             raise DataError(f"{path}, line {reader.line_num}: more or fewer cells than the header{comma}.")
-        yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
+        cells = {name: cell.strip() for name, cell in row.items()}
+        for name, cell in cells.items():
+            if "\r" in cell.replace("\r\n", ""):  # Python's csv writes it as it is, and does not read it
+                raise DataError(
+                    f"{path}, line {reader.line_num}: the {name} holds a carriage return; take it out."
+                )
+        yield reader.line_num, cells
 
 
 def _other_than_utf8(path: Path) -> str:
