@@ -53,6 +53,17 @@ def test_a_part_of_a_dataset_is_incomplete_and_no_error_of_format(ham):
     assert found(checked, "the dataset") == (State.INCOMPLETE, "3: 10,012 missing")
 
 
+@pytest.mark.parametrize("name", ["HAM10000_metadata", "HAM10000_metadata.tab"])
+def test_a_table_with_tabs_as_dataverse_serves_it_is_read_as_its_reader_reads_it(ham, name):
+    told = (ham / "HAM10000_metadata.csv").read_text(encoding="utf-8")
+    (ham / "HAM10000_metadata.csv").unlink()
+    (ham / name).write_text(told.replace(",", "\t"), encoding="utf-8")
+    checked = check(ham)
+    assert checked.exit_code == 1
+    assert found(checked, f"table {name}") == (State.INCOMPLETE, "3 rows: 10,012 missing")
+    assert found(checked, "pictures named") == (State.OK, "3")
+
+
 def test_pictures_that_the_table_names_and_the_folder_lacks_are_counted(ham):
     (ham / "HAM10000_images_part_1" / "ISIC_0024301.jpg").unlink()
     state, text = found(check(ham), "pictures named")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import numpy as np
 
@@ -170,15 +171,22 @@ def _would_read(files: _Files, layout: Layout) -> bool:
 def _header(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return next(csv.reader(stream), [])
+            return next(csv.reader(stream, delimiter=_delimiter(stream)), [])
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        for row in csv.DictReader(stream, strict=True):
+        for row in csv.DictReader(stream, delimiter=_delimiter(stream), strict=True):
             yield {name: value or "" for name, value in row.items() if name is not None}
+
+
+def _delimiter(stream: TextIO) -> str:
+    """Tabs or commas, as the readers decide."""
+    tabs = "\t" in stream.readline()
+    stream.seek(0)
+    return "\t" if tabs else ","
 
 
 def _not_read(entry: Dataset, layout: Layout) -> Iterator[Finding]:
