@@ -160,13 +160,17 @@ def test_broken_override_is_refused(written, override):
         load(written(MINIMAL + "seed: 1\n"), [override])
 
 
-def test_data_root_comes_from_argument_then_environment_then_file(written, monkeypatch, tmp_path):
+def test_data_root_comes_from_argument_then_override_then_environment_then_file(
+    written, monkeypatch, tmp_path
+):
     path = written("name: try\ndata:\n  source: folder\n  root: beside\n")
     monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
     assert load(path).data.root == tmp_path / "beside"
     monkeypatch.setenv(DATA_ROOT_VARIABLE, "/from/environment")
     assert load(path).data.root == Path("/from/environment")
-    assert load(path, data_root=Path("/from/argument")).data.root == Path("/from/argument")
+    told = ("data.root=/from/override",)
+    assert load(path, told).data.root == Path("/from/override")
+    assert load(path, told, data_root=Path("/from/argument")).data.root == Path("/from/argument")
 
 
 def test_identity_ignores_where_things_lie_and_nothing_else(written):

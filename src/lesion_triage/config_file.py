@@ -25,7 +25,8 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
     Args:
         path: the YAML file. A relative ``model.weights`` or ``data.root`` in it is relative to its folder.
         overrides: values are YAML; file names in them are relative to the working directory.
-        data_root: stands above the file's ``data.root`` and above LESION_TRIAGE_DATA_ROOT.
+        data_root: stands above ``data.root``, in the file or an override; LESION_TRIAGE_DATA_ROOT stands
+            above the file's alone.
 
     Raises:
         ConfigError: file missing, not YAML, a key that is unknown or stands twice, a value out of range.
@@ -40,8 +41,9 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
     _anchor(tree, path.parent)
     for override in overrides:
         _apply(tree, override)
-    root = data_root or (Path(os.environ[DATA_ROOT_VARIABLE]) if os.environ.get(DATA_ROOT_VARIABLE) else None)
-    if root is not None and isinstance(tree.get("data"), dict):
+    told = any(override.startswith("data.root=") for override in overrides)
+    root = data_root or (None if told else os.environ.get(DATA_ROOT_VARIABLE))
+    if root and isinstance(tree.get("data"), dict):
         tree["data"]["root"] = str(root)
     _inline_red_flags(tree, str(path))
     return validated(tree, str(path))
