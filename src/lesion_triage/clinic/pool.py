@@ -120,8 +120,8 @@ def tally(local: LocalCases, site: str) -> Tally:
         )
     if local.bundle.policy.groupings:
         raise CalibrationError(
-            "this bundle sends some groups up by their history, which counts of misses cannot tell apart; "
-            "recertify at each site instead."
+            "this bundle has a threshold for each group, or sends some groups up, which counts of misses "
+            "cannot tell apart; recertify at each site instead."
         )
     scores = local.positive_scores()
     return Tally(

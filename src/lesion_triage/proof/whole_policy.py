@@ -2,7 +2,7 @@
 
 Imports numpy, the bundle's policy, calibrate's certificate and this room.
 
-In the recorded cases few photographs were refused by a gate, and nobody was asked anything. So refusals and
+In the recorded cases no photograph was refused by a gate, and nobody was asked anything. So refusals and
 answers are added at random to the cases of the pool, in shares that are said, and each case is then
 decided as a served one is: by ``bundle.policy.decide``, not by a short cut of it.
 """
