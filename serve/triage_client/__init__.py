@@ -1,6 +1,6 @@
-"""A client for the scoring service: ``Client`` and ``AsyncClient``, and the types of what they give.
+"""Client for the scoring service: ``Client``, ``AsyncClient`` and the types they return.
 
-Stands on httpx and on the schema of the answer.
+Imports httpx and the schema of the answer.
 """
 
 from lesion_triage.bundle.history import History

@@ -1,4 +1,4 @@
-"""The two clients: one that waits, one that awaits. Imports httpx and the exchange."""
+"""The blocking and the asyncio client. Imports httpx and the exchange."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from triage_client.exchange import (
 from triage_client.given import Photograph, check_headers, check_server, files_of
 
 _TIMEOUT = httpx.Timeout(150.0, connect=10.0)
-"""The server gives a case two minutes."""
+"""The read timeout exceeds the server's default limit for an answer, two minutes."""
 
 
 class _Settings:
-    """What both clients are told."""
+    """What both clients are configured with."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class _Settings:
 
 
 class Client:
-    """Asks the server and waits. Threads may share it; close it, or use it in a ``with`` block."""
+    """Blocking client. Threads may share one; close it, or use it in a ``with`` block."""
 
     def __init__(
         self,
@@ -64,17 +64,17 @@ class Client:
         patience: Patience | None = None,
         **httpx_options: Any,
     ) -> None:
-        """Make ready; nothing is sent yet.
+        """Configure the client; nothing is sent yet.
 
         Args:
             url: of the server, such as ``https://triage.example.org``.
-            key: or token; None where the server asks for none.
-            language: of the texts, as in Accept-Language; None: the server's own.
-            patience: how often to try again; None: four times.
+            key: API key or token; None if the server asks for none.
+            language: of the texts, as in Accept-Language; None: the server's default.
+            patience: how often to retry; None: four times.
             httpx_options: for ``httpx.Client``: ``verify``, ``proxy``, ``timeout`` and so on.
 
         Raises:
-            UnansweredError: no such address, or a key or language that cannot stand in a header.
+            UnansweredError: ``url`` is no server address, or key or language cannot be sent in a header.
         """
         settings = _Settings(url, key, language, patience, **httpx_options)
         self._patience = settings.patience
@@ -91,13 +91,13 @@ class Client:
 
         Args:
             images: 1 to 16 photographs of one lesion.
-            history: what is known beside them; what was not asked stays None.
-            idempotency_key: 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', to be kept by whoever may send the
-                case again after a crash of their own; None: a new one.
+            history: what is known beside the photographs; what was not asked stays None.
+            idempotency_key: 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'; None: a new one. Choose and store
+                one if you may send the case again after a crash of your own.
 
         Raises:
-            RefusedError: the server does not answer this case.
-            UnansweredError: it could not be asked, or its answer cannot be read.
+            RefusedError: the server refused the case.
+            UnansweredError: the server could not be reached, or its answer could not be read.
         """
         files = files_of(images, history)
         request = case_request(self._http, files, history, idempotency_key)
@@ -111,29 +111,29 @@ class Client:
         callback: str,
         idempotency_key: str | None = None,
     ) -> Submitted:
-        """Have one case scored, and its answer brought to a callback that the server's operator named.
+        """Have one case scored, and its answer delivered to a callback that the server's operator configured.
 
         Args:
             images: 1 to 16 photographs of one lesion.
-            history: what is known beside them; what was not asked stays None.
-            callback: its name.
-            idempotency_key: as of ``triage``; the same case under the same key is delivered once.
+            history: what is known beside the photographs; what was not asked stays None.
+            callback: name of the callback.
+            idempotency_key: as for ``triage``; the same case under the same key is one delivery.
 
         Raises:
-            RefusedError: the server does not take this case.
-            UnansweredError: it could not be asked, or its answer cannot be read.
+            RefusedError: the server refused the case.
+            UnansweredError: the server could not be reached, or its answer could not be read.
         """
         files = files_of(images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
         return self._walk(exchange(request, self._patience, submitted))
 
     def case(self, case_id: str) -> Submitted:
-        """How a submitted case stands, with its answer; errors as of ``submit``."""
+        """Status of a submitted case, with its answer; errors as for ``submit``."""
         request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
         return self._walk(exchange(request, self._patience, submitted))
 
     def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
-        """How a submitted case stands once it was delivered or given up, or when time is up."""
+        """Poll until a submitted case is delivered or given up, or ``seconds`` have passed; its status."""
         until = time.monotonic() + seconds
         while (found := self.case(case_id)).state == "pending" and time.monotonic() < until:
             time.sleep(every_s)
@@ -157,7 +157,7 @@ class Client:
                 return found
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -168,7 +168,7 @@ class Client:
 
 
 class AsyncClient:
-    """Asks the server and awaits. Tasks of one event loop may share it; use it in an ``async with`` block."""
+    """Asyncio client. Tasks of one event loop may share one; use it in an ``async with`` block."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class AsyncClient:
         patience: Patience | None = None,
         **httpx_options: Any,
     ) -> None:
-        """Make ready; arguments and errors as of ``Client``."""
+        """Configure the client; arguments and errors as for ``Client``."""
         settings = _Settings(url, key, language, patience, **httpx_options)
         self._patience = settings.patience
         self._http = httpx.AsyncClient(**settings.options)
@@ -191,7 +191,7 @@ class AsyncClient:
         *,
         idempotency_key: str | None = None,
     ) -> Triaged:
-        """Score one case; arguments and errors as of ``Client.triage``."""
+        """Score one case; arguments and errors as for ``Client.triage``."""
         files = await asyncio.to_thread(files_of, images, history)
         request = case_request(self._http, files, history, idempotency_key)
         return await self._walk(exchange(request, self._patience, triaged))
@@ -204,18 +204,18 @@ class AsyncClient:
         callback: str,
         idempotency_key: str | None = None,
     ) -> Submitted:
-        """Have one case scored, and its answer brought to a callback; as ``Client.submit``."""
+        """Have one case scored, and its answer delivered to a callback; as ``Client.submit``."""
         files = await asyncio.to_thread(files_of, images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
         return await self._walk(exchange(request, self._patience, submitted))
 
     async def case(self, case_id: str) -> Submitted:
-        """How a submitted case stands; as ``Client.case``."""
+        """Status of a submitted case; as ``Client.case``."""
         request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
         return await self._walk(exchange(request, self._patience, submitted))
 
     async def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
-        """How a submitted case stands in the end; as ``Client.wait``."""
+        """Poll a submitted case; as ``Client.wait``."""
         until = time.monotonic() + seconds
         while (found := await self.case(case_id)).state == "pending" and time.monotonic() < until:
             await asyncio.sleep(every_s)
@@ -239,7 +239,7 @@ class AsyncClient:
                 return found
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:

@@ -1,7 +1,7 @@
-"""What passes between a client and the server, without a socket: requests out, replies in, pauses between.
+"""The client's protocol without a socket: requests out, replies in, pauses between.
 
-Imports httpx's types and the schema of the answer. Both clients walk the same generator, so both try again
-in the same way.
+Imports httpx's types and the schema of the answer. Both clients drive the same generator, so both retry in
+the same way.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import LesionTriageError
 
 _AGAIN = frozenset({408, 429, 502, 503, 504})
-"""Statuses after which the same request may be answered."""
+"""Statuses after which the same request is retried."""
 _OURS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
-"""The fault is on this side, and stays."""
+"""Errors on this side, which no retry would change."""
 _LONGEST_PAUSE_S = 60.0
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
@@ -36,17 +36,17 @@ Reply = httpx.Response | httpx.RequestError | None
 
 
 class TriageError(LesionTriageError):
-    """A case got no answer. It must still be read: queue it as if it were of band 1."""
+    """A case got no answer. It must still be read: queue it as band 1."""
 
 
 class RefusedError(TriageError):
     """The server refused the case.
 
     Attributes:
-        status: of HTTP.
-        code: stable; docs/http-api.md lists them. ``unknown`` if the reply was no problem.
-        index: position of the photograph at fault, from 0; None: the fault is elsewhere.
-        request_id: for the operator, who finds it in the log; None: the reply had none.
+        status: HTTP status.
+        code: stable; docs/http-api.md lists them. ``unknown`` if the reply was no problem document.
+        index: position of the photograph at fault, from 0; None if the fault is elsewhere.
+        request_id: the operator finds it in the server's log; None if the reply had none.
     """
 
     def __init__(self, response: httpx.Response) -> None:
@@ -61,7 +61,7 @@ class RefusedError(TriageError):
 
 
 class UnansweredError(TriageError):
-    """Nothing came that could be read: not asked, no connection, too late, damaged, or of another version."""
+    """No readable answer: not asked, no connection, too late, damaged, or from another version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,15 @@ class Triaged:
 
     answer: Answer
     audit_hash: str | None
-    """Of its line in the server's audit log, to be kept with it; None: the server keeps none."""
+    """Hash of the answer's line in the server's audit log; store it with the answer. None: no audit log."""
     request_id: str | None
-    """In the server's log."""
+    """As in the server's log; None if the reply had none."""
 
 
 class Submitted(Document):
-    """A case whose answer the server brings to a callback, as it stands.
+    """Status of a case whose answer the server delivers to a callback.
 
-    It was scored and recorded before the server said so.
+    A case has a status only once it has been scored and recorded.
     """
 
     case_id: str
@@ -88,28 +88,28 @@ class Submitted(Document):
     accepted_at: str
     attempts: int
     last_status: int | None
-    """That the receiver answered with."""
+    """Status that the receiver answered with; None: no answer, or none that is HTTP."""
     settled_at: str | None
-    """When it was delivered or given up."""
+    """When it was delivered or given up; None: not yet."""
     audit_hash: str | None
     answer: Answer | None
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often and for how long to try again.
+    """How often and for how long to retry.
 
-    A try under the same Idempotency-Key gets the same answer, so it costs nothing but time.
+    A retry under the same Idempotency-Key gets the same answer, so it costs only time.
     """
 
     retries: int = 4
-    """After the first try."""
+    """After the first attempt."""
     first_pause_s: float = 0.5
-    """Doubled each time, unless the server says more; partly random, so that not all come at once."""
+    """Doubled for each retry, with jitter; a longer Retry-After is obeyed, up to a minute."""
     random: random.Random = field(default_factory=random.SystemRandom)
 
     def pause_s(self, tries: int, said: str | None) -> float:
-        """How long to wait after ``tries`` tries, the server having said Retry-After ``said``."""
+        """Seconds to wait after ``tries`` attempts, given the Retry-After header ``said``."""
         grown = self.first_pause_s * 2.0 ** (tries - 1) * (1 + self.random.random())
         asked = float(said) if said and said.isdecimal() and len(said) < 6 else 0.0
         return min(_LONGEST_PAUSE_S, max(grown, asked))
@@ -122,17 +122,17 @@ def case_request(
     idempotency_key: str | None,
     callback: str | None = None,
 ) -> Callable[[], httpx.Request]:
-    """What makes the request for one case, again and again the same.
+    """A function that builds the request for one case, the same each time it is called.
 
     Args:
-        build: makes requests with its base address and headers.
+        build: client whose base address and headers the request gets.
         images: the files of the photographs, in order.
-        history: what is known beside them.
+        history: what is known beside the photographs.
         idempotency_key: of this case; None: a new one.
-        callback: where the answer is brought; None: it is waited for.
+        callback: name of the callback for the answer; None: wait for the answer.
 
     Raises:
-        UnansweredError: no key that the server would take, so it is not asked.
+        UnansweredError: the server would refuse this idempotency key, so nothing is sent.
     """
     key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
     if not _IDEMPOTENCY_KEY.fullmatch(key):
@@ -152,22 +152,22 @@ def case_request(
 def exchange(
     request: Callable[[], httpx.Request], patience: Patience, read: Callable[[httpx.Response], Read]
 ) -> Generator[Step, Reply, Read]:
-    """Send one request until it is answered or refused for good.
+    """Send one request until it is answered or finally refused.
 
     Args:
-        request: makes it.
-        patience: how often.
-        read: makes something of the reply.
+        request: builds it.
+        patience: how often to retry.
+        read: parses the reply.
 
     Yields:
-        What to do next; wants the response or the error of a request sent back.
+        A request to send, or seconds to wait; after a request, send back its response or its error.
 
     Returns:
-        What was read.
+        What ``read`` returned.
 
     Raises:
-        RefusedError: the server refuses it.
-        UnansweredError: it could not be asked, or its answer cannot be read.
+        RefusedError: the server refused the request.
+        UnansweredError: the server could not be reached, or its answer could not be read.
     """
     tries = 0
     while True:
@@ -191,7 +191,7 @@ def exchange(
 def _made(request: Callable[[], httpx.Request]) -> httpx.Request:
     try:
         return request()
-    except Exception as error:  # of httpx and of those below it: no address, a header that is no ASCII
+    except Exception as error:  # httpx or a layer below: no address, or a header that is not ASCII
         raise UnansweredError(
             f"The request cannot be made ({type(error).__name__}); nothing was sent, so queue the case as of "
             "band 1."
@@ -199,7 +199,7 @@ def _made(request: Callable[[], httpx.Request]) -> httpx.Request:
 
 
 def _read(read: Callable[[httpx.Response], Read], reply: httpx.Response) -> Read:
-    """Whatever goes wrong here, the case has no answer, and its caller has to hear that and nothing else."""
+    """Turn any failure into a ``TriageError``: the caller must learn that the case has no answer."""
     try:
         return read(reply)
     except TriageError:
@@ -211,13 +211,13 @@ def _read(read: Callable[[httpx.Response], Read], reply: httpx.Response) -> Read
 
 
 def triaged(reply: httpx.Response) -> Triaged:
-    """An answer that was waited for."""
+    """An answer given at once."""
     answer = _document(reply, Answer, httpx.codes.OK)
     return Triaged(answer, reply.headers.get("x-audit-hash"), reply.headers.get("x-request-id"))
 
 
 def submitted(reply: httpx.Response) -> Submitted:
-    """A case that was accepted, or how it stands."""
+    """Status of a case that was accepted for a callback."""
     return _document(reply, Submitted, httpx.codes.OK, httpx.codes.ACCEPTED)
 
 
@@ -235,6 +235,6 @@ def _document(reply: httpx.Response, shape: type[Shape], *expected: int) -> Shap
 def _problem(response: httpx.Response) -> dict[str, Any]:
     try:
         problem = response.json()
-    except (ValueError, RecursionError):  # no JSON, or deeper than any reader goes
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
         return {}
     return problem if isinstance(problem, dict) else {}

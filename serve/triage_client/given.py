@@ -1,6 +1,6 @@
-"""What a caller gives the client, checked before anything is sent. Imports httpx and the exchange's errors.
+"""The caller's arguments, checked before anything is sent. Imports httpx and the exchange's errors.
 
-A wrong argument is no other error than a lost connection: whoever catches ``TriageError`` queues the case.
+A wrong argument raises the same error as a lost connection, so one ``except TriageError`` queues the case.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from lesion_triage.bundle.history import History
 from triage_client.exchange import UnansweredError
 
 Photograph = bytes | Path
-"""The file's bytes, or where it lies. Its name is not sent."""
+"""The file's bytes, or its path. Its name is not sent."""
 _KEY = re.compile(r"[\x21-\x7e]+")
 _LAST_PORT = 65535
 _LANGUAGE = re.compile(r"[\x20-\x7e]+")
 
 
 def check_server(url: object) -> None:
-    """Refuse what is no address of a server.
+    """Refuse what is not a server's address.
 
     Raises:
-        UnansweredError: it is none.
+        UnansweredError: expected an http or https URL with a host.
     """
     try:
         read = httpx.URL(url) if isinstance(url, str | httpx.URL) else None
@@ -36,14 +36,14 @@ def check_server(url: object) -> None:
 
 
 def check_headers(key: object, language: object) -> None:
-    """Refuse what cannot stand in a header. A key is never quoted.
+    """Refuse what cannot be sent in a header. The key is never quoted.
 
     Args:
-        key: or token; None or empty: none is shown.
-        language: as in Accept-Language; None or empty: none is asked for.
+        key: API key or token; None or empty: send none.
+        language: as in Accept-Language; None or empty: ask for none.
 
     Raises:
-        UnansweredError: one of them cannot.
+        UnansweredError: key or language holds a character that no header can.
     """
     if key and not (isinstance(key, str) and _KEY.fullmatch(key)):
         raise _unsent(
@@ -54,14 +54,14 @@ def check_headers(key: object, language: object) -> None:
 
 
 def files_of(images: object, history: object) -> list[bytes]:
-    """The files of a case's photographs; reads those that lie on a disk.
+    """The files of a case's photographs; a path is read.
 
     Args:
         images: photographs, at least one.
         history: what is known beside them.
 
     Raises:
-        UnansweredError: they are none, a file cannot be read, or the history is of another type.
+        UnansweredError: there is no photograph, a file cannot be read, or an argument has another type.
     """
     if not isinstance(history, History):
         raise _unsent(f"history: expected a History, found {type(history).__name__}")

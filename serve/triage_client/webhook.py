@@ -1,7 +1,7 @@
-"""What a receiver of callbacks does first: tell whether a delivery is the server's, whole and of now.
+"""For receivers of callbacks: verify that a delivery comes from the server, is unaltered and is recent.
 
-Imports the schema of the answer and the form of a secret. The signature is that of the Standard Webhooks
-specification 1.0.0, so any other library for it will do as well.
+Imports the schema of the answer and the format of a secret. Signatures follow the Standard Webhooks
+specification 1.0.0, so any other library for it works too.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import LesionTriageError
 
 TOLERANCE_S = 300.0
-"""How old a delivery may be, and how far two clocks may be apart."""
+"""Maximum age of a delivery, and of clock skew into the future."""
 
 
 class ForgedError(LesionTriageError):
-    """A delivery that the server did not send, not so, or not now. Answer it with 400 and read no further."""
+    """A delivery that is forged, altered, too old or of another version. Answer 400 and read no further."""
 
 
 class AnsweredCase(Document):
     """The ``data`` of a delivery."""
 
     case_id: str
-    """Also its ``webhook-id``: the same however often it is delivered. Remember it, and act on it once."""
+    """Also the ``webhook-id``, the same in every delivery of the case. Store it; act on each only once."""
     request_id: str
     audit_hash: str | None
     answer: Answer
@@ -51,19 +51,19 @@ def verify_webhook(
     tolerance_s: float = TOLERANCE_S,
     now: float | None = None,
 ) -> AnsweredCase:
-    """The case in a delivery, once its signature was found to be right.
+    """Verify the signature of a delivery and return its case.
 
     Args:
-        body: the bytes as they came, before anything has read them as JSON.
-        headers: of the request; the case of their names does not matter.
-        secrets: shared with the server, ``whsec_...``; several while they are changed.
-        tolerance_s: a delivery signed longer ago, or as far in the future, is refused: it may be one that
-            was overheard and sent again. Within it, what was seen before is known by ``case_id``.
-        now: seconds since 1970; None: by the clock.
+        body: the bytes as received, before anything has parsed them as JSON.
+        headers: of the request; their names are case-insensitive.
+        secrets: shared with the server, ``whsec_...``; several during rotation.
+        tolerance_s: a delivery signed longer ago, or as far in the future, is refused as a possible replay.
+            Within that time, recognise repeated deliveries by ``case_id``.
+        now: seconds since 1970; None: the system clock.
 
     Raises:
-        ForgedError: not signed with any of the secrets, a secret that is none, too old, or no message of this
-            version.
+        ForgedError: no secret fits, a secret is malformed, the delivery is too old, or its message is not of
+            this version.
     """
     said = {name.lower(): value for name, value in headers.items()}
     message_id, moment = said.get("webhook-id", ""), said.get("webhook-timestamp", "")
@@ -103,5 +103,5 @@ def _key(secret: str) -> bytes:
 
 
 def _bytes(header: str) -> bytes:
-    """Some frameworks hand on what is no UTF-8 as surrogates, which are no letters to others."""
+    """Some frameworks pass bytes that are not UTF-8 on as surrogates; any other code would refuse those."""
     return header.encode("utf-8", "surrogatepass")
