@@ -1,1 +1,1 @@
-"""The HTTP service: photographs in, a disposition out. Stands on ``lesion_triage.bundle`` alone."""
+"""The HTTP service: photographs in, a disposition out. Of the library it uses ``bundle`` and ``errors``."""

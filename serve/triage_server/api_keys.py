@@ -1,9 +1,9 @@
-"""Keys that platforms show: made by ``triage-server keys``, kept as hashes, one JSON line each.
+"""API keys of platforms: made by ``triage-server keys``, stored as hashes, one JSON line each.
 
-Imports pydantic, the ground floor and the exception tree.
+Imports pydantic, the bundle's documents and files, and the exceptions.
 
-A key is 256 random bits, so a plain SHA-256 of it cannot be guessed backwards. Slow hashes such as bcrypt are
-for passwords that people choose; here they would only make each request dear.
+A key is 256 random bits, so a plain SHA-256 of it cannot be reversed by guessing. Slow hashes such as bcrypt
+are for passwords that people choose; here they would only make each request expensive.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ from lesion_triage.bundle.files import flush
 from lesion_triage.errors import ConfigError
 
 Role = Literal["score", "read", "clinic"]
-"""``score``: everything but the page. ``read``: no cases either, for whoever watches the service. ``clinic``:
-as ``read``, and the page with the photographs of all cases; for a person, not for a platform."""
+"""``score``: all of the interface, but not the page. ``read``: the interface without scoring, for monitoring.
+``clinic``: as ``read``, and the page with the photographs of all cases; for a person, not for a platform."""
 
 PREFIX = "ltk_"
 _KEY = re.compile(r"ltk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
 class KeyRecord(BaseModel):
-    """What is kept of a key; ``sha256`` is of the whole key, whose own id stands in for a salt."""
+    """What is stored of a key. ``sha256`` is of the whole key; the random id in it serves as salt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
-    """Stands in logs in place of the key."""
+    """Names the key in logs."""
     label: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
-    """Of a platform; it stands in this file and in no log."""
+    """Names the platform; stored in this file and in no log."""
     role: Role
     sha256: Sha256
     created_at: str
 
 
 class KeyFile:
-    """The keys of a file, read again when it changes: a key that is struck out ends within a second."""
+    """The keys of a file as read once; whoever holds them reads the file again when it has changed."""
 
     def __init__(self, path: Path) -> None:
-        """Read the keys.
+        """Read the file.
 
         Raises:
-            ConfigError: the file cannot be read, or holds a line that is no key.
+            ConfigError: the file cannot be read, or a line is not a key.
         """
         self._path = path
         self._state = _state(path)
         self._keys = read_keys(path)
 
     def changed(self) -> bool:
-        """Whether the file is another than the one that was read."""
+        """Whether the file has changed since it was read."""
         return _state(self._path) != self._state
 
     def find(self, token: str) -> KeyRecord | None:
-        """The record of a key, or None if it is not among them; takes as long for a near miss."""
+        """The record of a key, None if there is none; compared in constant time."""
         found = _KEY.fullmatch(token)
         record = self._keys.get(found[1]) if found else None
         expected = record.sha256 if record else "0" * 64
@@ -74,7 +74,7 @@ class KeyFile:
         return record if fits else None
 
     def role_of(self, key_id: str) -> Role | None:
-        """What a key is for; None once it was struck out."""
+        """What a key is for; None if it has been revoked."""
         record = self._keys.get(key_id)
         return record.role if record else None
 
@@ -83,7 +83,7 @@ def read_keys(path: Path) -> Mapping[str, KeyRecord]:
     """Records by key id.
 
     Raises:
-        ConfigError: not readable, writable for everyone, a line that is no key, or one id twice.
+        ConfigError: not readable, writable by everyone, a line is not a key, or an id occurs twice.
     """
     try:
         mode, lines = path.stat().st_mode, path.read_text(encoding="utf-8").splitlines()
@@ -107,10 +107,10 @@ def read_keys(path: Path) -> Mapping[str, KeyRecord]:
 
 
 def new_key(path: Path, label: str, role: Role) -> str:
-    """Make a key, append its record to the file, and return the key itself, which is kept nowhere.
+    """Make a key, append its record to the file, and return the key, which is stored nowhere.
 
     Raises:
-        ConfigError: the label is of another form or taken, or the file cannot be read or written.
+        ConfigError: the label is malformed or taken, or the file cannot be read or written.
     """
     key_id = secrets.token_hex(6)
     key = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
@@ -138,7 +138,7 @@ def new_key(path: Path, label: str, role: Role) -> str:
 
 
 def revoke(path: Path, key_id: str) -> KeyRecord:
-    """Strike a key out.
+    """Remove a key from the file.
 
     Raises:
         ConfigError: there is no such key, or the file cannot be read or written.
@@ -154,14 +154,14 @@ def revoke(path: Path, key_id: str) -> KeyRecord:
 
 
 def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
-    """The whole file anew; a server that reads meanwhile sees one or the other.
+    """Replace the whole file atomically: a server that reads it meanwhile sees the old or the new one.
 
-    A new file is for its owner's eyes only. One that is replaced keeps mode, owner and group: a server may
-    run as another user than whoever makes keys.
+    A new file is readable by its owner alone. A file that is replaced keeps mode, owner and group, because
+    the server may run as another user than whoever manages keys.
 
     Raises:
-        ConfigError: it cannot be written, or not for those who may read it now; it is as it was. Or it is
-            written, and a power cut may undo that; the sentence says which.
+        ConfigError: the file could not be written, or not with its owner and group; it is unchanged. Or it
+            was written, but a power cut may undo that; the sentence says which.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = "".join(record.model_dump_json() + "\n" for record in records)
@@ -179,7 +179,7 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
     finally:
         draft.unlink(missing_ok=True)
     try:
-        flush(path.parent)  # else a power cut brings back a key that was revoked
+        flush(path.parent)  # else a power cut could bring a revoked key back
     except OSError as error:
         raise ConfigError(
             f"{path}: the keys are changed, but a power cut may undo that ({error.strerror}); "
@@ -188,26 +188,26 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
 
 
 def _behind_links(path: Path) -> Path:
-    """The file itself: a link in its place would be replaced by a file that the server does not read.
+    """The file itself: replacing a link would leave the server with the old file.
 
     Raises:
-        ConfigError: links lead in a circle.
+        ConfigError: the links form a loop.
     """
     try:
         return path.resolve()
-    except (OSError, RuntimeError) as error:  # which of them, Python's versions differ
+    except (OSError, RuntimeError) as error:  # Python versions differ in which
         raise ConfigError(f"{path}: the keys cannot be read ({error}).") from None
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Between reading the keys and replacing them nobody else does; whoever comes meanwhile waits.
+    """Hold the lock from reading the keys to replacing them; others wait.
 
-    Who reads needs nothing of the lock. It is gone at the end: one that root left there would keep the
-    file's owner out.
+    Readers need no lock. The lock file is removed at the end: one that belongs to root would lock the file's
+    owner out.
 
     Raises:
-        ConfigError: there can be no lock beside the file.
+        ConfigError: the lock file cannot be created beside the keys.
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
@@ -224,7 +224,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _locked(lock: Path) -> int:
-    """Handle of the lock, once it is ours and lies there under its name."""
+    """Handle of the lock file, once we hold the lock and the file is still the one at its path."""
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -232,7 +232,7 @@ def _locked(lock: Path) -> int:
             if os.path.samestat(os.fstat(handle), lock.stat()):
                 return handle
         except FileNotFoundError:
-            pass  # who had it has taken it away
+            pass  # its holder has removed it
         except BaseException:
             os.close(handle)
             raise
@@ -240,7 +240,7 @@ def _locked(lock: Path) -> int:
 
 
 def _keep_readers(path: Path, handle: int) -> None:
-    """Give the open file the owner, group and mode of the one that it will replace."""
+    """Give the open file the owner, group and mode of the file that it will replace."""
     before, draft = path.stat(), os.fstat(handle)
     try:
         if (draft.st_uid, draft.st_gid) != (before.st_uid, before.st_gid):

@@ -1,7 +1,8 @@
-"""The application: its faces put together, what it tells of itself, and what goes wrong turned into problems.
+"""The application: the endpoints of all protocols, the server's facts about itself, and error handling.
 
-Imports FastAPI, the bundle's scorer and the rooms beside it. Around every face stand the envelope (ids, log
-lines, counters) and the gate (who may ask); behind each stands ``casework``.
+Imports FastAPI, the bundle's scorer and the rooms beside it. A *face* is the adapter for one protocol. Every
+request passes the envelope (ids, log lines, counters) and the gate (authentication, rate limit); behind every
+face is ``casework``.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _CODES: dict[int, str] = {
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
 }
-"""What the framework refuses by itself."""
+"""Problem codes for what the framework refuses by itself."""
 
 
 def create_app(
@@ -64,22 +65,22 @@ def create_app(
     """The application that answers with ``scorer``, which must be the scorer of ``bundle``.
 
     Args:
-        bundle: whose signature has been checked, or need not be.
+        bundle: verified; its signature too, unless unsigned bundles are allowed.
         scorer: of that bundle.
         settings: of the operator.
-        audit: where answers are recorded; closed by whoever opened it. None: nowhere.
-        shadows: of bundles that score the same cases afterwards, for the record alone.
+        audit: where answers are recorded; whoever opened it closes it. None: nowhere.
+        shadows: scorers of bundles that score the same cases after the answer, for the record only.
 
     Raises:
-        ConfigError: keys or key set of the callers cannot be read, or the reading queue or the callbacks
-            cannot be used.
+        ConfigError: API keys or key set cannot be read, or the reading queue or the callbacks cannot be
+            used.
     """
     telemetry = Telemetry(bundle.sha256, bundle.certificate.certificate_id())
     with ExitStack() as undo:
         post = None
         if settings.webhooks is not None:
             post = _post(settings, audit, telemetry)
-            undo.callback(post.close)  # else a page that cannot be opened would leave its outbox locked
+            undo.callback(post.close)  # if the page cannot be opened, the outbox must not stay locked
         service = _service(bundle, scorer, settings, audit, shadows, telemetry, post)
         pool, followers = service.pool, service.shadows
 
@@ -99,7 +100,7 @@ def create_app(
             description=openapi.DESCRIPTION,
             version="1",
             openapi_url="/openapi.json",
-            docs_url=None,  # both pages load scripts from another host
+            docs_url=None,  # both pages would load scripts from another host
             redoc_url=None,
             redirect_slashes=False,
             lifespan=lifespan,
@@ -122,7 +123,7 @@ def _service(
     telemetry: Telemetry,
     post: Post | None,
 ) -> Service:
-    """What every request stands on; arguments as of ``create_app``."""
+    """What every request uses; arguments as for ``create_app``."""
     threads = settings.threads or usable_processors()
     pool = ScoringPool(threads, settings.queue, settings.max_pending_bytes)
     recorder = Recorder(audit, bundle.sha256, bundle.certificate.certificate_id())
@@ -142,7 +143,7 @@ def _service(
 
 
 def _routes(app: FastAPI, page: Page | None) -> None:
-    """Every path, what stands before them all, and their description."""
+    """Add all paths, the middleware before them, and their description."""
     routers = [*(face.router for face in _FACES), cases.router, router]
     for one in routers:
         app.include_router(one)
@@ -163,7 +164,7 @@ def _routes(app: FastAPI, page: Page | None) -> None:
 
 
 def _watch(telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, post: Post | None) -> None:
-    """Let the counters tell how full the house is, and whether its log can be written."""
+    """Export gauges of load and of the audit log."""
     telemetry.gauge(
         "triage_cases_here", "Cases on their way in, waiting or being scored.", lambda: pool.cases
     )
@@ -183,7 +184,7 @@ def _watch(telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, post
 
 
 def _page(app: FastAPI) -> Page:
-    """The page, whose packages are installed where it is wanted only."""
+    """The page; its packages are imported only if it is switched on."""
     try:
         from triage_server.page.desk import Page  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
@@ -195,7 +196,7 @@ def _page(app: FastAPI) -> Page:
 
 
 def _post(settings: Settings, audit: AuditLog | None, telemetry: Telemetry) -> Post:
-    """What brings answers to callbacks; loaded where it is wanted only."""
+    """The webhook sender; imported only if it is switched on."""
     from triage_server.webhooks.callbacks import Callbacks  # noqa: PLC0415 - see above
     from triage_server.webhooks.post import Post  # noqa: PLC0415
 
@@ -243,7 +244,7 @@ async def bundle_facts(request: Request) -> Response:
 
 @router.get("/v1/certificate", **openapi.CERTIFICATE)
 async def certificate(request: Request) -> Response:
-    """The certificate of the threshold that is served."""
+    """The certificate of the threshold in use."""
     bundle = service_of(request).bundle
     issued = IssuedCertificate(
         certificate_id=bundle.certificate.certificate_id(),
@@ -256,7 +257,7 @@ async def certificate(request: Request) -> Response:
 
 @router.get("/health/live", **openapi.LIVE)
 async def live(request: Request) -> Response:
-    """The process answers."""
+    """The process is running."""
     return document_response(Health(status="live"))
 
 
@@ -269,7 +270,7 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
-    """Counters for whoever watches the service."""
+    """Metrics for Prometheus."""
     return Response(service_of(request).telemetry.page(), media_type=CONTENT_TYPE)
 
 
@@ -282,7 +283,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _not_routed(request: Request, error: Exception) -> Response:
     raised = cast("HTTPException", error)
     headers = dict(raised.headers or {})
-    if "Allow" in headers:  # Starlette joins a set, whose order differs from start to start
+    if "Allow" in headers:  # Starlette joins a set, whose order differs between processes
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     code = _CODES.get(raised.status_code, "request_not_valid")
     return await _refused(request, RequestError(code, headers=headers, allowed=headers.get("Allow", "")))

@@ -1,8 +1,8 @@
-"""How an audit log is spelt, chained and verified. Imports the exception tree and nothing of the server.
+"""Format, chaining and verification of an audit log. Imports the exceptions and nothing of the server.
 
-One JSON object a line, ASCII, keys sorted, ``hash`` last: the SHA-256 of the line without it. Each line
-holds its number and the hash of the line before, so that nothing can be altered, removed or put in
-between without every later hash changing.
+One JSON object a line, ASCII, keys sorted, ``hash`` last: the SHA-256 of the line without it. Each line has
+its number and the hash of the line before. So altering, removing or inserting a line changes every later
+hash.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from lesion_triage.errors import AuditLogError
 
 GENESIS = "0" * 64
-"""What the first line of all holds as the hash of the line before."""
+"""What the very first line holds as the hash of the line before."""
 
 _FILE = "audit-*.jsonl"
 _LINE = re.compile(rb'(\{[ -~]*),"hash":"([0-9a-f]{64})"\}\n')
@@ -36,27 +36,27 @@ class Walked:
     """What a verified log was found to hold."""
 
     begin: End
-    """What its first line follows; ``End()`` if nothing was removed before it."""
+    """The end that its first line follows; ``End()`` if no earlier lines were removed."""
     end: End
     files: int
     torn: int
-    """Lines that a killed process left half written; each is described by the line after it."""
+    """Half-written lines left by a killed process; each is described by the line after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """How a log ends that is about to be written on."""
+    """How a log ends, before it is continued."""
 
     end: End
     remains: bytes
-    """Of a line that was left half written, behind the last whole one."""
+    """Of a half-written line, after the last whole one."""
     line_end_missing: bool
-    """The last line is whole but for its line end."""
+    """Whether the last line is whole except for its newline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One whole line that fits its own hash; whether it follows the line before is another question."""
+    """One whole line that matches its own hash. Whether it follows the line before is checked elsewhere."""
 
     fields: Mapping[str, object]
     hash: str
@@ -73,7 +73,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def spell(fields: Mapping[str, object], after: End) -> tuple[bytes, End]:
-    """One line that follows ``after``, and where the chain then ends."""
+    """One line that follows ``after``, and the new end of the chain."""
     numbered = {**fields, "sequence": after.sequence + 1, "previous": after.head}
     text = json.dumps(numbered, sort_keys=True, separators=(",", ":"), allow_nan=False)
     found = sha256(text.encode()).hexdigest()
@@ -81,7 +81,7 @@ def spell(fields: Mapping[str, object], after: End) -> tuple[bytes, End]:
 
 
 def torn_fields(time: str, remains: bytes) -> dict[str, object]:
-    """What the line after a half-written one says of it."""
+    """Fields of the line that describes the half-written one before it."""
     return {
         "event": "torn",
         "time": time,
@@ -97,17 +97,17 @@ def verify(
     head: str | None = None,
     each: Callable[[Mapping[str, object]], None] | None = None,
 ) -> Walked:
-    """Walk a whole log.
+    """Verify a whole log.
 
     Args:
         path: its folder, or one of its files.
-        since: hash that the first line follows, if older files were put elsewhere; None: it is the first
-            line of all.
-        head: hash noted earlier; a line must have it, else the log was cut off before that line.
-        each: told of the fields of every line that was found as it was written, in order.
+        since: hash that the first line follows, if older files are kept elsewhere; None: the log begins with
+            the very first line.
+        head: hash recorded earlier; if no line has it, the log was cut off before that line.
+        each: called with the fields of every verified line, in order.
 
     Raises:
-        AuditLogError: the first line that is not as it was written, or what is missing.
+        AuditLogError: names the first line that was altered, or what is missing.
     """
     files = files_of(path) if path.is_dir() else [path]
     if not files:
@@ -131,12 +131,12 @@ def verify(
 
 
 def tail_of(folder: Path) -> Tail:
-    """Where the chain in ``folder`` ends, and what lies behind its last line.
+    """The end of the chain in ``folder``, and what comes after its last whole line.
 
-    Its last two files are verified: the last may have been opened just before the process was killed.
+    Verifies the last two files: the process may have been killed just after it opened the last.
 
     Raises:
-        AuditLogError: they hold a line that is not as it was written.
+        AuditLogError: they hold a line that was altered.
     """
     walk = _Walk(None, None, None, anywhere=True)
     for file in files_of(folder)[-2:]:
@@ -148,7 +148,7 @@ def tail_of(folder: Path) -> Tail:
 
 
 class _Walk:
-    """Line by line, with what the next one must follow."""
+    """Reads line by line, and knows what the next line must follow."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Walk:
         self.remains = b""
         self.torn = 0
         self.number = 0
-        """Of the line in its file, from 1; for people."""
+        """Of the line in its file, from 1; for error messages."""
 
     def through(self, file: Path) -> None:
         self.number = 0
@@ -190,7 +190,7 @@ class _Walk:
             raise self._altered(file, self.number, "does not fit its own hash")
 
     def _explains(self, file: Path, raw: bytes, torn: bytes) -> None:
-        """A line that does not fit may stand only if the next says that it was half written, and how."""
+        """Accept a line that does not match its hash only if the next line describes it as half written."""
         line = _read(raw)
         told = torn_fields("", torn[:-1])
         if line is None or any(
@@ -239,7 +239,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def _read(raw: bytes) -> Line | None:
-    """A line that fits its own hash, else None."""
+    """A line that matches its own hash; None if it does not."""
     if (found := _LINE.fullmatch(raw)) is None:
         return None
     text, said = found[1] + b"}", found[2].decode()

@@ -1,6 +1,6 @@
-"""``triage-server audit``: walk the chain of a log, note its end, find a photograph in it.
+"""``triage-server audit``: verify the chain of a log, print its head, look a photograph up.
 
-Imports the audit chain, the folder's key and the exception tree.
+Imports the audit chain, the folder's key and the exceptions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from triage_server.audit_folder import KEY_FILE, read_key
 
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
-    """Teach the command line ``audit``."""
+    """Add the ``audit`` subcommand."""
     verbs = desks.add_parser("audit", help="the audit log").add_subparsers(required=True)
     verifying = verbs.add_parser(
         "verify", help="walk the chain; exit 1 and the first bad line if it does not hold"

@@ -1,6 +1,6 @@
-"""What lies in the folder of an audit log beside its lines: the site's key and the lock; how its files begin.
+"""The folder of an audit log: its key, its lock, and how its files are opened.
 
-Imports the bundle's writer and the exception tree.
+Imports the bundle's writer and the exceptions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOCK_FILE = "lock"
 
 
 def make(folder: Path) -> None:
-    """Make it, readable by its owner alone, and what is missing above it: each name is on the disk then."""
+    """Make the folder, readable by its owner alone, and missing parents; flush each new name to disk."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for one in missing:
@@ -27,16 +27,16 @@ def make(folder: Path) -> None:
 
 
 def appending(file: Path) -> tuple[int, int]:
-    """A file of lines, made if it is missing, open at its end; and its size in bytes."""
+    """Open a file for appending, making it if it is missing; its handle, and its size in bytes."""
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     return handle, os.fstat(handle).st_size
 
 
 def locked(folder: Path) -> int:
-    """A lock that ends with the process, however it ends.
+    """Take a lock that ends with the process, however it ends.
 
     Raises:
-        AuditLogError: another process has it.
+        AuditLogError: another process holds it.
     """
     handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
@@ -50,14 +50,14 @@ def locked(folder: Path) -> int:
 
 
 def key_in(folder: Path, *, begun: bool) -> bytes:
-    """The site's key, made at the first start: whole, or not there.
+    """The site's key, made at the first start; the file appears atomically.
 
     Args:
         folder: of the log.
-        begun: lines lie in it, so that a key was made before them.
+        begun: whether the folder has lines already, which were written with a key.
 
     Raises:
-        AuditLogError: that key is gone, or as of ``read_key``.
+        AuditLogError: that key is gone, or as for ``read_key``.
     """
     file = folder / KEY_FILE
     if not file.exists():

@@ -1,7 +1,7 @@
-"""Who asked what, when, and what was answered: one line for each answer, on the disk before it is sent.
+"""The audit log: one line for each answer or refusal, on disk before the answer is sent.
 
-Imports the chain, the folder, the bundle's writer and the exception tree. No photograph, no file name and no
-text of a history comes here, only hashes under a key of the site.
+Imports the chain, the folder, the bundle's writer and the exceptions. No photograph, no file name and no text
+of a history is written here, only hashes under a key of the site.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from triage_server.audit_folder import appending, key_in, locked, make
 from triage_server.moment import now
 
 PATIENCE_S = 10.0
-"""A disk that has not taken a line by then counts as failed: one in a network may never say so."""
+"""A line that takes longer counts as failed: a network disk may hang without an error."""
 _MAX_GROUP = 512
 _PROBE_EVERY_S = 1.0
 _flush = getattr(os, "fdatasync", os.fsync)
@@ -49,17 +49,17 @@ class AuditLog:
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """Take a log over where it ends, or begin one; ``close`` gives it back.
+        """Continue a log where it ends, or begin one; ``close`` releases it.
 
         Args:
-            folder: made if it is missing; readable by its owner alone.
-            rotate_bytes: a file that is longer is followed by another.
+            folder: made if it is missing, readable by its owner alone.
+            rotate_bytes: a file that has reached this size is followed by another.
             opening: a line to begin with; None: none.
-            patience_s: how long a line may take to reach the disk, and the last ones at the end.
+            patience_s: how long a line may take to reach the disk, and how long ``close`` waits.
 
         Raises:
-            AuditLogError: another process writes it, its end is altered, its key is lost, or it cannot be
-                written.
+            AuditLogError: another process writes the log, its end was altered, its key is lost, or it
+                cannot be written.
         """
         self._folder, self._rotate_bytes, self._patience_s = folder, rotate_bytes, patience_s
         self._slow = f"did not answer within {patience_s:g} s"
@@ -97,34 +97,35 @@ class AuditLog:
 
     @property
     def end(self) -> End:
-        """Number and hash of the last line on the disk."""
+        """Number and hash of the last line on disk."""
         return self._end
 
     @property
     def failed(self) -> bool:
-        """The last write did not reach the disk, or not in time, and nothing has reached it since."""
+        """Whether the last write failed or was too slow, and none has succeeded since."""
         return self._late or self._failed is not None
 
     def hash_of(self, data: bytes) -> str:
-        """HMAC-SHA-256 under the site's key: tells two inputs apart, and tells nobody else what they are."""
+        """HMAC-SHA-256 under the site's key: equal inputs are recognised; without the key none is guessed."""
         return hmac.digest(self._key, data, "sha256").hex()
 
     async def append(self, fields: Fields) -> End:
-        """Write one line; several callers share one flush.
+        """Write one line; concurrent callers share a flush.
 
         Returns:
-            The line's number and hash, once it is on the disk.
+            The line's number and hash, once it is on disk.
 
         Raises:
-            AuditLogError: it is not, or not in time. Nothing of it stays, unless it was on its way by then.
+            AuditLogError: it did not reach the disk, or not in time. It leaves no trace, unless it was
+                already being written when the time ran out.
         """
         return await self._submit({"time": now(), **fields})
 
     async def probe(self) -> bool:
-        """Whether the log can be written; after a failure this tries, once a second at most."""
+        """Whether the log can be written. After a failure this tries, at most once a second."""
         loop = asyncio.get_running_loop()
         if self._late:
-            return False  # whatever the disk does next ends this
+            return False  # only the pending write can end this
         if self.failed and loop.time() - self._probed >= _PROBE_EVERY_S:
             self._probed = loop.time()
             try:
@@ -134,11 +135,11 @@ class AuditLog:
         return not self.failed
 
     def close(self, closing: Fields | None = None) -> None:
-        """Write what is waiting and a last line, if one is given, and let the folder go."""
+        """Write what is queued and, if given, a closing line; then release the folder."""
         self._closing = closing
         self._jobs.put(None)
         self._thread.join(self._patience_s)
-        if self._thread.is_alive():  # the thread and what it holds end with the process
+        if self._thread.is_alive():  # the thread, and what it holds, ends with the process
             log.error("audit log is left: the disk does not answer, its last lines may be missing")
             return
         os.close(self._handle)
@@ -152,7 +153,7 @@ class AuditLog:
         return await future
 
     def _watch(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[End]) -> None:
-        """One timer for all that wait: one for each line would be set and cancelled for nothing."""
+        """One timer for all that wait: a timer for each line would almost always be cancelled unused."""
         moment = loop.time()
         while self._waiting and self._waiting[0][1].done():
             self._waiting.popleft()
@@ -162,7 +163,7 @@ class AuditLog:
             loop.call_at(self._look_at, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give up whatever has waited for too long."""
+        """Fail whatever has waited too long."""
         moment = loop.time()
         while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= moment):
             _, future = self._waiting.popleft()
@@ -175,10 +176,10 @@ class AuditLog:
             self._look_at = self._waiting[0][0]
             loop.call_at(self._look_at, self._look, loop)
         else:
-            self._look_at = -math.inf  # a clock that stands still within a turn must not pass for a timer
+            self._look_at = -math.inf  # no timer; the old time would pass for one if the clock has not moved
 
     def _work(self) -> None:
-        """The writing thread: whatever has come while the last group was being flushed is the next group."""
+        """The writing thread. Group commit: what arrived during the last flush is written next, together."""
         while (job := self._jobs.get()) is not None:
             group, last = [job], False
             while len(group) < _MAX_GROUP and not self._jobs.empty():
@@ -216,7 +217,7 @@ class AuditLog:
         lines = [fields for fields in group if fields is not None]
         self._must_lie_there()
         if self._failed is not None:
-            # What was left half written was never acknowledged.
+            # A half-written line was never acknowledged.
             os.ftruncate(self._handle, self._size)
             resumed = {
                 "event": "resumed",
@@ -231,10 +232,10 @@ class AuditLog:
         return [self._end if fields is None else next(ends) for fields in group]
 
     def _must_lie_there(self) -> None:
-        """A file that was moved or deleted takes lines that nobody would find.
+        """Refuse to write to a file that was moved or deleted: nobody would find the lines.
 
         Raises:
-            OSError: another file lies at its place, or none.
+            OSError: there is another file at its path, or none.
         """
         try:
             if os.path.samestat(self._file.stat(), os.fstat(self._handle)):
@@ -245,7 +246,7 @@ class AuditLog:
         raise OSError(errno.ESTALE, why)
 
     def _append(self, lines: Sequence[Fields]) -> list[End]:
-        """Lines behind each other, and one flush; in another file if this one is full."""
+        """Write lines together and flush once, into a new file if this one is full."""
         if self._size >= self._rotate_bytes:
             self._rotate()
         end, ends, spelt = self._end, [], []
@@ -257,14 +258,14 @@ class AuditLog:
         return ends
 
     def _write(self, data: bytes, end: End) -> None:
-        """Bytes behind the open file, on the disk: all of them, or none."""
+        """Append bytes and flush them: all of them, or none."""
         rest = memoryview(data)
         try:
             while rest:
                 rest = rest[os.write(self._handle, rest) :]
             _flush(self._handle)
         except OSError:
-            with suppress(OSError):  # then what is left is taken away before the next line
+            with suppress(OSError):  # if this fails too, the rest is cut off before the next line
                 os.ftruncate(self._handle, self._size)
             raise
         self._size += len(data)
@@ -287,7 +288,7 @@ class AuditLog:
         self._file = files[-1] if files else self._folder / file_name(1)
         self._handle, self._size = appending(self._file)
         flush_names(self._folder)
-        # In the file that was left, however full: else the chain never holds again.
+        # Always in the file that was left, however full; in another one the chain would not verify.
         if tail.line_end_missing:
             self._write(b"\n", self._end)
         elif tail.remains:
@@ -314,7 +315,7 @@ class AuditLog:
 
 
 def _given_up(job: _Job) -> bool:
-    """Whether its caller was told that nothing is recorded; a caller that disconnected is still recorded."""
+    """Whether the caller was told that nothing was recorded. A request whose client has left is recorded."""
     return job[1].done() and not job[1].cancelled()
 
 

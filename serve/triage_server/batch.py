@@ -1,6 +1,6 @@
-"""Several cases in one request, each answered, refused, recorded and counted by itself.
+"""Several cases in one request, each answered, refused, recorded and counted on its own.
 
-Imports the casework and the interface's own face, of which this is the plural.
+Imports the casework and ``v1``, whose form of a case it uses.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Batch(Document):
 
 
 class BatchItem(Document):
-    """What became of one case: an answer or a problem, never both, never neither."""
+    """Result of one case: either an answer or a problem."""
 
     index: int = Field(ge=0)
     """Position in the request, from 0."""
     answer: Answer | None
     problem: Problem | None
     audit_hash: str | None
-    """Of the answer's line in the audit log; null without an answer or without a log."""
+    """Hash of the answer's line in the audit log; null without an answer or without a log."""
 
 
 class BatchAnswer(Document):
@@ -122,7 +122,7 @@ _DESCRIPTION = taking(
 
 @router.post(_PATH, **_DESCRIPTION)
 async def triage_batch(request: Request) -> Response:
-    """Score several cases. A case that cannot be scored takes nothing from the others."""
+    """Score several cases. A case that cannot be scored does not affect the others."""
     async with recording_refusals(request, {"face": _NAME}):
         with await admitted(request, (JSON_TYPE,)) as place:
             repeat_key = idempotency_key(request)
@@ -137,7 +137,7 @@ async def triage_batch(request: Request) -> Response:
 
 
 def _cases(body: bytes) -> list[Any]:
-    """The cases as they were sent, not yet looked at: each is refused by itself."""
+    """The cases as sent, not yet validated: each is refused on its own."""
     cases = json_body.shaped(Batch, json_body.parse(body)).cases
     if not 1 <= len(cases) <= MAX_CASES_PER_BATCH:
         raise RequestError("too_many_cases")
@@ -145,14 +145,14 @@ def _cases(body: bytes) -> list[Any]:
 
 
 def _count_at_the_gate(request: Request, cases: int) -> None:
-    """The gate has counted one request; a batch is no way around a caller's pace."""
+    """Charge the further cases to the caller's rate limit: the gate has counted the batch as one request."""
     caller = request.state.caller
     if caller is not NOBODY and cases > 1:
         service_of(request).pace.take_further(caller, asyncio.get_running_loop().time(), cases - 1)
 
 
 async def _all(request: Request, cases: list[Any], repeat_key: str | None, deadline: float) -> list[bytes]:
-    """Score the cases, several at once as far as places are free; the batch itself holds one already."""
+    """Score the cases, as many at once as there are free places; the batch already holds one."""
     pool = service_of(request).pool
     waiting, items = iter(enumerate(cases)), [b""] * len(cases)
 
@@ -174,7 +174,7 @@ async def _all(request: Request, cases: list[Any], repeat_key: str | None, deadl
 async def _item(request: Request, index: int, tree: object, repeat_key: str | None, deadline: float) -> bytes:
     """One case of the batch, as the JSON text of a ``BatchItem``."""
     line: dict[str, object] = {"face": _NAME, "batch_index": index}
-    # A client's own keys have no '#'.
+    # '#' cannot occur in a key from a client.
     key = None if repeat_key is None else f"{repeat_key}#{index}"
     try:
         async with recording_refusals(request, line), alone(request, key, deadline):
@@ -190,7 +190,7 @@ async def _item(request: Request, index: int, tree: object, repeat_key: str | No
         refusal = RequestError("internal_error")
     else:
         head = None if end is None else end.head
-        # The bytes of which the log holds the hash stand here as they are.
+        # Inserted verbatim: the log holds the hash of these bytes.
         tail = f',"problem":null,"audit_hash":{json.dumps(head)}}}'
         return f'{{"index":{index},"answer":'.encode() + found.body + tail.encode()
     service_of(request).telemetry.problem(refusal.code)

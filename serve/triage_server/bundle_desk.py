@@ -1,7 +1,7 @@
-"""``triage-server bundles``: put a bundle in place of another, and take that back.
+"""``triage-server bundles``: replace the bundle in use, and roll back.
 
-Imports the settings and what admits a bundle. A link names the bundle that is served, and a second one beside
-it the bundle before; who may turn them is for the file system to say.
+Imports the settings and what admits a bundle. A link names the bundle to serve, and a second link beside it
+the one before. Who may change the links is decided by file permissions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORMER = ".former"
 
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
-    """Teach the command line ``bundles``."""
+    """Add the ``bundles`` subcommand."""
     verbs = desks.add_parser("bundles", help="which bundle is served").add_subparsers(required=True)
     activating = verbs.add_parser("activate", help="verify a bundle, then turn the link to it")
     activating.add_argument("folder", type=Path, help="of the bundle")
@@ -43,7 +43,7 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
 
 def _activate(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    # Not Path.resolve, which raises at a link to itself.
+    # Not Path.resolve, which raises for a link to itself.
     folder = Path(os.path.realpath(arguments.folder))
     if folder == Path(os.path.realpath(settings.bundle)):
         raise BundleError(f"{settings.bundle} names this bundle already; nothing was changed.")
@@ -70,7 +70,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    """Those of the server, as far as this environment tells them."""
+    """The server's settings, as far as this environment sets them."""
     said = [] if arguments.link is None else ["--bundle", str(arguments.link)]
     settings = load(said, os.environ)
     link = settings.bundle.absolute()
@@ -101,19 +101,19 @@ def _told(link: Path, served: Served) -> int:
 
 
 def _target(link: Path) -> Path | None:
-    """What a link names, whether it is there or not; None: no link."""
+    """Target of a link, whether or not it exists; None if it is no link."""
     return (link.parent / link.readlink()).absolute() if link.is_symlink() else None
 
 
 def _beside(link: Path) -> tuple[Path, Path]:
-    """The link to the bundle before, and a draft of it, which stays only where a change was broken off."""
+    """The link to the bundle before, and its draft, which is left behind only by an interrupted change."""
     return link.with_name(f"{link.name}{_FORMER}"), link.with_name(f".{link.name}{_FORMER}")
 
 
 def _before(link: Path) -> Path | None:
-    """The bundle before the one that is named; None: there is none.
+    """The bundle before the one in use; None: there is none.
 
-    A draft counts if the link names something else by now, and not if it was never turned.
+    A draft left behind counts only if the link now names another bundle, so that the change had been made.
     """
     former, draft = _beside(link)
     named = [_target(draft), _target(former)]
@@ -121,7 +121,7 @@ def _before(link: Path) -> Path | None:
 
 
 def _hand_over(link: Path, following: Path) -> None:
-    """Let a link name another bundle, and the second what it named; a kill in between loses neither."""
+    """Point the link at another bundle, and the second link at the former one; a kill loses neither."""
     (former, draft), current = _beside(link), _target(link)
     if current is not None:
         _turn(draft, current)
@@ -132,7 +132,7 @@ def _hand_over(link: Path, following: Path) -> None:
 
 
 def _turn(link: Path, target: Path) -> None:
-    """In one step: whoever looks finds the one or the other. Relative within a folder, which may be moved."""
+    """Replace a link atomically. The target is stored relative to the link's folder if it is inside it."""
     near = target.is_relative_to(link.parent.resolve())
     said = target.relative_to(link.parent.resolve()) if near else target
     draft = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
