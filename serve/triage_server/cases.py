@@ -1,6 +1,6 @@
-"""Cases whose answer is brought to a callback: how one is asked for, and what became of it.
+"""Status of cases whose answer goes to a callback: ``GET /v1/cases/{case_id}``.
 
-Imports the service and the description. The post itself is loaded where it is switched on only.
+Imports the service and the description. The webhook sender itself is loaded only if it is switched on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _CASE_ID = {
     ),
 )
 async def case_status(request: Request) -> Response:
-    """What became of a case that was sent with ``callback``, for whoever sent it."""
+    """Status of a case that was sent with ``callback``, for the caller who sent it."""
     post = service_of(request).post
     if post is None:
         raise RequestError("case_not_known")

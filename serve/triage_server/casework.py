@@ -1,8 +1,8 @@
-"""The one road of a case through the server, whatever face it came by.
+"""The path of a case through the server, the same for every face.
 
-Allowed, recordable, given a place, read, scored, recorded, counted, followed by the shadows, left for its
-callback, remembered: in this order. A face says how a request becomes a case and how an answer becomes bytes,
-and no more. Imports the rooms beside it.
+In this order: check the caller, check that the answer can be recorded, reserve a place, read, score, record,
+count, hand to the shadows, leave for the callback, remember for repeats. A face only turns a request into a
+case and an answer into bytes. Imports the rooms beside it.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A case as a face understood it, and how that face will say the answer."""
+    """A case as a face has parsed it, and how that face writes the answer."""
 
     case: SentCase
     write: Callable[[Answer], bytes]
     """Runs on a thread of the pool."""
     repeats: bytes = b""
-    """What of the request the answer repeats beside the case, such as a reference; no other request may get
-    that answer under the same Idempotency-Key."""
+    """What the answer repeats of the request beside the case, such as a reference. A request that differs in
+    it must not get this answer under the same Idempotency-Key."""
 
 
 Open = Callable[[], Opened]
-"""Runs on a thread of the pool: base64 and DICOM would hold the event loop up."""
+"""Runs on a thread of the pool: base64 and DICOM would block the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Face:
     """How one kind of client sends a case and is answered."""
 
     name: str
-    """In the audit log."""
+    """As in the audit log."""
     media_types: tuple[str, ...]
     """Of requests."""
     receive: Callable[[Request, Place], Awaitable[Open]]
@@ -64,14 +64,15 @@ class Face:
     media_type: str = JSON_TYPE
     """Of answers."""
     callbacks: bool = False
-    """Whether an answer may be brought to a callback instead."""
+    """Whether an answer may go to a callback instead."""
 
 
 async def must_be_ready(request: Request) -> None:
-    """Tell whether a case would be taken now.
+    """Check that a case would be accepted now.
 
     Raises:
-        RequestError: there is no room for one, its answer could not be recorded, or nobody can be let in.
+        RequestError: there is no room for one, its answer could not be recorded, or no caller can be
+            authenticated.
     """
     service = service_of(request)
     service.pool.refuse_if_full()
@@ -81,10 +82,10 @@ async def must_be_ready(request: Request) -> None:
 
 
 async def respond(request: Request, face: Face) -> Response:
-    """One case, one answer.
+    """Answer one case.
 
     Raises:
-        RequestError: there is none; it is recorded where it says anything of the case.
+        RequestError: there is no answer; recorded, unless the refusal says nothing about the case.
     """
     line: dict[str, object] = {"face": face.name}
     post = service_of(request).post
@@ -100,10 +101,10 @@ async def respond(request: Request, face: Face) -> Response:
                 found = await scored(request, opening, line, repeat_key, deadline)
                 if later is not None:
                     found = later.number(found, line, repeat_key)
-                # Here still: the shadows may want the photographs, whose bytes are counted by the place.
+                # Inside the place still, which counts the photographs' bytes: the shadows may want them.
                 end = await settled(request, found, line)
                 kept = None if later is None else await later.leave(found, end)
-                # Only now: what could not be kept for its callback may be sent again without one.
+                # Last, so that a case that could not be kept for its callback may be sent again without one.
                 remember(request, found, line, repeat_key)
     request.state.disposition = found.disposition
     headers = in_language(found.language)
@@ -131,10 +132,10 @@ async def recording_refusals(request: Request, line: Mapping[str, object]) -> As
 
 
 async def admitted(request: Request, media_types: Collection[str]) -> AbstractContextManager[Place]:
-    """A place for one case, if this caller may have one and its answer could be recorded.
+    """A place for one case, if this caller may have it and the answer could be recorded.
 
     Raises:
-        RequestError: not, or the headers announce what is not read here.
+        RequestError: there is none, or the headers announce something that is not read here.
     """
     service = service_of(request)
     request.state.caller.must_be_allowed_to_score()
@@ -144,10 +145,10 @@ async def admitted(request: Request, media_types: Collection[str]) -> AbstractCo
 
 
 async def received(request: Request, reading: Awaitable[Read]) -> Read:
-    """What ``reading`` makes of the body, if the body comes in time.
+    """What ``reading`` makes of the body, if it arrives in time.
 
     Raises:
-        RequestError: too long, too slow, or no room for it.
+        RequestError: the body is too long or too slow, or there is no room for it.
     """
     patience = service_of(request).settings.body_timeout_s
     try:
@@ -158,16 +159,16 @@ async def received(request: Request, reading: Awaitable[Read]) -> Read:
 
 
 async def whole_body(request: Request, place: Place) -> bytes:
-    """A JSON body, with room for what reading it takes.
+    """A JSON body, with memory reserved for parsing it.
 
     Raises:
-        RequestError: it is too long, or there is no room.
+        RequestError: the body is too long, or there is no room for it.
     """
     settings = service_of(request).settings
     body = await read_body(request, max_body_bytes=settings.max_body_bytes, take=place.take)
     further = further_memory(body)
     if len(body) + further > settings.max_pending_bytes:
-        # No pause would make room for it.
+        # It would never fit, however long the client waits.
         raise RequestError("body_too_large", limit=settings.max_pending_bytes // WIDE)
     place.take(further)
     return body
@@ -175,10 +176,10 @@ async def whole_body(request: Request, place: Place) -> bytes:
 
 @asynccontextmanager
 async def alone(request: Request, repeat_key: str | None, deadline: float) -> AsyncIterator[None]:
-    """Wait while another request of this caller is under way under this key: it may be the same case.
+    """Wait while another request of this caller under this key is being answered: it may be the same case.
 
     Raises:
-        RequestError: it was still under way at ``deadline``.
+        RequestError: it was still being answered at ``deadline``.
     """
     if repeat_key is None:
         yield
@@ -195,17 +196,17 @@ async def alone(request: Request, repeat_key: str | None, deadline: float) -> As
 async def scored(
     request: Request, opening: Open, line: dict[str, object], repeat_key: str | None, deadline: float
 ) -> Answered:
-    """Open the case and score it on a thread of the pool; ``line`` gets the hashes of what was sent.
+    """Parse the case and score it on a thread of the pool; adds the hashes of the inputs to ``line``.
 
     Args:
-        request: by which the case came.
-        opening: of the case.
+        request: that brought the case.
+        opening: parses it.
         line: of the audit log.
-        repeat_key: under which an earlier answer is looked for; None: under none.
-        deadline: by the clock of the event loop.
+        repeat_key: Idempotency-Key under which an earlier answer is looked for; None: for none.
+        deadline: by the event loop's clock.
 
     Raises:
-        RequestError: it cannot be opened or scored, or not in time.
+        RequestError: it cannot be parsed or scored, or not in time.
     """
     service, caller = service_of(request), request.state.caller.name
     language = language_of(request)
@@ -233,7 +234,7 @@ async def on_a_thread(request: Request, work: Steps[Read], deadline: float) -> R
 
 
 async def in_time(request: Request, waited_for: Awaitable[Read], deadline: float) -> Read:
-    """What is waited for, if it comes by ``deadline``.
+    """The result of ``waited_for``, if it comes by ``deadline``.
 
     Raises:
         RequestError: it does not.
@@ -250,15 +251,15 @@ async def in_time(request: Request, waited_for: Awaitable[Read], deadline: float
 
 
 def deadline_of(request: Request) -> float:
-    """When a case that has arrived by now must be answered, by the clock of the event loop."""
+    """When a case that has just arrived must be answered, by the event loop's clock."""
     return asyncio.get_running_loop().time() + service_of(request).settings.answer_timeout_s
 
 
 async def settled(request: Request, found: Answered, line: Mapping[str, object]) -> End | None:
-    """Bring the answer to the log, then count and shadow it; only now may it be sent, left or remembered.
+    """Record the answer, then count and shadow it. Only now may it be sent, left or remembered.
 
     Args:
-        request: by which the case came.
+        request: that brought the case.
         found: its answer.
         line: of the audit log.
 
@@ -285,10 +286,10 @@ def remember(request: Request, found: Answered, line: Mapping[str, object], repe
 
 
 async def record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
-    """Bring a line of this request to the audit log, and say so in the log of requests.
+    """Write a line about this request to the audit log, and refer to it in the request log.
 
     Returns:
-        Number and hash of the line; None if there is no log.
+        Number and hash of the line; None if there is no audit log.
 
     Raises:
         RequestError: the log cannot be written.
@@ -301,10 +302,10 @@ async def record(request: Request, event: str, fields: Mapping[str, object]) -> 
 
 
 def pictured(service: Service, case: SentCase) -> SentCase:
-    """The case with the photograph of a DICOM file in place of the file. Runs on a thread of the pool.
+    """The case with each DICOM file replaced by the photograph in it. Runs on a thread of the pool.
 
     Raises:
-        RequestError: such a file is damaged or of a kind that is not read.
+        RequestError: a DICOM file is damaged or of a kind that is not read.
     """
     spec = service.bundle.header.pixels
     images = [dicom.photograph(data, spec, index) for index, data in enumerate(case.images)]
@@ -312,10 +313,10 @@ def pictured(service: Service, case: SentCase) -> SentCase:
 
 
 def judgement(service: Service, case: SentCase) -> Steps[Judgement]:
-    """Score a case, whose photographs are pictures. Runs on a thread of the pool.
+    """Score a case that has no DICOM files any more. Runs on a thread of the pool.
 
     Raises:
-        RequestError: a photograph cannot be used, or the model gave no number.
+        RequestError: a photograph cannot be used, or the model's output is not a finite number.
     """
     try:
         return (yield from service.scorer.judging(case.images, case.history, service.pool.helpers()))

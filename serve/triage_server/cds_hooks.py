@@ -1,7 +1,6 @@
-"""The face for CDS Hooks 2.0: one service, whose card tells the clinician who orders. Imports the casework.
+"""The face for CDS Hooks 2.0: one service; its card addresses the clinician who orders. Imports the casework.
 
-Photographs come in the prefetch. No FHIR server is asked for anything, and the token that a client may send
-along for one is not read.
+Photographs come in the prefetch. No FHIR server is called, and an access token for one is not read.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ SERVICE = "lesion-triage"
 _LONGEST_SUMMARY = 139
 """CDS Hooks: fewer than 140 characters."""
 _ASKED = {"history": 1}
-"""How many resources a search of the prefetch asks for; what is not here asks for all."""
+"""Most resources that a search of the prefetch asks for; a search that is not named here asks for all."""
 _PREFETCH = {
     "photographs": "Media?patient={{context.patientId}}&status=completed&type=image",
     "history": "QuestionnaireResponse?patient={{context.patientId}}&questionnaire=urn:lesion-triage:history"
@@ -50,7 +49,7 @@ class _Context(BaseModel):
 
 
 class CdsRequest(BaseModel):
-    """What a client sends; all else in it is passed over, a token for a FHIR server above all."""
+    """What a client sends. Everything else is ignored, above all an access token for a FHIR server."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -58,12 +57,12 @@ class CdsRequest(BaseModel):
     hookInstance: UUID  # noqa: N815
     context: _Context
     fhirServer: str | None = Field(default=None, max_length=LONGEST_ADDRESS)  # noqa: N815
-    """Compared with the addresses in references, and never opened."""
+    """Compared with the addresses in references; never called."""
     prefetch: dict[str, Any] = {}
 
 
 class CdsSource(Document):
-    """Who says it."""
+    """Source of the card."""
 
     label: str
 
@@ -75,7 +74,7 @@ class CdsCard(Document):
     summary: str
     indicator: Literal["info", "warning"]
     detail: str
-    """Markdown: the note as it is, in a block that keeps its lines."""
+    """Markdown: the answer's note in a code block, which keeps its lines, and the notice."""
     source: CdsSource
 
 
@@ -86,7 +85,7 @@ class CdsAnswer(Document):
 
 
 class CdsService(Document):
-    """What a client needs to know to ask."""
+    """What a client needs to know to call the service."""
 
     hook: str
     id: str
@@ -96,13 +95,13 @@ class CdsService(Document):
 
 
 class CdsServices(Document):
-    """The one service there is."""
+    """The one service."""
 
     services: tuple[CdsService, ...]
 
 
 def card_for(answer: Answer, disposition: str) -> CdsCard:
-    """The card that tells of an answer.
+    """The card for an answer.
 
     Args:
         answer: of the case.
@@ -123,7 +122,7 @@ def card_for(answer: Answer, disposition: str) -> CdsCard:
 
 
 def _case(said: CdsRequest) -> FhirCase:
-    """The photographs that the one selected order names; those of the prefetch if it names none."""
+    """The photographs named by the one selected order; those of the prefetch if it names none."""
     orders = [one for one in said.context.selections if one.startswith("ServiceRequest/")]
     if len(orders) != 1:
         raise RequestError("document_not_valid", fields="context.selections: expected one ServiceRequest")
@@ -143,7 +142,7 @@ def _of_another_order(one: Found, selected: str) -> bool:
 
 
 def _brought(name: str, resource: object) -> list[Found]:
-    """One value of the prefetch: null, a resource, or the bundle that a search gave."""
+    """Resources in one value of the prefetch: null, a resource, or the Bundle that a search returned."""
     if resource is None:
         return []
     if isinstance(resource, Mapping) and resource.get("resourceType") == "OperationOutcome":
@@ -227,7 +226,7 @@ _SENT = {
 
 @router.get(_DISCOVERY, **reading(_DISCOVERY, {"model": CdsServices}, *GATE))
 async def services(request: Request) -> Response:
-    """Which services there are."""
+    """List the services."""
     service = CdsService(
         hook=HOOK,
         id=SERVICE,

@@ -1,4 +1,4 @@
-"""``triage-server``: verify the bundle, test it on its own pictures, then listen until told to stop.
+"""``triage-server``: verify the bundle, run its self-test, then serve until told to stop.
 
 Imports uvicorn, the bundle's store and scorer, and the rooms beside it.
 """
@@ -33,7 +33,7 @@ from triage_server.succession import Served, Succession, admit, present
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn that tells when it listens, and takes SIGHUP as a call to look at its bundle."""
+    """uvicorn that announces when it listens, and looks at its bundle again on SIGHUP."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class DrainingServer(uvicorn.Server):
         self._doorsteps: list[Doorstep] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then announce; who cannot be announced stops as in the end.
+        """Listen, then announce; shut down again if that fails.
 
         Raises:
             ConfigError: the ready file cannot be written.
@@ -69,13 +69,13 @@ class DrainingServer(uvicorn.Server):
             raise
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no other bundle any more, then drain."""
+        """Stop watching for another bundle, then drain."""
         self._watching.cancel()
         for doorstep in self._doorsteps:
             doorstep.close()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
-            connection.shutdown()  # what was answered at the last moment lingers still
+            connection.shutdown()  # connections that linger after a last-moment answer
         await asyncio.sleep(0)
 
     def _protocol(self) -> GuardedProtocol:
@@ -87,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``triage-server``.
 
     Returns:
-        0 after a drained stop; 2 after one sentence on stderr; 130 where Ctrl-C ended an errand; of ``audit
-        verify`` 1 if the log was altered.
+        0 after a graceful shutdown; 2 after one sentence on stderr; 130 if Ctrl-C ended a subcommand; 1 if
+        ``audit verify`` found the log altered.
     """
     words = sys.argv[1:] if argv is None else argv
     try:
@@ -107,10 +107,10 @@ def _errand(words: Sequence[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # whoever read the output has had enough of it
+    except BrokenPipeError:  # the reader of the output has closed it
         return _unheard(0)
     except OSError as error:
-        if error.filename is not None:  # no file of ours, whose errors are told where they are opened
+        if error.filename is not None:  # a file of ours, whose errors are handled where it is opened
             raise
         print(
             f"OSError: what this had to say cannot be written ({error.strerror}); a key that nobody "
@@ -122,7 +122,7 @@ def _errand(words: Sequence[str]) -> int:
 
 
 def _unheard(status: int) -> int:
-    """The status, with nothing left that Python would try to write once more at its end."""
+    """Return the status, with stdout on /dev/null: Python would try to flush it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
@@ -131,14 +131,13 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish the cases under way.
 
     Raises:
-        BundleError: the bundle is altered, incomplete, signed by nobody trusted, or scores its own pictures
-            differently here.
-        ConfigError: the address cannot be listened on, keys, a TLS certificate or a message catalogue cannot
-            be read, or the ready file cannot be written.
-        AuditLogError: the audit log cannot be taken over.
+        BundleError: the bundle is altered, incomplete or not signed by a trusted key, or fails its self-test.
+        ConfigError: the server cannot listen on its address; keys, a TLS certificate or a message catalogue
+            cannot be read; or the ready file cannot be written.
+        AuditLogError: the audit log cannot be continued.
     """
     _withdraw(settings.ready_file)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to look again at
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle to look at again
     served = admit(settings.bundle, settings)
     bundle, signer = served.bundle, served.signer
     shadows = [admit(folder, settings) for folder in settings.shadow_bundles]
@@ -167,7 +166,7 @@ def serve(settings: Settings) -> None:
         succession = Succession(app, served, settings, audit, config.ssl)
         server = DrainingServer(config, announce, succession, settings.head_timeout_s)
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Once drained, uvicorn raises the signal again for the handler that it found here.
+            # After draining, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)
         closing.callback(_withdraw, settings.ready_file)
         server.run(sockets=[listener])
@@ -215,7 +214,7 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         if settings.tls_cert is not None:
             present(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)  # uvicorn would wait for a passphrase
         config.load()
-    except OSError as error:  # that of ssl is one
+    except OSError as error:  # ssl.SSLError is one
         raise ConfigError(
             f"TRIAGE_TLS_CERT and TRIAGE_TLS_KEY cannot be used ({error.strerror}): expected a PEM chain and "
             "the unencrypted key that belongs to it."
@@ -243,7 +242,7 @@ def _url(listener: socket.socket, settings: Settings) -> str:
 
 
 def _withdraw(ready_file: Path | None) -> None:
-    """A ready file from an earlier run would send scripts to a server that is gone."""
+    """Remove a ready file from an earlier run, which would point scripts to a server that is gone."""
     if ready_file is None:
         return
     if not ready_file.parent.is_dir():
@@ -262,7 +261,7 @@ def _tell(ready_file: Path, url: str) -> None:
 
 
 def _say(line: str) -> None:
-    """A line on stdout; a disk that is full there keeps nobody from being served."""
+    """Print a line on stdout; a full disk there must not stop the server."""
     try:
         print(line, flush=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How many connections may be here, from before their first word. Imports the counters."""
+"""Limits how many connections are open, counted before they send a byte. Imports the counters."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ log = logging.getLogger("triage_server")
 
 
 class Crowd:
-    """Connections that are here, each from the moment that it was accepted."""
+    """The open connections, each counted from the moment it was accepted."""
 
     def __init__(self, most: int, telemetry: Telemetry) -> None:
         """Begin with none.
 
         Args:
-            most: of them at once, at least 1.
-            telemetry: counts those that find no room.
+            most: connections at once, at least 1.
+            telemetry: counts those that were turned away.
         """
         self._most, self._telemetry = most, telemetry
         self._here: set[asyncio.BaseProtocol] = set()
         self._said = -math.inf
 
     def takes(self, one: asyncio.BaseProtocol) -> bool:
-        """Admit a connection if there is room; else count it, and log the limit once a minute at most."""
+        """Admit a connection if there is room; else count it, and log the limit at most once a minute."""
         if one in self._here or len(self._here) < self._most:
             self._here.add(one)
             return True
@@ -40,5 +40,5 @@ class Crowd:
         return False
 
     def leave(self, one: asyncio.BaseProtocol) -> None:
-        """It is gone."""
+        """Remove a connection that is closed."""
         self._here.discard(one)

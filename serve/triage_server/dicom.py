@@ -1,7 +1,7 @@
-"""The photograph in a DICOM file, and nothing else of it. Imports pydicom at the first one, if it is there.
+"""Extracts the photograph from a DICOM file, and nothing else. Imports pydicom lazily, if it is installed.
 
-The tags that are read tell of no person; pydicom skips the rest unread. A frame in JPEG baseline leaves here
-byte for byte, uncompressed colours leave as a PNG: both end in ``bundle.pixels``, which alone decodes.
+Only tags that identify nobody are read; pydicom skips the rest. A JPEG baseline frame is passed on byte for
+byte, uncompressed pixels as a PNG. Both go to ``bundle.pixels``, which alone decodes.
 """
 
 from __future__ import annotations
@@ -49,30 +49,30 @@ _TAGS = (
 _OTHER_PICTURE = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 _META_BYTES = 65_536
 _MOST_READS = 50_000
-"""A photograph's file takes some hundreds. Each element can be 8 bytes short and costs one read or two."""
+"""A photograph's file takes some hundreds. An element may be only 8 bytes and costs one or two reads."""
 _MOST_FRAGMENTS = 10_000
 _MOST_SEGMENTS = 10_000
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-"""Of a JPEG's segment, after any other bytes: zeros and restarts follow 0xFF inside what is coded."""
+"""A JPEG segment marker, after any other bytes: in coded data, 0xFF is followed by zero or a restart."""
 _SOI, _EOI = b"\xd8", b"\xd9"
 _SIZES = frozenset(bytes([code]) for code in range(0xC0, 0xD0)) - {b"\xc4", b"\xc8", b"\xcc"}
-"""Start of frame, which has the size, whatever the process."""
+"""Start of frame, which holds the size, for every coding process."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _LONG = (b"OB", b"UN", b"OW", b"SQ", b"UT", b"UC", b"UR")
-"""Value representations with a length of four bytes, PS3.5 section 7.1.2."""
+"""Value representations with a 4-byte length, PS3.5 section 7.1.2."""
 
 
 def available() -> bool:
-    """Whether DICOM files are read here."""
+    """Whether DICOM files are read here, that is, pydicom is installed."""
     try:
         return find_spec("pydicom") is not None
-    except ValueError:  # of a module that is barred
+    except ValueError:  # a module that is blocked
         return False
 
 
 @cache
 def _reader() -> ModuleType:
-    """pydicom, made silent. A fifth of a start's time, so it waits for the first file."""
+    """pydicom, silenced. Its import takes a fifth of the server's start, so it waits for the first file."""
     import pydicom  # noqa: PLC0415 - see above
     import pydicom.config  # noqa: PLC0415
     import pydicom.encaps  # noqa: PLC0415
@@ -80,7 +80,7 @@ def _reader() -> ModuleType:
     import pydicom.tag  # noqa: PLC0415
     import pydicom.uid  # noqa: PLC0415
 
-    # What pydicom finds odd it tells, with the value: a person's name, perhaps, in the server's log.
+    # pydicom logs odd values, and one may be a person's name.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module="pydicom")
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -88,7 +88,7 @@ def _reader() -> ModuleType:
 
 
 class _Bounded(io.BytesIO):
-    """A file that ends the patience with whoever reads it in too many pieces."""
+    """A file that raises when it is read in too many pieces."""
 
     reads = 0
 
@@ -104,18 +104,19 @@ def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
 
     Args:
         data: as sent.
-        spec: limits on bytes and pixels, which hold before anything is decoded.
+        spec: limits on bytes and pixels, applied before anything is decoded.
         index: of the photograph in its case, from 0.
 
     Raises:
-        RequestError: a DICOM file that is damaged, too large or of a kind that is not read, or none is read.
+        RequestError: a DICOM file that is damaged, too large or of a kind that is not read; or DICOM is not
+            read here at all.
     """
     if data[128:132] != b"DICM":
         return data
     if not available():
         raise RequestError("dicom_not_available", index=index)
     if data.startswith(_OTHER_PICTURE):
-        # Two files in one: whoever looks at it later may see another picture than the one that was scored.
+        # Two files in one: another program may show another picture than the one that was scored.
         raise RequestError("dicom_not_valid", index=index)
     syntaxes, place = _transfer_syntaxes(data)
     if len(syntaxes) > 1:
@@ -128,17 +129,17 @@ def photograph(data: bytes, spec: PixelSpec, index: int) -> bytes:
         return _picture(dataset, syntax, spec, index)
     except (RequestError, MemoryError):
         raise
-    except Exception:  # pydicom raises whatever its parts raise, and quotes the file
+    except Exception:  # pydicom raises anything, and quotes the file
         raise RequestError("dicom_not_valid", index=index) from None
 
 
 def _transfer_syntaxes(data: bytes) -> tuple[list[str], int]:
-    """Read before pydicom sees anything: one syntax is a compressed whole, to be inflated without limit.
+    """Read before pydicom sees the file: it would inflate a deflated file without limit.
 
-    The group of meta elements is Explicit VR Little Endian, always (PS3.10, section 7.1).
+    The group of meta elements is always Explicit VR Little Endian (PS3.10, section 7.1).
 
     Returns:
-        The UIDs, one in a file as it should be; and where the data set begins.
+        The UIDs, one in a proper file; and where the data set begins.
     """
     found: list[str] = []
     place, end = 132, min(len(data), _META_BYTES)
@@ -195,7 +196,7 @@ def _picture(dataset: Any, syntax: str, spec: PixelSpec, index: int) -> bytes:
 def _jpeg(dataset: Any, index: int) -> bytes:
     colours = dataset.PhotometricInterpretation
     if colours not in ("YBR_FULL_422", "YBR_FULL"):
-        # A JPEG decoder takes three unmarked samples for luminance and two differences.
+        # A JPEG decoder assumes that three unmarked components are YCbCr.
         raise _unsupported(index, "other colours than YBR in JPEG pixels", "YBR_FULL_422 or YBR_FULL")
     if dataset.PixelData.count(_ITEM) > _MOST_FRAGMENTS:
         raise RequestError("dicom_not_valid", index=index)
@@ -210,11 +211,11 @@ def _jpeg(dataset: Any, index: int) -> bytes:
 
 
 def _check_frame(frame: bytes, expected: tuple[int, int, int], index: int) -> None:
-    """One picture and no second one, of the size that the file says: a number of frames is only a word.
+    """Check that there is one picture of the stated size; a stated number of frames proves nothing.
 
     Args:
-        frame: all that is encapsulated; where it is cut off, the pixel path will say so.
-        expected: rows, columns and samples for each pixel.
+        frame: all encapsulated bytes. If they are cut off, the pixel path will say so.
+        expected: rows, columns and samples per pixel.
         index: of the photograph.
     """
     place = 2
@@ -237,7 +238,7 @@ def _several(index: int) -> RequestError:
 
 
 def _name(uid: str) -> str:
-    """The name in the standard's own list; what a sender made up is not repeated."""
+    """The UID's name in the standard; an unknown UID, which may be anything, is not repeated."""
     pydicom = _reader()
     known = pydicom.uid.UID(uid, pydicom.config.IGNORE)
     return "that is not known" if known.name == uid else known.name

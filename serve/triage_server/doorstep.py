@@ -1,4 +1,4 @@
-"""Where connections that will be encrypted are accepted. Imports the protocol, for its crowd and counters."""
+"""Accepts TLS connections. Imports the protocol, for its connection limit and counters."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from triage_server.protocol import GuardedProtocol
 
 _REST_S = 1.0
-"""Before the next accept where no descriptor was left."""
+"""Pause before the next accept when no file descriptor is left."""
 _ACCEPTED_AT_ONCE = 64
 _BACKLOG = 2048
-"""Connections that the kernel may hold until they are accepted: as many as uvicorn allows without TLS."""
+"""Connections that the kernel queues until they are accepted; the same as uvicorn's without TLS."""
 
 log = logging.getLogger("triage_server")
 
 
 class Doorstep:
-    """Accepts connections that will be encrypted, and counts each before it has said a word.
+    """Accepts TLS connections, and counts each before its handshake.
 
-    The event loop's own server shows a connection to its protocol only once encryption is agreed on.
+    The event loop's own server tells the protocol of a connection only after the handshake.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Doorstep:
         """Begin to accept, on the running event loop.
 
         Args:
-            listener: which listens already.
-            context: of the server's certificate.
-            protocol: makes what speaks on one connection.
-            patience_s: how long the handshake of TLS may take.
+            listener: already listening.
+            context: with the server's certificate.
+            protocol: makes the protocol of one connection.
+            patience_s: time limit of the TLS handshake.
         """
         self._listener, self._context, self._protocol = listener, context, protocol
         self._patience_s = patience_s
@@ -50,7 +50,7 @@ class Doorstep:
         self._open()
 
     def close(self) -> None:
-        """Accept no more, and let those go that are not encrypted yet."""
+        """Accept no more, and drop connections still in their handshake."""
         if self._resting is not None:
             self._resting.cancel()
         self._loop.remove_reader(self._listener)
@@ -67,7 +67,7 @@ class Doorstep:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # no descriptor is left: to be asked at once again would take all time
+            except OSError as error:  # no descriptor left: asking again at once would be a busy loop
                 log.error("no connection can be accepted: %s", error.strerror)
                 self._loop.remove_reader(self._listener)
                 self._resting = self._loop.call_later(_REST_S, self._open)
@@ -93,12 +93,12 @@ class Doorstep:
             connection.close()
             protocol.unread.unencrypted(_why(error))
         finally:
-            if protocol not in protocol.connections:  # so nobody will tell it that the connection is lost
+            if protocol not in protocol.connections:  # so its connection_lost will never be called
                 protocol.crowd.leave(protocol)
 
 
 def _why(error: OSError) -> str:
-    """In a word: OpenSSL has constants, such as HTTP_REQUEST or TLSV1_ALERT_UNKNOWN_CA."""
+    """The reason in a word: OpenSSL has constants, such as HTTP_REQUEST or TLSV1_ALERT_UNKNOWN_CA."""
     if isinstance(error, ssl.SSLError):
         return error.reason or "not said"
     return "not in time" if isinstance(error, ConnectionAbortedError) else "gone"

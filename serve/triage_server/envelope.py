@@ -1,7 +1,7 @@
-"""Around every request: its id, its one log line, and an honest answer when something breaks.
+"""Around every request: its id, its log line, and an answer even if something inside fails.
 
-What is refused before it is a request, or never encrypted, has its lines from here too. Imports the counters
-and the problems. A log line never holds a file name, a body, a query string or the value of a header.
+Also logs what is refused before it is a request, and failed TLS handshakes. Imports the counters and the
+problems. A log line never holds a file name, a body, a query string or a header value but the request id.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ CLIENT_LEFT = 499
 """Logged, never sent: the client closed the connection before its answer was ready."""
 
 _LINES_A_MINUTE = 60
-"""Of what is refused unread: anyone may send that, with no key and at any pace."""
+"""Limit on lines about unread refusals: anyone can cause those, without a key and at any rate."""
 
 log = logging.getLogger("triage_server")
 
 
 class Unread:
-    """Tells of what was refused before any application saw it."""
+    """Counts and logs what was refused before the application saw it."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._minute_began, self._lines = -math.inf, 0
 
     def refused(self, refusal: RequestError, request_id: str) -> None:
-        """Count one, and log it unless too many were logged in this minute: then the counters go on alone.
+        """Count one refusal, and log it within the limit for a minute.
 
         Args:
             refusal: that was sent.
@@ -55,10 +55,10 @@ class Unread:
         self._log("request", _facts(request_id, refusal.kind.status, problem=refusal.code))
 
     def unencrypted(self, why: str) -> None:
-        """Count a connection that agreed on no encryption, and log it within the same bounds.
+        """Count one failed TLS handshake, and log it within the same limit.
 
         Args:
-            why: a word of ours or of OpenSSL; nothing that was sent.
+            why: a word of ours or OpenSSL's, never anything that was sent.
         """
         self._telemetry.unheard("handshake")
         self._log("no encryption was agreed on", {"why": why})
@@ -77,7 +77,7 @@ class Unread:
 
 
 class Envelope:
-    """ASGI middleware; stands outside everything that may fail."""
+    """ASGI middleware, outside everything that may fail."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app, self._telemetry = app, telemetry
@@ -92,7 +92,7 @@ class Envelope:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = CLIENT_LEFT
-        except asyncio.CancelledError:  # the server stops, and has waited for this request as long as it may
+        except asyncio.CancelledError:  # the server is stopping, and this request's time is up
             if exchange.status is not None:
                 raise
             await exchange.refuse(RequestError("stopping", headers={"Retry-After": "2"}))
@@ -136,12 +136,12 @@ class _Exchange:
             headers["Cache-Control"] = "no-store"
             headers["X-Content-Type-Options"] = "nosniff"
             if self._body_pending:
-                # Else the rest of a refused body would be parsed and thrown away, however long it is.
+                # Otherwise the rest of a refused body would be read and discarded, however long it is.
                 headers["Connection"] = "close"
         await self._send(message)
 
     async def refuse(self, refusal: RequestError) -> None:
-        """Answer where nothing inside has."""
+        """Answer if nothing inside has."""
         self._state["problem"] = refusal.code
         response = response_to(refusal, self.request_id, self._scope["path"])
         await response(self._scope, self.receive, self.send)
@@ -153,17 +153,17 @@ class _Exchange:
 
     @property
     def _route(self) -> str | None:
-        """The template, never the path that was asked for."""
+        """The route's template, never the path that was requested."""
         return getattr(self._scope.get("route"), "path", None)
 
     def count(self, telemetry: Telemetry) -> None:
-        """Tell the counters."""
+        """Update the counters."""
         telemetry.request(self._method, self._route, self.status, time.perf_counter() - self._begun)
         if problem := self._state.get("problem"):
             telemetry.problem(problem)
 
     def facts(self) -> dict[str, object]:
-        """What the request's log line says. Number and hash of the audit line anchor that log in this one."""
+        """Fields of the request's log line; the audit line's number and hash anchor that log in this one."""
         caller = self._state.get("caller")
         return _facts(
             self.request_id,
@@ -190,7 +190,7 @@ def _facts(
     disposition: str | None = None,
     audit: str | None = None,
 ) -> dict[str, object]:
-    """The members of a request's log line, in their order."""
+    """The fields of a request's log line, in order."""
     return {
         "request_id": request_id,
         "caller": caller,
@@ -205,7 +205,7 @@ def _facts(
 
 
 def request_id_of(headers: Headers) -> str:
-    """The id that a request brought along, or a new one."""
+    """The request's own id if it is valid, else a new one."""
     offered = headers.getlist("x-request-id")
     if len(offered) == 1 and REQUEST_ID.fullmatch(offered[0]):
         return offered[0]
@@ -213,7 +213,7 @@ def request_id_of(headers: Headers) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object per record. Of an exception, its type and its place: its text may quote the input."""
+    """One JSON object per record. Of an exception only type and location: its text may quote the input."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
@@ -234,7 +234,7 @@ class JsonLines(logging.Formatter):
 
 def log_to_stderr() -> None:
     """Make every log line of this process a JSON line on standard error."""
-    # Of a line nobody is told by which call, thread or process it was written, so nobody looks.
+    # No line shows caller, thread or process, so they are not looked up.
     logging._srcfile = None  # as the documentation of logging advises
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""What the published description shows: cases to send, and what the policy itself says of them.
+"""Examples for the OpenAPI description: cases to send, and what the policy answers.
 
 Imports the bundle's policy and answers; nothing here serves a request.
 """
@@ -46,7 +46,7 @@ _ISSUER = Issuer(
 
 
 def _answer(logits: Sequence[float | None], history: History) -> Answer:
-    """What a case would be told; rounded, as an example is read by people."""
+    """The answer to a case, its scores rounded for readers."""
     images = [
         ImageAnswer(
             index=index,

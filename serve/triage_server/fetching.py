@@ -1,7 +1,7 @@
-"""What stands at an address, within a time for all of it. Imports the standard library.
+"""Fetches a URL within a total time limit. Imports the standard library.
 
-The timeout of a socket is for each piece: one byte now and then keeps a reader for ever. Here each piece has
-the time that is left of all.
+A socket's timeout applies to each read, so a slow server can hold a reader for ever with a byte now and then.
+Here each read gets what is left of the total.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Result = TypeVar("Result")
 
 
 def fetched(address: str, within_s: float, most_bytes: int) -> bytes:
-    """The body that is served there, cut at ``most_bytes``. Proxies of the environment are asked.
+    """The body at a URL, cut at ``most_bytes``. Proxies from the environment are used.
 
     Args:
-        address: of http or https; no redirect is followed, which could lead from https to anywhere.
-        within_s: for the head and the body. To find the machine and agree on encryption have as long before
-            that: run this with ``begun_aside`` where all of it must end.
-        most_bytes: more is not read.
+        address: http or https. Redirects are not followed: one could lead from https to anywhere.
+        within_s: until the body ends, counted from the call. Name resolution has no limit of its own, and
+            connecting may take as long again for each address: use ``begun_aside`` if all must end in time.
+        most_bytes: no more is read.
 
     Raises:
-        OSError: it cannot be had, or not in time.
-        ValueError: no such address.
-        http.client.HTTPException: what answers does not speak HTTP.
+        OSError: it cannot be fetched, or not in time.
+        ValueError: not a valid address.
+        http.client.HTTPException: the reply is not HTTP.
     """
     until = time.monotonic() + within_s
     opener = urllib.request.build_opener(
@@ -44,17 +44,17 @@ def fetched(address: str, within_s: float, most_bytes: int) -> bytes:
             while len(content) < most_bytes and (piece := response.read1(most_bytes - len(content))):
                 content += piece
             return bytes(content)
-    except urllib.error.HTTPError as error:  # a connection is open behind it
+    except urllib.error.HTTPError as error:  # it holds an open connection
         error.close()
         raise
 
 
 def begun_aside(work: Callable[[], Result], tell: Callable[[Result | BaseException], object]) -> None:
-    """Do something on a thread that nobody waits for when the process ends.
+    """Run ``work`` on a daemon thread, which does not delay the end of the process.
 
     Args:
-        work: to do.
-        tell: gets what came of it, on that thread.
+        work: to run.
+        tell: called on that thread with the result or the exception.
     """
 
     def run() -> None:
@@ -63,7 +63,7 @@ def begun_aside(work: Callable[[], Result], tell: Callable[[Result | BaseExcepti
         except BaseException as error:
             found = error
         tell(found)
-        del found  # an error holds its frames, and so this one
+        del found  # an exception holds its frames, and so this one
 
     threading.Thread(target=run, name="triage-fetching", daemon=True).start()
 
@@ -74,7 +74,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class _Pieces(io.RawIOBase):
-    """The bytes of a connection, each piece in the time that is left."""
+    """The bytes of a connection, each read limited to the time that is left."""
 
     def __init__(self, raw: io.BufferedIOBase, connection: socket.socket, until: float) -> None:
         self._raw, self._connection, self._until = raw, connection, until
@@ -101,7 +101,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _InTime(urllib.request.AbstractHTTPHandler):
-    """What both handlers have of ours."""
+    """What both handlers share."""
 
     def __init__(self, until: float) -> None:
         super().__init__()

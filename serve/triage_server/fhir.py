@@ -1,6 +1,6 @@
 """The face for FHIR R4: one operation, resources in, resources out. Imports the casework.
 
-What goes wrong is an OperationOutcome. No address in a request is ever opened.
+Errors are OperationOutcomes. No address in a request is ever called.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def _receive(request: Request, place: Place) -> Open:
 
 
 def repeated_of(sent: FhirCase) -> bytes:
-    """What of a request an answer in FHIR repeats."""
+    """What an answer in FHIR repeats of its request; empty if nothing."""
     said = (sent.order, sent.subject, sent.patient, sent.named, *sent.photographs)
     return json.dumps(said).encode() if any(said) else b""
 
@@ -137,7 +137,7 @@ EXAMPLES = {
     ),
 )
 async def fhir_triage(request: Request) -> Response:
-    """Score one case that came as FHIR R4, and answer in FHIR R4."""
+    """Score one case sent as FHIR R4, and answer in FHIR R4."""
     return await respond(request, FACE)
 
 

@@ -1,7 +1,7 @@
-"""An answer in resources of FHIR R4, as plain JSON objects. Imports the bundle's schema and the wire.
+"""An answer as resources of FHIR R4, in plain JSON objects. Imports the bundle's schema and the wire.
 
-A task with a priority, a preliminary risk assessment, an issue for each thing that limits it, and its origin.
-Never a finding, and never a final report: a clinician writes those.
+A Task with a priority, a preliminary RiskAssessment, a DetectedIssue for each limitation, and a Provenance.
+Never a finding or a final report: a clinician writes those.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from triage_server.moment import hours_after
 
 SYSTEM = "urn:lesion-triage:"
 _PRIORITIES = {1: "asap", 2: "urgent", 3: "routine", 4: "routine"}
-"""RequestPriority by priority band. None is ``stat``: nobody's life is decided here."""
+"""RequestPriority by priority band. None is ``stat``: nothing here is a matter of life and death."""
 
 Resource = dict[str, Any]
 
@@ -28,8 +28,8 @@ def bundle_of(answer: Answer, sent: FhirCase, moment: datetime, disposition: str
 
     Args:
         answer: of the case.
-        sent: what it refers to.
-        moment: when it was given, with its zone.
+        sent: what the answer refers to.
+        moment: when it was given, with its time zone.
         disposition: the catalogue's sentence for the answer's disposition.
     """
     now = _instant(moment)
@@ -110,7 +110,7 @@ def _risk(answer: Answer, sent: FhirCase, now: str) -> Resource:
 
 
 def _issues(answer: Answer, sent: FhirCase, now: str) -> Iterator[Resource]:
-    """What limits the answer or outranks it: red flags, unusable photographs, groups not covered, limits."""
+    """What limits or outranks the score: red flags, uncertified groups, unusable photographs, limits."""
     for flag in answer.red_flags:
         yield _issue("red-flag", flag.code, flag.text, now, severity="high" if flag.refers else "moderate")
     for reason in answer.reasons:
@@ -173,7 +173,7 @@ def _provenance(answer: Answer, now: str, targets: list[Resource]) -> Resource:
 
 
 def _subject(sent: FhirCase) -> Resource:
-    """R4 asks for one. A record's number and an address may say more than which resource is meant."""
+    """R4 requires a subject. An identifier or an address may reveal too much, so neither is repeated."""
     if sent.subject:
         return {"reference": sent.subject}
     if sent.named:

@@ -1,8 +1,8 @@
-"""The case in resources of FHIR R4: an order, its photographs, and what is known of the lesion.
+"""A case from resources of FHIR R4: an order, its photographs, and what is known of the lesion.
 
-Imports the intake, the wire and the resources. Of a Patient nothing is read. A resource of a type that is not
-read, and whatever would change the meaning of one that is, is refused: what is silently left out would
-mislead whoever reads the answer.
+Imports the intake, the wire and the resources. Nothing of a Patient is read. Unknown resource types are
+refused, and so is whatever would change the meaning of a known one: leaving it out silently would mislead
+the reader of the answer.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ PASSED_OVER = frozenset(
         "OperationOutcome",
     }
 )
-"""May be there, and are not looked into, but for what they are called."""
+"""Accepted and not read, except for what identifies them as targets of references."""
 
 _REFERENCE = re.compile(
     r"(?:[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}|urn:uuid:[0-9a-fA-F-]{36})(?:/_history/\w{1,64})?"
 )
-"""What an answer may repeat. No address: it may say more than which resource."""
+"""References that an answer may repeat. Not an address: it may reveal more than which resource is meant."""
 _PHOTOGRAPHS = ("Media", "DocumentReference")
 _TOLD = ("Observation", "QuestionnaireResponse")
 READ = frozenset({"ServiceRequest", *_PHOTOGRAPHS, *_TOLD})
 """Types that are read."""
 _NEEDED = re.compile(rf"#|urn:|(?:.*/)?(?:{'|'.join((*_PHOTOGRAPHS, *_TOLD))})[/?]")
-"""References to what has to be there: without a photograph or a history a case may only look better."""
+"""References that must resolve: without a photograph or a history a case can only look less urgent."""
 _WITHDRAWN = frozenset({"entered-in-error", "cancelled", "superseded", "not-done", "stopped", "revoked"})
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The order that is meant among several, and what is said beside the resources of whom it is."""
+    """The order meant among several, its patient and its server, as given beside the resources."""
 
     order: str
     """``ServiceRequest/id``."""
     patient: str
     """``Patient/id``."""
     server: str | None
-    """Address of the server that both lie on; None: not said."""
+    """Address of the server that holds both; None: not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +65,24 @@ class FhirCase:
     order: str | None
     """Reference to the ServiceRequest; None: there is none, or it cannot be referred to."""
     subject: str | None
-    """Reference that the order, or else a photograph, gives as its subject. Never a name, and no address."""
+    """Subject of the order, or else of the first resource that gives one. Never a name or an address."""
     patient: str | None
-    """The same, unless it is something else than a Patient: a Group, for example."""
+    """The same if it is a Patient; None for anything else, such as a Group."""
     named: bool
-    """Whether any of them says who its subject is, be it in a way that no answer repeats."""
+    """Whether any resource names its subject, even in a way that no answer repeats."""
     photographs: tuple[str | None, ...]
-    """References to the photographs, in the order of the case."""
+    """References to the photographs, in the order of the case; None: cannot be referred to."""
 
 
 def case_in(found: Sequence[Found], selected: Selected | None = None) -> FhirCase:
-    """The one case that these resources make.
+    """The one case that these resources make up.
 
     Args:
-        found: all that were sent.
+        found: all resources sent.
         selected: the ServiceRequest that is meant; None: the only one.
 
     Raises:
-        RequestError: they make none, are of several people, or hold what is not read.
+        RequestError: they make up none, concern several people, or include something that is not read.
     """
     read = [one for one in found if one.kind not in PASSED_OVER]
     if any(one.kind not in READ for one in read):
@@ -121,7 +121,7 @@ def _order(read: Sequence[Found], selected: Selected | None) -> Found | None:
 
 
 def _check_meaning(resource: Resource) -> None:
-    """FHIR: who does not understand a modifier must not go on."""
+    """Refuse modifiers, which FHIR forbids to ignore, and resources that were withdrawn."""
     check_unmodified(resource)
     if _WITHDRAWN & {str(resource.get("status")), str(resource.get("docStatus"))}:
         raise refusal("status: a resource that was withdrawn")
@@ -136,18 +136,18 @@ def _failed(outcome: Resource) -> bool:
 def _photographs(
     read: Sequence[Found], order: Found | None, register: Register, *, all_of_them: bool
 ) -> list[Found]:
-    """Those that the order names, in its order; all that were sent if it names none.
+    """The photographs that the order names, in its order; all that were sent if it names none.
 
     Args:
-        read: whatever was sent.
+        read: resources that are read.
         order: None: there is none.
         register: of all resources.
-        all_of_them: one that was sent and is not named is refused, not left out.
+        all_of_them: refuse a photograph that the order does not name, instead of leaving it out.
     """
     sent = _once(read)
     supporting = [] if order is None else listed(order.resource, "supportingInfo")
     meant_by_it: dict[int, Found] = {}
-    """By identity: an order may name one thing thousands of times, and to compare equals takes long."""
+    """By identity: an order may name one thing thousands of times, and comparing resources is slow."""
     for named in map(mapped, supporting):
         reference = named.get("reference")
         meant = register.meant(reference, order) if isinstance(reference, str) else []
@@ -161,7 +161,7 @@ def _photographs(
 
 
 def _once(found: Sequence[Found]) -> list[Found]:
-    """The photographs among them, each once: one that is named or sent again is no further photograph."""
+    """The photographs among them, each once: naming or sending one again does not add one."""
     photographs: list[Found] = []
     for one in found:
         if one.kind in _PHOTOGRAPHS and not (one.names and one in photographs):
@@ -170,7 +170,7 @@ def _once(found: Sequence[Found]) -> list[Found]:
 
 
 def _needed(named: Resource) -> bool:
-    """Whether what an order names, and was not sent, is or may be something that is read."""
+    """Whether a reference to something that was not sent is, or may be, to something that is read."""
     if named.get("type") in (*_PHOTOGRAPHS, *_TOLD):
         return True
     if isinstance(named.get("reference"), str):
@@ -194,7 +194,7 @@ def _image(resource: Resource, index: int) -> bytes:
 
 
 def _media_type(said: object) -> object:
-    """Without parameters and in small letters, as HTTP compares it; many programs write JPEG's as ``jpg``."""
+    """Without parameters and in lower case, as HTTP compares it; many programs write ``jpg`` for JPEG."""
     if not isinstance(said, str):
         return said
     media_type = said.partition(";")[0].strip().lower()
