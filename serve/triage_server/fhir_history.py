@@ -1,4 +1,4 @@
-"""What is known of a lesion, in Observations and QuestionnaireResponses of FHIR R4. Imports the resources."""
+"""A history from Observations and QuestionnaireResponses of FHIR R4. Imports the resources."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from triage_server.fhir_resources import Resource, listed, mapped
 from triage_server.problems import RequestError
 
 HISTORY_SYSTEM = "urn:lesion-triage:history"
-"""Code system whose codes are the fields of the schema History and, as answers, the names of its groups."""
+"""Code system: its codes are the fields of the schema History and, in answers, the names of its groups."""
 _UNITS = {"age_years": "a", "duration_weeks": "wk", "diameter_mm": "mm"}
-"""UCUM. A centimetre that is taken for a millimetre is not seen in the answer."""
+"""UCUM. A mistake of centimetres for millimetres would not show in the answer."""
 _WORDS = {
     field: frozenset(words) | ({"unknown"} if field == "sex" else frozenset())
     for field, words in USUAL_WORDS.items()
 }
-"""Codes that are taken whatever their system: the ISIC archive's words, and FHIR's for a sex."""
+"""Codes that are accepted under any system: the ISIC archive's words, and FHIR's for a sex."""
 
 
 def told_in(resources: Sequence[Resource]) -> History:
-    """The history that these resources tell together.
+    """The history that these resources give together.
 
     Raises:
-        RequestError: a question that is not known, answered in two ways, or an answer that is none.
+        RequestError: an unknown question, two different answers to one, or an invalid answer.
     """
     said: dict[str, object] = {}
     for resource in resources:
@@ -43,12 +43,12 @@ def _observed(resource: Resource) -> Iterator[tuple[str, object]]:
     _check_known(ours[0])
     if not resource.get("dataAbsentReason"):
         yield ours[0], _value(resource, ours[0])
-    elif any(name.startswith("value") for name in resource):  # R4 forbids it (obs-6); which of the two holds?
+    elif any(name.startswith("value") for name in resource):  # R4 forbids it (obs-6): which one is true?
         raise RequestError("history_not_valid", fields="an Observation with a value and a dataAbsentReason")
 
 
 def _items(tree: Resource) -> Iterator[tuple[str, object]]:
-    """What the items of a questionnaire, of a group or of an answer say."""
+    """Questions and answers in the items of a questionnaire, a group or an answer."""
     for item in listed(tree, "item"):
         question = mapped(item)
         answers = [mapped(answer) for answer in listed(question, "answer")]
@@ -58,7 +58,7 @@ def _items(tree: Resource) -> Iterator[tuple[str, object]]:
             field = str(question.get("linkId"))
             _check_known(field)
             yield field, _value(answer, field)
-            yield from _items(answer)  # R4 has what is asked further there, not beside the answer (qrs-1)
+            yield from _items(answer)  # R4 puts follow-up questions there, not beside the answer (qrs-1)
         yield from _items(question)
 
 
@@ -68,7 +68,7 @@ def _check_known(field: str) -> None:
 
 
 def _value(resource: Resource, field: str) -> object:
-    """What is said, of the few types that a history has; ``field`` is one of it."""
+    """The value given, which must be of a type that a history has; ``field`` is a field of the history."""
     given = [name for name in resource if name.startswith("value")]
     if len(given) != 1:
         raise RequestError(
@@ -94,12 +94,11 @@ def _value(resource: Resource, field: str) -> object:
 
 
 def _word(codings: Sequence[object], field: str) -> object:
-    """The one answer among a concept and its translations: in our system, or else in words that are known.
+    """The one answer in a concept and its translations: from our code system, else a known word.
 
-    A group of a site's own stands beside its translation, such as ``I-II`` beside ``II``; two of the known
-    words contradict each other, whatever their systems. A code of another terminology would be a group that
-    nobody has heard of, and its red flag would count as absent. So it is passed over beside an answer that
-    is known, and refused where it stands alone.
+    A site's own group may come with its translation, such as ``I-II`` with ``II``. Two different known words
+    contradict each other, whatever their systems. A code from another terminology would be an unknown group,
+    and its red flag would count as absent. So it is ignored beside a known answer, and refused alone.
     """
     if field not in _WORDS:
         raise RequestError("history_not_valid", fields=f"{field}, as a code; expected yes or no, or a number")

@@ -1,7 +1,7 @@
-"""Resources of FHIR R4 as they came: taken out of a Bundle or of Parameters, and what refers to which.
+"""Resources of FHIR R4 as they were sent: taken out of a Bundle or Parameters, and their references resolved.
 
-Imports the problems. A reference means what FHIR says it means: one without an address lies on the server of
-the resource that holds it, one with ``#`` inside that resource.
+Imports the problems. References are resolved as FHIR says: a relative one is on the server of the resource
+that holds it, one with ``#`` inside that resource.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _RELATIVE = re.compile(r"[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}")
 _ON_A_SERVER = re.compile(r"(https?://.+)/([A-Za-z]{1,64})/[A-Za-z0-9.-]{1,64}")
 _MOST_RESOURCES = 256
 LONGEST_ADDRESS = 2_048
-"""Characters of a ``fullUrl``, of a server's address and of a reference. An address is kept with each
-reference that is read from there: a long one would take its length many times over."""
+"""Characters of a ``fullUrl``, of a server's address and of a reference. The address is kept with every
+reference read from there, so a long one would cost its length many times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,64 +30,64 @@ class Found:
     resource: Resource
     names: frozenset[str]
     server: str | None = None
-    """Address of the server that it lies on, by its ``fullUrl``; None: that does not say."""
+    """Address of its server, from its ``fullUrl``; None: that does not say."""
     holder: Found | None = None
-    """The resource that contains it; None: it stands by itself."""
+    """The resource that contains it; None: it is not contained."""
 
     @property
     def kind(self) -> str:
-        """Its type."""
+        """Its resource type."""
         return str(self.resource.get("resourceType"))
 
     def may_be_version(self, version: str) -> bool:
-        """Whether it is this version of itself, or does not say which it is; empty: any will do."""
+        """Whether it may be this version of itself: it is, or it states none. Empty: any version will do."""
         meta = self.resource.get("meta")
         said = meta.get("versionId") if isinstance(meta, dict) else None
         return not version or said is None or said == version
 
 
 class Register:
-    """Which resource is meant by a reference."""
+    """Resolves references to resources."""
 
     def __init__(self, found: Sequence[Found], server: str | None = None) -> None:
-        """Enter all of them.
+        """Register all resources.
 
         Args:
             found: all that were sent.
-            server: where a resource lies that does not say so; None: where all others lie, if in one place.
+            server: of resources that do not name theirs; None: the server of all others, if it is only one.
 
         Raises:
-            RequestError: a resource has a longer name than any that is read.
+            RequestError: a name is too long.
         """
         servers = {one.server for one in found if one.server}
         self._server = server.rstrip("/") if server else servers.pop() if len(servers) == 1 else None
         self._by_name: dict[Hashable, list[Found]] = {}
         for one in found:
-            # ``fullUrl`` and ``Type/id`` are often one name, and a resource is entered under it once.
+            # ``fullUrl`` and ``Type/id`` are often one name; the resource is registered under it once.
             for name in {self._whole(name, one) for name in one.names}:
                 self._by_name.setdefault(name, []).append(one)
 
     def meant(self, reference: str, by: Found | None = None) -> list[Found]:
-        """What was sent under this name.
+        """The resources that a reference means.
 
         Args:
-            reference: as it stands in a resource.
-            by: that resource; None: it stands in none.
+            reference: as written in a resource.
+            by: that resource; None: it is not from a resource.
 
         Raises:
-            RequestError: the reference is longer than any that is read.
+            RequestError: the reference is too long.
         """
         name, _, version = reference.partition("/_history/")
         found = self._by_name.get(self._whole(name, by), [])
         return [one for one in found if one.may_be_version(version)]
 
     def relative(self, reference: str, by: Found) -> str:
-        """The same reference without the address of the server that ``by`` lies on, if it has that."""
+        """The reference without the address of the server of ``by``, if it begins with that."""
         server = by.server or self._server
         return reference.removeprefix(f"{server}/") if server else reference
 
     def identity(self, reference: str, by: Found | None = None) -> Hashable:
-        """The same for two references that certainly mean the same; arguments and errors as of ``meant``."""
+        """Equal for two references that certainly mean the same; arguments and errors as for ``meant``."""
         meant = self.meant(reference, by)
         one_alone = bool(meant) and all(one == meant[0] for one in meant)
         return id(meant[0].resource) if one_alone else self._whole(reference, by)
@@ -103,15 +103,15 @@ class Register:
 
 
 def resources_in(tree: Resource, asked: int | None = None) -> list[Found]:
-    """The resources of a Bundle or of Parameters, those they contain included.
+    """The resources of a Bundle or Parameters, contained ones included.
 
     Args:
-        tree: as it was sent.
-        asked: how many a search was to find at most; None: all there are.
+        tree: as sent.
+        asked: most resources that a search was to return; None: all.
 
     Raises:
-        RequestError: it is neither, holds more than is read, is a part of what a search found, or its
-            meaning is changed by something in it.
+        RequestError: it is neither, has too many resources, is only part of a search's result, or has a
+            modifier.
     """
     check_unmodified(tree)
     match tree.get("resourceType"):
@@ -128,9 +128,9 @@ def resources_in(tree: Resource, asked: int | None = None) -> list[Found]:
 
 
 def check_unmodified(tree: Resource) -> None:
-    """FHIR: who does not understand a modifier must not go on, wherever in a resource it stands.
+    """Refuse modifiers at any depth: FHIR forbids to go on without understanding them.
 
-    Resources inside it are not looked into: of some nothing is read.
+    Resources inside this one are not searched, since some of them are not read at all.
 
     Raises:
         RequestError: there is one.
@@ -147,9 +147,9 @@ def check_unmodified(tree: Resource) -> None:
 
 
 def _check_whole(bundle: Resource, asked: int | None) -> None:
-    """A first page would count as all there is, and what stands on the second as never said."""
+    """Refuse part of a search's result: what is on the next page would count as never said."""
     if bundle.get("type") in ("document", "message"):
-        # Its first entry, a Composition or a MessageHeader, says what all of it means: a text, an event.
+        # Its first entry, a Composition or a MessageHeader, says what all of it means.
         raise refusal("Bundle.type: a document or a message says more than is read; send a collection")
     entries = [mapped(entry) for entry in listed(bundle, "entry")]
     matches = [one for one in entries if mapped(one.get("search") or {}).get("mode") in ("match", None)]
@@ -203,10 +203,10 @@ def _check_length(address: str) -> None:
 
 
 def listed(tree: Resource, name: str) -> list[Any]:
-    """A member that is a list; an absent one is empty.
+    """A member that is a list; empty if it is absent.
 
     Raises:
-        RequestError: it is something else.
+        RequestError: it is not a list.
     """
     value = tree.get(name)
     if value is None:
@@ -220,7 +220,7 @@ def mapped(value: object) -> Resource:
     """A value that is an object.
 
     Raises:
-        RequestError: it is something else.
+        RequestError: it is not an object.
     """
     if not isinstance(value, dict):
         raise refusal("an object was expected")
@@ -228,5 +228,5 @@ def mapped(value: object) -> Resource:
 
 
 def refusal(fields: str) -> RequestError:
-    """What a document of another shape gets; ``fields`` are words of ours, never of the sender."""
+    """The refusal of a malformed document; ``fields`` are our words, never the sender's."""
     return RequestError("document_not_valid", fields=fields)

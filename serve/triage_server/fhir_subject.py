@@ -1,7 +1,7 @@
-"""Whether resources of FHIR R4 are of one person. Imports the resources.
+"""Checks that resources of FHIR R4 concern one person. Imports the resources.
 
-Two photographs of two people make one case that is nobody's. So what a subject says is compared with what the
-others say, and what cannot be seen to be the same person is another one.
+Photographs of two people would make one case that is nobody's. So the subjects are compared, and whatever
+cannot be shown to be the same person counts as another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from triage_server.fhir_resources import Found, Register, mapped, refusal
 
 @dataclass(frozen=True, slots=True)
 class _Person:
-    """What one subject says of who it is."""
+    """What one subject says about who it is."""
 
     reference: Hashable = None
     identifier: tuple[str, str] | None = None
@@ -22,21 +22,21 @@ class _Person:
 
     @property
     def marks(self) -> set[Hashable]:
-        """Two that share one of them are one person. A name is none: two people may have the same."""
+        """Two subjects that share one of these are one person. A name is none: two people may share it."""
         said = {"reference": self.reference, "identifier": self.identifier}
         return {(way, mark) for way, mark in said.items() if mark is not None}
 
 
 def check_one_person(bearers: Sequence[Found], register: Register, patient: str | None = None) -> None:
-    """Refuse what is not, as far as can be seen, of one person.
+    """Refuse resources unless they can be shown to concern one person.
 
     Args:
         bearers: resources with or without a subject; one without says nothing.
         register: of all resources.
-        patient: reference to the one that they have to be of; None: that is open.
+        patient: reference to the person they must concern; None: anyone.
 
     Raises:
-        RequestError: they are of several people, or it cannot be told.
+        RequestError: they concern several people, or it cannot be decided.
     """
     people = [
         _person(one.resource["subject"], one, register)
@@ -68,7 +68,7 @@ def _person(subject: object, by: Found, register: Register) -> _Person:
 
 
 def _joined(people: Sequence[set[Hashable]]) -> bool:
-    """Whether each shares a mark with another, and so all with all."""
+    """Whether all are connected, directly or through others, by shared marks."""
     marks: set[Hashable] = set().union(*people[:1])
     apart = list(people[1:])
     while near := [one for one in apart if marks & one]:

@@ -1,7 +1,7 @@
 """``python -m triage_server.health``: ask the server in this container whether it is ready.
 
-For supervisors that can only run a command. Settings are those of the server, from the environment. Imports
-nothing of ours: it is run twice a minute.
+For supervisors that can only run a command. Reads the server's settings from the environment. Imports nothing
+of ours, to start quickly: it may run twice a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def ready(environment: Mapping[str, str]) -> bool:
     port = int(environment.get("TRIAGE_PORT", "8080"))
     connection: http.client.HTTPConnection
     if environment.get("TRIAGE_TLS_CERT"):
-        # Nothing is sent but the path, and the certificate bears the name by which the network knows it.
+        # Only the path is sent, and the certificate is for the name on the network, not for loopback.
         connection = http.client.HTTPSConnection(
             host,
             port,

@@ -1,6 +1,6 @@
-"""Reading the case in a request: photographs and at most one history; bounded, and in memory.
+"""Reads the case in a request: photographs and at most one history; with limits, and in memory.
 
-Imports the wire and the bundle; no byte of a body is ever written to a disk here.
+Imports the wire and the bundle; no byte of a body is written to disk here.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def check_announcement(request: Request, media_types: Collection[str], max_body_
     """Refuse by the headers alone what need not be read.
 
     Raises:
-        RequestError: another media type than ``media_types``, a compressed body, or an announced length
-            beyond the limit.
+        RequestError: a media type not in ``media_types``, a compressed body, or an announced length above
+            the limit.
     """
     if media_type_of(request) not in media_types:
         raise RequestError("media_type_not_supported")
@@ -41,10 +41,10 @@ def check_announcement(request: Request, media_types: Collection[str], max_body_
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The word under which a client may send the same case again and get the same answer; None: not said.
+    """The Idempotency-Key: the same case under the same key gets the same answer. None: not sent.
 
     Raises:
-        RequestError: of another form, or said twice.
+        RequestError: malformed, or sent twice.
     """
     said = request.headers.getlist("idempotency-key")
     if not said:
@@ -56,18 +56,18 @@ def idempotency_key(request: Request) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class SentCase:
-    """What a platform sent."""
+    """A case as a platform sent it."""
 
     images: list[bytes]
-    """In the order sent, each byte for byte as sent."""
+    """In the order sent, each byte for byte."""
     history: History
 
 
 def check_number(photographs: int) -> None:
-    """Refuse a case of no photograph or of too many.
+    """Refuse a case with no photograph or too many.
 
     Raises:
-        RequestError: it is one.
+        RequestError: it has.
     """
     if not photographs:
         raise RequestError("no_image")
@@ -79,9 +79,9 @@ async def read_body(request: Request, *, max_body_bytes: int, take: Callable[[in
     """The whole body.
 
     Args:
-        request: whose headers ``check_announcement`` has let pass.
-        max_body_bytes: holds for chunked bodies too, which announce no length.
-        take: told of every chunk before it is kept; may raise.
+        request: that has passed ``check_announcement``.
+        max_body_bytes: also limits chunked bodies, which announce no length.
+        take: called with the size of every chunk before it is kept; may raise.
 
     Raises:
         RequestError: the body is too long.
@@ -95,7 +95,7 @@ async def read_form(request: Request, *, max_body_bytes: int, take: Callable[[in
     """The photographs of one case, and its history if there is one, from a form; arguments as above.
 
     Raises:
-        RequestError: the body is too long, the form is broken, or it holds anything else.
+        RequestError: the body is too long, the form is broken, or it has any other part.
     """
     form = _Form()
     await read_parts(request, max_body_bytes, take, form)
@@ -103,7 +103,7 @@ async def read_form(request: Request, *, max_body_bytes: int, take: Callable[[in
 
 
 class _Form:
-    """The parts of a case. File names are never looked at."""
+    """The parts of a case. File names are not read."""
 
     def __init__(self) -> None:
         self._pictures: list[bytearray] = []
@@ -138,7 +138,7 @@ def history_of(text: bytes) -> History:
     """The history in a JSON text.
 
     Raises:
-        RequestError: it is none, or too long; names the fields at fault, and never what stands in them.
+        RequestError: invalid or too long; names the fields at fault, never their values.
     """
     if len(text) > MAX_HISTORY_BYTES:
         raise RequestError("history_not_valid", fields="its length")
@@ -153,6 +153,6 @@ def history_of(text: bytes) -> History:
 
 
 def media_type_of(request: Request) -> str:
-    """What Content-Type says, without parameters, in small letters; empty if it says nothing."""
+    """The media type in Content-Type, in lower case and without parameters; empty if there is none."""
     media_type, _ = parse_options_header(request.headers.get("content-type", ""))
     return media_type.decode("latin-1").lower()

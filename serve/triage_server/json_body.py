@@ -1,7 +1,7 @@
-"""JSON that strangers send: bounded before it is read, strict while it is read, named by field when refused.
+"""JSON from untrusted senders: limits before parsing, strict parsing, refusals that name fields.
 
-Imports pydantic, the intake and the wire. Base64 holds none of the characters that separate JSON's values, so
-a count of those bounds what a body can grow to, however long its photographs are.
+Imports pydantic, the intake and the wire. Base64 has none of the characters that separate JSON values, so
+their count limits how large a parsed body can get, however long its photographs are.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from triage_server.problems import RequestError
 from triage_server.wire import MAX_JSON_DEPTH, MAX_JSON_VALUES
 
 NARROW, WIDE = 4, 9
-"""Bytes in memory for one of the body: it, its text, its strings and the photographs in them at once. One
-letter from beyond Latin-1 makes each letter of a text four bytes wide."""
+"""Bytes in memory for each byte of the body: body, text, strings and photographs together. One character
+beyond Latin-1 makes every character of a Python string four bytes wide."""
 _WHITE_SPACE = b" \t\r\n"
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
 def further_memory(body: bytes) -> int:
-    """Bytes that reading a body may take beside the body itself."""
+    """Bytes that parsing a body may take beside the body itself."""
     wide = not body.isascii() or b"\\u" in body
     return len(body) * ((WIDE if wide else NARROW) - 1)
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The object that a body is.
+    """The JSON object in a body.
 
     Raises:
-        RequestError: it is none, is too deep or too rich, or holds a key twice.
+        RequestError: not an object, too deep, too many values, or a duplicate key.
     """
     if sum(body.count(mark) for mark in b",:[{") > MAX_JSON_VALUES:
         raise _not_valid()
@@ -51,10 +51,10 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def shaped(shape: type[Shape], tree: object) -> Shape:
-    """A part of a parsed body as a document.
+    """A part of a parsed body, validated as ``shape``.
 
     Raises:
-        RequestError: it is of another shape. Names our fields, and nothing that was sent.
+        RequestError: it is invalid. Names our fields, and nothing that was sent.
     """
     try:
         return shape.model_validate(tree)
@@ -65,15 +65,15 @@ def shaped(shape: type[Shape], tree: object) -> Shape:
 
 
 def picture(text: object, index: int, *, spaced: bool = False) -> bytes:
-    """The bytes of photograph ``index``, which came in base64.
+    """The bytes of photograph ``index``, sent in base64.
 
     Args:
-        text: as it stands in the body.
-        index: of the photograph.
-        spaced: there may be white space in it.
+        text: as in the body.
+        index: of the photograph, from 0.
+        spaced: whether white space is allowed.
 
     Raises:
-        RequestError: it did not.
+        RequestError: it is not valid base64.
     """
     try:
         if not isinstance(text, str):
@@ -87,7 +87,7 @@ def picture(text: object, index: int, *, spaced: bool = False) -> bytes:
 
 
 def history_in(tree: Mapping[str, object] | None) -> History:
-    """The history that stands inside a parsed body; absent and null are none.
+    """The history inside a parsed body; absent or null: an empty one.
 
     Raises:
         RequestError: it is not valid.
@@ -120,7 +120,7 @@ def _depth(tree: object) -> int:
 
 @cache
 def _names(shape: type[BaseModel]) -> frozenset[str]:
-    """Of all its fields, and of those inside them."""
+    """Names of all its fields, nested ones included."""
     schema = shape.model_json_schema()
     parts = [schema, *schema.get("$defs", {}).values()]
     return frozenset(name for part in parts for name in part.get("properties", {}))

@@ -1,4 +1,4 @@
-"""``triage-server keys``: make one, list them, strike one out. Imports the keys."""
+"""``triage-server keys``: make, list and revoke API keys. Imports the keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from triage_server.api_keys import Role, new_key, read_keys, revoke
 
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
-    """Teach the command line ``keys``."""
+    """Add the ``keys`` subcommand."""
     verbs = desks.add_parser("keys", help="keys that platforms show").add_subparsers(required=True)
     new = verbs.add_parser("new", help="make a key and show it once")
     new.add_argument("name", help="of the platform: letters, digits, '.', '_' and '-'; no person's")

@@ -1,6 +1,6 @@
-"""Whether an answer is wanted later, at a callback, and how a case gets there. Imports headers and problems.
+"""A request's wish for its answer at a callback, and how the answer gets there. Imports headers and problems.
 
-The callbacks and the outbox are in ``webhooks``, which is loaded where it is switched on only.
+Callbacks and outbox are in ``webhooks``, which is loaded only if it is switched on.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _PREFERENCE = "respond-async"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is said of a case whose answer lies in the outbox."""
+    """What is replied for a case whose answer is in the outbox."""
 
     document: bytes
-    """Its status, as JSON."""
+    """The case's status, as JSON."""
     headers: dict[str, str]
 
 
@@ -43,12 +43,12 @@ class Later:
     callback: Callback
 
     def number(self, found: Answered, line: Mapping[str, object], repeat_key: str | None) -> Answered:
-        """The answer with the number of its case, which stays if the answer is a repeated one.
+        """The answer with its case id added; a repeated answer keeps the id it has.
 
         Args:
             found: the answer.
-            line: of the audit log, with the hashes of what was sent.
-            repeat_key: under which the case came; None: under none.
+            line: of the audit log, with the hashes of the inputs.
+            repeat_key: Idempotency-Key of the request; None: none was sent.
         """
         caller = self.request.state.caller.name
         inputs = json.dumps(line, sort_keys=True)
@@ -56,10 +56,10 @@ class Later:
         return replace(found, fields={**found.fields, "case_id": case_id})
 
     async def leave(self, found: Answered, end: End | None) -> Kept:
-        """Leave a recorded answer with the post.
+        """Put a recorded answer into the outbox.
 
         Raises:
-            RequestError: the post cannot keep it.
+            RequestError: the outbox cannot take it.
         """
         assert end is not None, "there are no callbacks without an audit log"
         case_id, state = str(found.fields["case_id"]), self.request.state
@@ -73,12 +73,12 @@ class Later:
 
 @contextmanager
 def asked(request: Request, post: Post | None, line: dict[str, object]) -> Iterator[Later | None]:
-    """What a request says of a later answer, and room for it; None: whoever asks waits for the answer.
+    """The callback that a request asks for, with room reserved in the outbox; None: it waits for its answer.
 
     Args:
-        request: with the name of a callback in its address, or with a preference for an answer later.
-        post: None: no callback is named here.
-        line: of the audit log; gets the callback's name, which tells repeated requests apart too.
+        request: with the name of a callback in its query, or with ``Prefer: respond-async``.
+        post: None: no callback is configured.
+        line: of the audit log; gets the callback's name, which is part of what a repeat must match.
 
     Raises:
         RequestError: no such callback for this caller, or no room for one more answer.

@@ -1,4 +1,4 @@
-"""Whether a host is this machine and no other: one rule for who may listen, be spoken to openly or be asked.
+"""Whether a host is this machine: one rule for where to listen, plain http, and whom to ask for a key.
 
 Imports nothing of ours.
 """
@@ -9,12 +9,12 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine is meant, whatever a resolver would say.
+    """Whether a host certainly means this machine, whatever a resolver would say.
 
     Args:
-        host: an address, without brackets, or a name. No name is resolved: what one means can change after
-            it was checked. ``localhost`` alone is believed, as it is written: there are resolvers that ask
-            the network for ``localhost.`` and ``x.localhost``.
+        host: an address without brackets, or a name. Names are not resolved, because what one means can
+            change after the check. Only ``localhost``, exactly so, is accepted: some resolvers ask the
+            network for ``localhost.`` and ``x.localhost``.
     """
     if host == "localhost":
         return True
@@ -23,5 +23,5 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return False  # Python answers yes for ::ffff:127.0.0.1 from 3.13 on, and no before
+        return False  # Python says yes to ::ffff:127.0.0.1 from 3.13 on, and no before
     return address.is_loopback

@@ -1,4 +1,4 @@
-"""How a moment is written, in both logs and in what goes out, and which comes so many hours after another.
+"""How times are written in both logs and in what is sent, and how a deadline is added.
 
 Imports nothing of ours.
 """
@@ -10,17 +10,17 @@ from datetime import UTC, datetime, timedelta
 
 
 def written(moment: float) -> str:
-    """A moment in seconds since 1970: UTC, ISO 8601, milliseconds."""
+    """A time in seconds since 1970, as ISO 8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def now() -> str:
-    """This one."""
+    """The current time."""
     return written(time.time())
 
 
 def hours_after(moment: datetime, hours: float) -> datetime | None:
-    """The moment so many hours later, in the same zone; None: beyond the calendar, so never."""
+    """The time so many hours later, in the same zone; None: beyond the calendar, so never."""
     try:
         return moment + timedelta(hours=hours)
     except OverflowError:

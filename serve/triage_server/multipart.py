@@ -1,6 +1,6 @@
-"""Bodies and the parts of forms, read in bounded memory. Imports python-multipart and the problems.
+"""Request bodies and the parts of forms, read in bounded memory. Imports python-multipart and the problems.
 
-Who asks says what a part may be; whatever a part is called by its sender goes no further than there.
+The caller decides which parts are allowed. The options of a part's header go to it and no further.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from triage_server.problems import RequestError
 
 
 class Parts(Protocol):
-    """What the parts of a form are read into."""
+    """Collects the parts of a form."""
 
     def begin(self, options: Mapping[bytes, bytes]) -> bytearray:
-        """Where the part with these options of its Content-Disposition is kept; raises RequestError."""
+        """The buffer for a part with these Content-Disposition options; raises RequestError."""
 
     def check(self, part: bytearray) -> None:
-        """Called whenever a part has grown; raises RequestError if it may not."""
+        """Called whenever a part has grown; raises RequestError if it is too large."""
 
 
 async def read_parts(request: Request, max_body_bytes: int, take: Callable[[int], None], into: Parts) -> None:
     """Read a whole form.
 
     Args:
-        request: whose body has not been touched.
-        max_body_bytes: of the whole form, whether its length was announced or not.
-        take: told of every chunk before it is kept; may raise.
-        into: gets the parts.
+        request: whose body has not been read.
+        max_body_bytes: of the whole form, whether or not its length was announced.
+        take: called with the size of every chunk before it is kept; may raise.
+        into: collects the parts.
 
     Raises:
         RequestError: it is too long, broken or cut off, or ``into`` refuses a part.
@@ -65,7 +65,7 @@ async def read_parts(request: Request, max_body_bytes: int, take: Callable[[int]
 
 
 async def chunks_of(request: Request, limit: int, take: Callable[[int], None]) -> AsyncGenerator[bytes]:
-    """The body as it comes; ``take`` is told of every chunk before it is kept, and may raise.
+    """The body in chunks; ``take`` is called with the size of each before it is kept, and may raise.
 
     Raises:
         RequestError: the body is longer than ``limit`` bytes, whatever it announced.
@@ -81,7 +81,7 @@ async def chunks_of(request: Request, limit: int, take: Callable[[int], None]) -
 
 
 class _Reader:
-    """Puts the parser's pieces together."""
+    """Receives the parser's callbacks."""
 
     def __init__(self, into: Parts) -> None:
         self._into = into

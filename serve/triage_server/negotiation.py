@@ -1,7 +1,7 @@
-"""What headers prefer: which language an answer is in, and whether it may come later.
+"""Content negotiation: the language of an answer, and whether it may come later.
 
-Imports the standard library. Lookup as in RFC 4647, section 3.4, by the weights of RFC 9110, section 12.5.4;
-preferences as in RFC 7240.
+Imports the standard library. Language lookup follows RFC 4647, section 3.4, with the weights of RFC 9110,
+section 12.5.4; preferences follow RFC 7240.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST_RANGES = 32
 
 
 def prefers(headers: Sequence[str], preference: str) -> bool:
-    """Whether a header Prefer names this preference, with whatever parameters."""
+    """Whether a Prefer header names this preference, with any parameters."""
     named = ",".join(headers).lower().split(",")[:_MOST_RANGES]
     return any(one.split(";")[0].split("=")[0].strip() == preference for one in named)
 
@@ -24,8 +24,7 @@ def prefers(headers: Sequence[str], preference: str) -> bool:
 def language_for(header: str, offered: Sequence[str], default: str) -> str:
     """The language to answer in.
 
-    A header that is no list of languages is not refused: an answer in the default language serves a
-    clinician better than none.
+    An invalid header is not refused: an answer in the default language serves a clinician better than none.
 
     Args:
         header: value of Accept-Language; empty if there was none.

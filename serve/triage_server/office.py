@@ -1,6 +1,6 @@
-"""``triage-server keys``, ``audit``, ``bundles`` and so on: what is done beside serving, each at its desk.
+"""``triage-server keys``, ``audit``, ``bundles`` and so on: the subcommands, each in a module of its own.
 
-Imports the desks. What only an errand needs, its desk imports inside it.
+Imports these modules. What only one subcommand needs, its module imports when it runs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from triage_server import audit_desk, bundle_desk, key_desk, queue_desk, shadow_desk, webhook_desk
 
 DESKS = ("keys", "audit", "bundles", "shadow", "queue", "webhooks")
-"""First words that are no settings of the server."""
+"""Subcommands; anything else on the command line is for the server."""
 
 
 def main(words: Sequence[str]) -> int:
-    """One errand.
+    """Run a subcommand.
 
     Returns:
         0; 1 if ``audit verify`` found the log altered.
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of every errand."""
+    """The arguments of all subcommands."""
     top = argparse.ArgumentParser(prog="triage-server", allow_abbrev=False)
     desks = top.add_subparsers(required=True)
     for desk in (key_desk, audit_desk, bundle_desk, shadow_desk, webhook_desk, queue_desk):

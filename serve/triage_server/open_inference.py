@@ -1,6 +1,6 @@
 """The face for the Open Inference Protocol, version 2 (KServe, Triton, MLServer). Imports the casework.
 
-One request is one case; what its tensors hold, and what never stands in them, is in ``tensors``.
+One request is one case; ``tensors`` says what its tensors hold.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HEADER = "inference-header-content-length"
 
 
 class ServerFacts(Document):
-    """What answers here."""
+    """Name and version of the server."""
 
     name: str
     version: str
@@ -46,7 +46,7 @@ class ServerFacts(Document):
 
 
 class ModelFacts(Document):
-    """What the model takes and gives. -1: as many as there are."""
+    """Inputs and outputs of the model. -1 in a shape: any number."""
 
     name: str
     versions: tuple[str, ...]
@@ -56,19 +56,19 @@ class ModelFacts(Document):
 
 
 class Live(Document):
-    """The process answers."""
+    """The process is running."""
 
     live: Literal[True] = True
 
 
 class Ready(Document):
-    """A case would be taken now."""
+    """A case would be accepted now."""
 
     ready: Literal[True] = True
 
 
 class ModelReady(Ready):
-    """The same of the model."""
+    """A case would be accepted now, for this model."""
 
     name: str
 
@@ -128,7 +128,7 @@ _SENT = {
 
 @router.get("/v2", **reading("/v2", {"model": ServerFacts}, *GATE))
 async def server_facts(request: Request) -> Response:
-    """Which server this is."""
+    """Name and version of the server."""
     return document_response(
         ServerFacts(name="lesion-triage", version=__version__, extensions=("binary_tensor_data",))
     )
@@ -136,7 +136,7 @@ async def server_facts(request: Request) -> Response:
 
 @router.get("/v2/health/live", **reading("/v2/health/live", {"model": Live}))
 async def live(request: Request) -> Response:
-    """The process answers."""
+    """The process is running."""
     return document_response(Live())
 
 
@@ -149,7 +149,7 @@ async def ready(request: Request) -> Response:
 
 @router.get(_MODEL, **reading(_MODEL, {"model": ModelFacts}, *GATE, "model_not_found", parameters=(_NAME,)))
 async def model_facts(request: Request) -> Response:
-    """What the model takes and gives; its version is the hash of the bundle."""
+    """Inputs and outputs of the model; its version is the hash of the bundle."""
     name = _served(request)
     return document_response(
         ModelFacts(
@@ -169,7 +169,7 @@ async def model_facts(request: Request) -> Response:
     ),
 )
 async def model_ready(request: Request) -> Response:
-    """A case would be taken now."""
+    """A case would be accepted now."""
     name = _served(request)
     await must_be_ready(request)
     return document_response(ModelReady(name=name))
@@ -188,14 +188,14 @@ async def model_ready(request: Request) -> Response:
     ),
 )
 async def infer(request: Request) -> Response:
-    """Score one case and give all that the policy says of it, as tensors."""
+    """Score one case, and return what the policy says of it as tensors."""
     async with recording_refusals(request, {"face": FACE.name}):
         _served(request)
     return await respond(request, FACE)
 
 
 def _served(request: Request) -> str:
-    """The name that was asked for, which must be that of the bundle."""
+    """The requested model name, which must be the bundle's."""
     name = service_of(request).bundle.header.name
     if request.path_params["name"] != name:
         raise RequestError("model_not_found")

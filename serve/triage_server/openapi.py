@@ -1,6 +1,6 @@
-"""How an operation is described: its headers, its bodies, its problems. Imports the wire and the refusals.
+"""Describes operations for OpenAPI: headers, bodies, problems. Imports the wire and the refusals.
 
-Each face describes its own operations with what is here, next to the code that keeps the description true.
+Each face describes its own operations with these functions, next to the code that the description is of.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _IDEMPOTENCY_KEY = {
 }
 
 GATE = ("not_authenticated", "not_allowed", "from_elsewhere", "rate_limited", "authentication_unavailable")
-"""Before every path but those of health."""
+"""Problems that every path but those of health may answer with."""
 _BODY = (
     *GATE,
     *("audit_unavailable", "request_not_valid", "idempotency_key_not_valid", "repeated_differently"),
@@ -65,11 +65,11 @@ _CASE = (
 JSON_CODES = ("json_not_valid", "document_not_valid", "base64_not_valid")
 BATCH_CODES = (*_BODY, "json_not_valid", "document_not_valid", "too_many_cases", "not_answered_in_time")
 CASE_CODES = (*_BODY, *_CASE)
-"""What may keep a case from its answer, whatever its face."""
+"""Problems that may keep a case from its answer, whatever the face."""
 
 
 class _Described(Response):
-    """Without a media type of its own, which the framework would add to the one that is described."""
+    """Has no media type of its own, which the framework would add to the one described."""
 
     media_type = None
 
@@ -86,7 +86,7 @@ def taking(
     parameters: tuple[Mapping[str, Any], ...] = (),
     later: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """An operation that takes a case.
+    """Describe an operation that takes a case.
 
     Args:
         path: of the operation.
@@ -115,7 +115,7 @@ def reading(
     in_languages: bool = False,
     parameters: tuple[Mapping[str, Any], ...] = (),
 ) -> dict[str, Any]:
-    """An operation that tells something and takes nothing; arguments as above."""
+    """Describe an operation that only reads; arguments as above."""
     languages = (_LANGUAGE,) if in_languages else ()
     return {
         **_OF_NO_MODEL,
@@ -125,12 +125,12 @@ def reading(
 
 
 def json_of(schema: Mapping[str, Any], media_type: str = "application/json") -> dict[str, Any]:
-    """A response of status 200 whose schema is written out."""
+    """A response of status 200 with this schema."""
     return {"description": "Successful Response", "content": {media_type: {"schema": schema}}}
 
 
 def _problems(path: str, codes: tuple[str, ...]) -> dict[int | str, dict[str, Any]]:
-    """The error half of an operation's responses: by status, one example for each code."""
+    """The error responses of an operation: by status, with an example for each code."""
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         photograph = code.startswith(("image_", "dicom_", "base64_", "photograph_"))
@@ -193,9 +193,9 @@ def install(
 
     Args:
         app: with all its routes.
-        schemas: by name, of what requests hold.
-        examples: answers by path and name.
-        later: path, method, status and example of what else is answered.
+        schemas: of request bodies, by name.
+        examples: of answers, by path and name.
+        later: path, method, status and example of every other response that has one.
     """
 
     def describe() -> dict[str, Any]:
@@ -208,7 +208,7 @@ def install(
                 routes=app.routes,
             )
             for path, shown in examples.items():
-                # FastAPI strips every null out of examples, and with them the score of an ungradable case.
+                # FastAPI strips every null from examples, and so the score of an ungradable case.
                 (content,) = schema["paths"][path]["post"]["responses"]["200"]["content"].values()
                 content["examples"] = {name: {"value": value} for name, value in shown.items()}
             for path, method, status, shown in later:
@@ -219,7 +219,7 @@ def install(
             components["schemas"]["History"] = History.model_json_schema(mode="validation")
             components["schemas"]["Problem"] = _problem_schema()
             components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-            schema["security"] = [{"bearer": []}, {}]  # none where the operator lets anyone ask
+            schema["security"] = [{"bearer": []}, {}]  # none, if the operator requires no credentials
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -227,7 +227,7 @@ def install(
 
 
 def _problem_schema() -> dict[str, Any]:
-    """With the further member of /v2, which RFC 9457 allows."""
+    """The schema of a problem with the further member of /v2, which RFC 9457 allows."""
     schema = Problem.model_json_schema(mode="serialization")
     schema["properties"]["error"] = {
         "type": "string",

@@ -1,4 +1,4 @@
-"""A case that comes by the page: stripped, scored as any other, recorded, and put into the queue.
+"""A case sent through the page: stripped of metadata, scored as any other, recorded, and queued.
 
 Imports the bundle, the rooms of the server and the page's desk.
 """
@@ -56,7 +56,7 @@ ON_THE_FORM = frozenset(
         "earlier_case_not_found",
     }
 )
-"""Refusals that whoever filled the form in can mend there."""
+"""Refusals that the sender can fix in the form."""
 _LOOK_EVERY_S = 0.02
 _PICTURES = ("image/jpeg", "image/png", "image/webp")
 _FIELD = {"earlier_case_not_found": "earlier_case"}
@@ -64,31 +64,31 @@ _FIELD = {"earlier_case_not_found": "earlier_case"}
 
 @dataclass
 class Arriving:
-    """What is known of a case while it comes, for the form and for the log."""
+    """What is known of a case on its way in, for the form and for the log."""
 
     sent: Sent = field(default_factory=Sent)
     line: dict[str, object] = field(default_factory=lambda: {"face": "page"})
 
 
 def kinds() -> tuple[str, ...]:
-    """Media types of the photographs, and endings where browsers know the type of no file."""
+    """Media types of photographs, and file extensions, because browsers may know no type for DICOM."""
     return (*_PICTURES, DICOM_TYPE, ".dcm") if available() else _PICTURES
 
 
 async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
-    """Score the case that a request brings and keep it.
+    """Score the case in a request and queue it.
 
     Returns:
-        Its number.
+        The case's number.
 
     Raises:
-        RequestError: nothing was kept.
+        RequestError: nothing was stored.
     """
     service, line = service_of(request), arriving.line
     async with recording_refusals(request, line):
         await service.recorder.require()
-        # No place is held while the database is asked: one that hangs would take them all from the platforms.
-        # The photographs are counted all the same, for as long as they are here.
+        # No place is held during a database call: a database that hangs would take all places from the
+        # platforms. The bytes of the photographs are counted for as long as they are in memory.
         number = await page.beside(page.queue.draw_number)
         with ExitStack() as here:
             held = here.enter_context(service.pool.counted())
@@ -103,7 +103,7 @@ async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
                 held.give_back()
 
             async def work() -> str:
-                with here.pop_all():  # a second click may wait for it when the first has gone
+                with here.pop_all():  # a second click may wait for the result after the first has gone
                     return await _keep(page, request, number, sent, case, line)
 
             return await page.once(request, sent, work, let_go)
@@ -129,7 +129,7 @@ async def _keep(
 
 
 async def _room(pool: ScoringPool) -> None:
-    """Wait for a place: whoever has sent all of a case is not sent away to send it again."""
+    """Wait for a place: a sender whose whole case has arrived is not told to send it again."""
     while pool.cases >= pool.capacity:
         await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -148,12 +148,12 @@ async def _earlier(page: Page, sent: Sent) -> str | None:
 
 @dataclass(frozen=True)
 class _Scored:
-    """A case on its way into the queue."""
+    """A scored case on its way into the queue."""
 
     kept: list[bytes]
-    """Its photographs, stripped. They are what was scored, so that they can be scored again."""
+    """Its photographs, stripped. Exactly these were scored, so they can be scored again."""
     answers: tuple[Answer, ...]
-    """The same one in every language, the reader's first."""
+    """The answer in every language, the sender's first."""
     found: Answered
 
 
@@ -185,7 +185,7 @@ def _stripped(service: Service, case: SentCase) -> SentCase:
 
 
 def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
-    """The field at fault and what to do about it."""
+    """The field at fault, and what to do about it."""
     wrong = at_fault(refusal)
     named = [visit.texts(f"question.{name}") for name in wrong if name not in RANGES]
     said = list(_ranges(wrong, visit))  # which names the numbers at fault itself
@@ -198,13 +198,13 @@ def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
 
 
 def at_fault(refusal: RequestError | None) -> list[str]:
-    """The fields of the history that cannot be read."""
+    """The fields of the history that are invalid."""
     fields = "" if refusal is None else str(refusal.words.get("fields", ""))
     return [name for name in fields.split(", ") if name]
 
 
 def _ranges(fields: list[str], visit: Visit) -> Iterator[str]:
-    """How the numbers among the fields at fault are written."""
+    """For each number among the fields at fault, the sentence with its range."""
     for name in fields:
         if name in RANGES:
             least, most = map(visit.texts.plain, RANGES[name])

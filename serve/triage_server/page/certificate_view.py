@@ -1,4 +1,4 @@
-"""The certificate as the page shows it: classes of the reference standard by number, all else as it is.
+"""The certificate as the page shows it: reference classes are numbered, all else is unchanged.
 
 Imports the bundle's certificate and policy.
 """
@@ -16,26 +16,26 @@ _NAMED = "reference_class"
 
 
 Served = float | Literal["by_group", "goes_up"]
-"""The threshold of a group's cases; or each has that of its group, or goes up whatever its score."""
+"""Threshold of a group's cases; ``by_group``: each case has its group's; ``goes_up``: any refers."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the template takes beside the certificate."""
+    """What the template needs beside the certificate."""
 
     rows: Sequence[tuple[GroupRow, Served]]
-    """With what their cases are compared with."""
+    """Each row with the threshold its cases are compared with."""
     classes: Mapping[str, int]
-    """Numbers of the classes, whose names are those of conditions and do not stand on this page."""
+    """Number of each reference class: their names are names of conditions, which the page does not show."""
     assumptions: Sequence[str]
     by_group: bool
     """Whether groups have thresholds of their own."""
     together: bool
-    """Whether groups were asked for beside everyone together."""
+    """Whether there are rows for groups beside the row for all."""
 
 
 def of(certificate: Certificate, policy: Policy) -> Shown:
-    """A certificate and the policy that it was issued for, made ready."""
+    """Prepare a certificate, and the policy it was issued for, to be shown."""
     names = [row.group for row in certificate.groups if row.by == _NAMED]
     classes = {name: number for number, name in enumerate(names, start=1)}
     return Shown(

@@ -1,7 +1,7 @@
-"""Who speaks with the database: a few threads of the page's own, and a limit to everybody's patience.
+"""The page's own threads for database calls, with a time limit.
 
-Imports the problems. A database that does not answer must hold up nothing but the page: neither the threads
-of other rooms, nor an end of the server.
+Imports the problems. A database that hangs must hold up only the page: not the threads of other rooms, and
+not the shutdown of the server.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from triage_server.problems import RequestError
 Result = TypeVar("Result")
 
 CLERKS = 8
-"""The engine keeps a connection open for each."""
+"""Threads; the engine keeps a connection open for each."""
 MOST = 64 * CLERKS
-"""Errands that may be here at once. A case's page asks for eight photographs in one go, so that a few readers
-make a burst; it waits for its turn. Bytes of photographs that are brought are counted by the pool."""
+"""Calls that may be running or waiting at once. A case's page requests eight photographs together, so a few
+readers make a burst, which waits. Bytes of photographs are counted by the pool."""
 PATIENCE_S = 12.0
-"""Longer than a statement may run on the database, which then says so itself."""
+"""Longer than the database's own statement timeout, so that the database reports it first."""
 _AT_THE_END_S = 3.0
 _here = threading.local()
 
@@ -33,29 +33,29 @@ _here = threading.local()
 @dataclass(slots=True)
 class _Errand:
     work: Callable[[], Any] | None
-    """None: nobody waits for it any more, and what it held is let go."""
+    """None: nobody waits for it any more, and what it held has been released."""
     future: asyncio.Future[Any]
 
 
 class Clerks:
-    """Threads that run what blocks. Their count belongs to the event loop."""
+    """Threads for blocking work. The count of calls belongs to the event loop."""
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience = patience_s
         self._errands: SimpleQueue[_Errand | None] = SimpleQueue()
         self._here = 0
-        # Daemons: a database that never answers must not keep the server from its end.
+        # Daemons, so that a database that never answers cannot keep the server from ending.
         self._threads = [
             threading.Thread(target=self._work, name=f"clerk-{number}", daemon=True)
             for number in range(CLERKS)
         ]
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run something that blocks, beside the event loop.
+        """Run blocking work beside the event loop.
 
         Raises:
-            RequestError: ``queue_unavailable``: it was not done in time, or too much waits already. What was
-                not done by then is not done later: see ``abandoned``.
+            RequestError: ``queue_unavailable``: it was not done in time, or too much is waiting already. The
+                work is then not done later either: see ``abandoned``.
         """
         if self._here >= MOST:
             raise unavailable()
@@ -76,7 +76,7 @@ class Clerks:
             errand.work = None
 
     def close(self) -> None:
-        """Let the threads go; those that a database holds are waited for a moment, and then left behind."""
+        """Stop the threads. Those held up by a database are waited for briefly, then left behind."""
         for _ in self._threads:
             self._errands.put(None)
         patience_ends = time.monotonic() + _AT_THE_END_S
@@ -89,7 +89,7 @@ class Clerks:
             pass
 
     def _round(self) -> bool:
-        """Wait for an errand and run it; False: there will be none. A function: nothing of it is kept."""
+        """Wait for a call and run it; False: none will come. A function: no local keeps its data alive."""
         errand = self._errands.get()
         if errand is None:
             return False
@@ -109,18 +109,18 @@ class Clerks:
 
 
 def abandoned() -> bool:
-    """Whether nobody waits any more for what this thread does."""
+    """Whether nobody waits any more for what this thread is doing."""
     future: asyncio.Future[Any] | None = getattr(_here, "future", None)
     return future is not None and future.cancelled()
 
 
 def unavailable() -> RequestError:
-    """The database does not answer."""
+    """The refusal when the database does not answer."""
     return RequestError("queue_unavailable", headers={"Retry-After": "5"})
 
 
 def _tell(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
-    if future.done():  # whoever asked has gone
+    if future.done():  # the request has gone
         return
     if error is None:
         future.set_result(result)

@@ -1,4 +1,4 @@
-"""The tables of the reading queue, and how they are opened and brought up to date.
+"""The tables of the reading queue, and how they are opened and migrated.
 
 Imports SQLAlchemy, Alembic, the clerks and the exceptions. SQLite in one file, or PostgreSQL by its address.
 """
@@ -43,7 +43,7 @@ _PRAGMAS = {
     "journal_mode": "WAL",
     "synchronous": "FULL",
     "foreign_keys": "ON",
-    "secure_delete": "ON",  # what was deleted is written over
+    "secure_delete": "ON",  # what was deleted is overwritten
     "busy_timeout": "10000",
 }
 _PATIENCE = {
@@ -53,15 +53,15 @@ _PATIENCE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "20000",
 }
-"""Of libpq: seconds, and milliseconds for the last. An address that says otherwise is left its own."""
+"""For libpq: seconds, except the last, in milliseconds. The address may override each."""
 _STATEMENT = (
     "SELECT set_config('statement_timeout', '10s', false) WHERE current_setting('statement_timeout') = '0'"
 )
-"""Said once connected: a pooler between here and the server may refuse it as a wish of the address."""
+"""Run after connecting: a connection pooler may refuse this option in the address."""
 
 
 class Moment(TypeDecorator[datetime]):
-    """UTC. SQLite knows no time zones and would give back a time without one."""
+    """UTC. SQLite has no time zones and would return a time without one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -82,15 +82,15 @@ class Base(DeclarativeBase):
 
 
 class CaseRow(Base):
-    """One case: what came, and what the system said of it."""
+    """One case: what was sent, and what the system answered."""
 
     __tablename__ = "cases"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[str] = mapped_column(String(9), unique=True)
-    """Drawn at random; what people call the case."""
+    """Random; what people call the case."""
     person: Mapped[str] = mapped_column(String(16))
-    """Drawn at random; the same for cases that were said to be of one person."""
+    """Random; the same for all cases said to be of one person."""
     arrived_at: Mapped[datetime] = mapped_column(Moment)
     caller: Mapped[str] = mapped_column(String(80))
     language: Mapped[str] = mapped_column(String(35))
@@ -115,7 +115,7 @@ class CaseRow(Base):
 
 
 class AnswerRow(Base):
-    """What was answered, in one language, as it was said on the day."""
+    """The answer in one language, as it was given at the time."""
 
     __tablename__ = "answers"
 
@@ -125,7 +125,7 @@ class AnswerRow(Base):
 
 
 class PhotographRow(Base):
-    """One photograph, stripped."""
+    """One photograph, stripped of metadata."""
 
     __tablename__ = "photographs"
 
@@ -136,7 +136,7 @@ class PhotographRow(Base):
 
 
 class ReadingRow(Base):
-    """Somebody has read the case and says so. Never changed; the last one counts."""
+    """One reading. Never changed; the last one counts."""
 
     __tablename__ = "readings"
 
@@ -155,7 +155,7 @@ class ReadingRow(Base):
 
 
 class OutcomeRow(Base):
-    """What was found later, and how. Never changed; the last one that was confirmed counts."""
+    """One outcome. Never changed; the last confirmed one counts."""
 
     __tablename__ = "outcomes"
 
@@ -171,15 +171,15 @@ class OutcomeRow(Base):
 
 
 def opened(place: str) -> Engine:
-    """The database of a reading queue, at the tables' present version.
+    """Open the database of a reading queue, whose tables must be at the current version.
 
     Args:
-        place: path of an SQLite file, made and readable by its owner alone if it is missing; or the address
-            of a PostgreSQL database, ``postgresql://...``.
+        place: path of an SQLite file, made if it is missing, readable by its owner alone; or the address of a
+            PostgreSQL database, ``postgresql://...``.
 
     Raises:
-        ConfigError: it cannot be reached, or its tables are of another version. The sentence holds no
-            address, which may hold a password.
+        ConfigError: it cannot be reached, or its tables are of another version. The message has no address,
+            which may contain a password.
     """
     url = _url(place)
     fresh = url.get_backend_name() == "sqlite" and _made(url)
@@ -202,10 +202,10 @@ def opened(place: str) -> Engine:
 
 
 def migrate_at(place: str) -> tuple[str | None, str]:
-    """Bring the tables of a database to the present version.
+    """Migrate a database to the current version.
 
     Returns:
-        The version that was found, None if there were no tables, and the version that there is now.
+        The version found, None if there were no tables, and the version now.
 
     Raises:
         ConfigError: the database cannot be reached, or is newer than this program.
@@ -232,10 +232,10 @@ def migrate_at(place: str) -> tuple[str | None, str]:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables to the present version, all or nothing."""
+    """Migrate the tables to the current version in one transaction."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large table takes its time
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large table takes time
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -257,7 +257,7 @@ def _url(place: str) -> URL:
 
 
 def _made(url: URL) -> bool:
-    """Make the file of an SQLite database if there is none; whether it holds nothing yet."""
+    """Make the file of an SQLite database if there is none; returns whether it is still empty."""
     path = Path(url.database or "")
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
