@@ -1,6 +1,6 @@
-"""The page as one thing: what it stands on, who is let in, and how an answer to a browser is made.
+"""The page's central object: what it is made of, access control, and how responses are rendered.
 
-Imports Jinja2 and the rooms of the server. Nothing is put into a page but through Jinja2's escaping.
+Imports Jinja2 and the rooms of the server. Everything put into a page passes Jinja2's escaping.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from triage_server.settings import refuse_exposure
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ROLE: Role = "clinic"
-"""Who may see the photographs of all cases: a person, not a platform."""
+"""Role that may see the photographs of all cases: of a person, not of a platform."""
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -58,12 +58,12 @@ log = logging.getLogger("triage_server")
 
 @dataclass(frozen=True)
 class Visit:
-    """One request of a browser: who, and in which language."""
+    """One request from a browser: who sent it, and in which language it is answered."""
 
     session: Session | None
     texts: Texts
     catalogue: Catalogue
-    """In whose language the system's answers are shown."""
+    """Catalogue of the system's answers, in the reader's language."""
 
     @property
     def caller(self) -> Caller:
@@ -78,7 +78,7 @@ class Visit:
 
     @property
     def by(self) -> By:
-        """Who signs what is recorded."""
+        """Key and reader's name, for what is recorded."""
         assert self.session is not None
         return By(self.caller.name, self.session.reader)
 
@@ -92,10 +92,10 @@ class Page:
         """Open the queue's database.
 
         Args:
-            app: whose service stands already.
+            app: which already has its service.
 
         Raises:
-            ConfigError: it cannot be used, or its tables are of another version.
+            ConfigError: the database cannot be used, or its tables are of another version.
         """
         self._app = app
         settings = self._service.settings
@@ -122,13 +122,13 @@ class Page:
 
     @property
     def _service(self) -> Service:
-        """What stands now, for what is no request: a request keeps to ``service_of``, and to one bundle."""
+        """The current service, for work outside requests; a request uses ``service_of``, so one bundle."""
         service: Service = self._app.state.service
         return service
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """As long as the server runs, forget what is too old."""
+        """Delete expired cases for as long as the server runs."""
         forgetting = asyncio.create_task(self.retention.work())
         try:
             yield
@@ -139,12 +139,12 @@ class Page:
             self.close()
 
     def close(self) -> None:
-        """Let database and threads go."""
+        """Close the database and stop the threads."""
         self._clerks.close()
         self.queue.close()
 
     async def beside(self, work: Callable[[], Result]) -> Result:
-        """Run something that asks the database, beside the event loop.
+        """Run a database call beside the event loop.
 
         Raises:
             RequestError: the database cannot be used, or does not answer in time.
@@ -158,7 +158,7 @@ class Page:
     # Who is let in
 
     def visit(self, request: Request) -> Visit:
-        """Session and language of a request; asks nothing of it."""
+        """Session and language of a request; checks no permission."""
         header = ",".join(request.headers.getlist("accept-language"))
         languages = service_of(request).scorer.languages
         fallback = languages.default if languages.default in LANGUAGES else FALLBACK
@@ -169,10 +169,11 @@ class Page:
         )
 
     def expects(self, hosts: Sequence[str]) -> bool:
-        """Whether a browser may reach the page by these names; it says one.
+        """Whether a browser may reach the page under these host names, of which it sends one.
 
-        A page elsewhere can make its own name mean this machine (DNS rebinding). Where nobody is asked for a
-        key it could then read everything, so the name is held to what the address was held to at the start.
+        Another site can make its own name point to this machine (DNS rebinding). If no key is required, it
+        could then read everything. So the host name must pass the same rule as the listening address at the
+        start.
         """
         try:
             for host in hosts:
@@ -182,9 +183,9 @@ class Page:
         return True
 
     async def admit(self, request: Request) -> None:
-        """Let only those in who have signed in with a key or token that is still valid.
+        """Admit only those who have signed in with a key or token that is still valid.
 
-        Where a proxy said who sits there, it must say the same with each request.
+        If a proxy vouched for a person at sign-in, it must do so again with each request.
 
         Raises:
             RequestError: somebody else, too many requests, or the keys cannot be read.
@@ -203,11 +204,11 @@ class Page:
             service.pace.take(caller, asyncio.get_running_loop().time())
 
     def asks(self, request: Request) -> bool:
-        """Whether a person has to type a key or token: no, if nobody is asked or a proxy passes one on."""
+        """Whether a person must type a key or token: not if none is required, or a proxy passes one on."""
         return service_of(request).door.asks and not passed_on(request)
 
     async def arriving(self, request: Request, typed: str) -> Known | None:
-        """Who signs in, by what a proxy passes on, else by what was typed; None: nobody known.
+        """Who signs in, by the token that a proxy passes on, else by what was typed; None: unknown.
 
         Raises:
             RequestError: the keys cannot be read.
@@ -223,7 +224,7 @@ class Page:
         max_body_bytes: int = SHORT_BYTES,
         take: Callable[[int], None] = lambda _: None,
     ) -> Sent:
-        """The form that a request brings, proven to come from a page of its session.
+        """The form in a request, proven to come from a page of its session.
 
         Raises:
             RequestError: ``not_allowed`` if it does not; or it cannot be read.
@@ -241,7 +242,7 @@ class Page:
         work: Callable[[], Awaitable[str]],
         let_go: Callable[[], None] = lambda: None,
     ) -> str:
-        """Do what a form asks for, or say what came of it when the same form was sent before."""
+        """Do what a form asks for; if the same form was sent before, return the result of that."""
         session = visit_of(request).session
         assert session is not None
         return await self._once.do(session.id, request.url.path, sent, work, let_go)
@@ -249,7 +250,7 @@ class Page:
     # What is recorded
 
     def case_hash(self, number: str) -> str:
-        """What the audit log calls a case."""
+        """What a case is called in the audit log."""
         return self._service.recorder.hash_of(number.encode())
 
     # What a browser gets
@@ -295,7 +296,7 @@ class Page:
         return response
 
     def misaddressed(self, request: Request) -> Response:
-        """The answer to a browser that comes by a name that is not expected."""
+        """The response to a browser that used an unexpected host name."""
         log.warning(
             "the page was asked for by a strange name; behind a proxy set TRIAGE_BEHIND_TLS_PROXY and keys",
             extra={"fields": {"request_id": request.state.request_id}},
@@ -308,9 +309,9 @@ class Page:
 
 
 def passed_on(request: Request) -> str:
-    """The bearer token that an authenticating proxy sends along; empty if there is none.
+    """The bearer token that an authenticating proxy passes on; empty if there is none.
 
-    Where this server reads no tokens, whatever a proxy sends is meant for somebody else.
+    If this server reads no tokens, a token from a proxy is meant for somebody else and is ignored.
     """
     said = request.headers.getlist("authorization") if service_of(request).door.reads_tokens else []
     scheme, _, token = said[0].partition(" ") if len(said) == 1 else ("", "", "")
@@ -318,10 +319,10 @@ def passed_on(request: Request) -> str:
 
 
 def page_of(request: Request) -> Page:
-    """The page that a request is for."""
+    """The page of this application."""
     return cast("Page", request.app.state.page)
 
 
 def visit_of(request: Request) -> Visit:
-    """The visit that a request is part of."""
+    """The visit that a request belongs to."""
     return cast("Visit", request.state.visit)

@@ -1,4 +1,4 @@
-"""How a person comes in and goes out again. Imports FastAPI, the page's desk and its route."""
+"""Sign-in and sign-out. Imports FastAPI, the page's desk and its route."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ router = page_router()
 
 @router.get("/login")
 async def login(request: Request) -> Response:
-    """Ask who is there."""
+    """The sign-in form."""
     return _login(request)
 
 
 @router.post("/login")
 async def sign_in(request: Request) -> Response:
-    """Begin a session, if the key or token is one for this page."""
+    """Begin a session, if key or token is valid for this page."""
     page, texts = page_of(request), visit_of(request).texts
     sent = await page.form(request)
     reader = _one_line(sent.get("reader"))
@@ -37,7 +37,7 @@ async def sign_in(request: Request) -> Response:
         return _login(request, ("key" if page.asks(request) else "reader", texts("login.wrong")), reader)
     response = to("/ui")
     vouched = bool(passed_on(request))
-    until = math.inf if vouched else arriving.until  # a proxy brings the next token by itself
+    until = math.inf if vouched else arriving.until  # a proxy renews the token itself
     page.sessions.begin(response, arriving.caller, reader, vouched=vouched, until=until)
     return response
 
@@ -58,7 +58,7 @@ def _login(request: Request, error: tuple[str, str] | None = None, reader: str =
     status = HTTPStatus.OK if error is None else HTTPStatus.UNAUTHORIZED
     if visit.session is not None:
         return _login_page(page, request, status, error, reader)
-    # The form needs a session to carry the token of, so that nobody signs others in unasked.
+    # The form needs a session for its token, so that no other site can sign people in (login CSRF).
     carrier = Response()
     session = page.sessions.begin(carrier)
     request.state.visit = type(visit)(session, visit.texts, visit.catalogue)

@@ -1,7 +1,7 @@
-"""Outcomes as files: for `lesion-triage recertify` and `tally`, and for whoever watches the readings.
+"""Outcomes as files: for `lesion-triage recertify` and `tally`, and for whoever audits the readings.
 
-Imports the store and the bundle's history. The ZIP is written as it is sent, one case's photographs in memory
-at a time; the tables come last, so that they tell of what was sent.
+Imports the store and the bundle's history. The ZIP is streamed, with one case's photographs in memory at a
+time. The tables come last, so that they describe what was actually sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from triage_server.page.records import QueuedCase
 from triage_server.page.store import Queue
 
 _ASKED = tuple(name for name in QUESTIONS if name != "age_years")
-"""Questions whose columns have their own names; an age has the archive's."""
+"""Questions whose columns have the question's own name; the age has the archive's."""
 COLUMNS = (
     "image",
     "needs_in_person",
@@ -51,8 +51,8 @@ OUTCOME_COLUMNS = ("case", "outcome_at", "outcome_by", "key", "needs_in_person",
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 _TRUTH = {True: "true", False: "false", None: ""}
 _FORMULA = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@\\-\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])')
-"""Where a spreadsheet may find the beginning of a formula: in a cell, or in what it takes for one where it
-parts cells at other signs than the comma. Full-width signs begin one in some."""
+"""Where a spreadsheet may see the start of a formula: in a cell, or after another separator than the comma
+that it splits cells at. In some spreadsheets full-width signs start one."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 _README = """\
@@ -84,7 +84,7 @@ _COUNTED = {
     False: """None was, so recertify and tally count lesions, and the certificate says that
     it takes several lesions of one patient as independent.""",
 }
-"""By whether a person has several cases in the table."""
+"""By whether any person has several cases in the table."""
 _CONTRADICTORY = """\
   - Of these cases something else was said after an outcome had been confirmed. The last one confirmed stands
     in cases.csv, and an "unknown" said after it does not take it away; look at outcomes.csv:
@@ -96,7 +96,7 @@ _UNTOLD = """\
 
 
 class _Sink(io.RawIOBase):
-    """Where the ZIP is written to: what has come is taken away chunk by chunk."""
+    """Collects the ZIP, which is taken away chunk by chunk."""
 
     def __init__(self) -> None:
         self._written = bytearray()
@@ -109,17 +109,17 @@ class _Sink(io.RawIOBase):
         return len(data)
 
     def taken(self) -> bytes:
-        """What was written since the last time."""
+        """What was written since the last call."""
         data, self._written = bytes(self._written), bytearray()
         return data
 
 
 def chunks(queue: Queue, numbers: Sequence[str]) -> Iterator[bytes]:
-    """The ZIP file of these cases, case by case. One that is deleted meanwhile is left out.
+    """The ZIP file of these cases, case by case. A case that is deleted meanwhile is left out.
 
     Args:
         queue: has the cases.
-        numbers: of cases that somebody has read.
+        numbers: of cases that have been read.
     """
     sink, tables = _Sink(), _Tables()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -143,7 +143,7 @@ def _one_by_one(queue: Queue, numbers: Sequence[str]) -> Iterator[QueuedCase]:
 
 
 class _Tables:
-    """What is told of the cases, gathered while they pass."""
+    """The tables, filled while the cases pass."""
 
     def __init__(self) -> None:
         self._cases: list[tuple[str, list[dict[str, object]]]] = []
@@ -155,7 +155,7 @@ class _Tables:
         self._untold: list[str] = []
 
     def add(self, case: QueuedCase) -> None:
-        """Tell of one more case."""
+        """Add a case."""
         self._read[case.disposition] += 1
         self._readings += _reading_rows(case)
         self._outcomes += _outcome_rows(case)
@@ -256,7 +256,7 @@ def _outcome_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
 
 
 def _no_formula(text: str) -> str:
-    """What people typed, so that no spreadsheet takes it for a formula."""
+    """Text that people typed, made harmless to spreadsheets."""
     return _FORMULA.sub(r"\1'", text)
 
 

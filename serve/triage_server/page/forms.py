@@ -1,7 +1,7 @@
-"""Reading what a browser sends: photographs and short fields; bounded, and in memory.
+"""Reads a browser's form: photographs and short fields; with limits, and in memory.
 
-Imports the readers of bodies and parts, the bundle's limits and the wire. A file's name is looked at only to
-tell an empty choice from an empty file, and goes nowhere.
+Imports the readers of bodies and parts, the bundle's limits and the wire. A file name is used only to tell a
+field without a choice from an empty file, and is then dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from triage_server.problems import RequestError
 from triage_server.wire import MULTIPART_TYPE
 
 SHORT_BYTES = 65_536
-"""A form without photographs."""
+"""Limit for a form without photographs."""
 _MOST_FIELDS = 64
 _FIELD_BYTES = 16_384
 TOKEN = "form_token"  # noqa: S105 - the name of a field
@@ -33,20 +33,20 @@ class Sent:
     images: list[bytes] = field(default_factory=list)
 
     def get(self, name: str) -> str:
-        """A field without the space around it; empty if it was not sent."""
+        """A field without surrounding white space; empty if it was not sent."""
         return self.fields.get(name, "").strip()
 
 
 async def read_form(request: Request, max_body_bytes: int, take: Callable[[int], None]) -> Sent:
-    """A form, whichever way the browser wrote it.
+    """A form in either encoding that browsers use.
 
     Args:
-        request: whose body has not been touched.
-        max_body_bytes: of the whole form, whether its length was announced or not.
-        take: told of every chunk before it is kept; may raise.
+        request: whose body has not been read.
+        max_body_bytes: of the whole form, whether or not its length was announced.
+        take: called with the size of every chunk before it is kept; may raise.
 
     Raises:
-        RequestError: it is too long, broken, or no form.
+        RequestError: it is too long, broken, or not a form.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_body_bytes:
@@ -98,7 +98,7 @@ class _Parts:
             raise RequestError("request_not_valid")
 
     def sent(self) -> Sent:
-        """The form, once all of it has come."""
+        """The form, once all of it has arrived."""
         try:
             fields = {name: bytes(value).decode() for name, value in self._fields.items()}
         except UnicodeDecodeError:

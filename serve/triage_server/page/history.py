@@ -1,4 +1,4 @@
-"""The history as a form: its questions, their closed lists, and the way back from what was chosen.
+"""The history as a form: its questions with their closed lists, and the history that was filled in.
 
 Imports the bundle's history, guidance and certificate, and the problems.
 """
@@ -37,7 +37,7 @@ _LESION = (
 RANGES = {"age_years": (0.0, 120.0), "duration_weeks": (0.0, 6500.0), "diameter_mm": (0.1, 500.0)}
 """Smallest and largest number, by field."""
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]{1,2})?")
-"""As people type one. With three digits after a mark nobody knows whether "1,040" is a thousand or one."""
+"""As people type numbers. Three digits after the mark are refused: "1,040" may be a thousand or one."""
 _ANSWERS = {"": None, "yes": True, "no": False}
 
 
@@ -46,19 +46,19 @@ class Questions:
     """What the form asks."""
 
     groups: Mapping[str, tuple[str, ...]]
-    """Names to choose from, by field: a closed list, because a free text could carry a name."""
+    """Choices by field: a closed list, because free text could contain a person's name."""
     numbers: Mapping[str, tuple[float, float]]
     """Smallest and largest number, by field."""
     lesion: tuple[str, ...]
-    """Questions about the lesion with yes or no."""
+    """Yes-or-no questions about the lesion."""
     risks: tuple[str, ...]
-    """All other questions with yes or no."""
+    """All other yes-or-no questions."""
     asked: frozenset[str]
-    """Fields without which the certificate does not cover a case."""
+    """Fields that the certificate requires: it does not cover a case without them."""
 
 
 def questions(bundle: Bundle) -> Questions:
-    """The questions for one bundle: the usual names, and those of the certificate's groups."""
+    """The questions for a bundle: the usual choices, and those of the certificate's groups."""
     policy, certificate = bundle.policy, bundle.certificate
     groups = {
         name: tuple(dict.fromkeys((*USUAL_WORDS[name], *_groups_of(certificate, policy, name))))
@@ -81,10 +81,10 @@ def _groups_of(certificate: Certificate, policy: Policy, name: str) -> list[str]
 
 
 def history_of(sent: Sent, asked: Questions) -> History:
-    """What was chosen.
+    """The history as filled in.
 
     Raises:
-        RequestError: a field holds what the form does not offer; it names the fields, not what they hold.
+        RequestError: a field holds what the form does not offer; names the fields, not their values.
     """
     told: dict[str, object] = {}
     wrong: list[str] = []

@@ -1,4 +1,4 @@
-"""SQLite's journal, in which what was deleted would stay. Imports SQLAlchemy."""
+"""SQLite's journal (write-ahead log), where deleted data would remain. Imports SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 _PATIENCE_MS = 250
-"""Until then whoever wants to write waits too, so it is not the patience of a case."""
+"""Other writers wait as long, so it is much shorter than the usual busy timeout."""
 
 log = logging.getLogger("triage_server")
 
 
 def empty(engine: Engine) -> None:
-    """Let what was deleted leave SQLite's journal too.
+    """Remove deleted data from SQLite's journal too.
 
-    It stays there while another program reads the file, to make a copy for instance, and where the disk takes
-    nothing. The log says so, and it is to be tried again; the deletion is done in any case.
+    Data remains there while another program reads the file, for a backup for instance, or if the disk cannot
+    be written. Then the log says so, and this must be called again; the deletion itself is done in any case.
     """
     if engine.dialect.name != "sqlite":
         return
@@ -27,7 +27,7 @@ def empty(engine: Engine) -> None:
         with engine.connect() as connection, _hurrying(connection):
             busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
     except SQLAlchemyError as error:
-        why = getattr(error, "orig", None) or type(error).__name__  # of a pragma: it quotes nothing
+        why = getattr(error, "orig", None) or type(error).__name__  # of a pragma, so it quotes no data
     else:
         if not busy:
             return
@@ -37,7 +37,7 @@ def empty(engine: Engine) -> None:
 
 @contextmanager
 def _hurrying(connection: Connection) -> Iterator[None]:
-    """A connection that does not wait for long, and does again for whoever has it next."""
+    """Shorten the connection's busy timeout, and restore it for its next user."""
     usual = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
     connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE_MS}")
     try:

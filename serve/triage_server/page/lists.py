@@ -1,7 +1,7 @@
-"""What the lists of the page show, found by columns alone. Imports the tables, the order and the records.
+"""The lists that the page shows, from columns alone. Imports the tables, the order and the records.
 
-A list must not depend on what one case holds: a stored answer that this version cannot read would take all
-others out of sight. Answers are parsed to be shown, and once to know whether they can be.
+One stored answer that this version cannot read must not hide all other cases. So answers are parsed only to
+be shown, and once to learn whether they can be.
 """
 
 from __future__ import annotations
@@ -30,55 +30,55 @@ from triage_server.page.records import (
 )
 
 AT_ONCE = 100
-"""Cases on one part of a list."""
+"""Cases on one page of a list."""
 Case = TypeVar("Case")
 
 
 @dataclass(frozen=True)
 class Part(Generic[Case]):
-    """A list, as much of it as one page shows."""
+    """One page of a list."""
 
     cases: Sequence[Case]
     number: int
-    """Of this part, from 1."""
+    """Of this page, from 1."""
     count: int
     """Cases on the whole list."""
 
     @property
     def last(self) -> int:
-        """Number of the last part; 1 for an empty list."""
+        """Number of the last page; 1 for an empty list."""
         return max(1, -(-self.count // AT_ONCE))
 
     @property
     def first_case(self) -> int:
-        """Where on the whole list this part begins, from 1."""
+        """Position of this page's first case in the whole list, from 1."""
         return (self.number - 1) * AT_ONCE + 1
 
 
 class Readable:
-    """Of which waiting cases this version can read the answers: tried once each, for none is ever changed."""
+    """Remembers of which waiting cases this version can read the answers; no stored answer ever changes."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
 
     def among(self, session: Session, numbers: Mapping[int, str]) -> Mapping[str, bool]:
-        """By number of the case; ``numbers`` are those of all that wait, by their key in the database."""
+        """Readability by case number; ``numbers``: of all waiting cases, by database key."""
         known = {number: self._known[number] for number in numbers.values() if number in self._known}
         untried = [key for key, number in numbers.items() if number not in known]
         for some in (untried[at : at + AT_ONCE] for at in range(0, len(untried), AT_ONCE)):
             documents = documents_of(session, some)
             known |= {numbers[key]: answers_of(documents[key]) is not None for key in some}
-            self._known = known  # piece by piece: whoever asks after an interruption finds it shorter
+            self._known = known  # saved piece by piece, so that an interruption loses little
         self._known = known
         return known
 
     def cannot(self, numbers: Sequence[str]) -> None:
-        """Cases that were tried before, and whose answers were altered by something else since."""
+        """Mark cases that were readable when tried, and whose answers something else has altered since."""
         self._known |= dict.fromkeys(numbers, False)
 
 
 def documents_of(session: Session, keys: Sequence[int]) -> Mapping[int, Mapping[str, str]]:
-    """Stored answers of these cases, by language."""
+    """Stored answers of these cases, by case and language."""
     found: dict[int, dict[str, str]] = {key: {} for key in keys}
     wanted = select(AnswerRow.case_id, AnswerRow.language, AnswerRow.document)
     for key, language, document in session.execute(wanted.where(AnswerRow.case_id.in_(keys))):
@@ -95,7 +95,7 @@ class _Entry:
 
 
 def order(session: Session, now: datetime, readable: Readable) -> list[_Entry]:
-    """All cases that nobody has read, in the order of reading."""
+    """All unread cases, in reading order."""
     columns = (
         *(CaseRow.id, CaseRow.number, CaseRow.language),
         *(CaseRow.priority_band, CaseRow.arrived_at, CaseRow.deadline_hours),
@@ -110,12 +110,12 @@ def order(session: Session, now: datetime, readable: Readable) -> list[_Entry]:
 
 
 def pulse_of(entries: Sequence[_Entry]) -> str:
-    """A fingerprint of the queue's order."""
+    """A fingerprint of the queue's order, by which a page notices a change."""
     return sha256(",".join(entry.number for entry in entries).encode()).hexdigest()[:16]
 
 
 def waiting(session: Session, now: datetime, readable: Readable, part: int) -> tuple[Part[WaitingCase], str]:
-    """A part of the queue, or its last one where there are not so many; and the word for its order."""
+    """A page of the queue, the last one if there are fewer, and the fingerprint of the order."""
     while True:
         entries = order(session, now, readable)
         number = _within(part, len(entries))
@@ -131,7 +131,7 @@ def waiting(session: Session, now: datetime, readable: Readable, part: int) -> t
 
 
 def read(session: Session, part: int) -> Part[ReadCase]:
-    """A part of what was read: cases without a known outcome first, the longest read first."""
+    """A page of the read cases: those without a known outcome first, then by time of the last reading."""
     readings = select(ReadingRow.case_id, func.max(ReadingRow.id).label("id")).group_by(ReadingRow.case_id)
     last, counting = readings.subquery(), _outcomes().subquery()
     count = session.scalar(select(func.count()).select_from(CaseRow).where(is_read())) or 0
@@ -160,7 +160,7 @@ def read(session: Session, part: int) -> Part[ReadCase]:
 
 
 def known_outcomes(session: Session) -> Mapping[str, tuple[int, int]]:
-    """By disposition: read cases with a known outcome, and read cases in all."""
+    """By disposition: read cases with a known outcome, and all read cases."""
     counting = _outcomes().subquery()
     wanted = (
         select(CaseRow.disposition, func.count(OutcomeRow.needs_in_person), func.count())
@@ -174,7 +174,7 @@ def known_outcomes(session: Session) -> Mapping[str, tuple[int, int]]:
 
 
 def is_read() -> ColumnElement[bool]:
-    """Whether anybody has read the case."""
+    """Whether the case has a reading."""
     return exists().where(ReadingRow.case_id == CaseRow.id)
 
 
@@ -190,7 +190,7 @@ def outcome_of(row: OutcomeRow) -> Outcome:
 
 
 def _outcomes() -> Select[int, int]:
-    """Of each case the outcome that counts: the last that was confirmed, else the last."""
+    """The outcome of each case that counts: the last confirmed one, else the last."""
     confirmed = func.max(OutcomeRow.id).filter(OutcomeRow.needs_in_person.is_not(None))
     counting = func.coalesce(confirmed, func.max(OutcomeRow.id)).label("id")
     return select(OutcomeRow.case_id, counting).group_by(OutcomeRow.case_id)

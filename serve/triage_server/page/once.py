@@ -1,6 +1,6 @@
-"""That a form which is sent twice is done once: a double click must not make two cases of one.
+"""Processes a form only once: a double click must not make two cases of one.
 
-Imports the forms. What was done is remembered in memory, as sessions are, and as long as one may last.
+Imports the forms. The newest results are kept in memory, until the process ends.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from hashlib import sha256
 from triage_server.page.forms import Sent
 
 FORM_ID = "form_id"
-"""Name of the field; what it holds is drawn anew for each page that is shown."""
+"""Name of the field; its value is new and random for each page that is shown."""
 _MOST = 10_000
 _Key = tuple[str, str, bytes]
 
 
 @dataclass(slots=True)
 class _Doing:
-    """What a form asked for, under way or done."""
+    """What a form asked for, in progress or done."""
 
     work: asyncio.Future[str]
     waiting: int = 0
-    """Requests that have not gone before they were told."""
+    """Requests still waiting for the result."""
 
 
 class Once:
-    """Forms that were sent, and what came of them. Belongs to the event loop."""
+    """Forms that were sent, and their results. Belongs to the event loop."""
 
     def __init__(self) -> None:
         self._done: OrderedDict[_Key, _Doing] = OrderedDict()
-        """Under way or done; what was refused may be sent again."""
+        """In progress or done; a form that was refused may be sent again."""
 
     async def do(
         self,
@@ -44,19 +44,19 @@ class Once:
         work: Callable[[], Awaitable[str]],
         let_go: Callable[[], None],
     ) -> str:
-        """Do what a form asks for, or say what came of it when it was asked for first.
+        """Do what a form asks for; if the same form was sent before, return that result.
 
-        The same form with anything else in it is another one: a browser may show a page again as it was. What
-        is under way belongs to all who wait for it: it goes on while one of them is there.
+        The same form with any other content is another form, because a browser may show an old page again.
+        Work in progress belongs to all requests that wait for it, and continues while any of them does.
 
         Args:
-            session: that sent it.
+            session: that sent the form.
             path: to which it was sent.
-            sent: the form; one without an id is done each time.
-            work: says what came of it; may raise, or be cancelled when the last who waited has gone, and has
-                then not been done.
-            let_go: called if another did it or does it, which is waited for, and fails this one where it
-                fails: what the form holds is needed no more.
+            sent: the form; one without an id is processed each time.
+            work: returns the result. It may raise; it is cancelled when the last waiting request has gone.
+                Then it has not been done.
+            let_go: called if another request did the work or is doing it: this form's content is not needed.
+                If that work fails, so does this request.
         """
         if not sent.get(FORM_ID):
             return await work()
@@ -86,7 +86,7 @@ def _failed(work: asyncio.Future[str]) -> bool:
 
 
 def _digest(sent: Sent) -> bytes:
-    """Tells two forms apart. Runs on a thread: photographs take some milliseconds, with the lock let go."""
+    """Tells two forms apart. Runs on a thread: photographs take some milliseconds, with the GIL released."""
     found = sha256(repr(sorted(sent.fields.items())).encode())
     for image in sent.images:
         found.update(sha256(image).digest())
@@ -94,5 +94,5 @@ def _digest(sent: Sent) -> bytes:
 
 
 def new_form_id() -> str:
-    """What the forms of one page carry."""
+    """The id for the forms of one page."""
     return secrets.token_urlsafe(16)

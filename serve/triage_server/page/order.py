@@ -1,9 +1,9 @@
-"""In which order cases are read. Imports the rule of moments.
+"""The reading order. Imports the arithmetic of times.
 
-The rule is the one that `lesion-triage queue` simulates under "four bands" with a deadline: whoever has
-waited past the deadline goes first, the oldest before the others; then band by band, in each as they came. A
-case that could not be scored stands in the band that the policy gave it, which is the first unless a site
-chose another.
+`lesion-triage queue` simulates the same rule, as "four bands" with a deadline: overdue cases first, the
+oldest first; then band by band, in each by arrival. A case that could not be scored is in the band that the
+policy gives it: the first, unless a site chose another. A case whose answer cannot be read comes before all
+others.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from triage_server.moment import hours_after
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What decides where a case stands."""
+    """What decides a case's position in the queue."""
 
     priority_band: int
     arrived_at: datetime
     deadline_hours: float | None
     """None: the site has not chosen one."""
     readable: bool = True
-    """Whether this version can read what was answered."""
+    """Whether this version can read the answer."""
 
     @property
     def band(self) -> int:
-        """As it is shown: the first, where what was answered cannot be read."""
+        """The band as shown; 1 if the answer cannot be read."""
         return self.priority_band if self.readable else 1
 
     @property
     def due_at(self) -> datetime | None:
-        """When it goes before all bands; None: never."""
+        """When it moves before all bands; None: never."""
         hours = self.deadline_hours
         return None if hours is None else hours_after(self.arrived_at, hours)
 
@@ -41,7 +41,7 @@ class Place:
         return self.due_at is not None and now > self.due_at
 
     def rank(self, now: datetime) -> tuple[int, datetime]:
-        """Cases are read in ascending order of this."""
+        """Sort key; cases are read in ascending order."""
         if not self.readable:
             return (-1, self.arrived_at)
         return (0 if self.overdue(now) else self.priority_band, self.arrived_at)

@@ -1,7 +1,7 @@
-"""A case of the reading queue as the page knows it, and what people said of it.
+"""A case of the reading queue as the page knows it, and what people recorded about it.
 
-Imports the bundle's documents and the order. A case may have been kept by another version of this program:
-what of it cannot be read by this one is None, and no reason to show less of anything else.
+Imports the bundle's documents and the order. A case may have been stored by another version of this program.
+What this version cannot read is None; everything else is still shown.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class By:
     """Who did something on the page."""
 
     caller: str
-    """As logs know the key."""
+    """The caller's name, as in the logs."""
     reader: str
-    """As the person signs; typed at the login."""
+    """The person's name, as typed at sign-in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One entry of somebody who has read the case."""
+    """One reading of a case."""
 
     at: datetime
     by: By
@@ -55,9 +55,9 @@ class Outcome:
 
 
 def answers_of(documents: Mapping[str, str]) -> Mapping[str, Answer] | None:
-    """Stored answers by language; None if there are none, or this version cannot read one of them.
+    """Stored answers by language; None if there are none, or if this version cannot read one of them.
 
-    Half of what was said is not shown: who reads in another language would see another case.
+    All or none: otherwise readers in different languages would see different things.
     """
     try:
         return {language: Answer.model_validate_json(text) for language, text in documents.items()} or None
@@ -72,24 +72,24 @@ class WaitingCase:
     number: str
     place: Place
     documents: Mapping[str, str]
-    """The answer by language, as it was written down when the case came."""
+    """The answers as stored, by language."""
     first_language: str
-    """In which it was asked."""
+    """Language of the request that sent the case."""
 
     @cached_property
     def answers(self) -> Mapping[str, Answer] | None:
-        """By language; None if this version cannot read them."""
+        """Answers by language; None if this version cannot read them."""
         return answers_of(self.documents)
 
     def answer(self, language: str) -> Answer | None:
-        """In this language, or if there is none in that of who asked; None if it cannot be read."""
+        """The answer in this language, else in that of the request that sent the case; None: unreadable."""
         answers = self.answers
         return None if answers is None else answers.get(language) or answers.get(self.first_language)
 
 
 @dataclass(frozen=True)
 class ReadCase:
-    """A case as the list of those that were read shows it: from columns alone."""
+    """A case as the list of read cases shows it: from columns alone."""
 
     number: str
     place: Place
@@ -97,7 +97,7 @@ class ReadCase:
     reading: Reading
     """The last one."""
     outcome: Outcome | None
-    """The one that counts; None if nobody has said anything."""
+    """The one that counts; None: none was recorded."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ class QueuedCase(WaitingCase):
 
     person: str
     disposition: str
-    """As it was answered; a word that this version may not know."""
+    """As answered; a value that this version may not know."""
     told: str
-    """The history, as it was written down."""
+    """The history as stored."""
     photographs: tuple[str, ...]
     """Media types, by position."""
     readings: tuple[Reading, ...]
@@ -118,7 +118,7 @@ class QueuedCase(WaitingCase):
 
     @cached_property
     def history(self) -> History | None:
-        """What was told; None if this version cannot read it."""
+        """The history; None if this version cannot read it."""
         try:
             return from_text(self.told)
         except ValidationError:
@@ -126,14 +126,14 @@ class QueuedCase(WaitingCase):
 
     @property
     def is_read(self) -> bool:
-        """Whether a person has said so."""
+        """Whether the case has a reading."""
         return bool(self.readings)
 
     @property
     def outcome(self) -> Outcome | None:
-        """The one that counts: the last that was confirmed, else the last; None if nobody has said anything.
+        """The outcome that counts: the last confirmed one, else the last; None if there is none.
 
-        What was confirmed is not lost to an "unknown" that somebody says after it.
+        A later "unknown" does not undo a confirmed outcome.
         """
         confirmed = [one for one in self.outcomes if one.needs_in_person is not None]
         said = confirmed or self.outcomes
@@ -146,7 +146,7 @@ class QueuedCase(WaitingCase):
 
     @property
     def contradictory(self) -> bool:
-        """Whether something else was said after an outcome had been confirmed."""
+        """Whether anything else was recorded after the first confirmed outcome."""
         said = [one.needs_in_person for one in self.outcomes]
         confirmed = [needs for needs in said if needs is not None]
         return bool(confirmed) and len(set(said[said.index(confirmed[0]) :])) > 1

@@ -1,4 +1,4 @@
-"""What was kept for long enough is forgotten, once an hour. Imports the queue and the problems."""
+"""Deletes expired cases, once an hour. Imports the queue and the problems."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from triage_server.problems import RequestError
 
 _LOOK_EVERY_S = 3600.0
 _MOST_FAILURES = 3
-"""In a row; by then it is not the cases, and each further one would have a line in the log for nothing."""
+"""In a row; then the cause is not the cases, and each further failure would only fill the log."""
 
 log = logging.getLogger("triage_server")
 
 
 class Retention:
-    """Forgets what is too old. Belongs to the event loop, and asks the database beside it."""
+    """Deletes expired cases. Belongs to the event loop; database calls run beside it."""
 
     def __init__(
         self,
@@ -33,38 +33,39 @@ class Retention:
 
         Args:
             queue: has the cases.
-            beside: runs what asks the database.
-            record: writes an event down, ``deletion`` or ``deletion_failed``, of the case of this number.
-            turns: that readers take too, who change a case.
+            beside: runs a database call.
+            record: writes ``deletion`` or ``deletion_failed`` of the case of this number to the audit log.
+            turns: locks shared with readers who change a case.
         """
         self._queue, self._beside, self._record, self._turns = queue, beside, record, turns
 
     async def work(self) -> None:
-        """Forget until cancelled: now, and then once an hour."""
+        """Delete expired cases until cancelled: now, and then once an hour."""
         while True:
             try:
                 await self.forget_expired()
-            except Exception as error:  # the next look may find it mended
+            except Exception as error:  # it may have recovered by the next round
                 _tell("the reading queue forgets later", error)
             try:
-                # Also where nothing was deleted now: a reader of the file, or a kill, came between.
+                # Even if nothing was deleted now: a reader of the file, or a kill, may have prevented it
+                # before.
                 await self._beside(self._queue.empty_journal)
             except Exception as error:
                 _tell("the reading queue's journal is emptied later", error)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def forget_expired(self) -> int:
-        """Delete what was kept for long enough, each with its line in the audit log first; says how many.
+        """Delete all expired cases, each after its line in the audit log; returns how many.
 
         Raises:
-            RequestError: nothing can be recorded, or the database takes nothing; what was deleted by then is.
+            RequestError: nothing can be recorded, or the database fails; earlier deletions stand.
         """
         forgotten, in_a_row = 0, 0
         for number in await self._beside(self._queue.expired):
             try:
                 async with self._turns.of(number):
                     forgotten += await self._forget(number)
-            except Exception as error:  # the others are not to wait for this one
+            except Exception as error:  # the other cases must not wait for this one
                 in_a_row += 1
                 if in_a_row == _MOST_FAILURES:
                     raise
@@ -74,7 +75,7 @@ class Retention:
         return forgotten
 
     async def _forget(self, number: str) -> bool:
-        """Delete one case, unless a reader was quicker, who deleted it or told an outcome."""
+        """Delete one case, unless somebody has deleted it or recorded something in the meantime."""
         if not await self._beside(partial(self._queue.is_expired, number)):
             return False
         await self._record("deletion", number)
@@ -82,13 +83,13 @@ class Retention:
         try:
             done = await self._beside(partial(self._queue.take_out_expired, number))
         finally:
-            if not done:  # a reader of another server was quicker, or the database did not do it
+            if not done:  # another server's reader was quicker, or the database failed
                 await self._record("deletion_failed", number)
         return done
 
 
 def _tell(what: str, error: Exception) -> None:
-    """In the log, without what an exception's text may quote."""
+    """Log an error without the text of an exception, which may quote data."""
     if isinstance(error, RequestError):
         log.error("%s: %s", what, error.code)
     else:

@@ -1,4 +1,4 @@
-"""What every path below /ui has around it. Imports FastAPI, the readers of bodies and the page's desk."""
+"""What surrounds every path below /ui. Imports FastAPI, the readers of bodies and the page's desk."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from triage_server.security import hosts_named
 from triage_server.service import service_of
 
 OPEN = frozenset({"/ui/login", "/ui/static/{name}"})
-"""Routes for which nobody has to be signed in."""
+"""Routes that need no sign-in."""
 _LEAVING = "/ui/logout"
 
 log = logging.getLogger("triage_server")
 
 
 class PageRoute(APIRoute):
-    """A route for browsers: its door, its headers, and its refusals as pages."""
+    """A route for browsers: access control, headers, and refusals as pages."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler with all of that around it."""
+        """The handler, wrapped in all of that."""
         inside = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
@@ -65,12 +65,12 @@ class PageRoute(APIRoute):
 
 
 def page_router() -> APIRouter:
-    """For paths of the page, which is no interface and not described."""
+    """A router for paths of the page, which are not part of the described interface."""
     return APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 
 
 async def _to_login(request: Request, path: str) -> Response:
-    """Ask who is there; whoever sent something in a session that had ended is told that it is not kept."""
+    """Redirect to sign-in; whoever sent a form after the session's end is told that nothing was kept."""
     if request.method != "POST" or path == _LEAVING:
         return to("/ui/login")
     with suppress(RequestError):
@@ -79,8 +79,8 @@ async def _to_login(request: Request, path: str) -> Response:
 
 
 async def _let_pass(request: Request) -> None:
-    """Read what comes and keep none of it: a browser that is cut off while it sends shows no answer."""
-    # The connection's own patience (``parting``) is too short for photographs on a slow line or with a pause.
+    """Read the body and discard it: a browser whose upload is cut off shows no response."""
+    # The connection's own limit (``parting``) is too short for photographs on a slow line.
     chunks = chunks_of(request, service_of(request).settings.max_body_bytes, lambda _: None)
     async with aclosing(chunks):
         async for _ in chunks:
@@ -88,5 +88,5 @@ async def _let_pass(request: Request) -> None:
 
 
 def to(path: str, **query: str) -> Response:
-    """Send the browser there, by GET."""
+    """Redirect the browser with GET (303)."""
     return RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)

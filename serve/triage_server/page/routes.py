@@ -1,7 +1,7 @@
-"""The paths below /ui behind the entrance: one function each. Imports FastAPI and the rooms of the page.
+"""The paths below /ui except sign-in and sign-out, one function each. Imports FastAPI and the page's rooms.
 
-Reading is GET and changes nothing. Everything else is POST, carries the session's token, and has its line in
-the audit log before it is done.
+Looking is GET and changes nothing. Everything else is POST, carries the session's token, and is in the audit
+log before it is done.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ router = page_router()
 
 
 def install(app: FastAPI, page: Page) -> None:
-    """Bring the page and its paths into the application."""
+    """Add the page and its paths to the application."""
     app.state.page = page
     app.include_router(entrance.router)
-    app.include_router(router)  # whose last path is any other
+    app.include_router(router)  # its last path matches anything
 
 
 @router.get("/static/{name}")
 async def static(request: Request) -> Response:
-    """Style and script: whole, from memory, by name."""
+    """Style sheet and script, from memory."""
     name = request.path_params["name"]
     content = page_of(request).static.get(name)
     if content is None:
@@ -53,7 +53,7 @@ async def static(request: Request) -> Response:
 
 @router.get("")
 async def queue(request: Request) -> Response:
-    """What nobody has read, in the order of reading."""
+    """The unread cases, in reading order."""
     page = page_of(request)
     part, pulse = await page.beside(lambda: page.queue.waiting(_part(request)))
     return page.rendered(
@@ -68,7 +68,7 @@ async def queue(request: Request) -> Response:
 
 @router.get("/pulse")
 async def pulse(request: Request) -> Response:
-    """A word that changes when the queue does, for the script."""
+    """The queue's fingerprint, for the script: it changes when the order does."""
     page = page_of(request)
     return Response(await page.beside(page.queue.pulse), media_type="text/plain")
 
@@ -96,13 +96,13 @@ async def send(request: Request) -> Response:
 
 @router.get("/cases/{number}")
 async def case(request: Request) -> Response:
-    """One case, with all that was said of it."""
+    """One case, with everything recorded about it."""
     return await _case(request)
 
 
 @router.get("/cases/{number}/photographs/{position}")
 async def photograph(request: Request) -> Response:
-    """One photograph as it is kept."""
+    """One photograph as stored."""
     page, number = page_of(request), request.path_params["number"]
     position = request.path_params["position"]
     if not (position.isascii() and position.isdecimal() and len(position) <= 2):
@@ -113,7 +113,7 @@ async def photograph(request: Request) -> Response:
 
 @router.post("/cases/{number}/reading")
 async def reading(request: Request) -> Response:
-    """Record that the case was read."""
+    """Record a reading."""
     page, visit = page_of(request), visit_of(request)
     sent, number = await page.form(request), _number(request)
     decision, reason = sent.get("decision"), _text(sent.get("reason"))
@@ -148,7 +148,7 @@ async def reading(request: Request) -> Response:
 
 @router.post("/cases/{number}/outcome")
 async def outcome(request: Request) -> Response:
-    """Record what was found."""
+    """Record an outcome."""
     page, visit = page_of(request), visit_of(request)
     sent, number = await page.form(request), _number(request)
     told: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
@@ -171,7 +171,7 @@ async def outcome(request: Request) -> Response:
 
 @router.post("/cases/{number}/delete")
 async def delete(request: Request) -> Response:
-    """Forget a case that was read."""
+    """Delete a case that was read."""
     page, visit = page_of(request), visit_of(request)
     sent, number = await page.form(request), _number(request)
     if sent.get("sure") != "yes":
@@ -190,7 +190,7 @@ async def delete(request: Request) -> Response:
 
 @router.get("/read")
 async def read(request: Request) -> Response:
-    """What somebody has read."""
+    """The read cases."""
     page = page_of(request)
     part = await page.beside(lambda: page.queue.read(_part(request)))
     counts = await page.beside(page.queue.known_outcomes)
@@ -199,7 +199,7 @@ async def read(request: Request) -> Response:
 
 @router.post("/export")
 async def exported(request: Request) -> Response:
-    """Outcomes and their photographs, as the programs of the clinic read them."""
+    """Outcomes and their photographs as a ZIP file, in the format that the clinic's commands read."""
     page = page_of(request)
     await page.form(request)
     numbers = await page.beside(page.queue.read_numbers)
@@ -274,18 +274,18 @@ async def _case(
 
 
 def _deadlines(cases: Sequence[WaitingCase], policy: Policy) -> tuple[str, ...]:
-    """What is said of deadlines: of those of the cases that are shown, which another bundle may have set."""
+    """Sentences about deadlines, by those of the cases shown, which another bundle may have set."""
     found = {case.place.due_at is not None for case in cases} or {policy.deadline_hours is not None}
     return tuple(said for said, so in (("queue.deadline", True), ("queue.no_deadline", False)) if so in found)
 
 
 def _unreviewed(request: Request, case: QueuedCase) -> bool:
-    """Whether nobody has put a name to the rules by which the case was answered, by whichever bundle."""
+    """Whether the red-flag rules of the bundle that answered the case have no named reviewer."""
     service, answers = service_of(request), case.answers or {}
     if any(answer.bundle_sha256 == service.bundle.sha256 for answer in answers.values()):
         rules = service.bundle.policy.red_flags
         return bool(rules.flags) and not rules.reviewed_by
-    # The note of a bundle that is gone says so itself.
+    # The note in an answer of an earlier bundle says so itself.
     known = service.scorer.languages
     return any(
         known.catalogue(language).note[NotePhrase.flags_not_reviewed] in answer.note
@@ -304,7 +304,7 @@ async def _must_be_read(page: Page, number: str) -> None:
 
 
 async def _done(request: Request) -> tuple[str, str] | None:
-    """What was done just now, if the queue bears it out: anybody can write an address, or go back to one."""
+    """What was just done, if the queue confirms it: anyone can type a URL or go back to one."""
     page, number = page_of(request), request.query_params.get("case", "")
     done = request.query_params.get("done", "")
     if done not in _DONE or not _CASE.fullmatch(number):
@@ -322,12 +322,12 @@ async def _done(request: Request) -> tuple[str, str] | None:
 
 
 def _part(request: Request) -> int:
-    """Which part of a list is asked for; the first, where that cannot be read."""
+    """The requested page of a list; the first, if the number is invalid."""
     asked = request.query_params.get("part", "")
     return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= 6 else 1
 
 
 def _text(text: str) -> str:
-    """What a database and a page can hold: no control characters, one kind of line end."""
+    """Text without control characters and with one kind of line end, as database and page can hold it."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return "".join(letter for letter in lines if letter.isprintable() or letter in "\n\t").strip()

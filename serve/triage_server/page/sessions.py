@@ -1,7 +1,7 @@
-"""Who sits at the browser: a signed cookie, and the token that proves that a form came from this page.
+"""Sessions of browsers: a signed cookie, and the token by which a form proves that it came from this page.
 
-Imports PyJWT, the standard library and the gate's callers. The signing key is made at the start of the
-process and kept nowhere: sessions end when the server does.
+Imports PyJWT, the standard library and the gate's callers. The signing key is made when the process starts
+and stored nowhere, so sessions end with the server.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from starlette.responses import Response
 from triage_server.security import NOBODY, Caller
 
 LASTS_S = 8 * 3600
-"""A working day; after that the key is asked for again. A token may end sooner, and its session with it."""
+"""A working day; then the key is asked for again. A session ends sooner with the token it was begun with."""
 _ALGORITHM = "HS256"
 _MOST_ENDED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One browser, before or after it has shown a key."""
+    """One browser, before or after sign-in."""
 
     id: str
     caller: Caller | None
     """None: nobody has signed in."""
     reader: str = ""
-    """As the person signs."""
+    """The person's name, as typed at sign-in."""
     vouched: bool = False
-    """Whether a proxy said who it is, and has to say so again with each request."""
+    """Whether a proxy said who it is, and must say so again with each request."""
 
 
 class Sessions:
-    """Makes sessions, and knows them again."""
+    """Begins, recognises and ends sessions."""
 
     def __init__(self, *, encrypted: bool) -> None:
-        """Begin.
+        """Make a signing key.
 
         Args:
-            encrypted: whether browsers come over TLS, so that the cookie may insist on it.
+            encrypted: whether browsers connect over TLS, so that the cookie may require it.
         """
         self._key = secrets.token_bytes(32)
         self._encrypted = encrypted
@@ -52,7 +52,7 @@ class Sessions:
         self._ended: dict[str, float] = {}
 
     def of(self, request: Request) -> Session | None:
-        """The session whose cookie came; None if none came, or one that is not ours or has ended."""
+        """The session of the request's cookie; None if there is none, or it is not ours or has ended."""
         try:
             told = jwt.decode(
                 request.cookies.get(self._name, ""),
@@ -65,7 +65,7 @@ class Sessions:
         if told["jti"] in self._ended:
             return None
         caller = Caller(told["caller"], told["role"]) if told["caller"] else None
-        # The gate tells by identity whether somebody was asked.
+        # The gate recognises NOBODY by identity.
         return Session(
             told["jti"], NOBODY if caller == NOBODY else caller, told["reader"], bool(told["vouched"])
         )
@@ -79,7 +79,7 @@ class Sessions:
         vouched: bool = False,
         until: float = math.inf,
     ) -> Session:
-        """A new session, its cookie set in ``response``; it ends by ``until``, in seconds since 1970."""
+        """Begin a session and set its cookie in ``response``; it ends by ``until``, in seconds since 1970."""
         session = Session(secrets.token_urlsafe(24), caller, reader, vouched)
         now = int(time.time())
         ends = int(min(now + LASTS_S, until))
@@ -103,7 +103,7 @@ class Sessions:
         return session
 
     def end(self, response: Response, session: Session) -> None:
-        """Sign out: a copy of the cookie opens nothing either."""
+        """Sign out: copies of the cookie are refused too."""
         now = time.time()
         self._ended = {one: until for one, until in self._ended.items() if until > now}
         while len(self._ended) >= _MOST_ENDED:
@@ -112,7 +112,7 @@ class Sessions:
         response.delete_cookie(self._name, path="/", secure=self._encrypted, httponly=True, samesite="strict")
 
     def token(self, session: Session) -> str:
-        """What each form of this session carries."""
+        """The token that each form of this session carries."""
         return hmac.digest(self._key, f"form {session.id}".encode(), "sha256").hex()
 
     def fits(self, session: Session, token: str) -> bool:

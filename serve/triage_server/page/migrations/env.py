@@ -1,4 +1,4 @@
-"""Alembic's door: migrations run on the connection that ``page.database`` hands over. Imports Alembic."""
+"""Alembic's entry point: migrations use the connection of ``page.database``. Imports Alembic."""
 
 from alembic import context
 

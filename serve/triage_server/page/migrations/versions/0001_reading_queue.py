@@ -68,7 +68,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """No way back: it would delete what clinicians have written."""
+    """Refused: it would delete what clinicians have written."""
     raise ConfigError("There is no way back from these tables: restore the copy that was made before.")
 
 
