@@ -1,8 +1,8 @@
 """The application: the endpoints of all protocols, the server's facts about itself, and error handling.
 
-Imports FastAPI, the bundle's scorer and the rooms beside it. A *face* is the adapter for one protocol. Every
-request passes the envelope (ids, log lines, counters) and the gate (authentication, rate limit); behind every
-face is ``casework``.
+Imports FastAPI, the bundle's scorer and the modules beside it. A *face* is the adapter for one protocol.
+Every request passes the envelope (ids, log lines, counters) and the gate (authentication, rate limit); behind
+every face is ``casework``.
 """
 
 from __future__ import annotations

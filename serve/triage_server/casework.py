@@ -2,7 +2,7 @@
 
 In this order: check the caller, check that the answer can be recorded, reserve a place, read, score, record,
 count, hand to the shadows, leave for the callback, remember for repeats. A face only turns a request into a
-case and an answer into bytes. Imports the rooms beside it.
+case and an answer into bytes. Imports the modules beside it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``triage-server``: verify the bundle, run its self-test, then serve until told to stop.
 
-Imports uvicorn, the bundle's store and scorer, and the rooms beside it.
+Imports uvicorn, the bundle's store and scorer, and the modules beside it.
 """
 
 from __future__ import annotations

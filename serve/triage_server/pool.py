@@ -1,4 +1,4 @@
-"""Where cases are scored: one thread per usable processor, a bounded queue, bounded memory.
+"""Scores cases: one thread per usable processor, a bounded queue, bounded memory.
 
 Imports the bundle's steps and the problems.
 """
@@ -25,12 +25,12 @@ Result = TypeVar("Result")
 
 RETRY_AFTER_S = 1
 _NICER = 5
-"""About a third of the event loop's share of a processor that both want."""
+"""Gives a thread about a third of the event loop's share of a processor that both want."""
 _Job = tuple[Steps[Any], "asyncio.Future[Any]"]
 
 
 class Place:
-    """One case's place in the house, and the bytes it holds."""
+    """One case's place in the server, and the bytes it holds."""
 
     def __init__(self, pool: ScoringPool) -> None:
         self._pool = pool
@@ -40,7 +40,7 @@ class Place:
         """Count bytes that are about to be kept in memory.
 
         Raises:
-            RequestError: all requests together would hold more than ``max_pending_bytes``.
+            RequestError: all requests together would exceed ``max_pending_bytes``.
         """
         if self._pool.pending_bytes + size_bytes > self._pool.max_pending_bytes:
             raise _busy()
@@ -48,22 +48,22 @@ class Place:
         self._pool.pending_bytes += size_bytes
 
     def give_back(self) -> None:
-        """They are in memory no more."""
+        """Stop counting the bytes: they are no longer in memory."""
         self._pool.pending_bytes -= self.held_bytes
         self.held_bytes = 0
 
 
 class ScoringPool:
-    """Threads that score, and the count of what waits for them. Its counters belong to the event loop."""
+    """Threads that score, and counters of what is waiting. The counters belong to the event loop."""
 
     def __init__(self, threads: int, queue: int, max_pending_bytes: int) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        # Daemons: a server that could not start must not wait for them.
+        # Daemons, so that a server that fails to start does not wait for them.
         self._hands = [
             threading.Thread(target=self._work, name=f"scoring-{number}", daemon=True)
             for number in range(threads)
         ]
-        # Threads of their own: one of the above could be given another case a moment before its piece.
+        # Separate threads: a scoring thread could receive another case just before the helper's piece.
         self._helpers = ThreadPoolExecutor(threads - 1, "helping", _give_way) if threads > 1 else None
         self.threads = threads
         self.capacity = threads + queue
@@ -72,10 +72,10 @@ class ScoringPool:
         self.cases = 0
 
     def refuse_if_full(self) -> None:
-        """Tell whether one more case would be taken.
+        """Check that one more case would be accepted.
 
         Raises:
-            RequestError: as many cases as the threads and the queue may hold are already here.
+            RequestError: the threads and the queue are full.
         """
         if self.cases >= self.capacity:
             raise _busy()
@@ -85,7 +85,7 @@ class ScoringPool:
         """A place for one case, from before its body is read until it is answered.
 
         Raises:
-            RequestError: as many cases as the threads and the queue may hold are already here.
+            RequestError: the threads and the queue are full.
         """
         self.refuse_if_full()
         self.cases += 1
@@ -97,7 +97,7 @@ class ScoringPool:
 
     @contextmanager
     def counted(self) -> Iterator[Place]:
-        """Count the bytes of one case, also while it has no place: it waits for no thread of this pool."""
+        """Count the bytes of one case, even while it has no place and waits for no thread of this pool."""
         place = Place(self)
         try:
             yield place
@@ -105,7 +105,7 @@ class ScoringPool:
             place.give_back()
 
     async def run(self, work: Steps[Result]) -> Result:
-        """Do ``work`` on one of the threads: side by side with other work, if more waits than they are."""
+        """Run ``work`` on one of the threads, interleaved with other work if much is waiting."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         for hand in self._hands:
             if hand.ident is None:
@@ -114,14 +114,14 @@ class ScoringPool:
         return await future
 
     def helpers(self) -> Executor | None:
-        """Threads that may do pieces of a case that is alone in the house; None while others are here too.
+        """Threads that may help with the only case in the server; None while there are others.
 
-        They would take time from the others' scoring, and give no more than they take.
+        With several cases, helpers would take as much time from the others as they save.
         """
         return self._helpers if self.cases == 1 else None
 
     def close(self) -> None:
-        """Finish what is here and let the threads go."""
+        """Finish the present work and stop the threads."""
         begun = [hand for hand in self._hands if hand.ident is not None]
         for _ in begun:
             self._jobs.put(None)
@@ -136,7 +136,7 @@ class ScoringPool:
             pass
 
     def _round(self) -> bool:
-        """Wait for work and do it; False: there will be none. A function, so that nothing of it is kept."""
+        """Wait for work and do it; False: none will come. A function: no local keeps its data alive."""
         group = self._group()
         wanted = [(steps, future) for steps, future in filter(None, group) if not future.cancelled()]
         for ended in in_step([steps for steps, _ in wanted]):
@@ -146,9 +146,9 @@ class ScoringPool:
         return None not in group
 
     def _group(self) -> list[_Job | None]:
-        """What a thread does side by side; None, which comes last, ends its work.
+        """Work to interleave on this thread; a None at the end stops it.
 
-        No more than its share of what waits: an idle thread costs more than a cold cache.
+        No more than this thread's share of what is waiting: an idle thread costs more than a cold cache.
         """
         group = [self._jobs.get()]
         most = min(SIDE_BY_SIDE, 1 + self._jobs.qsize() // self.threads)
@@ -160,7 +160,7 @@ class ScoringPool:
 
 def _tell(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
     for future, outcome in ended:
-        if future.done():  # whoever asked has gone
+        if future.done():  # the request has gone
             continue
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
@@ -169,10 +169,10 @@ def _tell(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
 
 
 def _give_way() -> None:
-    """Let the event loop go first, where a thread has a priority of its own.
+    """Lower this thread's priority below the event loop's, on Linux, where threads have priorities.
 
-    Else a server that is asked for more than it can do refuses as slowly as it scores. Where it is forbidden,
-    the thread scores as it is.
+    Otherwise an overloaded server refuses as slowly as it scores. If this is not permitted, the priority
+    stays.
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
@@ -183,9 +183,9 @@ def _give_way() -> None:
 def usable_processors(
     membership: Path = Path("/proc/self/cgroup"), hierarchy: Path = Path("/sys/fs/cgroup")
 ) -> int:
-    """Processors that the scheduler grants: the affinity mask, cut by every cgroup quota above us.
+    """Processors that the scheduler grants: the affinity mask, limited by every cgroup quota above us.
 
-    A quota of one and a half processors counts as two: a thread too many waits, a thread too few idles.
+    A quota of 1.5 processors counts as 2: one thread too many waits, one too few leaves a processor idle.
 
     Args:
         membership: the kernel's list of this process's control groups.

@@ -1,6 +1,6 @@
-"""Every way to be refused, and the document that says so. Imports the bundle's documents and the wire.
+"""All kinds of refusal, and the problem document for them. Imports the bundle's documents and the wire.
 
-A sentence never quotes what was sent. Codes are stable; docs/http-api.md lists them.
+A detail never quotes what was sent. Codes are stable; docs/http-api.md lists them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from triage_server.wire import (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way to be refused."""
+    """One kind of refusal."""
 
     status: HTTPStatus
     title: str
     detail: str
-    """Sentence for people; words in braces come from ``RequestError``. It never quotes what was sent."""
+    """Sentence for people, with placeholders filled by ``RequestError``. It never quotes what was sent."""
 
 
 _UNUSABLE = "A photograph cannot be used"
@@ -314,14 +314,14 @@ _OTHER_PICTURE = Kind(
 
 
 class RequestError(LesionTriageError):
-    """A request that gets no answer but a problem.
+    """A request that is answered with a problem.
 
     Attributes:
         code: a key of ``KINDS``, or the code of an ``ImageError``.
-        kind: what ``KINDS`` says of it.
-        index: position of the photograph at fault, from 0.
-        headers: sent along with the problem.
-        words: that its sentence holds.
+        kind: the entry of ``KINDS``.
+        index: position of the photograph at fault, from 0; None if the fault is elsewhere.
+        headers: sent with the problem.
+        words: values of the detail's placeholders.
     """
 
     def __init__(
@@ -355,7 +355,7 @@ class Problem(Document):
 
     @classmethod
     def of(cls, refusal: RequestError, request_id: str) -> Problem:
-        """The document that tells a client of this refusal."""
+        """The document that reports this refusal to the client."""
         return cls(
             type=f"urn:lesion-triage:problem:{refusal.code}",
             title=refusal.kind.title,

@@ -1,7 +1,7 @@
-"""What stands before any application code: how long a head may be, how long it may take, how many may come.
+"""Limits on connections before any application code: size of a head, time for a head, number of connections.
 
-Imports uvicorn's protocol, which has none of these limits, Starlette's headers, the crowd, the watch over
-slow readers, how a connection ends, the log's lines, and the wire.
+Extends uvicorn's protocol, which has none of these limits. Imports Starlette's headers, the connection limit,
+the watch over slow readers, how a connection ends, the log's lines, and the wire.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from triage_server.telemetry import Telemetry
 from triage_server.wire import PROBLEM_TYPE
 
 _MOST_AHEAD = 16
-"""Requests that may wait behind one that is being answered; each is held in memory until then."""
+"""Pipelined requests that may wait behind one that is being answered; each is held in memory until then."""
 
 
 class _StoppedError(Exception):
-    """Raised inside the parser, which stops at it."""
+    """Raised inside the parser to stop it."""
 
 
 def guarded(settings: Settings, telemetry: Telemetry) -> type[asyncio.Protocol]:
-    """The protocol with the limits of these settings; uvicorn makes one of it for each connection.
+    """The protocol class with the limits of these settings; uvicorn makes one instance per connection.
 
     Args:
         settings: of the operator.
-        telemetry: of the application behind it; counts what never gets there.
+        telemetry: of the application; counts what never reaches it.
     """
 
     class Guarded(GuardedProtocol):
         max_head_bytes = settings.max_head_bytes
         head_timeout_s = settings.head_timeout_s
         read_timeout_s = settings.body_timeout_s
-        most_unread_bytes = 2 * settings.max_body_bytes  # so that whoever sent a little too much is told
+        most_unread_bytes = 2 * settings.max_body_bytes  # a little too much still gets its refusal
         crowd = Crowd(settings.max_connections, telemetry)
         unread = Unread(telemetry)
 
@@ -62,25 +62,25 @@ class GuardedProtocol(HttpToolsProtocol):
     unread: Unread
 
     _head_bytes = 0
-    """Since a head began, those that came without any body."""
+    """Bytes since the head began that came without any of a body."""
     _within = False
-    """Whether a request has begun to come and has not come whole."""
+    """Whether a request has begun and is not complete."""
     _went_on = False
-    """Whether a piece of what came held a body, or another request."""
+    """Whether the present piece of data had some of a body, or began a request."""
     _ended = False
-    """Whether a request ended in a piece of what came."""
+    """Whether a request ended in the present piece of data."""
     _head_pending = True
     _head_timer: asyncio.TimerHandle | None = None
     _refusal = "request_not_valid"
     _plain_head: bytes | None = None
-    """The head that offers another protocol, and announces a body, without that offer."""
+    """A head that offers a protocol upgrade and announces a body, rewritten without the offer."""
     _refused: RequestError | None = None
-    """What is wrong behind a request that is not answered yet: told after its answer; no more is read."""
+    """A fault found behind a request that is not answered yet. Sent after that answer; no more is read."""
     _parting: Parting
     _watch: Watch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, unless too many are open; its first head is awaited from now on."""
+        """Accept the connection, unless too many are open, and start the time limit for its first head."""
         self._parting = Parting(transport, self._more_may_come, self.most_unread_bytes)
         super().connection_made(self._parting)
         if not self.crowd.takes(self):
@@ -90,7 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more will come, and whoever has no answer by now gets none."""
+        """Clean up; a request without an answer by now gets none."""
         if self.cycle is not None and not self.cycle.response_started:
             self.cycle.scope["state"]["left"] = True
         self._head_arrived()
@@ -101,7 +101,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and count what belongs to a head: an endless header reaches no callback."""
+        """Feed the parser, and count bytes of the head here too: an endless header reaches no callback."""
         if self._parting.lingers:
             self._parting.throw_away(data)
             return
@@ -113,10 +113,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._refused is not None:
             return
         if begun and self._head_pending:
-            # What came before this head in the same piece was another request, and perhaps its body.
+            # Before this head, the same piece held the end of another request, perhaps with body.
             self._head_bytes = self._counted if self._ended else self._head_bytes + len(data)
         elif between and self._within and not self._went_on:
-            self._head_bytes += len(data)  # between chunks or behind the last: no body, and as good as a head
+            self._head_bytes += len(data)  # between chunks or after the last: counted like a head
         if self._head_bytes > self.max_head_bytes:
             self._refuse("head_too_large")
 
@@ -130,25 +130,25 @@ class GuardedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the request line."""
+        """Part of the request target."""
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One whole header; what follows a body is none (RFC 9110, section 6.5.1), and counted alone."""
+        """One header. Trailers are counted, but are not headers (RFC 9110, section 6.5.1)."""
         self._count(len(name) + len(value) + 4)
         if self._head_pending:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is here."""
+        """The head is complete."""
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                self._stop("request_not_valid")  # whatever follows is meant for another server
+                self._stop("request_not_valid")  # what follows is meant for another server
             if any(map(_announces_body, self.headers)):
                 self._plain_head = self._without_offer()
                 return
-        if len(_codings(self.headers)) > 1:  # the parser sees to it that the last is chunked, and that alone
+        if len(_codings(self.headers)) > 1:  # the parser ensures that the last is chunked, but no more
             self._stop("transfer_coding_not_supported")  # RFC 9112, section 6.1
         if len(self.pipeline) >= _MOST_AHEAD:
             self._stop("too_many_requests_ahead")
@@ -156,20 +156,20 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Part of the body."""
         self._went_on, self._head_bytes = True, 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All of a request is here, unless its body is still to be read."""
+        """The request is complete, unless the parser stopped before its body at an upgrade offer."""
         if self._plain_head is None:
             self._within, self._ended = False, True
             super().on_message_complete()
-            if not self.pipeline:  # else nobody would see that the client has left; what is ahead may wait
+            if not self.pipeline:  # else the client's leaving would go unnoticed; requests ahead may wait
                 self.flow.resume_reading()
 
     def resume_writing(self) -> None:
-        """The peer has taken enough for more to be written."""
+        """The peer has received enough for more to be written."""
         if self._watch is not None:
             self._watch.moved()
         super().resume_writing()
@@ -182,7 +182,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._parting.take_leave()
 
     def shutdown(self) -> None:
-        """The server stops, and waits for no rest of what is answered or never will be."""
+        """The server stops; do not wait for the rest of what is answered or never will be."""
         super().shutdown()
         if self._parting.is_closing():
             self._parting.end()
@@ -191,10 +191,11 @@ class GuardedProtocol(HttpToolsProtocol):
         return self._within or self.flow.read_paused
 
     def _feed(self, data: bytes) -> None:
-        """Parse all of it. Where another protocol is offered, the parser stops in front of the body.
+        """Parse all data. At a protocol upgrade offer, the parser stops before the body.
 
-        It takes what follows for the next request, whatever the head announces. No other protocol is spoken
-        here, and a server may pass an offer over (RFC 9110, section 7.8): the head is read again without it.
+        It would take the body for the next request, whatever the head announces. No other protocol is spoken
+        here, and a server may ignore an offer (RFC 9110, section 7.8), so the head is parsed again without
+        it.
         """
         while data and self._refused is None and not self.transport.is_closing():
             try:
@@ -225,7 +226,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop("head_too_large")
 
     def _stop(self, code: str) -> NoReturn:
-        """Read no further, and refuse with this code."""
+        """Abort parsing, and refuse with this code."""
         self._refusal = code
         raise _StoppedError
 
@@ -248,7 +249,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_arrived()
         refusal = RequestError(code, limit=self.max_head_bytes, seconds=self.head_timeout_s, most=_MOST_AHEAD)
         if self.pipeline and self.cycle.more_body:
-            self.pipeline.popleft()  # the newest, whose own body is broken
+            self.pipeline.popleft()  # the newest request, whose own body is broken
         elif self.cycle is None or self.cycle.response_complete:
             self._tell(refusal)
             return
@@ -259,7 +260,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow.pause_reading()
 
     def _given_up(self, refusal: RequestError) -> str:
-        """Tell the application that the rest of its body will not come, and its log line why.
+        """Tell the application that the rest of the body will not come, and its log line why.
 
         Returns:
             The id of that request.
@@ -274,7 +275,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return request_id
 
     def _tell(self, refusal: RequestError, request_id: str | None = None) -> None:
-        """Send a refusal, the last words of this connection; without an id no application knows of it."""
+        """Send a refusal and close. Without an id, the application knows nothing of it: count it here."""
         if self.transport.is_closing():
             return
         if request_id is None:
@@ -290,7 +291,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def _codings(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """What was done with the body for its transfer, in order."""
+    """Transfer codings of the body, in order."""
     said = b",".join(value for name, value in headers if name == b"transfer-encoding")
     return [coding for one in said.lower().split(b",") if (coding := one.strip(b" \t"))]
 

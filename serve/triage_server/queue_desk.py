@@ -1,6 +1,6 @@
-"""``triage-server queue``: bring the tables of the reading queue to this version.
+"""``triage-server queue``: migrate the tables of the reading queue.
 
-Imports the exception tree; the page's tables inside the errand.
+Imports the exceptions; the page's tables only when it runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lesion_triage.errors import ConfigError
 
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
-    """Teach the command line ``queue``."""
+    """Add the ``queue`` subcommand."""
     verbs = desks.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
     migrating = verbs.add_parser("migrate", help="bring its tables to the version of this program")
     migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")

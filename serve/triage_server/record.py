@@ -1,4 +1,4 @@
-"""What the audit log is told of a case, and the answers that a repeated request gets again.
+"""What the audit log records of a case, and the answers kept for repeated requests.
 
 Imports the audit log, the bundle's schema and the problems.
 """
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from triage_server.intake import SentCase
 
 UNRECORDED = frozenset({"busy", "rate_limited", "stopping", "audit_unavailable"})
-"""Refusals that say nothing of a case but to send it again; an overload must not fill the log."""
+"""Refusals that say nothing about a case except to send it again; an overload must not fill the log."""
 _KEPT_S = 24 * 3600.0
 MOST_KEPT_OF_ONE = 4096
-"""Answers of one caller that a repeated request may get again; one more, and the oldest is forgotten."""
+"""Answers of one caller kept for repeats; the oldest is dropped for one more."""
 _MOST_KEPT = 2 * MOST_KEPT_OF_ONE
-"""Of all callers together: some ten megabytes, or a hundred of the longest."""
+"""Of all callers together: some ten megabytes, or a hundred with the longest answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer as it is sent, and what the log and the counters say of it."""
+    """An answer as sent, and what the log and the counters record of it."""
 
     body: bytes
     language: str
@@ -49,7 +49,7 @@ class Answered:
     fields: Mapping[str, object]
     repeated: bool = False
     case: SentCase | None = None
-    """For the shadows, which score it after the answer; never kept."""
+    """For the shadows, which score it after the answer; not kept for repeats."""
 
 
 _INPUTS = {
@@ -59,15 +59,15 @@ _INPUTS = {
     "face": "the way in",
     "callback": "the callback",
 }
-"""Members of a line by which a request is told from another, as a client calls them."""
+"""Fields of a line that must match for a repeat, with the client's names for them."""
 _Kept = tuple[float, Mapping[str, object], Answered]
-"""When, of which inputs, what."""
+"""When it was kept, for which inputs, and what."""
 
 
 def decided(answer: Answer) -> dict[str, object]:
     """What the log keeps of an answer: the decision, no text."""
     return {
-        # Of the answer: one that is repeated may be older than the bundle that is served.
+        # Of the answer: a repeated one may come from a bundle served earlier.
         "bundle_sha256": answer.bundle_sha256,
         "certificate_id": answer.certificate_id,
         "disposition": answer.disposition.value,
@@ -80,7 +80,7 @@ def decided(answer: Answer) -> dict[str, object]:
 
 
 def answered(answer: Answer, body: bytes, case: SentCase) -> Answered:
-    """The answer to ``case``, and the bytes in which a face says it."""
+    """The answer to ``case``, with the bytes in which its face writes it."""
     of_photographs = [reason.code.value for image in answer.images for reason in image.reasons]
     return Answered(
         body=body,
@@ -94,7 +94,7 @@ def answered(answer: Answer, body: bytes, case: SentCase) -> Answered:
 
 
 class Recorder:
-    """The audit log, if there is one, as the endpoint for cases sees it."""
+    """The audit log, if there is one, as the casework sees it."""
 
     def __init__(self, log: AuditLog | None, bundle_sha256: str, certificate_id: str) -> None:
         self._log = log
@@ -102,26 +102,26 @@ class Recorder:
         self._key = secrets.token_bytes(32)
 
     def serving(self, bundle_sha256: str, certificate_id: str) -> Recorder:
-        """The same log and key, with another bundle in its lines."""
+        """The same log and key, for lines that name another bundle."""
         other = copy.copy(self)
         other._served = {"bundle_sha256": bundle_sha256, "certificate_id": certificate_id}
         return other
 
     @property
     def keeps_log(self) -> bool:
-        """Whether what is written here is kept anywhere."""
+        """Whether lines are written anywhere."""
         return self._log is not None
 
     def hash_of(self, data: bytes) -> str:
-        """Keyed hash of something that was sent: by the site's key, or without a log by one of this start."""
+        """Keyed hash of an input: under the site's key, or without a log under a random key of this process."""
         return self._log.hash_of(data) if self._log else hmac.digest(self._key, data, "sha256").hex()
 
     def inputs(self, case: SentCase, repeats: bytes = b"") -> dict[str, object]:
-        """Hashes of what was sent, in the order sent; runs beside the event loop, it reads every byte.
+        """Hashes of the inputs, in the order sent. Run it beside the event loop: it reads every byte.
 
         Args:
-            case: as it was sent.
-            repeats: what else was sent and stands in the answer.
+            case: as sent.
+            repeats: whatever else was sent and appears in the answer.
         """
         said = None if case.history == NO_HISTORY else self.hash_of(case.history.to_json().encode())
         photographs = [self.hash_of(image) for image in case.images]
@@ -144,13 +144,13 @@ class Recorder:
     async def write(
         self, event: str, request_id: str, caller: str, fields: Mapping[str, object]
     ) -> End | None:
-        """Bring one line to the disk.
+        """Write one line to disk.
 
         Returns:
             Its number and hash; None if there is no log.
 
         Raises:
-            RequestError: it could not be brought there, so no answer may be given.
+            RequestError: it could not be written, so no answer may be given.
         """
         if self._log is None:
             return None
@@ -162,7 +162,7 @@ class Recorder:
 
 
 class Repeats:
-    """Answers by caller and Idempotency-Key, in memory, for a day, the newest few thousand of each caller."""
+    """Answers by caller and Idempotency-Key: in memory, for a day, the newest few thousand of each caller."""
 
     def __init__(self) -> None:
         self._kept: dict[str, OrderedDict[str, _Kept]] = {}
@@ -174,8 +174,9 @@ class Repeats:
         """Begin a request under a key; belongs to the event loop.
 
         Returns:
-            None: it has begun, and ``end`` must follow. Else what is set when the request under this key ends
-            that is under way; only then can be known whether this is the same case.
+            None: it has begun, and ``end`` must follow. Otherwise another request under this key is in
+                progress,
+            and this event is set when it ends; only then is it known whether both are the same case.
         """
         other = self._under_way.get((caller, key))
         if other is None:
@@ -183,14 +184,14 @@ class Repeats:
         return other
 
     def end(self, caller: str, key: str) -> None:
-        """End a request under a key, with an answer that is kept or without one."""
+        """End a request under a key, whether or not it left an answer."""
         self._under_way.pop((caller, key)).set()
 
     def find(self, caller: str, key: str, inputs: Mapping[str, object]) -> Answered | None:
-        """The answer that these inputs got under this key; None if the key is new.
+        """The answer that these inputs got under this key; None if the key is new or its answer is forgotten.
 
         Raises:
-            RequestError: the key came with other inputs before.
+            RequestError: the key was used before with other inputs.
         """
         with self._lock:
             kept = self._kept[caller].get(key) if caller in self._kept else None
@@ -201,7 +202,7 @@ class Repeats:
         return kept[2]
 
     def keep(self, caller: str, key: str, inputs: Mapping[str, object], answer: Answered) -> None:
-        """Remember an answer that was recorded."""
+        """Keep an answer that was recorded."""
         with self._lock:
             mine = self._kept.setdefault(caller, OrderedDict())
             self._count += key not in mine
@@ -210,7 +211,7 @@ class Repeats:
             if len(mine) > MOST_KEPT_OF_ONE:
                 self._drop(caller)
             elif self._count > _MOST_KEPT:
-                # Of whoever has most: one who sends much must not make the others' answers forgotten.
+                # From the caller with most: a busy one must not push out the others' answers.
                 self._drop(max(self._kept, key=lambda one: len(self._kept[one])))
 
     def _drop(self, caller: str) -> None:

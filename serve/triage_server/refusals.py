@@ -1,6 +1,6 @@
-"""A refusal in the words of the face that was asked. Imports the wire.
+"""A refusal in the format of the protocol that was used. Imports the wire.
 
-The paths of a protocol that has a form of its own for errors get that form; every other path gets a problem.
+Paths of a protocol with its own error format get that format; all others get a problem document.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _ISSUES: dict[int, str] = {
     HTTPStatus.SERVICE_UNAVAILABLE: "transient",
     HTTPStatus.INTERNAL_SERVER_ERROR: "exception",
 }
-"""IssueType of FHIR R4, by status; what is not here is ``invalid``."""
+"""IssueType of FHIR R4, by status; ``invalid`` for all others."""
 
 
 def response_to(refusal: RequestError, request_id: str, path: str) -> Response:
-    """What a client that asked for ``path`` is told."""
+    """The response that refuses a request for ``path``."""
     problem = Problem.of(refusal, request_id)
     document, media_type = spoken(problem, path)
     return Response(json.dumps(document), problem.status, refusal.headers, media_type)
 
 
 def spoken(problem: Problem, path: str) -> tuple[dict[str, object], str]:
-    """A problem as a client that asked for ``path`` expects it, and the media type of that."""
+    """A problem as a client of ``path`` expects it, and its media type."""
     if path.startswith("/fhir/"):
         return outcome_of(problem), FHIR_TYPE
     said = problem.model_dump(mode="json", exclude_none=True)

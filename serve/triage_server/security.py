@@ -1,8 +1,7 @@
-"""The gate: who asks, whether they may, and how often.
+"""The gate: authentication, permission and rate limit.
 
-Imports keys, tokens, settings, the rule of loopback and the problems. It stands inside the envelope and
-outside every endpoint. What it does not know it refuses, paths that do not exist included, before a byte of
-the body is read.
+Imports keys, tokens, settings, the rule of loopback and the problems. It is inside the envelope and around
+every endpoint. Unknown callers are refused before a byte of the body is read, on paths that do not exist too.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ log = logging.getLogger("triage_server")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as logs may know it."""
+    """Who sends a request, as logs may know it."""
 
     name: str
     """``key:`` and the key's id, ``token:`` and a hash of issuer and subject, or ``nobody``."""
     role: Role
 
     def must_be_allowed_to_score(self) -> None:
-        """Refuse those who may only read.
+        """Refuse a caller who may not score.
 
         Raises:
-            RequestError: the key is one for reading.
+            RequestError: the role is another than ``score``.
         """
         if self.role != "score":
             raise RequestError("not_allowed", headers={"WWW-Authenticate": _challenge("insufficient_scope")})
@@ -58,30 +57,30 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Somebody who showed a key or a token, and for how long that is good."""
+    """The owner of a key or a token, and how long it is valid."""
 
     caller: Caller
     until: float = math.inf
-    """Seconds since 1970; a key is good until it is struck out."""
+    """Seconds since 1970; infinite for a key, which is valid until revoked."""
 
 
 NOBODY = Caller("nobody", "score")
-"""Whoever asks a server that asks no one: on loopback, or behind a proxy that asks instead."""
+"""The caller of a server that requires no credentials: on loopback, or behind a proxy that authenticates."""
 
 
 class Door:
-    """Tells callers apart by what they show."""
+    """Identifies callers by their credentials."""
 
     def __init__(self, settings: Settings, hash_of: Callable[[bytes], str] | None = None) -> None:
-        """Read keys and key set.
+        """Read API keys and key set.
 
         Args:
             settings: say which.
-            hash_of: makes a name out of a token's subject, which may be a person's; None: one that
-                changes at each start.
+            hash_of: makes the caller's name from a token's subject, which may be a person's name; None: a
+                hash that changes at each start.
 
         Raises:
-            ConfigError: keys or key set cannot be read.
+            ConfigError: API keys or key set cannot be read.
         """
         self._key_path = settings.api_keys_file
         self._keys = KeyFile(self._key_path) if self._key_path else None
@@ -99,11 +98,11 @@ class Door:
         self._behind_proxy = settings.behind_tls_proxy or settings.behind_authenticating_proxy
 
     async def caller(self, headers: Headers) -> Caller:
-        """Who sends these headers.
+        """The caller with these headers.
 
         Raises:
-            RequestError: nobody known, or the keys cannot be read; or nobody is asked, and a browser was sent
-                here by somebody else.
+            RequestError: unknown caller, or the keys cannot be read; or no credentials are required, and
+                another site made a browser send the request.
         """
         if not self.asks:
             if not self._behind_proxy and _from_elsewhere(headers):
@@ -120,33 +119,33 @@ class Door:
         raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge("invalid_token")})
 
     async def usable(self) -> bool:
-        """False while the file of keys is broken, or the keys of tokens are too old and not to be had."""
+        """False while the file of API keys is broken, or the token keys are stale and cannot be fetched."""
         if self._key_path is not None:
             try:
-                self._present_keys()  # not only when somebody shows a key: nobody is sent to who is not ready
+                self._present_keys()  # checked even if no key is shown: a server that is not ready is sent none
             except RequestError:
                 return False
         return self._tokens is None or await self._tokens.usable()
 
     @property
     def asks(self) -> bool:
-        """Whether callers have to show anything."""
+        """Whether callers need credentials."""
         return self._key_path is not None or self._tokens is not None
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether an identity provider's tokens are known here."""
+        """Whether tokens of an identity provider are accepted."""
         return self._tokens is not None
 
     async def known(self, shown: str, role: Role | None = None) -> Known | None:
-        """Whose key or token this is; None: none that is valid here and now.
+        """The owner of a key or token; None: it is not valid here and now.
 
         Args:
             shown: the key or token.
-            role: the only one that will do; None: any.
+            role: the required role; None: any.
 
         Raises:
-            RequestError: keys or key set cannot be read; or any role would do, and a token gives none.
+            RequestError: keys or key set cannot be read; or ``role`` is None, and the token gives no role.
         """
         if not shown.startswith(PREFIX):
             return await self._by_token(shown, role)
@@ -154,10 +153,10 @@ class Door:
         return found if found is not None and role in (None, found.caller.role) else None
 
     def still_knows(self, caller: Caller) -> bool:
-        """Whether somebody who was known earlier would be now; when a token ends, whoever keeps it must know.
+        """Whether an earlier caller would still be known. A token's expiry is for whoever keeps it to check.
 
         Raises:
-            RequestError: the keys cannot be read.
+            RequestError: the API keys cannot be read.
         """
         if caller.name.startswith("key:"):
             return self._key_path is not None and self._present_keys().role_of(caller.name[4:]) == caller.role
@@ -175,7 +174,7 @@ class Door:
             if self._keys is None or self._keys.changed():
                 self._keys = self._read_again()
         if self._keys is None:
-            # To go on with the keys of before would let in whom an edit was meant to shut out.
+            # Keeping the old keys could admit someone whom the edit was meant to shut out.
             raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
         return self._keys
 
@@ -202,7 +201,7 @@ class Door:
 
 
 class Pace:
-    """A bucket for each caller: a minute's worth of requests at once, refilled evenly."""
+    """Rate limit: a token bucket per caller, which holds a minute's requests and is refilled evenly."""
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute
@@ -212,25 +211,25 @@ class Pace:
         """Count one request.
 
         Raises:
-            RequestError: the caller's bucket is empty; it says when to come again.
+            RequestError: the caller's bucket is empty; Retry-After says when to try again.
         """
         self._spend(caller, moment, 1, needed=1)
 
     def take_further(self, caller: Caller, moment: float, cases: int) -> None:
-        """Count further cases of a request that was counted, as far as a full bucket holds both.
+        """Count further cases of a request that was counted, but no more in all than a full bucket holds.
 
         Raises:
-            RequestError: the caller's bucket does not hold as many; it says when to come again.
+            RequestError: the caller's bucket holds too few; Retry-After says when to try again.
         """
         cases = min(cases, self._per_minute - 1)
         self._spend(caller, moment, cases, needed=cases + 1)
 
     def _spend(self, caller: Caller, moment: float, cases: int, needed: int) -> None:
-        """Take so many out of the bucket; whoever comes again needs ``needed`` in it."""
+        """Take ``cases`` out of the bucket, or refuse until it holds ``needed``."""
         left, then = self._buckets.pop(caller.name, (float(self._per_minute), moment))
         left = min(self._per_minute, left + (moment - then) * self._per_minute / 60)
         if len(self._buckets) >= _MOST_CALLERS:
-            del self._buckets[next(iter(self._buckets))]  # whoever has been silent for longest
+            del self._buckets[next(iter(self._buckets))]  # the caller who has been silent for longest
         if left < cases:
             self._buckets[caller.name] = (left, moment)
             wait = (needed - left) * 60 / self._per_minute
@@ -239,23 +238,23 @@ class Pace:
 
 
 class Gate:
-    """ASGI middleware: only known callers come in, at a bearable pace."""
+    """ASGI middleware: admits only known callers, within their rate limit."""
 
     def __init__(self, app: ASGIApp, door: Door, pace: Pace, elsewhere: str | None = None) -> None:
-        """Stand before an application.
+        """Wrap an application.
 
         Args:
-            app: inside.
-            door: knows the callers.
-            pace: how often each may come.
-            elsewhere: path below which the application asks by itself, because browsers show no header; None:
-                there is none.
+            app: the application.
+            door: identifies callers.
+            pace: limits their rate.
+            elsewhere: path of a part that controls access itself, because browsers send no key in a header;
+                None: there is none.
         """
         self._app, self._door, self._pace = app, door, pace
         self._elsewhere = elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request in, or answer it here."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -277,19 +276,19 @@ class Gate:
 
 
 def _from_elsewhere(headers: Headers) -> bool:
-    """Whether a page of another site makes a browser ask: by a name of its own for this machine, or openly.
+    """Whether another site made a browser send this: the Host, the Origin or Sec-Fetch-Site shows it.
 
-    Programs send no Origin, and may send no Host; a page of this machine may stand at another port.
+    Programs send no Origin and perhaps no Host. A page of this machine may come from another port.
     """
     hosts = hosts_named(headers) + [_host_in(origin) for origin in headers.getlist("origin")]
     return headers.get("sec-fetch-site") == "cross-site" or not all(map(is_loopback, hosts))
 
 
 def hosts_named(headers: Headers) -> list[str]:
-    """By which names this machine was asked, as the headers say: one from a browser, none from some programs.
+    """The host names by which this server was addressed: one from a browser, none from some programs.
 
     Returns:
-        Names and addresses in lower case, without port and brackets; empty where none can be read.
+        Names and addresses in lower case, without port and brackets; an unreadable one is an empty string.
     """
     return [_host_in(f"//{said}") for said in headers.getlist("host") if said]
 
@@ -302,5 +301,5 @@ def _host_in(address: str) -> str:
 
 
 def _challenge(error: str | None = None) -> str:
-    """After RFC 6750."""
+    """WWW-Authenticate after RFC 6750."""
     return 'Bearer realm="triage"' + (f', error="{error}"' if error else "")

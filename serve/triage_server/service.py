@@ -1,6 +1,6 @@
-"""What the endpoints stand on, and what a request finds of it: its service, and the language of its answer.
+"""What endpoints use: the service of a request, and the language of its answer.
 
-Imports the bundle's store and scorer and the rooms that a service is made of; never the casework.
+Imports the bundle's store and scorer and the parts of a service; never the casework.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Service:
-    """What the endpoints stand on."""
+    """Everything the endpoints use."""
 
     bundle: Bundle
     scorer: Scorer
@@ -39,12 +39,12 @@ class Service:
     telemetry: Telemetry
     shadows: Shadows
     post: Post | None = None
-    """None: no callback is named."""
+    """None: no callback is configured."""
 
 
 def service_of(request: Request) -> Service:
     """The service of this request, fixed at first use, so a bundle swap never affects a request in flight."""
-    state = request.scope["state"]  # asked some ten times a case: ``request.state`` costs twice as much
+    state = request.scope["state"]  # called some ten times a case: ``request.state`` costs twice as much
     if "service" not in state:
         state["service"] = request.app.state.service
     return cast("Service", state["service"])
@@ -58,5 +58,5 @@ def language_of(request: Request) -> str:
 
 
 def in_language(language: str) -> dict[str, str]:
-    """The headers that say so."""
+    """Headers that state the language."""
     return {"Content-Language": language, "Vary": "Accept-Language"}

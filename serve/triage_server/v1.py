@@ -1,6 +1,6 @@
 """The interface's own face: one case as a picture, a form or JSON; answered with the document ``Answer``.
 
-Imports the casework and the rooms that read bodies.
+Imports the casework and the modules that read bodies.
 """
 
 from __future__ import annotations

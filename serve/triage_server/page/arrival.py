@@ -1,6 +1,6 @@
 """A case sent through the page: stripped of metadata, scored as any other, recorded, and queued.
 
-Imports the bundle, the rooms of the server and the page's desk.
+Imports the bundle, the modules of the server and the page's desk.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The page's central object: what it is made of, access control, and how responses are rendered.
 
-Imports Jinja2 and the rooms of the server. Everything put into a page passes Jinja2's escaping.
+Imports Jinja2 and the server's modules. Everything put into a page passes Jinja2's escaping.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the reading queue keeps and forgets. Imports the tables, the lists and the bundle's documents.
+"""What the reading queue stores and deletes. Imports the tables, the lists and the bundle's documents.
 
-Every method is one transaction and blocks: call it beside the event loop. What people wrote is appended and
-never changed. A case that nobody has read cannot be deleted, by hand or by age.
+Every method is one transaction and blocks: call it beside the event loop. Readings and outcomes are only
+appended. A case that nobody has read cannot be deleted, by hand or by age.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from triage_server.page.records import (
 from triage_server.problems import RequestError
 
 _LETTERS = "23456789BCDFGHJKMNPQRSTVWXYZ"
-"""Of case numbers: none that is taken for another, and no vowel, so that none spells a word."""
+"""Letters of case numbers: none that is mistaken for another, and no vowel, so that none spells a word."""
 _NUMBER = re.compile(f"[{_LETTERS}]{{4}}-[{_LETTERS}]{{4}}")
 
 
@@ -56,7 +56,7 @@ class Queue:
         self._readable = lists.Readable()
 
     def draw_number(self) -> str:
-        """A number that no case has."""
+        """A random number that no case has."""
         with self._session() as session:
             return _new_number(session)
 
@@ -72,12 +72,12 @@ class Queue:
         """Put a case into the queue.
 
         Args:
-            number: that was drawn for it.
-            answers: the same one in several languages, that of who asks first.
+            number: drawn for it.
+            answers: the same answer in several languages, the sender's first.
             photographs: stripped, in the order sent.
-            history: what was told.
+            history: as given.
             caller: who sent it.
-            same_person_as: number of an earlier case of the same person; None: not said.
+            same_person_as: number of an earlier case of the same person; None: not given.
 
         Raises:
             RequestError: there is no such earlier case, or the database cannot be used.
@@ -109,28 +109,28 @@ class Queue:
             session.add(row)
 
     def waiting(self, part: int = 1) -> tuple[Part[WaitingCase], str]:
-        """A part of the cases that nobody has read, in the order of reading, and ``pulse`` of all of them."""
+        """A page of the unread cases, in reading order, and ``pulse`` of the whole queue."""
         with self._session() as session:
             return lists.waiting(session, self.now(), self._readable, part)
 
     def read(self, part: int = 1) -> Part[ReadCase]:
-        """A part of the cases that somebody has read: without an outcome first, the longest read first."""
+        """A page of the read cases: without an outcome first, then by time of the last reading."""
         with self._session() as session:
             return lists.read(session, part)
 
     def known_outcomes(self) -> Mapping[str, tuple[int, int]]:
-        """By disposition: read cases with a known outcome, and read cases in all."""
+        """By disposition: read cases with a known outcome, and all read cases."""
         with self._session() as session:
             return lists.known_outcomes(session)
 
     def read_numbers(self) -> list[str]:
-        """Of all cases that somebody has read, as they came."""
+        """Numbers of all read cases, in order of arrival."""
         with self._session() as session:
             wanted = select(CaseRow.number).where(lists.is_read()).order_by(CaseRow.id)
             return list(session.scalars(wanted))
 
     def some(self, numbers: Sequence[str]) -> list[QueuedCase]:
-        """Several cases, as they came; those that are gone are left out."""
+        """Several cases, in order of arrival; those that no longer exist are left out."""
         with self._session() as session:
             rows = session.scalars(_whole().where(CaseRow.number.in_(numbers)).order_by(CaseRow.id))
             return [_case(row) for row in rows]
@@ -139,7 +139,7 @@ class Queue:
         """One case.
 
         Raises:
-            RequestError: there is none of this number.
+            RequestError: no case has this number.
         """
         with self._session() as session:
             return _case(_one(session, number))
@@ -162,7 +162,7 @@ class Queue:
             return row.media_type, row.data
 
     def photographs(self, number: str) -> list[bytes]:
-        """All photographs of a case, in the order sent; none if the case is gone."""
+        """All photographs of a case, in the order sent; none if the case no longer exists."""
         wanted = (
             select(PhotographRow.data)
             .join(CaseRow, CaseRow.id == PhotographRow.case_id)
@@ -173,21 +173,21 @@ class Queue:
             return list(session.scalars(wanted))
 
     def record_reading(self, number: str, by: By, decision: Decision, reason: str, after: int) -> None:
-        """Say that a case was read, and what was decided.
+        """Record a reading and its decision.
 
         Args:
             number: of the case.
             by: who read it.
             decision: what was decided.
             reason: why, in the reader's words.
-            after: readings that the case had when its reader saw it.
+            after: how many readings the case had when it was shown to the reader.
 
         Raises:
-            RequestError: somebody else has read it since, perhaps at another server of this database; or
+            RequestError: somebody else has read it since, perhaps at another server with this database; or
                 there is no such case.
         """
         with self._session() as session:
-            # A change that changes nothing: from here on no other server writes to this case.
+            # An update without effect, which locks the row against other servers.
             session.execute(update(CaseRow).where(_called(number)).values(number=CaseRow.number))
             case = _one(session, number)
             if len(case.readings) != after:
@@ -201,10 +201,10 @@ class Queue:
     def record_outcome(
         self, number: str, by: By, needs_in_person: bool | None, confirmed_by: ConfirmedBy
     ) -> None:
-        """Say what was found.
+        """Record an outcome.
 
         Raises:
-            RequestError: nobody has read the case yet, or there is none.
+            RequestError: the case has not been read, or does not exist.
         """
         with self._session() as session:
             case = _one(session, number)
@@ -221,10 +221,10 @@ class Queue:
             )
 
     def delete(self, number: str) -> None:
-        """Forget a case, photographs and all, and empty the journal if nobody reads the file.
+        """Delete a case with its photographs, and empty the journal if nobody reads the file.
 
         Raises:
-            RequestError: nobody has read it yet, or there is none.
+            RequestError: the case has not been read, or does not exist.
         """
         with self._session() as session:
             case = _one(session, number)
@@ -234,13 +234,13 @@ class Queue:
         self.empty_journal()
 
     def is_expired(self, number: str) -> bool:
-        """Whether a case is one of the ``expired``."""
+        """Whether a case is among the ``expired``."""
         with self._session() as session:
             wanted = select(CaseRow.id).where(_called(number), *self._is_expired())
             return session.scalar(wanted) is not None
 
     def take_out_expired(self, number: str) -> bool:
-        """Forget one of the ``expired``, if it still is; ``empty_journal`` is for after the last of them."""
+        """Delete one of the ``expired``, if it still is. Call ``empty_journal`` after the last of them."""
         with self._session() as session:
             case = session.scalar(_whole().where(_called(number), *self._is_expired()))
             if case is not None:
@@ -248,11 +248,11 @@ class Queue:
             return case is not None
 
     def empty_journal(self) -> None:
-        """Let what was deleted leave SQLite's journal; the log says what prevents it."""
+        """Remove deleted data from SQLite's journal; the log says what prevents it."""
         journal.empty(self._engine)
 
     def expired(self) -> list[str]:
-        """Numbers of cases that were read, and about which nothing was said for as long as cases are kept."""
+        """Numbers of read cases whose last reading and last outcome are older than cases are kept."""
         wanted = select(CaseRow.number).where(*self._is_expired())
         with self._session() as session:
             return list(session.scalars(wanted))
@@ -267,12 +267,12 @@ class Queue:
         )
 
     def pulse(self) -> str:
-        """Changes whenever the order of reading does."""
+        """Fingerprint of the reading order; changes whenever it does."""
         with self._session() as session:
             return lists.pulse_of(lists.order(session, self.now(), self._readable))
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close the database."""
         self._engine.dispose()
 
     @contextmanager
@@ -281,10 +281,10 @@ class Queue:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 yield session
                 session.flush()
-                if abandoned():  # who asked was told that nothing was kept
+                if abandoned():  # the request was told that nothing was stored
                     raise unavailable()
         except SQLAlchemyError:
-            # Its text may quote what was written.
+            # The exception's text may quote data.
             raise unavailable() from None
 
 
@@ -309,7 +309,7 @@ def _whole() -> Select[CaseRow]:
 
 
 def _called(number: str) -> ColumnElement[bool]:
-    """Of this number. What none can be is not sent to the database: PostgreSQL refuses a NUL."""
+    """Condition: of this number. An impossible one is not sent to the database: PostgreSQL refuses a NUL."""
     return CaseRow.number == number if _NUMBER.fullmatch(number) else false()
 
 

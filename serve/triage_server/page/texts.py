@@ -1,7 +1,7 @@
-"""The page's own words, by code, in every language it speaks. Imports the standard library.
+"""The page's own texts, by code, in each of its languages. Imports the standard library.
 
-What the system says of a case comes from the bundle's catalogues; here is what stands around it. The
-languages agree on codes and placeholders (a test holds them to it).
+What the system says about a case comes from the bundle's catalogues; these are the texts around it. A test
+checks that all languages have the same codes and placeholders.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ _DATES = {"de": "%d.%m.%Y, %H:%M UTC"}
 
 
 class Texts:
-    """All words in one language."""
+    """All texts in one language."""
 
     def __init__(self, language: str) -> None:
-        """Read them; ``language`` is one of ``LANGUAGES``."""
+        """Read the texts; ``language`` is one of ``LANGUAGES``."""
         self.language = language
         text = (_FOLDER / f"{language}.json").read_text(encoding="utf-8")
         self._by_code: Mapping[str, str] = json.loads(text)
 
     def __call__(self, code: str, /, **values: object) -> str:
-        """One text with its placeholders filled."""
+        """One text, with its placeholders filled."""
         return self._by_code[code].format(**values)
 
     def __contains__(self, code: str) -> bool:
         return code in self._by_code
 
     def choice(self, name: str) -> str:
-        """A name from a closed list, as people say it."""
+        """The text for a name from a closed list; the name itself if there is none."""
         code = f"choice.{name}"
         return self._by_code.get(code, name)
 
     def problem(self, code: str, /, **values: object) -> str:
-        """What to do about a refusal."""
+        """The text that says what to do about a refusal."""
         return self(f"problem.{code}" if f"problem.{code}" in self else "problem.other", code=code, **values)
 
     def span(self, time: timedelta) -> str:
-        """A length of time, in two units at most."""
+        """A duration, in at most two units."""
         minutes = int(time.total_seconds()) // 60
         hours, days = minutes // 60, minutes // 1440
         if minutes < 1:
@@ -55,20 +55,20 @@ class Texts:
         return self("time.days", days=days, hours=hours % 24)
 
     def moment(self, at: datetime) -> str:
-        """A point in time: where the reader is, the server cannot know, so it is said in UTC."""
+        """A time, in UTC: the server cannot know the reader's time zone."""
         return at.astimezone(UTC).strftime(_DATES.get(self.language, "%Y-%m-%d %H:%M UTC"))
 
     def share(self, value: float) -> str:
-        """A share as a percentage, with as many digits as it has."""
+        """A share as a percentage, with no more digits than it needs."""
         text = f"{100 * value:.10g}"
         return f"{text.replace('.', ',')} %" if self.language == "de" else f"{text} %"
 
     def plain(self, value: float) -> str:
-        """A number with as many digits as it has, and the decimal mark of the language."""
+        """A number with no more digits than it needs, and the language's decimal mark."""
         text = f"{value:.10g}"
         return text.replace(".", ",") if self.language == "de" else text
 
     def number(self, value: float, digits: int = 4) -> str:
-        """A number, with the decimal mark of the language."""
+        """A number with the language's decimal mark."""
         text = f"{value:.{digits}f}"
         return text.replace(".", ",") if self.language == "de" else text
