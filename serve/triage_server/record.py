@@ -113,7 +113,7 @@ class Recorder:
         return self._log is not None
 
     def hash_of(self, data: bytes) -> str:
-        """Keyed hash of an input: under the site's key, or without a log under a random key of this process."""
+        """Keyed hash of an input: under the site's key, or without a log under a random one."""
         return self._log.hash_of(data) if self._log else hmac.digest(self._key, data, "sha256").hex()
 
     def inputs(self, case: SentCase, repeats: bytes = b"") -> dict[str, object]:

@@ -122,7 +122,7 @@ class Door:
         """False while the file of API keys is broken, or the token keys are stale and cannot be fetched."""
         if self._key_path is not None:
             try:
-                self._present_keys()  # checked even if no key is shown: a server that is not ready is sent none
+                self._present_keys()  # even if nobody shows a key: no traffic comes before it is ready
             except RequestError:
                 return False
         return self._tokens is None or await self._tokens.usable()

@@ -1,6 +1,6 @@
-"""What the operator may set: command line first, then ``TRIAGE_*`` variables, then the defaults below.
+"""The operator's settings: command line first, then ``TRIAGE_*`` variables, then the defaults below.
 
-Imports pydantic, the exception tree and the rule of loopback.
+Imports pydantic, the exceptions and the rule of loopback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from triage_server.loopback import is_loopback
 
 PREFIX = "TRIAGE_"
 MOST_KEEP_HOURS = 8760
-"""A year: how long an answer may be tried to be delivered."""
+"""A year; the upper limit of ``webhook_keep_hours``."""
 
 _FLAGS = {
     "bundle": "--bundle",
@@ -39,7 +39,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: Path
-    """Folder of the sealed bundle to serve, or a link to it, which may be turned while the server runs."""
+    """Folder of the sealed bundle to serve, or a link to it, which may be changed while the server runs."""
     host: str = "127.0.0.1"
     """Address to listen on. Beyond loopback only with authentication and encryption."""
     port: int = Field(default=8080, ge=0, le=65535)
@@ -47,83 +47,83 @@ class Settings(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Cases scored at once. None: as many as the processors this process may use."""
     queue: int = Field(default=64, ge=0)
-    """Cases that may wait, or be on their way in, beside those being scored; one more is answered 503."""
+    """Cases that may be received or wait beside those being scored; one more is answered 503."""
     max_body_bytes: int = Field(default=64 * 2**20, ge=1)
-    """A longer request is refused before it is read."""
+    """A longer request is refused: before it is read if it announces its length, else at the limit."""
     max_pending_bytes: int = Field(default=512 * 2**20, ge=1)
     """Photographs held in memory at once, over all requests; beyond it the answer is 503."""
     body_timeout_s: Seconds = 60.0
-    """A request that has not arrived whole by then gives its place up, and a connection whose reader takes
-    nothing of its answer for as long."""
+    """A request body that has not arrived whole by then is answered 408. A connection whose client takes
+    nothing of its answer for as long is closed."""
     answer_timeout_s: Seconds = 120.0
     """A case that has arrived and is not scored by then is answered 503."""
     drain_timeout_s: int = Field(default=30, ge=1)
-    """After SIGTERM, how long cases that are under way may take to finish."""
+    """After SIGTERM or SIGINT, how long cases under way may take to finish."""
     language: str = "en"
-    """Of an answer whose request asks for none, or for one that there is not."""
+    """Language of an answer if the request asks for none, or for one that is not available."""
     shadow_bundles: tuple[Path, ...] = ()
-    """Folders of bundles that score the same cases after the answer, for the log and the counters alone."""
+    """Folders of bundles that score the same cases after the answer, for the audit log and metrics only."""
     shadow_queue: int = Field(default=64, ge=1)
-    """Cases that may wait for the shadows; one more is left out by them and counted."""
+    """Cases that may wait for the shadows; one more is not scored by them, and counted."""
     catalogues: Path | None = None
-    """Folder of a site's own message catalogues; see docs/messages.md."""
+    """Folder of the site's own message catalogues; see docs/messages.md."""
     trusted_keys: Path | None = None
-    """Public key, or folder of them: only a bundle that one of their owners signed is served."""
+    """Public key, or folder of them: only a bundle signed by one of their owners is served."""
     allow_unsigned: bool = False
     """Serve a bundle without knowing who made it."""
     api_keys_file: Path | None = None
-    """Keys that platforms show; see ``triage-server keys``."""
+    """API keys of the platforms; see ``triage-server keys``."""
     jwt_jwks: str | None = None
-    """Path or https address of the key set with which tokens are checked."""
+    """Path or https address of the key set (JWKS) that tokens are verified with."""
     jwt_issuer: str | None = None
-    """``iss`` of every token."""
+    """``iss`` that every token must have."""
     jwt_audience: str | None = None
-    """``aud`` of every token: this server and no other."""
+    """``aud`` that every token must have: this server and no other."""
     jwt_scope: str = Field(default="triage:score", min_length=1)
-    """Scope of a token that scores."""
+    """Scope of a token that may score."""
     jwt_clinic_scope: str = Field(default="triage:clinic", min_length=1)
     """Scope of a token that opens the page; for a person, not for a platform."""
     rate_per_minute: int = Field(default=600, ge=1)
-    """Requests of one key or one token's subject; one more is answered 429."""
+    """Rate limit for each key, or subject of tokens; one request or case of a batch more is answered 429."""
     tls_cert: Path | None = None
-    """PEM chain with which the server itself encrypts."""
+    """PEM certificate chain, if the server itself terminates TLS."""
     tls_key: Path | None = None
-    """Its private key."""
+    """Its private key, unencrypted."""
     behind_tls_proxy: bool = False
-    """Another program encrypts, and this server is reached through it alone."""
+    """A proxy terminates TLS, and this server is reached through it only."""
     behind_authenticating_proxy: bool = False
-    """Another program recognises callers, and this server is reached through it alone."""
+    """A proxy authenticates callers, and this server is reached through it only."""
     audit_log: Path | None = None
     """Folder of the audit log."""
     audit_rotate_bytes: int = Field(default=64 * 2**20, ge=4096)
-    """A longer file of the audit log is followed by another."""
+    """An audit file that has reached this size is followed by another."""
     reading_queue: SecretStr | None = None
     """Database of the page's reading queue: an SQLite file, or postgresql://... None: there is no page."""
     reading_queue_keep_days: int = Field(default=90, ge=1, le=3650)
-    """A case that was read is forgotten so long after the last that was said about it."""
+    """Days after its last reading or outcome when a case that was read is deleted."""
     webhooks: str | None = None
     """Callbacks by name: path of a JSON file, or the JSON itself; see docs/operating.md."""
     webhook_outbox: Path | None = None
-    """SQLite file that keeps their answers until they are taken."""
+    """SQLite file that keeps answers for callbacks until they are delivered."""
     webhook_outbox_cases: int = Field(default=10_000, ge=1, le=1_000_000)
     """Cases that it may hold; one more is answered 503. Delivered ones make room."""
     webhook_keep_hours: int = Field(default=72, ge=1, le=MOST_KEEP_HOURS)
-    """An answer is tried for so long, and that it was delivered can be asked for so long after."""
+    """How long delivery of an answer is tried, and how long after delivery its status can be asked for."""
     webhook_first_pause_s: Seconds = 5.0
     """Before the second attempt; three times as long before each further one, up to four hours."""
     max_head_bytes: int = Field(default=16_384, ge=1024)
     """Request line and headers together."""
     head_timeout_s: Seconds = 10.0
-    """A connection that has sent no whole head by then is closed; the handshake of TLS has as long before."""
+    """A head that has not arrived whole by then is answered 408. The TLS handshake has as long before."""
     max_connections: int = Field(default=512, ge=1)
-    """Connections open at once, those included that agree on encryption; one more is closed unanswered."""
+    """Open connections, including those in the TLS handshake; one more is closed unanswered."""
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
 
     @field_validator("shadow_bundles", mode="before")
     @classmethod
     def _folders(cls, said: object) -> object:
-        """Written as ``PATH`` is."""
+        """Several folders are separated as in ``PATH``."""
         return [Path(one) for one in said.split(os.pathsep) if one] if isinstance(said, str) else said
 
 
@@ -160,7 +160,7 @@ def load(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    """Settings that are half said, or that contradict each other."""
+    """Refuse settings that are incomplete or contradict each other."""
     for names in (
         ("jwt_jwks", "jwt_issuer", "jwt_audience"),
         ("tls_cert", "tls_key"),
@@ -193,23 +193,23 @@ def _refuse_contradictions(settings: Settings) -> None:
 
 
 def _bare(address: str) -> bool:
-    """Whether no password stands in an address, whichever signs it holds: a slash would end the host."""
+    """Whether an address has no password in it, whatever characters that has: a slash would end the host."""
     try:
         return "@" not in re.split("[?#]", address)[0] and (urlsplit(address).port or 443) > 0
-    except ValueError:  # what stands where the port should is none
+    except ValueError:  # the port is not a number
         return False
 
 
 def refuse_exposure(settings: Settings, host: str) -> None:
-    """Whoever listens beyond loopback knows the callers and does not speak in the open.
+    """Refuse to listen beyond loopback without both authentication and encryption.
 
     Args:
-        settings: which say how callers are known.
-        host: address, or name. Names but localhost are not resolved: what a name means can change after
-            it was checked.
+        settings: say how callers are authenticated and what encrypts.
+        host: address or name. Names other than localhost are not resolved: what one means can change after
+            the check.
 
     Raises:
-        ConfigError: the network could ask, or listen in.
+        ConfigError: the network could send requests, or read them.
     """
     if is_loopback(host):
         return
@@ -240,7 +240,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
             raise ConfigError(f"Unknown environment variable {variable}; {hint}")
         if not value:
-            # Of a path it would be the folder that the server happens to be started in.
+            # An empty path would be the folder in which the server happens to be started.
             raise ConfigError(f"{variable} is empty: give it a value, or leave it out for the default.")
         found[known[variable]] = value
     return found

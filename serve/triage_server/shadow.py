@@ -1,4 +1,4 @@
-"""Bundles that score what was answered by another, after it was answered, and for the record alone.
+"""Shadow bundles: they score a case after another bundle has answered it, for the record only.
 
 Imports the bundle's scorer, the pool, the recorder and the counters. Nothing here is ever part of an answer.
 """
@@ -24,7 +24,7 @@ from triage_server.record import Answered, Recorder, decided
 from triage_server.telemetry import ShadowOutcome, Telemetry
 
 Move = Literal["same", "up", "down"]
-"""Where a shadow would have put a case: as it was answered, sooner, or later. Later is what can do harm."""
+"""Where a shadow would have put a case, compared with the answer. ``down`` is later, and can do harm."""
 
 _LOOK_EVERY_S = 0.02
 _SHARE_OF_MEMORY = 4
@@ -34,19 +34,19 @@ log = logging.getLogger("triage_server")
 
 @dataclass(frozen=True, slots=True)
 class _Followed:
-    """A case that was answered, on its way to the shadows."""
+    """An answered case on its way to the shadows."""
 
     case: SentCase
     answer: Answered
     request_id: str
     caller: str
     end: End | None
-    """Of the line of its answer; None if there is no log."""
+    """Of the answer's line; None if there is no log."""
     size_bytes: int
 
 
 class Shadows:
-    """A bounded queue and one thread, which begins a case only while a thread that answers is idle.
+    """A bounded queue and one thread, which begins a case only while an answering thread is idle.
 
     Its counters belong to the event loop.
     """
@@ -54,13 +54,13 @@ class Shadows:
     def __init__(
         self, scorers: Sequence[Scorer], pool: ScoringPool, queue: int, telemetry: Telemetry
     ) -> None:
-        """Take the shadows on.
+        """Set up; nothing runs yet.
 
         Args:
-            scorers: of bundles that have passed what every served bundle must pass.
-            pool: where cases are answered; its memory limit allows the shadows a quarter beside it.
+            scorers: of bundles that have passed every check of a served bundle.
+            pool: where cases are answered. The shadows may hold another quarter of its memory limit.
             queue: cases that may wait here.
-            telemetry: that counts.
+            telemetry: counts.
         """
         self._scorers, self._pool, self._most, self._telemetry = scorers, pool, queue, telemetry
         self._most_bytes = pool.max_pending_bytes // _SHARE_OF_MEMORY
@@ -77,7 +77,7 @@ class Shadows:
 
         Args:
             recorder: that recorded the answer.
-            answer: with its case; one that was repeated was scored before, and is left alone.
+            answer: with its case. A repeated answer is ignored: its case was scored before.
             request_id: of its request.
             caller: who sent it.
             end: of the answer's line; None if there is no log.
@@ -94,7 +94,7 @@ class Shadows:
             self._task = asyncio.get_running_loop().create_task(self._work(recorder))
 
     async def close(self) -> None:
-        """Finish the case under way, let go what waits, and count it."""
+        """Finish the case in progress; drop and count those waiting."""
         self._closing = True
         for _ in self._waiting:
             self._count_all("dropped")
@@ -122,7 +122,7 @@ class Shadows:
         except LesionTriageError as error:
             outcome: ShadowOutcome = "failed"
             line: dict[str, object] = {"problem": type(error).__name__}
-        except Exception as error:  # of a shadow nothing may reach the service but a count
+        except Exception as error:  # a shadow must never affect the service
             log.error("shadow failed", exc_info=error, extra={"fields": {"request_id": followed.request_id}})
             outcome, line = "failed", {"problem": "internal_error"}
         else:
@@ -161,9 +161,9 @@ class Shadows:
 
 
 def moves(answer: Mapping[str, object], shadow: Mapping[str, object]) -> tuple[Move, Move]:
-    """Where the shadow would have moved a case: its referral, and its band.
+    """How the shadow would have moved a case: its referral, and its band.
 
-    A case that could not be graded counts as referred, as it does in the certificate.
+    An ungradable case counts as referred, as in the certificate.
     """
     referred = [one["disposition"] != Disposition.below_threshold.value for one in (answer, shadow)]
     bands = [one["priority_band"] for one in (answer, shadow)]

@@ -1,6 +1,6 @@
-"""``triage-server shadow report``: how often a shadow bundle disagrees, and which way.
+"""``triage-server shadow report``: how often a shadow bundle disagrees, and in which direction.
 
-Imports numpy and the audit chain; what it counts is in the log, line by line.
+Imports numpy and the audit chain; all that it counts is in the audit log.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ _WORDS = {
 
 @dataclass
 class Comparison:
-    """What one shadow said of the cases that one bundle answered."""
+    """What one shadow said about the cases that one bundle answered."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By ``referral`` or ``band``, and where it moved."""
+    """By ``referral`` or ``band``, and the direction of the move."""
     compared: int = 0
     failed: int = 0
     first: int = 2**63
-    """Number of the earliest answer that it was given."""
+    """Line number of the earliest answer that it was given."""
     elsewhere: int = 0
-    """Of its cases, those whose answers stand in files before these."""
+    """How many of its cases were answered in files before these."""
     down: list[str] = field(default_factory=list)
-    """Number of the answer's line and request id of each case that would have moved down."""
+    """Line number and request id of each case that would have moved down."""
 
 
 class Tally:
-    """Collects comparisons from the lines of a log, in their order."""
+    """Counts comparisons from the lines of a log, in order."""
 
     def __init__(self) -> None:
         self.pairs: dict[tuple[str, str], Comparison] = {}
         self._answers: defaultdict[str, array[int]] = defaultdict(lambda: array("Q"))
-        """Numbers of the answers of each bundle, rising."""
+        """Line numbers of each bundle's answers, ascending."""
 
     def answered(self, answering: str, shadow: str) -> int:
-        """Answers of a bundle from the first that this shadow was given; the rest were left out, or wait."""
+        """Answers of a bundle from the first that this shadow was given, including those it did not score."""
         pair, numbers = self.pairs[answering, shadow], self._answers[answering]
         return len(numbers) - bisect_left(numbers, pair.first) + pair.elsewhere
 
     def line(self, fields: Mapping[str, object]) -> None:
-        """Take one line."""
+        """Count one line."""
         if fields.get("event") == "answer":
             self._answers[str(fields["bundle_sha256"])].append(int(str(fields["sequence"])))
             return
@@ -84,9 +84,9 @@ class Tally:
 
 
 def exact_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided interval of Clopper and Pearson for a share; never shorter than it promises.
+    """Two-sided Clopper-Pearson interval for a proportion; its coverage is at least ``confidence``.
 
-    Its ends are where the binomial tail beyond what was seen has (1 - confidence) / 2 [Clopper and Pearson,
+    At each end, the binomial tail beyond the observed count is (1 - confidence) / 2 [Clopper and Pearson,
     Biometrika 26, 1934].
 
     Args:
@@ -101,7 +101,7 @@ def exact_interval(successes: int, trials: int, confidence: float = 0.95) -> tup
 
 
 def _root(others: int, trials: int, tail: float) -> float:
-    """The chance at which ``others`` or fewer of the trials go the other way with probability ``tail``."""
+    """Success probability at which ``others`` or fewer failures have probability ``tail``; by bisection."""
     count = np.arange(others + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
     ways = logs[trials] - logs[count] - logs[trials - count]
@@ -115,7 +115,7 @@ def _root(others: int, trials: int, tail: float) -> float:
 
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
-    """Teach the command line ``shadow``."""
+    """Add the ``shadow`` subcommand."""
     verbs = desks.add_parser("shadow", help="bundles that score along").add_subparsers(required=True)
     report = verbs.add_parser("report", help="how often a shadow disagrees with the answers, and which way")
     report.add_argument("path", type=Path, help="folder of the audit log, or one of its files")

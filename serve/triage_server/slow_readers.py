@@ -1,6 +1,6 @@
-"""Whether the other side still takes what it was sent. Imports the standard library.
+"""Whether a client still reads its answer. Imports the standard library.
 
-A transport waits for ever for a reader that has stopped, and holds its answer and its connection meanwhile.
+A transport waits for ever for a client that has stopped reading, and meanwhile holds answer and connection.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 import termios
 
 _LOOKS = 4
-"""In the time that a reader may take nothing: it is let go a quarter of that later at most."""
+"""Checks within the allowed time, so a client is dropped at most a quarter later."""
 
 
 _CONFIRMED, _CONFIRMED_AT = struct.Struct("Q"), 120
@@ -20,10 +20,10 @@ _CONFIRMED, _CONFIRMED_AT = struct.Struct("Q"), 120
 
 
 def unsent(transport: asyncio.Transport) -> int | None:
-    """Bytes that the peer's machine has not confirmed, of those that the kernel was given.
+    """Bytes handed to the kernel that the peer has not acknowledged.
 
     Returns:
-        None where the system does not say.
+        None if the system does not say.
     """
     try:
         connection = transport.get_extra_info("socket")
@@ -34,15 +34,15 @@ def unsent(transport: asyncio.Transport) -> int | None:
 
 
 def confirmed(transport: asyncio.Transport) -> int | None:
-    """Bytes that the peer's machine has confirmed since the connection began.
+    """Bytes that the peer has acknowledged since the connection began.
 
-    The queues do not tell: what leaves them is filled up at once, and TLS hides one of them.
+    Queue lengths do not show progress: what leaves them is refilled at once, and TLS hides one of them.
 
     Returns:
-        None where the system does not say.
+        None if the system does not say.
     """
     try:
-        # The event loop's own stand-in for a socket does not ask the system.
+        # The event loop's stand-in for a socket cannot query the system.
         asking = socket.socket(fileno=transport.get_extra_info("socket").fileno())
     except (AttributeError, OSError, ValueError):
         return None
@@ -56,17 +56,17 @@ def confirmed(transport: asyncio.Transport) -> int | None:
 
 
 class Watch:
-    """Lets go of one connection when nothing of what waits for its reader has moved for a while.
+    """Drops a connection when nothing of its pending output has moved for a while.
 
-    A reader that is only slow confirms something now and then.
+    A client that is merely slow acknowledges something now and then.
     """
 
     def __init__(self, transport: asyncio.Transport, patience_s: float) -> None:
-        """Begin to look, on the running event loop.
+        """Begin to watch, on the running event loop.
 
         Args:
-            transport: of the connection; aborted where its reader takes nothing.
-            patience_s: for how long that is borne.
+            transport: of the connection; aborted if its client reads nothing.
+            patience_s: time allowed without progress.
         """
         self._transport, self._patience_s = transport, patience_s
         self._loop = asyncio.get_running_loop()
@@ -74,11 +74,11 @@ class Watch:
         self._timer = self._loop.call_later(patience_s / _LOOKS, self._look)
 
     def moved(self) -> None:
-        """Something was taken, also where the system does not say so."""
+        """Something was taken; also called where the system does not say so."""
         self._moved_at = self._loop.time()
 
     def end(self) -> None:
-        """The connection is gone."""
+        """Stop: the connection is closed."""
         self._timer.cancel()
 
     def _measure(self) -> tuple[int, int, int]:

@@ -1,8 +1,8 @@
-"""A shorter way to the endpoints. Imports FastAPI's and Starlette's routing.
+"""Calls endpoints without FastAPI's preparations. Imports FastAPI's and Starlette's routing.
 
-FastAPI prepares each call for dependencies, body models and background tasks. That is a tenth of the event
-loop's time for a case, and no endpoint here has any: each takes the request and gives a response. What
-FastAPI describes in its document stays; only the call goes by Starlette's plain route.
+For each call FastAPI prepares dependencies, body models and background tasks. That is a tenth of the event
+loop's time for a case, and no endpoint here has any: each takes the request and returns a response. FastAPI
+still describes the endpoints for OpenAPI; only the call uses Starlette's plain route.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from starlette.types import Scope
 
 
 class _Straight(Route):
-    """Told to the log as FastAPI's own routes are: by its template."""
+    """A plain route that the log can name by its template, as FastAPI's own."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the path, and then the method, is this route's."""
+        """Whether this route has the path, and then the method."""
         match, child = super().matches(scope)
         if match is not Match.NONE:
             child["route"] = self
@@ -25,9 +25,9 @@ class _Straight(Route):
 
 
 def straighten(app: FastAPI, *routers: APIRouter) -> None:
-    """Let all of these routers of ``app`` be called without FastAPI's preparations.
+    """Let all routes of these routers of ``app`` be called without FastAPI's preparations.
 
-    Where Starlette's plain route takes GET it takes HEAD, by which many a supervisor asks.
+    Starlette's plain route also answers HEAD where it answers GET; many supervisors send HEAD.
     """
     app.router.routes[:0] = [
         _Straight(route.path, route.endpoint, methods=list(route.methods or ()), include_in_schema=False)

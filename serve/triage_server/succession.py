@@ -1,4 +1,4 @@
-"""The bundle that is served, and how another takes its place while the server answers.
+"""The bundle in use, and how another replaces it while the server runs.
 
 Imports the bundle's store, scorer and signatures, the service and the audit log.
 """
@@ -31,24 +31,23 @@ log = logging.getLogger("triage_server")
 
 @dataclass(frozen=True)
 class Served:
-    """A bundle that has passed everything that a bundle must pass before a case reaches it."""
+    """A bundle that has passed every check required before a case may reach it."""
 
     bundle: Bundle
     scorer: Scorer
     signer: str | None
-    """Id of the key that signed it; None if nobody asked to know."""
+    """Id of the key that signed it; None if signatures are not checked."""
 
 
 def admit(folder: Path, settings: Settings) -> Served:
     """Verify a bundle as at the start of a server: hashes, signature, languages, self-test.
 
     Args:
-        folder: of the bundle, or a link to it, which is followed once: two bundles cannot be mixed.
-        settings: say who is trusted, and which texts the site has.
+        folder: of the bundle, or a link to it. The link is followed once, so two bundles cannot be mixed.
+        settings: say whose signatures are trusted, and which texts the site has.
 
     Raises:
-        BundleError: it is altered, incomplete, signed by nobody trusted, or scores its own pictures
-            differently here.
+        BundleError: the bundle is altered, incomplete or not signed by a trusted key, or fails its self-test.
         ConfigError: a message catalogue or the trusted keys cannot be read.
     """
     bundle = open_bundle(Path(os.path.realpath(folder)))  # Path.resolve raises at a link to itself
@@ -60,10 +59,10 @@ def admit(folder: Path, settings: Settings) -> Served:
 
 
 def _signer(bundle: Bundle, settings: Settings) -> str | None:
-    """Id of the key that signed the bundle, checked; None if nobody asked to know.
+    """Id of the key that signed the bundle, verified; None if signatures are not checked.
 
     Raises:
-        SignatureError: nobody trusted signed it, or nobody said who is trusted.
+        SignatureError: no trusted key signed it, or the settings name none.
     """
     if settings.trusted_keys is not None:
         return signing.verify(bundle, signing.read_trusted(settings.trusted_keys)).key_id
@@ -78,18 +77,18 @@ def _signer(bundle: Bundle, settings: Settings) -> str | None:
 
 
 def present(context: ssl.SSLContext, settings: Settings) -> None:
-    """Give a context the certificate of these settings, which name one, and its key.
+    """Load the certificate and key of these settings into a context.
 
     Raises:
-        OSError: they cannot be used; that of ssl is one.
+        OSError: they cannot be used; ssl.SSLError is one.
     """
     assert settings.tls_cert is not None
-    # Without a word for it OpenSSL would ask the terminal for a key's passphrase, and everything would wait.
+    # With no password given, OpenSSL would ask the terminal for an encrypted key's, and block everything.
     context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
 
 
 class Succession:
-    """Watches what ``settings.bundle`` names, and lets another bundle take over, on the event loop."""
+    """Watches what ``settings.bundle`` names, and swaps bundles, on the event loop."""
 
     def __init__(
         self,
@@ -99,19 +98,19 @@ class Succession:
         audit: AuditLog | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Begin with the bundle that ``app`` serves already.
+        """Begin with the bundle that ``app`` already serves.
 
         Args:
-            app: of ``create_app``; each request keeps the service that it found when it came.
+            app: of ``create_app``; each request keeps the service that it found first.
             first: what it serves.
             settings: of the operator.
             audit: where each swap is recorded before it is made; None: nowhere.
-            tls: context of the listener, which gets a renewed certificate; None: no TLS here.
+            tls: context of the listener, which gets renewed certificates; None: no TLS here.
         """
         self._app, self._served, self._settings = app, first, settings
         self._audit, self._tls = audit, tls
         state = _state(settings.bundle)
-        # Else the link was turned since: the first look tries what is there now.
+        # None if the link was changed since: the first look then tries what is there now.
         self._seen = state if state and state[0] == str(first.bundle.folder) else None
         self._called = asyncio.Event()
         self._failed = False
@@ -123,11 +122,11 @@ class Succession:
         )
 
     def look_now(self) -> None:
-        """Ask for a look at certificate, trusted keys and bundle, also if nothing seems changed."""
+        """Request a look at certificate, trusted keys and bundle, even if nothing seems to have changed."""
         self._called.set()
 
     async def watch(self) -> None:
-        """Look once a second, and when called, until cancelled."""
+        """Look every second, and at once when requested, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._called.wait(), _LOOK_EVERY_S)
@@ -140,9 +139,9 @@ class Succession:
                 self._seen = await self._succeed(state)
 
     async def _succeed(self, state: _State) -> _State:
-        """Try the bundle that is there now; gives what need not be tried again, None to try again."""
+        """Try the bundle that is there now. Returns the state not to try again; None: try again."""
         if self._audit is not None and not await self._audit.probe():
-            return None  # nothing is answered either; a swap that nobody could prove can wait
+            return None  # no case is answered either; a swap that could not be proved can wait
         try:
             following = await asyncio.to_thread(admit, self._settings.bundle, self._settings)
             if following.bundle.sha256 == self._served.bundle.sha256:
@@ -155,13 +154,13 @@ class Succession:
             return None
         except LesionTriageError as error:
             await self._refuse(type(error).__name__, str(error))
-        except Exception as error:  # the old bundle must go on, and so must the watch
+        except Exception as error:  # the old bundle must keep serving, and the watch must go on
             log.error("internal error", exc_info=error)
             await self._refuse(type(error).__name__, "the bundle cannot be looked at.")
         return state
 
     async def _take_over(self, following: Served) -> None:
-        """The line in the log, then the swap: no answer of the new bundle stands before it."""
+        """Record the swap, then make it, so that no answer of the new bundle precedes its line."""
         before, bundle = self._served, following.bundle
         certificate_id = bundle.certificate.certificate_id()
         if self._audit is not None:
@@ -205,13 +204,13 @@ class Succession:
                 await self._audit.append({"event": "swap_refused", "problem": kind, "bundle_sha256": kept})
 
     def _renew_certificate(self) -> None:
-        """For connections from now on. A throwaway context tries first: half a renewal would break them."""
+        """Reload it for new connections. A throwaway context goes first: half a renewal would break them."""
         if self._tls is None:
             return
         try:
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._tls):
                 present(context, self._settings)
-        except OSError as error:  # that of ssl is one
+        except OSError as error:  # ssl.SSLError is one
             log.error("TLS certificate refused, the old one is used: %s", error.strerror)
         else:
             log.info("TLS certificate read")
@@ -226,10 +225,10 @@ _State = tuple[str, int, int] | None
 
 
 def _state(bundle: Path) -> _State:
-    """Where the link leads and which header lies there; None: nowhere. The header is written last."""
+    """Where the link leads, and its header's inode and time; None: nowhere. The header is written last."""
     try:
         folder = bundle.resolve()
         found = (folder / HEADER).stat()
-    except (OSError, RuntimeError):  # a link to itself is the latter
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself
         return None
     return str(folder), found.st_ino, found.st_mtime_ns

@@ -1,6 +1,6 @@
-"""Numbers for whoever watches the service, in the form that Prometheus reads. Imports prometheus_client.
+"""Metrics in the Prometheus format. Imports prometheus_client.
 
-No label holds anything that a request brought along: routes are templates, codes are ours.
+No label holds anything from a request: routes are templates, codes are ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Telemetry:
-    """The counters of one application."""
+    """The metrics of one application."""
 
     def __init__(self, bundle_sha256: str, certificate_id: str) -> None:
         self._registry = CollectorRegistry()
@@ -76,18 +76,18 @@ class Telemetry:
         )
 
     def serves(self, bundle_sha256: str, certificate_id: str) -> None:
-        """Name the bundle that answers from now on."""
+        """Set the bundle that answers from now on."""
         for former in self._served:
             self._info.remove(*former)
         self._served = [(bundle_sha256, certificate_id)]
         self._info.labels(bundle_sha256, certificate_id).set(1)
 
     def swap(self, outcome: SwapOutcome) -> None:
-        """Count one bundle that was put in place."""
+        """Count one attempt to swap the bundle."""
         self._swaps.labels(outcome).inc()
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """A number that is looked up when somebody asks for it."""
+        """Add a gauge whose value is computed when the metrics are read."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
     def request(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
@@ -96,12 +96,12 @@ class Telemetry:
         self._seconds.labels(route or "none").observe(seconds)
 
     def unread(self, status: int, code: str) -> None:
-        """Count one refusal of what never became a request; its head has no end to measure from."""
+        """Count one refusal before there was a request; without a start, its duration is not measured."""
         self._requests.labels("none", "none", str(status)).inc()
         self._problems.labels(code).inc()
 
     def unheard(self, cause: UnheardCause) -> None:
-        """Count one connection that was closed before a byte of any request was read."""
+        """Count one connection closed before a byte of any request was read."""
         self._unheard.labels(cause).inc()
 
     def problem(self, code: str) -> None:
@@ -115,25 +115,25 @@ class Telemetry:
             self._reasons.labels(code).inc()
 
     def repeat(self) -> None:
-        """Count one answer that was given again; its case was counted when it came first."""
+        """Count one repeated answer; its case was counted the first time."""
         self._repeats.inc()
 
     def webhook(self, callback: str, outcome: WebhookOutcome) -> None:
-        """Count one answer, or one attempt that failed, of a callback."""
+        """Count, for a callback, an accepted answer, a failed attempt, or an outcome."""
         self._webhooks.labels(callback, outcome).inc()
 
     def shadow(self, bundle_sha256: str, outcome: ShadowOutcome) -> None:
-        """Count one case that was offered to a shadow bundle."""
+        """Count one case offered to a shadow bundle."""
         self._shadow_cases.labels(bundle_sha256, outcome).inc()
 
     def agreement(self, bundle_sha256: str, referral: str, band: str, difference: float | None) -> None:
-        """Count where a shadow bundle would have moved a case; no difference if either gave no score."""
+        """Count where a shadow would have moved a case; ``difference`` is None if either gave no score."""
         self._shadow_agreement.labels(bundle_sha256, referral, band).inc()
         if difference is not None:
             self._shadow_difference.labels(bundle_sha256).observe(difference)
 
     def page(self) -> bytes:
-        """All of it."""
+        """All metrics as text."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -1,7 +1,7 @@
-"""One case of the Open Inference Protocol: its tensors read, and an answer as tensors. Imports the intake.
+"""The tensors of the Open Inference Protocol: a case read, an answer written. Imports the intake.
 
-There is no output for a logit: whoever holds a bare number against a threshold of their own would read
-"below" where the policy says otherwise. What has no value is an empty tensor, never a NaN.
+There is no output for a logit: whoever compared it with a threshold of their own could read "below" where the
+policy says otherwise. A missing value is an empty tensor, never NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class _Lenient(BaseModel):
-    """The protocol lets clients send parameters that a server does not know."""
+    """Ignores unknown parameters, which the protocol lets clients send."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,7 +37,7 @@ class _Size(_Lenient):
 
 
 class Input(_Lenient):
-    """One tensor of bytes."""
+    """One input tensor of bytes."""
 
     name: Literal["image", "history"]
     datatype: Literal["BYTES"]
@@ -47,13 +47,13 @@ class Input(_Lenient):
 
 
 class Wanted(_Lenient):
-    """One output that is asked for; all are given, because a score without its disposition would mislead."""
+    """A requested output. All are returned anyway: a score without its disposition would mislead."""
 
     name: str
 
 
 class InferRequest(_Lenient):
-    """One case: a tensor of photographs and, if there is one, a tensor of one history."""
+    """One case: a tensor of photographs and, optionally, a tensor of one history."""
 
     id: Id | None = None
     inputs: list[Input] = Field(min_length=1, max_length=2)
@@ -61,7 +61,7 @@ class InferRequest(_Lenient):
 
 
 class Tensor(Document):
-    """Name and form of an input or output."""
+    """Name, type and shape of an input or output."""
 
     name: str
     datatype: str
@@ -69,13 +69,13 @@ class Tensor(Document):
 
 
 class OutputTensor(Tensor):
-    """An output."""
+    """An output tensor."""
 
     data: tuple[str | bool | int | float, ...]
 
 
 class InferAnswer(Document):
-    """All that the policy says of one case."""
+    """The policy's whole answer for one case."""
 
     model_name: str
     model_version: str
@@ -84,7 +84,7 @@ class InferAnswer(Document):
 
 
 def outputs_of(answer: Answer) -> tuple[OutputTensor, ...]:
-    """An answer as tensors, each a list; what has no value is empty."""
+    """An answer as one-dimensional tensors; a missing value is an empty tensor."""
     images = answer.images
     return (
         _output("disposition", "BYTES", [answer.disposition.value]),
@@ -126,7 +126,7 @@ _NAMES = {one.name for one in OUTPUTS}
 
 
 def opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
-    """The case in a request whose JSON and whose binary part have been told apart."""
+    """The case in a request, from its JSON part and its binary part."""
     said = json_body.shaped(InferRequest, json_body.parse(body))
     if not {one.name for one in said.outputs} <= _NAMES:
         raise RequestError("document_not_valid", fields="outputs: a name that is not known")
@@ -155,7 +155,7 @@ def opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
 
 
 def _flat(one: Input) -> list[Any]:
-    """The elements of a tensor, whose data may be nested as its shape says, or flat."""
+    """The elements of a tensor, whose data may be flat or nested as its shape says."""
     data = one.data or []
     if len(one.shape) == 2 and len(data) == 1 and isinstance(data[0], list):
         return data[0]
@@ -183,7 +183,7 @@ def _text(element: object) -> bytes:
 
 
 def _elements(data: bytes, size: int) -> list[bytes]:
-    """The elements of a tensor of bytes as the binary extension writes them: length, then bytes, each."""
+    """The elements of a tensor of bytes in the binary extension: each has its length, then its bytes."""
     if len(data) < size:
         raise RequestError("document_not_valid", fields="binary_data_size: fewer bytes came")
     found: list[bytes] = []

@@ -1,7 +1,7 @@
-"""Tokens that a site's own identity provider issues: JWT, checked against its published key set.
+"""Tokens (JWT) from a site's own identity provider, verified with its published key set.
 
-Imports PyJWT, the errors, the problems, what fetches and the rule of loopback. Only asymmetric algorithms:
-whoever can check cannot issue.
+Imports PyJWT, the exceptions, the problems, ``fetching`` and the rule of loopback. Only asymmetric algorithms
+are accepted: whoever can verify cannot issue.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from triage_server.problems import RequestError
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 MAX_TOKEN_CHARACTERS = 8192
 LEEWAY_S = 30
-"""How far the clocks of server and identity provider may be apart."""
+"""Clock skew allowed between this server and the identity provider."""
 REFRESH_S = 300.0
 RETRY_S = 10.0
-"""At the soonest; else tokens with invented key ids would make this server flood the identity provider."""
+"""Least time between fetches; else tokens with invented key ids would make us flood the identity provider."""
 STALE_S = 3600.0
-"""Keys that could not be read again for so long are not believed any more: one may have been withdrawn."""
+"""Keys that could not be fetched again for so long are no longer trusted: one may have been withdrawn."""
 _MAX_SET_BYTES = 2**20
 _FETCH_TIMEOUT_S = 5.0
-"""For all of it."""
+"""For the whole."""
 _GRACE_S = 0.2
-"""For a try that ends in time to say why."""
+"""Extra time for a fetch that ends just in time to report why."""
 _LATE = "the key set cannot be read (it did not come within {:g} s)."
 _Parsed = tuple[dict[str, jwt.PyJWK], list[str]]
-"""Keys by id, and why others are left out."""
+"""Keys by id, and why others were left out."""
 
 log = logging.getLogger("triage_server")
 
@@ -60,7 +60,7 @@ class Bearer:
 
 
 class KeySet:
-    """Public keys by id, from a file or an address, read again now and then."""
+    """Public keys by id, from a file or an address, refreshed every few minutes while in use."""
 
     def __init__(self, source: str) -> None:
         """Read the keys.
@@ -69,21 +69,21 @@ class KeySet:
             source: path of a JWKS document, or its https address; http on loopback only.
 
         Raises:
-            ConfigError: not to be had, or it holds no key that can be used.
+            ConfigError: it cannot be read, or has no usable key.
         """
         self._source = source
         self._fetching = False
-        """Whether a try is under way, be it one that was given up, in a resolver perhaps: one at a time."""
+        """Whether a fetch is running, perhaps one given up during name resolution. There is one at a time."""
         self._keys, self._left_out = self._read_now()
         self._tell_left_out()
         self._read_at = self._tried_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
 
     async def key(self, key_id: str | None) -> jwt.PyJWK | None:
-        """The key of that id, or the only one if no id is said; None if there is no such key.
+        """The key with that id, or the only key if no id is given; None if there is no such key.
 
         Raises:
-            RequestError: the keys are too old to be believed and cannot be read.
+            RequestError: the keys are too old to be trusted and cannot be fetched.
         """
         if not await self.believed():
             raise RequestError("authentication_unavailable", headers={"Retry-After": f"{RETRY_S:.0f}"})
@@ -92,7 +92,7 @@ class KeySet:
         return self._find(key_id)
 
     async def believed(self) -> bool:
-        """Whether the keys are young enough. Old ones are read again, and waited for only if they are not."""
+        """Whether the keys are fresh enough. Old ones are refreshed; only stale ones are waited for."""
         if self._age > STALE_S:
             await self._refreshed()
         elif self._age > REFRESH_S:
@@ -109,7 +109,7 @@ class KeySet:
         return self._keys.get(key_id)
 
     def _refresh(self) -> asyncio.Task[None] | None:
-        """Begin to read the keys, unless that is under way; None: it was tried just now."""
+        """Start a refresh, unless one is running; None: the last one was just now."""
         if self._reading is not None and not self._reading.done():
             return self._reading
         if time.monotonic() - self._tried_at < RETRY_S or self._fetching:
@@ -120,10 +120,10 @@ class KeySet:
 
     async def _refreshed(self) -> None:
         if (reading := self._refresh()) is not None:
-            await asyncio.wait({reading})  # which has a limit of its own, and goes on if this caller goes
+            await asyncio.wait({reading})  # it has its own time limit, and continues if this caller leaves
 
     def _read_now(self) -> _Parsed:
-        """Wait for the keys, and not longer than may be."""
+        """Wait for the keys, within the time limit."""
         came: queue.SimpleQueue[_Parsed | BaseException] = queue.SimpleQueue()
         self._begin(came.put)
         try:
@@ -135,7 +135,7 @@ class KeySet:
         return found
 
     async def _found_aside(self) -> _Parsed:
-        """Wait for the keys on the event loop. A thread of the loop's own would be waited for at the stop."""
+        """Wait for the keys on the event loop. Not in its default executor, for which shutdown would wait."""
         loop = asyncio.get_running_loop()
         came: asyncio.Future[_Parsed] = loop.create_future()
 
@@ -167,7 +167,7 @@ class KeySet:
             async with asyncio.timeout(_FETCH_TIMEOUT_S + _GRACE_S):
                 found = await self._found_aside()
         except ConfigError as error:
-            why = str(error).removeprefix(f"{self._source}: ")  # an address may hold a word in its query
+            why = str(error).removeprefix(f"{self._source}: ")  # the address may have a secret in its query
             log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)
             return
         except Exception as error:
@@ -185,26 +185,26 @@ class KeySet:
 
 
 class Tokens:
-    """Checks tokens of one issuer, made for one audience."""
+    """Verifies tokens of one issuer for one audience."""
 
     def __init__(self, source: str, issuer: str, audience: str) -> None:
         """Read the issuer's keys.
 
         Raises:
-            ConfigError: they cannot be had.
+            ConfigError: they cannot be read.
         """
         self._keys = KeySet(source)
         self._issuer, self._audience = issuer, audience
 
     async def usable(self) -> bool:
-        """Whether the issuer's keys are young enough to be believed; this tries."""
+        """Whether the issuer's keys are fresh enough to be trusted; refreshes them if needed."""
         return await self._keys.believed()
 
     async def bearer(self, token: str) -> Bearer | None:
-        """Whom a token speaks for; None if it is no token of this issuer for this server, now.
+        """Whom a token speaks for; None if it is not a valid token of this issuer for this server, now.
 
         Raises:
-            RequestError: the issuer's keys cannot be had.
+            RequestError: the issuer's keys cannot be fetched.
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
             return None
@@ -226,7 +226,7 @@ class Tokens:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
             subject = str(claims["sub"])
-            subject.encode()  # half a letter, which JSON can write and UTF-8 cannot, is nobody
+            subject.encode()  # half a surrogate pair, which JSON can write and UTF-8 cannot, names nobody
             until = float(claims["exp"])
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             return None
@@ -234,7 +234,7 @@ class Tokens:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """``scope`` after RFC 8693, or ``scp`` as some providers call it: words, or a list of them."""
+    """``scope`` after RFC 8693, or ``scp`` as some providers call it: a string of words, or a list."""
     said = claims.get("scope", claims.get("scp", ""))
     words = said.split() if isinstance(said, str) else said
     return (
@@ -261,9 +261,9 @@ def _content(source: str) -> bytes:
 
 
 def _parsed(source: str, content: bytes) -> _Parsed:
-    """Keys that may check a signature, and why others are left out, as RFC 7517, section 5, asks.
+    """Keys that may verify a signature, and why others were left out, as RFC 7517, section 5, asks.
 
-    Those that are not for signatures, such as those for encryption, are not worth a word.
+    Keys that are not for signatures, such as those for encryption, are left out without a mention.
     """
     try:
         described = list(json.loads(content)["keys"])
@@ -276,7 +276,7 @@ def _parsed(source: str, content: bytes) -> _Parsed:
         try:
             key = jwt.PyJWK(one)
             unfit = _unfit(key)
-        except Exception as error:  # whatever a library makes of a strange key, it costs this one alone
+        except Exception as error:  # whatever a library does with an odd key, only this one is lost
             unfit = f"is of no kind that is known here ({type(error).__name__})"  # its text may hold the key
         if unfit is None:
             keys[str(one.get("kid", ""))] = key
@@ -289,7 +289,7 @@ def _parsed(source: str, content: bytes) -> _Parsed:
 
 
 def _unfit(key: jwt.PyJWK) -> str | None:
-    """Why a key may not check tokens; None: it may."""
+    """Why a key may not verify tokens; None: it may."""
     if key.algorithm_name not in ALGORITHMS:
         return f"is for {key.algorithm_name}, which is not accepted"
     if isinstance(key.key, RSAPublicKey) and key.key.key_size < 2048:

@@ -1,4 +1,4 @@
-"""The interface's own face: one case as a picture, a form or JSON; answered with the document ``Answer``.
+"""The server's own interface: one case as a picture, a form or JSON, answered with the document ``Answer``.
 
 Imports the casework and the modules that read bodies.
 """
@@ -33,10 +33,10 @@ class JsonCase(Document):
 
 
 def opened(tree: object) -> Opened:
-    """A case that came as JSON, opened.
+    """A case sent as JSON.
 
     Raises:
-        RequestError: it is none, or a photograph is not in base64.
+        RequestError: it is not a case, or a photograph is not in base64.
     """
     said = json_body.shaped(JsonCase, tree)
     check_number(len(said.images))
@@ -45,7 +45,7 @@ def opened(tree: object) -> Opened:
 
 
 def in_full(answer: Answer) -> bytes:
-    """The whole document."""
+    """The whole answer as JSON."""
     return answer.model_dump_json().encode()
 
 
@@ -140,5 +140,5 @@ _DESCRIPTION = taking(
 
 @router.post(_PATH, **_DESCRIPTION)
 async def triage(request: Request) -> Response:
-    """Score the photographs of one lesion and say who should look at it, and how soon."""
+    """Score the photographs of one lesion: does it need an in-person visit, and how soon is it to be read?"""
     return await respond(request, FACE)

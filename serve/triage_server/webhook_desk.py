@@ -1,6 +1,6 @@
-"""``triage-server webhooks``: a new secret, and answers that nobody took.
+"""``triage-server webhooks``: make a secret; list, retry or drop answers that could not be delivered.
 
-Imports the form of a secret, the settings' limits and the exception tree; the outbox inside the errands.
+Imports the format of a secret, the settings' limits and the exceptions; the outbox only when it runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WHICH = "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) AND cal
 
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
-    """Teach the command line ``webhooks``."""
+    """Add the ``webhooks`` subcommand."""
     verbs = desks.add_parser("webhooks", help="callbacks").add_subparsers(required=True)
     new = verbs.add_parser("secret", help="make a secret and show it once")
     new.set_defaults(act=_secret)

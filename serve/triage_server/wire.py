@@ -1,4 +1,4 @@
-"""The documents that go out, and the limits of what comes in; problems are next door.
+"""The documents that are sent, and the limits of what is received. Problems are in ``problems``.
 
 Imports the bundle's schema.
 """
@@ -27,7 +27,7 @@ MAX_JSON_DEPTH = 64
 
 
 class RequestLimits(Document):
-    """What one request may hold."""
+    """Limits of one request."""
 
     max_images: int
     max_cases_per_batch: int
@@ -36,7 +36,7 @@ class RequestLimits(Document):
 
 
 class BundleFacts(Document):
-    """Which model answers, and what it was made for."""
+    """The model that answers, and what it expects."""
 
     bundle_name: str
     bundle_sha256: Sha256
@@ -48,14 +48,14 @@ class BundleFacts(Document):
     pixels: PixelSpec
     request_limits: RequestLimits
     languages: tuple[str, ...]
-    """In which it answers; the header Accept-Language chooses."""
+    """Languages of its answers; the header Accept-Language chooses."""
     red_flags: RedFlags
-    """What in a history sends a case up, and which clinicians have read the rules."""
+    """Rules by which a history sends a case up, and the clinicians who have reviewed them."""
     notice: str
 
 
 class IssuedCertificate(Document):
-    """The certificate that the served threshold rests on."""
+    """The certificate of the threshold in use."""
 
     certificate_id: str
     """First 16 digits of the SHA-256 of the certificate's canonical JSON."""
@@ -65,27 +65,27 @@ class IssuedCertificate(Document):
 
 
 class CaseStatus(Document):
-    """What became of a case whose answer is brought to a callback."""
+    """Status of a case whose answer is delivered to a callback."""
 
     case_id: str
     """Also the ``webhook-id`` of every delivery."""
     callback: str
     state: Literal["pending", "delivered", "undelivered"]
-    """``undelivered``: given up; whoever runs the server can set it out again."""
+    """``undelivered``: given up; the operator can have it tried again."""
     accepted_at: str
     attempts: int = Field(ge=0)
     last_status: int | None
-    """That the receiver answered with; null: it has not, or with nothing that is HTTP."""
+    """Status of the receiver's last reply; null: no reply, or none that is HTTP."""
     settled_at: str | None
-    """When it was delivered or given up; what was delivered is forgotten some days after."""
+    """When it was delivered or given up; null: not yet. Delivered cases are deleted some days later."""
     audit_hash: Sha256 | None
-    """Of the answer's line in the audit log."""
+    """Hash of the answer's line in the audit log."""
     answer: Answer | None
-    """Null if the secret that sealed it is gone."""
+    """Null if the secret that encrypted it is gone."""
 
 
 class Health(Document):
-    """Whether the process is up, and whether it takes a case now."""
+    """Whether the process is running, and whether it would accept a case now."""
 
     status: Literal["live", "ready"]
 

@@ -1,4 +1,4 @@
-"""Answers brought to a callback that the operator named: kept on the disk first, signed, tried again.
+"""Webhooks: answers delivered to a callback that the operator configured; on disk first, signed, retried.
 
-Imported only where ``TRIAGE_WEBHOOKS`` is set. Imports what ``casework`` imports, and never ``casework``.
+Imported only if ``TRIAGE_WEBHOOKS`` is set. Imports what ``casework`` imports, and never ``casework``.
 """

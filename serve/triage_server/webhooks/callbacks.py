@@ -1,7 +1,7 @@
-"""The callbacks that the operator named: where each lies, what signs for it, who may ask for it.
+"""The callbacks that the operator configured: address, secrets, and who may ask for each.
 
-Imports pydantic, the form of a secret, the exception tree and the rule of loopback. No address, and no part
-of one, ever comes from a request.
+Imports pydantic, the format of a secret, the exceptions and the rule of loopback. No address, and no part of
+one, ever comes from a request.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Said(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """One place that answers are brought to."""
+    """One destination for answers."""
 
     name: str
     host: str
@@ -51,34 +51,34 @@ class Callback:
     target: str
     """Path and query."""
     tls: ssl.SSLContext | None
-    """None: plain http, on loopback alone."""
+    """None: plain http, on loopback only."""
     secrets: tuple[bytes, ...]
-    """The first seals and signs; each further one signs too, and opens what it sealed."""
+    """The first encrypts and signs. Older ones also sign, and decrypt what they encrypted when first."""
     callers: frozenset[str] | None
-    """Names in the audit log of those who may ask for it; None: whoever may have a case scored."""
+    """Callers who may ask for it, by their names in the audit log; None: everyone who may score."""
 
     def allows(self, caller: str) -> bool:
-        """Whether this caller may have an answer brought here."""
+        """Whether this caller may have answers delivered here."""
         return self.callers is None or caller in self.callers
 
 
 class Callbacks:
-    """All of them, by name."""
+    """All callbacks, by name."""
 
     def __init__(self, by_name: Mapping[str, Callback]) -> None:
         self.by_name = dict(by_name)
 
     @classmethod
     def read(cls, said: str, environment: Mapping[str, str] = os.environ) -> Callbacks:
-        """Read them.
+        """Read the configuration.
 
         Args:
             said: path of a JSON file, or the JSON object itself.
             environment: where secrets may be.
 
         Raises:
-            ConfigError: unreadable, of another shape, an address that is not allowed, or no usable secret, or
-                one that everyone may read.
+            ConfigError: unreadable or malformed, an address that is not allowed, no usable secret, or a
+                secret file that everyone may read or write.
         """
         where = "TRIAGE_WEBHOOKS"
         if not said.lstrip().startswith("{"):
@@ -101,12 +101,12 @@ class Callbacks:
         return cls({name: _callback(where, name, one, environment) for name, one in found.items()})
 
     def for_caller(self, caller: str) -> list[Callback]:
-        """Those that this caller may ask for."""
+        """The callbacks that this caller may ask for."""
         return [one for one in self.by_name.values() if one.allows(caller)]
 
 
 def signature(key: bytes, message_id: str, moment: int, body: bytes) -> str:
-    """Of a message, after the Standard Webhooks specification 1.0.0: identifier, time and body together."""
+    """Signature of a message after the Standard Webhooks specification 1.0.0: over id, time and body."""
     signed = f"{message_id}.{moment}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 

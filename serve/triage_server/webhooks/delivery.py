@@ -1,6 +1,6 @@
-"""One attempt to bring a message to a callback. Imports the callbacks and asyncio; opens no other address.
+"""One attempt to deliver a message to a callback. Imports the callbacks and asyncio; opens no other address.
 
-No redirect is followed, no proxy asked, and of the reply nothing is read beyond its head.
+No redirect is followed, no proxy is used, and nothing of the reply is read beyond its head.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from email.utils import parsedate_to_datetime
 from triage_server.webhooks.callbacks import Callback, signature
 
 PATIENCE_S = 15.0
-"""For all of it; the specification asks for 15 to 30."""
+"""For the whole attempt; the specification recommends 15 to 30."""
 _MAX_HEAD_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a receiver said."""
+    """A receiver's reply."""
 
     status: int | None
-    """None: nothing that is HTTP, or nothing in time."""
+    """None: no reply in time, or none that is HTTP."""
     retry_after_s: float | None = None
 
     @property
     def taken(self) -> bool:
-        """The receiver has the message."""
+        """Whether the receiver accepted the message: status 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
 async def deliver(callback: Callback, message_id: str, moment: int, body: bytes) -> Reply:
-    """Send a message, signed for this moment, and wait for the head of the reply."""
+    """Send a message, signed with the present time, and wait for the head of the reply."""
     signatures = " ".join(signature(key, message_id, moment, body) for key in callback.secrets)
     host = f"[{callback.host}]" if ":" in callback.host else callback.host
     head = (
@@ -63,14 +63,14 @@ async def _exchange(callback: Callback, request: bytes) -> Reply:
             if not version.startswith("HTTP/1.") or len(code) != 3 or not code.isdecimal():
                 raise ValueError("no status line")
             status = int(code)
-        # Of a message that was taken nothing else matters, least of all what is wrong with it.
+        # Once the message is accepted nothing else matters, least of all a fault in the other headers.
         return Reply(status, None if 200 <= status < 300 else _retry_after(head))
     finally:
         writer.transport.abort()
 
 
 def _retry_after(head: str) -> float | None:
-    """Seconds that the receiver asks for: as a number, or as a date (RFC 9110, section 10.2.3)."""
+    """Seconds that the receiver asks for, as a number or a date (RFC 9110, section 10.2.3)."""
     for line in head.split("\r\n")[1:]:
         name, _, value = line.partition(":")
         if name.strip().lower() != "retry-after":

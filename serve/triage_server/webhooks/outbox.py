@@ -1,7 +1,7 @@
-"""Answers that wait to be brought somewhere: a small SQLite file that a killed process leaves whole.
+"""The outbox: answers waiting for delivery, in a small SQLite file that survives a killed process.
 
-Imports sqlite3, cryptography and the exception tree. No photograph comes here, and no answer in the open:
-each is sealed under a key made from its callback's secret, which lies elsewhere.
+Imports sqlite3, cryptography and the exceptions. It holds no photograph, and answers only encrypted, under a
+key derived from their callback's secret, which is stored elsewhere.
 """
 
 from __future__ import annotations
@@ -42,46 +42,46 @@ CREATE INDEX due ON cases (state, callback, next_at);
 """
 _NAMED = "callback IN (SELECT value FROM json_each(?))"
 _BUT = "AND case_id NOT IN (SELECT value FROM json_each(?))"
-"""Any number of them, where a mark for each would be limited."""
+"""One JSON list, since the number of placeholders in a statement is limited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One accepted case. Moments are seconds since 1970, UTC."""
+    """One accepted case. Times are seconds since 1970, UTC."""
 
     case_id: str
     caller: str
-    """As in the audit log; nobody else is told of it."""
+    """As in the audit log. Only this caller may ask for the case."""
     callback: str
     request_id: str
     audit_hash: str | None
     accepted_at: float
     until: float
-    """After which one more attempt is made, and then it is given up."""
+    """After this time one more attempt is made, then delivery is given up."""
     state: State
     attempts: int
     next_at: float
     settled_at: float | None
-    """When it was delivered, or given up."""
+    """When it was delivered or given up; None: not yet."""
     last_status: int | None
-    """That the receiver answered with; None: nothing that is HTTP."""
+    """Status of the receiver's last reply; None: no reply, or none that is HTTP."""
     sealed: bytes
 
 
 class FullError(Exception):
-    """Every place is taken by an answer that was not delivered."""
+    """The outbox has no room: every place holds an answer that was not delivered."""
 
 
 class Outbox:
-    """The one writer of the file, but for the errands about letters given up. Belongs to one thread."""
+    """Access to the file, by one thread. Only the ``webhooks`` subcommands also write to it."""
 
     def __init__(self, path: Path, capacity: int, callbacks: Collection[str]) -> None:
-        """Take it over, or begin one.
+        """Open an outbox, or make one.
 
         Args:
             path: made if it is missing, readable by its owner alone.
             capacity: cases that it may hold. Delivered ones make room, the oldest first.
-            callbacks: that are named. Letters to any other take no room: nobody sends more of them.
+            callbacks: names that are configured. Letters for any other do not count, as no more of them come.
 
         Raises:
             ConfigError: another server uses it, it is of another version, or it cannot be used.
@@ -104,14 +104,14 @@ class Outbox:
             raise
 
     def put(self, letter: Letter) -> Letter:
-        """Bring a letter to the disk, unless one of its number lies there, which is then the one that counts.
+        """Store a letter, unless there is one with its case id; that one is then kept.
 
         Returns:
-            What lies there under its number.
+            The letter stored under this case id.
 
         Raises:
             FullError: there is no room.
-            sqlite3.Error: the disk takes nothing.
+            sqlite3.Error: it could not be stored.
         """
         with self._base:
             kept = self.find(letter.case_id)
@@ -131,45 +131,45 @@ class Outbox:
         return letter
 
     def find(self, case_id: str) -> Letter | None:
-        """The letter of that number."""
+        """The letter with this case id; None: there is none."""
         return next(iter(self._read("WHERE case_id = ?", case_id)), None)
 
     def due(self, callback: str, moment: float, most: int, but: Collection[str]) -> list[Letter]:
-        """Letters to this callback whose time has come, those first that have waited longest."""
+        """Pending letters for this callback that are due, the longest due first, without those in ``but``."""
         said = f"WHERE state = 'pending' AND callback = ? AND next_at <= ? {_BUT} ORDER BY next_at LIMIT ?"
         return self._read(said, callback, moment, json.dumps(list(but)), most)
 
     def next_at(self, callback: str, but: Collection[str]) -> float | None:
-        """When the next letter to this callback is due; None: none waits."""
+        """When the next letter for this callback is due; None: none is pending."""
         said = f"SELECT min(next_at) FROM cases WHERE state = 'pending' AND callback = ? {_BUT}"  # noqa: S608
         found = self._base.execute(said, (callback, json.dumps(list(but)))).fetchone()[0]
         return None if found is None else float(found)
 
     def settle(self, letter: Letter, tries: int, state: State, status: int | None, moment: float) -> None:
-        """Say what became of a letter after so many further attempts."""
+        """Record the outcome of a letter, after ``tries`` further attempts."""
         self._change(letter, tries, "state = ?, settled_at = ?, last_status = ?", state, moment, status)
 
     def postpone(self, letter: Letter, tries: int, status: int | None, next_at: float) -> None:
-        """Try it again later, after so many further attempts."""
+        """Try a letter again later, after ``tries`` further attempts."""
         self._change(letter, tries, "next_at = ?, last_status = ?", next_at, status)
 
     def stranded(self, moment: float) -> list[Letter]:
-        """Letters whose time is over and whose callback is named no more."""
+        """Expired letters whose callback is no longer configured."""
         return self._read(f"WHERE state = 'pending' AND until <= ? AND NOT {_NAMED}", moment, self._named)
 
     def forget(self, settled_before: float) -> None:
-        """Delete what was delivered before that. What was given up waits for a person's word."""
+        """Delete letters delivered before this time. Those given up wait for a person's decision."""
         with self._base:
             said = "DELETE FROM cases WHERE state = 'delivered' AND settled_at <= ?"
             self._base.execute(said, (settled_before,))
 
     def counts(self) -> Counts:
-        """Letters by callback, also by one that is named no more, and state."""
+        """Number of letters by callback, configured or not, and state."""
         said = "SELECT callback, state, count(*) FROM cases GROUP BY callback, state"
         return {(callback, state): count for callback, state, count in self._base.execute(said)}
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._base.close()
         os.close(self._lock)
 
@@ -186,17 +186,17 @@ class Outbox:
 
 
 class OutboxThread:
-    """The outbox as the event loop sees it: each errand on the one thread, then the counts as they are."""
+    """The outbox for the event loop: each call runs on one thread and updates ``counts``."""
 
     def __init__(self, path: Path, capacity: int, callbacks: Collection[str]) -> None:
-        """Take it over; arguments and errors as of ``Outbox``."""
+        """Open it; arguments and errors as for ``Outbox``."""
         self._outbox = Outbox(path, capacity, callbacks)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
         self.capacity = capacity
         self.counts = self._outbox.counts()
 
     async def do(self, errand: Callable[[Outbox], Found]) -> Found:
-        """What ``errand`` makes of the outbox."""
+        """Run ``errand`` on the outbox and return its result."""
 
         def work() -> tuple[Found, Counts]:
             return errand(self._outbox), self._outbox.counts()
@@ -205,16 +205,16 @@ class OutboxThread:
         return found
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._thread.shutdown()
         self._outbox.close()
 
 
 def opened(path: Path, *, existing: bool = False) -> sqlite3.Connection:
-    """The file as a database, its tables made.
+    """The file as a database with its tables.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: it cannot be used; or ``existing``, and there is none.
     """
     try:
         if existing and not path.is_file():
@@ -222,7 +222,7 @@ def opened(path: Path, *, existing: bool = False) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
         base = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
         base.execute("PRAGMA journal_mode = WAL")
-        base.execute("PRAGMA synchronous = FULL")  # an acknowledged case outlives a power cut
+        base.execute("PRAGMA synchronous = FULL")  # an acknowledged case survives a power cut
         base.execute("PRAGMA secure_delete = ON")
         (version,) = base.execute("PRAGMA user_version").fetchone()
         if version == 0:
@@ -235,13 +235,13 @@ def opened(path: Path, *, existing: bool = False) -> sqlite3.Connection:
 
 
 def sealed(key: bytes, case_id: str, callback: str, answer: bytes) -> bytes:
-    """An answer as it lies on the disk: AES-256-GCM, bound to its number and callback."""
+    """An answer encrypted with AES-256-GCM, bound to its case id and callback."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
     return nonce + AESGCM(_sealing_key(key)).encrypt(nonce, answer, f"{case_id}.{callback}".encode())
 
 
 def unsealed(keys: Sequence[bytes], letter: Letter) -> bytes | None:
-    """The answer in a letter; None if none of these secrets sealed it."""
+    """The answer in a letter; None if none of these keys decrypts it."""
     nonce, text = letter.sealed[:_NONCE_BYTES], letter.sealed[_NONCE_BYTES:]
     for key in keys:
         try:

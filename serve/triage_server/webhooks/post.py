@@ -1,7 +1,7 @@
-"""Takes answers in for a callback, and says what became of them to whoever sent their cases.
+"""Accepts answers for callbacks, and reports their status to whoever sent the cases.
 
-Imports the outbox, the postman and the wire. An answer is on the disk, and its line in the audit log, before
-anybody is told that the case was accepted.
+Imports the outbox, the postman and the wire. A case is acknowledged only once its answer is in the outbox and
+its line in the audit log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("triage_server")
 
 
 class Post:
-    """Where a case that is answered later leaves its answer. Belongs to the event loop."""
+    """Takes the answers of cases sent with a callback. Belongs to the event loop."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Post:
         keep_hours: int,
         first_pause_s: float,
     ) -> None:
-        """Take the outbox over.
+        """Open the outbox.
 
         Args:
-            callbacks: that the operator named.
+            callbacks: as configured.
             outbox: its file, and how many cases it may hold.
-            audit: gets a line for each answer that was delivered or given up.
-            telemetry: that counts.
-            keep_hours: how long an answer is tried, and how long what became of it can be asked.
+            audit: gets a line for each answer delivered or given up.
+            telemetry: counts.
+            keep_hours: how long delivery is tried, and how long after delivery the status can be asked for.
             first_pause_s: before the second attempt; three times as long before each further one.
 
         Raises:
@@ -60,12 +60,12 @@ class Post:
         self._keep_s, self._coming = keep_s, 0
 
     def held(self, state: str) -> int:
-        """Letters in this state."""
+        """Number of letters in this state."""
         return sum(count for (_, one), count in self._outbox.counts.items() if one == state)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Deliver while the server runs, and let the outbox go at the end."""
+        """Deliver while the server runs; close the outbox at the end."""
         self._warn_of_stranded()
         working = asyncio.create_task(self._postman.work())
         try:
@@ -76,14 +76,14 @@ class Post:
             self.close()
 
     def close(self) -> None:
-        """Let the outbox go."""
+        """Close the outbox."""
         self._outbox.close()
 
     def callback(self, name: str | None, caller: str) -> Callback | None:
-        """The callback of that name; where none is said, the only one that there is for this caller.
+        """The callback of that name; without a name, the caller's only one, None if there is not exactly one.
 
         Raises:
-            RequestError: none of that name is there for this caller.
+            RequestError: there is no such callback for this caller.
         """
         if name is None:
             allowed = self._callbacks.for_caller(caller)
@@ -95,15 +95,15 @@ class Post:
 
     @contextmanager
     def room(self, callback: Callback) -> Iterator[None]:
-        """Room for one answer, from before its case is read.
+        """Reserve room for one answer, from before its case is read.
 
-        What was given up stays until a person's word, so a receiver that never comes back would leave no room
-        to the others: once half of the outbox is such answers of one callback, it gets no more. And what is
-        for a callback that is named no more takes none of the room of those that are.
+        Answers given up stay until a person decides, so one receiver that never returns could fill the
+        outbox. Therefore a callback gets no more once its own such answers take half of it. Answers for
+        callbacks that are no longer configured take no room from the others.
 
         Raises:
-            RequestError: the outbox is full of answers that nobody has taken, or half full of those of this
-                callback that were given up.
+            RequestError: the outbox is full of undelivered answers, or half of it is taken by answers for
+                this callback that were given up.
         """
         waiting = self._untaken()
         held = sum(count for (name, _), count in waiting.items() if name in self._callbacks.by_name)
@@ -117,7 +117,7 @@ class Post:
             self._coming -= 1
 
     def case_id(self, caller: str, repeat_key: str | None, inputs: str) -> str:
-        """A number for a case: under an Idempotency-Key the same for the same inputs, after a restart too."""
+        """A case id; under an Idempotency-Key the same for the same inputs, even after a restart."""
         if repeat_key is None:
             return f"case_{secrets.token_hex(16)}"
         said = f"{caller}\n{repeat_key}\n{inputs}".encode()
@@ -126,20 +126,20 @@ class Post:
     async def accept(
         self, callback: Callback, case_id: str, who: tuple[str, str], audit_hash: str, answer: bytes
     ) -> bytes:
-        """Bring an answer to the disk; only now may its sender be told.
+        """Store an answer in the outbox; only then may its case be acknowledged.
 
         Args:
-            callback: where it will go.
-            case_id: under which it can be asked for.
+            callback: where the answer goes.
+            case_id: of the case.
             who: caller, and id of the request.
             audit_hash: of the answer's line.
-            answer: as the face says it, JSON.
+            answer: as its face writes it, JSON.
 
         Returns:
             The document of ``GET /v1/cases/{case_id}``.
 
         Raises:
-            RequestError: the outbox is full or takes nothing.
+            RequestError: the outbox is full or cannot be written.
         """
         moment = time.time()
         letter = Letter(
@@ -169,10 +169,10 @@ class Post:
         return self._said(kept)
 
     async def status(self, case_id: str, caller: str) -> bytes:
-        """What became of a case, for whoever sent it.
+        """Status of a case, for the caller who sent it.
 
         Raises:
-            RequestError: this caller sent no such case, or it is forgotten.
+            RequestError: this caller sent no such case, or it has been deleted.
         """
         try:
             kept = await self._outbox.do(lambda box: box.find(case_id))
@@ -210,7 +210,7 @@ class Post:
         text = status.model_dump_json().encode()
         callback = self._callbacks.by_name.get(letter.callback)
         answer = None if callback is None else unsealed(callback.secrets, letter)
-        # The bytes of which the log holds the hash stand here as they are.
+        # Inserted verbatim: the log holds the hash of these bytes.
         return text if answer is None else text.removesuffix(b"null}") + answer + b"}"
 
 

@@ -1,4 +1,4 @@
-"""Empties the outbox: each answer is brought to its callback until it is taken or time is up.
+"""Delivers the outbox: each answer is tried until it is accepted or given up (at-least-once delivery).
 
 Imports the outbox, the delivery, the audit log and the counters.
 """
@@ -26,13 +26,13 @@ from triage_server.webhooks.outbox import Letter, OutboxThread, unsealed
 
 Settled = Literal["delivered", "undelivered"]
 GONE = 410
-"""The receiver wants no more of it."""
+"""The receiver wants no more attempts."""
 _PAUSE_GROWTH = 3.0
 _LONGEST_PAUSE_S = 4 * 3600.0
 _AT_ONCE = 4
-"""Deliveries under way to one callback: one that hangs holds up its own answers alone."""
+"""Concurrent deliveries to one callback: one that hangs delays only its own answers."""
 _LOOK_EVERY_S = 30.0
-"""An errand beside the server may have set something out again."""
+"""The ``retry`` subcommand, in another process, may have made letters pending again."""
 _DRAIN_S = 5.0
 
 log = logging.getLogger("triage_server")
@@ -40,20 +40,20 @@ log = logging.getLogger("triage_server")
 
 @dataclass(slots=True)
 class _Trouble:
-    """What was done with a letter and is not in the outbox yet; gone with the process."""
+    """What was done with a letter and could not be written to the outbox; lost with the process."""
 
     tries: int = 0
     """Attempts."""
     written: tuple[Settled, int | None] | None = None
-    """How it ended, with its line in the audit log: it must not be sent again."""
+    """Its outcome, if that has its line in the audit log: then it must not be sent again."""
     times: int = 0
-    """That the outbox would not take it."""
+    """How often the outbox could not be written."""
     until: float = 0.0
-    """When to go on with it, in seconds since 1970."""
+    """When to continue, in seconds since 1970."""
 
 
 class Postman:
-    """Works on the event loop, from ``work`` to ``stop``."""
+    """Delivers on the event loop, from ``work`` to ``stop``."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Postman:
         keep_s: float,
         first_pause_s: float,
     ) -> None:
-        """Arguments as of ``Post``."""
+        """Arguments as for ``Post``."""
         self._callbacks, self._outbox, self._audit, self._telemetry = callbacks, outbox, audit, telemetry
         self._keep_s, self._first_pause_s = keep_s, first_pause_s
         self._woken = asyncio.Event()
@@ -74,11 +74,11 @@ class Postman:
         self._looked = -math.inf
 
     def wake(self) -> None:
-        """Something may be due."""
+        """Look again: something may be due."""
         self._woken.set()
 
     async def work(self) -> None:
-        """Deliver until stopped; then what is due or under way, for some seconds."""
+        """Deliver until stopped; then finish, for a few seconds, what is due or in progress."""
         while True:
             self._woken = asyncio.Event()  # not woken since this round began
             pause = await self._round()
@@ -93,7 +93,7 @@ class Postman:
                     await self._woken.wait()
 
     def stop(self) -> None:
-        """Take leave; what is not delivered by then waits for the next start."""
+        """Begin to stop; what is not delivered in time waits for the next start."""
         self._until = time.monotonic() + _DRAIN_S
         self.wake()
 
@@ -104,23 +104,23 @@ class Postman:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _round(self) -> float:
-        """Give up, forget, send out; seconds until something is due."""
+        """Give up, delete and deliver what is due; returns seconds until something may be due."""
         pause = _LOOK_EVERY_S
         if time.monotonic() - self._looked >= _LOOK_EVERY_S:
             self._looked = time.monotonic()
             try:
                 await self._give_up_and_forget()
-            except Exception as error:  # what is due is brought all the same
+            except Exception as error:  # deliveries go on
                 log.error("what is over stays in the outbox", exc_info=error)
         try:
             for callback in self._callbacks.by_name.values():
                 pause = min(pause, await self._send_out(callback))
-        except Exception as error:  # the next look may find the disk mended
+        except Exception as error:  # the disk may work again next time
             log.error("deliveries are held up", exc_info=error)
         return pause
 
     async def _send_out(self, callback: Callback) -> float:
-        """Begin as many deliveries as there are free hands; seconds until one may be due that has a hand."""
+        """Begin as many deliveries as are allowed; returns seconds until the next can begin."""
         busy = {case_id for case_id, (one, _) in self._under_way.items() if one is callback}
         moment, free = time.time(), _AT_ONCE - len(busy)
         left = busy | {case_id for case_id, trouble in self._troubles.items() if trouble.until > moment}
@@ -132,7 +132,7 @@ class Postman:
                 left.add(letter.case_id)
             busy.update(letter.case_id for letter in letters)
         if len(busy) >= _AT_ONCE:
-            return math.inf  # whoever is done first wakes us
+            return math.inf  # the first to finish wakes us
         due = await self._outbox.do(lambda box: box.next_at(callback.name, left))
         again = [trouble.until for trouble in self._troubles.values() if trouble.until > moment]
         return max(0.0, min([math.inf if due is None else due, *again]) - time.time())
@@ -150,11 +150,11 @@ class Postman:
 
     @contextmanager
     def _remembered(self, letter: Letter) -> Iterator[_Trouble]:
-        """Keep what was done with a letter that the outbox does not take, and leave it alone for a while."""
+        """Remember what was done with a letter if the outbox cannot be written, and pause that letter."""
         trouble = self._troubles.setdefault(letter.case_id, _Trouble())
         try:
             yield trouble
-        except Exception as error:  # it stays in the outbox, and is tried again
+        except Exception as error:  # the letter stays in the outbox and is tried again
             log.error("delivery failed", exc_info=error, extra={"fields": {"case_id": letter.case_id}})
             trouble.until = time.time() + self._pause(trouble.times)
             trouble.times += 1
@@ -170,7 +170,7 @@ class Postman:
         trouble.tries += 1
         try:
             reply = await deliver(callback, letter.case_id, int(time.time()), message(letter, answer))
-        except Exception as error:  # whatever it was: the time of this letter runs out as that of any other
+        except Exception as error:  # whatever it was, it counts as an attempt without reply
             log.error("delivery failed", exc_info=error, extra={"fields": {"case_id": letter.case_id}})
             reply = Reply(None)
         if reply.taken:
@@ -184,7 +184,7 @@ class Postman:
         await self._settle(letter, trouble, "undelivered", reply.status)
 
     async def _settle(self, letter: Letter, trouble: _Trouble, state: Settled, status: int | None) -> None:
-        """The line in the log, then the outbox: what was delivered without a line is delivered again."""
+        """Write the audit line, then the outbox: a delivery without a line is repeated."""
         if trouble.written is None:
             line = {
                 "event": state,
@@ -206,7 +206,7 @@ class Postman:
         self._telemetry.webhook(letter.callback, state)
 
     async def _postpone(self, letter: Letter, trouble: _Trouble, reply: Reply) -> None:
-        """No later than when the last attempt is due; within that, no sooner than the receiver asks."""
+        """Try again later: not before the receiver asks, within limits, nor after the last attempt is due."""
         moment, pause = time.time(), self._pause(letter.attempts + trouble.tries - 1)
         next_at = moment + min(max(pause, reply.retry_after_s or 0.0), _LONGEST_PAUSE_S)
         if letter.until > moment:
@@ -214,24 +214,24 @@ class Postman:
         await self._outbox.do(lambda box: box.postpone(letter, trouble.tries, reply.status, next_at))
 
     def _pause(self, before: int) -> float:
-        """Seconds: three times longer after each of so many attempts, in part by chance."""
+        """Seconds to pause: exponential in the number of attempts ``before``, with jitter."""
         grown = self._first_pause_s * _PAUSE_GROWTH ** min(max(before, 0), 20)
         return min(grown * (0.75 + random.random() / 2), _LONGEST_PAUSE_S)
 
     async def _give_up_and_forget(self) -> None:
-        """What is over: letters to a callback that is named no more, and those settled long ago."""
+        """Give up expired letters to callbacks no longer configured, and delete old delivered ones."""
         before, now = time.time() - self._keep_s, time.time()
         for letter in await self._outbox.do(lambda box: box.stranded(now)):
             with self._remembered(letter) as trouble:
                 written = trouble.written or ("undelivered", letter.last_status)
                 await self._settle(letter, trouble, *written)
             if self._audit.failed:
-                break  # a disk that hangs would hold up each further line as long, and a stop with them
+                break  # a disk that hangs would delay each further line as long, and so the shutdown
         await self._outbox.do(lambda box: box.forget(before))
 
 
 def message(letter: Letter, answer: bytes) -> bytes:
-    """Type, time and data of the event, as the specification recommends; the answer's bytes as they are."""
+    """Type, time and data of the event, as the specification recommends; the answer is inserted verbatim."""
     data = {"case_id": letter.case_id, "request_id": letter.request_id, "audit_hash": letter.audit_hash}
     said = json.dumps(data, separators=(",", ":")).encode().removesuffix(b"}")
     head = f'{{"type":"case.answered","timestamp":"{written(letter.accepted_at)}","data":'.encode()
