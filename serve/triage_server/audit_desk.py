@@ -20,20 +20,20 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     """Add the ``audit`` subcommand."""
     verbs = desks.add_parser("audit", help="the audit log").add_subparsers(required=True)
     verifying = verbs.add_parser(
-        "verify", help="walk the chain; exit 1 and the first bad line if it does not hold"
+        "verify", help="verify the chain; if it is broken, exit 1 and name the first bad line"
     )
     verifying.add_argument("path", type=Path, help="folder of the log, or one of its files")
-    verifying.add_argument("--head", metavar="HASH", help="noted earlier; a line must have it")
+    verifying.add_argument("--head", metavar="HASH", help="hash recorded earlier, which a line must have")
     verifying.add_argument(
-        "--since", metavar="HASH", help="that the first file follows, if earlier ones are elsewhere"
+        "--since", metavar="HASH", help="hash that the first file follows, if earlier files are elsewhere"
     )
     verifying.set_defaults(act=_verify)
     heading = verbs.add_parser(
-        "head", help="hash of the last line, to be noted where this machine cannot write"
+        "head", help="print the hash of the last line; record it where this machine cannot write"
     )
     heading.add_argument("path", type=Path, help="folder of the log")
     heading.set_defaults(act=_head)
-    digesting = verbs.add_parser("digest", help="what the log would call a photograph: keyed hash of a file")
+    digesting = verbs.add_parser("digest", help="print the keyed hash by which the log knows a photograph")
     digesting.add_argument("path", type=Path, help="folder of the log, for its key")
     digesting.add_argument("files", type=Path, nargs="+", metavar="FILE")
     digesting.set_defaults(act=_digest)

@@ -26,19 +26,19 @@ _FORMER = ".former"
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     """Add the ``bundles`` subcommand."""
     verbs = desks.add_parser("bundles", help="which bundle is served").add_subparsers(required=True)
-    activating = verbs.add_parser("activate", help="verify a bundle, then turn the link to it")
-    activating.add_argument("folder", type=Path, help="of the bundle")
+    activating = verbs.add_parser("activate", help="verify a bundle, then point the link to it")
+    activating.add_argument("folder", type=Path, help="folder of the sealed bundle")
     activating.set_defaults(act=_activate)
-    back = verbs.add_parser("rollback", help="verify the bundle before, then turn the link back to it")
+    back = verbs.add_parser("rollback", help="verify the previous bundle, then point the link back to it")
     back.set_defaults(act=_rollback)
-    showing = verbs.add_parser("show", help="what the link names, and what rollback would bring back")
+    showing = verbs.add_parser("show", help="print what the link names, and what rollback would bring back")
     showing.set_defaults(act=_show)
     for verb in (activating, back, showing):
         verb.add_argument(
-            "--link", type=Path, help=f"that the server is started with (default: {PREFIX}BUNDLE)"
+            "--link", type=Path, help=f"link that the server is started with (default: {PREFIX}BUNDLE)"
         )
     for verb in (activating, back):
-        verb.add_argument("--trusted", help=f"public keys (default: {PREFIX}TRUSTED_KEYS)")
+        verb.add_argument("--trusted", help=f"public key, or folder of them (default: {PREFIX}TRUSTED_KEYS)")
 
 
 def _activate(arguments: argparse.Namespace) -> int:

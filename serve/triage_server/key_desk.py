@@ -12,23 +12,23 @@ from triage_server.api_keys import Role, new_key, read_keys, revoke
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     """Add the ``keys`` subcommand."""
-    verbs = desks.add_parser("keys", help="keys that platforms show").add_subparsers(required=True)
+    verbs = desks.add_parser("keys", help="API keys of platforms").add_subparsers(required=True)
     new = verbs.add_parser("new", help="make a key and show it once")
-    new.add_argument("name", help="of the platform: letters, digits, '.', '_' and '-'; no person's")
+    new.add_argument("name", help="of the platform, not of a person: letters, digits, '.', '_' and '-'")
     new.add_argument(
         "--role",
         choices=get_args(Role),
         default="score",
-        help="read: no cases; clinic: the page (%(default)s)",
+        help="read: no scoring; clinic: the page (%(default)s)",
     )
     new.set_defaults(act=_new)
-    listing = verbs.add_parser("list", help="the keys, without what is secret of them")
+    listing = verbs.add_parser("list", help="list the keys, without their secrets")
     listing.set_defaults(act=_list)
-    striking = verbs.add_parser("revoke", help="strike a key out")
+    striking = verbs.add_parser("revoke", help="revoke a key")
     striking.add_argument("key_id")
     striking.set_defaults(act=_revoke)
     for verb in (new, listing, striking):
-        verb.add_argument("--file", type=Path, required=True, help="what TRIAGE_API_KEYS_FILE names")
+        verb.add_argument("--file", type=Path, required=True, help="the file that TRIAGE_API_KEYS_FILE names")
 
 
 def _new(arguments: argparse.Namespace) -> int:

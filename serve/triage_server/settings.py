@@ -136,7 +136,8 @@ def load(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings
     """Settings from the command line and the environment.
 
     Raises:
-        ConfigError: an unknown or empty ``TRIAGE_*`` variable, a value out of range, no bundle.
+        ConfigError: an unknown or empty ``TRIAGE_*`` variable, a value out of range, no bundle, contradictory
+            settings, or an address that would be exposed.
         SystemExit: argparse met an unknown option, or ``--help``.
     """
     values = _from_environment(environment)
@@ -249,7 +250,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triage-server",
-        description="Serve one signed bundle. Errands: keys, audit, bundles, shadow, queue, webhooks.",
+        description="Serve one signed bundle. Subcommands: keys, audit, bundles, shadow, queue, webhooks.",
         epilog=f"Also settable, and the only way to set the rest: {', '.join(variables())}.",
         allow_abbrev=False,
     )

@@ -116,13 +116,15 @@ def _root(others: int, trials: int, tail: float) -> float:
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     """Add the ``shadow`` subcommand."""
-    verbs = desks.add_parser("shadow", help="bundles that score along").add_subparsers(required=True)
-    report = verbs.add_parser("report", help="how often a shadow disagrees with the answers, and which way")
+    verbs = desks.add_parser("shadow", help="shadow bundles").add_subparsers(required=True)
+    report = verbs.add_parser("report", help="how often a shadow disagrees, and in which direction")
     report.add_argument("path", type=Path, help="folder of the audit log, or one of its files")
     report.add_argument(
-        "--since", metavar="HASH", help="that the first file follows, if earlier are elsewhere"
+        "--since", metavar="HASH", help="hash that the first file follows, if earlier files are elsewhere"
     )
-    report.add_argument("--confidence", type=float, default=0.95, help="of the intervals (%(default)s)")
+    report.add_argument(
+        "--confidence", type=float, default=0.95, help="confidence of the intervals (%(default)s)"
+    )
     report.add_argument("--cases", action="store_true", help="name every case that would have moved down")
     report.set_defaults(act=_report)
 

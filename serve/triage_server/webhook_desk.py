@@ -24,29 +24,35 @@ _WHICH = "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) AND cal
 
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     """Add the ``webhooks`` subcommand."""
-    verbs = desks.add_parser("webhooks", help="callbacks").add_subparsers(required=True)
+    verbs = desks.add_parser("webhooks", help="undelivered answers, and secrets").add_subparsers(
+        required=True
+    )
     new = verbs.add_parser("secret", help="make a secret and show it once")
     new.set_defaults(act=_secret)
-    showing = verbs.add_parser("show", help="answers that were given up")
+    showing = verbs.add_parser("show", help="list answers that were given up")
     showing.set_defaults(act=_show)
-    again = verbs.add_parser("retry", help="set them out again")
+    again = verbs.add_parser("retry", help="try to deliver them again")
     again.set_defaults(act=_retry)
     dropping = verbs.add_parser("drop", help="delete them; their lines in the audit log stay")
     dropping.set_defaults(act=_drop)
     for verb in (showing, again, dropping):
-        verb.add_argument("--outbox", type=Path, required=True, help="what TRIAGE_WEBHOOK_OUTBOX names")
+        verb.add_argument(
+            "--outbox", type=Path, required=True, help="the file that TRIAGE_WEBHOOK_OUTBOX names"
+        )
     which = again.add_mutually_exclusive_group()
-    which.add_argument("--case-id", help="of one alone; default: all")
-    which.add_argument("--callback", help="those for it alone")
+    which.add_argument("--case-id", help="only this case (default: all)")
+    which.add_argument("--callback", help="only answers for this callback")
     again.add_argument(
         "--keep-hours",
         type=_keep_hours,
         default=os.environ.get("TRIAGE_WEBHOOK_KEEP_HOURS", "72"),
-        help="try for so long (TRIAGE_WEBHOOK_KEEP_HOURS; %(default)s)",
+        help="how long to try (TRIAGE_WEBHOOK_KEEP_HOURS; %(default)s)",
     )
     which = dropping.add_mutually_exclusive_group(required=True)
-    which.add_argument("--case-id", help="of one alone")
-    which.add_argument("--callback", help="those for it alone, also if it is named no more")
+    which.add_argument("--case-id", help="only this case")
+    which.add_argument(
+        "--callback", help="only answers for this callback, even if it is no longer configured"
+    )
     which.add_argument("--all", action="store_true", help="every one that was given up")
 
 

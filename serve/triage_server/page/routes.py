@@ -1,4 +1,4 @@
-"""The paths below /ui except sign-in and sign-out, one function each. Imports FastAPI and the page's rooms.
+"""The paths below /ui except sign-in and sign-out, one function each. Imports FastAPI and the page's modules.
 
 Looking is GET and changes nothing. Everything else is POST, carries the session's token, and is in the audit
 log before it is done.
