@@ -23,7 +23,7 @@ def main() -> int:
     if interruptible:
         signal.signal(signal.SIGINT, _break_off)
     elif not errand:
-        # SIGHUP would kill a server that has no bundle to look at yet, and imports are most of the start.
+        # SIGHUP would kill a server until it has a bundle to look at again; most of that time is imports.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave)

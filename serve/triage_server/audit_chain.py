@@ -49,7 +49,7 @@ class Tail:
 
     end: End
     remains: bytes
-    """Of a half-written line, after the last whole one."""
+    """Bytes of a half-written line, after the last whole one."""
     line_end_missing: bool
     """Whether the last line is whole except for its newline."""
 

@@ -152,7 +152,7 @@ def _count_at_the_gate(request: Request, cases: int) -> None:
 
 
 async def _all(request: Request, cases: list[Any], repeat_key: str | None, deadline: float) -> list[bytes]:
-    """Score the cases, as many at once as there are free places; the batch already holds one."""
+    """Score the cases, at most one for each thread at once and as far as places are free; we hold one."""
     pool = service_of(request).pool
     waiting, items = iter(enumerate(cases)), [b""] * len(cases)
 

@@ -110,7 +110,7 @@ def _errand(words: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of the output has closed it
         return _unheard(0)
     except OSError as error:
-        if error.filename is not None:  # a file of ours, whose errors are handled where it is opened
+        if error.filename is not None:  # not stdout, and not a file of ours, handled where it is opened
             raise
         print(
             f"OSError: what this had to say cannot be written ({error.strerror}); a key that nobody "

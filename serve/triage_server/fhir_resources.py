@@ -30,7 +30,7 @@ class Found:
     resource: Resource
     names: frozenset[str]
     server: str | None = None
-    """Address of its server, from its ``fullUrl``; None: that does not say."""
+    """Address of its server, from its ``fullUrl``; None if that does not say."""
     holder: Found | None = None
     """The resource that contains it; None: it is not contained."""
 

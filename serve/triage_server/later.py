@@ -1,4 +1,4 @@
-"""A request's wish for its answer at a callback, and how the answer gets there. Imports headers and problems.
+"""Requests whose answer is wanted at a callback, and how it gets there. Imports headers and problems.
 
 Callbacks and outbox are in ``webhooks``, which is loaded only if it is switched on.
 """

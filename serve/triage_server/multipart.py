@@ -1,6 +1,6 @@
 """Request bodies and the parts of forms, read in bounded memory. Imports python-multipart and the problems.
 
-The caller decides which parts are allowed. The options of a part's header go to it and no further.
+The caller decides which parts are allowed. What the sender calls a part is told to the caller alone.
 """
 
 from __future__ import annotations

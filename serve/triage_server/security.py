@@ -122,7 +122,7 @@ class Door:
         """False while the file of API keys is broken, or the token keys are stale and cannot be fetched."""
         if self._key_path is not None:
             try:
-                self._present_keys()  # even if nobody shows a key: no traffic comes before it is ready
+                self._present_keys()  # even if no key is shown: no traffic comes until this is ready
             except RequestError:
                 return False
         return self._tokens is None or await self._tokens.usable()
@@ -153,7 +153,7 @@ class Door:
         return found if found is not None and role in (None, found.caller.role) else None
 
     def still_knows(self, caller: Caller) -> bool:
-        """Whether an earlier caller would still be known. A token's expiry is for whoever keeps it to check.
+        """Whether an earlier caller would still be known. The expiry of a token is not checked here.
 
         Raises:
             RequestError: the API keys cannot be read.

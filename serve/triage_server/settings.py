@@ -84,7 +84,7 @@ class Settings(BaseModel):
     jwt_clinic_scope: str = Field(default="triage:clinic", min_length=1)
     """Scope of a token that opens the page; for a person, not for a platform."""
     rate_per_minute: int = Field(default=600, ge=1)
-    """Rate limit for each key, or subject of tokens; one request or case of a batch more is answered 429."""
+    """Requests of one key, or one subject of tokens; each case of a batch counts. More are answered 429."""
     tls_cert: Path | None = None
     """PEM certificate chain, if the server itself terminates TLS."""
     tls_key: Path | None = None
@@ -100,7 +100,7 @@ class Settings(BaseModel):
     reading_queue: SecretStr | None = None
     """Database of the page's reading queue: an SQLite file, or postgresql://... None: there is no page."""
     reading_queue_keep_days: int = Field(default=90, ge=1, le=3650)
-    """Days after its last reading or outcome when a case that was read is deleted."""
+    """A case that was read is deleted this many days after its last reading or outcome."""
     webhooks: str | None = None
     """Callbacks by name: path of a JSON file, or the JSON itself; see docs/operating.md."""
     webhook_outbox: Path | None = None

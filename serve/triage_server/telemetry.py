@@ -96,7 +96,7 @@ class Telemetry:
         self._seconds.labels(route or "none").observe(seconds)
 
     def unread(self, status: int, code: str) -> None:
-        """Count one refusal before there was a request; without a start, its duration is not measured."""
+        """Count one refusal without a whole head, from whose end a duration would be measured."""
         self._requests.labels("none", "none", str(status)).inc()
         self._problems.labels(code).inc()
 

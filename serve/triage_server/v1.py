@@ -140,5 +140,5 @@ _DESCRIPTION = taking(
 
 @router.post(_PATH, **_DESCRIPTION)
 async def triage(request: Request) -> Response:
-    """Score the photographs of one lesion: does it need an in-person visit, and how soon is it to be read?"""
+    """Score the photographs of one lesion. The answer has its disposition and how soon to read the case."""
     return await respond(request, FACE)

@@ -1,6 +1,6 @@
 """The page's own threads for database calls, with a time limit.
 
-Imports the problems. A database that hangs must hold up only the page: not the threads of other rooms, and
+Imports the problems. A database that hangs must hold up only the page: not the threads of other modules, and
 not the shutdown of the server.
 """
 

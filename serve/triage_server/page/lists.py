@@ -56,7 +56,7 @@ class Part(Generic[Case]):
 
 
 class Readable:
-    """Remembers of which waiting cases this version can read the answers; no stored answer ever changes."""
+    """Which waiting cases have answers that this version can read. Tried once each: answers never change."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}

@@ -47,8 +47,7 @@ class Retention:
             except Exception as error:  # it may have recovered by the next round
                 _tell("the reading queue forgets later", error)
             try:
-                # Even if nothing was deleted now: a reader of the file, or a kill, may have prevented it
-                # before.
+                # Even if nothing was deleted now: an earlier round may have met a reader, or a kill.
                 await self._beside(self._queue.empty_journal)
             except Exception as error:
                 _tell("the reading queue's journal is emptied later", error)
