@@ -1,8 +1,8 @@
 """Exact binomial tails, from ten cases to ten million. Imports numpy and math.
 
-Few misses are summed one by one. Of many, the term at the end is known by itself (Loader 2000, "Fast and
-accurate computation of binomial probabilities", as in R's ``dbinom``), and only the terms that count beside
-it are summed: some ten standard deviations of them.
+With few misses, all terms are summed. With many, the last term is computed directly (Loader 2000, "Fast and
+accurate computation of binomial probabilities", as in R's ``dbinom``), and only the terms within some ten
+standard deviations of it are added.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 
 _RESCALE_ABOVE = 1e200
 _LOOP_UP_TO = 1000
-"""Misses beyond which only the terms that count are summed."""
+"""Misses beyond which only the terms near the end of the tail are summed."""
 
 _STIRLING = ((1, 1 / 12), (3, -1 / 360), (5, 1 / 1260), (7, -1 / 1680), (9, 1 / 1188))
-"""Of the series: power of the count, and what stands over it."""
+"""Terms of Stirling's series: power of the count in the denominator, and the coefficient."""
 
 
 def log_tails(positives: int, sensitivity: float) -> Iterator[float]:
     """``log P(Bin(positives, 1 - sensitivity) <= i)`` for i = 0, 1, ... positives.
 
-    Sums the probabilities relative to that of no miss, whose logarithm is known to the last digit; each
-    follows from the one before by the ratio of binomial terms, so nothing cancels and nothing overflows.
-    The absolute error is a few roundings of the first logarithm: 1e-13 for 2,000 cases at 0.6 or above.
+    Probabilities are summed relative to that of no miss, whose logarithm has full precision. Each follows
+    from the one before by the ratio of binomial terms, so nothing cancels and nothing overflows. The absolute
+    error is a few rounding errors of the first logarithm: 1e-13 for 2,000 cases at 0.6 or above.
     """
     odds = (1.0 - sensitivity) / sensitivity
     scale = positives * math.log(sensitivity)
@@ -51,7 +51,7 @@ def log_tail(positives: int, misses: int, sensitivity: float) -> float:
     missed = 1.0 - sensitivity
     expected = positives * missed
     window = 100 + math.ceil(10 * math.sqrt(expected * sensitivity))
-    # On the side of the end that is away from the mean the terms only fall, each by a larger part.
+    # Away from the mean the terms fall, each by a larger factor than the one before.
     if misses < expected:
         ends = np.arange(misses, max(misses - window, 0), -1, dtype=np.float64)
         falls = np.cumprod(ends / (positives - ends + 1) * (sensitivity / missed))
@@ -64,7 +64,7 @@ def log_tail(positives: int, misses: int, sensitivity: float) -> float:
 
 
 def _log_term(positives: int, misses: int, sensitivity: float) -> float:
-    """``log P(Bin(positives, 1 - sensitivity) = misses)`` for one miss at least; Loader's formula."""
+    """``log P(Bin(positives, 1 - sensitivity) = misses)`` for at least one miss, by Loader's formula."""
     if misses == positives:
         return positives * math.log1p(-sensitivity)
     found = positives - misses
@@ -79,19 +79,19 @@ def _log_term(positives: int, misses: int, sensitivity: float) -> float:
 
 
 def _stirling_error(count: int) -> float:
-    """``log(count!)`` less Stirling's approximation of it, for 1 or more."""
+    """``log(count!)`` minus Stirling's approximation of it, for a count of at least 1."""
     if count <= 15:
         return math.lgamma(count + 1) - (count + 0.5) * math.log(count) + count - 0.5 * math.log(2 * math.pi)
     return math.fsum(part / float(count) ** power for power, part in _STIRLING)
 
 
 def _deviance(seen: int, expected: float) -> float:
-    """``seen log(seen / expected) + expected - seen``, also where that would cancel."""
+    """``seen log(seen / expected) + expected - seen``, without cancellation where the two are close."""
     gap = seen - expected
     ratio = gap / (seen + expected)
     if abs(ratio) >= 0.1:
         return seen * math.log(seen / expected) - gap
-    # log(seen / expected) = 2 artanh(ratio); what is left of it beside 2 ratio cancels with nothing.
+    # log(seen / expected) = 2 artanh(ratio). Its first term less gap is gap * ratio; the rest is smaller.
     total, power, order = gap * ratio, 2 * seen * ratio, 1
     while True:
         power *= ratio * ratio

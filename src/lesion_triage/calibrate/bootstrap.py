@@ -14,14 +14,14 @@ from lesion_triage.calibrate.cells import MERGE_ABOVE, Cells, Counts, Floats, Sa
 from lesion_triage.errors import CalibrationError
 
 Measure = Callable[[Cells, Counts], Floats]
-"""Some numbers of each draw, shape (draws, numbers); NaN where one is not defined."""
+"""The numbers measured in each draw, shape (draws, numbers); NaN where one is not defined."""
 
 INTERVAL_CONFIDENCE = 0.95
 
 _BLOCK_ELEMENTS = 100_000  # a block of draws stays in the processor's cache
 _FEW_SLOTS = 32
-_MANY_UNITS = 50_000  # above, a draw's counts follow their normal limit
-_DEFINED_SHARE = 0.95  # of the draws; with fewer an interval would be of those that happened to work
+_MANY_UNITS = 50_000  # above this, a draw's counts are taken from their normal limit
+_DEFINED_SHARE = 0.95  # of the draws; with fewer, the interval would be conditional on being defined
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,8 @@ class Estimate:
     low: float
     high: float
     draws: int
-    """Draws in which the quantity was defined, at least 95 % of those made; 0: the interval is of counts."""
+    """Draws in which the quantity was defined, at least 95 % of those made. 0: the interval is computed from
+    counts, not from draws."""
 
 
 def bootstrap(
@@ -43,17 +44,17 @@ def bootstrap(
     units: NDArray[np.intp] | None = None,
     borders: Iterable[float] = (),
 ) -> tuple[Estimate | None, ...]:
-    """Numbers of a sample with their 95 % percentile intervals; all of them see the same draws.
+    """Measure a sample, with 95 % percentile intervals. All numbers share the same draws.
 
-    The values are those of all cases, whatever their number. Above ``MERGE_ABOVE`` distinct scores the draws
-    are measured on about five hundred cells, and what these miss at the sample is added to every draw.
+    Point values are exact for any number of cases. Above ``MERGE_ABOVE`` distinct scores, draws are measured
+    on about 500 merged cells; the error that merging makes on the sample itself is corrected in every draw.
 
     Args:
         sample: n cases.
         measure: what is measured.
-        draws: of the bootstrap.
+        draws: number of bootstrap draws.
         seed: of the bootstrap.
-        units: number of the unit that each case belongs to, shape (n,), in the order of the data as given.
+        units: number of the unit that each case belongs to, shape (n,), in the order of the original data.
             Whole units are drawn, since the cases of one patient are not independent. None draws cases.
         borders: scores that ``measure`` compares with, besides the threshold.
 
@@ -85,8 +86,8 @@ def draw_counts(
 ) -> Iterator[NDArray[np.float64]]:
     """How often each case is drawn, in blocks of shape (draws, cases).
 
-    As many units are drawn as there are, with all their cases; without ``units`` each case is its own, and
-    each row sums to ``cases``.
+    Each draw takes as many units as there are, each with all its cases. Without ``units`` each case is a unit
+    of its own, and each row sums to ``cases``.
 
     Raises:
         CalibrationError: ``units`` does not have one entry per case.
@@ -102,7 +103,10 @@ def draw_counts(
 
 
 def _units(cases: int, units: NDArray[np.intp] | None) -> tuple[int, NDArray[np.intp] | None]:
-    """How many there are, and that of each case, numbered without gaps: a slice may lack some."""
+    """Number of units, and the unit of each case (None without ``units``).
+
+    Units are renumbered without gaps, because a slice may lack some.
+    """
     if units is None:
         return cases, None
     if units.shape != (cases,):
@@ -112,10 +116,10 @@ def _units(cases: int, units: NDArray[np.intp] | None) -> tuple[int, NDArray[np.
 
 
 def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] | None) -> Iterator[Counts]:
-    """What ``draw_counts`` draws, counted by cell, in blocks.
+    """Draws like those of ``draw_counts``, counted by cell, in blocks.
 
-    Many cases drawn independently make counts of a multinomial law, at a cost that does not grow with them.
-    So do many units, if few kinds of them can be told apart.
+    For many independent cases the cell counts are multinomial, at a cost that does not grow with the cases.
+    The same holds for many units of few distinct kinds.
     """
     cases, slots = cells.slot.size, cells.cases.size
     if units is None and cases > MERGE_ABOVE:
@@ -128,13 +132,13 @@ def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] |
         yield from (_kinds if slots <= _FEW_SLOTS else many)(cells, draws, seed, drawable, members)
         return
     tallies = (cells.tally(counts) for counts in draw_counts(cases, draws, seed, units))
-    together = max(1, cases // slots)  # else each of very many cases is a block of one draw
+    together = max(1, cases // slots)  # otherwise, with very many cases, each block would hold one draw
     while block := list(islice(tallies, together)):
         yield np.concatenate(block)
 
 
 def _kinds(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
-    """Units with the same counts in every slot are of one kind; how many of each are drawn is multinomial."""
+    """Units with equal counts in every slot are of one kind; the numbers drawn per kind are multinomial."""
     slots = cells.cases.size
     rows = np.bincount(members * slots + cells.slot, minlength=units * slots).reshape(units, slots)
     kinds, frequency = np.unique(rows, axis=0, return_counts=True)
@@ -146,7 +150,7 @@ def _kinds(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.
 
 
 def _gathered(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
-    """Slot by slot, how often the units of its cases are drawn: one read and one sum for each case."""
+    """Sum, by slot, how often the unit of each case is drawn: one read and one addition per case."""
     order = np.argsort(cells.slot, kind="stable")
     unit, occupied = members[order], np.flatnonzero(cells.cases)
     begins = np.searchsorted(cells.slot[order], occupied)
@@ -156,24 +160,25 @@ def _gathered(cells: Cells, draws: int, seed: int, units: int, members: NDArray[
         counts = np.zeros((min(block, draws - start), cells.cases.size))
         for row in counts:
             drawn = np.bincount(generator.integers(0, units, size=units, dtype=np.int32), minlength=units)
-            # Numbers this small stay in the processor's cache, and reading them is what takes the time.
+            # Small integers fit into the processor's cache; reading them dominates the time.
             small = drawn.astype(np.uint8 if drawn.max() < 256 else np.int32)
             row[occupied] = np.add.reduceat(small.take(unit), begins, dtype=np.int32)
         yield counts.reshape(-1, *cells.cases.shape)
 
 
 def _normal(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
-    """Counts of very many drawn units: normal, with the mean and the covariance that drawing units gives.
+    """Normal approximation for very many units, with the exact mean and covariance of a draw of units.
 
-    A draw sums ``w_u x_u`` over the units, ``x_u`` the counts of unit u by slot and ``w`` multinomial: its
-    covariance is ``sum x_u x_u' - T T' / units``, with ``T = sum x_u``. A count below 0 becomes 0.
+    A draw is the sum of ``w_u x_u`` over the units, with ``x_u`` the counts of unit u by slot and ``w``
+    multinomial. Its covariance is ``sum x_u x_u' - T T' / units``, where ``T = sum x_u``. Negative counts
+    become 0.
     """
     occupied = np.flatnonzero(cells.cases)
     slot = np.searchsorted(occupied, cells.slot)
     total = cells.cases.ravel()[occupied]
     covariance = _products(slot, members, occupied.size) - np.outer(total, total) / units
     variances, directions = np.linalg.eigh(covariance)
-    root = directions * np.sqrt(np.maximum(variances, 0))  # rounding makes a variance of nothing negative
+    root = directions * np.sqrt(np.maximum(variances, 0))  # rounding can make a variance of 0 negative
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK_ELEMENTS // cells.cases.size)
     for start in range(0, draws, block):
@@ -190,7 +195,7 @@ def _products(slot: NDArray[np.intp], members: NDArray[np.intp], slots: int) -> 
     pairs = np.bincount(slot, minlength=slots) * np.eye(slots)
     for apart in range(1, slot.size):
         together = unit[apart:] == unit[:-apart]
-        if not together.any():  # of a unit's cases no two lie as far apart
+        if not together.any():  # no unit has so many cases
             break
         places = slot[apart:][together] * slots + slot[:-apart][together]
         found = np.bincount(places, minlength=slots * slots).reshape(slots, slots)
@@ -200,7 +205,7 @@ def _products(slot: NDArray[np.intp], members: NDArray[np.intp], slots: int) -> 
 
 def _multinomial(cells: Cells, draws: int, seed: int) -> Iterator[Counts]:
     generator = np.random.default_rng(seed)
-    # numpy gives what rounding leaves over to the last slot, which therefore must not be an empty one.
+    # numpy assigns the rounding remainder to the last slot, so that slot must not be empty.
     occupied = np.flatnonzero(cells.cases)
     shares = cells.cases.ravel()[occupied] / cells.slot.size
     block = max(1, _BLOCK_ELEMENTS // cells.cases.size)

@@ -1,4 +1,4 @@
-"""Slope and intercept of the calibration of scores, for many draws at once. Imports numpy and this room."""
+"""Calibration slope and intercept of scores, for many draws at once. Imports numpy and this room."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ def calibration_lines(cells: Cells, counts: Counts) -> Floats:
     where the classes are separated or the scores constant.
     """
     whole = _nearby_lines(cells, cells.once(), np.array([[1.0, 0.0]]))
-    if np.isnan(whole).any():  # what no draw can mend
+    if np.isnan(whole).any():  # then it exists in no draw either
         return np.full((len(counts), 2), np.nan)
     return _nearby_lines(cells, counts, whole)
 
 
 def _nearby_lines(cells: Cells, counts: Counts, start: Floats) -> Floats:
-    """Newton steps without damping, and ``logistic_lines`` for the few draws that do not settle so.
+    """Newton steps without damping, and ``logistic_lines`` for the few draws that do not converge that way.
 
-    Both classes of a cell share its mean logit, so that a step looks at each cell once.
+    Both classes of a cell share its mean logit, so a step visits each cell once.
     """
     logits, outcomes = cells.logit[:-1], counts[:, :, :-1]
     lines, settled = _newton(logits, outcomes, start)
     if not settled.all():
         strays = outcomes[~settled].reshape(-1, 2 * logits.size)
         lines[~settled] = logistic_lines(np.tile(logits, 2), np.repeat([0.0, 1.0], logits.size), strays)
-    # One score alone leaves the equations singular but for rounding, which may look like a solution.
+    # With a single score the equations are singular, though rounding may make them look solvable.
     lines[np.count_nonzero(outcomes.any(axis=1), axis=1) < 2] = np.nan
     return lines
 
 
 def _newton(logits: Floats, outcomes: Counts, start: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Lines after a few Newton steps from ``start``, and which of them no longer move."""
+    """Lines after a few Newton steps from ``start``, and which of them have converged."""
     positives, trials = outcomes[:, 1], outcomes.sum(axis=1)
     powers = np.stack([np.square(logits), logits, np.ones_like(logits)], axis=1)
     lines = np.tile(start, (len(outcomes), 1))
-    with np.errstate(all="ignore"):  # what diverges does not settle
+    with np.errstate(all="ignore"):  # a line that diverges is not marked as converged
         for _ in range(_NEWTON_STEPS):
             mean = 1.0 / (1.0 + np.exp(-(lines[:, :1] * logits + lines[:, 1:])))
             expected = trials * mean

@@ -2,9 +2,10 @@
 
 Imports numpy, ``bundle.calibration``, ``isotonic``, ``logistic`` and the exception tree.
 
-Three are of maximum likelihood: Platt's, temperature and beta. They take Platt's smoothed targets,
-(N+ + 1) / (N+ + 2) and 1 / (N- + 2) instead of 1 and 0 (Platt 1999), so that a fit exists even where the
-classes are separated. Two assume order alone: isotonic regression and the inductive Venn-Abers predictor.
+Three are fitted by maximum likelihood: Platt, temperature and beta. They use Platt's smoothed targets,
+(N+ + 1) / (N+ + 2) and 1 / (N- + 2) instead of 1 and 0 (Platt 1999), so that a fit exists even if the
+classes are separated. Two assume only monotonicity: isotonic regression and the inductive Venn-Abers
+predictor.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def fit(kind: Kind, logits: NDArray[np.float64], needs_in_person: NDArray[np.boo
     """Fit one kind of calibrator.
 
     Args:
-        kind: which.
+        kind: of calibrator.
         logits: one per case, shape (n,), finite.
         needs_in_person: the reference standard, shape (n,).
 
@@ -75,7 +76,7 @@ def cross_fitted(
 ) -> NDArray[np.float64]:
     """Score of every case by a calibrator that saw neither the case nor its unit.
 
-    Units are dealt to the folds in turn: first those with a positive case, then the others, both in random
+    Units are assigned to the folds in turn: first those with a positive case, then the others, each in random
     order. So folds differ by at most one unit of either sort, and the order of the cases does not matter.
 
     Args:
@@ -84,7 +85,7 @@ def cross_fitted(
         needs_in_person: the reference standard, shape (n,).
         units: what stays together, such as the patient of every case.
         folds: at least 2.
-        seed: of the deal.
+        seed: of the assignment to folds.
 
     Returns:
         Scores, shape (n,).
@@ -104,7 +105,7 @@ def choose(
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[Kind, dict[Kind, float]]:
-    """The kind of lowest cross-fitted log loss; of equals, the one that stands first in ``kinds``.
+    """The kind with the lowest cross-fitted log loss; a tie goes to the one listed first in ``kinds``.
 
     Args:
         logits: one per case, shape (n,), finite.
@@ -112,11 +113,11 @@ def choose(
         units: what stays together in ``cross_fitted``.
         kinds: which to compare, at least one.
         folds: at least 2; the same folds for every kind.
-        seed: of the deal.
+        seed: of the assignment to folds.
 
     Returns:
-        The kind, and the mean log loss of every kind in nats, of scores held 1e-12 away from 0 and 1; NaN for
-        a kind that could not be fitted in some fold.
+        The kind, and the mean log loss of every kind in nats, with scores clipped to 1e-12 from 0 and 1; NaN
+        for a kind that could not be fitted in some fold.
 
     Raises:
         CalibrationError: input that no kind can take, or no kind that could be fitted in every fold.
@@ -155,7 +156,7 @@ def fit_platt(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -
 def fit_temperature(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> TemperatureCalibrator:
     """Maximum likelihood of ``sigmoid(logit / temperature)``; arguments and errors as ``fit``.
 
-    Found as one over the temperature, in which the likelihood is concave (Guo et al. 2017, ICML).
+    The unknown is 1 / temperature, in which the log likelihood is concave (Guo et al. 2017, ICML).
     """
     x, positive = _checked(logits, needs_in_person)
     _refuse_backwards(x, positive)
@@ -174,9 +175,9 @@ def fit_temperature(logits: NDArray[np.float64], needs_in_person: NDArray[np.boo
 def fit_beta(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> BetaCalibrator:
     """Maximum likelihood of ``sigmoid(a * ln p - b * ln(1 - p) + c)`` with a, b >= 0 and p = sigmoid(logit).
 
-    A logistic regression on ``ln p`` and ``-ln(1 - p)``; where it wants a or b below 0, one of them is 0 and
-    the other is fitted again (Kull, Silva Filho & Flach 2017). The likelihood is concave, so the best of the
-    fits that keep to the signs is its maximum under them. Arguments and errors as ``fit``.
+    A logistic regression on ``ln p`` and ``-ln(1 - p)``. If it gives a negative a or b, one of them is set to
+    0 and the other refitted (Kull, Silva Filho & Flach 2017). The log likelihood is concave, so the best fit
+    that satisfies the signs is the constrained maximum. Arguments and errors as ``fit``.
     """
     x, positive = _checked(logits, needs_in_person)
     _refuse_backwards(x, positive)
@@ -200,7 +201,7 @@ def fit_beta(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) ->
 def fit_isotonic(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> IsotonicCalibrator:
     """Isotonic regression by pooling adjacent violators; arguments and errors as ``fit``.
 
-    Its scores reach 0 and 1 where the outermost cases agree: too sure of itself in small samples.
+    Its scores reach 0 and 1 if the outermost cases agree: it is overconfident in small samples.
     """
     x, positive = _checked(logits, needs_in_person)
     _refuse_backwards(x, positive)
@@ -211,8 +212,8 @@ def fit_isotonic(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]
 def fit_venn_abers(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> VennAbersCalibrator:
     """The inductive Venn-Abers predictor; arguments and errors as ``fit``.
 
-    Of its two probabilities one is calibrated, in samples of any size, if the cases are exchangeable (Vovk,
-    Petej & Fedorova 2015). The score merges the two, and is never 0 or 1.
+    One of its two probabilities is calibrated, at any sample size, if the cases are exchangeable (Vovk, Petej
+    & Fedorova 2015). The score merges the two, and is never 0 or 1.
     """
     x, positive = _checked(logits, needs_in_person)
     _refuse_backwards(x, positive)
@@ -232,7 +233,7 @@ _FITS: Mapping[Kind, Callable[[NDArray[np.float64], NDArray[np.bool_]], Calibrat
 def _checked(
     logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Logits and outcomes as arrays that every kind can take.
+    """Logits and outcomes as arrays, checked for what every kind requires.
 
     Raises:
         CalibrationError: shapes that differ, a logit that is not finite, or one class only.
@@ -257,7 +258,7 @@ def _checked(
 def _refuse_backwards(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> None:
     """Refuse logits whose AUROC is a half or less.
 
-    An isotonic regression that is flat is among them: its ROC curve is nowhere above the diagonal.
+    This includes every sample whose isotonic regression is flat: its ROC curve is nowhere above the diagonal.
     """
     _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]

@@ -48,7 +48,7 @@ class Case:
         """What the photographs' rows say of person and lesion, as a platform would send it.
 
         Raises:
-            PredictionsError: words that the server would refuse.
+            PredictionsError: a value that the server would refuse.
         """
         try:
             return histories.together([_history(row) for row in self.rows])
@@ -61,7 +61,7 @@ class Case:
 
     @property
     def needs_in_person(self) -> bool:
-        """True if any photograph shows something that does."""
+        """True if any photograph is labelled so."""
         return any(row.needs_in_person for row in self.rows)
 
     @property
@@ -78,8 +78,8 @@ def cases_of(predictions: Predictions) -> tuple[Case, ...]:
     """Gather the rows of one split into cases, in order of first appearance.
 
     Raises:
-        PredictionsError: no row, a photograph that stands twice, one whose outcome is unknown, or a case
-            that belongs to two units.
+        PredictionsError: no row, a photograph listed twice, one whose outcome is unknown, or a case that
+            belongs to two units.
     """
     where = f"predictions of split '{predictions.split}'"
     if not predictions.rows:
@@ -102,12 +102,12 @@ def cases_of(predictions: Predictions) -> tuple[Case, ...]:
 
 
 def cases_sha256(cases: Sequence[Case]) -> str:
-    """Which pictures these are, whatever is said of them: two looks at one set have one hash."""
+    """Identify a set of pictures by their pixels, whatever their labels: all looks at it share this hash."""
     return sha256_of(canonical_json(sorted(row.pixel_fingerprint for c in cases for row in c.rows)).encode())
 
 
 def files_sha256(fingerprints: Iterable[str]) -> str:
-    """Which files these are: prepared at another size they have other pixels, and are the same pictures.
+    """Identify a set of pictures by their files: unlike the pixels, these do not change with the input size.
 
     Args:
         fingerprints: of the photographs' files, in any order.
@@ -116,12 +116,12 @@ def files_sha256(fingerprints: Iterable[str]) -> str:
 
 
 def file_fingerprints(cases: Sequence[Case]) -> Iterator[str]:
-    """Of the file of every photograph."""
+    """Fingerprint of the file of every photograph."""
     return (row.file_fingerprint for case in cases for row in case.rows)
 
 
 def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggregation) -> NDArray[np.float64]:
-    """Score of every case, shape (cases,); +inf where no photograph is gradable, because that goes up.
+    """Score of every case, shape (cases,); +inf if no photograph is gradable, because such a case goes up.
 
     Raises:
         ScoringError: a logit that is not finite.

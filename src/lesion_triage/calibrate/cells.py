@@ -19,8 +19,8 @@ BINS = 10
 MERGE_ABOVE = 4_096
 """Distinct scores up to which each has a cell of its own."""
 MERGED_CELLS = 500
-"""Cells if there are more. On samples of 6,000 to 30,000 cases they move a metric of a draw by at most 3 % of
-its standard error (root mean square); 250 by 3 %, 1,000 by 1 %."""
+"""Number of cells above that. On samples of 6,000 to 30,000 cases they move a metric of a draw by at most 3 %
+of its standard error (root mean square); 250 by 3 %, 1,000 by 1 %."""
 _CLIP = 1e-12  # a score of exactly 0 or 1 would make one case worth infinite log loss
 
 
@@ -32,7 +32,7 @@ class Sample:
     positive: NDArray[np.bool_]
     referred: NDArray[np.bool_]
     order: NDArray[np.intp]
-    """Position of each sorted case in the data as given."""
+    """Position of each sorted case in the original data."""
     scored: int
     """Cases with a finite score."""
     ties: NDArray[np.intp]
@@ -72,17 +72,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Neighbouring cases counted together; a metric needs their counts and these means, not the cases.
+    """Cases with neighbouring scores, counted together: a metric needs only the counts and these means.
 
-    Tied scores share a cell. The last cell is that of the abstentions, maybe empty, and has zeros for means.
+    Tied scores share a cell. The last cell holds the abstentions; it may be empty, and its means are zero.
     With one cell for each distinct score nothing is lost. With fewer, sums over cases (errors, shares, bins)
-    are still exact for the sample as it is, and in a draw a case stands for any of its class in its cell.
+    are still exact for the sample itself; in a draw, cases of one class in one cell are interchangeable.
     """
 
     slot: NDArray[np.intp]
-    """Of each case in the data as given: ``positive * cells + cell``."""
+    """Of each case, in the order of the original data: ``positive * cells + cell``."""
     cases: Floats
-    """In the sample, shape (2, cells): negatives, positives."""
+    """Number of cases in the sample, shape (2, cells): negatives, positives."""
     lowest: Floats
     """Lowest score of each cell, +inf for abstentions; shape (cells,)."""
     referred: NDArray[np.bool_]
@@ -106,7 +106,7 @@ class Cells:
 
     @classmethod
     def of(cls, sample: Sample, borders: Iterable[float] = ()) -> Cells:
-        """One cell for each distinct score while these are few, else ``merged``."""
+        """One cell for each distinct score up to ``MERGE_ABOVE`` of them, else ``merged``."""
         return cls.merged(sample, borders) if sample.ties.size > MERGE_ABOVE else cls.exact(sample)
 
     @classmethod
@@ -116,10 +116,10 @@ class Cells:
 
     @classmethod
     def merged(cls, sample: Sample, borders: Iterable[float] = ()) -> Cells:
-        """About five hundred cells, each with a small part of the positives and of the negatives.
+        """About 500 cells, each with a small part of the positives and of the negatives.
 
-        Cells are even on the scale ``arcsin(sqrt(share of the class))``: smaller towards both ends, where few
-        cases lie far apart, and a rare class is not swallowed by a few of them.
+        Cells are even on the scale ``arcsin(sqrt(share of the class))``. So they are smaller towards both
+        ends, where cases are sparse, and a rare class is spread over many of them.
 
         Args:
             sample: the cases.
@@ -176,7 +176,7 @@ class Cells:
         )
 
     def tally(self, weights: Floats) -> Counts:
-        """Counts of the cells from those of the cases in the order of the data as given, shape (draws, n)."""
+        """Counts by cell, from counts by case in the order of the original data, shape (draws, n)."""
         rows, slots = weights.shape[0], self.cases.size
         places = self.slot + slots * np.arange(rows)[:, None]
         counts = np.bincount(places.ravel(), weights=weights.ravel(), minlength=rows * slots)
@@ -196,7 +196,7 @@ def _ranks_inside(sample: Sample, starts: NDArray[np.intp], cases: Floats) -> tu
         cell = np.repeat(np.arange(starts.size), np.diff(np.append(first, sample.ties.size)))
         positives = np.add.reduceat(positive, sample.ties)
         negatives = np.add.reduceat(1 - positive, sample.ties)
-        # Of its own cell, so the cells before are taken off.
+        # Counted within the cell, so the cases of the cells before are subtracted.
         lower_positives, lower_negatives = (
             np.cumsum(tied) - tied - (np.cumsum(whole) - whole)[cell]
             for tied, whole in ((positives, cases[1]), (negatives, cases[0]))

@@ -1,26 +1,26 @@
-"""The certified threshold: one theorem, numbers in and numbers out.
+"""The certified threshold: one theorem, on numbers alone.
 
-Imports numpy, math, ``binomial`` and the exception tree. What a case is, and which data it may come from:
-``policy_fit``.
+Imports numpy, math, ``binomial`` and the exception tree. ``cases`` says what a case is, ``policy_fit`` which
+data it may come from.
 
 Theorem
-    Let s(1) <= ... <= s(n) be the sorted scores of n positive cases, drawn exchangeably with the positive
-    cases to come and used for nothing that chose the model or its calibrator. Let 1 - b be the target
-    sensitivity, 1 - d the confidence, and k the largest integer with ``P(Bin(n, b) <= k) <= d``. Refer a case
-    if ``score >= s(k+1)``. Then, with probability at least 1 - d over the draw of the n cases, at least a
-    share 1 - b of the positive cases to come is referred. If no k >= 0 exists there is no certificate.
+    Let s(1) <= ... <= s(n) be the sorted scores of n positive cases, drawn exchangeably with the future
+    positive cases and not used to choose the model or its calibrator. Let 1 - b be the target sensitivity,
+    1 - d the confidence, and k the largest integer with ``P(Bin(n, b) <= k) <= d``. Refer a case if
+    ``score >= s(k+1)``. Then, with probability at least 1 - d over the draw of the n cases, at least a share
+    1 - b of the future positive cases is referred. If no k >= 0 exists there is no certificate.
 
 Proof
     Let q be the largest threshold at which the share of positive cases scoring below it is at most b. The
     promise is broken only if s(k+1) > q, that is, if at most k of the n cases score q or less. Each does so
-    with probability at least b, by the choice of q, so that this has probability at most
-    ``P(Bin(n, b) <= k) <= d``. Nothing was assumed of the law of the scores: atoms (tied scores) only make
-    the rule more careful, because of the ``>=``.
+    with probability at least b, by the choice of q, so this event has probability at most
+    ``P(Bin(n, b) <= k) <= d``. Nothing is assumed about the distribution of the scores: atoms (tied scores)
+    only make the rule more conservative, because of the ``>=``.
 
 The same rule has three names: inversion of the exact binomial interval (Clopper & Pearson 1934, Biometrika
 26:404); the Neyman-Pearson umbrella algorithm (Tong, Feng & Li 2018, Science Advances 4:eaao1659); Learn then
 Test with exact binomial p-values and fixed-sequence testing (Angelopoulos et al. 2021, arXiv:2110.01052). The
-risk is monotone in the threshold, so it takes no grid and no correction for many looks.
+risk is monotone in the threshold, so it takes no grid and no multiplicity correction.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def allowed_misses(positives: int, target: float, confidence: float) -> int | No
         confidence: one-sided, in (0, 1).
 
     Returns:
-        How many of them may lie below the threshold; None if they are too few for any certificate.
+        How many of them may score below the threshold; None if they are too few for any certificate.
 
     Raises:
         CalibrationError: an argument out of range.
@@ -84,8 +84,8 @@ def sensitivity_lower_bound(positives: int, misses: int, confidence: float) -> f
     """One-sided exact lower bound of the sensitivity (Clopper & Pearson 1934).
 
     The sensitivity at which missing ``misses`` or fewer of ``positives`` cases has probability
-    ``1 - confidence``. It presumes that ``misses`` was not looked up after choosing the threshold on the same
-    cases: for the certified threshold put the misses allowed, a function of n alone, not the misses seen.
+    ``1 - confidence``. Valid only if ``misses`` was not counted after choosing the threshold on the same
+    cases. For the certified threshold, pass the misses allowed, which depend on n alone, not the misses seen.
 
     Args:
         positives: positive cases, at least 1.
@@ -116,8 +116,8 @@ def verdict_on(positives: int, misses: int, target: float, confidence: float) ->
     Both answers are exact tests of level ``1 - confidence``; the threshold must not have been chosen on them.
 
     Returns:
-        ``holds``: so few misses that a lower sensitivity is refuted. ``fails``: so many that the target is.
-        ``undecided``: neither; more cases would tell.
+        ``holds``: so few misses that a sensitivity below the target is refuted. ``fails``: so many that the
+        target is refuted. ``undecided``: neither; it takes more cases.
 
     Raises:
         CalibrationError: an argument out of range.
@@ -127,7 +127,7 @@ def verdict_on(positives: int, misses: int, target: float, confidence: float) ->
     allowed = allowed_misses(positives, target, confidence)
     if allowed is not None and misses <= allowed:
         return "holds"
-    # P(at least `misses` misses) at the target: many are refuted as few are, with the classes exchanged.
+    # P(at least `misses` misses) at the target: the same test with hits and misses exchanged.
     if misses and sensitivity_lower_bound(positives, positives - misses, confidence) > 1.0 - target:
         return "fails"
     return "undecided"
@@ -136,10 +136,10 @@ def verdict_on(positives: int, misses: int, target: float, confidence: float) ->
 def require_enough(
     positives: int, target: float, confidence: float, *, unit: str = "case", split: str = "calibration"
 ) -> int:
-    """Misses allowed among ``positives``, where a certificate is possible at all.
+    """Misses allowed among ``positives``, which must be enough for a certificate.
 
     Raises:
-        CalibrationError: too few; the sentence says how many it takes.
+        CalibrationError: too few; the message says how many it takes.
     """
     allowed = allowed_misses(positives, target, confidence)
     if allowed is None:
@@ -178,7 +178,9 @@ def rank_threshold(
 
 
 def highest_score(positive_scores: NDArray[np.float64]) -> float:
-    """The highest that is not +inf. A threshold of +inf falls back to it: lower refers more.
+    """The highest finite score.
+
+    It replaces a threshold of +inf. A lower threshold refers more cases, so the promise still holds.
 
     Raises:
         CalibrationError: there is none.

@@ -1,4 +1,4 @@
-"""What every threshold would do, and what scores say, thinned to what an eye can see.
+"""ROC and precision-recall curves, score histogram and reliability bins, thinned for drawing.
 
 Imports numpy and this room's ``cells`` and ``shares``.
 """
@@ -16,7 +16,7 @@ from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.calibrate.shares import share_of
 
 POINTS = 400
-"""Of a thinned curve: spread evenly along it, so that on a page no step is lost that could be seen."""
+"""Points of a thinned curve, spaced evenly along it, so that no visible step is lost."""
 BARS = 40
 
 _CLIP = 1e-6
@@ -24,7 +24,7 @@ _CLIP = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points from the highest threshold to the lowest; empty where a class is missing."""
+    """Points from the highest threshold to the lowest; empty if a class that it needs is missing."""
 
     x: tuple[float, ...]
     y: tuple[float, ...]
@@ -37,7 +37,7 @@ class Bin:
     cases: int
     mean_score: float
     observed: Proportion
-    """Share that is positive; exact interval, where a unit has several of the cases that of ``shares``."""
+    """Share that is positive. Its interval is exact, or that of ``shares`` if a unit has several cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Histogram:
     """Cases by score, in bars of equal width in log odds."""
 
     edges: tuple[float, ...]
-    """Scores; one more than there are bars. Scores are held 1e-6 away from 0 and 1."""
+    """Scores, one more than there are bars; clipped to 1e-6 from 0 and 1."""
     negatives: tuple[int, ...]
     positives: tuple[int, ...]
     negatives_without_score: int
@@ -55,11 +55,11 @@ class Histogram:
 def roc_curve(sample: Sample, points: int = POINTS) -> Curve:
     """Sensitivity (y) against 1 - specificity (x), from nobody referred to everybody.
 
-    Abstentions are referred at every threshold, so after (0, 0) comes the point at which only they are.
+    Abstentions are referred at every threshold, so the point after (0, 0) refers them alone.
 
     Args:
         sample: the cases.
-        points: at most so many are kept.
+        points: how many to keep at most.
     """
     found, false = _referred_by_falling_score(sample)
     if not found.size or not found[-1] or not false[-1]:
@@ -70,11 +70,11 @@ def roc_curve(sample: Sample, points: int = POINTS) -> Curve:
 def precision_recall_curve(sample: Sample, points: int = POINTS) -> Curve:
     """PPV (y) against sensitivity (x), from the highest score down; abstentions are referred throughout.
 
-    Between two points nothing can be reached on a straight line (Davis & Goadrich 2006, ICML): draw steps.
+    Linear interpolation between points is not valid here (Davis & Goadrich 2006, ICML): draw steps.
 
     Args:
         sample: the cases.
-        points: at most so many are kept.
+        points: how many to keep at most.
     """
     found, false = _referred_by_falling_score(sample)
     if not found.size or not found[-1]:
@@ -103,8 +103,8 @@ def reliability(sample: Sample, units: NDArray[np.intp] | None = None) -> tuple[
 
     Args:
         sample: the cases; those without a score are in no bin.
-        units: number of the unit that each case belongs to, shape (n,), in the order of the data as given:
-            cases of one patient do not count as independent. None: each case is of a unit of its own.
+        units: number of the unit that each case belongs to, shape (n,), in the order of the original data:
+            cases of one patient do not count as independent. None: each case is a unit of its own.
     """
     if not sample.scored:
         return ()
@@ -121,7 +121,7 @@ def reliability(sample: Sample, units: NDArray[np.intp] | None = None) -> tuple[
 
 
 def log_odds(score: float | Floats) -> Floats:
-    """Log odds of a score held 1e-6 away from 0 and 1, so that these can be drawn."""
+    """Log odds of a score clipped to 1e-6 from 0 and 1, so that these can be drawn."""
     clipped = np.clip(score, _CLIP, 1 - _CLIP)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
@@ -135,7 +135,7 @@ def _referred_by_falling_score(sample: Sample) -> tuple[Floats, Floats]:
 
 
 def _thinned(x: Floats, y: Floats, points: int) -> Curve:
-    """As many points as asked for, at even steps along the curve; both ends are kept."""
+    """At most ``points`` points, evenly spaced along the curve; both ends are kept."""
     if x.size > points:
         along = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
         kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)).clip(0, x.size - 1))

@@ -1,4 +1,4 @@
-"""What a threshold is worth: predictive values by prevalence, net benefit. Imports numpy and this room."""
+"""What a threshold is worth: predictive values by prevalence and net benefit. Imports numpy and this room."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.errors import CalibrationError
 
 EACH_OF_TWO = 0.975
-"""Confidence of each of two intervals that shall hold together with 95 %."""
+"""Confidence of each of two intervals that must hold jointly with 95 % (Bonferroni)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictiveValues:
-    """What a referral and its absence say where the prevalence is another one."""
+    """PPV and NPV at a given prevalence."""
 
     prevalence: float
     ppv: Estimate | None
@@ -27,7 +27,7 @@ class PredictiveValues:
 
 @dataclass(frozen=True, slots=True)
 class NetBenefit:
-    """True referrals less false ones at the odds at which a visit is thought worth it, for each case."""
+    """Net benefit per case: true referrals less false ones, weighted by the odds of the probability."""
 
     threshold_probability: float
     model: Estimate | None
@@ -40,7 +40,7 @@ def prevalence_adjusted(
 ) -> tuple[Floats, Floats]:
     """PPV and NPV by Bayes' rule, for arguments in [0, 1] that broadcast together.
 
-    They hold where the cases differ from those measured in how many are positive, and in nothing else.
+    They are valid only if the new cases differ from those measured in prevalence alone.
 
     Returns:
         NaN where nobody is referred (PPV) or everybody is (NPV).
@@ -60,8 +60,8 @@ def predictive_values(
     """PPV and NPV at each prevalence, with a band that covers all prevalences at once.
 
     Both grow with sensitivity and with specificity, so their bounds are reached at the corners of the two
-    intervals. With each of these at ``EACH_OF_TWO`` the whole band is one of at least 95 %, however the two
-    are related.
+    intervals. With each interval at ``EACH_OF_TWO`` the band as a whole covers with at least 95 %, however
+    the two depend on each other.
 
     Args:
         sensitivity: of the positive cases, with an interval at ``EACH_OF_TWO``.
@@ -99,12 +99,12 @@ def net_benefit(
     referred at every p.
 
     Args:
-        sample: cases; their own threshold plays no part.
-        probabilities: threshold probabilities p, in (0, 1): at p, 1 / p - 1 visits in vain are the price of
-            a positive case found.
-        draws: of the bootstrap.
+        sample: the cases; the sample's own threshold is not used.
+        probabilities: threshold probabilities p, in (0, 1): at p, one positive case found is worth
+            1 / p - 1 needless visits.
+        draws: number of bootstrap draws.
         seed: of the bootstrap.
-        units: what is drawn, as for ``summarise``.
+        units: the resampling unit of each case, as for ``metrics.summarise``.
 
     Raises:
         CalibrationError: a probability that is not in (0, 1).
@@ -113,7 +113,7 @@ def net_benefit(
     odds = at / (1 - at)
 
     def measure(cells: Cells, counts: Counts) -> Floats:
-        below = np.searchsorted(cells.lowest, at)  # cells that are not referred at each p
+        below = np.searchsorted(cells.lowest, at)  # how many cells are not referred at each p
         up_to = np.concatenate([np.zeros((*counts.shape[:2], 1)), np.cumsum(counts, axis=2)], axis=2)
         everybody = up_to[:, :, -1:]
         return np.concatenate(

@@ -1,18 +1,18 @@
-"""Groups of positive units: told apart, merged if small, certified together.
+"""Groups of positive units: formed, merged if small, and certified jointly.
 
-Imports numpy, bundle and this room. Every choice made here looks at how many units a group has and
-never at their scores, so that the theorem of ``certificate`` holds for each group given its size.
+Imports numpy, bundle and this room. Every choice made here depends on how many units a group has and never
+on their scores, so the theorem of ``certificate`` holds for each group given its size.
 
 Common threshold
     Let each group g be certified alone, at confidence 1 - d, by a threshold t_g, and let t be the lowest of
     them. Let q_g be the largest threshold at which group g still reaches the target, and h the group with
     the lowest q_g. If any group falls below the target then t > q_h, hence t_h > q_h, and that has a
-    probability of at most d. So the promise holds for all groups at once and no error is shared among
-    them; groups may overlap. What it costs is specificity.
+    probability of at most d. So the promise holds for all groups at once without splitting the error, and
+    groups may overlap. The price is specificity.
 
 Group thresholds
-    Each group refers from its own t_g. Now every group can fail on its own, so each is certified at d / G.
-    The groups must not overlap, and whoever belongs to none of them goes up.
+    Each of G groups has its own threshold t_g. Every group can then fail separately, so each is certified at
+    confidence 1 - d / G. The groups must not overlap, and a case that belongs to none of them goes up.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Group:
     name: str
     members: tuple[str, ...]
     scores: NDArray[np.float64]
-    """One per positive unit: the lowest of its positive cases in this group; +inf where it goes up."""
+    """One per positive unit: the lowest score of its positive cases in this group; +inf if all go up."""
 
     @property
     def size(self) -> int:
@@ -62,14 +62,15 @@ class Joint:
     level: float
     """Confidence at which each group was certified."""
     own: Mapping[tuple[str, str], float]
-    """(by, group) -> the highest threshold that this group allows, +inf if any; none if not certifiable."""
+    """(by, group) -> the highest threshold that this group allows, +inf if it allows any. A group that is
+    not certifiable has no entry."""
     groupings: tuple[Grouping, ...]
 
 
 def positive_groups(
     cases: Sequence[Case], scores: NDArray[np.float64], wanted: Sequence[GroupBy], enough: int
 ) -> tuple[Group, ...]:
-    """Everyone together, then the groups of each dimension, small ones merged where that was declared.
+    """Everyone together, then the groups of each dimension; small ones are merged if a parent is declared.
 
     Args:
         cases: the positive cases.
@@ -92,10 +93,10 @@ def positive_groups(
 
 
 def labels_of(case: Case, dimension: GroupBy) -> frozenset[str]:
-    """The groups of one positive case; several where its photographs were taken or labelled differently.
+    """The groups of one positive case; several if its photographs were taken or labelled differently.
 
-    What a platform can say of a new case is taken from the history, exactly as the server reads it; what
-    only the data know (class, source) is taken from the positive photographs.
+    What a platform can send with a new case is taken from the history, exactly as the server reads it. What
+    only the dataset knows (class, source) is taken from the positive photographs.
     """
     if dimension.by in KNOWN_WHEN_SERVING:
         return frozenset({group_of(dimension.by, dimension.age_edges_years, case.history)})
@@ -109,9 +110,9 @@ def certify_jointly(
     """Thresholds at which every group that is large enough reaches the target, all of them together.
 
     Args:
-        groups: of ``positive_groups``; the first is everyone.
+        groups: from ``positive_groups``; the first is everyone.
         wanted: the dimensions that they were made from.
-        rule: see the head of this module.
+        rule: see the module docstring.
         target: sensitivity.
         confidence: one-sided, joint.
 
@@ -141,7 +142,7 @@ def rows_of(
 
     Args:
         groups: those that were certified together.
-        joint: the result.
+        joint: the result of ``certify_jointly``.
         target: sensitivity.
         confidence: joint.
         misses_seen: for each group, the positive units that the policy leaves below the threshold.
@@ -187,10 +188,10 @@ def _merged(
     parents: Mapping[str, str],
     enough: int,
 ) -> dict[str, tuple[str, ...]]:
-    """Name of each group -> the groups found in the data that it holds.
+    """Name of each merged group -> the groups of the data that it contains.
 
-    While a group is small and has a parent, the parent takes it and all else that is declared below the
-    parent. A merged group may still prove too small.
+    While a small group has a parent, the parent absorbs it and everything else declared below the parent. A
+    merged group may still be too small.
     """
 
     def size(leaves: tuple[str, ...]) -> int:
@@ -221,7 +222,7 @@ def _refuse_overlap(everyone: Group, parts: Sequence[Group]) -> None:
 
 
 def _share_the_error(parts: Sequence[Group], target: float, confidence: float) -> tuple[float, list[Group]]:
-    """The most groups that can be certified at 1 - d / G each, and that confidence; by sizes alone."""
+    """Confidence 1 - d / G of each, and the G groups: as many as can be certified, judged by size alone."""
     by_size = sorted(parts, key=lambda group: -group.size)
     for count in range(len(by_size), 0, -1):
         level = 1.0 - (1.0 - confidence) / count
@@ -241,7 +242,7 @@ def _groupings(
     rule: Rule,
     served: Mapping[tuple[str, str], float],
 ) -> tuple[Grouping, ...]:
-    """What the policy asks of the history: dimensions in which a group that is not certified goes up."""
+    """Dimensions that the policy reads from the history: in these, a group that is not certified goes up."""
     return tuple(
         Grouping(
             by=dimension.by,  # type: ignore[arg-type]  # the configuration allows no other

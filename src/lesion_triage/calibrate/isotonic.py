@@ -1,12 +1,11 @@
-"""Isotonic regression and inductive Venn-Abers predictors, in whole numbers and linear time after sorting.
+"""Isotonic regression and inductive Venn-Abers predictors, in integers and linear time after sorting.
 
-Imports numpy. The checks on what comes in, and the documents that go out: ``calibrators``.
+Imports numpy. ``calibrators`` checks the input and makes the documents.
 
-Both are read off the cumulative sum diagram (Barlow et al. 1972): point j counts across the cases, and
-upwards the positive cases, at the j lowest distinct logits; point 0 is (0, 0). The greatest convex minorant
-of the points is the isotonic regression: what lies between two of its corners is pooled, and the slope there
-is the score. Slopes are compared in whole numbers and divided once at the end, so rounding never decides what
-is pooled.
+Both are read off the cumulative sum diagram (Barlow et al. 1972). Point j has as its x the cases, and as its
+y the positive cases, at the j lowest distinct logits; point 0 is (0, 0). The greatest convex minorant of the
+points is the isotonic regression: cases between two of its corners are pooled, and the slope is their score.
+Slopes are compared in integers and divided once at the end, so rounding never decides what is pooled.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = list[int]
-"""One coordinate of every point of a diagram. A list: the loops below read single numbers."""
+"""One coordinate of every point of a diagram. A list, because the loops below read single numbers."""
 
 
 def isotonic_knots(
@@ -28,7 +27,7 @@ def isotonic_knots(
         positive: shape (n,).
 
     Returns:
-        Lowest and highest logit of every pool (once where they are one), and the pool's score at each.
+        Lowest and highest logit of every pool (one logit if they are equal), and the pool's score at each.
     """
     distinct, cases, positives = _diagram(logits, positive)
     following = _corners(cases, positives)
@@ -37,7 +36,7 @@ def isotonic_knots(
         corners.append(following[corners[-1]])
     scores = np.diff(np.take(positives, corners)) / np.diff(np.take(cases, corners))
     ends = np.stack([corners[:-1], np.array(corners[1:]) - 1], axis=1).ravel()
-    once = np.diff(ends, prepend=-1) > 0  # a pool of one logit has its first and its last in one place
+    once = np.diff(ends, prepend=-1) > 0  # the first and last logit of a pool may be the same
     return distinct[ends[once]], np.repeat(scores, 2)[once]
 
 
@@ -57,7 +56,7 @@ def venn_abers_knots(
     distinct, cases, positives = _diagram(logits, positive)
     found, among = _pools_of_an_added_positive(cases, positives)
     p1 = found / among
-    # Turned by half a turn, positives become negatives, the order is reversed, and p1 becomes 1 - p0.
+    # Rotating the diagram by 180 degrees exchanges the classes, reverses the order and makes p1 1 - p0.
     all_cases, all_negatives = cases[-1], cases[-1] - positives[-1]
     turned_cases = [all_cases - count for count in reversed(cases)]
     turned_negatives = [
@@ -80,7 +79,7 @@ def _diagram(
 
 
 def _corners(across: Points, up: Points) -> list[int]:
-    """For every point but the last, the next corner of the convex minorant of it and all points after it."""
+    """For each point but the last, the next corner of the convex minorant of that point and all after it."""
     last = len(across) - 1
     following = [last] * last
     for point in range(last - 1, -1, -1):
@@ -96,9 +95,9 @@ def _corners(across: Points, up: Points) -> list[int]:
 
 
 def _pools_of_an_added_positive(across: Points, up: Points) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The pool of a positive case that is added at each distinct logit in turn: its positives and its cases.
+    """Add a positive case at each distinct logit in turn: the positives and the cases of its pool.
 
-    Added at logit i, it moves the points before i by (-1, -1) against those from i on; its pool is the
+    Adding one at logit i moves the points before i by (-1, -1) relative to those from i on. Its pool is the
     segment of the new minorant from the moved points (``left``) to the others (``right``). From one logit to
     the next the segment never gets flatter, so both ends only move to the right: ``left`` to the point moved
     last, if that lies below the segment, and ``right`` from corner to corner.

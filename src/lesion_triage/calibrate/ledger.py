@@ -1,8 +1,8 @@
-"""Which certificates have been issued on which cases. Imports the certificate, its writer and the locks.
+"""Which calibration cases have chosen which thresholds. Imports the certificate, its writer and the locks.
 
-Each choice of a threshold on the same cases spends confidence, if the best is then kept. So every look is
-written down before its result is shown, and a second look must be asked for by name. The ledger is a file of
-JSON lines that is only ever appended to.
+Choosing several thresholds on the same cases and keeping the best spends confidence. So every look is
+recorded before its result is shown, and a second look must be requested with a reason. The ledger is an
+append-only file of JSON lines.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ NAME = "ledger.jsonl"
 class Entry(Look):
     """A look as the ledger keeps it; a certificate carries less of it."""
 
-    # A later version may write down more of a look, and that it was one is not lost on this one.
+    # A later version may record more about a look; this one must still count it.
     model_config = ConfigDict(extra="ignore")
 
     files_sha256: Sha256 | None = None
-    """Of the pictures' files, where ``cases_sha256`` is of their pixels, which another picture size changes.
-    None in lines of earlier versions."""
+    """Of the pictures' files. ``cases_sha256`` is of their pixels, which change with the input size. None in
+    lines of earlier versions."""
     counted: bool = False
-    """No threshold was chosen here: counts were given away, for one chosen elsewhere. ``threshold`` is
-    the one that was in use."""
+    """True for a tally: no threshold was chosen here, but counts were passed on to choose one elsewhere.
+    ``threshold`` is then the one in use."""
 
     def as_look(self) -> Look:
-        """What a certificate carries."""
+        """The fields that a certificate carries."""
         return Look(**{name: getattr(self, name) for name in Look.model_fields})
 
 
@@ -67,10 +67,10 @@ def read(path: Path) -> tuple[Entry, ...]:
 
 @contextmanager
 def held(path: Path) -> Iterator[tuple[Entry, ...]]:
-    """All looks, to which nobody else adds while entered: of two at once, one is the second.
+    """All looks, with the ledger locked: of two concurrent looks, one counts as the second.
 
     Raises:
-        CalibrationError: as ``read``; or its lock cannot be had.
+        CalibrationError: as ``read``; or the lock file cannot be opened.
     """
     with ExitStack() as stack:
         lock = path
@@ -84,16 +84,17 @@ def held(path: Path) -> Iterator[tuple[Entry, ...]]:
 
 
 def _lock_of(path: Path) -> Path:
-    """What is locked while a look is added: a file beside the ledger, or itself where the folder takes none.
+    """The file to lock while a look is added: one beside the ledger, or the ledger if none can be made.
 
-    Not always itself: on a share of Windows what is locked is written to by the handle alone that locked it.
+    The ledger itself is the second choice: on a Windows share, only the handle that holds the lock can write
+    to a locked file.
     """
     lock = path.with_name(f".{path.name}.lock")
     return lock if lock.exists() or os.access(path.parent, os.W_OK) else path
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Write a look down, to the disk, before anything is made of it.
+    """Append a look and flush it to the disk, before its result is used.
 
     Raises:
         CalibrationError: it cannot be written; the ledger is as it was.
@@ -106,7 +107,7 @@ def append(path: Path, entry: Entry) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Make sure, before anything is scored, that a look can be written down.
+    """Make sure, before anything is scored, that a look can be recorded.
 
     Raises:
         CalibrationError: it cannot.
@@ -135,7 +136,7 @@ def _not_writable(path: Path, error: OSError) -> CalibrationError:
 
 
 def look_of(certificate: Certificate, settings_sha256: str) -> Look:
-    """The choice of a threshold that a certificate tells of."""
+    """The look that a certificate records."""
     return Look(
         looked_at=certificate.issued_at,
         purpose=certificate.purpose,
@@ -158,7 +159,7 @@ def entry_of(certificate: Certificate, settings_sha256: str, files_sha256: str) 
 def same_look(
     looks: Sequence[Entry], cases_sha256: str, model_sha256: str, settings_sha256: str
 ) -> Entry | None:
-    """The look that would be repeated to the last digit; it spends nothing."""
+    """The earlier look that this one would repeat exactly, if any: repeating it spends no confidence."""
     wanted = (cases_sha256, model_sha256, settings_sha256)
     return next((k for k in looks if (k.cases_sha256, k.model_sha256, k.settings_sha256) == wanted), None)
 
@@ -166,13 +167,13 @@ def same_look(
 def at(
     looks: Sequence[Entry], cases_sha256: str, files_sha256: str, model_sha256: str | None = None
 ) -> tuple[Look, ...]:
-    """The looks at these very pictures, in their order: the same pixels, or the same files at any size.
+    """The looks at exactly these pictures, in order: the same pixels, or the same files at any input size.
 
     Args:
         looks: of a ledger.
         cases_sha256: of the pictures' pixels.
         files_sha256: of their files.
-        model_sha256: looks with this model are told too, whatever the pictures; None: only those at these.
+        model_sha256: include looks with this model too, whatever the pictures. None: only looks at these.
     """
     return tuple(
         look.as_look()
@@ -184,14 +185,14 @@ def at(
 
 
 def require_asked_for(earlier: Sequence[Look], second_look: str) -> None:
-    """Refuse a second look at the same cases that nobody asked for.
+    """Refuse a second look at the same cases that was not requested.
 
     Args:
         earlier: the looks at these cases so far.
-        second_look: why they are looked at again; empty if nobody asked for that.
+        second_look: the reason for another look; empty if none was requested.
 
     Raises:
-        CalibrationError: there are some, and nobody asked for another.
+        CalibrationError: there are earlier looks, and another was not requested.
     """
     if earlier and not second_look:
         last = earlier[-1]

@@ -13,7 +13,7 @@ _HALVINGS = 40
 _CONVERGED = 1e-8  # of a standard deviation of the variable; Newton's last step squares it
 _ROUNDING = 1e-12  # of the loss, per case
 _CONSTANT = 1e-12
-_DEPENDENT = 1e-10  # of a column, what the columns before it do not explain
+_DEPENDENT = 1e-10  # smallest part of a column that the columns before it may leave unexplained
 
 
 def logistic_lines(
@@ -29,10 +29,10 @@ def logistic_lines(
         weights: one regression per row, shape (fits, n), at least 0.
 
     Returns:
-        Slope and intercept, shape (fits, 2); NaN where the maximum does not exist (separated classes, one
-        class only, ``x`` constant).
+        Slope and intercept, shape (fits, 2); NaN if the maximum does not exist (separated classes, one class
+        only, ``x`` constant).
     """
-    # Centred and scaled, the two unknowns are of one size and the Hessian is well conditioned.
+    # Centring and scaling make the two unknowns comparable and the Hessian well conditioned.
     scale = float(np.max(np.abs(x), initial=0.0)) or 1.0
     centre, spread = float((x / scale).mean()), float((x / scale).std())
     if spread < _CONSTANT:
@@ -67,11 +67,11 @@ def regression(
 
     Args:
         columns: shape (d, n), finite; an intercept is a column of ones.
-        targets: inside (0, 1), so that the maximum exists, shape (n,).
+        targets: in (0, 1), so that the maximum exists, shape (n,).
 
     Returns:
-        Coefficients, shape (d,), and the negative log likelihood in nats; NaN and inf where the columns
-        depend on each other.
+        Coefficients, shape (d,), and the negative log likelihood in nats; NaN and inf if the columns are
+        linearly dependent or the steps do not converge.
     """
     unknowns, cases = columns.shape
     nothing = np.full(unknowns, np.nan), np.inf

@@ -1,6 +1,6 @@
 """Discrimination, calibration and threshold metrics, per case, with bootstrap intervals.
 
-Imports numpy and this room. Every metric takes counts of cells, which is what a bootstrap draw is made of.
+Imports numpy and this room. Every metric takes counts by cell, which is the form of a bootstrap draw.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lesion_triage.errors import CalibrationError
 PLACED_ABOVE = 50_000
 """Cases above which two AUROCs are compared by placement values."""
 FEWEST_MOVED = 6
-"""Units that all go one way before an exact test at 5 % rejects that as many go the other."""
+"""Fewest units, all changing the same way, for which an exact two-sided sign test at 5 % rejects chance."""
 
 __all__ = [
     "SCORE_METRICS",
@@ -59,7 +59,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """A share with its two-sided interval: exact (Clopper & Pearson 1934), or that of ``shares.share_of``."""
+    """A share with its two-sided interval: exact (Clopper & Pearson 1934), or from ``shares.share_of``."""
 
     successes: int
     trials: int
@@ -69,14 +69,15 @@ class Proportion:
 
 
 def auroc(cells: Cells, counts: Counts) -> Floats:
-    """Chance that a positive case scores above a negative one, ties counting half.
+    """Probability that a positive case scores above a negative one, ties counting half.
 
     Args:
         cells: the sample; cases without a score are left out.
         counts: shape (draws, 2, cells).
 
     Returns:
-        Shape (draws,); NaN where a draw lacks a class. The same holds for the other metrics of this module.
+        Shape (draws,); NaN where a draw lacks a class. The other metrics here take the same arguments, and
+        are NaN where a draw lacks the cases they need.
     """
     negatives, positives = _scored(counts)
     below = np.cumsum(negatives, axis=1) - negatives * (1 - cells.concordance[:-1])
@@ -98,14 +99,14 @@ def brier(cells: Cells, counts: Counts) -> Floats:
 
 
 def log_loss(cells: Cells, counts: Counts) -> Floats:
-    """Mean negative log likelihood in nats; scores are held 1e-12 away from 0 and 1."""
+    """Mean negative log likelihood in nats; scores are clipped to 1e-12 from 0 and 1."""
     return _mean(cells.log_loss, counts)
 
 
 def calibration_error(cells: Cells, counts: Counts) -> Floats:
-    """Expected calibration error over bins of equal mass; tied scores share a bin, the sample fixes the bins.
+    """Expected calibration error over bins of equal mass. Tied scores share a bin; the sample fixes the bins.
 
-    It is biased upwards in small samples: a perfect model does not reach 0.
+    It is biased upwards in small samples: even a perfectly calibrated model does not reach 0.
     """
     residuals = np.einsum("bkc,kc->bc", counts, cells.residual)[:, :-1]
     gaps = np.abs(np.add.reduceat(residuals, cells.bins, axis=1)).sum(axis=1)
@@ -142,25 +143,26 @@ _OF_DECISIONS = (sensitivity, specificity, ppv, npv, referral_rate)
 _OF_LINES = ("calibration_slope", "calibration_intercept")
 
 SCORE_METRICS = (*(metric.__name__ for metric in _OF_SCORES), *_OF_LINES)
-"""Names of what is measured on the cases that have a score."""
+"""Names of the metrics that are measured on cases with a score."""
 
 
 def summarise(
     sample: Sample, draws: int, seed: int, units: NDArray[np.intp] | None = None
 ) -> dict[str, Estimate | None]:
-    """Every metric with its 95 % percentile interval; all of them see the same draws.
+    """Every metric with its 95 % percentile interval. All metrics share the same draws.
 
     Args:
         sample: n cases.
-        draws: of the bootstrap.
+        draws: number of bootstrap draws.
         seed: of the bootstrap.
-        units: what is drawn, such as the patient of each case; shape (n,), in the order of the data as given.
-            None draws cases.
+        units: the resampling unit of each case, such as its patient; shape (n,), in the order of the original
+            data. None draws cases.
 
     Returns:
-        By name; those of a score only if some case has one. None for a metric that is not defined on the
-        sample, or in fewer than 95 % of the draws; and for an AUPRC that is the same in every draw, which
-        tells nothing of how far off it may be. For the AUROC see ``auroc_with_interval``.
+        Estimates by name; ``SCORE_METRICS`` only if some case has a score. None for a metric that is not
+        defined on the sample, or in fewer than 95 % of the draws. None also for an AUPRC that is the same in
+        every draw, which says nothing about its uncertainty. The AUROC's interval is that of
+        ``auroc_with_interval``.
 
     Raises:
         CalibrationError: ``units`` does not have one entry per case.
@@ -187,15 +189,15 @@ def auroc_with_interval(
 ) -> Estimate | None:
     """The AUROC with its 95 % interval; arguments, None and errors as for ``summarise``.
 
-    Where the classes do not overlap, or all scores are tied, every draw has the same AUROC. Then every pair
-    of a positive and a negative case came out alike, and as many pairs are independent as can be made without
-    using a unit twice. The interval is the exact one of that share of pairs (Clopper & Pearson 1934), any
-    other pair being as unlike as it can be.
+    If the classes do not overlap, or all scores are tied, every draw has the same AUROC, and percentiles have
+    no width. Then all pairs of a positive and a negative case came out alike. Pairs that use no unit twice
+    are independent, and their number gives an exact lower bound for the share of pairs that come out this way
+    (Clopper & Pearson 1934). The interval lets all other pairs come out in any way.
 
-    A ranking with a flaw is no better evidence than one without. So no lower bound is above that of classes
-    that do not overlap, and no upper bound below that of their opposite, whatever the draws say: these know
-    no worse case than those at hand. At a true AUROC of 0.97 to 0.999 with 10 to 60 positive cases their
-    percentiles alone cover it in as few as 0.7 of all samples, and with this floor in 0.98 or more.
+    An imperfect ranking is no better evidence than a perfect one. So the lower bound is never above that of a
+    perfect ranking, nor the upper bound below that of a perfectly reversed one, whatever the draws say: they
+    contain no case worse than those of the sample. At a true AUROC of 0.97 to 0.999 with 10 to 60 positive
+    cases, percentiles alone cover it in as few as 0.7 of all samples, and with this limit in 0.98 or more.
     """
     (found,) = bootstrap(sample, lambda cells, counts: auroc(cells, counts)[:, None], draws, seed, units)
     return _as_wide_as_pairs_allow(found, sample, units)
@@ -215,13 +217,13 @@ def _as_wide_as_pairs_allow(
 
 
 def _alike(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> float:
-    """Lowest share of pairs that come out as all pairs of these cases did, at 97.5 % confidence."""
+    """Lower bound, at 97.5 % confidence, for the share of pairs that come out as all of these pairs did."""
     pairs = _pairs(positive, units)
     return proportion(pairs, pairs).low if pairs else 0.0
 
 
 def _pairs(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> int:
-    """Most pairs of a positive and a negative case that use no unit twice."""
+    """Largest number of pairs of a positive and a negative case that use no unit twice."""
     one, other = np.unique(units[positive]), np.unique(units[~positive])
     return min(one.size, other.size, np.union1d(one, other).size // 2)
 
@@ -236,19 +238,27 @@ def auroc_difference(
 ) -> Estimate | None:
     """AUROC of ``first`` minus that of ``second`` on the same cases, resampled together.
 
-    Where every draw has the same difference, as if both separate the classes, it may be another one by as
-    much as pairs may come out otherwise than all of these (``auroc_with_interval``); unless both rank the
-    cases alike, which they then always do. Where fewer than ``FEWEST_MOVED`` units of a class make the
-    difference, draws know too few of them, and the interval is also that of as many units gained and lost,
-    in their shares of the independent pairs (``share_difference``), and holds 0.
+    Percentiles of the draws, with these exceptions:
+
+    Both rank the cases identically: they are taken to do so always, and the interval is left as drawn.
+
+    Every draw has the same difference, as when both separate the classes: the interval allows for pairs that
+    come out otherwise, as in ``auroc_with_interval``.
+
+    Fewer than ``FEWEST_MOVED`` effective units of a class make up the difference: these are too few for draws
+    to represent. The interval is widened to include 0 and that of ``share_difference``, for the shares of the
+    independent pairs that are gained and lost.
 
     Args:
         first: scores in [0, 1], shape (n,).
         second: scores of the same cases.
         positive: the reference standard, shape (n,).
-        draws: of the bootstrap.
+        draws: number of bootstrap draws.
         seed: of the bootstrap.
-        units: what is drawn, as for ``summarise``.
+        units: the resampling unit of each case, as for ``summarise``.
+
+    Returns:
+        None if the difference is not defined in at least 95 % of the draws, as when a class is missing.
 
     Raises:
         CalibrationError: a score that is not in [0, 1]: an abstention has no rank to compare.
@@ -269,7 +279,7 @@ def auroc_difference(
     moved = _placement(first, positive) - _placement(second, positive)
     for members in (positive, ~positive):
         by_unit = np.bincount(of[members], weights=moved[members]) / np.count_nonzero(members)
-        # As many units of equal weight would do it (Kish 1965).
+        # The effective number of units that make up the difference (Kish 1965).
         if np.abs(by_unit).sum() ** 2 < FEWEST_MOVED * np.sum(by_unit**2):
             pairs = _pairs(positive, of)
             sides = (float(np.maximum(side, 0).sum()) for side in (by_unit, -by_unit))
@@ -279,7 +289,7 @@ def auroc_difference(
 
 
 def _share_about(share: float, trials: int) -> Proportion:
-    """The exact interval of a share that is not a whole number of successes: from the whole ones about it."""
+    """Interval of a share that may lie between whole numbers of successes; it covers those of both."""
     if not trials:
         return Proportion(0, 0, share, 0.0, 1.0)
     successes = share * trials
@@ -289,13 +299,12 @@ def _share_about(share: float, trials: int) -> Proportion:
 
 
 def share_difference(gained: Proportion, lost: Proportion) -> tuple[float, float]:
-    """Interval of ``gained`` less ``lost``, shares of the same cases of which none is in both.
+    """Interval of ``gained`` minus ``lost``, two shares of the same cases; no case is in both.
 
-    Their own intervals recovered into one: each end is as far away as the root of the squared distances of
-    the two ends that it leans on, with the correlation of two counts of one multinomial law (Newcombe 1998,
-    Stat Med 17:2635; Zou & Donner 2008, Stat Med 27:1693). From exact intervals at 95 % it covers every pair
-    of shares with at least 95 %, each end being wrong in at most 2.7 %: all outcomes of 10 to 600 cases were
-    counted up.
+    The square-and-add method (MOVER): the distance to each end combines the distances of one end of either
+    interval, with the correlation of two counts of one multinomial (Newcombe 1998, Stat Med 17:2635; Zou &
+    Donner 2008, Stat Med 27:1693). From exact 95 % intervals it covers every pair of shares with at least
+    95 %, and each end errs in at most 2.7 %: all outcomes of 10 to 600 cases were enumerated.
     """
     value = gained.value - lost.value
     rest = (1 - gained.value) * (1 - lost.value)
@@ -339,11 +348,11 @@ def placed_difference(
     seed: int,
     units: NDArray[np.intp] | None = None,
 ) -> Estimate | None:
-    """``auroc_difference`` of very many cases, from their placement values, which are drawn instead.
+    """``auroc_difference`` for very many cases, by resampling placement values.
 
-    The placement of a case is the share of the other class that it ranks rightly against (DeLong et al. 1988,
-    Biometrics 44:837). An AUROC is their mean in either class, and moves in a draw by the sum of what both
-    means move; what this leaves out is of the order 1 / cases.
+    The placement of a case is the share of the other class that it is ranked correctly against (DeLong et al.
+    1988, Biometrics 44:837). The AUROC is the mean placement of either class. In a draw it moves by the sum
+    of the changes of both means; the neglected term is of order 1 / cases.
     """
     placed = _placement(first, positive) - _placement(second, positive)
 
@@ -357,7 +366,7 @@ def placed_difference(
 
 
 def _placement(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
-    """Share of the other class below (of a positive case) or above it, ties counting half; shape (n,)."""
+    """Share of the other class below a positive case or above a negative one; ties count half; shape (n,)."""
     placed = np.empty(scores.size)
     for members, sign in ((positive, 1), (~positive, -1)):
         others = np.sort(sign * scores[~members])
@@ -368,7 +377,11 @@ def _placement(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
 
 
 def auroc_of(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """The AUROC alone, of any finite scores or logits; NaN if a class is missing."""
+    """The AUROC alone, of any finite scores or logits; NaN if a class is missing.
+
+    Raises:
+        CalibrationError: a score that is not finite.
+    """
     ranks = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)[1]
     if not np.isfinite(scores).all():
         raise CalibrationError("a score is not finite; the model is broken.")

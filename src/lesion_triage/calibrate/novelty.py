@@ -1,8 +1,9 @@
-"""How unlike those of training a photograph is, and where scoring ends. Imports numpy, predictions.
+"""Novelty: how unlike the training photographs a photograph is, and its limit. Imports numpy, predictions.
 
-The channel means of a network's middle levels, brought to length 1, are taken to be normal over the training
-photographs. The novelty is the squared Mahalanobis distance to their mean, divided by the number of channels
-(Lee et al. 2018, arXiv:1807.03888, with one class). docs/unfamiliar-pictures.md: what it was chosen over.
+The channel means of a network's middle levels, scaled to unit length, are modelled as normal over the
+training photographs. The novelty is the squared Mahalanobis distance to their mean, divided by the number of
+channels (Lee et al. 2018, arXiv:1807.03888, with one class). docs/unfamiliar-pictures.md compares it with the
+alternatives.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from lesion_triage.predictions import Predictions
 SHRINKAGE = 0.01
 """Share of the identity in the correlation matrix; 0.001 to 0.05 made no measurable difference."""
 TINY = 1e-9
-"""Below this a length, or a spread of vectors of length 1, is rounding."""
+"""A length, or a spread of unit vectors, below this is rounding error."""
 _DEAD = 0.01
-"""A channel that hardly moves counts as if it moved this much, relative to the others."""
+"""Floor for the standard deviation of a channel, relative to the root mean square over all channels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Familiar:
-    """The training photographs, as two moments: no row of it belongs to a person."""
+    """First and second moments of the training photographs; no row of it belongs to a person."""
 
     mean: NDArray[np.float64]
     """Shape (channels,)."""
     whitening: NDArray[np.float64]
-    """Shape (channels, channels): what it makes of training photographs is all but uncorrelated."""
+    """Shape (channels, channels): maps training photographs to nearly uncorrelated coordinates."""
 
     def novelty(self, levels: NDArray[np.float32]) -> NDArray[np.float64]:
         """Novelty of photographs, shape (N,): at least 0, and about 1 on average in training.
@@ -53,7 +54,7 @@ def fit(levels: NDArray[np.float32]) -> Familiar:
         levels: channel means, shape (photographs, channels).
 
     Raises:
-        CalibrationError: fewer than two photographs, a value that is not finite, or photographs all alike.
+        CalibrationError: fewer than two photographs, a value that is not finite, or all photographs alike.
     """
     if levels.ndim != 2 or len(levels) < 2 or not np.isfinite(levels).all():
         raise CalibrationError(
@@ -72,7 +73,7 @@ def fit(levels: NDArray[np.float32]) -> Familiar:
     standard = (values - mean) / scale
     correlation = standard.T @ standard / len(standard)
     shrunk = (1 - SHRINKAGE) * correlation + SHRINKAGE * np.eye(scale.size)
-    # Of the inverse: unlike eigenvectors, a Cholesky factor has no sign to choose.
+    # A Cholesky factor of the inverse: unlike eigenvectors, it has no arbitrary sign.
     return Familiar(mean, np.linalg.cholesky(np.linalg.inv(shrunk)) / scale[:, np.newaxis])
 
 
@@ -91,7 +92,7 @@ def novelty_limit(validation: Predictions, share: float) -> float | None:
         share: in [0, 0.5).
 
     Returns:
-        A photograph whose novelty is this or more is sent up. None: ``share`` is 0, or nothing is gradable.
+        A photograph whose novelty is at least this goes up. None: ``share`` is 0, or nothing is gradable.
 
     Raises:
         CalibrationError: a gradable photograph has no novelty.

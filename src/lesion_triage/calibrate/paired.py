@@ -20,7 +20,7 @@ _NEITHER, _GAINED, _LOST = 0.0, 0.5, 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """What one policy said of every case; arrays of shape (cases,)."""
+    """The answers of one policy; arrays of shape (cases,)."""
 
     scores: Floats
     """+inf for a case without a score."""
@@ -37,7 +37,7 @@ class Discordant:
     first_only: int
     second_only: int
     p_value: float | None
-    """McNemar's test, exact and two-sided; None where cases are not independent of one another."""
+    """McNemar's test, exact and two-sided; None if the cases are not independent of one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Compared:
     """Everything that is measured of a pair."""
 
     differences: tuple[Difference, ...]
-    """``auroc`` over the cases that both gave a score, if some have one; then ``sensitivity``,
-    ``specificity`` and ``referral_rate`` over all."""
+    """``auroc`` over the cases that both gave a score, if these are of both classes; then ``sensitivity``,
+    ``specificity`` and ``referral_rate`` over all cases, each if it has any."""
     scored_by_both: int
     positives: Discordant
     negatives: Discordant
@@ -79,11 +79,11 @@ def compare(
         first: one policy.
         second: the other, on the same cases in the same order.
         positive: the reference standard, shape (cases,).
-        draws: of the bootstrap, which draws a case with what both said of it.
+        draws: of the bootstrap, which draws each case together with both answers.
         seed: of the bootstrap.
-        units: what is drawn, as for ``metrics.summarise``.
-        same: both are one policy, so that they do not differ on any case whatever. Two policies that agree on
-            these cases may differ on the next.
+        units: the resampling unit of each case, as for ``metrics.summarise``.
+        same: both are one policy, so they can differ on no case, and the intervals of the rates have no
+            width. Two policies that merely agree on these cases may differ on the next.
 
     Raises:
         CalibrationError: shapes that differ, or no case.
@@ -103,9 +103,9 @@ def compare(
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
-    """Two-sided exact p-value that as many cases change one way as the other (McNemar 1947).
+    """Two-sided exact p-value of the hypothesis that changes either way are equally likely (McNemar 1947).
 
-    Twice the smaller tail of a binomial law with one half, at most 1; 1 where nothing changes.
+    Twice the smaller tail of a binomial with probability one half, at most 1; 1 if nothing changes.
     """
     total, fewer = first_only + second_only, min(first_only, second_only)
     if not total:
@@ -168,18 +168,19 @@ def rate_difference(
     units: NDArray[np.intp],
     drawn: Estimate | None = None,
 ) -> Estimate:
-    """Share of the cases gained less that of those lost, with a two-sided 95 % interval that counts units.
+    """Share of the cases gained minus share of those lost, with a two-sided 95 % interval that counts units.
 
-    From the intervals of both shares (``share_of``) by ``share_difference``. Percentiles of draws alone have
-    no case gained where none was, and exclude 0 from four lost ones on. Where cases are of units of their own
-    the interval holds 0 unless McNemar's exact test rejects at 5 %: by itself it would be ahead of the test
-    by a hair, as at five cases to none.
+    The intervals of both shares (``share_of``) are combined by ``share_difference``. Percentiles of draws
+    alone would not do: they never gain a case if none was gained, and exclude 0 from four lost cases on.
+
+    If every case is a unit of its own, the interval includes 0 unless McNemar's exact test rejects at 5 %. On
+    its own it would exclude 0 slightly before the test rejects, as at five cases to none.
 
     Args:
         gained: shape (cases,); at least one case.
         lost: shape (cases,); no case is both.
         units: what each case belongs to, shape (cases,).
-        drawn: interval from resampling units; where units hold several cases the result covers it too.
+        drawn: interval from resampling units; if units hold several cases, the result covers it too.
     """
     up, down = share_of(gained, units), share_of(lost, units)
     low, high = share_difference(up, down)
@@ -199,9 +200,10 @@ def _drawn(
     seed: int,
     units: NDArray[np.intp],
 ) -> tuple[Estimate | None, ...]:
-    """Second less first in sensitivity, specificity and referral rate, of units drawn together.
+    """Second minus first in sensitivity, specificity and referral rate, from the same draws of units.
 
-    A case moves up, down or not at all; each is a cell, so a million cases cost what a hundred do.
+    A case moves up, down or not at all. Each of the three is a cell, so a million cases cost as much as a
+    hundred.
     """
     moves = np.select([second & ~first, first & ~second], [_GAINED, _LOST], _NEITHER)
 

@@ -1,22 +1,22 @@
-"""Planning a certificate before its cases are collected: how many, what they give, what they cost.
+"""Planning a certificate before its cases are collected: how many it takes, what it gives, what it costs.
 
-Imports numpy, the standard library and this room's certificate. Sums and one quadrature; nothing is drawn.
+Imports numpy, the standard library and this room's certificate. Sums and one quadrature; no simulation.
 
-Two plans, often taken for one
-    *A new threshold* is chosen on n positive cases. The certificate comes for sure once n suffices; what is
-    random is the sensitivity obtained. Scores without ties make it Beta(n - k, k + 1), the law of an order
+Two plans that are often confused
+    *A new threshold* is chosen on n positive cases. The certificate is sure once n suffices; what is random
+    is the sensitivity obtained. Without tied scores it is Beta(n - k, k + 1), the distribution of an order
     statistic, whose p-quantile is ``sensitivity_lower_bound(n, k, 1 - p)``. Ties only raise it.
 
-    *An existing threshold* of true sensitivity s is certified on n positive cases of another site. There the
-    threshold is fixed and the certificate is random: it comes if at most k are missed, which has probability
-    ``P(Bin(n, 1 - s) <= k)``. As k is a whole number this power is a saw: it leaps where one more miss is
-    allowed and falls until the next.
+    *An existing threshold* of true sensitivity s is certified on n positive cases of another site. Here the
+    threshold is fixed and the certificate is random: it is issued if at most k are missed, which has
+    probability ``P(Bin(n, 1 - s) <= k)``. As k is an integer, this power is a sawtooth in n: it jumps where
+    one more miss is allowed and falls until the next.
 
 What it costs
     A negative case of score x stays below a new threshold s(k+1) if and only if at most k of the n positive
     cases score x or less. Hence the expected specificity is ``E P(Bin(n, F(X)) <= k)``, where X is the score
-    of a negative case and F the distribution function of the positive ones; and with G independent groups
-    under one common threshold, the lowest of theirs, ``E P(Bin(n, F(X)) <= k)^G``.
+    of a negative case and F the distribution function of the positive ones. With G independent groups under
+    one common threshold, the lowest of theirs, it is ``E P(Bin(n, F(X)) <= k)^G``.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from lesion_triage.errors import CalibrationError
 MOST_POSITIVES = 100_000
 MOST_MISSES = 1_000
 LOW, HIGH = 0.05, 0.95
-"""Levels of the band that is given around what is expected."""
+"""Quantile levels of the band around an expected value."""
 
 _NORMAL = NormalDist()
-_REACH = 9.0  # standard deviations; a negative case lies outside once in 10^19
+_REACH = 9.0  # standard deviations; a negative case lies outside with probability 1e-19
 _NODES_PER_WIDTH = 4
 _first_with = cache(minimum_positives)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Numbers of positive cases at which the same misses are allowed."""
+    """A range of numbers of positive cases at which the same number of misses is allowed."""
 
     misses: int
     positives: int
-    """The smallest: where this many misses become allowed."""
+    """The smallest: from here on, this many misses are allowed."""
     last: int
-    """The largest: one more and another miss is allowed."""
+    """The largest: with one more positive case, one more miss is allowed."""
     lower_bound: float
     """Of the sensitivity, one-sided, with ``positives`` cases; never below the target."""
 
@@ -76,7 +76,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a new threshold, certified on so many positive cases, will turn out to be."""
+    """What to expect of a new threshold that is certified on so many positive cases."""
 
     positives: int
     misses: int
@@ -84,19 +84,19 @@ class Forecast:
     median_sensitivity: float
     specificity: Spread
     oracle_specificity: float
-    """At the oracle threshold: attainable only by knowing all future cases."""
+    """At the threshold of exactly the target sensitivity, which only an oracle knows."""
 
     @property
     def cost(self) -> float:
-        """Specificity paid, on average, for being sure instead of knowing."""
+        """Mean specificity lost because the threshold has to be certified on a sample."""
         return self.oracle_specificity - self.specificity.mean
 
 
 @dataclass(frozen=True, slots=True)
 class JointForecast:
-    """Expected specificity where each of several groups is promised the target, all at once.
+    """Expected specificity if each of several groups is promised the target, jointly.
 
-    The groups are taken to have the same laws of scores. None stands where no certificate is possible.
+    All groups are assumed to have the same score distributions. None: no certificate is possible.
     """
 
     positives: int
@@ -110,7 +110,7 @@ class JointForecast:
 
 
 class Population(Protocol):
-    """What positive and negative cases score."""
+    """Score distributions of the positive and the negative cases."""
 
     def specificity_at(self, sensitivity: float) -> float:
         """Specificity at the threshold of exactly this sensitivity, in (0, 1)."""
@@ -121,9 +121,9 @@ class Population(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Binormal:
-    """Normal scores, the positive ones shifted upwards: a smooth curve with the given area under it.
+    """Normal scores, the positive ones shifted upwards: a smooth ROC curve with the given area under it.
 
-    Scores need not be normal: any increasing function of them gives the same answers.
+    The scores themselves need not be normal: any increasing function of them gives the same answers.
     """
 
     auroc: float
@@ -144,11 +144,11 @@ class Binormal:
         return _NORMAL.cdf(self.separation - _NORMAL.inv_cdf(sensitivity))
 
     def expected_specificity(self, positives: int, misses: int, groups: int = 1) -> float:
-        """The trapezoidal rule over the score of a negative case.
+        """By the trapezoidal rule over the score of a negative case.
 
-        It converges faster than any power of the step for an integrand that is analytic and dies off on
-        both sides (Trefethen & Weideman 2014, SIAM Review 56:385), as long as the step resolves the
-        narrowest feature: an order statistic has a standard deviation of at least 1.25 / sqrt(n).
+        For an integrand that is analytic and decays on both sides it converges faster than any power of the
+        step (Trefethen & Weideman 2014, SIAM Review 56:385), provided that the step resolves the narrowest
+        feature. An order statistic has a standard deviation of at least 1.25 / sqrt(n).
         """
         step = 1 / (_NODES_PER_WIDTH * math.sqrt(positives))
         scores = np.arange(-_REACH, _REACH, step)
@@ -158,9 +158,9 @@ class Binormal:
 
 
 class Observed:
-    """A site's own scored cases, taken as the population: positive cases are drawn from them anew.
+    """A site's own scored cases as the population: positive cases are drawn from them with replacement.
 
-    The expectation over the draws (with replacement) is a sum and needs no drawing.
+    The expectation over the draws is a finite sum, so nothing is simulated.
     """
 
     def __init__(self, positive_scores: NDArray[np.float64], negative_scores: NDArray[np.float64]) -> None:
@@ -168,7 +168,7 @@ class Observed:
 
         Args:
             positive_scores: shape (m,); +inf for a case on which the policy abstained. If so many are
-                infinite that a threshold might be, the answer errs on the high side.
+                infinite that the threshold might be, the answer errs on the high side.
             negative_scores: shape (l,), likewise.
 
         Raises:
@@ -189,10 +189,10 @@ class Observed:
 
     def specificity_at(self, sensitivity: float) -> float:
         """Share of the negative cases above no more than ``1 - sensitivity`` of the positive ones."""
-        return float(self._weights @ (self._shares <= 1 - sensitivity + 1e-12))  # 1 - 0.9 is less than 0.1
+        return float(self._weights @ (self._shares <= 1 - sensitivity + 1e-12))  # in floats 1 - 0.9 < 0.1
 
     def expected_specificity(self, positives: int, misses: int, groups: int = 1) -> float:
-        """The sum over the negative cases."""
+        """Exact: a sum over the negative cases."""
         return float(self._weights @ at_most(misses, positives, self._shares) ** groups)
 
 
@@ -202,9 +202,9 @@ def at_most(misses: int, positives: int, rate: float | NDArray[np.float64]) -> N
     Args:
         misses: from 0 to ``positives``.
         positives: cases, at least 1.
-        rate: share of cases that are missed, any shape.
+        rate: probability that a case is missed, any shape.
     """
-    # The logarithm of 0 is kept away; what this changes is below one part in 10^13.
+    # Avoids log(0); the change is below one part in 10^13.
     kinds = np.finfo(np.float64)
     rates = np.clip(np.asarray(rate, dtype=np.float64), kinds.tiny, 1 - kinds.epsneg)
     log_missed, log_found = np.log(rates), np.log1p(-rates)
@@ -261,18 +261,19 @@ def forecast(positives: int, target: float, confidence: float, population: Popul
 def joint_forecast(
     positives: int, groups: int, target: float, confidence: float, population: Population
 ) -> JointForecast:
-    """The price of promising the target to every one of several groups at once.
+    """The price of promising the target to several groups jointly.
 
-    One common threshold needs no correction: some group falls short only if the threshold lies above the
-    highest that the neediest group bears; then so does that group's own, which has probability
-    1 - confidence at most. Thresholds of their own can fail separately, hence the division (Bonferroni).
+    A common threshold needs no correction. Take the group with the lowest threshold at which it still reaches
+    the target. If any group falls short, so does this one by its own certified threshold, which has
+    probability at most 1 - confidence. Thresholds of their own can fail separately, hence the error is
+    divided (Bonferroni).
 
     Args:
         positives: positive cases in each group.
         groups: how many, at least 1.
         target: sensitivity promised to each.
         confidence: one-sided, that all promises hold together.
-        population: the laws of scores, the same in every group.
+        population: the score distributions, the same in every group.
 
     Raises:
         CalibrationError: a rate outside (0, 1), positives outside 1 to 100,000, groups below 1.
@@ -301,7 +302,8 @@ def power(positives: int, true_sensitivity: float, target: float, confidence: fl
     """Probability that an existing threshold of this true sensitivity is certified on new positive cases.
 
     Returns:
-        0 if no number of misses would do; at most ``1 - confidence`` where the truth is below the target.
+        0 if the cases are too few for any certificate; at most ``1 - confidence`` if the true sensitivity is
+        below the target.
 
     Raises:
         CalibrationError: a rate outside (0, 1), or positives outside 1 to 100,000.
@@ -314,14 +316,14 @@ def power(positives: int, true_sensitivity: float, target: float, confidence: fl
 def positives_for_power(
     wanted: float, true_sensitivity: float, target: float, confidence: float
 ) -> int | None:
-    """Smallest number of positive cases from which on the power is ``wanted``, for every larger number too.
+    """Smallest number of positive cases from which on the power is always at least ``wanted``.
 
-    Between two steps of the staircase the power falls, so each step is judged by its last number. Steps are
-    walked up to where Chernoff's inequality shows that none falls short any more.
+    Within a step of the staircase the power falls, so each step is judged by its last number. Steps are
+    visited up to the point where Chernoff's inequality shows that no further step falls short.
 
     Returns:
-        None if the truth is not above the target, or so near it that the proof would have to walk past
-        1,000 allowed misses.
+        None if the true sensitivity is not above the target, or so close to it that the proof would have to
+        go beyond 1,000 allowed misses.
 
     Raises:
         CalibrationError: a rate outside (0, 1).
@@ -343,13 +345,14 @@ def positives_for_power(
 
 
 def _horizon(wanted: float, true_sensitivity: float, target: float, confidence: float) -> int | None:
-    """A number of positive cases from which on the power is proved to be ``wanted`` or more.
+    """A number of positive cases from which on the power is proved to be at least ``wanted``.
 
-    With b = 1 - target, m = 1 - truth < b and D the divergence of two coins: one miss more than the k allowed
-    is too many, so that ``1 - confidence < P(Bin(n, b) <= k + 1) <= exp(-n D(c, b))`` where c = (k + 1) / n,
-    if c < b. This keeps c above the root of ``n D(c, b) = -log(1 - confidence)``, which rises with n. Failing
-    takes k + 1 misses, of probability ``exp(-n D(c, m))`` at most (Chernoff 1952, Annals of Mathematical
-    Statistics 23:493). None if more than 1,000 misses are allowed by then.
+    Let b = 1 - target, m = 1 - truth < b, c = (k + 1) / n and D the divergence of two Bernoulli
+    distributions. One miss more than the k allowed is too many, so that
+    ``1 - confidence < P(Bin(n, b) <= k + 1) <= exp(-n D(c, b))`` if c < b. So c lies above the root of
+    ``n D(c, b) = -log(1 - confidence)``, which rises with n. Failing takes k + 1 misses, with probability at
+    most ``exp(-n D(c, m))`` (Chernoff 1952, Annals of Mathematical Statistics 23:493). None if more than
+    1,000 misses would be allowed by then.
     """
     allowed, missed = 1 - target, 1 - true_sensitivity
 
@@ -371,7 +374,7 @@ def _horizon(wanted: float, true_sensitivity: float, target: float, confidence: 
 
 
 def _root_below(rate: float, limit: float) -> float:
-    """The c in [0, rate] with ``D(c, rate) = limit``; 0 if even that is not far enough off."""
+    """The c in [0, rate] with ``D(c, rate) = limit``; 0 if even ``D(0, rate)`` is smaller."""
     low, high = 0.0, rate
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if _divergence(middle, rate) > limit else (low, middle)
@@ -379,7 +382,7 @@ def _root_below(rate: float, limit: float) -> float:
 
 
 def _divergence(first: float, second: float) -> float:
-    """Kullback-Leibler divergence of two coins, in nats; ``second`` in (0, 1)."""
+    """Kullback-Leibler divergence of two Bernoulli distributions, in nats; ``second`` in (0, 1)."""
     heads = first * math.log(first / second) if first > 0 else 0.0
     return heads + (1 - first) * math.log((1 - first) / (1 - second))
 

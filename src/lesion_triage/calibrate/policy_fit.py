@@ -1,6 +1,7 @@
 """From tables of logits to a policy and its certificate. Imports config, bundle, predictions and numpy.
 
-Validation cases set the novelty gate and fit the calibrator; calibration cases set the thresholds, no more.
+Validation cases set the novelty gate and fit the calibrator. Calibration cases set the thresholds and the
+priority bands, and nothing else.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from lesion_triage.predictions import Predictions
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose cases they are, and what was done with them before."""
+    """Where the calibration cases come from, and how they were used before."""
 
     issued_at: str
     """UTC, ISO 8601."""
@@ -48,11 +49,11 @@ class Origin:
     purpose: str = "first look"
     ledger: tuple[Look, ...] = ()
     looks_at_these_cases: tuple[Look, ...] = ()
-    """Those of the ledger's looks that were at these very cases."""
+    """Those of the ledger's looks that used exactly these cases."""
     unnamed_lesions: int = 0
-    """Where patients are counted: lesions of the table that name none, each a patient of its own."""
+    """If patients are counted: lesions of the table that name no patient; each counts as one."""
     unnamed_photographs: int = 0
-    """Photographs of the table that name no lesion, each a lesion of its own."""
+    """Photographs of the table that name no lesion; each counts as a lesion."""
 
 
 def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
@@ -76,12 +77,12 @@ def certify(
 ) -> tuple[Policy, Certificate]:
     """Set the novelty gate, fit the calibrator, certify the thresholds, set the priority bands.
 
-    The gate stands before anything else reads a logit, so the certificate covers what it sends up.
+    The gate is applied before anything else reads a logit, so the certificate covers the cases it sends up.
 
     Args:
         validation: logits of the validation photographs; they set the gate and fit the calibrator.
         calibration: logits of the calibration photographs; they set thresholds and bands.
-        config: target sensitivity, confidence, groups, aggregation, limits of the gates and band shares.
+        config: of the stage.
         origin: of the calibration table.
 
     Raises:
@@ -127,7 +128,7 @@ def certify_cases(
 
     Args:
         cases: of ``table``; the positive ones set the thresholds.
-        table: gives the hashes of where the logits come from.
+        table: gives the hashes of what the logits were computed from.
         calibrator: from logit to score.
         config: target, confidence, groups, rule and aggregation.
         origin: of the cases.
@@ -203,7 +204,7 @@ def certify_cases(
 
 
 def confidence_of_the_best(confidences: Sequence[float]) -> float:
-    """Of a certificate chosen among several on the same cases: any may be wrong, each by its own chance."""
+    """Confidence of a certificate selected among several on the same cases, by a union bound."""
     return max(0.0, round(1.0 - sum(1.0 - each for each in confidences), 12))
 
 
@@ -212,7 +213,7 @@ def band_limits(
 ) -> tuple[float, float, float]:
     """Lowest score of bands 1, 2 and 3, so that they hold ``shares`` of the cases that have a score.
 
-    The third is lowered to the threshold if above it: no referred case waits in the last band.
+    The third limit is never above the threshold, so no case referred by its score is in the last band.
     """
     descending = np.sort(scores[np.isfinite(scores)])[::-1]
     last = np.clip(np.rint(np.cumsum(shares) * descending.size).astype(int), 1, descending.size) - 1
@@ -221,7 +222,7 @@ def band_limits(
 
 
 def routes_of(decisions: Sequence[Decision]) -> Routes:
-    """What sent each case up; the first that did, where several would have."""
+    """Count cases by what sent them up; if several things did, by the first that ``_route`` tests."""
     counts = Counter(_route(decision) for decision in decisions)
     return Routes(**counts)
 
@@ -237,7 +238,7 @@ def _route(decision: Decision) -> str:
 
 
 def _referred(decisions: Sequence[Decision]) -> NDArray[np.float64]:
-    """0 for every case that the policy itself leaves below the threshold, else 1."""
+    """0 for every case that the whole policy leaves below the threshold, else 1."""
     return np.array([float(made.disposition is not Disposition.below_threshold) for made in decisions])
 
 

@@ -1,15 +1,15 @@
 """One threshold from the counts of several sites, which keep their cases. Imports numpy, bundle, certificate.
 
-Each site counts how many of its positive units lie below each threshold of one fixed grid. The counts are
-added up, and the highest threshold is taken that leaves no more misses than ``allowed_misses`` grants to the
-sum of the positives. The grid is fixed beforehand and misses only rise along it, so this is fixed-sequence
-testing (Angelopoulos et al. 2021, arXiv:2110.01052) and needs no correction for its many thresholds.
+Each site counts how many of its positive units lie below each threshold of a fixed grid. The counts are
+added, and the highest threshold is taken that leaves no more misses than ``allowed_misses`` grants to the sum
+of the positives. The grid is fixed beforehand and misses only rise along it, so this is fixed-sequence
+testing (Angelopoulos et al. 2021, arXiv:2110.01052) and needs no multiplicity correction.
 
-Sites differ, so the sum of their misses is not binomial but a sum of unlike coins. For a count below the mean
-such a sum is less dispersed: P(misses <= k) is at most that of the binomial with the same mean, as long as k
-is at most the mean less one (Hoeffding 1956, Ann. Math. Stat. 27:713, theorem 4). So the promise holds for
-the mean sensitivity of the sites, weighed by their positives; and for each site by itself only where its own
-row says so.
+Sites differ, so the sum of their misses is not binomial but a sum of unequal Bernoulli variables. In the
+lower tail such a sum is less dispersed: P(misses <= k) is at most that of the binomial with the same mean, as
+long as k is at most the mean less one (Hoeffding 1956, Ann. Math. Stat. 27:713, theorem 4). So the promise
+holds for the mean sensitivity of the sites, weighted by their positives. It holds for a single site only if
+that site's row says so.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EDGE = 12.0
 
 
 def _grid() -> tuple[float, ...]:
-    """Scores, even on the log-odds scale; rounded, so that they are the same numbers on every machine."""
+    """Scores, evenly spaced in log odds; rounded, so that they are the same numbers on every machine."""
     odds = (_EDGE * (2 * i / (_STEPS - 1) - 1) for i in range(_STEPS))
     return tuple(float(f"{1 / (1 + math.exp(-odd)):.9g}") for odd in odds)
 
@@ -44,7 +44,7 @@ GRID = _grid()
 
 
 class Tally(Document):
-    """What a site tells the others: counts, and which model they are about. No case, no score, no picture."""
+    """What a site sends to the others: counts, and which model they are of. No case, no score, no picture."""
 
     format: int = Field(default=1, ge=1, le=1)
     site: str = Field(min_length=1, max_length=100)
@@ -52,12 +52,12 @@ class Tally(Document):
     """UTC, ISO 8601."""
     unit: Unit
     unnamed_lesions: int = Field(default=0, ge=0)
-    """Where patients are counted: the site's lesions that name none, each a patient of its own."""
+    """If patients are counted: the site's lesions that name no patient; each counts as one."""
     unnamed_photographs: int = Field(default=0, ge=0)
-    """The site's photographs that name no lesion, each a lesion of its own."""
+    """The site's photographs that name no lesion; each counts as a lesion."""
     model_sha256: Sha256
     scoring_sha256: Sha256
-    """Of all that lies between a logit and a score: calibrator, aggregation, limits of the gates."""
+    """Of everything between a logit and a score: calibrator, aggregation, limits of the gates."""
     cases_sha256: Sha256
     positives: int = Field(ge=1)
     positives_abstained: int = Field(ge=0)
@@ -74,8 +74,8 @@ def check(tallies: Sequence[Tally]) -> None:
     """Refuse counts that cannot be added up.
 
     Raises:
-        CalibrationError: fewer than two, one site or one set of cases twice, different models or units, or
-            malformed counts.
+        CalibrationError: fewer than two, one site or one set of cases twice, different models, scoring or
+            units, or malformed counts.
     """
     if len(tallies) < 2:
         raise CalibrationError(f"expected the counts of at least two sites, found {len(tallies)}.")
@@ -111,10 +111,11 @@ def pool(
     """The pooled threshold, and a row for everyone and for each site.
 
     Args:
-        tallies: of ``check``.
+        tallies: that passed ``check``.
         target: sensitivity.
         confidence: one-sided; joint over all rows that are certified.
-        each_site: sites that are large enough must hold by themselves too, by the common threshold.
+        each_site: each site that is large enough must reach the target by itself too, at the common
+            threshold.
 
     Raises:
         CalibrationError: too few positives in all, or no threshold of the grid is low enough.
@@ -134,7 +135,7 @@ def pool(
             f"{target:g} at confidence {confidence:g} takes at least {_needed(ALL, target, confidence)}. "
             "Wait for more, let another site join, or ask for a lower --target."
         )
-    # At a low confidence the binomial allows more than the comparison with it reaches.
+    # At a low confidence the binomial allows more misses than Hoeffding's comparison covers.
     ceiling = math.floor(everyone.positives * (1.0 - target) - 1.0 + 1e-9)
     if ceiling < 0:
         raise CalibrationError(
@@ -157,12 +158,12 @@ def pool(
 
 
 def _highest(tally: Tally, granted: int) -> int:
-    """Place in the grid of the highest threshold that leaves no more misses than granted; -1 if none does."""
+    """Index in the grid of the highest threshold that leaves no more misses than granted; -1 if none does."""
     return int(np.searchsorted(tally.misses, granted, side="right")) - 1
 
 
 def _comparable(target: float) -> int:
-    """Fewest positives of which a miss is expected at the target: Hoeffding's comparison takes as many."""
+    """Fewest positives with one expected miss at the target, as Hoeffding's comparison requires."""
     return math.ceil(1.0 / (1.0 - target) - 1e-9)
 
 
@@ -176,7 +177,7 @@ def _row(
 ) -> GroupRow:
     bound = None if granted is None else sensitivity_lower_bound(tally.positives, granted, confidence)
     if by == ALL and bound is not None and granted is not None:
-        # Of unlike sites it is known only where their mean of misses, less one, reaches the misses granted.
+        # For unlike sites the bound is known only while the expected misses, less one, reach those granted.
         bound = min(bound, (tally.positives - granted - 1) / tally.positives)
     return GroupRow(
         by=by,

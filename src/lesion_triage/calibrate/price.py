@@ -1,6 +1,6 @@
 """What a policy costs those who need no visit, on cases that did not choose its threshold. Imports bundle.
 
-A threshold that refers everybody keeps every promise of sensitivity and orders nothing.
+A threshold that refers everybody reaches any target sensitivity and is useless.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.predictions import Predictions
 
 USELESS_SHARE = 0.95
-"""Of the cases without need: where more are referred, the queue is hardly shorter than without a model."""
+"""Share of the negative cases: if more are referred, the queue is hardly shorter than without a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Price:
     cases: int
     referred: int
     negatives: int
-    """Cases without need of an in-person visit."""
+    """Cases that need no in-person visit."""
     negatives_referred: int
 
     @property
@@ -33,7 +33,7 @@ class Price:
 
     @property
     def specificity(self) -> float | None:
-        """Share of the cases without need that are not referred, in [0, 1]; None where there is none."""
+        """Share of the negative cases that are not referred, in [0, 1]; None if there is no negative case."""
         return 1 - self.negatives_referred / self.negatives if self.negatives else None
 
     @property

@@ -1,6 +1,6 @@
 """The figure of the reading queue. Imports this room; matplotlib only where it draws.
 
-Colours are those of Okabe & Ito, distinct to the colour-blind; shapes repeat what they say.
+Okabe-Ito colours, which colour-blind readers can tell apart; the shape of a mark repeats its colour.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def draw(study: Study) -> bytes:
 
 
 def _draw_group(axes: Axes, study: Study, group: Group) -> None:
-    """For every order a line from mean to p99 with standard errors; dotted, what first come gives."""
+    """For every order a line from mean to p99 with standard errors; a dotted line marks first come."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
@@ -88,7 +88,7 @@ def _draw_group(axes: Axes, study: Study, group: Group) -> None:
 
 
 def _waits(study: Study, group: Group, statistic: Statistic) -> dict[int, Simulated]:
-    """By row of the figure; a logarithmic axis has no place for a wait of 0."""
+    """By row of the figure; a wait of 0 is left out, because the axis is logarithmic."""
     found = {row: waits.get((group, statistic)) for row, waits in enumerate(study.outcomes.values())}
     return {row: wait.minutes for row, wait in found.items() if wait is not None and wait.minutes.value > 0}
 

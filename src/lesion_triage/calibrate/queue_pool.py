@@ -22,7 +22,7 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """A site's own cases, of which those to come are drawn with replacement."""
+    """A site's own cases; simulated arrivals are drawn from them with replacement."""
 
     scores: Floats
     """Shape (n,), in [0, 1]; +inf where the policy abstained, which counts as referred."""
@@ -66,13 +66,13 @@ class Pool:
     def bands(self) -> NDArray[np.intp]:
         """Priority band of every case, 1 to 4, as ``bundle.policy.decide`` gives it to a score alone.
 
-        A pool has neither histories nor photographs, which may keep a case out of the last band.
+        A pool has neither histories nor photographs, which can keep a case out of the last band.
         """
         bands = 1 + sum((self.scores < limit).astype(np.intp) for limit in self.band_limits)
         return np.where(np.isposinf(self.scores), self.ungradable_band, bands)
 
     def urgency(self, order: Order) -> NDArray[np.intp]:
-        """Class of every case under an order, shape (n,), 0 the most urgent; equals are read as they came."""
+        """Class of every case under an order, shape (n,), 0 the most urgent; ties are first come."""
         if order == "binary_flag":
             return (~self.referred).astype(np.intp)
         if order == "four_bands":
@@ -82,7 +82,7 @@ class Pool:
         return np.zeros(self.scores.size, dtype=np.intp)
 
     def members(self) -> dict[Group, NDArray[np.bool_]]:
-        """Who belongs to which group, shape (n,) each."""
+        """Which cases belong to each group, shape (n,) each."""
         return {
             "all": np.ones_like(self.positive),
             "positives": self.positive,
@@ -92,7 +92,7 @@ class Pool:
         }
 
     def shares(self, prevalence: float | None = None) -> Floats:
-        """Chance of every case to be the next to arrive, shape (n,), so that ``prevalence`` is positive.
+        """Probability that each case is the next to arrive, shape (n,), at the given prevalence.
 
         None keeps the prevalence of the pool.
 
@@ -109,16 +109,16 @@ class Pool:
 
 
 def drawn_scores(auroc: float, prevalence: float, cases: int = 20_000) -> tuple[Floats, NDArray[np.bool_]]:
-    """Scores of a model that does not exist, to try the queue without one: equal-variance binormal.
+    """Scores of a hypothetical model (equal-variance binormal), to try the queue without one.
 
-    A latent score is normal with variance 1, its class means ``d = sqrt(2) * Phi^-1(auroc)`` apart (Hanley
-    1988, Medical Decision Making 8:197), taken at evenly spaced quantiles instead of at random, so that
-    nothing but the queue is left to chance. The logit is its log-likelihood ratio plus the prior log odds
-    (variance d^2, means d^2 apart), so the score is calibrated.
+    The latent score is normal with variance 1 and class means ``d = sqrt(2) * Phi^-1(auroc)`` apart (Hanley
+    1988, Medical Decision Making 8:197). It is taken at evenly spaced quantiles instead of at random, so that
+    only the queue is random. The logit is the log-likelihood ratio plus the prior log odds (variance d^2,
+    means d^2 apart), so the score is calibrated.
 
     Args:
         auroc: in (0.5, 1).
-        prevalence: in (0, 1), of which at least one case of either class is made.
+        prevalence: in (0, 1); at least one case of each class is made.
         cases: how many.
 
     Returns:

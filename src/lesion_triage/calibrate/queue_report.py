@@ -1,4 +1,4 @@
-"""A simulated reading queue as text and as JSON: what was asked, what was found. Imports numpy, this room."""
+"""A simulated reading queue as text and as JSON: setting and results. Imports numpy and this room."""
 
 from __future__ import annotations
 
@@ -47,27 +47,28 @@ Waits = Mapping[tuple[Group, Statistic], Wait]
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What was simulated, and what came of it."""
+    """What was simulated, and the results."""
 
     source: str
-    """Of the scores, in words."""
+    """Where the scores come from, in words."""
     pool: Pool
     workload: Workload
     prevalence: float
     cases: int
     seed: int
     band_shares: tuple[float, ...]
-    """Of the pool's cases with a score, in bands 1, 2 and 3."""
+    """Shares of the pool's scored cases in bands 1, 2 and 3."""
     p99_limit: float
+    """How many times that of first come the p99 of all cases may be, for a deadline to be proposed."""
     group_thresholds: bool
-    """The bundle has thresholds for groups, which a table of scores does not name."""
+    """The bundle has thresholds for groups, which a table of scores cannot tell apart."""
     outcomes: Mapping[Discipline, Waits]
 
     def proposed(self) -> Discipline | None:
-        """Four bands with the longest of the deadlines that keep the p99 of all within the limit.
+        """Four bands with the longest deadline that keeps the p99 of all cases within the limit.
 
-        A longer deadline lets the bands do more of their work and the last in the queue wait longer. None
-        if no deadline that was tried is short enough.
+        A longer deadline follows the bands more closely, but the last in the queue wait longer. None if no
+        deadline that was tried is short enough.
         """
         kept = []
         for discipline, waits in self.outcomes.items():
@@ -133,7 +134,7 @@ def document(study: Study) -> dict[str, Any]:
 
 
 def heading(study: Study) -> str:
-    """Who reads, how much there is to read, and who comes."""
+    """Readers, load and prevalence, in words."""
     workload = study.workload
     readers = "one reader" if workload.readers == 1 else f"{workload.readers} readers"
     return (
@@ -180,7 +181,7 @@ def _cell(wait: Wait | None, in_hours: bool) -> str:
 
 
 def _verdict(study: Study, in_hours: bool) -> str:
-    """One sentence: what a binary flag does to the positives that it misses."""
+    """One sentence on the wait of missed positives under a binary flag and under four bands."""
     key: tuple[Group, Statistic] = ("missed_positives", "mean")
     flag, bands = (study.outcomes[Discipline(order)].get(key) for order in ("binary_flag", "four_bands"))
     if flag is None or bands is None or flag.relative is None or bands.relative is None:
@@ -203,7 +204,7 @@ def _verdict(study: Study, in_hours: bool) -> str:
 
 
 def _configuration(study: Study) -> Iterator[str]:
-    """Lines for a configuration file, with the reason as a comment."""
+    """Lines for a configuration file, with the reason for the deadline as a comment."""
     proposed, limit = study.proposed(), f"{study.p99_limit:g} times that of first come"
     if proposed is None:
         reason = f"no deadline that was tried keeps the p99 of all within {limit}: try shorter ones"
@@ -223,7 +224,7 @@ def _configuration(study: Study) -> Iterator[str]:
 
 
 def _share_in_band(study: Study) -> tuple[float, ...]:
-    """Shares of those who come, bands 1 to 4."""
+    """Shares of the arriving cases in bands 1 to 4."""
     bands = study.pool.bands()
     return tuple(np.bincount(bands, study.pool.shares(study.prevalence), minlength=5)[1:].tolist())
 
@@ -235,7 +236,7 @@ def name_of(discipline: Discipline) -> str:
 
 
 def _hours(discipline: Discipline) -> float | None:
-    """The deadline; None where there is none."""
+    """The deadline in hours; None if there is none."""
     minutes = discipline.deadline_minutes
     return None if math.isinf(minutes) else round(minutes / 60, 9)
 
@@ -249,7 +250,7 @@ def _unit(in_hours: bool) -> str:
 
 
 def _percent(share: float) -> str:
-    digits = 2 if share < 0.995 else 3  # a hundred has three
+    digits = 2 if share < 0.995 else 3  # 100 % has three digits
     return f"{100 * share:.{digits}g} %"
 
 

@@ -1,22 +1,23 @@
-"""The reading queue by simulation: who waits how long, and under which order. Imports numpy and this room.
+"""Simulation of the reading queue: waits under different orders of reading. Imports numpy and this room.
 
 Model
-    Cases arrive at random (Poisson) and wait until one of ``readers`` is free; a reading that has begun is
-    finished. How long it takes does not depend on the case. Among those waiting the order of reading decides;
-    a case that has waited for the deadline goes before all that have not, the oldest first.
+    Cases arrive as a Poisson process and wait until one of ``readers`` is free. A reading that has begun is
+    finished (no pre-emption), and how long it takes does not depend on the case. The order of reading decides
+    among the waiting cases. A case that has waited for the deadline goes before all that have not, the oldest
+    first.
 
-Three things make the simulation sharp
+Three things make the simulation precise
     The k-th reading takes the same time under every order. Reading times do not depend on the case, so this
-    changes no law, and the moments at which readings begin are then the same for all: orders only deal them
-    to the cases. Orders are compared on the same day, and the sum of all waits is the same to the last bit of
+    changes no distribution. Readings then begin at the same times under all orders, and an order only assigns
+    them to cases. So orders are compared on the same arrivals, and the sum of all waits is the same up to
     rounding: Kleinrock's conservation law (1965, Naval Research Logistics Quarterly 12:181), path by path.
 
-    Given its urgency, whether a case is positive says nothing of its wait. So each wait counts for every
-    group, by the share of the group in its urgency, and the few missed positives are judged by the many
-    cases in whose place they stand (conditional Monte Carlo; Asmussen & Glynn 2007, Stochastic Simulation).
+    Given its urgency, the wait of a case is independent of whether it is positive. So each wait counts for
+    every group, weighted by the group's share of that urgency. The few missed positives are estimated from
+    the many cases of equal urgency (conditional Monte Carlo; Asmussen & Glynn 2007, Stochastic Simulation).
 
-    Replications are independent. Standard errors leave one out at a time (jackknife over groups of data;
-    Shao & Wu 1989, Annals of Statistics 17:1176), for quantiles and ratios as for means.
+    Replications are independent. Standard errors leave one out at a time (delete-a-group jackknife; Shao & Wu
+    1989, Annals of Statistics 17:1176), for quantiles and ratios as for means.
 """
 
 from __future__ import annotations
@@ -39,19 +40,19 @@ Statistic = Literal["mean", "p95", "p99"]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
 _LEVELS = (0.95, 0.99)
-_ROUNDING = 1 - 1e-9  # of sums of weights, which must not decide between two neighbours
-_RELAXATIONS = 6  # an empty start is forgotten as exp(-6) and faster
+_ROUNDING = 1 - 1e-9  # rounding of a sum of weights must not decide between two neighbours
+_RELAXATIONS = 6  # the effect of the empty start decays to exp(-6) or less
 _FEWEST_ARRIVALS = 100  # of warm-up, for each reader
 _MOST_READERS = 10_000
 _MOST_VARIED = 100
 
 MOST_ARRIVALS = 20_000_000
-"""Of a simulation, warm-up and run-out among them: some minutes and a few GB."""
+"""Arrivals of one simulation, warm-up and run-out included: some minutes and a few GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Poisson arrivals, and reading times of a gamma law, for readers who share one queue."""
+    """Poisson arrivals and gamma-distributed reading times, for readers who share one queue."""
 
     load: float
     """Arrival rate times mean reading time, per reader; in (0, 1)."""
@@ -103,19 +104,19 @@ class Workload:
         return arrivals, generator.gamma(shape, self.minutes_per_case / shape, cases)
 
     def warm_up(self) -> int:
-        """Arrivals until an empty start is forgotten, from the relaxation time 1/(mu (1-sqrt(load))²)."""
-        idle = max(1 - math.sqrt(self.load), sys.float_info.epsilon)  # a load just below 1 has the root 1
+        """Arrivals until the empty start is forgotten, from the relaxation time 1/(mu (1-sqrt(load))²)."""
+        idle = max(1 - math.sqrt(self.load), sys.float_info.epsilon)  # the root of a load near 1 rounds to 1
         relaxation = self.load / idle**2 * (1 + self.variation**2) / 2
         return math.ceil(_RELAXATIONS * relaxation) + _FEWEST_ARRIVALS * self.readers
 
 
 @dataclass(frozen=True, slots=True)
 class Discipline:
-    """Who is read next: the highest urgency, the oldest among equals, but whoever is overdue first of all."""
+    """Which case is read next: overdue cases first, then by urgency; the oldest first among equals."""
 
     order: Order
     deadline_minutes: float = math.inf
-    """A case that has waited for so long is overdue; inf is none."""
+    """A case that has waited this long is overdue; inf: there is no deadline."""
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -141,12 +142,12 @@ class Wait:
 
     minutes: Simulated
     relative: Simulated | None
-    """To the same under first come, on the same arrivals; None where that is 0."""
+    """Ratio to the same statistic under first come, on the same arrivals; None if that is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The waits under one discipline; a group that no case belongs to is left out."""
+    """The waits under one discipline; a group without cases is left out."""
 
     discipline: Discipline
     waits: Mapping[tuple[Group, Statistic], Wait]
@@ -165,10 +166,10 @@ def simulate(
     """Let the same cases arrive under every discipline and measure how long they wait to be read.
 
     Args:
-        pool: whom the cases to come are like.
-        workload: how many come, and how long a reading takes.
+        pool: the cases that arrivals are drawn from.
+        workload: arrival rate, readers and reading times.
         disciplines: orders of reading; first come is added as the first if it is missing.
-        prevalence: share of positive cases among those to come; None keeps that of the pool.
+        prevalence: share of positive cases among the arrivals; None keeps that of the pool.
         cases: measured, over all replications; warm-up and run-out come on top.
         replications: independent, at least 2; they give the standard errors.
         seed: at least 0; the same seed gives the same numbers.
@@ -217,7 +218,7 @@ def simulate(
 
 
 def reading_starts(arrivals: Floats, minutes: Floats, readers: int) -> Floats:
-    """When the k-th reading begins: someone is free, and k cases have come (Kiefer & Wolfowitz 1955).
+    """When the k-th reading begins: a reader is free and k cases have arrived (Kiefer & Wolfowitz 1955).
 
     Args:
         arrivals: ascending, shape (n,).
@@ -225,7 +226,7 @@ def reading_starts(arrivals: Floats, minutes: Floats, readers: int) -> Floats:
         readers: at least 1.
 
     Returns:
-        Ascending, shape (n,); no order of reading that leaves no reader idle changes it.
+        Ascending, shape (n,); the same for every order of reading that leaves no reader idle.
     """
     free = [0.0] * readers
     starts = []
@@ -244,8 +245,8 @@ def reading_order(
     Args:
         arrivals: ascending, shape (n,).
         starts: from ``reading_starts``.
-        urgency: 0 is read first, shape (n,); equals are read as they came.
-        deadline_minutes: a case that has waited for so long is read before all that have not, oldest first.
+        urgency: 0 is read first, shape (n,); equals are read in order of arrival.
+        deadline_minutes: a case that has waited this long is read before all that have not, oldest first.
 
     Returns:
         Indices of cases in the order of reading, shape (n,): a permutation.
@@ -257,7 +258,7 @@ def reading_order(
     # At the k-th reading the first arrived[k] cases have come, and the first overdue[k] of them are overdue.
     arrived = np.searchsorted(arrivals, starts, side="right").tolist()
     overdue = np.searchsorted(arrivals + deadline_minutes, starts, side="right").tolist()
-    waiting: list[int] = []  # ranks; those read as overdue stay until they come up, and are then passed over
+    waiting: list[int] = []  # ranks; a case read as overdue stays here and is skipped when it comes up
     done = bytearray(by_rank.size)
     read: list[int] = []
     come = oldest = 0
@@ -292,9 +293,9 @@ def _statistics(
     in_class = np.bincount(urgency, shares)
     tables: dict[Group, Floats] = {}
     for group, members in pool.members().items():
-        # Chance that a case of this urgency belongs to the group.
+        # Probability that a case of this urgency belongs to the group.
         of_group = np.bincount(urgency, shares * members)
-        # An urgency between two that occur may be nobody's.
+        # Not every urgency in the range need occur.
         share = np.divide(of_group, in_class, out=np.zeros_like(of_group), where=in_class > 0)
         weights = share[urgency][sorted_rows]
         counts = weights > 0
@@ -311,7 +312,7 @@ def _leave_one_out(
 ) -> Floats | None:
     """Mean, p95 and p99 of all replications, then of all but each; shape (1 + replications, 3).
 
-    None if fewer than two replications have a case of positive weight: there is nothing to leave out.
+    None if fewer than two replications have a case of positive weight: then none can be left out.
 
     Args:
         waits: ascending.

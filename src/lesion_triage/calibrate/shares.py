@@ -1,4 +1,4 @@
-"""Shares of cases that may come several from one unit, with intervals. Imports numpy and this room."""
+"""Shares of cases with intervals that allow for several cases of one unit. Imports numpy and this room."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ def share_of(
 ) -> Proportion:
     """The share of cases that are right, with a two-sided interval that counts units.
 
-    Exact (Clopper & Pearson 1934) where every case is of a unit of its own. Else that interval at the
-    effective sample size ``(sum of sizes)**2 / sum of sizes**2`` of the units (Kish 1965): all cases of a
-    unit are taken for copies of one. So it is too wide where they are less alike, and covers too often.
+    Exact (Clopper & Pearson 1934) if every case is a unit of its own. Otherwise the same interval at the
+    effective sample size ``(sum of sizes)**2 / sum of sizes**2`` of the units (Kish 1965), which treats all
+    cases of a unit as copies of one. It is conservative where they are less alike.
 
-    How alike they are is not asked of the cases. An effective size from the variance between units (Korn &
-    Graubard 1998) is infinite where no unit differs from the others, as at 0 or 1, and large where one miss
-    is all that differs: one more miss would raise the lower bound, and bounds from 12 to 60 units of 10 cases
-    were above the true share up to three times as often as promised, with degrees of freedom allowed for.
-    This interval depends on the share and on the sizes alone, so fewer misses never lower a bound.
+    The correlation within units is not estimated from the cases. An effective size from the variance between
+    units (Korn & Graubard 1998) is infinite if no unit differs from the others, as at 0 or 1, and large if
+    they differ in one miss only. One more miss would then raise the lower bound. With 12 to 60 units of 10
+    cases such bounds were above the true share up to three times as often as promised, even with the
+    correction for degrees of freedom. This interval depends on the share and the sizes alone, so fewer misses
+    never lower a bound.
 
     Args:
         right: shape (cases,); at least one.
         units: what each of these cases belongs to, shape (cases,).
-        drawn: interval from resampling units, which has no width at 0 or 1; where units hold several cases
-            the result covers it too.
+        drawn: interval from resampling units, which has no width at 0 or 1; if units hold several cases, the
+            result covers it too.
         confidence: of the interval.
     """
     exact = proportion(int(right.sum()), right.size, confidence)
@@ -58,7 +59,7 @@ def share_of(
 
 
 def _lower_bound(trials: int, misses: float, confidence: float) -> float:
-    """The exact bound; between two whole numbers of misses on the straight line."""
+    """The exact bound, interpolated linearly between whole numbers of misses."""
     whole = math.floor(misses + 1e-9)
     part = max(misses - whole, 0.0)
     bound = sensitivity_lower_bound(trials, whole, confidence)

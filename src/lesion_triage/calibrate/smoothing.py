@@ -21,8 +21,8 @@ def smooth_calibration_error(cells: Cells, counts: Counts) -> Floats:
 
     ``smECE(s)`` is the integral over t in [0, 1] of ``|mean of K(t, score; s) * (outcome - score)|`` with the
     Gaussian kernel of bandwidth s reflected at 0 and 1. It falls as s grows, and the smooth calibration error
-    is the one s with ``smECE(s) = s`` (Blasiok & Nakkiran 2023, arXiv:2309.12236, section 3). It has no bins,
-    and changes little where the scores change little. Below 0.001 it is ``smECE(0.001)``.
+    is the one s with ``smECE(s) = s`` (Blasiok & Nakkiran 2023, arXiv:2309.12236, section 3). It needs no
+    bins, and small changes of the scores change it little. Below 0.001 it is ``smECE(0.001)``.
 
     Returns:
         Shape (draws,); NaN where a draw has no case with a score.
@@ -38,10 +38,10 @@ def smooth_calibration_error(cells: Cells, counts: Counts) -> Floats:
 
 
 def _cosines(residuals: Floats, scores: Floats, points: int) -> Floats:
-    """Cosine coefficients 0 to ``points`` of the residuals, which stand at ascending scores in [0, 1].
+    """Cosine coefficients 0 to ``points`` of residuals at ascending scores in [0, 1].
 
-    Each residual is shared by its two neighbours on a grid, which widens the kernel's variance by at most a
-    quarter of the squared step: less than one part in 4,000.
+    Each residual is split between its two neighbours on a grid. This widens the kernel's variance by at most
+    a quarter of the squared step: less than one part in 4,000.
     """
     steps = points * _FINER
     left = np.minimum((scores * steps).astype(np.intp), steps - 1)
@@ -64,7 +64,7 @@ def _fixed_point(cosines: Floats, start: Floats) -> tuple[Floats, Floats]:
         low, high = np.where(excess >= 0, at, low), np.where(excess <= 0, at, high)
         moved = at - last_at
         slope = np.divide(excess - last_excess, moved, out=np.full_like(at, -1.0), where=moved != 0)
-        # smECE falls with the bandwidth, so that the excess falls at least as fast as the bandwidth grows.
+        # smECE falls with the bandwidth, so the excess falls at least as fast as the bandwidth grows.
         step = np.clip(at - excess / np.minimum(slope, -1.0), low, high) - at
         if np.abs(step).max() < _CONVERGED:
             break
@@ -75,8 +75,8 @@ def _fixed_point(cosines: Floats, start: Floats) -> tuple[Floats, Floats]:
 def _smoothed(cosines: Floats, bandwidth: Floats) -> Floats:
     """Integral of the absolute smoothed residual, by the trapezoid rule.
 
-    The reflected kernel is that of heat in an insulated rod: smoothing multiplies the k-th cosine coefficient
-    by ``exp(-(k pi s)^2 / 2)``.
+    The reflected kernel is the heat kernel of an insulated rod: smoothing multiplies the k-th cosine
+    coefficient by ``exp(-(k pi s)^2 / 2)``.
     """
     points = cosines.shape[1] - 1
     damping = np.exp(-0.5 * np.square(np.pi * bandwidth[:, None] * np.arange(points + 1)))

@@ -47,8 +47,8 @@ _RULES: dict[Rule, str] = {
 
 
 def in_percent(share: float) -> str:
-    """A target or a confidence in percent with every digit, such as ``97.5``; rounded, it could say more."""
-    # Twelve decimals drop what binary fractions add, as in 1 - 3 * 0.05, and nothing that anybody asked for.
+    """A target or a confidence in percent, such as ``97.5``, unrounded: rounding could overstate it."""
+    # Twelve decimals remove only binary rounding noise, as in 1 - 3 * 0.05.
     digits = f"{Decimal(repr(round(share, 12))).scaleb(2):f}"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
@@ -70,10 +70,10 @@ def assumptions(
         rule: how the groups were certified.
         rows: everyone together first, then the groups or the sites.
         earlier_looks: how often these cases have chosen a threshold before.
-        red_flags_counted: whether a positive case that a red flag alone sends up counted as referred.
-        unnamed_lesions: where patients are counted, lesions that name none.
-        unnamed_photographs: photographs that name no lesion. Where patients are counted, nothing is taken as
-            independent for that; whoever names no patient either is among ``unnamed_lesions``.
+        red_flags_counted: whether a positive case that only a red flag sends up counted as referred.
+        unnamed_lesions: lesions that name no patient, if patients are counted.
+        unnamed_photographs: photographs that name no lesion; used only if lesions are counted. If patients
+            are, those that name no patient either are among ``unnamed_lesions``.
     """
     parts = [row for row in rows if row.by not in (ALL, SITE)]
     without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
@@ -100,7 +100,7 @@ def assumptions(
 
 
 def _alone(number: int, part: str, whole: str) -> str:
-    """Of parts that name no whole: lesions without a patient, photographs without a lesion."""
+    """Sentence on parts that name no whole: lesions without a patient, photographs without a lesion."""
     count = (
         f"1 {part} names no {whole} and counts"
         if number == 1
