@@ -1,4 +1,4 @@
-"""``lesion-triage compare``: two bundles on the test cases that they share, from tables already there.
+"""``lesion-triage compare``: two bundles on the test cases that they share, from their existing predictions.
 
 Imports the road and ``evaluate``. No picture is scored, so the test split is not opened again.
 """
@@ -37,7 +37,7 @@ def act(arguments: argparse.Namespace) -> int:
     """Compare, print the tables, write the files. Returns 0.
 
     Raises:
-        ReportError: the runs share no test cases, or options that need --out.
+        ReportError: the runs do not share test cases of both classes, or an option needs --out.
         RunError: a folder that is not that of an evaluated run.
     """
     if arguments.out is None and (arguments.pdf is not None or arguments.names):

@@ -1,6 +1,6 @@
-"""The predictions table: one row per photograph, the seam between the network and the statistics.
+"""The predictions table: one row per photograph, the interface between the network and the statistics.
 
-Imports numpy and the exception tree, so whoever calibrates needs no torch, no GPU and no picture.
+Imports bundle and the exception tree, so that calibration needs no torch, no GPU and no picture.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _HEADER_KEYS = {"split", "rows", "sha256", "manifest_sha256", "splits_sha256", "
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the exported model said of one photograph, and what is known of it."""
+    """The exported model's output for one photograph, and what is known of the photograph."""
 
     image_id: str
     case_id: str
-    """The lesion: what the server is asked about."""
+    """Of the lesion, which is what the server is asked about."""
     unit_id: str
-    """What is drawn independently of the others: the patient where known, else the lesion."""
+    """Of what is drawn independently of the others: the patient where known, else the lesion."""
     file_fingerprint: str
     pixel_fingerprint: str
     """``bundle.fingerprints`` of the file and of the prepared pixels."""
     logit: float | None
-    """What the graph said; None if a gate refused the photograph."""
+    """From the graph; None if a gate refused the photograph."""
     quality_codes: str
-    """Reason codes of the gates that refused it, with a space between them; empty if gradable."""
+    """Reason codes of the gate that refused it, separated by spaces; empty if gradable."""
     novelty: float | None
-    """What the graph said; None if the photograph never reached it."""
+    """From the graph; None if the photograph never reached it."""
     needs_in_person: bool | None
     diagnosis: str
     diagnosis_confirm_type: str
@@ -51,7 +51,7 @@ class Prediction:
     anatom_site_general: str
     fitzpatrick_skin_type: str
     history: str = ""
-    """JSON of what the person was asked beside the four fields above; empty: nothing is known."""
+    """JSON of what is known beyond sex, age, site and skin type above; empty: nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,18 @@ class Predictions:
         return cases
 
     def behind_gate(self, novelty_limit: float | None) -> Self:
-        """The table as the policy sees it: no photograph that reaches ``novelty_limit`` has a logit.
+        """The table as the policy sees it: a photograph that reaches ``novelty_limit`` has no logit.
+
+        Args:
+            novelty_limit: None leaves the table as it is.
 
         Raises:
-            ScoringError: there is a limit, and a photograph has a logit and no novelty.
+            ScoringError: there is a limit, and a photograph has a logit but no novelty.
         """
         return replace(self, rows=tuple(_behind_gate(row, novelty_limit) for row in self.rows))
 
     def fingerprints(self) -> frozenset[str]:
-        """Of all photographs: of their files and of their pixels."""
+        """Fingerprints of all photographs, both of files and of pixels."""
         return frozenset(f for row in self.rows for f in (row.file_fingerprint, row.pixel_fingerprint))
 
     def write(self, folder: Path) -> str:
@@ -110,7 +113,8 @@ def read(folder: Path, split: str) -> tuple[Predictions, str]:
     """Read a table back and check it; returns it with its SHA-256.
 
     Raises:
-        PredictionsError: missing, altered since it was written, or a cell that is no number.
+        PredictionsError: the table is missing, was altered since it was written, has other columns, or has an
+            unreadable cell.
     """
     path = folder / f"{split}.csv"
     try:

@@ -49,9 +49,9 @@ def read(path: Path) -> RedFlags:
     """Read a file of red flags and check every word of it.
 
     Raises:
-        ConfigError: file missing, not YAML, a key that is unknown or stands twice, a field that the history
-            does not have, a condition or an action of another kind, or no word on who has reviewed the rules;
-            no flag at all, one that no history can raise, or a review of a day that has not come.
+        ConfigError: the file is missing or not YAML; a key is unknown or given twice; a field is not one of
+            the history; a condition or an action is of an unknown kind; reviewers are not stated; there is no
+            flag, or one that no history can raise; or a review is dated in the future.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -64,14 +64,15 @@ def read(path: Path) -> RedFlags:
 
 
 def validated(tree: object, where: str) -> RedFlags:
-    """Check every word of red flags that have been read.
+    """Check red flags that have been parsed.
 
     Args:
-        tree: as YAML gives it.
-        where: what a complaint begins with.
+        tree: the parsed YAML.
+        where: the beginning of an error message.
 
     Raises:
-        ConfigError: as for ``read``.
+        ConfigError: as for ``read``, except for a missing flag, one that no history can raise, and a date in
+            the future.
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected reviewed_by and flags, found {type(tree).__name__}.")
@@ -84,10 +85,10 @@ def validated(tree: object, where: str) -> RedFlags:
 
 
 def _refuse_idle(rules: RedFlags, path: Path) -> None:
-    """Refuse what can only be a slip: here, where it can be mended, and not in a policy that is sealed."""
+    """Refuse what can only be a mistake: here, where it can be corrected, and not in a sealed policy."""
     if not rules.flags:
         raise ConfigError(f"{path}: no flag is declared; leave calibrate.red_flags out if none shall be.")
-    tomorrow = datetime.now(UTC).date() + timedelta(days=1)  # it may be that day already east of here
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)  # east of UTC it may be that day already
     for review in rules.reviewed_by:
         if review.reviewed_on > tomorrow:
             raise ConfigError(f"{path}: reviewed_on is {review.reviewed_on}, a day that has not come yet.")
@@ -112,7 +113,7 @@ def _ranges(condition: Condition) -> Iterator[InRange]:
 
 
 def _bounds(field: str) -> tuple[float, float]:
-    """What a history may say of a number, as the field itself has it."""
+    """Lowest and highest value that a history accepts for a number, from the constraints of its field."""
     number = get_args(History.model_fields[field].annotation)[0]
     marks = [mark for info in get_args(number) if isinstance(info, FieldInfo) for mark in info.metadata]
     lowest, highest = (
@@ -125,7 +126,7 @@ _BOUNDS = {field: _bounds(field) for field in NUMBER_FIELDS}
 
 
 def _explained(error: ValidationError) -> str:
-    """All complaints in one sentence, unknown keys with the nearest known one."""
+    """All errors in one message; an unknown key comes with the nearest known one."""
     parts = []
     for problem in error.errors():
         where = ".".join(str(step) for step in problem["loc"])

@@ -1,4 +1,4 @@
-"""``lesion-triage report``: a run's report anew, compared with another run, or as PDF.
+"""``lesion-triage report``: write a run's report again, compare it with another run, or print it as PDF.
 
 Imports the road and ``evaluate``. No picture is scored, so the test split is not opened again.
 """
@@ -45,7 +45,7 @@ def act(arguments: argparse.Namespace) -> int:
     """Write and print what was asked for. Returns 0.
 
     Raises:
-        ReportError: nothing was asked for, options that need --out, or no browser.
+        ReportError: nothing was asked for, an option needs --out, or there is no browser.
         RunError: not an evaluated run.
     """
     more = arguments.compare_with is not None or arguments.licensed_pictures

@@ -1,4 +1,4 @@
-"""``lesion-triage robustness``: spoil a run's test photographs, show it others, and say who is missed.
+"""``lesion-triage robustness``: corrupt a run's test photographs, show it foreign ones, and count misses.
 
 Imports the road, the run's folder and ``evaluate``.
 """
@@ -140,7 +140,7 @@ def _share(found: Proportion) -> str:
 
 
 def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
-    """All positive test cases and some others, with their histories as a platform would send them."""
+    """All positive test cases and a sample of the others, with histories as a platform would send them."""
     root = road.data_root(run)
     records: dict[str, Record] = {record.image_id: record for record in road.records(run, "test")}
     table, _ = read_predictions(run.folder / "predictions", "test")
@@ -196,14 +196,14 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def _note_opening(run: Run, bundle: Bundle) -> None:
-    """The test split is opened; that is written down as ``evaluate`` writes it."""
+    """Record that the test split is opened, as ``evaluate`` does."""
     if not (run.folder / "report").is_dir():
         raise RunError(f"{run.folder}: expected an evaluated run; `lesion-triage evaluate` comes first.")
     note_opening(run.folder, bundle.sha256, "robustness")
 
 
 def _make(out: Path) -> None:
-    """Now, not after minutes of scoring."""
+    """Create the folder now, so that a bad path fails before minutes of scoring."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

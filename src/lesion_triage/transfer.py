@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the two files."""
-    _make(arguments.out)  # known now, and not after the scoring
+    _make(arguments.out)  # fails now, and not after the scoring
     bundle = open_bundle(arguments.bundle)
     Scorer(bundle).self_test()
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
@@ -96,7 +96,7 @@ def act(arguments: argparse.Namespace) -> int:
 def _score(
     bundle: Bundle, known: Manifest, digest: str, asked: Sequence[Record], run: Run
 ) -> tuple[Predictions, Excluded]:
-    """The bundle's logits on the labelled pictures that it was not made from, and how many were left out."""
+    """The bundle's logits on labelled pictures that are new to it, and how many were left out."""
     labelled = [record for record in asked if record.needs_in_person is not None]
     seen = {*bundle.seen.fitted.splitlines(), *bundle.seen.certified.splitlines()}
     used = {record.image_id for record in known.records if fingerprints.of_file(record.sha256) in seen}
@@ -113,7 +113,7 @@ def _score(
             splits_sha256="",
             progress=tick,
         )
-    # A file that was written again without its metadata has the pixels it had.
+    # A file that was rewritten, such as without its metadata, still has the same pixels.
     used |= {row.image_id for row in table.rows if row.pixel_fingerprint in seen}
     kept = {record.image_id for record in _apart_from(used, new, known.records)}
     if not kept:
@@ -133,7 +133,7 @@ def _score(
 
 
 def _apart_from(used: Collection[str], asked: Sequence[Record], everything: Sequence[Record]) -> list[Record]:
-    """Those asked for that share no patient, lesion, file or look with a used picture."""
+    """The requested pictures that share no patient, lesion, file or duplicate group with a used one."""
     touched = {
         record.image_id
         for group in groups(everything)
@@ -144,7 +144,7 @@ def _apart_from(used: Collection[str], asked: Sequence[Record], everything: Sequ
 
 
 def _note_opening(bundle: Bundle) -> None:
-    """Beside a run's own record: that its bundle was shown cases again is known to whoever reads it later."""
+    """If the bundle lies in a run's folder, add this use of it to the run's record of openings."""
     folder = bundle.folder.resolve().parent
     if (folder / FROZEN_CONFIG).is_file():
         note_opening(folder, bundle.sha256, "transfer")
