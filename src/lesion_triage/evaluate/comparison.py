@@ -1,7 +1,7 @@
 """Two sealed bundles on the same test cases, case by case. Imports bundle, calibrate and this room.
 
-Cases are paired by the hashes of their photographs' files, which stand in the predictions tables of two runs.
-A report has no such key, because a report travels.
+Cases are paired by the hashes of their photographs' files, from the predictions tables of the two runs. A
+report has no such key, because it may be passed on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lesion_triage.evaluate.decided import Decided
 from lesion_triage.predictions import Predictions
 
 _SHOWN = 200
-"""Cases that changed side which a document keeps; all are counted."""
+"""How many of the cases that changed side a document lists; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A case that one bundle refers (or abstains on) and the other does not; without any name."""
+    """A case that one bundle refers (or abstains on) and the other does not; without any identifier."""
 
     needs_in_person: bool
     first_score: float | None
@@ -55,7 +55,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Cases of one class by what both said."""
+    """Number of cases of one class with a given disposition by either bundle."""
 
     needs_in_person: bool
     first_disposition: Disposition
@@ -65,7 +65,7 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that is said of the pair in numbers; ``comparison.json``."""
+    """Every number of the comparison; ``comparison.json``."""
 
     split: str
     first: Side
@@ -74,12 +74,12 @@ class Comparison:
     """In both test splits, with the same photographs and the same reference standard."""
     positives: int
     only_first: int
-    """Cases of the first's test split that are no case of the second's."""
+    """Cases of the first's test split that are not in the second's."""
     only_second: int
     labels_differ: int
-    """Cases left out because the two tables do not agree on whether they need a visit."""
+    """Cases left out because the two tables disagree on whether they need a visit."""
     units: int
-    """Drawn by the bootstrap: patients where known, else lesions."""
+    """Units that the bootstrap draws: patients where known, else lesions."""
     compared: Compared
     crossings: tuple[Crossing, ...]
     changed: tuple[Changed, ...]
@@ -103,13 +103,13 @@ class Pair:
     labels_differ: int
 
     def said(self) -> tuple[Said, Said]:
-        """What both said, for the figure."""
+        """The answers of both."""
         first, second = self.first, self.second
         return Said(first.scores, first.referred), Said(second.scores, second.referred)
 
 
 def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) -> Pair:
-    """Find the cases that stand in both test splits.
+    """Find the cases that are in both test splits.
 
     Args:
         first: a sealed bundle and its own logits on its test split.
@@ -117,12 +117,12 @@ def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) 
 
     Raises:
         PredictionsError: a table does not belong to its bundle.
-        ReportError: no case of one class or of both is in both.
+        ReportError: the shared cases lack a class, or there are none.
     """
     ours, theirs = Decided.by(*first), Decided.by(*second)
     our_keys, their_keys = ([_key(case) for case in side.cases] for side in (ours, theirs))
-    # Lesions that hold the same files have one key: each is paired once, with one of the same outcome
-    # where there is one, in the order of the tables.
+    # Lesions with the same files share a key. Each is paired once, with one of the same outcome if there is
+    # one, in the order of the tables.
     waiting: dict[tuple[tuple[str, ...], bool], deque[int]] = {}
     for number, told in enumerate(zip(their_keys, theirs.positive.tolist(), strict=True)):
         waiting.setdefault(told, deque()).append(number)
@@ -189,13 +189,13 @@ def compare_bundles(
 
 
 def changed_cases(both: Pair) -> list[tuple[str, Changed]]:
-    """All cases that changed side with their names, for the run's own folder and for no report."""
+    """All cases that changed side with their identifiers: for the run's own folder, never for a report."""
     known = changed_of(both)
     return [(both.first.cases[number].case_id, known[number]) for number in _order(both)]
 
 
 def changed_of(both: Pair) -> dict[int, Changed]:
-    """Cases that changed side, by their place in the pair."""
+    """Cases that changed side, by their index in the pair."""
     moved = np.flatnonzero(both.first.referred != both.second.referred)
     return {
         int(number): Changed(
@@ -212,7 +212,7 @@ def changed_of(both: Pair) -> dict[int, Changed]:
 
 
 def _order(both: Pair) -> list[int]:
-    """Positive cases first; of these, those that the second no longer refers; by falling score."""
+    """Positive cases first; then those that the second no longer refers; then by falling score."""
     moved = np.flatnonzero(both.first.referred != both.second.referred)
     score = both.first.scores[moved]
     order = np.lexsort((-score, both.second.referred[moved], ~both.first.positive[moved]))

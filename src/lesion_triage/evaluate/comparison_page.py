@@ -38,7 +38,8 @@ def write_comparison(folder: Path, found: Comparison, both: Pair, names: bool = 
         folder: made if missing.
         found: the numbers.
         both: the pair behind them.
-        names: write ``changed_cases.csv`` too, which names the cases that changed side and must not travel.
+        names: write ``changed_cases.csv`` too, which identifies the cases that changed side and must not be
+            passed on.
 
     Returns:
         The page.
@@ -55,7 +56,7 @@ def write_comparison(folder: Path, found: Comparison, both: Pair, names: bool = 
 
 
 def draw(found: Comparison, both: Pair) -> tuple[Drawn, ...]:
-    """Differences with their intervals, and the scores of both, case by case."""
+    """Two figures: the differences with their intervals, and the scores of both, case by case."""
     compared = found.compared
     intervals = {
         _TITLES[one.name]: None

@@ -1,4 +1,4 @@
-"""Rejection of spoilt photographs by severity, as PNG bytes. Imports this room's panels."""
+"""Figure of how many corrupted photographs are refused, by severity. Imports this room's panels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lesion_triage.evaluate.severity_panels import line, panels
 
 _STYLES = ((BLUE, "o", "-"), (VERMILLION, "s", "--"))
 _SHIFT = 0.12
-"""Of the hollow marks, to the right: they would hide the others."""
+"""Shift of the hollow marks to the right, so that they do not hide the others."""
 
 
 def figure(rows_by_data: Mapping[str, Sequence[Row]]) -> bytes:
-    """One panel for each corruption, one line for each data set, with 95 % intervals.
+    """PNG bytes: one panel for each corruption, one line for each dataset, with 95 % intervals.
 
     Filled marks: refused. Hollow marks: refused or advised with a code that fits. Severity 0 is the
-    unmodified pictures. Shape and line style repeat what the colour says.
+    unmodified pictures. Shape and line style repeat the colour.
 
     Args:
-        rows_by_data: name of the data, and what ``corruptions.measure`` said of it; at most two.
+        rows_by_data: the rows of ``corruptions.measure`` by the name of the dataset; at most two.
     """
     measured = {row.corruption for rows in rows_by_data.values() for row in rows}
 

@@ -1,4 +1,4 @@
-"""What the quality gate, and a model behind it, say of photographs that were spoilt on purpose.
+"""How the quality gate, and a model behind it, answer photographs that were corrupted on purpose.
 
 Imports bundle, data and calibrate's intervals; the figure is in ``evaluate.corruption_figure``.
 """
@@ -40,26 +40,26 @@ FITTING: Mapping[str, frozenset[ReasonCode]] = MappingProxyType(
         "glare": frozenset({ReasonCode.image_glare, ReasonCode.image_too_bright}),
     }
 )
-"""By corruption, the codes whose coaching would mend it."""
+"""By corruption, the reason codes whose advice would fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All pictures, spoilt in one way at one severity; shares with the intervals of ``calibrate.shares``."""
+    """All pictures under one corruption at one severity; intervals are those of ``calibrate.shares``."""
 
     corruption: str
     """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""
     severity: int
     """1 to 5; 0 if unmodified."""
     refused: Proportion
-    """With a refusal of whatever kind, so not scored."""
+    """Pictures with any refusal, so not scored."""
     named: Proportion
-    """With a refusal or an advice that fits the corruption. If unmodified: with any remark at all."""
+    """Pictures with a refusal or an advice that fits the corruption; if unmodified, with any at all."""
     refusals: Mapping[str, int]
     """Pictures by reason code."""
     advice: Mapping[str, int]
     logits: tuple[float | None, ...] = ()
-    """What ``score`` said, in the order of the pictures; empty without one."""
+    """What ``score`` gave, in the order of the pictures; empty without it."""
 
 
 def measure(
@@ -73,22 +73,22 @@ def measure(
     score: Callable[[bytes], float | None] | None = None,
     progress: Tick | None = None,
 ) -> tuple[Row, ...]:
-    """Spoil every picture in every way and ask the gate; the unmodified ones come first.
+    """Corrupt every picture in every way and ask the gate; the unmodified pictures come first.
 
     Args:
         pictures: each gives the bytes of its file; see ``files_of``.
         spec: of the pixel path.
         limits: of the gate.
-        units: of each picture the patient where known, else the lesion: pictures of one are not independent.
-            None: nobody knows, and the intervals take each for independent.
-        corruptions: names of ``CORRUPTIONS``.
-        seed: of what is drawn at random.
-        score: gives the logit of a file, None if it is not gradable; threads share it.
+        units: the patient of each picture where known, else the lesion: pictures of one unit are not
+            independent. None: unknown, and the intervals treat all pictures as independent.
+        corruptions: names from ``CORRUPTIONS``.
+        seed: of the random part of the corruptions.
+        score: gives the logit of a file, None if it is not gradable; must be thread-safe.
         progress: called with the number of rows done and the total.
 
     Raises:
-        ImageError: a picture that cannot be decoded even unspoilt.
-        DataError: no such corruption.
+        ImageError: a picture cannot be decoded even before it is corrupted.
+        DataError: there is no such corruption.
     """
     names = range(len(pictures)) if units is None else units
     owners = np.unique(names, return_inverse=True)[1]
@@ -135,7 +135,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def side_by_side(rows_by_data: Mapping[str, Sequence[Row]]) -> str:
-    """Share refused by corruption and severity, in brackets with a fitting remark, for several data sets."""
+    """Share refused, by corruption and severity, for several datasets; in brackets, with a fitting remark."""
     head = " | ".join(f"severity {severity}" for severity in SEVERITIES)
     lines = [f"| corruption | pictures | {head} |", "|---|---|" + "---|" * len(SEVERITIES)]
     for name in CORRUPTIONS:

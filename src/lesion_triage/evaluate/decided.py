@@ -40,7 +40,7 @@ class Decided:
 
         Raises:
             PredictionsError: the table belongs to another manifest, split or model, or to a split that the
-                model or its policy was made from. Of an external table only the model must be the bundle's.
+                model or its policy was made from. For an external table only the model must match.
         """
         _check_origin(bundle, table)
         cases = cases_of(table.behind_gate(bundle.policy.novelty_limit))
@@ -56,7 +56,7 @@ class Decided:
         return Sample.of(self.scores, self.positive, threshold)
 
     def drawn_units(self) -> NDArray[np.intp] | None:
-        """What a bootstrap draws: the unit of each case, or None where every case is its own."""
+        """What a bootstrap draws: the unit of each case, or None if every case is a unit of its own."""
         units = units_of(self.cases)
         return units if clustered(units) else None
 

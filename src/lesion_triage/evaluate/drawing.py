@@ -1,4 +1,4 @@
-"""The figures of a report with captions, and alternative texts that say what was found. Imports this room."""
+"""The figures of a report, with captions and alternative texts that state the result. Imports this room."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DIMENSIONS = {
     "fitzpatrick_skin_type": "Skin type (Fitzpatrick)",
     "source": "Source",
 }
-"""What a dimension of the certificate is called in a figure and in a table."""
+"""Title of each dimension of the certificate, in figures and tables."""
 
 _MOST_ROWS = 30
-"""Of one forest plot, so that it fits a printed page."""
+"""Rows of one forest plot, so that it fits a printed page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Drawn:
 
 
 def draw(results: Results, bundle: Bundle, study: Study | None) -> tuple[Drawn, ...]:
-    """Every figure that the numbers are enough for.
+    """Every figure that there are enough numbers for.
 
     Args:
         results: of the evaluation.
@@ -109,7 +109,7 @@ def _scores(results: Results, bundle: Bundle) -> Iterator[Drawn]:
 
 
 def _forests(results: Results, target: float) -> Iterator[Drawn]:
-    """In pieces that fit a page; a dimension is not cut unless it is longer than one."""
+    """Forest plots of at most ``_MOST_ROWS`` groups; a dimension is never split, even if it has more."""
     everyone, parts = results.groups[0], results.groups[1:]
     drawn = "patients" if results.unit == "patient" else "cases"
     if not parts or everyone.sensitivity is None:
@@ -249,7 +249,7 @@ def _queue(study: Study) -> Drawn:
 
 
 def _where_best(curve: Sequence[NetBenefit]) -> str:
-    """Threshold probabilities at which a strategy has more net benefit than everybody and nobody."""
+    """Threshold probabilities at which a strategy beats both referring everybody and referring nobody."""
     better = [
         row.threshold_probability
         for row in curve

@@ -1,4 +1,4 @@
-"""What was measured in every subgroup, beside what the certificate says of it. Imports calibrate."""
+"""Results in every subgroup, beside what the certificate says about it. Imports calibrate."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ Status = Literal["certified", "not_certifiable", "not_asked"]
 
 _ALWAYS: tuple[Dimension, ...] = ("sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type", "source")
 _MOST = 14
-"""Groups of a dimension that the certificate was not asked about: the largest are shown."""
+"""Groups shown of a dimension that the certificate was not asked about: the largest."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
-    """One subgroup of the cases; a number is None where a class that it needs has fewer than ten cases."""
+    """One subgroup of the cases; a number is None if a class that it needs has fewer than ten cases."""
 
     by: str
     """A dimension of the certificate, or ``all``."""
     group: str
     status: Status
     certificate_positives: int | None
-    """Positive units on which it was certified, or was not; None if the certificate was not asked."""
+    """Positive units of the group in the calibration data, enough or not; None if not asked about."""
     minimum_positives: int | None
-    """Units that certifying it takes."""
+    """Positive units that it takes to certify the group; None for everyone, or if not asked about."""
     cases: int
     positives: int
     abstained: int
     sensitivity: Proportion | None
-    """Exact interval; where a unit has several of the positive cases, that of ``calibrate.shares``."""
+    """Exact interval, or that of ``calibrate.shares`` if a unit has several of the positive cases."""
     specificity: Proportion | None
-    """Intervals as for the sensitivity, by the negative cases: a bootstrap of 0 of 30 would have no width."""
+    """The same, over the negative cases: a bootstrap of 0 of 30 would have no width."""
     auroc: Estimate | None
 
 
 def measure_groups(
     cases: Sequence[Case], outcomes: Outcomes, certificate: Certificate, config: Evaluate
 ) -> tuple[GroupResult, ...]:
-    """Everyone first; then the dimensions that the certificate was asked about; then those that are known.
+    """Everyone first, then the dimensions that the certificate was asked about, then others that are known.
 
     Args:
         cases: all of them.
@@ -92,12 +92,12 @@ def _asked(
     outcomes: Outcomes,
     config: Evaluate,
 ) -> Iterator[GroupResult]:
-    """A row of the certificate each, then the groups that it has never seen a positive unit of."""
+    """A result for each row of the certificate, and for each group without a positive calibration unit."""
     nobody = np.zeros_like(outcomes.positive)
     known = {row.group: row for row in certificate.groups if row.by == dimension.by}
     seen = {leaf for row in known.values() for leaf in row.members}
     unseen = [leaf for leaf in inside if leaf not in seen]
-    if dimension.by == "reference_class":  # a class without a positive case is none that can be missed
+    if dimension.by == "reference_class":  # in a class without positive cases none can be missed
         unseen = [leaf for leaf in unseen if outcomes.positive[inside[leaf]].any()]
     for group in _ordered([*known, *unseen], dimension):
         row = known.get(group)
@@ -161,7 +161,7 @@ def _measured(
 
 
 def _labels(case: Case, dimension: GroupBy) -> frozenset[str]:
-    """As the certificate tells positive cases apart, and the other cases by all their photographs."""
+    """Groups of a case: a positive one as in the certificate, a negative one by all its photographs."""
     if dimension.by in KNOWN_WHEN_SERVING:
         return frozenset({group_of(dimension.by, dimension.age_edges_years, case.history)})
     column = "diagnosis" if dimension.by == "reference_class" else dimension.by
@@ -170,7 +170,7 @@ def _labels(case: Case, dimension: GroupBy) -> frozenset[str]:
 
 
 def _ordered(groups: Sequence[str], dimension: GroupBy) -> list[str]:
-    """Bands of age by age, all else by name; unknown last."""
+    """Age bands by age, other groups by name; unknown last."""
     bands = age_bands(dimension.age_edges_years) if dimension.by == "age_band" else ()
     places = {band: place for place, band in enumerate(bands)}
     return sorted(groups, key=lambda group: (group == UNKNOWN, places.get(group, len(bands)), group))

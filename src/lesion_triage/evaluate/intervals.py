@@ -1,4 +1,4 @@
-"""Which interval of a metric is shown, wherever results are read. Imports nothing of ours."""
+"""Which interval of a metric every reader of results shows. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def interval_of(part: Mapping[str, Any], metric: str) -> Any:
-    """A metric with the interval that counts its cases, where it has one, else with the bootstrap's.
+    """A metric with its exact interval if it has one, else with that of the bootstrap.
 
-    The bootstrap's lower bound of 111 of 112 is above 0.95 by far, and the exact one is just above it.
+    For 111 of 112 the bootstrap's lower bound is far above 0.95, and the exact one just above it.
 
     Args:
-        part: a slice, as ``results.json`` holds it.
-        metric: by the name of its function in ``calibrate.metrics``.
+        part: a slice, as in ``results.json``.
+        metric: the name of its function in ``calibrate.metrics``.
 
     Returns:
-        What has a ``value``, a ``low`` and a ``high``; None where it was not measured.
+        ``value``, ``low`` and ``high``; None if the metric was not measured.
     """
     return part.get(f"{metric}_exact") or part.get("metrics", {}).get(metric)

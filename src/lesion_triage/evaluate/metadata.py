@@ -1,4 +1,4 @@
-"""A baseline without pictures beside the model: what the table alone says. Imports data and calibrate."""
+"""A baseline that sees no picture, only the columns of the table. Imports data and calibrate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOST_LEVELS = 50
 
 
 class _Row(Protocol):
-    """What a record and a row of a predictions table both say."""
+    """The columns that a record and a row of a predictions table share."""
 
     @property
     def sex(self) -> str: ...
@@ -46,20 +46,20 @@ class MetadataBaseline:
     training_cases: int
     training_positives: int
     cases: int
-    """With a score of the model: both are measured on these."""
+    """Cases with a score of the model: both are measured on these."""
     auroc: Estimate | None
     model_auroc: Estimate | None
     difference: Estimate | None
-    """AUROC of the model less that of the baseline, on the same draws."""
+    """AUROC of the model minus that of the baseline, on the same draws."""
 
 
 def measure_metadata(
     training: Sequence[Record], cases: Sequence[Case], outcomes: Outcomes, config: Evaluate
 ) -> tuple[MetadataBaseline, ...]:
-    """What age, sex and site tell of the label, and what the source and the gaps of the table add.
+    """How well age, sex and site predict the label, and what the source and gaps in the table add.
 
     Args:
-        training: labelled records of the training split; one row for each lesion is made of them.
+        training: labelled records of the training split; they are merged into one row per lesion.
         cases: all cases of the split that is measured.
         outcomes: of the same cases, in the same order.
         config: bootstrap draws and seed.
@@ -111,7 +111,7 @@ def measure_metadata(
 
 
 def _columns(rows: Sequence[Sequence[_Row]], training: int, more: Sequence[str]) -> list[Coded]:
-    """Age in bands of the training cases' quantiles, and words; '' where no photograph of the case says."""
+    """Age in bands by quantiles of the training cases, and the text columns; '' where unknown."""
     ages = np.array(
         [next((row.age_approx for row in case if row.age_approx is not None), np.nan) for case in rows],
         dtype=np.float64,
@@ -128,7 +128,7 @@ def _columns(rows: Sequence[Sequence[_Row]], training: int, more: Sequence[str])
 
 
 def _fitted(columns: Sequence[Coded], learnt: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Fitted on the first rows, of which the label is given; the chance of being positive of the others."""
+    """Fit on the first rows, whose labels are given; return the probabilities of the other rows."""
     cells, cell_of_row = cells_of(columns)
     counts = np.zeros((2, len(cells)))
     np.add.at(counts, (learnt.astype(np.intp), cell_of_row[: learnt.size]), 1)

@@ -1,6 +1,6 @@
 """From numbers and figures to one self-contained page. Imports jinja2, bundle, calibrate and this room.
 
-The page loads nothing from anywhere, and its content security policy says so to the browser.
+The page loads nothing, and its content security policy enforces that in the browser.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def render(
         manifest: citation, and what was dropped.
         drawn: the figures.
         groups: photographs that may be shown.
-        study: of the reading queue, the one in ``results.queue``.
+        study: of the reading queue, the one behind ``results.queue``; None: no section on it.
         comparison: HTML of the section that compares with another bundle; empty: none.
     """
     at = {round(row.threshold_probability, 4): row for row in results.policy_decision_curve}
@@ -140,7 +140,7 @@ def render(
 
 
 def environment() -> Environment:
-    """Templates of this room, with escaping and with the filters for numbers."""
+    """Jinja environment of this room's templates, with autoescape and filters for numbers."""
     made = Environment(
         loader=PackageLoader("lesion_triage.evaluate"),
         autoescape=True,
@@ -159,7 +159,7 @@ def environment() -> Environment:
 
 
 def uri(png: bytes) -> str:
-    """An image as an address that loads nothing."""
+    """An image as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
@@ -183,7 +183,7 @@ def p_value(value: float) -> str:
 
 
 def _queue(study: Study | None) -> dict[str, Any] | None:
-    """Mean wait, and what 99 of 100 wait less than, in hours; with the ratio to first come."""
+    """Mean and p99 of the wait in hours, with the ratio to first come."""
     if study is None:
         return None
     rows = []

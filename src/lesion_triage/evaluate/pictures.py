@@ -1,4 +1,4 @@
-"""Which cases a reader should look at, and their photographs as the network saw them.
+"""Which cases a reader should look at, with their photographs as the network saw them.
 
 Imports Pillow, bundle, data and this room's results.
 """
@@ -42,12 +42,12 @@ class Group:
 
 
 def choose(decided: Decided, manifest: Manifest, root: Roots, spec: PixelSpec) -> tuple[Group, ...]:
-    """Missed positives first, then the edges of the decision, then what could not be scored.
+    """Missed positives first, then cases at the extremes and next to the threshold, then ungradable ones.
 
-    A photograph that no program drew is left out unless its record names a licence.
+    A photograph of a person is left out unless its record names a licence.
 
     Raises:
-        ManifestError: a picture is gone or has changed.
+        ManifestError: a picture is missing or has changed.
     """
     scores, positive = decided.scores, decided.positive
     records = {
@@ -96,7 +96,7 @@ def _first(order: NDArray[np.intp], wanted: NDArray[np.bool_]) -> list[int]:
 
 
 def _decisive(rows: tuple[Prediction, ...]) -> Prediction:
-    """The photograph with the highest logit, or the first where none was gradable."""
+    """The photograph with the highest logit, or the first if none was gradable."""
     return max(rows, key=lambda row: -np.inf if row.logit is None else row.logit)
 
 

@@ -26,7 +26,7 @@ _OPTIONS = (
     "--disable-sync",
     "--no-first-run",
     "--no-default-browser-check",
-    # The page's own policy forbids every address; this holds for the browser itself.
+    # The page's content security policy forbids every address; these forbid them to the browser itself.
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--proxy-server=127.0.0.1:9",
     "--proxy-bypass-list=<-loopback>",
@@ -55,7 +55,7 @@ def to_pdf(page: Path, pdf: Path, seconds: float = _SECONDS) -> None:
         )
     with tempfile.TemporaryDirectory(prefix="lesion-triage-print-") as scratch:
         printed = Path(scratch) / "page.pdf"
-        # The superuser, as in most containers, gets no sandbox from Chromium; the page has no script.
+        # As root, as in most containers, Chromium only starts without its sandbox; the page has no script.
         sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
         words = [browser, *_OPTIONS, *sandbox, f"--user-data-dir={scratch}/profile"]
         words += [f"--print-to-pdf={printed}", page.resolve().as_uri()]

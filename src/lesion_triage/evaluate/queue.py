@@ -1,4 +1,4 @@
-"""The reading queue of the report: who waits how long, by these cases. Imports bundle and calibrate."""
+"""The simulated reading queue of the report, on its own cases. Imports bundle and calibrate."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS
 
 _CASES = 60_000
 _TIMES_FIRST_COME = 6
-"""Deadline where the policy has none, in mean waits under first come."""
+"""Deadline if the policy has none, in mean waits under first come."""
 _LIMIT = 1.5
 _WORKLOAD = Workload(load=0.9)
 
 
 def simulated(decided: Decided, policy: Policy, seed: int) -> Study | None:
-    """One busy reader, cases like these; None where a class has fewer than ten cases, or no case a score.
+    """One busy reader and cases like these; None if a class has fewer than ten cases or no case has a score.
 
     Args:
         decided: the cases.

@@ -44,15 +44,15 @@ def write_report(
         bundle: policy, certificate and header.
         manifest: for photographs, citation and what was dropped.
         root: folder of the photographs; None: none is shown.
-        licensed_pictures: show photographs of people too, of which the record names a licence. Such a page
-            must not travel.
+        licensed_pictures: show photographs of people too, if their record names a licence. Such a page must
+            not be passed on.
         comparison: HTML of the section that compares with another bundle; empty: none.
 
     Returns:
         The page.
 
     Raises:
-        ManifestError: a photograph is gone or has changed.
+        ManifestError: a photograph is missing or has changed.
         PredictionsError: the table does not belong to the bundle.
     """
     decided = Decided.by(bundle, table)
@@ -60,7 +60,7 @@ def write_report(
     if study is not None:
         results = replace(results, queue=document(study))
     drawn = draw(results, bundle, study)
-    # A report travels, to MLflow too: only drawn pictures may go with it unless somebody asked for more.
+    # A report is passed on, to MLflow too: it shows only synthetic pictures unless asked for more.
     shown = root is not None and (bundle.header.synthetic or licensed_pictures)
     groups = choose(decided, manifest, root, bundle.header.pixels) if shown and root else ()
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def write_report(
 
 
 def _case_scores(decided: Decided) -> str:
-    """For `lesion-triage queue` and `plan`, by falling score; without any name, for a report travels."""
+    """For `lesion-triage queue` and `plan`, by falling score; no identifiers, as a report is passed on."""
     rows = sorted(
         zip(decided.scores.tolist(), decided.positive.tolist(), decided.decisions, strict=True),
         key=lambda row: (-row[0], row[1]),

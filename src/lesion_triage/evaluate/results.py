@@ -45,7 +45,7 @@ from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measu
 from lesion_triage.predictions import Predictions
 
 FORMAT = 5
-"""Raised where the same predictions would give other numbers; what was evaluated before is then outdated."""
+"""Raised when the same predictions would give other numbers; earlier evaluations are then outdated."""
 THRESHOLD_PROBABILITIES = tuple(percent / 100 for percent in range(1, 51))
 PREVALENCES = (0.005, 0.0075, 0.01, 0.015, *(percent / 100 for percent in range(2, 51)))
 
@@ -56,11 +56,11 @@ class BandRow:
 
     band: int
     lowest_score: float
-    """Scores from here up to the limit of the band above."""
+    """Where the band's scores begin; they end below the limit of the band above."""
     cases: int
     positives: int
     abstained: int
-    """Of the cases, those without a score."""
+    """Those of the cases that have no score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,15 @@ class Abstention:
     name: str
     title: str
     abstained: Proportion
-    """Exact interval; where a unit has several cases, that of ``calibrate.shares``."""
+    """Exact interval, or that of ``calibrate.shares`` if a unit has several cases."""
     positives_abstained: int
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything that the report says in numbers; ``results.json``.
+    """Every number of the report; ``results.json``.
 
-    A file from before a field existed lacks it; ``summary`` reads such files, and so must every other reader.
+    A file from before a field existed lacks it. ``summary`` and every other reader must accept such files.
     """
 
     split: str
@@ -92,8 +92,9 @@ class Results:
     model_sha256: str
     threshold: float
     everyone_alone: dict[str, float]
-    """Threshold, sensitivity, specificity and referral rate, had the certificate promised everyone together
-    and no group; empty if the groups cost nothing."""
+    """Threshold, sensitivity, specificity and referral rate of the policy if only everyone together had been
+    certified. Empty if the groups cost nothing, if everyone together has no threshold of its own, or if a
+    class has no case."""
     cases: int
     positives: int
     missed: int
@@ -117,14 +118,14 @@ class Results:
     """Referring as the certified policy does, whatever the threshold probability."""
     predictive_values: tuple[PredictiveValues, ...]
     predictive_values_exact: bool
-    """Whether their band, for all prevalences at once, is exact: no unit has two cases of a class."""
+    """Whether their simultaneous band is exact, that is, no unit has two cases of a class."""
     groups: tuple[GroupResult, ...]
     metadata: tuple[MetadataBaseline, ...]
-    """Empty where no training records were given, or too few."""
+    """Empty if no training records were given, or a class has too few cases."""
     abstentions: tuple[Abstention, ...]
     bands: tuple[BandRow, ...]
     parity: dict[str, str | int | float]
-    """How far torch and onnxruntime are apart on these photographs."""
+    """How much torch and onnxruntime differ on these photographs; empty if not measured."""
     bootstrap_draws: int
     bootstrap_seed: int
     queue: dict[str, Any] | None = None
@@ -140,7 +141,7 @@ class Results:
 
 
 def flat(content: Mapping[str, Any]) -> dict[str, float]:
-    """The same of a tree as ``results.json`` holds it."""
+    """As ``Results.flat``, from the parsed content of a ``results.json``."""
     numbers: dict[str, float] = {}
     for part in content["slices"]:
         prefix = f"{content['split']}.{part['name']}"
@@ -161,14 +162,14 @@ def evaluate(
     parity: Mapping[str, str | int | float] | None = None,
     training: Sequence[Record] = (),
 ) -> Results:
-    """Measure a sealed bundle on a split that nothing was chosen by.
+    """Measure a sealed bundle on a split that was not used to choose anything.
 
     Args:
         table: the bundle's own logits on that split.
         bundle: policy, certificate and header.
         config: bootstrap draws and seed.
-        parity: facts to print on the agreement of torch and onnxruntime.
-        training: labelled records that a baseline without pictures is fitted on; none: no baseline.
+        parity: measured agreement of torch and onnxruntime, for the report; None: not measured.
+        training: labelled records on which a baseline without pictures is fitted; empty: no baseline.
 
     Raises:
         PredictionsError: the table belongs elsewhere, or a row's outcome is unknown.
@@ -238,7 +239,7 @@ def evaluate(
 
 
 def _predictive_values(outcomes: Outcomes) -> tuple[PredictiveValues, ...]:
-    """Of the whole policy, from a share and its interval in either class."""
+    """Of the whole policy, from its sensitivity and specificity with their intervals."""
     positive, referred, units = outcomes.positive, outcomes.referred, outcomes.units
     return predictive_values(
         share_of(referred[positive], units[positive], confidence=EACH_OF_TWO),
@@ -258,11 +259,11 @@ def _abstention(part: Slice, outcomes: Outcomes) -> Abstention:
 
 
 def _everyone_alone(bundle: Bundle, decided: Decided) -> dict[str, float]:
-    """What the promise to the groups costs: the same policy at the threshold that everyone together needs."""
+    """The same policy at the threshold that everyone together needs, to show what the groups cost."""
     alone, policy, positive = bundle.certificate.groups[0].threshold, bundle.policy, decided.positive
     if alone is None or (alone == policy.threshold and not policy.groupings) or len({*positive.tolist()}) < 2:
         return {}
-    # Red flags send up whom they did, so that nothing but the groups differs.
+    # Red flags are kept, so that only the groups differ.
     single = policy.model_copy(update={"threshold": alone, "groupings": ()})
     below = [
         decide(single, case.logits, case.history).disposition is Disposition.below_threshold

@@ -1,9 +1,9 @@
-"""What a sealed bundle does with spoilt and with unfamiliar photographs: who is missed?
+"""What a sealed bundle does with corrupted and with unfamiliar photographs: which cases are missed?
 
-Imports bundle, data, calibrate's intervals and this room's corruptions.
+Imports bundle, data and calibrate's intervals.
 
-Every case goes through the whole policy (gates, red flags, groups, score) as the server would take it; all
-photographs of a case are spoilt alike.
+Every case goes through the whole policy (gates, red flags, groups, score), as in the server. All photographs
+of a case are corrupted in the same way.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ class Photographed:
     history: History
     needs_in_person: bool
     unit_id: str
-    """Of the patient where known, else of the lesion: what is drawn independently of the others."""
+    """Of what is drawn independently of the others: the patient where known, else the lesion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All cases, spoilt in one way at one severity; shares with the intervals of ``calibrate.shares``."""
+    """All cases under one corruption at one severity; intervals are those of ``calibrate.shares``."""
 
     corruption: str
     """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""
     severity: int
     """1 to 5; 0 if unmodified."""
     missed: Proportion
-    """Positive cases that are neither referred nor sent up, of the positive cases."""
+    """Of the positive cases, those that are neither referred nor abstained on."""
     missed_without_gates: Proportion
-    """The same for the same scores, were no photograph refused by a gate."""
+    """The same if no gate refused a photograph."""
     refused: Proportion
-    """Photographs that are not scored."""
+    """Of the photographs, those that are not scored."""
     referred_others: Proportion
-    """Other cases that are referred or sent up."""
+    """Of the negative cases, those that are referred or abstained on."""
     refusals: Mapping[str, int]
     """Photographs by reason code."""
 
@@ -71,8 +71,7 @@ class Row:
 class Foreign:
     """Photographs of something that the model was not made for, each as a case of its own.
 
-    Nobody says whose they are, so the intervals take them for independent, which frames of one recording are
-    not.
+    Their patients are unknown, so the intervals treat them as independent. Frames of one recording are not.
     """
 
     name: str
@@ -80,9 +79,9 @@ class Foreign:
     """Referred, or not scored."""
     refused_by_quality: Proportion
     unfamiliar: Proportion
-    """Refused by the novelty gate; the quality gate comes first."""
+    """Refused by the novelty gate, after the quality gate let them pass."""
     auroc: Estimate | None
-    """Of the novelty, against the unmodified photographs of the cases; whatever the quality gate said."""
+    """Of the novelty, against the unmodified photographs of the cases; includes those refused for quality."""
 
 
 def spoil(
@@ -94,19 +93,19 @@ def spoil(
     seed: int = 0,
     progress: Tick | None = None,
 ) -> tuple[Row, ...]:
-    """Spoil every photograph in every way and decide every case; the unmodified ones come first.
+    """Corrupt every photograph in every way and decide every case; the unmodified ones come first.
 
     Args:
         bundle: sealed.
-        cases: positive and other ones.
-        corruptions: names of ``CORRUPTIONS``.
-        severities: of 1 to 5.
-        seed: of what is drawn at random.
+        cases: of both classes.
+        corruptions: names from ``CORRUPTIONS``.
+        severities: from 1 to 5.
+        seed: of the random part of the corruptions.
         progress: called with the number of rows done and the total.
 
     Raises:
-        ImageError: a photograph that cannot be decoded even unspoilt.
-        DataError: no such corruption, or cases of one class alone.
+        ImageError: a photograph cannot be decoded even before it is corrupted.
+        DataError: there is no such corruption, or the cases are of one class.
     """
     positives = sum(case.needs_in_person for case in cases)
     if not 0 < positives < len(cases):
@@ -138,17 +137,17 @@ def show(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[Foreign, ...]:
-    """Show the bundle photographs of something else.
+    """Show the bundle photographs of something that it was not made for.
 
     Args:
         bundle: sealed.
-        cases: what is familiar: their unmodified photographs.
-        foreign: name, and files.
-        draws: of the bootstrap, over the photographs of something else and the units of the cases.
+        cases: their unmodified photographs are the familiar ones.
+        foreign: files of foreign photographs, by name.
+        draws: of the bootstrap, over the foreign photographs and the units of the cases.
         seed: of the bootstrap.
 
     Raises:
-        ImageError: a file cannot be decoded; the sentence names it.
+        ImageError: a file cannot be decoded; the message names it.
     """
     graph = Graph(bundle.graph, bundle.header.pixels)
     files = [read for case in cases for read in case.files]
@@ -163,7 +162,7 @@ def show(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One photograph: what the gates made of it, and what the graph says behind them."""
+    """One photograph: the result of the gates, and the graph's output whether or not they refused it."""
 
     evidence: ImageEvidence
     logit: float
@@ -240,7 +239,7 @@ def _foreign(
     unfamiliar = sum(ReasonCode.out_of_distribution in one.evidence.refusals for one in looked)
     refused = sum(one.evidence.logit is None for one in looked) - unfamiliar
     novelty = np.concatenate(([one.novelty for one in looked], familiar))
-    # Ranks in [0, 1]: the AUROC knows no more of a novelty than its place among the others.
+    # Ranks in [0, 1]: the AUROC depends on the ranks alone.
     ranks = np.unique(novelty, return_inverse=True)[1] / novelty.size
     sample = Sample.of(ranks, np.arange(novelty.size) < len(looked))
     units = np.concatenate((-1 - np.arange(len(looked)), owners))

@@ -1,4 +1,4 @@
-"""Who is missed as photographs get worse, as PNG bytes. Imports this room's panels."""
+"""Figure of the missed cases as photographs get worse. Imports this room's panels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ALLOWED = 0.05
 
 
 def figure(rows: Sequence[Row]) -> bytes:
-    """One panel for each corruption: positive cases missed with the gates and without, photographs refused.
+    """PNG bytes, a panel for each corruption: positive cases missed with and without gates, and refusals.
 
-    Bars are 95 % intervals; severity 0 is the unmodified photographs. Marks repeat what colours say.
+    Bars are 95 % intervals; severity 0 is the unmodified photographs. The marks repeat the colours.
     """
     names = list(dict.fromkeys(row.corruption for row in rows if row.corruption != UNMODIFIED))
 

@@ -20,9 +20,9 @@ def panels(names: Sequence[str], draw: Callable[[Axes, str], None], label: str, 
 
     Args:
         names: of the corruptions.
-        draw: puts the lines of one corruption on its axes.
+        draw: draws the lines of one corruption on its axes.
         label: of the vertical axis.
-        legend_columns: of the one legend above all panels.
+        legend_columns: of the legend above all panels.
     """
     lines = max(1, -(-len(names) // _COLUMNS))
     figure = Figure(figsize=(3.1 * _COLUMNS, 2.5 * lines + 0.7), layout="constrained")
@@ -57,7 +57,7 @@ def line(
     style: str,
     fill: str | None = None,
 ) -> None:
-    """Shares with their intervals; ``fill`` is the colour inside the marks, that of the line if None."""
+    """Draw shares with their intervals; ``fill`` is the colour of the marks' inside, None: as the line."""
     axes.errorbar(
         places,
         [share.value for share in shares],

@@ -1,7 +1,7 @@
-"""The slices that keep a headline honest, and what is measured in each. Imports calibrate, config, data.
+"""The slices that are reported beside every headline number. Imports calibrate, config, data.
 
-In HAM10000 the source of a picture alone ranks lesions with AUROC 0.84, because one collection holds hardly
-any positive case; among histology-confirmed lesions it falls to 0.55. So every headline has these beside it.
+In HAM10000 the source of a picture alone ranks lesions with AUROC 0.84, because one collection has hardly any
+positive case; among histology-confirmed lesions it falls to 0.55.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.evaluate.intervals import interval_of
 
 MINIMUM_PER_CLASS = 10
-"""Cases of either class that a slice needs for numbers, and with a score for those of scores: below this an
+"""Cases of each class that a slice needs for its numbers, for those of scores with a score; with fewer, an
 interval says nothing."""
 
 _WITHOUT = "vidir_molemax"
@@ -42,7 +42,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class SliceResult:
-    """What was measured in a slice; only counts where it has too few cases of a class."""
+    """What was measured in a slice; only counts if it has too few cases of a class."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class SliceResult:
     metrics: dict[str, Estimate | None]
     """By the name of the function in ``calibrate.metrics``; empty if too few cases."""
     sensitivity_exact: Proportion | None
-    """Exact interval; where a unit has several cases of the class, that of ``calibrate.shares``."""
+    """Exact interval, or that of ``calibrate.shares`` if a unit has several cases of the class."""
     specificity_exact: Proportion | None
     referral_rate_exact: Proportion | None
     note: str
@@ -95,15 +95,15 @@ def slices_of(cases: tuple[Case, ...]) -> tuple[Slice, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
-    """What was said of every case, and what was true; arrays of shape (cases,)."""
+    """The answer and the reference standard of every case; arrays of shape (cases,)."""
 
     scores: NDArray[np.float64]
     """+inf for a case without a score."""
     positive: NDArray[np.bool_]
     referred: NDArray[np.bool_]
-    """Referred or abstained on, by the whole policy: groups may have thresholds of their own."""
+    """Referred or abstained on by the whole policy, in which groups may have thresholds of their own."""
     units: NDArray[np.intp]
-    """What each case belongs to: the patient where known."""
+    """Number of the unit of each case: the patient where known, else the lesion."""
 
 
 def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
@@ -122,7 +122,7 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
             part.name, part.title, truth.size, positives, abstained, {}, None, None, None, note
         )
     units, referred = outcomes.units[members], outcomes.referred[members]
-    # Two cases of one patient are not two pieces of evidence.
+    # Two cases of one patient are not independent evidence.
     drawn = units if clustered(units) else None
     metrics: dict[str, Estimate | None] = dict.fromkeys(SCORE_METRICS)
     if enough_scored(scores[members], truth):
@@ -155,13 +155,13 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
 
 
 def enough_scored(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> bool:
-    """True if both classes have as many cases with a score as a number of scores takes."""
+    """True if both classes have enough cases with a score for the metrics of scores."""
     of = positive[np.isfinite(scores)]
     return min(int(of.sum()), int((~of).sum())) >= MINIMUM_PER_CLASS
 
 
 def _with_width(found: Estimate | None, right: NDArray[np.bool_], units: NDArray[np.intp]) -> Estimate | None:
-    """A share that all cases agree on has the same value in every draw, and yet is not known for certain."""
+    """Give a share of 0 or 1 an interval: it is the same in every draw, but not certain."""
     if found is None or found.low < found.high:
         return found
     share = share_of(right, units)
@@ -169,14 +169,14 @@ def _with_width(found: Estimate | None, right: NDArray[np.bool_], units: NDArray
 
 
 def _confirmed(case: Case) -> bool:
-    """A positive case needs one positive photograph confirmed; a negative one needs them all."""
+    """A positive case needs one confirmed positive photograph; a negative case needs all confirmed."""
     if case.needs_in_person:
         return any(row.needs_in_person and row.diagnosis_confirm_type == HISTOPATHOLOGY for row in case.rows)
     return all(row.diagnosis_confirm_type == HISTOPATHOLOGY for row in case.rows)
 
 
 def _identifiers(names: Sequence[str]) -> list[str]:
-    """One for each name, no two alike: a name of which too little is left in ASCII is told by its hash."""
+    """A distinct identifier for each name; names that would collide or vanish in ASCII get a hash."""
     plain = [re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in names]
     wanted = Counter(one or "unknown" for one in plain)
     found = []

@@ -1,10 +1,12 @@
-"""Several evaluations of one configuration in one table: what README shows. Imports this room and the errors.
+"""Several evaluations of one configuration in one table, as in README. Imports this room and the errors.
 
-Each row has the mean over the runs, and two different uncertainties that must not be mixed: how much the
-training seed moves it (smallest and largest run), and how much the choice of test cases does (the middle
-run's 95 % interval: of sensitivity, specificity and referral rate exact, or where patients have several cases
-that of their effective number joined with the bootstrap's; else the bootstrap's, and so of a referral rate in
-a file from before it had an exact one).
+Each row has the mean over the runs and two uncertainties that must not be mixed:
+
+- The effect of the training seed: the smallest and the largest run.
+- The effect of the choice of test cases: the 95 % interval of the middle run. For sensitivity, specificity
+  and referral rate it is exact, or, if patients have several cases, that of the effective number of cases
+  joined with the bootstrap's. For the AUROC it is the bootstrap's, as for a referral rate from an older file
+  without an exact interval.
 """
 
 from __future__ import annotations
@@ -31,16 +33,16 @@ _NEEDED = (*_SAME, "slices", "parity", "photographs", "positives", "missed")
 
 
 def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
-    """A Markdown table of ``results.json`` files: of one split, or each of a deal of its own.
+    """A Markdown table of ``results.json`` files, all of one split or each of another deal.
 
     Args:
         paths: the files.
-        deals: the same pictures were dealt into splits anew for each run, so the mean is over that chance
-            as well. Some pictures stand in several test splits: the deals are not independent.
+        deals: each run split the same pictures with another seed, so the mean is over that chance as well.
+            Some pictures are in several test splits: the deals are not independent.
 
     Raises:
-        DataError: a file is missing or of another kind, or the runs were tested on different cases; or with
-            ``deals`` on other pictures, or two of them on the same split.
+        DataError: a file is missing or is no ``results.json``; without ``deals``, the runs were tested on
+            different cases; with it, on different pictures, or two on the same split.
     """
     runs = [_read(path) for path in paths]
     for key in _SAME:
@@ -61,13 +63,13 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
         parts = [part for run in runs for part in run["slices"] if part["name"] == name]
         lines += _rows(parts) if len(parts) == len(runs) else []
     missed = ", ".join(f"{run['missed']} of {run['positives']}" for run in runs)
-    # A case is one lesion, also where the certificate and the intervals count patients.
+    # A case is one lesion, even if the certificate and the intervals count patients.
     lines += ["", f"Positive lesions below the threshold: {missed}.{_agreement(runs)}"]
     return "\n".join([*lines, *_price(runs)]) + "\n"
 
 
 def _agreement(runs: Sequence[dict[str, Any]]) -> str:
-    """How far torch and ONNX are apart, where the network was at hand: a bundle alone has none."""
+    """How much torch and ONNX differ, if all runs measured it: a bundle alone cannot."""
     if not all(run["parity"] for run in runs):
         return ""
     parity = max(run["parity"]["largest_score_difference"] for run in runs)
@@ -80,7 +82,7 @@ def _agreement(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """What the promise to every group cost, where it cost anything."""
+    """What the promise to every group cost, if anything."""
     whole = [run["slices"][0] for run in runs]
     measured = all(part["metrics"] for part in whole)  # empty where there are too few cases for numbers
     if not measured or not any(run.get("everyone_alone") for run in runs):

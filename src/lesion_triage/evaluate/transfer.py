@@ -1,7 +1,7 @@
 """A bundle on a dataset that it was not made from: the policy and the score alone, side by side.
 
-Imports bundle, calibrate, config, predictions and this room. The certificate does not speak of such cases;
-what is asked here is how they fare, and whether its promise would stand as a claim about them.
+Imports bundle, calibrate, config, predictions and this room. The certificate is void for such cases. Measured
+here is how they fare, and whether its promise would hold if it were read as a claim about them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _VERDICTS: dict[Verdict, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """Labelled photographs of the dataset that were not measured, and photographs without a label."""
+    """Numbers of the dataset's photographs that were not measured."""
 
     used: int
-    """They chose the bundle's model, calibrator or threshold: their fingerprints are in it."""
+    """Labelled, but used to choose the bundle's model, calibrator or threshold: it has their fingerprints."""
     related: int
-    """Of the same patient or lesion as one of those, or a copy of it."""
+    """Labelled, but of the same patient or lesion as one of those, or a copy of it."""
     unlabelled: int
 
 
@@ -55,12 +55,12 @@ class Claim:
     verdict: Verdict
     others_referred: int
     others: int
-    """Cases without need: where nearly all go up as well, nobody is missed because nobody is judged."""
+    """Cases that need no visit. If nearly all of these go up too, the few misses prove nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceTransfer:
-    """One slice; the whole policy's figures stand in the slice of the same name of ``Results``."""
+    """One slice; the results of the whole policy are in the slice of the same name of ``Results``."""
 
     name: str
     title: str
@@ -68,7 +68,7 @@ class SliceTransfer:
     refused_by_quality: Proportion | None
     """Cases without a photograph that passes the quality gate; None if the slice is empty."""
     refused_by_novelty: Proportion | None
-    """Further cases without a photograph that passes the novelty gate."""
+    """Further cases, without a photograph that passes the novelty gate as well."""
     score_alone: SliceResult
     """Cases that pass the quality gate, at the same threshold: no novelty gate, no red flag."""
 
@@ -78,7 +78,7 @@ class Transfer:
     """How a bundle fares on another dataset."""
 
     results: Results
-    """Of the whole policy, in the shape of every evaluation."""
+    """Of the whole policy, in the format of any evaluation."""
     excluded: Excluded
     target_sensitivity: float
     confidence: float
@@ -88,7 +88,7 @@ class Transfer:
     slices: tuple[SliceTransfer, ...]
 
     def to_json(self) -> str:
-        """Canonical JSON text: that of the results, and the rest under ``transfer``."""
+        """Canonical JSON text: the fields of the results, and the rest under ``transfer``."""
         rest = {name: value for name, value in asdict(self).items() if name != "results"}
         return canonical_json({"schema_version": 1, **asdict(self.results), "transfer": rest})
 
@@ -105,12 +105,12 @@ def measure_transfer(
     """Measure a sealed bundle on cases of another dataset.
 
     Args:
-        table: the bundle's own logits on split ``external``, as the graph gave them: behind no novelty gate.
+        table: the bundle's own logits on split ``external``, before the novelty gate.
         bundle: policy, certificate and header.
         config: bootstrap draws and seed.
         unit: what is drawn independently in these cases.
-        excluded: what was left out before.
-        synthetic: whether a program drew these photographs.
+        excluded: what was left out of the table.
+        synthetic: whether these photographs were drawn by a program.
 
     Raises:
         PredictionsError: the table is of another model, or of a split that the bundle was made from.

@@ -1,5 +1,5 @@
 """Figures of the report as PNG bytes, a file for each subject. Imports numpy, matplotlib and calibrate.
 
-Colours are those of Okabe & Ito, distinct to the colour-blind; shapes, hatches and line styles repeat what
-they say, so that nothing is lost in grey.
+Okabe-Ito colours, which colour-blind readers can tell apart. Shapes, hatches and line styles repeat the
+colours, so that nothing is lost in greyscale.
 """

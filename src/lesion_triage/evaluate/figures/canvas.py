@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes, log-odds ticks, the way to bytes. Imports numpy and matplotlib.
+"""What all figures share: colours, axes, log-odds ticks, PNG encoding. Imports numpy and matplotlib.
 
 Agg without pyplot: no window, no state between figures.
 """
@@ -58,7 +58,7 @@ def png(figure: Figure) -> bytes:
 
 
 def ends(value: float, low: float, high: float) -> NDArray[np.float64]:
-    """Lengths of an error bar below and above, shape (2, 1); rounding must not make one negative."""
+    """Lengths of an error bar below and above, shape (2, 1); at least 0, whatever the rounding."""
     return np.clip([[value - low], [high - value]], 0, None)
 
 
@@ -72,7 +72,7 @@ def score_axis(
         low: log odds at its beginning.
         high: log odds at its end.
         which: ``x`` or ``y``.
-        apart: least distance of two labels, as a share of the axis.
+        apart: smallest distance between two labels, as a share of the axis.
     """
     ticks: list[float] = []
     for tick in _TICKS:

@@ -10,7 +10,7 @@ from lesion_triage.calibrate.paired import Said
 from lesion_triage.evaluate.figures.canvas import BLUE, GREEN, GREY, VERMILLION, panels_of, png, score_axis
 
 _DOTS = 4_000
-"""Cases that agree, above which only a sample of them is drawn; whoever changed side is always drawn."""
+"""Most cases on the same side that are drawn, else a sample; scored cases that changed side are all drawn."""
 
 
 def scores(
@@ -20,7 +20,7 @@ def scores(
     thresholds: tuple[float, float],
     names: tuple[str, str],
 ) -> bytes:
-    """Score by the second against score by the first, for both classes; marks for cases that changed side."""
+    """Score by the second against score by the first, for each class; cases that changed side are marked."""
     figure, panels = panels_of(9.0, 4.7, 1, 2, sharex=True, sharey=True)
     both = np.isfinite(first.scores) & np.isfinite(second.scores)
     ends = [0.0, 0.0]

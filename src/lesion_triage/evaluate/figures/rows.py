@@ -120,13 +120,13 @@ def _legend(figure: object, rows: Sequence[Row], target: float) -> None:
 
 
 def dots(rows: Mapping[str, Interval | None], axis: str, reference: float, reference_name: str) -> bytes:
-    """One panel with an interval for each row, and a dotted line for what is to be compared with.
+    """One panel with an interval for each row, and a dotted reference line.
 
     Args:
         rows: label -> what was measured; None is left empty.
-        axis: what the numbers are.
-        reference: where the dotted line stands.
-        reference_name: what it means.
+        axis: label of the axis.
+        reference: value of the reference line.
+        reference_name: its label.
     """
     figure, (axes,) = panels_of(7.4, 1.1 + 0.36 * len(rows), 1, 1)
     marks = ("D", "o", "s", "^", "v")

@@ -1,4 +1,4 @@
-"""What the scores say and how they lie: reliability, distributions. Imports the canvas and calibrate."""
+"""Reliability and distributions of the scores. Imports the canvas and calibrate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def reliability_diagram(bins: Sequence[Bin]) -> bytes:
         clip_on=False,
         label="observed, 95 % interval",
     )
-    # Most scores are small: on a square-root scale the low bins, where a miss hides, stay apart.
+    # Most scores are small: a square-root scale separates the low bins, where misses are.
     for axis in ("x", "y"):
         getattr(axes, f"set_{axis}scale")("function", functions=(_root, np.square))
         getattr(axes, f"set_{axis}ticks")([0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
@@ -54,7 +54,7 @@ def reliability_diagram(bins: Sequence[Bin]) -> bytes:
 def distributions(found: Histogram, threshold: float, band_limits: tuple[float, float, float]) -> bytes:
     """Scores of the positive cases above those of the others, on one log-odds axis, with threshold and bands.
 
-    Each panel has a scale of its own: where few cases are positive, one scale would hide them.
+    Each panel has a scale of its own: if few cases are positive, a shared scale would hide them.
     """
     figure, (above, below) = panels_of(7.4, 4.8, 2, 1, sharex=True)
     edges = log_odds(np.array(found.edges))
@@ -83,7 +83,7 @@ def distributions(found: Histogram, threshold: float, band_limits: tuple[float, 
 
 
 def _name_bands(axes: Axes, limits: tuple[float, float, float], low: float, high: float) -> None:
-    """The number of each band in its middle, as far as it is in the picture."""
+    """Label each band in the middle of its visible part, if that is wide enough."""
     borders = [high, *(min(max(float(log_odds(limit)), low), high) for limit in limits), low]
     for band, (top, bottom) in enumerate(pairwise(borders), start=1):
         if top - bottom > 0.04 * (high - low):

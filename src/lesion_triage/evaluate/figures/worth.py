@@ -1,4 +1,4 @@
-"""What the policy is worth elsewhere: net benefit, predictive values. Imports the canvas and calibrate."""
+"""What the policy is worth: net benefit and predictive values. Imports the canvas and calibrate."""
 
 from __future__ import annotations
 
