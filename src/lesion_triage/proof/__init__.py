@@ -1,1 +1,1 @@
-"""The certificate put to the proof on real logits, beside rules whose promise must break."""
+"""Empirical test of the certificate on real logits, beside negative controls whose promise must break."""

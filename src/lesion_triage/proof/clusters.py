@@ -1,7 +1,7 @@
-"""Several scores of one person or lesion: what happens if each is counted alone, on a drawn population.
+"""Several lesions of one patient: what happens if each counts as independent, on a simulated population.
 
-Imports numpy, the rule under test, ``calibrate.cases`` and this room. HAM10000 names no patients, so theirs
-is the only population of the proof that is drawn and not measured.
+Imports numpy, the rule under test, ``calibrate.cases`` and this room. HAM10000 names no patients, so this is
+the only population of the proof that is simulated and not measured.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def population(seed: int) -> Floats:
 
 
 def cluster_trials(draws: int, seed: int, rule: Rule = threshold_for) -> Iterator[Trial]:
-    """Patients are drawn; the same draws are certified by lesion, which must fail, and by patient."""
+    """Draw patients; certify the same draws by lesion, which must fail, and by patient."""
     logits = population(seed)
     lowest = np.sort(lowest_by_unit(logits.ravel(), np.repeat(np.arange(PATIENTS), LESIONS_EACH)))
     by_lesion, by_patient = Judge(logits.ravel(), _NO_NEGATIVES), Judge(lowest, _NO_NEGATIVES)
     for size in SIZES:
         drawn = draw(PATIENTS, size, draws, (seed, _STREAM, size))
         scores = logits[drawn].reshape(draws, -1)
-        # Whoever is drawn twice is two units: two patients who happen to be alike.
+        # A patient drawn twice counts as two units: two patients who happen to be alike.
         units = np.repeat(np.arange(size), LESIONS_EACH)
         folded = np.array([lowest_by_unit(row, units) for row in scores])
         for target in TARGETS:

@@ -1,4 +1,4 @@
-"""``lesion-triage proof``: run, print and keep it. Imports config, tracking, console and this room."""
+"""``lesion-triage proof``: run the proof, print and save it. Imports config, tracking, console, this room."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FEWEST_DRAWS = 100
 
 
 class Recorder(Protocol):
-    """What the proof asks of a tracker."""
+    """What the proof needs of a tracker."""
 
     def params(self, values: Mapping[str, object], /) -> None:
         """Log parameters."""
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=PAGE,
         metavar="FILE",
-        help="page whose marked part is written anew, figures beside it (%(default)s)",
+        help="page whose marked part is rewritten; figures go beside it (%(default)s)",
     )
     parser.add_argument("--draws", type=_draws, default=10_000, metavar="N", help="per size (%(default)s)")
     parser.add_argument("--seed", type=_seed, default=0, help="of the draws (%(default)s)")
@@ -68,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--record",
         type=Path,
         metavar="RUN",
-        help="write scores.csv from the held-out predictions of a run, and prove nothing",
+        help="only write scores.csv from the held-out predictions of a run; run no proof",
     )
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Record the table, or run the proof. Returns 1 if a promise broke or a negative control did not."""
+    """Record the table, or run the proof. Returns 1 as ``status`` says."""
     table = arguments.experiment / "scores.csv"
     if arguments.record is not None:
         pool = record(arguments.record, table)
@@ -82,7 +82,7 @@ def act(arguments: argparse.Namespace) -> int:
             f"SHA-256 {pool.sha256[:16]}"
         )
         return 0
-    page.around(arguments.page)  # refused now, and not after minutes of draws
+    page.around(arguments.page)  # a bad page fails now, and not after minutes of draws
     found = prove(read(table), arguments.draws, arguments.seed, not arguments.no_mapie)
     say(page.markdown(found))
     results = keep(found, arguments.experiment, arguments.page)
@@ -92,12 +92,12 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def status(found: Findings) -> int:
-    """Exit status: 1 if a promise broke, a negative control kept its own, or two numbers disagree."""
+    """Exit status: 1 if a promise was broken, a negative control kept its promise, or numbers disagree."""
     return 1 if found.broken else 0
 
 
 def keep(found: Findings, experiment: Path, kept_on: Path) -> Path:
-    """Write the figures, then the page that shows them, then the numbers; returns where those are.
+    """Write the figures, then the page that shows them, then the numbers; returns the file of the numbers.
 
     Raises:
         RunError: the page has lost its markers.

@@ -1,4 +1,4 @@
-"""The misses allowed and the bound, against the published table and against independent implementations.
+"""Misses allowed and lower bound, compared with the published table and with independent implementations.
 
 Imports ``calibrate.certificate`` and this room; scipy only if it is installed.
 """
@@ -25,7 +25,7 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True)
 class Step:
-    """What is granted for some number of positive cases, and what one more miss would cost."""
+    """Misses allowed among some number of positive cases, and the risk with one more."""
 
     positives: int
     misses_allowed: int | None
@@ -33,11 +33,11 @@ class Step:
     failure: float
     """Probability of a broken promise at the misses allowed, for scores without ties; at most delta."""
     failure_with_one_more: float
-    """Above delta, or the rule would give specificity away."""
+    """Must be above delta, else the rule would give specificity away."""
 
     @property
     def passed(self) -> bool:
-        """Published, valid and not wasteful."""
+        """Whether the step is as published, valid and not wasteful."""
         delta = 1 - CONFIDENCE
         return self.misses_allowed == self.published and self.failure <= delta < self.failure_with_one_more
 
@@ -48,7 +48,7 @@ class Comparison:
 
     what: str
     numbers: int
-    """Compared; 0 if the other is not installed."""
+    """How many were compared; 0 if the other is not installed."""
     largest_difference: float
 
     @property
@@ -72,7 +72,7 @@ def steps() -> Iterator[Step]:
 
 
 def comparisons() -> Iterator[Comparison]:
-    """Differences from the minimum table, from our own second writing, and from scipy."""
+    """Differences from the table of minima, from our second implementation, and from scipy."""
     pairs = [(n, target) for target in ZERO_MISS for n in _COUNTS]
     own = {(n, target): allowed_misses(n, target, CONFIDENCE) for n, target in pairs}
     fewest = [abs(minimum_positives(target, CONFIDENCE) - n) for target, n in ZERO_MISS.items()]
@@ -87,7 +87,7 @@ def comparisons() -> Iterator[Comparison]:
 
 
 def _misses_by_scipy(own: dict[tuple[int, float], int | None]) -> Comparison:
-    """A rounding of ``ppf`` moves it by at most one, which the tail on either side then settles."""
+    """Rounding moves ``ppf`` by at most one, so the tail probability there decides."""
     stats = import_module("scipy.stats")
     differences = []
     for (n, target), allowed in own.items():

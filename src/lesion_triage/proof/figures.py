@@ -1,6 +1,6 @@
 """Three figures as PNG bytes. Imports numpy, ``calibrate`` and this room; matplotlib where it draws.
 
-Colours are those of Okabe & Ito, distinct to the colour-blind; markers and line styles repeat what they say.
+Okabe-Ito colours, which colour-blind readers can tell apart; markers and line styles repeat the colours.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SHARES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def draw(found: Findings) -> dict[str, bytes]:
-    """File name -> PNG; without a comparison with MAPIE there is no figure of it."""
+    """File name -> PNG; there is no figure of MAPIE if it was not compared."""
     drawn = {"violations.png": violations(found.trials), "splits.png": splits(found.over_splits)}
     if found.peer is not None:
         drawn["mapie.png"] = misses(found.peer.by_size, found.peer.version)
@@ -43,7 +43,7 @@ def draw(found: Findings) -> dict[str, bytes]:
 
 
 def violations(trials: Sequence[Trial]) -> bytes:
-    """Share of draws that violate each promise, with exact intervals, beside what may break."""
+    """Share of draws that violate each promise, with exact intervals and the allowed share."""
     targets = sorted({one.target for one in trials}, reverse=True)
     names = list(dict.fromkeys(one.what for one in trials))
     figure = _figure(12.0, 0.62 * len(names) + 1.6)
@@ -66,7 +66,7 @@ def violations(trials: Sequence[Trial]) -> bytes:
 
 
 def splits(found: Sequence[Splits]) -> bytes:
-    """Misses on the other half of the cases, beside their law."""
+    """Misses on the other half of the cases, beside their exact distribution."""
     figure = _figure(9.0, 3.8)
     panels = np.atleast_1d(figure.subplots(1, len(found)))
     for axes, one in zip(panels, found, strict=True):
@@ -83,7 +83,7 @@ def splits(found: Sequence[Splits]) -> bytes:
 
 
 def misses(by_size: Sequence[Granted], version: str) -> bytes:
-    """Misses allowed at each size, and what each way of MAPIE gives away."""
+    """Misses allowed at each size, and how many fewer MAPIE allows in either configuration."""
     figure = _figure(7.4, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
     sizes = [one.positives for one in by_size]
@@ -106,7 +106,7 @@ def misses(by_size: Sequence[Granted], version: str) -> bytes:
 
 
 def _labelled(name: str, trials: Sequence[Trial]) -> str:
-    """The rule, and its sizes in the order of their rows from above."""
+    """The rule, and its sizes in the order of their rows from the top."""
     sizes = sorted({one.positives for one in trials if one.what == name})
     return f"{name}\nn = {', '.join(map(str, sizes))}"
 

@@ -1,4 +1,4 @@
-"""Everything that the proof found, in one value: run, judged, and as a document. Imports this room."""
+"""Runs every part of the proof; its results in one value, judged and as a document. Imports this room."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Findings:
     steps: tuple[Step, ...]
     comparisons: tuple[exactness.Comparison, ...]
     peer: peer.Comparison | None
-    """None where MAPIE is not installed."""
+    """None if MAPIE is not installed or was left out."""
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All that were drawn."""
+        """All rows that were simulated."""
         return self.in_the_pool + self.in_clusters + self.jointly + self.whole_policy
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """A sentence for each promise that was broken and each negative control that kept its own."""
+        """A sentence for each broken promise, each negative control that kept its promise, each mismatch."""
         return tuple(self._broken())
 
     def document(self) -> dict[str, object]:
@@ -58,7 +58,7 @@ class Findings:
         return {"format": FORMAT, **found, "broken": list(self.broken)}
 
     def numbers(self) -> Mapping[str, float]:
-        """What a tracker keeps: the share of violations and the specificity of every row, by name."""
+        """Metrics for a tracker: the share of violations and the specificity of every row, by name."""
         kept: dict[str, float] = {"broken": len(self.broken)}
         for one in self.trials:
             name = f"{_slug(one.what)}/{one.target:g}/{one.positives}"
@@ -95,8 +95,8 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
 
     Args:
         pool: held-out cases.
-        draws: calibration sets of each size; splits, too.
-        seed: the same seed gives the same findings, but for the times of the comparison with MAPIE.
+        draws: number of calibration sets of each size, and of splits.
+        seed: the same seed gives the same findings, except for the times in the comparison with MAPIE.
         with_peer: compare with MAPIE if it is installed.
     """
     say(f"  {draws} calibration sets of each size from {pool.scores.size} positive cases")

@@ -1,4 +1,4 @@
-"""One certificate for many groups: how often does any of them fall short? On real groups of real cases.
+"""One certificate for many groups: how often does any of them fall short? On the groups of real cases.
 
 Imports numpy, ``calibrate.groups`` and this room.
 """
@@ -27,7 +27,7 @@ from lesion_triage.proof.pool_test import CONFIDENCE, TARGETS, draw
 from lesion_triage.proof.trial import Trial
 
 SIZES = (140, 300, 600)
-"""Positive cases in a calibration set: the more, the more of the groups are large enough to be certified."""
+"""Positive cases in a calibration set: with more of them, more groups are large enough to be certified."""
 
 SEX = GroupBy(by="sex")
 COMMON = (GroupBy(by="reference_class"), SEX)
@@ -37,7 +37,7 @@ _PROMISES: tuple[tuple[str, tuple[GroupBy, ...], Rule], ...] = (
     ("a threshold for each sex, sharing the error", (SEX,), "group_thresholds"),
 )
 _STREAM = 3
-_WATCHED = 3  # draws whose groups are made a second time, from cases
+_WATCHED = 3  # draws whose groups are formed a second time, from cases
 
 Key = tuple[str, str]
 
@@ -49,7 +49,7 @@ class Draws:
     common: Floats
     """The lowest threshold, shape (draws,)."""
     served: dict[Key, Floats]
-    """What each group is referred at, shape (draws,); NaN in a draw that did not certify it."""
+    """The threshold of each group, shape (draws,); NaN in a draw that did not certify the group."""
 
 
 def joint_trials(pool: Pool, draws: int, seed: int) -> Iterator[Trial]:
@@ -70,8 +70,8 @@ def certify_draws(
 
     Args:
         pool: the population.
-        drawn: its members, shape (draws, size).
-        wanted: dimensions.
+        drawn: indices of its members, shape (draws, size).
+        wanted: the dimensions.
         rule: for the groups.
         target: sensitivity.
     """
@@ -100,7 +100,7 @@ def members_of(cases: Sequence[Case], wanted: Sequence[GroupBy]) -> dict[Key, ND
 
 
 def _groups(scores: Floats, inside: dict[Key, NDArray[np.bool_]]) -> tuple[Group, ...]:
-    """What ``positive_groups`` makes of cases that are units of their own, without gathering them again."""
+    """As ``positive_groups``, for cases that are units of their own, but without going through the cases."""
     parts = (
         Group(by, name, (name,), np.sort(scores[mask])) for (by, name), mask in inside.items() if mask.any()
     )
@@ -110,7 +110,7 @@ def _groups(scores: Floats, inside: dict[Key, NDArray[np.bool_]]) -> tuple[Group
 def _check_groups(
     groups: Sequence[Group], pool: Pool, members: NDArray[np.intp], wanted: Sequence[GroupBy], target: float
 ) -> None:
-    """The short cut must not change what is tested."""
+    """Assert that the shortcut of ``_groups`` gives the groups of ``positive_groups``."""
     cases = [_as_unit(pool.cases[member], number) for number, member in enumerate(members.tolist())]
     enough = minimum_positives(target, CONFIDENCE)
     expected = positive_groups(cases, pool.scores[members], wanted, enough)
@@ -122,7 +122,7 @@ def _check_groups(
 
 
 def _as_unit(case: Case, number: int) -> Case:
-    """The case as a unit of its own: drawn twice, it is two units that happen to be alike."""
+    """The case as a unit of its own: drawn twice, it counts as two units that happen to be alike."""
     return Case(str(number), tuple(replace(row, unit_id=str(number)) for row in case.rows))
 
 
@@ -153,7 +153,7 @@ def _judged(
 
 
 def _for_all_alone(pool: Pool, drawn: NDArray[np.intp], target: float) -> Trial:
-    """A certificate for everyone together, read as one for every class and sex: it must fail."""
+    """Negative control: a certificate for everyone together, read as one for every class and sex."""
     found = certify_draws(pool, drawn, (), "common_threshold", target)
     read_for = [(ALL, ALL), *members_of(pool.cases, COMMON)]
     found = Draws(found.common, dict.fromkeys(read_for, found.common))
@@ -187,7 +187,7 @@ def _everyone_and(pool: Pool, wanted: Sequence[GroupBy]) -> dict[Key, NDArray[np
 
 
 def _specificity(pool: Pool, rule: Rule, found: Draws) -> float:
-    """Mean over the draws; whoever belongs to no certified group goes up."""
+    """Mean over the draws; a case that belongs to no certified group goes up."""
     if rule == "common_threshold":
         return float(specificity(pool.negatives, found.common).mean())
     below = 0.0

@@ -1,7 +1,7 @@
-"""The laws that the simulations must obey, written down a second time. Imports numpy and math.
+"""The exact distributions that the simulations must follow, implemented a second time. Imports numpy, math.
 
-Nothing here calls ``calibrate``: the rule under test does not set its own questions. The binomial terms come
-from ``lgamma``; ``calibrate.certificate`` builds them by recurrence.
+Nothing here calls ``calibrate``, so that the rule under test is not checked against itself. The binomial
+terms come from ``lgamma``; ``calibrate.binomial`` sums them by recurrence.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CHANCE = 0.999
-"""How sure a breach must be before it is called one: the exact binomial 99.9 % limit."""
-_DISAGREEMENT = 1e-4  # two-sided, of a simulated share with its exact probability
+"""Level of the exact binomial limit above which a share of violations counts as a broken promise."""
+_DISAGREEMENT = 1e-4  # two-sided level of the test of a simulated share against its exact probability
 
 
 def binomial_tail(successes: int, trials: int, chance: float) -> float:
@@ -29,7 +29,7 @@ def binomial_tail(successes: int, trials: int, chance: float) -> float:
 
 
 def granted_misses(positives: int, target: float, confidence: float) -> int:
-    """Misses that the exact law grants among ``positives``; -1 if not even none."""
+    """Misses that the exact binomial allows among ``positives``; -1 if there is no certificate."""
     tails = (binomial_tail(k, positives, 1 - target) for k in count())
     return sum(1 for _ in takewhile(lambda tail: tail <= 1 - confidence, tails)) - 1
 
@@ -73,14 +73,14 @@ def critical(population: Floats, target: float) -> float:
 def violation_probability(
     drawn_from: Floats, judged_on: Floats, size: int, misses: int, target: float
 ) -> float:
-    """Chance that the score of rank ``misses + 1`` among ``size`` draws is too high a threshold.
+    """Probability that the score of rank ``misses + 1`` among ``size`` draws is too high a threshold.
 
-    It is if at most ``misses`` of the draws score at or below the critical value of the population that the
-    threshold is judged on. Both populations are finite and known, so this is exact.
+    It is too high if at most ``misses`` of the draws score at or below the critical value of the population
+    that the threshold is judged on. Both populations are finite and known, so this is exact.
 
     Args:
         drawn_from: scores from which the calibration cases are drawn with replacement.
-        judged_on: scores of the positive cases to whom the promise is read.
+        judged_on: scores of the positive cases to which the promise is applied.
         size: how many are drawn.
         misses: allowed.
         target: sensitivity promised.
@@ -90,11 +90,11 @@ def violation_probability(
 
 
 def misses_to_come(positives: int, to_come: int, misses: int) -> Floats:
-    """Law of the misses among ``to_come`` further positive cases, shape (to_come + 1,).
+    """Distribution of the misses among ``to_come`` further positive cases, shape (to_come + 1,).
 
     The threshold is the score of rank ``misses + 1`` among ``positives``, and no scores are tied. All orders
-    of the ``positives + to_come`` scores are equally likely, so that the law is the negative hypergeometric,
-    that is BetaBin(to_come; misses + 1, positives - misses), whatever the law of the scores.
+    of the ``positives + to_come`` scores are equally likely. So the misses are negative hypergeometric, that
+    is BetaBin(to_come; misses + 1, positives - misses), whatever the distribution of the scores.
     """
     ways = [
         _log_choose(misses + x, x) + _log_choose(positives - misses - 1 + to_come - x, to_come - x)
@@ -104,7 +104,7 @@ def misses_to_come(positives: int, to_come: int, misses: int) -> Floats:
 
 
 def dealt(marked: int, cases: int, hand: int) -> Floats:
-    """Law of the marked cases in a hand dealt without replacement, shape (marked + 1,)."""
+    """Distribution of the marked cases among ``hand`` drawn without replacement, shape (marked + 1,)."""
     law = np.zeros(marked + 1)
     for x in range(max(0, hand - (cases - marked)), min(marked, hand) + 1):
         ways = _log_choose(marked, x) + _log_choose(cases - marked, hand - x)

@@ -1,4 +1,4 @@
-"""The findings as Markdown tables, for the console and for the page that keeps them. Imports calibrate."""
+"""The findings as Markdown tables, for the console and for the page. Imports calibrate and this room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MUST = {"keeps": "keep", "breaks": "break", "shown": "-"}
 
 
 def refresh(page: Path, block: str) -> None:
-    """Put the block between the markers of a page, and touch nothing else in it.
+    """Put the block between the markers of a page and change nothing else.
 
     Raises:
         RunError: as ``around``.
@@ -30,10 +30,10 @@ def refresh(page: Path, block: str) -> None:
 
 
 def around(page: Path) -> tuple[str, str]:
-    """What stands before and after the markers of a page.
+    """The text before and after the marked block of a page.
 
     Raises:
-        RunError: the page is missing, or does not have the two markers once each and in order.
+        RunError: the page is missing, or does not have both markers exactly once and in order.
     """
     try:
         text = page.read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def verdict(found: Findings) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table that reads well as plain text, too: words stand left, numbers right."""
+    """A Markdown table that reads well as plain text too: words aligned left, numbers right."""
     lines = [list(head), *(list(row) for row in rows)]
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
@@ -113,7 +113,7 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def _violations(trials: Sequence[Trial]) -> Iterator[str]:
-    """One table for each target: share of violations in per cent, and its exact probability in brackets."""
+    """A table for each target: share of violations in per cent, and its exact probability in brackets."""
 
     def cell(one: Trial) -> str:
         exact = "" if one.exact is None else f" ({100 * one.exact:.2f})"
@@ -123,7 +123,7 @@ def _violations(trials: Sequence[Trial]) -> Iterator[str]:
 
 
 def _specificities(trials: Sequence[Trial]) -> Iterator[str]:
-    """Of the rows that are judged on negative cases, too. More than the oracle has is bought with misses."""
+    """Rows that are judged on negative cases too. A specificity above the oracle's is paid for in misses."""
     shown = [one for one in trials if one.specificity is not None]
 
     def cell(one: Trial) -> str:

@@ -1,12 +1,17 @@
 """MAPIE's risk control on the same draws. Imports numpy, ``calibrate``, this room; MAPIE in one function.
 
-MAPIE is a development dependency: without it the proof says that nothing was compared. It is given what it
-does best with: its binary p-values and fixed-sequence testing, from the lowest threshold upwards and without
-correction, as its documentation advises for a monotone risk; a grid of the calibration scores themselves, so
-that no threshold falls between two points; no points above twice the risk, which it could never accept; and
-the choice of the highest accepted threshold. It is run with its own ``recall`` and with the share of misses
-as a risk of its own, and the better of the two counts at each size. Beside that it is run as it comes: 100
-thresholds from 0 to 0.99 and the correction of Bonferroni and Holm.
+MAPIE is a development dependency: without it the proof says that nothing was compared. It is configured to
+do its best:
+
+- binary p-values and fixed-sequence testing, from the lowest threshold upwards and without correction, as its
+  documentation advises for a monotone risk;
+- a grid of the calibration scores themselves, so that no threshold falls between two points, and no points
+  above twice the risk, which it could never accept;
+- the choice of the highest accepted threshold.
+
+It is run with its own ``recall`` and with the share of misses as a custom risk; the better of the two counts
+at each size. It is also run with its defaults: 100 thresholds from 0 to 0.99 and the Bonferroni-Holm
+correction.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from lesion_triage.proof.pool_test import CONFIDENCE, SIZES, TARGETS, draw
 
 Setting = Literal["recall", "miss rate", "as it comes"]
 DRAWS = 500
-"""MAPIE takes milliseconds for each; ours is run on the same ones."""
+"""MAPIE takes milliseconds per draw; ours is run on the same draws."""
 
 _POOL_STREAM = 1
 _FIGURE_COUNTS = range(60, 601, 6)
@@ -39,7 +44,7 @@ _FIGURE_COUNTS = range(60, 601, 6)
 
 @dataclass(frozen=True)
 class Granted:
-    """Misses allowed to each, for scores without ties, where they depend on nothing but n."""
+    """Misses allowed by each, for scores without ties, for which they depend on n alone."""
 
     positives: int
     target: float
@@ -49,7 +54,7 @@ class Granted:
 
     @property
     def best(self) -> int:
-        """The peer's better configuration."""
+        """MAPIE's better configuration."""
         return max(self.recall, self.miss_rate)
 
     @property
@@ -72,15 +77,15 @@ class Duel:
     our_specificity: float
     their_specificity: float
     same_threshold: int
-    """Draws in which both chose the same."""
+    """Draws in which both chose the same threshold."""
     as_it_comes_violations: int
     as_it_comes_specificity: float
     time_ratio: float
-    """Median over the draws of their time for one certificate over ours."""
+    """Median over the draws of MAPIE's time for one certificate divided by ours."""
 
     @property
     def passed(self) -> bool:
-        """Both keep the promise, as both are proved to, and ours refers no more cases that need no visit."""
+        """Whether both keep the promise, as both provably do, and our specificity is at least MAPIE's."""
         limit = most_by_chance(self.draws, 1 - CONFIDENCE)
         kept = max(self.our_violations, self.their_violations) <= limit
         return kept and self.our_specificity >= self.their_specificity
@@ -98,17 +103,17 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Ours is nowhere worse."""
+        """Whether ours is nowhere worse."""
         no_fewer = all(one.passed for one in (*self.granted, *self.by_size))
         return no_fewer and all(one.passed for one in self.duels)
 
 
 def compare(pool: Pool, draws: int, seed: int) -> Comparison | None:
-    """Run both; None where MAPIE is not installed.
+    """Run both; None if MAPIE is not installed.
 
     Args:
         pool: the population.
-        draws: of each size, the first of those that the pool test made.
+        draws: how many of each size: the first of those of the pool test.
         seed: of the pool test.
     """
     if not find_spec("mapie"):
@@ -124,7 +129,7 @@ def compare(pool: Pool, draws: int, seed: int) -> Comparison | None:
 
 @cache
 def granted(positives: int, target: float) -> Granted:
-    """Misses allowed to each for scores without ties."""
+    """Misses allowed by each for scores without ties."""
     scores = (np.arange(positives) + 0.5) / positives
     recall, miss_rate = (
         int(np.count_nonzero(scores < mapie_threshold(scores, target, setting)))
@@ -136,7 +141,7 @@ def granted(positives: int, target: float) -> Granted:
 
 
 def mapie_threshold(scores: Floats, target: float, setting: Setting) -> float:
-    """MAPIE's threshold for scores of positive cases; -inf, which refers everyone, if it accepts none."""
+    """MAPIE's threshold for scores of positive cases; -inf, which refers every case, if it accepts none."""
     control = import_module("mapie.risk_control")
     of_misses = control.BinaryRisk(
         risk_occurrence=lambda truth, said: said == 0,
@@ -156,7 +161,7 @@ def mapie_threshold(scores: Floats, target: float, setting: Setting) -> float:
         **({} if setting == "as it comes" else best),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns if it accepts none, which is counted here
+        warnings.simplefilter("ignore")  # it warns if it accepts none, which -inf records
         controller.calibrate(scores, np.ones(scores.size, dtype=int))
     chosen = controller.best_predict_param
     return -np.inf if chosen is None else float(chosen)
@@ -187,7 +192,7 @@ def _duels(pool: Pool, draws: int, seed: int) -> Iterator[Duel]:
 
 
 def _timed(scores: Floats, target: float, setting: Setting) -> tuple[Floats, Floats, float]:
-    """Thresholds of both, shape (draws,), and the median ratio of their times, taken in turn."""
+    """Thresholds of both, shape (draws,), and the median ratio of their times, measured alternately."""
 
     def ours(row: Floats) -> float:
         return threshold_for(row, target, CONFIDENCE)[0]
@@ -195,7 +200,7 @@ def _timed(scores: Floats, target: float, setting: Setting) -> tuple[Floats, Flo
     def theirs(row: Floats) -> float:
         return mapie_threshold(row, target, setting)
 
-    mapie_threshold(scores[0], target, setting)  # its imports are not what is timed
+    mapie_threshold(scores[0], target, setting)  # so that its imports are not timed
     found = [(_clocked(ours, row), _clocked(theirs, row)) for row in scores]
     ratios = [their_time / our_time for (_, our_time), (_, their_time) in found]
     our_thresholds = np.array([own for (own, _), _ in found])

@@ -1,6 +1,6 @@
-"""Held-out cases as a whole population: the table of their logits, written and read.
+"""Held-out cases as a finite population: writes and reads the table of their logits.
 
-Imports numpy, bundle, predictions and ``calibrate.cases``, which gathers and scores here as everywhere else.
+Imports numpy, bundle, predictions and ``calibrate.cases``, which gathers and scores cases as everywhere else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lesion_triage.predictions import Prediction, Predictions
 from lesion_triage.proof.law import Floats
 
 SPLITS = ("calibration", "test")
-"""Held out from training, from the choice of the model and from its calibrator."""
+"""Splits held out from training, from the choice of the model and from its calibrator."""
 
 COLUMNS = (
     "split",
@@ -41,7 +41,7 @@ COLUMNS = (
 )
 _TRUTH = {"True": True, "False": False}
 _AGGREGATION: Aggregation = "max"
-# Any calibrator that rises will do: order statistics and shares do not change.
+# Any strictly increasing calibrator will do: order statistics and shares do not change.
 _SIGMOID = PlattCalibrator(slope=1.0, intercept=0.0)
 
 
@@ -60,7 +60,7 @@ class Pool:
     """Of the table."""
 
     def where(self, said: Callable[[Case], bool]) -> tuple[Floats, Floats]:
-        """Scores of the positive and of the other cases of which something is true."""
+        """Scores of the positive and of the other cases for which ``said`` is true."""
         chosen = (
             np.array([score for case, score in zip(cases, scores, strict=True) if said(case)])
             for cases, scores in ((self.cases, self.scores), (self.negative_cases, self.negatives))
@@ -82,7 +82,7 @@ class Pool:
 
 
 def pool_of(cases: Sequence[Case], sha256: str) -> Pool:
-    """The population that ``cases`` are.
+    """The cases as a population.
 
     Raises:
         PredictionsError: no positive or no other case.
@@ -104,9 +104,9 @@ def pool_of(cases: Sequence[Case], sha256: str) -> Pool:
 
 
 def record(run: Path, table: Path) -> Pool:
-    """Write the table of a run's held-out logits as its gates let them pass, and read it back.
+    """Write the table of a run's held-out logits, after its gates, and read it back.
 
-    Cases and units become running numbers in order of first appearance: the table says nothing of pictures.
+    Cases and units become running numbers in order of first appearance: the table names no picture.
 
     Args:
         run: run folder with its policy and the predictions of the splits calibration and test.

@@ -1,4 +1,4 @@
-"""Calibration sets drawn from a known population: the certificate beside four ways to get it wrong.
+"""Calibration sets drawn from a known population: the certificate and four ways to get it wrong.
 
 Imports numpy, the rule under test and this room.
 """
@@ -18,7 +18,8 @@ from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.trial import Judge, Rule, Trial, certify_each, usual_practice
 
 SIZES = (59, 93, 140, 300)
-"""Positive cases in a calibration set: the fewest for no miss, for one; as in the table; about twice that."""
+"""Positive cases in a calibration set: the fewest for 0.95 with no miss and with one; as many as in the
+recorded table's calibration split; about twice that."""
 TARGETS = (0.95, 0.90)
 CONFIDENCE = 0.95
 
@@ -37,8 +38,9 @@ def pool_trials(pool: Pool, draws: int, seed: int, rule: Rule = threshold_for) -
 
     Args:
         pool: the population.
-        draws: calibration sets of each size.
-        seed: the same seed gives the same draws, and all rows of one size see the same ones.
+        draws: number of calibration sets of each size.
+        seed: the same seed gives the same draws. All rows of one size share their draws, but those carried
+            from one source to another have their own.
         rule: under test.
     """
     everyone = Judge(pool.scores, pool.negatives)
@@ -85,7 +87,7 @@ def pool_trials(pool: Pool, draws: int, seed: int, rule: Rule = threshold_for) -
 
 
 def photographs_as_cases(pool: Pool, drawn: NDArray[np.intp], rule: Rule, target: float) -> Trial:
-    """Draw cases, take their photographs for independent, and promise a sensitivity for photographs."""
+    """Negative control: draw cases, but certify their photographs as if these were independent."""
     table = pool.photographs()
     photographs = table[drawn].reshape(drawn.shape[0], -1)
     thresholds = [rule(row[~np.isnan(row)], target, CONFIDENCE)[0] for row in photographs]
@@ -101,7 +103,7 @@ def photographs_as_cases(pool: Pool, drawn: NDArray[np.intp], rule: Rule, target
 
 
 def _carried(pool: Pool, size: int, draws: int, seed: int, rule: Rule, target: float) -> Iterator[Trial]:
-    """A certificate issued on one source's cases and used on another's, and the other way round."""
+    """A certificate issued on the cases of one source and used on another's, and the reverse."""
     misses = granted_misses(size, target, CONFIDENCE)
     sources = [_some(pool, "source", source) for source in _SOURCES]
     for here, there in ((0, 1), (1, 0)):
@@ -110,7 +112,7 @@ def _carried(pool: Pool, size: int, draws: int, seed: int, rule: Rule, target: f
         thresholds, allowed = certify_each(issued_on[drawn], rule, target, CONFIDENCE)
         yield Judge(positives, negatives).trial(
             f"issued on {_SOURCES[here]}, used on {_SOURCES[there]}",
-            # The other way round errs upwards: the promise holds, at a price in specificity.
+            # The reverse errs upwards: the promise holds, at a price in specificity.
             "breaks" if here == 0 else "shown",
             size,
             target,

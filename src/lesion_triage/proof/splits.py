@@ -1,4 +1,4 @@
-"""Real splits of real cases: do misses on the test half follow the law that the theorem rests on?
+"""Real splits of real cases: do misses on the test half follow the distribution that the theorem implies?
 
 Imports numpy, the rule under test and this room.
 """
@@ -24,32 +24,32 @@ _LEAST_P = 1e-3
 
 @dataclass(frozen=True)
 class Splits:
-    """Misses on the test halves of repeated splits, beside their law."""
+    """Misses on the test halves of repeated splits, beside their exact distribution."""
 
     target: float
     cases: int
     positives: int
     splits: int
     seen: tuple[int, ...]
-    """Splits with 0, 1, 2, ... misses."""
+    """Numbers of splits with 0, 1, 2, ... misses."""
     law: tuple[float, ...]
-    """Probability of as many; as long as ``seen``, and all that is left out of it has none to speak of."""
+    """Exact probabilities of as many misses; as long as ``seen``, the rest being negligible."""
     chi_square: float
     p_value: float
-    """By simulation: the share of samples from the law itself that lie as far from it."""
+    """By simulation: the share of samples from the exact distribution that lie at least as far from it."""
     total_variation: float
-    """Half the summed absolute difference of shares."""
+    """Half the summed absolute difference between the shares and ``law``."""
     total_variation_by_chance: float
-    """Its mean over samples from the law itself."""
+    """Its mean over samples from the exact distribution."""
 
     @property
     def passed(self) -> bool:
-        """Whether the misses are compatible with the law."""
+        """Whether the misses are compatible with the exact distribution."""
         return self.p_value > _LEAST_P
 
 
 def real_splits(pool: Pool, splits: int, seed: int, rule: Rule = threshold_for) -> Iterator[Splits]:
-    """Split all cases in two halves, again and again: one certifies, the misses on the other are counted."""
+    """Split all cases into halves repeatedly: one certifies, and misses are counted on the other."""
     positives, negatives = pool.scores.size, pool.negatives.size
     cases = positives + negatives
     scores = np.concatenate([pool.scores, pool.negatives])
@@ -62,9 +62,9 @@ def real_splits(pool: Pool, splits: int, seed: int, rule: Rule = threshold_for) 
 
 
 def law_of_misses(positives: int, cases: int, target: float) -> Floats:
-    """Law of the misses in the second half of ``cases``, shape (positives + 1,).
+    """Exact distribution of the misses in the second half of ``cases``, shape (positives + 1,).
 
-    How many positive cases the first half gets is hypergeometric; given that, the misses are beta-binomial.
+    The number of positive cases in the first half is hypergeometric. Given it, the misses are beta-binomial.
     """
     law = np.zeros(positives + 1)
     for certifying, chance in enumerate(dealt(positives, cases, cases // 2)):
@@ -114,7 +114,7 @@ def _compare(
 
 
 def _cells(expected: Floats) -> NDArray[np.intp]:
-    """Where each cell begins: neighbouring counts are pooled until enough are expected in every cell."""
+    """Where each cell begins: neighbouring counts are pooled until every cell expects enough splits."""
     starts, held = [0], 0.0
     for position, value in enumerate(expected):
         if held >= _EXPECTED_IN_A_CELL and expected[position:].sum() >= _EXPECTED_IN_A_CELL:

@@ -1,4 +1,4 @@
-"""One line of the proof: a rule, how often its promise broke, and whether that is as it should be.
+"""One row of the proof: a rule, how often its promise broke, and whether that is as expected.
 
 Imports numpy, ``law`` and the rule under test.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from lesion_triage.proof.law import Floats, agrees, critical, most_by_chance, sensitivity, specificity
 
 Expected = Literal["keeps", "breaks", "shown"]
-"""A promise must be kept; a negative control must break it; or a row is shown for what it says."""
+"""keeps: a promise that must be kept. breaks: a negative control. shown: a row without a verdict on it."""
 
 
 class Rule(Protocol):
@@ -35,24 +35,24 @@ class Trial:
     what: str
     expected: Expected
     positives: int
-    """Units drawn each time."""
+    """Units in each draw."""
     target: float
     confidence: float
     draws: int
     violations: int
     """Draws after which the sensitivity in the population is below the target."""
     misses_allowed: int | None = None
-    """None where it depends on the draw."""
+    """None if it depends on the draw."""
     exact: float | None = None
-    """Probability of a violation by the exact law; None where it has no closed form."""
+    """Exact probability of a violation; None if it has no closed form."""
     specificity: float | None = None
-    """Mean, in the population, over the draws."""
+    """In the population, mean over the draws; None without negative cases."""
     oracle: float | None = None
-    """Specificity at the highest threshold that keeps the target in the population, which nobody knows."""
+    """Specificity at the highest threshold that keeps the target in the population, unknown in practice."""
 
     @property
     def share(self) -> float:
-        """Of the draws that violate the promise."""
+        """Share of the draws that violate the promise."""
         return self.violations / self.draws
 
     @property
@@ -67,12 +67,12 @@ class Trial:
 
     @cached_property
     def agrees(self) -> bool:
-        """Whether simulation and exact law agree; True where there is no exact law."""
+        """Whether simulation and exact probability agree; True if there is no exact probability."""
         return self.exact is None or agrees(self.violations, self.draws, self.exact)
 
     @property
     def passed(self) -> bool:
-        """A promise is kept, a negative control breaks it, and both are what the exact law says."""
+        """Whether a promise is kept, or broken by a negative control, and ``exact`` agrees with that."""
         if self.expected == "shown":
             return self.agrees
         if self.expected == "breaks":
@@ -88,7 +88,7 @@ def _limit(draws: int, delta: float) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The population that a promise is read to."""
+    """The population on which a promise is judged."""
 
     positives: Floats
     negatives: Floats
@@ -125,7 +125,7 @@ class Judge:
         )
 
     def mean_specificity(self, thresholds: Floats) -> float | None:
-        """Over the draws; None without negatives."""
+        """Mean over the draws; None without negative cases."""
         return float(specificity(self.negatives, thresholds).mean()) if self.negatives.size else None
 
 

@@ -2,9 +2,9 @@
 
 Imports numpy, the bundle's policy, calibrate's certificate and this room.
 
-In the recorded cases no photograph was refused by a gate, and nobody was asked anything. So refusals and
-answers are added at random to the cases of the pool, in shares that are said, and each case is then
-decided as a served one is: by ``bundle.policy.decide``, not by a short cut of it.
+The recorded cases have no photograph that a gate refused, and no answers to questions. So refusals and
+answers are added at random, in the shares below. Each case is then decided as in the server: by
+``bundle.policy.decide``, without a shortcut.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ _RULES = RedFlags(
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """How the policy serves the positive cases of the pool, at every threshold that a draw can give."""
+    """What the policy does with the positive cases of the pool, at every threshold that a draw can give."""
 
     by_score: Floats
-    """Score of each case, +inf where no photograph could be scored; shape (cases,)."""
+    """Score of each case, +inf if no photograph could be scored; shape (cases,)."""
     counted: Floats
-    """The same, +inf too where a red flag refers."""
+    """The same, but +inf also if a red flag refers."""
     thresholds: Floats
     """Ascending."""
     sent_up: Floats
     """Share of the cases that the policy sends up at each threshold."""
     sent_up_without_history: Floats
-    """The same, on a platform that sends none."""
+    """The same on a platform that sends no history."""
     sent_up_if_refused_are_not: Floats
-    """The same, where a case that cannot be scored is sent away instead of up."""
+    """The same without a history, if a case that cannot be scored is sent away instead of up."""
 
     def at(self, shares: Floats, thresholds: Floats) -> Floats:
-        """The share at each threshold of ``thresholds``, all of which are among ``self.thresholds``."""
+        """The share at each of ``thresholds``, which must be among ``self.thresholds``."""
         return shares[np.searchsorted(self.thresholds, thresholds)]
 
 
@@ -72,7 +72,7 @@ def whole_policy_trials(pool: Pool, draws: int, seed: int, rule: Rule = threshol
 
     Args:
         pool: the population.
-        draws: calibration sets of each size.
+        draws: number of calibration sets of each size.
         seed: of the draws, of the refusals and of the answers.
         rule: under test.
     """
@@ -135,7 +135,7 @@ def _planted(case: Case, rng: np.random.Generator) -> Case:
 
 
 def serve(cases: tuple[Case, ...]) -> Served:
-    """Decide every case at every threshold that a certificate on some of them could set."""
+    """Decide every case at every threshold that a certificate on a draw of them could set."""
     by_score = scores_of(cases, _CALIBRATOR, "max")
     counted = np.where(flagged(cases, _RULES), np.inf, by_score)
     thresholds = np.unique(by_score[np.isfinite(by_score)])
@@ -144,7 +144,7 @@ def serve(cases: tuple[Case, ...]) -> Served:
 
 
 def _shares(cases: tuple[Case, ...], threshold: float) -> tuple[float, float, float]:
-    """Shares sent up: as served; without a history; and then with refused cases sent away."""
+    """Shares sent up: as served; without a history; without a history and with refused cases sent away."""
     policy = Policy(
         calibrator=_CALIBRATOR,
         threshold=threshold,
