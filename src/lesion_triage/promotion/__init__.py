@@ -1,4 +1,4 @@
-"""Which bundle is in use, who said so and why: gates, record and verb.
+"""Which bundle is in use, who decided it and why: gates, record and verb.
 
 Imports cards, tracking and the bundle.
 """

@@ -1,4 +1,4 @@
-"""``lesion-triage promote``: let an alias of the model registry point at a bundle.
+"""``lesion-triage promote``: point an alias of the model registry at a bundle.
 
 Imports cards, tracking and the rest of this room.
 """
@@ -28,7 +28,7 @@ RECORDS = "promotions"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked, by whom and why."""
+    """What is requested, by whom and why."""
 
     alias: str
     by: str
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run",
         type=Path,
         metavar="RUN",
-        help="of a bundle that was certified again: the run that made its graph",
+        help="for a recertified bundle: the run that made its graph",
     )
     parser.add_argument("--uri", metavar="URI", help="tracking server or database (the run's own)")
     parser.add_argument("--model", default=MODEL, metavar="NAME", help="name in the registry (%(default)s)")
@@ -77,14 +77,14 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def registry_of(subject: Subject, uri: str | None) -> Registry:
-    """The registry that is named, or the one of the run."""
+    """The registry at ``uri``; None: the one of the run."""
     run = subject.dossier.folder
     uri = uri or subject.dossier.get(CONFIG, "tracking.uri")
     return Registry(uri) if uri else Registry(local_uri(run), local_artifacts(run))
 
 
 def promote(subject: Subject, registry: Registry, asked: Request) -> Version:
-    """Register a bundle that passed the gates, unless it is there, and let the alias point at it.
+    """Register a bundle that passed the gates, unless it is registered already, and point the alias at it.
 
     Args:
         subject: the bundle and its evidence; the record goes into its run.
@@ -92,15 +92,16 @@ def promote(subject: Subject, registry: Registry, asked: Request) -> Version:
         asked: by whom, why and to which alias.
 
     Raises:
-        PromotionError: it regresses against the champion and nobody accepted that.
-        RegistryError: the registry does not do it.
+        PromotionError: it is to be champion, regresses against the present one, and that was not accepted; or
+            the run's record was altered or cannot be written.
+        RegistryError: the registry fails or refuses.
     """
     run, bundle = subject.dossier.folder, subject.bundle
     now = registry.at(asked.model, asked.alias)
     if now is not None and now.bundle_sha256 == bundle.sha256:
         print(f"{asked.model} version {now.number} is {asked.alias} already.")
         return now
-    record.read(run)  # an altered record stops it before anything is changed
+    record.read(run)  # an altered record is an error before anything is changed
     change = _against_champion(subject, registry, asked)
     if change is not None:
         print(page(change, asked.accept_regression))
@@ -140,7 +141,7 @@ def _against_champion(subject: Subject, registry: Registry, asked: Request) -> C
 
 
 def _refuse_regression(change: Change, asked: Request) -> None:
-    """A challenger may be worse: it is there to be looked at."""
+    """Refuse an unaccepted regression of a champion; a challenger is evaluated first, so it may be worse."""
     if asked.alias == "champion" and change.regressions and not asked.accept_regression:
         found = [line.text.rstrip(".") for line in change.regressions]
         rest = f", and {len(found) - 3} more" if len(found) > 3 else ""

@@ -1,4 +1,4 @@
-"""What a bundle must show before an alias points at it. Imports the subject, the bundle and the errors."""
+"""What a bundle must pass before an alias points at it. Imports the subject, the bundle and the errors."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from lesion_triage.cards.subject import Subject
 from lesion_triage.errors import PromotionError
 
 _TOLERANCE = 1e-4
-"""``export.parity_tolerance`` by default, for a run whose configuration does not say."""
+"""Default of ``export.parity_tolerance``, for a run whose configuration does not state it."""
 
 
 def require(subject: Subject, *, allow_synthetic: bool, trusted: Path | None) -> list[str]:
     """Let a bundle pass, or say what it lacks.
 
     Args:
-        subject: the bundle and its evidence. That it has a certificate for this policy and this graph was
+        subject: the bundle and its evidence. That its certificate is for this policy and this graph was
             checked when it was opened.
-        allow_synthetic: drawn pictures may pass, for a demonstration.
-        trusted: public keys, of which one must have signed it; None: it need not be signed.
+        allow_synthetic: let a bundle made from drawn pictures pass, for a demonstration.
+        trusted: file or folder of public keys, one of which must have signed it; None: it need not be signed.
 
     Returns:
-        What was found, a sentence each.
+        The findings, a sentence each.
 
     Raises:
-        PromotionError: it lacks parity, an audit, results, or passes no self-test; or it is synthetic.
-        SignatureError: it is not signed by anyone trusted.
+        PromotionError: no record of parity, or none within the tolerance; no audit of data and graph, or a
+            failed one; a failed self-test; or a synthetic bundle that was not allowed.
+        SignatureError: it is not signed by a trusted key, or no key can be read.
     """
     certificate = subject.bundle.certificate
     where = subject.bundle.folder
@@ -55,7 +56,7 @@ def require(subject: Subject, *, allow_synthetic: bool, trusted: Path | None) ->
 
 
 def _parity(subject: Subject) -> str:
-    """Of this graph: a bundle that was certified again has the parity of the run that made the graph."""
+    """Parity of this graph. A recertified bundle has that of the run that made the graph."""
     found = subject.dossier.get(RESULTS)
     parity: dict[str, Any] = {}
     if isinstance(found, dict) and found.get("model_sha256") == subject.bundle.certificate.model_sha256:

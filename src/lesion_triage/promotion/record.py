@@ -1,7 +1,7 @@
-"""Who promoted what, when and why: lines that are added and never changed. Imports the bundle and the errors.
+"""Who promoted what, when and why, in an append-only file. Imports the bundle and the errors.
 
-Each line carries the hash of the line before, so that one that is changed or taken out shows; but not the
-last, which no line follows.
+Each line carries the hash of the line before, so a line that was changed or removed is detected, except at
+the end of the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Entry:
     """One line."""
 
     event: Literal["asked", "done"]
-    """asked: before the registry is changed; done: after. An asked without its done did not come to pass."""
+    """asked: written before the registry is changed. done: written after. An asked without its done failed or
+    was interrupted; the registry then knows whether the alias was moved."""
     at: str
     """UTC, ISO 8601."""
     by: str
@@ -37,20 +38,20 @@ class Entry:
     replaced: str
     """SHA-256 of the bundle that the alias pointed at; empty: none."""
     accepted_regression: str
-    """Why the rule was overruled; empty: it was not."""
+    """Why a regression was accepted; empty: none was."""
 
 
 def read(run: Path) -> list[dict[str, Any]]:
     """Every line of a run, oldest first.
 
     Raises:
-        PromotionError: a line was changed or taken out, other than the last.
+        PromotionError: the file cannot be read, or a line before the last was changed or removed.
     """
     return [json.loads(line) for line in _lines(run / FILE)]
 
 
 def append(run: Path, entry: Entry) -> None:
-    """Add a line and bring it to the disk.
+    """Append a line and flush it to the disk.
 
     Raises:
         PromotionError: the record was altered, or cannot be written.
@@ -72,7 +73,7 @@ def _lines(path: Path) -> list[str]:
         return []
     except (OSError, ValueError) as error:
         raise PromotionError(f"{path}: cannot be read ({error}).") from None
-    # Not splitlines, which ends a line at U+2028 and U+0085 too: a reason may hold them.
+    # Not splitlines, which also splits at U+2028 and U+0085: a reason may contain them.
     lines = text.removesuffix("\n").split("\n") if text else []
     previous = _FIRST
     for number, line in enumerate(lines, start=1):
