@@ -1,4 +1,4 @@
-"""What verbs of this room take alike, and where they write. Imports bundle.files and the errors."""
+"""Arguments and output files that the verbs of this room share. Imports bundle.files and the errors."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _LONGEST_SITE = 100
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """``--target`` and ``--confidence`` of a certificate that is issued again."""
+    """Add ``--target`` and ``--confidence``, for a certificate that is issued again."""
     parser.add_argument("--target", type=_share, help="sensitivity (default: that of the bundle)")
     parser.add_argument("--confidence", type=_share, help="one-sided (default: that of the bundle)")
 
 
 def add_site(parser: argparse.ArgumentParser) -> None:
-    """``--site``."""
+    """Add ``--site``."""
     parser.add_argument("--site", type=_site, required=True, help="name of the clinic, for the certificate")
 
 
 def require_place(option: str, path: Path, *, folder: bool = False) -> None:
-    """Make sure, before anything is scored or spent, that ``save`` will find a folder to write to.
+    """Make sure, before anything is scored or a look is spent, that the result can be written.
 
     Args:
-        option: that named it, for the error.
+        option: that named the path, for the error.
         path: of the file or folder to be written.
-        folder: a bundle is to be sealed there: it must be new; folders above it are made if they are missing.
+        folder: a bundle is to be sealed there: it must not exist; missing parent folders are made later.
 
     Raises:
-        ConfigError: ``path`` is a folder where a file was asked for, or is there where a new folder was, or
+        ConfigError: ``path`` is a folder where a file is expected, exists where a new folder is expected, or
             nothing can be written beside it.
     """
     if folder and path.exists():
@@ -74,7 +74,7 @@ def _share(text: str) -> float:
 
 
 def one_line(text: str) -> str:
-    """Free text for a certificate: its page is line-based, so a line break could forge a line of it.
+    """Free text for a certificate. Its page is line-based, so a line break could forge a line.
 
     Raises:
         argparse.ArgumentTypeError: a line break or another character that cannot be printed.

@@ -1,4 +1,4 @@
-"""A clinic's own confirmed cases: read, scored by a bundle as the server would, and proven to be new to it.
+"""A clinic's own confirmed cases: read, scored by a bundle as in the server, and checked to be new to it.
 
 Imports bundle, data and calibrate; needs no training library.
 """
@@ -48,43 +48,43 @@ class LocalCases:
     cases: tuple[Case, ...]
     unit: Unit
     unnamed_lesions: int
-    """Where patients are counted: lesions that name none, each a patient of its own."""
+    """If patients are counted: lesions that name no patient; each counts as one."""
     unnamed_photographs: int
-    """Photographs that name no lesion, each a lesion of its own."""
+    """Photographs that name no lesion; each counts as a lesion."""
     synthetic: bool
     citation: tuple[str, ...]
     seen_before: bool
-    """Some of the pictures have chosen a threshold of this bundle before."""
+    """Whether some of the pictures have chosen a threshold of this bundle before."""
 
     @property
     def positives(self) -> tuple[Case, ...]:
-        """Cases that needed an in-person visit."""
+        """Cases that need an in-person visit."""
         return tuple(case for case in self.cases if case.needs_in_person)
 
     @property
     def sha256(self) -> str:
-        """Of the pictures, whatever is said of them."""
+        """Hash of the pictures' pixels, whatever their labels."""
         return cases_sha256(self.cases)
 
     @property
     def files_sha256(self) -> str:
-        """Of the pictures' files."""
+        """Hash of the pictures' files."""
         return files_sha256(file_fingerprints(self.cases))
 
     def positive_scores(self) -> NDArray[np.float64]:
-        """One for each positive unit: the lowest of its positive cases; +inf where none could be scored."""
+        """One per positive unit: the lowest score of its positive cases; +inf if none could be scored."""
         policy = self.bundle.policy
         scores = scores_of(self.positives, policy.calibrator, policy.aggregation)
         return lowest_by_unit(scores, units_of(self.positives))
 
     def referred_without_need(self, policy: Policy) -> tuple[int, int]:
-        """Cases without need that a policy refers or abstains on, and cases without need in all."""
+        """How many negative cases a policy refers or abstains on, and how many there are."""
         others = [case for case in self.cases if not case.needs_in_person]
         below = sum(_below(policy, case) for case in others)
         return len(others) - below, len(others)
 
     def missed_units(self, policy: Policy) -> tuple[int, int]:
-        """Positive units that a policy leaves below the threshold, and positive units in all."""
+        """How many positive units have a positive case below its threshold, and how many there are."""
         units = units_of(self.positives)
         below = [_below(policy, case) for case in self.positives]
         return np.unique(units[np.array(below, dtype=np.bool_)]).size, np.unique(units).size
@@ -100,12 +100,12 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
     Args:
         bundle_folder: a sealed bundle; it must pass its self-test on this machine.
         table: CSV file as for ``data.source: folder``; a row without an outcome is left out and counted.
-        images: folder that the table's paths are relative to; None: the table's own.
+        images: folder that the table's paths are relative to; None: the table's own folder.
 
     Raises:
-        BundleError: the bundle is incomplete or altered.
+        BundleError: the bundle is incomplete or altered, or fails its self-test.
         DataError: the table or its pictures cannot be used.
-        CalibrationError: no positive case, or a picture that had a part in making the model.
+        CalibrationError: there is no positive case, or a picture was used to make the model.
     """
     bundle = open_bundle(bundle_folder)
     Scorer(bundle).self_test()
@@ -160,7 +160,7 @@ def _refuse_fitted(bundle: Bundle, scored: Predictions, table: Path, root: Path)
     fitted = set(bundle.seen.fitted.splitlines())
     used = {row.image_id for row in scored.rows if {row.file_fingerprint, row.pixel_fingerprint} & fitted}
     if used:
-        # By line, not by name: a file's name may be a person's.
+        # By line, not by file name: that may be a person's name.
         raise CalibrationError(
             f"{table}: {len(used)} of {len(scored.rows)} photographs had a part in making this model (lines "
             f"{_lines(table, root, used)}); they cannot certify it. Leave them out."

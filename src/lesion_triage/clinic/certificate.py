@@ -26,7 +26,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def page(bundle: Bundle) -> str:
-    """The certificate of a bundle, for people; ``certificate.json`` is for programs."""
+    """The certificate of a bundle as Markdown, for people; ``certificate.json`` is for programs."""
     certificate = bundle.certificate
     lines = [
         f"# Certificate {certificate.certificate_id()} of {bundle.header.name}",
@@ -88,7 +88,7 @@ def _row(row: GroupRow) -> str:
 
 
 def _line(text: str) -> str:
-    """Free text in one line, whatever it holds: its own lines could pass for the page's."""
+    """Free text on one line: a line break in it could forge a line of the page."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""The certificate that a bundle came with, tested on a clinic's cases. Imports bundle, calibrate, cases."""
+"""Test of a bundle's existing certificate on a clinic's cases. Imports bundle, calibrate, cases."""
 
 from __future__ import annotations
 
@@ -20,33 +20,35 @@ _VERDICTS: dict[Verdict, str] = {
 
 @dataclass(frozen=True, slots=True)
 class OldCertificate:
-    """How the certificate that a bundle came with fares at the site."""
+    """How the bundle's existing certificate fares at the site."""
 
     certificate_id: str
     misses: int
-    """Positive units below the threshold; if the certificate counts no red flags, flagged ones too."""
+    """Positive units below the threshold. If the certificate does not count red flags, units that only a red
+    flag sends up are included."""
     misses_with_red_flags: int
-    """Those that the red flags do not send up either."""
+    """Those that no red flag sends up either."""
     positives: int
     verdict: Verdict | None
-    """None where the certificate counts what these cases do not tell apart, or tell apart otherwise."""
+    """None if the certificate counts another unit than these cases."""
     confidence_if_selected: float
-    """What is left of the certificate's for this verdict, if somebody looked until it came out so."""
+    """Confidence of the verdict if looks were repeated until it came out so: the certificate's, minus the
+    errors of the earlier looks."""
 
 
 def old_certificate(local: LocalCases, spent: float) -> OldCertificate | None:
-    """Test the certificate that the bundle came with on the site's cases; None if they had a part in it.
+    """Test the bundle's existing certificate on the site's cases; None if it was issued on some of them.
 
     Args:
         local: the site's cases.
-        spent: what earlier looks at them may be wrong by, all together; 0 if there were none.
+        spent: sum of the error probabilities of earlier looks at them; 0 if there were none.
     """
     if local.seen_before:
         return None
     certificate, policy = local.bundle.certificate, local.bundle.policy
     misses_with_flags, positives = local.missed_units(policy)
     misses = misses_with_flags
-    if not certificate.red_flags_counted:  # the promise holds without a history, so it is tested without one
+    if not certificate.red_flags_counted:  # then the promise is one without red flags, and is tested so
         misses, _ = local.missed_units(policy.model_copy(update={"red_flags": NO_RED_FLAGS}))
     verdict = None
     if _counted_alike(local):
@@ -80,6 +82,6 @@ def told(old: OldCertificate | None, local: LocalCases) -> str:
 
 
 def _counted_alike(local: LocalCases) -> bool:
-    """Whether a miss here is one as the certificate means it: patients with one lesion each are lesions."""
+    """Whether these cases count the certificate's unit; patients with one positive lesion pass as lesions."""
     counts = local.bundle.certificate.unit
     return counts == local.unit or (counts == "lesion" and not clustered(units_of(local.positives)))

@@ -1,4 +1,4 @@
-"""``lesion-triage plan``: what a certificate will take, give and cost. Tables, a figure, JSON.
+"""``lesion-triage plan``: cases that a certificate takes, what it gives and costs. Tables, figure, JSON.
 
 Imports calibrate, bundle, errors, this room; matplotlib only inside the functions that draw.
 """
@@ -42,7 +42,7 @@ from lesion_triage.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe & Ito: distinct to the colour-blind; line styles and markers repeat what they say.
+# Okabe-Ito colours, which colour-blind readers can tell apart; line styles and markers repeat them.
 ORANGE, SKY, GREEN, BLUE, VERMILLION, BLACK = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#000000"
 
 _AUROC = 0.945  # the best recipe on HAM10000: the mean over the three deals of experiments/ham10000-best
@@ -54,7 +54,7 @@ _DRAWN_UP_TO, _DRAWN_TEETH = 1000, 300
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is printed, drawn and written."""
+    """Everything that is printed, drawn and written."""
 
     target: float
     confidence: float
@@ -63,11 +63,11 @@ class Plan:
     """What the population is, in words."""
     steps: tuple[Step, ...]
     forecasts: Mapping[int, Forecast | None]
-    """By number of positive cases; None where they are too few."""
+    """By number of positive cases; None if they are too few."""
     powers: Mapping[float, Mapping[int, float]]
     """By true sensitivity, then by number of positive cases."""
     enough: Mapping[float, Mapping[float, int | None]]
-    """By true sensitivity, then by power: positive cases from which on it is reached. None: out of reach."""
+    """By true sensitivity, then by power: positive cases from which on it is reached; None: out of reach."""
     groups: int
     joint: tuple[JointForecast, ...]
     """Empty for one group."""
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print the plan; draw it and write it where asked. Returns 0.
+    """Print the plan; draw and write it if asked. Returns 0.
 
     Raises:
         CalibrationError: a number out of range.
@@ -153,7 +153,7 @@ def _observed(path: Path) -> Observed:
 
 
 def _default_counts(target: float, confidence: float) -> list[int]:
-    """Where few, some and many misses become allowed; the first of them at least."""
+    """Numbers of positive cases at which few, some and many misses become allowed; always the first."""
     first, *others = (minimum_positives(target, confidence, misses) for misses in _MISSES)
     return [first, *(n for n in others if n <= MOST_POSITIVES)]
 
@@ -249,7 +249,7 @@ def _or_dash(value: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns flushed right, as wide as their widest cell."""
+    """Right-aligned columns, as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
@@ -361,7 +361,7 @@ def _draw_forecasts(panels: Sequence[Axes], plan: Plan) -> None:
 
 
 def _through_teeth(plan: Plan, top: float) -> list[int]:
-    """Numbers of positive cases for a smooth line: beginning, middle and end of every tooth of the saw."""
+    """Numbers of positive cases to draw: the beginning, middle and end of every step of the staircase."""
     counts: list[int] = []
     start = minimum_positives(plan.target, plan.confidence)
     for misses in range(1, _DRAWN_TEETH):

@@ -1,4 +1,4 @@
-"""``lesion-triage tally`` and ``pool``: one certificate for several clinics, which exchange counts alone.
+"""``lesion-triage tally`` and ``pool``: one certificate for several clinics that exchange only counts.
 
 Imports bundle, calibrate and this room; needs no training library.
 """
@@ -48,7 +48,7 @@ def act_tally(arguments: argparse.Namespace) -> int:
     require_place("--out", arguments.out)
     book = arguments.cases.resolve().with_name(ledger.NAME)
     looked = any(look.counted and look.site == arguments.site for look in ledger.read(book))
-    if arguments.cases.is_file() and not looked:  # the very same counts again write nothing down
+    if arguments.cases.is_file() and not looked:  # repeating the same counts adds no line
         ledger.require_writable(book)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     made = tally(local, arguments.site)
@@ -72,7 +72,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mean-only",
         action="store_true",
-        help="promise the mean of the sites alone; else each site that is large enough holds by itself too",
+        help="promise only the mean of the sites; else each site that is large enough must hold by itself too",
     )
 
 
@@ -108,10 +108,11 @@ def act_pool(arguments: argparse.Namespace) -> int:
 
 
 def tally(local: LocalCases, site: str) -> Tally:
-    """What a site may send away: how many positive units lie below each threshold of the common grid.
+    """What a site may pass on: how many positive units lie below each threshold of the common grid.
 
     Raises:
-        CalibrationError: the pictures have chosen a threshold of this bundle before.
+        CalibrationError: some pictures have chosen a threshold of this bundle before, or its policy sends
+            groups up by their history.
     """
     if local.seen_before:
         raise CalibrationError(
@@ -140,7 +141,7 @@ def tally(local: LocalCases, site: str) -> Tally:
 
 
 def _write_down(made: Tally, local: LocalCases, book: Path) -> None:
-    """A line in the site's ledger, unless these very counts have one: its cases will choose a threshold."""
+    """Record the tally in the site's ledger, unless it is there: its cases will choose a threshold."""
     counts = made.model_dump(mode="json", exclude={"counted_at"})
     before = local.bundle.certificate
     entry = ledger.Entry(
@@ -175,9 +176,17 @@ def pool(
 ) -> Bundle:
     """Seal a new bundle with the pooled certificate.
 
+    Args:
+        bundle: the one that all sites counted with.
+        tallies: of at least two sites.
+        out: folder of the new bundle; must not exist.
+        target: sensitivity; None takes that of the bundle.
+        confidence: one-sided; None takes that of the bundle.
+        each_site: each site that is large enough must reach the target by itself too.
+
     Raises:
-        CalibrationError: counts that cannot be added up, of another model, or too few.
-        BundleError: ``out`` exists.
+        CalibrationError: counts that cannot be added, or too few.
+        BundleError: ``out`` exists, or the sites counted with another model or scoring.
     """
     before = bundle.certificate
     pooling.check(tallies)
@@ -248,7 +257,7 @@ def pool(
 
 
 def lost_groups(before: Certificate) -> tuple[str, ...]:
-    """The dimensions of which a bundle's certificate spoke, and of which counts of sites can say nothing."""
+    """The dimensions of the bundle's certificate, on which counts of sites can say nothing."""
     spoken_of = (*(row.by for row in before.groups), *(each.by for each in before.asked))
     return tuple(dict.fromkeys(by for by in spoken_of if by not in (ALL, SITE)))
 
@@ -261,7 +270,7 @@ def _lost(dimensions: Sequence[str]) -> str:
 
 
 def _scoring_sha256(policy: Policy) -> str:
-    """Of all that lies between a logit and a score: a site that has certified again still scores alike."""
+    """Hash of everything between a logit and a score; recertifying at a site does not change it."""
     parts = policy.model_dump(mode="json", include={"calibrator", "aggregation", "quality", "novelty_limit"})
     return sha256_of(canonical_json(parts).encode())
 

@@ -1,4 +1,4 @@
-"""``lesion-triage queue``: who waits how long, on a clinic's own scores, load and readers.
+"""``lesion-triage queue``: simulated waits for a clinic's own scores, load and readers.
 
 Imports bundle, calibrate, config and this room; matplotlib only where a figure is drawn.
 """
@@ -29,7 +29,7 @@ from lesion_triage.console import say
 from lesion_triage.errors import CalibrationError, ConfigError
 
 _TIMES_FIRST_COME = (4, 6, 8)
-"""Deadlines to try where none are given, in mean waits under first come."""
+"""Deadlines to try if none are given, in mean waits under first come."""
 _DRAWN_PREVALENCE = 0.07
 
 
@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shares of your cases in bands 1, 2 and 3 (those of the bundle, else 0.1 0.25 0.35)",
     )
     add("--load", type=float, default=0.9, help="arrivals times reading time, per reader (%(default)s)")
-    add("--readers", type=int, default=1, metavar="N", help="who share the queue (%(default)s)")
-    add("--prevalence", type=float, metavar="P", help="positives among those to come (that of the scores)")
+    add("--readers", type=int, default=1, metavar="N", help="readers who share the queue (%(default)s)")
+    add("--prevalence", type=float, metavar="P", help="share of positives to come (that of the scores)")
     add("--minutes-per-case", type=float, default=5.0, metavar="M", help="mean reading time (%(default)s)")
     add(
         "--variation",
@@ -90,12 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Simulate, print the waits and the lines for a configuration; draw and write where asked. Returns 0.
+    """Simulate, print the waits and the lines for a configuration; draw and write if asked. Returns 0.
 
     Raises:
         BundleError: the bundle is incomplete or altered.
         CalibrationError: a number out of range, or cases of one class only.
-        ConfigError: arguments that do not go together, matplotlib missing, or a file that cannot be written.
+        ConfigError: incompatible arguments, matplotlib is missing, or a file cannot be written.
         DataError: a table of scores that cannot be used.
     """
     if arguments.figure is not None and find_spec("matplotlib") is None:
@@ -152,7 +152,7 @@ def study_of(arguments: argparse.Namespace) -> Study:
 
 
 def _cases(arguments: argparse.Namespace) -> tuple[Floats, NDArray[np.bool_], str]:
-    """Scores, outcomes, and what they are in words."""
+    """Scores, outcomes, and a description of their source."""
     if (arguments.scores is None) == (arguments.drawn_auroc is None):
         raise ConfigError("queue: give either a table SCORES.csv or --drawn-auroc A.")
     if arguments.scores is not None:
@@ -192,7 +192,7 @@ def _limits(scores: Floats, shares: Sequence[float], threshold: float) -> tuple[
 
 
 def _threshold_at(sensitivity: float, positive_scores: Floats) -> float:
-    """The highest threshold that a share of the positive cases reaches, to try out: it certifies nothing."""
+    """The highest threshold that this share of the positive cases reaches; to try out, not certified."""
     if not 0 < sensitivity <= 1 or not np.isfinite(positive_scores).any():
         raise CalibrationError(
             f"expected a sensitivity in (0, 1] and a positive case with a score, found {sensitivity} and "
@@ -204,7 +204,7 @@ def _threshold_at(sensitivity: float, positive_scores: Floats) -> float:
 
 
 def _disciplines(hours: Sequence[float]) -> list[Discipline]:
-    """Every order without a deadline; the two that can leave someone far behind also with one."""
+    """Every order without a deadline; also four bands and score order with each deadline."""
     disciplines = [FIRST_COME, Discipline("binary_flag")]
     for order in ("four_bands", "score_order"):
         disciplines += [Discipline(order, 60 * one) for one in (math.inf, *sorted(set(hours)))]
@@ -212,12 +212,12 @@ def _disciplines(hours: Sequence[float]) -> list[Discipline]:
 
 
 def _default_deadlines(workload: Workload) -> list[float]:
-    """Hours, to two digits."""
+    """Default deadlines in hours, to two significant digits."""
     mean = workload.mean_wait_minutes() / 60
     return [float(f"{times * mean:.2g}") for times in _TIMES_FIRST_COME]
 
 
 def _shares_of(pool: Pool) -> tuple[float, ...]:
-    """What the bands 1, 2 and 3 hold of the cases that have a score."""
+    """Shares of the scored cases in bands 1, 2 and 3."""
     bands = pool.bands()[np.isfinite(pool.scores)]
     return tuple(round(float(np.mean(bands == band)), 4) for band in (1, 2, 3))

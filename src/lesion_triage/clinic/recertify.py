@@ -1,6 +1,6 @@
-"""``lesion-triage recertify``: a bundle's certificate, issued again on a clinic's own confirmed cases.
+"""``lesion-triage recertify``: issue a bundle's certificate again on a clinic's own confirmed cases.
 
-The graph, the pixel path and the calibrator stay as they are; threshold, certificate and seal are new.
+Graph, pixel path and calibrator stay the same; thresholds, certificate and seal are new.
 Imports bundle, calibrate and this room; needs no training library.
 """
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=one_line,
         default="",
         metavar="WHY",
-        help="why these cases are looked at again; is recorded",
+        help="the reason for using these cases again; is recorded",
     )
     parser.add_argument(
         "--count-red-flags",
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_case_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every verb takes that reads a clinic's cases."""
+    """Arguments of every verb that reads a clinic's cases."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument(
         "--cases",
@@ -71,13 +71,13 @@ def add_case_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Certify again, or say what is missing."""
+    """Certify again, print the result, and write it as JSON if asked. Returns 0."""
     require_place("--out", arguments.out, folder=True)
     if arguments.json:
         require_place("--json", arguments.json)
     book = arguments.cases.resolve().with_name(ledger.NAME)
     looked = any(look.site == arguments.site for look in ledger.read(book))
-    if arguments.cases.is_file() and not looked:  # the very same look again writes nothing down
+    if arguments.cases.is_file() and not looked:  # repeating the same look adds no line
         ledger.require_writable(book)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     bundle = recertify(
@@ -91,7 +91,7 @@ def act(arguments: argparse.Namespace) -> int:
         count_red_flags=arguments.count_red_flags,
     )
     certificate = bundle.certificate
-    # A verdict is a look too: it is shown where the ledger has the line of this one, and nowhere else.
+    # A verdict is a look too, so it is shown only after this look has its line in the ledger.
     looks = ledger.read(book)
     spent = sum(1.0 - look.confidence for look in _before(certificate, looks, local))
     old = None if _counted(local, looks) else old_certificate(local, spent)
@@ -139,21 +139,21 @@ def recertify(
         local: the site's cases, scored by the old bundle.
         out: folder of the new bundle; must not exist.
         site: name of the clinic.
-        book: the site's ledger. It is on this ledger, and on the bundle's, that a second look shows.
+        book: the site's ledger. A second look is detected by this ledger and by that of the bundle.
         target: sensitivity; None takes that of the old certificate.
         confidence: one-sided; None takes that of the old certificate.
-        second_look: why cases are looked at that have chosen a threshold before.
-        count_red_flags: whether a positive case that a red flag alone sends up counts as referred; None: as
+        second_look: the reason for using cases that have chosen a threshold before; empty: refused.
+        count_red_flags: whether a positive case that only a red flag sends up counts as referred; None: as
             in the old certificate.
 
     Raises:
-        CalibrationError: too few positives (the sentence says how many more), a second look unasked for, or
-            a ledger that cannot be written.
+        CalibrationError: too few positives (the message says how many more), a second look without a reason,
+            or a ledger that cannot be written.
         BundleError: ``out`` exists.
     """
     bundle = local.bundle
     before = bundle.certificate
-    if out.exists():  # known before a look is spent
+    if out.exists():  # checked before a look is spent
         raise BundleError(f"{out}: exists; a sealed bundle is never overwritten, choose another folder.")
     config = Calibrate(
         target_sensitivity=before.target_sensitivity if target is None else target,
@@ -166,7 +166,7 @@ def recertify(
         count_red_flags=before.red_flags_counted if count_red_flags is None else count_red_flags,
     )
     _require_enough(local, config)
-    # Outcomes too: a corrected table is another look at the same pictures.
+    # The table's hash has the outcomes: a corrected table is another look at the same pictures.
     facts = [config.model_dump(mode="json"), bundle.policy.sha256(), _table_sha256(local), local.unit]
     settings = sha256_of(canonical_json(facts).encode())
 
@@ -174,7 +174,7 @@ def recertify(
         return with_thresholds(bundle.policy, joint)
 
     read = ledger.read(book)
-    # The very same look again adds no line, and may be asked for where none can be written.
+    # Repeating the same look adds no line, so it works even if the ledger cannot be written.
     again = _repeated(read, local, site, settings) is not None
     with nullcontext(read) if again else ledger.held(book) as looks:
         repeated = _repeated(looks, local, site, settings)
@@ -205,7 +205,7 @@ def recertify(
 
 
 def with_thresholds(policy: Policy, joint: Joint) -> Policy:
-    """The same policy at other thresholds; no referred case waits in the last band."""
+    """The same policy at other thresholds; no case referred by its score is in the last band."""
     first, second, third = policy.band_limits
     lowest = min(third, joint.threshold)
     return Policy(
@@ -259,13 +259,13 @@ def _disposition(policy: Policy, case: SelfTestCase) -> Disposition:
 def _repeated(
     looks: tuple[ledger.Entry, ...], local: LocalCases, site: str, settings: str
 ) -> ledger.Entry | None:
-    """The look that would be repeated. Under another name it is another certificate, and has no line."""
+    """The earlier look that this one repeats, if any. Under another site's name it is another look."""
     of_site = [look for look in looks if look.site == site]
     return ledger.same_look(of_site, local.sha256, local.bundle.certificate.model_sha256, settings)
 
 
 def _counted(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> bool:
-    """Whether counts of this site, as far as its cases had come, may have chosen the bundle's threshold."""
+    """Whether earlier tallies of this site may have chosen the bundle's pooled threshold."""
     before = local.bundle.certificate
     return before.method == "pooled_counts" and any(
         look.counted and look.model_sha256 == before.model_sha256 for look in looks
@@ -273,7 +273,10 @@ def _counted(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> bool:
 
 
 def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, ...]:
-    """Looks at these cases, or with this model at the site's cases as far as they had come."""
+    """Earlier looks at these cases, or with this model at any earlier state of the site's table.
+
+    The looks of the bundle's own ledger are included if its threshold was chosen on some of these cases.
+    """
     certificate = local.bundle.certificate
     at_site = _distinct(ledger.at(looks, local.sha256, local.files_sha256, certificate.model_sha256))
     inherited = (*certificate.ledger, ledger.look_of(certificate, certificate.policy_sha256))
@@ -281,16 +284,16 @@ def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, 
 
 
 def _before(certificate: Certificate, looks: tuple[ledger.Entry, ...], local: LocalCases) -> tuple[Look, ...]:
-    """The looks before the one that a certificate tells of, as ``_earlier``."""
+    """The looks before the one that a certificate records, as in ``_earlier``."""
     own = _key(ledger.look_of(certificate, certificate.policy_sha256))
     at = next((at for at, look in enumerate(looks) if _key(look) == own), len(looks))
     return _earlier(local, looks[:at])
 
 
 def _distinct(looks: Sequence[Look]) -> tuple[Look, ...]:
-    """Each look once: a bundle and a ledger tell of the same one, and name its settings differently.
+    """Each look once. A bundle and a ledger may both record it, with different hashes of the settings.
 
-    It stands where it is told last, among those of the ledger, or an older one would be taken for the last.
+    The last record of a look is kept, so that the order follows the ledger and the latest look comes last.
     """
     kept: dict[tuple[object, ...], Look] = {}
     for look in looks:

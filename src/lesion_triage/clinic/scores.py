@@ -1,4 +1,4 @@
-"""A table of scored cases with their outcomes, as reports write it. Imports numpy and the errors."""
+"""Reads a table of scored cases with their outcomes, as reports write it. Imports numpy and the errors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ _OUTCOMES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 
 
 def read_scores(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Scored cases of a site, one row per case; other columns than the two are not looked at.
+    """Scored cases of a site, one row per case; other columns are ignored.
 
     Args:
-        path: CSV file with ``score``, in [0, 1], empty or ``inf`` where the case was not gradable, and
-            ``needs_in_person``, in any of True, 1, yes, False, 0, no; such as a report's ``case_scores.csv``.
+        path: CSV file, such as a report's ``case_scores.csv``. Column ``score`` is in [0, 1], or empty or
+            ``inf`` if the case was not gradable. Column ``needs_in_person`` is True, 1, yes, False, 0 or no,
+            in upper or lower case.
 
     Returns:
         Scores, +inf where empty, and the reference standard; shape (rows,) each.
 
     Raises:
-        DataError: no such table, a column missing or there twice, or a cell that is neither; the sentence
-            names the line.
+        DataError: the table cannot be read, a column is missing or given twice, or a cell cannot be used; the
+            message names the line.
     """
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
