@@ -20,7 +20,7 @@ from lesion_triage.evaluate.report import PAGE, write_report
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("run", type=Path, help="folder of an evaluated run")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the report anew there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the report again there")
     parser.add_argument(
         "--pdf",
         type=Path,
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show photographs of people, where the data name a licence: for this machine only; needs --out",
     )
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the pictures lie now")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the pictures are now")
 
 
 def act(arguments: argparse.Namespace) -> int:

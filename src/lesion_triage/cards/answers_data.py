@@ -1,4 +1,4 @@
-"""What a run says of its data: answers to items of the checklists. Imports the dossier and the population."""
+"""Answers of a run to checklist items on its data. Imports the dossier and the population."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lesion_triage.cards.population import Count, Population, count, population_
 
 
 def _finding(dossier: Dossier, code: str) -> tuple[str, Pointer]:
-    """The summary of one check of the audit, and where it stands."""
+    """The summary of one check of the audit, and a pointer to it."""
     place = f"findings[code={code}].summary"
     return str(dossier.at(AUDIT, place)), Pointer(AUDIT, place)
 
@@ -31,7 +31,7 @@ def listed(groups: dict[str, Count], of: str = "cases") -> str:
 
 
 def source(dossier: Dossier) -> Answer:
-    """Which data, with their licence and citation."""
+    """Which data, with their citation."""
     citations = " ".join(str(one).rstrip(".") + "." for one in dossier.at(MANIFEST, "citation"))
     kind = (
         "drawn by a program, of no person"
@@ -46,7 +46,7 @@ def source(dossier: Dossier) -> Answer:
 
 
 def references(dossier: Dossier) -> Answer:
-    """Licence and citation of what is public."""
+    """Citation of the public data."""
     citations = " ".join(str(one).rstrip(".") + "." for one in dossier.at(MANIFEST, "citation"))
     return Answer(citations, (Pointer(MANIFEST, "citation"), Pointer(HEADER, "data_citation")))
 
@@ -63,7 +63,7 @@ def drawn(dossier: Dossier) -> Answer:
 
 
 def exclusions(dossier: Dossier) -> Answer:
-    """What was dropped, and why; of people the manifest knows nothing."""
+    """What was dropped, and why; how persons were selected is not known to the manifest."""
     return Answer(
         _dropped(dossier),
         (Pointer(MANIFEST, "dropped"), Pointer(CONFIG, "pixels")),
@@ -98,13 +98,13 @@ def preprocessing(dossier: Dossier) -> Answer:
 
 
 def acquisition(dossier: Dossier) -> Answer:
-    """How pictures were taken: the run knows the preparation only."""
+    """How pictures were taken: the run knows only how they were prepared."""
     known = preprocessing(dossier)
     return Answer(known.text, known.evidence, "cameras, lenses, lights and who took the photographs.")
 
 
 def label_origin(dossier: Dossier) -> str:
-    """Who says which case is positive: the project's table, the owner's column, or the drawing."""
+    """What decides which case is positive: the label table, the owner's column, or the drawing program."""
     source = dossier.get(CONFIG, "data.source")
     parts = dossier.get(CONFIG, "data.mixture", [])
     sources = {part["source"] for part in parts} if source == "mixture" else {source}
@@ -142,13 +142,13 @@ def outcome(dossier: Dossier) -> Answer:
 
 
 def reference_standard(dossier: Dossier) -> Answer:
-    """How the truth was found."""
+    """How the reference standard was obtained."""
     text, evidence = _reference(dossier)
     return Answer(text, evidence, "who labelled, by which procedure, with which training.")
 
 
 def sample_size(dossier: Dossier) -> Answer:
-    """How many there are, and how many a certificate takes."""
+    """How many cases there are, and how many a certificate takes."""
     people = population_of(dossier)
     need_splits(people)
     needed = dossier.at(CERTIFICATE, "groups[by=all].minimum_positives")
@@ -167,7 +167,7 @@ def sample_size(dossier: Dossier) -> Answer:
 
 
 def need_splits(people: Population) -> None:
-    """Raise Unknown where nothing has been dealt."""
+    """Raise Unknown if the data have not been split."""
     if not people.splits:
         raise Unknown(SPLITS)
 
@@ -191,7 +191,7 @@ def sizes(dossier: Dossier) -> Answer:
 
 
 def missing(dossier: Dossier) -> Answer:
-    """What is not stated, and what becomes of it."""
+    """What is not stated, and how that is handled."""
     people = population_of(dossier)
     absent = {name: number for name, number in people.missing().items() if number}
     gaps = ", ".join(f"{name} of {number:,}" for name, number in absent.items()) or "none"
@@ -203,14 +203,14 @@ def missing(dossier: Dossier) -> Answer:
 
 
 def dealt(dossier: Dossier) -> str:
-    """How cases came to their splits."""
+    """How cases were assigned to splits, as part of a sentence."""
     if dossier.at(CONFIG, "split.official"):
         return "the dataset's own test and validation cases, and a random draw among the rest"
     return "a random draw"
 
 
 def partition(dossier: Dossier) -> Answer:
-    """How the data were dealt."""
+    """How the data were split."""
     fractions = dossier.at(SPLITS, "fractions")
     order = ("train", "validation", "calibration", "test")
     shares = ", ".join(f"{name} {in_percent(fractions[name])}%" for name in order if name in fractions)
@@ -225,7 +225,7 @@ def partition(dossier: Dossier) -> Answer:
 
 
 def same_source(dossier: Dossier) -> Answer:
-    """Development and evaluation data are of one kind."""
+    """Differences between development and evaluation data: none, by design."""
     return Answer(
         f"None by design: development and test cases are {dealt(dossier)}, all from the same collection, "
         "so nothing is said of another site.",
@@ -234,7 +234,7 @@ def same_source(dossier: Dossier) -> Answer:
 
 
 def no_external(dossier: Dossier) -> Answer:
-    """A run tests on its own collection."""
+    """External data: none, as a run tests on its own collection."""
     if dossier.at("report/results.json", "split") != "test":
         raise Unknown("split")
     return Answer(
@@ -255,7 +255,7 @@ def artefacts(dossier: Dossier) -> Answer:
 
 
 def biases(dossier: Dossier) -> Answer:
-    """What else than the lesion tells the label."""
+    """Shortcuts: what besides the lesion predicts the label."""
     codes = ("source_shortcut", "size_shortcut", "metadata_baseline", "missingness", "frame_shortcut")
     found = [_finding(dossier, code) for code in codes]
     verdict = dossier.at(AUDIT, "verdict")

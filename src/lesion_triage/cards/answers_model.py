@@ -1,4 +1,4 @@
-"""What a run says of its model and policy: answers to items of the checklists. Imports the dossier."""
+"""Answers of a run to checklist items on its model and policy. Imports the dossier."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def use_cases(dossier: Dossier) -> Answer:
 
 
 def impact(dossier: Dossier) -> Answer:
-    """On whom it acts."""
+    """Its effect on the cases."""
     return Answer(
         "It changes the order in which cases are read and proposes in-person visits. A case below the "
         "threshold waits longer; up to the share that the certificate allows of those who need a visit "
@@ -61,13 +61,13 @@ def impact(dossier: Dossier) -> Answer:
 
 
 def predictors_chosen(dossier: Dossier) -> Answer:
-    """The same, for whoever asks why."""
+    """As ``predictors``, for an item that also asks why they were chosen."""
     known = predictors(dossier)
     return Answer(known.text, known.evidence, "why these, and which others were considered.")
 
 
 def predictors(dossier: Dossier) -> Answer:
-    """What goes in."""
+    """The inputs of the model."""
     counted = dossier.at(CERTIFICATE, "red_flags_counted")
     return Answer(
         "The photographs of one lesion, 1 to 16, and nothing else make the score. A short structured "
@@ -82,7 +82,7 @@ def predictors(dossier: Dossier) -> Answer:
 
 
 def blinded(dossier: Dossier) -> Answer:
-    """What the index test knew."""
+    """What the index test was blinded to."""
     return Answer(
         "The score is computed by the sealed graph from the photographs alone: neither history nor "
         "reference standard enters it.",
@@ -116,7 +116,7 @@ def model(dossier: Dossier) -> Answer:
 
 
 def weights(dossier: Dossier) -> Answer:
-    """First weights."""
+    """Initial weights."""
     said = {
         "hub": "The weights that timm publishes for this backbone; the head is random.",
         "none": "Random weights.",
@@ -128,7 +128,7 @@ def weights(dossier: Dossier) -> Answer:
 
 
 def training(dossier: Dossier) -> Answer:
-    """The recipe and the curve."""
+    """Hyper-parameters and learning curve."""
     train, curve = dossier.at(CONFIG, "train"), dossier.at(CURVE)
     return Answer(
         f"{train['epochs']} epochs of AdamW, batch {train['batch_size']}, peak learning rate "
@@ -141,7 +141,7 @@ def training(dossier: Dossier) -> Answer:
 
 
 def selection(dossier: Dossier) -> Answer:
-    """Which epoch."""
+    """How the final weights were chosen."""
     return Answer(
         "The weights of the last epoch: no epoch is chosen by a result.",
         (Pointer(CONFIG, "train.epochs"), Pointer(CURVE)),
@@ -150,7 +150,7 @@ def selection(dossier: Dossier) -> Answer:
 
 
 def ensemble(dossier: Dossier) -> Answer:
-    """One network, or several."""
+    """Whether the model is an ensemble, and of what."""
     told, each = dossier.at(CONFIG, "ensemble"), dossier.at(CONFIG, "ensemble.members")
     others = [one["backbone"] for one in told.get("backbones", ())]  # older runs have no such key
     if others:
@@ -168,7 +168,7 @@ def ensemble(dossier: Dossier) -> Answer:
 
 
 def software(dossier: Dossier) -> Answer:
-    """What sealed it."""
+    """The software that made the bundle."""
     return Answer(
         f"{dossier.at(HEADER, 'made_with')}: PyTorch and timm train, onnxruntime computes every score.",
         (Pointer(HEADER, "made_with"),),
@@ -177,7 +177,7 @@ def software(dossier: Dossier) -> Answer:
 
 
 def imbalance(dossier: Dossier) -> Answer:
-    """What was done about few positives."""
+    """How class imbalance was handled."""
     loss = dossier.at(CONFIG, "train.loss")
     said = {
         "bce": "None: the loss weighs every photograph alike.",
@@ -193,7 +193,7 @@ def imbalance(dossier: Dossier) -> Answer:
 
 
 def explained(dossier: Dossier) -> Answer:
-    """What the model looks at: covering parts of the picture."""
+    """What the model looks at, measured by covering parts of the picture."""
     place = "findings[code=lesion_covered].summary"
     return Answer(
         f"Parts of the picture are covered and the change is measured. {dossier.at(AUDIT_MODEL, place)}",
@@ -202,7 +202,7 @@ def explained(dossier: Dossier) -> Answer:
 
 
 def limits(dossier: Dossier) -> Answer:
-    """The certificate's assumptions and what the audit warns of."""
+    """The certificate's assumptions and the audit's warnings."""
     warned = [one for one in dossier.at(AUDIT_MODEL, "findings") if one["counts_as"] != "pass"]
     remarks = (
         " ".join(one["summary"] for one in warned) or "The audit of data and model found nothing to warn of."

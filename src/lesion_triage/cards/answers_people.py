@@ -1,4 +1,4 @@
-"""What a run says of those in its data: answers to items of the checklists. Imports the population."""
+"""Answers of a run to checklist items on the people in its data. Imports the population."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lesion_triage.cards.population import UNKNOWN, Count, count, population_of
 
 
 def histology(dossier: Dossier) -> Answer:
-    """How many of the positive cases a pathologist confirmed."""
+    """How many cases have a label confirmed by histopathology."""
     people = population_of(dossier)
     found = people.by("diagnosis_confirm_type")
     confirmed = found.get("histopathology", Count(0, 0, 0))
@@ -38,7 +38,7 @@ def characteristics(dossier: Dossier) -> Answer:
 
 
 def compared_with_training(dossier: Dossier) -> Answer:
-    """Distribution of test beside that of train."""
+    """Distribution of the test split compared with that of training."""
     people = population_of(dossier)
     need_splits(people)
     shares = []
@@ -64,7 +64,7 @@ def image_types(dossier: Dossier) -> Answer:
 
 
 def metadata(dossier: Dossier) -> Answer:
-    """What is known of the people."""
+    """Distribution of sex, age and site, as far as stated."""
     people = population_of(dossier)
     known = [name for name in ("sex", "age_approx", "anatom_site_general") if people.stated(name)]
     text = " ".join(f"{name} (cases): {listed(people.by(name))}." for name in known)
@@ -95,7 +95,7 @@ def balance(dossier: Dossier) -> Answer:
 
 
 def alternatives(dossier: Dossier) -> Answer:
-    """Classes among the cases without the outcome."""
+    """Classes among the negative cases."""
     groups = population_of(dossier).by("diagnosis")
     text = ", ".join(
         f"{name} {one.cases - one.positives:,}" for name, one in groups.items() if one.cases > one.positives
@@ -104,7 +104,7 @@ def alternatives(dossier: Dossier) -> Answer:
 
 
 def severity(dossier: Dossier) -> Answer:
-    """Classes among the cases with the outcome."""
+    """Classes among the positive cases."""
     groups = population_of(dossier).by("diagnosis")
     text = ", ".join(f"{name} {one.positives:,}" for name, one in groups.items() if one.positives)
     return Answer(

@@ -1,4 +1,4 @@
-"""What a run says of its policy and its bundle: answers to items of the checklists. Imports calibrate."""
+"""Answers of a run to checklist items on its policy and its bundle. Imports calibrate."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def threshold(dossier: Dossier) -> Answer:
 
 
 def fairness(dossier: Dossier) -> Answer:
-    """Groups that the certificate covers, and those that it does not."""
+    """Groups that the certificate covers, and groups that were not certifiable."""
     rows = dossier.at(CERTIFICATE, "groups")
     asked = [row for row in rows if row["by"] != "all"]
     said = "; ".join(
@@ -58,7 +58,7 @@ def fairness(dossier: Dossier) -> Answer:
 
 
 def specification(dossier: Dossier) -> Answer:
-    """How anyone computes the same."""
+    """How others can compute the same predictions."""
     return Answer(
         "The sealed bundle holds the whole model: ONNX graph, pixel preparation, policy, certificate and "
         "self-test. `lesion-triage score` and the server compute predictions from it, by the same code as "
@@ -68,13 +68,13 @@ def specification(dossier: Dossier) -> Answer:
 
 
 def public_evaluation(dossier: Dossier) -> Answer:
-    """How others may try it."""
+    """How others can evaluate it."""
     known = specification(dossier)
     return Answer(known.text, known.evidence, "whether and where this bundle is published.")
 
 
 def code(dossier: Dossier) -> Answer:
-    """The code is open."""
+    """Availability of the code."""
     return Answer(
         f"{dossier.at(HEADER, 'made_with')}, Apache-2.0; the frozen configuration and the hashes of "
         "manifest and splits repeat the run.",
@@ -83,7 +83,7 @@ def code(dossier: Dossier) -> Answer:
 
 
 def availability(dossier: Dossier) -> Answer:
-    """Data by citation; code is open."""
+    """Availability of data and code."""
     return Answer(
         f"Data: {'; '.join(map(str, dossier.at(HEADER, 'data_citation')))}. Code: "
         f"{dossier.at(HEADER, 'made_with')}, Apache-2.0.",
@@ -93,7 +93,7 @@ def availability(dossier: Dossier) -> Answer:
 
 
 def no_updating(dossier: Dossier) -> Answer:
-    """Nothing is changed after the test."""
+    """Model updating: none after the test."""
     openings = len(dossier.at(OPENINGS))
     return Answer(
         "None: the bundle was sealed before the test split was opened, and a seal breaks if anything is "
@@ -103,7 +103,7 @@ def no_updating(dossier: Dossier) -> Answer:
 
 
 def poor_input(dossier: Dossier) -> Answer:
-    """What becomes of a photograph that cannot be used."""
+    """How a photograph that cannot be used is handled."""
     gate = (
         ", a novelty gate one that is unlike those of training"
         if dossier.get(POLICY, "novelty_limit")
@@ -118,7 +118,7 @@ def poor_input(dossier: Dossier) -> Answer:
 
 
 def unfamiliar(dossier: Dossier) -> Answer:
-    """Pictures of another kind."""
+    """How unfamiliar pictures are handled."""
     share = dossier.at(CONFIG, "calibrate.novelty_share")
     limit = dossier.at(POLICY, "novelty_limit")
     return Answer(
@@ -130,7 +130,7 @@ def unfamiliar(dossier: Dossier) -> Answer:
 
 
 def stored(dossier: Dossier) -> Answer:
-    """Outputs that can be looked at again."""
+    """Outputs that are kept."""
     return Answer(
         "The score and decision of every test case are kept in the run; a server writes an audit log, in "
         "which every line carries the hash of the one before.",

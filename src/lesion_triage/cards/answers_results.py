@@ -1,4 +1,4 @@
-"""What a run says of its results: answers to items of the checklists. Imports the dossier."""
+"""Answers of a run to checklist items on its results. Imports the dossier."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SHOWN = (
     ("referral_rate", "referral rate"),
 )
 _PEOPLE = {"sex": "Sex", "age_band": "Age", "fitzpatrick_skin_type": "Skin type"}
-"""Dimensions of ``groups`` in the results."""
+"""Dimensions of ``groups`` in the results that are about people, with their titles."""
 
 INTERVALS = (
     "Sensitivity, specificity and referral rate carry exact intervals (Clopper-Pearson), by the effective "
     "number of cases where a patient has several; the rest, those of a bootstrap over cases, or over "
     "patients where one has several."
 )
-"""Of results of this version: an older file's referral rate has the bootstrap's."""
+"""True of results of this version; the referral rate in an older file has the bootstrap's interval."""
 
 
 def interval(estimate: dict[str, Any] | None) -> str:
@@ -48,7 +48,7 @@ def _numbers(part: dict[str, Any]) -> str:
 
 
 def performance(dossier: Dossier) -> Answer:
-    """Estimates with intervals, for all and by slice."""
+    """Estimates with intervals, for all cases and by slice."""
     parts = dossier.at(RESULTS, "slices")
     said = " ".join(
         f"{part['title']} ({part['cases']} cases, {part['positives']} positive): {_numbers(part)}."
@@ -61,7 +61,7 @@ def performance(dossier: Dossier) -> Answer:
 
 
 def by_group(dossier: Dossier) -> Answer:
-    """The same, and in groups of people; which of their dimensions were not measured is missing."""
+    """As ``performance``, and by groups of people; dimensions that were not measured are named as missing."""
     known = performance(dossier)
     rows = [
         row
@@ -116,7 +116,7 @@ def indeterminate(dossier: Dossier) -> Answer:
 
 
 def cross_table(dossier: Dossier) -> Answer:
-    """The four cells."""
+    """The two-by-two table."""
     sensitivity = dossier.at(RESULTS, f"{_ALL}.sensitivity_exact")
     specificity = dossier.at(RESULTS, f"{_ALL}.specificity_exact")
     return Answer(
@@ -129,7 +129,7 @@ def cross_table(dossier: Dossier) -> Answer:
 
 
 def failures(dossier: Dossier) -> Answer:
-    """The table of errors, and every score."""
+    """The errors, and where every score is kept."""
     known = cross_table(dossier)
     return Answer(
         known.text, (*known.evidence, Pointer(CASE_SCORES)), "what the missed cases have in common."
@@ -137,7 +137,7 @@ def failures(dossier: Dossier) -> Answer:
 
 
 def internal(dossier: Dossier) -> Answer:
-    """The test split, opened once."""
+    """Internal testing, and how often the test split was opened."""
     openings = dossier.at(OPENINGS)
     return Answer(
         f"{dossier.at(RESULTS, 'cases')} test cases of the same collection, that had no part in training, "
@@ -148,7 +148,7 @@ def internal(dossier: Dossier) -> Answer:
 
 
 def robustness(dossier: Dossier) -> Answer:
-    """Slices that keep the headline honest, and covering."""
+    """Slices by source and by confirmed label, and ranking within sources."""
     place = "findings[code=model_within_source].summary"
     return Answer(
         f"Slices by source and by confirmed label; within sources: {dossier.at(AUDIT_MODEL, place)}",
@@ -158,7 +158,7 @@ def robustness(dossier: Dossier) -> Answer:
 
 
 def bias_assessment(dossier: Dossier) -> Answer:
-    """Audit of data and model, and the slices."""
+    """The audit of data and model."""
     codes = ("model_and_metadata", "model_within_source", "lesion_covered")
     found = [dossier.at(AUDIT_MODEL, f"findings[code={code}].summary") for code in codes]
     return Answer(

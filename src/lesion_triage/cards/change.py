@@ -1,8 +1,6 @@
-"""The record of a change: what differs, what it does, and whether it is a regression.
+"""The record of a change: what differs, how the results change, and whether it is a regression.
 
-Imports the differences.
-
-The rule is stated before any result is seen, so that a bundle cannot be talked into its place.
+Imports the differences. The rule is fixed before any result is seen, so that no result can bend it.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ _AUDIT_ORDER = ("pass", "warn", "fail")
 
 
 class Level(StrEnum):
-    """What a line of the assessment says."""
+    """Verdict of a line of the assessment."""
 
     FINE = "no worse"
     WORSE = "worse"
@@ -56,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """What a bundle is known by."""
+    """The identity of a bundle."""
 
     name: str
     bundle_sha256: str
@@ -74,7 +72,7 @@ class Change:
     new: Party
     by: str
     why: str
-    """Who changes it, and the reason; empty: not said."""
+    """Who changes it, and the reason; empty: not stated."""
     kinds: tuple[str, ...]
     differences: dict[str, tuple[Difference, ...]]
     gained: tuple[str, ...]
@@ -86,7 +84,7 @@ class Change:
 
     @property
     def regressions(self) -> tuple[Line, ...]:
-        """Lines that the rule objects to."""
+        """Lines that count as a regression: worse, or not comparable."""
         return tuple(line for line in self.lines if line.level is not Level.FINE)
 
     def to_json(self) -> str:
@@ -96,13 +94,13 @@ class Change:
 
 
 def compare(old: Subject, new: Subject, by: str = "", why: str = "") -> Change:
-    """Compare a new bundle with the one whose place it takes.
+    """Compare a new bundle with the one that it is to replace.
 
     Args:
-        old: in use.
-        new: to take its place.
-        by: who changes it.
-        why: the reason.
+        old: the bundle in use.
+        new: the bundle that is to replace it.
+        by: who changes it; empty: not stated.
+        why: the reason; empty: not stated.
     """
     differences = sections(old, new)
     before, after = certified_groups(old), certified_groups(new)

@@ -15,7 +15,7 @@ RECORD = "change-record"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``lesion-triage change-record``."""
-    parser.add_argument("new", type=Path, help="run or bundle that is to take the place")
+    parser.add_argument("new", type=Path, help="run or bundle that is to replace OLD")
     parser.add_argument("--against", type=Path, required=True, metavar="OLD", help="run or bundle in use")
     parser.add_argument("--by", default="", metavar="NAME", help="who changes it")
     parser.add_argument("--why", default="", metavar="TEXT", help="the reason")
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Print the record; 1 if the rule calls it a regression."""
+    """Print the record, and write it if asked. Returns 1 if the rule calls it a regression, else 0."""
     change = compare(
         open_subject(arguments.against), open_subject(arguments.new), arguments.by, arguments.why
     )
@@ -39,8 +39,8 @@ def write(change: Change, folder: Path, accepted: str = "", name: str = RECORD) 
     Args:
         change: from ``compare``.
         folder: made if missing.
-        accepted: why a regression was accepted.
-        name: of the files, without their endings.
+        accepted: why a regression was accepted; empty: it was not.
+        name: of the files, without suffix.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{name}.json", change.to_json().encode())

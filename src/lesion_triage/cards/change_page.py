@@ -1,7 +1,7 @@
 """The record of a change as Markdown. Imports the change.
 
-Its three parts are those of a predetermined change control plan; the last table says where each clause of
-IEC 62304 on changes finds its evidence. Both are facts to work with: the record is no submission.
+Its three parts are those of a predetermined change control plan. A table says where each clause of IEC 62304
+on changes finds its evidence. Both are working material: the record is no submission.
 """
 
 from __future__ import annotations

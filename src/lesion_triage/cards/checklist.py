@@ -1,7 +1,7 @@
-"""Checklists as data: items, what a run answers, and the page. Imports the dossier and its tables.
+"""Checklists as data: items, a run's answers, and the page. Imports the dossier and its tables.
 
-An item is filled with a pointer to its evidence, filled in part, or blank; nothing in between. The questions
-are in our words: whoever submits a checklist takes the form of those who made it.
+An item is filled with a pointer to its evidence, filled in part, or blank. The questions are in our words: to
+submit a checklist, use the form of its authors.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a run says on an item."""
+    """A run's answer to an item."""
 
     text: str
     evidence: tuple[Pointer, ...]
-    """At least one, and each leads to something."""
+    """At least one; each must lead to something."""
     missing: str = ""
-    """What the item asks beside this and the run does not know."""
+    """What else the item asks that the run does not know; empty: nothing."""
 
 
 Filler = Callable[[Dossier], Answer]
-"""Raises Unknown where the run lacks what it takes."""
+"""Answers an item; raises Unknown if the run lacks the evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Checklist:
 
     name: str
     file: str
-    """Of the page, without its ending."""
+    """Name of the page, without suffix."""
     source: str
     """Reference with DOI."""
     note: str
@@ -67,10 +67,11 @@ class Checklist:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """An item with what a run says on it."""
+    """An item with a run's answer."""
 
     item: Item
     answer: Answer | None
+    """None: blank."""
 
     @property
     def status(self) -> Status:
@@ -81,7 +82,7 @@ class Filled:
 
 
 def fill(checklist: Checklist, dossier: Dossier) -> tuple[Filled, ...]:
-    """Every item with the run's answer. One whose evidence is not all there stays blank."""
+    """Every item with the run's answer. An item stays blank if any of its evidence is missing."""
     return tuple(Filled(item, _answer(item, dossier)) for item in checklist.items)
 
 
@@ -103,7 +104,7 @@ def counts(filled: Sequence[Filled]) -> dict[Status, int]:
 
 
 def tally(filled: Sequence[Filled]) -> str:
-    """The same in words."""
+    """``counts`` in words."""
     return ", ".join(f"{number} {status.value}" for status, number in counts(filled).items())
 
 
@@ -113,7 +114,7 @@ def page(checklist: Checklist, filled: Sequence[Filled], heading: str) -> str:
     Args:
         checklist: which one.
         filled: its items.
-        heading: a line that says of which run.
+        heading: a line that names the run.
     """
     lines = [f"# {checklist.name}", "", heading, "", f"Source: {checklist.source} {checklist.note}", ""]
     lines += [f"Of {len(filled)} items: {tally(filled)}.", ""]

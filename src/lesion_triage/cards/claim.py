@@ -1,4 +1,4 @@
-"""CLAIM, update of 2024, as data: the items, in our words, and who answers. Imports the answers."""
+"""CLAIM, 2024 update, as data: the items in our words, and the functions that answer. Imports the answers."""
 
 from __future__ import annotations
 

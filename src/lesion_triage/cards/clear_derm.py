@@ -1,4 +1,4 @@
-"""CLEAR Derm as data: the items, in our words, and who answers. Imports the answers."""
+"""CLEAR Derm as data: the items in our words, and the functions that answer. Imports the answers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Write the cards and say how much of each checklist is filled."""
+    """Write the cards and print how much of each checklist is filled. Returns 0."""
     folder = arguments.out or arguments.run / FOLDER
     for name, said in write(open_run(arguments.run), folder).items():
         print(f"{folder / name}{': ' + said if said else ''}")
@@ -41,18 +41,18 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def write(dossier: Dossier, folder: Path) -> dict[str, str]:
-    """Write every card, once all of them are made. The same run gives the same bytes.
+    """Write every card, after all of them are made. The same run gives the same bytes.
 
     Args:
         dossier: of a run with a bundle.
-        folder: made if missing; cards of the same name are written anew.
+        folder: made if missing; cards of the same name are overwritten.
 
     Returns:
-        File -> how much of it is filled, for a checklist.
+        Markdown file -> how much of the checklist is filled; empty for a card.
 
     Raises:
-        RunError: a file of the run is damaged, or one is missing without which there is no card; the cards
-            cannot be written there.
+        RunError: a file of the run is damaged, a file that every card needs is missing, or the cards cannot
+            be written.
         ManifestError, SplitError: a table of the run was altered.
     """
     try:
@@ -72,7 +72,7 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
 
 
 def _made(dossier: Dossier) -> tuple[dict[str, str], dict[str, str]]:
-    """Text of every file, and what is told of those that people read."""
+    """Text of every file, and what to print about each Markdown file."""
     made = {"model-card.md": model_card(dossier), "dataset-card.md": dataset_card(dossier)}
     told = dict.fromkeys(made, "")
     name, bundle = dossier.at(HEADER, "name"), sha256_of(dossier.path(HEADER).read_bytes())

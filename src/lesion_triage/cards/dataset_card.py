@@ -1,6 +1,6 @@
 """The dataset card of a run: Datasheets for Datasets, Gebru et al. 2021, doi:10.1145/3458723.
 
-Imports the dossier and the population. Counts only: no name of a file, of a lesion or of a person.
+Imports the dossier and the population. Counts only: it names no file, lesion or person.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def dataset_card(dossier: Dossier) -> str:
 
     Raises:
         Unknown: the run has no manifest.
-        ManifestError, SplitError: one that was altered.
+        ManifestError, SplitError: manifest or splits were altered.
     """
     people = population_of(dossier)
     parts = (

@@ -1,4 +1,4 @@
-"""What two bundles differ in, as data. Imports the subject; judges nothing."""
+"""The differences between two bundles, as data and without judgement. Imports the subject."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HASHES = ("manifest_sha256", "splits_sha256", "cases_sha256", "predictions_sha2
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that is not the same."""
+    """One value that differs."""
 
     what: str
     old: Any
@@ -55,12 +55,12 @@ class Measure:
 
     @property
     def change(self) -> float | None:
-        """New minus old; None where one of them was not measured."""
+        """New minus old; None if one of them was not measured."""
         return None if self.old is None or self.new is None else self.new["value"] - self.old["value"]
 
 
 def sections(old: Subject, new: Subject) -> dict[str, tuple[Difference, ...]]:
-    """Everything that differs, by subject; a section without a difference is empty."""
+    """All differences, by section; a section without a difference is empty."""
     before, after = old.bundle, new.bundle
     return {
         "configuration": _between(old.config, new.config),
@@ -82,16 +82,16 @@ def sections(old: Subject, new: Subject) -> dict[str, tuple[Difference, ...]]:
 
 
 def certified_groups(subject: Subject) -> dict[str, GroupRow]:
-    """Groups that the certificate covers, everyone together included."""
+    """Certified groups, everyone together included."""
     rows = subject.bundle.certificate.groups
     return {f"{row.by} {row.group}": row for row in rows if row.status == "certified"}
 
 
 def measures(old: Subject, new: Subject) -> tuple[Measure, ...]:
-    """Results of both by slice, in the order of the new ones; a slice of one alone stands at the end.
+    """Results of both by slice, in the order of the new bundle; slices of the old one alone come last.
 
     Raises:
-        ReportError: two slices of one have the same name.
+        ReportError: one of the bundles has two slices of the same name.
     """
     before, after = _slices(old), _slices(new)
     return tuple(

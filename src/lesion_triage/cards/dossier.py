@@ -1,7 +1,7 @@
 """The files of a finished run, and pointers into them. Imports the bundle's store, the errors and PyYAML.
 
-A pointer names a file and a place in it. What is not there is unknown, never zero; a file that is there and
-damaged is an error, for a card must not say that a run was not audited where its audit cannot be read.
+A pointer names a file and a place in it. What is missing is unknown, never zero. A file that exists and is
+damaged is an error: a card must not say that a run was not audited because its audit cannot be read.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _STEP = re.compile(r"([^.\[\]]+)|\[([^\]=]+)(?:=([^\]]*))?\]")
 
 
 class Unknown(LookupError):  # noqa: N818 - not an error: a blank
-    """The run does not know this."""
+    """The run does not have this information."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Where in the run's folder something stands."""
+    """A place in a file of the run's folder."""
 
     file: str
     """Relative to the run, with forward slashes."""
@@ -55,17 +55,17 @@ class Dossier:
 
     folder: Path
     bundle: Path | None = None
-    """Where the bundle lies, if not in ``bundle/`` of the folder."""
+    """Folder of the bundle; None: ``bundle/`` in ``folder``."""
     _read: dict[str, Any] = field(default_factory=dict, repr=False)
     facts: dict[str, object] = field(default_factory=dict, repr=False)
-    """What was computed from the files, by name."""
+    """Cache of what was computed from the files, by name."""
 
     def at(self, file: str, place: str = "") -> Any:
-        """What stands at a place.
+        """The value at a place.
 
         Raises:
-            Unknown: the file is not there, or has no such place; or null stands there.
-            RunError: the file is there and cannot be read.
+            Unknown: the file is missing, has no such place, or has null there.
+            RunError: the file exists and cannot be read.
         """
         if file not in self._read:
             self._read[file] = _parse(self.path(file))
@@ -75,14 +75,14 @@ class Dossier:
         return found
 
     def get(self, file: str, place: str = "", default: Any = None) -> Any:
-        """The same, or ``default``."""
+        """As ``at``, but ``default`` instead of Unknown."""
         try:
             return self.at(file, place)
         except Unknown:
             return default
 
     def path(self, file: str) -> Path:
-        """Where a file lies."""
+        """Path of a file."""
         if self.bundle is not None and file.startswith(_BUNDLE):
             return self.bundle / file.removeprefix(_BUNDLE)
         return self.folder / file
@@ -97,11 +97,11 @@ class Dossier:
 
 
 def open_run(folder: Path) -> Dossier:
-    """The dossier of a run that has come as far as a bundle.
+    """The dossier of a run that has a bundle.
 
     Raises:
-        RunError: no run, one without a bundle, or results or an audit that are of another bundle or model.
-        BundleError: a bundle that is not whole, whose card would repeat what was altered.
+        RunError: no run, a run without a bundle, or results or an audit of another bundle, manifest or model.
+        BundleError: the bundle is incomplete or altered.
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: no {CONFIG}, expected the folder of a run; `lesion-triage run` makes one.")
@@ -114,7 +114,7 @@ def open_run(folder: Path) -> Dossier:
         (AUDIT_MODEL, "facts.model_sha256", bundle.certificate.model_sha256, "audit"),
     ):
         found = dossier.get(file, place, of)
-        if of is not None and found != of:  # a certificate of a site knows no manifest
+        if of is not None and found != of:  # a site's certificate names no manifest
             raise RunError(
                 f"{folder / file}: made for {str(found)[:12]} ({place}), but the bundle beside it has "
                 f"{str(of)[:12]}, and a card would mix both; `lesion-triage {again}` makes it anew."

@@ -1,6 +1,6 @@
 """The model card of a run, longer than the bundle's: Mitchell et al. 2019, doi:10.1145/3287560.3287596.
 
-Imports the dossier. The bundle's own card is sealed with it and says what it is; this one says how it did.
+Imports the dossier. The bundle's own card is sealed with it and says what it is; this card has the results.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def model_card(dossier: Dossier) -> str:
     """The card as Markdown.
 
     Raises:
-        Unknown: the run has no bundle.
+        Unknown: a file of the run that every card needs is missing.
     """
     parts = (
         _head(dossier),

@@ -17,7 +17,7 @@ _DECADE = 20
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Of one group. A case is in the group if any of its photographs is."""
+    """Numbers of one group. A case is in the group if any of its photographs is."""
 
     photographs: int
     cases: int
@@ -45,7 +45,7 @@ class Population:
 
     records: tuple[Record, ...]
     splits: Mapping[str, tuple[Record, ...]]
-    """By split; empty if nothing has been dealt."""
+    """By split; empty if the data have not been split."""
 
     @classmethod
     def of(cls, dossier: Dossier) -> Population:
@@ -53,7 +53,7 @@ class Population:
 
         Raises:
             Unknown: there is no manifest.
-            ManifestError, SplitError: one that was altered.
+            ManifestError, SplitError: manifest or splits were altered.
         """
         dossier.at(MANIFEST, "sha256")
         dossier.at(TABLE)
@@ -67,11 +67,11 @@ class Population:
 
     @cached_property
     def total(self) -> Count:
-        """Of everyone."""
+        """Count of all records."""
         return count(self.records)
 
     def by(self, column: str) -> dict[str, Count]:
-        """Count of each group, the largest first; what is not stated comes last."""
+        """Count of each group, the largest first, ages in order; what is not stated comes last."""
         grouped: dict[str, list[Record]] = defaultdict(list)
         for one in self.records:
             grouped[GROUPS[column](one) or UNKNOWN].append(one)
@@ -81,11 +81,11 @@ class Population:
         return {name: count(grouped[name]) for name in order}
 
     def stated(self, column: str) -> bool:
-        """Whether anything is known of it."""
+        """Whether the column is stated for any record."""
         return set(self.by(column)) != {UNKNOWN}
 
     def missing(self) -> dict[str, int]:
-        """Photographs of which a column is not stated, by column."""
+        """Number of photographs for which a column is not stated, by column."""
         return {column: sum(not group(one) for one in self.records) for column, group in GROUPS.items()}
 
     def duplicates(self) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Time and tables that several cards need. Imports the dossier and the population."""
+"""Tables and stage times that several cards need. Imports the dossier and the population."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]
 
 
 def table_row(cells: Iterable[object]) -> str:
-    """A row of a Markdown table; a line break within a cell would end the table."""
+    """A row of a Markdown table; line breaks and bars in a cell would break it and are replaced."""
     return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -30,6 +30,6 @@ def groups(title: str, found: Mapping[str, Count]) -> list[str]:
 
 
 def times(dossier: Dossier) -> list[tuple[str, float]]:
-    """Stages and the seconds they took, where recorded. One that was taken over says what it took then."""
+    """Stages and the seconds they took, if recorded; a stage taken over from earlier keeps its first time."""
     found = ((name, dossier.get(f"stages/{name}.json", "seconds")) for name in STAGES)
     return [(name, float(seconds)) for name, seconds in found if seconds is not None]

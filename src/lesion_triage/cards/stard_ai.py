@@ -1,4 +1,4 @@
-"""STARD-AI as data: the items, in our words, and who answers. Imports the answers."""
+"""STARD-AI as data: the items in our words, and the functions that answer. Imports the answers."""
 
 from __future__ import annotations
 

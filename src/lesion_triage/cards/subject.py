@@ -1,4 +1,4 @@
-"""A bundle together with what is known of it: what a record of change compares and what is promoted.
+"""A bundle with its evidence: what a record of change compares and what is promoted.
 
 Imports the dossier, the bundle and the tracker's flat configuration.
 """
@@ -20,7 +20,8 @@ from lesion_triage.errors import RunError
 from lesion_triage.tracking import flat
 
 FLAT_CONFIG, DATA = "config.json", "data.json"
-"""Of a record that travels: the configuration without places, and the manifest's counts without names."""
+"""Files of the record that is passed on with a bundle: the configuration without locations, and the manifest's
+counts without names."""
 
 _RESULTS = (
     "schema_version",
@@ -48,20 +49,20 @@ class Subject:
 
     bundle: Bundle
     dossier: Dossier
-    """Of the run that made it, or of what was kept of that run."""
+    """Of the run that made it, or of the record kept of that run."""
     config: Mapping[str, Any] | None
     """Flat; None: not known."""
     data: Mapping[str, Any] | None
     """Source and counts of the dataset; None: not known."""
 
     def results(self) -> dict[str, Any] | None:
-        """Of this very bundle; None: there are none."""
+        """Results of exactly this bundle; None: there are none."""
         found = self.dossier.get(RESULTS)
         mine = isinstance(found, dict) and found.get("bundle_sha256") == self.bundle.sha256
         return found if mine else None
 
     def audit(self) -> dict[str, Any] | None:
-        """The audit of this graph and its data; else that of the data alone; None: there is none."""
+        """The audit of this graph and its data, else that of the data alone; None: there is none."""
         certificate = self.bundle.certificate
         for file in (AUDIT_MODEL, AUDIT):
             found = self.dossier.get(file)
@@ -75,12 +76,12 @@ class Subject:
         return None
 
     def purpose(self) -> str:
-        """What its model card says it is for, as text."""
+        """The text on intended use in its model card."""
         _, _, after = self.bundle.model_card.partition("## What it is for\n")
         return after.partition("\n## How it was made")[0].strip()
 
     def record(self) -> dict[str, bytes]:
-        """What may travel with the bundle: what a comparison reads, and nothing that may name a file."""
+        """Files that may be passed on with the bundle: what a comparison reads, and no name of a picture."""
         files = {}
         for file, kept in ((RESULTS, _RESULTS), (AUDIT, _AUDITED), (AUDIT_MODEL, _AUDITED)):
             found = self.dossier.get(file)
@@ -93,15 +94,15 @@ class Subject:
 
 
 def open_subject(path: Path, run: Path | None = None) -> Subject:
-    """Open a run, a bundle in a run, or a bundle that stands by itself.
+    """Open a run, a bundle in a run, or a bundle on its own.
 
     Args:
         path: folder of a run or of a bundle.
-        run: of a bundle by itself, such as one that was certified again: the run that made its graph.
+        run: the run that made the graph of a bundle on its own, such as a recertified one; None: unknown.
 
     Raises:
-        RunError: neither a run nor a bundle.
-        BundleError: a bundle that is not whole.
+        RunError: the folder is neither of a run nor of a bundle.
+        BundleError: the bundle is incomplete or altered.
     """
     if (path / CONFIG).is_file() and not (path / BUNDLE_HEADER).is_file():
         if not (path / "bundle").is_dir():
@@ -118,7 +119,7 @@ def open_subject(path: Path, run: Path | None = None) -> Subject:
 
 
 def open_record(folder: Path) -> Subject:
-    """Open ``bundle/`` and ``record/`` as the registry gave them back."""
+    """Open ``bundle/`` and ``record/`` as fetched from the registry."""
     dossier = Dossier(folder / "record", folder / "bundle")
     config, data = dossier.get(FLAT_CONFIG), dossier.get(DATA)
     return Subject(open_bundle(folder / "bundle"), dossier, config, data)

@@ -1,4 +1,4 @@
-"""TRIPOD+AI as data: the items, in our words, and who answers. Imports the answers."""
+"""TRIPOD+AI as data: the items in our words, and the functions that answer. Imports the answers."""
 
 from __future__ import annotations
 
