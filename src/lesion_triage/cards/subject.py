@@ -20,8 +20,8 @@ from lesion_triage.errors import RunError
 from lesion_triage.tracking import flat
 
 FLAT_CONFIG, DATA = "config.json", "data.json"
-"""Files of the record that is passed on with a bundle: the configuration without locations, and the manifest's
-counts without names."""
+"""Files of the record that is passed on with a bundle: the configuration without locations, and the
+manifest's counts without names."""
 
 _RESULTS = (
     "schema_version",

@@ -72,7 +72,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mean-only",
         action="store_true",
-        help="promise only the mean of the sites; else each site that is large enough must hold by itself too",
+        help="promise only the mean of the sites; else each site that is large enough holds by itself too",
     )
 
 
