@@ -17,7 +17,7 @@ from lesion_triage.evaluate.printing import to_pdf
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     parser.add_argument("first", type=Path, metavar="RUN_A", help="folder of an evaluated run")
     parser.add_argument("second", type=Path, metavar="RUN_B", help="of another; differences are B less A")
     parser.add_argument(

@@ -18,7 +18,7 @@ from lesion_triage.evaluate.report import PAGE, write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     parser.add_argument("run", type=Path, help="folder of an evaluated run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the report again there")
     parser.add_argument(

@@ -33,7 +33,7 @@ _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     parser.add_argument("run", type=Path, help="run folder whose bundle was evaluated")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data are now")
     parser.add_argument(

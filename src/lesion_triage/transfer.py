@@ -30,7 +30,7 @@ from lesion_triage.runs import FROZEN_CONFIG, Run, note_opening
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument("config", type=Path, help="YAML file that names the other dataset")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of that dataset")

@@ -45,7 +45,7 @@ class Case:
 
     @property
     def history(self) -> History:
-        """What the photographs' rows say of person and lesion, as a platform would send it.
+        """The history of person and lesion in the photographs' rows, as a platform would send it.
 
         Raises:
             PredictionsError: a value that the server would refuse.

@@ -142,7 +142,7 @@ class Cells:
 
     @classmethod
     def _starting(cls, sample: Sample, starts: NDArray[np.intp]) -> Cells:
-        """Cells that begin at these sorted cases, of which each begins a distinct score."""
+        """Cells that begin at these sorted cases, each of which begins a distinct score."""
         cells, scored = starts.size + 1, sample.scored
         sizes = np.diff(np.concatenate([starts, [scored, sample.scores.size]]))
         sorted_slot = np.repeat(np.arange(cells), sizes) + sample.positive * cells

@@ -138,7 +138,7 @@ def certify_jointly(
 def rows_of(
     groups: Sequence[Group], joint: Joint, target: float, confidence: float, misses_seen: Sequence[int]
 ) -> tuple[GroupRow, ...]:
-    """What the certificate says of each group, everyone first.
+    """The certificate's row for each group, everyone first.
 
     Args:
         groups: those that were certified together.

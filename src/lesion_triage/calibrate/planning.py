@@ -40,7 +40,7 @@ LOW, HIGH = 0.05, 0.95
 """Quantile levels of the band around an expected value."""
 
 _NORMAL = NormalDist()
-_REACH = 9.0  # standard deviations; a negative case lies outside with probability 1e-19
+_REACH = 9.0  # standard deviations; a negative case lies outside with a probability of about 1e-19
 _NODES_PER_WIDTH = 4
 _first_with = cache(minimum_positives)
 

@@ -14,7 +14,7 @@ RECORD = "change-record"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``lesion-triage change-record``."""
+    """Add the arguments of ``lesion-triage change-record``."""
     parser.add_argument("new", type=Path, help="run or bundle that is to replace OLD")
     parser.add_argument("--against", type=Path, required=True, metavar="OLD", help="run or bundle in use")
     parser.add_argument("--by", default="", metavar="NAME", help="who changes it")

@@ -25,7 +25,7 @@ FOLDER = "cards"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``lesion-triage cards``."""
+    """Add the arguments of ``lesion-triage cards``."""
     parser.add_argument(
         "run", type=Path, help="folder of a run, such as experiments/runs/demo-20260101-120000"
     )

@@ -15,7 +15,7 @@ _DRAWN = ("**Made from drawn pictures: it says nothing about people.**", "")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
 
 

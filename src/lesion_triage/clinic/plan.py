@@ -74,7 +74,7 @@ class Plan:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb ``plan`` takes."""
+    """Add the arguments of ``plan``."""
     add = parser.add_argument
     add("--target", type=float, default=0.95, metavar="S", help="sensitivity to certify (%(default)s)")
     add("--confidence", type=float, default=0.95, metavar="C", help="one-sided (%(default)s)")

@@ -36,7 +36,7 @@ _POOLED = (
 
 
 def add_tally_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``tally`` takes."""
+    """Add the arguments of ``tally``."""
     add_case_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="counts, as JSON; no case")
 
@@ -62,7 +62,7 @@ def act_tally(arguments: argparse.Namespace) -> int:
 
 
 def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``pool`` takes."""
+    """Add the arguments of ``pool``."""
     parser.add_argument("bundle", type=Path, help="folder of the sealed bundle that all sites counted with")
     parser.add_argument(
         "tallies", type=Path, nargs="+", metavar="TALLY", help="files of `lesion-triage tally`"
@@ -257,7 +257,7 @@ def pool(
 
 
 def lost_groups(before: Certificate) -> tuple[str, ...]:
-    """The dimensions of the bundle's certificate, on which counts of sites can say nothing."""
+    """The dimensions of groups in the bundle's certificate: pooled counts cannot certify them."""
     spoken_of = (*(row.by for row in before.groups), *(each.by for each in before.asked))
     return tuple(dict.fromkeys(by for by in spoken_of if by not in (ALL, SITE)))
 

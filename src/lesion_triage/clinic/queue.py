@@ -34,7 +34,7 @@ _DRAWN_PREVALENCE = 0.07
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb ``queue`` takes."""
+    """Add the arguments of ``queue``."""
     add = parser.add_argument
     add(
         "scores",

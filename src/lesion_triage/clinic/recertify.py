@@ -36,7 +36,7 @@ from lesion_triage.errors import BundleError, CalibrationError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     add_case_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new bundle; must not exist")
     add_target(parser)
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_case_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that reads a clinic's cases."""
+    """Add the arguments of every verb that reads a clinic's cases."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument(
         "--cases",

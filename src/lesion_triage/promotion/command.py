@@ -38,7 +38,7 @@ class Request:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``lesion-triage promote``."""
+    """Add the arguments of ``lesion-triage promote``."""
     parser.add_argument("bundle", type=Path, metavar="RUN_OR_BUNDLE", help="folder of a run, or of a bundle")
     parser.add_argument("--to", required=True, choices=ALIASES, dest="alias", help="the alias")
     parser.add_argument("--by", required=True, metavar="NAME", help="who promotes it")

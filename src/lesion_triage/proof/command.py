@@ -42,7 +42,7 @@ class Recorder(Protocol):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``lesion-triage proof`` takes."""
+    """Add the arguments of ``lesion-triage proof``."""
     parser.add_argument(
         "--experiment",
         type=Path,

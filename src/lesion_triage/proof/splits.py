@@ -36,7 +36,7 @@ class Splits:
     """Exact probabilities of as many misses; as long as ``seen``, the rest being negligible."""
     chi_square: float
     p_value: float
-    """By simulation: the share of samples from the exact distribution that lie at least as far from it."""
+    """By simulation: the share of samples from the exact distribution that deviate at least as much."""
     total_variation: float
     """Half the summed absolute difference between the shares and ``law``."""
     total_variation_by_chance: float
