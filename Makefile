@@ -35,7 +35,8 @@ install: $(VENV)/.installed ## the development environment (PyTorch: several GB)
 check: $(VENV)/.installed ## lint, types, import contracts: seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --num-workers $(TEST_WORKERS)
+	@# Status 2: a worker did not answer within mypy's three seconds, as on a busy machine; one process needs none.
+	$(BIN)/mypy --num-workers $(TEST_WORKERS) || { test $$? -eq 2 && $(BIN)/mypy; }
 	$(BIN)/lint-imports
 
 test: check test-serve ## everything that CI runs; tests that test-serve runs are not run twice
