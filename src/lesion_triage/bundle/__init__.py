@@ -1,1 +1,1 @@
-"""The ground floor: the contract between training and serving. Imports no room of ours but errors."""
+"""The contract between training and serving. Imports none of our other packages, only the errors."""

@@ -1,7 +1,7 @@
-"""A decision put into words: the answer that every door gives. Imports the ground floor's documents.
+"""Turns a decision into the answer that every interface returns. Imports the documents of this package.
 
-Nothing is decided here. Every sentence comes from a catalogue; of what a platform sent, the note repeats
-numbers and no word.
+Nothing is decided here. Every sentence comes from a message catalogue. Of what a platform sent, the note
+repeats numbers and never words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lesion_triage.bundle.store import Bundle
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """What an answer rests on, and names."""
+    """The bundle's facts that an answer rests on and names."""
 
     policy: Policy
     bundle_name: str
@@ -31,14 +31,14 @@ class Issuer:
     certificate_id: str
     synthetic: bool
     asked: tuple[str, ...] = field(init=False)
-    """The questions of the policy's rules."""
+    """The questions that the policy's rules ask."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "asked", questions_of(self.policy.red_flags.flags))
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
-        """The issuer that a bundle is."""
+        """The issuer for a bundle."""
         return cls(
             policy=bundle.policy,
             bundle_name=bundle.header.name,
@@ -49,12 +49,12 @@ class Issuer:
 
 
 def reason(code: ReasonCode, catalogue: Catalogue) -> Reason:
-    """A reason with its texts."""
+    """A reason code with its texts."""
     message = catalogue.reasons[code]
     return _reason(code, message.text, message.coaching)
 
 
-# What never changes is made once: to make it anew is a third of the work of an answer.
+# Cached: building these objects for each answer takes a third of the answer's time.
 @functools.lru_cache(1024)
 def _reason(code: ReasonCode, text: str, coaching: str | None) -> Reason:
     return Reason(code=code, text=text, coaching=coaching)
@@ -72,14 +72,14 @@ def answer_for(
     history: History,
     catalogue: Catalogue,
 ) -> Answer:
-    """Put a decision into words.
+    """Build the answer for one decided case.
 
     Args:
-        issuer: whose policy decided.
+        issuer: the bundle whose policy decided.
         decision: of the case.
-        images: what was found in its photographs, in the order sent.
-        history: what the platform sent along.
-        catalogue: has a text for every red flag of the policy.
+        images: findings of its photographs, in the order sent.
+        history: sent by the platform.
+        catalogue: must have a text for every red flag of the policy.
     """
     unusable = sum(not image.gradable for image in images)
     limits = limits_of(history, issuer.asked, photographs_unusable=unusable)

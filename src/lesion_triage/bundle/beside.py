@@ -1,4 +1,4 @@
-"""Share one case's work with idle threads. Imports nothing of ours."""
+"""Shares the work of one case with idle threads. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 def from_both_ends(pieces: Sequence[Callable[[], Any]], helpers: Executor) -> list[Future[Any]]:
     """Run all pieces: the caller works forward from the first, the helpers backward from the last.
 
-    What the helpers have not begun is done here, so nothing waits for a helper that is slow to come.
+    The caller runs whatever no helper has started, so it never waits for a helper that is slow to start.
 
     Args:
-        pieces: at least one; the first is always done here.
-        helpers: threads that may do the others.
+        pieces: at least one; the caller always runs the first.
+        helpers: threads that may run the others.
 
     Returns:
-        The outcome of each, in their order, all there. One that failed raises when it is asked for: whoever
-        does not need it never learns of it.
+        One completed future for each piece, in order. A failed piece raises only when its result is read.
     """
     offered = [helpers.submit(piece) for piece in reversed(pieces[1:])][::-1]
     outcomes = [_done(pieces[0])]
@@ -32,6 +31,6 @@ def _done(piece: Callable[[], Any]) -> Future[Any]:
     outcome: Future[Any] = Future()
     try:
         outcome.set_result(piece())
-    except Exception as error:  # raised again where it is asked for
+    except Exception as error:  # raised when the result is read
         outcome.set_exception(error)
     return outcome

@@ -2,10 +2,10 @@
 
 Imports the standard library, pydantic, the document and the exception tree.
 
-A score never decreases when its logit rises, to the last bit. That is proved and not only tested: every step
+A score never decreases when its logit rises, to the last bit. This is proved, not only tested: every step
 below is a sum, difference, product or quotient that rises, or falls, with the logit; IEEE 754 rounds each of
-them correctly, and rounding keeps order. The library's ``exp`` and ``log1p`` promise no order and differ
-between machines in the last bit, and ``x + log1p(exp(-x))`` does step back: they are not used here.
+them correctly, and rounding preserves order. The C library's ``exp`` and ``log1p`` guarantee no order and
+differ between machines in the last bit, and ``x + log1p(exp(-x))`` does step back, so they are not used here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DOUBLINGS = 10
 _EXP_TERMS = tuple(1 / math.factorial(power) for power in range(10, 0, -1))
 _ATANH_TERMS = tuple(1 / power for power in range(33, 0, -2))
 _LN_2 = 0.6931471805599453
-_LINEAR_FROM = 40.0  # from here on ln(1 + e**x) is x to the last bit
+_LINEAR_FROM = 40.0  # from here on ln(1 + e**x) equals x to the last bit
 
 
 class PlattCalibrator(Document):
@@ -40,14 +40,14 @@ class TemperatureCalibrator(Document):
 
     kind: Literal["temperature"] = "temperature"
     temperature: Annotated[FiniteFloat, Field(gt=0)]
-    """Above 1 draws the scores towards a half."""
+    """Above 1 it draws the scores towards 0.5."""
 
 
 class BetaCalibrator(Document):
     """``score = sigmoid(a * ln p - b * ln(1 - p) + c)`` with ``p = sigmoid(logit)``.
 
     Kull, Silva Filho & Flach 2017, AISTATS, "Beta calibration". With ``a = b`` it is Platt's calibrator;
-    where they differ, the two ends are bent differently.
+    otherwise the two ends of the curve are bent differently.
     """
 
     kind: Literal["beta"] = "beta"
@@ -63,11 +63,11 @@ class BetaCalibrator(Document):
 
 
 class IsotonicCalibrator(Document):
-    """Straight lines between knots, constant beyond the first and the last (Zadrozny & Elkan 2002, KDD)."""
+    """Linear interpolation between knots, constant outside them (Zadrozny & Elkan 2002, KDD)."""
 
     kind: Literal["isotonic"] = "isotonic"
     logits: tuple[FiniteFloat, ...] = Field(min_length=2)
-    """Where the knots are, strictly increasing."""
+    """Positions of the knots, strictly increasing."""
     scores: tuple[Fraction, ...]
     """The score at each knot, never decreasing; the last is above the first."""
 
@@ -83,20 +83,19 @@ class VennAbersCalibrator(Document):
     """An inductive Venn-Abers predictor: ``score = p1 / (1 - p0 + p1)``.
 
     Vovk, Petej & Fedorova 2015, NeurIPS, "Large-scale probabilistic predictors with and without guarantees
-    of validity". ``p0`` and ``p1`` are what isotonic regression says of a case that is itself added to those
-    it was fitted on, once as a negative and once as a positive. Between two knots both are constant; but an
-    added negative is pooled with what lies below it, an added positive with what lies above. So ``p0`` takes
-    a knot's value from the knot on and is 0 below the first; ``p1`` takes it up to the knot, and is 1 above
-    the last.
+    of validity". ``p0`` and ``p1`` are the isotonic fits at the case itself after adding it to the fitting
+    data, once as a negative and once as a positive. Between two knots both are constant. An added negative is
+    pooled with the cases below it, an added positive with those above. So ``p0`` takes a knot's value from
+    that knot on and is 0 below the first; ``p1`` takes it up to that knot and is 1 above the last.
     """
 
     kind: Literal["venn_abers"] = "venn_abers"
     logits: tuple[FiniteFloat, ...] = Field(min_length=1)
-    """Where the knots are, strictly increasing."""
+    """Positions of the knots, strictly increasing."""
     p0: tuple[Annotated[FiniteFloat, Field(ge=0, lt=1)], ...]
-    """From this knot on, below the next; never decreasing."""
+    """Value from this knot on, below the next; never decreasing."""
     p1: tuple[Annotated[FiniteFloat, Field(gt=0, le=1)], ...]
-    """Above the knot before, up to and at this one; never decreasing."""
+    """Value above the previous knot, up to and including this one; never decreasing."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -134,14 +133,14 @@ def score_of(calibrator: Calibrator, logit: float) -> float:
             return _interpolated(calibrator, logit)
         case VennAbersCalibrator():
             p0, p1 = _venn_abers(calibrator, logit)
-            return 1.0 / (1.0 + (1.0 - p0) / p1)  # p1 / (1 - p0 + p1), with p0 and p1 in one place each
+            return 1.0 / (1.0 + (1.0 - p0) / p1)  # p1 / (1 - p0 + p1), each occurring once
 
 
 def interval_of(calibrator: Calibrator, logit: float) -> tuple[float, float] | None:
-    """The pair ``(p0, p1)`` of a Venn-Abers calibrator; the wider, the fewer cases like this one it has seen.
+    """The pair ``(p0, p1)`` of a Venn-Abers calibrator: the wider, the fewer cases like this one it has seen.
 
     Returns:
-        None for a calibrator of another kind, which has one number to give and not two.
+        None for every other kind of calibrator, which gives a single number.
 
     Raises:
         ScoringError: the logit is not finite.
@@ -168,7 +167,7 @@ def _check_knots(logits: tuple[float, ...], columns: dict[str, tuple[float, ...]
 
 
 def _interpolated(calibrator: IsotonicCalibrator, logit: float) -> float:
-    """Score on the line between the two knots around the logit."""
+    """Score on the line between the two knots that enclose the logit."""
     above = bisect_right(calibrator.logits, logit)
     if above == 0:
         return calibrator.scores[0]
@@ -195,7 +194,7 @@ def _sigmoid(x: float) -> float:
 
 
 def _softplus(x: float) -> float:
-    """``ln(1 + e**x)``: of a logit it is ``-ln(1 - p)``, of minus the logit ``-ln p``."""
+    """``ln(1 + e**x)``. For a logit it is ``-ln(1 - p)``, for the negated logit ``-ln p``."""
     if x > _LINEAR_FROM:
         return x
     one_plus_exp = 2.0 + _expm1(x) if x >= 0 else 1.0 + 1.0 / (1.0 + _expm1(-x))
@@ -203,9 +202,9 @@ def _softplus(x: float) -> float:
 
 
 def _expm1(x: float) -> float:
-    """``e**x - 1`` for ``x >= 0``, from sums and products of numbers that are not negative.
+    """``e**x - 1`` for ``x >= 0``, from sums and products of non-negative numbers.
 
-    Taylor's polynomial at ``x / 1024``, then ten times ``(1 + y)**2 - 1 = y * (y + 2)``. Up to x = 100 the
+    Taylor polynomial at ``x / 1024``, then ten times ``(1 + y)**2 - 1 = y * (y + 2)``. Up to x = 100 the
     relative error is a few ulps times ``1 + x``; overflow gives inf.
     """
     small = x / 2.0**_DOUBLINGS
@@ -224,5 +223,5 @@ def _log(x: float) -> float:
     square, series = u * u, 0.0
     for term in _ATANH_TERMS:
         series = series * square + term
-    # The last of one doubling must not overtake the first of the next.
+    # The last value of one doubling must not exceed the first of the next.
     return min((exponent - 1) * _LN_2 + 2.0 * u * series, exponent * _LN_2)

@@ -1,4 +1,4 @@
-"""The certificate as a document. What it promises and why it holds: ``calibrate.certificate``.
+"""The certificate as a document. For what it promises and why that holds see ``calibrate.certificate``.
 
 Imports pydantic and the document.
 """
@@ -14,9 +14,9 @@ from lesion_triage.bundle.document import Document, Fraction, Sha256
 Unit = Literal["lesion", "patient"]
 Rule = Literal["common_threshold", "group_thresholds"]
 ALL = "all"
-"""``GroupRow.by`` and ``GroupRow.group`` of the row that speaks of every positive unit."""
+"""``GroupRow.by`` and ``GroupRow.group`` of the row for all positive units together."""
 SITE = "site"
-"""``GroupRow.by`` of a row that speaks of one of several pooled sites."""
+"""``GroupRow.by`` of a row for one of several pooled sites."""
 
 
 Dimension = Literal[
@@ -26,14 +26,14 @@ KNOWN_WHEN_SERVING = ("sex", "age_band", "anatom_site_general", "fitzpatrick_ski
 
 
 class GroupBy(Document):
-    """One way to tell groups apart, each of which the certificate shall cover."""
+    """One way to divide cases into groups, each of which the certificate is asked to cover."""
 
     by: Dimension
-    """``reference_class``: the class that the data set's reference standard gives, which no new case has."""
+    """``reference_class``: the class from the dataset's reference standard, which no new case has."""
     age_edges_years: tuple[Annotated[int, Field(ge=1, le=119)], ...] = (30, 50, 70)
-    """For ``by: age_band``: where one band ends and the next begins."""
+    """For ``by: age_band``: the boundaries between bands."""
     small: Literal["report", "merge", "route_up"] = "report"
-    """A group with too few positives is named NOT CERTIFIABLE; or joins its parent; or always goes up."""
+    """A group with too few positives is reported as NOT CERTIFIABLE, joins its parent, or always goes up."""
     parents: dict[str, str] = Field(default_factory=dict)
     """For ``small: merge``: group -> wider group, declared before the data are seen."""
 
@@ -55,35 +55,35 @@ class GroupBy(Document):
 
 
 class GroupRow(Document):
-    """What the calibration data say of one group of positive units.
+    """What the calibration data say about one group of positive units.
 
-    A group that is not certified carries no percentage: with so few units none would mean anything.
+    A group that is not certified carries no percentage: with so few units it would mean nothing.
     """
 
     by: str
-    """What the groups are told apart by, such as ``sex``; ``all`` for everyone together."""
+    """The dimension that divides the groups, such as ``sex``; ``all`` for everyone together."""
     group: str
     members: tuple[str, ...]
     """The groups as found in the data; several if small ones were merged along the declared hierarchy."""
     status: Literal["certified", "not_certifiable"]
     positives: int = Field(ge=0)
     positives_abstained: int = Field(ge=0)
-    """Of these, sent up without regard to the score: not scored or, where they count, with a red flag."""
+    """Of these, sent up whatever the score: not scored or, where they count, with a red flag."""
     misses_seen: int = Field(ge=0)
     """Positive units that the policy leaves below the threshold."""
     misses_allowed: int | None = Field(ge=0)
     threshold: Fraction | None
-    """The highest threshold at which this group alone would be certified; None too if it never binds."""
+    """Highest threshold that certifies this group alone; None if it is not certified or never binds."""
     sensitivity_lower_bound: Fraction | None
     """Clopper-Pearson, one-sided at ``confidence``, for the misses allowed."""
     confidence: Fraction
-    """At which this row was certified, or would be; ``group_thresholds`` shares the error among groups."""
+    """Level of this row, certified or not; ``group_thresholds`` splits the error among the groups."""
     minimum_positives: int = Field(ge=1)
-    """Units it takes to certify the target with no miss."""
+    """Positive units needed to certify the target with no miss."""
 
 
 class Routes(Document):
-    """What sent the positive calibration cases up: cases, not units, each counted where it first applies."""
+    """What sent the positive calibration cases up. Counts cases, not units, each at its first reason."""
 
     not_scored: int = Field(default=0, ge=0)
     """No photograph could be scored."""
@@ -92,11 +92,11 @@ class Routes(Document):
     red_flag: int = Field(default=0, ge=0)
     """A red flag alone."""
     below_threshold: int = Field(default=0, ge=0)
-    """Nothing did."""
+    """Nothing sent it up."""
 
 
 class Look(Document):
-    """One earlier time at which a threshold was chosen on calibration data."""
+    """One earlier choice of a threshold on calibration data."""
 
     looked_at: str
     """UTC, ISO 8601."""
@@ -109,7 +109,7 @@ class Look(Document):
     threshold: Fraction
     model_sha256: Sha256
     settings_sha256: Sha256
-    """Of everything else that decided the result."""
+    """Hash of everything else that decided the result."""
 
 
 class Certificate(Document):
@@ -123,50 +123,50 @@ class Certificate(Document):
     issued_at: str
     """UTC, ISO 8601."""
     site: str
-    """Where the cases come from; empty for the data that the model was made with."""
+    """Origin of the cases; empty for the data that the model was made with."""
     purpose: str
     method: Literal["order_statistic", "pooled_counts"]
-    """``pooled_counts``: sites gave counts of misses on a grid of thresholds, and no case."""
+    """``pooled_counts``: sites gave counts of misses on a grid of thresholds, and no cases."""
     rule: Rule
     target_sensitivity: Fraction
     confidence: Fraction
     unit: Unit
-    """A patient is missed if any of the patient's positive lesions is."""
+    """A patient is missed if any of the patient's positive lesions is missed."""
     aggregation: Literal["max", "mean"]
     positives: int = Field(ge=1)
     """Positive units in the calibration data."""
     positives_abstained: int = Field(ge=0)
-    """Of these, sent up without regard to the score: not scored or, where they count, with a red flag."""
+    """Of these, sent up whatever the score: not scored or, where they count, with a red flag."""
     misses_allowed: int = Field(ge=0)
     misses_seen: int = Field(ge=0)
     """Positive calibration units that the policy leaves below the threshold; at most ``misses_allowed``."""
     routes: Routes | None
-    """None where sites gave counts and no case."""
+    """None if sites gave counts and no cases."""
     red_flags_counted: bool
     """Whether a positive case that a red flag alone sends up counted as referred. If so, the certificate
     holds only where the same questions are asked."""
     threshold: Fraction
-    """The lowest of the policy."""
+    """Lowest threshold of the policy."""
     sensitivity_lower_bound: Fraction
-    """Clopper-Pearson, one-sided at ``confidence``, for the misses allowed: it holds for tied scores too."""
+    """Clopper-Pearson, one-sided at ``confidence``, for the misses allowed; it holds with tied scores too."""
     asked: tuple[GroupBy, ...]
-    """The groups that were to be covered, declared before the cases were seen."""
+    """The groups to be covered, declared before the cases were seen."""
     groups: tuple[GroupRow, ...]
-    """Everyone together first, then the groups that were asked for."""
+    """All units together first, then the groups that were asked for."""
     cases_sha256: Sha256
-    """Of the calibration pictures, whatever was said of them."""
+    """Hash of the calibration pictures, independent of their labels and history."""
     predictions_sha256: Sha256
-    """Of the table with their logits and outcomes, or of the counts that were pooled."""
+    """Hash of the table of their logits and outcomes, or of the pooled counts."""
     manifest_sha256: Sha256 | None
     splits_sha256: Sha256 | None
-    """None where the calibration data are a site's own, or counts of several sites."""
+    """None if the calibration data are a site's own, or counts from several sites."""
     model_sha256: Sha256
     policy_sha256: Sha256
     assumptions: tuple[str, ...]
     ledger: tuple[Look, ...]
     """Earlier looks, oldest first: at any data with this model, or at these cases with any model."""
     confidence_if_selected: Fraction
-    """What is left if this certificate was preferred to earlier ones on these cases for what they showed."""
+    """Confidence left if this certificate was chosen over earlier ones on these cases for its result."""
 
     def certificate_id(self) -> str:
         """Short name of this certificate: the first 16 digits of its hash."""

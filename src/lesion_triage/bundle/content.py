@@ -1,4 +1,4 @@
-"""What a bundle does and promises, without the hour: the hash by which two makings of it are compared.
+"""A hash of what a bundle does and promises, without its dates: tells whether two bundles are equivalent.
 
 Imports the document and the store.
 """
@@ -12,16 +12,16 @@ from lesion_triage.bundle.store import CERTIFICATE, MODEL_CARD, Bundle
 
 _HEADER = ("name", "synthetic", "model", "pixels", "data_citation")
 _OCCASION = frozenset({"issued_at", "purpose", "ledger", "confidence_if_selected"})
-"""Of a certificate: when it was issued, and what had been looked at before."""
+"""Fields of a certificate that say when it was issued and what had been looked at before."""
 _WRITTEN_FROM_THE_REST = frozenset({CERTIFICATE, MODEL_CARD})
 
 
 def content_sha256(bundle: Bundle) -> str:
-    """Hash of everything that decides an answer or states a promise, and of nothing that only tells when.
+    """Hash of everything that decides an answer or states a promise.
 
-    Left out: the dates of header and certificate, earlier looks and what they leave of the confidence, the
-    release that sealed it, and the model card, which is written from the rest and names the certificate.
-    So the same training makes the same content twice, where ``Bundle.sha256`` differs by the hour.
+    Left out: the dates of header and certificate, earlier looks and the confidence they leave, the release
+    that sealed the bundle, and the model card, which is derived from the rest and names the certificate.
+    Repeating the same run thus gives the same hash, although ``Bundle.sha256`` differs with the time.
     """
     header = bundle.header.model_dump(mode="json")
     certificate = bundle.certificate.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What lies over the skin: hair and ink. Imports numpy."""
+"""Detects what covers the skin: hair and ink. Imports numpy."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 _HAIR_ARM = 3 / 128
-"""Half the width that a line may have, as a share of the side."""
+"""Half the greatest width of a line, as a share of the side."""
 _HAIR_DEPTH = 50
-"""Grey levels by which a hair is darker than the skin on both its sides; a net of pigment is paler."""
+"""Grey levels by which a hair is darker than the skin on both sides; a pigment network is paler."""
 _INK_SHIFT = 40
-"""Levels by which blue outweighs red more than it does in the picture at large."""
+"""Levels by which blue minus red exceeds its median over the outer part of the picture."""
 _INK_BLUE = 10
-"""Levels by which blue outweighs red at least."""
+"""Least excess of blue over red, in levels."""
 _INK_LIGHT = 50
-"""Least level of blue: what is darker is as likely to be a blue-black lesion."""
+"""Least level of blue: anything darker is as likely to be a blue-black lesion."""
 
 _MIDDLE = 0.3
-"""Radius of the middle, as a share of the side."""
+"""Radius of the central disc, as a share of the side."""
 
 
 def hair_share(grey: NDArray[np.int16]) -> float:
     """Share of the picture under dark, thin lines: darker than both sides, across any of four directions.
 
-    A quick cousin of the black top-hat of DullRazor (Lee et al., Comput. Biol. Med. 27, 533-543, 1997).
-    Fair hair is not seen.
+    A fast approximation of DullRazor's black top-hat (Lee et al., Comput. Biol. Med. 27, 533-543, 1997).
+    Fair hair is not detected.
 
     Args:
         grey: (n, n), levels 0 to 255.
@@ -45,10 +45,10 @@ def hair_share(grey: NDArray[np.int16]) -> float:
 
 
 def ink_share(colours: NDArray[np.float32]) -> float:
-    """Share of the outer part in the colours of skin markers: blue and violet, against its usual colour.
+    """Share of the outer part in the colours of skin markers: blue or violet, relative to its median colour.
 
-    Marks stand around a lesion; what is blue in the middle is as likely to be the lesion. Black, red and
-    brown pens have colours that lesions have too, and are not seen.
+    Ink marks surround a lesion; blue in the middle is as likely to be the lesion itself. Black, red and
+    brown pens have colours that lesions have too, and are not detected.
 
     Args:
         colours: (3, n, n), RGB, levels 0 to 255.
@@ -56,7 +56,7 @@ def ink_share(colours: NDArray[np.float32]) -> float:
     red, green, blue = colours.reshape(3, -1).take(_outer(colours.shape[1]), axis=1)
     shift = blue - red
     bluish = (shift > _INK_BLUE) & (blue > green) & (blue >= _INK_LIGHT)
-    if not bluish.any():  # most photographs, and the median is dear
+    if not bluish.any():  # true of most photographs, and the median is expensive
         return 0.0
     marked = bluish & (shift > np.median(shift) + _INK_SHIFT)
     return float(np.count_nonzero(marked) / shift.size)
@@ -64,6 +64,6 @@ def ink_share(colours: NDArray[np.float32]) -> float:
 
 @functools.cache
 def _outer(side: int) -> NDArray[np.intp]:
-    """Places outside the middle, where lesions are that may be blue themselves."""
+    """Indices of the pixels outside the central disc, where a blue lesion may be."""
     axis = np.arange(side) - (side - 1) / 2
     return np.flatnonzero(np.hypot(axis[:, None], axis) > _MIDDLE * side)

@@ -1,4 +1,4 @@
-"""How every JSON document of this project is spelt, dated and hashed. Imports pydantic and the errors."""
+"""How the JSON documents of this project are serialised, dated and hashed. Imports pydantic and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Fraction = Annotated[FiniteFloat, Field(ge=0.0, le=1.0)]
 
 
 def canonical_json(value: object) -> str:
-    """One spelling for one value: sorted keys, two-space indent, no NaN, final newline."""
+    """The one serialisation of a value: sorted keys, two-space indent, no NaN, final newline."""
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -27,10 +27,10 @@ def sha256_of(data: bytes) -> str:
 
 
 def timestamp(created_at: datetime | None = None) -> str:
-    """UTC, ISO 8601, whole seconds; of SOURCE_DATE_EPOCH if that is set, else of now.
+    """UTC, ISO 8601, whole seconds. Default: SOURCE_DATE_EPOCH if that is set, else the current time.
 
     Raises:
-        BundleError: SOURCE_DATE_EPOCH is no number, or ``created_at`` has no time zone.
+        BundleError: SOURCE_DATE_EPOCH is not a number, or ``created_at`` has no time zone.
     """
     if created_at is None:
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
@@ -46,7 +46,7 @@ def timestamp(created_at: datetime | None = None) -> str:
 
 
 class Document(BaseModel):
-    """Immutable, strict about unknown fields, and written in canonical JSON."""
+    """Immutable, rejects unknown fields, and serialises to canonical JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

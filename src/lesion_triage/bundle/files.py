@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside ``path``, flush to the disk, rename: whole, or not at all."""
-    # Not the process's number alone: two machines that write to one disk may each have such a process.
+    """Write to a temporary file beside ``path``, flush to disk, rename: the file is complete or absent."""
+    # The process id alone is not unique: two machines that share a disk may have the same one.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -23,19 +23,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to the end of a file, which is made if it is not there, and flush it to the disk.
+    """Append a line to a file, created if missing, and flush it to disk. One process at a time.
 
-    Half a line would be glued to the next one and read as damage ever after. So where the disk refuses, the
-    file is cut to the length that it had. One process at a time.
+    If the write fails, the file is truncated to its former length: half a line would be joined to the next
+    and read as damage from then on.
 
     Args:
-        path: the file; its folder exists. A last line without its newline, as an editor leaves it, is ended.
+        path: the file; its folder exists. A last line without newline, as editors leave it, is ended first.
         line: without its newline.
 
     Raises:
-        OSError: the disk is full, or refuses; no line was added.
+        OSError: the disk is full or refuses; no line was added.
     """
-    with path.open("a+b", buffering=0) as stream:  # a buffer would be written again when it is closed
+    with path.open("a+b", buffering=0) as stream:  # a buffer would be written again on close
         length = stream.seek(0, os.SEEK_END)
         content = f"{line}\n".encode()
         if length and os.pread(stream.fileno(), 1, length - 1) != b"\n":
@@ -45,14 +45,14 @@ def append_line(path: Path, line: str) -> None:
                 content = content[stream.write(content) :]
             os.fsync(stream.fileno())
         except OSError:
-            with contextlib.suppress(OSError):  # the first refusal is the one to tell
+            with contextlib.suppress(OSError):  # the first error is the one to report
                 stream.truncate(length)
                 os.fsync(stream.fileno())
             raise
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk: else a power cut can undo a write or a rename."""
+    """Flush a file, or a folder's entries, to disk: otherwise a power cut can undo a write or a rename."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

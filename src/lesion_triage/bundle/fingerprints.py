@@ -1,8 +1,8 @@
 """Which pictures a bundle has already used, so that none of them is used again to certify it.
 
 Imports numpy, the document and the exception tree. A fingerprint is the first 16 digits of a SHA-256: of the
-file, and of the prepared pixels, which stay the same when a platform strips the metadata of a photograph. It
-tells whoever has the picture that it was used, and nothing to anybody else.
+file, and of the prepared pixels, which stay the same when a platform strips a photograph's metadata. It
+tells those who have the picture that it was used, and tells others nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINES = re.compile(rf"(?:[0-9a-f]{{{DIGITS}}}\n)*")
 
 
 def of_file(sha256: str) -> str:
-    """Fingerprint of a file whose SHA-256 is known."""
+    """Fingerprint of a file with this SHA-256."""
     return sha256[:DIGITS]
 
 
@@ -36,12 +36,12 @@ def of_pixels(pixels: NDArray[np.uint8]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Fingerprints of used pictures, as the text files of a bundle: one a line, sorted, none twice."""
+    """Fingerprints of used pictures, as in a bundle's text files: one a line, sorted, no duplicates."""
 
     fitted: str = ""
-    """Pictures that chose the model or its calibrator; they can certify nothing."""
+    """Pictures that chose the model or its calibrator; they can never certify it."""
     certified: str = ""
-    """Pictures that chose a threshold; each further look at them is recorded and must be asked for."""
+    """Pictures that chose a threshold; each further look at them must be requested and is recorded."""
 
     def __post_init__(self) -> None:
         for name in ("fitted", "certified"):
@@ -54,10 +54,10 @@ class Seen:
                 )
 
     def with_certified(self, fingerprints: Iterable[str]) -> Seen:
-        """The same, and these pictures have chosen a threshold too."""
+        """A copy in which these pictures, too, have chosen a threshold."""
         return Seen(self.fitted, as_text((*self.certified.splitlines(), *fingerprints)))
 
 
 def as_text(fingerprints: Iterable[str]) -> str:
-    """One a line, sorted, none twice."""
+    """One a line, sorted, no duplicates."""
     return "".join(f"{fingerprint}\n" for fingerprint in sorted(set(fingerprints)))

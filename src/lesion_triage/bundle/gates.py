@@ -1,7 +1,7 @@
 """The novelty gate: may this photograph's logit be used? Imports the standard library and the exception tree.
 
-One function, by which the server, the calibration, the report and a site's certificate all decide, so that
-what is certified is what is served. The quality gate, which needs no network, is in ``bundle.quality``.
+Server, calibration, report and a site's certificate all decide with this one function, so that what is
+certified is what is served. The quality gate, which needs no network, is in ``bundle.quality``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from lesion_triage.errors import ScoringError
 
 
 def unfamiliar(novelty: float | None, limit: float | None) -> bool:
-    """True if a photograph is too unlike those that the network was trained on; a tie is.
+    """True if a photograph is too unlike the training photographs: its novelty reaches the limit.
 
     Args:
         novelty: the graph's output, at least 0 and about 1 for a photograph like those of training. None: the
-            graph has not said.
+            graph gave none.
         limit: the policy's; None switches the gate off.
 
     Raises:

@@ -17,20 +17,20 @@ from lesion_triage.errors import BundleError, ScoringError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphOutput:
-    """What the graph says of one picture."""
+    """Output of the graph for one picture."""
 
     logit: float
     embedding: NDArray[np.float32]
     """Shape (D,)."""
     novelty: float
-    """How unlike the photographs of training: at least 0, their mean is about 1."""
+    """How unlike the training photographs it is: at least 0; the mean over training is about 1."""
 
 
 class Graph:
     """The network as onnxruntime runs it: pixels in, logit, embedding and novelty out. Threads may share it.
 
-    One picture at a time, one thread per picture, CPU: so a score has the same bits whether it was computed
-    alone or among others. Threads that spin while they wait would steal the other callers' time.
+    It runs one picture at a time, on one CPU thread, so a score has the same bits whether computed alone or
+    among others. Spinning is off: threads that spin while they wait would take time from other callers.
     """
 
     def __init__(self, data: bytes, spec: PixelSpec) -> None:
@@ -42,7 +42,7 @@ class Graph:
             spec: gives ``size_px``.
 
         Raises:
-            BundleError: onnxruntime cannot load it, or its inputs and outputs are others.
+            BundleError: onnxruntime cannot load it, or its inputs or outputs differ from these.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
@@ -53,7 +53,7 @@ class Graph:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no ancestor of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise BundleError(f"model.onnx: onnxruntime cannot load the graph ({error}).") from None
         self._shape = (spec.size_px, spec.size_px, 3)
         self._check_contract()
@@ -62,12 +62,12 @@ class Graph:
         """Logit of one picture, shape (size_px, size_px, 3).
 
         Raises:
-            ScoringError: pixels of another shape or type, or a logit that is not finite.
+            ScoringError: pixels of another shape or type, or an output that is not finite.
         """
         return self.run(pixels).logit
 
     def run(self, pixels: NDArray[np.uint8]) -> GraphOutput:
-        """All that the graph says of one picture, shape (size_px, size_px, 3).
+        """All outputs for one picture, shape (size_px, size_px, 3).
 
         Raises:
             ScoringError: pixels of another shape or type, or a logit or a novelty that is not finite.

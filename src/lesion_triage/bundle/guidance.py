@@ -1,4 +1,4 @@
-"""Which limits, which gaps and which advice go with an answer, as codes. The texts are in the catalogues.
+"""Which limits, gaps and advice accompany an answer, as codes. The texts are in the catalogues.
 
 Imports the standard library, the history, the red flags and the schema.
 """
@@ -13,12 +13,12 @@ from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS, RedFlag
 from lesion_triage.bundle.schema import Disposition
 
 QUESTIONS = (*YES_NO_FIELDS, *NUMBER_FIELDS)
-"""What a history can answer of the lesion and the person. The groups (sex, site, skin type) stand apart: each
-is a question only where a rule looks at it."""
+"""Questions of a history about lesion and person. The groups (sex, site, skin type) are not among them:
+each becomes a question only if a rule looks at it."""
 
 
 class Limit(StrEnum):
-    """What keeps this remote assessment from being an examination."""
+    """What makes this remote assessment less than an examination."""
 
     no_touch = "no_touch"
     photographs_only = "photographs_only"
@@ -32,7 +32,7 @@ class Limit(StrEnum):
 
 
 class NotAssessed(StrEnum):
-    """What nobody has looked at."""
+    """What nobody has examined."""
 
     firmness_and_thickness = "firmness_and_thickness"
     dermoscopy_not_sent = "dermoscopy_not_sent"
@@ -64,8 +64,8 @@ def limits_of(history: History, asked: Sequence[str], *, photographs_unusable: i
     """The limits of one remote assessment.
 
     Args:
-        history: what was said.
-        asked: ``questions_of`` the rules that it was held against.
+        history: as given.
+        asked: ``questions_of`` the rules that apply.
         photographs_unusable: how many of the case's photographs could not be used.
     """
     told = len(answered(history, asked))
@@ -78,7 +78,7 @@ def limits_of(history: History, asked: Sequence[str], *, photographs_unusable: i
 
 
 def not_assessed_in(history: History) -> tuple[NotAssessed, ...]:
-    """What was not assessed. What the history says of it was told, not seen, and shortens the list."""
+    """What was not assessed. Answers in the history, reported rather than examined, shorten the list."""
     told = {
         NotAssessed.course: {"changing", "growing", "growing_rapidly"},
         NotAssessed.symptoms: {"bleeding", "ulcerated", "painful", "itching"},
@@ -89,7 +89,7 @@ def not_assessed_in(history: History) -> tuple[NotAssessed, ...]:
 
 
 def counselling_for(disposition: Disposition) -> tuple[Counselling, ...]:
-    """The advice that goes with a disposition. Whoever is told to wait is told when not to."""
+    """The advice for a disposition. A patient who is told to wait is also told when not to."""
     only = {
         Counselling.keep_the_appointment: Disposition.needs_in_person,
         Counselling.send_new_photographs: Disposition.ungradable,
@@ -98,13 +98,13 @@ def counselling_for(disposition: Disposition) -> tuple[Counselling, ...]:
 
 
 def questions_of(flags: Sequence[RedFlag]) -> tuple[str, ...]:
-    """``QUESTIONS``, and the groups that a rule looks at: of a flag that fires, something was said.
+    """``QUESTIONS``, and the groups that a rule looks at: a flag that fires implies an answer to something.
 
-    It walks through all rules, so it is asked once for a policy and not for a case.
+    It walks through all rules, so call it once for a policy, not for each case.
     """
     return (*QUESTIONS, *groups_read(flags))
 
 
 def answered(history: History, asked: Sequence[str]) -> tuple[str, ...]:
-    """Those of the questions that the history answers, in their order."""
+    """The questions that the history answers, in the order asked."""
     return tuple(question for question in asked if getattr(history, question) is not None)

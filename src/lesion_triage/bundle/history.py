@@ -1,7 +1,7 @@
-"""What a platform may tell of the person and the lesion beside the photographs.
+"""What a platform may say about person and lesion beside the photographs.
 
-Imports pydantic and the document. Every field is closed: a number, a yes or a no, or the name of a group.
-There is no free text, so nothing that identifies a person has a place to stand.
+Imports pydantic and the document. Every field is a number, a yes or no, or the name of a group. There is no
+free text, so there is no place for anything that identifies a person.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ USUAL_WORDS: Mapping[str, tuple[str, ...]] = {
     ),
     "fitzpatrick_skin_type": ("I", "II", "III", "IV", "V", "VI"),
 }
-"""Words of the ISIC archive. No two of a field overlap, so who says one of them says none of the others."""
+"""Terms of the ISIC archive. Within a field they are mutually exclusive: one rules out all the others."""
 
 YesNo = StrictBool | None
-"""None: not said, which is never read as no. Strict, because a lax reader takes the word "off" for no."""
+"""None: not answered, which is never read as no. Strict, because lax parsing reads "off" as no."""
 
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -50,12 +50,12 @@ def _a_number(told: Any) -> Any:
 
 
 _Number = BeforeValidator(_a_number)
-"""No yes and no no, which a lax reader takes for 1 and 0, and no text, of which it takes "1_0" for 10.
-Outermost, or the description of the interface would not name the limits of a field."""
+"""Refuses booleans, which lax parsing reads as 1 and 0, and text, of which it reads "1_0" as 10.
+It must be outermost, or the OpenAPI description would lose the limits of the field."""
 
 
 class History(Document):
-    """What is known of the person and the lesion beside the photographs. None: not said."""
+    """What is known of the person and the lesion beside the photographs. None: not answered."""
 
     sex: GroupName | None = None
     age_years: Annotated[FiniteFloat, Field(ge=0, le=120), _Number] | None = None
@@ -102,11 +102,11 @@ class History(Document):
     swollen_lymph_nodes: YesNo = None
     """A lump in neck, armpit or groin that has stayed for three weeks."""
     fever: YesNo = None
-    """Not explained otherwise, as the next two."""
+    """Not explained otherwise; the same for the next two."""
     weight_loss: YesNo = None
     unwell: YesNo = None
     patient_worried: YesNo = None
-    """Of this lesion more than of others."""
+    """More about this lesion than about others."""
     clinician_concerned: YesNo = None
     """The clinician who saw the lesion asks for it to be seen again in person."""
 
@@ -115,19 +115,19 @@ NO_HISTORY = History()
 
 
 def as_text(history: History) -> str:
-    """What was said, as one line of JSON for the cell of a table; empty if nothing was."""
+    """The answers given, as one line of JSON for a table cell; empty if there are none."""
     return "" if history == NO_HISTORY else history.model_dump_json(exclude_none=True)
 
 
 def from_json(text: str | bytes) -> History:
-    """The history in a JSON text, wherever it comes from.
+    """Parse a history from JSON, whatever its origin.
 
     Raises:
-        pydantic.ValidationError: it is no JSON object, an answer is none to its question, or a field stands
-            twice: which of the two answers counts would be anybody's guess.
+        pydantic.ValidationError: not a JSON object, an answer that is not valid, or a field that occurs
+            twice: it would be anyone's guess which answer counts.
     """
     history = History.model_validate_json(text)
-    told = json.loads(text, object_pairs_hook=list)  # pydantic keeps the last of them, and says nothing
+    told = json.loads(text, object_pairs_hook=list)  # pydantic would silently keep the last duplicate
     times = Counter(name for name, _ in told)
     if twice := next((name for name, count in times.items() if count > 1), None):
         problem = PydanticCustomError("field_twice", "the field stands twice; keep one")
@@ -138,7 +138,7 @@ def from_json(text: str | bytes) -> History:
 
 
 def from_text(text: str) -> History:
-    """Read back what ``as_text`` wrote.
+    """Read back the output of ``as_text``.
 
     Raises:
         pydantic.ValidationError: as ``from_json``.
@@ -147,10 +147,10 @@ def from_text(text: str) -> History:
 
 
 def number_in(text: str) -> float:
-    """The number in a cell of a table or in a field of a form, where every answer is a text.
+    """The number in a table cell or form field, where every answer is text.
 
     Raises:
-        ValueError: it is no number in decimal notation, with or without an exponent.
+        ValueError: not a number in decimal notation, with or without an exponent.
     """
     if not _NUMBER.fullmatch(text.strip()):
         raise ValueError("expected a number")
@@ -158,11 +158,11 @@ def number_in(text: str) -> float:
 
 
 def together(histories: Sequence[History]) -> History:
-    """One history of several about the same lesion: a yes outweighs a no, else the first answer stands."""
+    """Merge histories about the same lesion: a yes outweighs a no, otherwise the first answer counts."""
     answers: dict[str, Any] = {}
     for name in History.model_fields:
         said = [answer for one in histories if (answer := getattr(one, name)) is not None]
         if said:
-            # Not ``True in said``: to Python a diameter of 1 is a yes.
+            # Not ``True in said``: in Python a diameter of 1 equals True.
             answers[name] = any(answer is True for answer in said) or said[0]
     return History(**answers)

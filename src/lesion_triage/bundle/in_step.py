@@ -1,8 +1,8 @@
-"""Several pieces of work side by side on one thread: a step of each, then the next. Imports nothing of ours.
+"""Interleaves several pieces of work on one thread: a step of each, then the next. Imports nothing of ours.
 
-A network empties the processor's caches, and what follows it runs cold. So what comes before the network is
-done for a few cases in a row, then their networks, then what comes after: less work for the processor than
-one case after the other, and less waiting of threads for the interpreter (docs/adr/0075).
+A network evicts the processor's caches, and whatever follows it runs cold. So a few cases go through
+preprocessing first, then through their networks, then through what follows. That costs less processor time
+than one case after the other, and threads wait less for the interpreter (docs/adr/0075).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Steps = Generator[None, None, Result]
 """Cooperative work: a generator that yields at its switch points."""
 
 SIDE_BY_SIDE = 4
-"""So many pieces at most: twice as many gain little more, and the first of them waits for the last."""
+"""Most pieces interleaved. Twice as many gain little, and the first of them waits for the last."""
 
 
 def at_once(work: Callable[[], Result]) -> Steps[Result]:
-    """Work of one step."""
+    """Work that consists of a single step."""
     yield from ()
     return work()
 
 
 def alone(steps: Steps[Result]) -> Result:
-    """Do one piece of work to its end."""
+    """Run one piece of work to its end."""
     while True:
         try:
             next(steps)
@@ -36,10 +36,10 @@ def alone(steps: Steps[Result]) -> Result:
 
 
 def in_step(several: Sequence[Steps[Result]]) -> Iterator[list[tuple[int, Result | Exception]]]:
-    """Do several pieces of work, each as far as its next yield, in turns. One that fails stops no other.
+    """Run several pieces of work in turns, each up to its next yield. A failure stops no other piece.
 
     Yields:
-        After each round in which any ended, those: their places, and what they returned or raised.
+        After each round in which any ended: their positions, with what each returned or raised.
     """
     going = list(enumerate(several))
     while going:
@@ -50,7 +50,7 @@ def in_step(several: Sequence[Steps[Result]]) -> Iterator[list[tuple[int, Result
                 next(steps)
             except StopIteration as end:
                 ended.append((place, end.value))
-            except Exception as error:  # handed to whoever asked for this piece
+            except Exception as error:  # for the caller of this piece
                 ended.append((place, error))
             else:
                 further.append((place, steps))
@@ -60,13 +60,13 @@ def in_step(several: Sequence[Steps[Result]]) -> Iterator[list[tuple[int, Result
 
 
 def together(several: Sequence[Steps[Result]]) -> list[Result]:
-    """Do several pieces of work in step.
+    """Run several pieces of work in step.
 
     Returns:
-        What each returned, in their order.
+        Their results, in order.
 
     Raises:
-        Exception: what the first in this order that failed has raised.
+        Exception: that of the first failed piece, in the order given.
     """
     ends = sorted((end for ended in in_step(several) for end in ended), key=lambda end: end[0])
     results = []

@@ -1,4 +1,4 @@
-"""What a JPEG file shows of itself before it is decoded: its scans, its end, and whether more would fit in.
+"""What can be told of a JPEG file before decoding: its scans, its end, and whether it is incomplete.
 
 Imports the exception tree.
 """
@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from lesion_triage.errors import ImageError
 
 _MOST_SCANS = 50
-"""A progressive JPEG has about ten. Each is a pass over the whole picture and can be 75 bytes short, so a
-small file of nothing but scans would keep a processor busy for hours."""
+"""A progressive JPEG has about ten. Each scan is a pass over the whole picture and can be as short as 75
+bytes, so a small file of nothing but scans could keep a processor busy for hours."""
 _SCAN, _END = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
-"""With a length after it; FF 00 is data, FF 01 and FF D0 to FF D7 stand alone."""
+"""Markers followed by a length. FF 00 is data; FF 01 and FF D0 to FF D7 have no length."""
 _EMPTY_TAIL = bytes(64)
 _ANYTHING = bytes(range(255))
-"""Picture data of no picture. It begins with 00, lest an FF before it become a marker, and has no FF."""
+"""Arbitrary entropy-coded data. It begins with 00, lest an FF before it become a marker, and has no FF."""
 _MORE = b"".join((_ANYTHING, *(bytes((0xFF, 0xD0 + number)) + _ANYTHING for number in range(8))))
-"""The same after each mark at which a decoder may wait to restart."""
+"""The same after each restart marker at which a decoder may be waiting."""
 
 
 def refuse_endless(data: bytes) -> None:
-    """Refuse a file with too many scans, counted up to its end marker: a phone may append a film.
+    """Refuse a file with too many scans, counted up to its end marker: a phone may append a video.
 
     Raises:
         ImageError: ``image_not_decodable``.
@@ -42,7 +42,7 @@ def refuse_endless(data: bytes) -> None:
 def refuse_endless_zeros(data: bytes) -> None:
     """Refuse a file whose rest was never written: zeros where the end marker should be.
 
-    To some tables of codes zeros are picture data for as long as there are any.
+    With some Huffman tables zeros are valid picture data, without end.
 
     Raises:
         ImageError: ``image_not_decodable``.
@@ -52,16 +52,16 @@ def refuse_endless_zeros(data: bytes) -> None:
 
 
 def with_more_data(data: bytes) -> bytes:
-    """The same file with further picture data before its end marker.
+    """The same file with more picture data inserted before its end marker.
 
-    Whoever decodes a whole picture never reads them; where picture data are missing they take their place.
+    A decoder that has a whole picture never reads them; where picture data are missing, it decodes them.
     """
     end = _end(data)
     return data if end is None else data[:end] + _MORE + data[end:]
 
 
 def unfinished() -> ImageError:
-    """The refusal of a file whose picture data end before the picture does."""
+    """The error for a file whose picture data end before the picture does."""
     return ImageError(
         "image_not_decodable",
         "The picture cannot be decoded (its data end before it does); it is damaged or incomplete, send the "
@@ -70,12 +70,12 @@ def unfinished() -> ImageError:
 
 
 def _end(data: bytes) -> int | None:
-    """Where the end marker of the first picture stands; None: nowhere."""
+    """Position of the first picture's end marker; None: there is none."""
     return next((place for marker, place in _markers(data) if marker == _END), None)
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Each marker and its place, up to the end marker; what is inside a segment is none."""
+    """Each marker and its position, up to the end marker, skipping what is inside segments."""
     place = 2
     while found := _MARKER.search(data, place):
         yield found[1][0], found.start()

@@ -1,4 +1,4 @@
-"""The languages in which one policy can be put into words. Imports the messages and the exception tree."""
+"""The languages available for one policy. Imports the messages and the exception tree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lesion_triage.errors import ConfigError
 
 
 class Languages:
-    """Catalogues that have a text for every red flag of a policy, and the one to use if none is asked for."""
+    """Catalogues with a text for every red flag of a policy, and the default among them."""
 
     def __init__(self, catalogues: Mapping[str, Catalogue], default: str) -> None:
         self._catalogues = dict(sorted(catalogues.items()))
@@ -21,15 +21,15 @@ class Languages:
     def for_flags(
         cls, codes: Iterable[str], default: str = REFERENCE_LANGUAGE, extra: Path | None = None
     ) -> Self:
-        """Load every language that has the texts.
+        """Load every language that has all the texts.
 
-        A language without a text for one of the flags is left out, the default language excepted: an answer
-        with a hole in it is worse than one in another language.
+        A language without a text for one of the flags is left out: an answer with a gap is worse than one in
+        another language. For the default language this is an error.
 
         Args:
             codes: of the policy's red flags.
             default: a language.
-            extra: a folder of a site's own catalogues.
+            extra: folder of a site's own catalogues.
 
         Raises:
             ConfigError: a catalogue is not valid, or the default language lacks a text or does not exist.
@@ -49,10 +49,10 @@ class Languages:
         return tuple(self._catalogues)
 
     def catalogue(self, language: str | None = None) -> Catalogue:
-        """The texts in one language; None takes the default.
+        """The texts in one language; None: the default.
 
         Raises:
-            ConfigError: the policy cannot be put into words in this language.
+            ConfigError: there is no complete catalogue for the policy in this language.
         """
         name = self.default if language is None else language
         if name not in self._catalogues:

@@ -1,4 +1,4 @@
-"""The message catalogue: for every stable code a sentence, in every language. A file for each language.
+"""The message catalogue: for every stable code a sentence, in every language; one file per language.
 
 Imports pydantic, the document, the schema, the guidance and the exception tree.
 """
@@ -23,16 +23,16 @@ from lesion_triage.bundle.schema import Disposition, ReasonCode
 from lesion_triage.errors import ConfigError, hint
 
 REFERENCE_LANGUAGE = "en"
-"""Its texts say which placeholders a text of any language must have."""
+"""Its texts define which placeholders a text in any language must have."""
 _BREAKING = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
-"""Control characters and separators of lines and paragraphs."""
+"""Control characters and Unicode line and paragraph separators."""
 _LINE = rf"^[^\s{_BREAKING}]([^{_BREAKING}]*[^\s{_BREAKING}])?$"
 Text = Annotated[str, Field(min_length=1, max_length=600, pattern=_LINE)]
-"""One line: what is pasted into a record must not be able to draw a heading of its own."""
+"""One line: text that is pasted into a record must not be able to form a heading of its own."""
 
 
 class NotePhrase(StrEnum):
-    """What the note for the clinical record is put together from."""
+    """The phrases of which the note for the clinical record is composed."""
 
     heading = "heading"
     to_edit = "to_edit"
@@ -77,34 +77,34 @@ _CODES: Mapping[str, frozenset[str]] = {
     "history": frozenset(QUESTIONS),
     "note": frozenset(NotePhrase),
 }
-"""By section, the codes that must have a text, and no others. Red flags are a site's own."""
+"""By section, exactly the codes that must have a text. Red flags are the policy's and not listed here."""
 
 
 class ReasonMessage(Document):
-    """A reason, in words."""
+    """Texts of a reason."""
 
     text: Text
-    """What is the matter."""
+    """What the problem is."""
     coaching: Text | None = None
     """How to take a better photograph."""
 
 
 class FlagMessage(Document):
-    """A red flag, in words."""
+    """Texts of a red flag."""
 
     label: Text
-    """A few words for a list."""
+    """A few words, for a list."""
     text: Text
-    """A sentence, for when it is present."""
+    """A sentence, for when the flag is present."""
 
 
 class Catalogue(Document):
     """All texts in one language."""
 
     language: str
-    """As in BCP 47: ``en``, ``pt-BR``."""
+    """BCP 47 tag: ``en``, ``pt-BR``."""
     name: Text
-    """Of the language, in the language."""
+    """Name of the language, in that language."""
     decimal_mark: Literal[".", ","]
     notice: Text
     dispositions: dict[str, Text]
@@ -122,12 +122,12 @@ class Catalogue(Document):
 
         Args:
             language: one of ``available(extra)``.
-            extra: a folder of a site's own files, named as ours. The file of a language that we ship may
-                hold a part, and its texts go before ours; that of another language holds everything.
+            extra: folder of a site's own files, named like ours. For a language that we ship, the file may
+                hold some texts only, which replace ours; for any other language it must hold all.
 
         Raises:
             ConfigError: no such language; a file that cannot be read; a code without a text or a text
-                without a code; placeholders that are not those of the English text.
+                without a code; placeholders that differ from those of the English text.
         """
         known = available(extra)
         if language not in known:
@@ -158,7 +158,7 @@ class Catalogue(Document):
         return self.note[phrase].format(**values)
 
     def require_red_flags(self, codes: Iterable[str]) -> None:
-        """Check that a policy's red flags can be put into words.
+        """Check that this catalogue has a text for every red flag of a policy.
 
         Raises:
             ConfigError: a code has no text in this language.
@@ -199,7 +199,7 @@ class Catalogue(Document):
 
 @functools.cache
 def english() -> Catalogue:
-    """The texts that our own reports use."""
+    """The English texts, which our own reports use."""
     return Catalogue.load(REFERENCE_LANGUAGE)
 
 
@@ -207,7 +207,7 @@ def available(extra: Path | None = None) -> tuple[str, ...]:
     """The languages that can be loaded, in alphabetical order.
 
     Raises:
-        ConfigError: ``extra`` is no folder.
+        ConfigError: ``extra`` is not a folder.
     """
     if extra is not None and not extra.is_dir():
         raise ConfigError(f"{extra}: expected a folder of message catalogues, found none.")
@@ -220,7 +220,7 @@ def placeholders(text: str) -> frozenset[str]:
     """Names in braces.
 
     Raises:
-        ValueError: a brace without its partner, or anything but a plain name between two.
+        ValueError: an unmatched brace, or anything but a plain name between two.
     """
     found = set()
     for _, name, form, conversion in string.Formatter().parse(text):
@@ -237,7 +237,7 @@ def _shipped() -> Traversable:
 
 
 def _files(language: str, extra: Path | None) -> Iterator[tuple[str, str]]:
-    """Name and text of each file of a language, ours first. The caller knows that there is one."""
+    """Name and text of each file of a language, ours first. At least one must exist."""
     name = f"{language}.json"
     places: list[Traversable] = [_shipped() / name]
     if extra is not None:
@@ -270,7 +270,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _overlay(tree: dict[str, Any], upper: Mapping[str, Any]) -> None:
-    """Lay a site's texts over ours, text by text."""
+    """Replace our texts by a site's, text by text."""
     for key, value in upper.items():
         below = tree.get(key)
         if isinstance(below, dict) and isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""The text block for the clinical note: what arrived, what the system said, and what it cannot know.
+"""The text block for the clinical note: what arrived, what the system found, and what it cannot know.
 
 Imports the history, the red flags, the guidance, the messages and the schema.
 
-Every word comes from the catalogue. Of what a platform sent, numbers and counts appear and no word: a name of
-a body site or a group could carry anything.
+Every word comes from the catalogue. Of what a platform sent, only numbers and counts appear: the name of a
+body site or group could carry anything.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _TO_COMPLETE = tuple(phrase for phrase in NotePhrase if phrase.startswith("compl
 _SEAL_DIGITS = 16
 _ITEM, _BOX = "- ", "[ ] "
 _NO_REASON_TO_COME = (ReasonCode.score_below_threshold, ReasonCode.red_flag, ReasonCode.red_flag_band)
-"""The flags that refer are named one by one."""
+"""Reasons left out of why a visit is proposed; the flags that refer are named one by one."""
 
 _Standing = Sequence[tuple[RedFlag, Presence]]
-"""Each flag, and what the history says of it."""
+"""Each flag, and whether the history says that it is present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class NotePhotograph:
 
     usable: bool
     reasons: tuple[str, ...]
-    """Codes: why it is not usable, or what to know of it nevertheless."""
+    """Codes: why it is not usable, or advice on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoteFacts:
-    """What an answer says, as far as the note repeats it. No score: without its threshold it says nothing."""
+    """The parts of an answer that the note repeats. No score: without its threshold it means nothing."""
 
     disposition: Disposition
     priority_band: int
@@ -55,9 +55,9 @@ class NoteFacts:
     photographs: tuple[NotePhotograph, ...]
     """In the order sent."""
     red_flags: RedFlags
-    """All that the policy declares, whether they fired or not."""
+    """All red flags of the policy, fired or not."""
     asked: tuple[str, ...]
-    """The questions of the policy's rules, ``guidance.questions_of``."""
+    """The questions of the policy's rules: ``guidance.questions_of``."""
     limits: tuple[Limit, ...]
     not_assessed: tuple[NotAssessed, ...]
     counselling: tuple[Counselling, ...]
@@ -71,12 +71,12 @@ def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     """Write the note.
 
     Args:
-        facts: what the system said of the case.
-        history: what the platform sent along.
+        facts: what the system found for the case.
+        history: sent by the platform.
         catalogue: has a text for every red flag of the policy; ``Catalogue.require_red_flags`` checks it.
 
     Returns:
-        Plain text in the catalogue's language, one paragraph for each subject, with a final newline. Equal
+        Plain text in the catalogue's language, one paragraph per subject, with a final newline. Equal
         arguments give equal text.
     """
     head = [catalogue.note[NotePhrase.heading], catalogue.note[NotePhrase.to_edit], catalogue.notice]
@@ -115,7 +115,7 @@ def _section(title: str, mark: str, lines: Iterable[str]) -> str:
 
 @functools.lru_cache(256)
 def _fixed_section(title: str, mark: str, lines: tuple[str, ...]) -> str:
-    """One without a word or number of the case: few differ, so each is put together once and kept."""
+    """A section that depends on nothing in the case: there are few of them, so each is cached."""
     return _section(title, mark, lines)
 
 
@@ -156,7 +156,7 @@ def _said(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
 
 
 def _visit(facts: NoteFacts, standing: _Standing, catalogue: Catalogue) -> Iterator[str]:
-    """Why an in-person visit is proposed, or that none is: never that none is called for."""
+    """Why an in-person visit is proposed, or that none is: never that none is needed."""
     if facts.disposition is Disposition.below_threshold:
         yield catalogue.note[NotePhrase.visit_none]
         return

@@ -1,4 +1,4 @@
-"""How a picture is to be held, as its EXIF block says, and how it is set upright. Imports Pillow."""
+"""EXIF orientation: how to read it, and how to set a picture upright. Imports Pillow."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets a picture upright, by EXIF orientation."""
+"""Transposition that sets a picture upright, by EXIF orientation."""
 _ORIENTATION, _SHORT, _LONG = 274, 3, 4
 
 
 def orientation_of(exif: bytes) -> int:
     """EXIF orientation, 1 to 8; 1 (upright) if it is absent or unreadable.
 
-    Only the first directory is read (TIFF 6.0, tag 274): all of EXIF that the picture's look depends on. It
-    is a number of two bytes, for which some programs write four.
+    Only the first directory is read (TIFF 6.0, tag 274): of all EXIF data, nothing else affects how the
+    picture looks. The value has two bytes; some programs write four.
     """
     tiff = exif.removeprefix(b"Exif\x00\x00")
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])

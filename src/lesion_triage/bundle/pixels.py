@@ -25,13 +25,13 @@ from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
 
 _LIBRARIES = ("jpg", "libjpeg_turbo", "webp", "littlecms2")
-"""As Pillow calls those that it decodes with; what PNG is packed with decides nothing."""
+"""As Pillow names the libraries it decodes with. PNG's is left out: zlib cannot change the pixels."""
 DECODER_FORMATS = ("JPEG", "PNG", "WEBP")
 
 _MOST_CHUNKS = 100_000
 """A PNG of 30 MB in the usual blocks of 8 KB has about four thousand."""
 _FILLING = frozenset((127, 128))
-"""Levels that libjpeg leaves where it has no data: 128, and in CMYK what Pillow turns that into."""
+"""Levels that libjpeg leaves where data are missing: 128, or in CMYK what Pillow converts it to."""
 _COMPARED = 1_000_000
 """Pixels compared at once: a picture of 50 megapixels is in memory twice already."""
 
@@ -43,19 +43,19 @@ class Picture:
     pixels: NDArray[np.uint8]
     """(size_px, size_px, 3), RGB, C-contiguous."""
     square: Image.Image
-    """The same as Pillow has it."""
+    """The same as a Pillow image."""
     width_px: int
-    """Of the original, upright."""
+    """Of the original, set upright."""
     height_px: int
     quantisation: tuple[int, ...] | None = None
-    """Of a JPEG file: 64 steps of its first table, usually that of brightness, row by row from the lowest
-    frequency. None: no JPEG, or a table that cannot be read."""
+    """For a JPEG file: the 64 steps of its first table, usually that of luma, row by row from the lowest
+    frequency. None: not a JPEG, or a table that cannot be read."""
 
 
 class _Jpeg(JpegImageFile):
-    """A JPEG file whose EXIF block Pillow leaves alone.
+    """A JPEG file whose EXIF block Pillow ignores.
 
-    While opening, Pillow looks for the resolution there and warns of whatever it finds odd.
+    While opening a file, Pillow would look there for the resolution and warn of anything unusual.
     """
 
     def getexif(self) -> Image.Exif:
@@ -65,14 +65,19 @@ class _Jpeg(JpegImageFile):
 def decode(data: bytes, spec: PixelSpec) -> Picture:
     """Decode a JPEG, PNG or WebP file into the square that the network sees.
 
-    In this order: the header is checked, the EXIF orientation applied, the whole picture resized to
-    ``size_px`` x ``size_px`` by antialiased bicubic interpolation, transparency laid over white, colour
-    brought to sRGB. The square is stretched on purpose: nothing at the rim may be cropped away. A large
-    JPEG is decoded at the coarsest scale that keeps both sides at least twice the target, which moves the
-    logit by a third of what scaling right down to the target does. 16-bit samples keep their high byte.
-    An embedded profile is honoured if it can be read, and otherwise ignored.
+    Steps, in order:
 
-    The same bytes give the same pixels. No warning is issued, whatever the bytes.
+    1. The header is checked.
+    2. A large JPEG is decoded at the coarsest scale that keeps both sides at least twice the target. This
+       moves the logit by a third of what decoding right down to the target does.
+    3. The EXIF orientation is applied.
+    4. The whole picture is resized to ``size_px`` x ``size_px`` by antialiased bicubic interpolation. It is
+       stretched to the square on purpose: nothing at the edge may be cropped away.
+    5. Transparency is laid over white.
+    6. Colours are converted to sRGB. An embedded profile is applied if it can be read, and otherwise ignored.
+
+    16-bit samples keep their high byte. The same bytes give the same pixels. No warning is issued, whatever
+    the bytes.
 
     Args:
         data: the file.
@@ -101,7 +106,7 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
         if getattr(image, "is_animated", False):
             raise _animated()
         drafted = _load(image, spec.size_px)
-        orientation = orientation_of(image.info.get("exif", b""))  # of a PNG it may stand behind the pixels
+        orientation = orientation_of(image.info.get("exif", b""))  # in a PNG it may follow the pixels
         if isinstance(image, JpegImageFile):
             _refuse_unfinished(image, data, spec.size_px)
         square = _square(image, drafted, orientation, spec.size_px)
@@ -118,7 +123,7 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
 
 
 def decoders() -> dict[str, str]:
-    """Versions of all that decides which pixels a file becomes, by name."""
+    """Versions, by name, of all the libraries that decide which pixels a file becomes."""
     libraries = {name: str(features.version(name)) for name in _LIBRARIES}
     return {"pillow": PIL.__version__, **libraries}
 
@@ -130,12 +135,12 @@ def look_of(data: bytes) -> tuple[int, bytes | None]:
         EXIF orientation, 1 to 8, and the embedded colour profile; None if it is absent or ignored.
 
     Raises:
-        ImageError: as ``decode``, as far as the header tells; of a PNG all of the file.
+        ImageError: as ``decode``, as far as the header shows; for a PNG, the whole file is read.
     """
     with _refusing_what_is_broken():
         image = _open(data)
         if isinstance(image, PngImageFile):
-            image.load()  # what stands behind the pixels counts too
+            image.load()  # metadata that follow the pixels count too
         icc_profile = image.info.get("icc_profile")
         try:
             honoured = _honoured(icc_profile) is not None
@@ -146,10 +151,10 @@ def look_of(data: bytes) -> tuple[int, bytes | None]:
 
 @contextmanager
 def _refusing_what_is_broken() -> Iterator[None]:
-    """Turn whatever a broken file provokes in Pillow into one sentence.
+    """Turn any error that a broken file causes in Pillow into one sentence.
 
     Its plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more, and the list
-    grows with each release, so nothing short of Exception is exhaustive. Lack of memory is not the
+    grows with each release, so only Exception catches them all. MemoryError is let through: it is not the
     file's fault.
     """
     try:
@@ -169,8 +174,8 @@ def _refusing_what_is_broken() -> Iterator[None]:
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Read the header.
 
-    The plugins are called by name: ``Image.open`` would add a process-wide limit on pixels, warnings,
-    and a guess at the frames of a phone's multi-picture JPEG, of which the first is the photograph.
+    The plugins are called by name: ``Image.open`` would add a process-wide limit on pixels, warnings, and an
+    attempt to find the frames of a phone's multi-picture JPEG, of which the first is the photograph.
     """
     stream = io.BytesIO(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -194,7 +199,7 @@ def _animated() -> ImageError:
 
 
 def _refuse_animated_png(data: bytes) -> None:
-    """Refuse any animation chunk, wherever it stands: Pillow warns of those that break the rules."""
+    """Refuse a PNG with any animation chunk, at any position: Pillow warns of malformed ones."""
     place = 8
     for _ in range(_MOST_CHUNKS):
         if place + 8 > len(data):
@@ -209,16 +214,16 @@ def _refuse_animated_png(data: bytes) -> None:
 
 
 def _quantisation(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
-    """Pillow has the steps in the order of the matrix, not of the zigzag, since 8.3."""
+    """Since version 8.3 Pillow gives the steps in row order, not in zigzag order."""
     steps = getattr(image, "quantization", {}).get(0, ())
     return tuple(steps) if len(steps) == 64 else None
 
 
 def _load(image: ImageFile.ImageFile, size_px: int) -> tuple[float, float] | None:
-    """Decode, a JPEG at the coarsest scale that will do.
+    """Decode; a JPEG at the coarsest sufficient scale.
 
     Returns:
-        Width and height of what is picture, as stored; None: all of it.
+        Width and height of the part that is picture, as stored; None: all of it.
     """
     drafted = image.draft(None, (2 * size_px, 2 * size_px))
     image.load()
@@ -228,8 +233,8 @@ def _load(image: ImageFile.ImageFile, size_px: int) -> tuple[float, float] | Non
 def _refuse_unfinished(image: JpegImageFile, data: bytes, size_px: int) -> None:
     """Refuse a decoded JPEG whose data end before the picture does, although there is an end marker.
 
-    libjpeg leaves the rest grey, without a word, and so the last pixel as stored. A good picture may end in
-    that grey too: it is whole if further data change nothing in it.
+    libjpeg silently leaves the rest grey, including the last pixel as stored. A good picture may end in that
+    grey too: it is complete if inserting more data changes nothing in it.
     """
     width, height = image.size
     if not _FILLING.issuperset(image.crop((width - 1, height - 1, width, height)).tobytes()):
@@ -246,12 +251,12 @@ def _refuse_unfinished(image: JpegImageFile, data: bytes, size_px: int) -> None:
 def _square(
     image: ImageFile.ImageFile, drafted: tuple[float, float] | None, orientation: int, size_px: int
 ) -> Image.Image:
-    """Set upright and resize; the answer has mode L, RGB or CMYK."""
+    """Set upright and resize; the result has mode L, RGB or CMYK."""
     upright = _with_interpolable_mode(image)
     if orientation in TURNS:
         upright = upright.transpose(TURNS[orientation])
     box = None if drafted is None else _upright_box(drafted, upright.size, orientation)
-    # Pillow weighs colours by their opacity while it resizes LA and RGBA.
+    # While resizing LA and RGBA, Pillow weights colours by their opacity.
     square = upright.resize((size_px, size_px), Image.Resampling.BICUBIC, box)
     if square.mode in ("LA", "RGBA"):
         white = Image.new("RGBA", square.size, "white")
@@ -264,8 +269,8 @@ def _upright_box(
 ) -> tuple[float, float, float, float]:
     """The part of an upright picture that holds the scene: left, top, right, bottom.
 
-    Decoded at a coarser scale, a side that the scale does not divide ends in a pixel of which only a part is
-    picture. ``extent`` is the part as stored, where it begins at the top left.
+    When decoded at a coarser scale that does not divide a side, the last pixel of that side is only partly
+    picture. ``extent`` is the part as stored, beginning at the top left.
     """
     width, height = extent if orientation < 5 else (extent[1], extent[0])
     left = size[0] - width if orientation in (2, 3, 6, 7) else 0.0
@@ -274,13 +279,13 @@ def _upright_box(
 
 
 def _with_interpolable_mode(image: Image.Image) -> Image.Image:
-    """Grey levels or colours in 8 bits, with or without opacity: L, LA, RGB, RGBA or CMYK."""
+    """Convert to 8-bit greyscale or colour, with or without opacity: L, LA, RGB, RGBA or CMYK."""
     if image.mode.startswith("I"):
-        # convert() would clip at 255. High byte, as Pillow itself does with 16-bit colour.
+        # convert() would clip at 255. Take the high byte, as Pillow does with 16-bit colour.
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     key = image.info.get("transparency")
     if isinstance(key, tuple) and max(key) > 255:
-        key = None  # a colour key for 16-bit samples, which are gone
+        key = None  # transparency given as a 16-bit colour, and the 16-bit samples are gone
     if key is not None and image.mode in ("1", "L", "P", "RGB"):
         return image.convert("RGBA")
     if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
@@ -289,18 +294,18 @@ def _with_interpolable_mode(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(square: Image.Image, icc_profile: bytes | None) -> Image.Image:
-    """Colours in sRGB, mode RGB. Done last: at this size it costs next to nothing."""
+    """Convert to sRGB, mode RGB. Done last: at this size it costs almost nothing."""
     try:
         if (profile := _honoured(icc_profile)) is not None:
             srgb = ImageCms.createProfile("sRGB")
             return ImageCms.buildTransform(profile, srgb, square.mode, "RGB").apply(square)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        pass  # unreadable, or of another colour space than the pixels
+        pass  # unreadable, or for another colour space than the pixels'
     return square.convert("RGB")
 
 
 def _honoured(icc_profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
-    """The profile, unless there is none or it says what is assumed without one."""
+    """The profile; None if there is none, or if it equals what is assumed without one."""
     if not icc_profile:
         return None
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))

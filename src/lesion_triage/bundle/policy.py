@@ -1,4 +1,4 @@
-"""From logits to a disposition: the one function by which calibration, evaluation and the server decide.
+"""From logits to a disposition: the one function that decides in calibration, evaluation and service.
 
 Imports the standard library, the schema, the history, the red flags, the calibrators and the exception tree.
 """
@@ -21,12 +21,12 @@ from lesion_triage.errors import ScoringError
 
 Band = Literal[1, 2, 3, 4]
 UNKNOWN = "unknown"
-"""The group of a case whose history does not say."""
+"""The group of a case whose history does not name one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy says of one case."""
+    """The policy's decision on one case."""
 
     disposition: Disposition
     priority_band: Band
@@ -34,17 +34,17 @@ class Decision:
     score: float | None
     """In [0, 1]; None if and only if no photograph was gradable."""
     threshold: float
-    """What the score was compared with."""
+    """The threshold that the score was compared with."""
     reasons: tuple[ReasonCode, ...]
     red_flags: tuple[RedFlag, ...] = ()
-    """Those that the history raises, in the policy's order."""
+    """The flags that the history raises, in the policy's order."""
 
 
 def case_logit(logits: Sequence[float], aggregation: Literal["max", "mean"]) -> float:
-    """The case's logit from those of its gradable photographs.
+    """Aggregate the logits of a case's gradable photographs.
 
     Raises:
-        ScoringError: there is none, or one is not finite.
+        ScoringError: there are none, or one is not finite.
     """
     if not logits:
         raise ScoringError("No gradable photograph, expected at least one; nothing can be aggregated.")
@@ -56,7 +56,7 @@ def case_logit(logits: Sequence[float], aggregation: Literal["max", "mean"]) -> 
             )
     if aggregation == "max":
         return max(logits)
-    # In rational numbers, rounded once: order does not matter, equal logits keep theirs, nothing overflows.
+    # Exact rational mean, rounded once: independent of order, exact for equal logits, no overflow.
     return statistics.mean(logits)
 
 
@@ -77,10 +77,10 @@ def band_of(policy: Policy, score: float) -> Band:
 
 
 def group_of(by: str, age_edges_years: Sequence[int], history: History) -> str:
-    """The group of a case, told apart by a field of its history or, for ``age_band``, by its age.
+    """The group of a case: a field of its history or, for ``age_band``, the band of its age.
 
     Returns:
-        ``unknown`` where the history does not say.
+        ``unknown`` if the history does not say.
     """
     if by != "age_band":
         return getattr(history, by) or UNKNOWN
@@ -90,7 +90,7 @@ def group_of(by: str, age_edges_years: Sequence[int], history: History) -> str:
 
 
 def age_bands(edges_years: Sequence[int]) -> tuple[str, ...]:
-    """Names of the bands that ascending ``edges_years`` make: 30 and 50 give three."""
+    """Names of the bands between ascending ``edges_years``: 30 and 50 give three."""
     if not edges_years:
         return ("any age",)
     inner = (f"{low} to {high - 1}" for low, high in pairwise(edges_years))
@@ -100,18 +100,24 @@ def age_bands(edges_years: Sequence[int]) -> tuple[str, ...]:
 def decide(policy: Policy, logits: Sequence[float | None], history: History = NO_HISTORY) -> Decision:
     """Decide one case.
 
+    Disposition:
+
+    - ``score >= threshold`` refers, so a tie refers.
+    - A red flag that asks for a visit refers, with or without a score. So does a group that the certificate
+      does not cover.
+    - A case that nothing refers is ungradable if it has no gradable photograph.
+
+    Priority band:
+
+    - A case without a score waits in ``policy.ungradable_band``.
+    - A referred case never waits in the last band. No case waits behind the band that its red flags allow.
+    - A scored case with a refused photograph never waits in the last band: nobody knows what that photograph
+      would have shown.
+
     Args:
         policy: calibrator, aggregation, thresholds, bands and red flags.
         logits: one entry per photograph of the case; None where a gate refused it.
-        history: says which groups of the certificate the case belongs to, and raises red flags.
-
-    Returns:
-        The decision. ``score >= threshold`` refers, so a tie refers. So does a red flag that asks for it, and
-        so does a group that the certificate does not cover, with a score or without. A case that nothing
-        refers and that has no gradable photograph is ungradable. Without a score a case waits in
-        ``policy.ungradable_band``; a referred one never in the last band, and none behind the band that its
-        red flags allow. Nor does a scored case wait in the last band if one of its photographs was refused:
-        nobody knows what that one would have shown.
+        history: decides which groups of the certificate the case belongs to, and raises red flags.
 
     Raises:
         ScoringError: no photograph at all, or a logit that is not finite.
@@ -150,7 +156,7 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
 
 
 def _threshold_of(policy: Policy, history: History) -> float | None:
-    """The lowest threshold of the case's groups; None if the certificate does not cover one of them."""
+    """Lowest threshold of the case's groups; None if the certificate does not cover one of the groups."""
     applied = []
     for grouping in policy.groupings:
         group = group_of(grouping.by, grouping.age_edges_years, history)

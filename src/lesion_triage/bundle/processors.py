@@ -1,4 +1,4 @@
-"""Processors that this process may use, and work spread over them. Standard library only."""
+"""Processors available to this process, and work spread over them. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def affinity() -> int:
-    """Processors that the scheduler grants this process; all of the machine where it cannot say, as macOS."""
+    """Processors that the scheduler grants this process; all of the machine's where unknown, as on macOS."""
     granted = getattr(os, "sched_getaffinity", None)
     return len(granted(0)) if granted else os.cpu_count() or 1
 
@@ -22,18 +22,18 @@ def mapped(
     items: Sequence[Item],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
-    """Do the work for each item, as many at once as there are processors.
+    """Apply a function to each item, on as many threads as there are processors.
 
     Args:
-        work: what threads may do side by side.
-        items: what it is done for.
-        progress: told in this thread, item by item, how many are done, and of how many.
+        work: threads may run it at the same time.
+        items: its arguments.
+        progress: called in this thread after each item, with (done, total).
 
     Returns:
         The results in the order of the items.
 
     Raises:
-        Exception: what the work for the first item that failed has raised.
+        Exception: that of the first failed item, in their order.
     """
     results: list[Result] = []
     with ThreadPoolExecutor(affinity()) as pool:

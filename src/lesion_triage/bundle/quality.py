@@ -17,20 +17,20 @@ from lesion_triage.bundle.pixels import Picture
 from lesion_triage.bundle.schema import QualityLimits, ReasonCode
 
 _SIDE = 128
-"""Of the copy on which structure is measured: limits must not depend on the side that the network wants."""
+"""Side of the copy on which structure is measured: limits must not depend on the network's input size."""
 _COLOUR_SIDE = 64
-"""Least side of the copy on which colours are."""
+"""Least side of the copy on which colours are measured."""
 _BURNT = 250
-"""A level from which on a channel is taken for full: cameras and resizing bend the last few."""
+"""Level from which on a channel counts as saturated: cameras and resizing distort the last few."""
 _NEUTRAL = {"blue/red": 1.0, "green/red": 1.0, "red/green": 1.9, "green/blue": 1.6}
-"""Ratios of sRGB levels that skin does not exceed in neutral light. What skin reflects rises with the
-wavelength, whatever its tone, so red is never below green or blue; the other two are those of strongly
-reddened and of strongly tanned skin, with room."""
+"""Ratios of sRGB levels that skin does not exceed in neutral light. The reflectance of skin rises with the
+wavelength, whatever its tone, so red is never below green or blue. The other two ratios are those of strongly
+reddened and of strongly tanned skin, with some margin."""
 
 _ORDER = tuple(ReasonCode)
 _ONES, _LEVELS, _SQUARES = (np.arange(256) ** power for power in range(3))
 _COARSE = 4
-"""So many frequencies a side of JPEG's eight: periods down to five pixels, where structure is."""
+"""Frequencies per side, of JPEG's eight, that count: periods down to five pixels, where structure is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Quality:
     contrast: float
     """Standard deviation of the grey levels of the prepared square."""
     clipped_share: float
-    """Share of the square with two or three channels full."""
+    """Share of the square with two or three channels saturated."""
     glare_share: float
-    """Share of the square with three channels full."""
+    """Share of the square with all three channels saturated."""
     focus: float
     """See ``focus.sharpness``."""
     cast: float
@@ -53,15 +53,15 @@ class Quality:
     of the picture, which is skin more often than lesion."""
     erased_level: float | None
     """Mean amplitude, in grey levels, below which the file's last JPEG compression erased coarse structure
-    that would have survived resizing. None: no JPEG."""
+    that would have survived resizing. None: not a JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What seems to be in the picture. It is never refused for that."""
+    """What seems to be in the picture. It only leads to advice, never to a refusal."""
 
     lesion_step: float
-    """See ``framing.Framing``; so is the next."""
+    """See ``framing.Framing``, as for the next."""
     lesion_offset: float
     hair_share: float
     ink_share: float
@@ -69,33 +69,33 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class _Copies:
-    """Small ones, of which several measures are taken."""
+    """Reduced copies, each shared by several measures."""
 
     luma: Image.Image
     grey: NDArray[np.int16]
     """(n, n), n at most ``_SIDE``."""
     colours: NDArray[np.float32]
-    """(3, n, n), RGB, n at least ``_COLOUR_SIDE`` where the picture has as much."""
+    """(3, n, n), RGB, n at least ``_COLOUR_SIDE`` if the picture is that large."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What is to be said of one photograph. Codes stand in the order of ``ReasonCode``, none twice."""
+    """Findings on one photograph. Codes are in the order of ``ReasonCode``, without duplicates."""
 
     measures: Quality
     refusals: tuple[ReasonCode, ...]
     """Everything that keeps it from being scored; empty if it is gradable."""
     advice: tuple[ReasonCode, ...]
-    """What would make it better without standing in the way of a score."""
+    """What would make it better, though it does not prevent a score."""
 
 
 def assess(picture: Picture, limits: QualityLimits, *, advise: bool = True) -> Assessment:
-    """Measure a picture and hold it against the limits.
+    """Measure a picture and compare it with the limits.
 
     Args:
         picture: from ``pixels.decode``.
         limits: of the policy.
-        advise: False saves a third of the time of whoever keeps no advice, and changes no refusal.
+        advise: False leaves advice out and saves a third of the time; refusals do not change.
     """
     copies = _copies(picture)
     measures = _measured(picture, copies)
@@ -114,11 +114,11 @@ def assess(picture: Picture, limits: QualityLimits, *, advise: bool = True) -> A
 
 
 def measure(picture: Picture) -> Quality:
-    """Everything that can refuse a picture.
+    """Measure everything that can refuse a picture.
 
-    Grey is the luma of ITU-R BT.601, in whole levels as Pillow rounds it. Whatever can refuse is counted or
-    summed in integers and divided once, so a picture at a limit falls on the same side of it on every
-    processor; where the lesion lies is worked out in floats, and only advises.
+    Grey is the luma of ITU-R BT.601, in whole levels as Pillow rounds it. All measures that can refuse are
+    integer counts or sums, divided once, so a picture at a limit falls on the same side of it on every
+    processor. The lesion's position is computed in floats, and only advises.
     """
     return _measured(picture, _copies(picture))
 
@@ -162,7 +162,7 @@ def _scene(picture: Picture, copies: _Copies) -> Scene:
 
 
 def _refusals(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
-    """What light and detail leave unseen is not judged any further: a black frame is dark, not blurred."""
+    """Once light or detail is lacking, nothing further is judged: a black frame is dark, not blurred."""
     found: set[ReasonCode] = set()
     if measures.short_side_px < limits.min_short_side_px:
         found.add(ReasonCode.image_too_small)
@@ -209,8 +209,8 @@ def _light(grey: Image.Image) -> tuple[float, float]:
 
 
 def _full_channels(pixels: NDArray[np.uint8]) -> tuple[int, int]:
-    """How many pixels have at least two channels full, and how many have all three."""
-    if pixels.max() < _BURNT:  # most photographs
+    """How many pixels have at least two channels saturated, and how many have all three."""
+    if pixels.max() < _BURNT:  # true of most photographs
         return 0, 0
     red, green, blue = np.moveaxis(pixels >= _BURNT, -1, 0)
     both = red & green
@@ -219,12 +219,12 @@ def _full_channels(pixels: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _smaller(image: Image.Image, side_px: int) -> Image.Image:
-    """By the mean over each pixel's share, in Pillow's integers; never larger."""
+    """Reduce by the area-weighted mean, in Pillow's integers; never enlarge."""
     return image if image.width <= side_px else image.resize((side_px, side_px), Image.Resampling.BOX)
 
 
 def _cast(colours: NDArray[np.float32]) -> float:
-    """Sums below 2 to the 24th, so 32-bit floats hold them to the last digit in whatever order."""
+    """Sums stay below 2**24, so float32 holds them exactly, in any order."""
     flat = colours.reshape(3, -1)
     brightness = flat.sum(axis=0)
     brighter = (brightness * np.float32(brightness.size) >= brightness.sum()).astype(np.float32)
@@ -237,7 +237,7 @@ def _cast(colours: NDArray[np.float32]) -> float:
 
 
 def _erased_level(picture: Picture) -> float | None:
-    """From the steps by which the file's coefficients were rounded.
+    """From the quantisation steps of the file's coefficients.
 
     A wave of amplitude a over a block of 8 x 8 pixels has a coefficient of at least 4 a (ITU-T T.81, A.3.3),
     and vanishes if that is below half a step. Frequencies that resizing removes do not matter: of a large

@@ -1,10 +1,10 @@
-"""Red flags: what in a history sends a case up, whatever its score. Rules as data, not as code.
+"""Red flags: what in a history sends a case up, whatever its score. Rules are data, not code.
 
 Imports pydantic, the document and the history.
 
-No condition asks for a no or for a silence. So another yes never lets fewer flags fire, and what was not said
-neither fires a flag nor keeps one from firing: rules can only send up, and a certificate that was issued
-without them holds with them.
+No condition requires a no or a missing answer. So a further yes never makes fewer flags fire, and a missing
+answer neither fires a flag nor prevents one from firing. Rules can only send cases up, and a certificate
+issued without them still holds with them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _KEYS = ("all_of", "any_of", "is", "at_least", "at_most", "one_of")
 
 
 def _fields(kind: type) -> tuple[str, ...]:
-    """Fields of the history whose answers are of ``kind``."""
+    """Fields of the history whose answers are of type ``kind``."""
     return tuple(name for name, info in History.model_fields.items() if kind in _kinds(info.annotation))
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The plain types inside ``X | None``, whatever constraints they carry."""
+    """The plain types inside ``X | None``, whatever their constraints."""
     if isinstance(annotation, types.UnionType) or get_args(annotation):
         return {kind for part in get_args(annotation) for kind in _kinds(part)}
     return {annotation}
@@ -69,16 +69,16 @@ class IsTrue(Document):
 
     field: Annotated[str, _one_of(YES_NO_FIELDS, "yes-or-no question")]
     is_: Literal[True] = Field(alias="is")
-    """There is no ``is: false``: a rule that fires on a no would let a yes lower the urgency."""
+    """There is no ``is: false``: with a rule that fires on a no, a yes could lower the urgency."""
 
     def said(self, history: History) -> bool | None:
-        """Whether it holds; None if the answer was not given. So of each condition."""
+        """Whether the condition holds; None if the history leaves it open. The same for every condition."""
         answer: bool | None = getattr(history, self.field)
         return answer
 
 
 class InRange(Document):
-    """The number was said and lies within: ``{field: age_years, at_least: 40}``. Both ends belong to it."""
+    """The number was given and is in the range, ends included: ``{field: age_years, at_least: 40}``."""
 
     field: Annotated[str, _one_of(NUMBER_FIELDS, "number")]
     at_least: FiniteFloat | None = None
@@ -93,7 +93,7 @@ class InRange(Document):
         return self
 
     def said(self, history: History) -> bool | None:
-        """As of every condition."""
+        """Whether the condition holds; None if the number was not given."""
         answer: float | None = getattr(history, self.field)
         if answer is None:
             return None
@@ -102,19 +102,19 @@ class InRange(Document):
 
 
 class OneOf(Document):
-    """The group was said and is among these: ``{field: anatom_site_general, one_of: [oral/genital]}``.
+    """The group was given and is one of these: ``{field: anatom_site_general, one_of: [oral/genital]}``.
 
-    Words are compared without regard to case and to blanks at their ends.
+    Words are compared ignoring case and surrounding blanks.
     """
 
     field: Annotated[str, _one_of(GROUP_FIELDS, "group")]
     one_of: tuple[GroupName, ...] = Field(min_length=1)
 
     def said(self, history: History) -> bool | None:
-        """As of every condition. A word that is not known to be another answer leaves it open.
+        """Whether the condition holds; None unless the word is known to be a different answer.
 
-        "Vulva" is no no to oral/genital. Nor is "head/neck" to a rule that asks for "scalp": only of words of
-        one list is it known that they do not overlap.
+        "Vulva" does not rule out oral/genital, nor does "head/neck" rule out "scalp": only words of the usual
+        list are known to be mutually exclusive.
         """
         answer = getattr(history, self.field)
         if answer is None:
@@ -130,12 +130,12 @@ def _spelt(word: str) -> str:
 
 
 class AllOf(Document):
-    """All parts hold. None at all is refused: it would always hold."""
+    """All parts hold. An empty list is refused: it would always hold."""
 
     all_of: tuple[Condition, ...] = Field(min_length=1)
 
     def said(self, history: History) -> bool | None:
-        """One no decides; else one silence leaves it open (Kleene's strong logic)."""
+        """False if any part is False; else None if any is None (Kleene's strong logic); else True."""
         said = [part.said(history) for part in self.all_of]
         return False if False in said else None if None in said else True
 
@@ -146,13 +146,13 @@ class AnyOf(Document):
     any_of: tuple[Condition, ...] = Field(min_length=1)
 
     def said(self, history: History) -> bool | None:
-        """One yes decides; else one silence leaves it open."""
+        """True if any part is True; else None if any is None; else False."""
         said = [part.said(history) for part in self.any_of]
         return True if True in said else None if None in said else False
 
 
 def _kind_of(value: Any) -> str | None:
-    """Which condition it is, told by the key that only this one has."""
+    """The kind of a condition, recognised by the key that only this kind has."""
     keys = value.keys() if isinstance(value, dict) else value.model_dump(exclude_none=True).keys()
     found = [key for key in _KEYS if key in keys]
     numbers = {"at_least", "at_most"}
@@ -178,16 +178,16 @@ Condition = Annotated[
     ),
     BeforeValidator(_a_mapping),
 ]
-"""When a flag fires. There is no other kind, and no way to bring one."""
+"""When a flag fires. The set is closed: there are no other kinds and no way to add one."""
 
 
 class Action(Document):
-    """What a flag does. It can only send up."""
+    """The effect of a flag. It can only send a case up."""
 
     refer: bool = False
     """The case needs an in-person visit, whatever its score, and does not wait in the last band."""
     up_to_band: Literal[1, 2, 3] | None = None
-    """The case waits in this priority band or in an earlier one."""
+    """The case waits in this priority band or an earlier one."""
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
@@ -204,24 +204,24 @@ class RedFlag(Document):
     when: Condition
     action: Action
     source: str = Field(min_length=1, max_length=500)
-    """Where the rule comes from: a citation, or the word that there is none."""
+    """Origin of the rule: a citation, or a statement that there is none."""
 
 
 class Review(Document):
-    """Who, able to take such a decision, has read the rules, and when."""
+    """Who, qualified to decide on it, reviewed the rules, and when."""
 
     by: str = Field(min_length=1, max_length=200)
-    """A role and a clinic; the name is the site's choice."""
+    """A role and a clinic; whether to give a name is the site's choice."""
     reviewed_on: date
-    """Not ``on``, which YAML reads as yes."""
+    """Not named ``on``, which YAML reads as true."""
 
 
 class RedFlags(Document):
-    """The rules of a policy, and who stands for them."""
+    """The rules of a policy, and who reviewed them."""
 
     version: Literal[1] = 1
     reviewed_by: tuple[Review, ...] = ()
-    """Empty: not yet reviewed by a clinician, which every reader of the policy shall see."""
+    """Empty: not yet reviewed by a clinician, which must be shown to every reader of the policy."""
     flags: tuple[RedFlag, ...] = ()
 
     @model_validator(mode="after")
@@ -244,15 +244,14 @@ def presence(flag: RedFlag, history: History) -> Presence:
     """What the history says of a flag.
 
     Returns:
-        ``not_known`` if it has not fired, but could by answers that were not given, or by what a word that
-        is not known stands for.
+        ``not_known`` if it has not fired but could: an answer is missing, or a word is not a known one.
     """
     said = flag.when.said(history)
     return "not_known" if said is None else "present" if said else "absent"
 
 
 def groups_read(flags: Iterable[RedFlag]) -> tuple[str, ...]:
-    """The fields of the history that hold a group and that some rule looks at, in the history's order."""
+    """The group fields of the history that some rule looks at, in the history's order."""
     read = {name for flag in flags for name in _groups_in(flag.when)}
     return tuple(name for name in GROUP_FIELDS if name in read)
 
@@ -271,6 +270,6 @@ def refers(flags: Iterable[RedFlag]) -> bool:
 
 
 def band_limit(flags: Iterable[RedFlag]) -> Literal[1, 2, 3, 4]:
-    """The last priority band in which a case with these flags may wait; 4 if none of them says."""
+    """The last priority band in which a case with these flags may wait; 4 if they set no limit."""
     bands = [flag.action.up_to_band for flag in flags if flag.action.up_to_band is not None]
     return min(bands, default=4)

@@ -2,7 +2,7 @@
 
 Imports pydantic, the document, calibration, the history and the red flags.
 
-Everything a bundle's JSON files hold and everything a scored case answers is defined here, once.
+Everything in a bundle's JSON files and everything in the answer for a scored case is defined here, once.
 Scores are calibrated probabilities in [0, 1]; logits are the network's raw output.
 """
 
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 3
 
 
 class Disposition(StrEnum):
-    """What the policy says of a case. All three are read by a clinician."""
+    """The policy's decision on a case. A clinician reads all three kinds."""
 
     needs_in_person = "needs_in_person"
     below_threshold = "below_threshold"
@@ -29,7 +29,7 @@ class Disposition(StrEnum):
 
 
 class ReasonCode(StrEnum):
-    """Why a case got its disposition, or why one photograph could not be used."""
+    """Why a case got its disposition, or why a photograph could not be used."""
 
     score_at_or_above_threshold = "score_at_or_above_threshold"
     score_below_threshold = "score_below_threshold"
@@ -60,16 +60,16 @@ class PixelSpec(Document):
     size_px: int = Field(ge=32, le=1024)
     """Side of the square that the whole picture is resized to."""
     max_pixels: int = Field(default=50_000_000, ge=1_000_000)
-    """A header that announces more is refused before decoding."""
+    """A file whose header announces more pixels is refused before decoding."""
     max_bytes: int = Field(default=30_000_000, ge=100_000)
-    """A file longer than this is refused unread."""
+    """A longer file is refused unread."""
 
 
 Level = Annotated[FiniteFloat, Field(ge=0, le=255)]
 
 
 class QualityLimits(Document):
-    """What a photograph must show to be scored, and when to ask for a better one though it is.
+    """What a photograph must show to be scored, and when to ask for a better one although it is scored.
 
     ``min_`` and ``max_`` refuse, ``advise_`` only advises. A value at a limit passes. Grey levels are 0
     (black) to 255 (white). docs/picture-quality.md says what each limit was chosen on and what it costs.
@@ -78,7 +78,7 @@ class QualityLimits(Document):
     min_short_side_px: int = Field(default=100, ge=1)
     """Shorter side of the original picture."""
     min_mean_level: Level = 30.0
-    """As low as this because skin may be dark: a light skin at this level is under-exposed by four stops."""
+    """Low because skin may be dark: light skin at this level is under-exposed by four stops."""
     max_mean_level: Level = 247.0
     min_contrast: Annotated[FiniteFloat, Field(ge=0, le=128)] = 2.0
     """Standard deviation of the grey levels. Low, because a lesion on very dark skin may differ by little."""
@@ -89,7 +89,7 @@ class QualityLimits(Document):
     """Share of the picture that is burnt out: all three channels at 250 or more."""
     advise_glare_share: Fraction = 0.01
     min_focus: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.34
-    """Sharpness where the picture is sharpest, see ``bundle.focus``: 0.20 is all blur."""
+    """Sharpness where the picture is sharpest, see ``bundle.focus``; pure blur gives 0.20."""
     advise_focus: Annotated[FiniteFloat, Field(ge=0, le=2)] = 0.40
     max_cast: Annotated[FiniteFloat, Field(ge=1)] = 1.3
     """Factor by which a ratio of two channels exceeds what skin of any tone shows in neutral light."""
@@ -98,9 +98,9 @@ class QualityLimits(Document):
     """Amplitude, in grey levels, of the coarse structure that JPEG compression rounds away."""
     advise_erased_level: Level = 4.0
     advise_lesion_step: Fraction = 0.08
-    """The darker part is darker than the rest by less than this share: no lesion found."""
+    """No lesion found if the darker part is darker than the rest by less than this share."""
     advise_lesion_offset: Annotated[FiniteFloat, Field(ge=0)] = 0.5
-    """Centre of the darker part farther from the middle than this share of half a side: cut off."""
+    """Cut off if the centre of the darker part is farther from the middle than this share of half a side."""
     advise_hair_share: Fraction = 0.01
     """Share of the picture under dark, thin lines."""
     advise_ink_share: Fraction = 0.01
@@ -126,13 +126,13 @@ class QualityLimits(Document):
 
 
 class Grouping(Document):
-    """Which groups of cases the certificate covers, told apart by one field of the history."""
+    """Groups of cases that the certificate covers, divided by one field of the history."""
 
     by: Literal["sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type"]
     age_edges_years: tuple[Annotated[int, Field(ge=1, le=119)], ...] = ()
-    """Where one age band ends and the next begins; ascending."""
+    """Boundaries between age bands; ascending."""
     thresholds: dict[str, Fraction]
-    """By group. A case of a group that is not here goes up, whatever its score."""
+    """By group. A case of a group that is not listed goes up, whatever its score."""
 
 
 class Policy(Document):
@@ -142,20 +142,20 @@ class Policy(Document):
     aggregation: Literal["max", "mean"] = "max"
     """How the logits of one case's gradable photographs become the case's logit."""
     threshold: Fraction
-    """``score >= threshold`` refers; the lowest one where groups have thresholds of their own."""
+    """``score >= threshold`` refers; if groups have thresholds of their own, this is the lowest."""
     groupings: tuple[Grouping, ...] = ()
     """A case takes the lowest threshold of its groups."""
     band_limits: tuple[Fraction, Fraction, Fraction]
-    """Lowest score of priority band 1, 2 and 3; what is lower is band 4."""
+    """Lowest score of priority bands 1, 2 and 3; anything lower is band 4."""
     ungradable_band: Literal[1, 2, 3, 4] = 1
-    """Band of a case that cannot be scored: up, because a retake takes time."""
+    """Band of a case that cannot be scored: early, because a retake takes time."""
     deadline_hours: Annotated[FiniteFloat, Field(gt=0)] | None = None
     """A case that has waited longer is read next, whatever its band; None: the site has not chosen one."""
     quality: QualityLimits = QualityLimits()
     red_flags: RedFlags = NO_RED_FLAGS
     """What in a history sends a case up, whatever its score."""
     novelty_limit: Annotated[FiniteFloat, Field(gt=0)] | None = None
-    """A photograph whose novelty is this or more is not scored; None: the gate is switched off."""
+    """A photograph whose novelty is this or more is not scored; None: the gate is off."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -176,7 +176,7 @@ class Policy(Document):
 
 
 class ModelFacts(Document):
-    """What the header says of the graph; nothing here is needed to score."""
+    """Facts about the graph in the header; nothing here is needed to score."""
 
     backbone: str
     parameters: int = Field(ge=1)
@@ -186,7 +186,7 @@ class ModelFacts(Document):
 
 
 class SealedFile(BaseModel):
-    """One file of the bundle. No ``Document``: its field would hide that class's method ``sha256``."""
+    """One file of the bundle. Not a ``Document``: its field would hide that class's method ``sha256``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -215,13 +215,13 @@ class Header(Document):
 
 
 class SelfTestCase(Document):
-    """A drawn picture and what the sealing machine's scorer said of it."""
+    """A drawn picture and the scorer's result for it on the machine that sealed the bundle."""
 
     file: str
     logit: FiniteFloat | None
     """Before the novelty gate; None if the quality gate refused the picture."""
     novelty: FiniteFloat | None
-    """None where the logit is."""
+    """None if the logit is None."""
     disposition: Disposition
 
 
@@ -229,22 +229,22 @@ class SelfTest(Document):
     """Run when a bundle is loaded for service."""
 
     tolerance_logit: Annotated[FiniteFloat, Field(gt=0)] = 1e-3
-    """Processors differ in the last digits of a convolution; more than this is another model. Of a novelty
-    above 1: relative to it."""
+    """Processors differ in the last digits of a convolution; a larger difference means another model. For a
+    novelty above 1 the tolerance is relative."""
     cases: tuple[SelfTestCase, ...]
 
 
 class Reason(Document):
-    """A stable code and the sentence for people."""
+    """A stable code and its sentence for people."""
 
     code: ReasonCode
     text: str
     coaching: str | None = None
-    """How to take a better photograph, in plain words; None where a better one would change nothing."""
+    """How to take a better photograph, in plain words; None if a better one would change nothing."""
 
 
 class Remark(Document):
-    """A stable code and the sentence for people, of something other than a reason."""
+    """A stable code and its sentence for people, for anything other than a reason."""
 
     code: str
     text: str
@@ -256,9 +256,9 @@ class PresentFlag(Document):
     code: str
     text: str
     refers: bool
-    """It asks for an in-person visit, whatever the score."""
+    """True: it asks for an in-person visit, whatever the score."""
     up_to_band: Literal[1, 2, 3] | None
-    """The last priority band in which it lets the case wait; None: it does not say."""
+    """The last priority band in which the flag lets the case wait; None: no limit."""
 
 
 class ImageAnswer(Document):
@@ -270,32 +270,32 @@ class ImageAnswer(Document):
     logit: FiniteFloat | None
     score: Fraction | None
     reasons: tuple[Reason, ...]
-    """Why it has no score: everything that stands in the way of one. Empty if it is gradable."""
+    """Everything that keeps it from having a score; empty if it is gradable."""
     advice: tuple[Reason, ...]
-    """What would make a better photograph, though this does not stand in the way of a score."""
+    """What would make a better photograph, though it does not prevent a score."""
 
 
 class Answer(Document):
-    """One scored case: raw score, disposition and reason, side by side."""
+    """Answer for one case: score, disposition and reasons, side by side."""
 
     schema_version: Literal[2] = 2
     language: str
-    """Of every text below, as in BCP 47; the codes are the same in all languages."""
+    """Language of every text below, as a BCP 47 tag; codes are the same in all languages."""
     disposition: Disposition
     priority_band: Literal[1, 2, 3, 4]
     score: Fraction | None
     """Of the case; None if and only if no photograph was gradable."""
     threshold: Fraction
-    """The one that this case was compared with."""
+    """The threshold that this case was compared with."""
     deadline_hours: FiniteFloat | None
     """A case that has waited longer is read next, whatever its band; None: the site has not chosen one."""
     reasons: tuple[Reason, ...]
     red_flags: tuple[PresentFlag, ...]
     images: tuple[ImageAnswer, ...]
     limits: tuple[Remark, ...]
-    """What keeps this remote assessment from being an examination."""
+    """What makes this remote assessment less than an examination."""
     not_assessed: tuple[Remark, ...]
-    """What nobody has looked at."""
+    """What nobody has examined."""
     counselling: tuple[Remark, ...]
     """What to tell the patient: what to watch for, and when to seek care sooner."""
     note: str

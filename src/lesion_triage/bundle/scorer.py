@@ -1,6 +1,6 @@
-"""From photographs to an answer, by the sealed graph.
+"""From photographs to an answer, with the sealed graph.
 
-Imports the graph and the rest of the ground floor.
+Imports the graph and the rest of this package.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ MAX_IMAGES_PER_CASE = 16
 
 @dataclass(frozen=True, slots=True)
 class ImageEvidence:
-    """What one photograph tells the policy: a logit, or why there is none."""
+    """What one photograph contributes to the decision: a logit, or why there is none."""
 
     logit: float | None
     refusals: tuple[ReasonCode, ...]
     """Why the photograph is not scored; empty if and only if it has a logit."""
     advice: tuple[ReasonCode, ...] = ()
-    """What would make a better photograph; the policy does not see it."""
+    """What would make it better; the policy does not use it."""
     novelty: float | None = None
-    """The graph's; None if the photograph never reached it."""
+    """From the graph; None if the photograph never reached it."""
 
 
 def score_image(
@@ -79,9 +79,9 @@ def score_picture(
         graph: the network.
         limits: of the quality gate.
         picture: the photograph.
-        novelty_limit: of the novelty gate. None leaves that gate to the reader: a table of predictions holds
-            what the graph said, and ``Predictions.behind_gate`` applies the policy's limit.
-        advise: False: the evidence has no advice; nothing else of it changes.
+        novelty_limit: of the novelty gate. None leaves that gate to the reader: a predictions table holds the
+            graph's outputs, and ``Predictions.behind_gate`` applies the policy's limit.
+        advise: False: the evidence has no advice; nothing else in it changes.
 
     Raises:
         ScoringError: the logit or the novelty is not finite.
@@ -104,7 +104,7 @@ def _evidence(
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One case before anything is put into words."""
+    """One case, judged but not yet put into words."""
 
     decision: Decision
     images: tuple[ImageEvidence, ...]
@@ -119,10 +119,10 @@ class Scorer:
 
         Args:
             bundle: sealed and verified.
-            languages: in which it answers; None: those that we ship, English first.
+            languages: the languages it answers in; None: those that we ship, English by default.
 
         Raises:
-            BundleError: the graph cannot be loaded or is of another shape than the header says.
+            BundleError: the graph cannot be loaded, or its shape differs from the header's.
         """
         self.bundle = bundle
         self._languages = languages
@@ -131,12 +131,12 @@ class Scorer:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open, verify and load the bundle in ``folder``; ``self_test`` is the caller's to run."""
+        """Open, verify and load the bundle in ``folder``; running ``self_test`` is left to the caller."""
         return cls(open_bundle(folder))
 
     @property
     def languages(self) -> Languages:
-        """In which it answers.
+        """The languages it answers in.
 
         Raises:
             ConfigError: a red flag of the policy has no English text, and no other languages were given.
@@ -157,15 +157,15 @@ class Scorer:
 
         Raises:
             ConfigError: there are no texts in this language, or none for a red flag of the policy.
-            ImageError: a photograph cannot be used; the sentence names it by its place, from 1. The whole
-                case is refused: to leave the photograph out could only lower its urgency.
+            ImageError: a photograph cannot be used; the sentence names it by its position, from 1. The whole
+                case is refused: leaving the photograph out could only lower its urgency.
             ScoringError: no photograph or too many, or a logit that is not finite.
         """
         catalogue = self.languages.catalogue(language)
         return self.answer(self.judge(images, history), history, catalogue)
 
     def judge(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Judgement:
-        """Score one case without producing any text; no message catalogue is needed.
+        """Judge one case without producing any text; no message catalogue is needed.
 
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
@@ -184,14 +184,14 @@ class Scorer:
         *,
         advise: bool = True,
     ) -> Steps[Judgement]:
-        """``judge`` in three steps: what comes before the network, the network, and what comes after it.
+        """``judge`` in three steps: before the network, the network, and after it.
 
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
             history: what is known beside them.
-            helpers: threads that have nothing else to do. They share the photographs, and judge their
-                quality while the networks run; of a photograph that is refused the network was for nothing.
-            advise: False: the evidence has no advice; nothing else of it changes.
+            helpers: idle threads. They share the photographs, and assess quality while the networks run; for
+                a photograph that is then refused the network ran in vain.
+            advise: False: the evidence has no advice; nothing else in it changes.
 
         Raises:
             ImageError, ScoringError: as ``score``.
@@ -202,7 +202,7 @@ class Scorer:
                 "send those that show the lesion best."
             )
         pictures = self._pictures(images, helpers)
-        del images  # photographs are large, and more cases may be decoded before the next step of this one
+        del images  # they are large, and other cases may be decoded before this one's next step
         networks: list[Callable[[], GraphOutput]]
         networks = [partial(self._graph.run, picture.pixels) for picture in pictures]
         gates = [partial(assess, picture, self.bundle.policy.quality, advise=advise) for picture in pictures]
@@ -226,7 +226,7 @@ class Scorer:
 
         Args:
             judged: from ``judge``.
-            history: the same that it was judged with.
+            history: the one it was judged with.
             catalogue: one of ``languages``.
         """
         policy = self.bundle.policy
@@ -234,9 +234,9 @@ class Scorer:
         return answer_for(self._issuer, judged.decision, seen, history, catalogue)
 
     def self_test(self) -> None:
-        """Score the bundle's own pictures through the whole path and compare with what was sealed.
+        """Score the bundle's own pictures through the whole path and compare with the sealed results.
 
-        Catches what a hash cannot: another Pillow or onnxruntime, a processor that computes otherwise.
+        Catches what a hash cannot: another Pillow or onnxruntime, a processor that computes differently.
 
         Raises:
             BundleError: a logit or a novelty differs by more than the sealed tolerance, or a disposition.
@@ -246,7 +246,7 @@ class Scorer:
             data = bundle.selftest_pictures[case.file]
             try:
                 served = self.judge([data])
-                # Drawn pictures are unfamiliar to most models: the gate would hide what the graph computes.
+                # Drawn pictures are unfamiliar to most models: the gate would hide the graph's output.
                 evidence = score_image(self._graph, bundle.header.pixels, bundle.policy.quality, data)
             except (ImageError, ScoringError) as error:
                 raise BundleError(f"Self-test picture '{case.file}' cannot be scored here: {error}") from None
@@ -255,7 +255,7 @@ class Scorer:
     def _pictures(self, images: Sequence[bytes], helpers: Executor | None) -> list[Picture]:
         reading = [partial(self._decoded, number, data) for number, data in enumerate(images, start=1)]
         if helpers is None:
-            return [read() for read in reading]  # the first that cannot be read spares the others
+            return [read() for read in reading]  # the first that fails spares reading the others
         return [outcome.result() for outcome in from_both_ends(reading, helpers)]
 
     def _decoded(self, number: int, data: bytes) -> Picture:

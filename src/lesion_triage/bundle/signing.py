@@ -1,6 +1,7 @@
 """Who made a bundle: an Ed25519 signature beside the header, and the public keys that a site trusts.
 
-Imports cryptography, the store and the document. One signed hash, that of ``bundle.json``, covers every file.
+Imports cryptography, the store and the document. Only the hash of ``bundle.json`` is signed; through the
+header it covers every file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PRIVATE_SUFFIX = ".pem"
 PUBLIC_SUFFIX = ".pub.pem"
 
 _PURPOSE = b"lesion-triage bundle signature, version 1\n"
-"""Signed before the statement, so that no signature made for another purpose can pass for one of these."""
+"""Prefix of the signed statement (domain separation): no signature made for another purpose fits here."""
 
 
 class Signature(Document):
@@ -38,12 +39,12 @@ class Signature(Document):
     bundle_sha256: Sha256
     """Hash of ``bundle.json``."""
     signed_at: str
-    """UTC, ISO 8601; the signer's word."""
+    """UTC, ISO 8601; as claimed by the signer."""
     signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
     """Over the purpose and the canonical JSON of every other field."""
 
     def statement(self) -> bytes:
-        """What is signed."""
+        """The bytes that are signed."""
         return _PURPOSE + canonical_json(self.model_dump(mode="json", exclude={"signature"})).encode()
 
 
@@ -61,8 +62,8 @@ def sign(
     Args:
         folder: a sealed bundle.
         key: the signer's.
-        replace: take the place of a signature that is there.
-        signed_at: with time zone; default is the environment's SOURCE_DATE_EPOCH, else now.
+        replace: overwrite an existing signature.
+        signed_at: with time zone; default: the environment's SOURCE_DATE_EPOCH, else the current time.
 
     Raises:
         BundleError: the bundle does not pass every check of ``open_bundle``.
@@ -86,7 +87,7 @@ def sign(
 
 
 def read_signature(bundle: Bundle) -> Signature:
-    """What the signature of a bundle says; ``verify`` tells whether it is true.
+    """Parse the signature of a bundle without checking it; ``verify`` does that.
 
     Raises:
         SignatureError: there is none, it is malformed, or it was made for another bundle.
@@ -107,10 +108,10 @@ def read_signature(bundle: Bundle) -> Signature:
 
 
 def verify(bundle: Bundle, trusted: Mapping[str, Ed25519PublicKey]) -> Signature:
-    """The signature of an opened bundle, made by one of the trusted keys over these very bytes.
+    """Check that one of the trusted keys signed exactly this opened bundle, and return the signature.
 
     Raises:
-        SignatureError: no signature, one by another key, or one that does not fit.
+        SignatureError: no signature, one by another key, or one that does not verify.
     """
     signature = read_signature(bundle)
     where = bundle.folder / SIGNATURE
@@ -130,17 +131,17 @@ def verify(bundle: Bundle, trusted: Mapping[str, Ed25519PublicKey]) -> Signature
 
 
 def read_trusted(path: Path) -> dict[str, Ed25519PublicKey]:
-    """Public keys by fingerprint.
+    """Read public keys, by fingerprint.
 
     Args:
         path: one PEM file, or a folder whose ``*.pem`` files are all public keys.
 
     Raises:
-        SignatureError: no key there, a folder that may not be read, or a file that is no Ed25519 public key.
+        SignatureError: no key there, an unreadable folder, or a file that is not an Ed25519 public key.
     """
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-    except OSError as error:  # which glob takes for an empty folder
+    except OSError as error:  # glob would treat it as an empty folder
         raise SignatureError(f"{path}: cannot be listed ({error.strerror}).") from None
     files = [file for file in files if file == path or file.name.endswith(".pem")]
     if not files:
@@ -164,10 +165,10 @@ def _public_key(file: Path) -> Ed25519PublicKey:
 
 
 def read_private(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
-    """The signer's key.
+    """Read the signer's private key.
 
     Raises:
-        SignatureError: not readable, no Ed25519 private key, or another passphrase.
+        SignatureError: unreadable, not an Ed25519 private key, or a wrong passphrase.
     """
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), passphrase)
@@ -186,13 +187,13 @@ def read_private(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
 
 
 def generate(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
-    """Make a pair of keys: ``stem.pem`` for the owner's eyes only, ``stem.pub.pem`` for everyone.
+    """Make a key pair: ``stem.pem``, readable by its owner only, and ``stem.pub.pem``, for everyone.
 
     Returns:
         The two paths and the fingerprint.
 
     Raises:
-        SignatureError: one of the files exists, or they cannot be written; neither was left.
+        SignatureError: one of the files exists, or they cannot be written; neither was left behind.
     """
     private, public = (stem.with_name(stem.name + suffix) for suffix in (PRIVATE_SUFFIX, PUBLIC_SUFFIX))
     if found := [path for path in (private, public) if os.path.lexists(path)]:
@@ -205,14 +206,14 @@ def generate(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
     )
     ours = False
     try:
-        # 0600 from the first byte on: a key that was readable for a moment has been read.
+        # 0600 from the start: a key that was readable for a moment may have been read.
         handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         ours = True
         with os.fdopen(handle, "wb") as stream:
             stream.write(secret)
         write_atomically(public, shown)
     except OSError as error:
-        if ours:  # half a pair would be in the way of the next attempt; another's file stays
+        if ours:  # half a pair would block the next attempt; a file that is not ours stays
             private.unlink(missing_ok=True)
         raise SignatureError(f"{stem}: the keys cannot be written ({error.strerror}).") from None
     return private, public, key_id_of(key.public_key())

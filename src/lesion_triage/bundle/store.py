@@ -1,6 +1,6 @@
-"""Sealing and opening a bundle folder. Imports the schema, the writer of files and the exception tree.
+"""Sealing and opening a bundle folder. Imports the schema, the file writer and the exception tree.
 
-A seal shows that nothing changed since it was made. Who made it, the signature shows: ``bundle.signing``.
+A seal shows that nothing changed since it was made. The signature shows who made it: ``bundle.signing``.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ SELFTEST_FOLDER = "selftest"
 FITTED = "fitted.txt"
 CERTIFIED = "certified.txt"
 SIGNATURE = "signature.json"
-"""Beside the header and not in it: it signs the header's hash. ``bundle.signing`` reads it."""
+"""Beside the header, not in it: it signs the header's hash. ``bundle.signing`` reads it."""
 
 _HEADER_BYTES, _SIGNATURE_BYTES = range(4_000_001), range(10_001)
-"""Sizes of the two files that no header tells. A header usually has a few thousand, a signature 600."""
+"""Allowed sizes of the two files that no header lists. A header usually has a few kB, a signature 600 B."""
 _PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.png")
 
 _Document = TypeVar("_Document", bound=Document)
@@ -57,7 +57,7 @@ _Document = TypeVar("_Document", bound=Document)
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle, in memory: nothing is read from its folder again."""
+    """A verified bundle, in memory: its folder is never read again."""
 
     folder: Path
     header: Header
@@ -65,7 +65,7 @@ class Bundle:
     certificate: Certificate
     selftest: SelfTest
     graph: bytes
-    """The ONNX file, the very bytes that were hashed."""
+    """The ONNX file: exactly the bytes that were hashed."""
     sha256: str
     """Hash of ``bundle.json``, and through it of every file."""
     selftest_pictures: Mapping[str, bytes]
@@ -73,7 +73,7 @@ class Bundle:
     model_card: str
     """Markdown, for people."""
     seen: Seen
-    """Fingerprints of the pictures that made model, calibrator and thresholds."""
+    """Fingerprints of the pictures that model, calibrator and thresholds were made from."""
     signature: bytes | None = None
     """``signature.json`` as it was read, unchecked; None if the bundle is not signed."""
 
@@ -102,7 +102,7 @@ def seal(
 
     Args:
         folder: where the bundle goes; must not exist.
-        name: for people, in every answer.
+        name: for people; appears in every answer.
         model: facts about the graph.
         pixels: how a file becomes pixels.
         policy: from logit to disposition.
@@ -113,8 +113,8 @@ def seal(
         selftest_pictures: PNG files by name, such as ``dark.png``; the names are those in ``selftest``.
         synthetic: True if the model saw drawn pictures only.
         data_citation: licence and citation of every dataset behind the numbers.
-        seen: fingerprints of the pictures that made model, calibrator and thresholds.
-        created_at: with time zone; default is the environment's SOURCE_DATE_EPOCH, else now.
+        seen: fingerprints of the pictures that model, calibrator and thresholds were made from.
+        created_at: with time zone; default: the environment's SOURCE_DATE_EPOCH, else the current time.
 
     Raises:
         BundleError: ``folder`` exists, or the parts contradict each other.
@@ -151,11 +151,11 @@ def seal(
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read a bundle and verify all of it. Every file is read once, and what was hashed is what is returned.
+    """Read a bundle and verify all of it. Each file is read once; the hashed bytes are what is returned.
 
     Raises:
-        BundleError: the folder may not be read; a file is missing, extra, a link, or changed by a single bit;
-            the header is of another schema version, not in canonical spelling or not the one that was sealed;
+        BundleError: the folder cannot be read; a file is missing, extra, a link, or changed by a single bit;
+            the header has another schema version, is not canonical JSON or is not the one that was sealed;
             the certificate was issued for another policy or graph.
     """
     try:
@@ -200,7 +200,7 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def _check_certificate(where: str, certificate: Certificate, policy: Policy, graph: bytes) -> None:
-    """The certificate speaks of this policy and this graph."""
+    """Check that the certificate belongs to this policy and this graph."""
     for what, certified, found in (
         ("threshold", certificate.threshold, policy.threshold),
         ("aggregation", certificate.aggregation, policy.aggregation),
@@ -215,7 +215,7 @@ def _check_certificate(where: str, certificate: Certificate, policy: Policy, gra
 
 
 def _check_selftest(where: str, selftest: SelfTest, pictures: Mapping[str, bytes]) -> None:
-    """The self-test speaks of these pictures, and of one at least."""
+    """Check that the self-test covers exactly these pictures, and at least one."""
     expected = sorted(case.file for case in selftest.cases)
     if not expected or expected != sorted(pictures):
         raise BundleError(
@@ -241,7 +241,7 @@ def _seal_of(header: Header) -> str:
 
 
 def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """All files in the order given, then the folder's name."""
+    """Write all files in the order given, then rename the folder to its final name."""
     if os.path.lexists(folder):
         raise BundleError(f"{folder}: exists; a sealed bundle is never overwritten, choose another folder.")
     hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
@@ -263,7 +263,7 @@ def _files_in(folder: Path) -> Iterator[str]:
     """Names of all files, relative, with forward slashes.
 
     Raises:
-        BundleError: a link or a device, which could change after it was verified, or an unexpected folder.
+        BundleError: a link or a device, which could change after verification, or an unexpected folder.
     """
     for path in sorted(folder.iterdir()):
         mode = path.lstat().st_mode
@@ -302,7 +302,7 @@ def _check_names(folder: Path, present: set[str], sealed: set[str]) -> None:
 
 
 def _read(folder: Path, file: str, sizes: range) -> bytes:
-    """A file of one of these sizes in bytes; another is refused before it is in memory."""
+    """Read a file whose size in bytes is one of these; any other is refused before it is in memory."""
     try:
         # O_NOFOLLOW: the file may have become a link since it was listed.
         handle = os.open(
@@ -350,10 +350,10 @@ def _header(folder: Path, raw: bytes) -> Header:
 
 
 def read_document(kind: type[_Document], raw: bytes, path: Path) -> _Document:
-    """Parse a document and insist on canonical spelling, so that one value has one hash.
+    """Parse a document and require canonical JSON, so that one value has one hash.
 
     Raises:
-        BundleError: not a valid document of this kind, or in another spelling.
+        BundleError: not a valid document of this kind, or not canonical.
     """
     try:
         document = kind.model_validate_json(raw)

@@ -1,10 +1,10 @@
-"""A photograph without what its file tells of people and places: other bytes, the same pixels.
+"""Removes what a photograph's file tells about people and places: other bytes, the same pixels.
 
 Imports numpy, the pixel path, the schema and the exception tree.
 
-The file is taken apart and put together again without decoding it. What is not named here stays behind: EXIF
-but for the orientation, GPS, XMP, IPTC, comments, previews, names of colour profiles, and whatever was
-appended. The colour profile itself stays where the pixel path honours it.
+The file is taken apart and reassembled without decoding it. Whatever is not listed here is dropped: EXIF
+except for the orientation, GPS, XMP, IPTC, comments, previews, names of colour profiles, and appended data.
+The colour profile itself is kept if the pixel path applies it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from lesion_triage.errors import ImageError
 _JPEG_KEPT = frozenset({*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD})
 """Frames, tables, scans and restart intervals; no application segment and no comment."""
 _AFTER_SCAN = re.compile(rb"\xff(?![\x00\xd0-\xd7\xff])")
-"""FF 00 is data, FF D0 to FF D7 restart the decoder, FF FF is filling."""
+"""FF 00 is data, FF D0 to FF D7 are restart markers, FF FF is fill."""
 _PNG_KEPT = {b"IHDR": 13, b"PLTE": 768, b"tRNS": 256}
-"""Chunks beside the picture data, and how many bytes of each can mean anything."""
+"""Chunks kept beside the picture data, and how many bytes of each can be meaningful."""
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_PASSES = (
     (0, 0, 8, 8),
@@ -36,22 +36,22 @@ _PNG_PASSES = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-"""Of an interlaced picture: first column and row, and the steps to the next."""
+"""For an interlaced picture: first column and row, and the steps to the next."""
 _PIECE = 2**20
 _WEBP_KEPT = frozenset({b"ALPH", b"VP8 ", b"VP8L"})
 _ICC_PIECE = 65_519
-"""A segment of a JPEG holds 65,533 bytes, of which 14 say that it is a piece of a profile, and which."""
+"""A JPEG segment holds 65,533 bytes; 14 of them identify it as a piece of a profile and number it."""
 
 
 def strip(data: bytes, spec: PixelSpec) -> bytes:
     """The same photograph, with nothing in its file but what its pixels depend on.
 
-    Proven for each photograph: what is returned decodes to the same square, size and quantisation steps, so
-    every gate and the network see what they would have seen.
+    This is verified for each photograph: the result decodes to the same square, size and quantisation steps,
+    so every gate and the network see the same as before.
 
     Raises:
         ImageError: as ``bundle.pixels.decode``; or ``image_not_storable``: the parts of the file cannot be
-            told apart, or its look depends on something that does not belong to the picture.
+            separated, or its look depends on something that is not part of the picture.
     """
     before = decode(data, spec)
     orientation, profile = look_of(data)
@@ -76,7 +76,7 @@ def strip(data: bytes, spec: PixelSpec) -> bytes:
 
 
 def media_type(data: bytes) -> str:
-    """Of a file that ``strip`` returned."""
+    """Media type of a file that ``strip`` returned."""
     if data.startswith(b"\xff\xd8"):
         return "image/jpeg"
     return "image/webp" if data.startswith(b"RIFF") else "image/png"
@@ -90,7 +90,7 @@ def _not_storable() -> ImageError:
 
 
 def _exif(orientation: int) -> bytes:
-    """A TIFF directory of one entry, tag 274."""
+    """A TIFF directory with one entry, tag 274."""
     return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
 
 
@@ -120,7 +120,7 @@ def _jpeg_segment(marker: int, body: bytes) -> bytes:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Marker and body of each segment up to the end marker; the data of a scan has None for a marker."""
+    """Marker and body of each segment up to the end marker; for scan data the marker is None."""
     place = 2
     while place < len(data):
         if data[place] != 0xFF:
@@ -170,7 +170,7 @@ def _png(data: bytes, orientation: int, profile: bytes | None) -> bytes:
 
 
 def _png_size(header: bytes) -> int:
-    """Bytes of the picture data before they are compressed: of each row one more than its pixels take."""
+    """Bytes of the picture data before compression: one more for each row than its pixels take."""
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
     bits = depth * _PNG_CHANNELS.get(colour, 0)
     size = 0
@@ -182,12 +182,12 @@ def _png_size(header: bytes) -> int:
 
 
 def _png_pixels(compressed: bytes, expected: int) -> bytes:
-    """The picture data, ended where the picture ends: nothing more behind it or compressed with it."""
+    """The picture data, cut where the picture ends, without anything appended to it, compressed or not."""
     try:
         whole, behind = _unpacked(compressed, expected, lambda piece: None)
         if whole:
             return compressed[: len(compressed) - behind]
-        packing, packed = zlib.compressobj(), bytearray()  # six times the work, for hardly any picture
+        packing, packed = zlib.compressobj(), bytearray()  # six times the work, but rarely needed
         _unpacked(compressed, expected, lambda piece: packed.extend(packing.compress(piece)))
     except zlib.error:
         raise _not_storable() from None
@@ -195,10 +195,10 @@ def _png_pixels(compressed: bytes, expected: int) -> bytes:
 
 
 def _unpacked(compressed: bytes, expected: int, take: Callable[[bytes], None]) -> tuple[bool, int]:
-    """Hand on so many bytes of what was compressed, in pieces.
+    """Pass on this many bytes of the decompressed data, in pieces.
 
     Returns:
-        Whether that is all that was compressed, and how many bytes follow behind it.
+        Whether that is all of the decompressed data, and how many bytes follow the compressed stream.
     """
     unpacking, left, waiting = zlib.decompressobj(), expected, compressed
     while left and not unpacking.eof:
