@@ -1,4 +1,4 @@
-"""The file that configures a run, and how it becomes the words of ``config``.
+"""The configuration file of a run, and how it becomes the classes of ``config``.
 
 Imports the configuration, the two readers of YAML and the exception tree.
 """
@@ -20,16 +20,15 @@ DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"
 
 
 def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = None) -> Config:
-    """Read a YAML file, apply ``section.key=value`` overrides, and check every word of it.
+    """Read a YAML file, apply ``section.key=value`` overrides, and validate every key.
 
     Args:
         path: the YAML file. A relative ``model.weights`` or ``data.root`` in it is relative to its folder.
         overrides: values are YAML; file names in them are relative to the working directory.
-        data_root: stands above ``data.root``, in the file or an override; LESION_TRIAGE_DATA_ROOT stands
-            above the file's alone.
+        data_root: takes precedence over the file's ``data.root`` and over LESION_TRIAGE_DATA_ROOT.
 
     Raises:
-        ConfigError: file missing, not YAML, a key that is unknown or stands twice, a value out of range.
+        ConfigError: file missing, not YAML, an unknown or duplicate key, or a value out of range.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -50,14 +49,14 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
 
 
 def validated(tree: Mapping[str, Any], where: str) -> Config:
-    """The configuration that a tree of plain values says.
+    """The configuration in a tree of plain values.
 
     Args:
         tree: sections and keys, as in the file.
-        where: what a complaint begins with.
+        where: how an error begins.
 
     Raises:
-        ConfigError: a key that is unknown, a value out of range.
+        ConfigError: an unknown key, or a value out of range.
     """
     try:
         return Config.model_validate(tree)
@@ -82,7 +81,7 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
 
 
 def _inline_red_flags(tree: dict[str, Any], where: str) -> None:
-    """Put the rules in the place of the file's name: a run's record holds what it was made with."""
+    """Replace the rules' file name by its content, so that a run's record holds what it was made with."""
     calibrate = tree.get("calibrate")
     if not isinstance(calibrate, dict):
         return
@@ -107,7 +106,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    """All complaints of pydantic in one sentence, unknown keys with the nearest known name."""
+    """All of pydantic's errors in one sentence, unknown keys with the nearest known name."""
     parts = []
     for problem in error.errors():
         where = ".".join(str(step) for step in problem["loc"])
@@ -124,7 +123,7 @@ def _explain(error: ValidationError) -> str:
 def _known_keys(model: type[BaseModel], steps: Sequence[int | str]) -> Iterator[str]:
     fields: Mapping[str, Any] = model.model_fields
     for step in steps:
-        if isinstance(step, int):  # a place in a list, whose entries the field before has named
+        if isinstance(step, int):  # an index into a list, whose entries the preceding field names
             continue
         annotation = fields[step].annotation
         kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))

@@ -1,4 +1,4 @@
-"""What a person sees while long work runs: bars in a terminal, plain lines in a log. Imports rich only."""
+"""Progress display for long work: bars in a terminal, plain lines in a log. Imports rich only."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """One line, at once, also when the output is a pipe."""
+    """Print one line at once, also when the output is a pipe."""
     console.print(text, markup=False)
     sys.stdout.flush()
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Tick]:
-    """Progress of one piece of work: a bar in a terminal, else a line now and then."""
+    """Progress of one piece of work: a bar in a terminal, otherwise an occasional line."""
     if not console.is_terminal:
         yield _lines(title)
         return

@@ -1,4 +1,4 @@
-"""``lesion-triage demo``: the whole road on drawn pictures, then three cases over HTTP to a real server."""
+"""``lesion-triage demo``: the whole pipeline on drawn pictures, then three cases over HTTP."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _READY_SECONDS = 60
 
 
 def demo(path: Path, root: Path) -> int:
-    """Travel the road, serve the bundle, ask about three cases, stop the server, say where the report is.
+    """Run the pipeline, serve the bundle, ask about three cases, stop the server, say where the report is.
 
     Raises:
-        ConfigError: the configuration's data are not drawn: a demonstration sends no patient's picture; or
-            several processes are asked for.
-        RunError: the server did not come up.
+        ConfigError: the configuration's data are not synthetic (a demonstration sends no patient's picture),
+            or it asks for several processes.
+        RunError: the server did not start.
     """
     loaded = config_file.load(path)
     if loaded.data.source != "synthetic":
@@ -56,7 +56,7 @@ def demo(path: Path, root: Path) -> int:
 
 
 def _cases(run: Run) -> dict[str, bytes]:
-    """The test split's highest and lowest score, and the highest again with the light off."""
+    """The test split's highest and lowest score, and the highest again, darkened."""
     table, _ = predictions.read(run.folder / "predictions", "test")
     table = table.behind_gate(open_bundle(run.folder / "bundle").policy.novelty_limit)
     rows = sorted((row for row in table.rows if row.logit is not None), key=lambda row: row.logit or 0.0)
@@ -86,7 +86,7 @@ def _server(bundle: Path) -> Iterator[str]:
                 [*command, "--ready-file", str(ready)],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**_unset("TRIAGE_"), "TRIAGE_ALLOW_UNSIGNED": "1"},  # made a moment ago, on loopback
+                env={**_unset("TRIAGE_"), "TRIAGE_ALLOW_UNSIGNED": "1"},  # sealed just now, on loopback
             )
         try:
             deadline = time.monotonic() + _READY_SECONDS

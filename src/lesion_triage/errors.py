@@ -10,15 +10,15 @@ The command line prints that sentence and exits with status 2; a traceback means
     │   ├── ManifestError      a manifest that is missing, altered or inconsistent
     │   ├── SplitError         a split that is impossible, leaks, or belongs to another manifest
     │   ├── PredictionsError   a table of logits
-    │   ├── DownloadError      a dataset that could not be brought
-    │   ├── BacklogError       a list of cases to be scored, or the folder that their results go to
+    │   ├── DownloadError      a dataset that could not be downloaded
+    │   ├── BacklogError       a list of cases to be scored, or the folder of their results
     │   └── AuditError         the audit of a dataset says fail, and nobody has accepted it
     ├── ImageError             one picture that cannot be used; carries a stable code
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
-    │   ├── DivergedError      a loss or a gradient that is no number
+    │   ├── DivergedError      a loss or a gradient that is not a number
     │   └── HinderedError      a full disk, a hub out of reach, a lost process: run again, it may succeed
-    │       └── StateError     the state of an interrupted training is damaged or of another network
+    │       └── StateError     the state of an interrupted run is damaged or of another network
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
     │   └── ParityError        the exported graph disagrees with the network
@@ -26,7 +26,7 @@ The command line prints that sentence and exits with status 2; a traceback means
     │   └── SignatureError     a bundle that is not signed by anyone trusted, or a key that cannot be used
     ├── ReportError            a report that cannot be printed, or bundles that cannot be compared
     ├── PromotionError         a bundle that is not fit to be promoted, or the record of promotions
-    │   └── RegistryError      a model registry that cannot be reached, or holds something else
+    │   └── RegistryError      a model registry that cannot be reached, or contradicts itself
     └── AuditLogError          an audit log that is altered, incomplete, in use or cannot be written
 """
 
@@ -36,19 +36,19 @@ import difflib
 from collections.abc import Iterable
 
 _ALIKE = 0.5
-"""How like a known name a misspelt one must be, as difflib measures it."""
+"""Least similarity to a known name for a suggestion, as difflib measures it."""
 
 
 def hint(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """What to do about a name that is not known, as the end of an error's sentence.
+    """The end of an error's sentence about an unknown name: what to do.
 
     Args:
         name: not among ``known``.
         known: names.
-        otherwise: what to say where none of them is near; None: all of them.
+        otherwise: what to say if none is similar; None: list all known names.
 
     Returns:
-        "did you mean 'x'?" with the nearest, else "known: x, y, z." or ``otherwise``.
+        "did you mean 'x'?" with the nearest name, else "known: x, y, z." or ``otherwise``.
     """
     names = list(known)
     if near := difflib.get_close_matches(name, names, n=1, cutoff=_ALIKE):
@@ -57,7 +57,7 @@ def hint(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
 
 
 class LesionTriageError(Exception):
-    """Root of the tree; catch this to catch whatever the project raises on purpose."""
+    """Base class; catch this to catch everything that the project raises on purpose."""
 
 
 class ConfigError(LesionTriageError):
@@ -65,7 +65,7 @@ class ConfigError(LesionTriageError):
 
 
 class RunError(LesionTriageError):
-    """A run folder, or a stage asked for before the one it needs."""
+    """A run folder that cannot be used, or a stage that was asked for before the one it needs."""
 
 
 class DataError(LesionTriageError):
@@ -81,11 +81,11 @@ class SplitError(DataError):
 
 
 class PredictionsError(DataError):
-    """A table of logits that is missing, altered or holds a value that is no number."""
+    """A table of logits that is missing, altered or holds a value that is not a number."""
 
 
 class DownloadError(DataError):
-    """A dataset, or a file of one, that could not be brought or is not what was published."""
+    """A dataset, or a file of one, that could not be downloaded or is not what was published."""
 
 
 class BacklogError(DataError):
@@ -93,7 +93,7 @@ class BacklogError(DataError):
 
 
 class AuditError(DataError):
-    """The audit of a dataset found what would make its results worthless, and nobody has accepted it."""
+    """The audit of a dataset found something that makes its results worthless, and nobody has accepted it."""
 
 
 class ImageError(LesionTriageError):
@@ -111,19 +111,19 @@ class ImageError(LesionTriageError):
 
 
 class ScoringError(LesionTriageError):
-    """A case that could not be scored: no photograph, too many, or a logit that is no number."""
+    """A case that could not be scored: no photograph, too many, or a logit that is not a number."""
 
 
 class TrainingError(LesionTriageError):
-    """Weights that do not fit, a backbone that does not exist, a loss that is no number."""
+    """Weights that do not fit, a backbone that does not exist, a loss that is not a number."""
 
 
 class DivergedError(TrainingError):
-    """A loss, a gradient or a logit that is no number: the weights up to that point are unusable too."""
+    """A loss, a gradient or a logit that is not a number: the weights up to that point are unusable too."""
 
 
 class HinderedError(TrainingError):
-    """A full disk, a hub out of reach, a lost process: the same training may succeed if run again."""
+    """A full disk, a hub out of reach, a lost process: the same run may succeed if started again."""
 
 
 class StateError(HinderedError):
@@ -155,11 +155,11 @@ class ReportError(LesionTriageError):
 
 
 class PromotionError(LesionTriageError):
-    """A bundle that lacks what it takes to be promoted, or a record of promotions that was altered."""
+    """A bundle that does not qualify for promotion, or a record of promotions that was altered."""
 
 
 class RegistryError(PromotionError):
-    """A model registry that cannot be reached, refuses, or holds something else than it says."""
+    """A model registry that cannot be reached, refuses, or whose content contradicts itself."""
 
 
 class AuditLogError(LesionTriageError):

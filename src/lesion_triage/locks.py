@@ -1,4 +1,4 @@
-"""Who is at work on what: locks that the kernel lets go of when a process dies. Standard library only."""
+"""Locks between processes, which the kernel releases when a process dies. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import IO
 
 
 def opened(path: Path) -> IO[str]:
-    """The file of a lock, which is made if it is not there.
+    """Open the file of a lock, created if missing.
 
-    Nothing is written to it. So one that somebody else made, and that may only be read, locks as well.
+    Nothing is written to it, so a file that somebody else created and that is only readable works too.
 
     Raises:
-        OSError: it can be neither made nor read.
+        OSError: it can be neither created nor read.
     """
     try:
         return path.open("a")
@@ -27,14 +27,14 @@ def opened(path: Path) -> IO[str]:
 
 @contextmanager
 def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Wait for the lock of this name, and hold it while entered.
+    """Wait for the lock at this path, and hold it while entered.
 
     Args:
-        path: of the lock; its folder is made.
-        waiting: called once where another process has the lock.
+        path: of the lock; its folder is created.
+        waiting: called once if another process has the lock.
 
     Raises:
-        OSError: the disk refuses, or knows no locks.
+        OSError: the disk refuses, or does not support locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with opened(path) as stream:
@@ -45,15 +45,15 @@ def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
             fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             yield
-        finally:  # and not by closing alone: a process forked meanwhile would hold it on
+        finally:  # closing alone is not enough: a process forked meanwhile would keep holding it
             fcntl.flock(stream, fcntl.LOCK_UN)
 
 
 def taken(path: Path) -> IO[str] | None:
-    """Take the lock of this name if nobody has it.
+    """Take the lock at this path if it is free.
 
     Returns:
-        What holds the lock until it is closed, or None: a living process has it.
+        A file that holds the lock until it is closed; None: a living process has the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = opened(path)

@@ -1,8 +1,8 @@
 """A run is one folder; a stage is done when its record says so. Imports config, data and the bundle.
 
-Every stage writes its outputs, then ``stages/<stage>.json`` last: the hash of all it was made from and of
-all it made. A stage whose record still holds is not repeated; one that another run of the same name has
-already done from the same inputs is taken over from there. Nothing finished is ever overwritten.
+Every stage writes its outputs and then, last, ``stages/<stage>.json`` with the hash of all its inputs and
+outputs. A stage whose record still holds is not repeated. If another run of the same name has already done
+it from the same inputs, its outputs are taken over from there. Nothing finished is ever overwritten.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from lesion_triage.errors import RunError
 FROZEN_CONFIG = "config.yaml"
 _IDENTITY = "config.sha256"
 _OPENINGS = "test_openings.jsonl"
-"""In a run folder: one line for each opening of its test split."""
+"""In a run folder: one line for each time its test split was opened."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished stage was made from and what it made."""
+    """What a finished stage was made from, and what it made."""
 
     inputs_sha256: str
     outputs: dict[str, str]
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def cache(self) -> Path:
-        """Decoded pictures, shared by all runs beside this one."""
+        """Folder of decoded pictures, shared by all runs beside this one."""
         return self.folder.parent.parent / "cache"
 
     def record(self, stage: str) -> Record | None:
@@ -70,7 +70,7 @@ class Run:
             raise RunError(f"{self.folder}: the record of stage '{stage}' is damaged ({error}).") from None
 
     def holds(self, stage: str, inputs_sha256: str) -> bool:
-        """True if the stage was made from these inputs and its files are as it left them."""
+        """True if the stage was made from these inputs and its files are unchanged."""
         record = self.record(stage)
         if record is None or record.inputs_sha256 != inputs_sha256:
             return False
@@ -80,7 +80,7 @@ class Run:
         )
 
     def finish(self, stage: str, inputs_sha256: str, outputs: Sequence[str], seconds: float) -> Record:
-        """Write the record of a stage, last of all."""
+        """Write the record of a stage, after all its outputs."""
         files = sorted(_files(self.folder, outputs))
         record = Record(
             inputs_sha256, {name: file_sha256(self.folder / name) for name in files}, round(seconds, 1)
@@ -100,7 +100,7 @@ class Run:
         self._write(stage, record)
 
     def clear(self, outputs: Sequence[str]) -> None:
-        """Remove what a broken or outdated attempt left behind."""
+        """Remove what an interrupted or outdated attempt left behind."""
         for name in outputs:
             path = self.folder / name
             if path.is_dir():
@@ -121,11 +121,11 @@ class Run:
 def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = lambda run: False) -> Run:
     """The newest run of exactly this configuration, or a new folder for it.
 
-    Two processes that ask at once are given the same folder: the second waits for the first.
+    Two processes that ask at the same time get the same folder: the second waits for the first.
 
     Args:
         config: the resolved configuration.
-        root: folder of all runs, ``experiments/runs``; made if it is not there.
+        root: folder of all runs, ``experiments/runs``; created if missing.
         outdated: whether the newest run must be left as it is and a new folder made.
 
     Raises:
@@ -138,7 +138,7 @@ def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = l
         for folder in _folders(config.name, root):
             if identity_of(folder) == identity:
                 with _writing(root):
-                    _freeze(config, folder)  # anew: the data may have moved
+                    _freeze(config, folder)  # again: the data may have moved
                 run = Run(config, folder)
                 return make(config, root) if outdated(run) else run
         return make(config, root)
@@ -171,7 +171,7 @@ def make(config: Config, root: Path) -> Run:
 
 @contextmanager
 def _writing(root: Path) -> Iterator[None]:
-    """A disk that refuses a run's folder, in one sentence."""
+    """Turn an operating-system error while writing a run's folder into one sentence."""
     try:
         yield
     except OSError as error:
@@ -217,7 +217,7 @@ def others(run: Run) -> Iterator[Run]:
 
 
 def note_opening(folder: Path, bundle_sha256: str = "", by: str = "") -> None:
-    """Write down, before it is done, that a run's test split is opened.
+    """Record that a run's test split is about to be opened.
 
     Args:
         folder: of the run.
@@ -247,10 +247,10 @@ def file_sha256(path: Path) -> str:
 
 
 def tree_fingerprint(root: Path) -> str:
-    """Hash of the names, sizes and times of all files below ``root``: has the dataset been touched?
+    """Hash of the names, sizes and times of all files below ``root``: has the dataset been changed?
 
-    Files behind links to folders are among them. One that is gone, or a link that leads nowhere, counts as
-    absent: whoever reads it will say so.
+    Files in linked folders are included. A file that has vanished, or a link that leads nowhere, counts as
+    absent; whoever reads it will report that.
     """
     digest = hashlib.sha256()
     for place in places(root):
@@ -284,7 +284,7 @@ def _folders(name: str, root: Path) -> list[Path]:
 
 
 def identity_of(folder: Path) -> str:
-    """Hash of the configuration that a run folder was made for; empty: not said."""
+    """Hash of the configuration that a run folder was made for; empty: not recorded."""
     try:
         return (folder / _IDENTITY).read_text(encoding="utf-8").strip()
     except OSError:

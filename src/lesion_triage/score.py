@@ -30,7 +30,7 @@ def score(
     Args:
         bundle: folder of a sealed bundle; it must pass its self-test.
         images: photographs.
-        one_case: they all show one lesion.
+        one_case: True: they all show one lesion.
         history: JSON object with the fields of ``History``; the same for every case.
         language: of all texts.
         catalogues: folder of a site's own message catalogues.
@@ -41,7 +41,7 @@ def score(
 
     Raises:
         BundleError: the bundle is incomplete or altered.
-        ScoringError: the history is none.
+        ScoringError: the history is not valid.
         ConfigError: there are no texts in this language.
     """
     try:

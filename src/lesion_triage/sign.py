@@ -15,13 +15,13 @@ PASSPHRASE = "LESION_TRIAGE_KEY_PASSPHRASE"  # noqa: S105 - the name of a variab
 
 
 def add_keygen_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``keygen`` takes."""
+    """Add the arguments of ``keygen``."""
     parser.add_argument("stem", type=Path, help="path without ending: STEM.pem and STEM.pub.pem are written")
     _passphrase_argument(parser)
 
 
 def act_keygen(arguments: argparse.Namespace) -> int:
-    """Make a pair of keys and print the fingerprint."""
+    """Make a key pair and print the fingerprint."""
     private, public, key_id = signing.generate(arguments.stem, _passphrase(arguments))
     print(f"{private}: keep it to yourself; whoever has it can sign in your name.")
     print(f"{public}: hand it out; tell the fingerprint by another way.")
@@ -30,7 +30,7 @@ def act_keygen(arguments: argparse.Namespace) -> int:
 
 
 def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``sign`` takes."""
+    """Add the arguments of ``sign``."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key, from keygen")
     parser.add_argument("--replace", action="store_true", help="take the place of another signature")
@@ -38,7 +38,7 @@ def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act_sign(arguments: argparse.Namespace) -> int:
-    """Verify the bundle, test it on its own pictures, write ``signature.json``."""
+    """Verify the bundle, run its self-test, write ``signature.json``."""
     key = signing.read_private(arguments.key, _passphrase(arguments))
     Scorer.open(arguments.bundle).self_test()
     signature = signing.sign(arguments.bundle, key, replace=arguments.replace)
@@ -47,7 +47,7 @@ def act_sign(arguments: argparse.Namespace) -> int:
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``verify`` takes."""
+    """Add the arguments of ``verify``."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument(
         "--trusted", type=Path, required=True, metavar="PATH", help="a public key, or a folder of them"
@@ -55,7 +55,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act_verify(arguments: argparse.Namespace) -> int:
-    """Hashes, signature, self-test: what the server checks before it listens."""
+    """Check hashes, signature and self-test, as the server does before it listens."""
     bundle = open_bundle(arguments.bundle)
     signature = signing.verify(bundle, signing.read_trusted(arguments.trusted))
     Scorer(bundle).self_test()
@@ -75,7 +75,7 @@ def _passphrase_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _passphrase(arguments: argparse.Namespace) -> bytes | None:
-    """Never an argument of the command itself: other users of the machine can read those."""
+    """Never a command-line argument: other users of the machine can read those."""
     if arguments.passphrase_file is None:
         return os.environ.get(PASSPHRASE, "").encode() or None
     try:

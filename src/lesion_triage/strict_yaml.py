@@ -1,4 +1,4 @@
-"""YAML as this project reads it: no key twice, no code, and 3e-4 is a number. Imports the exception tree."""
+"""Strict YAML: no duplicate keys, no code, and 3e-4 is a number. Imports the exception tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from lesion_triage.errors import ConfigError
 
 _QUOTED = 40
-"""Characters of a value that a complaint repeats."""
+"""Characters of a value that an error quotes."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -35,7 +35,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, TypeError, AttributeError):  # what PyYAML leaves uncaught of a value
+        except (ValueError, LookupError, TypeError, AttributeError):  # escape from PyYAML
             if not isinstance(node, yaml.ScalarNode):
                 raise
             found, kind = node.value, node.tag.rpartition(":")[2]
@@ -55,11 +55,11 @@ def parse(text: str, where: str) -> Any:
 
     Args:
         text: YAML.
-        where: what a complaint begins with.
+        where: how an error begins.
 
     Raises:
-        ConfigError: not valid YAML, a value that is none of its type, or a key that stands twice, is no word
-            or is a merge key.
+        ConfigError: not valid YAML, a value that is not of its type, or a key that is a duplicate, not text
+            or a merge key.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
@@ -72,7 +72,7 @@ def parse(text: str, where: str) -> Any:
 
 
 def written(value: Any) -> str:
-    """One line that ``parse`` reads as this value; JSON is not, beyond U+FFFF.
+    """One line of YAML that ``parse`` reads as this value; beyond U+FFFF, JSON would not do.
 
     Args:
         value: text, numbers, True, False and None, and lists and mappings of them.
