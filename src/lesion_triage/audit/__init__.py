@@ -1,1 +1,1 @@
-"""What else than the lesion tells the label: an audit of data, splits and model that ends in a verdict."""
+"""What predicts the label besides the lesion: an audit of data, splits and model that ends in a verdict."""

@@ -1,7 +1,7 @@
 """Simple detectors on one picture: lesion, corners, hair, ink, ruler, patches, and the tone of the skin.
 
-Imports numpy, OpenCV and nothing of ours. They are made to compare groups of pictures, not to judge one: each
-misses some artefacts and sees some where there are none. Lengths are shares of the side.
+Imports numpy, OpenCV and nothing of ours. The detectors serve to compare groups of pictures, not to judge
+one: each misses some artefacts and reports some that are not there. Lengths are shares of the side.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """What one picture shows beside its lesion."""
+    """What one picture shows besides its lesion."""
 
     dark_corners: bool
     hair: bool
@@ -79,8 +79,8 @@ def look(pixels: Pixels) -> Appearance:
 def lesion_mask(pixels: Pixels) -> Mask:
     """Where the lesion probably is: the dark region nearest to the middle, by Otsu's threshold.
 
-    It is crude on purpose (no model, no training). Where it finds nothing of a plausible size it returns a
-    disc over the middle quarter of the area, for photographers aim.
+    Deliberately crude: no model, no training. If nothing of a plausible size is found, it returns a disc over
+    the middle quarter of the area, since photographers aim at the lesion.
 
     Args:
         pixels: (side, side, 3), RGB.
@@ -108,7 +108,7 @@ def lesion_mask(pixels: Pixels) -> Mask:
 
 
 def dark_corner_mask(grey: Pixels) -> Mask:
-    """The dark region that touches the corners: the rim of the field of view."""
+    """The dark region that touches the corners: the edge of the field of view."""
     level = max(20.0, 0.35 * float(np.median(grey)))
     _, labels = cv2.connectedComponents((grey < level).astype(np.uint8))
     corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
@@ -118,8 +118,8 @@ def dark_corner_mask(grey: Pixels) -> Mask:
 def ita_degrees(lab: NDArray[np.float32], skin: Mask) -> float:
     """Individual typology angle, arctan((L* - 50) / b*) in degrees (Chardon 1991), of the median skin pixel.
 
-    NaN where too little skin is seen, and where it is not yellow: then the camera's white balance is off, as
-    in much dermoscopy, and the angle would say nothing of the skin.
+    NaN if too little skin is visible, or if it is not yellow: then the camera's white balance is off, as in
+    much dermoscopy, and the angle would say nothing about the skin.
 
     Args:
         lab: CIE L*, a*, b*, shape (side, side, 3).
@@ -143,7 +143,7 @@ def _lab(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def _dark_lines(grey: Pixels) -> Pixels:
-    """What is darker than its surroundings and narrower than nine pixels."""
+    """Parts darker than their surroundings and narrower than nine pixels."""
     return np.asarray(cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8)), dtype=np.uint8)
 
 
@@ -157,7 +157,7 @@ def _has_dark_corners(grey: Pixels) -> bool:
 
 
 def _has_hair(dark_lines: Pixels, around: Mask) -> bool:
-    """Long thin dark lines on the skin, by black-hat (Lee 1997)."""
+    """Long thin dark lines on the skin, by black-hat transform (Lee 1997)."""
     side = dark_lines.shape[0]
     lines = ((dark_lines > 18) & around).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(lines, connectivity=8)
@@ -177,7 +177,7 @@ def _foreign_colour(pixels: Pixels) -> Mask:
 def _bluer_and_darker(lab: NDArray[np.float32], around: Mask) -> Mask:
     """Ink: darker than the picture's own skin, and bluer than that skin would be if it were as dark.
 
-    White balance moves both alike, and what is only dark, such as hair, loses its yellow with its light.
+    White balance shifts both alike. Things that are merely dark, such as hair, lose yellow along with light.
     """
     if not around.any():
         return around
@@ -188,14 +188,14 @@ def _bluer_and_darker(lab: NDArray[np.float32], around: Mask) -> Mask:
 
 
 def _apart(mask: Mask, lesion: Mask) -> Mask:
-    """The regions that do not touch the lesion: its own blue may reach beyond the crude mask."""
+    """The regions that do not touch the lesion: blue in the lesion may reach beyond the crude mask."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8))
     touching = np.unique(labels[_grown(lesion, 0.01) & mask])
     return mask & ~np.isin(labels, touching)
 
 
 def _large(foreign: Mask) -> Mask:
-    """The regions of a foreign colour that are full and large: a patch, not a line of ink."""
+    """Compact, large regions of a foreign colour: a patch, not a line of ink."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(foreign.astype(np.uint8))
     area = stats[:, cv2.CC_STAT_AREA]
     full = area > 0.5 * stats[:, cv2.CC_STAT_WIDTH] * stats[:, cv2.CC_STAT_HEIGHT]
@@ -216,7 +216,7 @@ def _has_ruler(dark_lines: Pixels) -> bool:
 
 
 def _periodic(profile: NDArray[np.float32]) -> bool:
-    """The autocorrelation peaks at one distance and again at twice that."""
+    """Whether the autocorrelation peaks at some distance and again at twice that."""
     kernel = np.ones(25, np.float32) / 25
     wave = profile - np.convolve(np.pad(profile, 12, mode="edge"), kernel, mode="valid")
     energy = float(wave @ wave)

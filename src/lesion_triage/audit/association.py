@@ -18,22 +18,22 @@ from lesion_triage.data.coded import Bools
 
 _Z = 1.959963984540054
 _FAIL_SHARE = 0.10
-"""A failure takes a property whose shares among positives and negatives differ by this much as well: a rare
-one cannot carry a model."""
+"""A failure also requires the property's shares among positives and negatives to differ by this much: a
+rare property cannot carry a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """How a property goes with the label; counts of independent rows."""
+    """How a property is associated with the label; counts of independent rows."""
 
     names: tuple[str, ...]
-    """More than one where columns are missing in exactly the same rows."""
+    """Several if columns are empty in exactly the same rows."""
     with_positive: int
     positives: int
     with_negative: int
     negatives: int
     p_value: float
-    """Two-sided, exact, corrected for the whole family."""
+    """Two-sided, exact, corrected for the whole family of tests."""
 
     @property
     def share_positive(self) -> float:
@@ -46,7 +46,7 @@ class Association:
         return self.with_negative / max(self.negatives, 1)
 
     def odds_ratio(self) -> tuple[float, float, float]:
-        """Value and 95 % interval, a half added to each count (Haldane 1956, Anscombe 1956)."""
+        """Value and 95 % interval, with one half added to each count (Haldane 1956, Anscombe 1956)."""
         cells = np.array(
             [
                 self.with_positive,
@@ -62,12 +62,12 @@ class Association:
         return float(np.exp(value)), float(np.exp(value - half)), float(np.exp(value + half))
 
     def surely_above(self) -> float:
-        """The end of the interval that is nearer to 1, of the odds ratio or its inverse; at least 1."""
+        """Lower end of the interval of the odds ratio or of its inverse, whichever is larger; at least 1."""
         _, low, high = self.odds_ratio()
         return max(low, 1 / high, 1.0)
 
     def verdict(self, config: Audit) -> Verdict:
-        """Significant in its family, and of a size that matters."""
+        """Warns or fails only if it is significant within its family and large enough to matter."""
         if self.p_value > config.false_alarm:
             return Verdict.PASS
         size = self.surely_above()
@@ -76,7 +76,7 @@ class Association:
         return Verdict.WARN if size > config.warn_odds_ratio else Verdict.PASS
 
     def measured(self, config: Audit) -> Measured:
-        """The odds ratio as a number of the report."""
+        """The odds ratio as an entry of the report."""
         value, low, high = self.odds_ratio()
         return Measured(
             what=f"odds ratio of {', '.join(self.names)} with the label",
@@ -91,14 +91,14 @@ class Association:
 
 
 def associations(properties: Mapping[str, Bools], positive: Bools) -> list[Association]:
-    """Test a family of properties, those of equal pattern once; strongest first.
+    """Test a family of properties, strongest first; properties with equal patterns are tested once.
 
     Args:
         properties: by name, each of shape (n,).
-        positive: the label, shape (n,). Rows of one label are independent.
+        positive: the label, shape (n,). Rows with the same label are independent.
 
     Returns:
-        One for each pattern that is neither always nor never there; p-values by Holm (1979).
+        One for each pattern that is neither always nor never present; p-values corrected by Holm (1979).
     """
     patterns: dict[bytes, list[str]] = {}
     for name, present in properties.items():
@@ -119,7 +119,7 @@ def associations(properties: Mapping[str, Bools], positive: Bools) -> list[Assoc
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's step-down correction, which holds whatever the dependence. Shape (m,) to (m,)."""
+    """Holm's step-down correction, valid under any dependence. Shape (m,) to (m,)."""
     order = np.argsort(p_values, kind="stable")
     steps = np.arange(p_values.size, 0, -1)
     corrected = np.empty_like(p_values)

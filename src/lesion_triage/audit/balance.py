@@ -1,6 +1,6 @@
 """Who is in the data: counts by split, class, sex, age, site and skin type. Imports data and this room.
 
-Of test and calibration only counts are taken, which `split` prints as well.
+From test and calibration only counts are taken, which `split` prints as well.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from lesion_triage.data.coded import Coded, Codes
 from lesion_triage.data.split import SPLITS
 
 DARK_TYPES = ("V", "VI", "5", "6", "5.0", "6.0")
-"""Fitzpatrick types as tables write them."""
+"""Fitzpatrick types V and VI as tables write them."""
 
 _FEWEST_POSITIVES = 10
-"""As in the report: a slice with fewer of a class is counted and not measured."""
+"""As in the report: a slice with fewer cases of a class is counted and not measured."""
 _UNEVEN = 0.05
 _AGE_EDGES = (30, 50, 70)
 _MOST_LEVELS = 30
 
 
 def split_balance(columns: Columns, config: Audit) -> tuple[Finding, Table]:
-    """Positive units in each split; stratification should have made the shares alike."""
+    """Positive units in each split; stratification should have equalised the shares."""
     rows, counts = [], []
     for number, name in enumerate(SPLITS):
         here = columns.split == number
@@ -91,7 +91,7 @@ def balance(columns: Columns) -> tuple[Finding, Table]:
 
 
 def skin_type_balance(columns: Columns) -> Finding:
-    """Warn where dark skin is all but absent, or where nobody says."""
+    """Warn if dark skin is nearly absent, or if skin types are not recorded."""
     skin = columns.coded("fitzpatrick_skin_type")
     labelled = columns.positive >= 0
     stated = labelled & ~skin.missing()
@@ -119,7 +119,7 @@ def skin_type_balance(columns: Columns) -> Finding:
 
 
 def _units(columns: Columns, here: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[int, int]:
-    """Units among some rows, and how many of them have a positive row there."""
+    """Number of units among some rows, and how many of them have a positive row there."""
     return (
         int(np.unique(columns.unit[here]).size),
         int(np.unique(columns.unit[here & (columns.positive == 1)]).size),

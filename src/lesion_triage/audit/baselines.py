@@ -1,7 +1,7 @@
-"""How well the label is told by something that is not the lesion: cross-fitted, on cells instead of rows.
+"""How well the label is predicted by something other than the lesion: cross-fitted, on cells instead of rows.
 
-Imports numpy, ``calibrate.metrics`` and data. Rows with equal properties are one cell, so
-the regression costs the same for 400,000 rows as for 4,000.
+Imports numpy, ``calibrate.metrics`` and data. Rows with equal properties form one cell, so the regression
+costs the same for 400,000 rows as for 4,000.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from lesion_triage.data.coded import Bools, Coded, Codes
 FOLDS = 5
 _MOST_LEVELS = 50
 _Z2 = 1.959963984540054**2
-_FEWEST = 10  # of a class; with fewer no regression is fitted
+_FEWEST = 10  # rows of a class; with fewer no regression is fitted
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Auroc:
-    """Value with a two-sided 95 % interval; NaN throughout where a class has fewer than ten rows."""
+    """Value with a two-sided 95 % interval; NaN throughout if a class has fewer than ten rows."""
 
     value: float
     low: float
@@ -37,7 +37,7 @@ def auroc_interval(value: float, positives: int, negatives: int) -> Auroc:
     """Interval of an AUROC from the counts alone: method 5 of Newcombe, Stat Med 2006;25:559-573.
 
     It solves for the AUROCs whose own standard error, after Hanley and McNeil (1982), reaches the value
-    found; so it has a width also where the classes are separated.
+    found, so it has a width even if the classes are perfectly separated.
     """
     if not np.isfinite(value) or not positives or not negatives:
         return Auroc(float("nan"), float("nan"), float("nan"))
@@ -58,18 +58,18 @@ def auroc_interval(value: float, positives: int, negatives: int) -> Auroc:
 
 
 def cross_fitted(columns: Sequence[Coded], positive: Bools, units: Codes, seed: int) -> Floats | None:
-    """Chance of the positive class for every row, from a regression on the rows of other units.
+    """Probability of the positive class for every row, from a regression fitted on other units.
 
-    Logistic, additive in the levels of the columns, with scikit-learn's default ridge.
+    Logistic, additive in the levels of the columns, with scikit-learn's default ridge penalty.
 
     Args:
-        columns: each of n rows; a column with more than fifty levels keeps the commonest.
+        columns: each of n rows; a column with more than fifty levels keeps the most common ones.
         positive: the label, shape (n,).
-        units: shape (n,); rows of one unit are in one fold.
+        units: shape (n,); rows of one unit are in the same fold.
         seed: of the folds.
 
     Returns:
-        Shape (n,), or None where a class has fewer than ten rows.
+        Shape (n,), or None if a class has fewer than ten rows.
     """
     if min(int(positive.sum()), int((~positive).sum())) < _FEWEST:
         return None
@@ -91,7 +91,7 @@ def cross_fitted(columns: Sequence[Coded], positive: Bools, units: Codes, seed: 
 def measure(
     columns: Sequence[Coded], positive: Bools, units: Codes, seed: int
 ) -> tuple[Auroc, Floats | None]:
-    """Cross-fitted AUROC of some columns with its interval, and the scores behind it."""
+    """Cross-fitted AUROC of some columns with its interval, and the scores it is computed from."""
     scores = cross_fitted(columns, positive, units, seed)
     if scores is None:
         return auroc_interval(float("nan"), 0, 0), None

@@ -1,4 +1,4 @@
-"""All checks of a dataset, and those that a trained model adds. Imports data, predictions and this room."""
+"""All checks of a dataset, and those added by a trained model. Imports data, predictions and this room."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Data:
     root: Roots
     """Folder of the pictures and of the dataset's own tables, or of each part of a mixture."""
     limits: PixelSpec
-    """Of the pixel path; its side does not matter here."""
+    """Limits of the pixel path; its side length does not matter here."""
 
 
 def audit_data(
@@ -34,7 +34,7 @@ def audit_data(
     """Audit manifest, splits and, unless ``config.pictures`` is 0, a sample of the pictures.
 
     Returns:
-        The report, and what was seen in the pictures; None if none was opened.
+        The report, and what the pictures showed; None if none was opened.
 
     Raises:
         ManifestError: a picture changed since the manifest was made.
@@ -89,11 +89,11 @@ def add_model(
     table: Predictions,
     progress: Tick | None = None,
 ) -> Report:
-    """The report of the data, with what a trained model adds; only its validation split is opened.
+    """The report on the data, extended by the checks of a trained model. Opens only the validation split.
 
     Args:
-        report: of ``audit_data`` on the same data.
-        data: what was audited; ``limits`` has the side that the graph takes.
+        report: from ``audit_data`` on the same data.
+        data: what was audited; ``limits`` has the graph's input size.
         config: limits.
         graph: the ONNX file.
         table: its logits on the validation split.
@@ -121,7 +121,7 @@ def add_model(
 
 
 def names(report: Report) -> list[tuple[str, str]]:
-    """Code and name of everything that a finding concerns and a report must not name."""
+    """Code and name of everything that findings concern but the report must not name."""
     return [(finding.code, name) for finding in report.findings for name in finding.local]
 
 

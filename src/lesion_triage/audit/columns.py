@@ -1,6 +1,6 @@
-"""A manifest and its splits by columns, and the rows that speak for their units. Imports data; numpy.
+"""A manifest and its splits by columns, and the rows that represent their units. Imports data; numpy.
 
-Everything here is one pass over the records or one sort: an audit of 400,000 takes seconds.
+Everything here is one pass over the records or one sort: auditing 400,000 takes seconds.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS, Splits
 
 MODELLED = ("train", "validation")
-"""Where associations with the label are looked for. Nobody looks at them in calibration and test."""
+"""Splits in which associations with the label may be examined; never in calibration and test."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Row i is record i of the manifest."""
+    """Columns of a manifest; row i is record i."""
 
     records: Sequence[Record]
     positive: NDArray[np.int8]
     """1, 0, or -1 for unknown."""
     split: NDArray[np.int8]
-    """Index in ``SPLITS``, or -1 for none."""
+    """Index into ``SPLITS``, or -1 for none."""
     unit: Codes
     case: Codes
 
@@ -52,7 +52,7 @@ class Columns:
         )
 
     def coded(self, name: str) -> Coded:
-        """One field of the records; all unknown where the records do not have it."""
+        """One field of the records; all unknown if the records do not have it."""
         return Coded.of(getattr(record, name, None) for record in self.records)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
@@ -61,15 +61,15 @@ class Columns:
         return np.fromiter((np.nan if v is None else v for v in values), np.float64, len(self.records))
 
     def modelled(self) -> Bools:
-        """Labelled rows of the splits in which associations may be looked for."""
+        """Labelled rows of the splits in which associations may be examined."""
         return np.isin(self.split, [SPLITS.index(name) for name in MODELLED]) & (self.positive >= 0)
 
     def speakers(self, seed: int) -> Codes:
-        """One modelled row for each unit and label, drawn by ``seed``, in order of the rows.
+        """One modelled row for each unit and label, drawn by ``seed``, in row order.
 
-        Rows of one label are then of different people (or lesions), so exact tests hold. A unit with both
-        labels has two rows; what they share makes the two labels more alike, which can only hide an
-        association.
+        Rows with one label then belong to different people (or lesions), so exact tests are valid. A unit
+        with both labels has two rows. What these share makes the two labels more alike, which can only hide
+        an association.
         """
         rows = np.random.default_rng(seed).permutation(np.flatnonzero(self.modelled()))
         keys = self.unit[rows] * 2 + self.positive[rows]

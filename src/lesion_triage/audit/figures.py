@@ -1,7 +1,7 @@
 """Figures of the audit as PNG bytes. Imports numpy, matplotlib (Agg, no pyplot) and this room.
 
-Colours are those of Okabe & Ito, distinct to the colour-blind; markers repeat what they say. No picture of a
-person.
+Colours are those of Okabe & Ito, safe for colour blindness; markers repeat their meaning. No figure shows a
+picture of a person.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHORT = 48
 
 
 def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
-    """Every AUROC of something that is not the lesion, with its interval and the two limits."""
+    """The AUROC of everything tested that is not the lesion, with its interval and the two limits."""
     rows = [
         (
             number.what.removeprefix("AUROC of "),
@@ -65,7 +65,7 @@ def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
 
 
 def shares_by_source(table: Table) -> bytes | None:
-    """Share of positives of the largest sources with exact intervals; the size of a mark counts rows."""
+    """Share of positives in the largest sources, with exact intervals; mark size shows the number of rows."""
     rows = [row for row in table.rows if isinstance(row[3], float)][:_MOST_ROWS]
     if len(rows) < 2:
         return None
@@ -107,7 +107,7 @@ def shares_by_label(table: Table, what: str) -> bytes | None:
 
 
 def tones(table: Table) -> bytes | None:
-    """Pictures by estimated tone of the skin."""
+    """Pictures by estimated skin tone."""
     rows = table.rows
     if not any(row[1] for row in rows):
         return None
@@ -147,7 +147,7 @@ def occlusion(table: Table, config: Audit) -> bytes | None:
 
 
 def _name(axes: Axes, names: Sequence[str]) -> None:
-    """Name the rows; a dollar sign in the name of a source or a column begins no formula."""
+    """Label the rows; a dollar sign in the name of a source or column must not start a formula."""
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
 
 
@@ -168,7 +168,7 @@ def _canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:
 
 def _png(figure: Figure) -> bytes:
     stream = io.BytesIO()
-    with warnings.catch_warnings():  # a script that the font lacks is drawn as boxes; the table has the name
+    with warnings.catch_warnings():  # a script missing from the font is drawn as boxes; the table has it
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(stream, format="png", dpi=130)
     return stream.getvalue()

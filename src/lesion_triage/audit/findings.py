@@ -1,6 +1,6 @@
 """Findings as data: what was measured, against which limit, and the verdict. Imports config and the bundle.
 
-A check returns a finding whether or not it found anything, so a report lists what was looked at.
+A check returns a finding even if it found nothing, so a report lists everything that was checked.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from lesion_triage.config import Audit
 from lesion_triage.errors import AuditError, ManifestError
 
 FORMAT = 3
-"""Of ``audit.json``; raised too where the same data would be judged by other numbers."""
+"""Version of ``audit.json``; also raised if the same data would be judged by other numbers."""
 
 
 class Verdict(StrEnum):
-    """From good to bad."""
+    """Ordered from good to bad."""
 
     PASS = "pass"  # noqa: S105 - a verdict
     WARN = "warn"
@@ -32,25 +32,25 @@ _ORDER = tuple(Verdict)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of some verdicts; pass if there are none."""
+    """The worst of the verdicts; pass if there are none."""
     return max(verdicts, key=_ORDER.index, default=Verdict.PASS)
 
 
 def judge(value: float, warn: float, fail: float) -> Verdict:
-    """A number against two limits, which it must exceed; NaN, an unknown number, passes."""
+    """Compare a number with two limits, which it must exceed; NaN, an unknown number, passes."""
     return Verdict.FAIL if value > fail else Verdict.WARN if value > warn else Verdict.PASS
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One number with its 95 % interval. None where it could not be estimated."""
+    """One number with its 95 % interval. None if it could not be estimated."""
 
     what: str
     value: float | None
     low: float | None = None
     high: float | None = None
     limit: str = ""
-    """In words: what of it is compared with what."""
+    """In words: what is compared with what."""
     note: str = ""
 
 
@@ -65,21 +65,21 @@ class Finding:
     """One sentence with the numbers that decided."""
     measured: tuple[Measured, ...] = ()
     subjects: tuple[str, ...] = ()
-    """Sources or columns that it concerns."""
+    """Sources or columns concerned."""
     local: tuple[str, ...] = ()
-    """Names of pictures, lesions or patients. They are for ``names.csv`` in the run's folder and in no
+    """Names of pictures, lesions or patients. They go to ``names.csv`` in the run folder and into no
     report."""
     accepted: str = ""
-    """The reason that the configuration gives; empty if it is not accepted."""
+    """The reason given in the configuration; empty if the finding is not accepted."""
 
     @property
     def counts_as(self) -> Verdict:
-        """An accepted failure counts as a warning: it is never forgotten."""
+        """Verdict that counts towards the report's: an accepted failure remains a warning, never a pass."""
         return Verdict.WARN if self.accepted and self.verdict is Verdict.FAIL else self.verdict
 
 
 def unmeasured(code: str, why: str) -> Finding:
-    """A finding on what could not be estimated. It warns: nobody has seen that nothing is there."""
+    """A finding on what could not be estimated. It warns: nobody has verified that there is nothing."""
     return Finding(
         code, Verdict.WARN, f"Not estimable: {why}. Nobody knows whether there is something to find."
     )
@@ -106,7 +106,7 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst finding; an accepted failure counts as a warning."""
+        """Verdict of the worst finding; an accepted failure counts as a warning."""
         return worst(finding.counts_as for finding in self.findings)
 
     def to_json(self) -> str:
@@ -131,7 +131,7 @@ class Report:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any]) -> Report:
-        """Read back what ``to_json`` wrote, parsed.
+        """Read back the parsed output of ``to_json``.
 
         Raises:
             ManifestError: another format, or incomplete.
@@ -160,10 +160,10 @@ class Report:
 
 
 def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding, ...]:
-    """Write the configuration's reasons on the failures that they cover.
+    """Attach the configuration's reasons to the failures that they cover.
 
-    A reason covers a failure only if it names every subject, so that what was accepted for one source does
-    not cover the next one.
+    A reason covers a failure only if it names every subject, so that accepting one source does not accept
+    the next one.
     """
     return tuple(
         replace(one, accepted=reason)
@@ -176,9 +176,9 @@ def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding
 
 
 def _named(subject: str, reason: str) -> bool:
-    """Whether a reason has a name as a whole: one given for ``clinic-10`` says nothing of ``clinic-1``.
+    """Whether a reason contains a name as a whole word: ``clinic-10`` does not accept ``clinic-1``.
 
-    Blanks part names, and one is as good as several or a new line.
+    Whitespace separates names; any run of whitespace, line breaks included, counts as one space.
     """
     name = re.escape(_one_line(subject))
     return re.search(rf"(?<![\w./-]){name}(?![\w/-]|\.\w)", _one_line(reason)) is not None
@@ -192,7 +192,7 @@ def refuse_failures(report: Report, config: Audit, page: str) -> None:
     """Raise for the first failure that is not accepted.
 
     Raises:
-        AuditError: names the finding, and how it is accepted on purpose.
+        AuditError: names the finding, and how to accept it on purpose.
     """
     failures = [one for one in report.findings if one.counts_as is Verdict.FAIL]
     if not failures:

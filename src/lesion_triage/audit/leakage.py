@@ -1,6 +1,6 @@
-"""What stands in two splits or twice, and what was lost on the way. Imports data and this room.
+"""What occurs in two splits or twice, and what was lost on the way. Imports data and this room.
 
-It looks at test only by hashes and names; knows nothing of how the splits were made.
+It looks at the test split only by hashes and names, and does not rely on how the splits were made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TIES = (
     ("file", "files", "sha256"),
     ("group of near-duplicates", "groups of near-duplicates", "duplicate_group"),
 )
-"""What may not stand in two splits: its word, that for several, and the record's field."""
+"""What must not occur in two splits: singular, plural, and the record's field."""
 
 _REPEATED_SHARE = 0.01
 _CONTRADICTED_SHARE = 0.005
@@ -28,7 +28,7 @@ _UNKNOWN_SHARE = 0.10
 
 
 def leakage(columns: Columns) -> Finding:
-    """Anything shared by two splits fails; nothing makes it acceptable."""
+    """Anything shared by two splits fails; this cannot be accepted."""
     measured: list[Measured] = []
     offenders: list[str] = []
     looked_at: list[str] = []
@@ -60,7 +60,7 @@ def leakage(columns: Columns) -> Finding:
 
 
 def duplicate_files(columns: Columns) -> Finding:
-    """Files that stand under two image ids; under two lesions they warn."""
+    """Files that occur under several image ids. Warns if lesions differ too, or if many pictures repeat."""
     file = columns.coded("sha256")
     rows, group = _repeated(file)
     across = _differ(group, columns.case[rows])
@@ -120,7 +120,7 @@ def dropped_pictures(manifest: Manifest) -> Finding:
 
 
 def unknown_labels(columns: Columns) -> Finding:
-    """Pictures that have no label."""
+    """Pictures without a label."""
     share = float((columns.positive < 0).mean())
     return Finding(
         "unknown_labels",
@@ -139,14 +139,14 @@ def _contradicted(columns: Columns, name: str) -> set[int]:
 
 
 def _crossing(tie: Codes, split: np.ndarray[tuple[int], np.dtype[np.int8]], ties: int) -> Codes:
-    """Codes of the ties that stand in more than one split."""
+    """Codes of the ties that occur in more than one split."""
     seen: Bools = np.zeros((ties, len(SPLITS)), dtype=np.bool_)
     seen[tie, split] = True
     return np.flatnonzero(seen.sum(axis=1) > 1)
 
 
 def _repeated(column: Coded) -> tuple[Codes, Codes]:
-    """Rows whose word stands more than once, and their code, in order of the code."""
+    """Rows whose word occurs more than once, and their code, ordered by code."""
     often = np.bincount(column.codes, minlength=len(column.levels)) > 1
     rows = np.flatnonzero(often[column.codes] & ~column.missing())
     rows = rows[np.argsort(column.codes[rows], kind="stable")]
@@ -154,7 +154,7 @@ def _repeated(column: Coded) -> tuple[Codes, Codes]:
 
 
 def _differ(group: Codes, value: np.ndarray[tuple[int], np.dtype[np.integer]]) -> Codes:
-    """Groups, sorted by code, in which the value is not the same throughout."""
+    """Groups, sorted by code, in which the value varies."""
     if not group.size:
         return group
     first = value[np.searchsorted(group, group)]

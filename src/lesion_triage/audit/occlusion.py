@@ -1,4 +1,4 @@
-"""What a trained model still knows with the lesion covered, and how it compares with what needs no picture.
+"""What a trained model still knows when the lesion is covered, and how it compares with metadata alone.
 
 Imports the bundle's graph, data, predictions and this room. Only the validation split is opened.
 """
@@ -32,7 +32,7 @@ from lesion_triage.predictions import Predictions
 Pixels = NDArray[np.uint8]
 
 PICTURES = 300
-"""At most; half of them positive where there are enough."""
+"""At most; half of them positive if there are enough."""
 BOX = 0.70
 """Share of the area that the box over the middle covers (Bissoto 2019, 'bbox70')."""
 
@@ -41,14 +41,14 @@ _DRAWS = 500
 
 
 def covered(pixels: Pixels) -> dict[str, Pixels]:
-    """The picture with parts painted over by the median colour of the skin, which is less alien than black.
+    """The picture with parts painted over in the median skin colour, which is less alien than black.
 
     Args:
         pixels: (side, side, 3).
 
     Returns:
-        ``lesion``: the lesion and a rim around it. ``box``: the middle 70 % of the area. ``surroundings``:
-        everything but the lesion and its rim.
+        ``lesion``: the lesion and a margin around it. ``box``: the middle 70 % of the area. ``surroundings``:
+        everything but the lesion and its margin.
     """
     side = pixels.shape[0]
     size = 2 * round(0.05 * side) + 1
@@ -73,7 +73,7 @@ def occlude(
     config: Audit,
     progress: Tick | None = None,
 ) -> tuple[Finding, Table]:
-    """Score validation pictures whole and covered.
+    """Score validation pictures, whole and covered.
 
     Raises:
         ManifestError: a picture changed since the manifest was made.
@@ -93,7 +93,7 @@ def occlude(
 
 
 def model_and_metadata(table: Predictions, sampled: Sampled) -> Finding:
-    """The model beside age, sex and site, on the same validation photographs of different units."""
+    """The model compared with age, sex and site, on the same validation photographs of different units."""
     rows, logits = _scored(table, sampled)
     positive = sampled.columns.positive[rows] == 1
     units = sampled.columns.unit[sampled.rows]
@@ -203,7 +203,7 @@ def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple
 
 
 def _sampled(table: Predictions, columns: Columns, seed: int) -> list[int]:
-    """Validation rows, one for each unit and label, that the quality gate let through."""
+    """Validation rows that the quality gate let through, one for each unit and label."""
     gradable = {row.image_id for row in table.rows if row.logit is not None}
     in_validation = columns.split[columns.speakers(seed)] == SPLITS.index("validation")
     rows = [
@@ -220,7 +220,7 @@ def _sampled(table: Predictions, columns: Columns, seed: int) -> list[int]:
 
 
 def _scored(table: Predictions, sampled: Sampled) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Speaking validation rows with a logit."""
+    """Representative validation rows with a logit."""
     logit = {row.image_id: row.logit for row in table.rows if row.logit is not None}
     records: Sequence[Record] = sampled.columns.records
     rows = [row for row in sampled.rows.tolist() if records[row].image_id in logit]
@@ -228,6 +228,6 @@ def _scored(table: Predictions, sampled: Sampled) -> tuple[NDArray[np.intp], NDA
 
 
 def _ranked(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks in [0, 1], ties together."""
+    """Ranks in [0, 1]; ties share a rank."""
     ranks = np.unique(values, return_inverse=True)[1]
     return np.asarray(ranks / max(int(ranks.max(initial=0)), 1), dtype=np.float64)

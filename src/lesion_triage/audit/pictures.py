@@ -1,4 +1,4 @@
-"""What a sample of the pictures shows beside the lesion, and how it goes with the label.
+"""What a sample of the pictures shows besides the lesion, and its association with the label.
 
 Imports data, the bundle's pixel path and this room.
 """
@@ -28,7 +28,7 @@ from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, ManifestError
 
 TONES = ((55.0, "very light"), (41.0, "light"), (28.0, "intermediate"), (10.0, "tan"), (-30.0, "brown"))
-"""Lower ends in degrees (Chardon 1991, del Bino 2013); what is below the last is dark."""
+"""Lower ends in degrees (Chardon 1991, del Bino 2013); anything below the last is dark."""
 
 _WORDS = {
     "dark_corners": "dark corners",
@@ -44,7 +44,7 @@ class Seen:
     """Pictures that were opened, in order of the manifest."""
 
     rows: Codes
-    """Of the manifest."""
+    """Rows of the manifest."""
     appearances: tuple[Appearance, ...]
     bytes_per_pixel: NDArray[np.float64]
 
@@ -53,11 +53,11 @@ class Seen:
         return np.array([getattr(one, artefact) for one in self.appearances], dtype=np.bool_)
 
     def ita(self) -> NDArray[np.float64]:
-        """In degrees, NaN where it cannot be estimated."""
+        """Individual typology angle in degrees; NaN if it cannot be estimated."""
         return np.array([one.ita_degrees for one in self.appearances])
 
     def table(self, records: Sequence[Record]) -> str:
-        """CSV for local use: it names pictures."""
+        """CSV for local use only: it names pictures."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["image_id", *ARTEFACTS, "ita_degrees", "bytes_per_pixel"])
@@ -69,7 +69,7 @@ class Seen:
 
 
 def chosen(sampled: Sampled, most: int) -> Codes:
-    """Half positives where there are enough, drawn by the seed; odds ratios and AUROCs do not mind."""
+    """Half positives if there are enough, drawn by the seed; that does not bias odds ratios and AUROCs."""
     random = np.random.default_rng([sampled.config.seed, 1])
     positives = random.permutation(sampled.rows[sampled.positive])
     negatives = random.permutation(sampled.rows[~sampled.positive])
@@ -100,7 +100,7 @@ def open_all(
 
 
 def check(sampled: Sampled, seen: Seen) -> tuple[list[Finding], tuple[Association, ...], list[Table]]:
-    """All findings of the opened pictures."""
+    """All findings from the opened pictures."""
     config, columns = sampled.config, sampled.columns
     here = Sampled(columns, seen.rows, config)
     frame = np.array([one.frame for one in seen.appearances])
@@ -126,7 +126,7 @@ def check(sampled: Sampled, seen: Seen) -> tuple[list[Finding], tuple[Associatio
 
 
 def skin_tone(here: Sampled, seen: Seen) -> tuple[Finding, Table]:
-    """Counts by estimated tone. It never decides: light and camera move it as much as skin does."""
+    """Counts by estimated tone. It never decides: lighting and camera change it as much as skin does."""
     angles = seen.ita()
     known = np.isfinite(angles)
     edges = np.array([low for low, _ in reversed(TONES)])

@@ -1,4 +1,4 @@
-"""Which cells of a dataset's own tables are empty, also in columns that the manifest does not keep.
+"""Which cells of a dataset's own tables are empty, including columns that the manifest does not keep.
 
 Imports data; reads every table beside the pictures that names them.
 """
@@ -25,23 +25,23 @@ _ENDINGS = (".csv", ".tab", ".tsv")
 
 
 class Gaps(NamedTuple):
-    """What the tables beside the pictures leave empty."""
+    """Empty cells in the tables beside the pictures."""
 
     empty: dict[str, Bools]
-    """``table: column`` -> shape (records,); a picture that the table does not name is not empty. Of a
-    mixture the part's name and a slash stand before the table's."""
+    """``table: column`` -> shape (records,); a picture that the table does not name is not counted as empty.
+    In a mixture the table's name is preceded by the part's name and a slash."""
     unread: tuple[str, ...] = ()
-    """Tables that cannot be read: nobody knows what is empty there."""
+    """Tables that cannot be read, so their empty cells are unknown."""
     alone: tuple[str, ...] = ()
-    """Tables that were not looked into, for no column of theirs names pictures."""
+    """Tables that were skipped because none of their columns names pictures."""
 
 
 def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
-    """Where the columns of the tables in ``root`` are empty.
+    """Find empty cells in the tables in ``root``.
 
-    A table is read if nine in ten of its first rows name a picture in one column: by image id, path, file
-    name or stem. A part's table speaks of that part's pictures, and of those that another part has under the
-    same id. Tables about something else are left alone; they are named, as is one that cannot be read.
+    A table is read if one column names a picture in nine of ten of its first rows: by image id, path, file
+    name or stem. A part's table is matched with that part's pictures, and with those kept from another part
+    under the same id. Tables about something else are skipped; they are named, and so are unreadable ones.
     """
     found: dict[str, Bools] = {}
     unread: list[str] = []
@@ -59,21 +59,21 @@ def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
                 continue
             if columns is not None:
                 found |= {f"{prefix}{name}": empty for name, empty in columns.items()}
-            elif path.suffix:  # LICENSE and its like are read in case they are tables, and are none
+            elif path.suffix:  # without one, such as LICENSE, it is tried but not reported
                 alone.append(f"{prefix}{path.name}")
     return Gaps(found, tuple(unread), tuple(alone))
 
 
 def _tables(root: Path) -> Iterator[Path]:
     for path in root.iterdir() if root.is_dir() else ():
-        if path.name.startswith("."):  # what file managers leave, such as ._cases.csv, is no table
+        if path.name.startswith("."):  # left by file managers, such as ._cases.csv: not a table
             continue
         if path.is_file() and path.suffix.lower() in (*_ENDINGS, ""):
             yield path
 
 
 def _names(records: Sequence[Record], part: str = "") -> dict[str, int]:
-    """Row of every spelling of a picture; one that fits two pictures is taken out.
+    """Row of every spelling of a picture's name; a spelling that fits two pictures is removed.
 
     Args:
         records: all of them.
@@ -96,11 +96,11 @@ def _names(records: Sequence[Record], part: str = "") -> dict[str, int]:
 
 
 def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools] | None:
-    """Emptiness of its columns by ``table: column``; None for a table that names no pictures."""
+    """Which cells of its columns are empty, by ``table: column``; None for a table that names no pictures."""
     if path.stat().st_size > _MOST_BYTES:
         raise csv.Error("too large")
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        tabs = "\t" in stream.readline()  # as the readers of the datasets decide
+        tabs = "\t" in stream.readline()  # the same rule as in the readers of the datasets
         stream.seek(0)
         reader = csv.reader(stream, delimiter="\t" if tabs else ",", strict=True)
         header = [name.strip() for name in next(reader, [])]
@@ -126,7 +126,7 @@ def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools
 
 
 def _titles(header: Sequence[str]) -> list[str]:
-    """A name of its own for every column."""
+    """A unique name for every column."""
     often = Counter(header)
     numbered = [(name, f"column {number}") for number, name in enumerate(header, start=1)]
     return [
@@ -144,7 +144,7 @@ def _key(peeked: Sequence[Sequence[str]], columns: int, rows: dict[str, int]) ->
 
 
 def _row(cell: str, rows: dict[str, int]) -> int | None:
-    """A picture may have been stored again with another ending."""
+    """The row of a picture; it may have been saved again with another extension."""
     name = cell.strip()
     row = rows.get(name)
     stem, _, ending = name.rpartition(".")

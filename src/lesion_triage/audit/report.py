@@ -1,6 +1,6 @@
 """The audit as one self-contained page, as JSON and as figures. Imports jinja2, bundle and this room.
 
-The page loads nothing from anywhere, has no script, and by default no picture of a person and no name of one.
+The page loads nothing, has no script, and by default shows no picture of a person and no name of one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write(folder: Path, report: Report, config: Audit, seen: Seen | None, manife
         folder: made if missing.
         report: the findings.
         config: limits.
-        seen: what the pictures showed; None if none was opened, or if it has been written before.
+        seen: what the pictures showed; None if none was opened, or if it was written before.
         manifest: names the pictures.
 
     Returns:
@@ -74,7 +74,7 @@ def write(folder: Path, report: Report, config: Audit, seen: Seen | None, manife
         write_atomically(folder / "figures" / f"{name}.png", png)
     if seen is not None:
         write_atomically(folder / PICTURES, seen.table(manifest.records).encode())
-    if not report.facts["with_model"]:  # else they stand beside the audit of the data, which was read back
+    if not report.facts["with_model"]:  # otherwise they are beside the audit of the data, read back here
         write_atomically(folder / NAMES, _names(report).encode())
     write_atomically(folder / JSON, report.to_json().encode())
     inlined = {name: _Figure(_uri(png), caption, alt) for name, (png, caption, alt) in drawn.items()}
@@ -96,11 +96,11 @@ def read(folder: Path) -> Report:
 
 
 def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -> Path:
-    """Write the page of an audit anew, with examples of what the detectors saw. It is for local reading only.
+    """Write an audit's page again, with examples of what the detectors saw. For local reading only.
 
     Args:
         target: the page to write.
-        folder: what ``write`` left of the audit of the data.
+        folder: output of ``write`` from the audit of the data.
         data: root, manifest and pixel limits.
         config: limits.
 

@@ -1,6 +1,6 @@
-"""What the table alone tells of the label: source, size, age and sex, and what is left empty.
+"""How well the table alone predicts the label: source, size, age and sex, and empty cells.
 
-Imports data and this room. Only rows of train and validation are looked at, one for each unit and label.
+Imports data and this room. Only rows of train and validation are used, one for each unit and label.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from lesion_triage.config import Audit
 from lesion_triage.data.coded import Bools, Coded, Codes, binned
 
 METADATA = ("sex", "anatom_site_general")
-"""With ``age_approx``: what a baseline without a picture may know."""
+"""With ``age_approx``: what a baseline without a picture may use."""
 FIELDS = ("patient_id", "sex", "age_approx", "anatom_site_general", "image_type", "fitzpatrick_skin_type")
-"""Fields of a record whose emptiness is looked at; those of the diagnosis are the label itself."""
+"""Fields of a record whose emptiness is tested; those of the diagnosis are the label itself."""
 
 _CARRIES = 0.03
-"""A source that the AUROC owes this much to is named."""
+"""A source that contributes this much to the AUROC is named."""
 _MOST_SOURCES = 50
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """The rows that speak, by columns."""
+    """The representative rows, by columns."""
 
     columns: Columns
     rows: Codes
@@ -48,7 +48,7 @@ class Sampled:
         return np.asarray(self.columns.positive[self.rows] == 1)
 
     def auroc(self, columns: Sequence[Coded]) -> Auroc:
-        """Cross-fitted, of columns of these rows."""
+        """Cross-fitted AUROC of columns of these rows."""
         return measure(columns, self.positive, self.columns.unit[self.rows], self.config.seed)[0]
 
 
@@ -69,7 +69,7 @@ def baseline(code: str, what: str, found: Auroc, config: Audit, subjects: tuple[
 
 
 def measured(what: str, found: Auroc, config: Audit | None = None, note: str = "") -> Measured:
-    """An AUROC as a number of the report; with ``config`` its limits are stated."""
+    """An AUROC as an entry of the report; with ``config``, its limits are stated."""
     if np.isnan(found.value):
         return Measured(what, None, note="not estimable")
     limit = f"interval above {config.warn_auroc:g} warns, above {config.fail_auroc:g} fails" if config else ""
@@ -77,7 +77,7 @@ def measured(what: str, found: Auroc, config: Audit | None = None, note: str = "
 
 
 def source_shortcut(sampled: Sampled) -> tuple[Finding, Table]:
-    """The source alone, and which of the sources it is."""
+    """How well the source alone predicts the label, and which of the sources are responsible."""
     source = sampled.columns.coded("source").taken(sampled.rows).merged(_MOST_SOURCES)
     positive = sampled.positive
     found, scores = measure([source], positive, sampled.columns.unit[sampled.rows], sampled.config.seed)
@@ -122,7 +122,7 @@ def size_shortcut(sampled: Sampled) -> Finding:
 
 
 def metadata_columns(sampled: Sampled) -> list[Coded]:
-    """Age by decade, sex and site; unknown is filled with the commonest word, so that gaps tell nothing."""
+    """Age by decade, sex and site; unknown becomes the most common value, so that gaps reveal nothing."""
     ages = binned(sampled.columns.numbers("age_approx")[sampled.rows], 8)
     return [
         one.filled()
@@ -131,7 +131,7 @@ def metadata_columns(sampled: Sampled) -> list[Coded]:
 
 
 def metadata_baseline(sampled: Sampled) -> Finding:
-    """What a model must beat; it is no fault, so it passes whatever it is."""
+    """What a model must beat. It is not a fault, so it always passes."""
     plain = sampled.auroc(metadata_columns(sampled))
     gaps = [
         binned(sampled.columns.numbers("age_approx")[sampled.rows], 8),
@@ -153,11 +153,11 @@ def metadata_baseline(sampled: Sampled) -> Finding:
 
 
 def missingness(sampled: Sampled, tables: Gaps) -> tuple[Finding, tuple[Association, ...]]:
-    """Every column of manifest and tables: is it empty for one class only?
+    """For every column of manifest and tables: is it empty mainly for one class?
 
     Args:
         sampled: the rows.
-        tables: what the dataset's own leave empty; one that cannot be read warns, since gaps may be there.
+        tables: empty cells of the dataset's own tables; an unreadable table warns, since it may have gaps.
     """
     config, positive = sampled.config, sampled.positive
     gaps = {name: sampled.columns.coded(name).taken(sampled.rows).missing() for name in FIELDS}

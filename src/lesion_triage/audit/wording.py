@@ -9,13 +9,13 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a report says of one kind of finding, whatever was measured."""
+    """What a report says about one kind of finding, whatever was measured."""
 
     title: str
     why: str
     action: str
     acceptable: bool = False
-    """Whether it may say fail and a person may accept it."""
+    """Whether it can fail and a person may accept the failure."""
 
 
 _SHORTCUT = (
