@@ -1,6 +1,6 @@
 """Random augmentation of training pictures: the one file that imports albumentations.
 
-Takes and gives uint8 RGB, so normalisation stays in the graph and every other pixel rule in bundle.pixels.
+It maps uint8 RGB to uint8 RGB: normalisation stays in the graph, all other pixel rules in bundle.pixels.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# albumentations asks the network for a newer version when it is imported, unless told not to.
+# On import albumentations checks for a newer version over the network, unless told not to.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A  # noqa: N812 - the library's own customary name
 import cv2
 
-cv2.setNumThreads(0)  # the loader's processes are the parallelism; OpenCV's threads would fight them
+cv2.setNumThreads(0)  # the loader's processes provide the parallelism; OpenCV's threads would compete
 
 Level = Literal["none", "flips", "standard", "strong"]
 
 
 def augmentation(level: Level, size_px: int) -> Augment:
-    """A function (picture, seed) -> picture of ``size_px`` square.
+    """A function (picture, seed) -> square picture of side ``size_px``.
 
-    The result depends on its arguments alone, so the order of the pictures, the number of loader
-    processes and a resumed run change nothing.
+    The result depends on its arguments alone, so it is not affected by the order of the pictures, the number
+    of loader processes or a resumed run.
 
     Args:
-        level: ``none`` resizes only; ``flips`` adds the eight symmetries of the square (skin has no
-            upright); ``standard`` adds crops that keep at least 60 % of the area and vary the aspect
-            by a third (the pixel path stretches), slight turns, light and colour, and blanked patches.
-            ``strong`` crops down to 40 %, turns, shears and recolours more, and adds what cameras and
-            messengers do: blur, noise, compression, lens distortion (the families of steps of the
-            winner of SIIM-ISIC 2020, Ha, Liu and Liu, arXiv:2010.05351; the strengths are ours).
+        level: ``none`` only resizes. ``flips`` adds the eight symmetries of the square (skin has no upright).
+            ``standard`` adds crops that keep at least 60 % of the area and vary the aspect ratio by a third
+            (the pixel path stretches), slight rotations, light and colour, and blanked patches. ``strong``
+            crops down to 40 %, rotates, shears and recolours more, and adds the effects of cameras and
+            messengers: blur, noise, compression, lens distortion (the families of steps of the winner of
+            SIIM-ISIC 2020, Ha, Liu and Liu, arXiv:2010.05351; the strengths are ours).
         size_px: side of the result.
     """
     return Augment(level, size_px)
 
 
 class Augment:
-    """See ``augmentation``. It travels to loader processes as its two arguments."""
+    """See ``augmentation``. Pickled for loader processes as its two arguments."""
 
     def __init__(self, level: Level, size_px: int) -> None:
         self._made_from = level, size_px
         self._steps = _steps(level, size_px)
-        # Steps that were seeded alike one by one, as Compose.set_random_seed does it, would draw the same
-        # first numbers: strong crops would always come with strong colour. So all draw from two streams.
+        # Seeding each step alike, as Compose.set_random_seed does, would give all the same first numbers:
+        # strong crops would always come with strong colour. So all steps share two streams.
         self._random = random.Random()
         self._bits = np.random.PCG64()
         for step in self._steps:
@@ -59,7 +59,7 @@ class Augment:
         return Augment, self._made_from
 
     def __call__(self, picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """The picture, altered as the seed says."""
+        """The picture, augmented as determined by the seed."""
         self._random.seed(seed)
         self._bits.state = np.random.PCG64(seed).state
         result = picture
@@ -85,10 +85,10 @@ _SYMMETRIES: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
 
 
 class _SquareSymmetry(A.SquareSymmetry):  # type: ignore[misc]
-    """The library's step by OpenCV: the same pixels sooner than copying a strided view of numpy's."""
+    """The library's step, done with OpenCV: the same pixels, faster than copying a strided numpy view."""
 
     def apply(self, img: NDArray[np.uint8], group_element: str, **params: Any) -> Any:
-        """One of the eight."""
+        """Apply one of the eight symmetries."""
         return _SYMMETRIES[group_element](img)
 
 

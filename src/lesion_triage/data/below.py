@@ -1,4 +1,4 @@
-"""Every file below a folder, also behind links to folders: what readers find and a run's record watches.
+"""Every file below a folder, including behind linked folders: what readers find and a run's record tracks.
 
 Imports nothing of ours.
 """
@@ -12,26 +12,26 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """One folder."""
+    """One folder and its files."""
 
     folder: str
-    """As it is opened."""
+    """Path to open it by."""
     prefix: str
-    """What a path relative to the root has before its files' names: nothing, or folders and a slash."""
+    """What precedes its file names in a path relative to the root: nothing, or folders and a slash."""
     names: list[str]
-    """Its files, in order. A link that leads nowhere counts as one."""
+    """Its files, sorted. A broken link counts as a file."""
     same_as: str | None = None
-    """Prefix of the place that this link leads to, where that is below the root too; its files are there. Of
-    a link to a folder around the root the way there, such as ``../..``; its files are nowhere."""
+    """Set if this is a link. To a folder below the root: the prefix of that place, which lists its files. To
+    a folder that contains the root: the way there, such as ``../..``; nothing lists its files."""
 
 
 def places(root: Path) -> Iterator[Place]:
-    """All folders below ``root``, itself among them, in an order that no file system decides.
+    """All folders below ``root``, including itself, in an order independent of the file system.
 
-    A folder of pictures is often a link to another disk, and is followed. Each folder is looked through
-    once, under its own name before that of a link, so a link to a folder above it is no endless road. A link
-    to a folder that the root lies in is not followed: what else is there, such as this project's own runs, is
-    no part of the data.
+    A folder of pictures is often a link to another disk, so links are followed. Each folder is visited once,
+    preferably under its own name rather than that of a link, so a link to a folder above it causes no
+    endless loop. A link to a folder that contains the root is not followed: what else is there, such as
+    this project's own runs, is not part of the data.
     """
     here = Path(os.path.realpath(root))
     seen: dict[str, str] = {}
@@ -48,12 +48,12 @@ def places(root: Path) -> Iterator[Place]:
 
 
 def _own(top: str, above: str, seen: dict[str, str], links: list[tuple[str, str]]) -> Iterator[Place]:
-    """The folders below ``top`` that are no links; the links are put down for later."""
+    """The folders below ``top`` that are not links; links are collected for later."""
     for folder, subfolders, names in os.walk(top):
         here = os.path.relpath(folder, top).replace(os.sep, "/")
         prefix = above if here == "." else f"{above}{here}/"
         real = os.path.realpath(folder)
-        if real in seen:  # a link above led to the folder of the root itself
+        if real in seen:  # an earlier link led to the root's own folder
             subfolders.clear()
             continue
         seen[real] = prefix

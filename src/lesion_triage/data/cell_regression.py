@@ -1,6 +1,6 @@
-"""Logistic regression on a few columns of codes. Imports numpy, scikit-learn and ``coded``.
+"""Logistic regression on a few categorical columns. Imports numpy, scikit-learn and ``coded``.
 
-Rows with equal codes are one cell, so 400,000 rows cost what 4,000 do.
+Rows with equal codes form one cell, so 400,000 rows cost what 4,000 do.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ Floats = NDArray[np.float64]
 def cells_of(columns: Sequence[Coded]) -> tuple[NDArray[np.intp], Codes]:
     """Distinct rows of the codes, shape (cells, columns), and the cell of each row."""
     key = np.zeros(columns[0].codes.size, dtype=np.int64)
-    for column in columns:  # renumbered after each column, so the key cannot overflow
+    for column in columns:  # renumbered after each column, so that the key cannot overflow
         key = np.unique(key * len(column.levels) + column.codes, return_inverse=True)[1]
     first = np.unique(key, return_index=True)[1]
     return np.stack([column.codes[first] for column in columns], axis=1), key
 
 
 def design_of(columns: Sequence[Coded], cells: NDArray[np.intp]) -> Floats:
-    """A column of zeros and ones for each level of each column, shape (cells, levels)."""
+    """One-hot encoding: a 0/1 column for each level of each column, shape (cells, levels)."""
     return np.concatenate(
         [np.eye(len(column.levels))[codes] for column, codes in zip(columns, cells.T, strict=True)], axis=1
     )
 
 
 def fit(design: Floats, counts: Floats) -> Floats:
-    """Chance of the positive class in every cell, additive in the levels, with scikit-learn's default ridge.
+    """Probability of the positive class in every cell: additive in the levels, scikit-learn's default ridge.
 
     Args:
-        design: of ``design_of``.
-        counts: negatives and positives of each cell, shape (2, cells); a cell may be empty of both.
+        design: from ``design_of``.
+        counts: negatives and positives of each cell, shape (2, cells); both may be 0.
 
     Returns:
-        Shape (cells,); one half throughout where a class is missing.
+        Shape (cells,); 0.5 throughout if a class is missing.
     """
     negatives, positives = counts
     if not positives.sum() or not negatives.sum():

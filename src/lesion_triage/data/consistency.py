@@ -1,4 +1,4 @@
-"""What must hold between the records of one dataset, and what is settled or reported where it does not.
+"""What must hold among the records of one dataset, and what is resolved or reported where it does not.
 
 Imports records, ties, duplicates and the exception tree.
 """
@@ -18,11 +18,11 @@ from lesion_triage.errors import ManifestError
 
 
 def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
-    """Raise where it would be unclear which picture, lesion or case a row speaks of.
+    """Raise if it is ambiguous which picture, lesion or case a row refers to.
 
     Raises:
-        ManifestError: an image id stands twice; a lesion belongs to two patients, or to one and to none;
-            a patient and a lesion without a patient share a name.
+        ManifestError: a duplicate image id; a lesion with two patients, or with and without one; a patient
+            and a lesion without a patient that share a name.
     """
     repeated = [name for name, count in Counter(record.image_id for record in records).items() if count > 1]
     if repeated:
@@ -55,14 +55,14 @@ def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
 def settle_labels(
     records: Sequence[Record], found: Duplicates
 ) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
-    """Give every picture of a lesion True if any of them has it: a case goes up, never down.
+    """Label every picture of a lesion True if any of them is True: a case goes up, never down.
 
-    So do lesions that hold the same file, or the same pixels. Pictures that only look alike keep their
-    labels: no label is changed by a measurement.
+    The same applies to lesions that share a file, or the same pixels. Pictures that only look alike keep
+    their labels: a similarity measurement never changes a label.
 
     Returns:
-        The records in the order given; the lesions whose pictures disagreed, those that a copy under another
-        lesion raised, and the pictures whose label changed, as findings.
+        The records in the order given. As findings: lesions whose pictures disagreed, lesions raised by a
+        copy under another lesion, and pictures whose label changed.
     """
     exact = [pair for pair in found.pairs if pair.kind != "near"]
     same = {
@@ -107,10 +107,10 @@ def settle_labels(
 def join_copies(
     records: Sequence[Record], found: Duplicates
 ) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
-    """Write into each record what it is a copy of, and which unit lesions or patients make that share one.
+    """Set ``duplicate_group``, and ``shared_unit`` where lesions or patients share a picture.
 
     Returns:
-        The records in the order given, and what is worth a look, as findings.
+        The records in the order given, and what is worth reviewing, as findings.
     """
     joined = list(records)
     copies: list[list[int]] = groups_of(found.pairs, len(records))
@@ -152,7 +152,7 @@ def join_copies(
 
 
 def repeated_bytes(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
-    """Findings on pictures whose files are equal byte for byte; whether lesions and labels differ, too."""
+    """Findings on byte-identical files, and on whether their lesions and labels differ, too."""
     by_hash: dict[str, list[Record]] = {}
     for record in records:
         by_hash.setdefault(record.sha256, []).append(record)

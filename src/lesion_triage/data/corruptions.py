@@ -1,11 +1,12 @@
-"""What goes wrong when a photograph is taken or sent on, at five severities. numpy and Pillow only.
+"""What goes wrong when a photograph is taken or forwarded, at five severities. numpy and Pillow only.
 
-Imports the exception tree. It makes files, which then go through the one pixel path like any other.
+Imports the exception tree. It produces files, which then go through the one pixel path like any other.
 
 In the spirit of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations", ICLR 2019: the severities were fixed before anything was measured on them. Lengths are shares
-of the picture's short side, so that a small copy and its large original are spoilt alike. What happens
-to light (blur, exposure, glare, colour) is done to linear light, by the curve of IEC 61966-2-1.
+Perturbations", ICLR 2019: the severities were fixed before anything was measured with them. Lengths are
+shares of the picture's short side, so that a small copy and its large original are corrupted alike.
+Corruptions of light (blur, exposure, glare, colour) are applied to linear light, by the transfer curve of
+IEC 61966-2-1.
 """
 
 from __future__ import annotations
@@ -31,34 +32,34 @@ Random = np.random.Generator
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """One way to spoil a photograph."""
+    """One way to corrupt a photograph."""
 
     meaning: str
     unit: str
-    """Of ``values``."""
+    """Unit of ``values``."""
     values: tuple[float, float, float, float, float]
     """For severity 1 to 5."""
     apply: Callable[[Image.Image, float, Random], bytes]
-    """From an upright RGB picture to the bytes of a file."""
+    """From an upright RGB picture to a file's bytes."""
 
 
 def corrupt(data: bytes, name: str, severity: int, seed: int = 0) -> bytes:
-    """Spoil one picture; equal arguments give equal bytes.
+    """Corrupt one picture; equal arguments give equal bytes.
 
-    What is drawn at random (side, direction, hue, places) depends on seed, picture and corruption and not on
-    the severity, so a higher severity is more of the same.
+    Random choices (side, direction, hue, positions) depend on seed, picture and corruption but not on the
+    severity, so a higher severity is more of the same.
 
     Args:
         data: the file, in any format that Pillow reads.
         name: one of ``CORRUPTIONS``.
         severity: 1 to 5.
-        seed: of the random draws.
+        seed: of the random choices.
 
     Returns:
-        A PNG file, so that nothing but the corruption is added; of ``recompressed`` a JPEG file.
+        A PNG file, so that nothing but the corruption is added; for ``recompressed`` a JPEG file.
 
     Raises:
-        DataError: no such corruption or severity.
+        DataError: there is no such corruption or severity.
     """
     if name not in CORRUPTIONS or severity not in SEVERITIES:
         raise DataError(
@@ -74,17 +75,17 @@ def corrupt(data: bytes, name: str, severity: int, seed: int = 0) -> bytes:
 
 
 def _defocused(image: Image.Image, radius: float, _: Random) -> bytes:
-    """Convolve with a disc, the image of a point that a lens does not bring to a focus."""
+    """Convolve with a disc, the image of a point out of focus."""
     reach = radius * min(image.size)
     edge = int(np.ceil(reach))
     across = np.arange(-edge, edge + 1)
-    # A pixel at the rim counts by the share of it that the disc covers, nearly.
+    # A pixel at the edge is weighted approximately by the share of it that the disc covers.
     kernel = np.clip(reach + 0.5 - np.hypot(across[:, None], across), 0, 1)
     return _png(_convolved(_light(image), kernel))
 
 
 def _moved(image: Image.Image, length: float, random: Random) -> bytes:
-    """Convolve with a straight line, the trace of a hand that moves evenly while the shutter is open."""
+    """Convolve with a straight line, the trace of a steady hand movement during the exposure."""
     half, turn = length * min(image.size) / 2, random.uniform(0, np.pi)
     edge = int(np.ceil(half)) + 1
     kernel = np.zeros((2 * edge + 1, 2 * edge + 1))
@@ -111,7 +112,7 @@ def _recompressed(image: Image.Image, quality: float, _: Random) -> bytes:
 
 
 def _cropped(image: Image.Image, share: float, random: Random) -> bytes:
-    """Cut both sides towards a random corner, so that what stood in the middle is cut through."""
+    """Crop both sides towards a random corner, so that a lesion in the middle is cut through."""
     width, height = image.size
     left, top = (int(side) for side in random.integers(2, size=2))
     x, y = round(share * width), round(share * height)
@@ -120,7 +121,7 @@ def _cropped(image: Image.Image, share: float, random: Random) -> bytes:
 
 
 def _tinted(image: Image.Image, stops: float, random: Random) -> bytes:
-    """Weigh the channels against each other towards a random hue; the brightness stays."""
+    """Shift the channels' balance towards a random hue; the brightness stays."""
     turn = random.uniform(0, 2 * np.pi)
     gains = 2.0 ** (stops * np.cos(turn - np.array([0, 2, 4]) * np.pi / 3))
     light = _light(image)
@@ -203,7 +204,7 @@ def _brightness(light: Light) -> float:
 
 
 def _convolved(light: Light, kernel: NDArray[np.float64]) -> Light:
-    """Mirrored at the rim, by Fourier transform: a line across a large photograph is long."""
+    """Mirror padding, by Fourier transform: a line across a large photograph is long."""
     edge = kernel.shape[0] // 2
     padded = np.pad(light, ((edge, edge), (edge, edge), (0, 0)), mode="symmetric")
     size = padded.shape[:2]

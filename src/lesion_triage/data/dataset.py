@@ -1,6 +1,6 @@
 """The torch datasets that give prepared pictures to training.
 
-Imports torch, numpy and this room; nothing of training.
+Imports torch, numpy and this room; nothing from training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Example(NamedTuple):
 
 
 class TrainingPictures(Dataset[Example]):
-    """Augmented pictures. What item ``i`` looks like depends on (seed, epoch, i) and nothing else."""
+    """Augmented pictures. Item ``i`` depends on (seed, epoch, i) and nothing else."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class TrainingPictures(Dataset[Example]):
         return len(self._needs)
 
     def batch(self, indices: Sequence[int]) -> Example:
-        """A whole batch, so that nothing is collated: pixels (N, size, size, 3) and N labels of each kind."""
+        """A whole batch, without collating: pixels (N, size, size, 3) and N labels of each kind."""
         pixels: NDArray[Any] | None = None
         for place, index in enumerate(indices):
             picture = self._augmented(index)
@@ -69,20 +69,20 @@ class TrainingPictures(Dataset[Example]):
 
 
 class BatchOrder(Sampler[list[int]]):
-    """Batches of one epoch, dealt in parts to the processes that train.
+    """Batches of one epoch, divided into parts among the training processes.
 
     The order depends on (seed, epoch) alone, and a batch is the same set of pictures however many
-    processes share it. Parts have even sizes where the batch has, so that neighbours, which are
-    blended with each other, are never parted.
+    processes share it. Parts have even sizes if the batch has, so that neighbours, which are mixed with
+    each other, are never separated.
 
     Args:
-        length: pictures in the dataset; a last, incomplete batch is left out.
+        length: pictures in the dataset; a last, incomplete batch is dropped.
         batch_size: pictures in a batch, over all processes.
         seed: the training seed.
         epoch: from 0.
-        parts: into how many parts each batch is cut, at most half of ``batch_size``.
+        parts: how many parts each batch is cut into, at most half of ``batch_size``.
         own: the parts that this process takes, one after the other.
-        first: the batch to begin with, from 0: where an interrupted epoch goes on.
+        first: the batch to begin with, from 0: where an interrupted epoch is resumed.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
 Imports records and the perceptual hash; numpy only.
 
-Copies that were saved anew, made smaller, turned or mirrored are found, and most that were cut a little.
-Two photographs of one lesion are not looked for. docs/data-manifest.md has what was measured.
+Copies that were re-saved, reduced, rotated or mirrored are found, and most that were cropped slightly.
+Two photographs of one lesion are not copies. docs/data-manifest.md has the measurements.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lesion_triage.data import perceptual_hash
 from lesion_triage.data.perceptual_hash import BAND_BITS, BANDS, TURNS, Sketches
 
 LOWEST_CORRELATION = 0.96
-"""On HAM10000 999 of 1,000 copies saved anew, halved or turned reach it; of 32 million pairs of different
-lesions none but one true copy reaches 0.95 (experiments/LOG.md)."""
+"""On HAM10000, 999 of 1,000 copies that were re-saved, halved or rotated reach it; of 32 million pairs of
+different lesions, only one reaches 0.95, and it is a true copy (experiments/LOG.md)."""
 
 MOST_BITS_APART = 10
-"""Of 64: cheaper to ask than the correlation, and wide enough for every pair that correlates so highly."""
+"""Of 64: cheaper than the correlation, and loose enough for every pair that correlates so highly."""
 
 MOST_NEIGHBOURS = 4096
 """Of one picture in one band. Beyond it a look is so common that comparing all pairs would be quadratic."""
@@ -32,43 +32,43 @@ MOST_NEIGHBOURS = 4096
 Kind = Literal["file", "pixels", "near"]
 
 _CANDIDATES = 4_000_000
-"""Pairs held at once."""
+"""Most candidate pairs held in memory at once."""
 _COMPARED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two pictures that were joined, by their places in the records."""
+    """Two pictures that were joined, by their positions in the records."""
 
     one: int
     other: int
     kind: Kind
-    """file: equal bytes. pixels: equal size, and equal where they are compared. near: the same look."""
+    """file: equal bytes. pixels: equal size, and equal prepared pixels. near: the same look."""
     correlation: float
     orientation: int
-    """EXIF orientation that turns the first into the second; 1 is none."""
+    """EXIF orientation that turns the first into the second; 1: none."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The pairs that join the pictures of each group: a chain or a tree, not every pair there is."""
+    """Pairs that connect the pictures of each group: a chain or tree, not all pairs."""
 
     pairs: tuple[Pair, ...]
     flat: NDArray[np.bool_]
-    """Pictures that only their bytes and pixels were compared of."""
+    """Pictures of which only bytes and pixels were compared."""
     crowded: tuple[int, ...] = ()
-    """Pictures of so common a look that not all their neighbours were compared."""
+    """Pictures with so common a look that not all their neighbours were compared."""
 
 
 class _Joined:
-    """Groups of pictures that grow; each picture knows the label of its group."""
+    """Union-find: growing groups of pictures; each picture knows its group's label."""
 
     def __init__(self, size: int) -> None:
         self.label = np.arange(size)
         self._members: dict[int, list[int]] = {}
 
     def join(self, one: int, other: int) -> bool:
-        """True if they were apart."""
+        """Merge two groups; True if they were separate."""
         kept, lost = sorted((int(self.label[one]), int(self.label[other])))
         if kept == lost:
             return False
@@ -84,9 +84,9 @@ class _Joined:
 
 
 def find(sha256: Sequence[str], sketches: Sketches) -> Duplicates:
-    """Compare every picture with every other, by way of an index: time grows little faster than their number.
+    """Compare every picture with every other by means of an index: time grows little faster than linearly.
 
-    The answer depends on the pictures and their order alone.
+    The result depends on the pictures and their order alone.
 
     Args:
         sha256: of each file.
@@ -104,7 +104,7 @@ def find(sha256: Sequence[str], sketches: Sketches) -> Duplicates:
 
 
 def groups_of(pairs: Sequence[Pair], size: int) -> list[list[int]]:
-    """Places of the pictures of each group, in order; lone pictures are in none."""
+    """Positions of each group's pictures, in order; single pictures are in no group."""
     joined = _Joined(size)
     for pair in pairs:
         joined.join(pair.one, pair.other)
@@ -128,7 +128,7 @@ def _alike(
     places: NDArray[np.intp],
     crowded: set[int],
 ) -> Iterator[tuple[int, int, int, float]]:
-    """Pairs of the same look that are not joined yet: both places, turn, correlation."""
+    """Pairs of the same look that are not joined yet: both positions, turn, correlation."""
     upright, keys, _ = perceptual_hash.hashes(rows, 0)
     norms = np.sqrt(np.einsum("np,np->n", rows, rows, dtype=np.float32))
     indices = [_Index(keys[band]) for band in range(BANDS)]
@@ -147,7 +147,7 @@ def _alike(
 
 
 class _Index:
-    """One band of all upright pictures, sorted by key and then by place."""
+    """One band of all upright pictures, sorted by key and then by position."""
 
     def __init__(self, keys: NDArray[np.uint16]) -> None:
         self._size = len(keys)
@@ -158,9 +158,9 @@ class _Index:
     def candidates(
         self, keys: NDArray[np.uint16], places: NDArray[np.intp], crowded: set[int]
     ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-        """Pairs (one, other), one before other, whose keys agree; some millions at a time.
+        """Pairs (one, other), one before other, with equal keys; some millions at a time.
 
-        The other half comes with the opposite turn.
+        The reverse pairs come with the opposite turn.
         """
         asking = np.argsort(keys, kind="stable").astype(np.int32)
         begin = np.searchsorted(self._sorted, keys[asking].astype(np.int64) * self._size + asking, "right")

@@ -1,4 +1,4 @@
-"""Opening every picture once: hash, size, look, and whether the pixel path can use it.
+"""Opens every picture once: hash, size, look, and whether the pixel path can use it.
 
 Imports records, pictures, the perceptual hash, the bundle's pixel path and the exception tree.
 """
@@ -27,10 +27,10 @@ from lesion_triage.data.records import RawRecord, Record
 from lesion_triage.errors import ImageError, ManifestError
 
 MAX_DROPPED_SHARE = 0.10
-"""Beyond this the folder is probably the wrong one, and a manifest of the rest would be a quiet accident."""
+"""Beyond this the folder is probably the wrong one, and a manifest of the rest would be a silent error."""
 
 MISSING = "image_missing"
-"""The table names the picture, the folder lacks it; other reasons are the pixel path's codes."""
+"""The table names the picture, but the folder lacks it; the other reasons are the pixel path's codes."""
 
 _BLOCK = 1024
 _RAW_FIELDS = tuple(column.name for column in fields(RawRecord))
@@ -44,13 +44,12 @@ def read_all(
 ) -> tuple[list[Record], Sketches, dict[str, tuple[str, ...]]]:
     """Read and decode every listed picture, several at a time.
 
-    Decoding is the only check that finds a file cut short; whatever passes here does not stop a training
-    run later. A JPEG is decoded at the coarsest scale that fills a small side: quick, yet every byte is
-    walked.
+    No other check finds a truncated file; a picture that passes here does not stop a training run later. A
+    JPEG is decoded at the coarsest scale that fills a small side: fast, yet every byte is read.
 
     Returns:
-        The usable pictures in the order given, what they look like, and for each reason the image ids that
-        were dropped for it.
+        The usable pictures in the order given, their looks, and for each reason the image ids that were
+        dropped for it.
     """
     small = spec.model_copy(update={"size_px": SIDE_PX})
     records: list[Record] = []
@@ -59,7 +58,7 @@ def read_all(
     with ThreadPoolExecutor(max_workers=min(16, 2 * affinity())) as pool:
         rest = iter(listed)
         done = 0
-        # Block by block: 400,000 waiting futures would hold more memory than the records.
+        # In blocks: 400,000 pending futures would take more memory than the records.
         while block := list(islice(rest, _BLOCK)):
             for raw, found in zip(block, pool.map(lambda raw: _open(root, raw, small), block), strict=True):
                 if isinstance(found, _Found):
@@ -77,7 +76,7 @@ def read_all(
 
 
 def with_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The account of dropped pictures, completed by those that a reader looked for and did not find."""
+    """The account of dropped pictures, plus those that a reader did not find."""
     names = (*dropped.get(MISSING, ()), *missing)
     return {reason: tuple(found) for reason, found in dropped.items()} | ({MISSING: names} if names else {})
 
@@ -89,8 +88,8 @@ def refuse_wrong_folder(
 
     Args:
         root: of the pictures.
-        listed: those of the table.
-        usable: how many of them are.
+        listed: the pictures in the table.
+        usable: how many of them are usable.
         dropped: the others, by reason.
 
     Raises:
@@ -114,7 +113,7 @@ def refuse_wrong_folder(
 
 
 def _as_it_is_written(root: Roots, listed: Sequence[RawRecord], missing: str) -> str:
-    """What to say where a file has the same letters, some of them capital and some not; else nothing."""
+    """A hint if there is a file whose name differs only in upper and lower case; else empty."""
     wanted = next((pictures.place(root, raw.path) for raw in listed if raw.image_id == missing), None)
     if wanted is None or not wanted.parent.is_dir():
         return ""
@@ -131,7 +130,7 @@ class _Found(NamedTuple):
 
 
 def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> _Found | str:
-    """The record with its file's facts and its look, or the reason why the file cannot be used."""
+    """The record with the file's facts and its look, or the reason why the file cannot be used."""
     try:
         data = pictures.encoded(root, raw.path)
         picture = pixels.decode(data, spec)

@@ -2,9 +2,9 @@
 
 Imports config, the bundle's schema and files, pictures, and the readers in ``data.sources``.
 
-Three files. ``manifest.csv`` holds one row for each picture in order of image id, ``duplicates.csv`` the
+Three files: ``manifest.csv`` has one row for each picture, ordered by image id; ``duplicates.csv`` has the
 pairs that were found to be copies; ``manifest.json`` is their header and is written last, so its existence
-means the tables are whole. Equal data gives equal bytes.
+means the tables are complete. Equal data gives equal bytes.
 """
 
 from __future__ import annotations
@@ -43,38 +43,38 @@ _TRUTH = {"True": True, "False": False, "": None}
 
 
 class Copy(NamedTuple):
-    """One line of ``duplicates.csv``: two pictures that were found to be copies of one."""
+    """One line of ``duplicates.csv``: two pictures found to be copies."""
 
     image_id: str
     other_image_id: str
     kind: str
     """``file``, ``pixels`` or ``near``."""
     correlation: float
-    """Of how both look, at most 1; four decimals."""
+    """Of their looks, at most 1; four decimals."""
     orientation: int
-    """EXIF orientation that turns the first into the other; 1 is none."""
+    """EXIF orientation that turns the first into the other; 1: none."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The pictures of one dataset that can be used, and an account of those that cannot."""
+    """The usable pictures of one dataset, and an account of those that are not usable."""
 
     records: tuple[Record, ...]
     """In order of image id."""
     source: str
-    """``data.source`` of the configuration it was built from; of a mixture, the names of its parts."""
+    """``data.source`` of the configuration it was built from; for a mixture, the names of its parts."""
     synthetic: bool
     """True if any picture was drawn by a program; nothing made from it is for use on people."""
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Reason, and the names of the pictures that are in the dataset's table but not here."""
+    """Reason -> names of the pictures that are in the dataset's table but not here."""
     citation: tuple[str, ...] = ()
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Remark, and the names of the pictures or lesions it concerns; they were kept."""
+    """Remark -> names of the pictures or lesions concerned; they were kept."""
     copies: tuple[Copy, ...] = ()
-    """Enough pairs to join every duplicate group."""
+    """Enough pairs to connect every duplicate group."""
 
     def write(self, folder: Path) -> str:
-        """Write tables and header; returns the table's SHA-256, which later files name this manifest by."""
+        """Write tables and header; returns the table's SHA-256, by which later files name it."""
         table = _text(_COLUMNS, map(_CELLS, self.records)).encode()
         pairs = _text(Copy._fields, self.copies).encode()
         digest = sha256_of(table)
@@ -116,20 +116,19 @@ def build(
 ) -> Manifest:
     """Read a dataset's table and every picture it names.
 
-    A picture that is missing or cannot be used is dropped and accounted for in ``dropped``. Where
-    pictures of one lesion disagree on ``needs_in_person``, the whole lesion takes True: a case goes up,
-    never down.
+    A picture that is missing or unusable is dropped and accounted for in ``dropped``. If pictures of one
+    lesion disagree on ``needs_in_person``, the whole lesion becomes True: a case goes up, never down.
 
     Args:
         config: names the source and what its reader needs.
-        root: folder of the dataset; of a mixture that of each part, or the one that holds them by name;
-            for ``source: synthetic`` the folder to draw into.
+        root: folder of the dataset. For a mixture: the folder of each part, or one that holds them by name.
+            For ``source: synthetic``: the folder to draw into.
         progress: called with the number of pictures done and the total, from the calling thread.
         pixels: a picture beyond its limits is dropped; its side does not matter here.
 
     Raises:
         DataError: the dataset's own table cannot be read.
-        ManifestError: more than a tenth of the pictures cannot be used, an image id stands twice, a lesion
+        ManifestError: more than a tenth of the pictures cannot be used, an image id occurs twice, a lesion
             belongs to two patients, or no picture is left.
     """
     root = sources.folders(config, root)
@@ -154,16 +153,16 @@ def build(
 def compare(
     records: Sequence[Record], sketches: Sketches
 ) -> tuple[tuple[Record, ...], tuple[Copy, ...], dict[str, tuple[str, ...]]]:
-    """Bring records in order, find copies among them, settle their labels and join their units.
+    """Sort records, find copies among them, resolve their labels and join their units.
 
     Opens no file.
 
     Args:
         records: in any order.
-        sketches: what they look like, in the same order.
+        sketches: their looks, in the same order.
 
     Returns:
-        The records in order of image id, the pairs of copies, and the findings.
+        The records ordered by image id, the pairs of copies, and the findings.
     """
     order = sorted(range(len(records)), key=lambda place: records[place].image_id)
     ordered = [records[place] for place in order]

@@ -1,12 +1,12 @@
-"""What a picture looks like, in 255 small numbers, whichever way it is turned: to find copies of it.
+"""The look of a picture in 255 small numbers, comparable in any orientation: used to find copies.
 
 Imports numpy only.
 
-The numbers are the discrete cosine transform of a 16 x 16 grey thumbnail, each weighted by its frequency: a
-correlation of two such rows compares slopes of brightness, not brightness, which two photographs of
-different lesions on pale skin share. Mirroring a picture changes signs, and laying it on its side swaps
-rows and columns, so all eight ways of turning it come from one transform. The signs of the lowest
-frequencies are the picture's hash, as in pHash (Zauner 2010).
+The numbers are the discrete cosine transform of a 16 x 16 grey thumbnail, each weighted by its frequency. So
+a correlation of two such rows compares slopes of brightness rather than brightness, which two photographs of
+different lesions on pale skin share. Mirroring a picture changes signs, and turning it on its side swaps rows
+and columns, so all eight orientations come from one transform. The signs of the lowest frequencies are the
+picture's hash, as in pHash (Zauner 2010).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE_PX = 32
-"""Pictures are prepared at this side by the pixel path; the thumbnail has half of it."""
+"""Side to which the pixel path prepares pictures; the thumbnail is half of it."""
 
 TURNS = 8
 ORIENTATIONS = (1, 2, 4, 3, 5, 6, 8, 7)
 """EXIF orientation that turns the first picture of a pair into the second, by turn."""
 
 BANDS, BAND_BITS = 6, 14
-"""Two pictures are compared if all bits of one band agree, but for the weakest one. More bands find more;
-more bits are quicker."""
+"""Two pictures are compared if all bits of one band agree, except possibly the weakest. More bands find
+more pairs; more bits are faster."""
 
 HASH_BITS = 64
 
@@ -33,7 +33,7 @@ _THUMB = 16
 _FLAT = 2.0
 """Standard deviation of the thumbnail, in grey levels, below which there is nothing to compare."""
 _ALWAYS_ALIKE = {(0, 2), (2, 0), (0, 4), (4, 0), (2, 2)}
-"""A spot in the middle of skin decides these signs, so they tell no two lesions apart."""
+"""A spot in the middle of skin determines these signs, so they do not distinguish lesions."""
 
 
 def _dct() -> NDArray[np.float32]:
@@ -60,29 +60,29 @@ _BY_FREQUENCY = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Sketches:
-    """Looks of many pictures, row by row."""
+    """Looks of many pictures, one per row."""
 
     coefficients: NDArray[np.int8]
     """(pictures, 255); each row is scaled to its own largest."""
     digests: NDArray[np.uint64]
-    """Equal where size and prepared pixels are equal."""
+    """Equal if size and prepared pixels are equal."""
     flat: NDArray[np.bool_]
-    """Too little contrast to be compared: a blank frame looks like every other."""
+    """Too little contrast to compare: a blank frame looks like every other."""
 
     def take(self, rows: NDArray[np.intp]) -> Sketches:
-        """The sketches of these rows, in their order."""
+        """The sketches of these rows, in the order given."""
         return Sketches(self.coefficients[rows], self.digests[rows], self.flat[rows])
 
 
 def empty(pictures: int) -> Sketches:
-    """Room for the sketches of so many pictures."""
+    """Empty sketches for this many pictures, to be filled in."""
     return Sketches(
         np.zeros((pictures, len(_WEIGHT)), np.int8), np.zeros(pictures, np.uint64), np.ones(pictures, bool)
     )
 
 
 def coefficients(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int8], bool]:
-    """The 255 numbers of one picture, and whether it is too flat to be compared.
+    """The 255 numbers of one picture, and whether it is too flat to compare.
 
     Args:
         pixels: (32, 32, 3), RGB, as the pixel path prepares them.
@@ -98,9 +98,9 @@ def coefficients(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int8], bool]:
 
 
 def turned(rows: NDArray[np.int8], turn: int) -> NDArray[np.int8]:
-    """The numbers of the same pictures laid on their side, upside down, or mirrored; turn 0 to 7.
+    """The numbers of the same pictures after rotation or mirroring; turn 0 to 7.
 
-    Turn 4 and above lays on the side first; bit 1 then mirrors rows, bit 0 columns.
+    Turns 4 and above transpose first; then bit 1 mirrors the rows and bit 0 the columns.
     """
     places, signs = _turn(turn)
     return rows[:, places] * signs
@@ -118,16 +118,16 @@ def _turn(turn: int) -> tuple[NDArray[np.intp], NDArray[np.int8]]:
 def hashes(
     rows: NDArray[np.int8], turn: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint16], NDArray[np.uint16]]:
-    """The 64-bit hash of each turned picture, its key in each band, and the key that it nearly has.
+    """The 64-bit hash of each turned picture, its key in each band, and the nearest other key.
 
     Returns:
-        Hashes (n,); keys (bands, n); keys with the bit turned over whose number is closest to zero, which is
-        the first to change when a picture is saved anew (bands, n).
+        Hashes (n,); keys (bands, n); keys with one bit flipped, that of the number closest to zero, which is
+        the first to change when a picture is re-saved (bands, n).
     """
     places, signs = _turn(turn)
     words = np.empty(len(rows), np.uint64)
     keys, near = np.empty((2, BANDS, len(rows)), np.uint16)
-    powers = (1 << np.arange(BAND_BITS)).astype(np.float32)  # exact, and a product of matrices is quick
+    powers = (1 << np.arange(BAND_BITS)).astype(np.float32)  # exact, and a matrix product is fast
     for start in range(0, len(rows), 65_536):
         block = slice(start, start + 65_536)
         low = np.take(rows[block], places[_BY_FREQUENCY], axis=1) * signs[_BY_FREQUENCY]
@@ -146,6 +146,6 @@ def correlation(
 ) -> NDArray[np.float32]:
     """Cosine between rows of ``one``, turned, and rows of ``other``; ``norms`` are their lengths."""
     places, signs = _turn(turn)
-    # Whole numbers: four times as quick as floats, and no sum of 255 products leaves 32 bits.
+    # Integers: four times as fast as floats, and sums of 255 products fit in 32 bits.
     product = np.einsum("np,np->n", np.take(one, places, axis=1) * signs, other, dtype=np.int32)
     return np.asarray(product / (norms[0] * norms[1]), np.float32)

@@ -1,4 +1,4 @@
-"""Where a picture's bytes are: a file, an entry of an HDF5 file, a place in an npz array.
+"""Where a picture's bytes are: a file, an entry of an HDF5 file, or an index into an npz array.
 
 Imports config and the exception tree; h5py only when an HDF5 file is opened.
 """
@@ -28,7 +28,7 @@ HDF5 = (".hdf5", ".h5")
 NPZ = (".npz",)
 
 _KEPT = 4
-"""Open containers and unpacked arrays that a process keeps; an array can be a gigabyte."""
+"""Open containers and unpacked arrays that a process caches; an array can be a gigabyte."""
 _open: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _lock = threading.Lock()
 
@@ -36,12 +36,12 @@ _lock = threading.Lock()
 def encoded(roots: Roots, path: str) -> bytes:
     """The bytes of one picture as the pixel path takes them.
 
-    A file is given as it is. BMP files and arrays, which the pixel path does not read, become PNG without
-    loss, the same bytes on every machine.
+    A file is returned as it is. BMP files and arrays, which the pixel path does not read, become lossless
+    PNG, with the same bytes on every machine.
 
     Args:
         roots: the folder that ``path`` is relative to; for a mixture the folder of each part by name.
-        path: as a record states it.
+        path: as in a record.
 
     Raises:
         DataError: the path leaves its root, or names no part of the mixture.
@@ -58,7 +58,7 @@ def encoded(roots: Roots, path: str) -> bytes:
 
 
 def split(path: str) -> tuple[str, str]:
-    """The file, and the place inside it; that is empty unless the file is a container."""
+    """The file, and the location inside it; the latter is empty unless the file is a container."""
     file, _, inner = path.partition("#")
     if inner and file.lower().endswith((*HDF5, *NPZ)):
         return file, inner
@@ -66,7 +66,7 @@ def split(path: str) -> tuple[str, str]:
 
 
 def place(roots: Roots, path: str) -> Path:
-    """Where the file of ``path`` lies, proven to stay below its root.
+    """Location of the file of ``path``, checked to be below its root.
 
     Raises:
         DataError: it leaves its root, or names no part of the mixture.
@@ -83,12 +83,12 @@ def place(roots: Roots, path: str) -> Path:
 
 
 def names(roots: Roots) -> str:
-    """The folders, as a sentence names them."""
+    """The folders, for use in a sentence."""
     return str(roots) if isinstance(roots, Path) else ", ".join(map(str, roots.values()))
 
 
 def entries(path: Path) -> frozenset[str]:
-    """Names of the entries of an HDF5 file; none of them is read.
+    """Names of the entries of an HDF5 file; their content is not read.
 
     Raises:
         OSError: not an HDF5 file.
@@ -132,14 +132,14 @@ def small_array(path: Path, array: str) -> NDArray[Any]:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of (height, width, 3) uint8 RGB without loss and without compression.
+    """A lossless, uncompressed PNG of (height, width, 3) uint8 RGB.
 
-    Written by hand: what a compressor gives depends on its version, and a picture's hash must not.
+    Written by hand: a compressor's output depends on its version, and a picture's hash must not.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise OSError(f"expected a picture of shape (height, width, 3), uint8; found {pixels.shape}")
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row begins with filter 0: none
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row begins with filter type 0: none
     rows[:, 1:] = pixels.reshape(height, 3 * width)
     raw = rows.tobytes()
     blocks = [raw[start : start + 65535] for start in range(0, len(raw), 65535)]
@@ -187,16 +187,16 @@ def _hdf5(path: Path) -> Any:
 
 
 def _open_hdf5(path: Path) -> Any:
-    import h5py  # noqa: PLC0415 - most datasets are files, and a site that certifies has no h5py
+    import h5py  # noqa: PLC0415 - most datasets are files, and a certifying site has no h5py
 
-    # Nothing is written, and a lock fails on some network disks.
+    # Read-only, and locking fails on some network disks.
     return h5py.File(path, "r", locking=False)
 
 
 def _npz(path: Path) -> Any:
     try:
         archive = np.load(path, allow_pickle=False)
-    except ValueError as error:  # what is no archive is taken for a pickle, which is refused
+    except ValueError as error:  # numpy takes a non-archive for a pickle, which is refused
         raise OSError(f"{path}: not an npz file ({error})") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise OSError(f"{path}: not an npz file")
@@ -204,7 +204,7 @@ def _npz(path: Path) -> Any:
 
 
 def _kept(path: Path, inner: str, make: Callable[[], T]) -> T:
-    """What was opened before, unless the file changed or the process forked, which HDF5 does not survive."""
+    """A cached open file, unless the file changed or the process forked, which HDF5 does not survive."""
     facts = path.stat()
     key = (os.getpid(), str(path), inner, facts.st_mtime_ns, facts.st_size)
     with _lock:
@@ -219,7 +219,7 @@ def _kept(path: Path, inner: str, make: Callable[[], T]) -> T:
 
 def _renew_lock() -> None:
     """A forked child must not wait for a thread that it does not have."""
-    global _lock  # noqa: PLW0603 - the one thing of this module that a fork breaks
+    global _lock  # noqa: PLW0603 - the one thing in this module that a fork breaks
     _lock = threading.Lock()
 
 

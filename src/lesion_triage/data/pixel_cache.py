@@ -2,9 +2,9 @@
 
 Imports numpy, the bundle's pixel path, config, console, manifest, records, synthetic and the exception tree.
 
-One plain ``.npy`` file for each list of pictures, mapped into memory; docs/adr/0033 has what was measured.
-A file has its final name only when it is whole. Until then it is ``.npy.part`` beside ``.npy.blocks``, the
-checksums of what was written: whoever comes next takes over the blocks that are sound and decodes the rest.
+One plain ``.npy`` file for each list of pictures, memory-mapped; docs/adr/0033 has the measurements. A file
+gets its final name only when it is complete. Until then it is ``.npy.part`` beside ``.npy.blocks``, the
+checksums of what was written: the next process keeps the intact blocks and decodes the rest.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.errors import DataError, ImageError
 
 BLOCK = 256
-"""Pictures between two checksums: what a kill costs at most."""
+"""Pictures per checksum: the most that is lost if the process is killed."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OFF = "or set train.pixel_cache to false, which decodes anew in every epoch"
 
 
 class Pixels(Protocol):
-    """Pictures that are indexed like an array of shape (pictures, size_px, size_px, 3), uint8, RGB."""
+    """Pictures indexed like an array of shape (pictures, size_px, size_px, 3), uint8, RGB."""
 
     def __len__(self) -> int: ...
     @overload
@@ -55,7 +55,7 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class OnDemand:
-    """Decodes a picture each time it is asked for: no disk, and the price of decoding in every epoch."""
+    """Decodes a picture on each access: no disk space, but the cost of decoding in every epoch."""
 
     records: Sequence[Record]
     root: Roots
@@ -84,15 +84,15 @@ def pictures(
     cache: Path | None,
     progress: Tick | None = None,
 ) -> Pixels:
-    """Pictures prepared by the pixel path of the bundle, in the order of the records.
+    """Pictures prepared by the bundle's pixel path, in the order of the records.
 
     Two processes that want the same pictures share one file: the second waits for the first.
 
     Args:
         records: of one manifest.
         root: of the dataset.
-        spec: what the pictures become.
-        cache: folder; None keeps nothing.
+        spec: how the pictures are prepared.
+        cache: folder; None: nothing is kept.
         progress: called with the number of pictures done and the total while the cache is filled.
 
     Raises:
@@ -115,7 +115,7 @@ def pictures(
                 part.replace(path)
                 _journal(path).unlink(missing_ok=True)
     except OSError as error:
-        if error.errno in _FULL:  # give back what little there is: a full disk stops more than this run
+        if error.errno in _FULL:  # free what little there is: a full disk stops more than this run
             part.unlink(missing_ok=True)
             _journal(path).unlink(missing_ok=True)
         raise DataError(
@@ -129,10 +129,10 @@ def pictures(
 
 
 def key_of(records: Sequence[Record], spec: PixelSpec) -> str:
-    """Hash of all that decides the pixels: the files' hashes in order, the specification, the decoder.
+    """Hash of everything that decides the pixels: the files' hashes in order, the specification, the decoder.
 
-    The decoder counts by version and by what it makes of drawn pictures, so a change of the pixel path is
-    another key without anyone having to think of it.
+    The decoder enters by its version and by its output for drawn pictures, so a change of the pixel path
+    changes the key without anyone having to remember it.
     """
     key = hashlib.sha256(spec.to_json().encode())
     key.update(f"\n{pixels.decoders()}\n".encode())
@@ -157,7 +157,7 @@ def _decode(root: Roots, record: Record, spec: PixelSpec) -> NDArray[np.uint8]:
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """The whole file, or None if it is absent, cut short or of another shape."""
+    """The complete file, or None if it is absent, truncated or of another shape."""
     try:
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -171,9 +171,9 @@ def _journal(path: Path) -> Path:
 
 @contextmanager
 def _alone(part: Path, path: Path) -> Iterator[BinaryIO | None]:
-    """The unfinished file, held so that no other process writes it; None if another one finished it.
+    """The unfinished file, locked against other writers; None if another process finished it.
 
-    The lock goes with the process, however it ends.
+    The lock ends with the process, however it ends.
     """
     while True:
         with part.open("a+b") as stream:
@@ -189,7 +189,7 @@ def _alone(part: Path, path: Path) -> Iterator[BinaryIO | None]:
             if ours:
                 yield stream
                 return
-        # While we waited the file was finished, or given up and removed.
+        # While we waited, the file was finished, or abandoned and removed.
         if path.exists():
             yield None
             return
@@ -232,10 +232,10 @@ def _fill(
 
 
 def _sound(stream: BinaryIO, journal: io.TextIOWrapper, header: bytes, row_bytes: int, count: int) -> int:
-    """How many pictures an earlier attempt left whole; what comes after them is cut off."""
+    """How many pictures an earlier attempt left intact; whatever follows them is cut off."""
     stream.seek(0)
     journal.seek(0)
-    checksums = journal.read().split("\n")[:-1]  # the last line may be half
+    checksums = journal.read().split("\n")[:-1]  # the last line may be incomplete
     done, good = 0, 0
     if stream.read(len(header)) == header:
         for checksum in checksums:

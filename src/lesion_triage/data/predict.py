@@ -1,4 +1,4 @@
-"""Logits of photographs as the server would compute them: files from disk, the bundle's scorer, onnxruntime.
+"""Logits of photographs as the server would compute them: files, the bundle's scorer, onnxruntime.
 
 Imports the bundle, predictions and this room; needs no training library.
 """
@@ -36,12 +36,12 @@ def predict(
 ) -> Predictions:
     """Score every picture of ``records`` through decoder, quality gate and graph, one by one.
 
-    One picture a call and one thread a call: a larger batch may change the last bit of a logit, and
-    then the report, the certificate and the server would speak of different numbers. The table holds the
-    graph's own novelty; ``Predictions.behind_gate`` applies a policy's limit.
+    One picture and one thread per call: a larger batch may change the last bit of a logit, and then report,
+    certificate and server would refer to different numbers. The table holds the graph's own novelty;
+    ``Predictions.behind_gate`` applies a policy's limit.
 
     Raises:
-        PredictionsError: a picture that the manifest promised cannot be decoded.
+        PredictionsError: a picture in the manifest cannot be decoded.
         ManifestError: a picture changed since the manifest was made.
     """
     session = Graph(graph, spec)

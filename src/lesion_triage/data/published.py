@@ -1,4 +1,4 @@
-"""Splits to put beside a result: hashes of image ids, so that anyone with the data can check their own.
+"""Splits published beside a result: hashes of image ids, so that anyone with the data can check their own.
 
 Imports console, manifest, split and the exception tree.
 """
@@ -23,11 +23,11 @@ from lesion_triage.errors import SplitError
 
 FORMAT = 1
 DIGITS = 16
-"""Of the SHA-256 of an image id: with 400,000 pictures two agree by chance once in 200 million files."""
+"""Of the SHA-256 of an image id: with 400,000 pictures, two agree by chance once in 200 million files."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb ``splits``."""
+    """Add the arguments of the verb ``splits``."""
     parser.add_argument("run", type=Path, help="run folder in which `lesion-triage split` was done")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--publish", type=Path, metavar="FILE", help="write the splits as hashes of image ids")
@@ -47,15 +47,15 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def hashed(image_id: str) -> str:
-    """What stands for a picture in a published file."""
+    """The hash that stands for a picture in a published file."""
     return hashlib.sha256(image_id.encode()).hexdigest()[:DIGITS]
 
 
 def publish(known: Manifest, splits: Splits, path: Path) -> None:
-    """Write which picture is used for what, without its name.
+    """Write each picture's split, without its name.
 
-    A hash hides a name from who does not know it. The ids of a public archive can be tried one by one, and
-    so can a clinic's if they are short numbers: publish only what may be known.
+    A hash hides a name only from those who do not know it. The ids of a public archive can be tried one by
+    one, and so can a clinic's if they are short numbers: publish only what may become known.
     """
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -76,8 +76,8 @@ def verify(splits: Splits, path: Path) -> str:
     """Compare splits with published ones; returns what agrees.
 
     Raises:
-        SplitError: the file is no published file of splits, was altered, or says otherwise; the sentence
-            counts the pictures that are missing, additional or elsewhere.
+        SplitError: the file is not a published split, was altered, or differs; the sentence counts the
+            pictures that are missing, additional or elsewhere.
     """
     content = _read(path)
     theirs = {name: split for split in SPLITS for name in content["pictures"][split]}

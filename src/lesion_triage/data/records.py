@@ -1,6 +1,6 @@
-"""One photograph: what a dataset says of it, and what its file turned out to be. Imports bundle, errors.
+"""One photograph: the dataset's information and the facts of its file. Imports bundle, errors.
 
-Field names are those of the ISIC archive where it has one; an empty text or None means unknown.
+Field names are those of the ISIC archive where it has them; an empty text or None means unknown.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from lesion_triage.bundle.history import GroupName
 from lesion_triage.errors import DataError
 
 HISTOPATHOLOGY = "histopathology"
-"""``diagnosis_confirm_type`` of a label that a pathologist confirmed; sources map their own word to it."""
+"""``diagnosis_confirm_type`` of a label confirmed by a pathologist; readers map other terms to it."""
 
 SYNTHETIC = "synthetic"
-"""A record whose ``source`` begins with this was drawn by a program; so were the numbers made from it."""
+"""A record whose ``source`` begins with this was drawn by a program, and so was everything made from it."""
 
 GROUP_WORDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
-"""Fields that a platform sends too, and that groups of a certificate are named by."""
+"""Fields that a platform sends too, and that define groups of a certificate."""
 
 _FILLERS = frozenset(
     {"", "na", "n/a", "n.a.", "<na>", "#n/a", "nan", "nat", "null", "none", "unk", "unknown", "-", "--", "?"}
     | {"missing", "not available", "not recorded"}
 )
-"""Words, in lower case, with which tables say that a cell is not filled in."""
+"""Lower-case words by which tables mark a cell as not filled in."""
 
 _GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
 
@@ -37,7 +37,7 @@ _LONE = "image:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
-    """What a dataset's own table says of one photograph."""
+    """A dataset's own information on one photograph."""
 
     image_id: str
     path: str
@@ -61,69 +61,69 @@ class RawRecord:
     image_type: str = ""
     fitzpatrick_skin_type: str = ""
     history: str = ""
-    """What the person was asked beside the fields above: JSON of ``bundle.history``; empty: nothing known."""
+    """Further answers of the person: JSON of ``bundle.history``; empty: none."""
     copyright_license: str = ""
     attribution: str = ""
     official_split: str = ""
-    """``train``, ``validation`` or ``test`` where the dataset itself says so."""
+    """``train``, ``validation`` or ``test`` if the dataset itself says so."""
 
     @property
     def case_id(self) -> str:
-        """One lesion: what the server is asked about, photograph by photograph."""
+        """One lesion: the case that the server is asked about."""
         return self.lesion_id
 
     @property
     def unit_id(self) -> str:
-        """What is drawn independently of the others: the patient where known, else the lesion."""
+        """What is drawn independently of the others: the patient if known, else the lesion."""
         return self.patient_id or self.lesion_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record(RawRecord):
-    """One photograph whose file was read and found whole."""
+    """One photograph whose file was read and found intact."""
 
     sha256: str
-    """Of the bytes that ``pictures.encoded`` gives: those of the file, wherever a picture is one."""
+    """Of the bytes that ``pictures.encoded`` gives: the file's own if each picture is a file."""
     width_px: int
-    """Upright, as the pixel path sees it."""
+    """Of the upright picture, as the pixel path sees it."""
     height_px: int
     duplicate_group: str = ""
-    """Image id of the first of several pictures that are copies of one another; empty if there is none."""
+    """Image id of the first of several pictures that are copies; empty if there are none."""
     shared_unit: str = ""
-    """The unit that copies of one picture make of several lesions or patients; empty if they do not."""
+    """The unit formed by lesions or patients that share copies of a picture; empty if they do not."""
 
     @property
     def unit_id(self) -> str:
-        """As of a raw record, but lesions or patients that share a picture are drawn together."""
+        """As for a raw record, but lesions or patients that share a picture form one unit."""
         return self.shared_unit or self.patient_id or self.lesion_id
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a source found under the data root, before any picture was opened."""
+    """What a reader found under the data root, before any picture was opened."""
 
     records: tuple[RawRecord, ...]
     citation: tuple[str, ...]
-    """Licence and citation of every dataset behind the records; empty where the owner states none."""
+    """Licence and citation of every dataset behind the records; empty if the owner states none."""
     missing: tuple[str, ...] = ()
-    """Pictures that the table names and the folder lacks."""
+    """Pictures that the table names but the folder lacks."""
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Reason, and the pictures that are left out for it although their files are there."""
+    """Reason -> pictures that are left out for it although their files are there."""
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Remarks on records that were kept: remark, and the names it concerns."""
+    """Remark -> names of the kept records that it concerns."""
 
 
 def counted_by(records: Iterable[RawRecord]) -> Unit:
     """What a certificate on these records counts: patients if any is named, else lesions.
 
-    Among named patients a lesion that names none counts as a patient of its own, as its ``unit_id`` has it;
+    Among named patients, a lesion without one counts as a patient of its own, as in its ``unit_id``;
     ``unnamed_lesions`` says how many there are.
     """
     return "patient" if any(record.patient_id for record in records) else "lesion"
 
 
 def unnamed_lesions(records: Iterable[RawRecord]) -> int:
-    """Lesions that count as a patient each, for others name theirs; 0 where lesions are counted anyway."""
+    """Lesions that each count as a patient because others name theirs; 0 if lesions are counted anyway."""
     known = tuple(records)
     if counted_by(known) == "lesion":
         return 0
@@ -131,23 +131,23 @@ def unnamed_lesions(records: Iterable[RawRecord]) -> int:
 
 
 def lesion_of_its_own(image_id: str) -> str:
-    """The ``lesion_id`` of a photograph that names none."""
+    """The ``lesion_id`` of a photograph that names no lesion."""
     return f"{_LONE}{image_id}"
 
 
 def names_no_lesion(record: RawRecord) -> bool:
     """Whether the reader had to make up a lesion for this picture."""
-    part, colon, _ = record.image_id.partition(":")  # a mixture puts the name of the part before both
+    part, colon, _ = record.image_id.partition(":")  # a mixture prefixes both with the part's name
     return record.lesion_id.removeprefix(part + colon if colon else "").startswith(_LONE)
 
 
 def unnamed_photographs(records: Iterable[RawRecord]) -> int:
-    """Photographs that name no lesion, each of which counts as one of its own."""
+    """Photographs that name no lesion, each of which counts as a lesion of its own."""
     return sum(names_no_lesion(record) for record in records)
 
 
 def age_in_years(cell: str, column: str) -> float | None:
-    """An age as tables write it; empty means unknown.
+    """An age as written in tables; empty means unknown.
 
     Raises:
         DataError: not a number from 0 to 120; the sentence names ``column``.
@@ -164,7 +164,7 @@ def age_in_years(cell: str, column: str) -> float | None:
 
 
 def refuse_unsendable(record: RawRecord) -> None:
-    """Raise for a word that no platform could send: a group of that name would never be met in service.
+    """Raise for a word that no platform could send: a group with that name would never occur in service.
 
     Raises:
         DataError: names the field and the word.
@@ -182,12 +182,12 @@ def refuse_unsendable(record: RawRecord) -> None:
 
 
 def said(cell: str) -> str:
-    """What a cell says; empty where its word is one that tables write where nothing is known."""
+    """Content of a cell; empty if its word is one that marks unknown."""
     return "" if cell.strip().lower() in _FILLERS else cell
 
 
 def refuse_filler(column: str, cell: str) -> None:
-    """Raise for a word that fills a cell of which nothing is known; as a name it would join strangers.
+    """Raise for a word that only marks a cell as unknown; as a name it would join strangers.
 
     Raises:
         DataError: names the column and the word.

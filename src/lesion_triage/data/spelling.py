@@ -1,4 +1,4 @@
-"""A path as the disk spells it: one system stores é as one character, another as e and an accent.
+"""A path as the disk spells it: one system stores é as one character, another as e plus an accent.
 
 Imports nothing of ours.
 """
@@ -10,16 +10,16 @@ from unicodedata import normalize
 
 
 class Spelling:
-    """The names below a folder by their normal form; a folder is listed once, and only if it is needed."""
+    """The names below a folder by their normal form; a folder is listed once, and only if needed."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[Path, dict[str, list[str]]] = {}
 
     def of(self, path: str) -> str:
-        """``path`` as it lies on the disk; as it is given if no name fits it, or several do.
+        """``path`` as spelt on the disk; unchanged if no name fits it, or several do.
 
-        A name that is too long or a folder that may not be listed fits nothing; whoever opens it will say so.
+        A name that is too long or a folder that cannot be listed fits nothing; opening it will report that.
         """
         try:
             return self.find(path)
@@ -27,7 +27,7 @@ class Spelling:
             return path
 
     def find(self, path: str) -> str:
-        """The same.
+        """The same, without catching errors.
 
         Raises:
             OSError: the disk, or this machine, refuses to look.

@@ -1,9 +1,9 @@
-"""Dealing cases to train, validation, calibration and test so that nothing crosses.
+"""Assigns cases to train, validation, calibration and test so that nothing crosses.
 
 Imports config, manifest, records and ties.
 
 Pictures are joined into groups by patient, by lesion, by the file's own hash and by being copies of one
-picture; a group goes to one split whole. ``split.official`` keeps what the dataset itself calls validation
+picture; each group goes to one split whole. ``split.official`` keeps what the dataset itself calls validation
 and test.
 """
 
@@ -25,7 +25,7 @@ from lesion_triage.errors import SplitError
 
 SPLITS = ("train", "validation", "calibration", "test")
 OFFICIAL = ("train", "validation", "test")
-"""What a dataset itself may call a picture's split, the first to give way first."""
+"""What a dataset itself may call a picture's split; if a group has several, the last of these wins."""
 FILE = "splits.json"
 
 
@@ -37,7 +37,7 @@ class Splits:
     seed: int
     fractions: Mapping[str, float]
     assignment: Mapping[str, str]
-    """Image id to split. A picture without a label is in none."""
+    """Image id -> split. A picture without a label is in none."""
     left_out: int = 0
     """Pictures of the manifest whose ``needs_in_person`` is unknown."""
 
@@ -68,10 +68,10 @@ class Splits:
 
 
 def read(folder: Path, manifest_sha256: str) -> tuple[Splits, str]:
-    """Read the splits that were dealt from one manifest; returns them with the file's SHA-256.
+    """Read the splits of one manifest; returns them with the file's SHA-256.
 
     Raises:
-        SplitError: missing, altered since it was written, or dealt from another manifest.
+        SplitError: missing, altered since it was written, or made from another manifest.
     """
     path = folder / FILE
     try:
@@ -99,23 +99,23 @@ def read(folder: Path, manifest_sha256: str) -> tuple[Splits, str]:
 
 
 def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
-    """Deal the groups of a manifest, stratified by label, diagnosis and source.
+    """Assign the groups of a manifest to splits, stratified by label, diagnosis and source.
 
-    Groups are ordered by stratum and, within it, by a hash of seed and group; each in turn goes to the
-    split that lags most behind its share. So every split gets its share of every stratum to within three
+    Groups are ordered by stratum and, within it, by a hash of seed and group. Each in turn goes to the
+    split that is furthest behind its share. So every split gets its share of every stratum to within three
     groups, the order of the manifest's rows does not matter, and the same seed gives the same splits on
     every machine.
 
     With ``config.official``, groups that the dataset calls test or validation stay there, and the other
-    splits are dealt from its training part by their fractions. A group that stands in several of its parts
-    goes to the last of them whole: test before validation before training.
+    splits are drawn from its training part by their fractions. A group that occurs in several of its parts
+    goes whole to the last of them: test before validation before training.
 
     Raises:
-        SplitError: too few groups for every split to get one, or ``official`` where a labelled picture
-            states no official split.
+        SplitError: too few groups for every split to get one; or ``official``, although a labelled picture
+            states no official split or none is in an official validation or test split.
     """
     fractions = {name: float(getattr(config.fractions, name)) for name in SPLITS}
-    # Unlabelled records join groups and then leave them.
+    # Unlabelled records take part in forming groups, but enter no split.
     labelled = ([r for r in group if r.needs_in_person is not None] for group in groups(manifest.records))
     dealt_from = list(filter(None, labelled))
     fixed: dict[str, list[list[Record]]] = {}
@@ -130,7 +130,7 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
     ordered = sorted(dealt_from, key=lambda group: _order(group, config.seed))
     counts = dict.fromkeys(open_, 0)
     for dealt, group in enumerate(ordered, start=1):
-        # index() finds the first of equals, so ties go by the order of SPLITS.
+        # index() finds the first maximum, so ties are broken by the order of SPLITS.
         lags = [fractions[name] / whole * dealt - counts[name] for name in open_]
         chosen = open_[lags.index(max(lags))]
         counts[chosen] += 1
@@ -170,13 +170,13 @@ def _official(joined: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
 
 
 def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
-    """Check anew, record by record, that no patient, lesion, file or group of copies stands in two splits.
+    """Check again, record by record, that no patient, lesion, file or group of copies is in two splits.
 
-    Knows nothing of how the splits were made.
+    Independent of how the splits were made.
 
     Raises:
-        SplitError: names the first offender: what crosses, between which splits, by which pictures; also
-            if a picture is in no manifest, has a label but no split, or has a split but no label.
+        SplitError: names the first violation: what crosses, between which splits, by which pictures; also
+            if a picture is not in the manifest, has a label but no split, or has a split but no label.
     """
     records = {record.image_id: record for record in manifest.records}
     stray = splits.assignment.keys() - records.keys()

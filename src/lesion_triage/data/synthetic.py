@@ -2,10 +2,10 @@
 
 Imports records, the bundle's writer of files and the exception tree.
 
-They look like no one's skin and are not meant to: a model that has seen nothing else says so in its
-bundle. What the two kinds borrow from dermatology is only that asymmetry, a notched border and several
-colours go together. The kinds overlap on purpose, so that a threshold has something to trade; nothing
-but the drawing tells the kind.
+They do not resemble skin and are not meant to; a model that has seen nothing else says so in its bundle. The
+two kinds borrow only one thing from dermatology: asymmetry, a notched border and several colours go together.
+The kinds overlap on purpose, so that a threshold has something to trade off. Only the parameters of the
+drawing tell the kind.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _SEPARATION = 3.8
 """Distance of the two kinds' mean irregularity, in standard deviations of either."""
 
 _CUE_NOISE = 0.4
-"""How far border, outline and colour of one lesion stray from its irregularity."""
+"""How far border, outline and colour of one lesion deviate from its irregularity."""
 
 _SKIN_TEXTURE = 0.02
-"""Standard deviation of the brightness at each of three scales: without it the quality gate takes a drawing
-for a photograph out of focus, and rightly."""
+"""Standard deviation of the brightness at each of three scales: without it the quality gate rightly takes a
+drawing for an out-of-focus photograph."""
 
 _ANGLES = 720
 _TEXTURE = 96
@@ -101,7 +101,7 @@ class _Spot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Lesion:
-    """What stays the same from one picture of a lesion to the next. Lengths as in ``_Spot``."""
+    """What is constant across the pictures of a lesion. Lengths as in ``_Spot``."""
 
     skin_type: str
     radius: Floats
@@ -110,7 +110,7 @@ class _Lesion:
     colour: Floats
     spots: tuple[_Spot, ...]
     texture: Floats
-    """Brightness about 0 over the square of side 1 around the centre."""
+    """Brightness around 0 over the unit square around the centre."""
 
 
 class _Row(NamedTuple):
@@ -140,8 +140,8 @@ def draw(
 ) -> Path:
     """Draw a dataset in the layout of ``source: folder``; returns the path of its table.
 
-    The table is written last, so its existence means the drawing is whole. A whole drawing with the same
-    parameters is left as it is; one with others is replaced.
+    The table is written last, so its existence means the drawing is complete. A complete drawing with the
+    same parameters is kept; one with others is replaced.
 
     Args:
         lesions: how many; each is drawn in one to three pictures.
@@ -151,7 +151,7 @@ def draw(
         progress: called with the number of lesions done and the total.
 
     Raises:
-        DataError: the folder holds files that are no drawing.
+        DataError: the folder holds files that are not a drawing's.
     """
     parameters = canonical_json(
         {"version": _VERSION, "lesions": lesions, "positive_share": positive_share, "seed": seed}
@@ -195,7 +195,7 @@ def _is_whole(folder: Path, parameters: bytes) -> bool:
 
 
 def _make_room(folder: Path, parameters: bytes) -> None:
-    """Leave an empty drawing: parameters and no table. Never deletes what is not a drawing's."""
+    """Leave an empty drawing: parameters and no table. Never deletes other files."""
     try:
         drawn = "version" in json.loads((folder / PARAMETERS).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -213,7 +213,7 @@ def _make_room(folder: Path, parameters: bytes) -> None:
 
 
 def _draw_lesion(number: int, kind: Kind, seed: int, folder: Path) -> Iterator[_Row]:
-    """Draw all pictures of one lesion, by a generator of its own: the number of others is no matter."""
+    """Draw all pictures of one lesion with its own generator, independent of the number of others."""
     random = np.random.default_rng([seed, 1, number])
     lesion = _lesion(random, irregular=kind == "irregular")
     camera = _CAMERAS[int(random.integers(len(_CAMERAS)))]
@@ -284,7 +284,7 @@ def _outline(random: Random, asymmetry: float, notching: float) -> Floats:
 
 
 def _render(lesion: _Lesion, camera: _Camera, random: Random) -> Image.Image:
-    """One picture of a lesion: held anew, lit anew."""
+    """One picture of a lesion, with its own position and lighting."""
     x, y = _place(camera, random)
     light = _light(x, y, camera, random)
     light *= 1 + _enlarge(random.normal(0, 0.03, (18, 24)), (camera.width_px, camera.height_px))
@@ -346,7 +346,7 @@ def _pigment(lesion: _Lesion, x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _light(x: Floats, y: Floats, camera: _Camera, random: Random) -> Floats:
-    """Brightness of the light at each pixel, about 1: level, slope, darker corners."""
+    """Brightness of the light at each pixel, about 1: level, gradient, darker corners."""
     slope_x, slope_y = random.uniform(-0.25, 0.25, 2).astype(np.float32)
     light = np.float32(random.uniform(0.78, 1.1)) * (1 + slope_x * x + slope_y * y)
     return np.asarray(light * (1 - np.float32(camera.vignette) * (x * x + y * y)), np.float32)
@@ -364,6 +364,6 @@ def _hairs(picture: Image.Image, random: Random) -> None:
 
 
 def _enlarge(grid: NDArray[np.float64], size: tuple[int, int]) -> Floats:
-    """Smoothly larger; ``size`` is width and height."""
+    """Smooth upscaling; ``size`` is width and height."""
     picture = Image.fromarray(grid.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(picture, np.float32)

@@ -1,4 +1,4 @@
-"""What makes photographs belong together, and the groups that follow. Imports records."""
+"""What makes photographs belong together, and the resulting groups. Imports records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tie = tuple[str, str]
 
 
 def ties(record: Record) -> Iterator[Tie]:
-    """What a record shares with every other record of its group: kind and name."""
+    """Kind and name of everything that a record shares with the other records of its group."""
     if record.patient_id is not None:
         yield "patient", record.patient_id
     yield "lesion", record.lesion_id

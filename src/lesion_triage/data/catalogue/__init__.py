@@ -21,10 +21,10 @@ def datasets() -> tuple[Dataset, ...]:
 
 
 def dataset(name: str) -> Dataset:
-    """The entry of that name; underscores may be left out, as in ``isic2019``.
+    """The entry with that name; underscores may be left out, as in ``isic2019``.
 
     Raises:
-        DataError: no such entry.
+        DataError: there is no such entry.
     """
     known = {entry.name: entry for entry in datasets()}
     for known_name, entry in known.items():

@@ -1,7 +1,7 @@
 """Does a folder hold a dataset as published, and what is missing? Imports bundle, data's walk and this room.
 
-It reads the layout of the catalogue and no reader, so it also says what is wrong with a copy that a reader
-refuses. A part of a dataset is incomplete, which is no error of format.
+It uses the layout in the catalogue and no reader, so it also explains what is wrong with a copy that a reader
+refuses. A partial copy of a dataset is incomplete, but not a format error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BLOCK = 1024
 
 
 class State(StrEnum):
-    """What was found of one thing, from good to bad."""
+    """State of one item, from good to bad."""
 
     OK = "ok"
     NOTE = "note"
@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """A folder that was looked at."""
+    """A folder that was checked."""
 
     entry: Dataset
     layout: Layout
@@ -64,7 +64,7 @@ class Checked:
 
     @property
     def exit_code(self) -> int:
-        """0: whole. 1: readable and incomplete. 2: a reader would refuse it."""
+        """0: complete. 1: readable but incomplete. 2: a reader would refuse it."""
         states = {finding.state for finding in self.findings}
         return 2 if State.BROKEN in states else 1 if State.INCOMPLETE in states else 0
 
@@ -75,13 +75,13 @@ def check(
     """Compare a folder with the official layout of a dataset.
 
     Args:
-        folder: what ``--data-root`` would name.
-        entry: the dataset; None to tell it by the tables that lie there.
+        folder: the folder that ``--data-root`` would name.
+        entry: the dataset; None: recognise it by its tables.
         deep: also open every picture and hash every large file.
         progress: called with pictures opened and pictures in all, if ``deep``.
 
     Raises:
-        DataError: no such folder, or nobody can tell which dataset it is.
+        DataError: there is no such folder, or the dataset cannot be recognised.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder.")
@@ -99,12 +99,12 @@ def check(
 
 @dataclass(frozen=True)
 class _Files:
-    """Every file below a folder, by its path relative to it."""
+    """Every file below a folder, by its relative path."""
 
     folder: Path
     paths: tuple[PurePosixPath, ...]
     by_name: dict[str, list[PurePosixPath]]
-    """Looked up for every table of every entry, which is too slow among 400,000 files."""
+    """Index for lookups: every table of every entry is looked up, too slow among 400,000 paths."""
 
     @classmethod
     def below(cls, folder: Path) -> _Files:
@@ -118,7 +118,7 @@ class _Files:
         return cls(folder, tuple(found), by_name)
 
     def named(self, names: Sequence[str]) -> PurePosixPath | None:
-        """The first of several names; the nearest to the top, and in any sub-folder."""
+        """The first name that exists, in any sub-folder; of several files the one nearest to the top."""
         for name in names:
             parts = PurePosixPath(name).parts
             if "*" in name:
@@ -133,7 +133,7 @@ class _Files:
 
 
 def _fit(files: _Files, layout: Layout) -> tuple[int, int]:
-    """How well a layout fits: required parts that are there less those that are not, then all that are."""
+    """How well a layout fits: required parts present minus those absent, then all parts present."""
     parts = [(table.names, table.required) for table in layout.tables]
     parts += [(layout.arrays.names, True)] if layout.arrays is not None else []
     there = [(files.named(names) is not None, required) for names, required in parts]
@@ -157,7 +157,7 @@ def _guess(files: _Files) -> Dataset:
 
 
 def _would_read(files: _Files, layout: Layout) -> bool:
-    """Whether every required part is there, with its columns."""
+    """Whether every required part is present, with its columns."""
     for table in layout.tables:
         path = files.named(table.names)
         if path is None:
@@ -268,7 +268,7 @@ def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding
 
 
 def _named(files: _Files, layout: Layout) -> Iterator[tuple[str, ...]]:
-    """Every picture that the tables name, once, in order; with all its names, of which most have one."""
+    """Every picture that the tables name, once, in order, with all its names (most have one)."""
     seen: set[str] = set()
     for table in layout.tables:
         path = files.named(table.names)
@@ -287,7 +287,7 @@ def _named(files: _Files, layout: Layout) -> Iterator[tuple[str, ...]]:
 
 
 def _stem(name: str, pictures: Pictures) -> str:
-    """A picture's name without folder and ending, as tables give it with or without."""
+    """A picture's name without folder and extension; tables give it with or without."""
     last = PurePosixPath(name).name
     stem, dot, ending = last.rpartition(".")
     return stem if dot and f".{ending}".lower() in _ENDINGS | set(pictures.endings) else last
@@ -352,7 +352,7 @@ def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
     try:
         with h5py.File(full, "r") as opened:
             stored = set(opened.keys())
-    except (OSError, RuntimeError, KeyError) as error:  # h5py has no exception of its own
+    except (OSError, RuntimeError, KeyError) as error:  # h5py has no exception class of its own
         return Finding(str(path), "an HDF5 file", f"cannot be read ({error})", State.BROKEN)
     named = list(_named(files, layout))
     lacking = [names[0] for names in named if not stored.intersection(names)]
@@ -364,7 +364,10 @@ def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
 
 
 def _published(files: _Files, entry: Dataset, deep: bool) -> Iterator[Finding]:
-    """Files whose checksum is published. Another content is a note: a part of a dataset has it too."""
+    """Files with a published checksum.
+
+    A mismatch means that an archive is incomplete. For other files it is only noted: partial copies differ.
+    """
     for wanted in entry.files:
         path = files.named([wanted.name])
         if path is None or not (wanted.sha256 or wanted.md5):
@@ -384,7 +387,7 @@ def _published(files: _Files, entry: Dataset, deep: bool) -> Iterator[Finding]:
 
 
 def _decoded(files: _Files, paths: Sequence[PurePosixPath], progress: Tick | None) -> Finding:
-    """Open every picture as the pixel path does; that is the only check that finds a file cut short."""
+    """Open every picture as the pixel path does; no other check finds a truncated file."""
     spec = PixelSpec(size_px=32)
     bad: list[str] = []
     with ThreadPoolExecutor(max_workers=min(8, affinity())) as pool:

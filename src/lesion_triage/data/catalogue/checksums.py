@@ -1,4 +1,4 @@
-"""Whether a file is the one that was published. Imports the entries alone."""
+"""Whether a file is the one that was published. Imports the entries only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK = 1 << 20
 
 
 def mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
-    """What of a file is not as published, in words; empty if all is."""
+    """In which respects a file differs from what was published, in words; empty if in none."""
     for what, published, found in (
         ("bytes", wanted.size_bytes, size_bytes),
         ("SHA-256", wanted.sha256, sha256),
@@ -23,7 +23,7 @@ def mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
 
 
 def hashes(path: Path) -> tuple[str, str]:
-    """SHA-256 and MD5 of a file, in one pass. MD5 is what some publishers state; it shows accidents."""
+    """SHA-256 and MD5 of a file, in one pass. Some publishers state MD5 only; it detects accidents."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:
         while block := stream.read(_CHUNK):

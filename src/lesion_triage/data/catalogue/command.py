@@ -19,7 +19,7 @@ _COLOURS = {State.OK: "green", State.NOTE: "dim", State.INCOMPLETE: "yellow", St
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb and the words after it take."""
+    """Add the arguments of the verb and of its subcommands."""
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="the whole catalogue, for programs")
     forms.add_argument("--markdown", action="store_true", help="the page docs/datasets.md")
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Do one part; without one, print the list."""
+    """Run one subcommand; without one, print the list."""
     if arguments.part == "show":
         return _show(arguments.name)
     if arguments.part == "fetch":
@@ -66,7 +66,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned in a terminal; in a pipe one line each with tabs, so that cut and sort work."""
+    """Aligned in a terminal; tab-separated lines in a pipe, so that cut and sort work."""
     if not console.is_terminal:
         for row in (columns, *rows):
             print("\t".join(row))

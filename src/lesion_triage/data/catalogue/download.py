@@ -1,8 +1,8 @@
-"""One file over HTTP: resumed after a cut, verified, and only then given its name. Imports errors, files.
+"""Downloads one file over HTTP: resumed after an interruption, verified, and only then given its name.
 
-While it is under way the bytes lie in ``NAME.part`` and what the server said of them in ``NAME.part.json``.
-A part is only continued if the server still has the very same file: its entity tag goes along in If-Range
-(RFC 9110, 13.1.5), so a changed file comes whole.
+Imports errors, files. Until it is complete, the bytes are in ``NAME.part`` and the server's metadata in
+``NAME.part.json``. A partial file is only continued if the server still has the same file: its entity tag is
+sent as If-Range (RFC 9110, 13.1.5), so that a changed file is sent whole.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WRONG_PAGE = re.compile(r"^text/html\b", re.IGNORECASE)
 
 
 class _InterruptedError(Exception):
-    """The server or the line failed in a way that may pass; carries how long the server asks to wait."""
+    """A transient failure of server or connection; carries the wait that the server asks for."""
 
     def __init__(self, why: str, wait_s: float | None = None) -> None:
         super().__init__(why)
@@ -48,23 +48,23 @@ class _InterruptedError(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """How often a failure that may pass is tried again, and how long is waited in between."""
+    """How often a transient failure is retried, and how long to wait in between."""
 
     attempts: int = 6
-    """In a row without a single new byte; any progress starts the count anew."""
+    """Failed attempts in a row without a single new byte; any progress resets the count."""
     first_wait_s: float = 1.0
     longest_wait_s: float = 60.0
 
     def wait(self, failures: int, asked_s: float | None) -> None:
-        """Wait longer after each failure; as long as the server asked, if it did."""
-        # Full jitter: many clients that were cut together do not come back together.
+        """Wait longer after each failure; if the server asked for a wait, as long as it asked."""
+        # Jitter: many clients that were cut off together must not come back together.
         backoff = random.uniform(0.5, 1.0) * self.first_wait_s * 2 ** (failures - 1)
         time.sleep(min(self.longest_wait_s, backoff if asked_s is None else asked_s))
 
 
 @dataclass(frozen=True)
 class Got:
-    """A file that came to its end."""
+    """A file that was downloaded completely."""
 
     sha256: str
     size_bytes: int
@@ -72,7 +72,7 @@ class Got:
     resumed: bool
     """Whether some of it came from an earlier attempt."""
     proven: bool = True
-    """Whether publisher or server told its length or checksum; if not, a cut line looks like the end."""
+    """Whether publisher or server stated length or checksum; if not, a lost connection looks like the end."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Absent:
 
 
 def open_session() -> requests.Session:
-    """A session that says who asks. Proxies and certificates come from the environment, as usual."""
+    """A session with our user agent. Proxies and certificates come from the environment, as usual."""
     session = requests.Session()
-    # Compressed on the way would make lengths and ranges those of other bytes.
+    # Compression in transit would change lengths and ranges.
     session.headers.update({"User-Agent": f"lesion-triage/{__version__}", "Accept-Encoding": "identity"})
     return session
 
@@ -93,21 +93,21 @@ def open_session() -> requests.Session:
 def download(
     session: requests.Session, wanted: RemoteFile, final: Path, tick: Tick, patience: Patience | None = None
 ) -> Got | Absent:
-    """Bring one file; the official addresses are tried in their order.
+    """Download one file; the official addresses are tried in order.
 
     Args:
-        session: of ``open_session``.
+        session: from ``open_session``.
         wanted: the file.
-        final: where it goes; its folder is made.
-        tick: called with the bytes that are there and in all; in all is 0 while nobody knows.
-        patience: with failures that may pass.
+        final: its destination; the folder is created.
+        tick: called with (bytes present, total bytes); the total is 0 while unknown.
+        patience: with transient failures.
 
     Returns:
-        What was brought, or why no address has it.
+        What was downloaded, or why no address has it.
 
     Raises:
-        DownloadError: the disk is full, the line stays lost, or what came is not what was published. After
-            a full disk or a lost line the part stays, and the next call goes on from it.
+        DownloadError: the disk is full, the connection stays lost, or the file is not what was published.
+            After a full disk or a lost connection the partial file is kept, and the next call resumes it.
     """
     patience = patience or Patience()
     absent: list[str] = []
@@ -123,7 +123,7 @@ def download(
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A disk that is full or refuses, in one sentence; what came before is kept.
+    """Turn an operating-system error while writing into one sentence; earlier files are kept.
 
     Raises:
         DownloadError: instead of OSError.
@@ -145,7 +145,7 @@ class _AbsentError(Exception):
 
 
 class _Transfer:
-    """One file from one address."""
+    """The transfer of one file from one address."""
 
     def __init__(self, session: requests.Session, wanted: RemoteFile, url: str, final: Path) -> None:
         self.session, self.wanted, self.url, self.final = session, wanted, url, final
@@ -175,7 +175,7 @@ class _Transfer:
         return self._finish()
 
     def _go_on(self, stream: IO[bytes], tick: Tick) -> None:
-        """One request: the rest of the file, or all of it where a rest cannot be had."""
+        """One request: for the rest of the file, or for all of it if a range is not available."""
         have, validator, total = self._continue_from(stream)
         if have and have == total:
             self.length_told = True
@@ -195,7 +195,7 @@ class _Transfer:
                     _empty(stream)
                 self._remember(response, total)
                 self._room_for(total, start)
-                # A chunked answer has an end of its own, and one that is cut before it raises.
+                # A chunked response marks its end; if it is cut off before that, reading raises.
                 self.length_told = bool(total) or "chunked" in response.headers.get("Transfer-Encoding", "")
                 self._copy(response, stream, start, total, tick)
         except (
@@ -210,11 +210,11 @@ class _Transfer:
             raise DownloadError(f"{self.url}: cannot be asked for ({_short(error)}).") from None
 
     def _continue_from(self, stream: IO[bytes]) -> tuple[int, str, int]:
-        """Bytes to keep, what proves that the server's file is still the same, its length or 0."""
+        """Bytes to keep, the validator that proves the server's file unchanged, and its length or 0."""
         have = _length(stream)
         said = _read_json(self.state)
         validator = str(said.get("validator") or "")
-        # Without a validator only a published checksum can tell whether old and new bytes belong together.
+        # Without a validator, only a published checksum can tell whether old and new bytes fit together.
         provable = bool(validator or self.wanted.sha256 or self.wanted.md5)
         if have and (said.get("url") != self.url or not provable):
             _empty(stream)
@@ -223,9 +223,9 @@ class _Transfer:
         return have, validator, total if isinstance(total, int) and have else 0
 
     def _judge(self, response: requests.Response, have: int) -> tuple[int | None, int]:
-        """Where the body of an answer begins and how long the whole file is (0 if nobody says).
+        """Offset at which the response body begins, and the length of the whole file (0 if unknown).
 
-        None instead of a place: what is there does not fit, begin with nothing.
+        None as offset: the bytes at hand do not fit, start over.
         """
         code = response.status_code
         if code in _BUSY:
@@ -328,7 +328,7 @@ class _Transfer:
 
 @contextmanager
 def _alone(part: Path) -> Iterator[IO[bytes]]:
-    """The part, unbuffered and at its end; a second process that wants it is refused."""
+    """The partial file, unbuffered and at its end; a second process that wants it is refused."""
     with part.open("ab", buffering=0) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -342,14 +342,14 @@ def _length(stream: IO[bytes]) -> int:
 
 
 def _write_all(stream: IO[bytes], block: bytes) -> None:
-    """An unbuffered write may take a part only, as just before a disk is full."""
+    """An unbuffered write may write only a part, as just before a disk is full."""
     rest = memoryview(block)
     while rest:
         rest = rest[stream.write(rest) :]
 
 
 def _complete(response: requests.Response, have: int) -> bool:
-    """Whether the server refuses a rest because there is none."""
+    """Whether the server refuses the range because there is nothing left."""
     return response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{have}"
 
 
@@ -366,13 +366,13 @@ def _read_json(path: Path) -> dict[str, object]:
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the server asks to wait; its other form, a date, is not worth a parser."""
+    """Seconds that the server asks to wait; the header's other form, a date, is not parsed."""
     said = response.headers.get("Retry-After", "")
     return float(said) if said.isdecimal() else None
 
 
 def _short(error: Exception) -> str:
-    """The innermost reason of a chain of wrapped errors: what failed, without an object's address."""
+    """The innermost cause of a chain of wrapped errors: what failed, without an object's address."""
     while error.args and isinstance(error.args[-1], Exception):
         error = error.args[-1]
     reason = getattr(error, "reason", None)

@@ -1,7 +1,7 @@
-"""What the catalogue says of one dataset, and how an entry is read. Imports the exception tree only.
+"""What the catalogue says about one dataset, and how an entry is read. Imports the exception tree only.
 
-An entry is a file of ``entries/``. What nobody has published is None, and is shown as unknown: no size and
-no checksum is ever guessed.
+An entry is a file in ``entries/``. What nobody has published is None and is shown as unknown: sizes and
+checksums are never guessed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lesion_triage.errors import DataError
 
 
 def _inside(path: str) -> str:
-    """A relative path with forward slashes that stays where it is put."""
+    """A relative path with forward slashes that does not leave its folder."""
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or "\0" in path:
         raise ValueError(f"'{path}' must be a relative path without '..'")
@@ -39,16 +39,16 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):
-    """A part of an entry: frozen, and unknown keys are refused."""
+    """A part of an entry: frozen, with unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Licence(Part):
-    """Under which terms the pictures may be had."""
+    """The terms under which the pictures are available."""
 
     id: str
-    """SPDX identifier where there is one, else LicenseRef-...; what ``--accept-licence`` takes."""
+    """SPDX identifier if there is one, else LicenseRef-...; the value for ``--accept-licence``."""
     name: str
     url: Url
     redistribution: Literal["yes", "no", "unclear"]
@@ -62,7 +62,7 @@ class RemoteFile(Part):
     name: RelativePath
     """Where it is stored, relative to the dataset's folder."""
     urls: tuple[Url, ...] = ()
-    """Official addresses, tried in this order. None: it is had by hand, or its folder of `Figshare` says."""
+    """Official addresses, tried in order. None: obtained by hand, or listed by `Figshare`."""
     size_bytes: Count | None = None
     """As published, to the byte: a file of another size is refused."""
     about_bytes: Count | None = None
@@ -82,7 +82,7 @@ class RemoteFile(Part):
 
     @property
     def planned_bytes(self) -> int | None:
-        """The size if it is known, the rounded one if only that is, else None."""
+        """The exact size if known, else the rounded one, else None."""
         return self.about_bytes if self.size_bytes is None else self.size_bytes
 
 
@@ -92,7 +92,7 @@ class Listed(Part):
     table: RelativePath
     columns: tuple[str, ...]
     base_url: Url
-    """What stands before the name in the table."""
+    """What to put before a name from the table."""
     about_bytes: Count | None = None
 
 
@@ -100,9 +100,9 @@ class Table(Part):
     """A table of the official layout."""
 
     names: tuple[RelativePath, ...] = Field(min_length=1)
-    """The names it is known by, relative to the dataset's folder; a bare name is found in sub-folders too."""
+    """Its known names, relative to the dataset's folder; a bare name is found in sub-folders too."""
     columns: tuple[str, ...] = ()
-    """Columns without which it cannot be read. Empty: it is no text with a header."""
+    """Columns without which it cannot be read. Empty: it is not a text file with a header."""
     rows: Count | None = None
     """As published."""
     required: bool = True
@@ -113,11 +113,11 @@ class Table(Part):
 
 
 class Pictures(Part):
-    """Where the pictures of a layout lie."""
+    """Where the pictures of a layout are."""
 
     endings: tuple[str, ...] = (".jpg", ".jpeg", ".png")
     pattern: str = ""
-    """Pictures are counted by this pattern of file names; empty if a table names them."""
+    """File name pattern by which pictures are counted; empty if a table names them."""
 
 
 class Arrays(Part):
@@ -126,20 +126,20 @@ class Arrays(Part):
     names: tuple[RelativePath, ...]
     kind: Literal["npz", "hdf5"]
     lengths: dict[str, int] = {}
-    """Of an npz: array and its official length."""
+    """For an npz: official length of each array."""
 
 
 class Layout(Part):
-    """One way in which the dataset lies on disk."""
+    """One way in which the dataset is laid out on disk."""
 
     name: str
     tables: tuple[Table, ...] = ()
     pictures: Pictures | None = None
     arrays: Arrays | None = None
     count: Count | None = None
-    """Pictures of this layout, as published."""
+    """Number of pictures in this layout, as published."""
     read: bool = True
-    """Whether this project's reader takes it."""
+    """Whether this project's reader reads it."""
 
 
 class Trap(Part):
@@ -153,7 +153,7 @@ class Dataset(Part):
     """One entry of the catalogue."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
-    """The word for it in ``data.source``."""
+    """Its value for ``data.source``."""
     title: str
     summary: str
     landing: Url | None
@@ -161,7 +161,7 @@ class Dataset(Part):
     lesions: Count | None
     patients: Count | None
     bytes: Count | None
-    """Of the download that ``fetch`` does by default, or of the official archive; rounded."""
+    """Size of the default ``fetch`` download, or of the official archive; rounded."""
     image_type: tuple[Literal["dermoscopic", "clinical", "tbp tile", "any"], ...]
     lesion_ids: bool
     patient_ids: bool
@@ -170,19 +170,19 @@ class Dataset(Part):
     citation: str
     doi: str | None
     registration: str | None
-    """Where one has to register or to sign; None if nobody asks."""
+    """Where to register or sign; None if that is not required."""
     steps: tuple[str, ...] = Field(min_length=1)
     """How to get it by hand."""
     files: tuple[RemoteFile, ...] = ()
     figshare_article: int | None = None
-    """Figshare is asked for the addresses, sizes and checksums of `files` that have no address."""
+    """Figshare provides the addresses, sizes and checksums of the `files` that have no address."""
     listed: Listed | None = None
     pictures_fetched: bool = True
     """False: only tables are fetched; `steps` say where the pictures are."""
     layouts: tuple[Layout, ...] = Field(min_length=1)
     traps: tuple[Trap, ...] = ()
     sources: dict[Literal["counts", "licence", "files", "layout"], str]
-    """Where the facts of this entry come from."""
+    """Origin of the facts in this entry."""
 
     @property
     def fetchable(self) -> bool:
@@ -196,7 +196,7 @@ def read_entry(path: Path) -> Dataset:
     """Read one file of ``entries/``.
 
     Raises:
-        DataError: the file is no valid entry, or its name is not that of its dataset.
+        DataError: the file is not a valid entry, or its name is not the dataset's.
     """
     try:
         entry = Dataset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,6 +1,6 @@
-"""Bringing a dataset: licence, room, files, pictures published one by one. Imports this room, console.
+"""Fetches a dataset: licence, disk space, files, pictures published one by one. Imports this room, console.
 
-What was brought, from where, with which hash and under which licence stands in ``FETCHED.json`` beside it.
+What was downloaded, from where, with which hash and under which licence is in ``FETCHED.json`` beside it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNPROVEN = "nothing, not even its length"
 
 @dataclass
 class Record:
-    """What lies in a folder because of us; kept beside the files."""
+    """What we downloaded into a folder; kept beside the files."""
 
     path: Path
     dataset: str
@@ -51,7 +51,7 @@ class Record:
 
     @classmethod
     def open(cls, folder: Path, entry: Dataset, licence: str) -> Record:
-        """Read the record of a folder, or begin one.
+        """Read the record of a folder, or start one.
 
         Raises:
             DownloadError: the folder holds another dataset, or the record is damaged.
@@ -69,9 +69,9 @@ class Record:
         return cls(path, entry.name, licence, files)
 
     def known(self, wanted: RemoteFile) -> RemoteFile:
-        """The file with the hash of its first download, where the publisher states none.
+        """The file with the hash of its first download, if the publisher states none.
 
-        A download that may have been cut binds nobody.
+        A download that may have been cut short is not used as a reference.
         """
         before = self.files.get(wanted.name, {}).get("sha256")
         if wanted.sha256 or wanted.md5 or not isinstance(before, str) or self.unproven(wanted):
@@ -81,13 +81,13 @@ class Record:
         )
 
     def unproven(self, wanted: RemoteFile) -> bool:
-        """Whether neither publisher nor server told how long the file is."""
+        """Whether neither publisher nor server stated the file's length."""
         return self.files.get(wanted.name, {}).get("verified") == _UNPROVEN
 
     def add(
         self, wanted: RemoteFile, url: str | None, sha256: str, size_bytes: int, proven: bool = True
     ) -> None:
-        """Note a file that is there, and what proves that it is whole."""
+        """Record a file that is present, and what proves that it is complete."""
         verified = "published checksum" if wanted.sha256 or wanted.md5 else "first use"
         self.files[wanted.name] = {
             "url": url,
@@ -98,7 +98,7 @@ class Record:
         }
 
     def save(self) -> None:
-        """Write it: whole, or not at all.
+        """Write it atomically.
 
         Raises:
             DownloadError: the disk is full, or refuses.
@@ -118,14 +118,14 @@ def fetch(
     patience: Patience | None = None,
     figshare: str = FIGSHARE,
 ) -> int:
-    """Bring a dataset into a folder. What is there and whole is left; what was cut goes on.
+    """Download a dataset into a folder. Complete files are kept; interrupted downloads are resumed.
 
     Returns:
-        Number of files that the publisher's own table names and does not have.
+        Number of files that the publisher's own table names but does not offer.
 
     Raises:
         DownloadError: see `download`; also a licence that was not accepted, a disk that is too small, a
-            folder that cannot be made, a file that is not in the catalogue.
+            folder that cannot be created, a file that is not in the catalogue.
     """
     refuse_without_licence(entry, accepted_licence)
     with open_session() as session:
@@ -147,10 +147,10 @@ def fetch(
 
 
 def refuse_without_licence(entry: Dataset, accepted: str) -> None:
-    """Raise unless the licence of the dataset was named.
+    """Raise unless the dataset's licence was accepted by name.
 
     Raises:
-        DownloadError: nothing to fetch, or another licence or none was accepted.
+        DownloadError: there is nothing to fetch, or another licence or none was accepted.
     """
     if entry.licence is None or not entry.fetchable:
         raise DownloadError(
@@ -165,7 +165,7 @@ def refuse_without_licence(entry: Dataset, accepted: str) -> None:
 
 
 def _offered(entry: Dataset, session: requests.Session, figshare: str) -> tuple[RemoteFile, ...]:
-    """The files of the catalogue; for a record at Figshare those that it lists now, with its checksums."""
+    """The files in the catalogue; for a Figshare record those that it lists now, with its checksums."""
     if entry.figshare_article is None:
         return entry.files
     url = f"{figshare}/articles/{entry.figshare_article}/files?page_size=100"
@@ -198,14 +198,14 @@ def _chosen(entry: Dataset, offered: Sequence[RemoteFile], only: Sequence[str]) 
 
 
 def _refuse_without_room(files: Sequence[RemoteFile], folder: Path, unpack_too: bool) -> None:
-    """Before anything is asked for: is there room for what is still missing, as far as sizes are known?"""
+    """Check, before any request, that there is room for what is missing, as far as sizes are known."""
     missing = 0
     for wanted in files:
         planned, final = wanted.planned_bytes or 0, folder / wanted.name
         part = final.with_name(f"{final.name}.part")
         have = planned if final.exists() else part.stat().st_size if part.exists() else 0
         missing += max(0, planned - have)
-        # Pictures hardly shrink: unpacked they take about as much again.
+        # Pictures hardly compress: unpacked they take about as much again.
         missing += planned if unpack_too and is_archive(final) else 0
     free = shutil.disk_usage(folder).free
     if missing > free:
@@ -258,7 +258,7 @@ def _in_megabytes(tick: Tick) -> Tick:
 def _listed(
     session: requests.Session, listed: Listed, folder: Path, record: Record, patience: Patience | None
 ) -> int:
-    """Pictures that are published one by one. Returns how many their publisher does not have."""
+    """Fetch pictures that are published one by one. Returns how many their publisher does not have."""
     names = sorted(set(_names(folder / listed.table, listed.columns)))
     absent: list[str] = []
     unproven = 0
@@ -288,7 +288,7 @@ def _listed(
 
 
 def _quiet(done: int, total: int) -> None:
-    """One picture needs no bar."""
+    """A single picture needs no progress bar."""
 
 
 def _names(table: Path, columns: Sequence[str]) -> Iterator[str]:

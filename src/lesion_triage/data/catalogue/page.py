@@ -1,4 +1,4 @@
-"""The catalogue as text: one line each, a card of Markdown each, and the page of both. Imports this room."""
+"""The catalogue as text: a line and a card for each entry, and the page of both. Imports this room."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ each card names, mostly from stored copies, without a trial of every address: `f
 
 
 def row(entry: Dataset) -> tuple[str, ...]:
-    """One dataset in a line, in the order of ``COLUMNS``."""
+    """One dataset as a row, in the order of ``COLUMNS``."""
     return (
         entry.name,
         _number(entry.pictures),
@@ -61,7 +61,7 @@ def row(entry: Dataset) -> tuple[str, ...]:
 
 
 def how(entry: Dataset) -> str:
-    """How it is had, in a word or two."""
+    """How to obtain it, in a word or two."""
     if entry.registration:
         return "register"
     if not entry.fetchable:
@@ -70,7 +70,7 @@ def how(entry: Dataset) -> str:
 
 
 def size(number: int | None) -> str:
-    """Bytes for people, in powers of ten."""
+    """Bytes in readable form, in powers of ten."""
     if number is None:
         return "unknown"
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -80,7 +80,7 @@ def size(number: int | None) -> str:
 
 
 def page(entries: Sequence[Dataset]) -> str:
-    """docs/datasets.md."""
+    """The content of docs/datasets.md."""
     lines = [
         _INTRODUCTION,
         f"| {' | '.join(COLUMNS)} |",

@@ -1,7 +1,7 @@
 """Unpacking an archive that somebody else made, without trusting it. Imports the exception tree.
 
-A member that would land outside the folder, a link, a device and a bomb are refused. The sizes that members
-state can be believed: the standard library hands out no byte more, and a zip that lies fails its checksum.
+A member that would leave the folder, a link, a device and a decompression bomb are refused. The sizes stated
+for members can be trusted: the standard library never extracts more, and a zip that lies fails its checksum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _MAX_MEMBERS = 2_000_000
 _MAX_RATIO = 100
-"""Pictures hardly shrink and tables shrink tenfold; a bomb shrinks a thousandfold."""
+"""Pictures hardly compress and tables compress tenfold; a bomb compresses a thousandfold."""
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 _CHUNK = 1 << 20
 
@@ -37,19 +37,19 @@ class _Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether its name is that of an archive this file can unpack."""
+    """Whether its name is that of an archive this module can unpack."""
     return path.name.lower().endswith(ENDINGS)
 
 
 def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
-    """Unpack below ``folder``; a member that is there already with its size is left. Archives inside follow.
+    """Unpack below ``folder``, nested archives too. Members already there with the right size are kept.
 
     Returns:
-        Number of files, those that were there already included.
+        Number of files, including those that were already there.
 
     Raises:
-        DownloadError: no archive, damaged, or holding what an archive of pictures has no need of. Nothing
-            is written outside ``folder`` in any case.
+        DownloadError: not an archive, damaged, or with content that an archive of pictures does not need.
+            Nothing is ever written outside ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -76,7 +76,7 @@ def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[list[_Member]]:
-    """The files of an archive, in its order; whatever is no plain file is refused."""
+    """The files of an archive, in order; anything that is not a plain file is refused."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as packed:
             yield [_zip_member(archive, packed, info) for info in packed.infolist() if not info.is_dir()]
@@ -109,7 +109,7 @@ def _tar_member(archive: Path, tape: tarfile.TarFile, info: tarfile.TarInfo) -> 
 
 
 def _inside(archive: Path, name: str) -> PurePosixPath:
-    """The member's path, if it stays below the folder on any system."""
+    """The member's path, provided that it stays below the folder on any system."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
         raise DownloadError(f"{archive}: '{name}' would land outside its folder; the archive is not trusted.")
@@ -117,7 +117,7 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
 
 
 def _without_own_folder(paths: list[PurePosixPath], name: str) -> list[PurePosixPath]:
-    """The paths without a first folder that all share and that only repeats the name of the target."""
+    """The paths without a first folder that they all share and that only repeats the target's name."""
     if all(len(path.parts) > 1 and path.parts[0] == name for path in paths):
         return [path.relative_to(name) for path in paths]
     return paths
@@ -142,7 +142,7 @@ def _write(archive: Path, member: _Member, target: Path, folder: Path) -> None:
     if target.is_file() and target.stat().st_size == member.size_bytes:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A link that lay in the folder before could still lead out of it.
+    # A link already in the folder could still lead out of it.
     if not target.parent.resolve().is_relative_to(folder.resolve()):
         raise DownloadError(f"{archive}: '{member.name}' would land outside {folder} through a link there.")
     temporary = target.with_name(f"{target.name}.unpacking")

@@ -1,16 +1,15 @@
 """The label table: which diagnosis counts as "needs an in-person visit". Imports the exception tree only.
 
 ``decisions`` is the table that a clinician reviews line by line: one decision for each kind of lesion, with
-its reason and source. ``codes`` says which line each dataset's own code means. docs/labels.md shows both.
+its reason and source. ``codes`` says which line each dataset's own code maps to. docs/labels.md shows both.
 
 The label is the reference standard for training and for the certificate; it is not management advice. It
-asks one question of a lesion whose nature is known: did this one have to be seen and treated in the
-flesh, by whichever clinician? A lesion that looks worrying, grows, bleeds or is new at an unusual age
-deserves a visit whatever it turns out to be; that is a red flag, is handled apart from the picture, and
-is no reason to change a line here. The False rows are therefore "not by this diagnosis alone", and the
-None of a record without a label is never turned into False. The line most open to debate is actinic
-keratosis: mild ones may be left untreated, and a site that sees it otherwise changes the line, trains and
-certifies anew.
+asks one question about a lesion whose nature is known: did it have to be seen and treated in person, by
+whichever clinician? A lesion that looks worrying, grows, bleeds or is new at an unusual age deserves a visit
+whatever it turns out to be. That is a red flag, is handled separately from the picture, and is no reason to
+change a line here. The False rows therefore mean "not by this diagnosis alone", and the None of a record
+without a label is never turned into False. The line most open to debate is actinic keratosis: mild ones may
+be left untreated. A site that disagrees changes the line, retrains and recertifies.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class Label(NamedTuple):
     """None: the diagnosis alone does not decide; such records enter no split."""
     why: str
     source: str
-    """Short references: the dataset's own for what the code means, then that of the decision."""
+    """Short references: the dataset's own for the meaning of the code, then the decision's."""
     decision: str
-    """Key of the line in ``decisions``; the same kind of lesion has the same one in every dataset."""
+    """Key of the line in ``decisions``; a kind of lesion has the same key in every dataset."""
 
 
 def _label(meaning: str, key: str) -> Label:
@@ -54,11 +53,11 @@ LABELS: Mapping[str, Mapping[str, Label]] = MappingProxyType(
 
 
 def label_for(family: str, code: str) -> Label:
-    """The line of the table for one code, spelt exactly as its source spells it.
+    """The line of the table for one code, spelt exactly as in its source.
 
     Raises:
-        DataError: the family or the code is not in the table; a new diagnosis is a clinical decision,
-            not a default.
+        DataError: the family or the code is not in the table: a new diagnosis is a clinical decision, not a
+            default.
     """
     codes = _known(LABELS, family, "family of sources")
     return _known(codes, code, f"diagnosis of '{family}'")

@@ -164,8 +164,8 @@ FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
         ),
     }
 )
-"""Column ``label``. What the dataset calls non-neoplastic is outside the question of the label table, but
-for keloid and xanthogranuloma, which are growths elsewhere in it too."""
+"""Column ``label``. What the dataset calls non-neoplastic is outside the label table's question, except
+keloid and xanthogranuloma, which the table treats as growths elsewhere, too."""
 
 DDI: Mapping[str, str] = MappingProxyType(
     {
@@ -299,9 +299,9 @@ DDI: Mapping[str, str] = MappingProxyType(
         ),
     }
 )
-"""Column ``disease``, which pathology confirmed; 78 of them."""
+"""Column ``disease``, confirmed by pathology; 78 values."""
 
 SCIN: Mapping[str, str] = MappingProxyType(
     {"differential": "opinion_on_photograph", "ungradable": "not_classified"}
 )
-"""Two words of ours: the dataset gives each case a weighted differential, or none."""
+"""Two terms of ours: the dataset gives each case a weighted differential, or none."""

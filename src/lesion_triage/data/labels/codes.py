@@ -1,6 +1,6 @@
-"""Which line of the clinical table each dataset's own code means. Imports nothing.
+"""Which line of the clinical table each dataset's own code maps to. Imports nothing.
 
-Each family has the short reference that says what its codes mean; readers' docstrings have the full ones.
+Each family has a short reference for the meaning of its codes; the readers' docstrings have the full ones.
 """
 
 from __future__ import annotations
@@ -74,4 +74,4 @@ CODES: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
         "synthetic": ("drawn", _SYNTHETIC),
     }
 )
-"""Family of sources, the reference for what its codes mean, and each code's key in ``decisions``."""
+"""Family of sources: the reference for the meaning of its codes, and each code's key in ``decisions``."""

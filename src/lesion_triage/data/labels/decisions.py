@@ -1,4 +1,4 @@
-"""The one clinical table: each kind of lesion, whether it needs an in-person visit, why, and on whose word.
+"""The one clinical table: each kind of lesion, whether it needs an in-person visit, why, and by what source.
 
 Imports nothing. A line is changed by a clinician who answers for it, never to make a dataset fit.
 """
@@ -60,7 +60,7 @@ REFERENCES: Mapping[str, str] = MappingProxyType(
         ),
     }
 )
-"""Short reference, and the full one."""
+"""Short reference -> full reference."""
 
 
 class Decision(NamedTuple):
@@ -206,4 +206,4 @@ _DRAWN = {
 }
 
 DECISIONS: Mapping[str, Decision] = MappingProxyType({**_POSITIVE, **_NEGATIVE, **_UNDECIDED, **_DRAWN})
-"""Key of a decision, and the decision."""
+"""Key -> decision."""

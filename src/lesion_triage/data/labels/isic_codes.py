@@ -30,7 +30,7 @@ ISIC_2019: Mapping[str, str] = MappingProxyType(
         "UNK": "not_classified",
     }
 )
-"""UNK is the test split's class of everything else; the training table has the column and no such row."""
+"""UNK is the test split's class for everything else; the training table has the column but no such row."""
 
 BCN20000: Mapping[str, str] = MappingProxyType({**ISIC_2019, "OOD": "not_classified", "": "not_classified"})
 """The ninth, out-of-distribution class; test rows may have no diagnosis at all."""
@@ -48,7 +48,7 @@ ISIC_2020: Mapping[str, str] = MappingProxyType(
         "unknown": "benign_kind_not_stated",
     }
 )
-"""``unknown`` stands here for rows that ``benign_malignant`` calls benign; the reader refuses the other."""
+"""``unknown`` here means rows that ``benign_malignant`` calls benign; the reader refuses the others."""
 
 MILK10K: Mapping[str, str] = MappingProxyType(
     {
@@ -75,7 +75,7 @@ DERMAMNIST = (
     "naevus",
     "vascular",
 )
-"""In order of the label's number."""
+"""In order of the label numbers."""
 
 _NAEVUS = "Benign::Benign melanocytic proliferations::Nevus"
 _BENIGN_EPIDERMAL = "Benign::Benign epidermal proliferations"
@@ -146,5 +146,5 @@ ISIC_2024: Mapping[str, str] = MappingProxyType(
         f"{_INVASIVE}::Melanoma Invasive, Superficial spreading": "melanoma",
     }
 )
-"""``iddx_full``, a path in the archive's tree of diagnoses. Actinic keratosis is ``target`` 0 there and True
-here, as in every other dataset."""
+"""``iddx_full``, a path in the archive's tree of diagnoses. Actinic keratosis has ``target`` 0 there and is
+True here, as in every other dataset."""
