@@ -1,6 +1,6 @@
 """``lesion-triage score-batch``: a backlog of cases, one row for each, in parquet.
 
-Imports this room, the bundle and the console. Whoever stops it gives the same command again.
+Imports this room, the bundle and the console. After an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from lesion_triage.console import bar, say
 from lesion_triage.errors import BacklogError
 
 SOME_NOT_SCORED = 1
-"""Exit status of a run that came to its end with cases that could not be scored."""
+"""Exit status of a run that finished, but with cases that could not be scored."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument(
         "--cases",
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Score what is missing. Returns 0; 1 if all is done and some cases could not be scored."""
+    """Score what is missing. Returns 0, or 1 if all is done but some cases could not be scored."""
     _check(arguments)
     source = source_of(arguments.cases, arguments.images, arguments.case_is)
     bundle = open_bundle(arguments.bundle)
@@ -133,8 +133,8 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
 
         if arguments.engine == "ray":
             if arguments.address is None:
-                # Ray reads this as it is loaded, whatever the system: the cluster that it starts then listens
-                # on loopback alone, which no address given to ray.init brings about.
+                # On any system, Ray reads this when it is imported, and then starts clusters that listen on
+                # loopback only. No address passed to ray.init achieves that.
                 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
             from lesion_triage.backlog import ray_engine  # noqa: PLC0415 - the extra [ray] may be absent
 

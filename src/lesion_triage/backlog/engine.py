@@ -1,6 +1,6 @@
 """Scoring part by part, in threads of this process. Imports this room and the bundle.
 
-The rows of a part do not depend on the engine: each case is scored alone, one picture a call.
+The rows of a part do not depend on the engine: each case is scored separately, one picture per call.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import BacklogError, BundleError
 
 Progress = Callable[[int], None]
-"""Called with the number of cases of each part that is written."""
+"""Called after each part is written, with its number of cases."""
 
 _HANDFUL = 4 * SIDE_BY_SIDE
-"""Cases that a thread scores side by side: more than a server takes, since nobody waits for the first."""
+"""Cases that a thread interleaves: more than in a server, since nobody waits for the first."""
 _AHEAD = 6
-"""Handfuls waiting for each thread, so that none idles while a part is written to a slow disk."""
+"""Batches queued for each thread, so that none idles while a part is written to a slow disk."""
 _HANDFUL_WITH_BYTES, _AHEAD_WITH_BYTES = SIDE_BY_SIDE, 2
-"""The same where the photographs themselves wait, which may have 30 MB each."""
+"""The same if the photographs themselves are queued, of up to 30 MB each."""
 
 _TELLING = 100
-"""Cases in a row that are not unreadable each for itself; so is a full part that has fewer."""
+"""This many unreadable cases in a row suggest a missing disk; so does a full part or backlog with fewer."""
 
 
 def row_maker(shards: Shards, bundle: Bundle) -> RowMaker:
-    """What scores the cases of a folder.
+    """The scorer for the cases of a folder.
 
     Raises:
-        BundleError: the bundle is not the one that the folder was begun with, or fails its self-test here.
-        ConfigError: words are asked for in a language that has none.
+        BundleError: the bundle is not the one that the folder was started with, or fails its self-test here.
+        ConfigError: texts are requested in a language that has none.
     """
     state = shards.state
     if bundle.sha256 != state.bundle_sha256:
@@ -64,19 +64,19 @@ def score_parts(
 ) -> None:
     """Score parts with threads and write them, in order.
 
-    Memory holds one part's rows and a few cases for each thread, however long the backlog.
+    Memory use is one part's rows and a few cases per thread, whatever the size of the backlog.
 
     Args:
-        shards: where they go.
+        shards: where the parts are written.
         maker: from ``row_maker``.
-        parts: numbers of parts.
-        threads: callers of the one session.
-        progress: of cases.
+        parts: numbers of the parts.
+        threads: number of threads that share the one onnxruntime session.
+        progress: called with the number of cases.
         accept_unreadable: see ``write_part``.
 
     Raises:
-        BacklogError: see ``write_part``; or cases or photographs cannot be read for want of a disk or of
-            what this machine gives one process.
+        BacklogError: see ``write_part``; or cases or photographs cannot be read because a disk is missing or
+            this process has reached a limit of the machine.
     """
     listing = shards.listing()
     most = threads * (_AHEAD_WITH_BYTES if listing.holds_bytes else _AHEAD)
@@ -84,7 +84,7 @@ def score_parts(
     rows: list[Row] = []
 
     def settle() -> None:
-        """Take the oldest handful, and write its part if that was the last of it."""
+        """Collect the oldest batch, and write its part if it was the part's last."""
         part, future = waiting.popleft()
         rows.extend(future.result())
         if len(rows) == shards.state.part_rows(part):
@@ -122,10 +122,10 @@ def score_part(
 
 
 def write_part(shards: Shards, part: int, rows: Sequence[Row], *, accept_unreadable: bool = False) -> None:
-    """Write a part, unless not one of its cases could be read.
+    """Write a part, unless none of its cases could be read.
 
-    A disk that went away in the night would else turn the rest of the backlog into errors, quickly. A few
-    cases that are left for the last part say nothing of a disk, unless there are no others.
+    Otherwise a disk that disappears overnight would quickly turn the rest of the backlog into errors. A few
+    cases that are left for the last part prove nothing about the disk, unless there are no others.
 
     Raises:
         BacklogError: no case of the part could be read, and ``accept_unreadable`` is not set; or it cannot
@@ -146,7 +146,7 @@ def _works(listing: Listing, maker: RowMaker, part: int) -> Iterator[Work]:
     for case in listing.cases(part):
         if not listing.holds_bytes:
             yield case, None
-        elif case.photographs > MAX_IMAGES_PER_CASE:  # it is refused, and may have more than the memory holds
+        elif case.photographs > MAX_IMAGES_PER_CASE:  # refused anyway, and may not fit in memory
             listing.pass_over(case)
             yield case, ()
         else:

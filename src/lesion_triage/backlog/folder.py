@@ -1,4 +1,4 @@
-"""Pictures in a folder and below it, in the order of the bytes of their names, however many there are.
+"""Pictures in and below a folder, in byte order of their names, however many there are.
 
 Imports pyarrow, which packs the names, and the exception tree.
 """
@@ -16,20 +16,20 @@ import pyarrow.compute as pc
 from lesion_triage.errors import BacklogError
 
 _NO_PICTURES = (".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".txt", ".xml")
-"""Endings of files that are left out of a folder, and counted. Whatever else lies there is taken for a
-photograph, and gives its case an error if it is none: a photograph less could only lower the urgency."""
+"""File extensions that are left out of a folder, and counted. Everything else is taken for a photograph, and
+gives its case an error if it is not one: a missing photograph could only lower the urgency."""
 LINK = "link to a folder"
 _NAMES = 10_000
-"""Names of a folder that are Python's strings at once; the others are packed."""
+"""Names of a folder held as Python strings at once; the others are packed."""
 
 
 def walk(folder: Path, below: str, left_out: Counter[str]) -> Iterator[str]:
     """Paths of pictures: those of a folder, then those of its sub-folders; hidden names are left out.
 
     Args:
-        folder: where they lie.
-        below: what their paths begin with.
-        left_out: counts, by their ending, the files that are no photographs.
+        folder: where they are.
+        below: prefix of their paths.
+        left_out: counts, by extension, the files that are not photographs.
 
     Raises:
         BacklogError: a folder cannot be listed, or a name is not UTF-8.
@@ -42,7 +42,7 @@ def walk(folder: Path, below: str, left_out: Counter[str]) -> Iterator[str]:
 
 
 def _names(folder: Path, left_out: Counter[str]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Names of pictures and of sub-folders, packed: some thirty bytes for each of a million files."""
+    """Names of pictures and of sub-folders, packed: about thirty bytes each for a million files."""
     packed: tuple[list[pa.Array], list[pa.Array]] = ([], [])
     loose: tuple[list[str], list[str]] = ([], [])
 
@@ -59,7 +59,7 @@ def _names(folder: Path, left_out: Counter[str]) -> tuple[pa.ChunkedArray, pa.Ch
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     loose[1].append(entry.name)
-                elif entry.is_symlink() and entry.is_dir():  # it may lead in a circle
+                elif entry.is_symlink() and entry.is_dir():  # could form a cycle
                     left_out[LINK] += 1
                 elif (ending := Path(entry.name).suffix.lower()) in _NO_PICTURES:
                     left_out[ending] += 1

@@ -1,7 +1,7 @@
-"""Cases of a backlog, frozen: read once, proven to be distinct, hashed, and written down part by part.
+"""The cases of a backlog, frozen: read once, checked to be distinct, hashed, and written part by part.
 
-Imports numpy, pyarrow, the photographs, spelling, the bundle's histories and the exception tree. What is
-scored is what was frozen, also if the table changes in the meantime.
+Imports numpy, pyarrow, the photographs, spelling, the bundle's histories and the exception tree. The frozen
+cases are what is scored, even if the table changes in the meantime.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ class Case:
     """In the backlog, from 0."""
     case_id: str
     images: tuple[str, ...]
-    """Paths of its photographs; empty if the table holds the files."""
+    """Paths of its photographs; empty if the table contains the files."""
     photographs: int
     history: str
-    """As ``bundle.history.as_text`` writes it."""
+    """In the format of ``bundle.history.as_text``."""
     first_row: int
-    """Of the source, see ``Photograph.row``."""
+    """In the source, see ``Photograph.row``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What was written down of a backlog."""
+    """Facts about a frozen backlog."""
 
     sha256: str
-    """Of every case in order: id, paths or hashes of the files that the table holds, history."""
+    """Hash of every case in order: id, paths or hashes of the files that the table contains, history."""
     cases: int
     photographs: int
     left_out: dict[str, int]
-    """Files of a folder that were taken for no photograph, by ending."""
+    """Files of a folder that were not taken for photographs, by extension."""
 
 
 def freeze(source: Source, path: Path, part_cases: int) -> Frozen:
@@ -71,8 +71,8 @@ def freeze(source: Source, path: Path, part_cases: int) -> Frozen:
 
     Args:
         source: where it is.
-        path: parquet file, written anew. A kill may leave half of it.
-        part_cases: cases of a part; the last has fewer.
+        path: parquet file, overwritten. It is incomplete if the process is killed.
+        part_cases: cases per part; the last has fewer.
 
     Raises:
         BacklogError: the backlog cannot be read, is empty, or names a case twice.
@@ -101,19 +101,19 @@ def freeze(source: Source, path: Path, part_cases: int) -> Frozen:
 
 
 class Listing:
-    """A frozen backlog, read part by part. Not for several threads."""
+    """A frozen backlog, read part by part. Not thread-safe."""
 
     def __init__(self, path: Path, part_cases: int, images: Path, table: Path | None) -> None:
-        """Open what ``freeze`` wrote.
+        """Open the output of ``freeze``.
 
         Args:
             path: the frozen backlog.
-            part_cases: as it was frozen.
+            part_cases: as when it was frozen.
             images: what the paths of photographs are relative to.
-            table: the parquet file that holds the photographs; None if they are files.
+            table: the parquet file that contains the photographs; None if they are files.
 
         Raises:
-            BacklogError: it cannot be read; so do ``case_ids`` and ``cases``.
+            BacklogError: it cannot be read; also from ``case_ids`` and ``cases``.
         """
         self._path = path
         with self._reading():
@@ -125,28 +125,28 @@ class Listing:
 
     @property
     def holds_bytes(self) -> bool:
-        """Whether the photographs stand in a table."""
+        """Whether the photographs are in a table."""
         return self._table is not None
 
     def case_ids(self, part: int) -> list[str]:
-        """Of one part, in order."""
+        """Case ids of one part, in order."""
         with self._reading():
             ids: list[str] = self._parquet.read_row_group(part, ["case_id"]).column(0).to_pylist()
         return ids
 
     def cases(self, part: int) -> Iterator[Case]:
-        """Of one part, in order."""
+        """Cases of one part, in order."""
         with self._reading():
             rows = self._parquet.read_row_group(part).to_pylist()
         for position, row in enumerate(rows, start=part * self._part_cases):
             yield Case(position=position, **{**row, "images": tuple(row["images"])})
 
     def file_bytes(self, case: Case, most_bytes: int) -> list[bytes]:
-        """The photographs of a case whose table holds them. Quick for cases asked for in order.
+        """The photographs of a case whose table contains them. Fast if cases are requested in order.
 
         Args:
             case: of this listing.
-            most_bytes: of a photograph; of a longer one no more than shows that it is.
+            most_bytes: limit per photograph; a longer one is cut one byte beyond it, which shows its excess.
 
         Raises:
             BacklogError: the table cannot be read, or has fewer rows than when it was frozen.
@@ -154,7 +154,7 @@ class Listing:
         return [data[: most_bytes + 1] for data in self._files(case)]
 
     def pass_over(self, case: Case) -> None:
-        """Leave the photographs of a case whose table holds them, so that the next case's are at hand.
+        """Skip the photographs of a case whose table contains them, so that the next case's come next.
 
         Raises:
             BacklogError: as ``file_bytes``.
@@ -185,11 +185,11 @@ class Listing:
 
 
 def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[str]]]:
-    """Neighbouring photographs of one case id, together with what identifies each of them."""
+    """Adjacent photographs with one case id, grouped, together with what identifies each of them."""
     found = photographs(source, left_out)
     for position, (case_id, group) in enumerate(groupby(found, key=lambda photograph: photograph.case_id)):
         images: list[str] = []
-        contents: dict[str, None] = {}  # in their order; a folder may hold many thousands
+        contents: dict[str, None] = {}  # ordered; a folder may hold many thousands
         spellings: dict[str, list[str]] = {}
         histories: list[str] = []
         first = 0
@@ -212,7 +212,7 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
 
 
 def _another_spelling(image: str, before: dict[str, list[str]], images: Path) -> bool:
-    """Whether a path leads to a file that another spelling of it led to before; it is added to ``before``."""
+    """Whether a path is another spelling of a path to the same file in ``before``; adds it to ``before``."""
     if image.isascii():
         return False
     alike = before.setdefault(normalize("NFC", image), [])
@@ -222,7 +222,7 @@ def _another_spelling(image: str, before: dict[str, list[str]], images: Path) ->
     spelling = Spelling(images)
     try:
         return any((images / spelling.of(image)).samefile(images / spelling.of(one)) for one in alike[:-1])
-    except OSError:  # one of them is not there, which its case's row will say
+    except OSError:  # one of them does not exist, which its case's row will report
         return False
 
 
@@ -237,7 +237,7 @@ def _key(case_id: str) -> int:
 
 
 def _refuse_repeated(source: Source, keys: array[int]) -> None:
-    """Each case once. Eight bytes a case are held; where two agree, the ids themselves are compared."""
+    """Require unique case ids. Holds eight bytes per case; where these agree, the ids are compared."""
     ordered = np.sort(np.frombuffer(keys, np.uint64))
     twice = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if not twice:
@@ -247,7 +247,7 @@ def _refuse_repeated(source: Source, keys: array[int]) -> None:
         if _key(case.case_id) not in twice:
             continue
         if case.case_id in first:
-            # By place, not by name: a case id may lead to a person.
+            # By position, not by name: a case id may identify a person.
             raise BacklogError(
                 f"{source.path}, {source.place} {case.first_row}: the case of {source.place} "
                 f"{first[case.case_id]} comes again; the photographs of one case stand together and no other "

@@ -1,7 +1,7 @@
 """Photographs to be scored, one after the other, from a CSV file, a parquet file or a folder.
 
-Imports pyarrow, the folder, the history, the readers of cells in data, and the exception tree. Nothing is
-held but the row at hand: a table may have millions.
+Imports pyarrow, the folder, the history, the readers of cells in data, and the exception tree. Only the
+current row is held: a table may have millions.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _FIELDS = tuple(History.model_fields)
 _ASKED = frozenset(_FIELDS)
 _KNOWN = ("case_id", "image", BYTES, "history", *_FIELDS)
 _BATCH = 16
-"""Photographs of a parquet file in memory at once: each may have 30 MB."""
+"""Photographs of a parquet file in memory at once; each may have 30 MB."""
 
 
 class Photograph(NamedTuple):
     """One photograph of a backlog."""
 
     row: int
-    """Where it stands: line of a CSV file, row of a parquet file from 1, place in a folder from 1."""
+    """Its position: line of a CSV file, row of a parquet file from 1, or index in a folder from 1."""
     case_id: str
     image: str
-    """Path below ``Source.images``; empty if the table holds the file itself."""
+    """Path below ``Source.images``; empty if the table contains the file itself."""
     history: str
-    """As ``bundle.history.as_text`` writes it."""
+    """In the format of ``bundle.history.as_text``."""
     data: bytes | None = None
-    """The file, if the table holds it."""
+    """The file's bytes, if the table contains it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,16 @@ class Source:
     images: Path
     """What the paths of photographs are relative to."""
     case_is: CaseIs | None = None
-    """What one case is in a folder; None if ``path`` is a table."""
+    """What counts as a case in a folder; None if ``path`` is a table."""
 
     @property
     def place(self) -> str:
-        """What ``Photograph.row`` counts."""
+        """Name of the unit that ``Photograph.row`` counts."""
         return "row" if self.path.suffix.lower() == ".parquet" else "photograph" if self.case_is else "line"
 
 
 def source_of(path: Path, images: Path | None, case_is: CaseIs | None) -> Source:
-    """Recognise a backlog.
+    """Determine the kind of a backlog.
 
     Args:
         path: CSV file, parquet file or folder.
@@ -76,7 +76,7 @@ def source_of(path: Path, images: Path | None, case_is: CaseIs | None) -> Source
         case_is: for a folder, whether each picture is a case or each folder of pictures.
 
     Raises:
-        BacklogError: there is nothing, it is of another kind, or the choices do not fit it.
+        BacklogError: nothing is there, it is of another kind, or the options do not fit it.
     """
     if path.is_dir():
         if case_is is None:
@@ -99,14 +99,14 @@ def source_of(path: Path, images: Path | None, case_is: CaseIs | None) -> Source
 
 
 def photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
-    """Every photograph in order; of a folder, in the order of the bytes of its names, folder by folder.
+    """Every photograph in order; in a folder, in byte order of the names, folder by folder.
 
     Args:
         source: where they are.
-        left_out: counts, by their ending, the files of a folder that are no photographs.
+        left_out: counts, by extension, the files of a folder that are not photographs.
 
     Raises:
-        BacklogError: a column is missing or not known, a cell cannot be read, a path leaves the folder.
+        BacklogError: a column is missing or unknown, a cell cannot be read, a path leaves the folder.
     """
     if source.case_is is not None:
         return _numbered(source, walk(source.path, "", left_out))
@@ -114,16 +114,16 @@ def photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
 
 
 def has_bytes(source: Source) -> bool:
-    """Whether the photographs themselves stand in the table."""
+    """Whether the table contains the photographs themselves."""
     if source.case_is is not None or source.path.suffix.lower() != ".parquet":
         return False
     return BYTES in _opened(source.path).schema_arrow.names
 
 
 def file_bytes(table: Path, first_row: int, count: int | None = None) -> Iterator[bytes | None]:
-    """The files that a parquet table holds in its rows from ``first_row`` (from 1) on, in order.
+    """The files in a parquet table, in order, starting with row ``first_row`` (from 1).
 
-    Row groups that end before are not read; memory holds a few rows, however long the groups are.
+    Earlier row groups are not read. Memory holds a few rows, however long the row groups are.
 
     Raises:
         BacklogError: they cannot be read.
@@ -152,7 +152,7 @@ def file_bytes(table: Path, first_row: int, count: int | None = None) -> Iterato
 
 
 def in_one_line(error: Exception) -> str:
-    """What went wrong; pyarrow tells it in several lines."""
+    """The error's message in one line; pyarrow uses several."""
     return " ".join(str(error).split())
 
 
@@ -198,7 +198,7 @@ def _of_parquet(source: Source) -> Iterator[Photograph]:
 
 def _opened(path: Path) -> pq.ParquetFile:
     try:
-        # Page by page: a row group of photographs may be larger than the memory.
+        # Page by page: a row group of photographs may be larger than memory.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except (OSError, pa.ArrowException) as error:
         raise BacklogError(f"{path}: cannot be read as a parquet file ({in_one_line(error)}).") from None
@@ -264,31 +264,31 @@ def _history(cells: Mapping[str, str]) -> str:
 
 
 def _without_fillers(text: str) -> str:
-    """The JSON of a history, with null for a group's word that only says that nothing is known."""
+    """The JSON of a history, with null for a group's word that only means unknown."""
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
-        return text  # what is the matter with it is said by whoever reads it
+        return text  # its reader reports what is wrong with it
 
     def filled(name: str, value: object) -> bool:
         return name in GROUP_WORDS and isinstance(value, str) and bool(value) and not said(value)
 
     if not isinstance(told, dict) or not any(filled(*pair) for pair in told.items()):
         return text
-    pairs = json.loads(text, object_pairs_hook=list)  # a field that stands twice is to be refused as such
+    pairs = json.loads(text, object_pairs_hook=list)  # keeps duplicate fields, so that they are refused
     cells = (f"{json.dumps(k)}: {json.dumps(None if filled(k, v) else v)}" for k, v in pairs)
     return f"{{{', '.join(cells)}}}"
 
 
 def _below(image: str, images: Path) -> str:
-    """The path relative to the folder of the photographs; an absolute one must lie below it.
+    """The path relative to the folder of the photographs; an absolute one must be below it.
 
-    The words do not repeat it: a file's name may be a person's.
+    Errors do not repeat it: a file's name may be a person's.
     """
     if not image:
         raise DataError("image is empty; expected the path of a photograph.")
-    # Not pathlib, which keeps a million names for ever: it interns their parts.
-    path = normpath(image := image.replace("\\", "/"))  # as Windows writes it
+    # Not pathlib, which would keep a million names for ever: it interns their parts.
+    path = normpath(image := image.replace("\\", "/"))  # Windows spelling
     if path.startswith("/"):
         path = path.removeprefix(f"{images}/".replace("//", "/"))
     if path.startswith("/") or ntpath.isabs(path) or ".." in image.split("/") or "\0" in image:

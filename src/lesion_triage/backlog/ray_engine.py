@@ -1,7 +1,7 @@
-"""Scoring part by part on several machines, by Ray Data. The only file that imports ray.
+"""Scoring part by part on several machines, with Ray Data. The only file that imports ray.
 
-What travels are numbers of parts and counts: each worker reads cases and photographs from the shared disk and
-writes its part there. Ray is asked to report nothing to its maker (``lesion_triage/__init__.py``).
+Only part numbers and counts are sent: each worker reads cases and photographs from the shared disk and writes
+its part there. Ray's usage reporting is switched off (``lesion_triage/__init__.py``).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lesion_triage.errors import BacklogError, LesionTriageError
 _Batch = dict[str, Any]
 
 _TRIES = 3
-"""To start a cluster here: Ray gives a node thirty seconds, which a busy machine may need for its imports."""
+"""Attempts to start a cluster: Ray allows a node thirty seconds, too few for imports on a busy machine."""
 
 
 class _Worker:
-    """An actor of Ray: a loaded bundle that scores parts, one after the other, with one processor."""
+    """A Ray actor: a loaded bundle that scores parts, one after the other, on one processor."""
 
     def __init__(self, bundle: str, folder: str, accept_unreadable: bool) -> None:
         self._shards = Shards(Path(folder))
@@ -41,7 +41,7 @@ class _Worker:
         self._accept_unreadable = accept_unreadable
 
     def __call__(self, batch: _Batch) -> _Batch:
-        """Score the parts whose numbers come; an error of ours goes back as its sentence, not as a crash."""
+        """Score the parts with the given numbers; our own errors are returned as sentences, not raised."""
         scored, failed = [], []
         for part in batch["part"].tolist():
             try:
@@ -80,7 +80,7 @@ def score_parts(
         accept_unreadable: see ``engine.write_part``.
 
     Raises:
-        BacklogError: the cluster cannot be reached or is too small, or a worker could not go on.
+        BacklogError: the cluster cannot be reached or is too small, or a worker failed.
     """
     if not parts:
         return
@@ -112,19 +112,19 @@ def score_parts(
 
 
 def _connect(address: str | None) -> None:
-    """Join a cluster, or start one that listens on this machine alone."""
+    """Join a cluster, or start one that listens on this machine only."""
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         settings |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
         host = _reached(address)
-        if host.startswith("127."):  # else Ray looks for this machine under its public address
+        if host.startswith("127."):  # otherwise Ray looks for this machine under its public address
             settings["_node_ip_address"] = host
     for left in reversed(range(_TRIES)):
         try:
             ray.init(address or "local", **settings)
             return
-        except Exception as error:  # a node that is slow to start is a bare Exception to Ray
+        except Exception as error:  # Ray raises a bare Exception if a node is slow to start
             ray.shutdown()
             if not left or address is not None:
                 raise _unreachable(address or "on this machine", _last_line(error)) from None
@@ -132,10 +132,10 @@ def _connect(address: str | None) -> None:
 
 
 def _reached(address: str) -> str:
-    """The host of an address where somebody listens: Ray itself tries for minutes before it says so.
+    """The host of an address where something listens: Ray itself retries for minutes before it gives up.
 
     Raises:
-        BacklogError: nobody does, or it is no address.
+        BacklogError: nothing listens there, or it is not an address.
     """
     host, _, port = address.rpartition(":")
     try:

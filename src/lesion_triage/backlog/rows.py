@@ -1,6 +1,6 @@
-"""What is kept of a scored case: one row, codes and numbers. Imports pyarrow, the spelling, the bundle.
+"""What is kept of a scored case: one row of codes and numbers. Imports pyarrow, the spelling, the bundle.
 
-A case that could not be scored has a row too. It says ``not_scored`` and why; it has no score, and no band.
+A case that could not be scored has a row too. It says ``not_scored`` and why; it has no score and no band.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from lesion_triage.data.spelling import Spelling
 from lesion_triage.errors import BacklogError, ImageError, ScoringError
 
 NOT_SCORED = "not_scored"
-"""In the place of a disposition. A word, since ``disposition != 'below_threshold'`` would lose a null."""
+"""Used instead of a disposition. Not null, since ``disposition != 'below_threshold'`` would drop nulls."""
 
 NOT_READABLE = "image_not_readable"
 TOO_MANY = "too_many_images"
 FAILED = "scoring_failed"
 
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""What this machine lacks is not the fault of a photograph."""
+"""Errors of this machine's resources, which are not the fault of a photograph."""
 
 Extra = Literal["images", "note", "answer"]
 """What a row may have beyond codes: each photograph's evidence, the note for the record, the whole answer."""
 
 Row = dict[str, Any]
 Work = tuple[Case, Sequence[bytes] | None]
-"""A case, and its photographs where they are at hand."""
+"""A case, and its photographs if they are at hand."""
 
 _CODES = pa.list_(pa.string())
 _IMAGE = pa.struct(
@@ -86,24 +86,24 @@ def columns(extras: Collection[Extra]) -> pa.Schema:
 
 
 class RowMaker:
-    """Scores cases and says what is kept. Threads may share it."""
+    """Scores cases and builds their rows. Threads may share it."""
 
     def __init__(self, scorer: Scorer, images: Path, extras: Collection[Extra]) -> None:
         """Prepare.
 
         Args:
-            scorer: of the bundle, its self-test passed. It answers in its default language.
+            scorer: for the bundle, with its self-test passed. It answers in its default language.
             images: what the paths of photographs are relative to.
             extras: what rows have beyond codes.
 
         Raises:
-            ConfigError: words are asked for, and there is none for a red flag of the policy.
+            ConfigError: texts are requested, and a red flag of the policy has none.
         """
         self._scorer, self._root, self._extras = scorer, images, frozenset(extras)
         self._spelling = Spelling(images)
-        # Words take a twentieth of the time of a case, so they are made only if they are kept.
+        # Texts take a twentieth of a case's time, so they are made only if they are kept.
         self._catalogue = scorer.languages.catalogue() if {"note", "answer"} & self._extras else None
-        self._advise = bool(self._extras)  # each of them holds it
+        self._advise = bool(self._extras)  # every extra contains it
         bundle = scorer.bundle
         self._same = {
             "synthetic": bundle.header.synthetic,
@@ -111,17 +111,17 @@ class RowMaker:
             "bundle_sha256": bundle.sha256,
         }
         self.most_bytes = bundle.header.pixels.max_bytes
-        """Of a photograph; a longer one is refused unread."""
+        """Limit per photograph; a longer one is refused unread."""
 
     def rows(self, works: Sequence[Work]) -> list[Row]:
-        """The rows of several cases, scored side by side.
+        """The rows of several cases, scored in step.
 
         Args:
-            works: the cases, each with its photographs; None: they are read from the disk, the next case's
+            works: the cases, each with its photographs. None: they are read from disk, those of the next case
                 once this one's are decoded.
 
         Raises:
-            BacklogError: this machine lacks what it takes to read a photograph.
+            BacklogError: this machine lacks the resources to read a photograph.
         """
         return together([self._row(case, files) for case, files in works])
 
@@ -140,7 +140,7 @@ class RowMaker:
     def _scored(self, case: Case, files: Sequence[bytes]) -> Steps[Row]:
         history = from_text(case.history)
         judging = self._scorer.judging(files, history, advise=self._advise)
-        del files  # the files of one case at a time are in memory, however many cases are side by side
+        del files  # only one case's files are in memory at a time, however many cases are interleaved
         judged = yield from judging
         decision = judged.decision
         row: Row = {
@@ -179,7 +179,7 @@ class RowMaker:
         return [self._file(index, image) for index, image in enumerate(case.images)]
 
     def _file(self, index: int, image: str) -> bytes:
-        """No more of a file than shows that it is too long, and nothing of a pipe, which might never end."""
+        """Read at most enough to show that a file is too long; never read a pipe, which might not end."""
         most = self.most_bytes
         try:
             path = self._root / self._spelling.find(image)

@@ -1,10 +1,10 @@
-"""The folder of a scored backlog: what it belongs to, which parts are done, and what they hold.
+"""The folder of a scored backlog: what it belongs to, which parts are done, and their content.
 
 Imports pyarrow, the state, the listing, the rows, the bundle's writer of files, the locks and the errors.
 
     run.json          what is scored with what; written once, before the first part
-    listing.parquet   the frozen cases, a row group for each part
-    cases/            part-00000000.parquet and so on: the result
+    listing.parquet   the frozen cases, one row group for each part
+    cases/            part-00000000.parquet and so on: the results
     summary.json      counts; written last, so its existence means that every case has its row
 """
 
@@ -42,10 +42,10 @@ class Shards:
     """A folder of results, opened for one run."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a folder that ``prepare`` made.
+        """Open a folder made by ``prepare``.
 
         Raises:
-            BacklogError: it is none.
+            BacklogError: it is not one.
         """
         self.folder = folder
         self.state = read_state(folder)
@@ -63,11 +63,11 @@ class Shards:
         return self.folder / CASES / f"part-{part:08d}.parquet"
 
     def missing(self) -> list[int]:
-        """Parts that are not there, or not whole, or not of this run; ascending."""
+        """Parts that are absent, incomplete or not of this run; ascending."""
         return [part for part in range(self.state.parts) if not self._is_whole(part)]
 
     def write(self, part: int, rows: Sequence[Row]) -> None:
-        """Write a part, whole or not at all.
+        """Write a part atomically.
 
         Raises:
             BacklogError: it cannot be written.
@@ -81,7 +81,7 @@ class Shards:
             write_atomically(self.path(part), buffer.getvalue())
 
     def unreadable(self) -> list[int]:
-        """Parts with a case of which a photograph could not be read."""
+        """Parts with a case for which a photograph could not be read."""
         return [
             part
             for part in range(self.state.parts)
@@ -89,7 +89,7 @@ class Shards:
         ]
 
     def forget(self, part: int) -> None:
-        """Have a part scored again.
+        """Remove a part, so that it is scored again.
 
         Raises:
             BacklogError: it cannot be removed.
@@ -99,10 +99,10 @@ class Shards:
             self.path(part).unlink()
 
     def finish(self) -> Summary:
-        """Read every part back, prove that each case has its one row, and write the summary.
+        """Read every part back, check that each case has exactly one row, and write the summary.
 
         Raises:
-            BacklogError: a part is damaged or there is a file that no part is; the summary cannot be written.
+            BacklogError: a part is damaged, a file is not a part, or the summary cannot be written.
         """
         state, listing = self.state, self.listing()
         found = {name for name in _names(self.folder / CASES) if not name.startswith(".")}
@@ -147,7 +147,7 @@ class Shards:
         path = self.path(part)
         try:
             file = pq.ParquetFile(path, page_checksum_verification=True)
-            # Checksums are of the pages; the names and types of the columns stand outside them.
+            # Checksums cover the pages, but not the names and types of the columns.
             if not file.schema_arrow.remove_metadata().equals(self._schema):
                 raise _damaged(path, "it has other columns")
             return file.read(names)
@@ -156,15 +156,15 @@ class Shards:
 
 
 def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> tuple[Shards, Frozen]:
-    """Freeze a backlog in ``folder``, where the same one may stand already.
+    """Freeze a backlog in ``folder``, which may already hold the same one.
 
-    The backlog is read from its source both times: what has changed since is not scored silently, and what
-    a disk made of the earlier list is not scored at all.
+    The backlog is always read again from its source: a change since then is not scored silently, and a
+    listing damaged on disk is not scored at all.
 
     Raises:
         BacklogError: the backlog cannot be read, or ``folder`` holds something else or cannot be written.
     """
-    with _writing(folder):  # the source tells of itself what cannot be read
+    with _writing(folder):  # errors in reading the source are reported by the source
         (folder / CASES).mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         frozen = freeze(source, folder / _NEW, options.part_cases)
@@ -197,10 +197,10 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder, so that no second run writes into it. The hold goes with the process.
+    """Lock the folder, so that no second run writes into it. The lock ends with the process.
 
     Raises:
-        BacklogError: another process holds it, it is not a folder of results, or it cannot be made.
+        BacklogError: another process holds it, it is not a folder of results, or it cannot be created.
     """
     if folder.exists() and not folder.is_dir():
         raise BacklogError(f"{folder}: expected a folder for the results, found a file; name another.")
@@ -221,7 +221,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Turn what a disk refuses into one sentence. For what is written alone: what is read has its own."""
+    """Turn an operating-system error into one sentence. Only for writing: reading has its own."""
     try:
         yield
     except OSError as error:
@@ -241,7 +241,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a kill left half written. Ours alone: the folder is held, and no engine runs yet."""
+    """Remove files left incomplete by a killed process: the folder is locked, and no engine runs yet."""
     for path in (*folder.glob(".*.tmp"), *(folder / CASES).glob(".part-*.tmp"), folder / _NEW):
         path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What a folder of results belongs to, and what its summary says. Nothing else may be scored into it.
+"""What a folder of results belongs to, and the content of its summary. Nothing else may be scored into it.
 
 Imports onnxruntime for its version, the rows, the bundle and the exception tree.
 """
@@ -22,7 +22,7 @@ STATE = "run.json"
 
 
 class Options(Document):
-    """What a user chooses that shows in the rows."""
+    """The user's choices that affect the rows."""
 
     part_cases: int
     extras: tuple[Extra, ...] = ()
@@ -42,10 +42,10 @@ class State(Document):
     images: str
     """What the paths of photographs are relative to."""
     table: str | None
-    """The parquet file that holds the photographs; None if they are files."""
+    """The parquet file that contains the photographs; None if they are files."""
     options: Options
     software: dict[str, str]
-    """Whose versions decide the last bit of a score."""
+    """Versions of what decides the last bit of a score."""
 
     @property
     def parts(self) -> int:
@@ -58,14 +58,14 @@ class State(Document):
 
 
 class Summary(Document):
-    """What became of a backlog."""
+    """Outcome of a backlog."""
 
     run_sha256: Sha256
     """Hash of ``run.json``."""
     cases: int
     photographs: int
     dispositions: dict[str, int]
-    """``not_scored`` among them."""
+    """Including ``not_scored``."""
     priority_bands: dict[str, int]
     errors: dict[str, int]
     """Cases that could not be scored, by ``error_code``."""
@@ -82,7 +82,7 @@ _DIFFERENT = {
 
 
 def software() -> dict[str, str]:
-    """Versions of what decides the last bit of a score on this machine."""
+    """Versions of everything that decides the last bit of a score on this machine."""
     return {
         "lesion-triage": __version__,
         "onnxruntime": ort.__version__,
@@ -92,10 +92,10 @@ def software() -> dict[str, str]:
 
 
 def read_state(folder: Path) -> State:
-    """What a folder belongs to.
+    """Read what a folder belongs to.
 
     Raises:
-        BacklogError: nothing of this kind stands there, or it cannot be read.
+        BacklogError: there is no such file, or it cannot be read.
     """
     path = folder / STATE
     try:
@@ -111,7 +111,7 @@ def read_state(folder: Path) -> State:
 
 
 def require_same(folder: Path, begun: State, wanted: State) -> None:
-    """Refuse to go on with something else than what a folder was begun with.
+    """Refuse to continue a folder with anything else than it was started with.
 
     Raises:
         BacklogError: names what differs.

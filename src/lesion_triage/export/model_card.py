@@ -1,4 +1,4 @@
-"""The model card that travels in the bundle: what this model is, is not, and was made from."""
+"""The model card in the bundle: what this model is, what it is not, and what it was made from."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _first_weights(config: Config) -> str:
 
 
 def _training(config: Config) -> str:
-    """Which trainings are in the graph, by their seeds."""
+    """The training runs in the graph, by their seeds."""
     once = f"{config.train.epochs} epochs, seed {config.seed}"
     members = config.members()
     if not members:

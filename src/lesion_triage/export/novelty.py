@@ -24,13 +24,13 @@ NOVELTY = "novelty"
 def levels_of(graph: bytes, pictures: Pixels, progress: Tick | None = None) -> NDArray[np.float32]:
     """Channel means of the network's middle levels, shape (pictures, channels).
 
-    One picture and one thread a call, so that the result does not depend on the number of processors. Only
-    the part of the graph that the levels need is run: no deepest stage, and one member of an ensemble.
+    One picture and one thread per call, so that the result does not depend on the number of processors. Only
+    the part of the graph that the levels need is run: not the deepest stage, and one member of an ensemble.
 
     Args:
-        graph: as ``onnx_graph.convert`` writes it, with the output ``levels``.
+        graph: from ``onnx_graph.convert``, with the output ``levels``.
         pictures: shape (pictures, size_px, size_px, 3).
-        progress: told how many are done, and of how many.
+        progress: called with (done, total).
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -1,6 +1,6 @@
-"""The network as one ONNX graph: uint8 pixels in; logit, embedding, levels out; normalisation, views inside.
+"""The network as one ONNX graph: uint8 pixels in; logit, embedding, levels out. Normalisation, views inside.
 
-``export.novelty`` makes a novelty of the levels, which are no output of what is sealed.
+``export.novelty`` replaces the levels by the novelty; the sealed graph has no output of levels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEVELS = "levels"
 class Views(nn.Module):
     """The network averaged over symmetries of the square: skin has no upright.
 
-    1: as it is. 2: and mirrored. 4: and both upside down. 8: and all of them transposed.
+    Number of views: 1: as it is. 2: and mirrored. 4: and both upside down. 8: and all of them transposed.
     Logits, embeddings and levels are means over the views.
     """
 
@@ -44,7 +44,7 @@ class Views(nn.Module):
             turned += [view.flip(1) for view in turned]
         if self.views == 8:
             turned += [view.transpose(1, 2) for view in turned]
-        # One batch: the graph holds the network once, and a processor is done sooner than in turns.
+        # One batch: the graph holds the network once, and that is faster than one view after the other.
         results = self.network(torch.cat(turned))
         logit, embedding, levels = (part.unflatten(0, (self.views, -1)).mean(0) for part in results)
         return logit, embedding, levels
@@ -70,7 +70,7 @@ def convert(network: TriageNetwork | Ensemble, size_px: int, views: int, opset: 
                 model = _written(module, size_px, opset)
         onnx.checker.check_model(model)
         written = {entry.domain: entry.version for entry in model.opset_import}.get("")
-        if written != opset:  # the exporter logs a failed conversion and hands over what it had
+        if written != opset:  # the exporter only logs a failed conversion and returns what it had
             raise ExportError(f"the exporter wrote opset {written} where {opset} was asked for.")
     except ExportError:
         raise
@@ -84,7 +84,7 @@ def convert(network: TriageNetwork | Ensemble, size_px: int, views: int, opset: 
 
 
 def _written(module: nn.Module, size_px: int, opset: int) -> onnx.ModelProto:
-    pixels = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)  # a batch of one would be baked in
+    pixels = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)  # a batch size of 1 would be baked in
     with _quiet():
         program = torch.onnx.export(
             module,
@@ -103,13 +103,13 @@ def _written(module: nn.Module, size_px: int, opset: int) -> onnx.ModelProto:
 
 
 def _fused(module: nn.Module) -> list[nn.Module]:
-    """Layers of timm whose attention is one operation of torch; the exporter does not know all its forms."""
+    """Layers of timm with fused attention, a torch operation that the exporter supports only in part."""
     return [layer for layer in module.modules() if getattr(layer, "fused_attn", False) is True]
 
 
 @contextmanager
 def _unfused(module: nn.Module) -> Iterator[None]:
-    """Attention is written out in its parts: the same numbers but for rounding."""
+    """Compute attention unfused: the same numbers up to rounding."""
     layers: list[Any] = _fused(module)
     for layer in layers:
         layer.fused_attn = False
@@ -121,7 +121,7 @@ def _unfused(module: nn.Module) -> Iterator[None]:
 
 
 def _strip_provenance(model: onnx.ModelProto) -> None:
-    """Drop stack traces and source paths that the exporter leaves in every node: they name the machine."""
+    """Drop the stack traces and source paths that the exporter writes into nodes: they name the machine."""
     graphs = [model.graph, *model.functions]
     for graph in graphs:
         for node in graph.node:
@@ -136,7 +136,7 @@ def _strip_provenance(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's deprecation warnings and progress are about its own insides."""
+    """Silence the exporter's deprecation warnings and progress, which concern only its internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

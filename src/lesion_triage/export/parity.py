@@ -1,4 +1,4 @@
-"""The gate between torch and onnxruntime: the same pictures, both ways, and what the policy makes of them."""
+"""The gate between torch and onnxruntime: the same pictures in both, and the resulting decisions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 
 _AT_ONCE = 32
-"""Pictures that the network sees in one batch, all views counted."""
+"""Pictures per batch, counting all views."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the two runtimes are apart on one split."""
+    """How far the two runtimes differ on one split."""
 
     split: str
     images: int
@@ -72,7 +72,7 @@ def compare(
         score_difference = max(score_difference, abs(ours - theirs))
     flips = 0
     for case in cases_of(predictions):
-        # With its history: a case of no known group may go up whatever its score, and hide what differs.
+        # With the history: a case of an unknown group may go up whatever its score and hide a difference.
         ours_ = decide(policy, case.logits, case.history).disposition
         in_torch = [torch_logits.get(row.image_id) for row in case.rows]
         flips += ours_ is not decide(policy, in_torch, case.history).disposition
@@ -80,7 +80,7 @@ def compare(
 
 
 def require(parity: Parity, tolerance: float) -> None:
-    """Let the graph pass, or stop the export.
+    """Accept the graph, or stop the export.
 
     Raises:
         ParityError: a score differs by more than ``tolerance``, or a decision flips.

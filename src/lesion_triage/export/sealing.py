@@ -1,4 +1,4 @@
-"""Everything of a run that serving needs, in one sealed bundle; the parity gate stands before it."""
+"""Everything of a run that serving needs, in one sealed bundle, after the parity gate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from lesion_triage.train import checkpoint
 
 @dataclass(frozen=True)
 class Sealed:
-    """A bundle, and how far its graph is from the network."""
+    """A bundle, and how far its graph differs from the network."""
 
     bundle: Bundle
     parity: parity.Parity
@@ -50,8 +50,8 @@ class MadeFrom:
 def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | None) -> Sealed:
     """Check the graph against the network, seal ``folder/bundle``, and run its self-test.
 
-    The gate looks at the validation pictures: the certificate's threshold is one calibration case's
-    own score, so there a difference in the last bit would count as a flip.
+    The gate uses the validation pictures, not the calibration pictures: the certificate's threshold equals
+    the score of one calibration case, so there a difference in the last bit would count as a flip.
 
     Args:
         folder: of the run.
@@ -114,7 +114,7 @@ def _seen(folder: Path, config: Config, made_from: MadeFrom, cache: Path | None)
 
 
 def _selftest_pictures(seed: int) -> dict[str, bytes]:
-    """Drawn, so that no bundle carries a patient's picture: two lesions and a black frame."""
+    """Drawn, so that no bundle contains a patient's picture: two lesions and a black frame."""
     pictures = {
         "drawn-regular": draw_picture("regular", seed),
         "drawn-irregular": draw_picture("irregular", seed),

@@ -1,4 +1,4 @@
-"""``lesion-triage tables``: fill the marked numbers of all pages, or say which drifted. Imports this room."""
+"""``lesion-triage tables``: fill in the marked numbers of all pages, or report drift. Imports this room."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = ("README.md", "docs/**/*.md", "experiments/*/README.md")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page has drifted")
     what.add_argument("--write", action="store_true", help="write the pages anew")
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Check or write. Returns 1 if ``--check`` found a page that is not what the records say."""
+    """Check or write. Returns 1 if ``--check`` found a page that differs from the records."""
     pages = arguments.pages or pages_of(arguments.root)
     changed = drifted(arguments.root, pages)
     for page in changed:
@@ -47,26 +47,26 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def pages_of(root: Path) -> list[Path]:
-    """Every page that may have a marker."""
+    """Every page that may contain a marker."""
     return sorted({path for pattern in PAGES for path in root.glob(pattern)})
 
 
 @dataclass(frozen=True, slots=True)
 class Drifted:
-    """A page that is not what the records say."""
+    """A page that differs from the records."""
 
     path: Path
     text: str
-    """The whole of it, as it should be."""
+    """The whole page, as it should be."""
     lines: tuple[str, ...]
-    """Those that it should have and has not."""
+    """Lines that the page should have but does not."""
 
 
 def drifted(root: Path, pages: Iterable[Path]) -> list[Drifted]:
-    """Pages that are not what the records say; each is rendered once, and none is written.
+    """Pages that differ from the records; each is rendered once, and none is written.
 
     Raises:
-        DataError: a page that cannot be read, or a marker that names what is not recorded.
+        DataError: a page that cannot be read, or a marker that names something not recorded.
     """
     figures = Figures(root)
     found = []

@@ -21,7 +21,7 @@ class Figures:
     """Everything recorded below one folder, read once."""
 
     def __init__(self, root: Path) -> None:
-        """Figures of a checkout.
+        """Prepare for a checkout.
 
         Args:
             root: its top folder.
@@ -32,9 +32,9 @@ class Figures:
     def number(self, what: str) -> str:
         """Text of a number: ``NAME:CELL FORMAT``, ``NAME@quick:CELL FORMAT`` or ``FILE:CELL FORMAT``.
 
-        NAME is an experiment, FILE a JSON or YAML file below the root. A format is one of Python's (``.3f``,
-        ``,d``), ``%1`` for per cent with one digit after the point, ``interval.3f`` for a value with its
-        interval, or ``range.3f`` for lowest to highest seed.
+        NAME is an experiment, FILE a JSON or YAML file below the root. FORMAT is one of Python's (``.3f``,
+        ``,d``), ``%1`` for per cent with one decimal, ``interval.3f`` for a value with its interval, or
+        ``range.3f`` for the lowest to the highest seed.
 
         Raises:
             DataError: no such experiment, file or cell, or a format that does not fit it.
@@ -58,7 +58,7 @@ class Figures:
         """Markdown of a table, ending with a newline.
 
         Raises:
-            DataError: no such table, or nothing recorded of what it is about.
+            DataError: no such table, or nothing recorded for it.
         """
         tables: dict[str, Callable[[str], str]] = {
             "summary": self._summary,

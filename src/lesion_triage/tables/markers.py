@@ -1,10 +1,10 @@
-"""Marked places of a Markdown page, filled anew. Imports the exception tree.
+"""Marked places in a Markdown page, filled in again. Imports the exception tree.
 
-Three kinds, all of them comments that no reader sees:
+Three kinds, all of them comments, which are not displayed:
 
 - in a sentence: ``<!-- = ham10000-baseline:mean.all.auroc .3f -->0.936<!-- / -->``;
 - a text with ``{...}`` in it, kept in the comment: ``<!-- fill`` TEXT ``-->`` filled text ``<!-- /fill -->``;
-- a whole table that a function makes: ``<!-- table NAME ARGUMENTS -->`` table ``<!-- /table -->``.
+- a whole table, made by a function: ``<!-- table NAME ARGUMENTS -->`` table ``<!-- /table -->``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from lesion_triage.errors import DataError
 
 Number = Callable[[str], str]
-"""From what stands in a marker, such as ``ham10000-baseline:mean.all.auroc .3f``, to its text."""
+"""From a marker's content, such as ``ham10000-baseline:mean.all.auroc .3f``, to its text."""
 Table = Callable[[str, str], str]
 """From a table's name and arguments to Markdown that ends with a newline."""
 
@@ -30,16 +30,16 @@ _PLACE = re.compile(r"\{([^{}\n]+)\}")
 
 
 def filled(page: str, number: Number, table: Table, where: str) -> str:
-    """The page with every marked place filled anew; what is not marked stays as it is.
+    """The page with every marked place filled in again; the rest is unchanged.
 
     Args:
         page: Markdown.
         number: text of one number.
         table: text of one table.
-        where: what a complaint begins with.
+        where: how an error begins.
 
     Raises:
-        DataError: a marker that does not end, or that names what is not recorded.
+        DataError: a marker that does not end, or that names something not recorded.
     """
     parts, at = [], 0
     for fence in _FENCE.finditer(page):  # a page may explain the markers

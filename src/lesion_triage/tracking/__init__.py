@@ -1,7 +1,7 @@
 """MLflow: the one room that imports it. Imports config, the bundle and the exception tree.
 
-``tracker`` records runs, ``registry`` keeps versions of bundles and their aliases, ``served`` is what MLflow
-copies into a version and executes where it is served.
+``tracker`` records runs, ``registry`` keeps versions of bundles and their aliases, and ``served`` is the code
+that MLflow copies into a version and executes where it is served.
 """
 
 from lesion_triage.tracking.tracker import RUN_ID, Tracker, environment, flat

@@ -1,6 +1,7 @@
-"""MLflow's model registry: versions of sealed bundles, and the aliases that say which one is which.
+"""MLflow's model registry: versions of sealed bundles, and the aliases that point at them.
 
-Imports the bundle and the exception tree. Unlike tracking, it is asked for by name: what fails is an error.
+Imports the bundle and the exception tree. Unlike tracking, it is used on explicit request: a failure is an
+error.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lesion_triage.tracking.tracker import experiment_of, without_password
 
 SERVED = Path(__file__).with_name("served.py")
 RECORD = "record"
-"""Folder of a version, beside the bundle, with what was known when it was registered."""
+"""Folder in a version, beside the bundle, with what was known when it was registered."""
 
 _BUNDLE = "artifacts/bundle"
 _BUNDLE_SHA256 = "bundle_sha256"
@@ -41,7 +42,7 @@ class Version:
 
     @property
     def bundle_sha256(self) -> str:
-        """Of the bundle inside; empty: it was not registered by this program."""
+        """Hash of the bundle inside; empty: it was not registered by this program."""
         return self.tags.get(_BUNDLE_SHA256, "")
 
 
@@ -53,7 +54,7 @@ class Registry:
 
         Args:
             uri: of the tracking server, or of a database.
-            artifacts: where files of a new experiment go; None: where the server puts them.
+            artifacts: where a new experiment's files go; None: the server's default.
         """
         self._uri, self._artifacts = uri, artifacts
         with self._asking():
@@ -80,13 +81,13 @@ class Registry:
     def register(
         self, name: str, bundle: Bundle, record: Mapping[str, bytes], experiment: str, run_id: str | None
     ) -> Version:
-        """Make a version that ``mlflow.pyfunc.load_model`` loads and ``mlflow models serve`` serves.
+        """Create a version that ``mlflow.pyfunc.load_model`` loads and ``mlflow models serve`` serves.
 
         Args:
-            name: of the registered model, which is made if it is not there.
+            name: of the registered model, created if missing.
             bundle: sealed.
             record: files to keep beside it, by name.
-            experiment: that the model is shown in.
+            experiment: in which the model is shown.
             run_id: of the MLflow run that made the bundle; None: not known here.
         """
         tags = {
@@ -110,7 +111,7 @@ class Registry:
             return self._version(name, made.version)
 
     def point(self, version: Version, alias: str, tags: Mapping[str, str], description: str) -> None:
-        """Write on a version why, and only then let the alias point at it."""
+        """Write the reason on a version first, and only then let the alias point at it."""
         with self._asking():
             for key, value in tags.items():
                 self._client.set_model_version_tag(version.name, version.number, key, value)
@@ -122,8 +123,8 @@ class Registry:
         """A temporary folder with ``bundle/`` and ``record/`` of a version.
 
         Raises:
-            BundleError: what came is not a whole bundle.
-            RegistryError: it is another one than the registry says.
+            BundleError: what was downloaded is not a complete bundle.
+            RegistryError: it is not the bundle that the registry names.
         """
         with tempfile.TemporaryDirectory() as scratch:
             with self._asking():
@@ -172,8 +173,8 @@ class Registry:
                 yield
         except (LesionTriageError, ModuleNotFoundError):
             raise
-        except Exception as error:  # whatever MLflow, a database or a network has
-            said = without_password(str(error).splitlines()[0][:300]) if str(error) else ""
+        except Exception as error:  # whatever MLflow, a database or a network may raise
+            said = _without_password(str(error).splitlines()[0][:300]) if str(error) else ""
             raise RegistryError(
                 f"the model registry at {without_password(self._uri)} refused the request "
                 f"({type(error).__name__}: {said}); check that it is running and that you may write to it."
@@ -181,11 +182,11 @@ class Registry:
 
 
 def pack(bundle: Bundle, folder: Path, record: Mapping[str, bytes]) -> Path:
-    """Write a bundle as an MLflow model below ``folder``: code as a file, nothing pickled, no place named.
+    """Write a bundle as an MLflow model below ``folder``: code as a file, no pickles, no local paths.
 
     Args:
         bundle: sealed.
-        folder: is there and empty.
+        folder: exists and is empty.
         record: files to keep beside the bundle, by name.
     """
     with quiet():
@@ -194,8 +195,8 @@ def pack(bundle: Bundle, folder: Path, record: Mapping[str, bytes]) -> Path:
         from mlflow.types import ColSpec, DataType, Schema  # noqa: PLC0415
         from mlflow.types.schema import AnyType, Array  # noqa: PLC0415
 
-        # ``Any``: MLflow breaks bytes in a list of texts, refuses a whole number for an age, and refuses all
-        # cases for one cell of a list that is empty. What a cell may be is the model's to say.
+        # ``Any``: MLflow breaks bytes in a list of strings, refuses an integer for an age, and refuses all
+        # cases if one list cell is empty. The model itself checks what a cell may be.
         anything: Any = AnyType
         asked = Schema([ColSpec(anything(), name, required=False) for name in ("images", "history")])
         texts, numbers, lists = DataType.string, DataType.double, Array(DataType.string)
@@ -237,7 +238,7 @@ def pack(bundle: Bundle, folder: Path, record: Mapping[str, bytes]) -> Path:
 
 @contextmanager
 def _everywhere(uri: str) -> Iterator[None]:
-    """MLflow's store asks by the URI of the whole process, and would make a database of its own."""
+    """MLflow's store uses the process-wide URI, and would otherwise create a database of its own."""
     import mlflow  # noqa: PLC0415
 
     point: Any = mlflow.set_tracking_uri
@@ -250,7 +251,7 @@ def _everywhere(uri: str) -> Iterator[None]:
 
 
 def _forget_place(description: Path) -> None:
-    """Take out where bundle and code lay when they were packed, which MLflow writes down."""
+    """Remove the paths of bundle and code at packing time, which MLflow records."""
     tree = yaml.safe_load(description.read_text(encoding="utf-8"))
     flavour = tree["flavors"]["python_function"]
     flavour["artifacts"]["bundle"]["uri"] = "bundle"

@@ -1,6 +1,6 @@
 """A sealed bundle as an MLflow model. MLflow copies this file into the model and executes it: no pickle.
 
-Imports mlflow, pandas and the bundle, which is all that a machine that serves it has.
+Imports mlflow, pandas and the bundle: a machine that serves it has nothing else.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ImageError, ScoringError
 
 NOT_SCORED = "not_scored"
-"""In the place of a disposition, as ``score-batch`` has it. Such a case goes up: it has not been assessed."""
+"""Used instead of a disposition, as in ``score-batch``. Such a case goes up: it has not been assessed."""
 
 NOT_BASE64 = "image_not_base64"
 FAILED = "scoring_failed"
 
 
 class BundleModel(PythonModel):
-    """One row is one case: its photographs and what is known beside them."""
+    """One row is one case: its photographs and its history."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open, verify and try the bundle.
+        """Open and verify the bundle, and run its self-test.
 
         Raises:
-            BundleError: altered, or this machine computes otherwise than the one that sealed it.
+            BundleError: it is altered, or this machine computes differently from the one that sealed it.
         """
         self._scorer = Scorer.open(Path(context.artifacts["bundle"]))
         self._scorer.self_test()
@@ -51,22 +51,22 @@ class BundleModel(PythonModel):
             context: not used.
             model_input: a DataFrame with the columns ``images`` (a list of files as bytes or base64 text,
                 1 to 16) and ``history`` (a mapping or JSON of ``bundle.history``; None: nothing is known).
-            params: none are taken.
+            params: not used.
 
         Returns:
             One row for each case, in order.
 
         Raises:
-            MlflowException: a column is missing, or a history that is not one of ours.
+            MlflowException: a column is missing, or a history is not valid.
         """
         if missing := sorted({"images", "history"} - set(model_input.columns)):
-            # MLflow drops a column that it does not know. A red flag dropped in silence would lower a case.
+            # MLflow silently drops a misnamed column. A red flag lost with it would lower a case.
             raise MlflowException.invalid_parameter_value(
                 f"The column {' and '.join(missing)} is missing; expected 'images', a list of files for each "
                 "case, and 'history', with null for a case of which nothing is known."
             )
         rows = zip(model_input["images"], model_input["history"], strict=True)
-        # As objects: a band that is missing in one row would make fractions of those in the others.
+        # As objects: a band missing in one row would turn the others into floats.
         return pd.DataFrame([self._row(place, *row) for place, row in enumerate(rows, start=1)], dtype=object)
 
     def _row(self, place: int, images: Any, history: Any) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _not_scored(code: str) -> dict[str, Any]:
 
 
 def _files(images: Any) -> list[bytes]:
-    """The files of a case; none of a cell that was not filled."""
+    """The files of a case; none if the cell is empty."""
     if _absent(images):
         return []
     if isinstance(images, str | bytes | Mapping) or not isinstance(images, Iterable):
@@ -123,7 +123,7 @@ def _files(images: Any) -> list[bytes]:
 
 
 def _absent(value: Any) -> bool:
-    """In a table, a cell that was not filled is NaN: it was not said."""
+    """Whether a cell is empty, and so unanswered; in a table that is NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

@@ -1,4 +1,4 @@
-"""One MLflow run beside one run folder. Imports config and this room's switches.
+"""One MLflow run beside one run folder. Imports config and this room's settings for MLflow.
 
 A tracking server that is down costs a warning, never a run: training must not depend on it.
 """
@@ -21,10 +21,10 @@ from lesion_triage.tracking.quiet import quiet
 
 RUN_ID = "mlflow_run_id.txt"
 DIGEST_LENGTH = 36
-"""What MLflow keeps of a dataset's digest."""
+"""Length to which MLflow keeps a dataset's digest."""
 
 _PARAM_LENGTH = 6000
-"""What MLflow keeps of a parameter."""
+"""Length to which MLflow keeps a parameter."""
 
 _REASON_LENGTH = 200
 
@@ -44,18 +44,18 @@ _PACKAGES = (
 class Tracker:
     """One MLflow run beside one run folder, reopened by every stage.
 
-    Everything is best effort: the first failure is reported through ``warn`` and ends the tracking.
-    Names of files and pictures are never sent; hashes and counts are.
+    Best effort: the first failure is reported through ``warn`` and ends the tracking. Names of files and
+    pictures are never sent; hashes and counts are.
     """
 
     def __init__(self, config: Config, folder: Path, warn: Callable[[str], None], parent: str = "") -> None:
-        """Open the MLflow run of a run folder, or a new one.
+        """Open the MLflow run of a run folder, or create one.
 
         Args:
             config: of the run.
             folder: of the run.
-            warn: is told, once, that there is no tracking.
-            parent: ``run_id`` of the MLflow run below which a new one is shown; empty: it stands by itself.
+            warn: called once if there is no tracking.
+            parent: ``run_id`` of the MLflow run under which a new one is nested; empty: it is not nested.
         """
         self._warn = warn
         self._client: Any = None
@@ -89,20 +89,20 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
-        """MLflow's own name of this run; empty where nothing is tracked."""
+        """MLflow's id of this run; empty if nothing is tracked."""
         return self._run_id if self._client is not None else ""
 
     def params(self, values: Mapping[str, object]) -> None:
-        """Log parameters. MLflow keeps the first value of each and refuses another: that becomes a tag.
+        """Log parameters. MLflow keeps the first value of each and refuses a change, which becomes a tag.
 
-        What only says how a run is done, such as the number of devices, may differ from command to command.
+        Settings of how a run is executed, such as the number of devices, may change from command to command.
         """
         told = {key: str(value)[:_PARAM_LENGTH] for key, value in values.items()}
         self._batch("params", {key: value for key, value in told.items() if key not in self._params})
         changed = {
             key: value
             for key, value in told.items()
-            # One that is what it was at first again has a tag that says otherwise.
+            # A value that has returned to its first one still has a tag that says otherwise.
             if self._params.get(key, value) != value or key in self._changed
         }
         self._batch("tags", changed)
@@ -110,7 +110,7 @@ class Tracker:
         self._changed |= changed.keys()
 
     def tags(self, values: Mapping[str, object]) -> None:
-        """Set tags; the last value stands."""
+        """Set tags; the last value counts."""
         self._batch("tags", values)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -118,7 +118,7 @@ class Tracker:
         self._batch("metrics", values, step)
 
     def told(self, name: str) -> dict[int, float]:
-        """What was logged of a number before, by step: the last of each; none where nothing is tracked."""
+        """Values of a metric logged so far, by step, the last of each; empty if nothing is tracked."""
         found: list[Any] = []
         if self._client is not None:
             history = self._client.get_metric_history
@@ -145,13 +145,13 @@ class Tracker:
         self._attempt(send)
 
     def dataset(self, source: str, split: str, hashes: Mapping[str, str], counts: Mapping[str, int]) -> None:
-        """Say which data went into the run: by name of the dataset, split and hash, with no file's name.
+        """Log which data the run uses: the dataset's name, split and hash, and no file names.
 
         Args:
-            source: what the manifest calls the dataset.
+            source: the manifest's name for the dataset.
             split: MLflow's context.
-            hashes: ``manifest_sha256`` and ``splits_sha256``. The digest, of which MLflow keeps 36 digits, is
-                that of the manifest: equal digests are equal data.
+            hashes: ``manifest_sha256`` and ``splits_sha256``. The digest is the manifest's, cut to the 36
+                digits that MLflow keeps: equal digests mean equal data.
             counts: how many photographs, cases and positives.
         """
         if self._client is None:
@@ -162,7 +162,7 @@ class Tracker:
 
             said = json.dumps(dict(hashes), sort_keys=True)
             data = Dataset(
-                # MLflow knows a dataset by name and digest, and gives it one context: so one name a split.
+                # MLflow identifies a dataset by name and digest, with one context: so one name per split.
                 name=f"{source}: {split}",
                 digest=hashes["manifest_sha256"][:DIGEST_LENGTH],
                 source_type="manifest",
@@ -195,7 +195,7 @@ class Tracker:
         try:
             with quiet():
                 action()
-        except Exception as error:  # whatever goes wrong in there must not stop a training run
+        except Exception as error:  # nothing that goes wrong here may stop a training run
             self._client = None
             self._warn(
                 f"MLflow tracking is off for the rest of this command ({_reason(error)}); "
@@ -204,8 +204,8 @@ class Tracker:
 
 
 def _reason(error: Exception) -> str:
-    """The kind of an error and the beginning of its words, in one line."""
-    words = without_password(" ".join(str(error).split()))
+    """The kind of an error and the beginning of its message, in one line."""
+    words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words[:_REASON_LENGTH]}{'...' if len(words) > _REASON_LENGTH else ''}"
 
 
@@ -220,18 +220,18 @@ def local_uri(folder: Path) -> str:
 
 
 def local_artifacts(folder: Path) -> str:
-    """Where files go that belong to the database beside the runs."""
+    """Where files belonging to the database beside the runs are stored."""
     return (folder.resolve().parent.parent / "mlartifacts").as_uri()
 
 
 def experiment_of(client: Any, name: str, location: str | None) -> str:
-    """Identifier of an experiment, which is made if it is not there."""
+    """Id of an experiment, created if missing."""
     known = client.get_experiment_by_name(name)
     return str(known.experiment_id if known else client.create_experiment(name, artifact_location=location))
 
 
 def flat(config: Config) -> dict[str, object]:
-    """Parameters as MLflow wants them: dotted names, no location of data, weights or tracking.
+    """Parameters in MLflow's form: dotted names, without locations of data, weights or tracking.
 
     Each part of a mixture has names of its own, such as ``data.mixture.1.source``, and so has each further
     backbone.
