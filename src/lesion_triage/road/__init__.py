@@ -1,6 +1,6 @@
-"""The road from pictures to a report, stage by stage. Each stage imports its own room, and only then.
+"""The road from pictures to a report, stage by stage. Each stage imports its own room when it runs.
 
-Stages talk through the files of the run folder; see ``runs`` for when one is repeated.
+Stages communicate through the files of the run folder; see ``runs`` for when one is repeated.
 """
 
 from lesion_triage.road.auditing import audited

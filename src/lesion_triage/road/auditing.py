@@ -1,4 +1,4 @@
-"""What else than the lesion tells the label, in data and model: the stages that audit."""
+"""What predicts the label besides the lesion, in data and model: the stages of the audit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 AUDIT, AUDIT_MODEL = "audit", "audit_with_model"
 AUDIT_TABLES = "audit_tables"
-"""An audit that opens no picture. It has a place of its own, so that the whole one does not undo it."""
+"""An audit that opens no picture. It has its own folder, so that it does not overwrite the full one."""
 
 
 def audit_inputs(run: Run) -> object:
-    """What decides the result of the audit: its settings, the pixel limits, the dataset's own tables."""
+    """Everything that decides the audit: its settings, the pixel limits, the dataset's own tables."""
     return _inputs(run, run.config.audit)
 
 
@@ -35,7 +35,7 @@ def _tables_only(run: Run) -> Audit:
 def _inputs(run: Run, settings: Audit) -> object:
     from lesion_triage.audit import findings
 
-    # The dataset's own tables lie there, and the manifest does not keep all of their columns.
+    # The dataset's own tables are there, and the manifest does not keep all of their columns.
     there = [folder for folder in folders(run).values() if folder.is_dir()]
     files = [path for folder in there for path in sorted(folder.iterdir()) if path.is_file()]
     seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -44,7 +44,7 @@ def _inputs(run: Run, settings: Audit) -> object:
 
 
 def audited(run: Run) -> Data:
-    """What an audit of this run looks at: manifest, splits, root and pixel limits."""
+    """What an audit of this run examines: manifest, splits, root and pixel limits."""
     from lesion_triage.audit import checks
     from lesion_triage.data import manifest, split
 
@@ -73,7 +73,7 @@ def _audit(run: Run, tracker: Tracker, settings: Audit, where: str) -> None:
 
 
 def audit_model(run: Run, tracker: Tracker) -> None:
-    """Stage 'audit_model': the audit once more, with what the model sees where lesions are covered."""
+    """Stage 'audit_model': the audit again, with what the model still sees when lesions are covered."""
     from lesion_triage import predictions
     from lesion_triage.audit import checks, report
 
@@ -87,7 +87,7 @@ def audit_model(run: Run, tracker: Tracker) -> None:
 
 
 def tell_audit(run: Run, tracker: Tracker, where: str = AUDIT) -> None:
-    """Say what was found; the tracker keeps verdict and page."""
+    """Print the findings; the tracker keeps verdict and page."""
     from lesion_triage.audit import report
     from lesion_triage.audit.findings import Verdict
 
@@ -103,7 +103,7 @@ def tell_audit(run: Run, tracker: Tracker, where: str = AUDIT) -> None:
 
 
 def show_pictures_of(run: Run) -> None:
-    """Write the audit's page with photographs, which stays on this machine."""
+    """Write the audit's page with photographs, for this machine only."""
     from lesion_triage.audit import report
 
     page = run.folder / "audit_pictures.html"

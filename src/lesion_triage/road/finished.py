@@ -1,4 +1,4 @@
-"""A run that was evaluated, read back from its folder: what a report and a comparison are made from."""
+"""An evaluated run, read back from its folder: the basis of a report or a comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Finished:
-    """The sealed bundle of a run and what it said of the test split, which is not opened again."""
+    """The sealed bundle of a run and its results on the test split, which is not opened again."""
 
     run: Run
     bundle: Bundle
@@ -34,7 +34,7 @@ class Finished:
     parity: dict[str, str | int | float]
 
     def measured(self) -> Results:
-        """The numbers anew, from the table that ``evaluate`` left; no picture is scored."""
+        """The numbers, computed again from the table that ``evaluate`` left; no picture is scored."""
         from lesion_triage.evaluate.report import evaluate
 
         return evaluate(self.table, self.bundle, self.run.config.evaluate, self.parity, self.training)
@@ -45,7 +45,7 @@ def finished(folder: Path, data_root: Path | None = None) -> Finished:
 
     Args:
         folder: of a run that was evaluated.
-        data_root: where its data lie now; None: where its configuration says.
+        data_root: where its data are now; None: where its configuration says.
 
     Raises:
         RunError: not an evaluated run.

@@ -1,4 +1,4 @@
-"""Where a run's pictures lie, which there are, and which split each is in: the stages manifest and split."""
+"""Where a run's pictures are, which they are, and which split each is in: the stages manifest and split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def require_data(config: Config) -> None:
-    """Raise RunError unless the dataset's folder is given and there; drawn data need none."""
+    """Raise RunError unless the dataset's folder is given and exists; synthetic data need none."""
     if config.data.source == "synthetic":
         return
     for name, root in config.data.folders.items():
@@ -36,7 +36,7 @@ def require_data(config: Config) -> None:
 
 
 def require_apart(config: Config, root: Path) -> None:
-    """Raise RunError if the runs would lie in the dataset's folder, which would change with each of them.
+    """Raise RunError if the runs would be in the dataset's folder, which each of them would then change.
 
     Args:
         config: the resolved configuration.
@@ -52,7 +52,7 @@ def require_apart(config: Config, root: Path) -> None:
 
 
 def data_root(run: Run) -> Roots:
-    """Folder of the dataset, or of each part of a mixture; drawn pictures live in the cache."""
+    """Folder of the dataset, or of each part of a mixture; synthetic pictures are in the cache."""
     data = run.config.data
     if data.source == "synthetic":
         key = runs.inputs_sha256(synthetic=data.synthetic.model_dump())[:16]
@@ -79,7 +79,7 @@ def records(run: Run, name: str) -> list[Record]:
 
 
 def digest_of(run: Run, stage: str) -> str:
-    """SHA-256 of the table that 'manifest' or 'split' left: what their headers call it."""
+    """SHA-256 of the table written by 'manifest' or 'split', by which other files name it."""
     from lesion_triage.data import manifest, split
 
     digest = manifest.read(run.folder)[1]
@@ -89,7 +89,7 @@ def digest_of(run: Run, stage: str) -> str:
 
 
 def manifest_inputs(run: Run) -> object:
-    """What decides the manifest: the dataset's name and files, and the table's format."""
+    """Everything that decides the manifest: the dataset's name and files, and the table's format."""
     from lesion_triage.data import manifest
 
     data = run.config.data
@@ -119,7 +119,7 @@ def make_manifest(run: Run, tracker: Tracker) -> None:
 
 
 def _such_as(names: Sequence[str]) -> str:
-    """The first names, for the console of whoever can mend them."""
+    """The first few names, for the console of someone who can fix them."""
     return f": {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
 
 

@@ -28,24 +28,25 @@ _USELESS = (
 
 
 def calibrate_inputs(run: Run) -> object:
-    """What decides the policy: the settings, and the schema of what is answered."""
+    """Everything that decides the policy: the settings, and the schema of the answers."""
     from lesion_triage.bundle.schema import SCHEMA_VERSION
 
     return SCHEMA_VERSION, run.config.calibrate.model_dump(mode="json")
 
 
 def ledger_of(run: Run) -> Path:
-    """The ledger of looks in which a run's certificate is written down."""
+    """The ledger of looks in which a run's certificate is recorded."""
     from lesion_triage.calibrate import ledger
 
     return run.folder.parent.parent / ledger.NAME
 
 
 def foretell_second_look(run: Run) -> None:
-    """Say, before hours of training, that certifying on these photographs will need a reason.
+    """Warn, before hours of training, that certifying on these photographs will need a reason.
 
-    The calibration split is known then, and so is whether its files have chosen a threshold before. Nothing
-    is refused: a training that comes out the same to the bit repeats its look, and may be wanted for itself.
+    At that point the calibration split is known, and so is whether its files have chosen a threshold before.
+    Nothing is refused: a training run that is bit-identical repeats its look, and one may want the training
+    alone.
     """
     from lesion_triage.bundle import fingerprints
     from lesion_triage.calibrate import ledger
@@ -152,7 +153,7 @@ def retell_certificate(run: Run, tracker: Tracker) -> None:
 
 
 def _tell_price(price: Price) -> None:
-    """What the threshold costs, on the cases that fitted the calibrator and did not choose the threshold."""
+    """Print what the threshold costs, on cases that fitted the calibrator but did not choose it."""
     specificity = "unknown" if price.specificity is None else f"{price.specificity:.3f}"
     say(
         f"  on validation, not on test: specificity {specificity} ({price.negatives_referred} of "
@@ -163,7 +164,7 @@ def _tell_price(price: Price) -> None:
 
 
 def _tell_results(results: Results) -> None:
-    """The headline of the report, with the 95 % intervals of its table."""
+    """Print the headline of the report, with the 95 % intervals from its table."""
     from lesion_triage.calibrate.price import USELESS_SHARE
 
     whole = results.slices[0]
@@ -180,7 +181,7 @@ def _tell_results(results: Results) -> None:
 
 
 def export(run: Run, tracker: Tracker) -> None:
-    """Stage 'export': parity, then the sealed bundle."""
+    """Stage 'export': parity check, then the sealed bundle."""
     from lesion_triage.data import manifest
     from lesion_triage.export import sealing
 
@@ -203,21 +204,21 @@ def _record_bundle(run: Run, sha256: str, tracker: Tracker) -> None:
 
 
 def retell_bundle(run: Run, tracker: Tracker) -> None:
-    """The tracker keeps the bundle and its hash; how far torch was from it, no file says."""
+    """The tracker keeps the bundle and its hash; the parity of a reused bundle is in no file."""
     from lesion_triage.bundle.store import open_bundle
 
     _record_bundle(run, open_bundle(run.folder / "bundle").sha256, tracker)
 
 
 def evaluate_inputs(run: Run) -> object:
-    """What decides the results: the settings, and how numbers are made of the predictions."""
+    """Everything that decides the results: the settings, and how they are computed from the predictions."""
     from lesion_triage.evaluate import results
 
     return results.FORMAT, run.config.evaluate.model_dump()
 
 
 def evaluate(run: Run, tracker: Tracker) -> None:
-    """Stage 'evaluate': open the test split on the sealed bundle, and write the opening down."""
+    """Stage 'evaluate': record the opening of the test split, and open it on the sealed bundle."""
     from lesion_triage.bundle.store import open_bundle
     from lesion_triage.data import manifest
     from lesion_triage.evaluate import report

@@ -1,4 +1,4 @@
-"""The stages in their order, and which of them a verb does."""
+"""The stages in order, and the stages that each verb runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lesion_triage.tracking import Tracker
 
 @dataclass(frozen=True)
 class Stage:
-    """One step: what it needs, what decides its result, what it leaves behind."""
+    """One step: what it needs, what decides its result, and its outputs."""
 
     name: str
     needs: tuple[str, ...]
@@ -23,9 +23,9 @@ class Stage:
     retell: Callable[[Run, Tracker], None] = lambda run, tracker: None
     """Log a stage that was reused from another run."""
     go_on: Callable[[Run, bool], None] = lambda run, must: None
-    """Find what an interrupted attempt left; raise RunError if there is nothing and there must be."""
+    """Find the state of an interrupted attempt; raise RunError if there is none but must be."""
     scratch: tuple[str, ...] = ()
-    """What an interrupted attempt goes on from; worthless once the stage is recorded."""
+    """Files from which an interrupted attempt resumes; worthless once the stage is recorded."""
 
 
 STAGES: dict[str, Stage] = {
@@ -108,7 +108,7 @@ TABLES_AUDIT = Stage(
     auditing.audit_tables,
     lambda run, tracker: auditing.tell_audit(run, tracker, auditing.AUDIT_TABLES),
 )
-"""A look beside the road: nothing stands on it, and none of its inputs makes a run outdated."""
+"""A side branch: no stage builds on it, and its inputs never make a run outdated."""
 VERBS: dict[str, tuple[str, ...]] = {
     "manifest": ("manifest",),
     "split": ("manifest", "split"),
@@ -119,6 +119,6 @@ VERBS: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "run": tuple(STAGES),
 }
-"""Verb -> stages. What takes moments is done where it is missing; a training, a threshold or a look at
-``test`` is for who asks. 'audit' goes on to the model where there is one. 'train' ends with the exported
-graph's own logits, which is what 'calibrate' reads."""
+"""Verb -> stages. Quick stages are done if they are missing; training, a threshold or a look at ``test`` must
+be asked for. 'audit' continues with the model if there is one. 'train' ends with the exported graph's own
+logits, which is what 'calibrate' reads."""

@@ -32,12 +32,12 @@ PREDICTED = (
 
 
 def train_inputs(run: Run) -> object:
-    """What decides the weights: seed, pixels, network and recipe; not where or on what it is trained.
+    """Everything that decides the weights: seed, pixels, network, recipe; not where or on what it is trained.
 
-    Of an ensemble: all that decides its members, and how they are combined.
+    For an ensemble: everything that decides its members, and how they are combined.
 
     Raises:
-        RunError: the file of first weights is not there.
+        RunError: the file of initial weights does not exist.
     """
     config = run.config
     if members := config.members():
@@ -53,7 +53,7 @@ def train_inputs(run: Run) -> object:
 
 
 def training_key(run: Run) -> str:
-    """Hash of all that decides a training run; a state with another key is never resumed."""
+    """Hash of everything that decides a training run; a state with another key is never resumed."""
     return runs.inputs_sha256(
         decides=train_inputs(run), manifest=digest_of(run, "manifest"), split=digest_of(run, "split")
     )
@@ -62,19 +62,19 @@ def training_key(run: Run) -> str:
 def train(
     run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None] = lambda line: None
 ) -> None:
-    """Stage 'train'. For an ensemble, whose members are trained by then: make one network of them.
+    """Stage 'train'. For an ensemble, whose members have been trained before: combine them into one network.
 
     Args:
         run: the run.
-        tracker: is told of each epoch, once.
-        watch: receives each line of the curve, also those of a resumed training's past; what it raises ends
-            the training, and the state of the epoch before is kept.
+        tracker: receives each epoch, once.
+        watch: receives each line of the curve, including those from before a resumption. An exception from
+            it ends the training, and the state of the epoch before is kept.
     """
     from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.files import write_atomically
     from lesion_triage.train import checkpoint
 
-    require_positives(run)  # known now, and an hour cheaper to be told before the training than after it
+    require_positives(run)  # known now; after the training it would cost an hour to find out
     config = run.config
     members = [runs.find_or_make(member, run.folder.parent).folder for member in config.members()]
     lines: list[dict[str, float]] = []
@@ -136,10 +136,10 @@ def _learn(
 def rehearse(config: Config) -> None:
     """Check, before hours of training, that a network can be built, takes its pictures and can be exported.
 
-    With random initial weights the export is not tried: such runs are trials, sooner over than an export.
+    With random initial weights the export is not tried: such runs are trials, shorter than an export.
 
     Raises:
-        TrainingError: it cannot be built, or takes no pictures of a side.
+        TrainingError: it cannot be built, or does not take pictures of one of the sides.
         ExportError: it cannot be written as ONNX.
     """
     from lesion_triage.train import rehearsal
@@ -203,7 +203,7 @@ def pixel_cache_of(run: Run) -> Path | None:
 
 
 def require_positives(run: Run) -> None:
-    """Raise CalibrationError if the calibration split cannot certify what is asked for."""
+    """Raise CalibrationError if the calibration split cannot certify the target."""
     from lesion_triage.calibrate.certificate import require_enough
     from lesion_triage.data.records import counted_by
 
@@ -222,10 +222,10 @@ def tell_train(run: Run, tracker: Tracker) -> None:
 
 
 def _teller(tracker: Tracker) -> Callable[[dict[str, float]], None]:
-    """Tells the tracker of an epoch, unless this very one is what it heard of it last.
+    """Sends an epoch to the tracker, unless its last value for that epoch is the same.
 
-    A resumed training tells of its past again, and so does one that is taken over. One that began anew has
-    the same epochs with other numbers, and they are to stand.
+    A resumed run, and one that is taken over, sends its past epochs again. A run that started over has the
+    same epochs with other numbers, and these must be kept.
     """
     told = tracker.told("train.loss")
 
@@ -239,7 +239,7 @@ def _teller(tracker: Tracker) -> Callable[[dict[str, float]], None]:
 
 
 def predict_inputs(run: Run) -> object:
-    """What decides the graph and its logits, beside the weights."""
+    """Everything that decides the graph and its logits, besides the weights."""
     from lesion_triage import predictions
 
     config = run.config
@@ -247,7 +247,7 @@ def predict_inputs(run: Run) -> object:
 
 
 def predict(run: Run, tracker: Tracker) -> None:
-    """Stage 'predict': the graph, and what it says of the validation and calibration splits."""
+    """Stage 'predict': the graph, and its logits on the validation and calibration splits."""
     from lesion_triage.bundle.files import write_atomically
     from lesion_triage.calibrate.novelty import fit
     from lesion_triage.data import pixel_cache
@@ -286,7 +286,7 @@ def predict_split(run: Run, name: str, graph: bytes) -> Predictions:
 
 
 def following() -> bool:
-    """Whether this process is not rank 0: it only takes part in the training that rank 0 starts."""
+    """Whether this process is not rank 0: it only takes part in training that rank 0 starts."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
 
 
@@ -297,7 +297,7 @@ def one_process(config: Config) -> bool:
 
 def dismiss(config: Config) -> None:
     """Tell the processes beside this one that there is nothing more to train."""
-    if "RANK" in os.environ:  # started by torchrun, beside others who wait
+    if "RANK" in os.environ:  # started by torchrun, with others that wait
         from lesion_triage.train import loop
 
         loop.dismiss(config)

@@ -1,4 +1,4 @@
-"""Doing the stages of a verb: what is done already is left alone, what was interrupted is resumed."""
+"""Runs the stages of a verb: finished ones are left alone, interrupted ones are resumed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def travel(
     tables_only: bool = False,
     parent: str = "",
 ) -> Run:
-    """Do the stages of a verb: leave alone what is done, resume what was interrupted.
+    """Run the stages of a verb: leave finished ones alone, resume interrupted ones.
 
     Args:
         verb: a key of ``VERBS``.
@@ -39,13 +39,13 @@ def travel(
         fresh: start a new run folder and take nothing over.
         resume: refuse to start a training run from nothing.
         show_pictures: for ``audit``: write a page with photographs as well, which stays in the run folder.
-        tables_only: for ``audit``: open no picture; the stage audit itself stays undone.
-        parent: MLflow run below which a new one is shown; empty: it stands by itself.
+        tables_only: for ``audit``: open no picture; the stage audit itself is not done.
+        parent: MLflow run under which a new one is nested; empty: it is not nested.
 
     Raises:
         AuditError: the audit says fail, and the configuration does not accept it.
         RunError: a stage before the one asked for has not been done.
-        LesionTriageError: whatever a stage raises; what it had begun is removed, what came before stays.
+        LesionTriageError: whatever a stage raises; its incomplete outputs are removed, earlier stages stay.
     """
     run = begin(config, root, fresh)
     asked = VERBS["split"] if tables_only else VERBS[verb]
@@ -57,7 +57,7 @@ def travel(
             if name == "train" and name in asked:
                 training.dismiss(config)
             if name == "audit" and verb == "run":
-                refuse_failed_audit(run)  # before the hours of training, not after them
+                refuse_failed_audit(run)  # before the hours of training, not after
         if tables_only:
             reach(TABLES_AUDIT, run, tracker, fresh=fresh)
             refuse_failed_audit(run, TABLES_AUDIT.name)
@@ -71,15 +71,15 @@ def travel(
 
 
 def begin(config: Config, root: Path, fresh: bool = False) -> Run:
-    """The folder in which this configuration is or will be done.
+    """The folder in which this configuration has been or will be run.
 
     Args:
         config: the resolved configuration.
         root: folder of all runs.
-        fresh: a new folder in any case.
+        fresh: make a new folder in any case.
 
     Raises:
-        RunError: the dataset's folder is not given, not there, or the runs would lie in it.
+        RunError: the dataset's folder is not given or does not exist, or the runs would be in it.
     """
     require_data(config)
     require_apart(config, root)
@@ -91,12 +91,12 @@ def begin(config: Config, root: Path, fresh: bool = False) -> Run:
 def _run_of(config: Config, root: Path, fresh: bool) -> Run:
     if fresh:
         return runs.make(config, root)
-    # Where the data or the weights changed, what was finished stays as it is.
+    # If the data or the weights changed, what was finished stays as it is.
     return runs.find_or_make(config, root, lambda run: any(_outdated(one, run) for one in STAGES.values()))
 
 
 def track(run: Run, parent: str = "") -> Tracker:
-    """The run's record in MLflow, with its parameters and environment; a new one stands below ``parent``."""
+    """The run's record in MLflow, with parameters and environment; a new one is nested under ``parent``."""
     tracker = Tracker(run.config, run.folder, say, parent)
     tracker.params({**flat(run.config), "config_sha256": run.config.identity_sha256()})
     tracker.text(config_text(run.config), "config.yaml")
@@ -106,7 +106,7 @@ def track(run: Run, parent: str = "") -> Tracker:
 
 @contextmanager
 def _tracked(run: Run, parent: str = "") -> Iterator[Tracker]:
-    """The same, told at the end how it went."""
+    """The same, closed at the end with the outcome."""
     tracker = track(run, parent)
     status = "FAILED"
     try:
@@ -120,7 +120,7 @@ def _tracked(run: Run, parent: str = "") -> Iterator[Tracker]:
 
 
 def follow(verb: str, config: Config) -> None:
-    """What every process of a training run but rank 0 does of a verb."""
+    """What every process of a training run except rank 0 does for a verb."""
     if "train" in VERBS[verb]:
         from lesion_triage.train import loop
 
@@ -141,7 +141,7 @@ def _with_needs(asked: Sequence[str]) -> list[str]:
 
 
 def _inputs(stage: Stage, run: Run) -> str | None:
-    """Hash of all that decides a stage's result; None while a stage it needs is not done."""
+    """Hash of everything that decides a stage's result; None while a stage that it needs is not done."""
     needed = {}
     for name in stage.needs:
         record = run.record(name)
@@ -162,7 +162,7 @@ def _held(stage: Stage, run: Run) -> bool:
 
 
 def _there(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
-    """True if the stage holds; what another process is at is not there yet, and is not waited for."""
+    """True if the stage holds. One that another process is working on does not, and is not waited for."""
     inputs = _inputs(stage, run)
     if inputs is None:
         return False
@@ -175,7 +175,7 @@ def _there(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
 
 
 def _done(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: bool) -> bool:
-    """True if the stage holds, here or taken over from another run; called with the stage's lock held."""
+    """True if the stage holds, here or taken over from another run; the caller holds the stage's lock."""
     if run.holds(stage.name, inputs):
         run.clear(stage.scratch)
         say(f"{stage.name}: unchanged")
@@ -202,13 +202,13 @@ def _of_the_same_pictures(stage: Stage, run: Run, other: Run) -> bool:
 
 
 def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> None:
-    """Train the members of an ensemble, each in the run that its seed has by itself.
+    """Train the members of an ensemble, each in the run that its seed has on its own.
 
-    So what is trained is not trained again, whether it was for this ensemble, for another or for none.
+    So a member is never trained twice, whether it was trained for this ensemble, for another or on its own.
     """
     members = run.config.members()
     for config in {member.model.backbone: member for member in members}.values():
-        training.rehearse(config)  # the last one as well, before the first one is trained for hours
+        training.rehearse(config)  # all of them, before the first one is trained for hours
     several = len({member.model.backbone for member in members}) > 1
     for number, config in enumerate(members, 1):
         member = _run_of(config, run.folder.parent, fresh)
@@ -223,7 +223,7 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> Non
                         member.adopt(name, run)
                     STAGES[name].retell(member, beneath)
             reach(STAGES["train"], member, beneath, fresh=fresh, resume=resume)
-        resume = False  # once the first is trained, no other is begun from nothing
+        resume = False  # after the first member, resuming is no longer required
 
 
 def reach(
@@ -235,17 +235,17 @@ def reach(
     fresh: bool = False,
     resume: bool = False,
 ) -> None:
-    """Do a stage, or see that it is done; a second process waits for the first, and then sees that.
+    """Run a stage unless it is done. If another process is running it, wait until that one has finished.
 
     Raises:
-        RunError: the stage has not been done, and may not be done here; or what it is made from changed while
-            another process was at it.
+        RunError: the stage has not been done, and may not be done here; or its inputs changed while another
+            process was running it.
         LesionTriageError: whatever the stage raises.
     """
     inputs = _inputs(stage, run)
     assert inputs is not None, "the stages come in the order of their needs"
     if run.holds(stage.name, inputs) and not any((run.folder / name).exists() for name in stage.scratch):
-        say(f"{stage.name}: unchanged")  # nothing to write, so nobody to wait for
+        say(f"{stage.name}: unchanged")  # nothing to write, so no lock is needed
         return
     with _alone(stage, run):
         if _inputs(stage, run) != inputs:
@@ -263,15 +263,15 @@ def reach(
             )
         if stage.name == "train" and run.config.members():
             _train_members(run, tracker, fresh, resume)
-            resume = False  # with its members there, it does not begin from nothing
+            resume = False  # with its members trained, it does not start from nothing
         _work(stage, run, tracker, inputs, fresh, resume)
 
 
 @contextmanager
 def _alone(stage: Stage, run: Run) -> Iterator[None]:
-    """No other process does this stage here meanwhile; the lock goes with the process, however it ends.
+    """Hold the lock of this stage in this run; it ends with the process, however that ends.
 
-    A lock for each stage: an audit need not wait for a training.
+    There is one lock for each stage, so an audit need not wait for a training run.
 
     Raises:
         RunError: the disk refuses the lock.
@@ -289,7 +289,7 @@ def _lock_of(stage: Stage, run: Run) -> Path:
 
 @contextmanager
 def _refusal(stage: Stage, run: Run) -> Iterator[None]:
-    """A disk that refuses the lock, in one sentence."""
+    """Turn an operating-system error about the lock into one sentence."""
     try:
         yield
     except OSError as error:
@@ -300,7 +300,7 @@ def _refusal(stage: Stage, run: Run) -> Iterator[None]:
 
 
 def _work(stage: Stage, run: Run, tracker: Tracker, inputs: str, fresh: bool, resume: bool) -> None:
-    """Do a stage and record it; of an attempt that ends half way nothing stays but what it goes on from."""
+    """Run a stage and record it. A failed attempt leaves nothing but the state it can resume from."""
     say(f"{stage.name}")
     run.clear(stage.outputs)
     if fresh:

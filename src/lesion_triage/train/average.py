@@ -14,7 +14,7 @@ class Average:
     """Exponential moving average of a network's weights and statistics.
 
     Short at first, so that the random head is soon forgotten: decay min(``decay``, (1 + t) / (10 + t)).
-    Kept beside the network, tensor by tensor, so it is sharded where the network is.
+    Kept beside the network, tensor by tensor, so it is sharded as the network is.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -40,7 +40,7 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network carries the averaged weights, in eval mode, and afterwards its own again."""
+        """Inside, the network has the averaged weights, in eval mode; afterwards its own again."""
         own = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
         training = {module: module.training for module in self._network.modules()}
         self._put(self.tensors)
@@ -59,6 +59,6 @@ class Average:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor, sharing its memory."""
+    """This process's shard of a tensor, sharing its memory."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

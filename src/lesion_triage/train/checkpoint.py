@@ -24,7 +24,7 @@ CHECKPOINT = "checkpoint.safetensors"
 def save_checkpoint(
     folder: Path, tensors: Mapping[str, Tensor], config: Config, diagnoses: list[str]
 ) -> Path:
-    """Write the weights to evaluate and export, with what it takes to build the network around them.
+    """Write the weights to evaluate and export, with everything needed to rebuild the network.
 
     Raises:
         HinderedError: the disk is full or refuses.
@@ -71,7 +71,7 @@ def load_checkpoint(folder: Path) -> TriageNetwork | Ensemble:
         alike = [facts["backbone"]] * int(facts.get("members", "1"))
         names: list[str] = json.loads(facts["backbones"]) if "backbones" in facts else alike
         networks = [TriageNetwork(backbone(name, "none", int(facts["size_px"])), diagnoses) for name in names]
-        lowest = float(facts.get("lowest_logit", "-inf"))  # averages from before they were held have none
+        lowest = float(facts.get("lowest_logit", "-inf"))  # absent from averages made before the floor
         network: TriageNetwork | Ensemble = Ensemble(networks, lowest) if "members" in facts else networks[0]
         network.load_state_dict(tensors, strict=True)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -107,7 +107,7 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]
 
 
 def _in_one_spelling(content: bytes) -> bytes:
-    """The same file with the facts of its header in order: safetensors writes them in a random one."""
+    """The same file with its header's facts in fixed order: safetensors writes them in random order."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

@@ -1,7 +1,8 @@
-"""Depthwise convolutions in bf16 on a processor, with the backward pass in 32 bits. Imports torch only.
+"""Depthwise convolutions in bf16 on a CPU, with the backward pass in 32 bits. Imports torch only.
 
-oneDNN has no fast kernels for the gradient of most depthwise convolutions in bf16: a reference kernel steps
-in, ten times slower than in 32 bits, and bf16 as a whole becomes slower than 32 bits (docs/training.md).
+oneDNN has no fast kernels for the gradient of most depthwise convolutions in bf16. It falls back to a
+reference kernel, ten times slower than in 32 bits, and training in bf16 becomes slower than in 32 bits
+(docs/training.md).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 
 def gradients_in_32_bits(device: torch.device) -> AbstractContextManager[object]:
-    """Inside, depthwise convolutions under bf16 autocast on a processor have 32-bit backward passes.
+    """Inside, depthwise convolutions under bf16 autocast on a CPU have 32-bit backward passes.
 
-    The forward pass is in bf16 as it would be. Elsewhere, and while torch.compile looks, nothing happens.
+    The forward pass stays in bf16. On other devices, and while torch.compile is tracing, nothing changes.
     """
     if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return nullcontext()
@@ -26,7 +27,7 @@ def gradients_in_32_bits(device: torch.device) -> AbstractContextManager[object]
 
 
 class _Detour(TorchFunctionMode):
-    """Takes the convolutions that are meant out of the stream of calls."""
+    """Intercepts the calls of the convolutions concerned."""
 
     def __torch_function__(
         self,
@@ -50,7 +51,7 @@ def _slow(
     dilation: Any,
     groups: int,
 ) -> bool:
-    """Depthwise, and not the one shape that is fast in bf16 too: 3 x 3 without stride."""
+    """Depthwise, but not the one shape that is fast in bf16 too: 3 x 3 without stride."""
     fast = weight.shape[-2:] == (3, 3) and _pair(stride) == _pair(dilation) == (1, 1)
     trained = weight.requires_grad or pictures.requires_grad
     return (

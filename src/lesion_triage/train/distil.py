@@ -1,4 +1,4 @@
-"""A student beside its labels: what the members of an ensemble say of the pictures that it sees.
+"""The distillation loss: the members' predictions for the student's pictures, beside the labels.
 
 Imports torch, Fabric and this room.
 """
@@ -20,26 +20,26 @@ from lesion_triage.train.network import Heads, Learner, TriageNetwork
 
 
 class Opinion(NamedTuple):
-    """Mean probabilities over the members: shape [N], and [N, diagnoses] or None if nobody learnt them."""
+    """Mean probabilities over the members: shape [N], and [N, diagnoses] or None if no member learnt them."""
 
     needs_in_person: Tensor
     diagnosis: Tensor | None
 
 
 class Teacher:
-    """Finished networks that are asked of every picture as the student sees it: cropped, coloured and mixed.
+    """Finished networks that score every picture as the student sees it: cropped, coloured and mixed.
 
-    A teacher that sees the same picture is what makes distillation work: Beyer et al. 2022,
-    doi:10.1109/CVPR52688.2022.01065. Its opinion depends on the picture alone, so it has no state, and every
-    process of a training asks its own copy.
+    Seeing the same picture is what makes distillation work: Beyer et al. 2022,
+    doi:10.1109/CVPR52688.2022.01065. The teacher's output depends on the picture alone, so it has no state,
+    and every training process uses its own copy.
     """
 
     def __init__(self, fabric: Fabric, config: Config, members: Sequence[Path]) -> None:
         """Load the members.
 
         Args:
-            fabric: whose device and precision they compute with.
-            config: of the student; the members have the same, but for the seed.
+            fabric: whose device and precision they use.
+            config: of the student; that of the members differs only in the seed.
             members: run folders, each with a checkpoint.
 
         Raises:
@@ -58,7 +58,7 @@ class Teacher:
 
     @torch.no_grad()
     def opinion(self, given: Tensor) -> Opinion:
-        """What the members say of pictures [N, side, side, 3], in grey levels."""
+        """The members' predictions for pictures [N, side, side, 3], in grey levels."""
         with self._fabric.autocast():
             heads = [member(given) for member in self._members]
         needs = torch.stack([each.logit.float().sigmoid() for each in heads]).mean(0)
@@ -67,9 +67,10 @@ class Teacher:
         return Opinion(needs, torch.stack([each.diagnosis.float().softmax(1) for each in heads]).mean(0))
 
     def beside(self, labels: Tensor, heads: Heads, given: Tensor) -> Tensor:
-        """Loss of each picture, shape [N]: that of the labels, and the cross-entropy to the members' opinion.
+        """Loss of each picture, shape [N]: of the labels, and the cross-entropy to the members' predictions.
 
-        The second is not weighted by class or by difficulty: members that learnt so say so.
+        The second is not weighted by class or difficulty: such weighting in the members' training already
+        shows in their predictions.
 
         Args:
             labels: the loss against the labels, shape [N].
@@ -81,7 +82,7 @@ class Teacher:
 
 
 def cross_entropy(heads: Heads, opinion: Opinion, diagnosis_weight: float) -> Tensor:
-    """Cross-entropy of each picture to probabilities, shape [N]; lowest where the student says the same.
+    """Cross-entropy of each picture to soft targets, shape [N]; lowest if the student agrees.
 
     Hinton et al. 2015, arXiv:1503.02531, at temperature 1: the members were trained with smoothed labels.
     """

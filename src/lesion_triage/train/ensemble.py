@@ -1,4 +1,4 @@
-"""Several finished networks as one: what is exported of an ensemble that is averaged. Imports the network."""
+"""Several finished networks as one: what is exported for an averaged ensemble. Imports the network."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from lesion_triage.train.network import Served, TriageNetwork
 class Ensemble(nn.Module):
     """uint8 RGB pixels [N, size, size, 3] -> the members' mean logit, and the first member's other outputs.
 
-    Logits are averaged, as over views: the calibrator reads one, and a mean of probabilities near 0 or 1
-    would have to be turned back into one from the few digits that are left. None counts as lower than the
-    loss asks for (``losses.lowest_logit``), so that no member outvotes the others downwards: the lowest score
-    of a positive lesion is what a threshold is certified at. Upwards each counts in full.
+    Logits are averaged, as over views: the calibrator reads a logit, and a mean of probabilities near 0 or 1
+    would have to be converted back from the few digits that are left.
 
-    The levels are one member's: that is the distance which the novelty gate was chosen for, and its matrix
+    No member's logit counts as lower than the loss asks for (``losses.lowest_logit``), so that none can
+    outvote the others downwards: what decides the certified threshold is the lowest scores of positive
+    lesions. Upwards each counts in full.
+
+    The levels are those of the first member: the novelty gate was chosen for this distance, and its matrix
     stays as small (docs/unfamiliar-pictures.md). The embedding is the same member's.
     """
 
     def __init__(self, members: Sequence[TriageNetwork], lowest: float = -math.inf) -> None:
-        """Put the members side by side.
+        """Combine the members.
 
         Args:
             members: at least one.
-            lowest: what a member's logit of one view counts as at least.
+            lowest: lower limit on a member's logit for one view.
         """
         super().__init__()
         self.lowest = lowest

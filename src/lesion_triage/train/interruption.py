@@ -13,7 +13,7 @@ class Interrupted(KeyboardInterrupt):
     """Training was asked to stop, and has written its state.
 
     Attributes:
-        status: exit status of the program, 128 and the number of the signal.
+        status: exit status of the program: 128 plus the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -24,7 +24,7 @@ class Interrupted(KeyboardInterrupt):
 class Interruption:
     """While entered, the first SIGINT or SIGTERM is noted; a second SIGINT interrupts at once.
 
-    Only the main thread can listen to signals; in another one nothing is noted.
+    Only the main thread can handle signals; in any other thread nothing is noted.
     """
 
     def __init__(self) -> None:
@@ -50,10 +50,10 @@ class Interruption:
 
 
 def leave_to_the_parent(worker: int) -> None:
-    """For loader processes: a signal to the whole group is the parent's to answer; they end with it.
+    """For loader processes: ignore signals to the whole group, which the parent handles; they end with it.
 
-    SIGTERM of the parent ends them. It comes when the parent ends by an exception whose traceback still holds
-    them, and a process that ignored it would be waited for without end.
+    SIGTERM from the parent ends them. It comes when the parent ends by an exception whose traceback still
+    holds them; a process that ignored it would be waited for without end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS
@@ -66,4 +66,4 @@ def leave_to_the_parent(worker: int) -> None:
 def _end_when_the_parent_says_so() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
-    os._exit(0)  # another status would be a failure of the loader's
+    os._exit(0)  # any other status would count as a failure of the loader

@@ -1,4 +1,4 @@
-"""All that changes while a network learns, written and read back as one. Imports Fabric and this room."""
+"""Everything that changes during training, saved and restored together. Imports Fabric and this room."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Learning:
 
     Attributes:
         network: the network itself; its names are those of the checkpoint.
-        learner: the network as training sees it, bare: for scoring.
-        model: the learner as Fabric wraps it: for learning.
-        optimizer: as Fabric wraps it.
+        learner: the network as training sees it, unwrapped: for scoring.
+        model: the learner as wrapped by Fabric: for learning.
+        optimizer: as wrapped by Fabric.
         average: of the network's weights.
-        progress: where the training stands.
-        teacher: whose opinion is learnt beside the labels, or None; it has no state.
+        progress: position in the training run.
+        teacher: its predictions are learnt beside the labels; or None. It has no state.
     """
 
     teacher: Teacher | None = None
@@ -68,27 +68,27 @@ class Learning:
 
     @property
     def scaled(self) -> bool:
-        """Whether losses are scaled, so that an overflow of the gradient is a step left out, not an error."""
+        """Whether losses are scaled, so that a gradient overflow skips the step instead of failing."""
         return getattr(self._fabric.strategy.precision, "scaler", None) is not None
 
     def learn(self) -> None:
-        """Switch to training mode, except what is frozen."""
+        """Switch to training mode, except for what is frozen."""
         self.network.train()
         for module in self._frozen:
             module.eval()
 
     def agree(self) -> None:
-        """All processes take the first one's averaged batch statistics, which are those that are written.
+        """Give all processes the first one's averaged batch statistics, which are those that are saved.
 
-        Where several processes share a batch, each has statistics of its own part; see docs/training.md.
+        If several processes share a batch, each has the statistics of its own part; see docs/training.md.
         """
         if self._fabric.world_size > 1:
             for name, _ in self.network.named_buffers():
-                if name in self.average.tensors:  # others are the shape of the network, and no state of it
+                if name in self.average.tensors:  # others are derived from the shape, not state
                     torch.distributed.broadcast(self.average.tensors[name], 0)
 
     def write(self, folder: Path, key: str) -> None:
-        """Write the state; to be called in all processes.
+        """Save the state; to be called in all processes.
 
         Raises:
             HinderedError: the disk is full or refuses.
@@ -106,11 +106,11 @@ class Learning:
             fail_together(self._fabric, HinderedError(error))
 
     def resume(self, folder: Path, key: str, say: Callable[[str], None]) -> None:
-        """Go on from the newest whole state that was made from the same inputs, if there is one.
+        """Resume from the newest intact state with the same inputs, if there is one.
 
         Raises:
             StateError: a state that is damaged or does not fit.
-            HinderedError: one that this process does not see.
+            HinderedError: a state that this process does not see.
         """
         found = state.read(folder, key)
         progress = found[0] if found else None
@@ -119,7 +119,7 @@ class Learning:
                 f"{folder}: the training state here is not that of the first machine; all machines of a "
                 "training need the same folder."
             )
-        self._fabric.barrier()  # every process has read
+        self._fabric.barrier()  # until every process has read
         if self._fabric.is_global_zero:
             state.clear(folder, but=progress)
         if found is None:
@@ -149,7 +149,7 @@ class Learning:
         for name, parameter in self.network.named_parameters():
             prefix = f"optimizer/{name}/"
             kinds = {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)}
-            if kinds:  # the moments in the layout of the weights: another one may round otherwise
+            if kinds:  # moments in the layout of the weights: another layout may round differently
                 self._optimizer.state[parameter] = {
                     kind: tensors[key].clone() if kind == "step" else torch.zeros_like(parameter)
                     for kind, key in kinds.items()

@@ -32,7 +32,7 @@ from lesion_triage.train.probe import Probe
 __all__ = ["EpochMetrics", "Pictures", "dismiss", "follow", "train"]
 
 CLIP = 5.0  # largest norm of the gradient
-NAMED = 32  # pictures named when a loss is no number
+NAMED = 32  # pictures named when a loss is not a number
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,21 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told of the progress."""
+    """Callbacks for progress."""
 
     on_batch: Callable[[int, int, int], None] = lambda *_: None
     """Called with (epoch, batches done, batches in the epoch)."""
     on_epoch: Callable[[EpochMetrics], None] = lambda _: None
-    """Receives each line of the curve, also those of a resumed training's past."""
+    """Receives each line of the curve, including those from before a resumption."""
     on_embedding: Tick = lambda *_: None
     """Called with (pictures done, all): ``probe`` only."""
     on_note: Callable[[str], None] = lambda _: None
-    """One sentence: where an interrupted training goes on."""
+    """One sentence: where an interrupted training run is resumed."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every process of one training is told by the first."""
+    """What rank 0 tells every process of a training run."""
 
     config: Config
     training: Pictures
@@ -84,9 +84,9 @@ def train(
 ) -> list[EpochMetrics]:
     """Fine-tune and leave ``checkpoint.safetensors`` in ``folder``.
 
-    The last epoch's averaged weights are the result: nothing is chosen on the validation split, so it
-    stays fit for the calibrator. A state is written after each epoch and every few minutes; a training that
-    was killed goes on there. ``train_state`` stays: whoever records the result removes it.
+    The last epoch's averaged weights are the result: nothing is selected on the validation split, so it
+    stays fit for the calibrator. A state is written after each epoch and every few minutes; a run that was
+    killed resumes from it. ``train_state`` stays: the caller removes it after recording the result.
 
     Args:
         config: the run.
@@ -94,12 +94,12 @@ def train(
         validation: split 'validation', for the curve.
         folder: the run folder.
         key: hash of the inputs; a state with another key is not resumed from.
-        listener: is told of the progress.
-        teachers: run folders of finished networks, whose opinion is learnt beside the labels.
+        listener: receives the progress.
+        teachers: run folders of finished networks, whose predictions are learnt beside the labels.
 
     Raises:
-        TrainingError: weights that do not fit, a loss that is no finite number, a full disk, a lost process.
-        Interrupted: SIGINT or SIGTERM came; the state is written.
+        TrainingError: weights that do not fit, a loss that is not finite, a full disk, a lost process.
+        Interrupted: SIGINT or SIGTERM was received; the state is written.
     """
     fabric = processes.launch(config.train)
     with processes.connected(fabric):
@@ -108,7 +108,7 @@ def train(
 
 
 def follow(config: Config) -> None:
-    """Take part in the training that rank 0 starts; under torchrun in all, until it dismisses."""
+    """Take part in the training run that rank 0 starts; under torchrun in all of them, until dismissed."""
     again = True
     while again:
         fabric = processes.launch(config.train)
@@ -194,7 +194,7 @@ def _epoch(
     interruption: Interruption,
     listener: Listener,
 ) -> float:
-    """The batches of the epoch that are still to do. Returns the mean loss of all."""
+    """Run the remaining batches of the epoch. Returns the mean loss of all."""
     config, c = job.config, job.config.train
     at = learning.progress
     order = pictures.batch_order(
@@ -234,12 +234,12 @@ def _epoch(
 
 
 class _Part(NamedTuple):
-    """What this process knows of one step."""
+    """One process's results of one step."""
 
     loss: Tensor
     """Its share of the mean loss of the batch."""
     norm: Tensor
-    """Of the whole gradient, before it is clipped."""
+    """Norm of the whole gradient, before clipping."""
     losses: list[tuple[int, Tensor]]
     """Part of the batch, losses of its pictures."""
 
@@ -253,7 +253,7 @@ def _gradient(
     config: Config,
     number: int,
 ) -> _Part:
-    """Leave the gradient of one batch's mean loss in the network, whoever has which part of it."""
+    """Leave the gradient of one batch's mean loss in the network, however the batch is divided."""
     c, epoch = config.train, learning.progress.epoch
     mix = mixing.draw(c, config.seed, epoch, number)
     learning.optimizer.zero_grad()
@@ -262,10 +262,10 @@ def _gradient(
         batch = next(stream)
         name = f"{config.seed}:{epoch}:{number}:{part}".encode()
         seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest())
-        fabric.seed_everything(seed, verbose=False)  # dropout: the position says what is drawn
+        fabric.seed_everything(seed, verbose=False)  # dropout: drawn by position
         with fabric.no_backward_sync(learning.model, enabled=part != order.own[-1]):
             each = _losses(learning, batch, mix, c, weights)
-            # Processes average their gradients; a sum over the batch's size makes that its mean, exactly.
+            # Processes average their gradients; a sum divided by the batch size thus gives its exact mean.
             fabric.backward(each.sum() * (fabric.world_size / c.batch_size))
         found.append((part, each.detach()))
     norm = fabric.clip_gradients(learning.model, learning.optimizer, max_norm=CLIP, error_if_nonfinite=False)
@@ -284,7 +284,7 @@ def _losses(learning: Learning, batch: Example, mix: mixing.Mix | None, c: Train
 
 
 def _summed(fabric: Fabric, part: _Part, due: bool, asked: bool) -> tuple[float, float, bool, bool]:
-    """What all processes act on together: loss, norm, whether to write the state, whether to stop."""
+    """Values that all processes act on together: loss, norm, whether to write the state, whether to stop."""
     flags = torch.tensor([due, asked], dtype=torch.float32, device=part.loss.device)
     mine = torch.stack([part.loss, part.norm.to(part.loss)])
     loss, norm, save, stop = processes.summed(fabric, torch.cat([mine, flags])).tolist()
@@ -292,7 +292,7 @@ def _summed(fabric: Fabric, part: _Part, due: bool, asked: bool) -> tuple[float,
 
 
 def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _Part, loss: float) -> NoReturn:
-    """Name the batch and its pictures; nothing is written, so the last good state is the last."""
+    """Name the batch and its pictures. Nothing is written, so the last state stays good."""
     broken, all_of_them = [], []
     for index, losses_ in part.losses:
         for picture, finite in zip(order.part(number, index), losses_.isfinite().tolist(), strict=True):

@@ -19,11 +19,11 @@ from lesion_triage.train.network import Heads
 def class_weights(needs_in_person: Sequence[bool], c: Train) -> Tensor:
     """Weight of the negative (index 0) and the positive class (index 1), shape (2,).
 
-    With ``loss: balanced`` each class weighs n / (2 n_class), as scikit-learn's ``balanced`` does: both
-    together weigh the same, and a picture weighs 1 in the mean. Else ones.
+    With ``loss: balanced`` each class weighs n / (2 n_class), as with scikit-learn's ``balanced``: both
+    classes have equal weight in total, and the mean weight of a picture is 1. Otherwise ones.
 
     Raises:
-        TrainingError: balanced, but only one class is there.
+        TrainingError: balanced, but only one class is present.
     """
     counts = torch.tensor([needs_in_person.count(False), needs_in_person.count(True)])
     if c.loss != "balanced":
@@ -36,11 +36,10 @@ def class_weights(needs_in_person: Sequence[bool], c: Train) -> Tensor:
     return len(needs_in_person) / (2 * counts)
 
 
-def lowest_logit(c: Train) -> float:
-    """The logit that the loss wants of a negative: -3.7 where 0.05 is smoothed, -inf where nothing is.
+def lowest_logit(label_smoothing: float) -> float:
+    """The logit at which the loss of a negative is lowest: -3.7 with smoothing 0.05, -inf without smoothing.
 
-    Below it training pulls a logit up again, so what lies there is no further evidence. The focal loss asks
-    less of what is right already, and so wants it lower: -6.2 with an exponent of 2.
+    Below it training pushes a logit up again, so lower values are no further evidence.
     """
     if not c.label_smoothing:
         return -math.inf

@@ -1,7 +1,7 @@
-"""Freed memory is kept for the next step while a training runs. Imports the standard library only.
+"""Keeps freed memory for the next step during training. Imports the standard library only.
 
-The C library gives large blocks back to the system as soon as they are free, and the next step's activations
-get pages that the system must first clear: a third of a step's time or more (docs/training.md).
+The C library returns large blocks to the system as soon as they are free, and the next step's activations get
+pages that the system must first zero: a third of a step's time or more (docs/training.md).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ TRIM_THRESHOLD_BYTES, MMAP_MAX = 128 * 1024, 65536
 
 @contextmanager
 def kept() -> Iterator[bool]:
-    """Whatever is freed inside stays with the process until the end, where it is given back.
+    """Inside, freed memory stays with the process; it is returned at the end.
 
-    No number that is computed changes. Where the C library is not GNU's, nothing happens.
+    No computed number changes. If the C library is not GNU's, nothing happens.
 
     Yields:
-        Whether the C library does as told.
+        Whether the C library accepted the settings.
     """
     library = ctypes.CDLL(None)
     mallopt, trim = getattr(library, "mallopt", None), getattr(library, "malloc_trim", None)

@@ -17,16 +17,16 @@ from lesion_triage.data.dataset import Example
 
 @dataclass(frozen=True)
 class Mix:
-    """How the pictures of one batch are mixed, the same in every process that has a part of it."""
+    """How the pictures of one batch are mixed; the same in every process that has a part of it."""
 
     share: float
-    """What is left of the picture itself."""
+    """Share of the picture itself in the result."""
     box: tuple[float, float] | None = None
-    """cutmix: centre of the rectangle, from 0 to 1 down and across. None: mixup."""
+    """cutmix: centre of the rectangle, from 0 to 1, down and across. None: mixup."""
 
 
 def draw(c: Train, seed: int, epoch: int, batch: int) -> Mix | None:
-    """The mixing of one batch; None if the configuration wants none. With both, a coin decides."""
+    """The mixing of one batch; None if the configuration asks for none. With both, a coin decides."""
     if not (c.mixup_alpha or c.cutmix_alpha):
         return None
     random = np.random.default_rng((seed, epoch, batch))
@@ -39,8 +39,8 @@ def draw(c: Train, seed: int, epoch: int, batch: int) -> Mix | None:
 def mixed(batch: Example, mix: Mix) -> tuple[Tensor, Example, float]:
     """Pictures mixed with their neighbours.
 
-    The order is random, so the neighbour is a random other picture; and neighbours are always in one
-    process, so the number of processes changes nothing. A last one without a neighbour takes the first.
+    The order is random, so the neighbour is a random other picture. Neighbours are always in one process, so
+    the number of processes changes nothing. A last picture without a neighbour is mixed with the first.
 
     Returns:
         The pictures, the examples that were mixed in, and the share of the loss that is left to the labels

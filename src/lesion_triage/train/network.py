@@ -1,4 +1,4 @@
-"""The network: any timm backbone between raw pixels and a logit. Normalisation lives here alone."""
+"""The network: any timm backbone between raw pixels and a logit. The only place of normalisation."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from lesion_triage.errors import TrainingError
 from lesion_triage.train import depthwise
 
 _NOWHERE = "?"
-"""A name that is in no stage of any backbone."""
+"""A name that no backbone has among its stages."""
 
 
 class Heads(NamedTuple):
-    """What training sees: logits of shape [N] and [N, diagnoses]."""
+    """Output for training: logits of shape [N] and [N, diagnoses]."""
 
     logit: Tensor
     diagnosis: Tensor
 
 
 class Served(NamedTuple):
-    """What the exported graph is made from: logit [N], embedding [N, width], levels [N, channels]."""
+    """Output for the exported graph: logit [N], embedding [N, width], levels [N, channels]."""
 
     logit: Tensor
     embedding: Tensor
     levels: Tensor
-    """Channel means of the backbone's middle levels; the novelty gate measures a distance between them."""
+    """Channel means of the backbone's middle levels, for the novelty gate's distance."""
 
 
 class TriageNetwork(nn.Module):
     """uint8 RGB pixels [N, size, size, 3] -> logit [N], embedding [N, width], levels [N, channels].
 
-    A second head learns the diagnosis beside the first. It shapes the embedding during training,
-    and ``forward`` does not have it, so no exported graph can utter one.
+    A second head learns the diagnosis beside the first. It shapes the embedding during training, and is not
+    part of ``forward``, so no exported graph can output one.
     """
 
     mean: Tensor
@@ -52,17 +52,17 @@ class TriageNetwork(nn.Module):
         self.width = width
         self.needs_in_person = nn.Linear(width, 1)
         self.diagnosis = nn.Linear(width, diagnoses)
-        # As levels of 0..255, so that the first operation is one subtraction and one product.
+        # In levels of 0..255, so that the first operation is one subtraction and one product.
         self.register_buffer("mean", 255 * torch.tensor(facts["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(facts["std"]).view(1, 3, 1, 1))
 
     @property
     def served_parameters(self) -> int:
-        """Numbers in the exported graph: the second head is not in it."""
+        """Number of parameters in the exported graph: without the second head."""
         return sum(parameter.numel() for parameter in self.backbone.parameters()) + self.width + 1
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Pixels [N, size, size, 3] uint8 -> what the backbone takes, [N, 3, size, size]."""
+        """Pixels [N, size, size, 3] uint8 -> input of the backbone, [N, 3, size, size]."""
         grey_levels = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
         return (grey_levels - self.mean) / self.std
 
@@ -85,7 +85,7 @@ class TriageNetwork(nn.Module):
         return Served(self.needs_in_person(embedding)[:, 0], embedding, levels)
 
     def heads(self, embedding: Tensor) -> Heads:
-        """Embedding [N, width] -> what training sees."""
+        """Embedding [N, width] -> output for training."""
         logit = self.needs_in_person(embedding)[:, 0]
         return Heads(logit.clone(), self.diagnosis(embedding))  # FSDP2 warns of views
 
@@ -104,17 +104,17 @@ class Learner(nn.Module):
 
 
 def freeze_backbone(network: TriageNetwork) -> list[nn.Module]:
-    """Fix the whole backbone; only the heads learn. Returns what to keep in eval mode."""
+    """Freeze the whole backbone; only the heads learn. Returns what to keep in eval mode."""
     network.backbone.requires_grad_(False)
     return [network.backbone]
 
 
 def middle_levels(backbone: nn.Module) -> tuple[int, ...]:
-    """Which of timm's feature levels the novelty gate looks at; none if the backbone has no levels.
+    """Indices of timm's feature levels that the novelty gate uses; empty if the backbone has no levels.
 
-    All but the deepest: training bends that one to its labels, and other pictures fall in with the rest.
-    Several branches may end in the deepest module. Of a transformer, whose levels are all of one resolution:
-    the one in the middle.
+    All but the deepest: training shapes that one for its labels, and unfamiliar pictures become
+    indistinguishable there. Several branches may end in the deepest module. For a transformer, whose levels
+    all have the same resolution: the one in the middle.
     """
     facts: Any = getattr(backbone, "feature_info", None)
     if not facts or not hasattr(backbone, "forward_intermediates"):
@@ -126,14 +126,14 @@ def middle_levels(backbone: nn.Module) -> tuple[int, ...]:
 
 
 def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
-    """Fix the stem and the first ``stages`` stages, as timm counts them, at their weights and statistics.
+    """Freeze the stem and the first ``stages`` stages, as timm counts them: weights and statistics.
 
-    The early layers are the most general and, at full resolution, the dearest: on a CPU two frozen
-    stages of an EfficientNet double the speed. What timm puts in no stage and stands before one of them,
-    such as a position bias that all blocks share, acts in them and is fixed with them.
+    The early layers are the most general and, at full resolution, the most expensive: on a CPU two frozen
+    stages of an EfficientNet double the speed. Anything outside timm's stages that comes before one of them,
+    such as a position bias shared by all blocks, acts in them and is frozen with them.
 
     Returns:
-        The modules that are frozen through and through; keep them in eval mode.
+        The modules that are frozen entirely; keep them in eval mode.
 
     Raises:
         TrainingError: the backbone has no stage structure that timm can name.
@@ -145,7 +145,7 @@ def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
     named: Any = SimpleNamespace(named_parameters=lambda: dict.fromkeys((*parameters, _NOWHERE)).items())
     try:
         stage: dict[str, int] = group_parameters(named, matcher(coarse=True), reverse=True)
-    except Exception:  # an architecture may refuse in any way
+    except Exception:  # architectures may refuse by any exception
         raise TrainingError(
             "timm names the stages of this backbone only layer by layer; set train.frozen_stages to 0."
         ) from None

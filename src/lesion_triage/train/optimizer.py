@@ -1,4 +1,4 @@
-"""Which weights learn how fast: groups of parameters, and the learning rate over time. Imports timm."""
+"""Learning rates: groups of parameters, and the schedule over time. Imports timm."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lesion_triage.train.network import TriageNetwork
 def parameter_groups(network: TriageNetwork, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """Groups for the optimiser, each with ``weight_decay`` and ``lr_scale``.
 
-    Weight decay is for matrices and kernels; biases and norms are scales, not complexity, and some
-    backbones name more (positions). With ``layer_decay`` the heads learn at the full rate, the last layer
-    of the backbone at ``layer_decay`` times it, the one before at its square (Clark et al. 2020; layers
-    as timm counts them), since early layers are the most general. What timm puts in no layer is a last one,
-    as in the code of BEiT: final norms, and positions that all blocks share.
+    Weight decay applies to matrices and kernels; biases and norms are scales, not complexity, and some
+    backbones exempt more (positions). With ``layer_decay`` the heads learn at the full rate, the last layer
+    of the backbone at ``layer_decay`` times it, the one before at its square (Clark et al. 2020; layers as
+    timm counts them), since early layers are the most general. Parameters outside timm's layers count as in
+    the last layer, as in the code of BEiT: final norms, and positions shared by all blocks.
     """
     spared: set[str] = getattr(network.backbone, "no_weight_decay", set)()
     if layer_decay == 1.0:
@@ -44,8 +44,8 @@ def parameter_groups(network: TriageNetwork, weight_decay: float, layer_decay: f
 def schedule(c: Train, batches: int) -> Callable[[int], float]:
     """Learning rate of each step (from 0), as a share of the peak.
 
-    A line from 1 / n to 1 over the n steps of the warm-up, then a cosine (Loshchilov and Hutter 2017) or a
-    line to zero, or nothing.
+    Linear from 1 / n to 1 over the n steps of the warm-up, then a cosine (Loshchilov and Hutter 2017), linear
+    to zero, or constant.
 
     Args:
         c: epochs, warm-up and kind.

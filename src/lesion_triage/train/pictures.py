@@ -1,6 +1,6 @@
 """Pictures on their way to the network: splits, batches of an epoch, embeddings. Imports torch and data.
 
-What is in a batch depends on (seed, epoch, batch) alone, whoever prepares it.
+The content of a batch depends on (seed, epoch, batch) alone, whichever process prepares it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lesion_triage.train.interruption import leave_to_the_parent
 from lesion_triage.train.network import TriageNetwork
 
 SMALL = 0.8  # side of the pictures in the first epochs, as a share of the full one
-BLOCK = 64  # pictures scored at once where nothing is learnt
+BLOCK = 64  # pictures scored at once outside training
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Pictures:
     pixels: Pixels
 
     def __getstate__(self) -> dict[str, Any]:
-        """A mapped file travels to another process as its name: every process maps it itself."""
+        """A memory-mapped file is pickled as its path: every process maps it itself."""
         path = getattr(self.pixels, "filename", None)
         if path is None:
             return self.__dict__
@@ -60,7 +60,7 @@ class Pictures:
 
 
 class Embedded(Dataset[Example]):
-    """Embeddings in place of pictures, for a backbone that does not learn."""
+    """Embeddings instead of pictures, for a frozen backbone."""
 
     def __init__(self, embeddings: Tensor, needs_in_person: Sequence[bool], diagnoses: Sequence[int]) -> None:
         self._embeddings = embeddings
@@ -103,7 +103,7 @@ def augmented(config: Config, training: Pictures, diagnoses: Sequence[int], epoc
 
 
 def sides(config: Config) -> list[int]:
-    """Sides of the pictures that the network will see, pixels: the whole one, and that of ``small_first``."""
+    """Sides in pixels of the pictures that the network will see: the full one, that of ``small_first``."""
     epochs = () if config.train.probe else range(config.train.epochs)
     return sorted({config.pixels.size_px, *(_side(config, epoch) for epoch in epochs)}, reverse=True)
 
@@ -119,10 +119,10 @@ def loader(
     """Batches in the order given, prepared by loader processes.
 
     Args:
-        dataset: what the batches are taken from.
+        dataset: the source of the batches.
         order: of the batches.
-        workers: loader processes; 0: this one.
-        pinned: leave the batches where a GPU fetches them while it computes.
+        workers: number of loader processes; 0: this one.
+        pinned: put the batches in pinned memory, from which a GPU copies them while it computes.
     """
     collate: Callable[[Any], Any] | None = None
     if isinstance(dataset, TrainingPictures):
@@ -138,7 +138,7 @@ def loader(
 
 
 class _Batches(Dataset[Example]):
-    """Asked for a batch, the loader gets it whole: torch would stack its pictures one by one."""
+    """Gives the loader whole batches: torch would stack the pictures one by one."""
 
     def __init__(self, dataset: TrainingPictures) -> None:
         self._dataset = dataset
@@ -156,7 +156,7 @@ def _as_it_comes(batch: Example) -> Example:
 
 @torch.inference_mode()
 def embeddings(network: TriageNetwork, pictures: Pictures, tick: Tick = lambda *_: None) -> Tensor:
-    """Embeddings [N, width] of the pictures as they are, on the CPU; the network is in eval mode."""
+    """Embeddings [N, width] of unaugmented pictures, on the CPU; the network is in eval mode."""
     device = network.mean.device
     found = []
     for start in range(0, len(pictures.records), BLOCK):

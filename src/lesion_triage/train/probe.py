@@ -1,4 +1,4 @@
-"""Training the head alone, on embeddings that are computed once. Imports torch and the network."""
+"""Training only the heads, on embeddings that are computed once. Imports torch and the network."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lesion_triage.train.pictures import Embedded, Pictures, embeddings
 class Probe:
     """Embeddings of both splits, scaled to mean 0 and standard deviation 1 over the training split.
 
-    The head learns on that scale, where one learning rate suits every backbone, and ``unscale`` gives it back
-    in the network's own.
+    The heads learn on that scale, on which one learning rate suits every backbone; ``unscale`` converts them
+    back to the network's own scale.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Probe:
         found = embeddings(network, training, lambda done, _: tick(done, own + other))
         self._mean = found.mean(0)
         spread = found.std(0, correction=0)
-        self._std = torch.where(spread > 1e-6, spread, torch.ones_like(spread))  # a silent feature stays so
+        self._std = torch.where(spread > 1e-6, spread, torch.ones_like(spread))  # constant features stay
         self.dataset: Dataset[Example] = Embedded(self._scaled(found), training.needs_in_person(), diagnoses)
         rest = embeddings(network, validation, lambda done, _: tick(own + done, own + other))
         self._validation = self._scaled(rest).to(network.mean.device)
@@ -44,12 +44,12 @@ class Probe:
         return (found - self._mean) / self._std
 
     def logits(self, start: int, stop: int) -> Tensor:
-        """Of a block of validation pictures."""
+        """Logits of a block of validation pictures."""
         return self._network.heads(self._validation[start:stop]).logit
 
     @torch.no_grad()
     def unscale(self) -> None:
-        """Turn the heads for scaled embeddings into the same heads for embeddings as they come."""
+        """Convert the heads for scaled embeddings into equivalent heads for raw embeddings."""
         for head in (self._network.needs_in_person, self._network.diagnosis):
             head.weight.div_(self._std.to(head.weight.device))
             head.bias.sub_(head.weight @ self._mean.to(head.weight.device))

@@ -1,6 +1,6 @@
-"""The processes of one training run: how many, where, how they talk. Imports Fabric and the configuration.
+"""The processes of one training run: how many, where, how they communicate. Imports Fabric and configuration.
 
-Processes come from torchrun, or Fabric starts them by giving this process's own command again.
+Processes come from torchrun, or Fabric starts them by repeating this process's own command.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from lesion_triage.config import Train
 from lesion_triage.console import say
 from lesion_triage.errors import HinderedError, TrainingError
 
-# Long, since the others wait while the first process lists and decodes the pictures. The death of a
-# process is noticed by other means, at once.
+# Long, since the others wait while rank 0 lists and decodes the pictures. The death of a process is
+# noticed at once, by other means.
 PATIENCE = timedelta(hours=6)
 
 _Left = TypeVar("_Left")
 
 
-class Dismissed(Exception):  # noqa: N818 - no error: the first process says what there is to say
+class Dismissed(Exception):  # noqa: N818 - not an error: rank 0 reports what there is to report
     """This process has nothing more to do."""
 
 
@@ -47,11 +47,11 @@ def torchrun() -> bool:
 
 
 def launch(c: Train) -> Fabric:
-    """The processes of this training, all of them running and connected.
+    """Start and connect the processes of this training run.
 
     Raises:
-        TrainingError: a batch too small for so many processes, a probe on several of them, or a precision
-            that this machine does not have.
+        TrainingError: a batch too small for the number of processes, a probe on several of them, or a
+            precision that this machine does not have.
     """
     devices: int | str = c.devices
     nodes = 1
@@ -69,7 +69,7 @@ def launch(c: Train) -> Fabric:
         say("note: this processor has no instructions for bf16: train.precision: auto is many times as fast")
     _require_fit(c, world)
     if world == 1 and c.strategy == "auto":
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its word on precision cuts the bar
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its message would break the bar
         fabric = Fabric(accelerator=c.accelerator, devices=1, precision=chosen)
         fabric.launch()
         return fabric
@@ -94,7 +94,7 @@ def launch(c: Train) -> Fabric:
 
 
 def _require_fit(c: Train, world: int) -> None:
-    """Only here is it known how many processes there are: torchrun and ``devices: auto`` say it."""
+    """Checked only here, because only torchrun or ``devices: auto`` decides how many processes there are."""
     if c.batch_size < 2 * world * c.accumulate:
         raise TrainingError(
             f"a batch of {c.batch_size} leaves less than two pictures for each of {world} processes times "
@@ -105,7 +105,7 @@ def _require_fit(c: Train, world: int) -> None:
 
 
 def computes_in_bf16() -> bool:
-    """Whether the processor has instructions for it. Without, each step takes many times as long."""
+    """Whether the CPU has bf16 instructions. Without them each step takes many times as long."""
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
@@ -113,8 +113,8 @@ def computes_in_bf16() -> bool:
 def precision(c: Train) -> Any:
     """What ``train.precision`` means on this machine.
 
-    ``auto`` is bf16-mixed on a GPU or processor that computes in it natively (AVX512-BF16 or AMX),
-    16-mixed on an older GPU, else 32-true.
+    ``auto`` is bf16-mixed on a GPU or CPU with native bf16 (AVX512-BF16 or AMX), 16-mixed on an older GPU,
+    else 32-true.
 
     Raises:
         TrainingError: 16-mixed without a GPU; Fabric would compute in another precision than asked for.
@@ -133,11 +133,12 @@ def precision(c: Train) -> Any:
 def connected(fabric: Fabric) -> Iterator[None]:
     """Turn the loss of a worker into one error, and destroy the process group on exit.
 
-    Those of torchrun stay together until ``part``: another training may follow, and they meet but once.
+    The group of torchrun's processes is kept until ``part``: another training run may follow, and they can
+    connect only once.
 
     Raises:
         HinderedError: a process that shared the work has ended.
-        TrainingError: the memory is too small.
+        TrainingError: out of memory.
     """
     try:
         yield
@@ -168,7 +169,7 @@ def part() -> None:
 
 
 def fail_together(fabric: Fabric, error: TrainingError) -> NoReturn:
-    """To be called in all processes: the first raises the error, the others part in silence.
+    """To be called in all processes: the first raises the error, the others leave silently.
 
     Raises:
         TrainingError: in the first process.
@@ -180,7 +181,7 @@ def fail_together(fabric: Fabric, error: TrainingError) -> NoReturn:
 
 
 def gathered(fabric: Fabric, thing: list[_Left]) -> list[_Left]:
-    """The lists of all processes, one after the other. To be called in all of them."""
+    """The concatenated lists of all processes. To be called in all of them."""
     if fabric.world_size == 1:
         return thing
     parts: list[Any] = [None] * fabric.world_size
@@ -196,13 +197,13 @@ def summed(fabric: Fabric, tensor: Tensor) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all shards of it. To be called in all processes."""
+    """The full tensor, gathered from all shards. To be called in all processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def fill(target: Tensor, content: Tensor) -> None:
-    """Give a tensor, or this process's shard of it, the content of a whole one, in the layout that it has."""
+    """Copy a full tensor into a tensor, or into this process's shard of it, keeping its layout."""
     content = content.to(target.device, target.dtype)
     if isinstance(target, DTensor):
         content = distribute_tensor(content, target.device_mesh, target.placements)
@@ -220,7 +221,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def _end_with(parent: int) -> None:
-    """Whoever was started by another process ends with it, also when that was killed."""
+    """Make a process that was started by another end with it, even if that one is killed."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

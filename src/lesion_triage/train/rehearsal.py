@@ -1,4 +1,4 @@
-"""Whether a network takes the pictures that it will see: known in seconds, before hours go into them.
+"""Whether a network takes the pictures that it will see: checked in seconds, before hours of training.
 
 Imports torch and this room.
 """
@@ -15,16 +15,16 @@ from lesion_triage.train.weights import backbone, require_pretrained
 
 
 def rehearse(config: Config) -> None:
-    """Build the network with random weights, and let it see two empty pictures of each side.
+    """Build the network with random weights, and pass it two empty pictures of each side.
 
-    The exported path is tried as well: what cannot be scored after the training need not be trained.
+    The exported path is tried as well: a network that cannot be scored afterwards need not be trained.
 
     Args:
-        config: of the training.
+        config: of the training run.
 
     Raises:
-        TrainingError: a backbone that does not exist, has no pretrained weights where they are asked for or
-            takes no pictures of a side, more frozen stages than there are.
+        TrainingError: a backbone that does not exist, lacks pretrained weights although they are asked for or
+            does not take pictures of one of the sides, or too many frozen stages.
     """
     m, c = config.model, config.train
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -38,7 +38,7 @@ def rehearse(config: Config) -> None:
                 network.heads(network.embed(pixels))
                 if whole:
                     network(pixels)
-            except Exception as error:  # an architecture may refuse in any way
+            except Exception as error:  # architectures may refuse by any exception
                 advice = "choose another pixels.size_px" if whole else "set train.small_first to 0"
                 own: int = body.pretrained_cfg["input_size"][-1]  # type: ignore[index, assignment]
                 if whole and own != side:

@@ -1,7 +1,7 @@
-"""The state of a training in progress: written whole or not at all, verified when read. Imports torch.
+"""The state of a training run in progress: written atomically, verified when read. Imports torch.
 
-``train_state/<epochs>-<batches>.safetensors`` holds the tensors, the ``.json`` beside it the rest and the
-hash of the tensors. It is written last, so its existence means that the state is whole. Neither can run code.
+``train_state/<epochs>-<batches>.safetensors`` has the tensors, the ``.json`` beside it the rest and the hash
+of the tensors. The latter is written last, so if it exists, the state is complete. Neither can run code.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from lesion_triage.errors import HinderedError, StateError
 
 FOLDER = "train_state"
 FORMAT = 1
-KEPT = 2  # the one before the last is there for the day on which the last is damaged
+KEPT = 2  # the one before the last, in case the last is damaged
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands, between two steps of the optimiser.
+    """Position of a training run, between two steps of the optimiser.
 
-    Random numbers have no state of their own: what is drawn depends on the seed and on the position.
+    Random generators have no saved state: what is drawn depends on the seed and the position.
     """
 
     epoch: int = 0
-    """Whole epochs done."""
+    """Completed epochs."""
     batch: int = 0
-    """Batches done in the epoch under way."""
+    """Completed batches of the current epoch."""
     loss_sum: float = 0.0
-    """Their losses, added."""
+    """Sum of their losses."""
     seconds: float = 0.0
     """Time spent on them."""
     curve: Sequence[Mapping[str, float]] = ()
     """Lines of the learning curve so far."""
     scaler: Mapping[str, float] | None = None
-    """Of the loss, for 16-bit precision."""
+    """State of the loss scaler, for 16-bit precision."""
 
     def __str__(self) -> str:
         if self.batch:
@@ -51,16 +51,16 @@ class Progress:
 
 
 def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-    """Write the state after those that are there, and drop all but the last two.
+    """Write a new state, then remove all but the last two.
 
     Args:
         folder: the run folder.
-        key: hash of all that decides the training.
-        progress: where it stands.
+        key: hash of everything that decides the training run.
+        progress: its position.
         tensors: network, average and moments of the optimiser, on any device.
 
     Raises:
-        HinderedError: the disk is full or refuses; the states written before are as they were.
+        HinderedError: the disk is full or refuses; earlier states are unchanged.
     """
     home = folder / FOLDER
     content = packed(tensors)
@@ -86,11 +86,11 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
 
 
 def packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:
-    """Tensors as safetensors, which takes no memory twice: tied weights are written under each name.
+    """Serialise as safetensors, which refuses shared memory: tied weights are written under each name.
 
     Args:
         tensors: by name, on any device.
-        facts: of the file's header.
+        facts: for the file's header.
     """
     found: dict[str, Tensor] = {}
     memory: set[int] = set()
@@ -103,14 +103,14 @@ def packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -
 
 
 def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]] | None:
-    """The newest state that is whole and was made from the same inputs; None if there is none.
+    """The newest intact state made from the same inputs; None if there is none.
 
     Returns:
-        Where the training stood, its tensors on the CPU, and one sentence for each newer state that is
-        damaged and was passed over.
+        The position of the training run, its tensors on the CPU, and one sentence for each newer state that
+        is damaged and was skipped.
 
     Raises:
-        StateError: a state is damaged, and none that is whole was made from the same inputs.
+        StateError: a state is damaged, and no intact one was made from the same inputs.
     """
     damaged: list[str] = []
     for path in _newest_first(folder):
@@ -127,7 +127,7 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
             return Progress(**facts["progress"]), load(content), damaged
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{path}: damaged ({error}); the state before it is taken.")
-    if damaged:  # it may be of this training, also where whole states of another lie beside it
+    if damaged:  # it may belong to this run, even if intact states of another run are beside it
         raise StateError(
             f"{folder / FOLDER}: no state of this training in it is whole ({damaged[0]}); --fresh starts "
             "over."
@@ -136,7 +136,7 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
 
 
 def clear(folder: Path, but: Progress | None) -> None:
-    """Remove all states newer than the one given (None: all): they are damaged, or of other inputs."""
+    """Remove all states newer than the given one (None: all): they are damaged, or of other inputs."""
     for path in (folder / FOLDER).glob("*"):
         if but is None or path.name.partition(".")[0] > _name(but):
             path.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def clear(folder: Path, but: Progress | None) -> None:
 
 
 def exists(folder: Path, key: str) -> bool:
-    """Whether the folder holds a state of the training with this key; its tensors are not looked at."""
+    """Whether the folder has a state of the training run with this key; its tensors are not checked."""
     for path in _newest_first(folder):
         try:
             if json.loads(path.read_bytes())["facts"]["key"] == key:
@@ -155,7 +155,7 @@ def exists(folder: Path, key: str) -> bool:
 
 
 def _sweep(home: Path) -> None:
-    """Remove what a process that was killed while it wrote has left; only one process at a time writes."""
+    """Remove incomplete files of a process killed while writing; only one process at a time writes."""
     for torn in home.glob(".*.tmp"):
         torn.unlink(missing_ok=True)
 

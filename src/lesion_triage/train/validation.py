@@ -32,21 +32,21 @@ def logits(fabric: Fabric, count: int, logits_of: Callable[[int, int], Tensor]) 
     starts = range(0, count, BLOCK)
     for turn in range(0, len(starts), fabric.world_size):
         mine = turn + fabric.global_rank
-        start = starts[min(mine, len(starts) - 1)]  # a sharded network takes all processes, every time
+        start = starts[min(mine, len(starts) - 1)]  # a sharded network needs all processes every time
         scored = logits_of(start, min(start + BLOCK, count)).float()
         if mine < len(starts):
             found[start : start + len(scored)] = scored
-    values: list[float] = summed(fabric, found).tolist()  # each place was filled by one process
+    values: list[float] = summed(fabric, found).tolist()  # each value is from exactly one process
     return values
 
 
 def require_numbers(fabric: Fabric, values: Sequence[float], epoch: int) -> None:
     """Check that the network's validation logits are finite after an epoch; to be called in all processes.
 
-    Nothing is written before, so the last good state is the last.
+    Nothing is written before this check, so the last state stays good.
 
     Raises:
-        DivergedError: a logit is no finite number.
+        DivergedError: a logit is not finite.
     """
     if broken := sum(not math.isfinite(value) for value in values):
         fail_together(

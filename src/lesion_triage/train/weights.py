@@ -17,15 +17,15 @@ from lesion_triage.errors import HinderedError, TrainingError, hint
 def backbone(
     name: str, weights: str, size_px: int, drop_rate: float = 0.0, drop_path_rate: float = 0.0
 ) -> nn.Module:
-    """A timm model without its classifier, carrying the weights asked for.
+    """A timm model without its classifier, with the weights asked for.
 
     Args:
-        name: any timm name.
-        weights: ``hub``, ``none`` (random), or the path of a safetensors file. A classifier in the
-            file is set aside; every other tensor must fit.
+        name: any timm model name.
+        weights: ``hub``, ``none`` (random), or the path of a safetensors file. A classifier in the file is
+            ignored; every other tensor must fit.
         size_px: side of the pictures, for architectures that are built for one size.
         drop_rate: dropout before the head.
-        drop_path_rate: stochastic depth; above 0 only where the architecture has it.
+        drop_path_rate: stochastic depth; above 0 only if the architecture has it.
 
     Raises:
         TrainingError: unknown name, a backbone without pretrained weights, a rate that the architecture does
@@ -56,10 +56,10 @@ def backbone(
 
 
 def require_pretrained(name: str, weights: str) -> None:
-    """See that the hub has weights of this name, where they are to come from there; asks timm and no hub.
+    """Check that timm knows pretrained weights of this name, if they are to come from the hub. No download.
 
     Raises:
-        TrainingError: it has none.
+        TrainingError: there are none.
     """
     if weights == "hub" and not timm.is_model_pretrained(name):
         raise TrainingError(
@@ -69,11 +69,11 @@ def require_pretrained(name: str, weights: str) -> None:
 
 
 def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> nn.Module:
-    """The model with the rates that its architecture takes; one of 0 is no loss where it takes none."""
+    """The model with the rates that its architecture takes; a rate of 0 is dropped where it takes none."""
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **rates, **sized)
     except TypeError as error:
-        refusal = str(error)  # Python's own, or that of an architecture which names all it does not take
+        refusal = str(error)  # Python's own, or of an architecture that names everything it does not take
         unknown = next(
             (rate for rate in rates if "unexpected keyword argument" in refusal and f"'{rate}'" in refusal),
             None,
@@ -93,7 +93,7 @@ def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[
 
 
 def _can_be_made(name: str, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> bool:
-    """Whether it is the hub alone that fails."""
+    """Whether only the hub's weights are the problem."""
     try:
         _made(name, False, rates, sized)
     except Exception:
