@@ -1,5 +1,5 @@
-"""Recorded experiments, done again and compared cell by cell. Stands above the road and its verbs.
+"""Repeats recorded experiments and compares them cell by cell. Builds on the road and its verbs.
 
-``definition`` says what an experiment is, ``steps`` does it, ``cells`` and ``comparison`` say whether it
+``definition`` says what an experiment is, ``steps`` runs it, ``cells`` and ``comparison`` decide whether it
 agrees with what ``records`` kept, and ``command`` is the verb.
 """

@@ -1,6 +1,6 @@
-"""From an experiment's documents to named cells, which can be compared. Imports evaluate and the errors.
+"""From an experiment's documents to named, comparable cells. Imports evaluate and the errors.
 
-A cell is called ``document.part.number``, such as ``seed-0.all.auroc`` or ``mean.all.auroc``. One without a
+A cell is named ``document.part.number``, such as ``seed-0.all.auroc`` or ``mean.all.auroc``. A cell without a
 value (a metric that cannot be estimated) is None.
 """
 
@@ -21,14 +21,14 @@ _WAIT = ("relative", "standard_error_relative", "minutes")
 
 
 def cells_of(documents: Mapping[str, Any], seeds: Sequence[str] = ()) -> Cells:
-    """Every cell of some documents, and the mean over those that differ in the seed alone.
+    """Every cell of some documents, and the means over those that differ only in the seed.
 
     Args:
-        documents: by name; what each is, is told by its keys.
-        seeds: names of the documents to average; ``mean.`` stands before the cells.
+        documents: by name; their keys show what kind each is.
+        seeds: names of the documents to average; the averages' cells begin with ``mean.``.
 
     Raises:
-        DataError: a document lacks what its kind has.
+        DataError: a document lacks what its kind requires.
     """
     found: Cells = {}
     for name, document in documents.items():
@@ -72,7 +72,7 @@ def _cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
 
 
 def _of_results(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
-    """An evaluation, or a transfer, which is one with more in it."""
+    """Cells of an evaluation, or of a transfer, which extends one."""
     for name in _COUNTS:
         yield name, document[name]
     for part in document["slices"]:
@@ -100,7 +100,7 @@ def _of_slice(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, Value]]
 
 
 def _estimate(name: str, estimate: Mapping[str, Any] | None) -> Iterator[tuple[str, Value]]:
-    """A number with its interval; not estimable is a finding, too."""
+    """A number with its interval; that it cannot be estimated is a result, too."""
     yield name, None if estimate is None else estimate["value"]
     if estimate is not None:
         yield f"{name}.low", estimate["low"]
@@ -152,7 +152,7 @@ def _of_queue(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Value]]:
-    """All leaves of any document: keys joined by dots, items of a list by their name, seed or place."""
+    """All leaves of any document: keys joined by dots, list items by their name, seed or index."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from flat(value, f"{prefix}{key}.")

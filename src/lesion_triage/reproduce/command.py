@@ -1,6 +1,6 @@
-"""``lesion-triage reproduce``: do a recorded experiment again and say cell by cell whether it agrees.
+"""``lesion-triage reproduce``: repeat a recorded experiment and report, cell by cell, whether it agrees.
 
-Imports config, tracking, console and this room; the steps are imported when they are done.
+Imports config, tracking, console and this room; the steps are imported when they are run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _STATUS = {0: "all cells agree", 1: "some cells differ", 3: "some cells could no
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes."""
+    """Add the arguments of the verb."""
     parser.description = (
         "Do a recorded experiment again and compare it cell by cell. Exit status: 0 all cells agree, 1 some "
         "differ, 3 none differs and some could not be compared, 2 it could not be done."
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Do it, print the comparison, keep it. Returns the status that ``--help`` explains."""
+    """Repeat it, print and store the comparison. Returns the exit status that ``--help`` explains."""
     definition = load(arguments.experiment)
     version_name, data = _choose(definition, arguments)
     at = _workplace(arguments, definition, version_name, data)
@@ -100,7 +100,7 @@ def act(arguments: argparse.Namespace) -> int:
 def _workplace(
     arguments: argparse.Namespace, definition: Experiment, version: VersionName, data: dict[str, Path]
 ) -> Workplace:
-    """Everything that the steps need, with nothing done yet."""
+    """Everything that the steps need, before any of them is run."""
     name = arguments.experiment.resolve().name
     folder = arguments.runs / f"{name}-{version}-reproduction"
     try:
@@ -128,7 +128,7 @@ def _workplace(
 
 
 def _choose(definition: Experiment, arguments: argparse.Namespace) -> tuple[VersionName, dict[str, Path]]:
-    """Which version can be done with the pictures at hand."""
+    """The version that can be run with the pictures at hand."""
     asked: VersionName = "quick" if arguments.quick else "full"
     data = at_hand(definition, definition.versions()[asked], arguments.data_root)
     lacking = missing(definition, definition.versions()[asked], data)
@@ -150,7 +150,7 @@ def _choose(definition: Experiment, arguments: argparse.Namespace) -> tuple[Vers
 
 
 def _do(at: Workplace) -> dict[str, Found]:
-    """Every step in order; the documents that are compared."""
+    """Run every step in order; returns the documents to compare."""
     from lesion_triage.reproduce import steps  # noqa: PLC0415 - torch, and the rest of the training environment
 
     found: dict[str, Found] = {}
@@ -170,7 +170,7 @@ def _cells(at: Workplace, found: Mapping[str, Found]) -> Cells:
 
 
 def _keep(at: Workplace, definition: Experiment, found: Mapping[str, Found]) -> None:
-    """Record what was found, and read it again."""
+    """Record the results, and read the record back."""
     day = f"{datetime.now(UTC):%Y-%m-%d}"
     for path in records.write(at.experiment, at.version_name, found, machine(), day, at.settings):
         say(f"  recorded {path}")
@@ -192,7 +192,7 @@ def _compared(at: Workplace, definition: Experiment, found: Mapping[str, Found])
 
 
 def _write(at: Workplace, rows: Sequence[Row], text: str, code: int) -> None:
-    """The record of this reproduction, for programs and for people."""
+    """Write the record of this reproduction, for programs and for people."""
     document = {
         "format": 1,
         "experiment": at.name,
@@ -211,7 +211,7 @@ def _write(at: Workplace, rows: Sequence[Row], text: str, code: int) -> None:
 
 
 def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
-    """The MLflow run below which those of the trainings stand, in the experiment's own name."""
+    """The MLflow run under which the training runs are nested, named after the experiment."""
     content = {
         "name": "reproduction",
         "data": {"source": "synthetic"},

@@ -1,4 +1,4 @@
-"""Whether the cells found are the cells recorded, one by one. Imports this room's definition and cells."""
+"""Compares the cells found with the cells recorded, one by one. Imports this room's definition and cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROUNDING = 1e-12
 
 
 class Verdict(StrEnum):
-    """What is said of a cell."""
+    """Result for one cell."""
 
     agrees = "agrees"
     differs = "differs"
@@ -28,14 +28,14 @@ class Row:
     recorded: Value
     found: Value
     tolerance: float | None
-    """None: it was not compared."""
+    """None: not compared."""
     verdict: Verdict
     why: str
-    """The reason of the tolerance, or why it was not compared."""
+    """The reason for the tolerance, or why it was not compared."""
 
     @property
     def difference(self) -> float | None:
-        """Found less recorded; None where one of them is no number."""
+        """Found minus recorded; None if one of them is not a number."""
         if isinstance(self.recorded, str) or isinstance(self.found, str):
             return None
         if self.recorded is None or self.found is None:
@@ -51,14 +51,14 @@ def compare(
     obstacles: Mapping[str, str],
     other_machine: str = "",
 ) -> list[Row]:
-    """One row for each cell that the version's table names, in the order of the table.
+    """One row for each cell in the version's table, in the order of the table.
 
     Args:
         version: the expected table.
         recorded: all cells of the record.
         found: all cells of this reproduction; a document that could not be made has none.
-        obstacles: document -> why its cells cannot be compared, such as other pictures.
-        other_machine: in what this machine differs from that of the record; empty: in nothing.
+        obstacles: document -> why its cells cannot be compared, such as different pictures.
+        other_machine: how this machine differs from that of the record; empty: not at all.
     """
     rows = []
     for line in version.table:
@@ -101,7 +101,7 @@ def _same(recorded: Value, found: Value, tolerance: float) -> bool:
 
 
 def status(rows: list[Row]) -> int:
-    """Exit status: 0 all agree, 1 some differ, 3 none differs and some could not be compared."""
+    """Exit status: 0: all agree; 1: some differ; 3: none differs, but some could not be compared."""
     verdicts = {row.verdict for row in rows}
     if Verdict.differs in verdicts:
         return 1

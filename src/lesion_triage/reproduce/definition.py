@@ -1,4 +1,4 @@
-"""What an experiment is: ``experiment.yaml``, every word checked. Imports config and the YAML reader."""
+"""What an experiment is: ``experiment.yaml``, strictly validated. Imports config and the YAML reader."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ Kept = Annotated[bool, Field(description="whether the step's document is kept an
 
 
 class Dataset(Section):
-    """Pictures that an experiment needs and does not bring."""
+    """Pictures that an experiment needs but does not include."""
 
     name: Name
-    """What the steps call it."""
+    """Its name in the steps."""
     folder: str = ""
-    """Below ``--data-root``; empty: of its name."""
+    """Below ``--data-root``; empty: named like the dataset."""
     catalogue: str = ""
-    """Its entry in ``lesion-triage datasets``; empty: it has none."""
+    """Its entry in ``lesion-triage datasets``; empty: none."""
     what: Sentence
     """Which pictures, in words."""
     optional: bool = False
-    """Where it is not at hand, the cells that need it are left out and said to be."""
+    """If it is not at hand, the cells that need it are left out, and this is reported."""
 
 
 class Train(Section):
-    """The road, once for each seed; the document is the evaluation's ``results.json``."""
+    """A full run for each seed; the document is the evaluation's ``results.json``."""
 
     kind: Literal["train"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(\{seed\})?$")]
-    """Of the document; ``{seed}`` stands for the seed."""
+    """Name of the document; ``{seed}`` stands for the seed."""
     config: str
     """Relative to the experiment's folder."""
     set: tuple[str, ...] = ()
     """Overrides, ``key=value``."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     data: Name | None = None
-    """None: drawn pictures."""
+    """None: synthetic pictures."""
     splits: str | None = None
-    """Published splits, relative to the experiment's folder, that the dealt ones must be."""
+    """Published splits, relative to the experiment's folder, which the run's splits must equal."""
     until: Literal["train", "evaluate"] = "evaluate"
-    """``train`` leaves no document: a script goes on from there."""
+    """``train`` leaves no document: a script continues from there."""
     keep: Kept = True
 
     @model_validator(mode="after")
@@ -62,12 +62,12 @@ class Train(Section):
         return self
 
     def documents(self) -> tuple[str, ...]:
-        """Names of the runs, and of their documents."""
+        """Names of the runs and of their documents."""
         return tuple(self.name.format(seed=seed) for seed in self.seeds)
 
 
 class Other(Section):
-    """What the steps beside training have in common: one document each."""
+    """What all steps except training have in common: one document each."""
 
     name: Name
     keep: Kept = True
@@ -78,7 +78,7 @@ class Other(Section):
 
 
 class Transfer(Other):
-    """A bundle on another dataset, as ``lesion-triage transfer``."""
+    """A bundle on another dataset, as in ``lesion-triage transfer``."""
 
     kind: Literal["transfer"]
     bundle: str
@@ -90,18 +90,18 @@ class Transfer(Other):
 
 
 class Robustness(Other):
-    """A run's test photographs spoilt, as ``lesion-triage robustness``."""
+    """A run's corrupted test photographs, as in ``lesion-triage robustness``."""
 
     kind: Literal["robustness"]
     run: str
     others: Annotated[int, Field(ge=1)] = 150
     severities: Annotated[tuple[Literal[1, 2, 3, 4, 5], ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
     show: tuple[Name, ...] = ()
-    """Datasets of something else."""
+    """Datasets that show something else."""
 
 
 class Coverage(Other):
-    """Calibration sets drawn from recorded scores, as ``lesion-triage proof``."""
+    """Calibration sets drawn from recorded scores, as in ``lesion-triage proof``."""
 
     kind: Literal["coverage"]
     scores: str
@@ -111,23 +111,23 @@ class Coverage(Other):
 
 
 class Queue(Other):
-    """The reading queue, as ``lesion-triage queue``."""
+    """The reading queue, as in ``lesion-triage queue``."""
 
     kind: Literal["queue"]
     scores: str | None = None
-    """Recorded cases, relative to the experiment's folder; None: the arguments draw them."""
+    """Recorded cases, relative to the experiment's folder; None: drawn as the arguments say."""
     arguments: tuple[str, ...]
 
 
 class Script(Other):
-    """A program of the experiment's folder that writes a JSON file."""
+    """A program in the experiment's folder that writes a JSON file."""
 
     kind: Literal["script"]
     script: str
     arguments: tuple[str, ...]
     """``{out}``: the file to write; ``{run:NAME}``, ``{data:NAME}``: folders."""
     runs: tuple[str, ...] = ()
-    """Runs whose folders come after the arguments."""
+    """Runs whose folders are appended to the arguments."""
     data: tuple[Name, ...] = ()
 
 
@@ -135,14 +135,14 @@ Step = Annotated[Train | Transfer | Robustness | Coverage | Queue | Script, Fiel
 
 
 class Tolerance(Section):
-    """Lines of the expected table: which cells, and how far they may lie from the record, with the reason."""
+    """Lines of the expected table: which cells, how far they may differ from the record, and why."""
 
     cells: Annotated[str, Field(min_length=1)]
-    """A pattern with ``*``; of several lines that fit a cell the first counts."""
+    """A pattern with ``*``; if several lines match a cell, the first counts."""
     within: Tolerated | None = None
-    """Largest difference anywhere; None: not compared on another machine."""
+    """Largest difference on any machine; None: not compared on another machine."""
     on_same_machine: Tolerated | None = None
-    """Largest difference where processor, threads and packages are those of the record."""
+    """Largest difference if processor, threads and packages are those of the record."""
     because: Sentence
 
     @model_validator(mode="after")
@@ -172,11 +172,11 @@ class Version(Section):
         )
 
     def data(self) -> frozenset[str]:
-        """Datasets that some step names."""
+        """Datasets used by any step."""
         return frozenset(_named(self.steps))
 
     def tolerance(self, cell: str) -> Tolerance | None:
-        """The first line that fits; None: the cell is not part of the table."""
+        """The first matching line; None: the cell is not part of the table."""
         return next((line for line in self.table if fnmatchcase(cell, line.cells)), None)
 
     @model_validator(mode="after")
@@ -199,16 +199,16 @@ VersionName = Literal["full", "quick", "drawn"]
 
 
 class Experiment(Section):
-    """One folder of ``experiments/``."""
+    """One folder in ``experiments/``."""
 
     asks: Sentence
-    """The question, in a sentence."""
+    """The question, in one sentence."""
     data: tuple[Dataset, ...] = ()
     full: Version
     quick: Version
     """Minutes on two processor cores."""
     drawn: Version | None = None
-    """What ``--quick`` does where the pictures are not at hand; None: quick needs none."""
+    """Replaces quick in ``--quick`` if the pictures are not at hand; None: quick needs none."""
 
     @model_validator(mode="after")
     def _data_are_declared(self) -> Self:
@@ -224,12 +224,12 @@ class Experiment(Section):
         return self
 
     def versions(self) -> dict[VersionName, Version]:
-        """Those that there are."""
+        """The versions that are defined."""
         found: dict[VersionName, Version] = {"full": self.full, "quick": self.quick}
         return found if self.drawn is None else {**found, "drawn": self.drawn}
 
     def dataset(self, name: str) -> Dataset:
-        """What is said of a dataset."""
+        """The definition of a dataset."""
         return next(one for one in self.data if one.name == name)
 
 
@@ -255,7 +255,7 @@ def load(folder: Path) -> Experiment:
     """Read ``experiment.yaml``.
 
     Raises:
-        ConfigError: no such folder or file, not YAML, a word that is unknown, or parts that do not fit.
+        ConfigError: no such folder or file, not YAML, an unknown key, or parts that do not fit together.
     """
     path = folder / DEFINITION
     try:

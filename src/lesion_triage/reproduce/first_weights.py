@@ -14,7 +14,7 @@ def overrides(place: Path, config: Config) -> list[str]:
 
     Args:
         place: a file; or a folder that holds one file for each backbone, named ``BACKBONE.*safetensors``.
-        config: of the training.
+        config: of the training run.
 
     Returns:
         ``section.key=value``, to be given to ``config_file.load``.

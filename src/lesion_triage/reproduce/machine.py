@@ -12,11 +12,11 @@ from lesion_triage import __version__
 
 PACKAGES = ("torch", "timm", "albumentations", "numpy", "pillow", "scikit-learn", "onnxruntime")
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-"""Of those that torch and onnxruntime choose their kernels by, in Linux's words."""
+"""Instruction sets by which torch and onnxruntime choose their kernels, as named by Linux."""
 
 
 def machine() -> dict[str, str]:
-    """This machine, as far as numbers depend on it."""
+    """Everything about this machine that affects numbers."""
     facts = {
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -33,7 +33,7 @@ def machine() -> dict[str, str]:
 
 
 def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """In what two machines differ, in words; empty: in nothing that is known."""
+    """How two machines differ, in words; empty: in nothing that is known."""
     if not recorded:
         return "that of the record is not known"
     return ", ".join(
@@ -44,7 +44,7 @@ def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
 
 
 def _processor() -> str:
-    """Its name, which may be that of a whole family, and the instructions by which numbers differ."""
+    """Its name, which may be that of a whole family, and the instruction sets that affect numbers."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The comparison for people: a table, what it rests on, and a line of verdict. Imports this room."""
+"""The comparison as a page: a table, what it rests on, and a verdict in one line. Imports this room."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lesion_triage.reproduce.records import Record
 _HEAD = ("cell", "recorded", "found", "difference", "tolerance", "verdict")
 _HASH_DIGITS = 12
 _MANY = 8
-"""Cells of one line that are listed one by one in the expected table."""
+"""Most cells of one line that the expected table lists one by one."""
 _SHORT = 40
-"""Rows that a person reads; of a longer table only those that do not agree are printed."""
+"""Most rows that are printed in full; of a longer table, only those that do not agree."""
 
 
 def report(
@@ -33,12 +33,12 @@ def report(
     Args:
         name: of the experiment.
         version_name: which of its versions.
-        definition: what it asks, and what the version shows.
+        definition: its question, and what the version shows.
         record: what it is compared with.
         rows: the comparison.
         machine: this one.
-        other_machine: in what that of the record differs; empty: in nothing.
-        short: of a long table, leave out what agrees.
+        other_machine: how the record's machine differs; empty: not at all.
+        short: in a long table, leave out what agrees.
     """
     printed = list(rows)
     if short and len(rows) > _SHORT:
@@ -74,7 +74,7 @@ def report(
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """A Markdown table whose columns stand under one another."""
+    """A Markdown table with aligned columns."""
     cells = [
         (
             row.cell,
@@ -94,7 +94,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def shown(value: Value) -> str:
-    """A value as a person reads it."""
+    """A value in readable form."""
     if value is None:
         return "none"
     if isinstance(value, str):
@@ -103,7 +103,7 @@ def shown(value: Value) -> str:
 
 
 def _reasons(rows: Sequence[Row]) -> Iterator[str]:
-    """Why the tolerances are what they are, and why cells were not compared; each once."""
+    """The reasons for the tolerances, and for cells not compared; each once."""
     compared: dict[str, list[Row]] = {}
     for row in rows:
         heading = "not compared" if row.verdict is Verdict.not_compared else f"tolerance {row.tolerance:g}"
@@ -114,7 +114,7 @@ def _reasons(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """One line."""
+    """The verdict, in one line."""
     count = {verdict: sum(row.verdict is verdict for row in rows) for verdict in Verdict}
     if not rows:
         return "Nothing is recorded of this version: give --record to record it."
@@ -125,7 +125,7 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def expected(version: Version, record: Record) -> str:
-    """The expected table, as Markdown: recorded cells, how far a reproduction may be off, and why."""
+    """The expected table, as Markdown: recorded cells, permitted differences, and their reasons."""
     recorded = record.cells(version)
     lines = ["| cell | recorded | same machine | elsewhere | because |", "|---|---|---|---|---|"]
     for line in version.table:

@@ -1,9 +1,9 @@
-"""What was recorded of an experiment: documents beside its definition, and what they were made on.
+"""The record of an experiment: documents beside its definition, and what they were made on.
 
 Imports bundle, config, this room's definition and cells.
 
-The documents are the record: a cell's value is read out of them and stands nowhere else. ``recorded.json``
-says which machine and which pictures they came from; it speaks of a document as long as it has its hash.
+The documents are the record: a cell's value is read from them and stored nowhere else. ``recorded.json`` says
+which machine and which pictures a document came from, and is valid as long as the document has its hash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE = "recorded.json"
 
 
 class _Origin(Section):
-    """Where a document came from; fields as in ``Found``."""
+    """Origin of a document; fields as in ``Found``."""
 
     sha256: str
     made_from: dict[str, str]
@@ -35,7 +35,7 @@ class _Origin(Section):
 
 
 class _Origins(Section):
-    """What ``recorded.json`` holds; fields as in ``Record``."""
+    """The content of ``recorded.json``; fields as in ``Record``."""
 
     format: Literal[1] = 1
     recorded_on: str = ""
@@ -46,56 +46,56 @@ class _Origins(Section):
 
 @dataclass(frozen=True)
 class Found:
-    """What one step came to."""
+    """Result of one step."""
 
     document: dict[str, Any]
     content: bytes
-    """The document as it was written."""
+    """The document as written."""
     made_from: Mapping[str, str] = field(default_factory=dict)
-    """Hashes of what is behind it: manifest, splits, recipe."""
+    """Hashes of its origins: manifest, splits, recipe."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Hashes of what was made, such as the content of a bundle: compared like cells."""
+    """Hashes of results, such as a bundle's content: compared like cells."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a version of an experiment."""
+    """The record of one version of an experiment."""
 
     documents: Mapping[str, Any]
     made_from: Mapping[str, Mapping[str, str]]
     facts: Cells
     machine: Mapping[str, str]
-    """Empty: not known."""
+    """Empty: unknown."""
     recorded_on: str
-    """Date, UTC; empty: not known."""
+    """Date, UTC; empty: unknown."""
     settings: tuple[str, ...]
-    """Overrides that were given beside those of the definition."""
+    """Overrides given in addition to the definition's."""
 
     def cells(self, version: Version) -> Cells:
         """Every recorded cell.
 
         Raises:
-            DataError: a document that lacks what its kind has.
+            DataError: a document lacks what its kind requires.
         """
         return {**cells_of(self.documents, seeds_of(version)), **self.facts}
 
 
 def seeds_of(version: Version) -> tuple[str, ...]:
-    """Documents that differ in the seed alone, where one step has several."""
+    """Documents that differ only in the seed, if one step has several."""
     steps = [step for step in version.steps if isinstance(step, Train) and len(step.seeds) > 1 and step.keep]
     return steps[0].documents() if len(steps) == 1 and steps[0].until == "evaluate" else ()
 
 
 def folder_of(experiment: Path, version: VersionName) -> Path:
-    """Where a version's documents lie: those of the full one beside the definition."""
+    """Folder of a version's documents; those of the full version are beside the definition."""
     return experiment if version == "full" else experiment / version
 
 
 def read(experiment: Path, definition: Experiment, name: VersionName) -> Record:
-    """What is recorded of a version; a document that is not there has not been recorded.
+    """Read the record of a version; a document that is absent has not been recorded.
 
     Raises:
-        DataError: a file that is no JSON document, or a description that lacks a part.
+        DataError: a file that is not JSON, or a description that lacks a part.
     """
     folder, version = folder_of(experiment, name), definition.versions()[name]
     contents = {
@@ -135,7 +135,7 @@ def write(
     recorded_on: str,
     settings: tuple[str, ...],
 ) -> list[Path]:
-    """Put what was found in the place of the record; the description last.
+    """Replace the record by what was found; the description is written last.
 
     Raises:
         ConfigError: the experiment's folder cannot be written to.
@@ -166,7 +166,7 @@ def write(
 
 
 def _hashes(document: Mapping[str, Any], said: _Origin | None) -> dict[str, str]:
-    """What a document was made from: as recorded beside it, else as it says itself."""
+    """Hashes of a document's origins: as recorded beside it, else as stated in the document."""
     own = {
         key: document[key]
         for key in ("manifest_sha256", "splits_sha256", "scores_sha256")
@@ -176,7 +176,7 @@ def _hashes(document: Mapping[str, Any], said: _Origin | None) -> dict[str, str]
 
 
 def _origins(path: Path) -> _Origins:
-    """Of each document; nothing where no description is there."""
+    """Origin of each document; empty without a description."""
     if not path.is_file():
         return _Origins()
     try:

@@ -1,4 +1,4 @@
-"""Each kind of step, done: runs by the road, documents by the verbs. Imports those verbs and this room."""
+"""Runs each kind of step: training by the road, others by their verbs. Imports those verbs and this room."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _Describe = Callable[[argparse.ArgumentParser], None]
 
 
 def do(step: Step, at: Workplace) -> dict[str, Found]:
-    """Do one step; returns its documents by name.
+    """Run one step; returns its documents by name.
 
     Raises:
-        RunError: other pictures than those of the record, or a script that fails.
+        RunError: pictures other than those of the record, or a script that fails.
         LesionTriageError: whatever the verb raises.
     """
     if isinstance(step, Train):
@@ -86,9 +86,9 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
 
 
 def recipe_sha256(step: Train, experiment: Path, seed: int) -> str:
-    """Identity of the configuration that an experiment's own files give, whatever is overridden here.
+    """Identity of the configuration in an experiment's own files, whatever is overridden here.
 
-    A record made with another one says nothing of this one.
+    A record made with another one cannot be compared with this one.
     """
     path = (experiment / step.config).resolve()
     return config_file.load(path, [*step.set, f"seed={seed}"]).identity_sha256()
@@ -112,7 +112,7 @@ def _tracking(at: Workplace) -> list[str]:
 
 
 def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
-    """The splits dealt are the ones published, or that is said."""
+    """Check that the splits are the published ones; a difference is reported."""
     if step.splits is None:
         return
     try:
@@ -174,7 +174,7 @@ def _robustness(step: Robustness, at: Workplace) -> Found:
 
 
 def _behind(at: Workplace, run: str) -> dict[str, str]:
-    """The pictures that the run of a bundle was made from."""
+    """Hashes of the pictures behind the run that made a bundle."""
     return {f"{run} {what}": digest for what, digest in at.hashes[run].items()}
 
 
@@ -213,7 +213,7 @@ def _queue(step: Queue, at: Workplace) -> Found:
         say("\n".join(queue_report.lines(study)))
         document = {**queue_report.document(study), **hashes}
         if step.scores is not None:
-            document["source"] = step.scores  # and not where it lies on this machine
+            document["source"] = step.scores  # not its location on this machine
         return canonical_json(document).encode()
 
     content = at.once(step.name, {**step.model_dump(mode="json"), **hashes}, work)
@@ -229,7 +229,7 @@ def _script(step: Script, at: Workplace) -> Found:
         out = room / "out.json"
         words = [_filled(word, {"{out}": out, **folders, **_named_runs(at)}) for word in step.arguments]
         command = [sys.executable, str(program), *words, *(str(run.folder) for run in runs)]
-        done = subprocess.run(command, check=False)  # noqa: S603 - a program of the experiment's own folder
+        done = subprocess.run(command, check=False)  # noqa: S603 - a program in the experiment's own folder
         if done.returncode or not out.is_file():
             raise RunError(
                 f"{program}: ended with status {done.returncode}, expected 0 and the file {out.name}; what "
@@ -276,5 +276,5 @@ def _parsed(describe: _Describe, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _act(describe: _Describe, act: Callable[[argparse.Namespace], int], words: Sequence[str]) -> None:
-    """A verb, as the command line does it."""
+    """Run a verb as the command line does."""
     act(_parsed(describe, words))

@@ -1,4 +1,4 @@
-"""Where an experiment is done again: folders, pictures at hand, settings. Imports runs and this room."""
+"""Where an experiment is repeated: folders, pictures at hand, settings. Imports runs and this room."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lesion_triage.tracking import Tracker
 
 @dataclass
 class Workplace:
-    """All that a step needs to know, and what the steps before it made."""
+    """Everything that a step needs to know, and the results of the steps before it."""
 
     experiment: Path
     """Folder of the definition."""
@@ -32,7 +32,7 @@ class Workplace:
     runs: Path
     """Folder of all runs."""
     folder: Path
-    """Of this reproduction: what is finished is found here by whoever begins again."""
+    """Folder of this reproduction; a repeated command finds finished work here."""
     data: Mapping[str, Path]
     """Datasets at hand."""
     record: Record
@@ -40,28 +40,28 @@ class Workplace:
     settings: tuple[str, ...] = ()
     """Overrides for every configuration."""
     weights: Path | None = None
-    """Instead of the model hub: a file, or a folder with one for each backbone."""
+    """Replaces the model hub: a file, or a folder with one file for each backbone."""
     other_data: bool = False
-    """Go on although the pictures or splits are not those of the record."""
+    """Continue even if pictures or splits are not those of the record."""
     recording: bool = False
     tracked: bool = True
     made: dict[str, Run] = field(default_factory=dict)
-    """Runs by the name of their document."""
+    """Runs by the name of their documents."""
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Pictures behind each run."""
+    """Hashes of the pictures behind each run."""
     obstacles: dict[str, str] = field(default_factory=dict)
     """Document, or ``document.part`` -> why its cells cannot be compared."""
 
     def beside(self, relative: str) -> Path:
-        """A file that the definition names."""
+        """Path of a file that the definition names."""
         return (self.experiment / relative).resolve()
 
     def once(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], bytes]) -> bytes:
-        """The document of a step, taken from an earlier attempt with the same inputs or made now.
+        """The document of a step, from an earlier attempt with the same inputs or made now.
 
         Args:
             name: of the document.
-            inputs: all that decides it.
+            inputs: everything that decides it.
             work: makes it, in a folder of its own.
         """
         kept, key = self.folder / "documents" / f"{name}.json", self.folder / "documents" / f"{name}.sha256"
@@ -81,10 +81,10 @@ class Workplace:
         return content
 
     def check(self, document: str, hashes: Mapping[str, str]) -> None:
-        """Compare the pictures behind a document with those of the record, before hours go by.
+        """Compare the pictures behind a document with those of the record, before hours are spent.
 
         Raises:
-            RunError: they are others, and ``--other-data`` was not given.
+            RunError: they differ, and ``--other-data`` was not given.
         """
         recorded = self.record.made_from.get(document, {})
         other = [what for what, digest in hashes.items() if recorded.get(what, digest) != digest]
@@ -100,7 +100,7 @@ class Workplace:
         self.obstacles[document] = why
 
     def finish(self, found: Mapping[str, Found]) -> None:
-        """Compare what the documents themselves say of their pictures, for those not checked before."""
+        """Compare what the documents state about their pictures, where that was not checked before."""
         for name, one in found.items():
             if name not in self.obstacles and name in self.record.documents:
                 recorded = self.record.made_from.get(name, {})
@@ -112,16 +112,16 @@ class Workplace:
 
 
 def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> dict[str, Path]:
-    """Folders of the datasets that a version names, as far as they are there.
+    """Folders of the datasets that a version uses, as far as they exist.
 
     Args:
         definition: names and describes them.
-        version: says which are wanted.
-        roots: ``DIR``, which holds a folder for each dataset, or is the dataset where only one is needed; or
+        version: says which are needed.
+        roots: ``DIR``, which contains a folder for each dataset, or is the dataset if only one is needed; or
             ``NAME=DIR``.
 
     Raises:
-        ConfigError: ``NAME=DIR`` with a name that the experiment does not know, or no such folder.
+        ConfigError: ``NAME=DIR`` with a name that the experiment does not have, or no such folder.
     """
     wanted = [one for one in definition.data if one.name in version.data()]
     needed = [one for one in wanted if not one.optional]
@@ -129,7 +129,7 @@ def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> d
     for root in roots or ([os.environ[DATA_ROOT_VARIABLE]] if os.environ.get(DATA_ROOT_VARIABLE) else []):
         name, equals, folder = root.partition("=")
         known = [one.name for one in definition.data]
-        named = bool(equals) and name in known  # else the sign is one of the path
+        named = bool(equals) and name in known  # otherwise the equals sign is part of the path
         path = Path(folder if named else root)
         if not path.is_dir():
             if equals and not named:
@@ -149,7 +149,7 @@ def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> d
 
 
 def missing(definition: Experiment, version: Version, data: Mapping[str, Path]) -> list[Dataset]:
-    """Datasets that a version cannot do without and that are not at hand."""
+    """Datasets that a version requires and that are not at hand."""
     return [
         one
         for one in definition.data
@@ -158,6 +158,6 @@ def missing(definition: Experiment, version: Version, data: Mapping[str, Path]) 
 
 
 def pictures_sha256(folder: Path) -> str:
-    """Hash of the contents of all files below a folder, whatever they are called and whenever they came."""
+    """Hash of the contents of all files below a folder, independent of their names and times."""
     digests = sorted(file_sha256(path) for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

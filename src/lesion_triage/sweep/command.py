@@ -1,6 +1,6 @@
-"""``lesion-triage sweep``: what the verb takes.
+"""``lesion-triage sweep``: the arguments of the verb.
 
-The search is imported when it begins: its libraries take seconds, and Optuna is an extra.
+The search is imported when it starts: its libraries take seconds to import, and Optuna is an extra.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the verb takes beside the arguments of the road."""
+    """Add the arguments of the verb, beyond those of the road."""
     parser.add_argument(
         "--space",
         type=Path,
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    """Search, and print what came of it."""
+    """Search, and print the outcome."""
     from lesion_triage.sweep import search  # noqa: PLC0415
 
     search.search(arguments)

@@ -1,4 +1,4 @@
-"""What a sweep ends with: the table of its trials, the best configuration, what it means. Imports Optuna."""
+"""The outcome of a sweep: the table of its trials, the best configuration, what it means. Imports Optuna."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lesion_triage.sweep.study import ENDED
 from lesion_triage.sweep.trial import REASON, SECONDS, WHY
 
 TABLE, BEST = "trials.csv", "best.yaml"
-_ENOUGH = 10  # complete trials for a word on importance
+_ENOUGH = 10  # complete trials needed to report importances
 
 MEANING = (
     "Chosen on the validation split, so its cases are no longer held out: the value above is too good by the "
@@ -35,7 +35,7 @@ MEANING = (
 
 
 def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> FrozenTrial | None:
-    """Print the table and what it means; leave ``trials.csv`` and ``best.yaml`` in the folder of the study.
+    """Print the table and what it means; write ``trials.csv`` and ``best.yaml`` to the folder of the study.
 
     Args:
         study: the search so far.
@@ -79,7 +79,7 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
 
 
 def best_config(space: Space, best: FrozenTrial) -> Config:
-    """The best trial's configuration, with its first seed; files and folders by their full names."""
+    """The best trial's configuration, with its first seed and with absolute paths."""
     return runs.placed(space.config(best.params))
 
 
@@ -93,7 +93,7 @@ def _yaml(study: Study, space: Space, best: FrozenTrial) -> str:
 
 
 def _rank(trial: FrozenTrial) -> tuple[int, float, int]:
-    """Complete trials from the best down, then the pruned, the failed, those under way; ties by number."""
+    """Sort key: complete trials from the best down, then pruned, failed, running; ties by number."""
     order = ENDED.index(trial.state) if trial.state in ENDED else len(ENDED)
     return order, -(trial.value or 0.0), trial.number
 
@@ -124,7 +124,7 @@ def _print(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _say_importance(study: Study, space: Space, complete: int) -> None:
-    """Shares of the variance that each key explains; of few trials they would say nothing."""
+    """Print the share of the variance that each key explains; with few trials it would mean nothing."""
     if complete < _ENOUGH or len(space.domains) < 2:
         return
     with warnings.catch_warnings():

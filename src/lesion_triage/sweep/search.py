@@ -1,4 +1,4 @@
-"""The search: what is checked first, a trial at a time until enough have ended, and what is said then.
+"""The search: what is checked first, trials until enough have ended, and what is reported at the end.
 
 Imports the road, and of the training library only what builds a network.
 """
@@ -29,7 +29,7 @@ _SHAPE = (
 
 
 def search(arguments: argparse.Namespace) -> None:
-    """Work on the study until so many trials have ended, and print what came of it."""
+    """Work on the study until enough trials have ended, and print the outcome."""
     base = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     searched = space.read(arguments.space, base, arguments.seeds)
     _require_one_process(searched)
@@ -44,7 +44,7 @@ def search(arguments: argparse.Namespace) -> None:
     url = arguments.storage or f"sqlite:///{folder.parent.resolve() / 'studies.db'}"
     epochs = max(made.train.epochs for made in _corners(searched, ("train.epochs",)))
     say(f"study {name}: {folder}")
-    with locks.held(folder / "desk.lock"):  # one process makes the tables, and one the run in MLflow
+    with locks.held(folder / "desk.lock"):  # one process creates the tables, and one the run in MLflow
         tracker = Tracker(base, folder, say)
         with study.opened(url, name, searched.settings, epochs) as made:
             made.set_user_attr("space", searched.document())
@@ -62,7 +62,7 @@ def search(arguments: argparse.Namespace) -> None:
                     said = ", ".join(f"{key} {value}" for key, value in taken.params.items())
                     say(f"trial {taken.number}: {said}")
                     trial.Attempt(home, taken, tracker.run_id).work()
-            with locks.held(folder / "desk.lock"):  # whoever is last has counted all
+            with locks.held(folder / "desk.lock"):  # the last to write has counted all trials
                 best = report.write(made, searched, folder, cases)
         if best is not None and best.value is not None:
             tracker.metrics({"sweep.best": best.value})
@@ -98,11 +98,11 @@ def _corners(searched: Space, keys: tuple[str, ...]) -> list[Config]:
 
 
 def _require_networks(searched: Space, path: Path) -> None:
-    """Build every shape of network that is searched, without weights: hours cheaper than to fail at it later.
+    """Build every shape of network in the space, without weights, rather than fail hours later.
 
     Raises:
-        ConfigError: a backbone that timm does not know, that has no pretrained weights where they are asked
-            for or that takes no pictures of a side, more frozen stages than there are.
+        ConfigError: a backbone that timm does not know, that lacks pretrained weights although they are
+            asked for or that does not take pictures of one of the sides, or too many frozen stages.
     """
     from lesion_triage.train import rehearsal  # noqa: PLC0415 - seconds to import
 
@@ -114,7 +114,7 @@ def _require_networks(searched: Space, path: Path) -> None:
 
 
 def _require_batches(searched: Space, path: Path, run: Run) -> None:
-    """See that the split holds a batch of every size.
+    """Check that the split holds a batch of every size.
 
     Raises:
         ConfigError: one is larger than the split.
@@ -130,7 +130,7 @@ def _require_batches(searched: Space, path: Path, run: Run) -> None:
 
 
 def _prepared(base: Config, root: Path) -> Run:
-    """Manifest and split, which all trials take over, and a first look at whether they can be trained on."""
+    """Manifest and split, which all trials take over, after checking that they can be trained on."""
     untracked = base.model_copy(update={"tracking": base.tracking.model_copy(update={"enabled": False})})
     with locks.held(root.parent / "sweeps" / "prepare.lock"):
         run = road.begin(base, root)

@@ -25,20 +25,20 @@ _Read = TypeVar("_Read", bound=BaseModel)
 
 
 class Settings(Section):
-    """How the search is made: the optional section ``sweep`` of the file."""
+    """How the search is done: the optional section ``sweep`` of the file."""
 
     pruner: Literal["median", "hyperband", "none"] = "median"
-    """median: a trial ends that is below the others' median at its epoch. hyperband: successive halving."""
+    """median: stop a trial that is below the others' median at its epoch. hyperband: successive halving."""
     startup_trials: int = Field(default=8, ge=1)
-    """So many trials are drawn at random; the median stops nobody before so many have ended."""
+    """Number of trials drawn at random first; the median stops none before this many have ended."""
     spare_epochs: int = Field(default=2, ge=0)
-    """No trial is stopped within its first epochs: during the warm-up the curve says little."""
+    """No trial is stopped within this many first epochs: during warm-up the curve says little."""
     last_epochs: int = Field(default=3, ge=1)
-    """The value of a training is the mean validation AUROC of its last epochs; 1 is the last alone."""
+    """The value of a training run is the mean validation AUROC of this many last epochs; 1: only the last."""
     seeds: int = Field(default=1, ge=1, le=20)
-    """Trainings of each trial, with ``seed``, ``seed`` + 1 and so on; the value is their mean."""
+    """Training runs per trial, with ``seed``, ``seed`` + 1 and so on; the value is their mean."""
     seed: int = Field(default=0, ge=0)
-    """Of what is drawn."""
+    """Seed of the search's random draws."""
 
 
 class _Interval(Section):
@@ -47,7 +47,7 @@ class _Interval(Section):
     low: Annotated[float, Field(allow_inf_nan=False)]
     high: Annotated[float, Field(allow_inf_nan=False)]
     log: bool = False
-    """Draw evenly on the logarithm."""
+    """Draw uniformly on a logarithmic scale."""
     step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
@@ -95,7 +95,7 @@ class Space:
 
         Args:
             values: by dotted key.
-            seed: number of the training within the trial; it is added to the configuration's own seed.
+            seed: number of the training run within the trial; added to the configuration's own seed.
 
         Raises:
             ConfigError: the values do not go together.
@@ -115,7 +115,7 @@ class Space:
         """Plain values that say what is searched and how.
 
         Args:
-            told: for other people: without the folders in which files of weights lie.
+            told: for other people: without the folders of files of weights.
         """
         domains = {
             key: [tell(key, value) if told else value for value in domain.values]
@@ -127,7 +127,7 @@ class Space:
 
 
 def tell(key: str, value: Scalar) -> Scalar:
-    """A value as it may leave this machine: of a file of weights the name, not the place."""
+    """A value as it may leave this machine: of a file of weights the name, not the folder."""
     return Path(str(value)).name if key == "model.weights" else value
 
 
@@ -138,11 +138,11 @@ def read(path: Path, base: Config, seeds: int | None = None) -> Space:
         path: YAML: dotted keys of the configuration, each with a list of values or with ``low`` and
             ``high``; and the section ``sweep``.
         base: the configuration that everything else is taken from.
-        seeds: stands above ``sweep.seeds`` of the file; None: the file's.
+        seeds: overrides ``sweep.seeds`` of the file; None: the file's.
 
     Raises:
-        ConfigError: not a mapping, an unknown key, one that decides nothing that is learnt, a value that the
-            configuration does not take, alone or beside another.
+        ConfigError: not a mapping, an unknown key, one that does not affect what is learnt, or a value that
+            the configuration refuses, alone or in combination.
     """
     try:
         tree = strict_yaml.parse(path.read_text(encoding="utf-8"), str(path))
@@ -219,8 +219,8 @@ def _domain(where: str, own: Any, content: Any) -> Domain:
 def _accepted(space: Space, key: str, path: Path) -> Domain:
     """The domain with each value as the configuration reads it.
 
-    Every value is tried beside every value of every other key: no rule of ours looks at more than two that
-    can be searched.
+    Every value is tried with every value of every other key. Pairs suffice: no rule of the configuration
+    involves more than two searchable keys.
     """
     domain = space.domains[key]
     firsts = {name: other.corners()[0] for name, other in space.domains.items()}
@@ -241,12 +241,12 @@ def _accepted(space: Space, key: str, path: Path) -> Domain:
 
 
 def _decided(made: Config, key: str) -> str:
-    """What of the result hangs on the key's section."""
+    """The part of the recipe that the key's section affects."""
     return repr(made.train.recipe()) if key.startswith("train.") else repr((made.model, made.pixels))
 
 
 def corners(domains: Mapping[str, Domain], keys: Sequence[str]) -> Iterator[dict[str, Scalar]]:
-    """All combinations of values, or of ends, of those of the keys that are searched."""
+    """All combinations of values, or of interval ends, of those of the keys that are searched."""
     there = [key for key in keys if key in domains]
     for values in itertools.product(*(domains[key].corners() for key in there)):
         yield dict(zip(there, values, strict=True))

@@ -1,7 +1,7 @@
-"""The record of a search in Optuna's storage: who draws, who stops a trial, who takes one up. Imports Optuna.
+"""The record of a search in Optuna's storage: drawing, pruning and claiming trials. Imports Optuna.
 
-A trial is never begun twice. One whose process died is the same trial, with the same number and the same
-values, in the hands of another process; so a search that was killed ends as one that was not.
+A trial is never started twice. If its process died, another process continues the same trial, with the same
+number and values. So a search that was killed and continued ends like one that was not.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _PLACE, _MARK = "place", "mark"
 _STORAGE_ERRORS = (
     sqlalchemy.exc.SQLAlchemyError,
     optuna.exceptions.StorageInternalError,
-    optuna.exceptions.UpdateFinishedTrialError,  # a trial taken over from a machine that still worked
+    optuna.exceptions.UpdateFinishedTrialError,  # a trial taken over from a machine that was still working
 )
 
 
 class ByPosition(BaseSampler):
     """TPE (Bergstra et al., NeurIPS 2011) whose random numbers depend on the trial's number alone.
 
-    A sampler with a memory would begin anew with every process, and draw its first trials again.
+    A sampler with a state would start again in every process, and draw its first trials again.
     """
 
     def __init__(self, seed: int, startup_trials: int) -> None:
@@ -52,31 +52,31 @@ class ByPosition(BaseSampler):
         return TPESampler(n_startup_trials=self._startup, seed=int.from_bytes(position.digest()))
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Which parameters are drawn together."""
+        """Parameters that are drawn jointly."""
         return self._sampler(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Their values."""
+        """Values of these."""
         return self._sampler(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The value of one that is drawn alone."""
+        """The value of a parameter that is drawn independently."""
         sampler = self._sampler(trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 @contextmanager
 def opened(url: str, name: str, settings: Settings, epochs: int) -> Iterator[Study]:
-    """The study of this name, made if it is not there.
+    """The study with this name, created if missing.
 
     Args:
-        url: of the database, as SQLAlchemy reads it.
+        url: of the database, as an SQLAlchemy URL.
         name: of the study.
-        settings: how the search is made.
+        settings: how the search is done.
         epochs: most epochs of a trial.
 
     Raises:
@@ -111,7 +111,7 @@ def _unusable(url: str, error: Exception) -> RunError:
 
 
 def _patience(url: str) -> dict[str, Any]:
-    """Several processes write to one SQLite file: wait for each other for a minute, not five seconds."""
+    """Several processes write to one SQLite file: let them wait for a minute, not five seconds."""
     return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
 
 
@@ -133,23 +133,23 @@ def _pruner(settings: Settings, epochs: int) -> BasePruner:
 
 @dataclass(frozen=True)
 class Desk:
-    """Where the processes that share a folder agree on who does which trial."""
+    """Where the processes that share a folder agree on who runs which trial."""
 
     study: Study
     folder: Path
-    """Of this study, on a disk that all of them see."""
+    """Of this study, on a disk visible to all of them."""
     domains: Mapping[str, Domain]
     take_over: bool = False
-    """Also take up trials that were begun in another folder: only where nobody works there any more."""
+    """Also take over trials started in another folder: only if nobody works there any more."""
 
     def claim(self, wanted: int) -> tuple[Trial, IO[str]] | None:
-        """The next trial: one whose process died, else a new one; None if there is nothing left to begin.
+        """The next trial: one whose process died, else a new one; None if no trial is left to start.
 
         Args:
-            wanted: trials of the whole study that shall have ended, whatever came of them.
+            wanted: total number of ended trials in the study, whatever their outcome.
 
         Returns:
-            The trial with all its values, and what holds its lock until it is closed.
+            The trial with all its values, and an open file that holds its lock until closed.
         """
         with locks.held(self.folder / "desk.lock"):
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -158,7 +158,7 @@ class Desk:
                     return self._valued(trial), lock
             if len(self.study.get_trials(deepcopy=False, states=(*ENDED, TrialState.RUNNING))) >= wanted:
                 return None
-            # Not study.ask(): a kill right after it would leave a trial that nobody knows the place of.
+            # Not study.ask(): a kill right after it would leave a trial whose folder is unknown.
             mark = secrets.token_hex(8)
             attributes = {_PLACE: self._place(), _MARK: mark}
             self.study.add_trial(optuna.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
@@ -172,7 +172,7 @@ class Desk:
         return locks.taken(self.folder / "locks" / f"trial-{trial.number:05d}")
 
     def _place(self) -> str:
-        """A word that two folders never share; called with the desk's lock held."""
+        """A random identifier, unique to the folder; the caller holds the desk's lock."""
         path = self.folder / "place"
         if not path.exists():
             write_atomically(path, secrets.token_hex(8).encode())
@@ -181,7 +181,7 @@ class Desk:
     def _valued(self, frozen: FrozenTrial) -> Trial:
         trial = Trial(self.study, frozen._trial_id)
         for key, domain in self.domains.items():
-            trial._suggest(key, _distribution(domain))  # what is there already stays
+            trial._suggest(key, _distribution(domain))  # existing values are kept
         return trial
 
 

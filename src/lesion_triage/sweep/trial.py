@@ -36,17 +36,17 @@ class _Pruned(Exception):  # noqa: N818 - no error: the trial has ended as it sh
 
 
 def value_of(curve: Sequence[Line], last_epochs: int) -> float:
-    """What is maximised: mean validation AUROC over the last epochs, in [0, 1].
+    """The objective, to be maximised: mean validation AUROC over the last epochs, in [0, 1].
 
-    AUROC and not log loss: the calibrator comes after, and evens out what smoothing, mixing and the kind of
-    loss do to the scale of the logits. Not the best epoch: the result of a training is its last one's.
+    AUROC and not log loss: the calibrator follows, and removes what smoothing, mixing and the kind of loss do
+    to the scale of the logits. Not the best epoch: the result of a training run is that of its last one.
     """
     return fmean(line["validation_auroc"] for line in curve[-last_epochs:])
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where a sweep works."""
+    """Folders and records of a sweep."""
 
     space: Space
     study: Study
@@ -56,16 +56,16 @@ class Home:
     """Of the study: locks and results."""
 
     def lock_of(self, identity: str) -> Path:
-        """Lock of the training of one configuration: two trials may have drawn the same values."""
+        """Lock of one configuration's training run: two trials may have drawn the same values."""
         return self.folder / "locks" / f"training-{identity[:32]}"
 
     @property
     def shelf(self) -> Path:
-        """Lock for taking manifest and split over from another run, and for removing one."""
+        """Lock for taking over manifest and split from another run, and for removing one."""
         return self.folder / "locks" / "shelf"
 
     def tidy(self) -> None:
-        """Remove what trials left that were killed between their verdict and their removal."""
+        """Remove the folders of pruned or failed trials that were killed before they could remove them."""
         states = (TrialState.PRUNED, TrialState.FAIL)
         ended = {trial.number for trial in self.study.get_trials(states=states)}
         for note in self.runs.glob(f"*/{NOTE}"):
@@ -75,41 +75,41 @@ class Home:
                         self.remove(note.parent, number)
 
     def remove(self, folder: Path, number: int) -> None:
-        """Remove the folder of a trial whose training nobody will end; called with the training's lock held.
+        """Remove the folder of a trial whose training run will never be completed; its lock is held.
 
-        One that was there before the sweep, or whose training was ended since, stays.
+        A folder from before the sweep, or whose training has been completed since, is kept.
         """
         if note_of(folder) == self.facts(number) and not (folder / "stages" / "train.json").exists():
             with locks.held(self.shelf):
                 shutil.rmtree(folder)
 
     def facts(self, number: int) -> dict[str, object]:
-        """What the note in the folder of a trial says."""
+        """Content of the note in a trial's folder."""
         return {"study": self.study.study_name, "trial": number}
 
 
 def note_of(folder: Path) -> object:
-    """Which trial a run folder was made for; None: none."""
+    """The trial that a run folder was made for; None: none."""
     path = folder / NOTE
     return json.loads(path.read_bytes()) if path.exists() else None
 
 
 @dataclass
 class Attempt:
-    """A trial in the hands of this process."""
+    """A trial that this process is running."""
 
     home: Home
     trial: Trial
     parent: str
-    """MLflow's name of the sweep's own run; may be empty."""
+    """MLflow id of the sweep's own run; may be empty."""
     seconds: dict[tuple[int, int], float] = field(default_factory=dict)
     """By seed and epoch."""
 
     def work(self) -> None:
-        """Train with each seed and tell the storage what came of it.
+        """Train with each seed and report the outcome to the storage.
 
         Raises:
-            LesionTriageError: what another time may not come again; the next command takes the trial up.
+            LesionTriageError: an error that may not recur; the next command continues the trial.
         """
         space = self.home.space
         found = []
@@ -127,7 +127,7 @@ class Attempt:
         self._end(TrialState.COMPLETE, "complete", fmean(found))
 
     def _train(self, config: Config, seed: int) -> float | None:
-        """The value of one training; None: the trial has ended here."""
+        """The value of one training run; None: the trial has ended here."""
         run = road.begin(config, self.home.runs)
         self._sign(run)
         tracker = road.track(run, self.parent)
@@ -140,7 +140,7 @@ class Attempt:
                     road.reach(road.STAGES[name], run, tracker)
             self._reach(replace(road.STAGES["train"], work=partial(road.train, watch=watch)), run, tracker)
             curve: list[Line] = json.loads((run.folder / road.CURVE).read_text(encoding="utf-8"))
-            for line in curve:  # a training that was there already has told nobody
+            for line in curve:  # a run that existed already has reported nothing
                 self._report(line, seed)
             value = value_of(curve, self.home.space.settings.last_epochs)
             tracker.metrics({"sweep.value": value})
@@ -154,7 +154,7 @@ class Attempt:
             return None
         except HinderedError:
             raise
-        except TrainingError as error:  # with these values it comes again, for ever
+        except TrainingError as error:  # with these values it would recur every time
             self._fail(error)
             self.home.remove(run.folder, self.trial.number)
             return None
@@ -166,7 +166,7 @@ class Attempt:
             tracker.finish(status)
 
     def _reach(self, stage: road.Stage, run: Run, tracker: Tracker) -> None:
-        """Train; from the start where what an interrupted training left is no good, as --fresh would."""
+        """Train; if an interrupted run's state is unusable, start over, as --fresh would."""
         try:
             road.reach(stage, run, tracker)
         except StateError as error:
@@ -174,9 +174,9 @@ class Attempt:
             road.reach(stage, run, tracker, fresh=True)
 
     def _watch(self, epochs: int, seed: int, line: Line) -> None:
-        """Report an epoch, and end the training where the pruner says so.
+        """Report an epoch, and stop the run if the pruner says so.
 
-        Only the first seed is pruned: so at one epoch each trial is compared by one training.
+        Only the first seed is pruned, so that at each epoch every trial is compared by one training run.
         """
         newest = max(self._reported(), default=0)
         self._report(line, seed)
@@ -194,7 +194,7 @@ class Attempt:
         return self.trial.storage.get_trial(self.trial._trial_id).intermediate_values
 
     def _sign(self, run: Run) -> None:
-        """Mark a folder that is new, or another trial's left one, as this trial's."""
+        """Mark a folder that is new, or left by another trial, as this trial's."""
         there = {path.name for path in run.folder.iterdir()}
         if there <= {"config.yaml", "config.sha256"} or NOTE in there:
             note = canonical_json(self.home.facts(self.trial.number))
