@@ -112,7 +112,13 @@ def _tracking(at: Workplace) -> list[str]:
 
 
 def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
-    """Check that the splits are the published ones; a difference is reported."""
+    """Check that the splits equal the published ones.
+
+    With ``--other-data`` a difference becomes an obstacle to the comparison, except when recording.
+
+    Raises:
+        RunError: they differ otherwise.
+    """
     if step.splits is None:
         return
     try:

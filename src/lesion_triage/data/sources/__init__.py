@@ -1,7 +1,7 @@
 """One reader for each ``data.source`` of the configuration. Imports config and records, labels, synthetic.
 
-A reader lists what a dataset's own table says; whether the files are there and whole is the manifest's
-business.
+A reader lists what a dataset's own table says. Whether the files exist and are intact is checked by the
+manifest.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ READERS: Mapping[str, Callable[[Path], Listing]] = MappingProxyType(
         "dermamnist": dermamnist.read,
     }
 )
-"""Readers of public datasets, by the word of the configuration."""
+"""Readers of public datasets, by the value of ``data.source``."""
 
 
 def folders(config: Data, root: Roots) -> Roots:
-    """The folders that the pictures lie in, proven to be there.
+    """The folders of the pictures, checked to exist.
 
     Args:
         config: which datasets.
-        root: the folder of the dataset; of a mixture the folder of each part by its name, or one folder,
-            in which a part that states no root of its own has a sub-folder of its name.
+        root: the folder of the dataset. For a mixture: the folder of each part by its name, or one folder, in
+            which a part without a root of its own has a sub-folder of its name.
 
     Raises:
         ManifestError: a folder is missing.
@@ -77,7 +77,7 @@ def folders(config: Data, root: Roots) -> Roots:
 
 
 def read(root: Roots, config: Data, progress: Tick | None = None) -> Listing:
-    """List what the configured source, or every part of the mixture, says.
+    """List the records of the configured source, or of every part of the mixture.
 
     Raises:
         DataError: a table cannot be read, or a code is not in the label table.

@@ -8,10 +8,9 @@ The layout is ``bcn_20k_train.csv`` and ``bcn_20k_test.csv`` with ``bcn_filename
 ``anatom_site_general``, ``diagnosis``, ``lesion_id``, ``capture_date``, ``sex`` and ``split``, and JPEG
 files in any sub-folder (``BCN_20k_train``, ``BCN_20k_test``).
 
-Traps: most of the training pictures stand in ISIC 2019 too, under another name; lesion ids agree, so a
-lesion never crosses splits in a mixture of both, but it is there twice. The test table may have no
-diagnoses: such a picture's label is unknown. Nails, mucosa and lesions larger than the lens are among
-them.
+Traps: most of the training pictures are in ISIC 2019, too, under other names. Their lesion ids agree, so in
+a mixture of both no lesion crosses splits, but each is there twice. The test table may have no diagnoses:
+such a picture's label is unknown. Nails, mucosa and lesions larger than the lens are included.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def read(root: Path) -> Listing:
 
     Raises:
         DataError: neither table, a column missing, a diagnosis that is not in the label table, a training
-            picture without a lesion, an age that is no number.
+            picture without a lesion, an age that is not a number.
     """
     folder = walk(root)
     tables = {name.lower(): path for name, path in folder.tables.items()}  # copies differ in case
@@ -70,7 +69,7 @@ def read(root: Path) -> Listing:
         )
 
     for split, table in present.items():
-        # The test table of the challenge has neither lesion nor diagnosis; then the label is unknown.
+        # The challenge's test table has neither lesion nor diagnosis; then the label is unknown.
         truth = ("diagnosis", "lesion_id")
         columns, optional = ((*_COLUMNS, *truth), ()) if split == "train" else (_COLUMNS, truth)
         collected.take(

@@ -8,9 +8,9 @@ The layout is ``ddi_metadata.csv`` (``DDI_ID``, ``DDI_file``, ``skin_tone``, ``m
 and PNG files in any sub-folder.
 
 Traps: 656 pictures of 570 patients, and the table names neither patients nor lesions, so pictures of one
-person may stand in two splits: best kept for testing alone. ``skin_tone`` groups two types each (12, 34,
-56). All diagnoses are confirmed by pathology, so even the harmless ones once looked worth a biopsy.
-Actinic keratosis is not ``malignant`` there and True here, as in every other dataset.
+person may be in two splits: best used for testing only. ``skin_tone`` groups two types each (12, 34, 56). All
+diagnoses are confirmed by pathology, so even the harmless lesions once seemed worth a biopsy. Actinic
+keratosis is not ``malignant`` there and True here, as in every other dataset.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ The layout is ``release_v0/``: ``meta/meta.csv`` with ``case_num``, ``diagnosis`
 ``management``, ``clinic``, ``derm`` and more; ``images/``, in which ``clinic`` and ``derm`` are paths; and
 ``meta/{train,valid,test}_indexes.csv`` (``indexes``: rows of the table, from 0).
 
-Traps: each row is one lesion with a clinical and a dermoscopic picture, which are one case. ``management``
-(excision, follow-up, none) is what the authors advised by its look; it is not the truth and is not read.
-Names differ in case between table and disk. No patient ids, and labels of which the table does not say
-whether pathology saw them.
+Traps: each row is one lesion with a clinical and a dermoscopic picture, which form one case. ``management``
+(excision, follow-up, none) is the authors' advice based on its look; it is not the truth and is not read.
+Names differ in case between table and disk. There are no patient ids, and the table does not say which labels
+were confirmed by pathology.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def read(root: Path) -> Listing:
     """List both pictures of every row.
 
     Raises:
-        DataError: no table, a column missing, a diagnosis that is not in the label table, an index that is
-            no row.
+        DataError: no table, a column missing, a diagnosis that is not in the label table, an index that does
+            not refer to a row.
     """
     folder = walk(root, (*JPEG, ".png"))
     table = folder.table((TABLE,), "Derm7pt")
@@ -75,7 +75,7 @@ def read(root: Path) -> Listing:
 
 
 def _find(name: str, by_path: dict[str, str]) -> str | None:
-    """The picture that the table means, whatever the case of its letters and the folder above."""
+    """The picture that the table means, ignoring case and any folder above."""
     wanted = name.lower()
     for path in (f"images/{wanted}", f"release_v0/images/{wanted}"):
         if path in by_path:
@@ -84,7 +84,7 @@ def _find(name: str, by_path: dict[str, str]) -> str | None:
 
 
 def _splits(folder: Folder) -> dict[int, str]:
-    """Official split of each row that has one, by its place in the table."""
+    """Official split of each row that has one, by the row's index."""
     splits: dict[int, str] = {}
     for split, name in INDEXES.items():
         if name not in folder.tables:

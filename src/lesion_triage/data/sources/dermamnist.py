@@ -8,11 +8,11 @@ doi:10.5281/zenodo.10519652.
 The layout is one npz file, ``dermamnist.npz`` or ``dermamnist_64.npz``, ``_128``, ``_224``, with
 ``{train,val,test}_images`` (n, side, side, 3) uint8 and ``{train,val,test}_labels`` (n, 1).
 
-Traps: the official splits were dealt picture by picture, while HAM10000 has several pictures of a lesion,
-so lesions cross them (Abhishek, Jain, Hamarneh, Scientific Data 12, 196 (2025),
-doi:10.1038/s41597-025-04382-5); the file names no lesions, so no split of ours can mend that. For trying
-out, not for a certificate that means something. 28 pixels: ``calibrate.quality.min_short_side_px`` must
-allow them. It is HAM10000: never mix the two.
+Traps: the official splits were assigned picture by picture, while HAM10000 has several pictures of a
+lesion, so lesions cross them (Abhishek, Jain, Hamarneh, Scientific Data 12, 196 (2025),
+doi:10.1038/s41597-025-04382-5). The file names no lesions, so no split of ours can repair that: use it for
+trying out, not for a meaningful certificate. 28 pixels: ``calibrate.quality.min_short_side_px`` must allow
+them. It is HAM10000: never mix the two.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read(root: Path) -> Listing:
     """List every picture of the one npz file below the root; each is a lesion of its own.
 
     Raises:
-        DataError: no npz file or several, an array missing or of another shape, a number that is no class.
+        DataError: no npz file or several, an array missing or of another shape, a number that is not a class.
     """
     files = sorted(path for path in root.glob("dermamnist*.npz") if path.is_file())
     if len(files) != 1:

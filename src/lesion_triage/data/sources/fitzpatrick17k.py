@@ -8,12 +8,12 @@ The layout is ``fitzpatrick17k.csv`` (``md5hash``, ``fitzpatrick_scale``, ``fitz
 ``label``, ``nine_partition_label``, ``three_partition_label``, ``qc``, ``url``, ``url_alphanum``) and
 pictures in any sub-folder, named by ``md5hash`` or by ``url_alphanum``.
 
-Traps: taken from two atlases on the web, not from a clinic; labels are file names of the atlas, none
-confirmed, and a review of 504 pictures found 3.4 % wrong. Near duplicates and several pictures of one
-person carry other hashes and cannot be told by the table (Abhishek et al. 2025,
+Traps: the pictures come from two atlases on the web, not from a clinic. Labels are file names of the atlas,
+none confirmed, and a review of 504 pictures found 3.4 % wrong. Near duplicates and several pictures of one
+person have different hashes and cannot be recognised by the table (Abhishek et al. 2025,
 doi:10.1038/s41597-025-04382-5). Three quarters are inflammatory or inherited disease, outside the label
-table's question. ``qc`` says which pictures a reviewer thought wrong: their label is unknown here. Skin
-types are crowd annotations; -1 is unknown.
+table's question. ``qc`` says which pictures a reviewer thought wrong: their label is unknown here. Skin types
+are crowd annotations; -1 is unknown.
 """
 
 from __future__ import annotations

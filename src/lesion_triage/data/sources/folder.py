@@ -1,9 +1,9 @@
-"""Reader for pictures and a table of one's own. Imports records, spelling, the bundle's history, the errors.
+"""Reader for your own pictures and table. Imports records, spelling, the bundle's history, the errors.
 
 The table is a CSV file with a header. Required: ``image``, the path relative to the data root, and
 ``needs_in_person``: true, yes or 1; false, no or 0; empty for unknown. Every other column is optional
-and has the ISIC archive's name, or that of a question of the history (docs/red-flags.md). A column that
-is not known is refused, because a misspelt one would silently be lost.
+and has the ISIC archive's name, or that of a question of the history (docs/red-flags.md). An unknown column
+is refused: a misspelt one would silently be lost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TEXTS = (
 )
 GROUPS = ("sex", "age_years", "anatom_site_general", "fitzpatrick_skin_type")
 QUESTIONS = tuple(name for name in History.model_fields if name not in GROUPS)
-"""Of the history: what a platform can ask beside the columns that the archive has."""
+"""Questions of the history that a platform can ask beyond the archive's columns."""
 OPTIONAL = ("lesion_id", "patient_id", "age_approx", "source", *TEXTS, *QUESTIONS)
 
 OTHER_WORDS: Mapping[str, str] = {
@@ -63,16 +63,16 @@ OTHER_WORDS: Mapping[str, str] = {
     "skin_type": "fitzpatrick_skin_type",
     "target": "needs_in_person",
 }
-"""What people call a column whose name here is too far from it to be guessed."""
+"""Common names of columns that are too different from ours to be guessed."""
 
 BMP = "a BMP file, which the server refuses; save it as PNG"
-"""Only datasets that are served as BMP have them converted: what is learnt from can be sent."""
+"""Only datasets published as BMP are converted: whatever is learnt from must be possible to send."""
 
 _TRUTH: Mapping[str, bool | None] = {
     "true": True,
     "yes": True,
     "1": True,
-    "1.0": True,  # what pandas makes of a column of 1, 0 and gaps
+    "1.0": True,  # pandas writes a column of 1, 0 and gaps like this
     "false": False,
     "no": False,
     "0": False,
@@ -84,14 +84,14 @@ _TRUTH: Mapping[str, bool | None] = {
 def read(root: Path, table: str) -> Listing:
     """List every row of the table.
 
-    A row without ``lesion_id`` becomes a lesion of its own, and is reported as such: two pictures of one
-    mole would then count as two lesions and could stand in two splits. A row of nothing but empty cells, as
-    spreadsheets leave them at the end, is left out and counted, and so is a BMP file. A picture
-    whose name has accents is found however the disk composes them, and keeps the table's spelling for its id.
+    A row without ``lesion_id`` becomes a lesion of its own, and is reported as such: two pictures of one mole
+    would then count as two lesions and could be in two splits. Rows with only empty cells, which spreadsheets
+    leave at the end, are left out and counted; so are BMP files. A picture whose name has accents is found in
+    either Unicode form, and keeps the table's spelling as its id.
 
     Raises:
-        DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside
-            the root, a picture that stands twice, BMP files alone.
+        DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside the
+            root, a duplicate picture, or only BMP files.
     """
     path = root / table
     records: list[RawRecord] = []
@@ -132,7 +132,7 @@ def read(root: Path, table: str) -> Listing:
 
 
 def lines(root: Path, table: str) -> dict[str, int]:
-    """Line of each picture of the table, by image id.
+    """Line number of each picture in the table, by image id.
 
     Raises:
         DataError: as ``read``.
@@ -141,14 +141,14 @@ def lines(root: Path, table: str) -> dict[str, int]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows with their line number in the file, cells stripped; all columns known."""
+    """Rows with their line number in the file, cells stripped; all columns are known."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             try:
                 yield from _cells(path, reader)
             except csv.Error as error:
-                line = reader.reader.line_num  # the outer one counts a row when it is whole
+                line = reader.reader.line_num  # the outer reader counts a row only when it is complete
                 raise DataError(
                     f"{path}, line {line}: cannot be read as a UTF-8 table with commas ({error})."
                 ) from None
@@ -182,7 +182,7 @@ def _cells(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[
 
 
 def _other_than_utf8(path: Path) -> str:
-    """Where it begins: the reader decodes block by block, and knows a place in a block alone."""
+    """The first byte that is not UTF-8; the block-wise decoder knows only the place in a block."""
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "the table is in UTF-16"
@@ -195,7 +195,7 @@ def _other_than_utf8(path: Path) -> str:
 
 
 def _check_separator(path: Path, columns: Sequence[str]) -> None:
-    """Raise for what spreadsheets make of a table, in words that say how to save it."""
+    """Raise for the separators that spreadsheets may write, with advice on how to save the table."""
     if len(columns) == 1:
         for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
             if separator in columns[0]:
@@ -229,9 +229,9 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def nearest(name: str, columns: Sequence[str]) -> str:
-    """The column that a misspelt one was meant for; empty: none is near.
+    """The column that a misspelt one was meant for; empty: none is similar.
 
-    The questions of the history are so many that one is a little like any word; they must be much alike.
+    There are so many questions of the history that almost any word resembles one: they must be very similar.
     """
     near = difflib.get_close_matches(name, columns, n=len(columns), cutoff=0.5) if columns else []
     alike = difflib.get_close_matches(name, QUESTIONS, n=len(QUESTIONS), cutoff=0.75)
@@ -250,7 +250,7 @@ def _record(row: Mapping[str, str]) -> RawRecord:
     return RawRecord(
         image_id=image,
         path=image,
-        # The prefix keeps a picture from being taken for a lesion that another row names.
+        # The prefix keeps a picture from being taken for a lesion named by another row.
         lesion_id=row.get("lesion_id") or lesion_of_its_own(image),
         patient_id=row.get("patient_id") or None,
         needs_in_person=_TRUTH[needs],
@@ -267,14 +267,14 @@ def _text(row: Mapping[str, str], name: str) -> str:
 
 
 def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
-    """The history that the cells of a row tell, as ``bundle.history.as_text`` writes it.
+    """The history in the cells of a row, in the format of ``bundle.history.as_text``.
 
     Args:
-        row: cells by column; an absent one says nothing, nor does a group's that is only filled in.
+        row: cells by column; an absent cell says nothing, nor does a group's cell that only marks unknown.
         names: fields of ``History`` to look for.
 
     Raises:
-        DataError: a cell that is no answer to its question.
+        DataError: a cell that is not a valid answer to its question.
     """
     answers: dict[str, object] = {}
     for name in names:
@@ -299,7 +299,7 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
 
 
 def _inside(image: str) -> str:
-    """The path in one spelling, proven to stay below the root on every system."""
+    """The path in one spelling, checked to stay below the root on every system."""
     if not image:
         raise DataError("the image cell is empty; expected a path relative to the data root.")
     path = PurePosixPath(image.replace("\\", "/"))
@@ -309,6 +309,6 @@ def _inside(image: str) -> str:
 
 
 def _citation(records: list[RawRecord]) -> tuple[str, ...]:
-    """Every attribution with its licence that the table states, once."""
+    """Every attribution in the table with its licence, once each."""
     stated = {(record.attribution, record.copyright_license) for record in records}
     return tuple(sorted("; ".join(filter(None, pair)) for pair in stated if any(pair)))

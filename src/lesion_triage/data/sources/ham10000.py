@@ -3,11 +3,11 @@
 Tschandl, Rosendahl, Kittler, Scientific Data 5, 180161 (2018), doi:10.1038/sdata.2018.161; CC BY-NC 4.0.
 Official page: Harvard Dataverse, doi:10.7910/DVN/DBW86T.
 
-The layout is a metadata table, ``HAM10000_metadata.csv``, or without an ending or with tabs as Dataverse
-serves it, and JPEG files in any sub-folder (``HAM10000_images_part_1`` and so on). Dermoscopic pictures,
-one to six for each lesion; lesion ids but no patient ids. Column ``dataset`` names hospital and camera;
-early copies of the table lack it. Where the picture was taken alone predicts the label well, so reports
-must show sources apart.
+The layout is a metadata table, ``HAM10000_metadata.csv``, or without an extension or with tabs, as
+Dataverse serves it, and JPEG files in any sub-folder (``HAM10000_images_part_1`` and so on). The pictures
+are dermoscopic, one to six for each lesion; there are lesion ids but no patient ids. Column ``dataset``
+names hospital and camera; early copies of the table lack it. Where the picture was taken alone predicts the
+label well, so reports must show sources separately.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ METADATA_NAMES = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metada
 CONFIRM_TYPES: Mapping[str, str] = MappingProxyType(
     {"histo": HISTOPATHOLOGY, "follow_up": "follow_up", "consensus": "consensus", "confocal": "confocal"}
 )
-"""The dataset's ``dx_type``, and the word for it in ``diagnosis_confirm_type``."""
+"""The dataset's ``dx_type`` -> our ``diagnosis_confirm_type``."""
 
 _COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 
@@ -38,7 +38,7 @@ def read(root: Path) -> Listing:
 
     Raises:
         DataError: no metadata table, a column missing, a code that is not in the label table, an age
-            that is no number.
+            that is not a number.
     """
     folder = walk(root)
     table = _metadata(root)

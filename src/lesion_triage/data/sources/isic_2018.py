@@ -9,11 +9,11 @@ The layout is that of the challenge's archives, unpacked below one folder:
 ``ISIC2018_Task3_{Training,Validation,Test}_Input/ISIC_*.jpg``, for each a
 ``ISIC2018_Task3_*_GroundTruth.csv`` (``image`` and one column for each class), and
 ``ISIC2018_Task3_Training_LesionGroupings.csv`` (``image``, ``lesion_id``, ``diagnosis_confirm_type``).
-Whatever of the three parts is there is read.
+Whichever of the three parts exist are read.
 
-Traps: the training pictures are HAM10000, under the same ids; a mixture of both keeps each once.
-Validation and test name no lesions, so two pictures of one lesion there cannot be told. Age, sex and site
-of the body are not in these tables; HAM10000's own has them.
+Traps: the training pictures are HAM10000, under the same ids; a mixture of both keeps each once. Validation
+and test name no lesions, so two pictures of one lesion cannot be recognised there. Age, sex and body site
+are not in these tables, but in HAM10000's own.
 """
 
 from __future__ import annotations

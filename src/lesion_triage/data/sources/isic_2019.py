@@ -9,10 +9,10 @@ The layout is that of the challenge's archives, unpacked below one folder:
 for each of eight classes and ``UNK``) and ``ISIC_2019_*_Metadata.csv`` (``image``, ``age_approx``,
 ``anatom_site_general``, ``lesion_id``, ``sex``; the test table has no ``lesion_id``).
 
-Traps: the training pictures are HAM10000, BCN20000 and pictures of Memorial Sloan Kettering, and the
-prefix of the lesion id (``HAM_``, ``BCN_``, ``MSK``) tells where; classes differ between them, and so do
-the pixels (HAM10000 centred, BCN20000 at 1024 pixels). Two thousand rows have no lesion id. Names that end
-in ``_downsampled`` are the archive's picture of that id, made smaller. UNK occurs in the test set alone.
+Traps: the training pictures are HAM10000, BCN20000 and pictures from Memorial Sloan Kettering, recognised by
+the prefix of the lesion id (``HAM_``, ``BCN_``, ``MSK``). Classes differ between them, and so do the pixels
+(HAM10000 centred, BCN20000 at 1024 pixels). Two thousand rows have no lesion id. A name that ends in
+``_downsampled`` means the archive's picture of that id, reduced. UNK occurs in the test set only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read(root: Path) -> Listing:
 
     Raises:
         DataError: no ground truth, no metadata beside it, a column missing, a row without exactly one
-            class, an age that is no number.
+            class, an age that is not a number.
     """
     folder = walk(root)
     present = {split: part for split, part in PARTS.items() if f"{part}_GroundTruth.csv" in folder.tables}
@@ -91,7 +91,7 @@ def _record(
 
 
 def _hospital(lesion_id: str) -> str:
-    """Collection that the lesion id's prefix names."""
+    """The collection named by a lesion id's prefix."""
     return next(
         (f"isic_2019_{prefix.lower()}" for prefix in ("HAM", "BCN", "MSK") if lesion_id.startswith(prefix)),
         "isic_2019",

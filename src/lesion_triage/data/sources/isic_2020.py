@@ -7,13 +7,13 @@ https://challenge2020.isic-archive.com/, doi:10.34970/2020-ds01.
 The layout is ``ISIC_2020_Training_GroundTruth_v2.csv`` (the first version lacks ``lesion_id``; Kaggle's
 copy is ``train.csv``) with ``image_name``, ``patient_id``, ``sex``, ``age_approx``,
 ``anatom_site_general_challenge``, ``diagnosis``, ``benign_malignant``, ``target``; JPEG files in any
-sub-folder; and, if it is there, ``ISIC_2020_Training_Duplicates.csv`` (``image_name_1``,
-``image_name_2``), of which the second is left out.
+sub-folder; and, if present, ``ISIC_2020_Training_Duplicates.csv`` (``image_name_1``, ``image_name_2``), of
+which the second is left out.
 
-Traps: 27,124 of 33,126 rows say ``unknown`` for the diagnosis, and ``benign``: someone looked and called
+Traps: 27,124 of 33,126 rows have the diagnosis ``unknown`` and are ``benign``: someone looked and called
 them so, mostly without biopsy. The table does not say which labels pathology confirmed; only melanoma,
-which the paper says always was, is marked so. The test set's labels are not public. One patient has up to
-115 pictures.
+which according to the paper always was, is marked as confirmed. The test set's labels are not public. One
+patient has up to 115 pictures.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read(root: Path) -> Listing:
 
     Raises:
         DataError: no table, a column missing, a diagnosis that is not in the label table or contradicts
-            ``benign_malignant``, an age that is no number.
+            ``benign_malignant``, an age that is not a number.
     """
     folder = walk(root)
     table = folder.table(TABLES, "ISIC 2020")

@@ -7,16 +7,15 @@ https://challenge2024.isic-archive.com/, doi:10.34970/2024-slice-3d,
 https://www.kaggle.com/competitions/isic-2024-challenge/data.
 
 The layout is Kaggle's: ``train-metadata.csv`` and ``train-image.hdf5``, in which each entry is named by an
-``isic_id`` and is the bytes of a JPEG file. Where there is no HDF5 file, ``train-image/image/ISIC_*.jpg``
-is read.
+``isic_id`` and contains the bytes of a JPEG file. Without an HDF5 file, ``train-image/image/ISIC_*.jpg`` is
+read.
 
-Traps: 401,059 rows and 393 positives by the dataset's ``target``. Fewer than 1,100 diagnoses were
-confirmed by pathology; the rest say ``Benign`` and no more, which a clinician's glance at the whole body
-called so. A row has a ``lesion_id`` where someone marked the lesion, so the mere presence predicts the
-label; so do ``mel_thick_mm``, ``tbp_lv_dnn_lesion_confidence`` and other columns that are not read here.
-Actinic keratosis has ``target`` 0. Crops are small, many below 150 pixels:
-``calibrate.quality.min_short_side_px`` must allow them. One patient has up to 9,184 crops; the unit is the
-patient.
+Traps: 401,059 rows and 393 positives by the dataset's ``target``. Fewer than 1,100 diagnoses were confirmed
+by pathology; the rest just say ``Benign``, after a clinician's glance at the whole body. A row has a
+``lesion_id`` if someone marked the lesion, so its mere presence predicts the label; so do ``mel_thick_mm``,
+``tbp_lv_dnn_lesion_confidence`` and other columns that are not read here. Actinic keratosis has ``target``
+0. Crops are small, many below 150 pixels: ``calibrate.quality.min_short_side_px`` must allow them. One
+patient has up to 9,184 crops; the unit is the patient.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def read(root: Path) -> Listing:
 
     Raises:
         DataError: no table, an HDF5 file that cannot be opened, a column missing, a diagnosis that is not
-            in the label table or contradicts ``target``, an age that is no number.
+            in the label table or contradicts ``target``, an age that is not a number.
     """
     if not (root / TABLE).is_file():
         raise DataError(
@@ -74,7 +73,7 @@ def read(root: Path) -> Listing:
             lesion_id=row["lesion_id"] or lesion_of_its_own(row["isic_id"]),
             patient_id=row["patient_id"] or None,
             diagnosis=row["iddx_full"],
-            # Only what pathology saw has more than the first level of the archive's tree.
+            # Only lesions seen by pathology go beyond the first level of the archive's tree.
             diagnosis_confirm_type=HISTOPATHOLOGY if "::" in row["iddx_full"] else NO_BIOPSY,
             needs_in_person=needs,
             source=row["attribution"] or "isic_2024",
@@ -91,7 +90,7 @@ def read(root: Path) -> Listing:
 
 
 def _pictures(root: Path) -> tuple[Callable[[str], str | None], tuple[str, ...]]:
-    """How to find the path of an id, and names found twice."""
+    """A function from an id to its path, and the names found twice."""
     file = root / PICTURES
     if file.is_file():
         try:

@@ -1,4 +1,4 @@
-"""Words and licences of the ISIC archive, which several datasets take over. Imports records."""
+"""Terms and licences of the ISIC archive, which several datasets use. Imports records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIRM_TYPES: Mapping[str, str] = MappingProxyType(
         "single contributor clinical assessment": "clinical",
     }
 )
-"""The archive's ``diagnosis_confirm_type``, and our word, the same as for HAM10000."""
+"""The archive's ``diagnosis_confirm_type`` -> ours, the same as for HAM10000."""
 
 DOWNSAMPLED = "_downsampled"
-"""Some pictures of 2019 bear this after their id: the archive's picture of that id, made smaller."""
+"""Some ids of 2019 end in this: the archive's picture of that id, reduced."""

@@ -11,9 +11,9 @@ The layout is that of the challenge's archives: ``MILK10k_Training_Input/IL_*/IS
 ``copyright_license``, ``age_approx``, ``sex``, ``skin_tone_class``, ``site`` and more) and, if it is
 there, ``MILK10k_Training_Supplement.csv`` (``isic_id``, ``diagnosis_full``, ``diagnosis_confirm_type``).
 
-Traps: each lesion has one clinical and one dermoscopic picture, which are one case. Nearly all lesions
-were cut out because they looked suspicious, so the negatives are hard ones. ``skin_tone_class`` runs from
-0, very dark, to 5, very light: it is not a Fitzpatrick type and is not taken for one. The benchmark's own
+Traps: each lesion has one clinical and one dermoscopic picture, which form one case. Nearly all lesions
+were excised because they looked suspicious, so the negatives are hard ones. ``skin_tone_class`` runs from
+0, very dark, to 5, very light: it is not a Fitzpatrick type and is not used as one. The benchmark's own
 test labels are secret.
 """
 
@@ -42,8 +42,8 @@ def read(root: Path) -> Listing:
     """List every picture of the metadata table with the class of its lesion.
 
     Raises:
-        DataError: a table or a column is missing, a lesion without exactly one class, an age that is no
-            number.
+        DataError: a table or a column is missing, a lesion without exactly one class, an age that is not
+            a number.
     """
     folder = walk(root)
     codes = _codes(folder.table((TRUTH,), "MILK10k"))

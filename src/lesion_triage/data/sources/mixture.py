@@ -1,6 +1,6 @@
-"""Several datasets as one: no identifier collides, each picture stands once. Imports config, records, labels.
+"""Several datasets as one: no identifier collides, no picture is repeated. Imports config, records, labels.
 
-The rules, and why, stand in docs/adr/0030-one-picture-one-lesion-across-datasets.md.
+The rules and their reasons are in docs/adr/0030-one-picture-one-lesion-across-datasets.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lesion_triage.data.labels import LABELS
 from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, names_no_lesion
 
 ARCHIVE = frozenset({"ham10000", "isic_2018", "isic_2019", "isic_2020", "isic_2024", "bcn20000", "milk10k"})
-"""Datasets whose identifiers come out of the ISIC archive."""
+"""Datasets whose identifiers come from the ISIC archive."""
 
 _ARCHIVE_ID = re.compile(r"(image:)?(ISIC|HAM|BCN|MSK\d*|IL|IP)_\w+")
 _OFFICIAL = ("", "train", "validation", "test")
@@ -26,16 +26,16 @@ LESIONS_JOINED = "two datasets name the lesion of the same picture differently, 
 
 
 def join(parts: Iterable[tuple[Part, Listing]]) -> Listing:
-    """One listing of several.
+    """Join several listings.
 
-    A name gets the part's name before it, unless it is the ISIC archive's own: there the same id means the
-    same picture, lesion or patient in every dataset. Of a picture that stands in two parts the record that
-    says more is kept: a known label first, then one that pathology confirmed, then a known patient, a known
-    lesion, then more cells; then the part that the configuration names first. A label of True is kept
-    whichever record it stood in, and so is the latest official split.
+    A name is prefixed with the part's name, unless it is the ISIC archive's own: there the same id means the
+    same picture, lesion or patient in every dataset. If a picture is in two parts, the more informative
+    record is kept: one with a known label first, then one confirmed by pathology, then one with a known
+    patient, a known lesion, more cells; then that of the part that the configuration names first. A label of
+    True is kept whichever record it was in, and so is the latest official split.
 
     Raises:
-        ManifestError: a picture stands twice within one part.
+        ManifestError: a picture occurs twice within one part.
     """
     records: list[RawRecord] = []
     missing: list[str] = []
@@ -53,7 +53,7 @@ def join(parts: Iterable[tuple[Part, Listing]]) -> Listing:
     kept, told = _each_once(records)
     if copies := told.pop(SAME_PICTURE, ()):
         dropped[SAME_PICTURE] = [*copies]
-    # A picture that one dataset lacks and another has is not missing.
+    # A picture that one dataset lacks but another has is not missing.
     there = {record.image_id for record in kept}
     return Listing(
         records=tuple(kept),
@@ -85,7 +85,7 @@ def _renamed(record: RawRecord, part: Part) -> RawRecord:
 
 
 def _each_once(records: Sequence[RawRecord]) -> tuple[list[RawRecord], dict[str, list[str]]]:
-    """Every picture once, with lesions and patients that belong together under one name."""
+    """Each picture once, with lesions and patients that belong together under one name."""
     by_picture: dict[str, list[RawRecord]] = {}
     for record in records:
         by_picture.setdefault(record.image_id, []).append(record)
@@ -107,8 +107,8 @@ def _each_once(records: Sequence[RawRecord]) -> tuple[list[RawRecord], dict[str,
 
 
 def _best(copies: Sequence[RawRecord]) -> RawRecord:
-    """The record that says most, with what must not be lost of the others."""
-    best = max(copies, key=_says)  # of equals the first
+    """The most informative record, with what must not be lost of the others."""
+    best = max(copies, key=_says)  # the first among equals
     if len(copies) == 1:
         return best
     needs = True if any(copy.needs_in_person for copy in copies) else best.needs_in_person
@@ -135,7 +135,7 @@ def _says(record: RawRecord) -> tuple[bool, bool, bool, bool, int]:
 
 
 def _tie(parent: dict[str, str], names: Sequence[str]) -> bool:
-    """Make several names one; returns whether they were different."""
+    """Unite several names; returns whether they were different."""
     first, *others = [_root(parent, name) for name in names] or [""]
     for other in others:
         parent[max(first, other)] = first = min(first, other)
@@ -151,7 +151,7 @@ def _root(parent: Mapping[str, str], name: str) -> str:
 def _settled(
     records: Sequence[RawRecord], lesions: Mapping[str, str], patients: Mapping[str, str]
 ) -> list[RawRecord]:
-    """Names replaced by those they are tied to; a lesion's patient is known if any of its records says so."""
+    """Replace names by those they are tied to; a lesion's patient is known if any record states it."""
     patient_of: dict[str, str] = {}
     for record in records:
         if record.patient_id:

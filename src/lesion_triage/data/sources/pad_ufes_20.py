@@ -4,15 +4,15 @@ Pacheco et al., PAD-UFES-20: a skin lesion dataset composed of patient data and 
 from smartphones, Data in Brief 32, 106221 (2020), doi:10.1016/j.dib.2020.106221; CC BY 4.0. Official page:
 Mendeley Data, doi:10.17632/zr7vgbcyr2.1.
 
-The layout is ``metadata.csv`` and PNG files in any sub-folder (``imgs_part_1`` to ``3``), named as
-``img_id`` says; a copy with JPEG files of the same names is read too.
+The layout is ``metadata.csv`` and PNG files in any sub-folder (``imgs_part_1`` to ``3``), named after
+``img_id``; a copy with JPEG files of the same names is read too.
 
 Traps: ``fitspatrick`` (spelt so), ``gender``, ``diameter_1``, ``diameter_2``, ``smoke`` and others are
-missing for unbiopsied lesions alone, so that whoever learns from what is missing learns the label. All
-malignant rows were biopsied, actinic keratoses, naevi and seborrhoeic keratoses in part. Skin types V and
-VI are all but absent. Lesion ids are unique only together with the patient's. The answers on itching, growth,
-pain, change and bleeding state no duration, which the history's questions do, so they are taken as a
-yes too easily; nobody knows whether the dataset's own questions were put as ours are.
+missing only for lesions without biopsy, so a model that learns from missing values learns the label. All
+malignant rows were biopsied, but only some of the actinic keratoses, naevi and seborrhoeic keratoses. Skin
+types V and VI are nearly absent. Lesion ids are unique only together with the patient's. The answers on
+itching, growth, pain, change and bleeding state no duration, unlike the history's questions, so they count
+as a yes too easily; nobody knows whether the dataset's questions were worded like ours.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SKIN_TYPES: Mapping[str, str] = MappingProxyType(
 )
 SEXES: Mapping[str, str] = MappingProxyType({"FEMALE": "female", "MALE": "male"})
 CONFIRMED: Mapping[str, str] = MappingProxyType({"True": HISTOPATHOLOGY, "False": "consensus"})
-"""``biopsed``, and our word: what was not biopsied was settled by a group of dermatologists."""
+"""``biopsed`` -> our word; without biopsy, a group of dermatologists decided."""
 
 ANSWERS: Mapping[str, bool | None] = MappingProxyType({"True": True, "False": False, "UNK": None})
 QUESTIONS: Mapping[str, str] = MappingProxyType(
@@ -49,7 +49,7 @@ QUESTIONS: Mapping[str, str] = MappingProxyType(
         "skin_cancer_history": "skin_tumour_treated_before",
     }
 )
-"""Column, and the question of ``bundle.history``."""
+"""Column -> question of ``bundle.history``."""
 _DIAMETERS = ("diameter_1", "diameter_2")
 
 _COLUMNS = (
@@ -70,8 +70,8 @@ def read(root: Path) -> Listing:
     """List every row of the metadata table.
 
     Raises:
-        DataError: no table, a column missing, a code or word that is not known, no patient or lesion, an
-            age that is no number.
+        DataError: no table, a column missing, an unknown code or word, no patient or lesion, an age that is
+            not a number.
     """
     folder = walk(root, (".png", *JPEG))
     table = folder.table((TABLE,), "PAD-UFES-20")

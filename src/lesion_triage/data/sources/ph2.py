@@ -4,13 +4,13 @@ Mendonca, Ferreira, Marques, Marcal, Rozeira, PH2: a dermoscopic image database 
 benchmarking, EMBC 2013, doi:10.1109/EMBC.2013.6610779. Licence: research and education. Official page:
 https://www.fc.up.pt/addi/ph2%20database.html.
 
-The layout is ``PH2_dataset.txt``, whose rows stand between double bars (name, histological diagnosis,
+The layout is ``PH2_dataset.txt``, whose rows are enclosed in double bars (name, histological diagnosis,
 clinical diagnosis as 0 common naevus, 1 atypical naevus, 2 melanoma, then dermoscopic criteria), and ``PH2
-Dataset images/IMD002/IMD002_Dermoscopic_Image/IMD002.bmp``; masks lie beside them and are not read. The
-legend below the table is skipped. The spreadsheet of the same content is not read.
+Dataset images/IMD002/IMD002_Dermoscopic_Image/IMD002.bmp``; masks beside them are not read. The legend below
+the table is skipped. The spreadsheet with the same content is not read.
 
 Traps: 200 pictures, 40 of melanoma, from one camera in one hospital; naevi were mostly not biopsied. BMP
-files become PNG without loss on their way to the pixel path.
+files are losslessly converted to PNG on their way to the pixel path.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read(root: Path) -> Listing:
 
 
 def _rows(table: Path) -> Iterator[tuple[int, Row]]:
-    """Rows between double bars, until the legend begins."""
+    """Rows between double bars, up to the legend."""
     try:
         lines = table.read_text(encoding="utf-8-sig", errors="strict").splitlines()
     except (OSError, UnicodeDecodeError) as error:

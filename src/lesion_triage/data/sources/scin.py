@@ -7,11 +7,11 @@ page and columns: https://github.com/google-research-datasets/scin (``dataset_sc
 The layout is that of the bucket ``dx-scin-public-data``: ``dataset/scin_cases.csv``,
 ``dataset/scin_labels.csv`` and ``dataset/images/``, to which ``image_1_path`` to ``image_3_path`` point.
 
-Traps: people who searched the web sent these in. No one examined or biopsied them:
+Traps: the pictures were sent in by people who searched the web. No one examined or biopsied them:
 ``weighted_skin_condition_label`` is a differential by up to three dermatologists who saw the same
-photographs. So every label is unknown here, and the pictures enter no split; they are of use where no
-truth is asked for, such as looking for unusual pictures. The first condition of the differential is kept
-as ``diagnosis``. A case is one person, and counts as one lesion. Ages are ranges: ``age_approx`` stays
+photographs. So every label is unknown here, and the pictures enter no split. They are useful where no truth
+is needed, such as looking for unusual pictures. The first condition of the differential is kept as
+``diagnosis``. A case is one person, and counts as one lesion. Ages are ranges, so ``age_approx`` stays
 unknown. 42 files are copies of 15.
 """
 
@@ -47,8 +47,7 @@ def read(root: Path) -> Listing:
     """List every picture of every case, without a label.
 
     Raises:
-        DataError: a table or a column is missing, a differential that cannot be read, a word that is not
-            known.
+        DataError: a table or a column is missing, a differential that cannot be read, or an unknown word.
     """
     folder = walk(root, (".png", *JPEG))
     labels = index(folder.table((LABELS,), "SCIN"), "case_id", ("weighted_skin_condition_label",))
@@ -93,7 +92,7 @@ def _take(row: Row, stated: str, condition: str, found: Mapping[str, str], colle
 
 
 def _first(cell: str) -> str:
-    """The condition of the greatest weight, of equals the first; empty where no one gave any."""
+    """The condition with the greatest weight, the first among equals; empty if there is none."""
     if not cell:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What readers share: a folder walked once, tables row by row, rows collected into a listing.
+"""Code shared by the readers: a folder walked once, tables row by row, rows collected into a listing.
 
 Imports records, the walk and the exception tree.
 """
@@ -35,17 +35,17 @@ class Folder:
 
     root: Path
     pictures: Mapping[str, str]
-    """Name without its ending, to the path relative to the root."""
+    """Name without extension -> path relative to the root."""
     twice: tuple[str, ...]
-    """Names that were found more than once; a widely copied archive holds its parts twice."""
+    """Names that were found more than once; a widely copied archive has its parts twice."""
     tables: Mapping[str, Path]
-    """File name to path; of two with one name the first in order."""
+    """File name -> path; of two with the same name the first in order."""
 
     def table(self, names: Sequence[str], dataset: str) -> Path:
-        """The first of ``names`` that is there.
+        """The first of ``names`` that exists.
 
         Raises:
-            DataError: none of them is.
+            DataError: none of them does.
         """
         for name in names:
             if name in self.tables:
@@ -60,7 +60,7 @@ class Folder:
 
 
 def walk(root: Path, endings: Sequence[str] = JPEG) -> Folder:
-    """Look through all sub-folders and links to folders, in an order that no file system decides."""
+    """Walk all sub-folders and linked folders, in an order independent of the file system."""
     pictures: dict[str, str] = {}
     twice: set[str] = set()
     tables: dict[str, Path] = {}
@@ -79,7 +79,7 @@ def walk(root: Path, endings: Sequence[str] = JPEG) -> Folder:
 def rows(
     table: Path, required: Sequence[str], optional: Sequence[str] = (), *, hint: str = ""
 ) -> Iterator[tuple[int, Row]]:
-    """Rows with their line number in the file, cells stripped, only the columns that are asked for.
+    """Rows with their line number in the file, cells stripped, with only the requested columns.
 
     An optional column that the table lacks gives empty cells.
 
@@ -101,7 +101,7 @@ def rows(
                     continue
                 if len(cells) != len(header):
                     raise DataError(f"{table}, line {reader.line_num}: more or fewer cells than the header.")
-                # Interned: most cells repeat, and 400,000 rows of separate words would fill the memory.
+                # Interned: most cells repeat, and separate strings for 400,000 rows would fill memory.
                 yield (
                     reader.line_num,
                     {**absent, **{name: sys.intern(cells[at].strip()) for name, at in wanted}},
@@ -124,7 +124,7 @@ def _check_header(table: Path, header: Sequence[str], required: Sequence[str], h
 
 @dataclass
 class Collected:
-    """Records, and an account of what has none."""
+    """Records, and an account of the pictures without one."""
 
     records: list[RawRecord] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -134,11 +134,11 @@ class Collected:
     def take(
         self, table: Path, numbered: Iterable[tuple[int, Row]], make: Callable[[Row], RawRecord | None]
     ) -> None:
-        """Make a record of each row; ``make`` gives None for a row that it has accounted for itself.
+        """Make a record of each row; ``make`` returns None for a row that it has accounted for itself.
 
         Raises:
-            DataError: as ``make`` does, a word that no platform could send, or a lesion or patient whose name
-                says that it is not known; with table and line before it.
+            DataError: from ``make``; a word that no platform could send; or a lesion or patient whose name
+                means unknown. The message begins with table and line.
         """
         for number, row in numbered:
             try:
@@ -153,22 +153,22 @@ class Collected:
                 self.records.append(record)
 
     def find(self, remark: str, name: str) -> None:
-        """A remark on a record that is kept."""
+        """Note a remark on a record that is kept."""
         self.findings.setdefault(remark, []).append(name)
 
     def drop(self, reason: str, name: str) -> None:
-        """A picture that is left out."""
+        """Note a picture that is left out."""
         self.dropped.setdefault(reason, []).append(name)
 
     def lesion(self, lesion_id: str, image_id: str) -> str:
-        """The lesion's own name, or one that no other picture has, with a remark."""
+        """The lesion's own name, or a unique one, with a remark."""
         if lesion_id:
             return lesion_id
         self.find(OWN_LESION, image_id)
         return lesion_of_its_own(image_id)
 
     def listing(self, citation: str, twice: Sequence[str] = ()) -> Listing:
-        """What a reader returns. Only pictures that a record names are worth a remark."""
+        """The reader's result. Only pictures that a record names are worth a remark."""
         if twice:
             self.findings[STORED_TWICE] = list(twice)
         return Listing(
@@ -181,7 +181,7 @@ class Collected:
 
 
 def one_of(row: Row, classes: Sequence[str]) -> str:
-    """The class whose cell is 1 where all others are 0.
+    """The class whose cell is 1 while all others are 0.
 
     Raises:
         DataError: none is, several are, or a cell is neither.
@@ -211,10 +211,10 @@ def word(cell: str, words: Mapping[str, str], column: str) -> str:
 
 
 def index(table: Path, key: str, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Row]:
-    """Rows of a table by one column.
+    """Rows of a table, by one column.
 
     Raises:
-        DataError: as ``rows``; a key stands twice.
+        DataError: as ``rows``, or a duplicate key.
     """
     found: dict[str, Row] = {}
     for number, row in rows(table, (key, *columns), optional):
