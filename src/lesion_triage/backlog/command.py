@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--case-is",
         choices=("picture", "folder"),
-        help="what one case is in a folder: each picture, or all pictures of one sub-folder",
+        help="what counts as a case in a folder: each picture, or all pictures of one sub-folder",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="new folder, or that of an interrupted run"
@@ -63,12 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--language", default="en", metavar="TAG", help="of note and answer (%(default)s)")
     parser.add_argument(
-        "--part-cases", type=int, default=2000, metavar="N", help="cases of a result file (%(default)s)"
+        "--part-cases", type=int, default=2000, metavar="N", help="cases per result file (%(default)s)"
     )
     parser.add_argument(
         "--accept-unreadable",
         action="store_true",
-        help="go on where a whole part's photographs cannot be read",
+        help="continue even if no photograph of a whole part can be read",
     )
     parser.add_argument(
         "--retry-unreadable",

@@ -75,7 +75,7 @@ class History(Document):
     growing_rapidly: YesNo = None
     """It has become visibly larger within six weeks."""
     raised_and_firm: YesNo = None
-    """It stands above the skin and is firm to the touch."""
+    """It is raised above the skin and firm to the touch."""
     bleeding: YesNo = None
     """It bleeds or oozes without having been hurt."""
     ulcerated: YesNo = None
@@ -89,7 +89,7 @@ class History(Document):
     unlike_other_moles: YesNo = None
     """It looks different from the person's other moles."""
     involves_nail: YesNo = None
-    """It is a new or changing line in a nail, or lies under or beside one."""
+    """It is a new or changing line in a nail, or is under or beside one."""
 
     immunosuppressed: YesNo = None
     """By medicine, by a transplant or by an illness."""

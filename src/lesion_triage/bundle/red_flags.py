@@ -111,7 +111,7 @@ class OneOf(Document):
     one_of: tuple[GroupName, ...] = Field(min_length=1)
 
     def said(self, history: History) -> bool | None:
-        """Whether the condition holds; None unless the word is known to be a different answer.
+        """Whether the condition holds; None if the word may still mean one of these.
 
         "Vulva" does not rule out oral/genital, nor does "head/neck" rule out "scalp": only words of the usual
         list are known to be mutually exclusive.

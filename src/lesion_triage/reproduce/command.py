@@ -34,12 +34,12 @@ _STATUS = {0: "all cells agree", 1: "some cells differ", 3: "some cells could no
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.description = (
-        "Do a recorded experiment again and compare it cell by cell. Exit status: 0 all cells agree, 1 some "
-        "differ, 3 none differs and some could not be compared, 2 it could not be done."
+        "Repeat a recorded experiment and compare it cell by cell. Exit status: 0 all cells agree, 1 some "
+        "differ, 3 none differs but some could not be compared, 2 it could not be run."
     )
     add = parser.add_argument
     add("experiment", type=Path, help="folder with experiment.yaml, such as experiments/ham10000-baseline")
-    add("--quick", action="store_true", help="the small version; on drawn pictures where none are at hand")
+    add("--quick", action="store_true", help="the small version; on drawn pictures if none are at hand")
     add(
         "--data-root",
         action="append",
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="PATH",
-        help="first weights from this file instead of the model hub; or from a folder of files, each named "
+        help="initial weights from this file instead of the model hub; or from a folder of files, each named "
         "BACKBONE.*safetensors",
     )
     add(
@@ -61,14 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="override one key of every training, such as --set train.precision=bf16-mixed",
+        help="override one key of every training run, such as --set train.precision=bf16-mixed",
     )
     add(
         "--other-data",
         action="store_true",
-        help="go on although pictures or splits are not the recorded ones",
+        help="continue even if pictures or splits are not the recorded ones",
     )
-    add("--record", action="store_true", help="put what is found in the place of the record")
+    add("--record", action="store_true", help="replace the record by the results")
     add("--no-tracking", action="store_true", help="do not write to MLflow")
 
 

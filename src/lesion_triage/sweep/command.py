@@ -19,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keys and the values to search, docs/sweep.md",
     )
     parser.add_argument(
-        "--trials", type=_count, required=True, metavar="N", help="trials of the whole study, ended or pruned"
+        "--trials", type=_count, required=True, metavar="N", help="trials of the whole study, however ended"
     )
     parser.add_argument(
         "--seeds",
         type=_count,
         metavar="K",
-        help="trainings of each trial; stands above the file's sweep.seeds",
+        help="training runs per trial; overrides the file's sweep.seeds",
     )
     parser.add_argument(
         "--storage", metavar="URL", help="database of the trials (SQLite in experiments/sweeps/studies.db)"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--take-over",
         action="store_true",
-        help="take up trials that another machine began and will not end; never while it still works",
+        help="continue trials that another machine started and abandoned; never while it is still working",
     )
 
 

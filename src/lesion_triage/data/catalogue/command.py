@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(dest="part", metavar="PART")
     show = parts.add_parser("show", help="everything about one dataset", description="Print one card.")
     show.add_argument("name", metavar="NAME")
-    fetch = parts.add_parser("fetch", help="download one dataset", description="Download; go on after a cut.")
+    fetch = parts.add_parser("fetch", help="download one dataset", description="Download, or resume.")
     fetch.add_argument("name", metavar="NAME")
     fetch.add_argument("--to", type=Path, required=True, metavar="DIR", help="the dataset's own folder")
     fetch.add_argument(
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("folder", type=Path, metavar="DIR")
     check.add_argument(
-        "--as", dest="name", metavar="NAME", help="which dataset it is (default: told by tables)"
+        "--as", dest="name", metavar="NAME", help="which dataset it is (default: by its tables)"
     )
     check.add_argument("--deep", action="store_true", help="also open every picture and hash large files")
 
