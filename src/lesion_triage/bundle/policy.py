@@ -105,7 +105,7 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
     - ``score >= threshold`` refers, so a tie refers.
     - A red flag that asks for a visit refers, with or without a score. So does a group that the certificate
       does not cover.
-    - A case that nothing refers is ungradable if it has no gradable photograph.
+    - Any other case is ungradable if it has no gradable photograph, and otherwise below the threshold.
 
     Priority band:
 

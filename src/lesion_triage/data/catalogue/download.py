@@ -56,7 +56,7 @@ class Patience:
     longest_wait_s: float = 60.0
 
     def wait(self, failures: int, asked_s: float | None) -> None:
-        """Wait longer after each failure; if the server asked for a wait, as long as it asked."""
+        """Wait longer after each failure, or as long as the server asked; at most ``longest_wait_s``."""
         # Jitter: many clients that were cut off together must not come back together.
         backoff = random.uniform(0.5, 1.0) * self.first_wait_s * 2 ** (failures - 1)
         time.sleep(min(self.longest_wait_s, backoff if asked_s is None else asked_s))
