@@ -163,7 +163,7 @@ def _export_once(backbone: str, size_px: int, opset: int) -> None:
 
 
 def go_on(run: Run, must: bool) -> None:
-    """Copy here, whole or not at all, the state of an interrupted training run with the same inputs.
+    """Copy an interrupted run's state with the same inputs from another folder, if any; whole or not at all.
 
     Raises:
         RunError: there must be one, and no run has it; or the disk refuses it.
