@@ -25,7 +25,8 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
     Args:
         path: the YAML file. A relative ``model.weights`` or ``data.root`` in it is relative to its folder.
         overrides: values are YAML; file names in them are relative to the working directory.
-        data_root: takes precedence over the file's ``data.root`` and over LESION_TRIAGE_DATA_ROOT.
+        data_root: takes precedence over ``data.root``, in the file or an override; LESION_TRIAGE_DATA_ROOT
+            takes precedence over the file's only.
 
     Raises:
         ConfigError: file missing, not YAML, an unknown or duplicate key, or a value out of range.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CURVE = "learning_curve.json"
 HALF_TAKEN = ".train_state.half"
-"""An interrupted training's state on its way here from another run."""
+"""Temporary name of a training state that is being copied here from another run."""
 PREDICTED = (
     "model.onnx",
     *(f"predictions/{name}.{kind}" for name in ("validation", "calibration") for kind in ("csv", "json")),
@@ -166,7 +166,7 @@ def go_on(run: Run, must: bool) -> None:
     """Copy an interrupted run's state with the same inputs from another folder, if any; whole or not at all.
 
     Raises:
-        RunError: there must be one, and no run has it; or the disk refuses it.
+        RunError: there must be one, but no run has it; or the disk refuses the copy.
     """
     from lesion_triage.train import state
 
@@ -193,7 +193,7 @@ def go_on(run: Run, must: bool) -> None:
 
 
 def _first_reason(error: OSError) -> str:
-    """What the disk said, of the first file where several were refused."""
+    """The disk's error message; of several, that of the first file."""
     return str(error.args[0][0][2]) if isinstance(error, shutil.Error) else str(error)
 
 

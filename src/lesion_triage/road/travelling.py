@@ -191,10 +191,10 @@ def _done(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: bool) ->
 
 
 def _of_the_same_pictures(stage: Stage, run: Run, other: Run) -> bool:
-    """True if what stands before the stage was dealt from the same pictures and labels in both runs.
+    """True if manifest and split before this stage are the same in both runs.
 
-    Its inputs say so only where these left a trace in what they are made from, and an average of members that
-    come out the same has none: a label of calibration or test may have been put right since.
+    The hash of the inputs does not always show it. An average of members that come out the same has the same
+    inputs, although a label of calibration or test may have been corrected since.
     """
     before = _with_needs(stage.needs)
     records = ((run.record(name), other.record(name)) for name in ("manifest", "split") if name in before)

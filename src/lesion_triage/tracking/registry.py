@@ -174,7 +174,7 @@ class Registry:
         except (LesionTriageError, ModuleNotFoundError):
             raise
         except Exception as error:  # whatever MLflow, a database or a network may raise
-            said = _without_password(str(error).splitlines()[0][:300]) if str(error) else ""
+            said = without_password(str(error).splitlines()[0][:300]) if str(error) else ""
             raise RegistryError(
                 f"the model registry at {without_password(self._uri)} refused the request "
                 f"({type(error).__name__}: {said}); check that it is running and that you may write to it."

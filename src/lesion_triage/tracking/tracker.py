@@ -205,12 +205,12 @@ class Tracker:
 
 def _reason(error: Exception) -> str:
     """The kind of an error and the beginning of its message, in one line."""
-    words = " ".join(str(error).split())
+    words = without_password(" ".join(str(error).split()))
     return f"{type(error).__name__}: {words[:_REASON_LENGTH]}{'...' if len(words) > _REASON_LENGTH else ''}"
 
 
 def without_password(text: str) -> str:
-    """The text, in which no address says who signs in and with what."""
+    """The text, with user names and passwords removed from its URLs."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 

@@ -36,10 +36,11 @@ def class_weights(needs_in_person: Sequence[bool], c: Train) -> Tensor:
     return len(needs_in_person) / (2 * counts)
 
 
-def lowest_logit(label_smoothing: float) -> float:
+def lowest_logit(c: Train) -> float:
     """The logit at which the loss of a negative is lowest: -3.7 with smoothing 0.05, -inf without smoothing.
 
-    Below it training pushes a logit up again, so lower values are no further evidence.
+    Below it training pushes a logit up again, so lower values are no further evidence. With the focal loss,
+    which gives well-classified examples less weight, it is lower: -6.2 with an exponent of 2.
     """
     if not c.label_smoothing:
         return -math.inf

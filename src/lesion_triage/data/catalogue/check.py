@@ -183,7 +183,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _delimiter(stream: TextIO) -> str:
-    """Tabs or commas, as the readers decide."""
+    """Tab or comma, by the readers' rule."""
     tabs = "\t" in stream.readline()
     stream.seek(0)
     return "\t" if tabs else ","

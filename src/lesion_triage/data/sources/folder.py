@@ -174,7 +174,7 @@ def _cells(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[
             raise DataError(f"{path}, line {reader.line_num}: more or fewer cells than the header{comma}.")
         cells = {name: cell.strip() for name, cell in row.items()}
         for name, cell in cells.items():
-            if "\r" in cell.replace("\r\n", ""):  # Python's csv writes it as it is, and does not read it
+            if "\r" in cell.replace("\r\n", ""):  # Python's csv writes it as it is, but cannot read it back
                 raise DataError(
                     f"{path}, line {reader.line_num}: the {name} holds a carriage return; take it out."
                 )
