@@ -52,8 +52,8 @@ KINDS: dict[str, Kind] = {
         HTTPStatus.FORBIDDEN,
         "Not from here",
         "This server asks nobody for a key, so it answers under localhost or an address of loopback alone, "
-        "and no page of another site; set up keys (TRIAGE_API_KEYS_FILE), or behind a proxy set "
-        "TRIAGE_BEHIND_TLS_PROXY or TRIAGE_BEHIND_AUTHENTICATING_PROXY.",
+        "and no page of another site; set up keys (TRIAGE_API_KEYS_FILE), or set "
+        "TRIAGE_BEHIND_AUTHENTICATING_PROXY if a proxy asks instead.",
     ),
     "rate_limited": Kind(
         HTTPStatus.TOO_MANY_REQUESTS,

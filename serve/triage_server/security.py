@@ -95,7 +95,7 @@ class Door:
         start = secrets.token_bytes(32)
         self._hash_of = hash_of or (lambda data: sha256(start + data).hexdigest())
         self._looked = time.monotonic()
-        self._behind_proxy = settings.behind_tls_proxy or settings.behind_authenticating_proxy
+        self._proxy_asks = settings.behind_authenticating_proxy
 
     async def caller(self, headers: Headers) -> Caller:
         """The caller with these headers.
@@ -105,7 +105,7 @@ class Door:
                 another site made a browser send the request.
         """
         if not self.asks:
-            if not self._behind_proxy and _from_elsewhere(headers):
+            if not self._proxy_asks and _from_elsewhere(headers):
                 raise RequestError("from_elsewhere")
             return NOBODY
         shown = headers.getlist("authorization")

@@ -90,7 +90,8 @@ class Settings(BaseModel):
     tls_key: Path | None = None
     """Its private key, unencrypted."""
     behind_tls_proxy: bool = False
-    """A proxy terminates TLS, and this server is reached through it only."""
+    """A proxy terminates TLS, and this server is reached through it only. Requires authentication: the proxy
+    brings callers from beyond loopback."""
     behind_authenticating_proxy: bool = False
     """A proxy authenticates callers, and this server is reached through it only."""
     audit_log: Path | None = None
@@ -181,6 +182,13 @@ def _refuse_contradictions(settings: Settings) -> None:
         raise ConfigError(
             f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS contradict each other; leave one of them out."
         )
+    if settings.behind_tls_proxy and not _callers_known(settings):
+        raise ConfigError(
+            f"{PREFIX}BEHIND_TLS_PROXY is set without authentication, and whoever reaches the proxy would be "
+            f"answered: set {PREFIX}API_KEYS_FILE or {PREFIX}JWT_JWKS, or "
+            f"{PREFIX}BEHIND_AUTHENTICATING_PROXY=1 if the proxy asks instead and nobody reaches this server "
+            "around it."
+        )
     if settings.webhooks is not None and settings.audit_log is None:
         raise ConfigError(
             f"{PREFIX}WEBHOOKS is set, and {PREFIX}AUDIT_LOG is not; an answer is kept for a callback only "
@@ -201,6 +209,11 @@ def _bare(address: str) -> bool:
         return False
 
 
+def _callers_known(settings: Settings) -> bool:
+    """Whether somebody recognises callers: this server, or a proxy before it."""
+    return bool(settings.api_keys_file or settings.jwt_jwks or settings.behind_authenticating_proxy)
+
+
 def refuse_exposure(settings: Settings, host: str) -> None:
     """Refuse to listen beyond loopback without both authentication and encryption.
 
@@ -214,8 +227,7 @@ def refuse_exposure(settings: Settings, host: str) -> None:
     """
     if is_loopback(host):
         return
-    known = settings.api_keys_file or settings.jwt_jwks or settings.behind_authenticating_proxy
-    if not known:
+    if not _callers_known(settings):
         raise ConfigError(
             f"Refusing to listen on '{host}' without authentication: set {PREFIX}API_KEYS_FILE or "
             f"{PREFIX}JWT_JWKS, or listen on 127.0.0.1, ::1 or localhost; or set "

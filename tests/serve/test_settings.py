@@ -106,6 +106,15 @@ def test_proxy_that_authenticates_is_taken_at_the_operator_s_word():
     assert load(["--bundle", "b", "--host", "0.0.0.0"], proxy).behind_authenticating_proxy
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_proxy_brings_callers_from_beyond_loopback_and_somebody_has_to_recognise_them(host: str):
+    line, proxy = ["--bundle", "b", "--host", host], {"TRIAGE_BEHIND_TLS_PROXY": "1"}
+    with pytest.raises(ConfigError, match="TRIAGE_BEHIND_AUTHENTICATING_PROXY=1 if the proxy"):
+        load(line, proxy)
+    for known in (KEYS, TOKENS, {"TRIAGE_BEHIND_AUTHENTICATING_PROXY": "1"}):
+        assert load(line, proxy | known).behind_tls_proxy
+
+
 @pytest.mark.parametrize(
     ("half", "missing"),
     [
