@@ -42,6 +42,8 @@ READ = frozenset({"ServiceRequest", *_PHOTOGRAPHS, *_TOLD})
 """Types that are read."""
 _NEEDED = re.compile(rf"#|urn:|(?:.*/)?(?:{'|'.join((*_PHOTOGRAPHS, *_TOLD))})[/?]")
 """References that must resolve: without a photograph or a history a case can only look less urgent."""
+_NAMING = ("supportingInfo", "reasonReference")
+"""Members of an order that name photographs and observations of the lesion, in this order."""
 _WITHDRAWN = frozenset({"entered-in-error", "cancelled", "superseded", "not-done", "stopped", "revoked"})
 
 
@@ -145,18 +147,20 @@ def _photographs(
         all_of_them: refuse a photograph that the order does not name, instead of leaving it out.
     """
     sent = _once(read)
-    supporting = [] if order is None else listed(order.resource, "supportingInfo")
+    naming = [] if order is None else [one for name in _NAMING for one in listed(order.resource, name)]
     meant_by_it: dict[int, Found] = {}
     """By identity: an order may name one thing thousands of times, and comparing resources is slow."""
-    for named in map(mapped, supporting):
+    for named in map(mapped, naming):
         reference = named.get("reference")
         meant = register.meant(reference, order) if isinstance(reference, str) else []
         if not meant and _needed(named):
-            raise refusal("ServiceRequest.supportingInfo: names what was not sent")
+            raise refusal("ServiceRequest.supportingInfo or reasonReference: names what was not sent")
         meant_by_it.update((id(one), one) for one in meant)
     chosen = _once(tuple(meant_by_it.values()))
     if chosen and all_of_them and len(chosen) < len(sent):
-        raise refusal("ServiceRequest.supportingInfo: does not name every photograph that was sent")
+        raise refusal(
+            "ServiceRequest.supportingInfo or reasonReference: does not name every photograph that was sent"
+        )
     return chosen or sent
 
 

@@ -90,6 +90,17 @@ def test_only_the_selected_order_s_photographs_are_its_case(
     assert card(sent(ask, make_app(), document))["indicator"] == "warning"
 
 
+def test_a_photograph_that_is_the_order_s_reason_is_of_its_case(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes]
+):
+    document = as_hook(picture_bytes("below", "JPEG"))
+    reason = media(picture_bytes("referred", "JPEG"), "reason")
+    document["prefetch"]["photographs"]["entry"].append({"resource": reason})
+    named = order("Media/m0", reasonReference=[{"reference": "Condition/c"}, {"reference": "Media/reason"}])
+    document["context"]["draftOrders"] = bundle(named)
+    assert card(sent(ask, make_app(), document))["indicator"] == "warning"
+
+
 def test_missing_prefetch_is_said_with_412_and_nobody_is_asked_for_it(ask: Ask, make_app: MakeApp, draw: Any):
     for prefetch in ({}, {"photographs": None}, {"photographs": bundle()}):
         response = sent(ask, make_app(), {**as_hook(draw()), "prefetch": prefetch})

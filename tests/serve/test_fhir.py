@@ -207,9 +207,9 @@ def _of(tree: dict[str, Any], place: int) -> dict[str, Any]:
     return resource
 
 
-def _naming(what: dict[str, Any], tree: dict[str, Any]) -> None:
+def _naming(what: dict[str, Any], tree: dict[str, Any], where: str = "supportingInfo") -> None:
     """The order names one more thing."""
-    _of(tree, 0)["supportingInfo"].append(what)
+    _of(tree, 0).setdefault(where, []).append(what)
 
 
 REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
@@ -303,6 +303,13 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
             {"reference": "https://pictures.example/7", "type": "Media"},
             {"display": "the second picture", "type": "DocumentReference"},
         )
+    },
+    **{
+        f"reason that was not sent: {named}": (
+            _changed(partial(_naming, {"reference": named}, where="reasonReference")),
+            "document_not_valid",
+        )
+        for named in ("Observation/gone", "https://ehr.example/fhir/DocumentReference/gone", "#gone")
     },
     "contained in another resource": (
         _changed(
