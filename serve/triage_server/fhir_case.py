@@ -129,6 +129,8 @@ def _check_meaning(resource: Resource) -> None:
         raise refusal("status: a resource that was withdrawn")
     if resource.get("doNotPerform"):
         raise refusal("ServiceRequest.doNotPerform")
+    if resource.get("focus"):  # R4: who or what it is about where that is not the patient, such as a parent
+        raise refusal("Observation.focus")
 
 
 def _failed(outcome: Resource) -> bool:

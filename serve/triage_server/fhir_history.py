@@ -11,6 +11,7 @@ from triage_server.problems import RequestError
 
 HISTORY_SYSTEM = "urn:lesion-triage:history"
 """Code system: its codes are the fields of the schema History and, in answers, the names of its groups."""
+_UCUM = "http://unitsofmeasure.org"
 _UNITS = {"age_years": "a", "duration_weeks": "wk", "diameter_mm": "mm"}
 """UCUM. A mistake of centimetres for millimetres would not show in the answer."""
 _WORDS = {
@@ -80,7 +81,8 @@ def _value(resource: Resource, field: str) -> object:
             return value
         case "valueQuantity":
             quantity = mapped(value)
-            if quantity.get("comparator") or quantity.get("code") != _UNITS.get(field, ""):
+            known = quantity.get("code") == _UNITS.get(field, "") and quantity.get("system", _UCUM) == _UCUM
+            if quantity.get("comparator") or not known:
                 raise RequestError(
                     "history_not_valid", fields=f"a quantity that is not in UCUM's unit of {_UNITS}"
                 )

@@ -131,10 +131,8 @@ def test_photographs_keep_the_order_in_which_the_order_names_them(
     assert dark["implicated"] == [{"reference": "Media/b"}]
 
 
-def in_unit(value: float, code: str) -> dict[str, Any]:
-    return {
-        "valueQuantity": {"value": value, "unit": code, "system": "http://unitsofmeasure.org", "code": code}
-    }
+def in_unit(value: float, code: str, system: str = "http://unitsofmeasure.org") -> dict[str, Any]:
+    return {"valueQuantity": {"value": value, "unit": code, "system": system, "code": code}}
 
 
 def test_history_comes_by_observations_and_questionnaires_alike(ask: Ask, make_app: MakeApp, draw: Any):
@@ -353,6 +351,14 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "two answers": (_changed(bool, told(bleeding=True), told(bleeding=False)), "history_not_valid"),
     "centimetres": (_changed(bool, observation("diameter_mm", **in_unit(1.2, "cm"))), "history_not_valid"),
     "months": (_changed(bool, observation("age_years", **in_unit(9, "mo"))), "history_not_valid"),
+    "a system of units that is not UCUM": (
+        _changed(bool, observation("diameter_mm", **in_unit(12, "mm", system="urn:x"))),
+        "history_not_valid",
+    ),
+    "an observation about somebody else": (
+        _changed(bool, observation("bleeding", valueBoolean=False, focus=[{"reference": "Patient/p2"}])),
+        "document_not_valid",
+    ),
     "no unit": (_changed(bool, observation("diameter_mm", valueQuantity={"value": 12})), "history_not_valid"),
     "foreign code": (
         _changed(bool, {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}),
