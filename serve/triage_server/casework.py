@@ -125,6 +125,8 @@ async def recording_refusals(request: Request, line: Mapping[str, object]) -> As
             await record(request, "refusal", {**line, "problem": refusal.code})
         raise
     except ClientDisconnect:
+        if (told := getattr(request.state, "refused", None)) is not None:  # by the protocol, within the body
+            await record(request, "refusal", {**line, "problem": told.code})
         raise
     except Exception:
         await record(request, "refusal", {**line, "problem": "internal_error"})

@@ -401,11 +401,11 @@ def test_what_is_refused_unread_has_a_line_and_a_count_and_nothing_that_was_sent
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_body_that_breaks_is_one_line_of_the_request_that_it_was_of(
-    at_once: bool, launch: Callable[..., Any]
+    at_once: bool, launch: Callable[..., Any], tmp_path: Path
 ):
     head, _ = post_of(b"", b"X-Request-Id: case-0001\r\n", chunked=True)
     broken = b"no length\r\n"
-    with launch() as server:
+    with launch(TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
         pieces = (head + broken,) if at_once else (head, broken)
         status, body = talk(server, *pieces, pause_s=0.5)
         assert status == 400
@@ -417,6 +417,9 @@ def test_body_that_breaks_is_one_line_of_the_request_that_it_was_of(
     assert line["request_id"] == json.loads(body)["request_id"] == "case-0001"
     assert 'triage_problems_total{code="request_not_valid"} 1.0' in page
     assert not any('status="499"' in counted for counted in page)
+    (file,) = (tmp_path / "audit").glob("audit-*.jsonl")
+    refusals = [json.loads(one) for one in file.read_text().splitlines() if '"event":"refusal"' in one]
+    assert [(one["problem"], one["request_id"]) for one in refusals] == [("request_not_valid", "case-0001")]
 
 
 def test_body_that_breaks_behind_another_request_has_a_line(launch: Callable[..., Any]):
