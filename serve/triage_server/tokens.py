@@ -269,7 +269,8 @@ def _parsed(source: str, content: bytes) -> _Parsed:
         described = list(json.loads(content)["keys"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{source}: not a JWKS document ({type(error).__name__}).") from None
-    keys, left_out = {}, []
+    keys: dict[str, jwt.PyJWK] = {}
+    left_out: list[str] = []
     for number, one in enumerate(described, start=1):
         if isinstance(one, dict) and (one.get("kty") == "oct" or one.get("use", "sig") != "sig"):
             continue
@@ -278,9 +279,9 @@ def _parsed(source: str, content: bytes) -> _Parsed:
             unfit = _unfit(key)
         except Exception as error:  # whatever a library does with an odd key, only this one is lost
             unfit = f"is of no kind that is known here ({type(error).__name__})"  # its text may hold the key
-        if unfit is None:
-            keys[str(one.get("kid", ""))] = key
-        else:
+        if unfit is None and keys.setdefault(str(one.get("kid", "")), key) is not key:
+            unfit = "has the kid of an earlier one, or none as that has none"
+        if unfit is not None:
             left_out.append(f"key {number} of the set {unfit}")
     if not keys:
         said = "; ".join(["no public key for signatures in this JWKS document", *left_out])

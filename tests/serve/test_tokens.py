@@ -309,6 +309,23 @@ def test_keys_that_cannot_be_used_are_left_out_one_by_one_and_named_in_the_log(
     assert "1024 bits" in said[1]
 
 
+@pytest.mark.parametrize("kid", [{}, {"kid": "2026"}], ids=["no kid", "one kid"])
+def test_key_that_cannot_be_told_from_an_earlier_one_is_left_out_and_named_in_the_log(
+    kid: dict[str, str], issuer: Issuer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    import asyncio
+
+    same = [
+        {name: value for name, value in one.items() if name != "kid"} for one in issuer.document()["keys"]
+    ]
+    (tmp_path / "set").write_text(json.dumps({"keys": [one | kid for one in same[:2]]}))
+    key = asyncio.run(KeySet(str(tmp_path / "set")).key(kid.get("kid")))
+    assert key is not None
+    assert key.algorithm_name == "RS256"
+    (line,) = (record.getMessage() for record in caplog.records if "left out" in record.getMessage())
+    assert "key 2 of the set has the kid of an earlier one" in line
+
+
 def test_each_reading_that_fails_is_logged_without_what_the_address_asks_for(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
