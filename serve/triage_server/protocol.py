@@ -150,6 +150,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
         if len(_codings(self.headers)) > 1:  # the parser ensures that the last is chunked, but no more
             self._stop("transfer_coding_not_supported")  # RFC 9112, section 6.1
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            self._stop("request_not_valid")  # the same, section 3.2
         if len(self.pipeline) >= _MOST_AHEAD:
             self._stop("too_many_requests_ahead")
         self._head_arrived()

@@ -266,6 +266,20 @@ def test_body_in_a_coding_that_is_not_undone_is_not_read_as_if_it_were(
     assert answers_to(strict, case + head.replace(plain, fields) + body) == [200, status]
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nHost: other\r\n", 400),
+        (b"GET /health/live HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost:\r\n", 200),
+        (b"GET /health/live HTTP/1.0\r\n", 200),
+    ],
+)
+def test_request_says_once_by_which_name_it_asks(head: bytes, status: int, strict: Any):
+    assert talk(strict, head + b"Connection: close\r\n\r\n")[0] == status
+
+
 def test_only_so_many_requests_wait_behind_another(strict: Any):
     assert answers_to(strict, NEXT * 12 + NEXT[:-2] + b"Connection: close\r\n\r\n") == [200] * 13
     assert answers_to(strict, NEXT * 4_000) == [200] * 17 + [429]
@@ -458,7 +472,7 @@ def test_readers_that_stop_take_neither_memory_nor_connections(launch: Callable[
             one.connect(server.address)
             one.setblocking(False)
             with suppress(BlockingIOError):
-                one.send(b"GET /openapi.json HTTP/1.1\r\n\r\n" * 5_000)
+                one.send(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5_000)
         began = time.monotonic()
         assert httpx.get(f"{server.url}/health/live", timeout=30).status_code == 200
         assert memory_mb(server) - before < 150

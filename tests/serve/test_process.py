@@ -170,7 +170,12 @@ def test_client_that_leaves_before_its_answer_is_not_said_to_have_had_it(
     launch: Callable[..., Any], draw: Any
 ):
     picture = draw(4000, 3000)
-    fields = ("POST /v1/triage HTTP/1.1", "Content-Type: image/jpeg", f"Content-Length: {len(picture)}")
+    fields = (
+        "POST /v1/triage HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: image/jpeg",
+        f"Content-Length: {len(picture)}",
+    )
     head = "".join(f"{field}\r\n" for field in (*fields, ""))
     with launch() as server:
         with socket.create_connection(server.address) as connection:
