@@ -136,11 +136,16 @@ def tail_of(folder: Path) -> Tail:
     Verifies the last two files: the process may have been killed just after it opened the last.
 
     Raises:
-        AuditLogError: they hold a line that was altered.
+        AuditLogError: they hold a line that was altered, or no line of a log that had some.
     """
-    walk = _Walk(None, None, None, anywhere=True)
-    for file in files_of(folder)[-2:]:
+    walk, files = _Walk(None, None, None, anywhere=True), files_of(folder)
+    for file in files[-2:]:
         walk.through(file)
+    if walk.begin is None and files and files[-1].name != file_name(1):
+        raise AuditLogError(
+            f"{files[-1]}: holds no whole line, and by its name is not the first file of the log; put "
+            "the earlier files back, of which the last holds the end of the log."
+        )
     line = _read(walk.remains + b"\n")
     if line is not None and line.fields.get("previous") == walk.end.head:
         return Tail(End(walk.end.sequence + 1, line.hash), b"", line_end_missing=True)

@@ -21,7 +21,7 @@ import pytest
 
 from lesion_triage.errors import AuditLogError
 from triage_server import audit_log
-from triage_server.audit_chain import GENESIS, files_of, verify
+from triage_server.audit_chain import GENESIS, file_name, files_of, verify
 from triage_server.audit_folder import KEY_FILE
 from triage_server.audit_log import AuditLog
 
@@ -187,6 +187,24 @@ def test_older_files_may_be_put_elsewhere_if_their_last_hash_is_said(folder: Pat
     assert verify(folder, since=carried).begin.head == carried
     with pytest.raises(AuditLogError, match="put the earlier files back"):
         verify(folder, since="0" * 64)
+
+
+@pytest.mark.parametrize("left", [b"", b'{"event":"ans'], ids=["no line", "half a line"])
+def test_log_whose_last_whole_line_was_put_elsewhere_does_not_begin_anew_in_a_further_file(
+    left: bytes, folder: Path
+):
+    """A kill right behind the making of that file leaves it so."""
+    write(folder, 5)
+    (older,) = files_of(folder)
+    further = folder / file_name(6)
+    further.write_bytes(left)
+    away = older.rename(folder.with_name("older"))
+    with pytest.raises(AuditLogError, match=r"000006\.jsonl: .*the earlier files back"):
+        write(folder, 1)
+    assert further.read_bytes() == left
+    away.rename(older)
+    write(folder, 1)
+    assert verify(folder).files == 2
 
 
 @pytest.mark.parametrize("kept", [1, 5, 100, -2])
