@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import httptools
 from starlette.datastructures import Headers
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from triage_server.crowd import Crowd
 from triage_server.envelope import Unread, request_id_of
@@ -69,6 +69,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """Whether the present piece of data had some of a body, or began a request."""
     _ended = False
     """Whether a request ended in the present piece of data."""
+    _answering: RequestResponseCycle | None = None
+    """The request being answered; ``cycle`` is the newest that arrived."""
     _head_pending = True
     _head_timer: asyncio.TimerHandle | None = None
     _refusal = "request_not_valid"
@@ -91,8 +93,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up; a request without an answer by now gets none."""
-        if self.cycle is not None and not self.cycle.response_started:
-            self.cycle.scope["state"]["left"] = True
+        if self._answering is not None and not self._answering.response_started:
+            self._answering.scope["state"]["left"] = True
         self._head_arrived()
         self._parting.gone()
         if self._watch is not None:
@@ -157,6 +159,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop("too_many_requests_ahead")
         self._head_arrived()
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Part of the body."""
@@ -181,6 +185,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """A request is answered; the next one of this connection may begin."""
         if self._refused is not None and not self.pipeline:
             self._tell(self._refused)
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
         super().on_response_complete()
         self._parting.take_leave()
 
