@@ -121,6 +121,11 @@ class Settings(BaseModel):
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
 
+    @property
+    def asks_callers(self) -> bool:
+        """Whether this server recognises callers itself."""
+        return self.api_keys_file is not None or self.jwt_jwks is not None
+
     @field_validator("shadow_bundles", mode="before")
     @classmethod
     def _folders(cls, said: object) -> object:
@@ -211,7 +216,7 @@ def _bare(address: str) -> bool:
 
 def _callers_known(settings: Settings) -> bool:
     """Whether somebody recognises callers: this server, or a proxy before it."""
-    return bool(settings.api_keys_file or settings.jwt_jwks or settings.behind_authenticating_proxy)
+    return settings.asks_callers or settings.behind_authenticating_proxy
 
 
 def refuse_exposure(settings: Settings, host: str) -> None:

@@ -1005,6 +1005,17 @@ def test_only_bundles_of_those_who_are_trusted_are_served(
     assert refused(*arguments, **trust).startswith("SignatureError: ")
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_only_a_server_that_asks_nobody_warns_of_whoever_comes_around_its_proxy(
+    asks: bool, launch: Callable[..., Any], tmp_path: Path
+):
+    new_key(tmp_path / "keys", "clinic-a", "score")
+    keys = {"TRIAGE_API_KEYS_FILE": str(tmp_path / "keys")} if asks else {}
+    with launch(TRIAGE_BEHIND_AUTHENTICATING_PROXY="1", **keys) as server:
+        assert patiently.get(f"{server.url}/v1/bundle").status_code == (401 if asks else 200)
+        assert ("around its proxy" in server.text()) is not asks
+
+
 def test_server_that_trusts_anyone_says_so(launch: Callable[..., Any]):
     with launch() as server:
         warnings = [json.loads(line) for line in server.text().splitlines() if '"warning"' in line]
