@@ -135,9 +135,17 @@ def test_a_member_that_lies_about_its_size_is_not_written_out(tmp_path):
     assert below(tmp_path / "out") == {}
 
 
-@pytest.mark.parametrize("damage", [lambda said: said[: len(said) // 2], lambda said: b"no archive"])
-def test_a_damaged_archive_is_named(tmp_path, damage):
-    archive = zipped(tmp_path / "a.zip", {"1.png": b"one" * 1000})
+@pytest.mark.parametrize(
+    ("damage", "compression"),
+    [
+        (lambda said: said[: len(said) // 2], zipfile.ZIP_DEFLATED),
+        (lambda said: b"no archive", zipfile.ZIP_DEFLATED),
+        (lambda said: said[:45] + bytes(9) + said[54:], zipfile.ZIP_LZMA),
+        (lambda said: said.replace("ü".encode(), b"\xff\xff"), zipfile.ZIP_DEFLATED),
+    ],
+)
+def test_a_damaged_archive_is_named(tmp_path, damage, compression):
+    archive = zipped(tmp_path / "a.zip", {"ü.png": b"one" * 1000}, compression)
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(DownloadError, match=r"a\.zip: cannot be unpacked .*fetch it anew"):
         unpack(archive, tmp_path / "out")

@@ -6,6 +6,7 @@ for members can be trusted: the standard library never extracts more, and a zip 
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import tarfile
@@ -27,6 +28,16 @@ _MAX_RATIO = 100
 """Pictures hardly compress and tables compress tenfold; a bomb compresses a thousandfold."""
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 _CHUNK = 1 << 20
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    UnicodeDecodeError,
+    NotImplementedError,
+)
+"""What the standard library raises for a damaged archive, beside OSError; of a name, its codec."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
                 written.append(target)
                 if progress is not None:
                     progress(number, len(members))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise DownloadError(f"{archive}: cannot be unpacked ({error}); fetch it anew.") from None
     except OSError as error:
         raise DownloadError(
