@@ -73,6 +73,12 @@ def test_2019_a_picture_made_smaller_is_the_archive_s_picture(tmp_path: Path) ->
     assert record.age_approx is None
 
 
+def test_2019_a_missing_picture_made_smaller_has_the_name_that_its_record_would_have(tmp_path: Path) -> None:
+    root = made_sources.isic_2019(tmp_path).root
+    next(root.rglob("ISIC_0000002_downsampled.jpg")).unlink()
+    assert isic_2019.read(root).missing == ("ISIC_0000002",)
+
+
 def test_2019_what_no_class_fits_is_unknown_and_stays_in_the_test_split(tmp_path: Path) -> None:
     record = by_id(isic_2019.read(made_sources.isic_2019(tmp_path).root).records)["ISIC_0034525"]
     assert (record.diagnosis, record.needs_in_person, record.official_split) == ("UNK", None, "test")

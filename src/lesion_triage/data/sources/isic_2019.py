@@ -70,7 +70,7 @@ def _record(
     if image not in facts:
         raise DataError(f"image '{image}' has no row in {PARTS[split]}_Metadata.csv.")
     if image not in folder.pictures:
-        collected.missing.append(image)
+        collected.missing.append(image.removesuffix(DOWNSAMPLED))
         return None
     fact = facts[image]
     return RawRecord(
