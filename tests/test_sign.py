@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import tiny_bundle as tiny
+from lesion_triage.bundle.store import seal
 from lesion_triage.cli import main
 
 
@@ -19,6 +20,17 @@ def test_keygen_sign_verify_from_the_command_line(tmp_path: Path, capsys: pytest
     assert fingerprint in capsys.readouterr().out
     (tmp_path / "bundle" / "policy.json").write_text("{}")
     assert main(["verify", bundle, "--trusted", f"{stem}.pub.pem"]) == 2
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_verify_says_that_a_bundle_was_made_from_drawn_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: bool
+) -> None:
+    made, stem = seal(tmp_path / "bundle", **{**tiny.parts(), "synthetic": drawn}), str(tmp_path / "maker")
+    main(["keygen", stem])
+    main(["sign", str(made.folder), "--key", f"{stem}.pem"])
+    assert main(["verify", str(made.folder), "--trusted", f"{stem}.pub.pem"]) == 0
+    assert ("made from drawn pictures" in capsys.readouterr().out) is drawn
 
 
 def test_passphrase_comes_from_a_file_or_the_environment(
