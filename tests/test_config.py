@@ -173,6 +173,15 @@ def test_data_root_comes_from_argument_then_override_then_environment_then_file(
     assert load(path, told, data_root=Path("/from/argument")).data.root == Path("/from/argument")
 
 
+def test_the_pictures_of_a_run_lie_where_its_folder_says_as_long_as_they_do(written, monkeypatch, tmp_path):
+    path = written(f"name: try\ndata:\n  source: folder\n  root: {tmp_path / 'own'}\n")
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, "/from/environment")
+    assert load(path, frozen=True).data.root == Path("/from/environment")
+    (tmp_path / "own").mkdir()
+    assert load(path, frozen=True).data.root == tmp_path / "own"
+    assert load(path, (), Path("/from/argument"), frozen=True).data.root == Path("/from/argument")
+
+
 def test_identity_ignores_where_things_lie_and_nothing_else(written):
     path = written(MINIMAL)
     plain = load(path).identity_sha256()

@@ -19,7 +19,9 @@ from lesion_triage.errors import ConfigError, hint
 DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"
 
 
-def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = None) -> Config:
+def load(
+    path: Path, overrides: Sequence[str] = (), data_root: Path | None = None, *, frozen: bool = False
+) -> Config:
     """Read a YAML file, apply ``section.key=value`` overrides, and validate every key.
 
     Args:
@@ -27,6 +29,8 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
         overrides: values are YAML; file names in them are relative to the working directory.
         data_root: takes precedence over ``data.root``, in the file or an override; LESION_TRIAGE_DATA_ROOT
             takes precedence over the file's only.
+        frozen: the file is the record of a run, whose ``data.root`` takes precedence over the variable too,
+            which may name other data; unless that folder no longer exists.
 
     Raises:
         ConfigError: file missing, not YAML, an unknown or duplicate key, or a value out of range.
@@ -42,9 +46,10 @@ def load(path: Path, overrides: Sequence[str] = (), data_root: Path | None = Non
     for override in overrides:
         _apply(tree, override)
     told = any(override.startswith("data.root=") for override in overrides)
-    root = data_root or (None if told else os.environ.get(DATA_ROOT_VARIABLE))
-    if root and isinstance(tree.get("data"), dict):
-        tree["data"]["root"] = str(root)
+    if isinstance(data := tree.get("data"), dict):
+        told = told or (frozen and Path(str(data.get("root") or "")).is_dir())
+        if root := data_root or (None if told else os.environ.get(DATA_ROOT_VARIABLE)):
+            data["root"] = str(root)
     _inline_red_flags(tree, str(path))
     return validated(tree, str(path))
 

@@ -63,7 +63,8 @@ def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
     foreign = _named_folders(arguments.show)
     _make(arguments.out)
-    run = Run(config_file.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root), arguments.run)
+    config = config_file.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root, frozen=True)
+    run = Run(config, arguments.run)
     bundle = open_bundle(run.folder / "bundle")
     _note_opening(run, bundle)
     cases = _cases(run, arguments.others, arguments.seed)

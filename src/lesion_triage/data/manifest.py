@@ -235,7 +235,10 @@ def read_picture(root: Roots, record: Record) -> bytes:
     try:
         data = pictures.encoded(root, record.path)
     except (DataError, OSError) as error:
-        raise ManifestError(f"image '{record.image_id}': {error}; build the manifest again.") from None
+        raise ManifestError(
+            f"image '{record.image_id}': {error}; say with --data-root where the pictures lie now, or build "
+            "the manifest again."
+        ) from None
     if sha256_of(data) != record.sha256:
         raise ManifestError(
             f"{pictures.place(root, record.path)}: changed since the manifest was built; "

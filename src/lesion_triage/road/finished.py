@@ -65,7 +65,7 @@ def finished(folder: Path, data_root: Path | None = None) -> Finished:
             f"{folder}: expected the folder of an evaluated run, such as experiments/runs/NAME-TIME, or its "
             "bundle or report; `lesion-triage evaluate` makes one."
         )
-    run = Run(config_file.load(home / FROZEN_CONFIG, (), data_root), home)
+    run = Run(config_file.load(home / FROZEN_CONFIG, (), data_root, frozen=True), home)
     try:
         parity = json.loads(told.read_text(encoding="utf-8"))["parity"]
     except (ValueError, KeyError, TypeError, OSError) as error:
