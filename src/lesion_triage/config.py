@@ -529,7 +529,11 @@ class Config(Section):
         return tuple(dict.fromkeys(one.model.backbone for one in averaged or (self,)))
 
     def identity_sha256(self) -> str:
-        """Hash that identifies the run, wherever data, weights and tracking live."""
+        """Hash that identifies the run, wherever data, weights and tracking live.
+
+        ``train.accelerator`` and ``train.workers`` decide no result, but are in the hash of every run so far.
+        Another value makes another folder, into which what is finished is taken over.
+        """
         content = self.model_dump(mode="json", exclude={"tracking", "data"})
         content["data"] = self.data.identity()
         content["model"]["weights"] = _wherever(self.model.weights)
