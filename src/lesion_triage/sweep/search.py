@@ -149,7 +149,10 @@ def _cases(run: Run) -> tuple[int, int]:
 
 
 def _key(run: Run, searched: Space) -> str:
-    """Hash of all that a value depends on: another recipe, picture, split or space is another study."""
+    """Hash of all that a value depends on: another recipe, picture, split or space is another study.
+
+    Files of weights that the space lists count by path: one may come after the study has begun.
+    """
     return runs.inputs_sha256(
         training=road.training_key(run), base=run.config.identity_sha256(), space=searched.document()
     )
