@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -130,6 +131,11 @@ class Script(Other):
     """Runs whose folders are appended to the arguments."""
     data: tuple[Name, ...] = ()
 
+    def reads(self) -> tuple[str, ...]:
+        """Every run that it is given, each once."""
+        named = (name for word in self.arguments for name in re.findall(r"\{run:([^{}]*)\}", word))
+        return tuple(dict.fromkeys((*self.runs, *named)))
+
 
 Step = Annotated[Train | Transfer | Robustness | Coverage | Queue | Script, Field(discriminator="kind")]
 
@@ -182,9 +188,10 @@ class Version(Section):
     @model_validator(mode="after")
     def _every_name_once_and_before_its_use(self) -> Self:
         known: set[str] = set()
+        runs: set[str] = set()
         for step in self.steps:
             for wanted in _runs_of(step):
-                if wanted not in known:
+                if wanted not in runs:
                     raise ValueError(
                         f"step '{step.name}' needs the run '{wanted}', which no step before makes"
                     )
@@ -192,6 +199,8 @@ class Version(Section):
                 if name in known:
                     raise ValueError(f"two documents are called '{name}'")
                 known.add(name)
+            if isinstance(step, Train):
+                runs.update(step.documents())
         return self
 
 
@@ -248,7 +257,7 @@ def _runs_of(step: Step) -> tuple[str, ...]:
         return (step.bundle,)
     if isinstance(step, Robustness):
         return (step.run,)
-    return step.runs if isinstance(step, Script) else ()
+    return step.reads() if isinstance(step, Script) else ()
 
 
 def load(folder: Path) -> Experiment:

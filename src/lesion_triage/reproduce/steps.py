@@ -246,20 +246,20 @@ def _script(step: Script, at: Workplace) -> Found:
     inputs = {
         **step.model_dump(mode="json"),
         "program": _digest(program),
-        "made": [_outputs(run) for run in runs],
+        "made": {name: _outputs(at.made[name]) for name in step.reads()},
         "data": {name: pictures_sha256(folder) for name, folder in folders.items()},
     }
     content = at.once(step.name, inputs, work)
     hashes: dict[str, str] = {}
-    for name in step.runs:
+    for name in step.reads():
         hashes |= _behind(at, name)
     return Found(json.loads(content), content, hashes)
 
 
-def _outputs(run: Run) -> str:
-    record = run.record("train")
-    assert record is not None, "the steps come in the order of their needs"
-    return record.sha256()
+def _outputs(run: Run) -> dict[str, str]:
+    """Of every finished stage: a script may read anything in the folder."""
+    records = ((stage, run.record(stage)) for stage in road.STAGES)
+    return {stage: record.sha256() for stage, record in records if record is not None}
 
 
 def _named_runs(at: Workplace) -> dict[str, Path]:

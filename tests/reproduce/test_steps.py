@@ -1,0 +1,79 @@
+"""A step that was done is done again as soon as anything that it reads is another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_experiment import CONFIG, EXPERIMENT, VERSION, write
+
+from lesion_triage.config import Config
+from lesion_triage.console import say
+from lesion_triage.errors import ConfigError
+from lesion_triage.reproduce import definition
+from lesion_triage.reproduce.definition import Experiment
+from lesion_triage.reproduce.records import Record
+from lesion_triage.reproduce.steps import do
+from lesion_triage.reproduce.workplace import Workplace
+from lesion_triage.runs import Run, make
+from lesion_triage.tracking import Tracker
+
+READS = (
+    "import sys; from pathlib import Path; Path(sys.argv[1]).write_text(Path(sys.argv[2], 'a').read_text())"
+)
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Workplace:
+    """One run is made, and a script copies a file of it."""
+    config = Config.model_validate({**CONFIG, "tracking": {"enabled": False}})
+    folder = write(tmp_path / "small")
+    (folder / "reads.py").write_text(READS)
+    version = Experiment.model_validate(EXPERIMENT).quick
+    record = Record({}, {}, {}, {}, "", ())
+    tracker = Tracker(config, tmp_path, say)
+    made = Workplace(folder, "small", version, "quick", tmp_path / "runs", tmp_path, {}, record, tracker)
+    made.made["seed-0"] = make(config, tmp_path / "runs")
+    made.hashes["seed-0"] = {"manifest_sha256": "m"}
+    finish(made.made["seed-0"], "train", "1")
+    return made
+
+
+def finish(run: Run, stage: str, content: str) -> None:
+    (run.folder / "a").write_text(content)
+    run.finish(stage, "inputs", ["a"], 1.0)
+
+
+def script(**parts: object) -> definition.Script:
+    step = {"kind": "script", "name": "reads", "script": "reads.py", **parts}
+    return definition.Script.model_validate(step)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        script(arguments=["{out}"], runs=["seed-0"]),
+        script(arguments=["{out}", "{run:seed-0}"]),
+    ],
+    ids=["listed", "named by an argument"],
+)
+def test_a_script_is_run_again_where_any_stage_of_a_run_that_it_reads_is_another(at, step):
+    assert do(step, at)["reads"].document == 1
+    finish(at.made["seed-0"], "evaluate", "2")
+    again = do(step, at)["reads"]
+    assert again.document == 2
+    assert again.made_from == {"seed-0 manifest_sha256": "m"}
+
+
+@pytest.mark.parametrize("name", ["seed-7", "waits"])
+def test_a_script_may_name_no_run_that_no_step_makes(tmp_path, name):
+    step = {
+        "kind": "script",
+        "name": "reads",
+        "script": "reads.py",
+        "arguments": ["{out}", f"{{run:{name}}}"],
+    }
+    light = {**VERSION, "steps": [*VERSION["steps"], step]}
+    folder = write(tmp_path / "small", {**EXPERIMENT, "full": light})
+    with pytest.raises(ConfigError, match=f"step 'reads' needs the run '{name}', which no step before makes"):
+        definition.load(folder)
