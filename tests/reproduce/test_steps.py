@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from small_experiment import CONFIG, EXPERIMENT, VERSION, write
 
+import tiny_bundle
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import ConfigError
@@ -77,3 +79,21 @@ def test_a_script_may_name_no_run_that_no_step_makes(tmp_path, name):
     folder = write(tmp_path / "small", {**EXPERIMENT, "full": light})
     with pytest.raises(ConfigError, match=f"step 'reads' needs the run '{name}', which no step before makes"):
         definition.load(folder)
+
+
+def test_a_transfer_is_measured_again_where_its_configuration_is_another(at, tmp_path):
+    tiny_bundle.make(at.made["seed-0"].folder / "bundle")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for kind in ("referred", "below"):
+        (pictures / f"{kind}.png").write_bytes(tiny_bundle.picture_bytes(kind))
+    (pictures / "one.csv").write_text("image,needs_in_person\nreferred.png,1\nbelow.png,0\n")
+    (pictures / "other.csv").write_text("image,needs_in_person\nreferred.png,1\nbelow.png,1\n")
+    at.data = {"far": pictures}
+    step = definition.Transfer(kind="transfer", name="far", bundle="seed-0", config="far.yaml", data="far")
+    manifests = set()
+    for table in ("one.csv", "other.csv"):
+        far = {"name": "far", "data": {"source": "folder", "table": table}, "tracking": {"enabled": False}}
+        (at.experiment / "far.yaml").write_text(yaml.safe_dump(far))
+        manifests.add(do(step, at)["far"].document["manifest_sha256"])
+    assert len(manifests) == 2

@@ -150,8 +150,13 @@ def _transfer(step: Transfer, at: Workplace) -> Found:
         _act(transfer.add_arguments, transfer.act, [*words, "--out", str(room)])
         return (room / "results.json").read_bytes()
 
-    bundle = open_bundle(run.folder / "bundle").sha256
-    content = at.once(step.name, {**step.model_dump(mode="json"), "bundle": bundle, "seen": seen}, work)
+    inputs = {
+        **step.model_dump(mode="json"),
+        "configuration": _digest(at.beside(step.config)),
+        "bundle": open_bundle(run.folder / "bundle").sha256,
+        "seen": seen,
+    }
+    content = at.once(step.name, inputs, work)
     document = json.loads(content)
     own = {key: document[key] for key in ("manifest_sha256", "splits_sha256")}
     return Found(document, content, {**own, **_behind(at, step.bundle)})
