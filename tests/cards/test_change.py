@@ -186,6 +186,16 @@ def test_flips_a_worse_audit_and_an_audit_of_other_data_are_seen(old, tmp_path):
     assert "audit" in lines(compare(open_subject(old), open_subject(other)), Level.UNKNOWN)
 
 
+def test_an_audit_of_the_data_alone_is_not_compared_with_one_of_data_and_model(old, tmp_path):
+    facts = {"with_model": False, "manifest_sha256": open_subject(old).bundle.certificate.manifest_sha256}
+    new = made_runs.make(tmp_path / "new", audit={"facts": facts})
+    (new / "audit_with_model").rename(new / "audit")
+    change = compare(open_subject(old), open_subject(new))
+    assert lines(change, Level.UNKNOWN) == {"audit"}
+    assert "The new bundle's audit is of its data alone" in page(change)
+    assert compare(open_subject(new), open_subject(old)).regressions == ()
+
+
 def test_a_changed_intended_use_stands_out(tmp_path):
     cards = [
         f"# tiny\n\n## What it is for\n\n{text}\n\n## How it was made\n\nSo.\n"

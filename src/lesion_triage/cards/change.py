@@ -238,9 +238,14 @@ def _parity(new: Subject) -> Line:
 
 
 def _audit(old: Subject, new: Subject) -> Line:
-    before, after = ((one.audit() or {}).get("verdict") for one in (old, new))
+    audits = [one.audit() or {} for one in (old, new)]
+    before, after = (audit.get("verdict") for audit in audits)
     if after is None or before is None:
         missing = "new" if after is None else "old"
         return Line("audit", Level.UNKNOWN, f"There is no audit of the {missing} bundle's data and model.")
+    of_the_model = [audit.get("facts", {}).get("with_model", False) for audit in audits]
+    if of_the_model == [True, False]:
+        said = "The new bundle's audit is of its data alone, the old one's of data and model."
+        return Line("audit", Level.UNKNOWN, said)
     worse = _AUDIT_ORDER.index(after) > _AUDIT_ORDER.index(before)
     return Line("audit", Level.WORSE if worse else Level.FINE, f"Audit: {before} before, {after} now.")
