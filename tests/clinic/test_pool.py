@@ -79,6 +79,38 @@ def test_counts_that_chose_a_threshold_before_are_not_said_to_choose_once(clinic
         assert (f"had chosen a threshold {times} before" in said) is bool(times)
 
 
+def test_what_a_site_chose_on_its_cases_before_it_counted_them_is_counted_against_the_pool(
+    clinic, bundle, tmp_path, capsys
+):
+    tables = {site: clinic(spread(65), name=site) for site in ("north", "south")}
+    alone = ["recertify", str(bundle), "--cases", str(tables["north"]), "--site", "north"]
+    assert main([*alone, "--out", str(tmp_path / "alone"), "--confidence", "0.9"]) == 0
+    for site, cases in tables.items():
+        for name in (site, f"{site}-again"):  # what was counted before is no choice of the site
+            assert tally(bundle, cases, site, tmp_path / f"{name}.json") == 0
+    assert "1 threshold(s) have been chosen here before" in capsys.readouterr().out
+    told = [Tally.model_validate_json((tmp_path / f"{site}-again.json").read_bytes()) for site in tables]
+    assert [each.looked_before for each in told] == [(0.9,), ()]
+    words = [str(tmp_path / f"{site}-again.json") for site in tables]
+    assert main(["pool", str(bundle), *words, "--out", str(tmp_path / "pooled")]) == 0
+    certificate = open_bundle(tmp_path / "pooled").certificate
+    assert certificate.confidence_if_selected == pytest.approx(0.85)
+    assert any("had chosen a threshold once before" in said for said in certificate.assumptions)
+
+
+def test_counts_of_a_version_that_told_no_looks_are_pooled(clinic, bundle, tmp_path):
+    words = []
+    for site in ("north", "south"):
+        path = tmp_path / f"{site}.json"
+        assert tally(bundle, clinic(spread(40), name=site), site, path) == 0
+        told = json.loads(path.read_text())
+        del told["looked_before"]
+        path.write_text(json.dumps(told))
+        words.append(str(path))
+    assert main(["pool", str(bundle), *words, "--out", str(tmp_path / "pooled")]) == 0
+    assert open_bundle(tmp_path / "pooled").certificate.confidence_if_selected == pytest.approx(0.95)
+
+
 def test_groups_that_the_bundle_promised_are_named_as_lost_and_asked_for_again_later(
     clinic, tmp_path, capsys
 ):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from lesion_triage.bundle.certificate import ALL, SITE, GroupRow, Unit
-from lesion_triage.bundle.document import Document, Sha256
+from lesion_triage.bundle.document import Document, Fraction, Sha256
 from lesion_triage.calibrate.certificate import (
     allowed_misses,
     minimum_positives,
@@ -63,6 +63,9 @@ class Tally(Document):
     positives_abstained: int = Field(ge=0)
     misses: tuple[int, ...]
     """Positive units below each threshold of ``GRID``."""
+    looked_before: tuple[Fraction, ...] = ()
+    """Confidence of each threshold that the site chose before, by its ledger: on these cases, or with this
+    model. Earlier versions do not tell."""
 
 
 def count(scores: NDArray[np.float64]) -> tuple[int, ...]:

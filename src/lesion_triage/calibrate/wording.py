@@ -110,8 +110,11 @@ def _alone(number: int, part: str, whole: str) -> str:
 
 
 def _looks(earlier: int, *, pooled: bool) -> str:
-    """Of counts the certificate knows what its bundle was certified on, and no ledger of a site."""
-    sites = " What a site chose on its cases by itself stands in the ledger of that site." if pooled else ""
+    """Of counts the certificate knows what its bundle was certified on, and what the counts tell of it."""
+    by_itself = (
+        " What a site chose by itself is counted if its counts tell it, and is in the ledger of that site."
+    )
+    sites = by_itself if pooled else ""
     if not earlier:
         once = "No earlier threshold is known here" if pooled else "These cases chose a threshold once, here"
         return f"{once}.{sites}"

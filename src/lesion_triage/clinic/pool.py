@@ -51,13 +51,18 @@ def act_tally(arguments: argparse.Namespace) -> int:
     if arguments.cases.is_file() and not looked:  # repeating the same counts adds no line
         ledger.require_writable(book)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
-    made = tally(local, arguments.site)
+    made = tally(local, arguments.site, ledger.read(book))
     _write_down(made, local, book)
     save("--out", arguments.out, made.to_json().encode())
     say(
         f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
         f"their counts are in {arguments.out}, for `lesion-triage pool`"
     )
+    if made.looked_before:
+        say(
+            f"  {len(made.looked_before)} threshold(s) have been chosen here before, with this model or on "
+            "these cases: the counts tell it, and lower confidence_if_selected of the pooled certificate"
+        )
     return 0
 
 
@@ -107,8 +112,13 @@ def act_pool(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def tally(local: LocalCases, site: str) -> Tally:
+def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> Tally:
     """What a site may pass on: how many positive units lie below each threshold of the common grid.
+
+    Args:
+        local: the site's cases, scored by the bundle.
+        site: name of the clinic.
+        looks: the site's ledger. Its own choices of a threshold are told; what came of counts is not known.
 
     Raises:
         CalibrationError: some pictures have chosen a threshold of this bundle before, or its policy sends
@@ -125,24 +135,29 @@ def tally(local: LocalCases, site: str) -> Tally:
             "cannot tell apart; recertify at each site instead."
         )
     scores = local.positive_scores()
+    model = local.bundle.certificate.model_sha256
+    chosen = [look for look in looks if not look.counted]
     return Tally(
         site=site,
         counted_at=timestamp(),
         unit=local.unit,
         unnamed_lesions=local.unnamed_lesions,
         unnamed_photographs=local.unnamed_photographs,
-        model_sha256=local.bundle.certificate.model_sha256,
+        model_sha256=model,
         scoring_sha256=_scoring_sha256(local.bundle.policy),
         cases_sha256=local.sha256,
         positives=scores.size,
         positives_abstained=int(np.count_nonzero(np.isposinf(scores))),
         misses=pooling.count(scores),
+        looked_before=tuple(
+            look.confidence for look in ledger.at(chosen, local.sha256, local.files_sha256, model)
+        ),
     )
 
 
 def _write_down(made: Tally, local: LocalCases, book: Path) -> None:
     """Record the tally in the site's ledger, unless it is there: its cases will choose a threshold."""
-    counts = made.model_dump(mode="json", exclude={"counted_at"})
+    counts = made.model_dump(mode="json", exclude={"counted_at", "looked_before"})
     before = local.bundle.certificate
     entry = ledger.Entry(
         looked_at=made.counted_at,
@@ -210,7 +225,9 @@ def pool(
     counts = canonical_json([each.model_dump(mode="json") for each in tallies])
     cases = sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode())
     known = (*before.ledger, ledger.look_of(before, before.policy_sha256))
-    earlier = [look for look in known if look.cases_sha256 in {cases, *(one.cases_sha256 for one in tallies)}]
+    at_these = {cases, *(one.cases_sha256 for one in tallies)}
+    earlier = [look.confidence for look in known if look.cases_sha256 in at_these]
+    earlier += [each for one in tallies for each in one.looked_before]
     certificate = Certificate(
         issued_at=timestamp(),
         site=", ".join(each.site for each in tallies),
@@ -251,7 +268,7 @@ def pool(
             ),
         ),
         ledger=known,
-        confidence_if_selected=confidence_of_the_best([level, *(look.confidence for look in earlier)]),
+        confidence_if_selected=confidence_of_the_best([level, *earlier]),
     )
     return seal_again(bundle, out, policy, certificate)
 
