@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.calibrate.novelty import fit
 from lesion_triage.data import pixel_cache
 from lesion_triage.errors import CalibrationError, RunError, TrainingError
+from lesion_triage.tracking import Tracker
 from lesion_triage.train import checkpoint
 from lesion_triage.train.losses import lowest_logit
 
@@ -92,6 +94,20 @@ def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(m
         after = said.partition(f"member {number} of 2: seed {number - 1}")[2].splitlines()
         assert after[1] == f"train: taken over from {member.folder.name}"
     assert said.count("epoch 2/2") == 1  # the student's
+
+
+def test_members_are_those_that_were_trained_even_if_one_is_begun_anew_meanwhile(load, home):
+    whole = load("ensemble.members=2", "train.epochs=1", "calibrate.confidence=0.82")
+    run = road.begin(whole, home / "runs")
+    for name in ("manifest", "split"):
+        road.reach(road.STAGES[name], run, road.track(run))
+
+    def late(run: runs.Run, tracker: Tracker, **given: object) -> None:
+        runs.make(whole.members()[0], home / "runs")  # as `train --fresh` in another process
+        road.train(run, tracker, **given)
+
+    road.reach(replace(road.STAGES["train"], work=late), run, road.track(run))
+    assert (run.folder / checkpoint.CHECKPOINT).is_file()
 
 
 def test_an_average_of_equal_members_takes_nothing_over_that_was_made_with_other_labels(load, tmp_path):

@@ -19,7 +19,8 @@ class Stage:
     decides: Callable[[Run], object]
     """The part of the configuration (and of the disk) that the result depends on."""
     outputs: tuple[str, ...]
-    work: Callable[[Run, Tracker], None]
+    work: Callable[..., None]
+    """Takes the run and its tracker; 'train' of an ensemble the folders of its ``members`` too."""
     retell: Callable[[Run, Tracker], None] = lambda run, tracker: None
     """Log a stage that was reused from another run."""
     go_on: Callable[[Run, bool], None] = lambda run, must: None

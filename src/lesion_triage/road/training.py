@@ -60,7 +60,10 @@ def training_key(run: Run) -> str:
 
 
 def train(
-    run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None] = lambda line: None
+    run: Run,
+    tracker: Tracker,
+    watch: Callable[[Mapping[str, float]], None] = lambda line: None,
+    members: Sequence[Path] = (),
 ) -> None:
     """Stage 'train'. For an ensemble, whose members have been trained before: combine them into one network.
 
@@ -69,6 +72,7 @@ def train(
         tracker: receives each epoch, once.
         watch: receives each line of the curve, including those from before a resumption. An exception from
             it ends the training, and the state of the epoch before is kept.
+        members: folders in which an ensemble's members were trained; a newer run of one may have been started since.
     """
     from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.files import write_atomically
@@ -76,7 +80,7 @@ def train(
 
     require_positives(run)  # known now; after the training it would cost an hour to find out
     config = run.config
-    members = [runs.find_or_make(member, run.folder.parent).folder for member in config.members()]
+    assert len(members) == len(config.members())
     lines: list[dict[str, float]] = []
     if members and config.ensemble.combine == "average":
         say(f"  one network of {len(members)}, whose logits are averaged")

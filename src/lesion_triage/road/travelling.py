@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lesion_triage import locks, runs
@@ -201,11 +203,12 @@ def _of_the_same_pictures(stage: Stage, run: Run, other: Run) -> bool:
     return all(ours and theirs and ours.sha256() == theirs.sha256() for ours, theirs in records)
 
 
-def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> None:
-    """Train the members of an ensemble, each in the run that its seed has on its own.
+def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> list[Path]:
+    """Train the members of an ensemble, each in the run that its seed has on its own; returns their folders.
 
     So a member is never trained twice, whether it was trained for this ensemble, for another or on its own.
     """
+    folders = []
     members = run.config.members()
     for config in {member.model.backbone: member for member in members}.values():
         training.rehearse(config)  # all of them, before the first one is trained for hours
@@ -223,7 +226,9 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> Non
                         member.adopt(name, run)
                     STAGES[name].retell(member, beneath)
             reach(STAGES["train"], member, beneath, fresh=fresh, resume=resume)
+        folders.append(member.folder)
         resume = False  # after the first member, resuming is no longer required
+    return folders
 
 
 def reach(
@@ -262,7 +267,8 @@ def reach(
                 f"`lesion-triage {verb}` comes first."
             )
         if stage.name == "train" and run.config.members():
-            _train_members(run, tracker, fresh, resume)
+            members = _train_members(run, tracker, fresh, resume)
+            stage = replace(stage, work=partial(stage.work, members=members))
             resume = False  # with its members trained, it does not start from nothing
         _work(stage, run, tracker, inputs, fresh, resume)
 
