@@ -99,6 +99,28 @@ def test_own_scores_replace_the_normal_ones(capsys, table):
     assert [section(text, number) == section(normal, number) for number in (1, 2, 3)] == [True, False, True]
 
 
+def test_positive_cases_of_one_patient_are_one_unit_with_the_lowest_score(capsys, table, tmp_path):
+    """As the certificate will count them: a patient is missed if any positive case is."""
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    positive, negative = rows[:120], rows[120:]
+    named = [
+        (score, needs, f"p{place // 2}" if place < 60 else "")
+        for place, (score, needs) in enumerate(positive)
+    ]
+    lowest = [min(pair) for pair in zip(positive[:60:2], positive[1:60:2], strict=True)]
+    said = []
+    for name, lines in (
+        ("patients", [*named, *((*row, "p0") for row in negative)]),
+        ("lowest", [*lowest, *positive[60:], *negative]),
+    ):
+        head = "score,needs_in_person" + ",patient_id" * (name == "patients")
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join([head, *(",".join(line) for line in lines)]) + "\n")
+        said.append(printed(capsys, *QUICK, "--scores", path).replace(name, ""))
+    assert "90 positive and 300 negative cases" in said[0]
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("verb", [("plan", "--scores"), ("queue", "--threshold", "0.5")])
 def test_table_that_cannot_be_used_is_one_sentence(capsys, tmp_path, verb):
     (tmp_path / "scores.csv").write_text("score,needs_in_person\n7,True\n0.2,False\n")

@@ -36,7 +36,7 @@ from lesion_triage.calibrate.planning import (
     staircase,
 )
 from lesion_triage.clinic.arguments import save
-from lesion_triage.clinic.scores import read_scores
+from lesion_triage.clinic.scores import read_units
 from lesion_triage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,7 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--true-sensitivity", type=float, nargs="+", metavar="S", help="of a threshold that exists already")
     law = parser.add_mutually_exclusive_group()
     law.add_argument("--auroc", type=float, default=_AUROC, help="of normal scores (%(default)s)")
-    law.add_argument("--scores", type=Path, metavar="CSV", help="your own: columns score, needs_in_person")
+    law.add_argument(
+        "--scores",
+        type=Path,
+        metavar="CSV",
+        help="your own: columns score, needs_in_person; patient_id if known",
+    )
     add("--groups", type=int, default=1, metavar="G", help="groups, each promised the target (%(default)s)")
     add("--figure", type=Path, metavar="PNG", help="draw the plan; needs matplotlib")
     add("--json", type=Path, metavar="FILE", help="write all numbers")
@@ -148,8 +153,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 
 
 def _observed(path: Path) -> Observed:
-    scores, positive = read_scores(path)
-    return Observed(scores[positive], scores[~positive])
+    return Observed(*read_units(path))
 
 
 def _default_counts(target: float, confidence: float) -> list[int]:

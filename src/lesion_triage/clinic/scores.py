@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from lesion_triage.errors import DataError
 
 _COLUMNS = ("score", "needs_in_person")
+_PATIENT = "patient_id"
 _OUTCOMES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -31,12 +33,7 @@ def read_scores(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         DataError: the table cannot be read, a column is missing or given twice, or a cell cannot be used; the
             message names the line.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-        names = reader.fieldnames or ()
-        rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
+    names, rows = _table(path)
     for name in _COLUMNS:
         if name not in names:
             raise DataError(f"{path}: expected columns score and needs_in_person, found no {name}.")
@@ -56,3 +53,34 @@ def read_scores(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         if not (0 <= scores[-1] <= 1 or scores[-1] == math.inf):
             raise DataError(f"{path}, line {number}: the score is {score}, expected a number in [0, 1].")
     return np.array(scores, dtype=np.float64), np.array(positive, dtype=np.bool_)
+
+
+def read_units(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores as a certificate counts them: of the positive cases of one patient the lowest stands for all.
+
+    Args:
+        path: as for ``read_scores``; with a column ``patient_id``, a row with an empty cell is a patient of
+            its own.
+
+    Returns:
+        Scores of the positive units, and those of the negative cases.
+
+    Raises:
+        DataError: as ``read_scores``.
+    """
+    scores, positive = read_scores(path)
+    rows = _table(path)[1]
+    lowest: dict[str | int, float] = {}
+    for number in np.flatnonzero(positive).tolist():
+        patient = (rows[number].get(_PATIENT) or "").strip() or number
+        lowest[patient] = min(scores[number], lowest.get(patient, math.inf))
+    return np.array(list(lowest.values()), dtype=np.float64), scores[~positive]
+
+
+def _table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """Header and rows."""
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        return reader.fieldnames or (), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None

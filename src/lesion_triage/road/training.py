@@ -72,7 +72,7 @@ def train(
         tracker: receives each epoch, once.
         watch: receives each line of the curve, including those from before a resumption. An exception from
             it ends the training, and the state of the epoch before is kept.
-        members: folders in which an ensemble's members were trained; a newer run of one may have been started since.
+        members: folders in which an ensemble's members were trained; one may have a newer run by now.
     """
     from lesion_triage.bundle.document import canonical_json
     from lesion_triage.bundle.files import write_atomically
