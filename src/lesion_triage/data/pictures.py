@@ -9,9 +9,11 @@ import io
 import os
 import struct
 import threading
+import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -26,6 +28,8 @@ T = TypeVar("T")
 
 HDF5 = (".hdf5", ".h5")
 NPZ = (".npz",)
+_DAMAGED_NPZ = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for one that was cut short or altered, beside OSError."""
 
 _KEPT = 4
 """Open containers and unpacked arrays that a process caches; an array can be a gigabyte."""
@@ -113,7 +117,7 @@ def shape(path: Path, array: str) -> tuple[int, ...]:
                     else np.lib.format.read_array_header_2_0
                 )
                 return tuple(read(stream)[0])
-        except (KeyError, ValueError) as error:
+        except (KeyError, *_DAMAGED_NPZ) as error:
             raise OSError(f"{path}: no readable array '{array}' ({error})") from None
 
 
@@ -126,7 +130,7 @@ def small_array(path: Path, array: str) -> NDArray[Any]:
     with _npz(path) as archive:
         try:
             found: NDArray[Any] = archive[array]
-        except (KeyError, ValueError) as error:
+        except (KeyError, *_DAMAGED_NPZ) as error:
             raise OSError(f"{path}: no readable array '{array}' ({error})") from None
     return found
 
@@ -193,14 +197,16 @@ def _open_hdf5(path: Path) -> Any:
     return h5py.File(path, "r", locking=False)
 
 
-def _npz(path: Path) -> Any:
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except ValueError as error:  # numpy takes a non-archive for a pickle, which is refused
-        raise OSError(f"{path}: not an npz file ({error})") from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise OSError(f"{path}: not an npz file")
-    return archive
+@contextmanager
+def _npz(path: Path) -> Iterator[Any]:
+    with path.open("rb") as stream:
+        try:
+            archive = np.load(stream, allow_pickle=False)
+        except _DAMAGED_NPZ as error:  # numpy takes a non-archive for a pickle, which is refused
+            raise OSError(f"{path}: not an npz file ({error})") from None
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise OSError(f"{path}: not an npz file")
+        yield archive
 
 
 def _kept(path: Path, inner: str, make: Callable[[], T]) -> T:

@@ -174,8 +174,12 @@ def test_an_npz_is_measured_without_unpacking_it(tmp_path):
     assert (checked.entry.name, checked.exit_code) == ("dermamnist", 0)
     np.savez(tmp_path / "dermamnist_64.npz", **(small | {"test_images": np.zeros((5, 1), dtype=np.uint8)}))
     assert found(check(tmp_path), "dermamnist_64.npz: test_images") == (State.INCOMPLETE, "5: 2,000 missing")
-    (tmp_path / "dermamnist_64.npz").write_bytes(b"no arrays")
-    assert check(tmp_path).exit_code == 2
+    np.savez_compressed(tmp_path / "dermamnist_64.npz", **small)
+    said = (tmp_path / "dermamnist_64.npz").read_bytes()
+    turned = said[:60] + bytes(byte ^ 255 for byte in said[60:120]) + said[120:]
+    for damaged in (b"no arrays", said[:-100], turned):
+        (tmp_path / "dermamnist_64.npz").write_bytes(damaged)
+        assert check(tmp_path).exit_code == 2
 
 
 def test_photographs_are_told_from_masks_where_the_layout_does(tmp_path, picture):

@@ -195,7 +195,9 @@ def test_dermamnist_keeps_the_official_splits(tmp_path: Path) -> None:
     assert counts == {"train": 8, "test": 2}
 
 
-@pytest.mark.parametrize("damage", ["a class too many", "no array", "no archive", "flat", "pickle"])
+@pytest.mark.parametrize(
+    "damage", ["a class too many", "no array", "no archive", "flat", "pickle", "cut", "empty", "turned bytes"]
+)
 def test_dermamnist_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
     made = made_sources.dermamnist(tmp_path)
     with np.load(made.table) as found:
@@ -208,9 +210,15 @@ def test_dermamnist_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> No
         arrays["val_images"] = arrays["val_images"][..., 0]
     elif damage == "pickle":
         arrays["val_labels"] = np.array([[None], [1]], dtype=object)
-    np.savez(made.table, **arrays)
-    if damage == "no archive":
-        made.table.write_bytes(b"not a zip file")
+    np.savez_compressed(made.table, **arrays)
+    said = made.table.read_bytes()
+    written = {
+        "no archive": b"not a zip file",
+        "cut": said[:-100],
+        "empty": b"",
+        "turned bytes": said[:60] + bytes(byte ^ 255 for byte in said[60:120]) + said[120:],
+    }
+    made.table.write_bytes(written.get(damage, said))
     with pytest.raises(DataError, match=r"dermamnist\.npz"):
         dermamnist.read(made.root)
 

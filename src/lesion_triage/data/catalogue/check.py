@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -315,7 +316,7 @@ def _arrays(files: _Files, layout: Layout, arrays: Arrays) -> Iterator[Finding]:
 def _npz(path: Path, arrays: Arrays) -> Iterator[Finding]:
     try:
         lengths = dict(_lengths(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         yield Finding(path.name, "an npz file", f"cannot be read ({error})", State.BROKEN)
         return
     for name, expected in arrays.lengths.items():
