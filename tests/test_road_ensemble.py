@@ -324,7 +324,7 @@ def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
 
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     tracked = load("ensemble.members=2", "tracking.enabled=true")
-    with pytest.raises(CalibrationError, match="have chosen a threshold"):
+    with pytest.raises(CalibrationError, match="a threshold was chosen on these calibration cases"):
         road.travel("run", tracked, tmp_path / "runs", fresh=True)
     made = runs.find_or_make(tracked, tmp_path / "runs")
     assert capsys.readouterr().out.count("epoch 2/2") == 2

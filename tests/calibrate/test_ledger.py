@@ -174,7 +174,7 @@ def test_second_look_must_be_asked_for_by_name():
     looks = (look(), look(cases=TWO), look(model=TWO))
     earlier = ledger.at(looks, ONE, ONE)
     assert earlier == (looks[0].as_look(), looks[2].as_look())
-    with pytest.raises(CalibrationError, match=r"chosen a threshold 2 times before.*calibrate\.second_look"):
+    with pytest.raises(CalibrationError, match=r"chosen on .* cases 2 times before.*calibrate\.second_look"):
         ledger.require_asked_for(earlier, "")
     ledger.require_asked_for(earlier, "another seed")
 

@@ -165,7 +165,7 @@ def test_unknown_outcome_is_refused(split):
 
 def test_photograph_that_stands_twice_is_refused():
     table = predictions("calibration")
-    with pytest.raises(PredictionsError, match="stands twice"):
+    with pytest.raises(PredictionsError, match="is listed twice"):
         certified(calibration=replace(table, rows=(*table.rows, table.rows[0])))
 
 

@@ -105,7 +105,7 @@ def test_mean_of_unlike_sites_is_missed_no_oftener_than_promised():
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (counts("a", np.full(80, 0.5), cases_sha256="f" * 64), "'a' are here twice"),
+        (counts("a", np.full(80, 0.5), cases_sha256="f" * 64), "'a' were given twice"),
         (
             counts("b", np.full(80, 0.5), cases_sha256=counts("a", np.full(80, 0.5)).cases_sha256),
             "'a' and 'b' counted the same cases",
@@ -114,9 +114,9 @@ def test_mean_of_unlike_sites_is_missed_no_oftener_than_promised():
         (counts("b", np.full(80, 0.5), model_sha256="c" * 64), "model_sha256"),
         (counts("b", np.full(80, 0.5), scoring_sha256="c" * 64), "scoring_sha256"),
         (counts("b", np.full(80, 0.5), unit="patient"), "unit"),
-        (counts("b", np.full(80, 0.5), misses=(0,) * 7), "are no counts"),
-        (counts("b", np.full(80, 0.5), misses=(5,) * 600 + (4,) * 601), "are no counts"),
-        (counts("b", np.full(80, 0.5), positives=79), "are no counts"),
+        (counts("b", np.full(80, 0.5), misses=(0,) * 7), "are invalid"),
+        (counts("b", np.full(80, 0.5), misses=(5,) * 600 + (4,) * 601), "are invalid"),
+        (counts("b", np.full(80, 0.5), positives=79), "are invalid"),
     ],
 )
 def test_counts_that_cannot_be_added_up_are_refused(second, message):

@@ -48,7 +48,7 @@ Kind = Literal["platt", "beta", "temperature", "isotonic", "venn_abers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _CLIP = 1e-12  # a score of exactly 0 or 1 would make one case worth infinite log loss
-_LOOK = "look at the training before certifying it."
+_LOOK = "check how the network was trained before you certify it."
 
 
 def fit(kind: Kind, logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> Calibrator:
@@ -134,8 +134,8 @@ def choose(
     fitted = [kind for kind in losses if np.isfinite(losses[kind])]
     if not fitted:
         raise CalibrationError(
-            f"expected one of {', '.join(kinds) or 'no kinds'} to fit outside each of {folds} folds of "
-            f"{positive.size} cases, found none that does; the last refusal: {refusal}"
+            f"none of {', '.join(kinds) or 'no kinds'} can be fitted outside each of {folds} folds of "
+            f"{positive.size} cases; the last error: {refusal}"
         )
     return min(fitted, key=losses.__getitem__), losses
 
@@ -165,9 +165,9 @@ def fit_temperature(logits: NDArray[np.float64], needs_in_person: NDArray[np.boo
     temperature = 1 / inverse if inverse > 0 else 0.0
     if not 0 < temperature < math.inf:
         raise CalibrationError(
-            f"one over the temperature is {inverse:.4g} on {x.size} validation cases, expected more than 0: "
-            "a temperature moves no logit across 0, and the classes do not part there; take a calibrator "
-            "that has an intercept, such as 'platt'."
+            f"the inverse temperature is {inverse:.4g} on {x.size} validation cases, expected more than 0: "
+            "a temperature moves no logit across 0, and the classes do not separate there; choose a "
+            "calibrator with an intercept, such as 'platt'."
         )
     return TemperatureCalibrator(temperature=temperature)
 
@@ -192,7 +192,7 @@ def fit_beta(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) ->
         raise CalibrationError(
             f"no a or b above 0 fits the beta calibrator to {x.size} validation cases, expected one: with "
             f"logits from {x.min():.4g} to {x.max():.4g}, neither ln p nor -ln(1 - p) is higher in positive "
-            "cases; take a calibrator of the logit itself, such as 'platt'."
+            "cases; choose a calibrator of the logit itself, such as 'platt'."
         )
     a, b, c = min(fits)[1]
     return BetaCalibrator(a=a, b=b, c=c)
@@ -249,7 +249,7 @@ def _checked(
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if positives == 0 or negatives == 0:
         raise CalibrationError(
-            f"a calibrator takes cases of both classes, found {positives} that need an in-person visit and "
+            f"a calibrator needs cases of both classes, found {positives} that need an in-person visit and "
             f"{negatives} that do not; enlarge split 'validation'."
         )
     return x, positive
@@ -266,9 +266,8 @@ def _refuse_backwards(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> No
     pairs_won = float(ranks[positive].sum()) - positives * (positives + 1) / 2
     if 2 * pairs_won <= positives * negatives:
         raise CalibrationError(
-            f"a positive case has the higher logit in {pairs_won / (positives * negatives):.4g} of all pairs "
-            f"among {x.size} validation cases, expected more than 0.5: the logits do not rank positive cases "
-            f"above the others; {_LOOK}"
+            f"the AUROC of the logits is {pairs_won / (positives * negatives):.4g} on {x.size} validation "
+            f"cases, expected more than 0.5: the logits do not rank positive cases above the others; {_LOOK}"
         )
 
 

@@ -55,8 +55,8 @@ class Case:
         except ValidationError as error:
             fields = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors()}))
             raise PredictionsError(
-                f"a case has a history that no platform could send ({fields}): expected at most 60 letters, "
-                "digits, spaces and & / . , + ( ) -; change the words in the table."
+                f"a case has a history that a platform could not send ({fields}): expected at most 60 "
+                "letters, digits, spaces and & / . , + ( ) -; correct it in the table."
             ) from None
 
     @property
@@ -87,7 +87,7 @@ def cases_of(predictions: Predictions) -> tuple[Case, ...]:
     seen: set[str] = set()
     for row in predictions.rows:
         if row.image_id in seen:
-            raise PredictionsError(f"{where}: image '{row.image_id}' stands twice; predict again.")
+            raise PredictionsError(f"{where}: image '{row.image_id}' is listed twice; predict again.")
         seen.add(row.image_id)
         if row.needs_in_person is None:
             raise PredictionsError(

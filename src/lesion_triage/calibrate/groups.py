@@ -216,8 +216,8 @@ def _is_below(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
 def _refuse_overlap(everyone: Group, parts: Sequence[Group]) -> None:
     if sum(group.size for group in parts) > everyone.size:
         raise CalibrationError(
-            "some patients have positive lesions in two groups, so thresholds of their own would promise "
-            "nothing for the patient; use rule: common_threshold."
+            "some patients have positive lesions in two groups, so group thresholds would promise nothing "
+            "for the patient; use rule: common_threshold."
         )
 
 

@@ -56,12 +56,12 @@ def read(path: Path) -> tuple[Entry, ...]:
         return ()
     except OSError as error:
         raise CalibrationError(
-            f"{path}: cannot be read ({error.strerror}), expected the ledger of looks; put it back, it says "
-            "which calibration cases were used."
+            f"{path}: the ledger of looks cannot be read ({error.strerror}); restore it, it records which "
+            "calibration cases were used."
         ) from None
     except (UnicodeDecodeError, ValidationError):
         raise CalibrationError(
-            f"{path}: a line is damaged; restore the ledger, it says which calibration cases were used."
+            f"{path}: a line is damaged; restore the ledger, it records which calibration cases were used."
         ) from None
 
 
@@ -130,8 +130,8 @@ def require_writable(path: Path) -> None:
 
 def _not_writable(path: Path, error: OSError) -> CalibrationError:
     return CalibrationError(
-        f"{path}: cannot be written ({error.strerror}), and a look at cases is written down before anything "
-        "is made of it; no certificate was issued."
+        f"{path}: cannot be written ({error.strerror}). Every look at cases is recorded here before its "
+        "result is used; no certificate was issued."
     )
 
 
@@ -198,7 +198,7 @@ def require_asked_for(earlier: Sequence[Look], second_look: str) -> None:
         last = earlier[-1]
         times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
         raise CalibrationError(
-            f"these calibration cases have chosen a threshold {times} before, last on {last.looked_at}. To "
-            "choose again on the same cases spends confidence, so it is not done silently: say why with "
-            "--set calibrate.second_look='...', which goes into the certificate."
+            f"a threshold was chosen on these calibration cases {times} before, last on {last.looked_at}. "
+            "Choosing again on the same cases spends confidence: give the reason with "
+            "--set calibrate.second_look='...'; it is recorded in the certificate."
         )

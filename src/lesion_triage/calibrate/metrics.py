@@ -264,7 +264,7 @@ def auroc_difference(
         CalibrationError: a score that is not in [0, 1]: an abstention has no rank to compare.
     """
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise CalibrationError("a paired comparison takes a finite score of every case from both.")
+        raise CalibrationError("a paired comparison needs a finite score of every case from both.")
     if positive.size > PLACED_ABOVE:
         found = placed_difference(first, second, positive, draws, seed, units)
     else:

@@ -104,7 +104,7 @@ def novelty_limit(validation: Predictions, share: float) -> float | None:
     if len(found) < len(gradable):
         raise CalibrationError(
             f"{len(gradable) - len(found)} of {len(gradable)} gradable photographs of split 'validation' "
-            "have no novelty; predict again, or set calibrate.novelty_share to 0 to do without the gate."
+            "have no novelty; predict again, or set calibrate.novelty_share to 0 to disable the gate."
         )
     values, counts = np.unique(np.array(found, dtype=np.float64), return_counts=True)
     at_or_above = counts[::-1].cumsum()[::-1]

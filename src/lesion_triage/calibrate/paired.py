@@ -90,7 +90,7 @@ def compare(
     """
     shapes = {array.shape for side in (first, second) for array in (side.scores, side.referred)}
     if shapes != {positive.shape} or not positive.size:
-        raise CalibrationError("a paired comparison takes what both policies said of the same cases.")
+        raise CalibrationError("a paired comparison needs what both policies said of the same cases.")
     rates = _rates(first.referred, second.referred, positive, draws, seed, units, same)
     both = np.isfinite(first.scores) & np.isfinite(second.scores)
     ranked = _auroc(first.scores[both], second.scores[both], positive[both], draws, seed, _of(units, both))

@@ -246,7 +246,7 @@ def _require_split(predictions: Predictions, expected: str) -> None:
     if predictions.split != expected:
         raise CalibrationError(
             f"expected the predictions of split '{expected}', found those of '{predictions.split}'; the "
-            "calibrator takes 'validation', the threshold 'calibration', and no other split will do."
+            "calibrator is fitted on 'validation' and the threshold chosen on 'calibration', on nothing else."
         )
 
 
@@ -268,5 +268,5 @@ def _check_disjoint(fitting: Sequence[Case], certifying: Sequence[Case]) -> None
         if shared := sorted(ours & theirs):
             raise CalibrationError(
                 f"{len(shared)} {what}, the first '{shared[0]}', are in both 'validation' and 'calibration'; "
-                "what fits the calibrator cannot certify the threshold: split again."
+                "cases that fit the calibrator cannot certify the threshold; split again."
             )

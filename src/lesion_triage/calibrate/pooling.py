@@ -85,14 +85,14 @@ def check(tallies: Sequence[Tally]) -> None:
     for number, tally in enumerate(tallies):
         for before in tallies[:number]:
             if tally.site == before.site:
-                raise CalibrationError(f"the counts of site '{tally.site}' are here twice; leave one out.")
+                raise CalibrationError(f"the counts of site '{tally.site}' were given twice; leave one out.")
             if tally.cases_sha256 == before.cases_sha256:
                 raise CalibrationError(
                     f"the sites '{before.site}' and '{tally.site}' counted the same cases; leave one out."
                 )
     for name in ("model_sha256", "scoring_sha256", "unit"):
         if len({getattr(tally, name) for tally in tallies}) > 1:
-            raise CalibrationError(f"the sites' counts differ in {name}: they are not about one scorer.")
+            raise CalibrationError(f"the sites' counts differ in {name}: expected one scorer and one unit.")
     for tally in tallies:
         if not tally.site.isprintable():
             raise CalibrationError(
@@ -103,8 +103,8 @@ def check(tallies: Sequence[Tally]) -> None:
         scored = tally.positives - tally.positives_abstained
         if counts.size != _STEPS or (np.diff(counts) < 0).any() or counts[0] < 0 or counts[-1] > scored:
             raise CalibrationError(
-                f"the counts of site '{tally.site}' are no counts: expected {_STEPS} that never fall, from 0 "
-                f"to {scored}; make them again with `lesion-triage tally`."
+                f"the counts of site '{tally.site}' are invalid: expected {_STEPS} numbers from 0 to "
+                f"{scored} that never decrease; make them again with `lesion-triage tally`."
             )
 
 
@@ -144,7 +144,7 @@ def pool(
         raise CalibrationError(
             f"{everyone.positives} positive {everyone.unit}s of all sites; whatever the confidence, pooling "
             f"at sensitivity {target} takes at least {_comparable(target)}, so that one "
-            "miss may be expected: with fewer, counts of unlike sites may be more spread than a binomial. "
+            "miss may be expected: with fewer, counts of differing sites can vary more than a binomial. "
             "Wait for more, or certify each site by itself."
         )
     granted = [
@@ -155,7 +155,7 @@ def pool(
     place = min(_highest(tally, misses) for _, tally, misses in parts if misses is not None)
     if place < 0:
         raise CalibrationError(
-            "more positive units than may be missed lie at the lowest score; this model cannot be certified."
+            "more positive units than may be missed have the lowest score; this model cannot be certified."
         )
     return GRID[place], tuple(_row(*part, place, target, confidence) for part in parts)
 

@@ -46,7 +46,7 @@ class Pool:
         positives, negatives = int(positive.sum()), int((~positive).sum())
         if positives == 0 or negatives == 0:
             raise CalibrationError(
-                f"a queue takes cases of both classes, found {positives} that need an in-person visit and "
+                f"a queue needs cases of both classes, found {positives} that need an in-person visit and "
                 f"{negatives} that do not; give more cases."
             )
         first, second, third = self.band_limits

@@ -87,8 +87,8 @@ def lines(study: Study) -> Iterator[str]:
         yield from _table(study, statistic, in_hours)
     yield ""
     yield _wrapped(
-        f"x: times first come. ~: the standard error of this wait is above {_percent(_UNCERTAIN)}. The clock "
-        "runs only while people read: nights, and the cases that pile up in them, are not simulated."
+        f"x: ratio to first come. ~: the standard error of this wait is above {_percent(_UNCERTAIN)}. The "
+        "clock runs only while people read: nights, and the cases that pile up in them, are not simulated."
     )
     yield ""
     yield _wrapped(_verdict(study, in_hours))
@@ -139,7 +139,7 @@ def heading(study: Study) -> str:
     readers = "one reader" if workload.readers == 1 else f"{workload.readers} readers"
     return (
         f"{readers}, load {workload.load:g}, {workload.minutes_per_case:g} minutes a reading (variation "
-        f"{workload.variation:g}), {_percent(study.prevalence)} of those who come are positive"
+        f"{workload.variation:g}), {_percent(study.prevalence)} of the arriving cases are positive"
     )
 
 
@@ -149,13 +149,13 @@ def _setting(study: Study) -> Iterator[str]:
     bands = ", ".join(_percent(share) for share in _share_in_band(study))
     yield _wrapped(
         f"Scores: {study.source}; {pool.scores.size:,} cases, {int(pool.positive.sum()):,} of them positive. "
-        f"From {pool.threshold:.4g} on a case is referred. Of those who come {_percent(referred)} are "
-        f"referred, and bands 1 to 4 hold {bands}."
+        f"A case that scores {pool.threshold:.4g} or more is referred. Of the arriving cases "
+        f"{_percent(referred)} are referred, and bands 1 to 4 hold {bands}."
     )
     if study.group_thresholds:
         yield _wrapped(
-            "The bundle has thresholds of its own for groups, which the table does not name: the lowest of "
-            "them is taken for everyone."
+            "The bundle has group thresholds, and the table names no groups: the lowest threshold is used "
+            "for every case."
         )
     yield _wrapped(f"Queue: {heading(study)}; {study.cases:,} cases for each order, seed {study.seed}.")
 
@@ -186,20 +186,20 @@ def _verdict(study: Study, in_hours: bool) -> str:
     flag, bands = (study.outcomes[Discipline(order)].get(key) for order in ("binary_flag", "four_bands"))
     if flag is None or bands is None or flag.relative is None or bands.relative is None:
         return (
-            "None of these positive cases lies below the threshold, so nothing can be said of those that "
-            "will: there will be some."
+            "None of these positive cases scores below the threshold, so the wait of missed cases cannot be "
+            "estimated; in use there will be some."
         )
     without = study.outcomes[FIRST_COME][key].minutes.value
     sentence = (
         f"A binary flag makes the positives that it misses wait {flag.relative.value:.2f} times as long as "
         f"without any system ({_clock(flag.minutes.value, in_hours)} instead of {_clock(without, in_hours)} "
-        f"{_unit(in_hours)} on average), because all that is flagged goes before them; under four bands they "
-        f"wait {bands.relative.value:.2f} times as long"
+        f"{_unit(in_hours)} on average), because all flagged cases are read before them; under four bands "
+        f"they wait {bands.relative.value:.2f} times as long"
     )
     proposed = study.proposed()
     late = None if proposed is None else study.outcomes[proposed][key].relative
     if late is not None and proposed != Discipline("four_bands"):
-        return f"{sentence}, and {late.value:.2f} times with the deadline that is proposed below."
+        return f"{sentence}, and {late.value:.2f} times with the deadline proposed below."
     return f"{sentence}."
 
 
@@ -207,18 +207,18 @@ def _configuration(study: Study) -> Iterator[str]:
     """Lines for a configuration file, with the reason for the deadline as a comment."""
     proposed, limit = study.proposed(), f"{study.p99_limit:g} times that of first come"
     if proposed is None:
-        reason = f"no deadline that was tried keeps the p99 of all within {limit}: try shorter ones"
+        reason = f"no deadline that was tried keeps the p99 of all cases within {limit}: try shorter ones"
     elif math.isinf(proposed.deadline_minutes):
-        reason = f"without a deadline the p99 of all is within {limit}"
+        reason = f"without a deadline the p99 of all cases is within {limit}"
     else:
-        reason = f"the longest that was tried with a p99 of all within {limit}"
+        reason = f"the longest that was tried with a p99 of all cases within {limit}"
     shares = study.band_shares
-    yield "# for the configuration: a proposal, which the clinic decides on"
+    yield "# for the configuration: a proposal; the clinic decides"
     yield "calibrate:"
     if min(shares) > 0 and sum(shares) < 1:
         yield f"  band_shares: [{', '.join(f'{share:g}' for share in shares)}]"
     else:
-        yield "  # band_shares: these limits leave a band without a case of yours; give --band-shares"
+        yield "  # band_shares: these limits leave a band without any of your cases; give --band-shares"
     hours = None if proposed is None else _hours(proposed)
     yield f"  deadline_hours: {'null' if hours is None else f'{hours:g}'}  # {reason}"
 

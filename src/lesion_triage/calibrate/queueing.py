@@ -66,7 +66,7 @@ class Workload:
         if not 0 < self.load < 1:
             raise CalibrationError(
                 f"the load is {self.load}, expected more than 0 and less than 1: from 1 on the queue grows "
-                "without end; add readers or send fewer cases."
+                "without bound; add readers or send fewer cases."
             )
         if not 1 <= self.readers <= _MOST_READERS:
             raise CalibrationError(f"expected 1 to {_MOST_READERS:,} readers, found {self.readers:,}.")
@@ -194,9 +194,9 @@ def simulate(
     if arriving > MOST_ARRIVALS:
         raise CalibrationError(
             f"load {workload.load:g} with {workload.readers} readers, variation {workload.variation:g} and "
-            f"{cases:,} cases takes {arriving:.2g} simulated arrivals, expected at most {MOST_ARRIVALS:,}; "
-            "the nearer the load is to 1, the longer a queue remembers how it began: lower the load, the "
-            "variation or the number of cases."
+            f"{cases:,} cases needs {arriving:.2g} simulated arrivals, expected at most {MOST_ARRIVALS:,}; "
+            "the nearer the load is to 1, the longer the warm-up: lower the load, the variation or the "
+            "number of cases."
         )
     window = slice(warm_up, warm_up + measured)
     rows = np.empty((replications, measured), dtype=np.intp)
