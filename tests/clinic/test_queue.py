@@ -149,7 +149,7 @@ def test_the_report_ends_with_lines_that_a_configuration_takes(table, capsys):
     taken = Calibrate.model_validate(written["calibrate"])
     assert taken.band_shares == (0.2, 0.2, 0.2)
     assert taken.deadline_hours is None
-    assert "without a deadline the p99 of all is within 9 times" in out
+    assert "without a deadline the p99 of all cases is within 9 times" in out
 
 
 def test_the_deadline_proposed_is_the_longest_within_the_limit(table):
@@ -171,7 +171,7 @@ def test_a_deadline_is_proposed_only_if_one_was_short_enough(table, capsys):
     assert cli.main(["queue", str(table), *words, *QUICK]) == 0
     out = capsys.readouterr().out
     assert yaml.safe_load(out[out.index("calibrate:") :])["calibrate"]["deadline_hours"] is None
-    assert "no deadline that was tried keeps the p99 of all within 1 times" in out
+    assert "no deadline that was tried keeps the p99 of all cases within 1 times" in out
 
 
 def test_the_sentence_says_what_a_flag_does_to_those_it_misses(table, capsys):
@@ -186,14 +186,14 @@ def test_the_sentence_says_what_a_flag_does_to_those_it_misses(table, capsys):
 def test_a_threshold_that_nearly_all_reach_is_told_in_plain_numbers(table):
     study = study_of(table, "--threshold", "0.001", "--prevalence", "0.6", *QUICK)
     text = " ".join(" ".join(queue_report.lines(study)).split())
-    assert "Of those who come 99.6 % are referred" in text
+    assert "Of the arriving cases 99.6 % are referred" in text
     assert re.search(r"\de[+-]\d", text) is None
 
 
 def test_where_no_positive_is_missed_nothing_is_claimed_of_missed_ones(table):
     study = study_of(table, "--threshold", 0.1, *QUICK)
     text = " ".join(" ".join(queue_report.lines(study)).split())
-    assert "nothing can be said of those that will: there will be some." in text
+    assert "the wait of missed cases cannot be estimated; in use there will be some." in text
     assert not any(group == "missed_positives" for group, _ in study.outcomes[Discipline("four_bands")])
     assert Image.open(BytesIO(queue_figure.draw(study))).format == "PNG"
 

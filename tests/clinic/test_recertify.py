@@ -112,7 +112,7 @@ def test_old_certificate_is_tested_as_it_was_issued_with_red_flags_only_if_it_co
     said = capsys.readouterr().out
     assert f"{misses} of 80 positive lesions missed at its threshold" in said
     assert verdict in said
-    assert ("(12 of them sent up by a red flag, which it does not count)" in said) is not counted
+    assert ("(12 of them referred by a red flag, which it does not count)" in said) is not counted
     old = json.loads((tmp_path / "r.json").read_text())["old_certificate"]
     assert (old["misses"], old["misses_with_red_flags"]) == (misses, 0)
 
@@ -141,7 +141,7 @@ def test_a_verdict_on_the_old_threshold_is_not_shown_where_no_look_is_written_do
     assert "HOLDS" not in capsys.readouterr().out
     assert len(ledger.read(grown.parent / ledger.NAME)) == 1
     assert recertify(bundle, grown, tmp_path / "two", "--second-look", "two more came in") == 0
-    assert "refuted; with 90% confidence only, if looked for until it did" in capsys.readouterr().out
+    assert "refuted; with 90% confidence only, if looks were repeated until it did" in capsys.readouterr().out
     assert len(ledger.read(grown.parent / ledger.NAME)) == 2
 
 
@@ -164,8 +164,12 @@ def test_the_card_promises_for_patients_where_they_are_counted(clinic, bundle, t
 @pytest.mark.parametrize(
     ("certified", "patient", "verdict"),
     [
-        ("patient", "", "no verdict: it promises for patients, and these cases count lesions"),
-        ("lesion", "p{half}", "no verdict: it promises for lesions, and these cases count patients"),
+        ("patient", "", "no verdict: it counts patients; these cases, and a new certificate, count lesions"),
+        (
+            "lesion",
+            "p{half}",
+            "no verdict: it counts lesions; these cases, and a new certificate, count patients",
+        ),
         ("lesion", "p{number}", "it HOLDS here"),
         ("patient", "p{half}", "it HOLDS here"),
     ],
@@ -249,7 +253,7 @@ def test_pictures_that_made_the_model_are_refused_even_without_their_metadata(
         assert of_file(sha256_of(picture.read_bytes())) != of_file(sha256_of(data))
     assert recertify(tmp_path / "trained", cases, tmp_path / "new") == 2
     message = capsys.readouterr().err
-    assert "1 of 80 photographs had a part in making this model (lines 6)" in message
+    assert "1 of 80 photographs were used to make this model (lines 6)" in message
     assert "3.png" not in message
 
 
@@ -531,7 +535,7 @@ def test_cases_that_chose_the_threshold_are_no_test_of_it_and_each_look_counts_o
     capsys.readouterr()
     assert recertify(tmp_path / "one", cases, tmp_path / "two", "--second-look", "once more") == 0
     said = capsys.readouterr().out
-    assert "no test of its certificate" in said
+    assert "cannot test its certificate" in said
     assert "HOLDS" not in said
     certificate = open_bundle(tmp_path / "two").certificate
     assert len(certificate.ledger) == 2

@@ -41,7 +41,7 @@ def test_table_saved_by_a_spreadsheet_is_read(tmp_path):
         ("score,needs_in_person\nnan,1\n", "line 2: the score is nan, expected a number in [0, 1]"),
         ("score,needs_in_person\n1.5,1\n", "line 2: the score is 1.5"),
         ("score,needs_in_person\n-inf,1\n", "line 2: the score is -inf"),
-        ("score,score,needs_in_person\n0.1,0.9,true\n", "column 'score' stands twice; keep one"),
+        ("score,score,needs_in_person\n0.1,0.9,true\n", "column 'score' occurs twice; keep one"),
         ("score,needs_in_person\n-5,true\n", "line 2: the score is -5"),
     ],
 )

@@ -20,7 +20,9 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 def add_site(parser: argparse.ArgumentParser) -> None:
     """Add ``--site``."""
-    parser.add_argument("--site", type=_site, required=True, help="name of the clinic, for the certificate")
+    parser.add_argument(
+        "--site", type=_site, required=True, help="name of the clinic, printed in the certificate"
+    )
 
 
 def require_place(option: str, path: Path, *, folder: bool = False) -> None:

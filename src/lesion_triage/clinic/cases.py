@@ -162,8 +162,8 @@ def _refuse_fitted(bundle: Bundle, scored: Predictions, table: Path, root: Path)
     if used:
         # By line, not by file name: that may be a person's name.
         raise CalibrationError(
-            f"{table}: {len(used)} of {len(scored.rows)} photographs had a part in making this model (lines "
-            f"{_lines(table, root, used)}); they cannot certify it. Leave them out."
+            f"{table}: {len(used)} of {len(scored.rows)} photographs were used to make this model (lines "
+            f"{_lines(table, root, used)}), so they cannot certify it; leave them out."
         )
 
 

@@ -71,7 +71,7 @@ def _facts(bundle: Bundle, certificate: Certificate) -> Iterator[str]:
     yield f"| confidence, if selected among looks | {certificate.confidence_if_selected:g} |"
     yield f"| bundle | {bundle.sha256} |"
     for name in ("model", "policy", "cases", "predictions", "manifest", "splits"):
-        yield f"| {name} | {getattr(certificate, f'{name}_sha256') or 'none: not of one split'} |"
+        yield f"| {name} | {getattr(certificate, f'{name}_sha256') or 'none: not from one split'} |"
 
 
 def _abstained(certificate: Certificate) -> str:

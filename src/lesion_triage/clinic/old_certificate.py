@@ -60,21 +60,20 @@ def old_certificate(local: LocalCases, spent: float) -> OldCertificate | None:
 def told(old: OldCertificate | None, local: LocalCases) -> str:
     """The result in one line."""
     if old is None:
-        return (
-            "cases of this table had a part in the bundle's threshold, so they are no test of its certificate"
-        )
+        return "the bundle's threshold was chosen on cases of this table, so they cannot test its certificate"
     counts = local.bundle.certificate.unit
     said = (
-        f"no verdict: it promises for {counts}s, and these cases count {local.unit}s, as a new one will"
+        f"no verdict: it counts {counts}s; these cases, and a new certificate, count {local.unit}s"
         if old.verdict is None
         else _VERDICTS[old.verdict]
     )
     if old.verdict in ("holds", "fails") and old.confidence_if_selected < local.bundle.certificate.confidence:
         said += (
-            f"; with {in_percent(old.confidence_if_selected)}% confidence only, if looked for until it did"
+            f"; with {in_percent(old.confidence_if_selected)}% confidence only, if looks were repeated until "
+            "it did"
         )
     spared = old.misses - old.misses_with_red_flags
-    flags = f" ({spared} of them sent up by a red flag, which it does not count)" if spared else ""
+    flags = f" ({spared} of them referred by a red flag, which it does not count)" if spared else ""
     return (
         f"the certificate {old.certificate_id} of this bundle: {old.misses} of {old.positives} positive "
         f"{local.unit}s missed at its threshold{flags}; {said}"

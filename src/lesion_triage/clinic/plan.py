@@ -78,16 +78,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--target", type=float, default=0.95, metavar="S", help="sensitivity to certify (%(default)s)")
     add("--confidence", type=float, default=0.95, metavar="C", help="one-sided (%(default)s)")
-    add("--positives", type=int, nargs="+", metavar="N", help="numbers of positive cases to look at")
+    add("--positives", type=int, nargs="+", metavar="N", help="numbers of positive cases to tabulate")
     add("--misses", type=int, default=10, metavar="K", help="last row of the first table (%(default)s)")
-    add("--true-sensitivity", type=float, nargs="+", metavar="S", help="of a threshold that exists already")
+    add("--true-sensitivity", type=float, nargs="+", metavar="S", help="of an existing threshold")
     law = parser.add_mutually_exclusive_group()
-    law.add_argument("--auroc", type=float, default=_AUROC, help="of normal scores (%(default)s)")
+    law.add_argument(
+        "--auroc", type=float, default=_AUROC, help="of normally distributed scores (%(default)s)"
+    )
     law.add_argument(
         "--scores",
         type=Path,
         metavar="CSV",
-        help="your own: columns score, needs_in_person; patient_id if known",
+        help="your scores: columns score, needs_in_person; patient_id if known",
     )
     add("--groups", type=int, default=1, metavar="G", help="groups, each promised the target (%(default)s)")
     add("--figure", type=Path, metavar="PNG", help="draw the plan; needs matplotlib")
@@ -104,8 +106,8 @@ def act(arguments: argparse.Namespace) -> int:
     """
     if arguments.figure is not None and find_spec("matplotlib") is None:
         raise ConfigError(
-            f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or leave "
-            "--figure out."
+            f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or omit "
+            "--figure."
         )
     plan = plan_of(arguments)
     print("\n".join(_lines(plan)))
@@ -177,35 +179,35 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield "\n1. How many positive cases, for how many allowed misses\n"
     yield from _table(_STEP_HEAD, [_step_row(step) for step in plan.steps])
     yield _read(
-        "so many confirmed positive cases, a number settled before anybody looks at a score, certify the "
-        "target if no more of them are missed; go on to the next number of the column or stop at this one, "
-        "because the cases in between buy no further miss."
+        "this many confirmed positive cases, a number fixed before anybody looks at a score, certify the "
+        "target if no more than this many of them are missed. Stop at a number of the column: the cases "
+        "between two of them allow no further miss."
     )
-    yield "\n2. A new threshold, chosen on so many positive cases\n"
+    yield "\n2. A new threshold, chosen on this many positive cases\n"
     yield from _table(_FORECAST_HEAD, [_forecast_row(n, found) for n, found in plan.forecasts.items()])
     yield _read(
-        "the certified threshold will have about this true sensitivity and specificity, in nine draws of ten "
-        "between the 5 % and the 95 % column; the cost is the specificity given up on average against "
-        f"{plan.population.specificity_at(plan.target):.3f}, which a threshold at exactly the target would "
-        "have and no number of cases can certify."
+        "the certified threshold has this true sensitivity and specificity on average, and in nine draws of "
+        "ten between the 5 % and the 95 % column. The cost is the mean loss of specificity against "
+        f"{plan.population.specificity_at(plan.target):.3f}, that of a threshold at exactly the target, "
+        "which no number of cases can certify."
     )
-    yield "\n3. An existing threshold, checked on so many positive cases: how likely it is to be certified\n"
+    yield "\n3. An existing threshold, tested on this many positive cases: how often it is certified\n"
     yield from _table(("positives", *(f"truth {s:g}" for s in plan.powers)), list(_power_rows(plan)))
     yield _read(
         "the probability that no more are missed than table 1 allows, if the true sensitivity is that of the "
-        "column (below the target it cannot be more than "
-        f"{1 - plan.confidence:.2g}); it falls from one number of table 1 to the next and leaps there, so "
-        "the last rows say from which number on it stays up for good, '-' if that cannot be shown."
+        f"column (below the target it is at most {1 - plan.confidence:.2g}). It jumps up at each number "
+        "of table 1 and falls between them, so the last rows give the number from which on it stays at least "
+        "that high; '-' if that cannot be shown."
     )
     if plan.joint:
         each = confidence_of_each(plan.confidence, plan.groups)
-        yield f"\n4. The target for each of {plan.groups} groups at once, so many positive cases in each\n"
+        yield f"\n4. The target for each of {plan.groups} groups at once, with this many positives in each\n"
         yield from _table(_JOINT_HEAD, [_joint_row(row) for row in plan.joint])
         yield _read(
-            "expected specificity with one common threshold, the lowest that any group asks for, against one "
-            f"for each group at confidence {each:.4g}, which takes at least "
-            f"{minimum_positives(plan.target, each)} positive cases in each; groups are taken to score alike "
-            "(where one scores lower than the others, a common threshold goes down to it)."
+            "expected specificity with one common threshold, the lowest that any group needs, and with a "
+            f"threshold for each group at confidence {each:.4g}, which takes at least "
+            f"{minimum_positives(plan.target, each)} positive cases in each. The groups are assumed to have "
+            "the same scores; if one scores lower than the others, the common threshold follows it."
         )
 
 

@@ -38,7 +38,9 @@ _POOLED = (
 def add_tally_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``tally``."""
     add_case_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="counts, as JSON; no case")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="counts as JSON; names no case"
+    )
 
 
 def act_tally(arguments: argparse.Namespace) -> int:
@@ -77,7 +79,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mean-only",
         action="store_true",
-        help="promise only the mean of the sites; else each site that is large enough holds by itself too",
+        help="certify only the mean of the sites (default: also each site that is large enough by itself)",
     )
 
 
@@ -100,11 +102,11 @@ def act_pool(arguments: argparse.Namespace) -> int:
         f"{certificate.misses_seen} of {certificate.positives} missed, {certificate.misses_allowed} allowed"
     )
     if certificate.unit != bundle.certificate.unit:
-        say(f"  it counts {certificate.unit}s; the certificate before counted {bundle.certificate.unit}s")
+        say(f"  it counts {certificate.unit}s; the previous certificate counted {bundle.certificate.unit}s")
     for by in lost_groups(bundle.certificate):
-        say(f"  LOST: nothing is promised for groups by {by} any more; counts cannot tell them apart")
+        say(f"  LOST: groups by {by} are no longer certified; counts cannot tell them apart")
     if certificate.rule != bundle.certificate.rule:
-        say("  LOST: a threshold for each group; `recertify` with this bundle takes one for all")
+        say("  LOST: a threshold for each group; `recertify` with this bundle uses one for all")
     for row in certificate.groups[1:]:
         by_itself = "certified by itself" if row.status == "certified" else "covered in the mean only"
         say(f"    {row.group}: {row.misses_seen} of {row.positives} missed, {by_itself}")
@@ -126,13 +128,13 @@ def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> T
     """
     if local.seen_before:
         raise CalibrationError(
-            "some of these photographs have chosen a threshold of this bundle before; count with the bundle "
-            "as it was before that, or leave them out."
+            "some of these photographs were already used to choose a threshold of this bundle; count with "
+            "the bundle as it was before that, or leave them out."
         )
     if local.bundle.policy.groupings:
         raise CalibrationError(
-            "this bundle has a threshold for each group, or sends some groups up, which counts of misses "
-            "cannot tell apart; recertify at each site instead."
+            "this bundle has a threshold for each group, or some of its groups always go up, and counts of "
+            "misses cannot tell groups apart; recertify at each site instead."
         )
     scores = local.positive_scores()
     model = local.bundle.certificate.model_sha256
@@ -301,5 +303,5 @@ def _read(path: Path) -> Tally:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "document"
         raise CalibrationError(
-            f"{path}: no counts of `lesion-triage tally` ({place}: {first['msg']})."
+            f"{path}: not a file of `lesion-triage tally` ({place}: {first['msg']})."
         ) from None

@@ -46,9 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--drawn-auroc", type=float, metavar="A", help="instead of SCORES.csv: normal scores of this AUROC")
     threshold = parser.add_mutually_exclusive_group(required=True)
     threshold.add_argument("--bundle", type=Path, metavar="DIR", help="threshold and bands of its policy")
-    threshold.add_argument("--threshold", type=float, metavar="T", help="a case that scores T is referred")
     threshold.add_argument(
-        "--sensitivity", type=float, metavar="S", help="threshold that this share of the positives reaches"
+        "--threshold", type=float, metavar="T", help="a case that scores T or more is referred"
+    )
+    threshold.add_argument(
+        "--sensitivity",
+        type=float,
+        metavar="S",
+        help="use the threshold that refers this share of the positives",
     )
     add(
         "--band-shares",
@@ -57,9 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="shares of your cases in bands 1, 2 and 3 (those of the bundle, else 0.1 0.25 0.35)",
     )
-    add("--load", type=float, default=0.9, help="arrivals times reading time, per reader (%(default)s)")
+    add("--load", type=float, default=0.9, help="arrival rate times reading time, per reader (%(default)s)")
     add("--readers", type=int, default=1, metavar="N", help="readers who share the queue (%(default)s)")
-    add("--prevalence", type=float, metavar="P", help="share of positives to come (that of the scores)")
+    add(
+        "--prevalence",
+        type=float,
+        metavar="P",
+        help="share of arrivals that are positive (that of the scores)",
+    )
     add("--minutes-per-case", type=float, default=5.0, metavar="M", help="mean reading time (%(default)s)")
     add(
         "--variation",
@@ -80,10 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.5,
         metavar="X",
-        help="how much longer than under first come the p99 of all may be, for the deadline that is "
-        "proposed (%(default)s times)",
+        help="propose the longest deadline that keeps the p99 wait of all cases within X times that of first "
+        "come (%(default)s)",
     )
-    add("--cases", type=int, default=400_000, metavar="N", help="simulated for each order (%(default)s)")
+    add(
+        "--cases", type=int, default=400_000, metavar="N", help="cases simulated for each order (%(default)s)"
+    )
     add("--seed", type=int, default=0, help="the same seed gives the same numbers (%(default)s)")
     add("--figure", type=Path, metavar="PNG", help="draw the waits; needs matplotlib")
     add("--json", type=Path, metavar="FILE", help="write all numbers, with their standard errors")
@@ -100,8 +112,8 @@ def act(arguments: argparse.Namespace) -> int:
     """
     if arguments.figure is not None and find_spec("matplotlib") is None:
         raise ConfigError(
-            f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or leave "
-            "--figure out."
+            f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or omit "
+            "--figure."
         )
     study = study_of(arguments)
     say("\n".join(queue_report.lines(study)))

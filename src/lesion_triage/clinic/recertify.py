@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count-red-flags",
         action=argparse.BooleanOptionalAction,
-        help="count cases that only a red flag sends up as referred: holds only where the same questions are "
-        "asked (default: as in the bundle)",
+        help="count cases that only a red flag refers as referred; the certificate then holds only where the "
+        "same questions are asked (default: as in the bundle)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the result, for programs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
 
 
 def add_case_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +107,7 @@ def act(arguments: argparse.Namespace) -> int:
         local.referred_without_need(bundle.policy),
     )
     say(
-        f"  cases of the table that need no visit: {after[0]} of {after[1]} referred or not scored (were "
+        f"  cases of the table that need no visit: {after[0]} of {after[1]} referred or not scored (before: "
         f"{before[0]})"
     )
     say(f"  sealed {arguments.out} ({bundle.sha256[:16]}), certificate {certificate.certificate_id()}")
@@ -182,8 +182,8 @@ def recertify(
         if earlier and repeated is None and not second_look:
             raise CalibrationError(
                 f"{len(earlier)} threshold(s) have been chosen with this model on these cases or on some of "
-                f"them, last on {earlier[-1].looked_at}. To choose again spends confidence, so it is not "
-                "done silently: say why with --second-look '...', which goes into the certificate."
+                f"them, last on {earlier[-1].looked_at}. Choosing again spends confidence: give the reason "
+                "with --second-look '...'; it is recorded in the certificate."
             )
         origin = Origin(
             issued_at=repeated.looked_at if repeated else timestamp(),
@@ -313,8 +313,8 @@ def _require_enough(local: LocalCases, config: Calibrate) -> None:
         raise CalibrationError(
             f"{positives} positive {local.unit}s; certifying sensitivity {config.target_sensitivity} at "
             f"confidence {config.confidence} takes at least {needed} with no miss: {needed - positives} "
-            "more. Until then refer every case: whether the old certificate holds here is said beside a new "
-            "one. `lesion-triage plan` says what more cases would buy, `lesion-triage pool` joins sites."
+            "more. Until then refer every case: the old certificate is tested only when a new one is issued. "
+            "`lesion-triage plan` shows what more cases would gain, `lesion-triage pool` combines sites."
         )
 
 

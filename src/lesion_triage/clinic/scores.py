@@ -38,7 +38,7 @@ def read_scores(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         if name not in names:
             raise DataError(f"{path}: expected columns score and needs_in_person, found no {name}.")
         if list(names).count(name) > 1:
-            raise DataError(f"{path}: column '{name}' stands twice; keep one.")
+            raise DataError(f"{path}: column '{name}' occurs twice; keep one.")
     scores, positive = [], []
     for number, row in enumerate(rows, start=2):
         score, outcome = ((row[name] or "").strip() for name in _COLUMNS)
@@ -48,7 +48,7 @@ def read_scores(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         except (ValueError, KeyError):
             raise DataError(
                 f"{path}, line {number}: expected a number or nothing in score and True or False in "
-                f"needs_in_person, found '{score}' and '{outcome}'; leave out whose outcome is unknown."
+                f"needs_in_person, found '{score}' and '{outcome}'; leave out cases whose outcome is unknown."
             ) from None
         if not (0 <= scores[-1] <= 1 or scores[-1] == math.inf):
             raise DataError(f"{path}, line {number}: the score is {score}, expected a number in [0, 1].")
