@@ -59,7 +59,7 @@ def test_the_first_champion_is_registered_with_who_and_why(run, registry, capsys
     assert (asked["event"], done["event"]) == ("asked", "done")
     assert asked["bundle_sha256"] == version.bundle_sha256
     assert promote(run) == 0
-    assert "is champion already" in capsys.readouterr().out
+    assert "is already champion" in capsys.readouterr().out
     assert len(record.read(run)) == 2
 
 
@@ -100,7 +100,7 @@ def test_the_first_champion_is_registered_with_who_and_why(run, registry, capsys
                 verdict="fail",
                 findings=[{"code": "leakage", "counts_as": "fail"}],
             ),
-            r"the audit fails by leakage",
+            r"the audit fails on leakage",
         ),
         (
             lambda run: (run / "bundle" / "certificate.json").unlink(),
@@ -174,7 +174,7 @@ def test_a_regression_is_refused_until_somebody_accepts_it_and_the_old_one_can_c
     assert version.tags["promoted.champion.accepted_regression"] == "the old camera is gone"
     assert record.read(worse)[1]["accepted_regression"] == "the old camera is gone"
     (kept,) = (worse / "promotions").glob("*.md")
-    assert "Accepted all the same: the old camera is gone" in kept.read_text()
+    assert "Accepted nevertheless: the old camera is gone" in kept.read_text()
 
     assert promote(run, model=run.name) == 0
     back = registry.at(run.name, "champion")

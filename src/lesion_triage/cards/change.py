@@ -189,7 +189,7 @@ def _results(same: bool | None, rows: tuple[Measure, ...]) -> Iterator[Line]:
         yield Line("results", Level.UNKNOWN, "The old one was measured in no slice: too few cases.")
     for row, old in measured:
         if row.new is None:
-            yield Line(f"{row.measure}: {row.slice}", Level.UNKNOWN, f"{row.title}: not measured any more.")
+            yield Line(f"{row.measure}: {row.slice}", Level.UNKNOWN, f"{row.title}: no longer measured.")
             continue
         limit, worse = _limit(row.measure, old, row.new["value"])
         yield Line(
@@ -228,7 +228,7 @@ def _groups(lost: tuple[str, ...]) -> Line:
 def _parity(new: Subject) -> Line:
     parity = (new.results() or {}).get("parity")
     if not parity:
-        return Line("parity", Level.UNKNOWN, "No record of how far torch and onnxruntime are apart.")
+        return Line("parity", Level.UNKNOWN, "No record of how far torch and onnxruntime differ.")
     flips = parity["decision_flips"]
     return Line(
         "parity",

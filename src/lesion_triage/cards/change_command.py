@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``lesion-triage change-record``."""
     parser.add_argument("new", type=Path, help="run or bundle that is to replace OLD")
     parser.add_argument("--against", type=Path, required=True, metavar="OLD", help="run or bundle in use")
-    parser.add_argument("--by", default="", metavar="NAME", help="who changes it")
+    parser.add_argument("--by", default="", metavar="NAME", help="who makes the change")
     parser.add_argument("--why", default="", metavar="TEXT", help="the reason")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"writes {RECORD}.md and .json there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {RECORD}.md and .json there")
 
 
 def act(arguments: argparse.Namespace) -> int:

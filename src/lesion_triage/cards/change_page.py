@@ -74,7 +74,7 @@ def _verdict(change: Change, accepted: str) -> list[str]:
         return ["**No regression by the rule.**", "", f"Rule: {RULE}"]
     lines = ["**Regression by the rule:**", ""]
     lines += [f"- {line.level.value}: {line.text}" for line in change.regressions]
-    said = f"Accepted all the same: {accepted}" if accepted else "Not accepted."
+    said = f"Accepted nevertheless: {accepted}" if accepted else "Not accepted."
     return [*lines, "", said, "", f"Rule: {RULE}"]
 
 

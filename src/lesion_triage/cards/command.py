@@ -59,8 +59,8 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
         made, told = _made(dossier)
     except Unknown as error:
         raise RunError(
-            f"{dossier.folder}: there is no {error}, and no card without it; `lesion-triage run` makes "
-            "what a run lacks."
+            f"{dossier.folder}: {error} is missing, and the cards need it; `lesion-triage run` makes what a "
+            "run lacks."
         ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def _slices(subject: Subject) -> dict[str, dict[str, Any]]:
         if (name := str(part["name"])) in found:
             raise ReportError(
                 f"the results of bundle {subject.bundle.sha256[:16]} have two slices named '{name}', "
-                f"'{found[name]['title']}' and '{part['title']}', and nobody can tell which one to compare; "
+                f"'{found[name]['title']}' and '{part['title']}', so it is ambiguous which one to compare; "
                 "evaluate that bundle again."
             )
         found[name] = part

@@ -117,7 +117,7 @@ def open_run(folder: Path) -> Dossier:
         if of is not None and found != of:  # a site's certificate names no manifest
             raise RunError(
                 f"{folder / file}: made for {str(found)[:12]} ({place}), but the bundle beside it has "
-                f"{str(of)[:12]}, and a card would mix both; `lesion-triage {again}` makes it anew."
+                f"{str(of)[:12]}, and a card would mix both; run `lesion-triage {again}` again."
             )
     return dossier
 
@@ -138,7 +138,7 @@ def _parse(path: Path) -> Any:
     except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise RunError(
-            f"{path}: cannot be read ({why}); restore it, or let the stage that wrote it do so again."
+            f"{path}: cannot be read ({why}); restore it, or run the stage that wrote it again."
         ) from None
 
 

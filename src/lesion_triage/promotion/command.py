@@ -52,11 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uri", metavar="URI", help="tracking server or database (the run's own)")
     parser.add_argument("--model", default=MODEL, metavar="NAME", help="name in the registry (%(default)s)")
     parser.add_argument(
-        "--trusted", type=Path, metavar="KEYS", help="it must be signed by one of these public keys"
+        "--trusted", type=Path, metavar="KEYS", help="require a signature by one of these public keys"
     )
-    parser.add_argument("--synthetic", action="store_true", help="a bundle of drawn pictures may pass")
+    parser.add_argument("--synthetic", action="store_true", help="allow a bundle made from drawn pictures")
     parser.add_argument(
-        "--accept-regression", default="", metavar="WHY", help="promote it though the rule says it is worse"
+        "--accept-regression",
+        default="",
+        metavar="WHY",
+        help="promote it although the rule calls it a regression",
     )
 
 
@@ -99,7 +102,7 @@ def promote(subject: Subject, registry: Registry, asked: Request) -> Version:
     run, bundle = subject.dossier.folder, subject.bundle
     now = registry.at(asked.model, asked.alias)
     if now is not None and now.bundle_sha256 == bundle.sha256:
-        print(f"{asked.model} version {now.number} is {asked.alias} already.")
+        print(f"{asked.model} version {now.number} is already {asked.alias}.")
         return now
     record.read(run)  # an altered record is an error before anything is changed
     change = _against_champion(subject, registry, asked)
@@ -147,8 +150,7 @@ def _refuse_regression(change: Change, asked: Request) -> None:
         rest = f", and {len(found) - 3} more" if len(found) > 3 else ""
         raise PromotionError(
             f"'{change.new.name}' regresses against the champion: {'; '.join(found[:3])}{rest}. The rule "
-            "and the whole "
-            "record stand above; --accept-regression WHY promotes it all the same."
+            "and the whole record are printed above; --accept-regression WHY promotes it nevertheless."
         )
 
 

@@ -63,7 +63,7 @@ def _parity(subject: Subject) -> str:
         parity = found.get("parity") or {}
     if not parity:
         raise PromotionError(
-            f"{subject.bundle.folder}: no record of how far torch and onnxruntime are apart on this graph, "
+            f"{subject.bundle.folder}: no record of how far torch and onnxruntime differ on this graph, "
             f"expected one in {RESULTS} of its run; `lesion-triage evaluate` writes it, --run names the "
             "run."
         )
@@ -88,8 +88,8 @@ def _audit(subject: Subject) -> str:
     if audit.get("verdict") not in ("pass", "warn"):
         failed = ", ".join(one["code"] for one in audit["findings"] if one["counts_as"] == "fail")
         raise PromotionError(
-            f"{subject.bundle.folder}: the audit fails by {failed}; mend the data, or accept it by name "
-            "and with a reason in audit.accept."
+            f"{subject.bundle.folder}: the audit fails on {failed}; correct the data, or accept the "
+            "finding by name and with a reason in audit.accept."
         )
     accepted = [one["code"] for one in audit["findings"] if one.get("accepted")]
     said = f", accepted: {', '.join(accepted)}" if accepted else ""
