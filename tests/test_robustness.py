@@ -34,4 +34,4 @@ def test_two_folders_of_one_name_are_refused_and_none_is_left_out(tmp_path, caps
         (tmp_path / folder / "1.jpg").touch()
         shown += ["--show", f"skin={tmp_path / folder}"]
     assert main(["robustness", str(tmp_path / "no run"), "--out", str(tmp_path / "out"), *shown]) == 2
-    assert re.search("--show 'skin=.*second': 'skin' is here twice", capsys.readouterr().err)
+    assert re.search("--show 'skin=.*second': 'skin' was given twice", capsys.readouterr().err)

@@ -19,17 +19,22 @@ from lesion_triage.evaluate.printing import to_pdf
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument("first", type=Path, metavar="RUN_A", help="folder of an evaluated run")
-    parser.add_argument("second", type=Path, metavar="RUN_B", help="of another; differences are B less A")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="gets index.html, comparison.md, comparison.json and figures"
+        "second", type=Path, metavar="RUN_B", help="folder of another; differences are B minus A"
     )
     parser.add_argument(
-        "--pdf", type=Path, metavar="FILE", help="print the page too; needs --out and Chromium"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write index.html, comparison.md, comparison.json and figures there",
+    )
+    parser.add_argument(
+        "--pdf", type=Path, metavar="FILE", help="also print the page as PDF; needs --out and Chromium"
     )
     parser.add_argument(
         "--names",
         action="store_true",
-        help="write changed_cases.csv too, which names cases: for this machine only",
+        help="also write changed_cases.csv; it names cases, so keep it on this machine",
     )
 
 
@@ -41,7 +46,7 @@ def act(arguments: argparse.Namespace) -> int:
         RunError: a folder that is not that of an evaluated run.
     """
     if arguments.out is None and (arguments.pdf is not None or arguments.names):
-        raise ReportError("--pdf and --names write beside the page: give --out DIR as well.")
+        raise ReportError("--pdf and --names need the page: give --out DIR as well.")
     first, second = (road.finished(folder) for folder in (arguments.first, arguments.second))
     found, both = compare_bundles(
         (first.bundle, first.table), (second.bundle, second.table), first.run.config.evaluate

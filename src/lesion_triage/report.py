@@ -25,18 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pdf",
         type=Path,
         metavar="FILE",
-        help="print it on A4 with the Chromium on PATH: the report of --out, else the one the run has",
+        help="print the report of --out, or else the run's own, as an A4 PDF with the Chromium on PATH",
     )
     parser.add_argument(
         "--compare-with",
         type=Path,
         metavar="RUN",
-        help="with a section that compares with this run; needs --out",
+        help="add a section that compares with this run; needs --out",
     )
     parser.add_argument(
         "--licensed-pictures",
         action="store_true",
-        help="show photographs of people, where the data name a licence: for this machine only; needs --out",
+        help="show photographs of people if the data name a licence; keep it on this machine; needs --out",
     )
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the pictures are now")
 
@@ -51,8 +51,8 @@ def act(arguments: argparse.Namespace) -> int:
     more = arguments.compare_with is not None or arguments.licensed_pictures
     if arguments.out is None and (more or arguments.pdf is None):
         raise ReportError(
-            "give --out DIR for a new report, with or without --pdf FILE; --pdf FILE alone prints the one "
-            "that the run has."
+            "give --out DIR for a new report, with or without --pdf FILE; --pdf FILE alone prints the run's "
+            "own report."
         )
     if arguments.out is None:
         home = arguments.run if (arguments.run / PAGE).is_file() else arguments.run / road.REPORT
@@ -72,7 +72,7 @@ def _write(arguments: argparse.Namespace) -> Path:
     inside = arguments.out.resolve()
     if inside.is_relative_to((done.run.folder / road.REPORT).resolve()):
         raise ReportError(
-            f"{arguments.out}: the run's own report stays as `evaluate` left it; choose a folder outside it."
+            f"{arguments.out}: the run's own report is never overwritten; choose a folder outside it."
         )
     return write_report(
         arguments.out,

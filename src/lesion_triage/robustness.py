@@ -37,14 +37,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder whose bundle was evaluated")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="where the data are now")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="gets results.json, robustness.md and a figure"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="write results.json, robustness.md and a figure there",
     )
     parser.add_argument(
         "--others",
         type=_whole_from(1),
         default=300,
         metavar="N",
-        help="other cases beside all positive ones, drawn at random (%(default)s)",
+        help="other cases added to all positive ones, drawn at random (%(default)s)",
     )
     parser.add_argument(
         "--show",
@@ -68,7 +72,7 @@ def act(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(run.folder / "bundle")
     _note_opening(run, bundle)
     cases = _cases(run, arguments.others, arguments.seed)
-    with bar("spoiling photographs") as tick:
+    with bar("corrupting photographs") as tick:
         rows = robustness.spoil(
             bundle, cases, severities=arguments.severities, seed=arguments.seed, progress=tick
         )
@@ -103,19 +107,19 @@ def page(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[Foreign]
         f"{facts['certificate_id']}; seed {facts['seed']}. In brackets: 95 % intervals, exact where a "
         f"{facts['unit']} has one of what is counted, else by the effective number.",
         "",
-        "| corruption | severity | positive cases missed | were there no gates | photographs refused "
-        "| other cases sent up |",
+        "| corruption | severity | positive cases missed | without gates | photographs refused "
+        "| other cases that go up |",
         "|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
     ]
     if shown:
         lines += [
             "",
-            "| shown | photographs | sent up | refused for quality | unfamiliar | AUROC of the novelty |",
+            "| shown | photographs | go up | refused for quality | unfamiliar | AUROC of the novelty |",
             "|---|---|---|---|---|---|",
             *(_shown(one) for one in shown),
             "",
-            "Each photograph shown counts as one of its own: where several are of one person or one "
+            "Each photograph shown counts as independent: where several are of one person or one "
             "recording, these intervals are too narrow.",
         ]
     return "\n".join(lines)
@@ -177,7 +181,7 @@ def _named_folders(texts: Sequence[str]) -> dict[str, list[Path]]:
     for text in texts:
         name, files = _named_folder(text)
         if name in named:
-            raise ConfigError(f"--show '{text}': '{name}' is here twice; give each folder a name of its own.")
+            raise ConfigError(f"--show '{text}': '{name}' was given twice; give each folder its own name.")
         named[name] = files
     return named
 
@@ -199,7 +203,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 def _note_opening(run: Run, bundle: Bundle) -> None:
     """Record that the test split is opened, as ``evaluate`` does."""
     if not (run.folder / "report").is_dir():
-        raise RunError(f"{run.folder}: expected an evaluated run; `lesion-triage evaluate` comes first.")
+        raise RunError(f"{run.folder}: expected an evaluated run; run `lesion-triage evaluate` first.")
     note_opening(run.folder, bundle.sha256, "robustness")
 
 
@@ -208,7 +212,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"--out {out}: cannot be made ({error.strerror}); name another.") from None
+        raise RunError(f"--out {out}: cannot be made ({error.strerror}); choose another.") from None
 
 
 def _write(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:

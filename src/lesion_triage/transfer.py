@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of all runs, where the dataset's manifest is kept (%(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="gets results.json and transfer.md"
+        "--out", type=Path, required=True, metavar="DIR", help="write results.json and transfer.md there"
     )
 
 
@@ -72,7 +72,7 @@ def act(arguments: argparse.Namespace) -> int:
     known, digest = manifest.read(run.folder)
     if digest == bundle.certificate.manifest_sha256:
         raise BundleError(
-            f"{arguments.bundle}: was made from these very pictures; `lesion-triage evaluate` measures it on "
+            f"{arguments.bundle}: was made from these pictures; `lesion-triage evaluate` measures it on "
             "its own test split."
         )
     asked = road.records(run, "test") if arguments.split == "test" else known.records
@@ -154,7 +154,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{out}: cannot be a folder for the result ({error}); choose another --out.") from None
+        raise RunError(f"{out}: cannot be made a folder ({error}); choose another --out.") from None
 
 
 def _write(out: Path, found: Transfer, text: str, known: Manifest) -> None:
