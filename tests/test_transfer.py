@@ -134,7 +134,7 @@ def test_page_says_that_the_certificate_does_not_hold(plain):
     text = (plain / "transfer.md").read_text()
     assert f"Certificate {certificate.certificate_id()} does not hold here" in text
     # 3 of 20 patients missed at a target of 0.95: P(3 or more of 20 misses) is 0.075, not refuted.
-    assert "3 of 20 positive patients missed, and 0 of 30 cases without need sent up; undecided" in text
+    assert "3 of 20 positive patients missed, and 0 of 30 negative cases went up; undecided" in text
 
 
 def test_promise_that_these_cases_refute_is_called_refuted(other, tmp_path, capsys):
@@ -142,7 +142,7 @@ def test_promise_that_these_cases_refute_is_called_refuted(other, tmp_path, caps
     bundle = tiny_bundle.make(tmp_path / "bundle", threshold=0.95)
     assert transfer(bundle.folder, other, tmp_path / "out") == 0
     assert (
-        "20 of 20 positive patients missed, and 0 of 30 cases without need sent up; it would fail"
+        "20 of 20 positive patients missed, and 0 of 30 negative cases went up; it would fail"
         in capsys.readouterr().out
     )
 

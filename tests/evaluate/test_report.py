@@ -473,7 +473,7 @@ def test_the_queue_says_that_whom_a_red_flag_sends_up_is_missed_in_it(data, tmp_
     index = report.write_report(tmp_path / "report", results, table, bundle, data[1], None)
     text = " ".join(Page(index.read_text(encoding="utf-8")).text.split())
     assert results.missed == 0
-    assert "that are missed in this queue the policy refers 20 for another reason" in text
+    assert "that this queue misses, the policy refers 20 for another reason" in text
 
 
 def test_the_queue_says_nothing_of_red_flags_that_change_nothing(page):

@@ -136,8 +136,8 @@ def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) 
     if not truth.any() or truth.all():
         raise ReportError(
             f"bundles {first[0].header.name} and {second[0].header.name} share {truth.size} test cases, "
-            f"{int(truth.sum())} of them positive; a comparison takes both classes. Cases are the same if "
-            "all their photographs are the same files: compare runs on one data set with one split.seed."
+            f"{int(truth.sum())} of them positive; a comparison needs both classes. Cases match if all "
+            "their photographs are the same files: compare runs on one dataset with one split.seed."
         )
     return Pair(
         first=_taken(ours, [one for one, _ in agreeing]),

@@ -71,15 +71,15 @@ def draw(found: Comparison, both: Pair) -> tuple[Drawn, ...]:
     return (
         Drawn(
             "differences",
-            rows.dots(intervals, "B less A, 95 % paired interval", 0.0, "no difference"),
-            "B less A on the same cases. A higher referral rate is more visits, not more right.",
-            f"Differences B less A: {told}.",
+            rows.dots(intervals, "B minus A, 95 % paired interval", 0.0, "no difference"),
+            "B minus A on the same cases. A higher referral rate means more visits, not better decisions.",
+            f"Differences, B minus A: {told}.",
         ),
         Drawn(
             "scores_of_both",
             pair_figure.scores(*both.said(), both.first.positive, thresholds, _LETTERS),
-            "Score by B against score by A, of the cases that both gave one. Triangles changed side. Dashed: "
-            "the thresholds. Of more than 4,000 cases on the same side a sample is drawn.",
+            "Score by B against score by A, for the cases that both scored. Triangles: cases that changed "
+            "side. Dashed: the thresholds. Of more than 4,000 cases on the same side a sample is shown.",
             f"Scores of both: of {found.positives} positive cases {compared.positives.first_only} are "
             f"referred by A alone and {compared.positives.second_only} by B alone; of "
             f"{found.cases - found.positives} others "
@@ -97,7 +97,7 @@ def markdown(found: Comparison) -> str:
         f"{found.cases} cases of split {found.split} that both were tested on, {found.positives} positive. "
         f"{_left_out(found)}",
         "",
-        "| measure | A | B | B less A, 95 % interval |",
+        "| measure | A | B | B minus A, 95 % interval |",
         "|---|---|---|---|",
         *(_row(one) for one in found.compared.differences),
         "",
@@ -108,7 +108,7 @@ def markdown(found: Comparison) -> str:
             for title, of in (("positive", found.compared.positives), ("others", found.compared.negatives))
         ),
         "",
-        f"AUROC over the {found.compared.scored_by_both} cases that both gave a score; abstentions count as "
+        f"AUROC over the {found.compared.scored_by_both} cases that both scored; abstentions count as "
         "referred. Choosing the better of two by this table makes the test split a validation split.",
     ]
     return "\n".join(lines)
@@ -162,7 +162,7 @@ def _left_out(found: Comparison) -> str:
         for count, what in (
             (found.only_first, "only in A's test split"),
             (found.only_second, "only in B's"),
-            (found.labels_differ, "with another reference standard in either"),
+            (found.labels_differ, "with different reference standards"),
         )
         if count
     ]

@@ -78,7 +78,7 @@ def _ranking(results: Results, target: float) -> Iterator[Drawn]:
         "precision_recall",
         ranking.precision_recall(results.precision_recall, auprc, sensitivity, ppv, prevalence, target),
         "Precision and recall, here called PPV and sensitivity, at the prevalence of this split, with the "
-        "certified operating point. Elsewhere the PPV is another: see the predictive values.",
+        "certified operating point. At another prevalence the PPV differs: see the predictive values.",
         f"Precision-recall curve, AUPRC {_text(auprc)} where {prevalence:.1%} are positive; {point} and the "
         f"PPV {_text(ppv)}.",
     )
@@ -92,8 +92,8 @@ def _scores(results: Results, bundle: Bundle) -> Iterator[Drawn]:
     yield Drawn(
         "reliability",
         scores.reliability_diagram(results.reliability),
-        "Reliability: share of positive cases against the mean score, in bins of equal mass, whose cases are "
-        "counted in the table. Both axes have a square-root scale.",
+        "Reliability: share of positive cases against the mean score, in bins of equal mass; the table "
+        "counts their cases. Both axes have a square-root scale.",
         f"Reliability diagram: in {outside} of {len(results.reliability)} bins the mean score lies outside "
         "the interval of the observed share; they are furthest apart at a mean score of "
         f"{furthest.mean_score:.3f}, where {furthest.observed.value:.3f} are positive.",
@@ -101,8 +101,8 @@ def _scores(results: Results, bundle: Bundle) -> Iterator[Drawn]:
     yield Drawn(
         "scores",
         scores.distributions(results.histogram, results.threshold, bundle.policy.band_limits),
-        "Scores of the cases that need a visit, above, and of the others, below; each with a scale of its "
-        "own. Line: certified threshold. Dots: limits of the bands.",
+        "Scores of the cases that need a visit, above, and of the others, below; each with its own scale. "
+        "Line: certified threshold. Dots: limits of the bands.",
         f"Distribution of scores: {results.missed} of {results.positives} positive cases lie below the "
         f"threshold of {results.threshold:.4f} and {results.abstained} of all {results.cases} have no score.",
     )
@@ -124,9 +124,9 @@ def _forests(results: Results, target: float) -> Iterator[Drawn]:
         yield Drawn(
             f"groups_{number}",
             rows.forest(_rows(everyone, piece), ("sensitivity", "specificity", "AUROC"), target),
-            "Subgroups: in brackets how many of the cases need a visit. Intervals are 95 %: a bootstrap "
-            f"of {drawn} for the AUROC, and exact for the others unless a patient has several cases. A "
-            "hollow mark: the certificate says nothing of this group, which had too few positive cases.",
+            "Subgroups; in brackets, how many of the cases need a visit. 95 % intervals: a bootstrap "
+            f"of {drawn} for the AUROC, exact for the others unless a patient has several cases. Hollow "
+            "mark: the certificate promises nothing for this group, which had too few positive cases.",
             _forest_alt(everyone, piece),
         )
 
@@ -187,8 +187,8 @@ def _metadata(results: Results) -> Iterator[Drawn]:
             0.5,
             "chance",
         ),
-        "The model beside logistic regressions that see no picture, fitted on the training split and "
-        "measured on the same cases.",
+        "The model and logistic regressions that see no picture, fitted on the training split and measured "
+        "on the same cases.",
         f"AUROC of the model {_text(model)}, of the best baseline without a picture ({best.title.lower()}) "
         f"{_text(best.auroc)}{gain}.",
     )
@@ -199,8 +199,8 @@ def _worth(results: Results) -> Iterator[Drawn]:
         yield Drawn(
             "decision_curve",
             worth.decision_curve(results.decision_curve, results.policy_decision_curve),
-            "Decision curve (Vickers & Elkin 2006). Whoever refers at a probability of p takes (1 - p) / p "
-            "visits in vain for one positive case found. Band: 95 %, bootstrap.",
+            "Decision curve (Vickers & Elkin 2006). Referring at a probability of p accepts (1 - p) / p "
+            "unnecessary visits for one positive case found. Band: 95 %, bootstrap.",
             "Decision curve: referring by score beats referring everybody and nobody "
             f"{_where_best(results.decision_curve)}; the certified policy does "
             f"{_where_best(results.policy_decision_curve)}.",
@@ -211,7 +211,7 @@ def _worth(results: Results) -> Iterator[Drawn]:
         yield Drawn(
             "predictive_values",
             worth.predictive_values(results.predictive_values, results.positives / results.cases),
-            "Predictive values of the policy where the prevalence is another one and all else is equal. "
+            "Predictive values of the policy at other prevalences, all else being equal. "
             + (
                 "The bands are exact and hold for all prevalences at once, with at least 95 %."
                 if results.predictive_values_exact
@@ -244,7 +244,7 @@ def _queue(study: Study) -> Drawn:
         "queue",
         draw_queue(study),
         f"Simulated reading queue: {heading(study)}. The clock runs only while people read.",
-        f"Waits by order of reading, on average: {'; '.join(told) or 'no positive case is referred'}.",
+        f"Mean waits by order of reading: {'; '.join(told) or 'no positive case is referred'}.",
     )
 
 

@@ -43,13 +43,13 @@ _CALIBRATION_COLUMNS = (
 )
 _LIMITS = (Limit.photographs_only, Limit.other_skin_not_examined, Limit.excludes_nothing)
 _REPORT_LIMITS = (
-    "The numbers hold for cases like these. Another camera, site or population needs its own evaluation, and "
-    "a certificate issued again there.",
-    "Intervals resample the cases of this split; they cover neither the choice of split nor the luck of "
-    "training.",
+    "The numbers hold for cases like these. Another camera, site or population needs its own evaluation and "
+    "its own certificate.",
+    "Intervals resample the cases of this split; they cover neither the choice of split nor the randomness "
+    "of training.",
     "The expected calibration error is biased upwards in small samples.",
-    "A slice or subgroup with fewer than ten cases of a class is counted, and not measured in what takes "
-    "that class.",
+    "A slice or subgroup with fewer than ten cases of a class is counted, but the measures that need that "
+    "class are not given.",
     "Many subgroups are shown; some differ by chance alone.",
 )
 _PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)

@@ -110,8 +110,8 @@ def spoil(
     positives = sum(case.needs_in_person for case in cases)
     if not 0 < positives < len(cases):
         raise DataError(
-            f"expected positive and other cases, found {positives} positive ones among {len(cases)}: a class "
-            "without a case has no share to be missed or sent up."
+            f"expected positive and other cases, found {positives} positive ones among {len(cases)}; each "
+            "class needs at least one case."
         )
     graph = Graph(bundle.graph, bundle.header.pixels)
     cells = [(UNMODIFIED, 0), *((name, severity) for name in corruptions for severity in severities)]

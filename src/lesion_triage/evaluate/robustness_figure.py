@@ -27,7 +27,7 @@ def figure(rows: Sequence[Row]) -> bytes:
         without = [row.missed_without_gates for row in shown]
         line(axes, at, refused, "photographs refused", colour=BLUE, mark="s", style="--")
         what = "positive cases missed"
-        line(axes, at, without, f"{what}, were there no gates", colour=ORANGE, mark="^", style=":")
+        line(axes, at, without, f"{what} without gates", colour=ORANGE, mark="^", style=":")
         line(axes, at, missed, what, colour=VERMILLION, mark="o", style="-")
         axes.axhline(_ALLOWED, color=BLACK, linewidth=0.8, linestyle=(0, (1, 3)))
 

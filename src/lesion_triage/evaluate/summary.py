@@ -49,10 +49,10 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
         if len({run[key] for run in runs}) > 1 and not (deals and key == _DEAL):
             raise DataError(
                 f"these results differ in {key}: a mean over them would mix different cases"
-                f"{'; --deals means over deals' if key == _DEAL else ''}."
+                f"{'; --deals averages over deals' if key == _DEAL else ''}."
             )
     if deals and len({run[_DEAL] for run in runs}) < len(runs):
-        raise DataError("two of these results share a split, so they are not of a deal each.")
+        raise DataError("two of these results share a split; --deals expects each from a different deal.")
     first, one = runs[0], "deal" if deals else "seed"
     lines = [
         f"| {first['split']} split, by {first['unit']} | cases (positive) | measure | mean of {len(runs)} "
@@ -98,7 +98,7 @@ def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
     )
     return [
         "",
-        "The price of the promise to every group: had the certificate spoken of everyone together only, the "
+        "The cost of certifying every group: had the certificate covered only everyone together, the "
         f"specificity over all cases would be {mean(alone):.3f} ({min(alone):.3f} to {max(alone):.3f}) "
         f"instead of {mean(jointly):.3f}, with {missed} positive lesions below the threshold.",
     ]

@@ -201,7 +201,7 @@ def _slice(
 def _claim(claim: Claim, unit: str) -> str:
     return (
         f"{claim.misses} of {claim.positives} positive {unit}s missed, and {claim.others_referred} of "
-        f"{claim.others} cases without need sent up; {_VERDICTS[claim.verdict]}"
+        f"{claim.others} negative cases went up; {_VERDICTS[claim.verdict]}"
     )
 
 

@@ -38,8 +38,8 @@ def decision_curve(by_score: Sequence[NetBenefit], by_policy: Sequence[NetBenefi
     axes.set(
         xlim=(0, max(at)),
         ylim=(-0.3 * max(best, 0.01), 1.04 * max(highest, 0.01)),
-        xlabel="threshold probability: at p, a positive case found is worth (1 - p) / p visits in vain",
-        ylabel="net benefit for each case",
+        xlabel="threshold probability: at p, a positive case found is worth (1 - p) / p unnecessary visits",
+        ylabel="net benefit per case",
     )
     figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return png(figure)
