@@ -112,7 +112,7 @@ def test_temperature_is_the_maximum_likelihood_of_smoothed_targets(seed):
 
 def test_no_temperature_can_move_the_middle_and_the_sentence_says_what_can():
     logits, positive = cases(0, slope=1, intercept=-3)
-    with pytest.raises(CalibrationError, match="take a calibrator that has an intercept, such as 'platt'"):
+    with pytest.raises(CalibrationError, match="choose a calibrator with an intercept, such as 'platt'"):
         fit_temperature(logits + 6, positive)
 
 
@@ -234,7 +234,7 @@ def test_huge_and_tiny_logits_have_a_fit(kind, power):
     logits, positive = cases(1, 80, intercept=0.0)
     logits = logits * 10.0**power
     if kind == "beta" and power < 0:  # it sees p = sigmoid(logit), which is a half for all of them
-        with pytest.raises(CalibrationError, match="take a calibrator of the logit itself, such as 'platt'"):
+        with pytest.raises(CalibrationError, match="choose a calibrator of the logit itself, such as 'platt'"):
             fit(kind, logits, positive)
     else:
         assert (np.diff(scores_of(fit(kind, logits, positive), np.sort(logits))) >= 0).all()

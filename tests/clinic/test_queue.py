@@ -127,7 +127,7 @@ def test_a_bundle_with_thresholds_for_groups_says_that_the_lowest_is_taken(table
     folder = tiny.make(tmp_path / "bundle", threshold=0.5, groupings=(grouping,)).folder
     assert open_bundle(folder).policy.groupings
     assert cli.main(["queue", str(table), "--bundle", str(folder), *QUICK]) == 0
-    assert "the lowest of them is taken for everyone" in " ".join(capsys.readouterr().out.split())
+    assert "the lowest threshold is used for every case" in " ".join(capsys.readouterr().out.split())
 
 
 def test_every_order_is_simulated_without_and_the_two_with_a_tail_also_with_every_deadline(table):
