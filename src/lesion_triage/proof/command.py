@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=EXPERIMENT,
         metavar="DIR",
-        help="folder of scores.csv, gets results.json (%(default)s)",
+        help="folder with scores.csv; results.json is written there (%(default)s)",
     )
     parser.add_argument(
         "--page",
@@ -57,8 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="page whose marked part is rewritten; figures go beside it (%(default)s)",
     )
-    parser.add_argument("--draws", type=_draws, default=10_000, metavar="N", help="per size (%(default)s)")
-    parser.add_argument("--seed", type=_seed, default=0, help="of the draws (%(default)s)")
+    parser.add_argument(
+        "--draws", type=_draws, default=10_000, metavar="N", help="draws of each size (%(default)s)"
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of the draws (%(default)s)")
     parser.add_argument("--no-mapie", action="store_true", help="leave out the comparison with MAPIE")
     parser.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs, for MLflow (%(default)s)"

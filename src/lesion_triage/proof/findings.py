@@ -76,11 +76,13 @@ class Findings:
                 yield _sentence(one)
         for split in self.over_splits:
             if not split.passed:
-                yield f"real splits at {split.target:g}: misses defy their law (p = {split.p_value:.2g})"
+                yield (
+                    f"real splits at {split.target:g}: misses do not fit their law (p = {split.p_value:.2g})"
+                )
         for step in self.steps:
             if not step.passed:
                 yield (
-                    f"{step.positives} positives: {step.misses_allowed} misses allowed, published are "
+                    f"{step.positives} positives: {step.misses_allowed} misses allowed, published: "
                     f"{step.published}"
                 )
         for comparison in self.comparisons:

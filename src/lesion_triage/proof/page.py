@@ -119,7 +119,7 @@ def _violations(trials: Sequence[Trial]) -> Iterator[str]:
         exact = "" if one.exact is None else f" ({100 * one.exact:.2f})"
         return f"{100 * one.share:.2f}{exact}"
 
-    yield from _pivot(trials, "draws that violate it, % (exactly, %)", cell, judged=True)
+    yield from _pivot(trials, "draws that violate it, % (exact probability, %)", cell, judged=True)
 
 
 def _specificities(trials: Sequence[Trial]) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _specificities(trials: Sequence[Trial]) -> Iterator[str]:
     def cell(one: Trial) -> str:
         return f"{one.specificity:.3f} of {one.oracle:.3f}"
 
-    yield from _pivot(shown, "specificity, of what one would have who knew the truth", cell, judged=False)
+    yield from _pivot(shown, "specificity, and that of an oracle that knows the truth", cell, judged=False)
 
 
 def _pivot(
@@ -142,7 +142,7 @@ def _pivot(
             if one.target == target:
                 rows.setdefault(one.what, {})[one.positives] = one
         limit = next(one.limit for one in trials)
-        bound = f"; 'keep' is at most {100 * limit:.2f}, 'break' is more" if judged else ""
+        bound = f"; 'keep': at most {100 * limit:.2f}, 'break': more" if judged else ""
         yield f"Target {target} at {in_percent(trials[0].confidence)}% confidence: {what}{bound}."
         yield ""
         head = ["rule", *(["must"] if judged else []), *(f"n = {size}" for size in sizes)]
@@ -217,7 +217,7 @@ def _peer(compared: peer.Comparison | None) -> Iterator[str]:
     ratios = [duel.time_ratio for duel in compared.duels]
     yield (
         f"MAPIE {compared.version}; one of its certificates takes {min(ratios):.0f} to {max(ratios):.0f} "
-        f"times as long as one of ours (median of {compared.duels[0].draws} draws, in turn)."
+        f"times as long as one of ours (median of {compared.duels[0].draws} draws, alternating)."
     )
     yield ""
     yield from table(
@@ -231,7 +231,7 @@ def _peer(compared: peer.Comparison | None) -> Iterator[str]:
     yield f"Violations in {compared.duels[0].draws} draws, and mean specificity:"
     yield ""
     yield from table(
-        ("target", "positives", "ours", "MAPIE at its best", "MAPIE as it comes", "same threshold"),
+        ("target", "positives", "ours", "MAPIE, tuned", "MAPIE, defaults", "same threshold"),
         (
             (
                 f"{one.target:g}",
