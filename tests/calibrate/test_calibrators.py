@@ -234,7 +234,9 @@ def test_huge_and_tiny_logits_have_a_fit(kind, power):
     logits, positive = cases(1, 80, intercept=0.0)
     logits = logits * 10.0**power
     if kind == "beta" and power < 0:  # it sees p = sigmoid(logit), which is a half for all of them
-        with pytest.raises(CalibrationError, match="choose a calibrator of the logit itself, such as 'platt'"):
+        with pytest.raises(
+            CalibrationError, match="choose a calibrator of the logit itself, such as 'platt'"
+        ):
             fit(kind, logits, positive)
     else:
         assert (np.diff(scores_of(fit(kind, logits, positive), np.sort(logits))) >= 0).all()
