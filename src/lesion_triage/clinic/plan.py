@@ -180,8 +180,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _table(_STEP_HEAD, [_step_row(step) for step in plan.steps])
     yield _read(
         "this many confirmed positive cases, a number fixed before anybody looks at a score, certify the "
-        "target if no more than this many of them are missed. Stop at a number of the column: the cases "
-        "between two of them allow no further miss."
+        "target if no more of them are missed than the row allows. Stop at a number of the column "
+        "'positives' or go on to the next: the cases in between allow no further miss."
     )
     yield "\n2. A new threshold, chosen on this many positive cases\n"
     yield from _table(_FORECAST_HEAD, [_forecast_row(n, found) for n, found in plan.forecasts.items()])
