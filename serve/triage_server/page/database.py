@@ -195,8 +195,8 @@ def opened(place: str) -> Engine:
     if found != wanted:
         engine.dispose()
         raise ConfigError(
-            f"The reading queue's tables are of version {found or 'none'}, expected {wanted}: make a copy of "
-            "the database, then run `triage-server queue migrate`."
+            f"The reading queue's tables are of version {found or 'none'}, expected {wanted}: back up the "
+            "database, then run `triage-server queue migrate`."
         )
     return engine
 
@@ -221,7 +221,7 @@ def migrate_at(place: str) -> tuple[str | None, str]:
         if found is not None and found not in known:
             raise ConfigError(
                 f"The reading queue's tables are of version {found}, which this program does not know; "
-                "install the newer one."
+                "install the newer program."
             )
         migrate(engine)
     except SQLAlchemyError as error:
@@ -306,8 +306,8 @@ def _on_connect_to_server(connection: Any, _: object) -> None:
 def _unreachable(error: SQLAlchemyError) -> ConfigError:
     cause = getattr(error, "orig", None) or error
     return ConfigError(
-        f"The reading queue's database cannot be used ({type(cause).__name__}); look whether it is there, "
-        "whether this program may write it, and whether it is a database at all."
+        f"The reading queue's database cannot be used ({type(cause).__name__}); check that it exists, "
+        "that this program may write it, and that it is a database."
     )
 
 

@@ -298,7 +298,8 @@ class Page:
     def misaddressed(self, request: Request) -> Response:
         """The response to a browser that used an unexpected host name."""
         log.warning(
-            "the page was asked for by a strange name; behind a proxy set TRIAGE_BEHIND_TLS_PROXY and keys",
+            "the page was requested under an unexpected host name; behind a proxy, set "
+            "TRIAGE_BEHIND_TLS_PROXY and keys",
             extra={"fields": {"request_id": request.state.request_id}},
         )
         text = visit_of(request).texts("problem.strange_host")

@@ -58,40 +58,41 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 _README = """\
 Outcomes of a reading queue of lesion-triage
 
-cases.csv      one row for each photograph of each case whose outcome is known, with the history as told;
-               photographs/ beside it. Unpack this folder, then for example
+cases.csv      one row for each photograph of each case whose outcome is known, with its history;
+               the photographs are in photographs/. Unpack this folder, then for example
 
                    lesion-triage tally BUNDLE --cases cases.csv --site NAME --out tally.json
                    lesion-triage recertify BUNDLE --cases cases.csv --site NAME --out NEW_BUNDLE
 
                with the bundle that answered these cases, or any other.
-readings.csv   every reading of every case that was read, also where the outcome is not known.
-outcomes.csv   every outcome that was recorded; needs_in_person is empty where somebody said "unknown". Of a
-               case the last one that was confirmed counts, and is the one in cases.csv.
+readings.csv   every reading of every case that was read, with or without a known outcome.
+outcomes.csv   every outcome that was recorded; needs_in_person is empty where "unknown" was recorded. The
+               last confirmed outcome of a case counts, and is the one in cases.csv.
 
 Read before you certify:
 
-  - A case whose outcome is not known is not in cases.csv. If outcomes are known only of people who came, the
-    cases that the system missed are not among them, and the certificate promises nothing.
+  - A case whose outcome is not known is not in cases.csv. If outcomes are known only of people who came
+    in person, the cases that the system missed are not among them, and the certificate promises nothing.
 {counts}
-  - patient_id stands only where two of these cases were said to be of one person: of the others nobody said
-    whose they are. {counted}
-  - The photographs are those that were scored, without EXIF, places and names. They are of patients.
+  - patient_id is filled in only where two or more of these cases were recorded as one person's; of the
+    others the person is not known. {counted}
+  - The photographs are those that were scored, without EXIF data, locations or file names. They show
+    patients.
 {contradictory}{untold}"""
 _COUNTED = {
-    True: """Some were, so recertify and tally count patients: a case that names none counts as
-    a patient of its own, and the certificate says how many do.""",
-    False: """None was, so recertify and tally count lesions, and the certificate says that
-    it takes several lesions of one patient as independent.""",
+    True: """Some are, so recertify and tally count patients: a case without patient_id counts
+    as a patient of its own, and the certificate says how many do.""",
+    False: """None is, so recertify and tally count lesions, and the certificate says that it
+    treats several lesions of one patient as independent.""",
 }
 """By whether any person has several cases in the table."""
 _CONTRADICTORY = """\
-  - Of these cases something else was said after an outcome had been confirmed. The last one confirmed stands
-    in cases.csv, and an "unknown" said after it does not take it away; look at outcomes.csv:
+  - For these cases something else was recorded after an outcome had been confirmed. The last confirmed one is
+    in cases.csv, and an "unknown" recorded after it does not remove it; look at outcomes.csv:
 """
 _UNTOLD = """\
   - The history of these cases was written by another version of the program and cannot be read by this one;
-    their outcomes are known, and they are not in cases.csv:
+    their outcomes are known, but they are not in cases.csv:
 """
 
 

@@ -31,7 +31,7 @@ def empty(engine: Engine) -> None:
     else:
         if not busy:
             return
-        why = "somebody reads the database"
+        why = "another program is reading the database"
     log.warning("what was deleted from the reading queue may still be in its file or journal: %s", why)
 
 

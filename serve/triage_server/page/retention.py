@@ -45,12 +45,15 @@ class Retention:
             try:
                 await self.forget_expired()
             except Exception as error:  # it may have recovered by the next round
-                _tell("the reading queue forgets later", error)
+                _tell(
+                    "expired cases could not be deleted; next attempt within the hour",
+                    error,
+                )
             try:
                 # Even if nothing was deleted now: an earlier round may have met a reader, or a kill.
                 await self._beside(self._queue.empty_journal)
             except Exception as error:
-                _tell("the reading queue's journal is emptied later", error)
+                _tell("the reading queue's journal could not be emptied; next attempt within the hour", error)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def forget_expired(self) -> int:
@@ -68,7 +71,7 @@ class Retention:
                 in_a_row += 1
                 if in_a_row == _MOST_FAILURES:
                     raise
-                _tell("a case is kept for longer than it should be", error)
+                _tell("an expired case could not be deleted and is kept for now", error)
             else:
                 in_a_row = 0
         return forgotten

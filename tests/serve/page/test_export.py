@@ -136,7 +136,7 @@ def test_certificate_says_of_patients_what_was_said_on_the_page_and_the_readme_f
     independent = "patients are not identified in these data; several lesions of one patient" in said
     counted = (certificate.unit, certificate.positives, unnamed, independent)
     assert counted == (("patient", 13, True, False) if joined else ("lesion", 14, False, True))
-    assert ("so recertify and tally count patients: a case that names none" in readme) is joined
+    assert ("so recertify and tally count patients: a case without patient_id" in readme) is joined
     assert ("so recertify and tally count lesions" in readme) is not joined
 
 
@@ -248,4 +248,4 @@ def test_export_names_what_this_version_cannot_read_and_holds_all_else(
     bundle = browser.app.state.service.bundle.sha256
     said_of = ("needs_in_person", bundle)
     assert said == {whole: said_of, answer: ("needs_in_person", ""), history: said_of}
-    assert f"and they are not in cases.csv:\n    {history}\n" in (into / "README.txt").read_text()
+    assert f"but they are not in cases.csv:\n    {history}\n" in (into / "README.txt").read_text()

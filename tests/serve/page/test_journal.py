@@ -61,7 +61,7 @@ def test_reader_of_the_file_holds_up_neither_a_deletion_nor_who_writes(
         assert time.monotonic() - began < 5
         assert traces(tmp_path, photograph) != []
     (said,) = journal_lines(caplog)
-    assert said.endswith("somebody reads the database")
+    assert said.endswith("another program is reading the database")
     assert number not in said
     with page.queue._engine.connect() as connection:  # who has it next is as patient as ever
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000

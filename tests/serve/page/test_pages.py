@@ -190,7 +190,7 @@ def test_token_that_a_proxy_passes_on_signs_in_without_being_typed(
     person = browse(token_page)
     asked = person.get("/ui/login", headers=by("a"))
     assert 'name="key"' not in asked.text
-    assert "own sign-in says who you are" in asked.text
+    assert "own sign-in identifies you" in asked.text
     assert person.post("/ui/login", {"reader": "Dr A"}, headers=by("a")).headers["location"] == "/ui"
     assert person.get("/ui", headers=by("a")).status_code == 200  # another token, the same person
     cookie = jwt.decode(person.cookies["triage"], options={"verify_signature": False})
@@ -344,7 +344,7 @@ def test_unusable_photograph_brings_the_form_back_with_what_was_told(browser: An
     files = [("image", ("a.jpg", REFERRED)), ("image", ("b.jpg", b"no picture"))]
     response = browser.post("/ui/cases", fields, files=files)
     assert response.status_code == 422
-    assert "Photograph 2 is no JPEG" in seen(response)
+    assert "Photograph 2 is not a JPEG" in seen(response)
     assert 'value="61"' in response.text
     assert re.search(r'<select id="bleeding".*?value="yes" selected', response.text, re.DOTALL)
     assert browser.app.state.page.queue.waiting()[0].cases == []
@@ -851,7 +851,7 @@ def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, 
     os.dup2(os.open("/dev/full", os.O_WRONLY), log._handle)
     response = browser.read_case(number)
     assert response.status_code == 503
-    assert "nothing was kept" in seen(response)
+    assert "nothing was stored" in seen(response)
     assert not browser.app.state.page.queue.find(number).is_read
     refused = browser.post("/ui/cases", files=[("image", ("a.jpg", BELOW))])
     assert refused.status_code == 503
@@ -865,7 +865,7 @@ def test_database_that_is_gone_is_said_and_nothing_is_lost_silently(browser: Any
     held.close()
     response = browser.post("/ui/cases", files=[("image", ("a.jpg", REFERRED))])
     assert response.status_code == 503
-    assert "Nothing was kept" in seen(response)
+    assert "Nothing was saved" in seen(response)
     lines = lines_of(tmp_path / "audit")
     assert [line["event"] for line in lines] == ["answer", "refusal"]
     assert lines[-1]["problem"] == "queue_unavailable"

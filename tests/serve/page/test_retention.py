@@ -158,7 +158,7 @@ def test_case_that_cannot_be_deleted_holds_up_no_other(
     assert asyncio.run(forgetting(queue).forget_expired()) == 2
     assert all(gone(queue, number) for number in others)
     assert [record.getMessage() for record in caplog.records] == [
-        "a case is kept for longer than it should be"
+        "an expired case could not be deleted and is kept for now"
     ]
     sql(tmp_path, "UPDATE cases SET arrived_at = '2020-01-01 00:00:00'")
     assert asyncio.run(forgetting(queue).forget_expired()) == 1
@@ -190,7 +190,9 @@ def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tr
 
     async def story() -> None:
         async with page.open():
-            await until(lambda: any("forgets later" in one.getMessage() for one in caplog.records))
+            await until(
+                lambda: any("next attempt within the hour" in one.getMessage() for one in caplog.records)
+            )
             assert events(tmp_path) == ["deletion", "deletion_failed"] * 3
             sql(tmp_path, "DROP TRIGGER full")
             monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
@@ -198,9 +200,9 @@ def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tr
     asyncio.run(story())
     assert not any(gone(page.queue, number) for number in numbers)
     assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == [
-        "a case is kept for longer than it should be: queue_unavailable",
-        "a case is kept for longer than it should be: queue_unavailable",
-        "the reading queue forgets later: queue_unavailable",
+        "an expired case could not be deleted and is kept for now: queue_unavailable",
+        "an expired case could not be deleted and is kept for now: queue_unavailable",
+        "expired cases could not be deleted; next attempt within the hour: queue_unavailable",
     ]
 
 
