@@ -56,7 +56,7 @@ class RefusedError(TriageError):
         index = problem.get("index")
         self.index: int | None = index if type(index) is int and index >= 0 else None
         self.request_id = response.headers.get("x-request-id")
-        detail = problem.get("detail") or "The reply was no problem document; is this the right address?"
+        detail = problem.get("detail") or ("The reply is not a problem document; is this the right address?")
         super().__init__(f"{self.status} {self.code}: {detail}")
 
 
@@ -137,8 +137,8 @@ def case_request(
     key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise UnansweredError(
-            f"idempotency_key: expected 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', found {len(key)} "
-            "characters that are not that; nothing was sent, so queue the case as of band 1."
+            "idempotency_key: expected 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', found other "
+            f"characters or another length ({len(key)}); nothing was sent, so queue the case as of band 1."
         )
     headers = {"Idempotency-Key": key}
     files: list[tuple[str, Any]] = [("image", ("photograph", data)) for data in images]
@@ -228,7 +228,7 @@ def _document(reply: httpx.Response, shape: type[Shape], *expected: int) -> Shap
         return shape.model_validate_json(reply.content)
     except ValidationError:
         raise UnansweredError(
-            "The answer is of another version than this client reads; install that of the server."
+            "The answer cannot be read by this version of the client; install the version of the server."
         ) from None
 
 

@@ -68,7 +68,7 @@ def verify_webhook(
     said = {name.lower(): value for name, value in headers.items()}
     message_id, moment = said.get("webhook-id", ""), said.get("webhook-timestamp", "")
     if not moment.isascii() or not moment.isdecimal() or len(moment) > 12:
-        raise ForgedError("The delivery has no time (webhook-timestamp).")
+        raise ForgedError("The delivery has no timestamp (webhook-timestamp).")
     signed = _bytes(f"{message_id}.{moment}.") + body
     shown = said.get("webhook-signature", "").split()
     right = False
@@ -77,16 +77,17 @@ def verify_webhook(
         expected = f"v1,{base64.b64encode(digest).decode()}"
         right |= any(hmac.compare_digest(_bytes(one), expected.encode()) for one in shown)
     if not right:
-        raise ForgedError("The delivery is not signed with a secret that is known here (webhook-signature).")
+        raise ForgedError("The delivery is not signed with a known secret (webhook-signature).")
     if abs((time.time() if now is None else now) - int(moment)) > tolerance_s:
         raise ForgedError(
-            f"The delivery was signed more than {tolerance_s:g} seconds from now; is the clock right?"
+            f"The delivery was signed more than {tolerance_s:g} seconds before or after now; is the clock "
+            "right?"
         )
     try:
         message = _Message.model_validate_json(body)
     except ValidationError:
         raise ForgedError(
-            "The delivery is of another version than this library reads; install that of the server."
+            "The delivery cannot be read by this version of the library; install the version of the server."
         ) from None
     if message.data.case_id != message_id:
         raise ForgedError("The delivery names two cases.")
@@ -96,8 +97,8 @@ def verify_webhook(
 def _key(secret: str) -> bytes:
     if (key := key_of(secret)) is None:
         raise ForgedError(
-            f"The secret is not {FEWEST_BYTES} to {MOST_BYTES} bytes in base64 behind '{PREFIX}'; expected "
-            "one that 'triage-server webhooks secret' made."
+            f"The secret is not {FEWEST_BYTES} to {MOST_BYTES} bytes in base64 after '{PREFIX}'; expected "
+            "one that 'triage-server webhooks secret' created."
         )
     return key
 
