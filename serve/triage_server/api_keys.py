@@ -90,7 +90,9 @@ def read_keys(path: Path) -> Mapping[str, KeyRecord]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the keys cannot be read ({error}).") from None
     if mode & stat.S_IWOTH:
-        raise ConfigError(f"{path}: everyone on this machine may write it, and so add a key; chmod o-w.")
+        raise ConfigError(
+            f"{path}: any user of this machine may write this file, and so add a key; run chmod o-w on it."
+        )
     keys: dict[str, KeyRecord] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -99,7 +101,7 @@ def read_keys(path: Path) -> Mapping[str, KeyRecord]:
             record = KeyRecord.model_validate_json(line)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise ConfigError(f"{path}: line {number} is no key ({first['msg']}).") from None
+            raise ConfigError(f"{path}: line {number} is not a key ({first['msg']}).") from None
         if record.key_id in keys:
             raise ConfigError(f"{path}: line {number} has the key id of an earlier line; remove one of them.")
         keys[record.key_id] = record
@@ -124,14 +126,14 @@ def new_key(path: Path, label: str, role: Role) -> str:
         )
     except ValidationError:
         raise ConfigError(
-            f"'{label}' is no name for a key: expected 1 to 40 of letters, digits, '.', '_' and '-'."
+            f"'{label}' is not a name for a key: expected 1 to 40 of letters, digits, '.', '_' and '-'."
         ) from None
     path = _behind_links(path)
     with _alone(path):
         keys = read_keys(path) if path.exists() else {}
         if label in {one.label for one in keys.values()}:
             raise ConfigError(
-                f"{path}: there is a key named '{label}'; choose another name, or revoke that one."
+                f"{path}: there is already a key named '{label}'; choose another name, or revoke that key."
             )
         write_keys(path, [*keys.values(), record])
     return key
@@ -148,7 +150,7 @@ def revoke(path: Path, key_id: str) -> KeyRecord:
         keys = dict(read_keys(path))
         record = keys.pop(key_id, None)
         if record is None:
-            raise ConfigError(f"{path}: no key {key_id}; triage-server keys list shows them.")
+            raise ConfigError(f"{path}: no key {key_id}; 'triage-server keys list' shows the ids.")
         write_keys(path, list(keys.values()))
     return record
 
@@ -182,8 +184,8 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
         flush(path.parent)  # else a power cut could bring a revoked key back
     except OSError as error:
         raise ConfigError(
-            f"{path}: the keys are changed, but a power cut may undo that ({error.strerror}); "
-            "triage-server keys list shows how they stand."
+            f"{path}: the keys were changed, but a power cut may undo the change ({error.strerror}); "
+            "'triage-server keys list' shows the present keys."
         ) from None
 
 
@@ -214,7 +216,8 @@ def _alone(path: Path) -> Iterator[None]:
         handle = _locked(lock)
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be changed: there can be no lock {lock.name} beside it ({error.strerror})."
+            f"{path}: cannot be changed: the lock file {lock.name} cannot be opened beside it "
+            f"({error.strerror})."
         ) from None
     try:
         yield
@@ -248,9 +251,9 @@ def _keep_readers(path: Path, handle: int) -> None:
         os.fchmod(handle, stat.S_IMODE(before.st_mode))
     except OSError as error:
         raise ConfigError(
-            f"{path}: belongs to user {before.st_uid} and group {before.st_gid}, which this user may not "
-            f"give to a new file ({error.strerror}), and a server that reads it would be locked out; nothing "
-            "was changed, do it as its owner in that group, or as root."
+            f"{path}: belongs to user {before.st_uid} and group {before.st_gid}, which this user cannot "
+            f"give to a new file ({error.strerror}); a server that reads the file would lose access to "
+            "it. Nothing was changed: run this as that user in that group, or as root."
         ) from None
 
 

@@ -165,10 +165,10 @@ def _routes(app: FastAPI, page: Page | None) -> None:
 
 def _watch(telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, post: Post | None) -> None:
     """Export gauges of load and of the audit log."""
+    telemetry.gauge("triage_cases_here", "Cases being received, waiting or being scored.", lambda: pool.cases)
     telemetry.gauge(
-        "triage_cases_here", "Cases on their way in, waiting or being scored.", lambda: pool.cases
+        "triage_cases_capacity", "Most cases that the server holds at once.", lambda: pool.capacity
     )
-    telemetry.gauge("triage_cases_capacity", "Cases that may be here at once.", lambda: pool.capacity)
     telemetry.gauge("triage_pending_bytes", "Photographs held in memory.", lambda: pool.pending_bytes)
     telemetry.gauge(
         "triage_audit_failed",
@@ -190,7 +190,7 @@ def _page(app: FastAPI) -> Page:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"The page needs the package '{error.name}': install the extras [serve,queue] (in a checkout: "
-            "pip install '.[serve,queue]'), or leave TRIAGE_READING_QUEUE out."
+            "pip install '.[serve,queue]'), or unset TRIAGE_READING_QUEUE."
         ) from None
     return Page(app)
 

@@ -117,15 +117,16 @@ def verify(
         walk.through(file)
         if walk.remains:
             raise AuditLogError(
-                f"{file}: line {walk.number + 1} is cut off ({len(walk.remains)} bytes, no end); a server "
-                "that is started with this log records that, if it was killed; else the file was altered."
+                f"{file}: line {walk.number + 1} is cut off ({len(walk.remains)} bytes, no end). If the "
+                "server was killed, its next start with this log records that; otherwise the file was "
+                "altered."
             )
     if walk.begin is None:
-        raise AuditLogError(f"{path}: the log has no line.")
+        raise AuditLogError(f"{path}: the log has no lines.")
     if not walk.head_found:
         raise AuditLogError(
-            f"{path}: no line has the hash {head}, which was noted earlier; the log ends with line "
-            f"{walk.end.sequence}, later lines were removed, or it is another log."
+            f"{path}: no line has the hash {head}, which was recorded earlier. The log ends with line "
+            f"{walk.end.sequence}: later lines were removed, or it is another log."
         )
     return Walked(walk.begin, walk.end, len(files), walk.torn)
 
@@ -208,15 +209,16 @@ class _Walk:
     def _follow(self, file: Path, line: Line) -> None:
         sequence, previous = line.fields.get("sequence"), line.fields.get("previous")
         if not isinstance(sequence, int) or not isinstance(previous, str):
-            raise self._altered(file, self.number, "has no number or names no line before it")
+            raise self._altered(file, self.number, "has no sequence number, or no hash of the line before it")
         if self.begin is None:
             begin = End(sequence - 1, previous)
             if not self._anywhere and (
                 previous != self._since or (begin.sequence == 0) != (previous == GENESIS)
             ):
                 raise AuditLogError(
-                    f"{file}: begins with line {sequence} of the log, which follows {previous}, and not "
-                    f"{self._since}; put the earlier files back, or say the hash that they end with."
+                    f"{file}: begins with line {sequence} of the log, which follows {previous} and not "
+                    f"{self._since}; put the earlier files back, or give the hash that they end with "
+                    "(--since)."
                 )
             self.begin = self.end = begin
         if (sequence, previous) != (self.end.sequence + 1, self.end.head):
@@ -230,8 +232,8 @@ class _Walk:
 
     def _altered(self, file: Path, number: int, what: str) -> AuditLogError:
         return AuditLogError(
-            f"{file}: line {number} {what}; it was altered, or lines before it were removed or put in. "
-            "Keep a copy as it is."
+            f"{file}: line {number} {what}; it was altered, or lines before it were removed or inserted. "
+            "Keep a copy of the file as it is."
         )
 
 

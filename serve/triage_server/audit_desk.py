@@ -25,7 +25,9 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     verifying.add_argument("path", type=Path, help="folder of the log, or one of its files")
     verifying.add_argument("--head", metavar="HASH", help="hash recorded earlier, which a line must have")
     verifying.add_argument(
-        "--since", metavar="HASH", help="hash that the first file follows, if earlier files are elsewhere"
+        "--since",
+        metavar="HASH",
+        help="hash of the line before the first file, if earlier files are elsewhere",
     )
     verifying.set_defaults(act=_verify)
     heading = verbs.add_parser(
@@ -33,8 +35,10 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     )
     heading.add_argument("path", type=Path, help="folder of the log")
     heading.set_defaults(act=_head)
-    digesting = verbs.add_parser("digest", help="print the keyed hash by which the log knows a photograph")
-    digesting.add_argument("path", type=Path, help="folder of the log, for its key")
+    digesting = verbs.add_parser(
+        "digest", help="print the keyed hash under which the log records a photograph"
+    )
+    digesting.add_argument("path", type=Path, help="folder of the log, which holds the key")
     digesting.add_argument("files", type=Path, nargs="+", metavar="FILE")
     digesting.set_defaults(act=_digest)
 
@@ -50,11 +54,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     lines = walked.end.sequence - walked.begin.sequence
     print(f"{lines} lines in {walked.files} files, from number {walked.begin.sequence + 1}: the chain holds")
     if walked.torn:
-        print(f"{walked.torn} lines were left half written by a process that was killed, each is recorded")
+        print(f"{walked.torn} lines were left half-written by a process that was killed; each is recorded")
     print(f"head {walked.end.head} (number {walked.end.sequence})")
     if arguments.head is None:
         print(
-            "whether later lines were cut off cannot be seen from the log: say a hash noted elsewhere, --head"
+            "the log alone cannot show that later lines were cut off: give a hash recorded elsewhere "
+            "with --head"
         )
     return 0
 

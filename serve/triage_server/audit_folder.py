@@ -44,7 +44,7 @@ def locked(folder: Path) -> int:
     except BlockingIOError:
         os.close(handle)
         raise AuditLogError(
-            f"{folder}: another server writes this audit log; give each server a folder of its own."
+            f"{folder}: another server writes to this audit log; give each server its own folder."
         ) from None
     return handle
 
@@ -63,8 +63,8 @@ def key_in(folder: Path, *, begun: bool) -> bytes:
     if not file.exists():
         if begun:
             raise AuditLogError(
-                f"{file} is missing, and the lines beside it were written with it: bring the key back from "
-                "where it is kept; if it is lost, put the folder aside as it is and name another."
+                f"{file} is missing, and the lines beside it were written with that key: restore it from "
+                "its backup. If it is lost, leave this folder unchanged and name another."
             )
         draft = file.with_suffix(".tmp")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
@@ -87,7 +87,5 @@ def read_key(file: Path) -> bytes:
     except OSError as error:
         raise AuditLogError(f"{file}: cannot be read ({error.strerror}).") from None
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise AuditLogError(
-            f"{file}: expected 64 hexadecimal digits; bring the key back from where it is kept."
-        )
+        raise AuditLogError(f"{file}: expected 64 hexadecimal digits; restore the key from its backup.")
     return bytes.fromhex(text)

@@ -83,7 +83,8 @@ class AuditLog:
                     self._append([{"time": now(), **opening}])
             except OSError as error:
                 raise AuditLogError(
-                    f"{folder}: the log cannot be written ({error.strerror}); mend that and start again."
+                    f"{folder}: the log cannot be written ({error.strerror}); correct this and restart "
+                    "the server."
                 ) from None
             undo.pop_all()
         self._thread = threading.Thread(target=self._work, name="audit", daemon=True)
@@ -140,7 +141,9 @@ class AuditLog:
         self._jobs.put(None)
         self._thread.join(self._patience_s)
         if self._thread.is_alive():  # the thread, and what it holds, ends with the process
-            log.error("audit log is left: the disk does not answer, its last lines may be missing")
+            log.error(
+                "audit log abandoned at shutdown: the disk does not answer, and its last lines may be missing"
+            )
             return
         os.close(self._handle)
         os.close(self._lock)
@@ -227,7 +230,7 @@ class AuditLog:
             }
             self._append([resumed])
             self._failed, self._unrecorded = None, 0
-            log.warning("audit log is written again")
+            log.warning("audit log can be written again")
         ends = iter(self._append(lines)) if lines else iter(())
         return [self._end if fields is None else next(ends) for fields in group]
 
@@ -242,7 +245,7 @@ class AuditLog:
                 return
         except FileNotFoundError:
             pass
-        why = f"{self._file.name} was moved or deleted; put it back, or start the server again"
+        why = f"{self._file.name} was moved or deleted; put it back, or restart the server"
         raise OSError(errno.ESTALE, why)
 
     def _append(self, lines: Sequence[Fields]) -> list[End]:
@@ -303,7 +306,7 @@ class AuditLog:
 
     def _tell(self, futures: Sequence[asyncio.Future[End]], outcome: list[End] | AuditLogError) -> None:
         if self._late and not isinstance(outcome, AuditLogError):
-            log.warning("audit log is written again")
+            log.warning("audit log can be written again")
         self._late = False
         for position, future in enumerate(futures):
             if future.done():

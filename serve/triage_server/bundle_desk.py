@@ -31,7 +31,9 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     activating.set_defaults(act=_activate)
     back = verbs.add_parser("rollback", help="verify the previous bundle, then point the link back to it")
     back.set_defaults(act=_rollback)
-    showing = verbs.add_parser("show", help="print what the link names, and what rollback would bring back")
+    showing = verbs.add_parser(
+        "show", help="print the bundle that the link points to, and the one that rollback would restore"
+    )
     showing.set_defaults(act=_show)
     for verb in (activating, back, showing):
         verb.add_argument(
@@ -46,7 +48,7 @@ def _activate(arguments: argparse.Namespace) -> int:
     # Not Path.resolve, which raises for a link to itself.
     folder = Path(os.path.realpath(arguments.folder))
     if folder == Path(os.path.realpath(settings.bundle)):
-        raise BundleError(f"{settings.bundle} names this bundle already; nothing was changed.")
+        raise BundleError(f"{settings.bundle} points to this bundle already; nothing was changed.")
     served = _admit(folder, settings)
     _hand_over(settings.bundle, folder)
     return _told(settings.bundle, served)
@@ -56,7 +58,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     following = _before(settings.bundle)
     if following is None:
-        raise BundleError(f"{settings.bundle}: there is no bundle before this one; name one with activate.")
+        raise BundleError(f"{settings.bundle}: there is no previous bundle; name one with activate.")
     served = _admit(following, settings)
     _hand_over(settings.bundle, following)
     return _told(settings.bundle, served)
@@ -76,8 +78,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     link = settings.bundle.absolute()
     if not link.is_symlink() and link.exists():
         raise ConfigError(
-            f"{link}: a folder, expected a link that can be turned; let {PREFIX}BUNDLE name a link beside "
-            "the bundles, and start the server again."
+            f"{link}: expected a symbolic link, found a folder or file; let {PREFIX}BUNDLE name a link "
+            "beside the bundles, and restart the server."
         )
     changes: dict[str, object] = {"bundle": link}
     if getattr(arguments, "trusted", None) is not None:
@@ -94,9 +96,12 @@ def _admit(folder: Path, settings: Settings) -> Served:
 def _told(link: Path, served: Served) -> int:
     header = served.bundle.header
     print(
-        f"{link} names {header.name} {served.bundle.sha256[:16]}, signed by {served.signer or 'nobody asked'}"
+        f"{link} points to {header.name} {served.bundle.sha256[:16]}, signer: "
+        f"{served.signer or 'not checked'}"
     )
-    print("a running server verifies it once more and follows within seconds: GET /v1/bundle, or its log")
+    print(
+        "a running server verifies it again and switches to it within seconds: see GET /v1/bundle, or its log"
+    )
     return 0
 
 
@@ -141,7 +146,7 @@ def _turn(link: Path, target: Path) -> None:
         draft.replace(link)
         flush(link.parent)
     except OSError as error:
-        raise ConfigError(f"{link}: the link cannot be turned ({error.strerror}).") from None
+        raise ConfigError(f"{link}: the link cannot be changed ({error.strerror}).") from None
     finally:
         with suppress(OSError):
             draft.unlink()

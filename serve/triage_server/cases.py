@@ -35,7 +35,7 @@ _CASE_ID = {
     "name": "case_id",
     "in": "path",
     "required": True,
-    "description": "As in the header Location of the answer 202.",
+    "description": "As in the Location header of the 202 response.",
     "schema": {"type": "string"},
 }
 

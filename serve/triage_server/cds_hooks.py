@@ -146,7 +146,7 @@ def _brought(name: str, resource: object) -> list[Found]:
     if resource is None:
         return []
     if isinstance(resource, Mapping) and resource.get("resourceType") == "OperationOutcome":
-        raise refusal("prefetch: a search that failed; send what it finds, or null if that is nothing")
+        raise refusal("prefetch: a failed search; send what it finds, or null if it finds nothing")
     if isinstance(resource, Mapping) and resource.get("resourceType") == "Bundle":
         return resources_in(resource, _ASKED.get(name))
     return resources_in({"resourceType": "Parameters", "parameter": [{"resource": resource}]})
@@ -245,7 +245,7 @@ async def services(request: Request) -> Response:
         {JSON_TYPE: _SENT},
         {"model": CdsAnswer},
         (*CASE_CODES, *JSON_CODES, "photograph_by_address", "content_type_not_supported", "prefetch_missing"),
-        "A request of CDS Hooks with photographs in the prefetch.",
+        "A CDS Hooks request with photographs in the prefetch.",
     ),
 )
 async def cds_card(request: Request) -> Response:

@@ -113,8 +113,8 @@ def _errand(words: Sequence[str]) -> int:
         if error.filename is not None:  # not stdout, and not a file of ours, handled where it is opened
             raise
         print(
-            f"OSError: what this had to say cannot be written ({error.strerror}); a key that nobody "
-            "saw is to be revoked.",
+            f"OSError: the output of this command cannot be written ({error.strerror}). If it created a "
+            "key that nobody saw, revoke that key.",
             file=sys.stderr,
         )
         return _unheard(2)
@@ -188,11 +188,14 @@ def _warnings(bundle: Bundle, signer: str | None, settings: Settings) -> Iterato
     if bundle.header.synthetic:
         yield "this bundle was made from drawn pictures; it must never be used on people"
     if signer is None:
-        yield "nobody checked who made this bundle (TRIAGE_ALLOW_UNSIGNED)"
+        yield "the signature of this bundle is not checked (TRIAGE_ALLOW_UNSIGNED)"
     if settings.audit_log is None:
         yield "no audit log (TRIAGE_AUDIT_LOG): what is answered here cannot be proved later"
     if settings.behind_authenticating_proxy and not settings.asks_callers:
-        yield "whoever reaches this server around its proxy is answered (TRIAGE_BEHIND_AUTHENTICATING_PROXY)"
+        yield (
+            "anybody who reaches this server around its proxy is answered "
+            "(TRIAGE_BEHIND_AUTHENTICATING_PROXY)"
+        )
 
 
 def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -246,7 +249,9 @@ def _withdraw(ready_file: Path | None) -> None:
     if ready_file is None:
         return
     if not ready_file.parent.is_dir():
-        raise ConfigError(f"The ready file {ready_file} has no folder to lie in: create {ready_file.parent}.")
+        raise ConfigError(
+            f"The folder of the ready file {ready_file} does not exist: create {ready_file.parent}."
+        )
     try:
         ready_file.unlink(missing_ok=True)
     except OSError as error:

@@ -172,14 +172,14 @@ def _picture(dataset: Any, syntax: str, spec: PixelSpec, index: int) -> bytes:
         raise _several(index)
     bits = (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation)
     if dataset.SamplesPerPixel != 3 or bits != (8, 8, 7, 0):
-        raise _unsupported(index, "other samples", "three of 8 bits without a sign for each pixel")
+        raise _unsupported(index, "another pixel format", "three unsigned samples of 8 bits for each pixel")
     width_px, height_px = int(dataset.Columns), int(dataset.Rows)
     if width_px * height_px > spec.max_pixels:
         raise RequestError("image_too_large", index=index)
     if syntax == _JPEG_BASELINE:
         return _jpeg(dataset, index)
     if dataset.PhotometricInterpretation != "RGB":
-        raise _unsupported(index, "other colours than RGB in uncompressed pixels", "RGB")
+        raise _unsupported(index, "uncompressed pixels that are not RGB", "RGB")
     levels = np.frombuffer(dataset.PixelData, np.uint8)
     size = width_px * height_px * 3
     if size == 0 or not size <= len(levels) <= size + 1:  # an odd length is padded to an even one
@@ -197,7 +197,7 @@ def _jpeg(dataset: Any, index: int) -> bytes:
     colours = dataset.PhotometricInterpretation
     if colours not in ("YBR_FULL_422", "YBR_FULL"):
         # A JPEG decoder assumes that three unmarked components are YCbCr.
-        raise _unsupported(index, "other colours than YBR in JPEG pixels", "YBR_FULL_422 or YBR_FULL")
+        raise _unsupported(index, "JPEG pixels that are not YBR", "YBR_FULL_422 or YBR_FULL")
     if dataset.PixelData.count(_ITEM) > _MOST_FRAGMENTS:
         raise RequestError("dicom_not_valid", index=index)
     encaps, items = _reader().encaps, io.BytesIO(dataset.PixelData)
@@ -241,7 +241,7 @@ def _name(uid: str) -> str:
     """The UID's name in the standard; an unknown UID, which may be anything, is not repeated."""
     pydicom = _reader()
     known = pydicom.uid.UID(uid, pydicom.config.IGNORE)
-    return "that is not known" if known.name == uid else known.name
+    return "(not known)" if known.name == uid else known.name
 
 
 def _unsupported(index: int, found: str, expected: str) -> RequestError:

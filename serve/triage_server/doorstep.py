@@ -68,7 +68,7 @@ class Doorstep:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptor left: asking again at once would be a busy loop
-                log.error("no connection can be accepted: %s", error.strerror)
+                log.error("connections cannot be accepted: %s", error.strerror)
                 self._loop.remove_reader(self._listener)
                 self._resting = self._loop.call_later(_REST_S, self._open)
                 return

@@ -61,7 +61,7 @@ class Unread:
             why: a word of ours or OpenSSL's, never anything that was sent.
         """
         self._telemetry.unheard("handshake")
-        self._log("no encryption was agreed on", {"why": why})
+        self._log("TLS handshake failed", {"why": why})
 
     def _log(self, event: str, fields: dict[str, object]) -> None:
         now = time.monotonic()
@@ -72,7 +72,8 @@ class Unread:
             log.info(event, extra={"fields": fields})
         elif self._lines == _LINES_A_MINUTE + 1:
             log.warning(
-                "more is refused unread than has a line in this minute; GET /metrics counts all of it"
+                "further refusals and failed handshakes of this minute are not logged; GET /metrics "
+                "counts them all"
             )
 
 

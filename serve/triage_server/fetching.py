@@ -85,7 +85,7 @@ class _Pieces(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         left = self._until - time.monotonic()
         if left <= 0:
-            raise TimeoutError("it did not come in time")
+            raise TimeoutError("it did not arrive in time")
         self._connection.settimeout(left)
         return self._raw.readinto1(buffer)
 

@@ -102,7 +102,7 @@ SCHEMAS = {
     },
     "FhirAnswer": {
         "title": "FhirAnswer",
-        "description": "A Bundle of FHIR R4 with a Task, a RiskAssessment, DetectedIssues and a Provenance.",
+        "description": "A FHIR R4 Bundle with a Task, a RiskAssessment, DetectedIssues and a Provenance.",
         **_RESOURCE,
         "properties": {"resourceType": {"const": "Bundle"}},
     },
@@ -133,7 +133,7 @@ EXAMPLES = {
         {FHIR_TYPE: _SENT, JSON_TYPE: _SENT},
         json_of({"$ref": "#/components/schemas/FhirAnswer"}, FHIR_TYPE),
         (*CASE_CODES, *JSON_CODES, "photograph_by_address", "content_type_not_supported"),
-        "One case in resources of FHIR R4.",
+        "One case as FHIR R4 resources.",
     ),
 )
 async def fhir_triage(request: Request) -> Response:

@@ -88,7 +88,7 @@ def case_in(found: Sequence[Found], selected: Selected | None = None) -> FhirCas
     """
     read = [one for one in found if one.kind not in PASSED_OVER]
     if any(one.kind not in READ for one in read):
-        raise refusal("a resource of a type that is not read")
+        raise refusal("a resource of an unsupported type")
     for one in read:
         _check_meaning(one.resource)
     if any(one.kind == "OperationOutcome" and _failed(one.resource) for one in found):
@@ -118,7 +118,7 @@ def _order(read: Sequence[Found], selected: Selected | None) -> Found | None:
     if selected is not None:
         orders = [one for one in orders if selected.order in one.names]
     if len(orders) > 1 or (selected is not None and not orders):
-        raise refusal("ServiceRequest: expected the one that is meant")
+        raise refusal("ServiceRequest: expected at most one, and the selected one if an order is selected")
     return orders[0] if orders else None
 
 
@@ -156,7 +156,9 @@ def _photographs(
         reference = named.get("reference")
         meant = register.meant(reference, order) if isinstance(reference, str) else []
         if not meant and _needed(named):
-            raise refusal("ServiceRequest.supportingInfo or reasonReference: names what was not sent")
+            raise refusal(
+                "ServiceRequest.supportingInfo or reasonReference: refers to a resource that was not sent"
+            )
         meant_by_it.update((id(one), one) for one in meant)
     chosen = _once(tuple(meant_by_it.values()))
     if chosen and all_of_them and len(chosen) < len(sent):
@@ -190,7 +192,7 @@ def _image(resource: Resource, index: int) -> bytes:
     else:
         contents = listed(resource, "content")
         if len(contents) != 1:
-            raise refusal("DocumentReference.content: expected one")
+            raise refusal("DocumentReference.content: expected exactly one")
         attachment = mapped(mapped(contents[0]).get("attachment"))
     if attachment.get("data") is None:
         raise RequestError("photograph_by_address", index=index)

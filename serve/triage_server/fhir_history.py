@@ -32,7 +32,7 @@ def told_in(resources: Sequence[Resource]) -> History:
         answers = _observed(resource) if resource["resourceType"] == "Observation" else _items(resource)
         for field, value in answers:
             if said.setdefault(field, value) != value:
-                raise RequestError("history_not_valid", fields=f"{field}, said in two ways")
+                raise RequestError("history_not_valid", fields=f"{field}, with two different answers")
     return json_body.history_in(said)
 
 
@@ -40,7 +40,9 @@ def _observed(resource: Resource) -> Iterator[tuple[str, object]]:
     codings = [mapped(one) for one in listed(mapped(resource.get("code")), "coding")]
     ours = [one.get("code") for one in codings if one.get("system") == HISTORY_SYSTEM]
     if len(ours) != 1 or not isinstance(ours[0], str) or resource.get("component"):
-        raise RequestError("history_not_valid", fields=f"an Observation without one code of {HISTORY_SYSTEM}")
+        raise RequestError(
+            "history_not_valid", fields=f"an Observation without exactly one code of {HISTORY_SYSTEM}"
+        )
     _check_known(ours[0])
     if not resource.get("dataAbsentReason"):
         yield ours[0], _value(resource, ours[0])
@@ -65,7 +67,7 @@ def _items(tree: Resource) -> Iterator[tuple[str, object]]:
 
 def _check_known(field: str) -> None:
     if field not in History.model_fields:
-        raise RequestError("history_not_valid", fields="a question that is not known")
+        raise RequestError("history_not_valid", fields="an unknown question")
 
 
 def _value(resource: Resource, field: str) -> object:
@@ -73,7 +75,7 @@ def _value(resource: Resource, field: str) -> object:
     given = [name for name in resource if name.startswith("value")]
     if len(given) != 1:
         raise RequestError(
-            "history_not_valid", fields="expected one value, and null is said by leaving it out"
+            "history_not_valid", fields="an answer without exactly one value; leave out what was not answered"
         )
     value = resource[given[0]]
     match given[0]:
@@ -84,7 +86,9 @@ def _value(resource: Resource, field: str) -> object:
             known = quantity.get("code") == _UNITS.get(field, "") and quantity.get("system", _UCUM) == _UCUM
             if quantity.get("comparator") or not known:
                 raise RequestError(
-                    "history_not_valid", fields=f"a quantity that is not in UCUM's unit of {_UNITS}"
+                    "history_not_valid",
+                    fields=f"{field}, as a quantity with a comparator or in another "
+                    f"unit; expected the UCUM unit from {_UNITS}",
                 )
             return quantity.get("value")
         case "valueCoding":
@@ -92,7 +96,7 @@ def _value(resource: Resource, field: str) -> object:
         case "valueCodeableConcept":
             concept = mapped(value)
             return _word(listed(concept, "coding") or [{"code": concept.get("text")}], field)
-    raise RequestError("history_not_valid", fields="a value of another type")
+    raise RequestError("history_not_valid", fields="a value of an unsupported type")
 
 
 def _word(codings: Sequence[object], field: str) -> object:
@@ -109,12 +113,12 @@ def _word(codings: Sequence[object], field: str) -> object:
     said = {str(one.get("code")) for one in ours or known}
     words = {word.casefold() for word in _WORDS[field]} & {str(one.get("code")).casefold() for one in known}
     if len(said) > 1 or len(words) > 1:
-        raise RequestError("history_not_valid", fields=f"{field}, said in two ways")
+        raise RequestError("history_not_valid", fields=f"{field}, with two different answers")
     if not said:
         expected = f"a code of {HISTORY_SYSTEM}, or {', '.join(sorted(_WORDS[field]))}"
         raise RequestError(
             "history_not_valid",
-            fields=f"{field}, in codes or words that are not known; expected {expected}",
+            fields=f"{field}, in unknown codes or words; expected {expected}",
         )
     return said.pop()
 

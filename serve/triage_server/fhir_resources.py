@@ -150,7 +150,7 @@ def _check_whole(bundle: Resource, asked: int | None) -> None:
     """Refuse part of a search's result: what is on the next page would count as never said."""
     if bundle.get("type") in ("document", "message"):
         # Its first entry, a Composition or a MessageHeader, says what all of it means.
-        raise refusal("Bundle.type: a document or a message says more than is read; send a collection")
+        raise refusal("Bundle.type: documents and messages are not supported; send a collection")
     entries = [mapped(entry) for entry in listed(bundle, "entry")]
     matches = [one for one in entries if mapped(one.get("search") or {}).get("mode") in ("match", None)]
     total = bundle.get("total")
@@ -158,19 +158,19 @@ def _check_whole(bundle: Resource, asked: int | None) -> None:
         raise refusal("Bundle.total: expected a whole number")
     goes_on = any(mapped(link).get("relation") == "next" for link in listed(bundle, "link"))
     if (goes_on or (total or 0) > len(matches)) and len(matches) != asked:
-        raise refusal("Bundle: a part of what a search found; send all of it")
+        raise refusal("Bundle: an incomplete search result; send all of it")
 
 
 def _of_entry(entry: Resource) -> Iterator[Found]:
     if entry.get("resource") is None:
-        raise refusal("Bundle.entry without a resource, such as a deletion; send what there is")
+        raise refusal("Bundle.entry without a resource, such as a deletion; send only entries with one")
     yield from _with_contained(entry["resource"], entry.get("fullUrl"))
 
 
 def _of_parameter(part: Resource) -> Iterator[Found]:
     resource = part.get("resource")
     if not part.keys() <= {"name", "resource", "id", "extension"}:
-        raise refusal("parameter: expected a resource and nothing beside it")
+        raise refusal("parameter: expected a resource and nothing else")
     if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
         yield from resources_in(resource)
     elif resource is not None:

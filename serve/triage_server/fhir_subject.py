@@ -49,7 +49,7 @@ def check_one_person(bearers: Sequence[Found], register: Register, patient: str 
     identifiers = {one.identifier for one in people if one.identifier}
     systems = {system for system, _ in identifiers}
     if len(references) > 1 or len(systems) < len(identifiers) or not _joined([one.marks for one in people]):
-        raise refusal("subject: the resources are of several people, or not to be seen to be of one")
+        raise refusal("subject: the resources concern several people, or nothing shows that they concern one")
 
 
 def _person(subject: object, by: Found, register: Register) -> _Person:

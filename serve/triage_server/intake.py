@@ -113,7 +113,7 @@ class _Form:
         part, name = bytearray(), options.get(b"name")
         if name == b"history":
             if self._history is not None:
-                raise RequestError("history_not_valid", fields="the part stands twice")
+                raise RequestError("history_not_valid", fields="more than one part named 'history'")
             self._history = part
         elif name != b"image":
             raise RequestError("unknown_part")
@@ -148,7 +148,7 @@ def history_of(text: bytes) -> History:
         known = History.model_fields
         found = {str(problem["loc"][0]) if problem["loc"] else "" for problem in error.errors()}
         named = sorted(field for field in found if field in known)
-        strange = [] if found <= known.keys() else ["no JSON object, or a field that is not known"]
+        strange = [] if found <= known.keys() else ["not a JSON object, or an unknown field"]
         raise RequestError("history_not_valid", fields=", ".join([*named, *strange])) from None
 
 

@@ -98,12 +98,12 @@ def history_in(tree: Mapping[str, object] | None) -> History:
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice: which of the two counts would be anybody's guess")
+        raise ValueError("a duplicate key: which value counts would be a guess")
     return found
 
 
 def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def _depth(tree: object) -> int:
@@ -128,8 +128,8 @@ def _names(shape: type[BaseModel]) -> frozenset[str]:
 
 def _place(steps: tuple[int | str, ...], known: frozenset[str]) -> str:
     if any(isinstance(step, str) and step not in known for step in steps):
-        return "a field that is not known"
-    return ".".join(str(step) for step in steps) or "no JSON object"
+        return "an unknown field"
+    return ".".join(str(step) for step in steps) or "not a JSON object"
 
 
 def _not_valid() -> RequestError:

@@ -13,8 +13,8 @@ from triage_server.api_keys import Role, new_key, read_keys, revoke
 def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     """Add the ``keys`` subcommand."""
     verbs = desks.add_parser("keys", help="API keys of platforms").add_subparsers(required=True)
-    new = verbs.add_parser("new", help="make a key and show it once")
-    new.add_argument("name", help="of the platform, not of a person: letters, digits, '.', '_' and '-'")
+    new = verbs.add_parser("new", help="create a key and show it once")
+    new.add_argument("name", help="name of the platform, not of a person: letters, digits, '.', '_' and '-'")
     new.add_argument(
         "--role",
         choices=get_args(Role),
@@ -34,7 +34,7 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
 def _new(arguments: argparse.Namespace) -> int:
     key = new_key(arguments.file, arguments.name, arguments.role)
     print(
-        "This key is shown once and kept nowhere; hand it to the platform over a channel of trust:",
+        "This key is shown once and not stored; give it to the platform over a trusted channel:",
         file=sys.stderr,
     )
     print(key)

@@ -30,22 +30,23 @@ _REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
     "required": False,
-    "description": "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-': carried through to the answer and the log; "
-    "made if absent or of another form.",
+    "description": "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-': returned with the response and written "
+    "to the log; generated if absent or malformed.",
     "schema": {"type": "string"},
 }
 _LANGUAGE = {
     "name": "Accept-Language",
     "in": "header",
     "required": False,
-    "description": "Chooses the language of the texts among the languages of GET /v1/bundle.",
+    "description": "Language of the texts: one of those that GET /v1/bundle lists.",
     "schema": {"type": "string"},
 }
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same case under the same key gets the same answer for a day; another is refused.",
+    "description": "The same request with the same key gets the same answer for a day; a different one "
+    "is refused.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{16,64}$"},
 }
 
@@ -155,7 +156,8 @@ _WORDS: dict[str, object] = {
 }
 _OUTCOME = {
     "title": "OperationOutcome",
-    "description": "Of FHIR R4: an error with a code of this interface and a sentence for people.",
+    "description": "A FHIR R4 OperationOutcome: an error with a code of this interface and a sentence "
+    "for people.",
     "type": "object",
     "required": ["resourceType", "issue"],
     "properties": {
@@ -231,6 +233,6 @@ def _problem_schema() -> dict[str, Any]:
     schema = Problem.model_json_schema(mode="serialization")
     schema["properties"]["error"] = {
         "type": "string",
-        "description": "The same as detail; under /v2 only, where the Open Inference Protocol asks for it.",
+        "description": "The same as detail; only under /v2, where the Open Inference Protocol requires it.",
     }
     return schema

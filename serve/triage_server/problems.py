@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
     "not_authenticated": Kind(
         HTTPStatus.UNAUTHORIZED,
         "Not authenticated",
-        "Expected one header 'Authorization: Bearer' with a key or a token that is valid here and now.",
+        "Expected one 'Authorization: Bearer' header with a key or token that is valid on this server now.",
     ),
     "not_allowed": Kind(
         HTTPStatus.FORBIDDEN,
@@ -50,10 +50,10 @@ KINDS: dict[str, Kind] = {
     ),
     "from_elsewhere": Kind(
         HTTPStatus.FORBIDDEN,
-        "Not from here",
-        "This server asks nobody for a key, so it answers under localhost or an address of loopback alone, "
-        "and no page of another site; set up keys (TRIAGE_API_KEYS_FILE), or set "
-        "TRIAGE_BEHIND_AUTHENTICATING_PROXY if a proxy asks instead.",
+        "Host or origin not allowed",
+        "This server asks for no key, so it answers only under localhost or a loopback address, and to "
+        "no page of another site; set up keys (TRIAGE_API_KEYS_FILE), or set "
+        "TRIAGE_BEHIND_AUTHENTICATING_PROXY if a proxy authenticates callers.",
     ),
     "rate_limited": Kind(
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -62,7 +62,7 @@ KINDS: dict[str, Kind] = {
     ),
     "authentication_unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Callers cannot be recognised",
+        "Authentication unavailable",
         "The list of keys cannot be read at the moment; send the request again after a pause.",
     ),
     "audit_unavailable": Kind(
@@ -79,19 +79,19 @@ KINDS: dict[str, Kind] = {
     "head_not_received": Kind(
         HTTPStatus.REQUEST_TIMEOUT,
         "The request did not arrive in time",
-        "The headers did not arrive whole within {seconds:g} seconds; send the request again.",
+        "The headers did not arrive completely within {seconds:g} seconds; send the request again.",
     ),
     "too_many_requests_ahead": Kind(
         HTTPStatus.TOO_MANY_REQUESTS,
-        "Too many requests ahead of their answers",
-        "Expected at most {most} requests on one connection that wait for the answer to another; send this "
-        "one again once they are answered.",
+        "Too many requests on one connection",
+        "Expected at most {most} requests waiting on one connection for the answer to an earlier one; "
+        "send this one again once they are answered.",
     ),
     "repeated_differently": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "Another request came with this Idempotency-Key",
-        "Expected the same request as before under this Idempotency-Key, found it changed in {differing}; "
-        "use a key for one request only.",
+        "The Idempotency-Key was used for another request",
+        "Expected the same request as the first with this Idempotency-Key, found a difference in "
+        "{differing}; use each key for one request only.",
     ),
     "idempotency_key_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,
@@ -104,7 +104,7 @@ KINDS: dict[str, Kind] = {
         "Nothing is served at this path; /openapi.json lists what is.",
     ),
     "method_not_allowed": Kind(
-        HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed", "This path answers to {allowed} only."
+        HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed", "This path accepts {allowed} only."
     ),
     "request_not_valid": Kind(
         HTTPStatus.BAD_REQUEST, "The request is not valid", "The request could not be read."
@@ -112,7 +112,7 @@ KINDS: dict[str, Kind] = {
     "body_not_received": Kind(
         HTTPStatus.REQUEST_TIMEOUT,
         "The request did not arrive in time",
-        "The body did not arrive whole within {seconds:g} seconds; send it again.",
+        "The body did not arrive completely within {seconds:g} seconds; send it again.",
     ),
     "body_too_large": Kind(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -127,12 +127,12 @@ KINDS: dict[str, Kind] = {
     "transfer_coding_not_supported": Kind(
         HTTPStatus.NOT_IMPLEMENTED,
         "Transfer-Encoding not supported",
-        "Expected a body with a Content-Length, or in chunks alone; send it not compressed.",
+        "Expected a body with a Content-Length, or chunked without any other coding; send it uncompressed.",
     ),
     "content_encoding_not_supported": Kind(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "Content-Encoding not supported",
-        "Expected a body without Content-Encoding; send it as it is, not compressed.",
+        "Expected a body without Content-Encoding; send it uncompressed.",
     ),
     "multipart_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,
@@ -141,19 +141,19 @@ KINDS: dict[str, Kind] = {
     ),
     "json_not_valid": Kind(
         HTTPStatus.BAD_REQUEST,
-        "The body is no JSON that is read here",
-        "Expected one JSON object in UTF-8, no key twice, no number beyond JSON's, at most "
+        "The JSON is not valid",
+        "Expected one JSON object in UTF-8, without duplicate keys, NaN or Infinity, with at most "
         f"{MAX_JSON_VALUES:,} values and {MAX_JSON_DEPTH} levels; send it again.",
     ),
     "document_not_valid": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "The document is of another shape",
-        "The document is not as /openapi.json describes it. At fault: {fields}.",
+        "The document is not valid",
+        "The document does not match its schema in /openapi.json. At fault: {fields}.",
     ),
     "base64_not_valid": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         _UNUSABLE,
-        "Photograph {number} is not in base64 (RFC 4648, section 4, padded; line breaks in FHIR alone).",
+        "Photograph {number} is not valid base64 (RFC 4648, section 4, padded; line breaks in FHIR only).",
     ),
     "too_many_cases": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -168,25 +168,25 @@ KINDS: dict[str, Kind] = {
     "photograph_by_address": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         _UNUSABLE,
-        "Photograph {number} is not in the request: this server fetches nothing; send it inline as "
+        "Photograph {number} is not in the request, and this server fetches nothing; send it inline as "
         "Attachment.data.",
     ),
     "content_type_not_supported": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         _UNUSABLE,
-        "Photograph {number} has an Attachment.contentType of something else; expected one of "
+        f"Photograph {{number}} has an unsupported Attachment.contentType; expected one of "
         f"{', '.join(PICTURE_TYPES)}, or none.",
     ),
     "prefetch_missing": Kind(
         HTTPStatus.PRECONDITION_FAILED,
-        "The photographs were not sent along",
+        "The prefetch has no photographs",
         "Expected photographs in 'prefetch' as GET /cds-services describes it; this server asks no FHIR "
         "server for them.",
     ),
     "dicom_not_valid": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         _UNUSABLE,
-        "Photograph {number} is no whole DICOM file, or one that contradicts itself; send it again.",
+        "Photograph {number} is an incomplete or inconsistent DICOM file; send it again.",
     ),
     "dicom_not_supported": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -196,13 +196,14 @@ KINDS: dict[str, Kind] = {
     "dicom_not_available": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         _UNUSABLE,
-        "Photograph {number} is a DICOM file, and this server reads none; send a JPEG, PNG or WebP picture.",
+        "Photograph {number} is a DICOM file, which this server does not read; send a JPEG, PNG or WebP "
+        "picture.",
     ),
     "unknown_part": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "The form holds an unknown part",
-        "Expected file parts named 'image' and at most one part named 'history', found a part of another "
-        "name. What is silently left out would mislead whoever reads the answer.",
+        "The form has an unknown part",
+        "Expected file parts named 'image' and at most one part named 'history', found a part with "
+        "another name. Silently ignoring it would mislead whoever reads the answer.",
     ),
     "history_not_valid": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -213,8 +214,8 @@ KINDS: dict[str, Kind] = {
     "callback_not_known": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "No such callback",
-        "Expected at most one 'callback', the name of one that this server brings your answers to; ask "
-        "whoever runs it.",
+        "Expected at most one 'callback', the name of a callback to which this server delivers your "
+        "answers; ask its operator.",
     ),
     "case_not_known": Kind(
         HTTPStatus.NOT_FOUND,
@@ -223,15 +224,15 @@ KINDS: dict[str, Kind] = {
     ),
     "outbox_full": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Too many answers are waiting to be taken",
-        "No room for one more until callbacks take theirs, or the operator retries or discards the failed "
-        "deliveries; send this case without 'callback', or again after a pause.",
+        "Too many answers wait for delivery",
+        "No room for another answer until callbacks accept theirs, or the operator retries or drops the "
+        "failed deliveries; send this case without 'callback', or again after a pause.",
     ),
     "outbox_unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The outbox cannot be used",
-        "The answer could not be kept for its callback; send this case without 'callback', or again after a "
-        "pause.",
+        "The answer could not be stored for its callback; send this case without 'callback', or again "
+        "after a pause.",
     ),
     "no_image": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -254,7 +255,7 @@ KINDS: dict[str, Kind] = {
     "image_format_not_supported": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         _UNUSABLE,
-        "Photograph {number} is no JPEG, PNG or WebP picture; convert it and send it again.",
+        "Photograph {number} is not a JPEG, PNG or WebP picture; convert it and send it again.",
     ),
     "image_animated": Kind(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -269,12 +270,12 @@ KINDS: dict[str, Kind] = {
     "busy": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The server is busy",
-        "As many cases as this server may hold are here already; send this one again after a pause.",
+        "The server already holds as many cases as it may; send this one again after a pause.",
     ),
     "stopping": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "The server stops",
-        "The server stopped before this request was done; send it again after a pause.",
+        "The server is stopping",
+        "The server stopped before this request was finished; send it again after a pause.",
     ),
     "not_answered_in_time": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -285,27 +286,27 @@ KINDS: dict[str, Kind] = {
     "not_scored": Kind(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "The case could not be scored",
-        "The model gave no usable number for this case; it must be read without a score.",
+        "The model returned no usable number for this case; it must be read without a score.",
     ),
     "queue_unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The reading queue cannot be used",
-        "The database of the reading queue does not answer; nothing was kept, so do it again after a pause.",
+        "The database of the reading queue does not answer; nothing was stored, so try again after a pause.",
     ),
     "not_read_yet": Kind(
         HTTPStatus.CONFLICT,
         "Nobody has read this case",
-        "Expected a case that a person has read; say first that it was read.",
+        "Expected a case that a person has read; record a reading first.",
     ),
     "read_meanwhile": Kind(
         HTTPStatus.CONFLICT,
-        "Somebody has read this case meanwhile",
-        "A reading was recorded since the case was shown; look at it, then say again that the case was read.",
+        "Somebody has read this case in the meantime",
+        "A reading was recorded after the case was shown; look at it, then record yours if it still holds.",
     ),
     "internal_error": Kind(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Internal error",
-        "The server failed and nothing is known of this case; it must be read without a score.",
+        "The server failed, and nothing is known about this case; it must be read without a score.",
     ),
 }
 _OTHER_PICTURE = Kind(

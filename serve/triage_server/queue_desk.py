@@ -23,7 +23,7 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
 def _migrate(arguments: argparse.Namespace) -> int:
     place = arguments.database or os.environ.get("TRIAGE_READING_QUEUE")
     if not place:
-        raise ConfigError("No reading queue: set TRIAGE_READING_QUEUE, or say --database.")
+        raise ConfigError("No reading queue: set TRIAGE_READING_QUEUE, or give --database.")
     try:
         from triage_server.page.database import migrate_at  # noqa: PLC0415 - installed where it is wanted only
     except ModuleNotFoundError as error:

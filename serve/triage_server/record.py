@@ -56,7 +56,7 @@ _INPUTS = {
     "photographs_hmac": "the photographs",
     "history_hmac": "the history",
     "repeats_hmac": "the references or the id that the answer repeats",
-    "face": "the way in",
+    "face": "the interface that was used",
     "callback": "the callback",
 }
 """Fields of a line that must match for a repeat, with the client's names for them."""

@@ -153,7 +153,7 @@ def load(argv: Sequence[str] | None, environment: Mapping[str, str]) -> Settings
             raise ConfigError(f"{_FLAGS[name]} is empty: expected a path.")
     values |= said
     if "bundle" not in values:
-        raise ConfigError(f"No bundle to serve: say --bundle DIR or set {PREFIX}BUNDLE.")
+        raise ConfigError(f"No bundle to serve: give --bundle DIR or set {PREFIX}BUNDLE.")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -179,9 +179,9 @@ def _refuse_contradictions(settings: Settings) -> None:
             raise ConfigError(f"{PREFIX}{said[0].upper()} is set, and {missing} is not; set all or none.")
     if settings.jwt_jwks is not None and "://" in settings.jwt_jwks and not _bare(settings.jwt_jwks):
         raise ConfigError(
-            f"{PREFIX}JWT_JWKS: expected an address without user and password, which would stand in logs; "
-            "found one with an @, or with a port that is no number. A key set is public: let it be read "
-            "without, or name a file."
+            f"{PREFIX}JWT_JWKS: expected an address without user and password, which would appear in "
+            "logs; found one with an @, or with a port that is not a number. A key set is public: serve "
+            "it without credentials, or name a file."
         )
     if settings.allow_unsigned and settings.trusted_keys is not None:
         raise ConfigError(
@@ -196,8 +196,8 @@ def _refuse_contradictions(settings: Settings) -> None:
         )
     if settings.webhooks is not None and settings.audit_log is None:
         raise ConfigError(
-            f"{PREFIX}WEBHOOKS is set, and {PREFIX}AUDIT_LOG is not; an answer is kept for a callback only "
-            "once it is recorded: set both."
+            f"{PREFIX}WEBHOOKS is set, but {PREFIX}AUDIT_LOG is not; an answer is kept for a callback "
+            "only once it is recorded: set both."
         )
     if settings.jwt_scope == settings.jwt_clinic_scope:
         raise ConfigError(
@@ -236,14 +236,14 @@ def refuse_exposure(settings: Settings, host: str) -> None:
         raise ConfigError(
             f"Refusing to listen on '{host}' without authentication: set {PREFIX}API_KEYS_FILE or "
             f"{PREFIX}JWT_JWKS, or listen on 127.0.0.1, ::1 or localhost; or set "
-            f"{PREFIX}BEHIND_AUTHENTICATING_PROXY=1 if a proxy asks instead and nobody reaches this server "
-            "around it."
+            f"{PREFIX}BEHIND_AUTHENTICATING_PROXY=1 if a proxy authenticates callers and nobody can reach "
+            "this server around it."
         )
     if not (settings.tls_cert or settings.behind_tls_proxy or settings.behind_authenticating_proxy):
         raise ConfigError(
-            f"Refusing to listen on '{host}' without encryption, which would show keys and photographs to "
-            f"the network: set {PREFIX}TLS_CERT and {PREFIX}TLS_KEY, or {PREFIX}BEHIND_TLS_PROXY=1 if a "
-            "proxy encrypts and nobody reaches this server around it."
+            f"Refusing to listen on '{host}' without encryption, which would expose keys and photographs "
+            f"to the network: set {PREFIX}TLS_CERT and {PREFIX}TLS_KEY, or {PREFIX}BEHIND_TLS_PROXY=1 if "
+            "a proxy encrypts and nobody can reach this server around it."
         )
 
 
@@ -259,7 +259,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
             raise ConfigError(f"Unknown environment variable {variable}; {hint}")
         if not value:
             # An empty path would be the folder in which the server happens to be started.
-            raise ConfigError(f"{variable} is empty: give it a value, or leave it out for the default.")
+            raise ConfigError(f"{variable} is empty: give it a value, or unset it for the default.")
         found[known[variable]] = value
     return found
 
@@ -268,18 +268,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="triage-server",
         description="Serve one signed bundle. Subcommands: keys, audit, bundles, shadow, queue, webhooks.",
-        epilog=f"Also settable, and the only way to set the rest: {', '.join(variables())}.",
+        epilog="Every setting, including those without an option, can be set by an environment variable: "
+        f"{', '.join(variables())}.",
         allow_abbrev=False,
     )
     parser.add_argument(_FLAGS["bundle"], metavar="DIR", help="folder of the sealed bundle")
     parser.add_argument(_FLAGS["host"], help="address to listen on (default 127.0.0.1)")
-    parser.add_argument(_FLAGS["port"], help="0 takes any free port (default 8080)")
+    parser.add_argument(_FLAGS["port"], help="port to listen on; 0 takes any free port (default 8080)")
     parser.add_argument(
         _FLAGS["threads"], dest="threads", metavar="N", help="cases scored at once (default: processors)"
     )
     parser.add_argument(
         _FLAGS["ready_file"],
         metavar="PATH",
-        help="write the server's URL here once it listens, remove it at the end",
+        help="write the server's URL to this file once it listens, and remove it at the end",
     )
     return parser

@@ -22,7 +22,7 @@ from triage_server.audit_chain import verify
 
 _WORDS = {
     ("referral", "same"): "the same referral",
-    ("referral", "down"): "REFERRED, AND NOT BY THE SHADOW",
+    ("referral", "down"): "REFERRED, BUT NOT BY THE SHADOW",
     ("referral", "up"): "referred by the shadow alone",
     ("band", "same"): "the same band",
     ("band", "down"): "A LATER BAND BY THE SHADOW",
@@ -120,12 +120,14 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     report = verbs.add_parser("report", help="how often a shadow disagrees, and in which direction")
     report.add_argument("path", type=Path, help="folder of the audit log, or one of its files")
     report.add_argument(
-        "--since", metavar="HASH", help="hash that the first file follows, if earlier files are elsewhere"
+        "--since",
+        metavar="HASH",
+        help="hash of the line before the first file, if earlier files are elsewhere",
     )
     report.add_argument(
         "--confidence", type=float, default=0.95, help="confidence of the intervals (%(default)s)"
     )
-    report.add_argument("--cases", action="store_true", help="name every case that would have moved down")
+    report.add_argument("--cases", action="store_true", help="list every case that would have moved down")
     report.set_defaults(act=_report)
 
 

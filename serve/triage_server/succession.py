@@ -68,8 +68,8 @@ def _signer(bundle: Bundle, settings: Settings) -> str | None:
         return signing.verify(bundle, signing.read_trusted(settings.trusted_keys)).key_id
     if not settings.allow_unsigned:
         raise SignatureError(
-            "Nobody said whose bundles are trusted: set TRIAGE_TRUSTED_KEYS to the public keys of those who "
-            "sign them, or TRIAGE_ALLOW_UNSIGNED=1 to serve without knowing who made a bundle."
+            "No signer is trusted: set TRIAGE_TRUSTED_KEYS to the public keys of those who sign your "
+            "bundles, or TRIAGE_ALLOW_UNSIGNED=1 to serve without knowing who made a bundle."
         )
     if bundle.signature is not None:
         signing.read_signature(bundle)
@@ -117,7 +117,7 @@ class Succession:
         telemetry = self._service.telemetry
         telemetry.gauge(
             "triage_swap_failed",
-            "1 if the bundle that was last put in place was refused; the one before it is served.",
+            "1 if the last bundle that was tried was refused; the one before it is served.",
             lambda: self._failed,
         )
 
@@ -156,7 +156,7 @@ class Succession:
             await self._refuse(type(error).__name__, str(error))
         except Exception as error:  # the old bundle must keep serving, and the watch must go on
             log.error("internal error", exc_info=error)
-            await self._refuse(type(error).__name__, "the bundle cannot be looked at.")
+            await self._refuse(type(error).__name__, "the bundle cannot be checked (internal error).")
         return state
 
     async def _take_over(self, following: Served) -> None:
@@ -211,9 +211,9 @@ class Succession:
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._tls):
                 present(context, self._settings)
         except OSError as error:  # ssl.SSLError is one
-            log.error("TLS certificate refused, the old one is used: %s", error.strerror)
+            log.error("TLS certificate refused, the previous one stays in use: %s", error.strerror)
         else:
-            log.info("TLS certificate read")
+            log.info("TLS certificate reloaded")
 
     @property
     def _service(self) -> Service:

@@ -27,7 +27,10 @@ class Telemetry:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._info = Gauge(
-            "triage_bundle_info", "What is served.", ("bundle", "certificate"), registry=self._registry
+            "triage_bundle_info",
+            "The bundle and certificate that are served.",
+            ("bundle", "certificate"),
+            registry=self._registry,
         )
         self._served: list[tuple[str, str]] = []
         self.serves(bundle_sha256, certificate_id)
@@ -40,20 +43,20 @@ class Telemetry:
             registry=self._registry,
         )
         self._unheard = self._counter(
-            "triage_connections_unheard", "Connections closed before they could ask for anything.", "cause"
+            "triage_connections_unheard", "Connections closed before they could send a request.", "cause"
         )
         for cause in get_args(UnheardCause):
             self._unheard.labels(cause)
         self._answers = self._counter("triage_answers", "Cases answered.", "disposition", "priority_band")
-        self._repeats = self._counter("triage_repeats", "Answers given again to a request that came again.")
+        self._repeats = self._counter("triage_repeats", "Answers repeated for an Idempotency-Key.")
         self._reasons = self._counter("triage_reasons", "Reasons given, of cases and of photographs.", "code")
         self._problems = self._counter("triage_problems", "Requests refused.", "code")
-        self._swaps = self._counter("triage_swaps", "Bundles put in place while serving.", "outcome")
+        self._swaps = self._counter("triage_swaps", "Bundle swaps while serving, made or refused.", "outcome")
         for outcome in get_args(SwapOutcome):
             self._swaps.labels(outcome)
         self._webhooks = self._counter(
             "triage_webhooks",
-            "Answers for callbacks, and failed deliveries.",
+            "Answers for callbacks, and failed delivery attempts.",
             "callback",
             "outcome",
         )
@@ -62,14 +65,14 @@ class Telemetry:
         )
         self._shadow_agreement = self._counter(
             "triage_shadow_agreement",
-            "Where a shadow bundle would have moved a case: its referral, and its band.",
+            "How a shadow bundle would have moved a case: its referral, and its band.",
             "bundle",
             "referral",
             "band",
         )
         self._shadow_difference = Histogram(
             "triage_shadow_score_difference",
-            "Score of a shadow bundle less the score that was answered.",
+            "Score of a shadow bundle minus the score that was answered.",
             ("bundle",),
             buckets=_DIFFERENCES,
             registry=self._registry,

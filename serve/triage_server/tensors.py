@@ -129,22 +129,24 @@ def opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
     """The case in a request, from its JSON part and its binary part."""
     said = json_body.shaped(InferRequest, json_body.parse(body))
     if not {one.name for one in said.outputs} <= _NAMES:
-        raise RequestError("document_not_valid", fields="outputs: a name that is not known")
+        raise RequestError("document_not_valid", fields="outputs: an unknown name")
     tensors: dict[str, list[Any]] = {}
     for one in said.inputs:
         if one.name in tensors:
-            raise RequestError("document_not_valid", fields="inputs: a name stands twice")
+            raise RequestError("document_not_valid", fields="inputs: a duplicate name")
         size = one.parameters.binary_data_size
         if (size is None) is (one.data is None):
-            raise RequestError("document_not_valid", fields="inputs: data or binary_data_size, one of them")
+            raise RequestError(
+                "document_not_valid", fields="inputs: expected either data or binary_data_size"
+            )
         if size is None:
             tensors[one.name] = _flat(one)
         else:
             tensors[one.name], binary = _elements(binary[:size], size), binary[size:]
         if one.shape not in ([len(tensors[one.name])], [1, len(tensors[one.name])]):
-            raise RequestError("document_not_valid", fields="inputs: a shape that is not that of its data")
+            raise RequestError("document_not_valid", fields="inputs: a shape that does not match the data")
     if binary:
-        raise RequestError("document_not_valid", fields="bytes behind the last tensor")
+        raise RequestError("document_not_valid", fields="bytes after the last tensor")
 
     def write(answer: Answer) -> bytes:
         outputs = outputs_of(answer)
@@ -166,7 +168,7 @@ def _case(tensors: Mapping[str, list[Any]]) -> SentCase:
     images, histories = tensors.get(IMAGE, []), tensors.get(HISTORY_INPUT, [])
     check_number(len(images))
     if len(histories) > 1:
-        raise RequestError("history_not_valid", fields="there are several")
+        raise RequestError("history_not_valid", fields="more than one")
     pictures = [
         image if isinstance(image, bytes) else json_body.picture(image, index)
         for index, image in enumerate(images)
@@ -179,19 +181,21 @@ def _text(element: object) -> bytes:
         return element
     if isinstance(element, str) and len(element) <= MAX_HISTORY_BYTES:
         return element.encode("utf-8", "replace")
-    raise RequestError("history_not_valid", fields="no text, or its length")
+    raise RequestError("history_not_valid", fields="not a text, or too long")
 
 
 def _elements(data: bytes, size: int) -> list[bytes]:
     """The elements of a tensor of bytes in the binary extension: each has its length, then its bytes."""
     if len(data) < size:
-        raise RequestError("document_not_valid", fields="binary_data_size: fewer bytes came")
+        raise RequestError("document_not_valid", fields="binary_data_size: more bytes than were sent")
     found: list[bytes] = []
     place = 0
     while place < size:
         start = place + 4
         place = start + int.from_bytes(data[place:start], "little")
         if place > size or start > size or len(found) > MAX_IMAGES_PER_CASE:
-            raise RequestError("document_not_valid", fields="binary_data_size: no whole elements")
+            raise RequestError(
+                "document_not_valid", fields="binary_data_size: incomplete elements, or too many"
+            )
         found.append(data[start:place])
     return found

@@ -41,7 +41,7 @@ _FETCH_TIMEOUT_S = 5.0
 """For the whole."""
 _GRACE_S = 0.2
 """Extra time for a fetch that ends just in time to report why."""
-_LATE = "the key set cannot be read (it did not come within {:g} s)."
+_LATE = "the key set cannot be read (it did not arrive within {:g} s)."
 _Parsed = tuple[dict[str, jwt.PyJWK], list[str]]
 """Keys by id, and why others were left out."""
 
@@ -168,11 +168,11 @@ class KeySet:
                 found = await self._found_aside()
         except ConfigError as error:
             why = str(error).removeprefix(f"{self._source}: ")  # the address may have a secret in its query
-            log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)
+            log.error("the token key set could not be refreshed, %.0f s old: %s", self._age, why)
             return
         except Exception as error:
             why = type(error).__name__
-            log.error("the keys of tokens could not be read again, %.0f s old: %s", self._age, why)
+            log.error("the token key set could not be refreshed, %.0f s old: %s", self._age, why)
             return
         self._read_at = time.monotonic()
         self._keys, before, self._left_out = found[0], self._left_out, found[1]
@@ -181,7 +181,7 @@ class KeySet:
 
     def _tell_left_out(self) -> None:
         for why in self._left_out:
-            log.warning("a key of tokens is left out: %s", why)
+            log.warning("a key of the token key set is skipped: %s", why)
 
 
 class Tokens:
@@ -252,7 +252,7 @@ def _content(source: str) -> bytes:
         if address.scheme not in ("http", "https"):
             return Path(source).read_bytes()[:_MAX_SET_BYTES]
         if address.scheme == "http" and not is_loopback(address.hostname or ""):
-            raise ConfigError(f"{source}: keys that come over plain http could be anyone's; expected https.")
+            raise ConfigError(f"{source}: expected https; keys that come over plain http could be anyone's.")
         return fetched(source, _FETCH_TIMEOUT_S, _MAX_SET_BYTES)
     except TimeoutError:
         raise ConfigError(f"{source}: {_LATE.format(_FETCH_TIMEOUT_S)}") from None
@@ -278,9 +278,9 @@ def _parsed(source: str, content: bytes) -> _Parsed:
             key = jwt.PyJWK(one)
             unfit = _unfit(key)
         except Exception as error:  # whatever a library does with an odd key, only this one is lost
-            unfit = f"is of no kind that is known here ({type(error).__name__})"  # its text may hold the key
+            unfit = f"is of an unsupported kind ({type(error).__name__})"  # its text may hold the key
         if unfit is None and keys.setdefault(str(one.get("kid", "")), key) is not key:
-            unfit = "has the kid of an earlier one, or none as that has none"
+            unfit = "has the same kid as an earlier key, or like it none"
         if unfit is not None:
             left_out.append(f"key {number} of the set {unfit}")
     if not keys:
@@ -294,5 +294,5 @@ def _unfit(key: jwt.PyJWK) -> str | None:
     if key.algorithm_name not in ALGORITHMS:
         return f"is for {key.algorithm_name}, which is not accepted"
     if isinstance(key.key, RSAPublicKey) and key.key.key_size < 2048:
-        return f"has {key.key.key_size} bits, expected 2048 at least"
+        return f"has {key.key.key_size} bits, expected at least 2048"
     return None

@@ -102,21 +102,22 @@ _LATER = (
         "name": "callback",
         "in": "query",
         "required": False,
-        "description": "Name of a callback of this server, to which the answer is brought; answered 202.",
+        "description": "Name of a callback of this server, to which the answer is delivered; the "
+        "response is then 202.",
         "schema": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,39}$"},
     },
     {
         "name": "Prefer",
         "in": "header",
         "required": False,
-        "description": "respond-async (RFC 7240): the same, where there is one callback for this caller.",
+        "description": "respond-async (RFC 7240): the same, if exactly one callback is open to this caller.",
         "schema": {"type": "string"},
     },
 )
 _ACCEPTED = {
     "model": CaseStatus,
-    "description": "Scored and recorded; the answer will be brought to the callback.",
-    "headers": {"Location": {"description": "Of the case's status.", "schema": {"type": "string"}}},
+    "description": "Scored and recorded; the answer will be delivered to the callback.",
+    "headers": {"Location": {"description": "Path of the case's status.", "schema": {"type": "string"}}},
 }
 EXAMPLES = {_PATH: {name: answer.model_dump(mode="json") for name, answer in ANSWERS.items()}}
 _DESCRIPTION = taking(

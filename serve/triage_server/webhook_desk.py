@@ -27,9 +27,9 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     verbs = desks.add_parser("webhooks", help="undelivered answers, and secrets").add_subparsers(
         required=True
     )
-    new = verbs.add_parser("secret", help="make a secret and show it once")
+    new = verbs.add_parser("secret", help="create a secret and show it once")
     new.set_defaults(act=_secret)
-    showing = verbs.add_parser("show", help="list answers that were given up")
+    showing = verbs.add_parser("show", help="list answers whose delivery was given up")
     showing.set_defaults(act=_show)
     again = verbs.add_parser("retry", help="try to deliver them again")
     again.set_defaults(act=_retry)
@@ -53,7 +53,7 @@ def add_to(desks: argparse._SubParsersAction[Any]) -> None:
     which.add_argument(
         "--callback", help="only answers for this callback, even if it is no longer configured"
     )
-    which.add_argument("--all", action="store_true", help="every one that was given up")
+    which.add_argument("--all", action="store_true", help="every answer that was given up")
 
 
 def _keep_hours(text: str) -> int:
@@ -63,7 +63,10 @@ def _keep_hours(text: str) -> int:
 
 
 def _secret(_: argparse.Namespace) -> int:
-    print("For 'secret_file' here, and for the receiver over a channel of trust:", file=sys.stderr)
+    print(
+        "Put this into 'secret_file' here, and give it to the receiver over a trusted channel:",
+        file=sys.stderr,
+    )
     print(new_secret())
     return 0
 
@@ -86,11 +89,13 @@ def _retry(arguments: argparse.Namespace) -> int:
     now = time.time()
     which = arguments.case_id, arguments.callback
     found = _asked(arguments.outbox, said, now, now + 3600.0 * arguments.keep_hours, *which)
-    told = f"{len(found)} answers set out again"
+    told = f"{len(found)} answers queued for delivery again"
     if found:
         by_callback = Counter(callback for (callback,) in found)
         told += f" ({', '.join(f'{count} for {name}' for name, count in sorted(by_callback.items()))})"
-        told += "; a running server sends those for callbacks that it names within half a minute"
+        told += (
+            "; within half a minute a running server sends those for the callbacks that it is configured with"
+        )
     print(told)
     return 0
 

@@ -222,15 +222,15 @@ def test_history_decides_whether_the_certificate_covers_the_case(
 @pytest.mark.parametrize(
     ("history", "fields"),
     [
-        (b"", "no JSON object"),
-        (b"[]", "no JSON object"),
+        (b"", "not a JSON object"),
+        (b"[]", "not a JSON object"),
         (b'{"sex": "Jane Doe <jane@example.org>"}', "sex"),
         (b'{"age_years": 121}', "age_years"),
         (b'{"age_years": NaN}', "age_years"),
         (b'{"age_years": "61"}', "age_years"),
         (b'{"bleeding": true, "bleeding": false}', "bleeding"),
-        (b'{"name": "Jane Doe"}', "not known"),
-        (b'{"sex": "female", "Jane": 1, "age_years": -1}', "age_years, no JSON object"),
+        (b'{"name": "Jane Doe"}', "unknown field"),
+        (b'{"sex": "female", "Jane": 1, "age_years": -1}', "age_years, not a JSON object"),
         (b'{"sex": "' + b"x" * 20_000 + b'"}', "its length"),
     ],
 )

@@ -135,7 +135,7 @@ def test_end_that_was_cut_off_is_found_by_a_hash_noted_elsewhere(folder: Path):
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:4]))
     verify(folder)
     verify(folder, head=hashes[3])
-    with pytest.raises(AuditLogError, match="ends with line 4, later lines were removed"):
+    with pytest.raises(AuditLogError, match="ends with line 4: later lines were removed"):
         verify(folder, head=hashes[5])
 
 
@@ -397,7 +397,7 @@ def test_disk_that_answers_again_is_said_in_the_log(
         asyncio.run(asyncio.wait_for(story(), 20))
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [level for level, _ in said] == ["ERROR", "WARNING"]
-    assert said[-1][1] == "audit log is written again"
+    assert said[-1][1] == "audit log can be written again"
 
 
 def test_line_that_comes_in_the_turn_of_a_look_is_watched_too(
@@ -453,7 +453,7 @@ def test_log_whose_file_was_deleted_takes_no_line_and_begins_anew_at_the_next_st
     async def story() -> None:
         for file in files_of(folder):
             file.unlink()
-        with pytest.raises(AuditLogError, match="start the server again"):
+        with pytest.raises(AuditLogError, match="restart the server"):
             await log.append({"event": "answer"})
 
     with AuditLog(folder, 2**20, {"event": "opened"}) as log:
@@ -520,7 +520,7 @@ def test_damaged_key_is_refused_and_not_replaced(folder: Path):
 def test_lost_key_is_missed_and_no_other_is_made_beside_its_lines(folder: Path):
     write(folder, 1)
     kept = (folder / KEY_FILE).rename(folder.parent / "kept")
-    with pytest.raises(AuditLogError, match="bring the key back"):
+    with pytest.raises(AuditLogError, match="restore it from its backup"):
         AuditLog(folder, 2**20)
     assert not (folder / KEY_FILE).exists()
     kept.rename(folder / KEY_FILE)

@@ -36,7 +36,7 @@ def test_activate_makes_the_link_and_rollback_goes_back_and_forth(
     assert main(["bundles", "activate", str(house / "a")]) == 0
     assert link.readlink() == Path("a")  # relative: the folder may be mounted elsewhere
     assert main(["bundles", "rollback"]) == 2
-    assert "no bundle before this one" in told(capsys)
+    assert "no previous bundle" in told(capsys)
     assert main(["bundles", "activate", str(house / "b")]) == 0
     for expected in ("a", "b", "a"):
         assert main(["bundles", "rollback"]) == 0
@@ -133,7 +133,7 @@ def test_rollback_without_a_link_is_one_sentence_and_finds_the_bundle_before(
     house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bundles", "rollback"]) == 2
-    assert "no bundle before this one" in told(capsys)
+    assert "no previous bundle" in told(capsys)
     for name in ("a", "b"):
         assert main(["bundles", "activate", str(house / name)]) == 0
     (house / "served").unlink()
@@ -144,7 +144,7 @@ def test_rollback_without_a_link_is_one_sentence_and_finds_the_bundle_before(
 def test_folder_in_place_of_the_link_is_refused(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["activate", str(house / "b")], ["rollback"], ["show"]):
         assert main(["bundles", *verb, "--link", str(house / "a")]) == 2
-        assert "expected a link" in told(capsys)
+        assert "expected a symbolic link" in told(capsys)
 
 
 def test_bundle_that_is_served_already_is_not_its_own_predecessor(house: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_first_page_of_photographs_is_not_taken_for_all(
     document["prefetch"]["photographs"] = found_by(media(draw(), "m0"), **more)
     response = sent(ask, make_app(), document)
     assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
-    assert "part of what a search found" in response.json()["detail"]
+    assert "an incomplete search result" in response.json()["detail"]
 
 
 def test_the_newest_history_of_several_is_the_one_that_was_asked_for(

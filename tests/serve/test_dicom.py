@@ -85,12 +85,12 @@ UNSUPPORTED = {
     "deflated": ({"TransferSyntaxUID": "1.2.840.10008.1.2.1.99"}, "Deflated"),
     "several frames": ({"NumberOfFrames": 2}, "several frames"),
     "several in an extended table": ({"ExtendedOffsetTable": bytes(16)}, "several frames"),
-    "one channel": ({"SamplesPerPixel": 1}, "other samples"),
-    "16 bits": ({"BitsAllocated": 16}, "other samples"),
-    "7 of 8 bits": ({"BitsStored": 7, "HighBit": 6}, "other samples"),
-    "bits at another place": ({"HighBit": 6}, "other samples"),
-    "signed": ({"PixelRepresentation": 1}, "other samples"),
-    "other colours": ({"PhotometricInterpretation": "RGB"}, "other colours"),
+    "one channel": ({"SamplesPerPixel": 1}, "another pixel format"),
+    "16 bits": ({"BitsAllocated": 16}, "another pixel format"),
+    "7 of 8 bits": ({"BitsStored": 7, "HighBit": 6}, "another pixel format"),
+    "bits at another place": ({"HighBit": 6}, "another pixel format"),
+    "signed": ({"PixelRepresentation": 1}, "another pixel format"),
+    "other colours": ({"PhotometricInterpretation": "RGB"}, "not YBR"),
 }
 
 

@@ -269,7 +269,9 @@ def test_a_reference_to_a_version_means_what_was_sent(
 )
 def test_another_version_was_not_sent(reference: str, ask: Ask, make_app: MakeApp, draw: Any):
     body = lying_at(EHR, order(reference), media(draw(), "m0", **_VERSION_3))
-    assert "names what was not sent" in outcome(sent(ask, make_app(), body), 422, "document_not_valid")
+    assert "refers to a resource that was not sent" in outcome(
+        sent(ask, make_app(), body), 422, "document_not_valid"
+    )
 
 
 @pytest.mark.parametrize("kind", ["collection", "searchset", "batch", "transaction", "history"])

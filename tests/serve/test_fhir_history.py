@@ -101,7 +101,7 @@ def test_two_codes_that_are_two_answers_are_refused(ask: Ask, flagged: Any, draw
         ({**_OURS, "code": "head/neck"}, {"system": "urn:y", "code": "oral/genital"}),
     ):
         body = bundle(media(draw(), "m0"), answered(SITE, one, other))
-        assert "two ways" in outcome(sent(ask, flagged, body), 422, "history_not_valid")
+        assert "two different answers" in outcome(sent(ask, flagged, body), 422, "history_not_valid")
 
 
 @pytest.mark.parametrize(
@@ -125,5 +125,5 @@ def test_a_question_of_the_sender_s_is_not_quoted(ask: Ask, make_app: MakeApp, d
     question = asked({"valueCoding": _FOREIGN})
     question["item"][0]["linkId"] = "Mustermann"
     text = outcome(sent(ask, make_app(), bundle(media(draw(), "m0"), question)), 422, "history_not_valid")
-    assert "a question that is not known" in text
+    assert "an unknown question" in text
     assert "Mustermann" not in text

@@ -450,7 +450,7 @@ def test_errand_whose_output_cannot_be_written_says_so_in_a_sentence(tmp_path: P
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert done.stderr.rstrip().endswith("a key that nobody saw is to be revoked.")
+    assert done.stderr.rstrip().endswith("If it created a key that nobody saw, revoke that key.")
     assert "platform" in (tmp_path / "keys").read_text()
 
 

@@ -95,7 +95,7 @@ _LINE: dict[str, object] = {"face": "v1", "photographs_hmac": ["a"], "history_hm
     ("change", "said"),
     [
         ({"callback": "ehr"}, "the callback"),
-        ({"face": "fhir"}, "the way in"),
+        ({"face": "fhir"}, "the interface that was used"),
         ({"history_hmac": "b"}, "the history"),
         ({"repeats_hmac": "b"}, "the references or the id"),
         ({"photographs_hmac": ["a", "b"], "history_hmac": "c"}, "the photographs, the history"),
@@ -106,7 +106,7 @@ def test_a_key_that_came_with_another_request_is_told_what_differs(change: dict[
     for before, now in ((_LINE, _LINE | change), (_LINE | change, _LINE)):
         repeats = Repeats()
         repeats.keep("key:one", "key", before, ANSWER)
-        with pytest.raises(RequestError, match=f"changed in {said}[^;]*; use"):
+        with pytest.raises(RequestError, match=f"a difference in {said}[^;]*; use"):
             repeats.find("key:one", "key", now)
 
 
@@ -114,8 +114,8 @@ def test_a_caller_is_told_what_differs(ask: Callable[..., httpx.Response], make_
     app, way = make_app(), WAYS["v1"]
     for request, said in (
         (way.request(draw()), ""),
-        (way.request(draw(seed=1)), "changed in the photographs;"),
-        (way.request(draw(), age_years=50), "changed in the history;"),
+        (way.request(draw(seed=1)), "a difference in the photographs;"),
+        (way.request(draw(), age_years=50), "a difference in the history;"),
     ):
         request["headers"] |= KEY
         assert said in ask(app, "POST", way.path, **request).text

@@ -198,7 +198,7 @@ def test_a_change_of_keys_that_a_power_cut_may_undo_is_told_from_one_that_was_no
         to_disk(handle)
 
     monkeypatch.setattr(os, "fsync", refusing_folders)
-    with pytest.raises(ConfigError, match="the keys are changed, but a power cut may undo that"):
+    with pytest.raises(ConfigError, match="the keys were changed, but a power cut may undo the change"):
         revoke(file, key.split("_")[1])
     assert [record.label for record in read_keys(file).values()] == ["watch"]
 
@@ -219,7 +219,7 @@ def test_key_is_not_made_where_it_would_lock_the_file_s_readers_out():
                 lambda: new_key(file, "clinic-b", "score"),
                 lambda: revoke(file, key.split("_")[1]),
             ):
-                with pytest.raises(ConfigError, match=r"user 54321 and group 54322.*nothing was changed"):
+                with pytest.raises(ConfigError, match=r"user 54321 and group 54322.*Nothing was changed"):
                     change()
         finally:
             os.seteuid(0)
@@ -354,7 +354,7 @@ def test_lock_that_a_killed_process_left_stops_nobody_and_one_that_cannot_be_mad
     lock.symlink_to(file)
     whole = file.read_bytes()
     for change in (lambda: new_key(file, "clinic-c", "score"), lambda: revoke(file, key.split("_")[1])):
-        with pytest.raises(ConfigError, match=r"there can be no lock \.keys\.lock beside it"):
+        with pytest.raises(ConfigError, match=r"the lock file \.keys\.lock cannot be opened beside it"):
             change()
     assert file.read_bytes() == whole
 

@@ -243,7 +243,7 @@ NO_ALGORITHM = {"kty": "RSA", "alg": "none", "n": "AQAB", "e": "AQAB"}
         ('{"keys": []}', "no public key"),
         ('{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}', "no public key"),
         (json.dumps({"keys": [weak()]}), "1024 bits"),
-        (json.dumps({"keys": [NO_ALGORITHM]}), "key 1 of the set is of no kind"),
+        (json.dumps({"keys": [NO_ALGORITHM]}), "key 1 of the set is of an unsupported kind"),
     ],
 )
 def test_set_without_a_usable_key_is_refused(document: str, said: str, tmp_path: Path):
@@ -283,7 +283,7 @@ def test_provider_that_drips_is_given_up_in_time_and_holds_nobody_up_whose_key_i
         assert known < 0.4
         assert unknown < 3.0
         assert asked[0] >= 2
-    with served([0.1]) as (address, _), pytest.raises(ConfigError, match=r"did not come within 0\.6 s"):
+    with served([0.1]) as (address, _), pytest.raises(ConfigError, match=r"did not arrive within 0\.6 s"):
         KeySet(address)
 
 
@@ -304,7 +304,7 @@ def test_keys_that_cannot_be_used_are_left_out_one_by_one_and_named_in_the_log(
         assert named(asyncio.run(keys.key("ES256"))) == "ES256"
         for name in ("weak", "later"):
             assert asyncio.run(keys.key(name)) is None
-    said = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "is skipped" in record.getMessage()]
     assert [re.search(r"key (\d) of the set", line)[1] for line in said] == ["1", "2", "3", "4"]  # type: ignore[index]
     assert "1024 bits" in said[1]
 
@@ -323,7 +323,7 @@ def test_key_that_cannot_be_told_from_an_earlier_one_is_left_out_and_named_in_th
     assert key is not None
     assert key.algorithm_name == "RS256"
     (line,) = (record.getMessage() for record in caplog.records if "left out" in record.getMessage())
-    assert "key 2 of the set has the kid of an earlier one" in line
+    assert "key 2 of the set has the same kid as an earlier key" in line
 
 
 def test_each_reading_that_fails_is_logged_without_what_the_address_asks_for(
@@ -337,7 +337,7 @@ def test_each_reading_that_fails_is_logged_without_what_the_address_asks_for(
         for _ in range(2):
             assert asyncio.run(keys.key("invented")) is None
     said = [
-        record.getMessage() for record in caplog.records if "could not be read again" in record.getMessage()
+        record.getMessage() for record in caplog.records if "could not be refreshed" in record.getMessage()
     ]
     assert len(said) == 2
     assert all("500" in line and "secret" not in line for line in said)
@@ -368,7 +368,7 @@ def test_provider_whose_head_drips_is_given_up_in_time_and_asked_again(
         keys = KeySet(address)
         assert 0.5 < asyncio.run(story()) < 1.8
     assert asked == [3]
-    assert any("could not be read again" in record.getMessage() for record in caplog.records)
+    assert any("could not be refreshed" in record.getMessage() for record in caplog.records)
 
 
 def test_provider_whose_head_never_ends_is_let_go_and_asked_once_at_a_time(
@@ -400,7 +400,7 @@ def test_start_does_not_wait_for_a_provider_whose_head_never_ends(monkeypatch: p
     began = time.monotonic()
     with (
         served(["X-Endless"]) as (address, _),
-        pytest.raises(ConfigError, match="did not come within"),
+        pytest.raises(ConfigError, match="did not arrive within"),
     ):
         KeySet(address)
     assert time.monotonic() - began < 3

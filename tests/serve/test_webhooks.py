@@ -393,14 +393,15 @@ def test_answers_to_a_callback_that_is_named_no_more_take_no_room_and_can_be_dro
             assert server.stop() == 0
         with launch(**variables("", callbacks={"gone": {"url": gone.url} | secret}, **more)) as server:
             assert (
-                "1 answers in the outbox are for callbacks that are named no more (former)" in server.text()
+                "1 answers in the outbox are for callbacks that are no longer configured (former)"
+                in server.text()
             )
             numbers.append(send(server, draw(seed=1), "gone").json()["case_id"])
             gone.wait(2)
             assert server.stop() == 0
         with launch(**variables("", callbacks={"ehr": {"url": receiver.url} | secret}, **more)) as server:
             assert (
-                "2 answers in the outbox are for callbacks that are named no more (former, gone)"
+                "2 answers in the outbox are for callbacks that are no longer configured (former, gone)"
                 in server.text()
             )
             assert send(server, draw(seed=2)).status_code == 202
@@ -410,11 +411,14 @@ def test_answers_to_a_callback_that_is_named_no_more_take_no_room_and_can_be_dro
             states = [patiently.get(f"{server.url}/v1/cases/{number}").json()["state"] for number in numbers]
             assert states == ["undelivered", "pending"]
             assert desk("drop", "--outbox", outbox, "--callback", "ehr") == (0, "1 answers dropped\n")
-            assert desk("retry", "--outbox", outbox, "--callback", "ehr") == (0, "0 answers set out again\n")
+            assert desk("retry", "--outbox", outbox, "--callback", "ehr") == (
+                0,
+                "0 answers queued for delivery again\n",
+            )
             assert desk("retry", "--outbox", outbox, "--callback", "former") == (
                 0,
-                "1 answers set out again (1 for former); a running server sends those for callbacks that it "
-                "names within half a minute\n",
+                "1 answers queued for delivery again (1 for former); within half a minute a running server "
+                "sends those for the callbacks that it is configured with\n",
             )
             assert server.stop() == 0
 
@@ -453,8 +457,8 @@ def test_answer_that_nobody_wants_is_seen_and_can_be_set_out_again(
                 desk("retry", "--outbox", outbox, "--keep-hours", hours)
         assert desk("retry", "--outbox", outbox, "--keep-hours", "5") == (
             0,
-            "1 answers set out again (1 for ehr); a running server sends those for callbacks that it names "
-            "within half a minute\n",
+            "1 answers queued for delivery again (1 for ehr); within half a minute a running server sends "
+            "those for the callbacks that it is configured with\n",
         )
         with closing(sqlite3.connect(outbox)) as base:
             ((until_then,),) = base.execute("SELECT until - next_at FROM cases").fetchall()
@@ -675,9 +679,12 @@ GOOD = {"url": "https://ehr.example.org/taken", "secret_env": "EHR_SECRET"}
         ({"ehr": GOOD | {"url": "ftp://ehr.example.org/"}}, "expected https"),
         ({"ehr": GOOD | {"url": "https://user:word@ehr.example.org/"}}, "without user"),
         ({"ehr": GOOD | {"url": "https://ehr.example.org:port/"}}, "expected an address"),
-        ({"ehr": GOOD | {"url": "https://ehr.example.org/\r\nX: y"}}, "characters that no address has"),
+        (
+            {"ehr": GOOD | {"url": "https://ehr.example.org/\r\nX: y"}},
+            "characters that are not allowed in one",
+        ),
         ({"ehr": {"url": GOOD["url"]}}, "secret_file"),
-        ({"ehr": GOOD | {"secret_file": "x"}}, "one of the two"),
+        ({"ehr": GOOD | {"secret_file": "x"}}, "exactly one of"),
         ({"ehr": GOOD | {"secret_env": "NO_SUCH_SECRET"}}, "webhooks secret"),
         ({"ehr": GOOD | {"ca_file": "none.pem"}}, "ca_file"),
     ],
@@ -696,7 +703,7 @@ def test_secret_that_everyone_may_read_or_write_is_refused(mode: int, tmp_path: 
     file.write_text(SECRET)
     said = json.dumps({"ehr": {"url": GOOD["url"], "secret_file": str(file)}})
     file.chmod(mode)
-    with pytest.raises(ConfigError, match="everyone on this machine may read or write it") as caught:
+    with pytest.raises(ConfigError, match="any user of this machine may read or write it") as caught:
         Callbacks.read(said)
     # Inside a container nobody can change the rights of what is mounted there.
     for way in ("chmod o-rw", "defaultMode: 0440", "fsGroup", "mode: 0440"):

@@ -97,7 +97,7 @@ class Callbacks:
                 "'url', 'secret_file' or 'secret_env' and, optionally, 'ca_file' and 'callers'."
             ) from None
         if not found:
-            raise ConfigError(f"{where}: no callback is named; name one, or leave TRIAGE_WEBHOOKS out.")
+            raise ConfigError(f"{where}: no callback is named; name one, or unset TRIAGE_WEBHOOKS.")
         return cls({name: _callback(where, name, one, environment) for name, one in found.items()})
 
     def for_caller(self, caller: str) -> list[Callback]:
@@ -114,7 +114,9 @@ def signature(key: bytes, message_id: str, moment: int, body: bytes) -> str:
 def _callback(where: str, name: str, said: _Said, environment: Mapping[str, str]) -> Callback:
     at = f"{where}: callback '{name}'"
     if not re.fullmatch(r"[!-~]+", said.url):
-        raise ConfigError(f"{at}: the address holds characters that no address has; write them as %xx.")
+        raise ConfigError(
+            f"{at}: the address has characters that are not allowed in one; percent-encode them (%xx)."
+        )
     address = urlsplit(said.url)
     try:
         port = address.port
@@ -123,7 +125,7 @@ def _callback(where: str, name: str, said: _Said, environment: Mapping[str, str]
     if not address.hostname or port == -1 or address.username is not None or address.fragment:
         raise ConfigError(f"{at}: expected an address such as https://host/path, without user or fragment.")
     if address.scheme != "https" and not (address.scheme == "http" and is_loopback(address.hostname)):
-        raise ConfigError(f"{at}: expected https; plain http is for this machine alone.")
+        raise ConfigError(f"{at}: expected https; plain http is allowed only to this machine.")
     tls = None
     if address.scheme == "https":
         try:
@@ -143,7 +145,7 @@ def _callback(where: str, name: str, said: _Said, environment: Mapping[str, str]
 
 def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[bytes, ...]:
     if (said.secret_file is None) == (said.secret_env is None):
-        raise ConfigError(f"{at}: say 'secret_file' or 'secret_env', one of the two.")
+        raise ConfigError(f"{at}: expected exactly one of 'secret_file' and 'secret_env'.")
     if said.secret_file is not None:
         try:
             mode = said.secret_file.stat().st_mode
@@ -152,9 +154,9 @@ def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[byte
             raise ConfigError(f"{at}: its secret cannot be read ({type(error).__name__}).") from None
         if mode & (stat.S_IROTH | stat.S_IWOTH):
             raise ConfigError(
-                f"{at}: {said.secret_file}: everyone on this machine may read or write it, and so forge "
-                "deliveries; chmod o-rw, or where it is mounted: 'defaultMode: 0440' with 'fsGroup' in "
-                "Kubernetes, 'mode: 0440' with 'gid' in Swarm."
+                f"{at}: {said.secret_file}: any user of this machine may read or write it, and so forge "
+                "deliveries; run chmod o-rw on it or, if it is mounted, set 'defaultMode: 0440' with "
+                "'fsGroup' in Kubernetes, 'mode: 0440' with 'gid' in Swarm."
             )
     else:
         words = environment.get(said.secret_env or "", "").split()
@@ -162,7 +164,7 @@ def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[byte
     keys = tuple(key for key in found if key is not None)
     if not 1 <= len(keys) <= _MOST_SECRETS or len(keys) < len(found):
         raise ConfigError(
-            f"{at}: expected 1 to {_MOST_SECRETS} secrets, the newest first, each {PREFIX} and "
-            f"{FEWEST_BYTES} to {MOST_BYTES} bytes in base64; 'triage-server webhooks secret' makes one."
+            f"{at}: expected 1 to {_MOST_SECRETS} secrets, the newest first, each {PREFIX} followed by "
+            f"{FEWEST_BYTES} to {MOST_BYTES} bytes in base64; 'triage-server webhooks secret' creates one."
         )
     return keys

@@ -96,9 +96,7 @@ class Outbox:
             self._base = opened(path)
         except BlockingIOError:
             os.close(self._lock)
-            raise ConfigError(
-                f"{path}: another server uses this outbox; give each server one of its own."
-            ) from None
+            raise ConfigError(f"{path}: another server uses this outbox; give each server its own.") from None
         except BaseException:
             os.close(self._lock)
             raise

@@ -189,8 +189,8 @@ class Post:
         gone = {key: n for key, n in self._untaken().items() if key[0] not in self._callbacks.by_name}
         if gone:
             log.warning(
-                "%d answers in the outbox are for callbacks that are named no more (%s): name them again, or "
-                "drop them (triage-server webhooks drop)",
+                "%d answers in the outbox are for callbacks that are no longer configured (%s): "
+                "configure them again, or drop the answers (triage-server webhooks drop)",
                 sum(gone.values()),
                 ", ".join(sorted({name for name, _ in gone})),
             )

@@ -111,12 +111,12 @@ class Postman:
             try:
                 await self._give_up_and_forget()
             except Exception as error:  # deliveries go on
-                log.error("what is over stays in the outbox", exc_info=error)
+                log.error("expired answers in the outbox could not be given up or deleted", exc_info=error)
         try:
             for callback in self._callbacks.by_name.values():
                 pause = min(pause, await self._send_out(callback))
         except Exception as error:  # the disk may work again next time
-            log.error("deliveries are held up", exc_info=error)
+            log.error("deliveries are delayed", exc_info=error)
         return pause
 
     async def _send_out(self, callback: Callback) -> float:
@@ -164,7 +164,10 @@ class Postman:
     async def _attempt(self, callback: Callback, letter: Letter, trouble: _Trouble) -> None:
         answer = unsealed(callback.secrets, letter)
         if answer is None:
-            log.error("an answer to callback %s was sealed under a secret that is gone", callback.name)
+            log.error(
+                "an answer for callback %s cannot be decrypted: its secret is no longer configured",
+                callback.name,
+            )
             await self._settle(letter, trouble, "undelivered", letter.last_status)
             return
         trouble.tries += 1
