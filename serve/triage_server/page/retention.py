@@ -45,10 +45,7 @@ class Retention:
             try:
                 await self.forget_expired()
             except Exception as error:  # it may have recovered by the next round
-                _tell(
-                    "expired cases could not be deleted; next attempt within the hour",
-                    error,
-                )
+                _tell("expired cases could not be deleted; next attempt within the hour", error)
             try:
                 # Even if nothing was deleted now: an earlier round may have met a reader, or a kill.
                 await self._beside(self._queue.empty_journal)

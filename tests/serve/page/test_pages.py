@@ -851,7 +851,7 @@ def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, 
     os.dup2(os.open("/dev/full", os.O_WRONLY), log._handle)
     response = browser.read_case(number)
     assert response.status_code == 503
-    assert "nothing was stored" in seen(response)
+    assert "nothing was kept" in seen(response)
     assert not browser.app.state.page.queue.find(number).is_read
     refused = browser.post("/ui/cases", files=[("image", ("a.jpg", BELOW))])
     assert refused.status_code == 503
