@@ -87,8 +87,8 @@ def _value(resource: Resource, field: str) -> object:
             if quantity.get("comparator") or not known:
                 raise RequestError(
                     "history_not_valid",
-                    fields=f"{field}, as a quantity with a comparator or in another "
-                    f"unit; expected the UCUM unit from {_UNITS}",
+                    fields=f"{field}, as a quantity with a comparator or in another unit; the UCUM units are "
+                    + ", ".join(f"{name}: {unit}" for name, unit in _UNITS.items()),
                 )
             return quantity.get("value")
         case "valueCoding":
