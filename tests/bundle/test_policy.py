@@ -296,6 +296,14 @@ def test_a_case_outside_the_certificate_is_referred_though_no_photograph_could_b
     assert decision.reasons == (ReasonCode.uncertified_subgroup, ReasonCode.no_gradable_image)
 
 
+@pytest.mark.parametrize("history", [History(sex="other"), History(sex="male", bleeding=True)])
+def test_a_referred_case_without_a_score_does_not_wait_in_the_last_band_though_ungradable_ones_do(history):
+    policy = flagged(BLEEDING, groupings=(BY_SEX,), ungradable_band=4)
+    assert decide(policy, [None], History(sex="male")).priority_band == 4
+    decision = decide(policy, [None], history)
+    assert (decision.disposition, decision.priority_band) == (Disposition.needs_in_person, 3)
+
+
 def test_a_red_flag_may_move_a_case_up_and_leave_its_disposition():
     policy = flagged(WORRIED, band_limits=(0.9, 0.5, 0.1))
     lowest = decide(policy, [-9.0], History(patient_worried=True))

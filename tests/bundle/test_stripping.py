@@ -180,6 +180,21 @@ def test_what_a_telephone_appends_or_previews_goes() -> None:
     assert NAME.encode() not in strip(preview, SPEC)
 
 
+def test_picture_that_would_look_otherwise_without_what_stands_beside_it_is_refused() -> None:
+    """Its JFIF segment is too short to count, so another says that these are no YCbCr; ours would count."""
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(photograph("JPEG"))).save(stream, "JPEG", quality=90)
+    plain = stream.getvalue()
+    assert plain[2:11] == b"\xff\xe0\0\x10JFIF\0"
+    short = b"\xff\xe0\0\x09JFIF\0\1\1"
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # transform 0: RGB
+    odd = plain[:2] + short + adobe + plain[20:]
+    assert not np.array_equal(decode(odd, SPEC).pixels, decode(plain, SPEC).pixels)
+    with pytest.raises(ImageError) as refused:
+        strip(odd, SPEC)
+    assert refused.value.code == "image_not_storable"
+
+
 @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
 def test_damage_is_refused_or_leaves_the_pixels_as_they_were(place: int, damage: bytes) -> None:
     data = bytearray(photograph("JPEG", quality=60))
