@@ -39,7 +39,8 @@ def test_discovery_names_the_service_that_answers(ask: Ask, make_app: MakeApp, d
     document = as_hook(draw())
     assert service["hook"] == document["hook"]
     assert document["prefetch"].keys() == service["prefetch"].keys()
-    assert ask(app, "POST", f"/cds-services/{service['id']}", content=json.dumps(document), headers=JSON)
+    path = f"/cds-services/{service['id']}"
+    assert card(ask(app, "POST", path, content=json.dumps(document), headers=JSON))
 
 
 @pytest.mark.parametrize(
@@ -234,23 +235,35 @@ def test_order_and_photographs_are_of_the_patient_whose_chart_is_open(
     assert "ehr.example" not in response.text
 
 
+def chosen(*selections: Any) -> dict[str, Any]:
+    """The request with these selections, and else as it should be."""
+    return {"context": {**as_hook()["context"], "selections": list(selections)}}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        {"hook": "patient-view"},
-        {"hookInstance": "no uuid"},
-        {"context": {}},
-        {"context": {**as_hook()["context"], "patientId": ""}},
-        {"context": {"selections": [], "draftOrders": bundle(order())}},
-        {"context": {"selections": ["ServiceRequest/other"], "draftOrders": bundle(order())}},
-        {"context": {"selections": ["ServiceRequest/order-1"] * 2, "draftOrders": bundle(order())}},
-        {"context": {"selections": [7], "draftOrders": bundle(order())}},
-        {"prefetch": {"photographs": [media(b"x", "m")], "history": 7}},
+        ({"hook": "patient-view"}, "hook"),
+        ({"hookInstance": "no uuid"}, "hookInstance"),
+        ({"context": {}}, "context.draftOrders, context.patientId, context.selections"),
+        ({"context": {**as_hook()["context"], "patientId": ""}}, "context.patientId"),
+        (chosen(), "context.selections: expected one ServiceRequest"),
+        (chosen("MedicationRequest/1"), "context.selections: expected one ServiceRequest"),
+        (chosen("ServiceRequest/other"), "ServiceRequest: expected the one that is meant"),
+        (chosen(*["ServiceRequest/order-1"] * 2), "context.selections: expected one ServiceRequest"),
+        (
+            chosen("ServiceRequest/order-1", "ServiceRequest/order-2"),
+            "context.selections: expected one ServiceRequest",
+        ),
+        (chosen(7), "context.selections.0"),
+        ({"prefetch": {"photographs": [media(b"x", "m")]}}, "an object was expected"),
+        ({"prefetch": {"photographs": bundle(media(b"x", "m")), "history": 7}}, "an object was expected"),
     ],
-    ids=lambda change: json.dumps(change)[:60],
+    ids=lambda part: part if isinstance(part, str) else json.dumps(part)[:60],
 )
 def test_a_request_of_another_shape_is_refused(
-    change: dict[str, Any], ask: Ask, make_app: MakeApp, draw: Any
+    change: dict[str, Any], said: str, ask: Ask, make_app: MakeApp, draw: Any
 ):
     response = sent(ask, make_app(), {**as_hook(draw()), **change})
     assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
+    assert response.json()["detail"].endswith(f": {said}.")
