@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny_bundle as tiny
 from lesion_triage import cli
 from lesion_triage.bundle.scorer import Scorer
 
@@ -124,6 +125,20 @@ def test_score_goes_on_after_a_picture_that_cannot_be_used(
     assert first["error"]["code"] == code
     assert second["answer"]["disposition"] == "needs_in_person"
     assert captured.err.count("\n") == 1
+
+
+def test_score_goes_on_after_a_case_of_which_the_graph_gives_no_number(picture_bytes, tmp_path, capsys):
+    broken = tiny.make_broken(tmp_path / "broken").folder
+    low, dark = tmp_path / "low.png", tmp_path / "dark.png"
+    low.write_bytes(picture_bytes("below"))
+    dark.write_bytes(picture_bytes("black"))
+    assert cli.main(["score", str(broken), str(low), str(dark)]) == 2
+    captured = capsys.readouterr()
+    first, second = map(json.loads, captured.out.splitlines())
+    assert (first["error"]["code"], "answer" in first) == ("not_scored", False)
+    assert "finite" in first["error"]["detail"]
+    assert second["answer"]["disposition"] == "ungradable"
+    assert "finite" in captured.err
 
 
 @pytest.mark.parametrize(

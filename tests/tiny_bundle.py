@@ -6,6 +6,8 @@ Needs what serving needs and nothing more; the graph was written by make_tiny_gr
 from __future__ import annotations
 
 import io
+import math
+import struct
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -168,3 +170,17 @@ def make_at(folder: Path, size_px: int) -> Bundle:
 def make(folder: Path, **policy_overrides: Any) -> Bundle:
     """Seal a tiny bundle in ``folder``, which must not exist; keywords are fields of ``Policy``."""
     return seal(folder, **parts(**policy_overrides))
+
+
+def make_broken(folder: Path) -> Bundle:
+    """A bundle whose graph gives no number, and whose self-test has only a picture that never reaches it."""
+    weight = struct.pack("<f", 0.1)
+    assert GRAPH.count(weight) == 1
+    graph, made = GRAPH.replace(weight, struct.pack("<f", math.nan)), parts()
+    changed = {
+        "graph": graph,
+        "certificate": certificate_for(made["policy"], graph),
+        "selftest": SelfTest(cases=tuple(one for one in made["selftest"].cases if one.file == "black.png")),
+        "selftest_pictures": {"black.png": made["selftest_pictures"]["black.png"]},
+    }
+    return seal(folder, **{**made, **changed})

@@ -37,7 +37,7 @@ def score(
         note: print the note for the clinical record instead of the JSON line.
 
     Returns:
-        0, or 2 if any picture could not be used.
+        0, or 2 if any case could not be scored.
 
     Raises:
         BundleError: the bundle is incomplete or altered.
@@ -60,8 +60,9 @@ def score(
         try:
             answer = scorer.score([_read(image) for image in case], known)
             line["answer"] = answer.model_dump(mode="json")
-        except ImageError as error:
-            line["error"] = {"code": error.code, "detail": str(error)}
+        except (ImageError, ScoringError) as error:
+            code = error.code if isinstance(error, ImageError) else "not_scored"
+            line["error"] = {"code": code, "detail": str(error)}
             print(f"{', '.join(map(str, case))}: {error}", file=sys.stderr)
             status = 2
         else:

@@ -105,6 +105,24 @@ def test_a_photograph_that_cannot_be_used_makes_an_error_row_and_never_a_disposi
     assert f"1 not_scored ({code}: 1)" in capsys.readouterr().out
 
 
+def test_a_case_of_which_the_graph_gives_no_number_is_an_error_row_and_the_others_are_scored(
+    tmp_path, table, rows, capsys
+):
+    broken = tiny.make_broken(tmp_path / "broken").folder
+    cases = table("case_id,image\na,below.png\nb,black.png\nc,black.png\nc,below.png\n")
+    assert cli.main(["score-batch", str(broken), "--cases", str(cases), "--out", str(tmp_path / "out")]) == 1
+    first, second, third = rows()
+    for row in (first, third):
+        assert (row["disposition"], row["error_code"], row["error_image"]) == (
+            "not_scored",
+            "scoring_failed",
+            None,
+        )
+        assert [row[name] for name in ("score", "priority_band", "threshold", "reasons")] == [None] * 4
+    assert (second["disposition"], second["error_code"]) == ("ungradable", None)
+    assert "2 not_scored (scoring_failed: 2)" in capsys.readouterr().out
+
+
 def test_pipes_folders_and_very_long_files_are_not_read(bundle, pictures, table, score, rows):
     os.mkfifo(pictures / "pipe.png")
     (pictures / "folder.png").mkdir()
