@@ -18,11 +18,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import tiny_bundle
+from lesion_triage.bundle.certificate import GroupBy
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.fingerprints import Seen, as_text, of_file, of_pixels
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.red_flags import RedFlags
-from lesion_triage.bundle.schema import Disposition
+from lesion_triage.bundle.schema import Disposition, Grouping
 from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.calibrate import ledger
@@ -115,6 +117,26 @@ def test_old_certificate_is_tested_as_it_was_issued_with_red_flags_only_if_it_co
     assert ("(12 of them referred by a red flag, which it does not count)" in said) is not counted
     old = json.loads((tmp_path / "r.json").read_text())["old_certificate"]
     assert (old["misses"], old["misses_with_red_flags"]) == (misses, 0)
+
+
+def test_groups_are_certified_again_and_one_that_the_site_has_too_few_of_goes_up(clinic, tmp_path):
+    made = tiny_bundle.parts(
+        groupings=(Grouping(by="sex", thresholds={"female": 0.5, "male": 0.6}),), threshold=0.5
+    )
+    asked = {"asked": (GroupBy(by="sex", small="route_up"),), "rule": "group_thresholds"}
+    old = seal(tmp_path / "old", **{**made, "certificate": made["certificate"].model_copy(update=asked)})
+    women = [(logit, needs, {"sex": "female"}) for logit, needs, _ in spread(70, lowest=-1.0)]
+    men = [(logit, needs, {"sex": "male"}) for logit, needs, _ in spread(5, 0)]
+    assert recertify(old.folder, clinic([*women, *men]), tmp_path / "new") == 0
+    new = open_bundle(tmp_path / "new")
+    assert (new.certificate.rule, new.certificate.asked) == (asked["rule"], asked["asked"])
+    (grouping,) = new.policy.groupings
+    assert grouping.thresholds == {"female": new.policy.threshold}
+    assert new.policy.threshold < 0.5
+    picture = tiny_bundle.picture_bytes("below")
+    for sex, reason in (("female", "score_below_threshold"), ("male", "uncertified_subgroup")):
+        answer = Scorer(new).score([picture], History(sex=sex))
+        assert [one.code for one in answer.reasons] == [reason]
 
 
 def test_too_few_positives_are_told_how_many_more_it_takes(clinic, bundle, tmp_path, capsys):
