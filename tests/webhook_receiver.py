@@ -17,6 +17,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server: Any = self.server
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        server.moments.append(time.monotonic())
         status, headers, pause_s = server.script.pop(0) if server.script else (204, {}, 0.0)
         time.sleep(pause_s)
         self.send_response(status)
@@ -44,6 +45,12 @@ class Receiver:
         found: list[tuple[dict[str, str], bytes]] = self._server.came
         return found
 
+    @property
+    def moments(self) -> list[float]:
+        """When each came, before it was answered; by the monotonic clock, in seconds."""
+        found: list[float] = self._server.moments
+        return found
+
     def wait(self, number: int = 1, seconds: float = 30.0) -> list[tuple[dict[str, str], bytes]]:
         until = time.monotonic() + seconds
         while len(self.came) < number:
@@ -66,7 +73,7 @@ def receiving(
     A header may be a function, which is asked for its value when the answer is due.
     """
     server: Any = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
-    server.script, server.came = list(script), []
+    server.script, server.came, server.moments = list(script), [], []
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
