@@ -17,8 +17,12 @@ from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Answer, Disposition, Grouping, PixelSpec, ReasonCode
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
+from triage_server.app import create_app
+from triage_server.audit_chain import files_of
+from triage_server.audit_log import AuditLog
 from triage_server.envelope import JsonLines
 from triage_server.problems import Problem
+from triage_server.settings import Settings
 
 JPEG = {"Content-Type": "image/jpeg"}
 Ask = Callable[..., httpx.Response]
@@ -308,6 +312,18 @@ def test_all_pending_pictures_together_are_bounded(ask: Ask, make_app: MakeApp, 
     response = ask(make_app(max_pending_bytes=1000), "POST", "/v1/triage", content=draw(), headers=JPEG)
     problem(response, 503, "busy")
     assert response.headers["retry-after"] == "1"
+
+
+def test_refusal_for_lack_of_room_leaves_no_line_in_the_audit_log_and_one_of_a_case_does(
+    ask: Ask, scorer: Scorer, tmp_path: Path, draw: Any
+):
+    settings = Settings(bundle=scorer.bundle.folder, threads=1, max_pending_bytes=1000)
+    with AuditLog(tmp_path / "audit", 2**20) as log:
+        app = create_app(scorer.bundle, scorer, settings, log)
+        for content, code in ((draw(), "busy"), (b"text", "image_format_not_supported")):
+            assert ask(app, "POST", "/v1/triage", content=content, headers=JPEG).json()["code"] == code
+    (line,) = (json.loads(file.read_text()) for file in files_of(tmp_path / "audit"))
+    assert (line["event"], line["problem"]) == ("refusal", "image_format_not_supported")
 
 
 def test_body_that_never_comes_gives_its_place_up(ask: Ask, make_app: MakeApp):

@@ -21,7 +21,7 @@ import pytest
 
 from lesion_triage.errors import AuditLogError
 from triage_server import audit_log
-from triage_server.audit_chain import GENESIS, file_name, files_of, verify
+from triage_server.audit_chain import GENESIS, End, file_name, files_of, spell, verify
 from triage_server.audit_folder import KEY_FILE
 from triage_server.audit_log import AuditLog
 
@@ -207,6 +207,14 @@ def test_log_whose_last_whole_line_was_put_elsewhere_does_not_begin_anew_in_a_fu
     assert verify(folder).files == 2
 
 
+@pytest.mark.parametrize("before", [End(4, GENESIS), End(0, "a" * 64)], ids=["line 5", "line 1"])
+def test_first_line_has_the_first_number_if_and_only_if_it_follows_nothing(before: End, folder: Path):
+    folder.mkdir()
+    (folder / file_name(before.sequence + 1)).write_bytes(spell({"event": "answer"}, before)[0])
+    with pytest.raises(AuditLogError, match="put the earlier files back"):
+        verify(folder, since=before.head)
+
+
 @pytest.mark.parametrize("kept", [1, 5, 100, -2])
 def test_half_written_line_is_recorded_never_dropped(kept: int, folder: Path):
     write(folder, 3)
@@ -380,6 +388,29 @@ def test_disk_that_does_not_answer_is_an_error_in_time_and_passes_by_itself(fold
     assert [line.get("number", line["event"]) for line in lines] == [0, 1, "resumed", 3]
     assert lines[2]["unrecorded"] == 1
     verify(folder)
+
+
+def test_line_of_a_client_that_left_while_it_waited_is_written_and_is_no_failure_of_the_disk(
+    folder: Path, stalling: Any
+):
+    async def story() -> None:
+        stalling.clear()
+        first = asyncio.create_task(log.append({"event": "answer", "number": 0}))
+        await asyncio.sleep(0.1)  # it is being flushed; the second waits behind it
+        second = asyncio.create_task(log.append({"event": "answer", "number": 1}))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        stalling.set()
+        await first
+        await log.append({"event": "answer", "number": 2})
+        assert not log.failed
+
+    with AuditLog(folder, 2**20) as log:
+        asyncio.run(asyncio.wait_for(story(), 20))
+    lines = [json.loads(line) for line in raw(folder).splitlines()]
+    assert [line.get("number", line["event"]) for line in lines] == [0, 1, 2]
 
 
 def test_disk_that_answers_again_is_said_in_the_log(

@@ -165,6 +165,7 @@ def test_full_disk_gives_no_answer_and_passes_by_itself(
     launch: Callable[..., Any], tmp_path: Path, draw: Any
 ):
     folder = tmp_path / "audit"
+    once = JPEG | {"Idempotency-Key": "0123456789abcdef"}  # what got no answer is no repeat later
     with launch(TRIAGE_AUDIT_LOG=str(folder)) as server:
         assert post(server, content=draw(), headers=JPEG).status_code == 200
         size = files_of(folder)[0].stat().st_size
@@ -172,7 +173,7 @@ def test_full_disk_gives_no_answer_and_passes_by_itself(
         unlimited = resource.prlimit(process, resource.RLIMIT_FSIZE)
         resource.prlimit(process, resource.RLIMIT_FSIZE, (size + 100, unlimited[1]))
         for _ in range(2):
-            refused = post(server, content=draw(), headers=JPEG)
+            refused = post(server, content=draw(), headers=once)
             assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
             assert "disposition" not in refused.text
         ready = patiently.get(f"{server.url}/health/ready")
@@ -181,7 +182,7 @@ def test_full_disk_gives_no_answer_and_passes_by_itself(
         resource.prlimit(process, resource.RLIMIT_FSIZE, unlimited)
         time.sleep(1.1)
         assert patiently.get(f"{server.url}/health/ready").status_code == 200
-        assert post(server, content=draw(), headers=JPEG).status_code == 200
+        assert post(server, content=draw(), headers=once).status_code == 200
         assert server.stop() == 0
     assert verify(folder).torn == 0
     found = [line["event"] for line in lines_of(folder)]

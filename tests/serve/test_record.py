@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import patiently
 from sent_cases import WAYS
+from triage_server import record
 from triage_server.audit_chain import files_of, verify
 from triage_server.problems import RequestError
 from triage_server.record import MOST_KEPT_OF_ONE, Answered, Repeats
@@ -86,6 +88,16 @@ def test_answers_of_one_caller_never_push_out_those_of_another():
             for number in range(MOST_KEPT_OF_ONE + 1)
         )
     assert MOST_KEPT_OF_ONE < kept < 2 * MOST_KEPT_OF_ONE
+
+
+def test_an_answer_is_forgotten_when_its_time_is_over_and_its_key_is_free(monkeypatch: pytest.MonkeyPatch):
+    assert timedelta(days=1).total_seconds() == record._KEPT_S
+    repeats = Repeats()
+    repeats.keep("key:one", "key", {"n": 0}, ANSWER)
+    assert repeats.find("key:one", "key", {"n": 0}) == ANSWER
+    monkeypatch.setattr(record, "_KEPT_S", -1.0)
+    assert repeats.find("key:one", "key", {"n": 0}) is None
+    assert repeats.find("key:one", "key", {"n": 1}) is None
 
 
 _LINE: dict[str, object] = {"face": "v1", "photographs_hmac": ["a"], "history_hmac": None}
