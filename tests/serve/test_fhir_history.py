@@ -16,6 +16,7 @@ from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 from sent_cases import bundle, media
 from triage_server.fhir_history import told_in
+from triage_server.problems import RequestError
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
@@ -127,3 +128,48 @@ def test_a_question_of_the_sender_s_is_not_quoted(ask: Ask, make_app: MakeApp, d
     text = outcome(sent(ask, make_app(), bundle(media(draw(), "m0"), question)), 422, "history_not_valid")
     assert "an unknown question" in text
     assert "Mustermann" not in text
+
+
+def question(**told: Any) -> dict[str, Any]:
+    """A questionnaire with one question, whether it bleeds."""
+    item = {"linkId": "bleeding", **told}
+    return {"resourceType": "QuestionnaireResponse", "status": "completed", "item": [item]}
+
+
+def codes(*codings: dict[str, Any], **told: Any) -> dict[str, Any]:
+    return {**observation("bleeding", **told), "code": {"coding": list(codings)}}
+
+
+_BLEEDS, _GROWS = ({"system": "urn:lesion-triage:history", "code": name} for name in ("bleeding", "growing"))
+_MILLIMETRES = {"value": 6, "system": "http://unitsofmeasure.org", "code": "mm"}
+AMBIGUOUS = {
+    "more than so many millimetres": (
+        observation("diameter_mm", valueQuantity={**_MILLIMETRES, "comparator": ">"}),
+        "a quantity that is not",
+    ),
+    "a value beside components": (
+        observation("bleeding", valueBoolean=False, component=[observation("growing", valueBoolean=True)]),
+        "an Observation without one code",
+    ),
+    "two questions in one": (codes(_BLEEDS, _GROWS, valueBoolean=False), "an Observation without one code"),
+    "no question of ours": (codes(_FOREIGN, valueBoolean=False), "an Observation without one code"),
+    "two answers to one question": (
+        question(answer=[{"valueBoolean": False}, {"valueBoolean": True}]),
+        "an item with several answers",
+    ),
+    "a question beside an answer": (
+        question(answer=[{"valueBoolean": False}], item=[{"linkId": "growing"}]),
+        "an item with several answers",
+    ),
+    "a time": (question(answer=[{"valueDateTime": "2026-01-31"}]), "a value of another type"),
+    "no value": (question(answer=[{}]), "expected one value"),
+}
+
+
+@pytest.mark.parametrize("what", AMBIGUOUS)
+def test_an_answer_that_could_be_understood_in_two_ways_is_refused(what: str):
+    resource, said = AMBIGUOUS[what]
+    with pytest.raises(RequestError, match=said) as refused:
+        told_in([resource])
+    assert refused.value.code == "history_not_valid"
+    assert told_in([observation("diameter_mm", valueQuantity=_MILLIMETRES)]).diameter_mm == 6

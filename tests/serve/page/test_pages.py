@@ -114,6 +114,21 @@ def test_only_a_key_with_the_role_clinic_opens_the_page_and_only_as_long_as_it_i
     assert clinician.get("/ui").headers["location"] == "/ui/login"
 
 
+def test_page_has_the_pace_of_the_key_and_each_person_a_pace_of_their_own(
+    open_page: Any, browse: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    keys = [new_key(file, name, "clinic") for name in ("one", "other")]
+    app = open_page(api_keys_file=file, rate_per_minute=2)
+    one, other = browse(app), browse(app)
+    for person, key in ((one, keys[0]), (other, keys[1])):
+        assert person.sign_in("Dr A", key).headers["location"] == "/ui"
+    late = [one.get("/ui") for _ in range(3)][-1]
+    assert late.status_code == 429
+    assert int(late.headers["retry-after"]) >= 1
+    assert other.get("/ui").status_code == 200
+
+
 _IDENTITY = ("jwks", "issuer", "audience")
 
 
@@ -170,7 +185,7 @@ def test_form_asks_for_what_can_be_typed_here(
 def test_session_ends_with_the_token_that_began_it(token_page: Any, browse: Any, issuer: Issuer) -> None:
     clinician = browse(token_page)
     clinician.get("/ui/login")
-    ends = int(time.time()) + 2
+    ends = int(time.time()) + 4  # whole seconds: at least three to sign in and look around
     clinician.sign_in("Dr A", issuer.token(scope=CLINIC, exp=ends))
     shown = clinician.cookies["triage"]
     assert jwt.decode(shown, options={"verify_signature": False})["exp"] == ends
