@@ -216,7 +216,7 @@ def test_another_condition_is_refused(when: Any, complaint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "action", [{"refer": False}, {"up_to_band": 4}, {"up_to_band": 0}, {"discharge": True}]
+    "action", [{"refer": False}, {"up_to_band": 4}, {"up_to_band": 0}, {"refer": True, "discharge": True}]
 )
 def test_an_action_that_would_not_send_up_is_refused(action: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

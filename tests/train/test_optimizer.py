@@ -69,12 +69,17 @@ def test_the_backbone_learns_at_the_rates_that_timm_gives_it_below_a_classifier_
     found = told_apart(network(name), weight_decay=0.05, layer_decay=0.7)
     classifier = timm.create_model(name, num_classes=3)
     names = {id(parameter): each for each, parameter in classifier.named_parameters()}
-    for group in param_groups_layer_decay(
-        classifier, 0.05, getattr(classifier, "no_weight_decay", set)(), layer_decay=0.7
-    ):
-        for parameter in group["params"]:
-            known = found.get(f"backbone.{names[id(parameter)]}")
-            assert known is None or known == pytest.approx((group["lr_scale"], group["weight_decay"]))
+    expected = {
+        f"backbone.{names[id(parameter)]}": (group["lr_scale"], group["weight_decay"])
+        for group in param_groups_layer_decay(
+            classifier, 0.05, getattr(classifier, "no_weight_decay", set)(), layer_decay=0.7
+        )
+        for parameter in group["params"]
+    }
+    ours = [each for each in found if each.startswith("backbone.")]
+    assert len(ours) > 20
+    for each in ours:
+        assert found[each] == pytest.approx(expected[each]), each
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext"])
