@@ -66,7 +66,7 @@ NOW = int(time.time())
 @pytest.mark.parametrize(
     "changed",
     [
-        {"exp": NOW - 3600},
+        {"exp": NOW - 60},  # more than clocks may differ
         {"exp": None},
         {"nbf": NOW + 3600},
         {"iss": "https://other.example.org"},

@@ -182,6 +182,13 @@ def test_form_asks_for_what_can_be_typed_here(
         assert texts(f"login.{way}_hint") in shown
 
 
+def test_session_begun_with_a_key_lasts_eight_hours(browser: Any) -> None:
+    before = int(time.time())
+    browser.sign_in()
+    ends = jwt.decode(browser.cookies["triage"], options={"verify_signature": False})["exp"]
+    assert before <= ends - 8 * 3600 <= time.time()
+
+
 def test_session_ends_with_the_token_that_began_it(token_page: Any, browse: Any, issuer: Issuer) -> None:
     clinician = browse(token_page)
     clinician.get("/ui/login")
