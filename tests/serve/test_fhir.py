@@ -16,6 +16,7 @@ import tiny_bundle
 from fhir_asked import PATH, observation, outcome, resources, sent
 from histories import flag
 from lesion_triage.bundle.red_flags import RedFlags
+from lesion_triage.bundle.schema import Grouping
 from lesion_triage.bundle.scorer import Scorer
 from sent_cases import as_fhir, bundle, dicom, in_base64, media, order, told
 
@@ -72,6 +73,22 @@ def test_what_limits_an_answer_is_an_issue_each(
     assert {"no_touch", "photographs_unusable"} <= issues.keys()
     assert {one["status"] for one in issues.values()} == {"preliminary"}
     assert found["Task"][0]["code"]["coding"][0]["code"] == "needs_in_person"
+
+
+def test_why_a_case_cannot_be_relied_on_is_an_issue_of_high_severity(
+    ask: Ask, make_app: MakeApp, picture_bytes: Callable[..., bytes], tmp_path: Path
+):
+    women = Grouping(by="sex", thresholds={"female": 0.5})
+    app = make_app(Scorer(tiny_bundle.make(tmp_path / "tiny", groupings=(women,))))
+    for kind, told_of, expected in (
+        ("below", {"sex": "female"}, set()),
+        ("below", {}, {"uncertified_subgroup"}),
+        ("black", {"sex": "female"}, {"no_gradable_image"}),
+    ):
+        found = resources(sent(ask, app, as_fhir(picture_bytes(kind, "JPEG"), **told_of)))
+        high = [one for one in found["DetectedIssue"] if one.get("severity") == "high"]
+        assert {one["code"]["coding"][0]["code"] for one in high} == expected
+        assert all("implicated" not in one for one in high)
 
 
 def test_a_deadline_beyond_the_calendar_is_none(
