@@ -86,6 +86,14 @@ def test_derm7pt_s_two_pictures_of_a_row_are_one_case(tmp_path: Path) -> None:
     assert kinds == ["clinical: close-up", "dermoscopic"]
 
 
+def test_derm7pt_s_dermoscopic_picture_in_place_of_the_clinical_one_is_taken_once(tmp_path: Path) -> None:
+    made = made_sources.derm7pt(tmp_path)
+    replace_in(made.table, "NEL/NEL025.JPG,NEL/Nel026.jpg,,", "NEL/Nel026.jpg,NEL/Nel026.jpg,,")
+    built = manifests.build(Data(source="derm7pt"), made.root)
+    assert [record.image_type for record in built.records if record.case_id == "case-1"] == ["dermoscopic"]
+    assert built.findings[derm7pt.NO_CLINICAL] == ("NEL/Nel026.jpg",)
+
+
 def test_derm7pt_s_official_splits_are_rows_of_the_table(tmp_path: Path) -> None:
     records = derm7pt.read(made_sources.derm7pt(tmp_path).root).records
     assert {record.case_id: record.official_split for record in records} == {

@@ -9,7 +9,8 @@ The layout is ``release_v0/``: ``meta/meta.csv`` with ``case_num``, ``diagnosis`
 ``management``, ``clinic``, ``derm`` and more; ``images/``, in which ``clinic`` and ``derm`` are paths; and
 ``meta/{train,valid,test}_indexes.csv`` (``indexes``: rows of the table, from 0).
 
-Traps: each row is one lesion with a clinical and a dermoscopic picture, which form one case. ``management``
+Traps: each row is one lesion with a clinical and a dermoscopic picture, which form one case. Nine rows
+have no clinical one and name the dermoscopic one in both columns: it is taken once. ``management``
 (excision, follow-up, none) is the authors' advice based on its look; it is not the truth and is not read.
 Names differ in case between table and disk. There are no patient ids, and the table does not say which labels
 were confirmed by pathology.
@@ -28,12 +29,13 @@ from lesion_triage.errors import DataError
 LICENSE = "research use, terms at derm.cs.sfu.ca"
 ATTRIBUTION = "Derm7pt, Kawahara et al., IEEE JBHI 2019, doi:10.1109/JBHI.2018.2824327"
 TABLE = "meta.csv"
+NO_CLINICAL = "the table names the dermoscopic picture in place of the clinical one; it was taken once"
 INDEXES = {"train": "train_indexes.csv", "validation": "valid_indexes.csv", "test": "test_indexes.csv"}
 KINDS = {"clinic": "clinical: close-up", "derm": "dermoscopic"}
 
 
 def read(root: Path) -> Listing:
-    """List both pictures of every row.
+    """List the pictures of every row.
 
     Raises:
         DataError: no table, a column missing, a diagnosis that is not in the label table, an index that does
@@ -52,6 +54,8 @@ def read(root: Path) -> Listing:
         if path is None:
             collected.missing.append(row[column])
             return None
+        if row["clinic"] == row["derm"]:
+            collected.find(NO_CLINICAL, row[column])
         return RawRecord(
             image_id=row[column],
             path=path,
@@ -68,7 +72,8 @@ def read(root: Path) -> Listing:
         )
 
     for place, (number, row) in enumerate(rows(table, columns)):
-        for column in filter(row.get, KINDS):
+        kinds = ("derm",) if row["clinic"] == row["derm"] else KINDS
+        for column in filter(row.get, kinds):
             make = partial(record, column=column, official_split=splits.get(place, ""))
             collected.take(table, [(number, row)], make)
     return collected.listing(f"{ATTRIBUTION}; {LICENSE}")
