@@ -241,6 +241,8 @@ def test_dark_skin_that_is_missing_or_never_stated_warns(made):
     assert balance.skin_type_balance(fine).verdict is Verdict.PASS
     light = Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: str(r.choice(["I", "II", "III"]))))
     assert balance.skin_type_balance(light).verdict is Verdict.WARN
+    pairs = Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: str(r.choice(["I-II", "V-VI"]))))
+    assert balance.skin_type_balance(pairs).verdict is Verdict.PASS
     silent = balance.skin_type_balance(Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: "")))
     assert silent.verdict is Verdict.WARN
     assert "No record states" in silent.summary

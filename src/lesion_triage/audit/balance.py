@@ -16,8 +16,8 @@ from lesion_triage.config import Audit
 from lesion_triage.data.coded import Coded, Codes
 from lesion_triage.data.split import SPLITS
 
-DARK_TYPES = ("V", "VI", "5", "6", "5.0", "6.0")
-"""Fitzpatrick types V and VI as tables write them."""
+DARK_TYPES = ("V", "VI", "V-VI", "5", "6", "5.0", "6.0")
+"""Fitzpatrick types V and VI as tables write them; DDI does not tell them apart."""
 
 _FEWEST_POSITIVES = 10
 """As in the report: a slice with fewer cases of a class is counted and not measured."""
