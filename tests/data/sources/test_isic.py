@@ -180,6 +180,21 @@ def test_milk10k_s_two_pictures_of_a_lesion_are_one_case(tmp_path: Path) -> None
     assert {record.diagnosis_confirm_type for record in pair} == {"histopathology"}
 
 
+def test_milk10k_a_lesion_with_two_rows_of_classes_is_refused(tmp_path: Path) -> None:
+    made = made_sources.milk10k(tmp_path)
+    with (tmp_path / milk10k.TRUTH).open("a", encoding="utf-8") as truth:
+        truth.write("IL_0000652,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,1.0,0.0,0.0\n")
+    with pytest.raises(DataError, match="line 4: lesion_id 'IL_0000652' stands twice"):
+        milk10k.read(made.root)
+
+
+def test_milk10k_a_lesion_of_which_the_metadata_name_no_picture_is_counted(tmp_path: Path) -> None:
+    made = made_sources.milk10k(tmp_path)
+    with (tmp_path / milk10k.TRUTH).open("a", encoding="utf-8") as truth:
+        truth.write("IL_9999999,0.0,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n")
+    assert milk10k.read(made.root).dropped == {milk10k.NO_PICTURE: ("IL_9999999",)}
+
+
 def test_milk10k_s_skin_tone_is_not_taken_for_a_fitzpatrick_type(tmp_path: Path) -> None:
     records = milk10k.read(made_sources.milk10k(tmp_path).root).records
     assert {record.fitzpatrick_skin_type for record in records} == {""}

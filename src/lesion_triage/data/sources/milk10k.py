@@ -34,6 +34,7 @@ CLASSES = ("AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV"
 TRUTH = "MILK10k_Training_GroundTruth.csv"
 METADATA = "MILK10k_Training_Metadata.csv"
 SUPPLEMENT = "MILK10k_Training_Supplement.csv"
+NO_PICTURE = "lesion_without_a_picture_in_the_metadata"
 
 _COLUMNS = ("lesion_id", "image_type", "isic_id", "age_approx", "sex", "site")
 
@@ -42,8 +43,8 @@ def read(root: Path) -> Listing:
     """List every picture of the metadata table with the class of its lesion.
 
     Raises:
-        DataError: a table or a column is missing, a lesion without exactly one class, an age that is not
-            a number.
+        DataError: a table or a column is missing, a lesion without exactly one class or with two rows of
+            them, an age that is not a number.
     """
     folder = walk(root)
     codes = _codes(folder.table((TRUTH,), "MILK10k"))
@@ -52,9 +53,11 @@ def read(root: Path) -> Listing:
         confirmed = index(folder.tables[SUPPLEMENT], "isic_id", ("diagnosis_confirm_type",))
     table = folder.table((METADATA,), "MILK10k")
     collected = Collected()
+    seen: set[str] = set()
 
     def record(row: Row) -> RawRecord | None:
         image, lesion = row["isic_id"], row["lesion_id"]
+        seen.add(lesion)
         if lesion not in codes:
             raise DataError(f"lesion '{lesion}' has no row in {TRUTH}.")
         if image not in folder.pictures:
@@ -78,6 +81,8 @@ def read(root: Path) -> Listing:
         )
 
     collected.take(table, rows(table, _COLUMNS, ("attribution", "copyright_license")), record)
+    for lesion in sorted(codes.keys() - seen):
+        collected.drop(NO_PICTURE, lesion)
     return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
 
 
@@ -86,6 +91,8 @@ def _codes(table: Path) -> dict[str, str]:
     codes: dict[str, str] = {}
     for number, row in rows(table, ("lesion_id", *CLASSES)):
         try:
+            if row["lesion_id"] in codes:
+                raise DataError(f"lesion_id '{row['lesion_id']}' stands twice; keep one row.")
             codes[row["lesion_id"]] = one_of(row, CLASSES)
         except DataError as error:
             raise DataError(f"{table}, line {number}: {error}") from None
