@@ -103,6 +103,13 @@ def test_derm7pt_s_official_splits_are_rows_of_the_table(tmp_path: Path) -> None
     }
 
 
+def test_derm7pt_s_index_beyond_the_table_is_refused(tmp_path: Path) -> None:
+    made = made_sources.derm7pt(tmp_path)
+    replace_in(made.table.parent / "test_indexes.csv", "2", "3")
+    with pytest.raises(DataError, match=r"meta\.csv: 3 rows, but row 3, from 0, is in the test split"):
+        derm7pt.read(made.root)
+
+
 def test_derm7pt_s_advice_to_cut_out_is_not_the_truth(tmp_path: Path) -> None:
     records = derm7pt.read(made_sources.derm7pt(tmp_path).root).records
     cut_out = {record.needs_in_person for record in records if record.case_id in ("case-1", "case-2")}

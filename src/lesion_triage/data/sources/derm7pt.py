@@ -71,7 +71,13 @@ def read(root: Path) -> Listing:
             official_split=official_split,
         )
 
-    for place, (number, row) in enumerate(rows(table, columns)):
+    numbered = list(rows(table, columns))
+    if (last := max(splits, default=-1)) >= len(numbered):
+        raise DataError(
+            f"{table}: {len(numbered)} rows, but row {last}, from 0, is in the {splits[last]} split; take "
+            "table and indexes of one release."
+        )
+    for place, (number, row) in enumerate(numbered):
         kinds = ("derm",) if row["clinic"] == row["derm"] else KINDS
         for column in filter(row.get, kinds):
             make = partial(record, column=column, official_split=splits.get(place, ""))
