@@ -90,6 +90,15 @@ def test_a_picture_stored_twice_is_taken_once_and_reported(
     assert list(listing.findings.values()) == [("ISIC_1",)]
 
 
+def test_a_picture_stored_twice_that_no_row_names_is_not_reported(
+    layout: Callable[..., Path], picture: Callable[..., None]
+) -> None:
+    root = layout(*ROWS)
+    for folder in ("a", "b"):
+        picture(root / folder / "thumbnail.jpg", 1)
+    assert ham10000.read(root).findings == {}
+
+
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [

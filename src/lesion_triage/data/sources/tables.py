@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lesion_triage.data.below import places
 from lesion_triage.data.records import (
@@ -169,8 +169,9 @@ class Collected:
 
     def listing(self, citation: str, twice: Sequence[str] = ()) -> Listing:
         """The reader's result. Only pictures that a record names are worth a remark."""
-        if twice:
-            self.findings[STORED_TWICE] = list(twice)
+        named = {PurePosixPath(record.path).stem for record in self.records} if twice else set()
+        if known := [name for name in twice if name in named]:
+            self.findings[STORED_TWICE] = known
         return Listing(
             records=tuple(self.records),
             citation=(citation,),
