@@ -49,11 +49,16 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
     return stream.getvalue()
 
 
-def png(header: tuple[int, int, int, int], rows: bytes = b"", *extra: tuple[bytes, bytes]) -> bytes:
+def png(
+    header: tuple[int, int, int, int],
+    rows: bytes = b"",
+    *extra: tuple[bytes, bytes],
+    interlaced: bool = False,
+) -> bytes:
     """A PNG by hand: (width, height, bits, colour type), raw rows with filter bytes, chunks before them."""
     width, height, bits, colour = header
     chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)),
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)),
         *extra,
         (b"IDAT", zlib.compress(rows)),
         (b"IEND", b""),
@@ -578,6 +583,42 @@ def test_a_picture_that_ends_in_grey_is_no_damaged_one(
     corner.paste(grey, (size[0] // 2, size[1] // 2, *size))
     for image in (corner, Image.new(mode, size, grey)):
         assert decode(encoded(image, "JPEG", quality=95, **options), SPEC).width_px == size[0]
+
+
+PALETTE = (b"PLTE", bytes(range(150, 0, -1)))
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "row_bytes"),
+    [(1, 0, 8), (8, 0, 60), (16, 0, 120), (8, 2, 180), (16, 2, 360), (8, 3, 60), (8, 4, 120), (8, 6, 240)],
+)
+def test_a_png_whose_compressed_data_end_early_is_refused(bits: int, colour: int, row_bytes: int) -> None:
+    """Pillow leaves what is missing black or transparent, and says nothing."""
+    extra = [PALETTE] if colour == 3 else []
+    row = b"\0" + bytes([7]) * row_bytes
+    decode(png((60, 45, bits, colour), row * 45, *extra), SPEC)
+    for rows in (1, 20, 44):
+        error = refusal(png((60, 45, bits, colour), row * rows, *extra))
+        assert error.code == "image_not_decodable"
+        assert "damaged or incomplete" in str(error)
+
+
+def test_an_interlaced_png_whose_compressed_data_end_early_is_refused() -> None:
+    """Its last pixel may be there although the last rows that were written are not."""
+    header = (9, 9, 8, 0)
+    whole = b"".join(
+        (b"\0" + bytes([90]) * across) * down
+        for across, down in ((2, 2), (1, 2), (3, 1), (2, 3), (5, 2), (4, 5), (9, 4))
+    )
+    assert decode(png(header, whole, interlaced=True), SPEC).pixels.min() == 90
+    for rows in (1, 4):
+        assert refusal(png(header, whole[: -10 * rows], interlaced=True)).code == "image_not_decodable"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "I;16"])
+def test_a_picture_that_ends_in_black_is_no_damaged_one(mode: str) -> None:
+    for size in ((1, 1), (61, 45), (3000, 400)):
+        assert decode(encoded(Image.new(mode, size)), SPEC).width_px == size[0]
 
 
 def test_a_jpeg_of_nothing_but_scans_is_refused_at_once() -> None:

@@ -1,6 +1,6 @@
 """From a file's bytes to the pixels that the network sees: the one pixel path of training and service.
 
-Imports numpy, Pillow, the schema, JPEG files, the orientation and the exception tree.
+Imports numpy, Pillow, the schema, JPEG and PNG files, the orientation and the exception tree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from lesion_triage.bundle import jpeg
+from lesion_triage.bundle import jpeg, png
 from lesion_triage.bundle.orientation import TURNS, orientation_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
@@ -109,6 +109,8 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
         orientation = orientation_of(image.info.get("exif", b""))  # in a PNG it may follow the pixels
         if isinstance(image, JpegImageFile):
             _refuse_unfinished(image, data, spec.size_px)
+        if isinstance(image, PngImageFile):
+            _refuse_unfinished_png(image, data)
         square = _square(image, drafted, orientation, spec.size_px)
         square = _to_srgb(square, image.info.get("icc_profile"))
     if orientation >= 5:
@@ -246,6 +248,18 @@ def _refuse_unfinished(image: JpegImageFile, data: bytes, size_px: int) -> None:
         strip = (0, top, width, min(top + rows, height))
         if image.crop(strip).tobytes() != again.crop(strip).tobytes():
             raise jpeg.unfinished()
+
+
+def _refuse_unfinished_png(image: PngImageFile, data: bytes) -> None:
+    """Refuse a decoded PNG whose compressed data end before the picture does, although they end properly.
+
+    Pillow silently leaves the rest zero: black or transparent, including the last pixel, except in an
+    interlaced picture.
+    """
+    width, height = image.size
+    ends_in_zero = not any(image.crop((width - 1, height - 1, width, height)).tobytes())
+    if (ends_in_zero or image.info.get("interlace")) and png.is_unfinished(data):
+        raise jpeg.unfinished()
 
 
 def _square(

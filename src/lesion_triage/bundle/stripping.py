@@ -1,6 +1,6 @@
 """Removes what a photograph's file tells about people and places: other bytes, the same pixels.
 
-Imports numpy, the pixel path, the schema and the exception tree.
+Imports numpy, the pixel path, PNG files, the schema and the exception tree.
 
 The file is taken apart and reassembled without decoding it. Whatever is not listed here is dropped: EXIF
 except for the orientation, GPS, XMP, IPTC, comments, previews, names of colour profiles, and appended data.
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lesion_triage.bundle.pixels import decode, look_of
+from lesion_triage.bundle.png import picture_bytes
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
 
@@ -26,17 +27,6 @@ _AFTER_SCAN = re.compile(rb"\xff(?![\x00\xd0-\xd7\xff])")
 """FF 00 is data, FF D0 to FF D7 are restart markers, FF FF is fill."""
 _PNG_KEPT = {b"IHDR": 13, b"PLTE": 768, b"tRNS": 256}
 """Chunks kept beside the picture data, and how many bytes of each can be meaningful."""
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PNG_PASSES = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)
-"""For an interlaced picture: first column and row, and the steps to the next."""
 _PIECE = 2**20
 _WEBP_KEPT = frozenset({b"ALPH", b"VP8 ", b"VP8L"})
 _ICC_PIECE = 65_519
@@ -157,7 +147,7 @@ def _png(data: bytes, orientation: int, profile: bytes | None) -> bytes:
         if kind in _PNG_KEPT:
             kept.append(_png_chunk(kind, body[: _PNG_KEPT[kind]]))
         if kind == b"IHDR":
-            expected = _png_size(body)
+            expected = picture_bytes(body)
             if profile:
                 kept.append(_png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)))
             if orientation != 1:
@@ -167,18 +157,6 @@ def _png(data: bytes, orientation: int, profile: bytes | None) -> bytes:
         place = end
     pixels = _png_chunk(b"IDAT", _png_pixels(bytes(compressed), expected))
     return b"".join((*kept, pixels, _png_chunk(b"IEND", b"")))
-
-
-def _png_size(header: bytes) -> int:
-    """Bytes of the picture data before compression: one more for each row than its pixels take."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
-    bits = depth * _PNG_CHANNELS.get(colour, 0)
-    size = 0
-    for column, row, right, down in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
-        across, rows = -(-(width - column) // right), -(-(height - row) // down)
-        if across > 0 and rows > 0:
-            size += rows * (1 + (across * bits + 7) // 8)
-    return size
 
 
 def _png_pixels(compressed: bytes, expected: int) -> bytes:
