@@ -1,6 +1,7 @@
 """Red flags can only send up: another yes never silences one, and a silence neither fires nor suppresses."""
 
 from itertools import product
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -187,6 +188,17 @@ def test_a_flag_survives_its_own_spelling(when: dict[str, Any]) -> None:
     again = RedFlags.model_validate_json(rules.to_json())
     assert again == rules
     assert again.sha256() == rules.sha256()
+
+
+def test_a_nested_rule_is_written_at_once() -> None:
+    """Each level doubled the time: a policy could keep whoever opens its bundle for years."""
+    when: dict[str, Any] = YES
+    for _ in range(18):
+        when = {"all_of": [when]}
+    rules = RedFlags(flags=(flag(when),))
+    started = thread_time()
+    assert RedFlags.model_validate_json(rules.to_json()) == rules
+    assert thread_time() - started < 0.5
 
 
 @pytest.mark.parametrize(

@@ -153,10 +153,16 @@ class AnyOf(Document):
 
 def _kind_of(value: Any) -> str | None:
     """The kind of a condition, recognised by the key that only this kind has."""
-    keys = value.keys() if isinstance(value, dict) else value.model_dump(exclude_none=True).keys()
+    keys = value if isinstance(value, dict) else _own_keys(value)
     found = [key for key in _KEYS if key in keys]
     numbers = {"at_least", "at_most"}
     return ("range" if set(found) <= numbers else found[0]) if found else None
+
+
+def _own_keys(condition: BaseModel) -> set[str]:
+    """Of a condition already parsed. Dumping it would ask for the kind of each part again, at every depth."""
+    fields = type(condition).model_fields.items()
+    return {info.alias or name for name, info in fields if getattr(condition, name) is not None}
 
 
 def _a_mapping(value: Any) -> Any:
