@@ -89,6 +89,8 @@ def test_another_flag_never_lowers_urgency(flags: tuple[RedFlag, ...], history: 
         ({"field": "age_years", "at_least": 20, "at_most": 30}, {"age_years": 25}, True),
         ({"field": "sex", "one_of": ["one", "two"]}, {"sex": "two"}, True),
         ({"field": "sex", "one_of": ["one", "two"]}, {"sex": "three"}, False),
+        ({"field": "sex", "one_of": ["M\u00e4nnlich"]}, {"sex": "ma\u0308nnlich "}, True),
+        ({"field": "sex", "one_of": ["ma\u0308nnlich"]}, {"sex": "M\u00c4NNLICH"}, True),
         ({"all_of": [YES, {"field": "growing", "is": True}]}, {"bleeding": True}, False),
         ({"any_of": [YES, {"field": "growing", "is": True}]}, {"growing": True}, True),
         ({"all_of": [YES, {"any_of": [{"field": "age_years", "at_least": 9}]}]}, {"bleeding": True}, False),

@@ -10,6 +10,7 @@ issued without them still holds with them.
 from __future__ import annotations
 
 import types
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self, get_args
@@ -104,7 +105,7 @@ class InRange(Document):
 class OneOf(Document):
     """The group was given and is one of these: ``{field: anatom_site_general, one_of: [oral/genital]}``.
 
-    Words are compared ignoring case and surrounding blanks.
+    Words are compared ignoring case, surrounding blanks, and whether an accent is a character of its own.
     """
 
     field: Annotated[str, _one_of(GROUP_FIELDS, "group")]
@@ -126,7 +127,7 @@ class OneOf(Document):
 
 
 def _spelt(word: str) -> str:
-    return word.strip().casefold()
+    return unicodedata.normalize("NFC", word.strip().casefold())
 
 
 class AllOf(Document):
