@@ -44,3 +44,13 @@ def test_passphrase_comes_from_a_file_or_the_environment(
     assert "encrypted" in capsys.readouterr().err
     (tmp_path / "words").write_text("correct horse\n")
     assert main(["sign", bundle, "--key", f"{stem}.pem", "--passphrase-file", str(tmp_path / "words")]) == 0
+
+
+def test_an_empty_passphrase_makes_no_open_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A secret that was not filled in is set and empty."""
+    monkeypatch.setenv("LESION_TRIAGE_KEY_PASSPHRASE", "")
+    assert main(["keygen", str(tmp_path / "maker")]) == 2
+    assert "set and empty" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,10 @@ def _passphrase_argument(parser: argparse.ArgumentParser) -> None:
 def _passphrase(arguments: argparse.Namespace) -> bytes | None:
     """Never a command-line argument: other users of the machine can read those."""
     if arguments.passphrase_file is None:
-        return os.environ.get(PASSPHRASE, "").encode() or None
+        secret = os.environ.get(PASSPHRASE)
+        if secret == "":
+            raise SignatureError(f"{PASSPHRASE} is set and empty; give the passphrase, or unset it for none.")
+        return None if secret is None else secret.encode()
     try:
         lines = arguments.passphrase_file.read_bytes().splitlines()
     except OSError as error:
