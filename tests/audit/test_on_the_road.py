@@ -76,7 +76,7 @@ def test_run_stops_before_training_where_the_audit_fails_and_says_how_to_go_on(d
     arguments = dataset(rulers=True)
     assert cli.main(["run", *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("AuditError: the audit fails by ")
+    assert error.startswith("AuditError: the audit failed on ")
     assert "'ruler'" in error
     assert "audit.accept.ruler" in error
     assert error.count("\n") == 1

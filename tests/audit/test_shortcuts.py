@@ -168,7 +168,7 @@ def test_many_gaps_that_tell_the_label_only_together_say_so_where_they_fail(made
     found, tested = shortcuts.missingness(drawn, Gaps(raw))
     assert all(one.verdict(TABLES) is Verdict.PASS for one in tested)  # else this shows nothing
     assert found.verdict is Verdict.FAIL
-    assert "together tells the label" in found.summary
+    assert "together predict the label" in found.summary
     assert "None of" not in found.summary
 
 

@@ -83,8 +83,8 @@ class Association:
             value=value,
             low=low,
             high=high,
-            limit=f"warn surely above {config.warn_odds_ratio:g}, fail surely above "
-            f"{config.fail_odds_ratio:g}, in either direction",
+            limit=f"interval above {config.warn_odds_ratio:g} warns, above {config.fail_odds_ratio:g} fails, "
+            "in either direction",
             note=f"{self.with_positive} of {self.positives} positives and {self.with_negative} of "
             f"{self.negatives} negatives; corrected p {self.p_value:.2g}",
         )

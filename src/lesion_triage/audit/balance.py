@@ -44,7 +44,7 @@ def split_balance(columns: Columns, config: Audit) -> tuple[Finding, Table]:
     uneven = p_value < config.false_alarm and gap > _UNEVEN
     numbers = (
         Measured(
-            "largest difference of the share of positive units",
+            "largest difference in the share of positive units",
             gap,
             limit=f"warn above {_UNEVEN:g} where a chi-square test has p < {config.false_alarm:g}",
             note=f"p {p_value:.2g}",
@@ -108,7 +108,7 @@ def skin_type_balance(columns: Columns) -> Finding:
         ),
     )
     if not of_known:
-        summary = "No record states a skin type, so nothing is known of how well any of them is served."
+        summary = "No record states a skin type, so nothing is known about results by skin type."
     else:
         summary = (
             f"{units} of {of_known} units with a stated skin type are of type V or VI, "

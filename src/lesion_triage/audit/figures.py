@@ -137,7 +137,7 @@ def occlusion(table: Table, config: Audit) -> bytes | None:
                       capsize=3, markersize=6)  # fmt: skip
     axes.axvline(0.5, color=BLACK, linewidth=0.8, linestyle=":", label="chance")
     axes.axvline(
-        config.warn_auroc, color=ORANGE, linewidth=1.2, linestyle="--", label="limit for the covered"
+        config.warn_auroc, color=ORANGE, linewidth=1.2, linestyle="--", label="limit for covered pictures"
     )
     _name(axes, [str(row[0]) for row in rows])
     axes.set(xlim=(0.3, 1.0), ylim=(len(rows) - 0.5, -0.5))

@@ -81,7 +81,7 @@ class Finding:
 def unmeasured(code: str, why: str) -> Finding:
     """A finding on what could not be estimated. It warns: nobody has verified that there is nothing."""
     return Finding(
-        code, Verdict.WARN, f"Not estimable: {why}. Nobody knows whether there is something to find."
+        code, Verdict.WARN, f"Not estimable: {why}. It is unknown whether there is anything to find."
     )
 
 
@@ -199,7 +199,7 @@ def refuse_failures(report: Report, config: Audit, page: str) -> None:
         return
     codes = ", ".join(f"'{one.code}'" for one in failures)
     why = _one_line(f"{failures[0].summary} {_remedy(failures, config)}")
-    raise AuditError(f"the audit fails by {codes}: {why}; see {page}.")
+    raise AuditError(f"the audit failed on {codes}: {why}; see {page}.")
 
 
 def _remedy(failures: Sequence[Finding], config: Audit) -> str:
@@ -208,6 +208,6 @@ def _remedy(failures: Sequence[Finding], config: Audit) -> str:
     parts = []
     for one in failures:
         names = f" that names {', '.join(one.subjects)}" if one.subjects else ""
-        short = "; the one given does not cover it all" if one.code in config.accept else ""
+        short = "; the reason given does not cover all of it" if one.code in config.accept else ""
         parts.append(f"audit.accept.{one.code}{names}{short}")
-    return f"Mend the data, or, to go on with it on purpose, give a reason under {', and under '.join(parts)}"
+    return f"Correct the data, or, to continue deliberately, give a reason under {', and under '.join(parts)}"

@@ -46,14 +46,14 @@ def leakage(columns: Columns) -> Finding:
         offenders += [f"{word} {tie.levels[code]}" for code in crossing]
     everyone, unnamed = int(dealt.sum()), int((dealt & columns.coded("patient_id").missing()).sum())
     blind = (
-        f" {unnamed:,} of {everyone:,} pictures name no patient, so nobody can tell whether theirs do."
+        f" {unnamed:,} of {everyone:,} pictures name no patient, so it is unknown whether theirs are."
         if unnamed
         else ""
     )
     crossed = [f"{one.value:.0f} {one.what}" for one in measured if one.value]
     if not crossed:
         words = f"{', '.join(looked_at[:-1])} or {looked_at[-1]}" if looked_at else "picture"
-        summary = f"No {words} of {everyone:,} pictures stands in two splits."
+        summary = f"No {words} of {everyone:,} pictures is in two splits."
         return Finding("leakage", Verdict.PASS, summary + blind, tuple(measured))
     summary = f"There are {', '.join(crossed)}; names.csv has the names.{blind}"
     return Finding("leakage", Verdict.FAIL, summary, tuple(measured), local=tuple(offenders))
@@ -68,11 +68,11 @@ def duplicate_files(columns: Columns) -> Finding:
     share = rows.size / max(len(columns.records), 1)
     verdict = Verdict.WARN if across.size or share > _REPEATED_SHARE else Verdict.PASS
     if not rows.size:
-        summary = "Every file stands under one image id."
+        summary = "Every file has one image id."
     else:
         summary = (
-            f"{groups.size} files stand under more than one image id ({rows.size} pictures); "
-            f"{across.size} of them under more than one lesion."
+            f"{groups.size} files have more than one image id ({rows.size} pictures); {across.size} of them "
+            "have more than one lesion."
         )
     starts = np.searchsorted(group, groups)[1:]
     named = [

@@ -154,7 +154,8 @@ def model_within_source(table: Predictions, sampled: Sampled) -> Finding:
                 value,
                 max(value - half, 0.0),
                 min(value + half, 1.0),
-                f"warn where it is surely below the AUROC over all pairs, and by more than {_GAP:g}",
+                "warns if the interval is below the AUROC over all pairs and the difference exceeds "
+                f"{_GAP:g}",
             ),
         ),
     )
@@ -194,8 +195,8 @@ def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple
     )
     table = Table(
         "occlusion",
-        "What the model still ranks when parts of the picture are painted over by the median colour of "
-        "the skin. The last column is the mean change of the logit.",
+        "How well the model ranks when parts of the picture are painted over in the median colour of the "
+        "skin. The last column is the mean change of the logit.",
         ("picture", "AUROC", "from", "to", "mean change"),
         rows,
     )

@@ -141,14 +141,15 @@ def skin_tone(here: Sampled, seen: Seen) -> tuple[Finding, Table]:
     median = float(np.median(angles[known])) if known.any() else None
     summary = (
         f"The median angle of {int(known.sum())} pictures is {median:.0f} degrees; for "
-        f"{int((~known).sum())} it cannot be estimated. It is reported, and decides nothing."
+        f"{int((~known).sum())} it cannot be estimated. The angle is reported and affects no verdict."
         if median is not None
-        else "In no picture the angle can be estimated."
+        else "The angle could not be estimated in any picture."
     )
     table = Table(
         "skin_tone",
         "Individual typology angle of the skin around the lesion (Chardon 1991), of the pictures that "
-        "were opened. No colour chart, no controlled light: a hint at who is missing, no measurement.",
+        "were opened. Without colour chart and controlled light it is a hint at who is missing, not a "
+        "measurement.",
         ("tone", "pictures", "of them positive"),
         rows,
     )

@@ -110,12 +110,12 @@ def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools
         if key is None:
             return None
         if _row(header[key], rows) is not None:
-            raise csv.Error("no header: what stands there is of one picture, and must not become a name")
+            raise csv.Error("no header: the first row describes a picture, and must not become column names")
         empty = np.zeros((len(header), records), dtype=np.bool_)
         others = [number for number in range(len(header)) if number != key]
         for cells in chain(peeked, lines):
             if len(cells) != len(header):
-                raise csv.Error("a row of another length: nobody knows which of its cells is missing")
+                raise csv.Error("a row of another length: it is unknown which of its cells is missing")
             row = _row(cells[key], rows)
             if row is not None:
                 for number in others:

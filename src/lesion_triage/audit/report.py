@@ -30,19 +30,19 @@ from lesion_triage.errors import ManifestError
 JSON, PAGE, NAMES, PICTURES = "audit.json", "audit.html", "names.csv", "pictures.csv"
 
 LIMITS = (
-    "An audit finds what it looks for. A pass says that this check, at this number of rows, saw nothing "
-    "beyond its limit; the interval says what it could have missed.",
-    "Associations are looked for in train and validation, on one photograph of each unit and label. Of "
+    "An audit finds only what it looks for. A pass means that this check, on this number of rows, found "
+    "nothing beyond its limit; the interval shows what it could have missed.",
+    "Associations are tested on train and validation, with one photograph for each unit and label. From "
     "calibration and test only hashes, names and counts are read.",
-    "An association is no proof of a shortcut: a true risk factor tells the label as well. A shortcut is "
-    "what a network could use; whether this one does, only the checks of the model say.",
-    "The detectors of artefacts are simple. They miss faint ink and rulers at an angle, and take some "
-    "vessels and shadows for ink and some creases for hair. What they miss in both classes alike only "
-    "hides a difference.",
-    "The angle that stands for skin tone depends on light, camera and white balance. It must not be used "
+    "An association does not prove a shortcut: a true risk factor predicts the label as well. A shortcut "
+    "is something that a network could use; only the checks of the model show whether this one does.",
+    "The artefact detectors are simple. They miss faint ink and rulers at an angle, and mistake some "
+    "vessels and shadows for ink and some creases for hair. Errors that are equally common in both "
+    "classes only hide a difference.",
+    "The angle that estimates skin tone depends on light, camera and white balance. It must not be used "
     "on a person.",
-    "Covering a lesion makes a picture that no camera takes; a model may answer it oddly. The silhouette "
-    "of the paint still tells the size of what lies under it.",
+    "A picture with a covered lesion is one that no camera takes; a model may respond to it "
+    "unpredictably. The outline of the covered area still shows the size of what is under it.",
 )
 _MARKS = {Verdict.PASS: "✓", Verdict.WARN: "▲", Verdict.FAIL: "✕"}
 _EXAMPLES = 6
@@ -116,7 +116,7 @@ def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -
         exhibits = []
         for name in shown_by[artefact][:_EXAMPLES]:
             if name not in records:
-                raise ManifestError(f"{folder / PICTURES}: of another manifest; audit again.")
+                raise ManifestError(f"{folder / PICTURES}: belongs to another manifest; audit again.")
             stream = io.BytesIO()
             Image.fromarray(decode(read_picture(data.root, records[name]), spec).pixels).save(stream, "PNG")
             label = "positive" if records[name].needs_in_person else "negative"
@@ -141,7 +141,7 @@ def _showing(table: Path) -> dict[str, list[str]]:
             f"{table.parent}: no picture was opened; audit with audit.pictures above 0."
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise ManifestError(f"{table}: not what an audit wrote ({error}); audit again.") from None
+        raise ManifestError(f"{table}: was not written by an audit ({error}); audit again.") from None
 
 
 def _draw(report: Report, config: Audit) -> dict[str, tuple[bytes, str, str]]:
@@ -151,17 +151,17 @@ def _draw(report: Report, config: Audit) -> dict[str, tuple[bytes, str, str]]:
     wanted = {
         "aurocs": (
             figures.aurocs(report.findings, config),
-            "How well the label is told by what is not the lesion. The numbers stand with each finding.",
+            "How well anything but the lesion predicts the label. The numbers are with each finding.",
             "Chart of AUROCs with intervals beside the limits for warning and failure",
         ),
         "sources": (
             figures.shares_by_source(tables.get("sources", empty)),
-            "Share of positives by source. Sources far from the others tell the label.",
+            "Share of positives by source. Sources far from the others predict the label.",
             "Chart of the share of positives by source; its numbers are in table 'sources'",
         ),
         "gaps": (
             figures.shares_by_label(tables.get("gaps", empty), "share of rows in which the column is empty"),
-            "Empty cells among positives and negatives. Long lines tell the label.",
+            "Empty cells among positives and negatives. A long line means that the gap predicts the label.",
             "Chart of empty cells by label; its numbers are in table 'gaps'",
         ),
         "artefacts": (
@@ -173,12 +173,12 @@ def _draw(report: Report, config: Audit) -> dict[str, tuple[bytes, str, str]]:
         ),
         "skin_tone": (
             figures.tones(tables.get("skin_tone", empty)),
-            "Estimated tone of the skin. A hint at who is missing, no measurement.",
+            "Estimated skin tone. A hint at who is missing, not a measurement.",
             "Bar chart of pictures by estimated skin tone; its numbers are in table 'skin_tone'",
         ),
         "occlusion": (
             figures.occlusion(tables.get("occlusion", empty), config),
-            "What the model still ranks with parts of the picture covered.",
+            "How well the model ranks with parts of the picture covered.",
             "Chart of AUROCs on whole and covered pictures; its numbers are in table 'occlusion'",
         ),
     }

@@ -144,10 +144,10 @@ def metadata_baseline(sampled: Sampled) -> Finding:
         "metadata_baseline",
         Verdict.PASS,
         f"Age, sex and site alone reach an AUROC of {plain.value:.3f} ({plain.low:.3f} to "
-        f"{plain.high:.3f}); with what is left empty {with_gaps.value:.3f}.",
+        f"{plain.high:.3f}); with empty cells as a category, {with_gaps.value:.3f}.",
         (
             measured("AUROC of age, sex and site", plain),
-            measured("the same, with unknown as a word of its own", with_gaps),
+            measured("the same, with unknown as a category of its own", with_gaps),
         ),
     )
 
@@ -170,28 +170,28 @@ def missingness(sampled: Sampled, tables: Gaps) -> tuple[Finding, tuple[Associat
     verdict = worst([by_vector, *(one.verdict(config) for one in found)])
     names = names_of([one for one in telling if one.verdict(config) is verdict] or telling)
     if not found:
-        summary = f"No column of {len(gaps)} is empty in some rows and filled in others."
+        summary = f"None of {len(gaps)} columns is empty in some rows and filled in others."
     elif telling:
         one = telling[0]
         summary = (
             f"{one.names[0]} is empty for {one.share_positive:.1%} of the positives and "
-            f"{one.share_negative:.1%} of the negatives; in all, what is empty tells the label in "
+            f"{one.share_negative:.1%} of the negatives; in all, empty cells predict the label in "
             f"{len(names_of(telling))} columns (AUROC of all gaps together {together.value:.3f})."
         )
     elif by_vector is not Verdict.PASS:
         summary = (
-            f"What is empty in {len(names_of(found))} columns together tells the label (AUROC "
+            f"The empty cells of {len(names_of(found))} columns together predict the label (AUROC "
             f"{together.value:.3f}, {together.low:.3f} to {together.high:.3f}), although no single column "
-            "surely does."
+            "reliably does."
         )
     else:
         summary = f"None of {len(names_of(found))} columns with gaps is empty more often for one class."
     if tables.alone:
-        summary += f" Not looked into, because no column names the pictures: {', '.join(tables.alone)}."
+        summary += f" Not checked, because no column names the pictures: {', '.join(tables.alone)}."
     if tables.unread:
         verdict = worst([verdict, Verdict.WARN])
         summary += (
-            " Not looked into, because it cannot be read as a UTF-8 table with a header and rows of one "
+            " Not checked, because it cannot be read as a UTF-8 table with a header and rows of one "
             f"length: {', '.join(tables.unread)}."
         )
     numbers = (
