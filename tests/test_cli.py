@@ -144,7 +144,7 @@ def test_score_goes_on_after_a_case_of_which_the_graph_gives_no_number(picture_b
 @pytest.mark.parametrize(
     ("history", "sentence"),
     [
-        ('{"bleeding": true, "bleeding": false}', "--history: bleeding: the field stands twice; keep one."),
+        ('{"bleeding": true, "bleeding": false}', "--history: bleeding: the field appears twice; keep one."),
         ('{"age_years": true}', "--history: age_years: Value error, expected a number, found true or false."),
     ],
 )

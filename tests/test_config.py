@@ -38,12 +38,12 @@ def test_unknown_section_is_refused_with_the_nearest_known_name(written):
 
 
 def test_duplicate_key_is_refused_with_its_line(written):
-    with pytest.raises(ConfigError, match=r"'name' stands twice.*line 4"):
+    with pytest.raises(ConfigError, match=r"'name' appears twice.*line 4"):
         load(written(MINIMAL + "name: other\n"))
 
 
 def test_duplicate_key_deep_inside_is_refused(written):
-    with pytest.raises(ConfigError, match="'epochs' stands twice"):
+    with pytest.raises(ConfigError, match="'epochs' appears twice"):
         load(written(MINIMAL + "train:\n  epochs: 3\n  seed: 1\n  epochs: 4\n"))
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_configuration_is_one_sentence(written, text):
         ("? [a, b]\n: 1", "line 1: expected a word as a key"),
         ("? {a: b}\n: 1", "line 1: expected a word as a key"),
         ("a: !!set [x]", "not valid YAML"),
-        ("a: &b {x: 1}\nc:\n  <<: *b\n  y: 2", r"line 3: merge keys \('<<'\) are not read"),
+        ("a: &b {x: 1}\nc:\n  <<: *b\n  y: 2", r"line 3: merge keys \('<<'\) are not supported"),
         ("[" * 5000, "nested too deeply"),
         ("{a: " * 5000, "nested too deeply"),
     ],
@@ -247,7 +247,7 @@ def test_unknown_key_in_a_part_is_refused_with_the_nearest_known_name(written):
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("source: mixture", "source: ham10000", "of 'source: mixture', and of nothing else"),
+        ("source: mixture", "source: ham10000", "goes with 'source: mixture', and only with it"),
         ("source: ddi", "source: ham10000", r"one name: ham10000, ham10000; add 'name'"),
         ("source: ddi", "source: mixture", "data.mixture.1.source"),
         ("source: ddi", "source: ddi, name: a/b", "data.mixture.1.name"),

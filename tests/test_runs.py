@@ -107,7 +107,7 @@ def test_a_run_that_is_outdated_stays_and_the_next_one_is_found_from_then_on(roo
 @pytest.mark.parametrize("begin", [runs.make, runs.find_or_make])
 def test_a_folder_of_runs_that_cannot_be_made_is_one_sentence(tmp_path, begin):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(RunError, match="no run can be begun in it"):
+    with pytest.raises(RunError, match="no run can be started in it"):
         begin(config(), tmp_path / "file" / "runs")
 
 

@@ -210,7 +210,7 @@ def _road_arguments(parser: argparse.ArgumentParser) -> None:
 def _first_stage_arguments(parser: argparse.ArgumentParser) -> None:
     """For verbs that may start a new run folder."""
     _road_arguments(parser)
-    parser.add_argument("--fresh", action="store_true", help="start a new run folder and take nothing over")
+    parser.add_argument("--fresh", action="store_true", help="start a new run folder and reuse nothing")
 
 
 def _training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,7 +218,7 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="refuse to begin a training from nothing; an interrupted one goes on with or without this",
+        help="refuse to start training from nothing; an interrupted run is resumed with or without this",
     )
 
 
@@ -227,7 +227,7 @@ def _travel(arguments: argparse.Namespace) -> int:
     from lesion_triage.errors import ConfigError
 
     if arguments.fresh and arguments.resume:
-        raise ConfigError("--fresh begins a training anew, and --resume refuses to; give one.")
+        raise ConfigError("--fresh starts training over, and --resume refuses to; give only one.")
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     if road.following():
         road.follow(arguments.verb, loaded)
@@ -239,12 +239,14 @@ def _travel(arguments: argparse.Namespace) -> int:
 def _audit_arguments(parser: argparse.ArgumentParser) -> None:
     _first_stage_arguments(parser)
     parser.add_argument(
-        "--tables-only", action="store_true", help="open no picture; what is found lies apart"
+        "--tables-only",
+        action="store_true",
+        help="open no picture; the findings go to a folder of their own, audit_tables",
     )
     parser.add_argument(
         "--pictures",
         action="store_true",
-        help="write a page with photographs as examples too, for reading on this machine only",
+        help="also write a page with example photographs, for reading on this machine only",
     )
 
 
@@ -254,7 +256,7 @@ def _audit(arguments: argparse.Namespace) -> int:
 
     if arguments.tables_only and arguments.pictures:
         raise ConfigError(
-            "--pictures shows pictures that were opened, and --tables-only opens none; give one."
+            "--pictures shows pictures that were opened, and --tables-only opens none; give only one."
         )
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     road.travel(
@@ -277,7 +279,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--history", default="{}", metavar="JSON", help='such as {"bleeding": true, "age_years": 61}'
     )
-    parser.add_argument("--language", default="en", metavar="TAG", help="of all texts (%(default)s)")
+    parser.add_argument("--language", default="en", metavar="TAG", help="language of all texts (%(default)s)")
     parser.add_argument(
         "--catalogues", type=Path, metavar="DIR", help="a site's own message catalogues, see docs/messages.md"
     )
@@ -302,7 +304,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
 def _summary_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="results.json of evaluations on the same split")
-    parser.add_argument("--deals", action="store_true", help="each on a split of its own")
+    parser.add_argument("--deals", action="store_true", help="each run has a split of its own")
 
 
 def _summary(arguments: argparse.Namespace) -> int:
@@ -326,9 +328,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 _ROAD = {
-    "run": "the whole road; begins at the first stage whose inputs changed",
-    "manifest": "1. list the pictures, hash them, name what is unusable",
-    "split": "2. deal patients or lesions to train, validation, calibration and test",
+    "run": "the whole pipeline; starts at the first stage whose inputs changed",
+    "manifest": "1. list the pictures, hash them, name the unusable ones",
+    "split": "2. split patients or lesions into train, validation, calibration and test",
     "audit": "look for leaks and shortcuts: in the data, and in the model where there is one",
     "train": "3. fine-tune, write the ONNX graph, score validation and calibration with it",
     "calibrate": "4. fit the calibrator, certify the threshold",
@@ -353,27 +355,33 @@ VERBS: dict[str, Verb] = {
     "sign": _of("sign a bundle, so that a server can tell who made it", _sign),
     "verify": _of("check a bundle's hashes, signature and self-test", _verify),
     "splits": _of("publish a run's splits without names, or check them against published ones", _splits),
-    "certificate": _of("what a bundle's certificate says, on one page", _certificate),
-    "plan": _of("how many confirmed cases a certificate takes, what it gives, what it costs", _plan),
+    "certificate": _of("print what a bundle's certificate says, on one page", _certificate),
+    "plan": _of("how many confirmed cases a certificate needs, what it promises, what it costs", _plan),
     "recertify": _of("certify a bundle again on a clinic's own confirmed cases", _recertify),
     "tally": _of("count one clinic's misses, for a certificate that several clinics share", _tally),
     "pool": _of("certify on the counts of several clinics", _pool),
     "queue": _of("simulate the reading queue: bands, flags, deadlines", _queue),
-    "proof": _of("test the certificate's promise on recorded scores, many thousand times", _proof),
-    "robustness": _of("spoil a run's test photographs, show it others, say who is missed", _robustness),
+    "proof": _of("test the certificate's promise on recorded scores, many thousands of times", _proof),
+    "robustness": _of(
+        "corrupt a run's test photographs, show it unrelated ones, report who is missed", _robustness
+    ),
     "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _act_sweep),
     "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
-    "report": _of("write a run's report anew, compare it with another run, print it as PDF", _report),
-    "compare": _of("two runs' bundles on the test cases that they share, with paired intervals", _compare),
-    "cards": _of("model card, dataset card and reporting checklists of a run, blanks explicit", _cards),
+    "report": _of("write a run's report again, compare it with another run, print it as PDF", _report),
+    "compare": _of(
+        "compare two runs' bundles on the test cases that they share, with paired intervals", _compare
+    ),
+    "cards": _of("model card, dataset card and reporting checklists of a run, with blanks marked", _cards),
     "change-record": _of(
         "compare a new bundle with the one in use: what changed, and is it worse", _change_record
     ),
-    "promote": _of("let champion or challenger in MLflow's registry point at a bundle", _promote),
-    "reproduce": _of("do a recorded experiment again, and say cell by cell whether it agrees", _reproduce),
-    "tables": _of("fill the marked numbers of all pages from the records, or say which drifted", _tables),
+    "promote": _of("point champion or challenger in MLflow's registry at a bundle", _promote),
+    "reproduce": _of("repeat a recorded experiment and compare it cell by cell", _reproduce),
+    "tables": _of(
+        "fill the marked numbers of all pages from the records, or list those that drifted", _tables
+    ),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
-    "demo": Verb("the whole road on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
+    "demo": Verb("the whole pipeline on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
 }
 
 
@@ -424,7 +432,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"'{asked}' needs {missing}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print("interrupted; the same command goes on from here.", file=sys.stderr)
+        print("interrupted; the same command continues from here.", file=sys.stderr)
         return getattr(stopped, "status", 130)  # 143 after SIGTERM
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

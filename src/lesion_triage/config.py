@@ -111,7 +111,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _parts_fit_the_source(self) -> Self:
         if (self.source == "mixture") != bool(self.mixture):
-            raise ValueError("data.mixture lists the datasets of 'source: mixture', and of nothing else")
+            raise ValueError(
+                "data.mixture goes with 'source: mixture', and only with it: list its datasets there"
+            )
         names = [part.label for part in self.mixture]
         if len(set(names)) < len(names):
             raise ValueError(f"two parts of data.mixture have one name: {', '.join(names)}; add 'name'")
@@ -382,7 +384,9 @@ class Calibrate(Section):
                     f"case ({', '.join(KNOWN_WHEN_SERVING)}); found {', '.join(names) or 'none'}"
                 )
             if self.groups[0].small == "report":
-                raise ValueError("group_thresholds takes small: route_up or merge: no group is left out")
+                raise ValueError(
+                    "group_thresholds needs small: route_up or small: merge: no group may be left out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -456,7 +460,7 @@ class Audit(Section):
     @model_validator(mode="after")
     def _warn_before_failing(self) -> Self:
         if self.warn_auroc > self.fail_auroc or self.warn_odds_ratio > self.fail_odds_ratio:
-            raise ValueError("a limit that warns must not lie above the one that fails")
+            raise ValueError("a limit for a warning must not be above the one for a failure")
         return self
 
 

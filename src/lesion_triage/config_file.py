@@ -107,7 +107,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise ConfigError(f"override '{override}': '{section}' is no section.")
+            raise ConfigError(f"override '{override}': '{section}' is not a section.")
     place[key] = strict_yaml.parse(value, f"override '{override}'")
 
 

@@ -92,7 +92,7 @@ def _server(bundle: Path) -> Iterator[str]:
             deadline = time.monotonic() + _READY_SECONDS
             while not ready.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RunError(f"the server did not come up: {log.read_text(errors='replace')[-500:]}")
+                    raise RunError(f"the server did not start: {log.read_text(errors='replace')[-500:]}")
                 time.sleep(0.05)
             yield ready.read_text().strip()
         finally:

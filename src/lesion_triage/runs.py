@@ -145,7 +145,7 @@ def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = l
 
 
 def _say_waiting() -> None:
-    say("  another command is looking for its run of the same name; waiting for it")
+    say("  another command is choosing a run folder of the same name; waiting for it")
 
 
 def make(config: Config, root: Path) -> Run:
@@ -176,8 +176,8 @@ def _writing(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{root}: no run can be begun in it ({error}); the runs must lie on a disk that can be written, "
-            "has room and knows file locks."
+            f"{root}: no run can be started in it ({error}); the runs must be on a disk that is writable, "
+            "has room and supports file locks."
         ) from None
 
 
@@ -235,8 +235,8 @@ def note_opening(folder: Path, bundle_sha256: str = "", by: str = "") -> None:
         append_line(path, json.dumps(line, sort_keys=True))
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written ({error.strerror}), and each opening of the test split is written "
-            "down first; it was not opened."
+            f"{path}: cannot be written ({error.strerror}); each opening of the test split is recorded "
+            "first, so it was not opened."
         ) from None
 
 

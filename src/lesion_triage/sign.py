@@ -16,15 +16,17 @@ PASSPHRASE = "LESION_TRIAGE_KEY_PASSPHRASE"  # noqa: S105 - the name of a variab
 
 def add_keygen_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``keygen``."""
-    parser.add_argument("stem", type=Path, help="path without ending: STEM.pem and STEM.pub.pem are written")
+    parser.add_argument(
+        "stem", type=Path, help="path without extension: STEM.pem and STEM.pub.pem are written"
+    )
     _passphrase_argument(parser)
 
 
 def act_keygen(arguments: argparse.Namespace) -> int:
     """Make a key pair and print the fingerprint."""
     private, public, key_id = signing.generate(arguments.stem, _passphrase(arguments))
-    print(f"{private}: keep it to yourself; whoever has it can sign in your name.")
-    print(f"{public}: hand it out; tell the fingerprint by another way.")
+    print(f"{private}: keep it secret; whoever has it can sign in your name.")
+    print(f"{public}: distribute it; send the fingerprint through another channel.")
     print(f"fingerprint {key_id}")
     return 0
 
@@ -33,7 +35,7 @@ def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``sign``."""
     parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
     parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key, from keygen")
-    parser.add_argument("--replace", action="store_true", help="take the place of another signature")
+    parser.add_argument("--replace", action="store_true", help="replace the existing signature")
     _passphrase_argument(parser)
 
 
@@ -72,7 +74,8 @@ def _passphrase_argument(parser: argparse.ArgumentParser) -> None:
         "--passphrase-file",
         type=Path,
         metavar="FILE",
-        help=f"its first line encrypts the private key; without it {PASSPHRASE}, else no encryption",
+        help=f"file whose first line is the private key's passphrase; without it {PASSPHRASE}, else no "
+        "encryption",
     )
 
 

@@ -23,12 +23,12 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             line = key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
-                raise ConfigError(f"line {line}: merge keys ('<<') are not read; write the keys out.")
+                raise ConfigError(f"line {line}: merge keys ('<<') are not supported; write the keys out.")
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise ConfigError(f"line {line}: expected a word as a key, found a list or a mapping.")
             if key in seen:
-                raise ConfigError(f"key '{key}' stands twice, the second time in line {line}; keep one.")
+                raise ConfigError(f"key '{key}' appears twice, the second time in line {line}; keep one.")
             seen.add(key)
         return super().construct_mapping(node, deep)
 

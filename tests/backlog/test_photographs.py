@@ -79,7 +79,7 @@ def test_one_photograph_under_two_spellings_of_its_name_is_one(pictures, table, 
     (pictures / names[1]).write_bytes((pictures / "below.png").read_bytes())
     text = "case_id,image\n" + "".join(f"a,{name}\n" for name in names)
     assert score(table(text)) == 2
-    assert "line 3: its case has this photograph already;" in capsys.readouterr().err
+    assert "line 3: its case already has this photograph;" in capsys.readouterr().err
 
 
 def test_two_photographs_whose_names_differ_by_their_spelling_alone_are_two(
@@ -144,14 +144,14 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id,image\n", "expected at least one photograph, found none."),
         ("case_id,image,bleding\na,b.png,\n", "unknown column 'bleding'; did you mean 'bleeding'?"),
         ("case_id,image,visit_date\na,b.png,\n", "'visit_date'; remove it if it is none of these: case_id"),
-        ("case_id,image,image\na,b.png,b.png\n", "column 'image' stands twice; keep one."),
-        ("case_id,image,history,fever\na,b.png,,\n", "the history stands in 'history' and in 'fever'"),
+        ("case_id,image,image\na,b.png,b.png\n", "column 'image' appears twice; keep one."),
+        ("case_id,image,history,fever\na,b.png,,\n", "the history is in both 'history' and 'fever'"),
         ("case_id,image\n,b.png\n", "line 2: case_id is empty."),
         ("case_id,image\na,b.png\nNaN,c.png\n", "line 3: case_id is 'NaN', which tables write where"),
         ("case_id,image\na,b.png\n?,c.png\n", "line 3: case_id is '?', which tables write where"),
         (
             'case_id,image,history\na,b.png,"{""sex"": ""unknown"", ""sex"": ""male""}"\n',
-            "line 2: history: sex: the field stands twice; keep one.",
+            "line 2: history: sex: the field appears twice; keep one.",
         ),
         ("case_id,image,history\na,b.png,[1]\n", "line 2: history: "),
         ("case_id,image\na,\n", "line 2: image is empty; expected the path of a photograph."),
@@ -167,11 +167,11 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id,image,history\na,b.png,{}x\n", "line 2: history: "),
         (
             'case_id,image,history\na,b.png,"{""fever"": true, ""fever"": false}"\n',
-            "line 2: history: fever: the field stands twice; keep one.",
+            "line 2: history: fever: the field appears twice; keep one.",
         ),
         (f"case_id,image,history\na,b.png,{'[' * 100_000}\n", "line 2: history: "),
-        ("case_id,image\na,b.png\nc,d.png\na,e.png\n", "line 4: the case of line 2 comes again;"),
-        ("case_id,image\na,b.png\na,b.png\n", "line 3: its case has this photograph already;"),
+        ("case_id,image\na,b.png\nc,d.png\na,e.png\n", "line 4: the case_id of line 2 appears again;"),
+        ("case_id,image\na,b.png\na,b.png\n", "line 3: its case already has this photograph;"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_place_and_reason(

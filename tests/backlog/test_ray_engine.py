@@ -143,7 +143,7 @@ def test_a_worker_that_cannot_go_on_says_why_in_one_sentence(bundle, tmp_path, a
     words = [str(bundle), "--cases", str(cases), "--out", str(tmp_path / "out"), "--address", address]
     done = run(["score-batch", *words, "--engine", "ray"])
     assert done.returncode == 2
-    assert "BacklogError: a worker of the cluster: not one of 1 cases in a row" in done.stderr
+    assert "BacklogError: a worker of the cluster: none of 1 consecutive cases" in done.stderr
 
 
 def test_without_an_address_a_cluster_starts_here_and_ends_what_threads_began(
@@ -160,7 +160,7 @@ def test_without_an_address_a_cluster_starts_here_and_ends_what_threads_began(
     while process.poll() is None:
         heard |= listening(process.pid)
         time.sleep(0.2)
-    assert process.communicate()[0].count("cases are done already") == 1
+    assert process.communicate()[0].count("cases are already done") == 1
     assert process.returncode == 1  # one picture is broken
     assert parts_of(out) == local
     assert heard
@@ -171,4 +171,4 @@ def test_a_cluster_that_is_not_there_is_one_sentence(bundle, backlog, tmp_path):
     words = command(bundle, backlog, tmp_path / "out", "--engine", "ray", "--address", "127.0.0.1:1")
     done = run(words)
     assert done.returncode == 2
-    assert "BacklogError: Ray 127.0.0.1:1: no cluster to work with" in done.stderr
+    assert "BacklogError: Ray 127.0.0.1:1: no usable cluster" in done.stderr

@@ -28,7 +28,7 @@ def test_the_same_command_again_does_nothing_over(table, score, tmp_path, capsys
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()}
     assert score(cases, "--part-cases", "2") == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cases").iterdir()} == before
-    assert "6 cases are done already" in capsys.readouterr().out
+    assert "6 cases are already done" in capsys.readouterr().out
 
 
 def test_a_part_that_is_missing_cut_short_or_of_another_run_is_scored_again(table, score, tmp_path):
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_part_is_named(table, score, tmp_path, capsys):
     score(cases)
     (tmp_path / "out" / "cases" / "part-00000009.parquet").write_bytes(b"")
     assert score(cases) == 2
-    assert "part-00000009.parquet is missing or is no part of this run" in capsys.readouterr().err
+    assert "part-00000009.parquet is missing or does not belong to this run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_folder_takes_one_backlog_by_one_bundle(
     words += ["--cases", str(cases), "--out", str(tmp_path / "out"), *options]
     capsys.readouterr()
     assert cli.main(["score-batch", *words]) == 2
-    assert f"out: was begun with {what};" in capsys.readouterr().err
+    assert f"out: was started with {what};" in capsys.readouterr().err
     assert files_of(tmp_path / "out") == before
 
 
@@ -209,7 +209,7 @@ def test_a_full_disk_costs_one_sentence_and_what_is_written_stays(table, bundle,
     )
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1
-    assert "out: the disk is full; what is written stays, and the same command goes on" in run.stderr
+    assert "out: the disk is full; what is written is kept, and the same command continues" in run.stderr
     assert len(files_of(out)) == 2
     assert cli.main(words) == 0
     assert files_of(out) == whole
@@ -222,7 +222,7 @@ def test_what_cannot_be_written_is_not_said_to_want_room(table, score, tmp_path,
     (out / "cases").write_text("no folder")
     assert score(table(SIX)) == 2
     error = capsys.readouterr().err
-    assert "out: cannot be written (File exists); what is written stays" in error
+    assert "out: cannot be written (File exists); what is written is kept" in error
     assert "room" not in error
 
 
@@ -232,7 +232,7 @@ def test_a_list_that_cannot_be_read_is_named_and_the_folder_is_not_blamed(table,
     opened, whole = Shards(tmp_path / "out").listing(), listing.read_bytes()
     listing.write_bytes(bytes(len(whole)))
     for read in (Shards(tmp_path / "out").listing, lambda: list(opened.cases(1)), lambda: opened.case_ids(1)):
-        with pytest.raises(BacklogError, match=r"listing.parquet: cannot be read .* writes it anew"):
+        with pytest.raises(BacklogError, match=r"listing.parquet: cannot be read .* writes it again"):
             read()
 
 
@@ -243,7 +243,7 @@ def test_a_disk_of_photographs_that_went_away_stops_the_run(pictures, table, sco
     data = photographs.read_bytes()
     photographs.rename(pictures_elsewhere)
     assert score(cases, "--part-cases", "2") == 2
-    assert "not one of 2 cases in a row, from number 1 on, has photographs" in capsys.readouterr().err
+    assert "none of 2 consecutive cases, from number 1 on, has photographs" in capsys.readouterr().err
     assert files_of(tmp_path / "out") == {}
     photographs.write_bytes(data)
     assert score(cases, "--part-cases", "2") == 0
@@ -262,7 +262,7 @@ def test_a_last_part_without_a_photograph_stops_the_run_if_it_tells_of_a_disk(
     images = ["below.png"] * good + ["gone.png"] * gone
     lines = [f"{number},{image}\n" for number, image in enumerate(images)]
     assert score(table("case_id,image\n" + "".join(lines)), "--part-cases", str(part)) == 2
-    assert f"not one of {gone} cases in a row, from number {good + 1} on" in capsys.readouterr().err
+    assert f"none of {gone} consecutive cases, from number {good + 1} on" in capsys.readouterr().err
 
 
 def test_photographs_that_could_not_be_read_are_read_when_they_are_back(pictures, table, score, rows):

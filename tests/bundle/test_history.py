@@ -98,7 +98,7 @@ def test_what_was_said_is_read_back(history: History) -> None:
 )
 def test_a_field_that_stands_twice_is_refused_by_name(text: str) -> None:
     for told in (text, text.encode()):
-        with pytest.raises(ValidationError, match="the field stands twice; keep one") as caught:
+        with pytest.raises(ValidationError, match="the field appears twice; keep one") as caught:
             from_json(told)
         assert caught.value.errors()[0]["loc"] == ("age_years" if "age" in text else "bleeding",)
 

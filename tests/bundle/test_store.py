@@ -288,7 +288,7 @@ def test_a_sealed_file_without_a_place_is_refused(folder: Path) -> None:
     (folder / "notes.txt").write_bytes(b"x")
     sealed = SealedFile(sha256=sha256_of(b"x"), size_bytes=1)
     reseal(folder, lambda h: h.model_copy(update={"files": {**h.files, "notes.txt": sealed}}))
-    refused(folder, "no place")
+    refused(folder, "does not belong in a bundle")
 
 
 # Parts that belong to another bundle

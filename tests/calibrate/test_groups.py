@@ -183,12 +183,12 @@ def test_patients_in_two_groups_cannot_have_thresholds_of_their_own():
     ("config", "message"),
     [
         ({"groups": [{"by": "reference_class", "small": "route_up"}]}, "not known of a new case"),
-        ({"groups": [{"by": "sex", "small": "merge"}]}, "belong together"),
-        ({"groups": [{"by": "sex", "small": "merge", "parents": {"a": "b", "b": "a"}}]}, "back to itself"),
+        ({"groups": [{"by": "sex", "small": "merge"}]}, "parents need small: merge"),
+        ({"groups": [{"by": "sex", "small": "merge", "parents": {"a": "b", "b": "a"}}]}, "form a cycle"),
         ({"groups": [{"by": "age_band", "age_edges_years": [50, 30]}]}, "must ascend"),
         ({"groups": [{"by": "sex"}, {"by": "sex"}]}, "twice"),
         ({"groups": [{"by": "reference_class"}], "rule": "group_thresholds"}, "exactly one entry"),
-        ({"groups": [{"by": "sex"}], "rule": "group_thresholds"}, "no group is left out"),
+        ({"groups": [{"by": "sex"}], "rule": "group_thresholds"}, "no group may be left out"),
     ],
 )
 def test_groups_that_promise_nothing_are_refused(config, message):

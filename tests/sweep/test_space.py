@@ -64,7 +64,7 @@ def test_the_command_lines_seeds_stand_above_the_files(tmp_path):
         ),
         ("sweep: {pruner: none}", r"no key to search"),
         ("", r"expected keys and their values, found NoneType"),
-        ("train.loss: [bce, focal]\ntrain.loss: [bce, balanced]", r"'train.loss' stands twice"),
+        ("train.loss: [bce, focal]\ntrain.loss: [bce, balanced]", r"'train.loss' appears twice"),
         ("seed: [0, 1]", r"--seeds"),
         ("split.seed: [0, 1]", r"'split.seed' does not decide what a network learns from the same pictures"),
         ("calibrate.confidence: [0.9, 0.95]", r"does not decide"),

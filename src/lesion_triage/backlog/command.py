@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="CSV or parquet file with case_id and image, or a folder of pictures",
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, if not the table's")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the images, if not that of the table"
+    )
     parser.add_argument(
         "--case-is",
         choices=("picture", "folder"),
@@ -50,8 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="local",
         help="threads of this process, or Ray (%(default)s)",
     )
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; without it, one here")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the local engine (default: processors)")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="address of a Ray cluster; without it, one is started here"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of the local engine (default: number of processors)"
+    )
     parser.add_argument(
         "--with",
         dest="extras",
@@ -61,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep more than codes: each photograph's evidence, the note for the clinical record, the whole "
         "answer; may be given again",
     )
-    parser.add_argument("--language", default="en", metavar="TAG", help="of note and answer (%(default)s)")
+    parser.add_argument(
+        "--language", default="en", metavar="TAG", help="language of note and answer (%(default)s)"
+    )
     parser.add_argument(
         "--part-cases", type=int, default=2000, metavar="N", help="cases per result file (%(default)s)"
     )
@@ -91,7 +99,7 @@ def act(arguments: argparse.Namespace) -> int:
         folder = _prepared(arguments.out, source, bundle, options)
         if arguments.retry_unreadable:
             again = folder.unreadable()
-            say(f"  {len(again)} parts are scored again, for photographs that could not be read")
+            say(f"  {len(again)} parts are scored again because photographs in them could not be read")
             for part in again:
                 folder.forget(part)
         _score(folder, bundle, arguments)
@@ -102,9 +110,9 @@ def act(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.part_cases < 1 or (arguments.threads is not None and arguments.threads < 1):
-        raise BacklogError("--part-cases and --threads are whole numbers of at least 1.")
+        raise BacklogError("--part-cases and --threads must be whole numbers of at least 1.")
     if arguments.engine == "local" and arguments.address is not None:
-        raise BacklogError("--address is that of a Ray cluster; give --engine ray with it.")
+        raise BacklogError("--address names a Ray cluster; give --engine ray with it.")
     if arguments.engine == "ray" and arguments.threads is not None:
         raise BacklogError("--threads is for --engine local; Ray has one worker for each processor but one.")
 
@@ -122,7 +130,7 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
     missing, state = folder.missing(), folder.state
     done = state.cases - sum(map(state.part_rows, missing))
     if done:
-        say(f"  {done} cases are done already")
+        say(f"  {done} cases are already done")
     with bar("scoring cases") as tick:
         tick(done, state.cases)
 

@@ -43,7 +43,7 @@ def row_maker(shards: Shards, bundle: Bundle) -> RowMaker:
     """
     state = shards.state
     if bundle.sha256 != state.bundle_sha256:
-        raise BundleError(f"{bundle.folder}: is not the bundle that {shards.folder} was begun with.")
+        raise BundleError(f"{bundle.folder}: is not the bundle that {shards.folder} was started with.")
     languages = None
     if {"note", "answer"} & set(state.options.extras):
         codes = [flag.code for flag in bundle.policy.red_flags.flags]
@@ -135,9 +135,9 @@ def write_part(shards: Shards, part: int, rows: Sequence[Row], *, accept_unreada
     unreadable = all(row.get("error_code") == NOT_READABLE for row in rows)
     if unreadable and telling and not accept_unreadable:
         raise BacklogError(
-            f"not one of {len(rows)} cases in a row, from number {rows[0]['position'] + 1} on, has "
-            f"photographs that can be read below {shards.state.images}. Is the disk there? The same command "
-            "goes on from here; with --accept-unreadable such cases are written down as not scored."
+            f"none of {len(rows)} consecutive cases, from number {rows[0]['position'] + 1} on, has "
+            f"photographs that can be read below {shards.state.images}. Is the disk mounted? The same "
+            "command continues from here; with --accept-unreadable such cases are recorded as not scored."
         )
     shards.write(part, rows)
 

@@ -168,8 +168,8 @@ class Listing:
             yield
         except (OSError, pa.ArrowException) as error:
             raise BacklogError(
-                f"{self._path}: cannot be read ({in_one_line(error)}); "
-                "the same command writes it anew and goes on."
+                f"{self._path}: cannot be read ({in_one_line(error)}); the same command writes it again and "
+                "continues."
             ) from None
 
     def _files(self, case: Case) -> Iterator[bytes]:
@@ -179,7 +179,7 @@ class Listing:
             files = file_bytes(self._table, case.first_row)
         for _ in range(case.photographs):
             if (data := next(files, None)) is None:
-                raise BacklogError(f"{self._table}: has fewer rows than when this run began; bring it back.")
+                raise BacklogError(f"{self._table}: has fewer rows than when this run began; restore it.")
             yield data
         self._bytes = (case.first_row + case.photographs, files)
 
@@ -198,7 +198,7 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
             content = photograph.image if photograph.data is None else sha256_of(photograph.data)
             if content in contents or _another_spelling(content, spellings, source.images):
                 raise BacklogError(
-                    f"{source.path}, {source.place} {photograph.row}: its case has this photograph already; "
+                    f"{source.path}, {source.place} {photograph.row}: its case already has this photograph; "
                     "name each photograph of a case once."
                 )
             contents[content] = None
@@ -249,8 +249,8 @@ def _refuse_repeated(source: Source, keys: array[int]) -> None:
         if case.case_id in first:
             # By position, not by name: a case id may identify a person.
             raise BacklogError(
-                f"{source.path}, {source.place} {case.first_row}: the case of {source.place} "
-                f"{first[case.case_id]} comes again; the photographs of one case stand together and no other "
-                "case has its case_id. Sort the table by case_id, or number the cases anew."
+                f"{source.path}, {source.place} {case.first_row}: the case_id of {source.place} "
+                f"{first[case.case_id]} appears again; the rows of one case must be adjacent, and no other "
+                "case may have its case_id. Sort the table by case_id, or renumber the cases."
             )
         first[case.case_id] = case.first_row

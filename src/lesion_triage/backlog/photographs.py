@@ -213,14 +213,14 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
                 hint = f"remove it if it is none of these: {', '.join(_KNOWN)}."
             raise BacklogError(f"{path}: unknown column '{name}'; {hint}")
         if columns.count(name) > 1:
-            raise BacklogError(f"{path}: column '{name}' stands twice; keep one.")
+            raise BacklogError(f"{path}: column '{name}' appears twice; keep one.")
     if "case_id" not in columns or ("image" in columns) == (BYTES in columns):
         raise BacklogError(
             f"{path}: expected the column case_id and one of image and {BYTES}, found "
             f"{', '.join(columns) or 'no header'}."
         )
     if "history" in columns and (twice := sorted(set(columns) & set(_FIELDS))):
-        raise BacklogError(f"{path}: the history stands in 'history' and in '{twice[0]}'; keep one form.")
+        raise BacklogError(f"{path}: the history is in both 'history' and '{twice[0]}'; keep one of the two.")
 
 
 def _check_types(path: Path, schema: pa.Schema) -> None:
@@ -235,7 +235,9 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
             BYTES: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
         }
         if not fits.get(name, True):
-            raise BacklogError(f"{path}: column '{name}' has the type {kind}, which cannot be read as one.")
+            raise BacklogError(
+                f"{path}: column '{name}' has the type {kind}, which cannot be read for this column."
+            )
 
 
 def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes | None) -> Photograph:
@@ -303,7 +305,7 @@ def _numbered(source: Source, paths: Iterator[str]) -> Iterator[Photograph]:
             case_id = path.rpartition("/")[0]
             if not case_id:
                 raise BacklogError(
-                    f"{source.path}: with --case-is folder every picture lies in a sub-folder, found "
-                    "pictures beside the sub-folders; move them, or choose --case-is picture."
+                    f"{source.path}: with --case-is folder every picture must be in a sub-folder; found "
+                    "pictures beside the sub-folders. Move them, or choose --case-is picture."
                 )
         yield Photograph(number, case_id, path, "")

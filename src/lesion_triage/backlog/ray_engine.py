@@ -35,7 +35,7 @@ class _Worker:
     def __init__(self, bundle: str, folder: str, accept_unreadable: bool) -> None:
         self._shards = Shards(Path(folder))
         if (here := software()) != self._shards.state.software:
-            raise BacklogError(f"a machine of the cluster has other software than this run: {here}.")
+            raise BacklogError(f"a machine of the cluster has different software from this run: {here}.")
         self._maker = row_maker(self._shards, open_bundle(Path(bundle)))
         self._listing = self._shards.listing()
         self._accept_unreadable = accept_unreadable
@@ -106,7 +106,7 @@ def score_parts(
                 raise BacklogError(f"a worker of the cluster: {row['failed']}")
             progress(int(row["scored"]))
     except ray.exceptions.RayError as error:
-        raise BacklogError(f"the cluster gave up ({_last_line(error)}); what is written stays.") from None
+        raise BacklogError(f"the cluster failed ({_last_line(error)}); what is written is kept.") from None
     finally:
         ray.shutdown()
 
@@ -146,7 +146,7 @@ def _reached(address: str) -> str:
 
 
 def _unreachable(where: str, why: str) -> BacklogError:
-    return BacklogError(f"Ray {where}: no cluster to work with ({why}).")
+    return BacklogError(f"Ray {where}: no usable cluster ({why}).")
 
 
 def _last_line(error: Exception) -> str:

@@ -185,14 +185,14 @@ class RowMaker:
             path = self._root / self._spelling.find(image)
             facts = path.stat()
             if not stat.S_ISREG(facts.st_mode):
-                raise ImageError(NOT_READABLE, "The photograph is no file.", index=index)
+                raise ImageError(NOT_READABLE, "The photograph is not a file.", index=index)
             with path.open("rb") as stream:
                 return stream.read() if facts.st_size <= most else stream.read(most + 1)
         except OSError as error:
             if error.errno in _OURS:
                 raise BacklogError(
-                    f"{self._root}: photographs cannot be read, since this machine has no more to give "
-                    f"({error.strerror}); the same command goes on from there once it has."
+                    f"{self._root}: photographs cannot be read because this machine is out of resources "
+                    f"({error.strerror}); the same command continues from there once they are free."
                 ) from None
             raise ImageError(NOT_READABLE, f"cannot be read ({error.strerror}).", index=index) from None
 

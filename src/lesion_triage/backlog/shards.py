@@ -109,8 +109,8 @@ class Shards:
         expected = {self.path(part).name for part in range(state.parts)}
         if strange := sorted(found ^ expected):
             raise BacklogError(
-                f"{self.folder / CASES}: {strange[0]} is missing or is no part of this run; remove what does "
-                "not belong here and give the same command again."
+                f"{self.folder / CASES}: {strange[0]} is missing or does not belong to this run; remove "
+                "what does not belong here and run the same command again."
             )
         dispositions, bands, errors = Counter[str](), Counter[str](), Counter[str]()
         for part in range(state.parts):
@@ -214,7 +214,7 @@ def alone(folder: Path) -> Iterator[None]:
     with _writing(folder):
         lock = locks.taken(folder / _LOCK)
     if lock is None:
-        raise BacklogError(f"{folder}: another process is scoring into it; wait for its end.")
+        raise BacklogError(f"{folder}: another process is scoring into it; wait until it has finished.")
     with lock:
         yield
 
@@ -228,8 +228,8 @@ def _writing(folder: Path) -> Iterator[None]:
         full = error.errno in _FULL
         why = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
         raise BacklogError(
-            f"{folder}: {why}; what is written stays, and the same command goes on from there once "
-            f"{'there is room' if full else 'it can be'}."
+            f"{folder}: {why}; what is written is kept, and the same command continues from there once "
+            f"{'there is room' if full else 'it can be written'}."
         ) from None
 
 
@@ -247,4 +247,4 @@ def _sweep(folder: Path) -> None:
 
 
 def _damaged(path: Path, why: str) -> BacklogError:
-    return BacklogError(f"{path}: is damaged ({why}); remove it and give the same command again.")
+    return BacklogError(f"{path}: is damaged ({why}); remove it and run the same command again.")

@@ -101,7 +101,7 @@ def read_state(folder: Path) -> State:
     try:
         return State.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise BacklogError(f"{path}: not found, expected a folder that score-batch has begun.") from None
+        raise BacklogError(f"{path}: not found, expected a folder that score-batch has started.") from None
     except OSError as error:
         raise BacklogError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValidationError:
@@ -119,6 +119,6 @@ def require_same(folder: Path, begun: State, wanted: State) -> None:
     for name, what in _DIFFERENT.items():
         if getattr(begun, name) != getattr(wanted, name):
             raise BacklogError(
-                f"{folder}: was begun with {what}; one folder holds the results of one backlog by one "
-                "bundle. Name a new folder, or give again what this one was begun with."
+                f"{folder}: was started with {what}; one folder holds the results of one backlog by one "
+                "bundle. Name a new folder, or give what this one was started with."
             )

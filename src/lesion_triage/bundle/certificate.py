@@ -44,13 +44,13 @@ class GroupBy(Document):
         if self.small == "route_up" and self.by not in KNOWN_WHEN_SERVING:
             raise ValueError(f"{self.by} is not known of a new case, so its small groups cannot be routed up")
         if bool(self.parents) != (self.small == "merge"):
-            raise ValueError("small: merge and parents belong together")
+            raise ValueError("small: merge needs parents, and parents need small: merge")
         for group in self.parents:
             passed = {group}
             while (group := self.parents.get(group, "")) and group not in passed:
                 passed.add(group)
             if group:
-                raise ValueError(f"parents lead from '{group}' back to itself")
+                raise ValueError(f"parents form a cycle through '{group}'")
         return self
 
 

@@ -130,7 +130,7 @@ def from_json(text: str | bytes) -> History:
     told = json.loads(text, object_pairs_hook=list)  # pydantic would silently keep the last duplicate
     times = Counter(name for name, _ in told)
     if twice := next((name for name, count in times.items() if count > 1), None):
-        problem = PydanticCustomError("field_twice", "the field stands twice; keep one")
+        problem = PydanticCustomError("field_twice", "the field appears twice; keep one")
         raise ValidationError.from_exception_data(
             "History", [InitErrorDetails(type=problem, loc=(twice,), input=None)]
         )

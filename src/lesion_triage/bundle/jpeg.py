@@ -35,7 +35,8 @@ def refuse_endless(data: bytes) -> None:
     if scans > _MOST_SCANS:
         raise ImageError(
             "image_not_decodable",
-            f"The JPEG has {scans} scans, expected at most {_MOST_SCANS}; save it anew and send it.",
+            f"The JPEG has {scans} scans, expected at most {_MOST_SCANS}; save it again and send the new "
+            "file.",
         )
 
 

@@ -191,8 +191,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         return WebPImageFile(stream)
     raise ImageError(
         "image_format_not_supported",
-        f"The file is no {', '.join(DECODER_FORMATS[:-1])} or {DECODER_FORMATS[-1]} picture "
-        f"(it starts with {data[:8]!r}); convert it and send it again.",
+        f"The file is not a {', '.join(DECODER_FORMATS[:-1])} or {DECODER_FORMATS[-1]} picture (it starts "
+        f"with {data[:8]!r}); convert it and send it again.",
     )
 
 
@@ -211,7 +211,8 @@ def _refuse_animated_png(data: bytes) -> None:
             raise _animated()
         place += length + 12
     raise ImageError(
-        "image_not_decodable", f"The PNG has more than {_MOST_CHUNKS:,} chunks; save it anew and send it."
+        "image_not_decodable",
+        f"The PNG has more than {_MOST_CHUNKS:,} chunks; save it again and send the new file.",
     )
 
 

@@ -71,7 +71,9 @@ def sign(
     """
     bundle = open_bundle(folder)
     if bundle.signature is not None and not replace:
-        raise SignatureError(f"{folder / SIGNATURE}: the bundle is signed already; say so to replace it.")
+        raise SignatureError(
+            f"{folder / SIGNATURE}: the bundle is already signed; replace the signature with --replace."
+        )
     draft = Signature(
         key_id=key_id_of(key.public_key()),
         bundle_sha256=bundle.sha256,
@@ -101,8 +103,8 @@ def read_signature(bundle: Bundle) -> Signature:
         raise SignatureError(str(error)) from None
     if signature.bundle_sha256 != bundle.sha256:
         raise SignatureError(
-            f"{where}: signs the bundle {signature.bundle_sha256[:16]}…, this is {bundle.sha256[:16]}…; "
-            "a bundle that was made anew is signed anew."
+            f"{where}: is the signature of bundle {signature.bundle_sha256[:16]}…, expected "
+            f"{bundle.sha256[:16]}…; a bundle that was made again must be signed again."
         )
     return signature
 
@@ -125,7 +127,7 @@ def verify(bundle: Bundle, trusted: Mapping[str, Ed25519PublicKey]) -> Signature
         key.verify(bytes.fromhex(signature.signature), signature.statement())
     except InvalidSignature:
         raise SignatureError(
-            f"{where}: the signature does not fit; bundle or signature were changed, fetch both again."
+            f"{where}: the signature does not match; bundle or signature was changed, fetch both again."
         ) from None
     return signature
 
@@ -157,7 +159,7 @@ def _public_key(file: Path) -> Ed25519PublicKey:
         raise SignatureError(f"{file}: cannot be read ({error.strerror}).") from None
     except (ValueError, UnsupportedAlgorithm):
         raise SignatureError(
-            f"{file}: no public key in PEM; expected the file that ends in {PUBLIC_SUFFIX}."
+            f"{file}: not a public key in PEM; expected the file that ends in {PUBLIC_SUFFIX}."
         ) from None
     if not isinstance(key, Ed25519PublicKey):
         raise SignatureError(f"{file}: a {type(key).__name__}, expected an Ed25519 public key.")
@@ -179,7 +181,7 @@ def read_private(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
         raise SignatureError(f"{file}: the key {said}.") from None
     except (ValueError, UnsupportedAlgorithm):
         raise SignatureError(
-            f"{file}: no private key in PEM, or another passphrase; make one with lesion-triage keygen."
+            f"{file}: not a private key in PEM, or the wrong passphrase; make one with lesion-triage keygen."
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise SignatureError(f"{file}: a {type(key).__name__}, expected an Ed25519 private key.")

@@ -254,7 +254,9 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         hidden.rename(folder)
         flush(folder.parent)
     except OSError as error:
-        raise BundleError(f"{folder}: the bundle could not be written ({error}); nothing was left.") from None
+        raise BundleError(
+            f"{folder}: the bundle could not be written ({error}); nothing was left behind."
+        ) from None
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
 
@@ -297,7 +299,7 @@ def _check_names(folder: Path, present: set[str], sealed: set[str]) -> None:
         raise BundleError(f"{folder}: {', '.join(extra)} was not sealed; remove it or copy the bundle again.")
     if strange := sorted(file for file in sealed - required if not file.startswith(f"{SELFTEST_FOLDER}/")):
         raise BundleError(
-            f"{folder}: {', '.join(strange)} has no place in a bundle; seal it anew with export."
+            f"{folder}: {', '.join(strange)} does not belong in a bundle; seal it again with export."
         )
 
 
@@ -340,12 +342,12 @@ def _header(folder: Path, raw: bytes) -> Header:
     version = tree.get("schema_version") if isinstance(tree, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"{path}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; "
-            "use the release that sealed the bundle or seal it anew."
+            f"{path}: schema_version is {version!r}, this program reads {SCHEMA_VERSION}; use the release "
+            "that sealed the bundle or seal it again."
         )
     header = read_document(Header, raw, path)
     if header.seal != _seal_of(header):
-        raise BundleError(f"{path}: the seal does not fit; the header changed since it was sealed.")
+        raise BundleError(f"{path}: the seal does not match; the header changed since it was sealed.")
     return header
 
 

@@ -75,7 +75,7 @@ def media_type(data: bytes) -> str:
 def _not_storable() -> ImageError:
     return ImageError(
         "image_not_storable",
-        "The picture cannot be freed of what its file holds beside it; save it anew and send it.",
+        "The metadata in the picture's file cannot be removed; save it again and send the new file.",
     )
 
 
