@@ -39,7 +39,7 @@ def test_runs_in_the_folder_of_the_pictures_are_refused(tmp_path, monkeypatch, c
     pictures.mkdir()
     monkeypatch.chdir(pictures)
     assert cli.main(["manifest", str(config), "--data-root", ".", "--runs", runs]) == 2
-    assert "the runs would lie in the folder of the pictures" in capsys.readouterr().err
+    assert "the runs would be in the folder of the pictures" in capsys.readouterr().err
     assert not list(pictures.iterdir())
 
 
@@ -52,7 +52,7 @@ def test_runs_in_the_folder_of_the_pictures_are_refused(tmp_path, monkeypatch, c
         (["run", "configs/ham10000.yaml"], "RunError: where are the pictures? Give --data-root DIR"),
         (
             ["run", "configs/ham10000_pad_ufes_20.yaml"],
-            "RunError: where are the pictures of ham10000? Give --data-root DIR",
+            "RunError: the folder of the pictures of ham10000 is not known; give --data-root DIR",
         ),
         (
             ["run", "configs/ham10000.yaml", "--data-root", "nowhere"],

@@ -137,10 +137,10 @@ def test_the_same_pictures_at_another_size_are_a_second_look_and_it_is_said_befo
     road.travel("train", other, home / "runs")
     before, trained, _ = capsys.readouterr().out.partition("epoch 1/1")
     assert trained
-    assert "will ask for a reason to look at them again" in " ".join(before.split())
+    assert "will require a reason to use them again" in " ".join(before.split())
     reason = load("pixels.size_px=48", "train.epochs=1", "calibrate.second_look=a larger picture", "seed=5")
     road.travel("train", reason, home / "runs")
-    assert "ask for a reason" not in capsys.readouterr().out
+    assert "require a reason" not in capsys.readouterr().out
     with pytest.raises(CalibrationError, match=r"chosen a threshold .* before.*calibrate\.second_look"):
         road.travel("calibrate", other, home / "runs")
 
@@ -322,7 +322,7 @@ def test_dropped_pictures_are_named_on_the_console_and_in_a_file(load, tmp_path,
     made = road.travel("manifest", load(*overrides), tmp_path / "runs")
     printed = capsys.readouterr().out
     assert "  dropped 4: image_missing: 00.png, 01.png, 02.png, ...\n" in printed
-    assert f"  all that were dropped are named in {made.folder / 'manifest.json'}\n" in printed
+    assert f"  all dropped pictures are listed in {made.folder / 'manifest.json'}\n" in printed
     header = json.loads((made.folder / "manifest.json").read_text())
     assert header["dropped"] == {"image_missing": ["00.png", "01.png", "02.png", "03.png"]}
 
@@ -369,7 +369,7 @@ def test_an_interrupted_training_goes_on_in_the_same_run_and_leaves_no_state(loa
     assert list((first.folder / "train_state").glob("*.json"))
     resumed = road.travel("train", load(), tmp_path / "runs", resume=True)
     assert resumed.folder == first.folder
-    assert "  going on in epoch " in capsys.readouterr().out
+    assert "  resuming in epoch " in capsys.readouterr().out
     assert not (resumed.folder / "train_state").exists()
 
 
@@ -494,7 +494,7 @@ def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, hom
 
 def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
-    with pytest.raises(RunError, match=r"no interrupted training .* leave --resume away"):
+    with pytest.raises(RunError, match=r"no interrupted training .* omit --resume"):
         road.travel("run", load(), tmp_path / "runs", resume=True)
 
 
@@ -578,7 +578,7 @@ def test_a_second_process_waits_for_the_first_and_finds_its_work_done(dealt, loa
     first = at_it(dealt)
     second = working_at("train", dealt, "print('trained twice')")
     assert second.stdout is not None
-    waiting = f"train: another process is at it in {run.folder}; waiting for its end\n"
+    waiting = f"train: another process is running it in {run.folder}; waiting for it to finish\n"
     assert second.stdout.readline() == waiting
     (dealt / "go").touch()
     first.communicate(timeout=60)
@@ -591,7 +591,7 @@ def test_who_waits_goes_on_when_the_first_is_killed(dealt, load):
     first = at_it(dealt)
     second = working_at("train", dealt, "[(run.folder / n).write_text('2') for n in stage.outputs]")
     assert second.stdout is not None
-    assert "another process is at it" in second.stdout.readline()
+    assert "another process is running it" in second.stdout.readline()
     first.kill()
     first.communicate()
     assert second.communicate(timeout=60) == ("train\n", None)
@@ -608,10 +608,10 @@ def test_who_waited_does_not_work_with_what_has_changed_meanwhile(dealt, load, c
     with ThreadPoolExecutor(1) as beside:
         with locks.held(run.folder / "stages" / "train.lock"):
             waits = beside.submit(road.reach, stage, run, road.track(run))
-            while "another process is at it" not in capsys.readouterr().out:
+            while "another process is running it" not in capsys.readouterr().out:
                 time.sleep(0.01)
             weights.write_bytes(b"after")
-        with pytest.raises(RunError, match=r"changed while .* waited for another .*; give the command again"):
+        with pytest.raises(RunError, match=r"changed while .* waited for another .*; run the command again"):
             waits.result(timeout=60)
     assert not worked
     assert run.record("train") is None

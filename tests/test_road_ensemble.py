@@ -294,13 +294,13 @@ def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_chan
     stopped_in_its_student(load, tmp_path)
     said = capsys.readouterr().out
     assert said.count("train: unchanged") == 1
-    assert said.count("  going on ") == 1
+    assert said.count("  resuming ") == 1
     ours = [runs.find_or_make(member, tmp_path / "runs") for member in load(*STUDENT).members()]
     times = [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
     ended = road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
     said = capsys.readouterr().out
     assert said.count("train: unchanged") == 3
-    assert said.count("  going on ") == 1
+    assert said.count("  resuming ") == 1
     assert times == [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
     for found, expected in zip((ended, *ours), (student, *members), strict=True):
         mine, theirs = (load_file(run.folder / checkpoint.CHECKPOINT) for run in (found, expected))
@@ -311,7 +311,7 @@ def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_chan
 
 def test_resume_refuses_an_ensemble_of_which_nothing_is_there(home, average, load, tmp_path):
     begin(load, home, tmp_path)
-    with pytest.raises(RunError, match=r"no interrupted training .* leave --resume away"):
+    with pytest.raises(RunError, match=r"no interrupted training .* omit --resume"):
         road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
 
 

@@ -147,8 +147,8 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         ("case_id,image,image\na,b.png,b.png\n", "column 'image' appears twice; keep one."),
         ("case_id,image,history,fever\na,b.png,,\n", "the history is in both 'history' and 'fever'"),
         ("case_id,image\n,b.png\n", "line 2: case_id is empty."),
-        ("case_id,image\na,b.png\nNaN,c.png\n", "line 3: case_id is 'NaN', which tables write where"),
-        ("case_id,image\na,b.png\n?,c.png\n", "line 3: case_id is '?', which tables write where"),
+        ("case_id,image\na,b.png\nNaN,c.png\n", "line 3: case_id is 'NaN', which in tables means unknown"),
+        ("case_id,image\na,b.png\n?,c.png\n", "line 3: case_id is '?', which in tables means unknown"),
         (
             'case_id,image,history\na,b.png,"{""sex"": ""unknown"", ""sex"": ""male""}"\n',
             "line 2: history: sex: the field appears twice; keep one.",

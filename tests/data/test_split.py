@@ -203,7 +203,7 @@ def test_a_planted_leak_is_found_and_named(tie: str, twin: Record) -> None:
     manifest = replace(plain(), records=(*rest, first, twin))
     dealt = split(manifest, DIGEST, Split())
     prove_disjoint(manifest, dealt)
-    with pytest.raises(SplitError, match=rf"{tie} stands in .*I0001.*I0900.* leak"):
+    with pytest.raises(SplitError, match=rf"{tie} is in .*I0001.*I0900.* leak"):
         prove_disjoint(manifest, moved(dealt, "I0900"))
 
 

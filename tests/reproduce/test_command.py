@@ -159,7 +159,7 @@ def test_quick_without_pictures_is_done_on_drawn_ones_and_says_so(tmp_path, caps
         {"asks": EXPERIMENT["asks"], "data": data, "full": real, "quick": real, "drawn": light},
     )
     assert reproduce(folder, tmp_path / "runs", "--quick", "--record", "--no-tracking") == 0
-    assert "the quick version is done on DRAWN pictures" in capsys.readouterr().out
+    assert "the quick version uses DRAWN pictures" in capsys.readouterr().out
     assert (folder / "drawn" / "waits.json").is_file()
     assert reproduce(folder, tmp_path / "runs", "--no-tracking") == 2
     error = capsys.readouterr().err
@@ -173,11 +173,11 @@ def test_quick_without_pictures_is_done_on_drawn_ones_and_says_so(tmp_path, caps
         ({"step": []}, "step: Extra inputs are not permitted"),
         (
             {"quick": {**VERSION, "table": [{"cells": "*", "because": "no reason at all"}]}},
-            "tolerates nothing known",
+            "states no tolerance",
         ),
         (
             {"full": {**VERSION, "steps": [{"kind": "transfer", "name": "a", "bundle": "b", "config": "c"}]}},
-            "needs the run 'b', which no step before makes",
+            "needs the run 'b', which no earlier step makes",
         ),
         (
             {"full": {**VERSION, "steps": [{**VERSION["steps"][0], "data": "elsewhere"}]}},
@@ -249,4 +249,4 @@ def test_an_experiment_is_not_done_once_for_each_process(recorded, tmp_path, mon
     folder = shutil.copytree(recorded, tmp_path / "small")
     monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun says it
     assert reproduce(folder, tmp_path / "runs") == 2
-    assert "done again by one process, found train.devices 1 and WORLD_SIZE 2" in capsys.readouterr().err
+    assert "repeated in one process, found train.devices 1 and WORLD_SIZE 2" in capsys.readouterr().err

@@ -100,4 +100,4 @@ def test_machines_differ_by_what_they_are_and_an_unknown_one_differs():
     here = machine()
     assert differences(here, here) == ""
     assert "processor" in differences({**here, "processor": "an abacus"}, here)
-    assert differences({}, here) == "that of the record is not known"
+    assert differences({}, here) == "the machine of the record is not known"

@@ -152,7 +152,7 @@ def test_kill_9_within_an_epoch_and_the_same_command_end_as_the_undisturbed_swee
     assert cli.main(command) == 0
     out = capsys.readouterr().out
     assert "trial 0:" not in out
-    assert out.index("trial 1:") < out.index("going on ") < out.index("trial 2:")
+    assert out.index("trial 1:") < out.index("resuming ") < out.index("trial 2:")
     swept = Swept(tmp_path / "experiments", command)
     assert [trial.state.is_finished() for trial in swept.recorded()] == [True] * TRIALS
     assert swept.rows() == undisturbed.rows()
@@ -184,7 +184,7 @@ def test_an_error_stops_the_sweep_and_the_same_command_takes_the_trial_up(data, 
     quiet = made_sweeps.write(tmp_path, space, tracking={"enabled": False}, train={"epochs": 1})
     command = [*quiet, "--data-root", str(data), "--trials", "3"]
     assert cli.main(command) == 2
-    assert f"{late}: no such file of weights" in capsys.readouterr().err
+    assert f"{late}: no such weights file" in capsys.readouterr().err
     safetensors.torch.save_file(backbone("test_efficientnet", "none", 32).state_dict(), late)
     assert cli.main(command) == 0
     swept = Swept(tmp_path / "experiments", command)
@@ -300,7 +300,7 @@ def test_a_damaged_training_state_is_no_fault_of_the_trials_values(data, tmp_pat
         (note.parent / state.FOLDER).mkdir()
         (note.parent / state.FOLDER / "000001-00000000.json").write_text("{")
     assert cli.main([*command, "--trials", "8"]) == 0
-    assert "no state of this training in it is whole" in capsys.readouterr().out
+    assert "no state of this training run in it is complete" in capsys.readouterr().out
     later = swept.recorded()[3:]
     assert {trial.state for trial in later} == {TrialState.COMPLETE}
     again = [trial for trial in later if trial.params["train.learning_rate"] in before]

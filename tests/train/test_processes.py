@@ -101,7 +101,7 @@ def test_a_backbone_with_buffers_that_are_no_state_trains_on_two_processes_as_on
 
 def test_fsdp_refuses_weights_that_are_single_numbers_in_one_sentence():
     c = config("dm_nfnet_f0", strategy="fsdp")
-    with pytest.raises(TrainingError, match="'dm_nfnet_f0' has weights that are single numbers, which fsdp"):
+    with pytest.raises(TrainingError, match="'dm_nfnet_f0' has scalar weights, which fsdp"):
         Learning(Fabric(accelerator="cpu", devices=1), c, 2)
 
 
@@ -114,10 +114,10 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_stat
     os.kill(other, signal.SIGKILL)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 2
-    assert out.splitlines()[-1].startswith("error another process of this training has ended; its own")
+    assert out.splitlines()[-1].startswith("error another process of this training run has ended; its own")
     notes = []
     curve = train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key", Listener(on_note=notes.append))
-    assert notes[0].startswith("going on ")
+    assert notes[0].startswith("resuming ")
     assert_the_same(*whole, [line.loss for line in curve], weights(tmp_path))
 
 
@@ -269,4 +269,4 @@ def test_bf16_is_warned_of_where_it_is_slow_and_fabric_says_nothing_of_its_own()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said = (done.stdout + done.stderr).splitlines()
     assert len(said) == (0 if processes.computes_in_bf16() else 1)
-    assert [line for line in said if "no instructions for bf16" not in line] == []
+    assert [line for line in said if "no bf16 instructions" not in line] == []

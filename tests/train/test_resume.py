@@ -83,7 +83,7 @@ def test_kill_9_in_the_middle_of_an_epoch_changes_no_bit(tmp_path, whole):
     kill(tmp_path, after_batches=2, and_seconds=0.0)
     kill(tmp_path, after_batches=6, and_seconds=0.02)
     lines = finish(start(tmp_path))
-    assert re.match(r"note going on (in epoch [23], after|after epoch [12]$)", lines[0])
+    assert re.match(r"note resuming (in epoch [23], after|after epoch [12]$)", lines[0])
     assert same(weights(tmp_path), whole[0])
     assert json.loads(lines[-1].removeprefix("losses ")) == whole[1]
 
@@ -210,7 +210,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before_it(tmp_path, whole, w
     train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key", Listener(on_note=notes.append))
     assert "damaged" in notes[0]
     assert last.stem in notes[0]
-    assert notes[1] == f"going on in epoch 2, after {int(before.stem[-8:])} of its batches"
+    assert notes[1] == f"resuming in epoch 2, after {int(before.stem[-8:])} of its batches"
     assert same(weights(tmp_path), whole[0])
 
 
@@ -218,7 +218,7 @@ def test_states_that_are_all_damaged_are_one_sentence(tmp_path):
     interrupted_at(tmp_path, 1, 4)
     for path in states(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StateError, match=r"no state of this training in it is whole .*--fresh starts over"):
+    with pytest.raises(StateError, match=r"no state of this training run in it is complete .*--fresh starts over"):
         train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
 
 
@@ -228,7 +228,7 @@ def test_a_damaged_state_beside_a_whole_one_of_other_inputs_is_no_new_beginning(
     state.write(tmp_path, "key", state.Progress(2), {"a": torch.zeros(3)})
     (last,) = (tmp_path / state.FOLDER).glob(f"000002-*.{victim}")
     last.write_bytes(last.read_bytes()[:-9])
-    with pytest.raises(StateError, match="no state of this training in it is whole"):
+    with pytest.raises(StateError, match="no state of this training run in it is complete"):
         state.read(tmp_path, "key")
 
 
@@ -275,7 +275,7 @@ def test_only_the_last_two_states_are_kept_and_none_is_a_pickle(tmp_path):
 def test_a_state_that_does_not_fit_the_network_is_refused(tmp_path):
     interrupted_at(tmp_path, 1, 4)
     other = config(backbone="test_resnet", **RECIPE)
-    with pytest.raises(StateError, match="does not fit the network"):
+    with pytest.raises(StateError, match="does not match the network"):
         train(other, TRAINING, VALIDATION, tmp_path, "key")
 
 
@@ -298,7 +298,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_good_state_still_loads(tmp_pat
     message = done.stdout.splitlines()[-1]
     assert message.startswith("error ")
     assert "cannot be written (" in message
-    assert "is whole. Make room and give the same command again." in message
+    assert "is complete. Make room and run the same command again." in message
     again = state.read(tmp_path, "key")
     assert again is not None
     assert again[0] == before

@@ -27,8 +27,8 @@ def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
     repeated = [name for name, count in Counter(record.image_id for record in records).items() if count > 1]
     if repeated:
         raise ManifestError(
-            f"image id '{min(repeated)}' stands more than once in the dataset's table "
-            f"({len(repeated)} such ids); keep one row for each picture."
+            f"image id '{min(repeated)}' appears more than once in the dataset's table ({len(repeated)} "
+            "such ids); keep one row for each picture."
         )
     owner: dict[str, str | None] = {}
     for record in records:

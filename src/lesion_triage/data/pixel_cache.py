@@ -40,7 +40,7 @@ BLOCK = 256
 """Pictures per checksum: the most that is lost if the process is killed."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_OFF = "or set train.pixel_cache to false, which decodes anew in every epoch"
+_OFF = "or set train.pixel_cache to false, which decodes again in every epoch"
 
 
 class Pixels(Protocol):
@@ -124,7 +124,7 @@ def pictures(
         ) from None
     made = _opened(path, shape)
     if made is None:
-        raise DataError(f"{path}: vanished while it was made; is something clearing the cache?")
+        raise DataError(f"{path}: disappeared while it was being written; is something clearing the cache?")
     return made
 
 
@@ -212,7 +212,7 @@ def _fill(
         lacking = (len(records) - done) * row_bytes
         if shutil.disk_usage(part.parent).free < lacking:
             raise OSError(
-                errno.ENOSPC, f"{lacking / 1e9:.2f} GB are still to be written, too much for the disk"
+                errno.ENOSPC, f"{lacking / 1e9:.2f} GB are still to be written, more than the disk has free"
             )
         with ThreadPoolExecutor(affinity()) as pool:
             while done < len(records):

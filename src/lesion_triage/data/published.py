@@ -90,15 +90,15 @@ def verify(splits: Splits, path: Path) -> str:
         moves = f" ({', '.join(f'{count} {what}' for what, count in sorted(moved.items()))})" if moved else ""
         raise SplitError(
             f"{path}: not these splits: {len(missing)} of its {len(theirs)} pictures are not here, "
-            f"{len(added)} here are not in it, {sum(moved.values())} are in another split{moves}; take the "
+            f"{len(added)} here are not in it, {sum(moved.values())} are in another split{moves}; use the "
             f"same version of the data and of the code, split.seed {content['seed']} and its fractions."
         )
     counts = ", ".join(f"{len(content['pictures'][name])} {name}" for name in SPLITS)
     same_files = content["manifest_sha256"] == splits.manifest_sha256
     return f"{path}: the same splits ({counts}); " + (
-        "manifest and files are the same, too"
+        "manifest and files are the same too"
         if same_files
-        else "the manifest is another: files, labels or history differ"
+        else "the manifest differs, in files, labels or history"
     )
 
 

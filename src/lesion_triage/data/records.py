@@ -177,7 +177,7 @@ def refuse_unsendable(record: RawRecord) -> None:
         except ValidationError:
             raise DataError(
                 f"{name} is '{word}'; expected a word that a platform can send: at most 60 letters, digits, "
-                "spaces and & / . , + ( ) -, a letter or a digit first; nothing where it is unknown."
+                "spaces and & / . , + ( ) -, a letter or a digit first; leave it empty where it is unknown."
             ) from None
 
 
@@ -194,6 +194,6 @@ def refuse_filler(column: str, cell: str) -> None:
     """
     if cell and not said(cell):
         raise DataError(
-            f"{column} is '{cell}', which tables write where nothing is known; leave the cell empty, or use "
-            "another word if this is one."
+            f"{column} is '{cell}', which in tables means unknown; leave the cell empty, or use another "
+            "word if it is a value."
         )

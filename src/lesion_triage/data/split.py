@@ -44,7 +44,7 @@ class Splits:
     def image_ids(self, split: str) -> tuple[str, ...]:
         """The pictures of one split, in order of image id."""
         if split not in SPLITS:
-            raise SplitError(f"'{split}' is no split; expected one of {', '.join(SPLITS)}.")
+            raise SplitError(f"'{split}' is not a split; expected one of {', '.join(SPLITS)}.")
         return tuple(sorted(image_id for image_id, name in self.assignment.items() if name == split))
 
     def write(self, folder: Path) -> str:
@@ -85,7 +85,7 @@ def read(folder: Path, manifest_sha256: str) -> tuple[Splits, str]:
         raise SplitError(f"{path}: altered since it was written; split again.")
     if content["manifest_sha256"] != manifest_sha256:
         raise SplitError(
-            f"{path}: dealt from manifest {str(content['manifest_sha256'])[:12]}, expected "
+            f"{path}: made from manifest {str(content['manifest_sha256'])[:12]}, expected "
             f"{manifest_sha256[:12]}; split this manifest again."
         )
     splits = Splits(
@@ -195,8 +195,8 @@ def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
             if first != assigned:
                 kind, value = tie
                 raise SplitError(
-                    f"{kind} '{value}' stands in '{first}' (image '{first_image}') and in '{assigned}' "
-                    f"(image '{image_id}'); the splits leak, split again."
+                    f"{kind} '{value}' is in '{first}' (image '{first_image}') and in '{assigned}' (image "
+                    f"'{image_id}'); the splits leak, split again."
                 )
 
 

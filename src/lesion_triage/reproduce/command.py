@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue even if pictures or splits are not the recorded ones",
     )
-    add("--record", action="store_true", help="replace the record by the results")
+    add("--record", action="store_true", help="replace the record with the results")
     add("--no-tracking", action="store_true", help="do not write to MLflow")
 
 
@@ -136,7 +136,7 @@ def _choose(definition: Experiment, arguments: argparse.Namespace) -> tuple[Vers
         return asked, data
     if asked == "quick" and not arguments.data_root:
         names = ", ".join(one.name for one in lacking)
-        say(f"No --data-root, so no {names}: the quick version is done on DRAWN pictures.")
+        say(f"No --data-root, so no {names}: the quick version uses DRAWN pictures.")
         return "drawn", {}
     what = "; ".join(
         f"{one.name} ({one.what}"

@@ -154,7 +154,7 @@ class Tolerance(Section):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.within is None and self.on_same_machine is None:
-            raise ValueError(f"'{self.cells}' tolerates nothing known: give within, on_same_machine or both")
+            raise ValueError(f"'{self.cells}' states no tolerance: give within, on_same_machine or both")
         return self
 
 
@@ -193,7 +193,7 @@ class Version(Section):
             for wanted in _runs_of(step):
                 if wanted not in runs:
                     raise ValueError(
-                        f"step '{step.name}' needs the run '{wanted}', which no step before makes"
+                        f"step '{step.name}' needs the run '{wanted}', which no earlier step makes"
                     )
             for name in step.documents():
                 if name in known:
@@ -226,7 +226,7 @@ class Experiment(Section):
             if unknown := sorted(version.data() - declared):
                 raise ValueError(f"'{name}' needs {', '.join(unknown)}, which 'data' does not describe")
         if self.drawn is not None and self.drawn.data():
-            raise ValueError("'drawn' is for those who have no pictures, and names some")
+            raise ValueError("'drawn' is for use without pictures, but names some")
         needs = {one.name for one in self.data if not one.optional}
         if self.quick.data() & needs and self.drawn is None:
             raise ValueError("'quick' needs pictures; say under 'drawn' what is done without them")

@@ -35,7 +35,7 @@ def machine() -> dict[str, str]:
 def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
     """How two machines differ, in words; empty: in nothing that is known."""
     if not recorded:
-        return "that of the record is not known"
+        return "the machine of the record is not known"
     return ", ".join(
         f"{name} {here.get(name, 'absent')} instead of {value}"
         for name, value in recorded.items()

@@ -63,7 +63,7 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
         loaded = _loaded(step, at, seed)
         if not road.one_process(loaded):
             raise ConfigError(
-                f"an experiment is done again by one process, found train.devices {loaded.train.devices} and "
+                f"an experiment is repeated in one process, found train.devices {loaded.train.devices} and "
                 f"WORLD_SIZE {os.environ.get('WORLD_SIZE', '1')}; set train.devices to 1, without torchrun."
             )
         parent = at.tracker.run_id
@@ -131,7 +131,7 @@ def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
             ) from None
         if not at.other_data:
             raise RunError(
-                f"{error} To do the experiment on other pictures, with nothing to compare: --other-data."
+                f"{error} To run the experiment on other pictures, with nothing to compare: --other-data."
             ) from None
         at.obstacles[name] = f"other splits than {step.splits}"
 
@@ -167,7 +167,7 @@ def _robustness(step: Robustness, at: Workplace) -> Found:
     shown = {name: at.data[name] for name in step.show if name in at.data}
     for name in step.show:
         if name not in shown:
-            at.obstacles[f"{step.name}.{name}"] = "these pictures are not at hand"
+            at.obstacles[f"{step.name}.{name}"] = "these pictures are not available"
     words = [str(run.folder), "--others", str(step.others), "--severities", *map(str, step.severities)]
     if run.config.data.root is not None:
         words += ["--data-root", str(run.config.data.root)]
@@ -243,8 +243,8 @@ def _script(step: Script, at: Workplace) -> Found:
         done = subprocess.run(command, check=False)  # noqa: S603 - a program in the experiment's own folder
         if done.returncode or not out.is_file():
             raise RunError(
-                f"{program}: ended with status {done.returncode}, expected 0 and the file {out.name}; what "
-                "it said is above."
+                f"{program}: ended with status {done.returncode}, expected 0 and the file {out.name}; its "
+                "output is above."
             )
         return out.read_bytes()
 

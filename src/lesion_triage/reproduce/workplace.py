@@ -94,8 +94,8 @@ class Workplace:
         why = f"other pictures or splits: {first} {hashes[first][:12]}, in the record {recorded[first][:12]}"
         if not (self.other_data or self.recording):
             raise RunError(
-                f"{document}: {why}; take the data that {self.experiment} names, or give --other-data to do "
-                "it all the same, with nothing to compare."
+                f"{document}: {why}; take the data that {self.experiment} names, or give --other-data to "
+                "run it anyway, with nothing to compare."
             )
         self.obstacles[document] = why
 

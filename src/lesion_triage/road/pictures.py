@@ -26,7 +26,8 @@ def require_data(config: Config) -> None:
         if root is None:
             which = f" of {name}" if config.data.mixture else ""
             raise RunError(
-                f"where are the pictures{which}? Give --data-root DIR or set {DATA_ROOT_VARIABLE}."
+                f"the folder of the pictures{which} is not known; give --data-root DIR or set "
+                f"{DATA_ROOT_VARIABLE}."
             )
         if not root.is_dir():
             raise RunError(
@@ -45,9 +46,8 @@ def require_apart(config: Config, root: Path) -> None:
     for folder in config.data.folders.values():
         if folder is not None and root.resolve().is_relative_to(folder.resolve()):
             raise RunError(
-                f"{root}: the runs would lie in the folder of the pictures, {folder.resolve()}, which would "
-                "change with each of them; move pictures and table to a folder of their own, or name one "
-                "outside with --runs."
+                f"{root}: the runs would be in the folder of the pictures, {folder.resolve()}, and change "
+                "it; move pictures and table to a folder of their own, or name one outside with --runs."
             )
 
 
@@ -110,7 +110,7 @@ def make_manifest(run: Run, tracker: Tracker) -> None:
     for reason, names in made.dropped.items():
         say(f"  dropped {len(names)}: {reason}{_such_as(names)}")
     if made.dropped:
-        say(f"  all that were dropped are named in {run.folder / manifest.HEADER}")
+        say(f"  all dropped pictures are listed in {run.folder / manifest.HEADER}")
     for remark, names in made.findings.items():
         say(f"  kept {len(names)}: {remark}")
     cases = {record.case_id: bool(record.needs_in_person) for record in made.records}

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from lesion_triage.evaluate.results import Results
 
 _USELESS = (
-    "WARNING: more than 95 % of negative cases are referred, so this policy barely prioritises. "
-    "The certificate holds all the same; look at the learning curve, and at what the audit found."
+    "WARNING: more than 95 % of negative cases are referred, so this policy barely prioritises. The "
+    "certificate still holds; check the learning curve and the findings of the audit."
 )
 
 
@@ -60,9 +60,9 @@ def foretell_second_look(run: Run) -> None:
         return
     if earlier and not run.config.calibrate.second_look:
         say(
-            "  These calibration photographs have chosen a threshold before, last on "
-            f"{earlier[-1].looked_at}. After this training `calibrate` will ask for a reason to look at them "
-            "again: --set calibrate.second_look='...' says it now (docs/certificate.md)."
+            "  These calibration photographs were used to choose a threshold before, last on "
+            f"{earlier[-1].looked_at}. After training, `calibrate` will require a reason to use them again: "
+            "--set calibrate.second_look='...' gives it now (docs/certificate.md)."
         )
 
 

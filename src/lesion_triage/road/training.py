@@ -46,7 +46,7 @@ def train_inputs(run: Run) -> object:
     if weights not in ("hub", "none"):
         path = Path(weights)
         if not path.is_file():
-            raise RunError(f"{path}: no such file of weights (model.weights).")
+            raise RunError(f"{path}: no such weights file (model.weights).")
         weights = runs.file_sha256(path)
     network = config.model.model_dump(mode="json", exclude={"weights"})
     return config.seed, config.pixels.model_dump(), network, weights, config.train.recipe()
@@ -160,7 +160,7 @@ def _export_once(backbone: str, size_px: int, opset: int) -> None:
     from lesion_triage.export import onnx_graph
     from lesion_triage.train import network, weights
 
-    say(f"  trying whether {backbone} can be exported")
+    say(f"  checking that {backbone} can be exported")
     with torch.random.fork_rng(devices=[]):
         body = weights.backbone(backbone, "none", size_px)
         onnx_graph.convert(network.TriageNetwork(body, diagnoses=2).eval(), size_px, 1, opset)
@@ -185,14 +185,14 @@ def go_on(run: Run, must: bool) -> None:
             run.clear((HALF_TAKEN,))
             raise RunError(
                 f"{run.folder}: the training state of {other.folder.name} cannot be copied here "
-                f"({_first_reason(error)}); it stays there. Make room and give the same command again."
+                f"({_first_reason(error)}); it is kept there. Make room and run the same command again."
             ) from None
         (run.folder / HALF_TAKEN).rename(run.folder / state.FOLDER)
         say(f"  training state taken over from {other.folder.name}")
     elif must:
         raise RunError(
-            f"{run.folder}: no interrupted training of this configuration, these pictures and these weights "
-            "to go on from; leave --resume away to begin one."
+            f"{run.folder}: no interrupted training run of this configuration, these pictures and these "
+            "weights to resume; omit --resume to start one."
         )
 
 
@@ -264,7 +264,7 @@ def predict(run: Run, tracker: Tracker) -> None:
     plain = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
     train = records(run, "train")
     pictures = pixel_cache.pictures(train, data_root(run), config.pixels, pixel_cache_of(run))
-    with bar("measuring what is familiar") as tick:
+    with bar("fitting the novelty gate") as tick:
         graph = novelty.attach(plain, fit(novelty.levels_of(plain, pictures, tick)))
     write_atomically(run.folder / "model.onnx", graph)
     for name in ("validation", "calibration"):

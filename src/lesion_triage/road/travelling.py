@@ -256,15 +256,14 @@ def reach(
         if _inputs(stage, run) != inputs:
             raise RunError(
                 f"{stage.name}: what it is made from (data, weights or a stage before) changed while this "
-                f"command waited for another in {run.folder}; give the command again."
+                f"command waited for another in {run.folder}; run the command again."
             )
         if _done(stage, run, inputs, tracker, fresh):
             return
         if not may_work:
             verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
             raise RunError(
-                f"'{stage.name}' has not been done for this configuration: "
-                f"`lesion-triage {verb}` comes first."
+                f"'{stage.name}' has not been done for this configuration; run `lesion-triage {verb}` first."
             )
         if stage.name == "train" and run.config.members():
             members = _train_members(run, tracker, fresh, resume)
@@ -282,7 +281,7 @@ def _alone(stage: Stage, run: Run) -> Iterator[None]:
     Raises:
         RunError: the disk refuses the lock.
     """
-    waiting = f"{stage.name}: another process is at it in {run.folder}; waiting for its end"
+    waiting = f"{stage.name}: another process is running it in {run.folder}; waiting for it to finish"
     with ExitStack() as stack:
         with _refusal(stage, run):
             stack.enter_context(locks.held(_lock_of(stage, run), lambda: say(waiting)))
@@ -300,8 +299,8 @@ def _refusal(stage: Stage, run: Run) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{_lock_of(stage, run)}: the lock cannot be taken ({error}); the runs must lie on a disk that "
-            "can be written and knows file locks."
+            f"{_lock_of(stage, run)}: the lock cannot be taken ({error}); the runs must be on a disk that "
+            "is writable and supports file locks."
         ) from None
 
 

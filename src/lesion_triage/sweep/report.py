@@ -26,11 +26,11 @@ TABLE, BEST = "trials.csv", "best.yaml"
 _ENOUGH = 10  # complete trials needed to report importances
 
 MEANING = (
-    "Chosen on the validation split, so its cases are no longer held out: the value above is too good by the "
-    "luck of the best of {count}, and a calibrator fitted on the same cases may be a little too sure. The "
-    "certificate does not rest on them: it is issued on the calibration cases, which no trial has seen. Keep "
-    "the split and its seed: another one would deal cases that were chosen on to calibration and test. See "
-    "docs/sweep.md."
+    "Chosen on the validation split, so its cases are no longer held out: the value above is optimistic, "
+    "as the best of {count}, and a calibrator fitted on the same cases may be slightly overconfident. The "
+    "certificate does not rest on them: it is issued on the calibration cases, which no trial has seen. "
+    "Keep the split and its seed: another one would put cases that this choice used into calibration and "
+    "test. See docs/sweep.md."
 )
 
 
@@ -56,7 +56,7 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
     for trial in (trial for trial in trials if trial.state is TrialState.FAIL):
         say(f"Trial {trial.number} failed, and would again: {trial.user_attrs[REASON]}")
     if under_way := sum(trial.state is TrialState.RUNNING for trial in trials):
-        say(f"{under_way} under way in other processes.")
+        say(f"{under_way} running in other processes.")
     if not (complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]):
         say("No trial is complete, so there is no best one.")
         return None
@@ -68,10 +68,10 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
     close = sum(trial.value is not None and trial.value >= interval.low for trial in complete)
     say(f"Best: trial {best.number}, value {best.value:.4f}: {folder / BEST}")
     say(
-        f"The validation split has {cases[0]} positive and {cases[1]} other cases: one AUROC of this size "
-        f"is known from {interval.low:.3f} to {interval.high:.3f} (95 %), and {close} of {len(complete)} "
-        "complete trials lie within. Trials share their cases, so their order is surer than that, but small "
-        "differences are noise: look at other seeds."
+        f"The validation split has {cases[0]} positive and {cases[1]} other cases: the 95 % interval of the "
+        f"best AUROC is {interval.low:.3f} to {interval.high:.3f}, and {close} of {len(complete)} complete "
+        "trials are within it. Trials share their cases, so their order is more certain than that, but "
+        "small differences are noise: try other seeds."
     )
     judged = (TrialState.COMPLETE, TrialState.PRUNED)
     say(MEANING.format(count=sum(trial.state in judged for trial in trials)))
@@ -131,4 +131,4 @@ def _say_importance(study: Study, space: Space, complete: int) -> None:
         warnings.simplefilter("ignore")
         shares = optuna.importance.get_param_importances(study)
     listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
-    say(f"What told good trials from the rest (PED-ANOVA, shares; a hint at {complete} trials): {listed}.")
+    say(f"What distinguished good trials (PED-ANOVA, shares; only a hint with {complete} trials): {listed}.")

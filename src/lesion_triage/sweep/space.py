@@ -173,7 +173,7 @@ def _value_of(known: Mapping[str, Any], key: str, path: Path) -> Any:
         what = hint(key, known, "docs/configuration.md lists all of them.")
         raise ConfigError(f"{path}: unknown key '{key}'; {what}")
     if key == "seed":
-        raise ConfigError(f"{path}: 'seed' is no key to search; --seeds trains each trial with several.")
+        raise ConfigError(f"{path}: 'seed' is not a key to search; --seeds trains each trial with several.")
     if not key.startswith(("train.", "model.")) and key != "pixels.size_px":
         raise ConfigError(
             f"{path}: '{key}' does not decide what a network learns from the same pictures; a sweep searches "
@@ -206,7 +206,7 @@ def _domain(where: str, own: Any, content: Any) -> Domain:
         raise ConfigError(f"{where}: log takes a low above 0, and no step.")
     numbers = (said.low, said.high, said.step or 1.0)
     if whole and any(not number.is_integer() for number in numbers):
-        raise ConfigError(f"{where}: takes whole numbers only, found {content!r}.")
+        raise ConfigError(f"{where}: expected whole numbers only, found {content!r}.")
     if said.step is not None and not math.isclose(
         (ratio := (said.high - said.low) / said.step), round(ratio)
     ):
@@ -236,7 +236,7 @@ def _accepted(space: Space, key: str, path: Path) -> Domain:
     if len(set(values)) < len(values):
         raise ConfigError(f"{path}: '{key}' names a value twice: {list(domain.corners())!r}.")
     if len({_decided(made, key) for made in found}) < 2:
-        raise ConfigError(f"{path}: '{key}' says how a training is run, not what is learnt; leave it out.")
+        raise ConfigError(f"{path}: '{key}' controls how training is run, not what is learnt; leave it out.")
     return domain if isinstance(domain, Interval) else Choices(values)
 
 

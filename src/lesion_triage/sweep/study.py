@@ -106,7 +106,7 @@ def _unusable(url: str, error: Exception) -> RunError:
     why = str(error.__cause__ or error).splitlines()[0]
     return RunError(
         f"the storage {_without_password(url)} cannot be used ({type(error).__name__}: {why}); what was "
-        "recorded stays, and the same command goes on from there."
+        "recorded is kept, and the same command continues from there."
     )
 
 

@@ -170,7 +170,7 @@ class Attempt:
         try:
             road.reach(stage, run, tracker)
         except StateError as error:
-            say(f"  {error} The training begins anew.")
+            say(f"  {error} Training starts over.")
             road.reach(stage, run, tracker, fresh=True)
 
     def _watch(self, epochs: int, seed: int, line: Line) -> None:
@@ -182,7 +182,7 @@ class Attempt:
         self._report(line, seed)
         epoch = int(line["epoch"])
         if seed == 0 and newest <= epoch < epochs and self.trial.should_prune():
-            raise _Pruned(f"pruned after epoch {epoch}: other trials were further by then")
+            raise _Pruned(f"pruned after epoch {epoch}: other trials were better by then")
 
     def _report(self, line: Line, seed: int) -> None:
         epoch = int(line["epoch"])

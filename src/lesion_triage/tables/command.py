@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page has drifted")
-    what.add_argument("--write", action="store_true", help="write the pages anew")
+    what.add_argument("--write", action="store_true", help="rewrite the pages")
     parser.add_argument(
         "pages", type=Path, nargs="*", metavar="PAGE", help="these only (all pages with markers)"
     )
@@ -36,10 +36,13 @@ def act(arguments: argparse.Namespace) -> int:
     for page in changed:
         if arguments.write:
             write_atomically(page.path, page.text.encode())
-            say(f"{page.path}: written anew")
+            say(f"{page.path}: rewritten")
             continue
         count = len(page.lines)
-        say(f"{page.path}: {count} lines are not what is recorded; `lesion-triage tables --write` mends them")
+        say(
+            f"{page.path}: {count} lines differ from the records; `lesion-triage tables --write` corrects "
+            "them"
+        )
         for line in page.lines:
             say(f"  {line}")
     say(f"{len(changed)} of {len(pages)} pages {'written' if arguments.write else 'have drifted'}")

@@ -53,8 +53,8 @@ def _filled(text: str, number: Number, table: Table, where: str) -> str:
     whole = sum(len(pattern.findall(text)) for pattern in (_INLINE, _FILL, _TABLE))
     if begun != whole:
         raise DataError(
-            f"{where}: {begun} markers begin and {whole} are whole; end each with <!-- / -->, <!-- /fill --> "
-            "or <!-- /table -->."
+            f"{where}: {begun} markers begin and {whole} are complete; end each with <!-- / -->, <!-- /fill "
+            "--> or <!-- /table -->."
         )
     try:
         text = _FILL.sub(

@@ -198,8 +198,8 @@ class Tracker:
         except Exception as error:  # nothing that goes wrong here may stop a training run
             self._client = None
             self._warn(
-                f"MLflow tracking is off for the rest of this command ({_reason(error)}); "
-                "the run folder holds everything all the same."
+                f"MLflow tracking is off for the rest of this command ({_reason(error)}); the run folder "
+                "still holds everything."
             )
 
 

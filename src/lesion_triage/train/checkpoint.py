@@ -100,8 +100,8 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]
         write_atomically(path, content)
     except OSError as error:
         raise HinderedError(
-            f"{path}: the finished weights, {len(content) / 1e6:.0f} MB, cannot be written ({error}). "
-            "Make room and give the same command again: nothing is trained twice."
+            f"{path}: the finished weights, {len(content) / 1e6:.0f} MB, cannot be written ({error}). Make "
+            "room and run the same command again; finished training is not repeated."
         ) from None
     return path
 

@@ -46,9 +46,7 @@ class Learning:
         self._fabric = fabric
         self.network = _network(config, diagnoses)
         if c.strategy == "fsdp" and any(parameter.ndim == 0 for parameter in self.network.parameters()):
-            sentence = (
-                f"backbone '{config.model.backbone}' has weights that are single numbers, which fsdp cannot"
-            )
+            sentence = f"backbone '{config.model.backbone}' has scalar weights, which fsdp cannot"
             fail_together(fabric, TrainingError(f"{sentence} shard; set train.strategy to ddp."))
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
@@ -117,7 +115,7 @@ class Learning:
         if self._fabric.broadcast(progress) != progress:
             raise HinderedError(
                 f"{folder}: the training state here is not that of the first machine; all machines of a "
-                "training need the same folder."
+                "training run need the same folder."
             )
         self._fabric.barrier()  # until every process has read
         if self._fabric.is_global_zero:
@@ -131,11 +129,11 @@ class Learning:
             self._fill(tensors)
         except (KeyError, RuntimeError) as error:
             raise StateError(
-                f"{folder / state.FOLDER}: does not fit the network ({error}); --fresh starts over."
+                f"{folder / state.FOLDER}: does not match the network ({error}); --fresh starts over."
             ) from None
         if self.progress.scaler:
             self._fabric.strategy.precision.load_state_dict(dict(self.progress.scaler))
-        say(f"going on {self.progress}")
+        say(f"resuming {self.progress}")
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}

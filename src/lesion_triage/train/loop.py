@@ -144,9 +144,7 @@ def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
         learning.teacher = Teacher(fabric, config, job.teachers)
     probe: Probe | None = None
     if c.probe:
-        listener.on_note(
-            "computing embeddings: the backbone stays as it is, no picture is augmented or small"
-        )
+        listener.on_note("computing embeddings: the backbone is frozen, no picture is augmented or reduced")
         probe = Probe(learning.network, job.training, job.validation, labels, listener.on_embedding)
     learning.resume(job.folder, job.key, listener.on_note)
     curve = [EpochMetrics(**line) for line in learning.progress.curve]  # type: ignore[arg-type]

@@ -48,7 +48,8 @@ class Pictures:
             path, length = content["pixels"]
             if not Path(path).is_file():
                 raise TrainingError(
-                    f"{path}: no such file here; all machines of a training need the folder of the first one."
+                    f"{path}: no such file here; all machines of a training run need the folder of the "
+                    "first one."
                 )
             content = {**content, "pixels": np.load(path, mmap_mode="r")}
             assert len(content["pixels"]) == length

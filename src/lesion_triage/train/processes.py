@@ -66,7 +66,7 @@ def launch(c: Train) -> Fabric:
     chosen = precision(c)
     on_processor = c.accelerator == "cpu" or not torch.cuda.is_available()
     if chosen == "bf16-mixed" and on_processor and not computes_in_bf16():
-        say("note: this processor has no instructions for bf16: train.precision: auto is many times as fast")
+        say("note: this processor has no bf16 instructions; train.precision: auto is many times faster")
     _require_fit(c, world)
     if world == 1 and c.strategy == "auto":
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its message would break the bar
@@ -145,14 +145,14 @@ def connected(fabric: Fabric) -> Iterator[None]:
     except (dist.DistError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
             raise TrainingError(
-                f"the training does not fit into the memory of {fabric.device}; raise train.accumulate, or "
+                f"training does not fit into the memory of {fabric.device}; raise train.accumulate, or "
                 f"lower train.batch_size or pixels.size_px. ({' '.join(str(error).split())[:200]})"
             ) from None
         lost = isinstance(error, dist.DistError) or "gloo" in str(error)
         if fabric.world_size > 1 and lost:
             raise HinderedError(
-                "another process of this training has ended; its own message says why. The last training "
-                f"state is kept: give the same command again. ({str(error).splitlines()[0]})"
+                "another process of this training run has ended; its own message says why. The last "
+                f"training state is kept; run the same command again. ({str(error).splitlines()[0]})"
             ) from None
         raise
     finally:

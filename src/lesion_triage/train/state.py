@@ -74,10 +74,10 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
     except OSError as error:
         (home / f"{name}.safetensors").unlink(missing_ok=True)
         kept = _newest_first(folder)
-        rest = f"the one before it ({kept[0].name}) is whole" if kept else "there is none before it"
+        rest = f"the one before it ({kept[0].name}) is complete" if kept else "there is none before it"
         raise HinderedError(
             f"{home}: a training state of {len(content) / 1e6:.0f} MB cannot be written ({error}); {rest}. "
-            "Make room and give the same command again."
+            "Make room and run the same command again."
         ) from None
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
@@ -126,11 +126,11 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
                 raise ValueError("the hash of its tensors does not fit")
             return Progress(**facts["progress"]), load(content), damaged
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            damaged.append(f"{path}: damaged ({error}); the state before it is taken.")
+            damaged.append(f"{path}: damaged ({error}); the state before it is used.")
     if damaged:  # it may belong to this run, even if intact states of another run are beside it
         raise StateError(
-            f"{folder / FOLDER}: no state of this training in it is whole ({damaged[0]}); --fresh starts "
-            "over."
+            f"{folder / FOLDER}: no state of this training run in it is complete ({damaged[0]}); --fresh "
+            "starts over."
         )
     return None
 

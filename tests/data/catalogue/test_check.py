@@ -163,7 +163,7 @@ def test_a_layout_that_no_reader_takes_is_not_called_readable(tmp_path):
     checked = check(tmp_path)
     assert (checked.entry.name, checked.exit_code) == ("isic_2024", 2)
     state, text = found(checked, "layout")
-    assert (state, text) == (State.BROKEN, "'ISIC', which no reader takes")
+    assert (state, text) == (State.BROKEN, "'ISIC', which no reader supports")
 
 
 def test_an_npz_is_measured_without_unpacking_it(tmp_path):
@@ -204,7 +204,7 @@ def test_each_layout_is_recognised_by_its_own_tables(tmp_path, entry):
 
 
 def test_a_folder_that_is_no_dataset_is_said_to_be_none(tmp_path):
-    with pytest.raises(DataError, match="found those of none; say which one it should be with --as"):
+    with pytest.raises(DataError, match="found none; name the dataset with --as"):
         check(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         check(tmp_path / "nowhere")

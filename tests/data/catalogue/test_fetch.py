@@ -186,7 +186,7 @@ def test_a_login_is_no_file(origin, entry, hurried, tmp_path):
 
 
 def test_a_server_that_is_not_there_is_named(entry, hurried, tmp_path):
-    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:1/a\.bin: the line failed .*refused.*3 times"):
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:1/a\.bin: the connection failed .*refused.*3 times"):
         fetch(
             entry({"name": "a.bin", "urls": ["http://127.0.0.1:1/a.bin"]}),
             tmp_path,
@@ -216,7 +216,7 @@ def test_a_file_of_unknown_length_may_have_been_cut_and_binds_nobody(
     origin.put("/a.bin", CONTENT)
     origin.script["/a.bin"] = [Unmeasured(after_bytes=1_000_000)]
     small = entry({"name": "a.bin"})
-    for said in ("1,000,000 bytes, NOT VERIFIED", "there already, NOT VERIFIED"):
+    for said in ("1,000,000 bytes, NOT VERIFIED", "already there, NOT VERIFIED"):
         fetch(small, tmp_path, ACCEPTED, patience=hurried)
         assert f"a.bin: {said}" in capsys.readouterr().out
     record = json.loads((tmp_path / "FETCHED.json").read_text())["files"]["a.bin"]
@@ -250,7 +250,7 @@ def test_what_is_there_is_verified_and_not_fetched_again(origin, entry, hurried,
     origin.asked.clear()
     fetch(small, tmp_path, ACCEPTED, patience=hurried)
     assert origin.asked == []
-    assert "there already" in capsys.readouterr().out
+    assert "already there" in capsys.readouterr().out
     (tmp_path / "a.bin").write_bytes(b"altered")
     with pytest.raises(DownloadError, match="move it away"):
         fetch(small, tmp_path, ACCEPTED, patience=hurried)
@@ -412,7 +412,7 @@ def test_pictures_that_a_table_names_are_fetched_one_by_one_and_absent_ones_coun
     assert (tmp_path / "images" / "a b.png").read_bytes() == b"first"
     assert (tmp_path / "images" / "c.png").read_bytes() == b"second"
     assert (
-        "1 are named by the table and not on the server, such as images/gone.png" in capsys.readouterr().out
+        "1 are named by the table but not on the server, such as images/gone.png" in capsys.readouterr().out
     )
     origin.asked.clear()
     fetch(small, tmp_path, ACCEPTED, patience=hurried)
@@ -423,7 +423,7 @@ def test_pictures_that_a_table_names_are_fetched_one_by_one_and_absent_ones_coun
 def test_a_table_cannot_name_a_place_outside_the_folder(origin, entry, hurried, tmp_path, name):
     origin.put("/cases.csv", f"one\n{name}\n".encode())
     listed = {"table": "cases.csv", "columns": ["one"], "base_url": f"{origin.url}/"}
-    with pytest.raises(DownloadError, match="no path of a picture"):
+    with pytest.raises(DownloadError, match="not the path of a picture"):
         fetch(entry({"name": "cases.csv"}, listed=listed), tmp_path / "in", ACCEPTED, patience=hurried)
     assert left(tmp_path) == {"in/cases.csv", "in/FETCHED.json"}
 

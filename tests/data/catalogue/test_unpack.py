@@ -147,7 +147,7 @@ def test_a_member_that_lies_about_its_size_is_not_written_out(tmp_path):
 def test_a_damaged_archive_is_named(tmp_path, damage, compression):
     archive = zipped(tmp_path / "a.zip", {"ü.png": b"one" * 1000}, compression)
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(DownloadError, match=r"a\.zip: cannot be unpacked .*fetch it anew"):
+    with pytest.raises(DownloadError, match=r"a\.zip: cannot be unpacked .*fetch it again"):
         unpack(archive, tmp_path / "out")
 
 

@@ -110,7 +110,7 @@ def test_an_unknown_column_is_refused_with_the_nearest_known_one(dataset: Datase
             "image,needs_in_person,comment",
             "unknown column 'comment'; remove it if it is none of these: image",
         ),
-        ("image,needs_in_person,age_approx,age", "'age'; 'age_approx' is there already, so remove one."),
+        ("image,needs_in_person,age_approx,age", "'age'; 'age_approx' is already there, so remove one."),
     ],
 )
 def test_a_column_that_is_there_already_is_not_what_was_meant(
@@ -128,7 +128,7 @@ def test_a_column_that_is_there_already_is_not_what_was_meant(
         ("image\na.png\n", "found no 'needs_in_person'"),
         ("needs_in_person\n1\n", "found no 'image'"),
         ("", "found no 'image'"),
-        ("image,needs_in_person,sex,sex\na.png,1,f,f\n", "column 'sex' stands twice"),
+        ("image,needs_in_person,sex,sex\na.png,1,f,f\n", "column 'sex' appears twice"),
         ("image,needs_in_person\na.png\n", "line 2: more or fewer cells"),
         ("image,needs_in_person\na.png,1,2\n", "line 2: more or fewer cells"),
         ("image,needs_in_person\n,1\n", "line 2: the image cell is empty"),
@@ -282,7 +282,7 @@ def test_a_word_that_fills_an_empty_cell_joins_no_strangers(tmp_path: Path, colu
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         folder.read(tmp_path, "cases.csv")
-    assert f"line 3: {column} is '{word}', which tables write where nothing" in str(caught.value)
+    assert f"line 3: {column} is '{word}', which in tables means unknown" in str(caught.value)
 
 
 @pytest.mark.parametrize("word", ["Nan-1", "0", "none of these", "Naomi"])

@@ -66,7 +66,7 @@ def test_what_a_table_of_one_s_own_takes_for_unknown_a_dataset_s_table_does(
 
 def test_lesions_of_which_no_name_is_known_are_not_taken_for_one(layout: Callable[..., Path]) -> None:
     root = layout(*(row.replace(f"HAM_{number}", "nan") for number, row in enumerate(ROWS, start=1)))
-    with pytest.raises(DataError, match=r"line 2: lesion_id is 'nan', which tables write where nothing is"):
+    with pytest.raises(DataError, match=r"line 2: lesion_id is 'nan', which in tables means unknown"):
         ham10000.read(root)
 
 

@@ -152,8 +152,8 @@ def _guess(files: _Files) -> Dataset:
         names = ", ".join(entry.name for entry in fitting)
         raise DataError(f"{files.folder}: could be {names}; say which with --as NAME.")
     raise DataError(
-        f"{files.folder}: expected the tables of a dataset, found those of none; say which one it should be "
-        "with --as NAME, and what is missing is listed."
+        f"{files.folder}: expected the tables of a known dataset, found none; name the dataset with --as "
+        "NAME to list what is missing."
     )
 
 
@@ -193,7 +193,7 @@ def _delimiter(stream: TextIO) -> str:
 def _not_read(entry: Dataset, layout: Layout) -> Iterator[Finding]:
     if not layout.read:
         taken = " or ".join(f"'{other.name}'" for other in entry.layouts if other.read)
-        yield Finding("layout", taken, f"'{layout.name}', which no reader takes", State.BROKEN)
+        yield Finding("layout", taken, f"'{layout.name}', which no reader supports", State.BROKEN)
 
 
 def _tables(files: _Files, layout: Layout) -> Iterator[Finding]:
@@ -349,7 +349,7 @@ def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
     try:
         import h5py  # noqa: PLC0415 - only this layout needs it
     except ModuleNotFoundError:
-        return Finding(str(path), "pictures by id", "not looked into: h5py is not installed", State.NOTE)
+        return Finding(str(path), "pictures by id", "not checked: h5py is not installed", State.NOTE)
     try:
         with h5py.File(full, "r") as opened:
             stored = set(opened.keys())
@@ -376,7 +376,7 @@ def _published(files: _Files, entry: Dataset, deep: bool) -> Iterator[Finding]:
         full = files.folder / path
         size = full.stat().st_size
         if size > _HASHED_ANYWAY_BYTES and not deep:
-            yield Finding(str(path), wanted.checksum_from, "not hashed: say --deep", State.NOTE)
+            yield Finding(str(path), wanted.checksum_from, "not hashed: give --deep", State.NOTE)
             continue
         wrong = mismatch(wanted, size, *hashes(full))
         kind = "SHA-256" if wanted.sha256 else "MD5"

@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetch.add_argument(
         "--only", action="append", default=[], metavar="FILE", help="this file; may be given again"
     )
-    fetch.add_argument("--unpack", action="store_true", help="unpack the archives afterwards; they stay")
+    fetch.add_argument(
+        "--unpack", action="store_true", help="unpack the archives afterwards; the archives are kept"
+    )
     check = parts.add_parser(
         "check", help="what is missing from a copy", description="Exit: 0 whole, 1 incomplete, 2 unreadable."
     )
@@ -92,7 +94,10 @@ def _show(name: str) -> int:
 def _fetch(arguments: argparse.Namespace) -> int:
     entry = dataset(arguments.name)
     if entry.registration is not None:
-        say(f"{entry.name} can only be had by hand: {entry.registration} asks you to register or to sign.")
+        say(
+            f"{entry.name} can only be downloaded by hand: {entry.registration} requires registration or a "
+            "signed agreement."
+        )
         for number, step in enumerate(entry.steps, 1):
             say(f"  {number}. {step}")
         say(f"Then: lesion-triage datasets check DIR --as {entry.name}")
@@ -107,9 +112,9 @@ def _fetch(arguments: argparse.Namespace) -> int:
         unpack_too=arguments.unpack,
     )
     say(f"{entry.name} is in {arguments.to}. Cite: {entry.citation}")
-    say(f"To see whether it can be read: lesion-triage datasets check {arguments.to} --as {entry.name}")
+    say(f"To check it: lesion-triage datasets check {arguments.to} --as {entry.name}")
     if not entry.pictures_fetched:
-        say("The pictures are to be had by hand:")
+        say("The pictures must be downloaded by hand:")
         for number, step in enumerate(entry.steps, 1):
             say(f"  {number}. {step}")
     return 1 if absent else 0
@@ -137,7 +142,7 @@ def _coloured(state: State) -> str:
 def _verdict(checked: Checked, folder: Path) -> str:
     words = {
         0: "whole.",
-        1: "readable, and not whole; a reader takes what is there and counts the rest.",
+        1: "readable but incomplete; a reader takes what is there and counts the rest.",
         2: "not in a layout that can be read.",
     }
     return f"{folder} as {checked.entry.name}, layout '{checked.layout.name}': {words[checked.exit_code]}"

@@ -132,7 +132,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DownloadError(
-            f"{path}: {_refusal(error)}. Make room or choose another folder, and give the same command again."
+            f"{path}: {_refusal(error)}. Make room or choose another folder, and run the same command again."
         ) from None
 
 
@@ -168,7 +168,7 @@ class _Transfer:
                     if failures >= patience.attempts:
                         raise DownloadError(
                             f"{self.url}: {error}, {failures} times in a row. {have:,} bytes are kept in "
-                            f"{self.part.name}; the same command goes on from there."
+                            f"{self.part.name}; the same command continues from there."
                         ) from None
                     patience.wait(failures, error.wait_s)
             os.fsync(stream.fileno())
@@ -189,7 +189,7 @@ class _Transfer:
                 start, total = self._judge(response, have)
                 if start is None:
                     _empty(stream)
-                    raise _InterruptedError("the server has another file by now, starting over", 0.0)
+                    raise _InterruptedError("the file on the server has changed; starting over", 0.0)
                 self.resumed = self.resumed or start > 0
                 if start < have:
                     _empty(stream)
@@ -203,11 +203,11 @@ class _Transfer:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            raise _InterruptedError(f"the line failed ({_short(error)})") from None
+            raise _InterruptedError(f"!!the connection failed ({_short(error)})") from None
         except TransportError as error:
-            raise _InterruptedError(f"the line failed ({_short(error)})") from None
+            raise _InterruptedError(f"!!the connection failed ({_short(error)})") from None
         except requests.RequestException as error:
-            raise DownloadError(f"{self.url}: cannot be asked for ({_short(error)}).") from None
+            raise DownloadError(f"{self.url}: cannot be requested ({_short(error)}).") from None
 
     def _continue_from(self, stream: IO[bytes]) -> tuple[int, str, int]:
         """Bytes to keep, the validator that proves the server's file unchanged, and its length or 0."""
@@ -236,8 +236,8 @@ class _Transfer:
             return None, 0
         if code not in (200, 206):
             raise DownloadError(
-                f"{self.url}: expected the file, the server answered {code} {response.reason}. It may ask "
-                "for an account by now; `lesion-triage datasets show NAME` has the steps by hand."
+                f"{self.url}: expected the file, the server answered {code} {response.reason}. It may "
+                "require an account by now; `lesion-triage datasets show NAME` has the steps by hand."
             )
         self._refuse_page(response)
         length = response.headers.get("Content-Length", "")
@@ -262,7 +262,7 @@ class _Transfer:
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise DownloadError(
-                f"{self.url}: expected the file as it is, the server sends it {encoding}-encoded."
+                f"{self.url}: expected the file unencoded, the server sends it {encoding}-encoded."
             )
 
     def _refuse_size(self, total: int) -> None:
@@ -284,7 +284,7 @@ class _Transfer:
         if total - start > free:
             raise DownloadError(
                 f"{self.final}: {total - start:,} more bytes are needed, the disk has {free:,} free. Make "
-                f"room or choose another folder; {start:,} bytes are kept and the same command goes on."
+                f"room or choose another folder; {start:,} bytes are kept and the same command continues."
             )
 
     def _copy(
@@ -300,12 +300,12 @@ class _Transfer:
             done += len(block)
             tick(done, total)
         if total and done != total:
-            raise _InterruptedError(f"the line was cut at {done:,} of {total:,} bytes")
+            raise _InterruptedError(f"the connection was cut at {done:,} of {total:,} bytes")
 
     def _no_room(self, error: OSError, stream: IO[bytes]) -> DownloadError:
         return DownloadError(
             f"{self.part}: {_refusal(error)}; {_length(stream):,} bytes are kept. Make room, or move the "
-            "part and its .json to another folder, and give the same command again."
+            "part and its .json to another folder, and run the same command again."
         )
 
     def _finish(self) -> Got:
@@ -317,8 +317,8 @@ class _Transfer:
             self.part.replace(aside)
             self.state.unlink(missing_ok=True)
             raise DownloadError(
-                f"{self.url}: {wrong}. What came was put aside as {aside.name} and must not be used; try "
-                "again, and if it stays so, ask the publisher."
+                f"{self.url}: {wrong}. The download was kept as {aside.name} and must not be used; try "
+                "again, and if it happens again, ask the publisher."
             )
         self.part.replace(self.final)
         self.state.unlink(missing_ok=True)
@@ -333,7 +333,9 @@ def _alone(part: Path) -> Iterator[IO[bytes]]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DownloadError(f"{part}: another process is downloading it; wait for that one.") from None
+            raise DownloadError(
+                f"{part}: another process is downloading it; wait until it has finished."
+            ) from None
         yield stream
 
 

@@ -63,7 +63,7 @@ class Record:
             said = json.loads(path.read_bytes())
             dataset, files = said["dataset"], dict(said["files"])
         except (OSError, ValueError, KeyError, TypeError):
-            raise DownloadError(f"{path}: damaged; remove it, and the files are verified anew.") from None
+            raise DownloadError(f"{path}: damaged; remove it, and the files are verified again.") from None
         if dataset != entry.name:
             raise DownloadError(f"{folder}: holds {dataset}; choose another folder for {entry.name}.")
         return cls(path, entry.name, licence, files)
@@ -160,7 +160,7 @@ def refuse_without_licence(entry: Dataset, accepted: str) -> None:
         said = f"found '{accepted}'" if accepted else "none was accepted"
         raise DownloadError(
             f"{entry.name} comes under {entry.licence.name}, and {said}. Read {entry.licence.url}; if you "
-            f"accept it, say --accept-licence {entry.licence.id}"
+            f"accept it, give --accept-licence {entry.licence.id}"
         )
 
 
@@ -223,8 +223,8 @@ def _one(
         sha256, md5 = hashes(final)
         wrong = mismatch(known, final.stat().st_size, sha256, md5)
         if wrong:
-            raise DownloadError(f"{final}: {wrong}. It is left as it is; move it away to fetch it anew.")
-        say(f"  {wanted.name}: there already, {_by(known, not record.unproven(wanted))}")
+            raise DownloadError(f"{final}: {wrong}. It was not changed; move it away to download it again.")
+        say(f"  {wanted.name}: already there, {_by(known, not record.unproven(wanted))}")
         if wanted.name not in record.files:
             record.add(wanted, None, sha256, final.stat().st_size)
         return
@@ -243,8 +243,8 @@ def _one(
 def _by(known: RemoteFile, proven: bool) -> str:
     if not proven:
         return (
-            "NOT VERIFIED: neither publisher nor server says how long it is, so it may have been cut; "
-            "open it, or remove it and fetch it again"
+            "NOT VERIFIED: neither publisher nor server states its length, so it may be truncated; open "
+            "it, or remove it and fetch it again"
         )
     if known.sha256 or known.md5:
         return f"verified: {'SHA-256' if known.sha256 else 'MD5'} of {known.checksum_from}"
@@ -267,7 +267,9 @@ def _listed(
             try:
                 wanted = RemoteFile(name=name, urls=(listed.base_url + quote(name),))
             except ValidationError:
-                raise DownloadError(f"{folder / listed.table}: '{name}' is no path of a picture.") from None
+                raise DownloadError(
+                    f"{folder / listed.table}: '{name}' is not the path of a picture."
+                ) from None
             if not (folder / name).exists():
                 got = download(session, record.known(wanted), folder / name, _quiet, patience)
                 if isinstance(got, Got):
@@ -281,9 +283,9 @@ def _listed(
     record.save()
     say(f"  {len(names) - len(absent):,} of {len(names):,} pictures are there; no checksums are published")
     if unproven:
-        say(f"  {unproven:,} came without their length and may have been cut: `manifest` opens every picture")
+        say(f"  {unproven:,} came without a length and may be truncated: `manifest` opens every picture")
     if absent:
-        say(f"  {len(absent):,} are named by the table and not on the server, such as {absent[0]}")
+        say(f"  {len(absent):,} are named by the table but not on the server, such as {absent[0]}")
     return len(absent)
 
 
@@ -298,7 +300,7 @@ def _names(table: Path, columns: Sequence[str]) -> Iterator[str]:
             lacking = [name for name in columns if name not in (reader.fieldnames or ())]
             if lacking:
                 raise DownloadError(
-                    f"{table}: expected the column {lacking[0]}, found none; fetch the table anew."
+                    f"{table}: expected the column {lacking[0]}, found none; fetch the table again."
                 )
             for row in reader:
                 yield from (row[name] for name in columns if row[name])

@@ -76,7 +76,7 @@ def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
                 if progress is not None:
                     progress(number, len(members))
     except _DAMAGED as error:
-        raise DownloadError(f"{archive}: cannot be unpacked ({error}); fetch it anew.") from None
+        raise DownloadError(f"{archive}: cannot be unpacked ({error}); fetch it again.") from None
     except OSError as error:
         raise DownloadError(
             f"{archive}: cannot be unpacked to {folder} ({error.strerror or error})."

@@ -67,5 +67,5 @@ def _known(table: Mapping[str, T], key: str, what: str) -> T:
     if key in table:
         return table[key]
     raise DataError(
-        f"'{key}' is no known {what}; {hint(key, table)} A new one needs a reviewed line in data/labels."
+        f"'{key}' is not a known {what}; {hint(key, table)} A new one needs a reviewed line in data/labels."
     )

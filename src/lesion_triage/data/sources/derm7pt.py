@@ -102,6 +102,8 @@ def _splits(folder: Folder) -> dict[int, str]:
             continue
         for number, row in rows(folder.tables[name], ("indexes",)):
             if not row["indexes"].isdigit():
-                raise DataError(f"{folder.tables[name]}, line {number}: '{row['indexes']}' is no row number.")
+                raise DataError(
+                    f"{folder.tables[name]}, line {number}: '{row['indexes']}' is not a row number."
+                )
             splits[int(row["indexes"])] = split
     return splits

@@ -109,7 +109,7 @@ def read(root: Path, table: str) -> Listing:
             refuse_unsendable(record)
             if (first := lines.setdefault(record.image_id, number)) != number:
                 raise DataError(
-                    f"image '{record.image_id}' stands in line {first} already; keep one row for each."
+                    f"image '{record.image_id}' is already in line {first}; keep one row for each."
                 )
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
@@ -219,10 +219,10 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             if not near:
                 hint = f"remove it if it is none of these: {', '.join(known)}."
             if likely != name and likely in columns:
-                hint = f"'{likely}' is there already, so remove one."
+                hint = f"'{likely}' is already there, so remove one."
             raise DataError(f"{path}: unknown column '{name}'; {hint}")
         if columns.count(name) > 1:
-            raise DataError(f"{path}: column '{name}' stands twice; keep one.")
+            raise DataError(f"{path}: column '{name}' appears twice; keep one.")
     for name in REQUIRED:
         if name not in columns:
             raise DataError(f"{path}: expected the columns {' and '.join(REQUIRED)}, found no '{name}'.")

@@ -119,7 +119,7 @@ def _check_header(table: Path, header: Sequence[str], required: Sequence[str], h
         )
     twice = [name for name in required if header.count(name) > 1]
     if twice:
-        raise DataError(f"{table}: column '{twice[0]}' stands twice; keep one.")
+        raise DataError(f"{table}: column '{twice[0]}' appears twice; keep one.")
 
 
 @dataclass
@@ -220,6 +220,6 @@ def index(table: Path, key: str, columns: Sequence[str], optional: Sequence[str]
     found: dict[str, Row] = {}
     for number, row in rows(table, (key, *columns), optional):
         if row[key] in found:
-            raise DataError(f"{table}, line {number}: {key} '{row[key]}' stands twice; keep one row.")
+            raise DataError(f"{table}, line {number}: {key} '{row[key]}' appears twice; keep one row.")
         found[row[key]] = row
     return found
