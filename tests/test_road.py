@@ -110,7 +110,7 @@ def test_a_changed_stage_is_redone_in_a_new_folder_and_what_came_before_is_taken
     other = road.travel("calibrate", load(*changes), home / "runs")
     out = capsys.readouterr().out
     assert other.folder != run.folder
-    assert f"train: taken over from {run.folder.name}" in out or "train: unchanged" in out
+    assert f"train: reused from {run.folder.name}" in out or "train: unchanged" in out
     assert "\ncalibrate\n" in out
     assert (run.folder / "policy.json").read_bytes() == before
     assert json.loads((other.folder / "certificate.json").read_text())["confidence"] == 0.9
@@ -378,7 +378,7 @@ def test_a_state_is_taken_over_by_a_run_that_differs_after_the_training(load, ho
     first = stopped(load, tmp_path)
     other = road.travel("train", load("calibrate.confidence=0.7"), tmp_path / "runs")
     assert other.folder != first.folder
-    assert f"training state taken over from {first.folder.name}" in capsys.readouterr().out
+    assert f"training state reused from {first.folder.name}" in capsys.readouterr().out
 
 
 def test_a_state_that_a_full_disk_does_not_take_over_is_taken_over_once_there_is_room(dealt, load):
@@ -479,7 +479,7 @@ def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, hom
     (before / "config.sha256").unlink()  # as if it were of other settings
     capsys.readouterr()
     taken = road.travel("run", load("tracking.enabled=true"), tmp_path / "runs")
-    assert capsys.readouterr().out.count(f": taken over from {run.folder.name}") == len(road.STAGES)
+    assert capsys.readouterr().out.count(f": reused from {run.folder.name}") == len(road.STAGES)
     client, found = recorded(taken)
     bundle = open_bundle(run.folder / "bundle")
     assert found.data.tags["certificate_id"] == bundle.certificate.certificate_id()
@@ -544,7 +544,7 @@ def test_results_of_an_older_way_to_measure_are_measured_again(
     again = road.travel("evaluate", load(), tmp_path / "runs")
     out = capsys.readouterr().out
     assert "evaluate: unchanged" not in out
-    assert "export: taken over from" in out
+    assert "export: reused from" in out
     assert again.folder != old.folder
     assert (again.folder / "report" / "results.json").read_bytes() == (
         run.folder / "report" / "results.json"

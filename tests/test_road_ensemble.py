@@ -92,7 +92,7 @@ def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(m
     said = capsys.readouterr().out
     for member, number in zip(members[:2], (1, 2), strict=True):
         after = said.partition(f"member {number} of 2: seed {number - 1}")[2].splitlines()
-        assert after[1] == f"train: taken over from {member.folder.name}"
+        assert after[1] == f"train: reused from {member.folder.name}"
     assert said.count("epoch 2/2") == 1  # the student's
 
 

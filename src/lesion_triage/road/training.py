@@ -188,7 +188,7 @@ def go_on(run: Run, must: bool) -> None:
                 f"({_first_reason(error)}); it is kept there. Make room and run the same command again."
             ) from None
         (run.folder / HALF_TAKEN).rename(run.folder / state.FOLDER)
-        say(f"  training state taken over from {other.folder.name}")
+        say(f"  training state reused from {other.folder.name}")
     elif must:
         raise RunError(
             f"{run.folder}: no interrupted training run of this configuration, these pictures and these "

@@ -187,7 +187,7 @@ def _done(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: bool) ->
     if (other := next(there, None)) is not None:
         run.adopt(stage.name, other)
         stage.retell(run, tracker)
-        say(f"{stage.name}: taken over from {other.folder.name}")
+        say(f"{stage.name}: reused from {other.folder.name}")
         return True
     return False
 

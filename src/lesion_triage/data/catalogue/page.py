@@ -30,18 +30,18 @@ What the readers know, where it comes from, and under which terms. No dataset is
 lesion-triage datasets                # this list
 lesion-triage datasets show ham10000  # one card
 lesion-triage datasets fetch ham10000 --to DIR --accept-licence CC-BY-NC-4.0 --unpack
-lesion-triage datasets check DIR      # what is missing; exit 0 whole, 1 incomplete, 2 unreadable
+lesion-triage datasets check DIR      # what is missing; exit 0 complete, 1 incomplete, 2 unreadable
 ```
 
-`fetch` downloads where nobody has to sign. It goes on after a cut, checks size and checksum where the
-publisher states them, and writes what it brought, from where and under which licence to `FETCHED.json`. Where
-no checksum is published, it records that of the first download and holds every later one to it. Where one has
-to register, it prints the steps and exits with 2.
+`fetch` downloads datasets that need no registration. It resumes after an interruption, checks size and checksum
+where the publisher states them, and records in `FETCHED.json` what it downloaded, from where and under which
+licence. Where no checksum is published, it records that of the first download and compares every later one with
+it. Where registration is needed, it prints the steps and exits with 2.
 
-*Unknown* means that nobody is known to have published it; nothing here is guessed. Sizes with *about* are
-rounded, or what a server told others. A licence is stated as its publisher states it; read it there before
-you rely on it, and ask a lawyer what it means for a model. The entries were compiled from the sources that
-each card names, mostly from stored copies, without a trial of every address: `fetch` says if one has moved.
+*Unknown* means that no published value is known; nothing here is guessed. Sizes with *about* are rounded, or
+were reported by a server. A licence is stated as its publisher states it; read it there before you rely on it,
+and ask a lawyer what it means for a model. The entries were compiled from the sources that each card names,
+mostly from stored copies, and not every address was tried: `fetch` says if one has moved.
 """
 
 
@@ -110,7 +110,7 @@ def card(entry: Dataset, level: int = 1) -> str:
             "",
             *_fetching(entry),
             *_files(entry),
-            f"{head}# {entry.name}: what lies on disk",
+            f"{head}# {entry.name}: files on disk",
             "",
             *_layouts(entry),
             "",
