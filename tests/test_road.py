@@ -220,7 +220,7 @@ def test_a_policy_that_refers_nearly_everyone_is_warned_of(capsys):
 
 
 def test_a_stage_asked_for_too_early_names_the_one_that_comes_first(home, load):
-    with pytest.raises(RunError, match=r"'manifest' has not been done.*`lesion-triage manifest` comes first"):
+    with pytest.raises(RunError, match=r"'manifest' has not been done.*run `lesion-triage manifest` first"):
         road.travel("calibrate", load("data.synthetic.seed=5"), home / "elsewhere" / "runs")
 
 
@@ -232,7 +232,7 @@ def test_a_training_brings_up_what_it_stands_on_and_a_fresh_one_takes_nothing_ov
     capsys.readouterr()
     second = road.travel("train", load(*again), home / "trained" / "runs", fresh=True)
     assert second.folder != first.folder
-    assert not {"unchanged", "taken over"} & set(re.findall("unchanged|taken over", capsys.readouterr().out))
+    assert not {"unchanged", "reused"} & set(re.findall("unchanged|reused", capsys.readouterr().out))
 
 
 def test_one_picture_has_the_same_score_in_evaluation_scorer_and_service(run):

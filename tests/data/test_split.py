@@ -237,7 +237,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 def test_splits_of_another_manifest_are_refused(tmp_path: Path) -> None:
     split(plain(), DIGEST, Split()).write(tmp_path)
-    with pytest.raises(SplitError, match="dealt from manifest aaaaaaaaaaaa, expected bbbbbbbbbbbb"):
+    with pytest.raises(SplitError, match="made from manifest aaaaaaaaaaaa, expected bbbbbbbbbbbb"):
         splitting.read(tmp_path, "b" * 64)
 
 
@@ -260,7 +260,7 @@ def test_a_broken_file_of_splits_is_refused(tmp_path: Path, content: str | None)
 
 
 def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(SplitError, match="'holdout' is no split"):
+    with pytest.raises(SplitError, match="'holdout' is not a split"):
         split(plain(), DIGEST, Split()).image_ids("holdout")
 
 

@@ -62,7 +62,7 @@ def test_the_command_lines_seeds_stand_above_the_files(tmp_path):
             "sweep: {prune: median}\ntrain.loss: [bce, focal]",
             r"sweep: unknown key 'prune'; known here: pruner",
         ),
-        ("sweep: {pruner: none}", r"not a key to search"),
+        ("sweep: {pruner: none}", r"no key to search"),
         ("", r"expected keys and their values, found NoneType"),
         ("train.loss: [bce, focal]\ntrain.loss: [bce, balanced]", r"'train.loss' appears twice"),
         ("seed: [0, 1]", r"--seeds"),

@@ -46,7 +46,7 @@ def test_what_stands_in_a_code_block_is_left_alone():
 
 @pytest.mark.parametrize("page", ["<!-- = a:b d -->1", "<!-- table x -->\n", "<!-- fill\nx\n-->\n"])
 def test_a_mark_that_does_not_end_is_refused(page):
-    with pytest.raises(DataError, match="1 markers begin and 0 are whole"):
+    with pytest.raises(DataError, match="1 markers begin and 0 are complete"):
         fill(page)
 
 

@@ -206,7 +206,7 @@ def test_a_path_outside_the_root_is_refused(tmp_path: Path, path: str) -> None:
 def test_one_file_has_one_spelling(tmp_path: Path) -> None:
     table = "image,needs_in_person\n./x//a.png,1\nx\\a.png,1\n"
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 3: image 'x/a\.png' stands in line 2 already"):
+    with pytest.raises(DataError, match=r"line 3: image 'x/a\.png' is already in line 2"):
         folder.read(tmp_path, "cases.csv")
 
 
@@ -244,7 +244,7 @@ def test_a_name_longer_than_a_disk_takes_is_left_to_be_missing(tmp_path: Path) -
 def test_a_picture_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:
     table = "image,needs_in_person\na.png,1\nb.png,0\na.png,0\n"
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
-    with pytest.raises(DataError, match=r"cases\.csv, line 4: image 'a\.png' stands in line 2 already"):
+    with pytest.raises(DataError, match=r"cases\.csv, line 4: image 'a\.png' is already in line 2"):
         folder.read(tmp_path, "cases.csv")
 
 

@@ -203,9 +203,9 @@ class _Transfer:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            raise _InterruptedError(f"!!the connection failed ({_short(error)})") from None
+            raise _InterruptedError(f"the connection failed ({_short(error)})") from None
         except TransportError as error:
-            raise _InterruptedError(f"!!the connection failed ({_short(error)})") from None
+            raise _InterruptedError(f"the connection failed ({_short(error)})") from None
         except requests.RequestException as error:
             raise DownloadError(f"{self.url}: cannot be requested ({_short(error)}).") from None
 
