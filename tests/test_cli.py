@@ -49,7 +49,10 @@ def test_runs_in_the_folder_of_the_pictures_are_refused(tmp_path, monkeypatch, c
         (["run", "nowhere.yaml"], "ConfigError: nowhere.yaml: cannot be read"),
         (["score", "nowhere", "a.jpg"], "BundleError: nowhere: no such folder"),
         (["demo", "configs/ham10000.yaml"], "ConfigError: configs/ham10000.yaml: the demonstration draws"),
-        (["run", "configs/ham10000.yaml"], "RunError: the folder of the pictures is not known; give --data-root DIR"),
+        (
+            ["run", "configs/ham10000.yaml"],
+            "RunError: the folder of the pictures is not known; give --data-root DIR",
+        ),
         (
             ["run", "configs/ham10000_pad_ufes_20.yaml"],
             "RunError: the folder of the pictures of ham10000 is not known; give --data-root DIR",

@@ -120,7 +120,7 @@ def test_a_missing_root_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_named_twice_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(DataError, match=r"line 4: image '00\.jpg' stands in line 2 already"):
+    with pytest.raises(DataError, match=r"line 4: image '00\.jpg' is already in line 2"):
         manifests.build(FOLDER, dataset([*rows(2), rows(1)[0]]))
 
 

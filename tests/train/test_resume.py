@@ -218,7 +218,8 @@ def test_states_that_are_all_damaged_are_one_sentence(tmp_path):
     interrupted_at(tmp_path, 1, 4)
     for path in states(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StateError, match=r"no state of this training run in it is complete .*--fresh starts over"):
+    said = r"no state of this training run in it is complete .*--fresh starts over"
+    with pytest.raises(StateError, match=said):
         train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
 
 

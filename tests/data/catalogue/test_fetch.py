@@ -186,7 +186,8 @@ def test_a_login_is_no_file(origin, entry, hurried, tmp_path):
 
 
 def test_a_server_that_is_not_there_is_named(entry, hurried, tmp_path):
-    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:1/a\.bin: the connection failed .*refused.*3 times"):
+    said = r"127\.0\.0\.1:1/a\.bin: the connection failed .*refused.*3 times"
+    with pytest.raises(DownloadError, match=said):
         fetch(
             entry({"name": "a.bin", "urls": ["http://127.0.0.1:1/a.bin"]}),
             tmp_path,

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unpack", action="store_true", help="unpack the archives afterwards; the archives are kept"
     )
     check = parts.add_parser(
-        "check", help="what is missing from a copy", description="Exit: 0 complete, 1 incomplete, 2 unreadable."
+        "check",
+        help="what is missing from a copy",
+        description="Exit: 0 complete, 1 incomplete, 2 unreadable.",
     )
     check.add_argument("folder", type=Path, metavar="DIR")
     check.add_argument(

@@ -33,15 +33,15 @@ lesion-triage datasets fetch ham10000 --to DIR --accept-licence CC-BY-NC-4.0 --u
 lesion-triage datasets check DIR      # what is missing; exit 0 complete, 1 incomplete, 2 unreadable
 ```
 
-`fetch` downloads datasets that need no registration. It resumes after an interruption, checks size and checksum
-where the publisher states them, and records in `FETCHED.json` what it downloaded, from where and under which
-licence. Where no checksum is published, it records that of the first download and compares every later one with
-it. Where registration is needed, it prints the steps and exits with 2.
+`fetch` downloads datasets that need no registration. It resumes after an interruption, checks size and
+checksum where the publisher states them, and records in `FETCHED.json` what it downloaded, from where and
+under which licence. Where no checksum is published, it records that of the first download and compares every
+later one with it. Where registration is needed, it prints the steps and exits with 2.
 
 *Unknown* means that no published value is known; nothing here is guessed. Sizes with *about* are rounded, or
-were reported by a server. A licence is stated as its publisher states it; read it there before you rely on it,
-and ask a lawyer what it means for a model. The entries were compiled from the sources that each card names,
-mostly from stored copies, and not every address was tried: `fetch` says if one has moved.
+were reported by a server. A licence is stated as its publisher states it; read it there before you rely on
+it, and ask a lawyer what it means for a model. The entries were compiled from the sources that each card
+names, mostly from stored copies, and not every address was tried: `fetch` says if one has moved.
 """
 
 

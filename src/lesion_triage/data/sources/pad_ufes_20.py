@@ -120,4 +120,4 @@ def _history(row: Row) -> str:
         answers["diameter_mm"] = max(map(float, sizes), default=None)
         return as_text(History.model_validate(answers))
     except ValueError:
-        raise DataError(f"{' and '.join(_DIAMETERS)} '{', '.join(sizes)}' are not in millimetres.") from None
+        raise DataError(f"{' and '.join(_DIAMETERS)} '{', '.join(sizes)}' are not numbers of mm.") from None
