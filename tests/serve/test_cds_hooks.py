@@ -249,7 +249,10 @@ def chosen(*selections: Any) -> dict[str, Any]:
         ({"context": {**as_hook()["context"], "patientId": ""}}, "context.patientId"),
         (chosen(), "context.selections: expected one ServiceRequest"),
         (chosen("MedicationRequest/1"), "context.selections: expected one ServiceRequest"),
-        (chosen("ServiceRequest/other"), "ServiceRequest: expected the one that is meant"),
+        (
+            chosen("ServiceRequest/other"),
+            "ServiceRequest: expected at most one, and the selected one if an order is selected",
+        ),
         (chosen(*["ServiceRequest/order-1"] * 2), "context.selections: expected one ServiceRequest"),
         (
             chosen("ServiceRequest/order-1", "ServiceRequest/order-2"),

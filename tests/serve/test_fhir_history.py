@@ -145,14 +145,17 @@ _MILLIMETRES = {"value": 6, "system": "http://unitsofmeasure.org", "code": "mm"}
 AMBIGUOUS = {
     "more than so many millimetres": (
         observation("diameter_mm", valueQuantity={**_MILLIMETRES, "comparator": ">"}),
-        "a quantity that is not",
+        "a quantity with a comparator or in another unit",
     ),
     "a value beside components": (
         observation("bleeding", valueBoolean=False, component=[observation("growing", valueBoolean=True)]),
-        "an Observation without one code",
+        "an Observation without exactly one code",
     ),
-    "two questions in one": (codes(_BLEEDS, _GROWS, valueBoolean=False), "an Observation without one code"),
-    "no question of ours": (codes(_FOREIGN, valueBoolean=False), "an Observation without one code"),
+    "two questions in one": (
+        codes(_BLEEDS, _GROWS, valueBoolean=False),
+        "an Observation without exactly one code",
+    ),
+    "no question of ours": (codes(_FOREIGN, valueBoolean=False), "an Observation without exactly one code"),
     "two answers to one question": (
         question(answer=[{"valueBoolean": False}, {"valueBoolean": True}]),
         "an item with several answers",
@@ -161,8 +164,8 @@ AMBIGUOUS = {
         question(answer=[{"valueBoolean": False}], item=[{"linkId": "growing"}]),
         "an item with several answers",
     ),
-    "a time": (question(answer=[{"valueDateTime": "2026-01-31"}]), "a value of another type"),
-    "no value": (question(answer=[{}]), "expected one value"),
+    "a time": (question(answer=[{"valueDateTime": "2026-01-31"}]), "a value of an unsupported type"),
+    "no value": (question(answer=[{}]), "without exactly one value"),
 }
 
 
