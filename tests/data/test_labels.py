@@ -35,7 +35,9 @@ def test_the_positive_class_is_the_reviewed_one(family: str, positive: set[str])
 
 
 def test_an_unknown_code_is_refused_with_the_nearest_known_one() -> None:
-    with pytest.raises(DataError, match=r"'meel' is no known diagnosis of 'ham10000'; did you mean 'mel'\?"):
+    with pytest.raises(
+        DataError, match=r"'meel' is not a known diagnosis of 'ham10000'; did you mean 'mel'\?"
+    ):
         label_for("ham10000", "meel")
 
 

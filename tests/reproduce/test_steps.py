@@ -77,7 +77,9 @@ def test_a_script_may_name_no_run_that_no_step_makes(tmp_path, name):
     }
     light = {**VERSION, "steps": [*VERSION["steps"], step]}
     folder = write(tmp_path / "small", {**EXPERIMENT, "full": light})
-    with pytest.raises(ConfigError, match=f"step 'reads' needs the run '{name}', which no step before makes"):
+    with pytest.raises(
+        ConfigError, match=f"step 'reads' needs the run '{name}', which no earlier step makes"
+    ):
         definition.load(folder)
 
 
