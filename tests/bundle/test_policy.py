@@ -216,6 +216,13 @@ BY_SEX = Grouping(by="sex", thresholds={"female": 0.5, "male": 0.7})
 BY_AGE = Grouping(by="age_band", age_edges_years=(30, 70), thresholds={"30 to 69": 0.6})
 
 
+@pytest.mark.parametrize("edges", [(70, 30), (30, 30)])
+def test_edges_of_age_bands_ascend(edges: tuple[int, ...]):
+    """With (70, 30) everyone from 30 on would be of the last band, whatever threshold the others have."""
+    with pytest.raises(ValidationError, match="age_edges_years must ascend"):
+        Grouping(by="age_band", age_edges_years=edges, thresholds={})
+
+
 @pytest.mark.parametrize(
     ("age", "group"),
     [(0, "under 30"), (29.9, "under 30"), (30, "30 to 69"), (69.9, "30 to 69"), (70, "70 and over")],

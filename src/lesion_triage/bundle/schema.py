@@ -134,6 +134,12 @@ class Grouping(Document):
     thresholds: dict[str, Fraction]
     """By group. A case of a group that is not listed goes up, whatever its score."""
 
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if list(self.age_edges_years) != sorted(set(self.age_edges_years)):
+            raise ValueError(f"age_edges_years must ascend, found {self.age_edges_years}")
+        return self
+
 
 class Policy(Document):
     """Everything between a logit and an answer, as plain numbers."""
