@@ -73,7 +73,7 @@ browser: ## Chromium, curl and openssl from Debian, for the tests of pages; with
 
 bench: $(VENV)/.installed ## ratios, not seconds: scorer, server, certificate, metrics, manifest, cache
 	$(BIN)/python tests/bench.py
-	$(BIN)/python tests/bench_faces.py
+	$(BIN)/python tests/bench_protocols.py
 	$(BIN)/python tests/bench_service.py --install
 	$(BIN)/python tests/bench_quality.py
 	$(BIN)/python tests/bench_certificate.py

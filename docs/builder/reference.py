@@ -33,7 +33,7 @@ _API = {
     "api-client": (
         "Python: the client",
         "In a checkout: ``pip install '.[client]'``",
-        ("triage_client.client", "triage_client.exchange", "triage_client.webhook"),
+        ("triage_client.client", "triage_client.protocol", "triage_client.webhook"),
     ),
     "api-config": (
         "Python: configuration",

@@ -1,4 +1,4 @@
-"""The blocking and the asyncio client. Imports httpx and the exchange."""
+"""The blocking and the asyncio client. Imports httpx and the protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, Self
 import httpx
 
 from lesion_triage.bundle.history import NO_HISTORY, History
-from triage_client.exchange import (
+from triage_client.arguments import Photograph, check_headers, check_server, files_of
+from triage_client.protocol import (
     Patience,
     Read,
     Reply,
@@ -24,7 +25,6 @@ from triage_client.exchange import (
     submitted,
     triaged,
 )
-from triage_client.given import Photograph, check_headers, check_server, files_of
 
 _TIMEOUT = httpx.Timeout(150.0, connect=10.0)
 """The read timeout exceeds the server's default limit for an answer, two minutes."""

@@ -2,7 +2,7 @@
 
 Imports FastAPI, the bundle's scorer and the modules beside it. A *face* is the adapter for one protocol.
 Every request passes the envelope (ids, log lines, counters) and the gate (authentication, rate limit); behind
-every face is ``casework``.
+every face is ``case_pipeline``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ConfigError
 from triage_server import batch, cases, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
-from triage_server.casework import must_be_ready
+from triage_server.case_pipeline import must_be_ready
 from triage_server.envelope import Envelope
+from triage_server.error_responses import response_to
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.problems import RequestError
 from triage_server.record import Recorder, Repeats
-from triage_server.refusals import response_to
 from triage_server.security import Door, Gate, Pace
 from triage_server.service import Service, in_language, language_of, service_of
 from triage_server.settings import Settings
@@ -43,7 +43,7 @@ from triage_server.wire import (
 
 if TYPE_CHECKING:
     from triage_server.page.desk import Page
-    from triage_server.webhooks.post import Post
+    from triage_server.webhooks.acceptance import WebhookService
 
 router = APIRouter()
 
@@ -77,17 +77,17 @@ def create_app(
     """
     telemetry = Telemetry(bundle.sha256, bundle.certificate.certificate_id())
     with ExitStack() as undo:
-        post = None
+        webhooks = None
         if settings.webhooks is not None:
-            post = _post(settings, audit, telemetry)
-            undo.callback(post.close)  # if the page cannot be opened, the outbox must not stay locked
-        service = _service(bundle, scorer, settings, audit, shadows, telemetry, post)
+            webhooks = _webhook_service(settings, audit, telemetry)
+            undo.callback(webhooks.close)  # if the page cannot be opened, the outbox must not stay locked
+        service = _service(bundle, scorer, settings, audit, shadows, telemetry, webhooks)
         pool, followers = service.pool, service.shadows
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             async with (
-                post.open() if post is not None else nullcontext(),
+                webhooks.open() if webhooks is not None else nullcontext(),
                 page.open() if page is not None else nullcontext(),
             ):
                 yield
@@ -109,7 +109,7 @@ def create_app(
         app.state.service = service
         page = _page(app) if settings.reading_queue is not None else None
         undo.pop_all()
-    _watch(telemetry, pool, audit, post)
+    _watch(telemetry, pool, audit, webhooks)
     _routes(app, page)
     return app
 
@@ -121,7 +121,7 @@ def _service(
     audit: AuditLog | None,
     shadows: Sequence[Scorer],
     telemetry: Telemetry,
-    post: Post | None,
+    webhooks: WebhookService | None,
 ) -> Service:
     """What every request uses; arguments as for ``create_app``."""
     threads = settings.threads or usable_processors()
@@ -138,7 +138,7 @@ def _service(
         Repeats(),
         telemetry,
         Shadows(shadows, pool, settings.shadow_queue, telemetry),
-        post,
+        webhooks,
     )
 
 
@@ -163,7 +163,9 @@ def _routes(app: FastAPI, page: Page | None) -> None:
     openapi.install(app, schemas, examples, cases.EXAMPLES)
 
 
-def _watch(telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, post: Post | None) -> None:
+def _watch(
+    telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, webhooks: WebhookService | None
+) -> None:
     """Export gauges of load and of the audit log."""
     telemetry.gauge("triage_cases_here", "Cases being received, waiting or being scored.", lambda: pool.cases)
     telemetry.gauge(
@@ -179,7 +181,7 @@ def _watch(telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, post
         telemetry.gauge(
             f"triage_webhooks_{state}",
             f"Answers in the outbox that are {state}.",
-            lambda state=state: post.held(state) if post is not None else 0,  # type: ignore[misc]
+            lambda state=state: webhooks.held(state) if webhooks is not None else 0,  # type: ignore[misc]
         )
 
 
@@ -195,16 +197,16 @@ def _page(app: FastAPI) -> Page:
     return Page(app)
 
 
-def _post(settings: Settings, audit: AuditLog | None, telemetry: Telemetry) -> Post:
+def _webhook_service(settings: Settings, audit: AuditLog | None, telemetry: Telemetry) -> WebhookService:
     """The webhook sender; imported only if it is switched on."""
+    from triage_server.webhooks.acceptance import WebhookService  # noqa: PLC0415
     from triage_server.webhooks.callbacks import Callbacks  # noqa: PLC0415 - see above
-    from triage_server.webhooks.post import Post  # noqa: PLC0415
 
     assert settings.webhooks is not None
     assert settings.webhook_outbox is not None
     if audit is None:
         raise ConfigError("Callbacks need an audit log: set TRIAGE_AUDIT_LOG.")
-    return Post(
+    return WebhookService(
         Callbacks.read(settings.webhooks),
         (settings.webhook_outbox, settings.webhook_outbox_cases),
         audit,

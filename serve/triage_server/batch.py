@@ -1,6 +1,6 @@
 """Several cases in one request, each answered, refused, recorded and counted on its own.
 
-Imports the casework and ``v1``, whose form of a case it uses.
+Imports the case pipeline and ``v1``, whose form of a case it uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.in_step import at_once
 from lesion_triage.bundle.schema import Answer
 from triage_server import json_body, v1
-from triage_server.casework import (
+from triage_server.case_pipeline import (
     admitted,
     alone,
     deadline_of,

@@ -53,8 +53,8 @@ _CASE_ID = {
 )
 async def case_status(request: Request) -> Response:
     """Status of a case that was sent with ``callback``, for the caller who sent it."""
-    post = service_of(request).post
-    if post is None:
+    webhooks = service_of(request).webhooks
+    if webhooks is None:
         raise RequestError("case_not_known")
-    text = await post.status(request.path_params["case_id"], request.state.caller.name)
+    text = await webhooks.status(request.path_params["case_id"], request.state.caller.name)
     return Response(text, media_type=JSON_TYPE)

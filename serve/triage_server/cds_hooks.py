@@ -1,4 +1,4 @@
-"""The face for CDS Hooks 2.0: one service; its card addresses the clinician who orders. Imports the casework.
+"""CDS Hooks 2.0: one service; its card addresses the clinician who orders. Imports the case pipeline.
 
 Photographs come in the prefetch. No FHIR server is called, and an access token for one is not read.
 """
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server import json_body
-from triage_server.casework import Face, Open, Opened, respond, whole_body
+from triage_server.case_pipeline import Face, Open, Opened, respond, whole_body
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
 from triage_server.fhir_case import READ, FhirCase, Selected, case_in
 from triage_server.fhir_resources import LONGEST_ADDRESS, Found, refusal, resources_in

@@ -21,9 +21,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from triage_server.error_responses import response_to
 from triage_server.moment import written
 from triage_server.problems import RequestError
-from triage_server.refusals import response_to
 from triage_server.telemetry import Telemetry
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

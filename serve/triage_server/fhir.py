@@ -1,4 +1,4 @@
-"""The face for FHIR R4: one operation, resources in, resources out. Imports the casework.
+"""FHIR R4: one operation, resources in, resources out. Imports the case pipeline.
 
 Errors are OperationOutcomes. No address in a request is ever called.
 """
@@ -13,7 +13,8 @@ from fastapi import APIRouter, Request, Response
 from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from triage_server import json_body
-from triage_server.casework import Face, Open, Opened, respond, whole_body
+from triage_server.case_pipeline import Face, Open, Opened, respond, whole_body
+from triage_server.error_responses import FHIR_TYPE
 from triage_server.examples import ANSWERS, DISPOSITIONS, HISTORY, PICTURE
 from triage_server.fhir_bundle import Resource, bundle_of
 from triage_server.fhir_case import FhirCase, case_in
@@ -22,7 +23,6 @@ from triage_server.fhir_resources import resources_in
 from triage_server.intake import SentCase
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, json_of, reading, taking
 from triage_server.pool import Place
-from triage_server.refusals import FHIR_TYPE
 from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE
 

@@ -1,4 +1,4 @@
-"""The face for the Open Inference Protocol, version 2 (KServe, Triton, MLServer). Imports the casework.
+"""The Open Inference Protocol, version 2 (KServe, Triton, MLServer). Imports the case pipeline.
 
 One request is one case; ``tensors`` says what its tensors hold.
 """
@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from lesion_triage import __version__
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.casework import Face, Open, must_be_ready, recording_refusals, respond, whole_body
+from triage_server.case_pipeline import Face, Open, must_be_ready, recording_refusals, respond, whole_body
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, READY_CODES, reading, taking
 from triage_server.pool import Place

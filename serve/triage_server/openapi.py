@@ -1,4 +1,4 @@
-"""Describes operations for OpenAPI: headers, bodies, problems. Imports the wire and the refusals.
+"""Describes operations for OpenAPI: headers, bodies, problems. Imports the wire and the error responses.
 
 Each face describes its own operations with these functions, next to the code that the description is of.
 """
@@ -13,8 +13,8 @@ from fastapi.openapi.utils import get_openapi
 
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
+from triage_server.error_responses import FHIR_TYPE, spoken
 from triage_server.problems import Problem, RequestError
-from triage_server.refusals import FHIR_TYPE, spoken
 from triage_server.wire import BundleFacts, Health, IssuedCertificate
 
 SUMMARY = "Orders the reading queue of a skin-lesion clinic from photographs."

@@ -94,7 +94,7 @@ def answered(answer: Answer, body: bytes, case: SentCase) -> Answered:
 
 
 class Recorder:
-    """The audit log, if there is one, as the casework sees it."""
+    """The audit log, if there is one, as the case pipeline sees it."""
 
     def __init__(self, log: AuditLog | None, bundle_sha256: str, certificate_id: str) -> None:
         self._log = log

@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import PREFIX, KeyFile, Role
+from triage_server.error_responses import response_to
 from triage_server.loopback import is_loopback
 from triage_server.problems import RequestError
-from triage_server.refusals import response_to
 from triage_server.settings import Settings
 
 if TYPE_CHECKING:

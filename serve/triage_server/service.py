@@ -1,6 +1,6 @@
 """What endpoints use: the service of a request, and the language of its answer.
 
-Imports the bundle's store and scorer and the parts of a service; never the casework.
+Imports the bundle's store and scorer and the parts of a service; never the case pipeline.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from triage_server.shadow import Shadows
 from triage_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from triage_server.webhooks.post import Post
+    from triage_server.webhooks.acceptance import WebhookService
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Service:
     repeats: Repeats
     telemetry: Telemetry
     shadows: Shadows
-    post: Post | None = None
+    webhooks: WebhookService | None = None
     """None: no callback is configured."""
 
 

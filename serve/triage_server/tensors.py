@@ -16,7 +16,7 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
-from triage_server.casework import Opened
+from triage_server.case_pipeline import Opened
 from triage_server.examples import ANSWERS
 from triage_server.intake import SentCase, check_number, history_of
 from triage_server.problems import RequestError

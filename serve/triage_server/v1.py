@@ -1,6 +1,6 @@
 """The server's own interface: one case as a picture, a form or JSON, answered with the document ``Answer``.
 
-Imports the casework and the modules that read bodies.
+Imports the case pipeline and the modules that read bodies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
-from triage_server.casework import Face, Open, Opened, respond, whole_body
+from triage_server.case_pipeline import Face, Open, Opened, respond, whole_body
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import SentCase, check_number, media_type_of, read_body, read_form
 from triage_server.openapi import CASE_CODES, JSON_CODES, taking

@@ -23,7 +23,7 @@ from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import LesionTriageError
 from triage_client import AsyncClient, Client, History, RefusedError, TriageError, UnansweredError
-from triage_client.exchange import Patience
+from triage_client.protocol import Patience
 from triage_server.api_keys import new_key
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog

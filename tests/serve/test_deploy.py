@@ -23,7 +23,7 @@ from confined import NOT_HERE
 from triage_server import audit_log
 from triage_server.page import clerks
 from triage_server.settings import load, variables
-from triage_server.webhooks import postman
+from triage_server.webhooks import dispatcher
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "serve" / "deploy"
@@ -110,10 +110,10 @@ def test_server_is_given_longer_to_stop_than_it_takes_where_every_disk_hangs() -
         int(service["stop_grace_period"].removesuffix("s")),
         int(unit.partition("TimeoutStopSec=")[2].split()[0]),
     }
-    # Cases under way; one line of a letter, which may outlast the postman's leave; the page; the last lines.
+    # Cases under way; one audit line of a delivery, which may outlast the drain; the page; the last lines.
     drain = load(["--bundle", "b"], {}).drain_timeout_s
     longest = (
-        drain + max(postman._DRAIN_S, audit_log.PATIENCE_S) + clerks._AT_THE_END_S + audit_log.PATIENCE_S
+        drain + max(dispatcher._DRAIN_S, audit_log.PATIENCE_S) + clerks._AT_THE_END_S + audit_log.PATIENCE_S
     )
     assert min(given) > longest
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 import tiny_bundle
-from fhir_asked import PATH, observation, outcome, resources, sent
+from fhir_requests import PATH, observation, outcome, resources, sent
 from histories import flag
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Grouping

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fhir_asked import outcome, resources, sent
+from fhir_requests import outcome, resources, sent
 from sent_cases import JSON, WAYS, as_hook, bundle, in_base64, media, order
 from triage_server.fhir_case import case_in
 from triage_server.fhir_resources import resources_in

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import tiny_bundle
-from fhir_asked import observation, outcome, resources, sent
+from fhir_requests import observation, outcome, resources, sent
 from histories import flag
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer

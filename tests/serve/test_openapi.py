@@ -13,8 +13,8 @@ import triage_client
 import triage_server
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Answer, Disposition
+from triage_server.error_responses import FHIR_TYPE
 from triage_server.problems import KINDS, Problem, RequestError
-from triage_server.refusals import FHIR_TYPE
 from triage_server.wire import PROBLEM_TYPE, CaseStatus
 
 ELSEWHERE = {

@@ -38,8 +38,8 @@ from triage_server.cli import main
 from triage_server.settings import load
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callbacks, signature
+from triage_server.webhooks.dispatcher import Dispatcher
 from triage_server.webhooks.outbox import Letter, OutboxThread
-from triage_server.webhooks.postman import Postman
 from webhook_receiver import receiving
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -573,11 +573,11 @@ def test_disk_of_the_audit_log_that_hangs_holds_up_a_stop_for_one_line_at_most(
         known = Callbacks.read(
             json.dumps({"ehr": {"url": "http://127.0.0.1:9/", "secret_file": str(secret)}})
         )
-        postman = Postman(known, box, audit, Telemetry("a" * 64, "m"), keep_s=3600.0, first_pause_s=1.0)
-        working = asyncio.create_task(postman.work())
+        dispatcher = Dispatcher(known, box, audit, Telemetry("a" * 64, "m"), keep_s=3600.0, first_pause_s=1.0)
+        working = asyncio.create_task(dispatcher.work())
         await asyncio.sleep(0.2)
         began = time.monotonic()
-        postman.stop()
+        dispatcher.stop()
         await working
         return time.monotonic() - began
 

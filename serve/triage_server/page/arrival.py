@@ -17,7 +17,7 @@ from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.bundle.stripping import strip
 from lesion_triage.errors import ImageError
-from triage_server.casework import (
+from triage_server.case_pipeline import (
     deadline_of,
     in_time,
     judgement,

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import Role
-from triage_server.casework import received
+from triage_server.case_pipeline import received
 from triage_server.negotiation import language_for
 from triage_server.page.clerks import Clerks
 from triage_server.page.database import opened

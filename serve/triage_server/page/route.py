@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from triage_server.casework import received
+from triage_server.case_pipeline import received
 from triage_server.multipart import chunks_of
 from triage_server.page.desk import HEADERS, page_of
 from triage_server.problems import RequestError

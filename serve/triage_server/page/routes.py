@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from lesion_triage.bundle.messages import NotePhrase
 from lesion_triage.bundle.schema import Policy
-from triage_server.casework import record
+from triage_server.case_pipeline import record
 from triage_server.page import arrival, certificate_view, entrance, export
 from triage_server.page.desk import Page, page_of, visit_of
 from triage_server.page.forms import Sent

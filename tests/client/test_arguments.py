@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from triage_client import AsyncClient, Client, History, UnansweredError
-from triage_client.exchange import Patience
+from triage_client.protocol import Patience
 
 NEVER = Patience(retries=4, first_pause_s=600.0)
 """Whoever tries again waits longer than the test may take."""

@@ -1,4 +1,4 @@
-"""How the face for FHIR is asked, and what of an answer is looked at; shared by its tests."""
+"""Requests to the FHIR endpoint, and what of an answer is looked at; shared by its tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Accepts answers for callbacks, and reports their status to whoever sent the cases.
 
-Imports the outbox, the postman and the wire. A case is acknowledged only once its answer is in the outbox and
-its line in the audit log.
+Imports the outbox, the dispatcher and the wire. A case is acknowledged only once its answer is in the outbox
+and its line in the audit log.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from triage_server.moment import written
 from triage_server.problems import RequestError
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callback, Callbacks
+from triage_server.webhooks.dispatcher import Dispatcher
 from triage_server.webhooks.outbox import Counts, FullError, Letter, OutboxThread, sealed, unsealed
-from triage_server.webhooks.postman import Postman
 from triage_server.wire import CaseStatus
 
 log = logging.getLogger("triage_server")
 
 
-class Post:
+class WebhookService:
     """Takes the answers of cases sent with a callback. Belongs to the event loop."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Post:
         self._callbacks, self._audit, self._telemetry = callbacks, audit, telemetry
         self._outbox = OutboxThread(*outbox, callbacks.by_name)
         keep_s = keep_hours * 3600.0
-        self._postman = Postman(callbacks, self._outbox, audit, telemetry, keep_s, first_pause_s)
+        self._dispatcher = Dispatcher(callbacks, self._outbox, audit, telemetry, keep_s, first_pause_s)
         self._keep_s, self._coming = keep_s, 0
 
     def held(self, state: str) -> int:
@@ -67,11 +67,11 @@ class Post:
     async def open(self) -> AsyncIterator[None]:
         """Deliver while the server runs; close the outbox at the end."""
         self._warn_of_stranded()
-        working = asyncio.create_task(self._postman.work())
+        working = asyncio.create_task(self._dispatcher.work())
         try:
             yield
         finally:
-            self._postman.stop()
+            self._dispatcher.stop()
             await working
             self.close()
 
@@ -165,7 +165,7 @@ class Post:
             raise _unavailable(error) from None
         if kept is letter:
             self._telemetry.webhook(callback.name, "accepted")
-            self._postman.wake()
+            self._dispatcher.wake()
         return self._said(kept)
 
     async def status(self, case_id: str, caller: str) -> bytes:

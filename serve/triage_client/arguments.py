@@ -1,4 +1,4 @@
-"""The caller's arguments, checked before anything is sent. Imports httpx and the exchange's errors.
+"""The caller's arguments, checked before anything is sent. Imports httpx and the protocol's errors.
 
 A wrong argument raises the same error as a lost connection, so one ``except TriageError`` queues the case.
 """
@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import httpx
 
 from lesion_triage.bundle.history import History
-from triage_client.exchange import UnansweredError
+from triage_client.protocol import UnansweredError
 
 Photograph = bytes | Path
 """The file's bytes, or its path. Its name is not sent."""

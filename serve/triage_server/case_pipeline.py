@@ -25,10 +25,10 @@ from triage_server import dicom
 from triage_server.audit_chain import End
 from triage_server.intake import SentCase, check_announcement, idempotency_key, read_body
 from triage_server.json_body import WIDE, further_memory
-from triage_server.later import asked
 from triage_server.pool import Place
 from triage_server.problems import RequestError
 from triage_server.record import UNRECORDED, Answered, answered
+from triage_server.respond_async import asked
 from triage_server.service import Service, in_language, language_of, service_of
 from triage_server.wire import JSON_TYPE
 
@@ -88,11 +88,11 @@ async def respond(request: Request, face: Face) -> Response:
         RequestError: there is no answer; recorded, unless the refusal says nothing about the case.
     """
     line: dict[str, object] = {"face": face.name}
-    post = service_of(request).post
+    webhooks = service_of(request).webhooks
     async with recording_refusals(request, line):
         with (
             await admitted(request, face.media_types) as place,
-            asked(request, post, line) if face.callbacks else nullcontext() as later,
+            asked(request, webhooks, line) if face.callbacks else nullcontext() as later,
         ):
             repeat_key = idempotency_key(request)
             opening = await received(request, face.receive(request, place))

@@ -19,8 +19,8 @@ from triage_server.problems import RequestError
 from triage_server.record import Answered
 
 if TYPE_CHECKING:
+    from triage_server.webhooks.acceptance import WebhookService
     from triage_server.webhooks.callbacks import Callback
-    from triage_server.webhooks.post import Post
 
 _PREFERENCE = "respond-async"
 
@@ -39,7 +39,7 @@ class Later:
     """One request whose answer goes to a callback."""
 
     request: Request
-    post: Post
+    webhooks: WebhookService
     callback: Callback
 
     def number(self, found: Answered, line: Mapping[str, object], repeat_key: str | None) -> Answered:
@@ -52,7 +52,7 @@ class Later:
         """
         caller = self.request.state.caller.name
         inputs = json.dumps(line, sort_keys=True)
-        case_id = found.fields.get("case_id") or self.post.case_id(caller, repeat_key, inputs)
+        case_id = found.fields.get("case_id") or self.webhooks.case_id(caller, repeat_key, inputs)
         return replace(found, fields={**found.fields, "case_id": case_id})
 
     async def leave(self, found: Answered, end: End | None) -> Kept:
@@ -64,7 +64,7 @@ class Later:
         assert end is not None, "there are no callbacks without an audit log"
         case_id, state = str(found.fields["case_id"]), self.request.state
         who = (state.caller.name, state.request_id)
-        document = await self.post.accept(self.callback, case_id, who, end.head, found.body)
+        document = await self.webhooks.accept(self.callback, case_id, who, end.head, found.body)
         headers = {"Location": f"/v1/cases/{case_id}"}
         if "callback" not in self.request.query_params:
             headers["Preference-Applied"] = _PREFERENCE
@@ -72,26 +72,28 @@ class Later:
 
 
 @contextmanager
-def asked(request: Request, post: Post | None, line: dict[str, object]) -> Iterator[Later | None]:
+def asked(
+    request: Request, webhooks: WebhookService | None, line: dict[str, object]
+) -> Iterator[Later | None]:
     """The callback that a request asks for, with room reserved in the outbox; None: it waits for its answer.
 
     Args:
         request: with the name of a callback in its query, or with ``Prefer: respond-async``.
-        post: None: no callback is configured.
+        webhooks: None: no callback is configured.
         line: of the audit log; gets the callback's name, which is part of what a repeat must match.
 
     Raises:
         RequestError: no such callback for this caller, or no room for one more answer.
     """
     names = request.query_params.getlist("callback") if request.scope["query_string"] else []
-    if len(names) > 1 or (names and post is None):
+    if len(names) > 1 or (names and webhooks is None):
         raise RequestError("callback_not_known")
     callback = None
-    if post is not None and (names or prefers(request.headers.getlist("prefer"), _PREFERENCE)):
-        callback = post.callback(names[0] if names else None, request.state.caller.name)
-    if post is None or callback is None:
+    if webhooks is not None and (names or prefers(request.headers.getlist("prefer"), _PREFERENCE)):
+        callback = webhooks.callback(names[0] if names else None, request.state.caller.name)
+    if webhooks is None or callback is None:
         yield None
         return
     line["callback"] = callback.name
-    with post.room(callback):
-        yield Later(request, post, callback)
+    with webhooks.room(callback):
+        yield Later(request, webhooks, callback)

@@ -1,4 +1,4 @@
-"""The postman on a real outbox: whatever goes wrong, the time that an answer has is kept to."""
+"""The dispatcher on a real outbox: whatever goes wrong, the time that an answer has is kept to."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lesion_triage.bundle.delivery_secret import new_secret
 from triage_server.audit_log import AuditLog
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callbacks
+from triage_server.webhooks.dispatcher import Dispatcher
 from triage_server.webhooks.outbox import Letter, OutboxThread, sealed
-from triage_server.webhooks.postman import Postman
 from webhook_receiver import receiving
 
 KEEP_S = 3600.0
@@ -64,12 +64,12 @@ def test_last_attempt_is_made_when_time_is_up_whatever_pause_the_receiver_asks_f
         until = time.time() + 2.0
         one = letter(known, "case_1", until)
         await box.do(lambda outbox: outbox.put(one))
-        postman = Postman(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
-        working = asyncio.create_task(postman.work())
+        dispatcher = Dispatcher(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
+        working = asyncio.create_task(dispatcher.work())
         try:
             kept = await settled(box, "case_1")
         finally:
-            postman.stop()
+            dispatcher.stop()
             await working
             box.close()
         assert (kept.attempts, kept.state) == (2, "delivered" if status == 204 else "undelivered")
@@ -97,13 +97,13 @@ def test_old_letters_that_cannot_be_forgotten_hold_up_no_delivery(
             base.execute(
                 "CREATE TRIGGER full BEFORE DELETE ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
             )
-        postman = Postman(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
-        working = asyncio.create_task(postman.work())
+        dispatcher = Dispatcher(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
+        working = asyncio.create_task(dispatcher.work())
         try:
             assert (await settled(box, "case_1")).state == "delivered"
             assert await box.do(lambda outbox: outbox.find("case_old")) is not None
         finally:
-            postman.stop()
+            dispatcher.stop()
             await working
             box.close()
 

@@ -52,7 +52,7 @@ class _Trouble:
     """When to continue, in seconds since 1970."""
 
 
-class Postman:
+class Dispatcher:
     """Delivers on the event loop, from ``work`` to ``stop``."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Postman:
         keep_s: float,
         first_pause_s: float,
     ) -> None:
-        """Arguments as for ``Post``."""
+        """Arguments as for ``WebhookService``."""
         self._callbacks, self._outbox, self._audit, self._telemetry = callbacks, outbox, audit, telemetry
         self._keep_s, self._first_pause_s = keep_s, first_pause_s
         self._woken = asyncio.Event()
