@@ -117,7 +117,7 @@ bench-peers: $(VENV)/.installed ## beside LitServe, BentoML and mlflow models se
 proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
 	$(BIN)/lesion-triage proof
 
-demo: $(VENV)/.installed ## the whole road on drawn pictures, ending with three cases over HTTP
+demo: $(VENV)/.installed ## the whole pipeline on drawn pictures, ending with three cases over HTTP
 	$(BIN)/lesion-triage demo configs/demo.yaml
 
 mlflow: $(VENV)/.installed ## browse your runs in MLflow on http://127.0.0.1:5000

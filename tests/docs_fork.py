@@ -28,7 +28,7 @@ _LIBRARIES = (
     "uvicorn",
     "fastapi",
     "lesion_triage.data.augment",
-    "lesion_triage.road",
+    "lesion_triage.pipeline",
     "lesion_triage.cli",
     "triage_server.cli",
 )

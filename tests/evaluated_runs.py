@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 import tiny_bundle as tiny
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
@@ -62,7 +62,7 @@ def make_run(
     Splits(digest, 0, {"train": 0.5, "validation": 0.0, "calibration": 0.0, "test": 0.5}, assignment).write(
         folder
     )
-    pictures = road.data_root(Run(config_file.load(folder / "config.yaml"), folder))
+    pictures = pipeline.data_root(Run(config_file.load(folder / "config.yaml"), folder))
     pictures.mkdir(parents=True, exist_ok=True)
     for kind in PICTURES:
         (pictures / f"{kind}.png").write_bytes(tiny.picture_bytes(kind))

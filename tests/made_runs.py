@@ -1,6 +1,6 @@
 """Writes the folder of a finished run around a tiny bundle, in milliseconds and without torch.
 
-The files have the form that the road gives them; the numbers are the test's.
+The files have the form that the pipeline gives them; the numbers are the test's.
 """
 
 from __future__ import annotations

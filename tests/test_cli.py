@@ -12,7 +12,7 @@ from lesion_triage import cli
 from lesion_triage.bundle.scorer import Scorer
 
 
-def test_help_shows_the_road_in_order(capsys):
+def test_help_shows_the_pipeline_in_order(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     assert caught.value.code == 0

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from scipy.stats import rankdata
 from torch import Tensor
 
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import bar
 from lesion_triage.data import pixel_cache
@@ -103,8 +103,8 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
     run = Run(config_file.load(folder / FROZEN_CONFIG, (), data_root), folder)
     if split == "test":
         note_opening(run.folder, by="dermamnist-28/measure.py")
-    records: list[Record] = [each for each in road.records(run, split) if each.official_split == split]
-    pixels = pixel_cache.pictures(records, road.data_root(run), run.config.pixels, run.cache)
+    records: list[Record] = [each for each in pipeline.records(run, split) if each.official_split == split]
+    pixels = pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
     network = load_checkpoint(folder)
     with safe_open(folder / CHECKPOINT, framework="pt") as stream:
         names: list[str] = json.loads((stream.metadata() or {})["diagnoses"])

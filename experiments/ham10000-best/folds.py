@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.console import say
 from lesion_triage.data import pixel_cache
@@ -54,7 +54,7 @@ def main() -> None:
     config = config_file.load(arguments.config, settings, arguments.data_root)
     plain = config_file.load(arguments.config, settings[:2], arguments.data_root)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    dealt = Run(plain, road.travel("split", plain, arguments.folder / "runs").folder)
+    dealt = Run(plain, pipeline.travel("split", plain, arguments.folder / "runs").folder)
     learnt, judged = fold_of(dealt, arguments.fold)
     if arguments.verb == "train":
         if len(arguments.names) != 1 or "+" in arguments.names[0]:
@@ -73,7 +73,7 @@ def main() -> None:
 
 def fold_of(run: Run, fold: int) -> tuple[list[Record], list[Record]]:
     """Photographs to learn from and to judge by: units dealt at random, positive and negative ones apart."""
-    records = [*road.records(run, "train"), *road.records(run, "validation")]
+    records = [*pipeline.records(run, "train"), *pipeline.records(run, "validation")]
     needs: dict[str, bool] = {}
     for record in records:
         needs[record.unit_id] = needs.get(record.unit_id, False) or bool(record.needs_in_person)
@@ -95,7 +95,7 @@ def train(run: Run, learnt: list[Record], judged: list[Record], folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     learn, judge_by = (
         loop.Pictures(
-            records, pixel_cache.pictures(records, road.data_root(run), run.config.pixels, run.cache)
+            records, pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
         )
         for records in (learnt, judged)
     )

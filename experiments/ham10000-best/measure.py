@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
 from lesion_triage.calibrate.cells import Cells, Sample
@@ -39,8 +39,8 @@ def main() -> None:
     run = Run(
         config_file.load(arguments.members[0] / "config.yaml", (), arguments.data_root), arguments.members[0]
     )
-    records = road.records(run, "validation")
-    pictures = pixel_cache.pictures(records, road.data_root(run), run.config.pixels, run.cache)
+    records = pipeline.records(run, "validation")
+    pictures = pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
     cases: dict[str, list[int]] = {}
     for place, record in enumerate(records):
         cases.setdefault(record.case_id, []).append(place)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
@@ -63,9 +63,9 @@ def main() -> None:
 
     run = Run(config_file.load(arguments.run / "config.yaml", (), arguments.data_root), arguments.run)
     size_px, views = run.config.pixels.size_px, arguments.views or run.config.export.views
-    root, records = road.data_root(run), road.records(run, "validation")
+    root, records = pipeline.data_root(run), pipeline.records(run, "validation")
     validation = pixel_cache.pictures(records, root, run.config.pixels, run.cache)
-    training = pixel_cache.pictures(road.records(run, "train"), root, run.config.pixels, run.cache)
+    training = pixel_cache.pictures(pipeline.records(run, "train"), root, run.config.pixels, run.cache)
     chosen = np.random.default_rng(0).choice(len(training), min(arguments.pictures, len(training)), False)
     plain = convert(checkpoint.load_checkpoint(run.folder), size_px, views, run.config.export.opset)
     small = quantised(plain, np.stack([training[int(place)] for place in np.sort(chosen)]))

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import case_logit
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
@@ -55,12 +55,12 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     for verb in ("manifest", "split"):
-        run = road.travel(verb, loaded, arguments.runs)
+        run = pipeline.travel(verb, loaded, arguments.runs)
     known, digest = manifest.read(run.folder)
     records: list[Record] = [record for record in known.records if record.needs_in_person is not None]
     if arguments.part == "development":
-        records = [*road.records(run, "train"), *road.records(run, "validation")]
-    pixels = pixel_cache.pictures(records, road.data_root(run), loaded.pixels, run.cache)
+        records = [*pipeline.records(run, "train"), *pipeline.records(run, "validation")]
+    pixels = pixel_cache.pictures(records, pipeline.data_root(run), loaded.pixels, run.cache)
     folds = dealt(records, arguments.folds)
     ours, frozen = np.zeros(len(records)), np.zeros(len(records))
     features = _imagenet(loaded, Pictures(records, pixels))

@@ -202,14 +202,14 @@ def _configured_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _road_arguments(parser: argparse.ArgumentParser) -> None:
+def _pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     _configured_arguments(parser)
     parser.set_defaults(fresh=False, resume=False)
 
 
 def _first_stage_arguments(parser: argparse.ArgumentParser) -> None:
     """For verbs that may start a new run folder."""
-    _road_arguments(parser)
+    _pipeline_arguments(parser)
     parser.add_argument("--fresh", action="store_true", help="start a new run folder and reuse nothing")
 
 
@@ -223,16 +223,16 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _travel(arguments: argparse.Namespace) -> int:
-    from lesion_triage import config_file, road
+    from lesion_triage import config_file, pipeline
     from lesion_triage.errors import ConfigError
 
     if arguments.fresh and arguments.resume:
         raise ConfigError("--fresh starts training over, and --resume refuses to; give only one.")
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
-    if road.following():
-        road.follow(arguments.verb, loaded)
+    if pipeline.following():
+        pipeline.follow(arguments.verb, loaded)
     else:
-        road.travel(arguments.verb, loaded, arguments.runs, arguments.fresh, arguments.resume)
+        pipeline.travel(arguments.verb, loaded, arguments.runs, arguments.fresh, arguments.resume)
     return 0
 
 
@@ -251,7 +251,7 @@ def _audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from lesion_triage import config_file, road
+    from lesion_triage import config_file, pipeline
     from lesion_triage.errors import ConfigError
 
     if arguments.tables_only and arguments.pictures:
@@ -259,7 +259,7 @@ def _audit(arguments: argparse.Namespace) -> int:
             "--pictures shows pictures that were opened, and --tables-only opens none; give only one."
         )
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
-    road.travel(
+    pipeline.travel(
         "audit",
         loaded,
         arguments.runs,
@@ -327,7 +327,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.demo(arguments.config, arguments.runs)
 
 
-_ROAD = {
+_PIPELINE_VERBS = {
     "run": "the whole pipeline; starts at the first stage whose inputs changed",
     "manifest": "1. list the pictures, hash them, name the unusable ones",
     "split": "2. split patients or lesions into train, validation, calibration and test",
@@ -346,9 +346,10 @@ _STAGE_ARGUMENTS = {
 VERBS: dict[str, Verb] = {
     "datasets": _of("0. the public datasets: what they are, how to get them, what a copy lacks", _datasets),
     **{
-        name: Verb(text, _STAGE_ARGUMENTS.get(name, _road_arguments), _travel) for name, text in _ROAD.items()
+        name: Verb(text, _STAGE_ARGUMENTS.get(name, _pipeline_arguments), _travel)
+        for name, text in _PIPELINE_VERBS.items()
     },
-    "audit": Verb(_ROAD["audit"], _audit_arguments, _audit),  # it keeps its place on the road
+    "audit": Verb(_PIPELINE_VERBS["audit"], _audit_arguments, _audit),  # it keeps its place in the pipeline
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
     "score-batch": _of("score a backlog of cases, one row for each, in parquet", _score_batch),
     "keygen": _of("make a pair of keys for signing bundles", _keygen),
@@ -386,7 +387,7 @@ VERBS: dict[str, Verb] = {
 
 
 def parser(asked: str | None = None) -> argparse.ArgumentParser:
-    """The argument parser of ``lesion-triage``; the road in order.
+    """The argument parser of ``lesion-triage``; the verbs of the pipeline in order.
 
     Args:
         asked: the one verb whose arguments are added, so that no other room is imported; None: all verbs.

@@ -1,6 +1,6 @@
 """``lesion-triage compare``: two bundles on the test cases that they share, from their existing predictions.
 
-Imports the road and ``evaluate``. No picture is scored, so the test split is not opened again.
+Imports the pipeline and ``evaluate``. No picture is scored, so the test split is not opened again.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lesion_triage import road
+from lesion_triage import pipeline
 from lesion_triage.console import say
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.comparison import compare_bundles
@@ -47,7 +47,7 @@ def act(arguments: argparse.Namespace) -> int:
     """
     if arguments.out is None and (arguments.pdf is not None or arguments.names):
         raise ReportError("--pdf and --names need the page: give --out DIR as well.")
-    first, second = (road.finished(folder) for folder in (arguments.first, arguments.second))
+    first, second = (pipeline.finished(folder) for folder in (arguments.first, arguments.second))
     found, both = compare_bundles(
         (first.bundle, first.table), (second.bundle, second.table), first.run.config.evaluate
     )

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from PIL import Image
 from rich.table import Table
 
-from lesion_triage import config_file, predictions, road
+from lesion_triage import config_file, pipeline, predictions
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.console import console, say
 from lesion_triage.errors import ConfigError, RunError
@@ -39,10 +39,10 @@ def demo(path: Path, root: Path) -> int:
     loaded = config_file.load(path)
     if loaded.data.source != "synthetic":
         raise ConfigError(f"{path}: the demonstration draws its data; data.source must be synthetic.")
-    if not road.one_process(loaded):
+    if not pipeline.one_process(loaded):
         raise ConfigError(f"{path}: the demonstration trains in one process; set train.devices to 1.")
     began = time.monotonic()
-    run = road.travel("run", loaded, root)
+    run = pipeline.travel("run", loaded, root)
     say("serve")
     with _server(run.folder / "bundle") as url:
         say(f"  {url}")
@@ -60,8 +60,8 @@ def _cases(run: Run) -> dict[str, bytes]:
     table, _ = predictions.read(run.folder / "predictions", "test")
     table = table.behind_gate(open_bundle(run.folder / "bundle").policy.novelty_limit)
     rows = sorted((row for row in table.rows if row.logit is not None), key=lambda row: row.logit or 0.0)
-    by_id = {record.image_id: record for record in road.records(run, "test")}
-    root = road.data_root(run)
+    by_id = {record.image_id: record for record in pipeline.records(run, "test")}
+    root = pipeline.data_root(run)
     assert isinstance(root, Path)
     lowest, highest = (root / by_id[row.image_id].path for row in (rows[0], rows[-1]))
     with Image.open(highest) as picture:

@@ -1,6 +1,6 @@
 """``lesion-triage report``: write a run's report again, compare it with another run, or print it as PDF.
 
-Imports the road and ``evaluate``. No picture is scored, so the test split is not opened again.
+Imports the pipeline and ``evaluate``. No picture is scored, so the test split is not opened again.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lesion_triage import road
+from lesion_triage import pipeline
 from lesion_triage.console import say
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.comparison import compare_bundles
@@ -55,7 +55,7 @@ def act(arguments: argparse.Namespace) -> int:
             "own report."
         )
     if arguments.out is None:
-        home = arguments.run if (arguments.run / PAGE).is_file() else arguments.run / road.REPORT
+        home = arguments.run if (arguments.run / PAGE).is_file() else arguments.run / pipeline.REPORT
         to_pdf(home / PAGE, arguments.pdf)
     else:
         index = _write(arguments)
@@ -68,9 +68,9 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> Path:
-    done = road.finished(arguments.run, arguments.data_root)
+    done = pipeline.finished(arguments.run, arguments.data_root)
     inside = arguments.out.resolve()
-    if inside.is_relative_to((done.run.folder / road.REPORT).resolve()):
+    if inside.is_relative_to((done.run.folder / pipeline.REPORT).resolve()):
         raise ReportError(
             f"{arguments.out}: the run's own report is never overwritten; choose a folder outside it."
         )
@@ -80,15 +80,15 @@ def _write(arguments: argparse.Namespace) -> Path:
         done.table,
         done.bundle,
         done.manifest,
-        road.data_root(done.run) if arguments.licensed_pictures or done.bundle.header.synthetic else None,
+        pipeline.data_root(done.run) if arguments.licensed_pictures or done.bundle.header.synthetic else None,
         licensed_pictures=arguments.licensed_pictures,
         comparison=_comparison(done, arguments.compare_with),
     )
 
 
-def _comparison(done: road.Finished, other: Path | None) -> str:
+def _comparison(done: pipeline.Finished, other: Path | None) -> str:
     if other is None:
         return ""
-    beside = road.finished(other)
+    beside = pipeline.finished(other)
     ours, theirs = (done.bundle, done.table), (beside.bundle, beside.table)
     return section(*compare_bundles(theirs, ours, done.run.config.evaluate))

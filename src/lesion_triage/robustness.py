@@ -1,6 +1,6 @@
 """``lesion-triage robustness``: corrupt a run's test photographs, show it foreign ones, and count misses.
 
-Imports the road, the run's folder and ``evaluate``.
+Imports the pipeline, the run's folder and ``evaluate``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.store import Bundle, open_bundle
@@ -146,8 +146,8 @@ def _share(found: Proportion) -> str:
 
 def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
     """All positive test cases and a sample of the others, with histories as a platform would send them."""
-    root = road.data_root(run)
-    records: dict[str, Record] = {record.image_id: record for record in road.records(run, "test")}
+    root = pipeline.data_root(run)
+    records: dict[str, Record] = {record.image_id: record for record in pipeline.records(run, "test")}
     table, _ = read_predictions(run.folder / "predictions", "test")
     cases = cases_of(table)
     negative = [case for case in cases if not case.needs_in_person]

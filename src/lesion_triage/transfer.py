@@ -1,6 +1,6 @@
 """``lesion-triage transfer``: a sealed bundle on another dataset, scored as the server scores.
 
-Imports the road, the run's folder, ``data`` and ``evaluate``.
+Imports the pipeline, the run's folder, ``data`` and ``evaluate``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lesion_triage import config_file, road
+from lesion_triage import config_file, pipeline
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
@@ -68,14 +68,14 @@ def act(arguments: argparse.Namespace) -> int:
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     verbs = ("manifest", "split") if arguments.split == "test" else ("manifest",)
     for verb in verbs:
-        run = road.travel(verb, loaded, arguments.runs)
+        run = pipeline.travel(verb, loaded, arguments.runs)
     known, digest = manifest.read(run.folder)
     if digest == bundle.certificate.manifest_sha256:
         raise BundleError(
             f"{arguments.bundle}: was made from these pictures; `lesion-triage evaluate` measures it on "
             "its own test split."
         )
-    asked = road.records(run, "test") if arguments.split == "test" else known.records
+    asked = pipeline.records(run, "test") if arguments.split == "test" else known.records
     _note_opening(bundle)
     table, excluded = _score(bundle, known, digest, asked, run)
     measured = {row.image_id for row in table.rows}
@@ -107,7 +107,7 @@ def _score(
             bundle.header.pixels,
             bundle.policy.quality,
             new,
-            road.data_root(run),
+            pipeline.data_root(run),
             split=EXTERNAL,
             manifest_sha256=digest,
             splits_sha256="",

@@ -1,4 +1,4 @@
-"""A run from end to end on drawn pictures, as small as the road takes it."""
+"""A run from end to end on drawn pictures, as small as the pipeline takes it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ RUN = {
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """Folder of the run; not to be written to."""
-    from lesion_triage import road
+    from lesion_triage import pipeline
     from lesion_triage.config import Config
 
     home = tmp_path_factory.mktemp("experiments")
-    return road.travel("run", Config.model_validate(RUN), home / "runs").folder
+    return pipeline.travel("run", Config.model_validate(RUN), home / "runs").folder

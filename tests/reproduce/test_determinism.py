@@ -22,7 +22,7 @@ EPOCH = "1700000000"
 
 
 def words(folder: Path, verb: str, *more: str) -> list[str]:
-    """Of a command of the road on the small configuration, which is written to ``folder``."""
+    """Of a command of the pipeline on the small configuration, which is written to ``folder``."""
     config = write(folder) / "small.yaml"
     place = ["--runs", str(folder / "runs"), "--set", "tracking.enabled=false"]
     return [verb, str(config), *place, *more]
@@ -34,7 +34,7 @@ def run_in(folder: Path) -> Path:
 
 
 def travel(folder: Path, verb: str, *more: str) -> Path:
-    """The road in a process of its own; the run's folder."""
+    """The pipeline in a process of its own; the run's folder."""
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "serve")])
     environment = {**os.environ, "PYTHONPATH": paths, "SOURCE_DATE_EPOCH": EPOCH}
     command = [sys.executable, "-m", "lesion_triage", *words(folder, verb, *more)]

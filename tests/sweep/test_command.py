@@ -17,7 +17,7 @@ import safetensors.torch
 from optuna.trial import TrialState
 
 import lesion_triage.sweep
-from lesion_triage import cli, config_file, road
+from lesion_triage import cli, config_file, pipeline
 from lesion_triage.sweep import space as spaces
 from lesion_triage.sweep import study as studies
 from lesion_triage.sweep import trial as trials
@@ -86,9 +86,9 @@ def test_the_sweep_ends_so_many_trials_and_the_best_is_the_highest_value(undistu
 def test_the_best_configuration_is_taken_up_by_run_where_the_trial_left_it(undisturbed, data):
     best = undisturbed.rows()[0]
     loaded = config_file.load(undisturbed.study / "best.yaml")
-    run = road.begin(loaded, undisturbed.home / "runs")
+    run = pipeline.begin(loaded, undisturbed.home / "runs")
     assert run.folder == undisturbed.notes()[int(best["trial"])]
-    curve = json.loads((run.folder / road.CURVE).read_text())
+    curve = json.loads((run.folder / pipeline.CURVE).read_text())
     expected = sum(line["validation_auroc"] for line in curve[-2:]) / 2
     assert float(best["value"]) == pytest.approx(expected, abs=5e-5)
     assert not (run.folder / "train_state").exists()
@@ -170,7 +170,7 @@ def test_equal_draws_are_trained_once_with_each_seed_and_what_diverges_is_counte
     swept = Swept(tmp_path / "experiments", quiet)
     states = {row["state"]: row["train.learning_rate"] for row in swept.rows()}
     assert states == {"complete": "0.003", "diverged": "1e+30"}
-    trained = list((swept.home / "runs").glob(f"*/{road.CURVE}"))
+    trained = list((swept.home / "runs").glob(f"*/{pipeline.CURVE}"))
     assert len(trained) == 2  # one for each seed, however often the value was drawn
     mean = sum(json.loads(path.read_text())[-1]["validation_auroc"] for path in trained) / 2
     values = [trial.value for trial in swept.recorded() if trial.params["train.learning_rate"] == 3e-3]

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from safetensors.torch import load_file
 
-from lesion_triage import road
+from lesion_triage import pipeline
 from lesion_triage.config import Config, Ensemble
 from lesion_triage.data.records import Record
 from lesion_triage.errors import LesionTriageError
@@ -103,7 +103,7 @@ def main(folder: str, *settings: str) -> int:
         whole = whole.model_copy(update={"ensemble": ensemble(members)})
     teachers = [Path(folder) / str(number) for number, _ in enumerate(whole.members())]
     try:
-        if road.following():
+        if pipeline.following():
             loop.follow(whole)
             return 0
         for member, home in zip(whole.members(), teachers, strict=True):

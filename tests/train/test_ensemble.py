@@ -36,7 +36,7 @@ def average(tmp_path_factory):
 
 
 def test_it_gives_the_mean_of_the_members_logits_and_the_first_ones_embedding_and_levels(average):
-    """The exported graph does too: tests/test_road_ensemble.py."""
+    """The exported graph does too: tests/test_pipeline_ensemble.py."""
     folder, folders = average
     network = checkpoint.load_checkpoint(folder)
     assert isinstance(network, Ensemble)

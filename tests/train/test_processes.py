@@ -40,7 +40,7 @@ RECIPE = {
     "cutmix_alpha": 1.0,
     "loss": "balanced",
 }
-ROAD = {
+CONFIG = {
     "name": "several",
     "data": {"source": "synthetic", "synthetic": {"lesions": 100, "positive_share": 0.4}},
     "split": {"fractions": {"train": 0.4, "validation": 0.2, "calibration": 0.2, "test": 0.2}},
@@ -122,18 +122,18 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_stat
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_road_once_for_all_trainings_and_ends_when_there_is_none(tmp_path):
+def test_torchrun_starts_the_pipeline_once_for_all_trainings_and_ends_when_there_is_none(tmp_path):
     """Two members and their student: the processes meet once, and train three networks."""
-    (tmp_path / "several.yaml").write_text(yaml.safe_dump(ROAD))
-    road = [str(tmp_path / "several.yaml"), "--runs", str(tmp_path / "runs")]
+    (tmp_path / "several.yaml").write_text(yaml.safe_dump(CONFIG))
+    arguments = [str(tmp_path / "several.yaml"), "--runs", str(tmp_path / "runs")]
     for verb in ("manifest", "split"):
-        assert cli.main([verb, *road]) == 0
+        assert cli.main([verb, *arguments]) == 0
     script = tmp_path / "lesion-triage"
     script.write_text("import sys\nfrom lesion_triage.cli import main\nsys.exit(main())\n")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for said, times in (("epoch 1/1: loss", 3), ("train: unchanged", 1)):
         done = subprocess.run(
-            [*torchrun, str(script), "train", *road],
+            [*torchrun, str(script), "train", *arguments],
             capture_output=True, text=True, timeout=550, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

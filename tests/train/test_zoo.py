@@ -1,6 +1,6 @@
 """Any backbone of timm: one of each family is trained for two steps, exported and compared with its graph.
 
-`make torture-zoo`. The weights are random: the question is whether a family goes the whole road, or is
+`make torture-zoo`. The weights are random: the question is whether a family goes through the pipeline, or is
 refused before anything is trained, with a sentence that says what to change.
 """
 
@@ -61,7 +61,7 @@ def test_every_family_named_here_is_one_of_timm():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_goes_the_whole_road_or_is_refused_before_it_is_trained(name, tmp_path):
+def test_a_family_goes_through_the_whole_pipeline_or_is_refused_before_it_is_trained(name, tmp_path):
     chosen = settings(name)
     refusal = refused(chosen)
     if name in REFUSED:

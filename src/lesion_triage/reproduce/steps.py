@@ -1,4 +1,4 @@
-"""Runs each kind of step: training by the road, others by their verbs. Imports those verbs and this room."""
+"""Runs each kind of step: training by the pipeline, others by their verbs. Imports those and this room."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lesion_triage import config_file, road, robustness, strict_yaml, transfer
+from lesion_triage import config_file, pipeline, robustness, strict_yaml, transfer
 from lesion_triage.bundle.content import content_sha256
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import open_bundle
@@ -61,21 +61,21 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
     found = {}
     for seed, name in zip(step.seeds, step.documents(), strict=True):
         loaded = _loaded(step, at, seed)
-        if not road.one_process(loaded):
+        if not pipeline.one_process(loaded):
             raise ConfigError(
                 f"an experiment is repeated in one process, found train.devices {loaded.train.devices} and "
                 f"WORLD_SIZE {os.environ.get('WORLD_SIZE', '1')}; set train.devices to 1, without torchrun."
             )
         parent = at.tracker.run_id
         for verb in ("manifest", "split"):
-            run = road.travel(verb, loaded, at.runs, parent=parent)
+            run = pipeline.travel(verb, loaded, at.runs, parent=parent)
         known, digest = manifest.read(run.folder)
         dealt, splits_digest = split.read(run.folder, digest)
         hashes = {"manifest_sha256": digest, "splits_sha256": splits_digest}
         _verify(step, at, dealt, name)
         at.check(name, hashes)
         say(f"{name}: {len(known.records)} photographs, manifest {digest[:12]}, splits {splits_digest[:12]}")
-        run = road.travel("run" if step.until == "evaluate" else "train", loaded, at.runs, parent=parent)
+        run = pipeline.travel("run" if step.until == "evaluate" else "train", loaded, at.runs, parent=parent)
         at.made[name], at.hashes[name] = run, hashes
         if step.until == "evaluate":
             content = (run.folder / "report" / "results.json").read_bytes()
@@ -263,7 +263,7 @@ def _script(step: Script, at: Workplace) -> Found:
 
 def _outputs(run: Run) -> dict[str, str]:
     """Of every finished stage: a script may read anything in the folder."""
-    records = ((stage, run.record(stage)) for stage in road.STAGES)
+    records = ((stage, run.record(stage)) for stage in pipeline.STAGES)
     return {stage: record.sha256() for stage, record in records if record is not None}
 
 

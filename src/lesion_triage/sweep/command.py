@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the verb, beyond those of the road."""
+    """Add the arguments of the verb, beyond those of the pipeline."""
     parser.add_argument(
         "--space",
         type=Path,

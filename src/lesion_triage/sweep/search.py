@@ -1,6 +1,6 @@
 """The search: what is checked first, trials until enough have ended, and what is reported at the end.
 
-Imports the road, and of the training library only what builds a network.
+Imports the pipeline, and of the training library only what builds a network.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lesion_triage import config_file, locks, road, runs
+from lesion_triage import config_file, locks, pipeline, runs
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.config import Config
 from lesion_triage.console import say
@@ -66,7 +66,7 @@ def search(arguments: argparse.Namespace) -> None:
                 best = report.write(made, searched, folder, cases)
         if best is not None and best.value is not None:
             tracker.metrics({"sweep.best": best.value})
-            tracker.text(road.config_text(report.best_config(searched, best)), "best.json")
+            tracker.text(pipeline.config_text(report.best_config(searched, best)), "best.json")
             tracker.artifact(folder / report.TABLE)
         status = "FINISHED"
     except Exception:
@@ -77,7 +77,7 @@ def search(arguments: argparse.Namespace) -> None:
 
 
 def _require_one_process(searched: Space) -> None:
-    if not road.one_process(searched.base):
+    if not pipeline.one_process(searched.base):
         raise ConfigError(
             "a sweep trains each trial in one process; set train.devices to 1, and for several GPUs give the "
             "same command once for each, with CUDA_VISIBLE_DEVICES."
@@ -121,7 +121,7 @@ def _require_batches(searched: Space, path: Path, run: Run) -> None:
     """
     from lesion_triage.train import pictures  # noqa: PLC0415 - seconds to import
 
-    length = len(road.records(run, "train"))
+    length = len(pipeline.records(run, "train"))
     for made in _corners(searched, ("train.batch_size",)):
         try:
             pictures.batch_order(made, length, 0, 1, 0)
@@ -133,17 +133,17 @@ def _prepared(base: Config, root: Path) -> Run:
     """Manifest and split, which all trials take over, after checking that they can be trained on."""
     untracked = base.model_copy(update={"tracking": base.tracking.model_copy(update={"enabled": False})})
     with locks.held(root.parent / "sweeps" / "prepare.lock"):
-        run = road.begin(base, root)
+        run = pipeline.begin(base, root)
         tracker = Tracker(untracked, run.folder, say)
         for name in trial.BEFORE:
-            road.reach(road.STAGES[name], run, tracker)
+            pipeline.reach(pipeline.STAGES[name], run, tracker)
     return run
 
 
 def _cases(run: Run) -> tuple[int, int]:
     """Positive and negative cases of the validation split."""
     labels: dict[str, bool] = {}
-    for record in road.records(run, "validation"):
+    for record in pipeline.records(run, "validation"):
         labels[record.case_id] = labels.get(record.case_id, False) or bool(record.needs_in_person)
     return sum(labels.values()), len(labels) - sum(labels.values())
 
@@ -154,5 +154,5 @@ def _key(run: Run, searched: Space) -> str:
     Files of weights that the space lists count by path: one may come after the study has begun.
     """
     return runs.inputs_sha256(
-        training=road.training_key(run), base=run.config.identity_sha256(), space=searched.document()
+        training=pipeline.training_key(run), base=run.config.identity_sha256(), space=searched.document()
     )

@@ -1,4 +1,4 @@
-"""One trial: a training run for each seed, stopped early if it falls behind. Imports the road and Optuna."""
+"""One trial: a training run for each seed, stopped if it falls behind. Imports the pipeline and Optuna."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from statistics import fmean
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from lesion_triage import locks, road
+from lesion_triage import locks, pipeline
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
@@ -128,18 +128,20 @@ class Attempt:
 
     def _train(self, config: Config, seed: int) -> float | None:
         """The value of one training run; None: the trial has ended here."""
-        run = road.begin(config, self.home.runs)
+        run = pipeline.begin(config, self.home.runs)
         self._sign(run)
-        tracker = road.track(run, self.parent)
+        tracker = pipeline.track(run, self.parent)
         tracker.tags({"sweep.study": self.home.study.study_name, "sweep.trial": self.trial.number})
         state, status = "failed", "FAILED"
         watch = partial(self._watch, config.train.epochs, seed)
         try:
             with locks.held(self.home.shelf):
                 for name in BEFORE:
-                    road.reach(road.STAGES[name], run, tracker)
-            self._reach(replace(road.STAGES["train"], work=partial(road.train, watch=watch)), run, tracker)
-            curve: list[Line] = json.loads((run.folder / road.CURVE).read_text(encoding="utf-8"))
+                    pipeline.reach(pipeline.STAGES[name], run, tracker)
+            self._reach(
+                replace(pipeline.STAGES["train"], work=partial(pipeline.train, watch=watch)), run, tracker
+            )
+            curve: list[Line] = json.loads((run.folder / pipeline.CURVE).read_text(encoding="utf-8"))
             for line in curve:  # a run that existed already has reported nothing
                 self._report(line, seed)
             value = value_of(curve, self.home.space.settings.last_epochs)
@@ -165,13 +167,13 @@ class Attempt:
             tracker.tags({"sweep.state": state})
             tracker.finish(status)
 
-    def _reach(self, stage: road.Stage, run: Run, tracker: Tracker) -> None:
+    def _reach(self, stage: pipeline.Stage, run: Run, tracker: Tracker) -> None:
         """Train; if an interrupted run's state is unusable, start over, as --fresh would."""
         try:
-            road.reach(stage, run, tracker)
+            pipeline.reach(stage, run, tracker)
         except StateError as error:
             say(f"  {error} Training starts over.")
-            road.reach(stage, run, tracker, fresh=True)
+            pipeline.reach(stage, run, tracker, fresh=True)
 
     def _watch(self, epochs: int, seed: int, line: Line) -> None:
         """Report an epoch, and stop the run if the pruner says so.

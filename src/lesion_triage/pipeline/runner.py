@@ -14,10 +14,10 @@ from lesion_triage import locks, runs
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import RunError
-from lesion_triage.road import sealing, training
-from lesion_triage.road.auditing import refuse_failed_audit, show_pictures_of
-from lesion_triage.road.pictures import require_apart, require_data
-from lesion_triage.road.stages import STAGES, TABLES_AUDIT, VERBS, Stage
+from lesion_triage.pipeline import sealing, training
+from lesion_triage.pipeline.auditing import refuse_failed_audit, show_pictures_of
+from lesion_triage.pipeline.pictures import require_apart, require_data
+from lesion_triage.pipeline.stages import STAGES, TABLES_AUDIT, VERBS, Stage
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker, environment, flat
 

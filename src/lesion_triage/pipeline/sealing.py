@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from lesion_triage import runs
 from lesion_triage.console import bar, say
 from lesion_triage.errors import CalibrationError
-from lesion_triage.road.pictures import data_root, records
-from lesion_triage.road.training import pixel_cache_of, predict_split, require_positives
+from lesion_triage.pipeline.pictures import data_root, records
+from lesion_triage.pipeline.training import pixel_cache_of, predict_split, require_positives
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 

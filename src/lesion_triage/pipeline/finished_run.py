@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lesion_triage import config_file
 from lesion_triage.errors import RunError
-from lesion_triage.road.pictures import records
+from lesion_triage.pipeline.pictures import records
 from lesion_triage.runs import FROZEN_CONFIG, Run
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lesion_triage.road import auditing, pictures, sealing, training
+from lesion_triage.pipeline import auditing, pictures, sealing, training
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 

@@ -15,7 +15,7 @@ from lesion_triage import runs
 from lesion_triage.config import Config
 from lesion_triage.console import bar, say
 from lesion_triage.errors import RunError
-from lesion_triage.road.pictures import data_root, digest_of, records
+from lesion_triage.pipeline.pictures import data_root, digest_of, records
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
@@ -295,7 +295,7 @@ def following() -> bool:
 
 
 def one_process(config: Config) -> bool:
-    """Whether this process trains alone. Verbs off the road require it: they have no work for others."""
+    """Whether this process trains alone. Verbs outside the pipeline require it: others would have no work."""
     return config.train.devices == 1 and os.environ.get("WORLD_SIZE", "1") == "1"
 
 

@@ -1,4 +1,4 @@
-"""The road of an ensemble: members are runs, and what comes after the training sees one network."""
+"""The pipeline of an ensemble: members are runs, and what comes after the training sees one network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from lesion_triage import config_file, predictions, road, runs
+from lesion_triage import config_file, pipeline, predictions, runs
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.calibrate.novelty import fit
@@ -62,13 +62,13 @@ def load(home):
 
 @pytest.fixture(scope="module")
 def average(home, load) -> runs.Run:
-    return road.travel("run", load(*AVERAGE), home / "runs")
+    return pipeline.travel("run", load(*AVERAGE), home / "runs")
 
 
 @pytest.fixture(scope="module")
 def student(home, load, average) -> runs.Run:
     """Its members are those of ``average``."""
-    return road.travel("run", load(*STUDENT), home / "runs")
+    return pipeline.travel("run", load(*STUDENT), home / "runs")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_members_are_the_runs_of_their_seeds(members, average):
 def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(members, load, home, capsys):
     """With another confidence, members have other runs: they are found by what decides a training."""
     other = ("calibrate.confidence=0.81", "ensemble.members=2")
-    road.travel("train", load(*STUDENT, *other), home / "runs")
+    pipeline.travel("train", load(*STUDENT, *other), home / "runs")
     said = capsys.readouterr().out
     for member, number in zip(members[:2], (1, 2), strict=True):
         after = said.partition(f"member {number} of 2: seed {number - 1}")[2].splitlines()
@@ -98,15 +98,15 @@ def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(m
 
 def test_members_are_those_that_were_trained_even_if_one_is_begun_anew_meanwhile(load, home):
     whole = load("ensemble.members=2", "train.epochs=1", "calibrate.confidence=0.82")
-    run = road.begin(whole, home / "runs")
+    run = pipeline.begin(whole, home / "runs")
     for name in ("manifest", "split"):
-        road.reach(road.STAGES[name], run, road.track(run))
+        pipeline.reach(pipeline.STAGES[name], run, pipeline.track(run))
 
     def late(run: runs.Run, tracker: Tracker, **given: object) -> None:
         runs.make(whole.members()[0], home / "runs")  # as `train --fresh` in another process
-        road.train(run, tracker, **given)
+        pipeline.train(run, tracker, **given)
 
-    road.reach(replace(road.STAGES["train"], work=late), run, road.track(run))
+    pipeline.reach(replace(pipeline.STAGES["train"], work=late), run, pipeline.track(run))
     assert (run.folder / checkpoint.CHECKPOINT).is_file()
 
 
@@ -123,7 +123,7 @@ def test_an_average_of_equal_members_takes_nothing_over_that_was_made_with_other
         return made
 
     before, after, alike = averaged("0", "no"), averaged("1", "yes"), averaged("2", "no")
-    predict, trained = road.STAGES["predict"], before.record("train")
+    predict, trained = pipeline.STAGES["predict"], before.record("train")
     assert trained is not None
     inputs = runs.inputs_sha256(
         stage="predict", decides=predict.decides(before), needs={"train": trained.sha256()}
@@ -131,18 +131,18 @@ def test_an_average_of_equal_members_takes_nothing_over_that_was_made_with_other
     (before.folder / "model.onnx").write_text("graph")
     before.finish("predict", inputs, ("model.onnx",), 1.0)
     with pytest.raises(RunError, match="'predict' has not been done"):
-        road.reach(predict, after, road.track(after), may_work=False)
-    road.reach(predict, alike, road.track(alike), may_work=False)
+        pipeline.reach(predict, after, pipeline.track(after), may_work=False)
+    pipeline.reach(predict, alike, pipeline.track(alike), may_work=False)
     assert alike.record("predict") == before.record("predict")
 
 
 def test_the_graph_gives_the_mean_of_the_members_logits_and_the_novelty_of_the_first(average, members):
     table, _ = predictions.read(average.folder / "predictions", "validation")
     rows = [row for row in table.rows if row.logit is not None]
-    by_id = {record.image_id: record for record in road.records(average, "validation")}
+    by_id = {record.image_id: record for record in pipeline.records(average, "validation")}
     pictures = [
         pixels.decode(
-            (road.data_root(average) / by_id[row.image_id].path).read_bytes(), average.config.pixels
+            (pipeline.data_root(average) / by_id[row.image_id].path).read_bytes(), average.config.pixels
         )
         for row in rows
     ]
@@ -154,7 +154,7 @@ def test_the_graph_gives_the_mean_of_the_members_logits_and_the_novelty_of_the_f
     np.testing.assert_allclose(together, logits.mean(0), atol=1e-5)
     assert np.abs(logits[0] - logits[1]).max() > 1e-2
     train = pixel_cache.pictures(
-        road.records(average, "train"), road.data_root(average), average.config.pixels, average.cache
+        pipeline.records(average, "train"), pipeline.data_root(average), average.config.pixels, average.cache
     )
     with torch.inference_mode():
         levels = checkpoint.load_checkpoint(members[0].folder)(torch.from_numpy(np.array(train))).levels
@@ -172,8 +172,8 @@ def test_bundle_and_scorer_see_one_network(which, request):
     table, _ = predictions.read(run.folder / "predictions", "test")
     table = table.behind_gate(scorer.bundle.policy.novelty_limit)
     row = next(row for row in table.rows if row.logit is not None)
-    by_id = {record.image_id: record for record in road.records(run, "test")}
-    data = (road.data_root(run) / by_id[row.image_id].path).read_bytes()
+    by_id = {record.image_id: record for record in pipeline.records(run, "test")}
+    data = (pipeline.data_root(run) / by_id[row.image_id].path).read_bytes()
     assert scorer.score([data]).images[0].logit == row.logit
 
 
@@ -200,15 +200,17 @@ def test_a_second_pass_repeats_nothing_even_when_the_members_are_gone(
     shutil.copytree(home, tmp_path / "experiments")
     for member in members:
         shutil.rmtree(tmp_path / "experiments" / "runs" / member.folder.name)
-    road.travel("run", load(*STUDENT), tmp_path / "experiments" / "runs")
+    pipeline.travel("run", load(*STUDENT), tmp_path / "experiments" / "runs")
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if ": unchanged" in line] == [f"{name}: unchanged" for name in road.STAGES]
+    assert [line for line in lines if ": unchanged" in line] == [
+        f"{name}: unchanged" for name in pipeline.STAGES
+    ]
 
 
 def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, home, members, capsys):
     """The member that had been trained is taken over; the card and the header name both backbones."""
     both = ("ensemble.backbones=[{backbone: test_vit, weights: none}]", "calibrate.second_look=a test")
-    run = road.travel("run", load(*both), home / "runs")
+    run = pipeline.travel("run", load(*both), home / "runs")
     said = capsys.readouterr().out
     assert "member 1 of 2: test_resnet, seed 0" in said
     assert said.count("epoch 2/2") == 1  # of the second member alone
@@ -222,7 +224,7 @@ def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, h
     assert json.loads((run.folder / "report" / "results.json").read_text())["parity"]["decision_flips"] == 0
     picture = np.array(
         pixel_cache.pictures(
-            road.records(run, "validation")[:1], road.data_root(run), run.config.pixels, run.cache
+            pipeline.records(run, "validation")[:1], pipeline.data_root(run), run.config.pixels, run.cache
         )
     )
     with torch.inference_mode():
@@ -234,12 +236,12 @@ def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, h
     rows = predictions.read(run.folder / "predictions", "validation")[0].rows
     by_id = {row.image_id: row.logit for row in rows}
     mean = sum(max(logit, held) for logit in logits) / 2
-    assert by_id[road.records(run, "validation")[0].image_id] == pytest.approx(mean, abs=1e-5)
+    assert by_id[pipeline.records(run, "validation")[0].image_id] == pytest.approx(mean, abs=1e-5)
 
 
 def test_a_second_backbone_that_does_not_exist_is_refused_before_the_first_is_trained(load, home, capsys):
     with pytest.raises(TrainingError, match="resnet_of_nobody"):
-        road.travel(
+        pipeline.travel(
             "train",
             load("seed=77", "ensemble.backbones=[{backbone: resnet_of_nobody, weights: none}]"),
             home / "runs",
@@ -252,7 +254,7 @@ def begin(load, home: Path, folder: Path) -> None:
     shutil.copy(home / "several.yaml", folder)
     shutil.copytree(home / "cache", folder / "cache")
     for verb in ("manifest", "split"):
-        road.travel(verb, load(*STUDENT), folder / "runs")
+        pipeline.travel(verb, load(*STUDENT), folder / "runs")
 
 
 def killed_in_its_second_member(folder: Path) -> None:
@@ -282,7 +284,7 @@ def stopped_in_its_student(load, folder: Path) -> None:
 
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        road.travel("train", load(*STUDENT, "train.checkpoint_minutes=0"), folder / "runs")
+        pipeline.travel("train", load(*STUDENT, "train.checkpoint_minutes=0"), folder / "runs")
 
 
 @pytest.mark.timeout(1800)
@@ -297,7 +299,7 @@ def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_chan
     assert said.count("  resuming ") == 1
     ours = [runs.find_or_make(member, tmp_path / "runs") for member in load(*STUDENT).members()]
     times = [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
-    ended = road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
+    ended = pipeline.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
     said = capsys.readouterr().out
     assert said.count("train: unchanged") == 3
     assert said.count("  resuming ") == 1
@@ -312,7 +314,7 @@ def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_chan
 def test_resume_refuses_an_ensemble_of_which_nothing_is_there(home, average, load, tmp_path):
     begin(load, home, tmp_path)
     with pytest.raises(RunError, match=r"no interrupted training .* omit --resume"):
-        road.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
+        pipeline.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
 
 
 @pytest.mark.timeout(1800)
@@ -325,7 +327,7 @@ def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     tracked = load("ensemble.members=2", "tracking.enabled=true")
     with pytest.raises(CalibrationError, match="a threshold was chosen on these calibration cases"):
-        road.travel("run", tracked, tmp_path / "runs", fresh=True)
+        pipeline.travel("run", tracked, tmp_path / "runs", fresh=True)
     made = runs.find_or_make(tracked, tmp_path / "runs")
     assert capsys.readouterr().out.count("epoch 2/2") == 2
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lesion_triage.config import Audit
 from lesion_triage.console import bar, say
-from lesion_triage.road.pictures import data_root, folders
+from lesion_triage.pipeline.pictures import data_root, folders
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
