@@ -1,4 +1,4 @@
-"""One case as each face wants it sent, and a DICOM file of it; shared by the tests of the faces."""
+"""One case as each protocol wants it sent, and a DICOM file of it; shared by the tests of the protocols."""
 
 from __future__ import annotations
 

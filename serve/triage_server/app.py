@@ -1,8 +1,8 @@
 """The application: the endpoints of all protocols, the server's facts about itself, and error handling.
 
-Imports FastAPI, the bundle's scorer and the modules beside it. A *face* is the adapter for one protocol.
+Imports FastAPI, the bundle's scorer and the modules beside it. Each protocol has an adapter.
 Every request passes the envelope (ids, log lines, counters) and the gate (authentication, rate limit); behind
-every face is ``case_pipeline``.
+every adapter is ``case_pipeline``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ConfigError
 from triage_server import batch, cases, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
-from triage_server.case_pipeline import must_be_ready
+from triage_server.case_pipeline import check_ready
 from triage_server.envelope import Envelope
 from triage_server.error_responses import response_to
 from triage_server.pool import ScoringPool, usable_processors
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-_FACES = (v1, batch, open_inference, fhir, cds_hooks)
+_PROTOCOLS = (v1, batch, open_inference, fhir, cds_hooks)
 _CODES: dict[int, str] = {
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
@@ -87,7 +87,7 @@ def create_app(
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             async with (
-                webhooks.open() if webhooks is not None else nullcontext(),
+                webhooks.running() if webhooks is not None else nullcontext(),
                 page.open() if page is not None else nullcontext(),
             ):
                 yield
@@ -144,7 +144,7 @@ def _service(
 
 def _routes(app: FastAPI, page: Page | None) -> None:
     """Add all paths, the middleware before them, and their description."""
-    routers = [*(face.router for face in _FACES), cases.router, router]
+    routers = [*(protocol.router for protocol in _PROTOCOLS), cases.router, router]
     for one in routers:
         app.include_router(one)
     straighten(app, *routers)
@@ -158,8 +158,8 @@ def _routes(app: FastAPI, page: Page | None) -> None:
     elsewhere = page.path if page is not None else None
     app.add_middleware(Gate, door=service.door, pace=service.pace, elsewhere=elsewhere)
     app.add_middleware(Envelope, telemetry=service.telemetry)
-    schemas = {name: schema for face in _FACES for name, schema in face.SCHEMAS.items()}
-    examples = {path: shown for face in _FACES for path, shown in face.EXAMPLES.items()}
+    schemas = {name: schema for protocol in _PROTOCOLS for name, schema in protocol.SCHEMAS.items()}
+    examples = {path: shown for protocol in _PROTOCOLS for path, shown in protocol.EXAMPLES.items()}
     openapi.install(app, schemas, examples, cases.EXAMPLES)
 
 
@@ -181,7 +181,7 @@ def _watch(
         telemetry.gauge(
             f"triage_webhooks_{state}",
             f"Answers in the outbox that are {state}.",
-            lambda state=state: webhooks.held(state) if webhooks is not None else 0,  # type: ignore[misc]
+            lambda state=state: webhooks.count_in_state(state) if webhooks is not None else 0,  # type: ignore[misc]
         )
 
 
@@ -233,7 +233,7 @@ async def bundle_facts(request: Request) -> Response:
             max_images=MAX_IMAGES_PER_CASE,
             max_body_bytes=service.settings.max_body_bytes,
             media_types=tuple(
-                kind for kind in v1.FACE.media_types if dicom.available() or kind != dicom.DICOM_TYPE
+                kind for kind in v1.ADAPTER.media_types if dicom.available() or kind != dicom.DICOM_TYPE
             ),
             max_cases_per_batch=MAX_CASES_PER_BATCH,
         ),
@@ -266,7 +266,7 @@ async def live(request: Request) -> Response:
 @router.get("/health/ready", **openapi.READY)
 async def ready(request: Request) -> Response:
     """The bundle is verified, there is room for a case, and its answer could be recorded."""
-    await must_be_ready(request)
+    await check_ready(request)
     return document_response(Health(status="ready"))
 
 

@@ -20,19 +20,19 @@ from lesion_triage.bundle.in_step import at_once
 from lesion_triage.bundle.schema import Answer
 from triage_server import json_body, v1
 from triage_server.case_pipeline import (
-    admitted,
-    alone,
-    deadline_of,
-    on_a_thread,
-    received,
+    admit,
+    answer_deadline,
+    idempotency_lock,
+    read_json_body,
+    receive_in_time,
+    record_answer,
     recording_refusals,
-    remember,
-    scored,
-    settled,
-    whole_body,
+    remember_answer,
+    run_in_pool,
+    score_case,
 )
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
-from triage_server.intake import idempotency_key
+from triage_server.intake import parse_idempotency_key
 from triage_server.openapi import BATCH_CODES, taking
 from triage_server.problems import Problem, RequestError
 from triage_server.security import NOBODY
@@ -124,19 +124,19 @@ _DESCRIPTION = taking(
 async def triage_batch(request: Request) -> Response:
     """Score several cases. A case that cannot be scored does not affect the others."""
     async with recording_refusals(request, {"face": _NAME}):
-        with await admitted(request, (JSON_TYPE,)) as place:
-            repeat_key = idempotency_key(request)
-            body = await received(request, whole_body(request, place))
-            deadline = deadline_of(request)
-            cases = await on_a_thread(request, at_once(partial(_cases, body)), deadline)
+        with await admit(request, (JSON_TYPE,)) as place:
+            idempotency_key = parse_idempotency_key(request)
+            body = await receive_in_time(request, read_json_body(request, place))
+            deadline = answer_deadline(request)
+            cases = await run_in_pool(request, at_once(partial(_parse_cases, body)), deadline)
             del body
-            _count_at_the_gate(request, len(cases))
-            items = await _all(request, cases, repeat_key, deadline)
+            _charge_rate_limit(request, len(cases))
+            items = await _score_all(request, cases, idempotency_key, deadline)
     headers = in_language(language_of(request))
     return Response(b'{"cases":[' + b",".join(items) + b"]}", media_type=JSON_TYPE, headers=headers)
 
 
-def _cases(body: bytes) -> list[Any]:
+def _parse_cases(body: bytes) -> list[Any]:
     """The cases as sent, not yet validated: each is refused on its own."""
     cases = json_body.shaped(Batch, json_body.parse(body)).cases
     if not 1 <= len(cases) <= MAX_CASES_PER_BATCH:
@@ -144,43 +144,47 @@ def _cases(body: bytes) -> list[Any]:
     return cases
 
 
-def _count_at_the_gate(request: Request, cases: int) -> None:
+def _charge_rate_limit(request: Request, cases: int) -> None:
     """Charge the further cases to the caller's rate limit: the gate has counted the batch as one request."""
     caller = request.state.caller
     if caller is not NOBODY and cases > 1:
         service_of(request).pace.take_further(caller, asyncio.get_running_loop().time(), cases - 1)
 
 
-async def _all(request: Request, cases: list[Any], repeat_key: str | None, deadline: float) -> list[bytes]:
+async def _score_all(
+    request: Request, cases: list[Any], idempotency_key: str | None, deadline: float
+) -> list[bytes]:
     """Score the cases, at most one for each thread at once and as far as places are free; we hold one."""
     pool = service_of(request).pool
     waiting, items = iter(enumerate(cases)), [b""] * len(cases)
 
     async def work() -> None:
         for index, tree in waiting:
-            items[index] = await _item(request, index, tree, repeat_key, deadline)
+            items[index] = await _score_item(request, index, tree, idempotency_key, deadline)
 
-    with ExitStack() as further:
-        hands = 1
-        while hands < min(len(cases), pool.threads) and pool.cases < pool.capacity:
-            further.enter_context(pool.place())
-            hands += 1
+    with ExitStack() as extra_places:
+        workers = 1
+        while workers < min(len(cases), pool.threads) and pool.cases < pool.capacity:
+            extra_places.enter_context(pool.place())
+            workers += 1
         async with asyncio.TaskGroup() as group:
-            for _ in range(hands):
+            for _ in range(workers):
                 group.create_task(work())
     return items
 
 
-async def _item(request: Request, index: int, tree: object, repeat_key: str | None, deadline: float) -> bytes:
+async def _score_item(
+    request: Request, index: int, tree: object, idempotency_key: str | None, deadline: float
+) -> bytes:
     """One case of the batch, as the JSON text of a ``BatchItem``."""
-    line: dict[str, object] = {"face": _NAME, "batch_index": index}
+    audit_fields: dict[str, object] = {"face": _NAME, "batch_index": index}
     # '#' cannot occur in a key from a client.
-    key = None if repeat_key is None else f"{repeat_key}#{index}"
+    key = None if idempotency_key is None else f"{idempotency_key}#{index}"
     try:
-        async with recording_refusals(request, line), alone(request, key, deadline):
-            found = await scored(request, partial(v1.opened, tree), line, key, deadline)
-            end = await settled(request, found, line)
-            remember(request, found, line, key)
+        async with recording_refusals(request, audit_fields), idempotency_lock(request, key, deadline):
+            result = await score_case(request, partial(v1.parse_case, tree), audit_fields, key, deadline)
+            end = await record_answer(request, result, audit_fields)
+            remember_answer(request, result, audit_fields, key)
     except RequestError as error:
         refusal = error
     except Exception as error:
@@ -192,7 +196,7 @@ async def _item(request: Request, index: int, tree: object, repeat_key: str | No
         head = None if end is None else end.head
         # Inserted verbatim: the log holds the hash of these bytes.
         tail = f',"problem":null,"audit_hash":{json.dumps(head)}}}'
-        return f'{{"index":{index},"answer":'.encode() + found.body + tail.encode()
+        return f'{{"index":{index},"answer":'.encode() + result.body + tail.encode()
     service_of(request).telemetry.problem(refusal.code)
     problem = Problem.of(refusal, request.state.request_id).model_dump_json(exclude_none=True)
     return f'{{"index":{index},"answer":null,"problem":{problem},"audit_hash":null}}'.encode()

@@ -1,8 +1,8 @@
-"""The path of a case through the server, the same for every face.
+"""The path of a case through the server, the same for every protocol.
 
 In this order: check the caller, check that the answer can be recorded, reserve a place, read, score, record,
-count, hand to the shadows, leave for the callback, remember for repeats. A face only turns a request into a
-case and an answer into bytes. Imports the modules beside it.
+count, hand to the shadows, put into the outbox, remember for repeats. A protocol adapter only turns a
+request into a case and an answer into bytes. Imports the modules beside it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lesion_triage.bundle.scorer import Judgement
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
 from triage_server.audit_chain import End
-from triage_server.intake import SentCase, check_announcement, idempotency_key, read_body
+from triage_server.intake import SentCase, check_announcement, parse_idempotency_key, read_body
 from triage_server.json_body import WIDE, further_memory
 from triage_server.pool import Place
 from triage_server.problems import RequestError
 from triage_server.record import UNRECORDED, Answered, answered
-from triage_server.respond_async import asked
+from triage_server.respond_async import requested_callback
 from triage_server.service import Service, in_language, language_of, service_of
 from triage_server.wire import JSON_TYPE
 
@@ -36,38 +36,38 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A case as a face has parsed it, and how that face writes the answer."""
+class ParsedCase:
+    """A case as a protocol adapter has parsed it, and how that protocol writes the answer."""
 
     case: SentCase
-    write: Callable[[Answer], bytes]
+    render: Callable[[Answer], bytes]
     """Runs on a thread of the pool."""
-    repeats: bytes = b""
+    echoed: bytes = b""
     """What the answer repeats of the request beside the case, such as a reference. A request that differs in
     it must not get this answer under the same Idempotency-Key."""
 
 
-Open = Callable[[], Opened]
+CaseParser = Callable[[], ParsedCase]
 """Runs on a thread of the pool: base64 and DICOM would block the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
+class ProtocolAdapter:
     """How one kind of client sends a case and is answered."""
 
     name: str
     """As in the audit log."""
     media_types: tuple[str, ...]
     """Of requests."""
-    receive: Callable[[Request, Place], Awaitable[Open]]
+    receive: Callable[[Request, Place], Awaitable[CaseParser]]
     """Reads the body within its limits."""
-    media_type: str = JSON_TYPE
+    answer_media_type: str = JSON_TYPE
     """Of answers."""
-    callbacks: bool = False
+    supports_callbacks: bool = False
     """Whether an answer may go to a callback instead."""
 
 
-async def must_be_ready(request: Request) -> None:
+async def check_ready(request: Request) -> None:
     """Check that a case would be accepted now.
 
     Raises:
@@ -81,59 +81,61 @@ async def must_be_ready(request: Request) -> None:
         raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
 
 
-async def respond(request: Request, face: Face) -> Response:
+async def respond(request: Request, adapter: ProtocolAdapter) -> Response:
     """Answer one case.
 
     Raises:
         RequestError: there is no answer; recorded, unless the refusal says nothing about the case.
     """
-    line: dict[str, object] = {"face": face.name}
+    audit_fields: dict[str, object] = {"face": adapter.name}
     webhooks = service_of(request).webhooks
-    async with recording_refusals(request, line):
+    async with recording_refusals(request, audit_fields):
         with (
-            await admitted(request, face.media_types) as place,
-            asked(request, webhooks, line) if face.callbacks else nullcontext() as later,
+            await admit(request, adapter.media_types) as place,
+            requested_callback(request, webhooks, audit_fields)
+            if adapter.supports_callbacks
+            else nullcontext() as callback_request,
         ):
-            repeat_key = idempotency_key(request)
-            opening = await received(request, face.receive(request, place))
-            deadline = deadline_of(request)
-            async with alone(request, repeat_key, deadline):
-                found = await scored(request, opening, line, repeat_key, deadline)
-                if later is not None:
-                    found = later.number(found, line, repeat_key)
+            idempotency_key = parse_idempotency_key(request)
+            parse = await receive_in_time(request, adapter.receive(request, place))
+            deadline = answer_deadline(request)
+            async with idempotency_lock(request, idempotency_key, deadline):
+                result = await score_case(request, parse, audit_fields, idempotency_key, deadline)
+                if callback_request is not None:
+                    result = callback_request.with_case_id(result, audit_fields, idempotency_key)
                 # Inside the place still, which counts the photographs' bytes: the shadows may want them.
-                end = await settled(request, found, line)
-                kept = None if later is None else await later.leave(found, end)
+                end = await record_answer(request, result, audit_fields)
+                accepted = None if callback_request is None else await callback_request.enqueue(result, end)
                 # Last, so that a case that could not be kept for its callback may be sent again without one.
-                remember(request, found, line, repeat_key)
-    request.state.disposition = found.disposition
-    headers = in_language(found.language)
+                remember_answer(request, result, audit_fields, idempotency_key)
+    request.state.disposition = result.disposition
+    headers = in_language(result.language)
     if end is not None:
         headers["X-Audit-Hash"] = end.head
-    if kept is not None:
-        return Response(kept.document, HTTPStatus.ACCEPTED, headers | kept.headers, JSON_TYPE)
-    return Response(found.body, media_type=face.media_type, headers=headers)
+    if accepted is not None:
+        return Response(accepted.document, HTTPStatus.ACCEPTED, headers | accepted.headers, JSON_TYPE)
+    return Response(result.body, media_type=adapter.answer_media_type, headers=headers)
 
 
 @asynccontextmanager
-async def recording_refusals(request: Request, line: Mapping[str, object]) -> AsyncIterator[None]:
-    """Record in the audit log why a case got no answer, with what ``line`` holds by then."""
+async def recording_refusals(request: Request, audit_fields: Mapping[str, object]) -> AsyncIterator[None]:
+    """Record in the audit log why a case got no answer, with what ``audit_fields`` holds by then."""
     try:
         yield
     except RequestError as refusal:
         if refusal.code not in UNRECORDED:
-            await record(request, "refusal", {**line, "problem": refusal.code})
+            await record_event(request, "refusal", {**audit_fields, "problem": refusal.code})
         raise
     except ClientDisconnect:
-        if (told := getattr(request.state, "refused", None)) is not None:  # by the protocol, within the body
-            await record(request, "refusal", {**line, "problem": told.code})
+        if (protocol_refusal := getattr(request.state, "refused", None)) is not None:  # within the body
+            await record_event(request, "refusal", {**audit_fields, "problem": protocol_refusal.code})
         raise
     except Exception:
-        await record(request, "refusal", {**line, "problem": "internal_error"})
+        await record_event(request, "refusal", {**audit_fields, "problem": "internal_error"})
         raise
 
 
-async def admitted(request: Request, media_types: Collection[str]) -> AbstractContextManager[Place]:
+async def admit(request: Request, media_types: Collection[str]) -> AbstractContextManager[Place]:
     """A place for one case, if this caller may have it and the answer could be recorded.
 
     Raises:
@@ -146,21 +148,21 @@ async def admitted(request: Request, media_types: Collection[str]) -> AbstractCo
     return service.pool.place()
 
 
-async def received(request: Request, reading: Awaitable[Read]) -> Read:
+async def receive_in_time(request: Request, reading: Awaitable[Read]) -> Read:
     """What ``reading`` makes of the body, if it arrives in time.
 
     Raises:
         RequestError: the body is too long or too slow, or there is no room for it.
     """
-    patience = service_of(request).settings.body_timeout_s
+    timeout_s = service_of(request).settings.body_timeout_s
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout_s):
             return await reading
     except TimeoutError:
-        raise RequestError("body_not_received", seconds=patience) from None
+        raise RequestError("body_not_received", seconds=timeout_s) from None
 
 
-async def whole_body(request: Request, place: Place) -> bytes:
+async def read_json_body(request: Request, place: Place) -> bytes:
     """A JSON body, with memory reserved for parsing it.
 
     Raises:
@@ -177,34 +179,40 @@ async def whole_body(request: Request, place: Place) -> bytes:
 
 
 @asynccontextmanager
-async def alone(request: Request, repeat_key: str | None, deadline: float) -> AsyncIterator[None]:
+async def idempotency_lock(
+    request: Request, idempotency_key: str | None, deadline: float
+) -> AsyncIterator[None]:
     """Wait while another request of this caller under this key is being answered: it may be the same case.
 
     Raises:
         RequestError: it was still being answered at ``deadline``.
     """
-    if repeat_key is None:
+    if idempotency_key is None:
         yield
         return
     repeats, caller = service_of(request).repeats, request.state.caller.name
-    while (other := repeats.begin(caller, repeat_key)) is not None:
-        await in_time(request, other.wait(), deadline)
+    while (other := repeats.begin(caller, idempotency_key)) is not None:
+        await within_deadline(request, other.wait(), deadline)
     try:
         yield
     finally:
-        repeats.end(caller, repeat_key)
+        repeats.end(caller, idempotency_key)
 
 
-async def scored(
-    request: Request, opening: Open, line: dict[str, object], repeat_key: str | None, deadline: float
+async def score_case(
+    request: Request,
+    parse: CaseParser,
+    audit_fields: dict[str, object],
+    idempotency_key: str | None,
+    deadline: float,
 ) -> Answered:
-    """Parse the case and score it on a thread of the pool; adds the hashes of the inputs to ``line``.
+    """Parse the case and score it on a thread of the pool; adds the hashes of the inputs to ``audit_fields``.
 
     Args:
         request: that brought the case.
-        opening: parses it.
-        line: of the audit log.
-        repeat_key: Idempotency-Key under which an earlier answer is looked for; None: for none.
+        parse: parses it.
+        audit_fields: of the audit log.
+        idempotency_key: Idempotency-Key under which an earlier answer is looked for; None: for none.
         deadline: by the event loop's clock.
 
     Raises:
@@ -214,36 +222,38 @@ async def scored(
     language = language_of(request)
 
     def work() -> Steps[Answered]:
-        opened = opening()
-        line.update(service.recorder.inputs(opened.case, opened.repeats))
-        if repeat_key is not None and (kept := service.repeats.find(caller, repeat_key, line)):
+        parsed = parse()
+        audit_fields.update(service.recorder.inputs(parsed.case, parsed.echoed))
+        if idempotency_key is not None and (
+            kept := service.repeats.find(caller, idempotency_key, audit_fields)
+        ):
             return replace(kept, repeated=True)
-        case = pictured(service, opened.case)
-        judged = yield from judgement(service, case)
+        case = extract_photographs(service, parsed.case)
+        judged = yield from judge_case(service, case)
         answer = service.scorer.answer(judged, case.history, service.scorer.languages.catalogue(language))
-        return answered(answer, opened.write(answer), case)
+        return answered(answer, parsed.render(answer), case)
 
-    return await on_a_thread(request, work(), deadline)
+    return await run_in_pool(request, work(), deadline)
 
 
-async def on_a_thread(request: Request, work: Steps[Read], deadline: float) -> Read:
+async def run_in_pool(request: Request, work: Steps[Read], deadline: float) -> Read:
     """Run ``work`` on a thread of the pool.
 
     Raises:
         RequestError: it was not done by ``deadline``.
     """
-    return await in_time(request, service_of(request).pool.run(work), deadline)
+    return await within_deadline(request, service_of(request).pool.run(work), deadline)
 
 
-async def in_time(request: Request, waited_for: Awaitable[Read], deadline: float) -> Read:
-    """The result of ``waited_for``, if it comes by ``deadline``.
+async def within_deadline(request: Request, awaitable: Awaitable[Read], deadline: float) -> Read:
+    """The result of ``awaitable``, if it comes by ``deadline``.
 
     Raises:
         RequestError: it does not.
     """
     try:
         async with asyncio.timeout_at(deadline):
-            return await waited_for
+            return await awaitable
     except TimeoutError:
         raise RequestError(
             "not_answered_in_time",
@@ -252,18 +262,18 @@ async def in_time(request: Request, waited_for: Awaitable[Read], deadline: float
         ) from None
 
 
-def deadline_of(request: Request) -> float:
+def answer_deadline(request: Request) -> float:
     """When a case that has just arrived must be answered, by the event loop's clock."""
     return asyncio.get_running_loop().time() + service_of(request).settings.answer_timeout_s
 
 
-async def settled(request: Request, found: Answered, line: Mapping[str, object]) -> End | None:
-    """Record the answer, then count and shadow it. Only now may it be sent, left or remembered.
+async def record_answer(request: Request, result: Answered, audit_fields: Mapping[str, object]) -> End | None:
+    """Record the answer, then count and shadow it. Only now may it be sent, enqueued or remembered.
 
     Args:
         request: that brought the case.
-        found: its answer.
-        line: of the audit log.
+        result: its answer.
+        audit_fields: of the audit log.
 
     Returns:
         Number and hash of its line; None if there is no log.
@@ -272,22 +282,26 @@ async def settled(request: Request, found: Answered, line: Mapping[str, object])
         RequestError: the log cannot be written.
     """
     service = service_of(request)
-    end = await record(request, "repeat" if found.repeated else "answer", {**line, **found.fields})
-    if found.repeated:
+    end = await record_event(
+        request, "repeat" if result.repeated else "answer", {**audit_fields, **result.fields}
+    )
+    if result.repeated:
         service.telemetry.repeat()
     else:
-        service.telemetry.answer(found.disposition, found.priority_band, found.codes)
-    service.shadows.follow(service.recorder, found, request.state.request_id, request.state.caller.name, end)
+        service.telemetry.answer(result.disposition, result.priority_band, result.codes)
+    service.shadows.follow(service.recorder, result, request.state.request_id, request.state.caller.name, end)
     return end
 
 
-def remember(request: Request, found: Answered, line: Mapping[str, object], repeat_key: str | None) -> None:
+def remember_answer(
+    request: Request, result: Answered, audit_fields: Mapping[str, object], idempotency_key: str | None
+) -> None:
     """Keep a recorded answer for the same case under the same key."""
-    if repeat_key is not None:
-        service_of(request).repeats.keep(request.state.caller.name, repeat_key, line, found)
+    if idempotency_key is not None:
+        service_of(request).repeats.keep(request.state.caller.name, idempotency_key, audit_fields, result)
 
 
-async def record(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+async def record_event(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
     """Write a line about this request to the audit log, and refer to it in the request log.
 
     Returns:
@@ -303,7 +317,7 @@ async def record(request: Request, event: str, fields: Mapping[str, object]) -> 
     return end
 
 
-def pictured(service: Service, case: SentCase) -> SentCase:
+def extract_photographs(service: Service, case: SentCase) -> SentCase:
     """The case with each DICOM file replaced by the photograph in it. Runs on a thread of the pool.
 
     Raises:
@@ -314,7 +328,7 @@ def pictured(service: Service, case: SentCase) -> SentCase:
     return replace(case, images=images)
 
 
-def judgement(service: Service, case: SentCase) -> Steps[Judgement]:
+def judge_case(service: Service, case: SentCase) -> Steps[Judgement]:
     """Score a case that has no DICOM files any more. Runs on a thread of the pool.
 
     Raises:

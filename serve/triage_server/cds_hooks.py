@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server import json_body
-from triage_server.case_pipeline import Face, Open, Opened, respond, whole_body
+from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter, read_json_body, respond
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
 from triage_server.fhir_case import READ, FhirCase, Selected, case_in
 from triage_server.fhir_resources import LONGEST_ADDRESS, Found, refusal, resources_in
@@ -152,23 +152,23 @@ def _brought(name: str, resource: object) -> list[Found]:
     return resources_in({"resourceType": "Parameters", "parameter": [{"resource": resource}]})
 
 
-async def _receive(request: Request, place: Place) -> Open:
-    body = await whole_body(request, place)
+async def _receive(request: Request, place: Place) -> CaseParser:
+    body = await read_json_body(request, place)
     languages = service_of(request).scorer.languages
 
-    def opened() -> Opened:
+    def parse_case() -> ParsedCase:
         sent = _case(json_body.shaped(CdsRequest, json_body.parse(body)))
 
-        def write(answer: Answer) -> bytes:
+        def render(answer: Answer) -> bytes:
             disposition = languages.catalogue(answer.language).dispositions[answer.disposition]
             return CdsAnswer(cards=(card_for(answer, disposition),)).model_dump_json().encode()
 
-        return Opened(sent.case, write)
+        return ParsedCase(sent.case, render)
 
-    return opened
+    return parse_case
 
 
-FACE = Face("cds-hooks", (JSON_TYPE,), _receive)
+ADAPTER = ProtocolAdapter("cds-hooks", (JSON_TYPE,), _receive)
 
 _DISCOVERY = "/cds-services"
 _PATH = f"{_DISCOVERY}/{SERVICE}"
@@ -250,4 +250,4 @@ async def services(request: Request) -> Response:
 )
 async def cds_card(request: Request) -> Response:
     """Score the photographs of the selected order and answer with a card."""
-    return await respond(request, FACE)
+    return await respond(request, ADAPTER)

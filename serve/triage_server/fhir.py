@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from triage_server import json_body
-from triage_server.case_pipeline import Face, Open, Opened, respond, whole_body
+from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter, read_json_body, respond
 from triage_server.error_responses import FHIR_TYPE
 from triage_server.examples import ANSWERS, DISPOSITIONS, HISTORY, PICTURE
 from triage_server.fhir_bundle import Resource, bundle_of
@@ -32,20 +32,20 @@ _PATH = "/fhir/$triage"
 _METADATA = "/fhir/metadata"
 
 
-async def _receive(request: Request, place: Place) -> Open:
-    body = await whole_body(request, place)
+async def _receive(request: Request, place: Place) -> CaseParser:
+    body = await read_json_body(request, place)
     languages = service_of(request).scorer.languages
 
-    def opened() -> Opened:
+    def parse_case() -> ParsedCase:
         sent = case_in(resources_in(json_body.parse(body)))
 
-        def write(answer: Answer) -> bytes:
+        def render(answer: Answer) -> bytes:
             disposition = languages.catalogue(answer.language).dispositions[answer.disposition]
             return json.dumps(bundle_of(answer, sent, datetime.now(UTC), disposition)).encode()
 
-        return Opened(sent.case, write, repeats=repeated_of(sent))
+        return ParsedCase(sent.case, render, echoed=repeated_of(sent))
 
-    return opened
+    return parse_case
 
 
 def repeated_of(sent: FhirCase) -> bytes:
@@ -54,7 +54,7 @@ def repeated_of(sent: FhirCase) -> bytes:
     return json.dumps(said).encode() if any(said) else b""
 
 
-FACE = Face("fhir", (FHIR_TYPE, JSON_TYPE), _receive, FHIR_TYPE)
+ADAPTER = ProtocolAdapter("fhir", (FHIR_TYPE, JSON_TYPE), _receive, FHIR_TYPE)
 
 
 def _sent_example() -> Resource:
@@ -138,7 +138,7 @@ EXAMPLES = {
 )
 async def fhir_triage(request: Request) -> Response:
     """Score one case sent as FHIR R4, and answer in FHIR R4."""
-    return await respond(request, FACE)
+    return await respond(request, ADAPTER)
 
 
 @router.get(

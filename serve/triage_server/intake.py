@@ -40,7 +40,7 @@ def check_announcement(request: Request, media_types: Collection[str], max_body_
         raise RequestError("body_too_large", limit=max_body_bytes)
 
 
-def idempotency_key(request: Request) -> str | None:
+def parse_idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key: the same case under the same key gets the same answer. None: not sent.
 
     Raises:

@@ -13,7 +13,14 @@ from fastapi import APIRouter, Request, Response
 from lesion_triage import __version__
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.case_pipeline import Face, Open, must_be_ready, recording_refusals, respond, whole_body
+from triage_server.case_pipeline import (
+    CaseParser,
+    ProtocolAdapter,
+    check_ready,
+    read_json_body,
+    recording_refusals,
+    respond,
+)
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, READY_CODES, reading, taking
 from triage_server.pool import Place
@@ -27,8 +34,8 @@ from triage_server.tensors import (
     InferAnswer,
     InferRequest,
     Tensor,
-    opened,
-    outputs_of,
+    output_tensors,
+    parse_case,
 )
 from triage_server.wire import JSON_TYPE, document_response
 
@@ -73,24 +80,27 @@ class ModelReady(Ready):
     name: str
 
 
-async def _receive(request: Request, place: Place) -> Open:
+async def _receive(request: Request, place: Place) -> CaseParser:
     service = service_of(request)
     name, version = service.bundle.header.name, service.bundle.sha256
-    body = await whole_body(request, place)
-    said = request.headers.getlist(_HEADER)
-    if said and not (
-        len(said) == 1 and said[0].isdecimal() and len(said[0]) < 12 and int(said[0]) <= len(body)
+    body = await read_json_body(request, place)
+    header_lengths = request.headers.getlist(_HEADER)
+    if header_lengths and not (
+        len(header_lengths) == 1
+        and header_lengths[0].isdecimal()
+        and len(header_lengths[0]) < 12
+        and int(header_lengths[0]) <= len(body)
     ):
         raise RequestError("document_not_valid", fields="Inference-Header-Content-Length")
-    length = int(said[0]) if said else len(body)
-    return lambda: opened(body[:length], body[length:], name, version)
+    length = int(header_lengths[0]) if header_lengths else len(body)
+    return lambda: parse_case(body[:length], body[length:], name, version)
 
 
-FACE = Face("open-inference", (JSON_TYPE, "application/octet-stream"), _receive)
+ADAPTER = ProtocolAdapter("open-inference", (JSON_TYPE, "application/octet-stream"), _receive)
 
 _MODEL = "/v2/models/{name}"
 _INFER = f"{_MODEL}/infer"
-_NAME = {
+_NAME_PARAMETER = {
     "name": "name",
     "in": "path",
     "required": True,
@@ -105,7 +115,7 @@ SCHEMAS = {
 EXAMPLES = {
     _INFER: {
         name: InferAnswer(
-            model_name="example", model_version="5f3b" * 16, outputs=outputs_of(answer)
+            model_name="example", model_version="5f3b" * 16, outputs=output_tensors(answer)
         ).model_dump(mode="json", exclude_none=True)
         for name, answer in ANSWERS.items()
     }
@@ -143,14 +153,16 @@ async def live(request: Request) -> Response:
 @router.get("/v2/health/ready", **reading("/v2/health/ready", {"model": Ready}, *READY_CODES))
 async def ready(request: Request) -> Response:
     """The same as GET /health/ready."""
-    await must_be_ready(request)
+    await check_ready(request)
     return document_response(Ready())
 
 
-@router.get(_MODEL, **reading(_MODEL, {"model": ModelFacts}, *GATE, "model_not_found", parameters=(_NAME,)))
+@router.get(
+    _MODEL, **reading(_MODEL, {"model": ModelFacts}, *GATE, "model_not_found", parameters=(_NAME_PARAMETER,))
+)
 async def model_facts(request: Request) -> Response:
     """Inputs and outputs of the model; its version is the hash of the bundle."""
-    name = _served(request)
+    name = _check_model_name(request)
     return document_response(
         ModelFacts(
             name=name,
@@ -165,13 +177,18 @@ async def model_facts(request: Request) -> Response:
 @router.get(
     f"{_MODEL}/ready",
     **reading(
-        f"{_MODEL}/ready", {"model": ModelReady}, *GATE, *READY_CODES, "model_not_found", parameters=(_NAME,)
+        f"{_MODEL}/ready",
+        {"model": ModelReady},
+        *GATE,
+        *READY_CODES,
+        "model_not_found",
+        parameters=(_NAME_PARAMETER,),
     ),
 )
 async def model_ready(request: Request) -> Response:
     """A case would be accepted now."""
-    name = _served(request)
-    await must_be_ready(request)
+    name = _check_model_name(request)
+    await check_ready(request)
     return document_response(ModelReady(name=name))
 
 
@@ -184,17 +201,17 @@ async def model_ready(request: Request) -> Response:
         (*CASE_CODES, *JSON_CODES, "model_not_found"),
         f"One case: a tensor 'image' of 1 to {MAX_IMAGES_PER_CASE} photographs in base64, and at most one "
         "'history' as JSON text; or both by the extension for binary tensors.",
-        (_NAME,),
+        (_NAME_PARAMETER,),
     ),
 )
 async def infer(request: Request) -> Response:
     """Score one case, and return what the policy says of it as tensors."""
-    async with recording_refusals(request, {"face": FACE.name}):
-        _served(request)
-    return await respond(request, FACE)
+    async with recording_refusals(request, {"face": ADAPTER.name}):
+        _check_model_name(request)
+    return await respond(request, ADAPTER)
 
 
-def _served(request: Request) -> str:
+def _check_model_name(request: Request) -> str:
     """The requested model name, which must be the bundle's."""
     name = service_of(request).bundle.header.name
     if request.path_params["name"] != name:

@@ -1,6 +1,6 @@
 """Describes operations for OpenAPI: headers, bodies, problems. Imports the wire and the error responses.
 
-Each face describes its own operations with these functions, next to the code that the description is of.
+Each protocol describes its own operations with these functions, next to the code that the description is of.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _CASE = (
 JSON_CODES = ("json_not_valid", "document_not_valid", "base64_not_valid")
 BATCH_CODES = (*_BODY, "json_not_valid", "document_not_valid", "too_many_cases", "not_answered_in_time")
 CASE_CODES = (*_BODY, *_CASE)
-"""Problems that may keep a case from its answer, whatever the face."""
+"""Problems that may keep a case from its answer, whatever the protocol."""
 
 
 class _Described(Response):

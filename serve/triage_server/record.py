@@ -80,7 +80,7 @@ def decided(answer: Answer) -> dict[str, object]:
 
 
 def answered(answer: Answer, body: bytes, case: SentCase) -> Answered:
-    """The answer to ``case``, with the bytes in which its face writes it."""
+    """The answer to ``case``, with the bytes in which its protocol writes it."""
     of_photographs = [reason.code.value for image in answer.images for reason in image.reasons]
     return Answered(
         body=body,

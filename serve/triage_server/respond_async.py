@@ -26,7 +26,7 @@ _PREFERENCE = "respond-async"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class AcceptedReply:
     """What is replied for a case whose answer is in the outbox."""
 
     document: bytes
@@ -35,52 +35,54 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class CallbackRequest:
     """One request whose answer goes to a callback."""
 
     request: Request
     webhooks: WebhookService
     callback: Callback
 
-    def number(self, found: Answered, line: Mapping[str, object], repeat_key: str | None) -> Answered:
+    def with_case_id(
+        self, result: Answered, audit_fields: Mapping[str, object], idempotency_key: str | None
+    ) -> Answered:
         """The answer with its case id added; a repeated answer keeps the id it has.
 
         Args:
-            found: the answer.
-            line: of the audit log, with the hashes of the inputs.
-            repeat_key: Idempotency-Key of the request; None: none was sent.
+            result: the answer.
+            audit_fields: of the audit log, with the hashes of the inputs.
+            idempotency_key: Idempotency-Key of the request; None: none was sent.
         """
         caller = self.request.state.caller.name
-        inputs = json.dumps(line, sort_keys=True)
-        case_id = found.fields.get("case_id") or self.webhooks.case_id(caller, repeat_key, inputs)
-        return replace(found, fields={**found.fields, "case_id": case_id})
+        inputs = json.dumps(audit_fields, sort_keys=True)
+        case_id = result.fields.get("case_id") or self.webhooks.case_id(caller, idempotency_key, inputs)
+        return replace(result, fields={**result.fields, "case_id": case_id})
 
-    async def leave(self, found: Answered, end: End | None) -> Kept:
+    async def enqueue(self, result: Answered, end: End | None) -> AcceptedReply:
         """Put a recorded answer into the outbox.
 
         Raises:
             RequestError: the outbox cannot take it.
         """
         assert end is not None, "there are no callbacks without an audit log"
-        case_id, state = str(found.fields["case_id"]), self.request.state
-        who = (state.caller.name, state.request_id)
-        document = await self.webhooks.accept(self.callback, case_id, who, end.head, found.body)
+        case_id, state = str(result.fields["case_id"]), self.request.state
+        sender = (state.caller.name, state.request_id)
+        document = await self.webhooks.accept(self.callback, case_id, sender, end.head, result.body)
         headers = {"Location": f"/v1/cases/{case_id}"}
         if "callback" not in self.request.query_params:
             headers["Preference-Applied"] = _PREFERENCE
-        return Kept(document, headers)
+        return AcceptedReply(document, headers)
 
 
 @contextmanager
-def asked(
-    request: Request, webhooks: WebhookService | None, line: dict[str, object]
-) -> Iterator[Later | None]:
+def requested_callback(
+    request: Request, webhooks: WebhookService | None, audit_fields: dict[str, object]
+) -> Iterator[CallbackRequest | None]:
     """The callback that a request asks for, with room reserved in the outbox; None: it waits for its answer.
 
     Args:
         request: with the name of a callback in its query, or with ``Prefer: respond-async``.
         webhooks: None: no callback is configured.
-        line: of the audit log; gets the callback's name, which is part of what a repeat must match.
+        audit_fields: of the audit log; gets the callback's name, which is part of what a repeat must match.
 
     Raises:
         RequestError: no such callback for this caller, or no room for one more answer.
@@ -90,10 +92,10 @@ def asked(
         raise RequestError("callback_not_known")
     callback = None
     if webhooks is not None and (names or prefers(request.headers.getlist("prefer"), _PREFERENCE)):
-        callback = webhooks.callback(names[0] if names else None, request.state.caller.name)
+        callback = webhooks.resolve_callback(names[0] if names else None, request.state.caller.name)
     if webhooks is None or callback is None:
         yield None
         return
-    line["callback"] = callback.name
-    with webhooks.room(callback):
-        yield Later(request, webhooks, callback)
+    audit_fields["callback"] = callback.name
+    with webhooks.reserve(callback):
+        yield CallbackRequest(request, webhooks, callback)

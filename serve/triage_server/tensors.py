@@ -16,7 +16,7 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
-from triage_server.case_pipeline import Opened
+from triage_server.case_pipeline import ParsedCase
 from triage_server.examples import ANSWERS
 from triage_server.intake import SentCase, check_number, history_of
 from triage_server.problems import RequestError
@@ -83,7 +83,7 @@ class InferAnswer(Document):
     outputs: tuple[OutputTensor, ...]
 
 
-def outputs_of(answer: Answer) -> tuple[OutputTensor, ...]:
+def output_tensors(answer: Answer) -> tuple[OutputTensor, ...]:
     """An answer as one-dimensional tensors; a missing value is an empty tensor."""
     images = answer.images
     return (
@@ -116,7 +116,7 @@ def _output(name: str, datatype: str, data: Sequence[str | bool | int | float]) 
 _VARIABLE = {"score", "deadline_hours", "reasons", "red_flags", "image_gradable", "image_reasons", "limits"}
 OUTPUTS = tuple(
     Tensor(name=one.name, datatype=one.datatype, shape=(-1 if one.name in _VARIABLE else 1,))
-    for one in outputs_of(ANSWERS["needs_in_person"])
+    for one in output_tensors(ANSWERS["needs_in_person"])
 )
 INPUTS = (
     Tensor(name=IMAGE, datatype="BYTES", shape=(-1,)),
@@ -125,13 +125,13 @@ INPUTS = (
 _NAMES = {one.name for one in OUTPUTS}
 
 
-def opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
+def parse_case(body: bytes, binary: bytes, name: str, version: str) -> ParsedCase:
     """The case in a request, from its JSON part and its binary part."""
-    said = json_body.shaped(InferRequest, json_body.parse(body))
-    if not {one.name for one in said.outputs} <= _NAMES:
+    infer_request = json_body.shaped(InferRequest, json_body.parse(body))
+    if not {one.name for one in infer_request.outputs} <= _NAMES:
         raise RequestError("document_not_valid", fields="outputs: an unknown name")
     tensors: dict[str, list[Any]] = {}
-    for one in said.inputs:
+    for one in infer_request.inputs:
         if one.name in tensors:
             raise RequestError("document_not_valid", fields="inputs: a duplicate name")
         size = one.parameters.binary_data_size
@@ -140,23 +140,23 @@ def opened(body: bytes, binary: bytes, name: str, version: str) -> Opened:
                 "document_not_valid", fields="inputs: expected either data or binary_data_size"
             )
         if size is None:
-            tensors[one.name] = _flat(one)
+            tensors[one.name] = _flat_data(one)
         else:
-            tensors[one.name], binary = _elements(binary[:size], size), binary[size:]
+            tensors[one.name], binary = _split_elements(binary[:size], size), binary[size:]
         if one.shape not in ([len(tensors[one.name])], [1, len(tensors[one.name])]):
             raise RequestError("document_not_valid", fields="inputs: a shape that does not match the data")
     if binary:
         raise RequestError("document_not_valid", fields="bytes after the last tensor")
 
-    def write(answer: Answer) -> bytes:
-        outputs = outputs_of(answer)
-        made = InferAnswer(model_name=name, model_version=version, id=said.id, outputs=outputs)
+    def render(answer: Answer) -> bytes:
+        outputs = output_tensors(answer)
+        made = InferAnswer(model_name=name, model_version=version, id=infer_request.id, outputs=outputs)
         return made.model_dump_json(exclude_none=True).encode()
 
-    return Opened(_case(tensors), write, repeats=(said.id or "").encode())
+    return ParsedCase(_case(tensors), render, echoed=(infer_request.id or "").encode())
 
 
-def _flat(one: Input) -> list[Any]:
+def _flat_data(one: Input) -> list[Any]:
     """The elements of a tensor, whose data may be flat or nested as its shape says."""
     data = one.data or []
     if len(one.shape) == 2 and len(data) == 1 and isinstance(data[0], list):
@@ -184,18 +184,18 @@ def _text(element: object) -> bytes:
     raise RequestError("history_not_valid", fields="not a text, or too long")
 
 
-def _elements(data: bytes, size: int) -> list[bytes]:
+def _split_elements(data: bytes, size: int) -> list[bytes]:
     """The elements of a tensor of bytes in the binary extension: each has its length, then its bytes."""
     if len(data) < size:
         raise RequestError("document_not_valid", fields="binary_data_size: more bytes than were sent")
     found: list[bytes] = []
-    place = 0
-    while place < size:
-        start = place + 4
-        place = start + int.from_bytes(data[place:start], "little")
-        if place > size or start > size or len(found) > MAX_IMAGES_PER_CASE:
+    offset = 0
+    while offset < size:
+        start = offset + 4
+        offset = start + int.from_bytes(data[offset:start], "little")
+        if offset > size or start > size or len(found) > MAX_IMAGES_PER_CASE:
             raise RequestError(
                 "document_not_valid", fields="binary_data_size: incomplete elements, or too many"
             )
-        found.append(data[start:place])
+        found.append(data[start:offset])
     return found

@@ -14,7 +14,7 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
-from triage_server.case_pipeline import Face, Open, Opened, respond, whole_body
+from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter, read_json_body, respond
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import SentCase, check_number, media_type_of, read_body, read_form
 from triage_server.openapi import CASE_CODES, JSON_CODES, taking
@@ -32,36 +32,38 @@ class JsonCase(Document):
     history: dict[str, Any] | None = None
 
 
-def opened(tree: object) -> Opened:
+def parse_case(tree: object) -> ParsedCase:
     """A case sent as JSON.
 
     Raises:
         RequestError: it is not a case, or a photograph is not in base64.
     """
-    said = json_body.shaped(JsonCase, tree)
-    check_number(len(said.images))
-    pictures = [json_body.picture(text, index) for index, text in enumerate(said.images)]
-    return Opened(SentCase(pictures, json_body.history_in(said.history)), in_full)
+    sent = json_body.shaped(JsonCase, tree)
+    check_number(len(sent.images))
+    pictures = [json_body.picture(text, index) for index, text in enumerate(sent.images)]
+    return ParsedCase(SentCase(pictures, json_body.history_in(sent.history)), answer_json)
 
 
-def in_full(answer: Answer) -> bytes:
+def answer_json(answer: Answer) -> bytes:
     """The whole answer as JSON."""
     return answer.model_dump_json().encode()
 
 
-async def _receive(request: Request, place: Place) -> Open:
+async def _receive(request: Request, place: Place) -> CaseParser:
     limit, media_type = service_of(request).settings.max_body_bytes, media_type_of(request)
     if media_type == JSON_TYPE:
-        body = await whole_body(request, place)
-        return lambda: opened(json_body.parse(body))
+        body = await read_json_body(request, place)
+        return lambda: parse_case(json_body.parse(body))
     if media_type == MULTIPART_TYPE:
         case = await read_form(request, max_body_bytes=limit, take=place.take)
     else:
         case = SentCase([await read_body(request, max_body_bytes=limit, take=place.take)], NO_HISTORY)
-    return lambda: Opened(case, in_full)
+    return lambda: ParsedCase(case, answer_json)
 
 
-FACE = Face("v1", (*PICTURE_TYPES, MULTIPART_TYPE, JSON_TYPE), _receive, callbacks=True)
+ADAPTER = ProtocolAdapter(
+    "v1", (*PICTURE_TYPES, MULTIPART_TYPE, JSON_TYPE), _receive, supports_callbacks=True
+)
 
 
 _PATH = "/v1/triage"
@@ -97,7 +99,7 @@ SCHEMAS = {
         },
     }
 }
-_LATER = (
+_CALLBACK_PARAMETERS = (
     {
         "name": "callback",
         "in": "query",
@@ -134,7 +136,7 @@ _DESCRIPTION = taking(
     ),
     f"One photograph; or up to {MAX_IMAGES_PER_CASE} of one lesion as parts 'image', with at most one part "
     "'history'; or the same as JSON.",
-    _LATER,
+    _CALLBACK_PARAMETERS,
     _ACCEPTED,
 )
 
@@ -142,4 +144,4 @@ _DESCRIPTION = taking(
 @router.post(_PATH, **_DESCRIPTION)
 async def triage(request: Request) -> Response:
     """Score the photographs of one lesion. The answer has its disposition and how soon to read the case."""
-    return await respond(request, FACE)
+    return await respond(request, ADAPTER)

@@ -1,4 +1,4 @@
-"""What holds whatever face a case came by: the same keys, limits, log, counters, repeats and words."""
+"""What holds whatever protocol a case came by: the same keys, limits, log, counters, repeats and words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 def code_of(response: httpx.Response) -> str:
-    """The problem's code, wherever this face says it; of a batch that of its only case."""
+    """The problem's code, wherever this protocol says it; of a batch that of its only case."""
     document = response.json()
     if "issue" in document:
         code: str = document["issue"][0]["details"]["coding"][0]["code"]

@@ -1,4 +1,4 @@
-"""What was built apart holds together: a bundle changes under every face and the page, shadows see all."""
+"""What was built apart holds together: a bundle changes under every protocol and the page, shadows see it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def at_every_door(url: str, headers: dict[str, str]) -> dict[str, httpx.Response
     heard = {}
     for name, way in WAYS.items():
         request = way.request(PICTURE)
-        # No client of one face shares a key with another's.
+        # No client of one protocol shares a key with another's.
         shown = {**request["headers"], **{key: f"{value}-{name}" for key, value in headers.items()}}
         heard[name] = patiently.post(url + way.path, content=request["content"], headers=shown)
         assert heard[name].status_code == 200, heard[name].text

@@ -18,13 +18,13 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.bundle.stripping import strip
 from lesion_triage.errors import ImageError
 from triage_server.case_pipeline import (
-    deadline_of,
-    in_time,
-    judgement,
-    on_a_thread,
-    pictured,
+    answer_deadline,
+    extract_photographs,
+    judge_case,
+    record_answer,
     recording_refusals,
-    settled,
+    run_in_pool,
+    within_deadline,
 )
 from triage_server.dicom import DICOM_TYPE, available
 from triage_server.intake import SentCase
@@ -35,7 +35,7 @@ from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
 from triage_server.record import Answered, answered
 from triage_server.service import Service, language_of, service_of
-from triage_server.v1 import in_full
+from triage_server.v1 import answer_json
 
 __all__ = ["MAX_IMAGES_PER_CASE", "ON_THE_FORM", "Arriving", "at_fault", "explained", "take_in"]
 
@@ -114,12 +114,12 @@ async def _keep(
 ) -> str:
     pool = service_of(request).pool
     earlier = await _earlier(page, sent)
-    deadline = deadline_of(request)
-    await in_time(request, _room(pool), deadline)
+    deadline = answer_deadline(request)
+    await within_deadline(request, _room(pool), deadline)
     with pool.place():
         scored = await _scored(request, case, line, deadline)
         line["case_hmac"] = page.case_hash(number)
-        await settled(request, scored.found, line)
+        await record_answer(request, scored.found, line)
     request.state.disposition = scored.found.disposition
     caller = visit_of(request).caller.name
     await page.beside(
@@ -162,16 +162,16 @@ async def _scored(request: Request, sent: SentCase, line: dict[str, object], dea
     languages = service.scorer.languages
 
     def work() -> Steps[_Scored]:
-        case = _stripped(service, pictured(service, sent))
+        case = _stripped(service, extract_photographs(service, sent))
         line.update(service.recorder.inputs(case))
-        judged = yield from judgement(service, case)
+        judged = yield from judge_case(service, case)
         answers = tuple(
             service.scorer.answer(judged, case.history, languages.catalogue(name))
             for name in (first, *(name for name in languages.names if name != first))
         )
-        return _Scored(case.images, answers, answered(answers[0], in_full(answers[0]), case))
+        return _Scored(case.images, answers, answered(answers[0], answer_json(answers[0]), case))
 
-    return await on_a_thread(request, work(), deadline)
+    return await run_in_pool(request, work(), deadline)
 
 
 def _stripped(service: Service, case: SentCase) -> SentCase:

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import Role
-from triage_server.case_pipeline import received
+from triage_server.case_pipeline import receive_in_time
 from triage_server.negotiation import language_for
 from triage_server.page.clerks import Clerks
 from triage_server.page.database import opened
@@ -229,7 +229,7 @@ class Page:
         Raises:
             RequestError: ``not_allowed`` if it does not; or it cannot be read.
         """
-        sent = await received(request, read_form(request, max_body_bytes, take))
+        sent = await receive_in_time(request, read_form(request, max_body_bytes, take))
         session = visit_of(request).session
         if session is None or not self.sessions.fits(session, sent.get(TOKEN)):
             raise RequestError("not_allowed")

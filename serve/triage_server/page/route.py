@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from triage_server.case_pipeline import received
+from triage_server.case_pipeline import receive_in_time
 from triage_server.multipart import chunks_of
 from triage_server.page.desk import HEADERS, page_of
 from triage_server.problems import RequestError
@@ -74,7 +74,7 @@ async def _to_login(request: Request, path: str) -> Response:
     if request.method != "POST" or path == _LEAVING:
         return to("/ui/login")
     with suppress(RequestError):
-        await received(request, _let_pass(request))
+        await receive_in_time(request, _let_pass(request))
     return to("/ui/login", kept="nothing")
 
 

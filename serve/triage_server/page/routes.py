@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from lesion_triage.bundle.messages import NotePhrase
 from lesion_triage.bundle.schema import Policy
-from triage_server.case_pipeline import record
+from triage_server.case_pipeline import record_event
 from triage_server.page import arrival, certificate_view, entrance, export
 from triage_server.page.desk import Page, page_of, visit_of
 from triage_server.page.forms import Sent
@@ -130,7 +130,7 @@ async def reading(request: Request) -> Response:
             seen = len(found.readings)
             if sent.get("readings") != str(seen):
                 raise RequestError("read_meanwhile")
-            await record(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
+            await record_event(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
             await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason, after=seen))
         return number
 
@@ -162,7 +162,7 @@ async def outcome(request: Request) -> Response:
         line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
         async with page.turns.of(number):
             await _must_be_read(page, number)
-            await record(request, "outcome", line)
+            await record_event(request, "outcome", line)
             await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
         return number
 
@@ -181,7 +181,7 @@ async def delete(request: Request) -> Response:
     async def work() -> str:
         async with page.turns.of(number):
             await _must_be_read(page, number)
-            await record(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
+            await record_event(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
             await page.beside(lambda: page.queue.delete(number))
         return number
 
@@ -203,7 +203,7 @@ async def exported(request: Request) -> Response:
     page = page_of(request)
     await page.form(request)
     numbers = await page.beside(page.queue.read_numbers)
-    await record(request, "export", {"cases": len(numbers)})
+    await record_event(request, "export", {"cases": len(numbers)})
     name = f"outcomes-{page.queue.now():%Y-%m-%d}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(_pieces(page, numbers), headers=headers, media_type="application/zip")

@@ -59,12 +59,12 @@ class WebhookService:
         self._dispatcher = Dispatcher(callbacks, self._outbox, audit, telemetry, keep_s, first_pause_s)
         self._keep_s, self._coming = keep_s, 0
 
-    def held(self, state: str) -> int:
+    def count_in_state(self, state: str) -> int:
         """Number of letters in this state."""
         return sum(count for (_, one), count in self._outbox.counts.items() if one == state)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Deliver while the server runs; close the outbox at the end."""
         self._warn_of_stranded()
         working = asyncio.create_task(self._dispatcher.work())
@@ -79,7 +79,7 @@ class WebhookService:
         """Close the outbox."""
         self._outbox.close()
 
-    def callback(self, name: str | None, caller: str) -> Callback | None:
+    def resolve_callback(self, name: str | None, caller: str) -> Callback | None:
         """The callback of that name; without a name, the caller's only one, None if there is not exactly one.
 
         Raises:
@@ -94,7 +94,7 @@ class WebhookService:
         return found
 
     @contextmanager
-    def room(self, callback: Callback) -> Iterator[None]:
+    def reserve(self, callback: Callback) -> Iterator[None]:
         """Reserve room for one answer, from before its case is read.
 
         Answers given up stay until a person decides, so one receiver that never returns could fill the
@@ -116,11 +116,11 @@ class WebhookService:
         finally:
             self._coming -= 1
 
-    def case_id(self, caller: str, repeat_key: str | None, inputs: str) -> str:
+    def case_id(self, caller: str, idempotency_key: str | None, inputs: str) -> str:
         """A case id; under an Idempotency-Key the same for the same inputs, even after a restart."""
-        if repeat_key is None:
+        if idempotency_key is None:
             return f"case_{secrets.token_hex(16)}"
-        said = f"{caller}\n{repeat_key}\n{inputs}".encode()
+        said = f"{caller}\n{idempotency_key}\n{inputs}".encode()
         return f"case_{self._audit.hash_of(said)[:32]}"
 
     async def accept(
@@ -133,7 +133,7 @@ class WebhookService:
             case_id: of the case.
             who: caller, and id of the request.
             audit_hash: of the answer's line.
-            answer: as its face writes it, JSON.
+            answer: as its protocol writes it, JSON.
 
         Returns:
             The document of ``GET /v1/cases/{case_id}``.
