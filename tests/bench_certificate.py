@@ -10,7 +10,7 @@ from lesion_triage.bundle.certificate import GroupBy
 from lesion_triage.calibrate.policy_fit import Origin, certify
 from lesion_triage.config import Calibrate
 from lesion_triage.predictions import Predictions
-from made_tables import MANIFEST, MODEL, SPLITS, TABLE, row
+from made_predictions import MANIFEST, MODEL, SPLITS, TABLE, row
 
 _GROUPS = Calibrate(
     groups=(

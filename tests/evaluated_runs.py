@@ -16,7 +16,7 @@ from lesion_triage.data.records import Record
 from lesion_triage.data.split import Splits
 from lesion_triage.predictions import Predictions
 from lesion_triage.runs import Run
-from made_tables import row
+from made_predictions import row
 
 PICTURES = ("referred", "below", "black")
 

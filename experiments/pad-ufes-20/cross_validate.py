@@ -29,9 +29,9 @@ from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.data import manifest, pixel_cache
+from lesion_triage.data.grouping import connected_groups
 from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.data.records import Record
-from lesion_triage.data.ties import groups
 from lesion_triage.export.onnx_graph import Views
 from lesion_triage.train import loop
 from lesion_triage.train.checkpoint import load_checkpoint
@@ -90,7 +90,7 @@ def dealt(records: Sequence[Record], folds: int) -> NDArray[np.intp]:
 
     fold_of = {
         record.image_id: number % folds
-        for number, group in enumerate(sorted(groups(records), key=order))
+        for number, group in enumerate(sorted(connected_groups(records), key=order))
         for record in group
     }
     return np.array([fold_of[record.image_id] for record in records])

@@ -76,9 +76,9 @@ def _certificate() -> Room:
 
 
 def _splits() -> Room:
-    from lesion_triage.data import published
+    from lesion_triage.data import published_splits
 
-    return published.add_arguments, published.act
+    return published_splits.add_arguments, published_splits.act
 
 
 def _cards() -> Room:

@@ -24,7 +24,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import append_line, write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
-from lesion_triage.data.below import places
+from lesion_triage.data.walk import walk_folders
 from lesion_triage.errors import RunError
 
 FROZEN_CONFIG = "config.yaml"
@@ -201,8 +201,8 @@ def _freeze(config: Config, folder: Path) -> None:
     write_atomically(folder / FROZEN_CONFIG, placed(config).to_yaml().encode())
 
 
-def _absolute(place: Path | None) -> Path | None:
-    return place and place.absolute()
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.absolute()
 
 
 def _absolute_weights(weights: str) -> str:
@@ -253,16 +253,16 @@ def tree_fingerprint(root: Path) -> str:
     absent; whoever reads it will report that.
     """
     digest = hashlib.sha256()
-    for place in places(root):
-        if place.same_as is not None:
-            digest.update(os.fsencode(f"{place.prefix}\0same as {place.same_as}\n"))
-        for name in place.names:
+    for walked in walk_folders(root):
+        if walked.link_target is not None:
+            digest.update(os.fsencode(f"{walked.prefix}\0same as {walked.link_target}\n"))
+        for name in walked.names:
             try:
-                facts = Path(place.folder, name).stat()
+                facts = Path(walked.folder, name).stat()
                 seen = f"{facts.st_size}\0{facts.st_mtime_ns}"
             except OSError:
                 seen = "absent"
-            digest.update(os.fsencode(f"{place.prefix}{name}\0{seen}\n"))
+            digest.update(os.fsencode(f"{walked.prefix}{name}\0{seen}\n"))
     return digest.hexdigest()
 
 

@@ -18,10 +18,10 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest
+from lesion_triage.data.grouping import connected_groups
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.predict import predict
 from lesion_triage.data.records import Record, counted_by
-from lesion_triage.data.ties import groups
 from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.decided import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
@@ -136,7 +136,7 @@ def _apart_from(used: Collection[str], asked: Sequence[Record], everything: Sequ
     """The requested pictures that share no patient, lesion, file or duplicate group with a used one."""
     touched = {
         record.image_id
-        for group in groups(everything)
+        for group in connected_groups(everything)
         if any(record.image_id in used for record in group)
         for record in group
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from audit_pictures import PLANTED, SKIN, skin, with_dark_corners
+from drawn_artefacts import PLANTED, SKIN, skin, with_dark_corners
 from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, dark_corner_mask, ita_degrees, lesion_mask, look
 
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from lesion_triage.audit.baselines import FOLDS, auroc_interval, cross_fitted, measure
-from lesion_triage.data.coded import Coded, binned
+from lesion_triage.data.categorical import Coded, binned
 
 
 def coded(values) -> Coded:

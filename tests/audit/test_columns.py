@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_triage.audit.columns import Columns
-from lesion_triage.data.coded import Coded
+from lesion_triage.data.categorical import Coded
 from lesion_triage.data.split import SPLITS
 
 

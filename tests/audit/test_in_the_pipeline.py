@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from audit_pictures import skin, with_ruler
+from drawn_artefacts import skin, with_ruler
 from lesion_triage import cli
 
 SMALL = {

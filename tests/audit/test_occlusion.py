@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from audit_pictures import skin
+from drawn_artefacts import skin
 from lesion_triage.audit import checks, occlusion
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Report, Verdict

@@ -19,7 +19,7 @@ from lesion_triage.calibrate.groups import Group, certify_jointly
 from lesion_triage.calibrate.ledger import look_of
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
-from made_tables import certified, predictions
+from made_predictions import certified, predictions
 
 BY_SEX = GroupBy(by="sex")
 

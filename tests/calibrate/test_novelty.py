@@ -18,7 +18,7 @@ from lesion_triage.calibrate.novelty import SHRINKAGE, fit, novelty_limit
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
 from lesion_triage.predictions import Predictions
-from made_tables import certified, predictions, row
+from made_predictions import certified, predictions, row
 
 
 def levels(photographs: int = 400, channels: int = 5, seed: int = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError, LesionTriageError, PredictionsError, ScoringError
-from made_tables import MANIFEST, MODEL, SPLITS, TABLE, certified, predictions
+from made_predictions import MANIFEST, MODEL, SPLITS, TABLE, certified, predictions
 
 
 def with_row(table, **changes):

@@ -6,7 +6,7 @@ import pytest
 
 from lesion_triage.calibrate.price import price_on
 from lesion_triage.predictions import Predictions
-from made_tables import MANIFEST, MODEL, SPLITS, row
+from made_predictions import MANIFEST, MODEL, SPLITS, row
 from tiny_bundle import policy
 
 

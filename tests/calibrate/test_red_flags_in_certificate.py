@@ -16,7 +16,7 @@ from lesion_triage.bundle.schema import Disposition
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import PredictionsError
-from made_tables import certified, predictions, row
+from made_predictions import certified, predictions, row
 
 RULES = RedFlags(
     flags=(

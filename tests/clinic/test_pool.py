@@ -14,7 +14,7 @@ from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.cli import main
-from made_tables import spread
+from made_predictions import spread
 
 
 def tally(bundle: Path, cases: Path, site: str, out: Path) -> int:

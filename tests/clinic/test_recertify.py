@@ -30,7 +30,7 @@ from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import threshold_for
 from lesion_triage.cli import main
-from made_tables import spread
+from made_predictions import spread
 
 
 def recertify(bundle: Path, cases: Path, out: Path, *more: str) -> int:

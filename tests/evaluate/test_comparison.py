@@ -9,7 +9,7 @@ import pytest
 import tiny_bundle as tiny
 from lesion_triage.evaluate.comparison import pair
 from lesion_triage.predictions import Predictions
-from made_tables import row
+from made_predictions import row
 
 
 @pytest.fixture(scope="module")

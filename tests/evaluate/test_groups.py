@@ -14,7 +14,7 @@ from lesion_triage.calibrate.cases import cases_of, positives_of, units_of
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.groups import measure_groups
 from lesion_triage.evaluate.subgroups import Outcomes
-from made_tables import predictions, row
+from made_predictions import predictions, row
 
 DRAWS = Evaluate(bootstrap_draws=100)
 

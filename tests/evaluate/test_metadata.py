@@ -15,7 +15,7 @@ from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.metadata import measure_metadata
 from lesion_triage.evaluate.subgroups import Outcomes
-from made_tables import predictions, row
+from made_predictions import predictions, row
 
 DRAWS = Evaluate(bootstrap_draws=200)
 SITES = ("back", "hand", "face")

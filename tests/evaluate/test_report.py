@@ -26,7 +26,7 @@ from lesion_triage.data.records import Record
 from lesion_triage.errors import ManifestError, PredictionsError
 from lesion_triage.evaluate import report
 from lesion_triage.predictions import Predictions
-from made_tables import row
+from made_predictions import row
 
 SOURCES = ("drawn_camera", "vidir_molemax")
 KINDS = ("referred", "below", "black")

@@ -13,7 +13,7 @@ from lesion_triage.bundle.store import seal
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.results import evaluate
 from lesion_triage.predictions import Predictions
-from made_tables import row
+from made_predictions import row
 
 
 def results(folder, alone, **policy):

@@ -12,7 +12,7 @@ from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.metrics import SCORE_METRICS, proportion
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, Slice, measure, slices_of
-from made_tables import row
+from made_predictions import row
 
 
 def case(number, *photographs):

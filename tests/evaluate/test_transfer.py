@@ -16,7 +16,7 @@ from lesion_triage.errors import PredictionsError
 from lesion_triage.evaluate.results import evaluate
 from lesion_triage.evaluate.transfer import Excluded, measure_transfer, page
 from lesion_triage.predictions import Predictions
-from made_tables import row
+from made_predictions import row
 
 NOTHING = Excluded(used=0, related=0, unlabelled=0)
 DRAWS = Evaluate(bootstrap_draws=100)

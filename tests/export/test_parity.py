@@ -11,7 +11,7 @@ from lesion_triage.bundle.schema import Grouping
 from lesion_triage.data.records import Record
 from lesion_triage.export.parity import compare
 from lesion_triage.predictions import Predictions
-from made_tables import row
+from made_predictions import row
 
 TORCH_LOGIT = 1.0
 

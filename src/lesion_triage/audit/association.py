@@ -14,7 +14,7 @@ from scipy.stats import fisher_exact
 
 from lesion_triage.audit.findings import Measured, Verdict
 from lesion_triage.config import Audit
-from lesion_triage.data.coded import Bools
+from lesion_triage.data.categorical import Bools
 
 _Z = 1.959963984540054
 _FAIL_SHARE = 0.10

@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.config import Audit
-from lesion_triage.data.coded import Coded, Codes
+from lesion_triage.data.categorical import Coded, Codes
 from lesion_triage.data.split import SPLITS
 
 DARK_TYPES = ("V", "VI", "V-VI", "5", "6", "5.0", "6.0")

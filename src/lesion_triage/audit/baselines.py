@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.metrics import auroc_of
+from lesion_triage.data.categorical import Bools, Coded, Codes
 from lesion_triage.data.cell_regression import cells_of, design_of, fit
-from lesion_triage.data.coded import Bools, Coded, Codes
 
 FOLDS = 5
 _MOST_LEVELS = 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lesion_triage.audit import balance, leakage, occlusion, pictures, raw_tables, shortcuts
+from lesion_triage.audit import balance, leakage, occlusion, picture_checks, raw_tables, shortcuts
 from lesion_triage.audit.association import Association
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Report, Table, with_acceptance
@@ -30,7 +30,7 @@ class Data:
 
 def audit_data(
     data: Data, config: Audit, progress: Tick | None = None
-) -> tuple[Report, pictures.Seen | None]:
+) -> tuple[Report, picture_checks.Seen | None]:
     """Audit manifest, splits and, unless ``config.pictures`` is 0, a sample of the pictures.
 
     Returns:
@@ -60,11 +60,11 @@ def audit_data(
         gaps,
     ]
     tables = [splits_table, groups_table, sources_table, _shares("gaps", "Empty cells", by_gap)]
-    rows = pictures.chosen(sampled, config.pictures)
+    rows = picture_checks.chosen(sampled, config.pictures)
     seen = None
     if rows.size:
-        seen = pictures.open_all(rows, columns.records, data.root, data.limits, progress)
-        more, by_artefact, more_tables = pictures.check(sampled, seen)
+        seen = picture_checks.open_all(rows, columns.records, data.root, data.limits, progress)
+        more, by_artefact, more_tables = picture_checks.check(sampled, seen)
         findings += more
         tables += [*more_tables, _shares("artefacts", "Artefacts", by_artefact)]
     facts = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.data.coded import Bools, Coded, Codes
+from lesion_triage.data.categorical import Bools, Coded, Codes
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS, Splits

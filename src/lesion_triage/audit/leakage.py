@@ -9,7 +9,7 @@ import numpy as np
 
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Verdict, judge, worst
-from lesion_triage.data.coded import Bools, Coded, Codes
+from lesion_triage.data.categorical import Bools, Coded, Codes
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import SPLITS
 

@@ -23,7 +23,7 @@ from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.calibrate.metrics import auroc_difference, auroc_of
 from lesion_triage.config import Audit, Roots
 from lesion_triage.console import Tick
-from lesion_triage.data.coded import Bools
+from lesion_triage.data.categorical import Bools
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS

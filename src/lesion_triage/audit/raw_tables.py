@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lesion_triage.config import Roots
-from lesion_triage.data.coded import Bools
+from lesion_triage.data.categorical import Bools
 from lesion_triage.data.records import Record, said
 
 _PEEK = 200

@@ -19,7 +19,7 @@ from lesion_triage.audit import figures
 from lesion_triage.audit.artefacts import ARTEFACTS
 from lesion_triage.audit.checks import Data, names
 from lesion_triage.audit.findings import Finding, Measured, Report, Table, Verdict
-from lesion_triage.audit.pictures import Seen
+from lesion_triage.audit.picture_checks import Seen
 from lesion_triage.audit.wording import WORDS
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.pixels import decode

@@ -17,7 +17,7 @@ from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judg
 from lesion_triage.audit.raw_tables import Gaps
 from lesion_triage.calibrate.metrics import auroc_of, proportion
 from lesion_triage.config import Audit
-from lesion_triage.data.coded import Bools, Coded, Codes, binned
+from lesion_triage.data.categorical import Bools, Coded, Codes, binned
 
 METADATA = ("sex", "anatom_site_general")
 """With ``age_approx``: what a baseline without a picture may use."""

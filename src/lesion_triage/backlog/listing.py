@@ -1,7 +1,7 @@
 """The cases of a backlog, frozen: read once, checked to be distinct, hashed, and written part by part.
 
-Imports numpy, pyarrow, the photographs, spelling, the bundle's histories and the exception tree. The frozen
-cases are what is scored, even if the table changes in the meantime.
+Imports numpy, pyarrow, the photographs, Unicode paths, the bundle's histories and the exception tree. The
+frozen cases are what is scored, even if the table changes in the meantime.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from lesion_triage.backlog.photographs import Source, file_bytes, in_one_line, photographs
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.history import as_text, from_text, together
-from lesion_triage.data.spelling import Spelling
+from lesion_triage.data.unicode_paths import UnicodePathResolver
 from lesion_triage.errors import BacklogError
 
 _SCHEMA = pa.schema(
@@ -219,9 +219,12 @@ def _another_spelling(image: str, before: dict[str, list[str]], images: Path) ->
     alike.append(image)
     if len(alike) == 1:
         return False
-    spelling = Spelling(images)
+    path_resolver = UnicodePathResolver(images)
     try:
-        return any((images / spelling.of(image)).samefile(images / spelling.of(one)) for one in alike[:-1])
+        return any(
+            (images / path_resolver.resolve(image)).samefile(images / path_resolver.resolve(one))
+            for one in alike[:-1]
+        )
     except OSError:  # one of them does not exist, which its case's row will report
         return False
 

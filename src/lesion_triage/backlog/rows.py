@@ -1,4 +1,4 @@
-"""What is kept of a scored case: one row of codes and numbers. Imports pyarrow, the spelling, the bundle.
+"""What is kept of a scored case: one row of codes and numbers. Imports pyarrow, Unicode paths, the bundle.
 
 A case that could not be scored has a row too. It says ``not_scored`` and why; it has no score and no band.
 """
@@ -18,7 +18,7 @@ from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.history import from_text
 from lesion_triage.bundle.in_step import Steps, together
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer
-from lesion_triage.data.spelling import Spelling
+from lesion_triage.data.unicode_paths import UnicodePathResolver
 from lesion_triage.errors import BacklogError, ImageError, ScoringError
 
 NOT_SCORED = "not_scored"
@@ -100,7 +100,7 @@ class RowMaker:
             ConfigError: texts are requested, and a red flag of the policy has none.
         """
         self._scorer, self._root, self._extras = scorer, images, frozenset(extras)
-        self._spelling = Spelling(images)
+        self._path_resolver = UnicodePathResolver(images)
         # Texts take a twentieth of a case's time, so they are made only if they are kept.
         self._catalogue = scorer.languages.catalogue() if {"note", "answer"} & self._extras else None
         self._advise = bool(self._extras)  # every extra contains it
@@ -182,7 +182,7 @@ class RowMaker:
         """Read at most enough to show that a file is too long; never read a pipe, which might not end."""
         most = self.most_bytes
         try:
-            path = self._root / self._spelling.find(image)
+            path = self._root / self._path_resolver.resolve_or_raise(image)
             facts = path.stat()
             if not stat.S_ISREG(facts.st_mode):
                 raise ImageError(NOT_READABLE, "The photograph is not a file.", index=index)

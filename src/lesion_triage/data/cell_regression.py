@@ -1,4 +1,4 @@
-"""Logistic regression on a few categorical columns. Imports numpy, scikit-learn and ``coded``.
+"""Logistic regression on a few categorical columns. Imports numpy, scikit-learn and ``categorical``.
 
 Rows with equal codes form one cell, so 400,000 rows cost what 4,000 do.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.data.coded import Coded, Codes
+from lesion_triage.data.categorical import Coded, Codes
 
 Floats = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """What must hold among the records of one dataset, and what is resolved or reported where it does not.
 
-Imports records, ties, duplicates and the exception tree.
+Imports records, grouping, duplicates and the exception tree.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from lesion_triage.data.duplicates import Duplicates, groups_of
+from lesion_triage.data.grouping import GroupKey, connected_groups
 from lesion_triage.data.records import RawRecord, Record
-from lesion_triage.data.ties import Tie, groups
 from lesion_triage.errors import ManifestError
 
 
@@ -71,7 +71,7 @@ def settle_labels(
         for place in group
     }
 
-    def tied_by(record: Record) -> Iterator[Tie]:
+    def keys_of(record: Record) -> Iterator[GroupKey]:
         yield "lesion", record.lesion_id
         if record.image_id in same:
             yield "picture", same[record.image_id]
@@ -80,7 +80,7 @@ def settle_labels(
     for record in records:
         own.setdefault(record.lesion_id, set()).add(record.needs_in_person)
     raised: set[str] = set()
-    for group in groups(records, tied_by):
+    for group in connected_groups(records, keys_of):
         labels = {record.needs_in_person for record in group}
         if True in labels and len(labels) > 1:
             raised.update(record.lesion_id for record in group if own[record.lesion_id] != {True})
@@ -119,7 +119,7 @@ def join_copies(
         for place in group:
             joined[place] = replace(records[place], duplicate_group=name)
     units: dict[str, str] = {}
-    for component in groups(joined) if copies else ():
+    for component in connected_groups(joined) if copies else ():
         names = {record.unit_id for record in component}
         if len(names) > 1:
             units.update(dict.fromkeys((record.image_id for record in component), min(names)))

@@ -1,6 +1,6 @@
 """The manifest: every usable picture of a dataset, its hash and its label, in one checked table.
 
-Imports config, the bundle's schema and files, pictures, and the readers in ``data.sources``.
+Imports config, the bundle's schema and files, picture files, and the readers in ``data.sources``.
 
 Three files: ``manifest.csv`` has one row for each picture, ordered by image id; ``duplicates.csv`` has the
 pairs that were found to be copies; ``manifest.json`` is their header and is written last, so its existence
@@ -26,7 +26,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Data, Roots
 from lesion_triage.console import Tick
-from lesion_triage.data import consistency, duplicates, intake, pictures, sources
+from lesion_triage.data import consistency, duplicates, ingest, picture_files, sources
 from lesion_triage.data.perceptual_hash import Sketches
 from lesion_triage.data.records import SYNTHETIC, Record
 from lesion_triage.errors import DataError, ManifestError
@@ -134,9 +134,9 @@ def build(
     root = sources.folders(config, root)
     listing = sources.read(root, config, progress)
     consistency.refuse_ambiguous(listing.records)
-    records, sketches, unusable = intake.read_all(root, listing.records, pixels, progress)
-    dropped = intake.with_missing(unusable, listing.missing)
-    intake.refuse_wrong_folder(root, listing.records, len(records), dropped)
+    records, sketches, unusable = ingest.read_all(root, listing.records, pixels, progress)
+    dropped = ingest.with_missing(unusable, listing.missing)
+    ingest.refuse_wrong_folder(root, listing.records, len(records), dropped)
     dropped = {**listing.dropped, **dropped}
     settled, copies, findings = compare(records, sketches)
     return Manifest(
@@ -233,7 +233,7 @@ def read_picture(root: Roots, record: Record) -> bytes:
             built from.
     """
     try:
-        data = pictures.encoded(root, record.path)
+        data = picture_files.read_bytes(root, record.path)
     except (DataError, OSError) as error:
         raise ManifestError(
             f"image '{record.image_id}': {error}; say with --data-root where the pictures lie now, or build "
@@ -241,7 +241,7 @@ def read_picture(root: Roots, record: Record) -> bytes:
         ) from None
     if sha256_of(data) != record.sha256:
         raise ManifestError(
-            f"{pictures.place(root, record.path)}: changed since the manifest was built; "
+            f"{picture_files.resolve_path(root, record.path)}: changed since the manifest was built; "
             "restore it or build again."
         )
     return data

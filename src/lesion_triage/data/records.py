@@ -83,7 +83,7 @@ class Record(RawRecord):
     """One photograph whose file was read and found intact."""
 
     sha256: str
-    """Of the bytes that ``pictures.encoded`` gives: the file's own if each picture is a file."""
+    """Of the bytes that ``picture_files.read_bytes`` gives: the file's own if each picture is a file."""
     width_px: int
     """Of the upright picture, as the pixel path sees it."""
     height_px: int

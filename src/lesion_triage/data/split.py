@@ -1,6 +1,6 @@
 """Assigns cases to train, validation, calibration and test so that nothing crosses.
 
-Imports config, manifest, records and ties.
+Imports config, manifest, records and grouping.
 
 Pictures are joined into groups by patient, by lesion, by the file's own hash and by being copies of one
 picture; each group goes to one split whole. ``split.official`` keeps what the dataset itself calls validation
@@ -18,9 +18,9 @@ from pathlib import Path
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Split
+from lesion_triage.data.grouping import connected_groups, group_keys
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
-from lesion_triage.data.ties import groups, ties
 from lesion_triage.errors import SplitError
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -116,7 +116,9 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
     """
     fractions = {name: float(getattr(config.fractions, name)) for name in SPLITS}
     # Unlabelled records take part in forming groups, but enter no split.
-    labelled = ([r for r in group if r.needs_in_person is not None] for group in groups(manifest.records))
+    labelled = (
+        [r for r in group if r.needs_in_person is not None] for group in connected_groups(manifest.records)
+    )
     dealt_from = list(filter(None, labelled))
     fixed: dict[str, list[list[Record]]] = {}
     if config.official:
@@ -190,10 +192,10 @@ def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
             raise SplitError(f"image '{image_id}' {fault}; split again.")
         if assigned is None:
             continue
-        for tie in ties(record):
-            first, first_image = seen.setdefault(tie, (assigned, image_id))
+        for key in group_keys(record):
+            first, first_image = seen.setdefault(key, (assigned, image_id))
             if first != assigned:
-                kind, value = tie
+                kind, value = key
                 raise SplitError(
                     f"{kind} '{value}' is in '{first}' (image '{first_image}') and in '{assigned}' (image "
                     f"'{image_id}'); the splits leak, split again."

@@ -14,8 +14,8 @@ from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, auroc_with_interval
 from lesion_triage.calibrate.shares import clustered
 from lesion_triage.config import Evaluate
+from lesion_triage.data.categorical import Coded
 from lesion_triage.data.cell_regression import cells_of, design_of, fit
-from lesion_triage.data.coded import Coded
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes
 

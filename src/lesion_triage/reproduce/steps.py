@@ -18,7 +18,7 @@ from lesion_triage.calibrate import queue_report
 from lesion_triage.clinic import queue
 from lesion_triage.config import Config
 from lesion_triage.console import say
-from lesion_triage.data import manifest, published, split
+from lesion_triage.data import manifest, published_splits, split
 from lesion_triage.errors import ConfigError, DataError, RunError, SplitError
 from lesion_triage.proof.findings import prove
 from lesion_triage.proof.pool import read as read_scores
@@ -122,7 +122,7 @@ def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
     if step.splits is None:
         return
     try:
-        say(f"  {published.verify(dealt, at.beside(step.splits))}")
+        say(f"  {published_splits.verify(dealt, at.beside(step.splits))}")
     except SplitError as error:
         if at.recording:
             raise RunError(

@@ -23,11 +23,11 @@ from lesion_triage.bundle import pixels
 from lesion_triage.bundle.processors import affinity
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.console import Tick
-from lesion_triage.data.below import places
 from lesion_triage.data.catalogue import datasets
 from lesion_triage.data.catalogue.checksums import hashes, mismatch
 from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
 from lesion_triage.data.catalogue.unpack import is_archive
+from lesion_triage.data.walk import walk_folders
 from lesion_triage.errors import DataError, ImageError
 
 _HASHED_ANYWAY_BYTES = 64 << 20
@@ -111,9 +111,9 @@ class _Files:
     def below(cls, folder: Path) -> _Files:
         found: list[PurePosixPath] = []
         by_name: dict[str, list[PurePosixPath]] = {}
-        for place in places(folder):
-            here = PurePosixPath(place.prefix)
-            for name in place.names:
+        for walked in walk_folders(folder):
+            here = PurePosixPath(walked.prefix)
+            for name in walked.names:
                 found.append(here / name)
                 by_name.setdefault(name, []).append(found[-1])
         return cls(folder, tuple(found), by_name)

@@ -1,4 +1,4 @@
-"""Reader for DermaMNIST from its npz file. Imports records, labels, pictures and the exception tree.
+"""Reader for DermaMNIST from its npz file. Imports records, labels, picture files and the exception tree.
 
 Yang et al., MedMNIST v2: a large-scale lightweight benchmark for 2D and 3D biomedical image
 classification, Scientific Data 10, 41 (2023), doi:10.1038/s41597-022-01721-8, made from HAM10000
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lesion_triage.data import pictures
+from lesion_triage.data import picture_files
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import Listing, RawRecord, lesion_of_its_own
 from lesion_triage.errors import DataError
@@ -44,14 +44,14 @@ def read(root: Path) -> Listing:
     records: list[RawRecord] = []
     for prefix, split in SPLITS.items():
         try:
-            labels = pictures.small_array(files[0], f"{prefix}_labels")
-            shape = pictures.shape(files[0], f"{prefix}_images")
+            labels = picture_files.npz_array(files[0], f"{prefix}_labels")
+            shape = picture_files.npz_shape(files[0], f"{prefix}_images")
         except OSError as error:
             raise DataError(f"{error}; complete the download.") from None
-        if len(shape) != 4 or shape[3] != 3 or labels.shape != (shape[0], 1):
+        if len(shape) != 4 or shape[3] != 3 or labels.npz_shape != (shape[0], 1):
             raise DataError(
                 f"{files[0]}: expected {prefix}_images (n, side, side, 3) and {prefix}_labels (n, 1), found "
-                f"{shape} and {labels.shape}."
+                f"{shape} and {labels.npz_shape}."
             )
         for number, label in enumerate(labels[:, 0].tolist()):
             try:

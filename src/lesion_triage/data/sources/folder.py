@@ -1,4 +1,4 @@
-"""Reader for your own pictures and table. Imports records, spelling, the bundle's history, the errors.
+"""Reader for your own pictures and table. Imports records, Unicode paths, the bundle's history, the errors.
 
 The table is a CSV file with a header. Required: ``image``, the path relative to the data root, and
 ``needs_in_person``: true, yes or 1; false, no or 0; empty for unknown. Every other column is optional
@@ -30,7 +30,7 @@ from lesion_triage.data.records import (
     refuse_unsendable,
     said,
 )
-from lesion_triage.data.spelling import Spelling
+from lesion_triage.data.unicode_paths import UnicodePathResolver
 from lesion_triage.errors import DataError
 
 REQUIRED = ("image", "needs_in_person")
@@ -99,7 +99,7 @@ def read(root: Path, table: str) -> Listing:
     empty: list[str] = []
     bmp: list[str] = []
     lines: dict[str, int] = {}
-    spelling = Spelling(root)
+    path_resolver = UnicodePathResolver(root)
     for number, row in _rows(path):
         if not any(row.values()):
             empty.append(f"line {number}")
@@ -116,7 +116,7 @@ def read(root: Path, table: str) -> Listing:
         if record.path.lower().endswith(".bmp"):
             bmp.append(record.image_id)
             continue
-        records.append(replace(record, path=spelling.of(record.path)))
+        records.append(replace(record, path=path_resolver.resolve(record.path)))
         if not row.get("lesion_id"):
             without_lesion.append(record.image_id)
     if bmp and not records:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import Listing, RawRecord
-from lesion_triage.data.sources.isic_words import CONFIRM_TYPES
+from lesion_triage.data.sources.isic_terms import CONFIRM_TYPES
 from lesion_triage.data.sources.tables import Collected, Folder, Row, index, one_of, rows, walk, word
 from lesion_triage.errors import DataError
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import Listing, RawRecord, age_in_years, said
-from lesion_triage.data.sources.isic_words import DOWNSAMPLED
+from lesion_triage.data.sources.isic_terms import DOWNSAMPLED
 from lesion_triage.data.sources.tables import Collected, Folder, Row, index, one_of, rows, walk
 from lesion_triage.errors import DataError
 

@@ -1,4 +1,4 @@
-"""Reader for ISIC 2024, SLICE-3D, from its HDF5 file. Imports records, labels, pictures, tables, errors.
+"""Reader for ISIC 2024, SLICE-3D, from its HDF5 file. Imports records, labels, picture files, tables, errors.
 
 Kurtansky et al., The SLICE-3D dataset: 400,000 skin lesion image crops extracted from 3D TBP for skin
 cancer detection, Scientific Data 11, 884 (2024), doi:10.1038/s41597-024-03743-w; CC BY-NC 4.0 (some of its
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lesion_triage.data import pictures
+from lesion_triage.data import picture_files
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import (
     HISTOPATHOLOGY,
@@ -94,7 +94,7 @@ def _pictures(root: Path) -> tuple[Callable[[str], str | None], tuple[str, ...]]
     file = root / PICTURES
     if file.is_file():
         try:
-            names = pictures.entries(file)
+            names = picture_files.hdf5_keys(file)
         except OSError as error:
             raise DataError(f"{file}: cannot be opened as HDF5 ({error}); complete the download.") from None
         return lambda name: f"{PICTURES}#{name}" if name in names else None, ()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lesion_triage.data.below import places
 from lesion_triage.data.records import (
     Listing,
     RawRecord,
@@ -20,6 +19,7 @@ from lesion_triage.data.records import (
     refuse_filler,
     refuse_unsendable,
 )
+from lesion_triage.data.walk import walk_folders
 from lesion_triage.errors import DataError, hint
 
 JPEG = (".jpg", ".jpeg")
@@ -64,15 +64,15 @@ def walk(root: Path, endings: Sequence[str] = JPEG) -> Folder:
     pictures: dict[str, str] = {}
     twice: set[str] = set()
     tables: dict[str, Path] = {}
-    for place in places(root):
-        for name in place.names:
+    for walked in walk_folders(root):
+        for name in walked.names:
             stem, ending = os.path.splitext(name)  # noqa: PTH122 - a Path for each of 400,000 names is slow
             if ending.lower() not in endings:
-                tables.setdefault(name, Path(place.folder, name))
+                tables.setdefault(name, Path(walked.folder, name))
             elif stem in pictures:
                 twice.add(stem)
             else:
-                pictures[stem] = place.prefix + name
+                pictures[stem] = walked.prefix + name
     return Folder(root, pictures, tuple(sorted(twice)), tables)
 
 

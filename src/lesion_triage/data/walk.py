@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class WalkedFolder(NamedTuple):
     """One folder and its files."""
 
     folder: str
@@ -20,12 +20,12 @@ class Place(NamedTuple):
     """What precedes its file names in a path relative to the root: nothing, or folders and a slash."""
     names: list[str]
     """Its files, sorted. A broken link counts as a file."""
-    same_as: str | None = None
+    link_target: str | None = None
     """Set if this is a link. To a folder below the root: the prefix of that place, which lists its files. To
     a folder that contains the root: the way there, such as ``../..``; nothing lists its files."""
 
 
-def places(root: Path) -> Iterator[Place]:
+def walk_folders(root: Path) -> Iterator[WalkedFolder]:
     """All folders below ``root``, including itself, in an order independent of the file system.
 
     A folder of pictures is often a link to another disk, so links are followed. Each folder is visited once,
@@ -36,18 +36,20 @@ def places(root: Path) -> Iterator[Place]:
     here = Path(os.path.realpath(root))
     seen: dict[str, str] = {}
     links: list[tuple[str, str]] = []
-    yield from _own(os.fspath(root), "", seen, links)
+    yield from _walk_without_links(os.fspath(root), "", seen, links)
     while links:
         folder, prefix = links.pop(0)
         real = os.path.realpath(folder)
         known = os.path.relpath(real, here) if Path(real) in here.parents else seen.get(real)
         if known is None:
-            yield from _own(folder, prefix, seen, links)
+            yield from _walk_without_links(folder, prefix, seen, links)
         else:
-            yield Place(folder, prefix, [], known)
+            yield WalkedFolder(folder, prefix, [], known)
 
 
-def _own(top: str, above: str, seen: dict[str, str], links: list[tuple[str, str]]) -> Iterator[Place]:
+def _walk_without_links(
+    top: str, above: str, seen: dict[str, str], links: list[tuple[str, str]]
+) -> Iterator[WalkedFolder]:
     """The folders below ``top`` that are not links; links are collected for later."""
     for folder, subfolders, names in os.walk(top):
         here = os.path.relpath(folder, top).replace(os.sep, "/")
@@ -60,4 +62,4 @@ def _own(top: str, above: str, seen: dict[str, str], links: list[tuple[str, str]
         subfolders.sort()
         linked = ((Path(folder, name), f"{prefix}{name}/") for name in subfolders)
         links += [(os.fspath(path), below) for path, below in linked if path.is_symlink()]
-        yield Place(folder, prefix, sorted(names))
+        yield WalkedFolder(folder, prefix, sorted(names))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from audit_pictures import PLANTED, skin
-from lesion_triage.audit import checks, pictures, shortcuts
+from drawn_artefacts import PLANTED, skin
+from lesion_triage.audit import checks, picture_checks, shortcuts
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Verdict
 from lesion_triage.bundle.document import sha256_of
@@ -100,11 +100,11 @@ def test_no_picture_is_opened_when_none_is_asked_for(made, tmp_path):
 
 def test_half_of_the_opened_pictures_are_positive_and_none_is_of_test_or_calibration(made):
     sampled = shortcuts.Sampled.of(Columns.of(*made(1000)), Audit())
-    rows = pictures.chosen(sampled, 100)
+    rows = picture_checks.chosen(sampled, 100)
     assert rows.size == np.unique(rows).size == 100
     assert (sampled.columns.positive[rows] == 1).sum() == 50
     assert sampled.columns.modelled()[rows].all()
-    everything = pictures.chosen(sampled, 10_000)
+    everything = picture_checks.chosen(sampled, 10_000)
     assert everything.tolist() == sampled.rows.tolist()
 
 

@@ -11,7 +11,7 @@ import pytest
 from lesion_triage import cli
 from lesion_triage.config import Split
 from lesion_triage.data import manifest as manifests
-from lesion_triage.data import published as publishing
+from lesion_triage.data import published_splits as publishing
 from lesion_triage.data import split as splitting
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record

@@ -22,7 +22,7 @@ from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import Tick
-from lesion_triage.data.coded import Bools, Codes, binned
+from lesion_triage.data.categorical import Bools, Codes, binned
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, ManifestError

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from lesion_triage.data.records import Record
 
-Tie = tuple[str, str]
+GroupKey = tuple[str, str]
 
 
-def ties(record: Record) -> Iterator[Tie]:
+def group_keys(record: Record) -> Iterator[GroupKey]:
     """Kind and name of everything that a record shares with the other records of its group."""
     if record.patient_id is not None:
         yield "patient", record.patient_id
@@ -20,15 +20,15 @@ def ties(record: Record) -> Iterator[Tie]:
         yield "duplicate group", record.duplicate_group
 
 
-def groups(
-    records: Sequence[Record], tied_by: Callable[[Record], Iterator[Tie]] = ties
+def connected_groups(
+    records: Sequence[Record], keys_of: Callable[[Record], Iterator[GroupKey]] = group_keys
 ) -> list[list[Record]]:
-    """Connected components over the ties, in order of their first records."""
-    numbers: dict[Tie, int] = {}
+    """Connected components over the shared keys, in order of their first records."""
+    numbers: dict[GroupKey, int] = {}
     parent: list[int] = []
 
-    def number_of(tie: Tie) -> int:
-        number = numbers.setdefault(tie, len(parent))
+    def number_of(key: GroupKey) -> int:
+        number = numbers.setdefault(key, len(parent))
         if number == len(parent):
             parent.append(number)
         return number
@@ -41,7 +41,7 @@ def groups(
 
     first: list[int] = []
     for record in records:
-        found = [number_of(tie) for tie in tied_by(record)]
+        found = [number_of(key) for key in keys_of(record)]
         first.append(found[0])
         for one, other in pairwise(found):
             parent[root_of(one)] = root_of(other)

@@ -28,16 +28,16 @@ T = TypeVar("T")
 
 HDF5 = (".hdf5", ".h5")
 NPZ = (".npz",)
-_DAMAGED_NPZ = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_NPZ_ERRORS = (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy and zipfile raise for one that was cut short or altered, beside OSError."""
 
-_KEPT = 4
+_CACHE_SIZE = 4
 """Open containers and unpacked arrays that a process caches; an array can be a gigabyte."""
-_open: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+_cache: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 _lock = threading.Lock()
 
 
-def encoded(roots: Roots, path: str) -> bytes:
+def read_bytes(roots: Roots, path: str) -> bytes:
     """The bytes of one picture as the pixel path takes them.
 
     A file is returned as it is. BMP files and arrays, which the pixel path does not read, become lossless
@@ -51,17 +51,17 @@ def encoded(roots: Roots, path: str) -> bytes:
         DataError: the path leaves its root, or names no part of the mixture.
         OSError: there is no such file or entry, or it cannot be read.
     """
-    file, inner = split(path)
-    found = place(roots, file)
+    file, inner = split_container_path(path)
+    found = resolve_path(roots, file)
     if not inner:
         data = found.read_bytes()
         return _from_bmp(data) if found.suffix.lower() == ".bmp" else data
     if found.suffix.lower() in HDF5:
         return _from_hdf5(found, inner)
-    return png(_from_npz(found, inner))
+    return encode_png(_from_npz(found, inner))
 
 
-def split(path: str) -> tuple[str, str]:
+def split_container_path(path: str) -> tuple[str, str]:
     """The file, and the location inside it; the latter is empty unless the file is a container."""
     file, _, inner = path.partition("#")
     if inner and file.lower().endswith((*HDF5, *NPZ)):
@@ -69,13 +69,13 @@ def split(path: str) -> tuple[str, str]:
     return path, ""
 
 
-def place(roots: Roots, path: str) -> Path:
+def resolve_path(roots: Roots, path: str) -> Path:
     """Location of the file of ``path``, checked to be below its root.
 
     Raises:
         DataError: it leaves its root, or names no part of the mixture.
     """
-    relative = PurePosixPath(split(path)[0])
+    relative = PurePosixPath(split_container_path(path)[0])
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"path '{path}' leaves the data root")
     if isinstance(roots, Path):
@@ -86,12 +86,12 @@ def place(roots: Roots, path: str) -> Path:
     return roots[part].joinpath(*rest)
 
 
-def names(roots: Roots) -> str:
+def describe_roots(roots: Roots) -> str:
     """The folders, for use in a sentence."""
     return str(roots) if isinstance(roots, Path) else ", ".join(map(str, roots.values()))
 
 
-def entries(path: Path) -> frozenset[str]:
+def hdf5_keys(path: Path) -> frozenset[str]:
     """Names of the entries of an HDF5 file; their content is not read.
 
     Raises:
@@ -101,7 +101,7 @@ def entries(path: Path) -> frozenset[str]:
         return frozenset(file.keys())
 
 
-def shape(path: Path, array: str) -> tuple[int, ...]:
+def npz_shape(path: Path, array: str) -> tuple[int, ...]:
     """Shape of one array of an npz file, from its header alone.
 
     Raises:
@@ -117,11 +117,11 @@ def shape(path: Path, array: str) -> tuple[int, ...]:
                     else np.lib.format.read_array_header_2_0
                 )
                 return tuple(read(stream)[0])
-        except (KeyError, *_DAMAGED_NPZ) as error:
+        except (KeyError, *_NPZ_ERRORS) as error:
             raise OSError(f"{path}: no readable array '{array}' ({error})") from None
 
 
-def small_array(path: Path, array: str) -> NDArray[Any]:
+def npz_array(path: Path, array: str) -> NDArray[Any]:
     """One array of an npz file, such as its labels.
 
     Raises:
@@ -130,12 +130,12 @@ def small_array(path: Path, array: str) -> NDArray[Any]:
     with _npz(path) as archive:
         try:
             found: NDArray[Any] = archive[array]
-        except (KeyError, *_DAMAGED_NPZ) as error:
+        except (KeyError, *_NPZ_ERRORS) as error:
             raise OSError(f"{path}: no readable array '{array}' ({error})") from None
     return found
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """A lossless, uncompressed PNG of (height, width, 3) uint8 RGB.
 
     Written by hand: a compressor's output depends on its version, and a picture's hash must not.
@@ -163,7 +163,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 def _from_bmp(data: bytes) -> bytes:
     try:
         with Image.open(io.BytesIO(data), formats=["BMP"]) as picture:
-            return png(np.asarray(picture.convert("RGB")))
+            return encode_png(np.asarray(picture.convert("RGB")))
     except (ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise OSError(f"not a readable BMP file ({error})") from None
 
@@ -178,7 +178,7 @@ def _from_hdf5(path: Path, name: str) -> bytes:
 
 def _from_npz(path: Path, inner: str) -> NDArray[np.uint8]:
     array, _, number = inner.rpartition("/")
-    pictures = _kept(path, array, lambda: small_array(path, array))
+    pictures = _cached(path, array, lambda: npz_array(path, array))
     try:
         found: NDArray[np.uint8] = pictures[int(number)]
     except (ValueError, IndexError) as error:
@@ -187,7 +187,7 @@ def _from_npz(path: Path, inner: str) -> NDArray[np.uint8]:
 
 
 def _hdf5(path: Path) -> Any:
-    return _kept(path, "", lambda: _open_hdf5(path))
+    return _cached(path, "", lambda: _open_hdf5(path))
 
 
 def _open_hdf5(path: Path) -> Any:
@@ -202,24 +202,24 @@ def _npz(path: Path) -> Iterator[Any]:
     with path.open("rb") as stream:
         try:
             archive = np.load(stream, allow_pickle=False)
-        except _DAMAGED_NPZ as error:  # numpy takes a non-archive for a pickle, which is refused
+        except _NPZ_ERRORS as error:  # numpy takes a non-archive for a pickle, which is refused
             raise OSError(f"{path}: not an npz file ({error})") from None
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise OSError(f"{path}: not an npz file")
         yield archive
 
 
-def _kept(path: Path, inner: str, make: Callable[[], T]) -> T:
+def _cached(path: Path, inner: str, make: Callable[[], T]) -> T:
     """A cached open file, unless the file changed or the process forked, which HDF5 does not survive."""
     facts = path.stat()
     key = (os.getpid(), str(path), inner, facts.st_mtime_ns, facts.st_size)
     with _lock:
-        if key not in _open:
-            _open[key] = make()
-            while len(_open) > _KEPT:
-                _open.popitem(last=False)
-        _open.move_to_end(key)
-        kept: T = _open[key]
+        if key not in _cache:
+            _cache[key] = make()
+            while len(_cache) > _CACHE_SIZE:
+                _cache.popitem(last=False)
+        _cache.move_to_end(key)
+        kept: T = _cache[key]
         return kept
 
 

@@ -1,6 +1,6 @@
 """Opens every picture once: hash, size, look, and whether the pixel path can use it.
 
-Imports records, pictures, the perceptual hash, the bundle's pixel path and the exception tree.
+Imports records, the picture files, the perceptual hash, the bundle's pixel path and the exception tree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lesion_triage.bundle.processors import affinity
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import Tick
-from lesion_triage.data import perceptual_hash, pictures
+from lesion_triage.data import perceptual_hash, picture_files
 from lesion_triage.data.perceptual_hash import SIDE_PX, Sketches
 from lesion_triage.data.records import RawRecord, Record
 from lesion_triage.errors import ImageError, ManifestError
@@ -95,7 +95,7 @@ def refuse_wrong_folder(
     Raises:
         ManifestError: more than ``MAX_DROPPED_SHARE`` of the pictures were dropped, or none is left.
     """
-    where = pictures.names(root)
+    where = picture_files.describe_roots(root)
     lost = sum(len(names) for names in dropped.values())
     if usable and lost <= MAX_DROPPED_SHARE * (usable + lost):
         return
@@ -114,7 +114,9 @@ def refuse_wrong_folder(
 
 def _as_it_is_written(root: Roots, listed: Sequence[RawRecord], missing: str) -> str:
     """A hint if there is a file whose name differs only in upper and lower case; else empty."""
-    wanted = next((pictures.place(root, raw.path) for raw in listed if raw.image_id == missing), None)
+    wanted = next(
+        (picture_files.resolve_path(root, raw.path) for raw in listed if raw.image_id == missing), None
+    )
     if wanted is None or not wanted.parent.is_dir():
         return ""
     letters = wanted.name.casefold()
@@ -132,7 +134,7 @@ class _Found(NamedTuple):
 def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> _Found | str:
     """The record with the file's facts and its look, or the reason why the file cannot be used."""
     try:
-        data = pictures.encoded(root, raw.path)
+        data = picture_files.read_bytes(root, raw.path)
         picture = pixels.decode(data, spec)
     except FileNotFoundError:
         return MISSING
