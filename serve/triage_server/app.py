@@ -42,7 +42,7 @@ from triage_server.wire import (
 )
 
 if TYPE_CHECKING:
-    from triage_server.page.desk import Page
+    from triage_server.page.context import Page
     from triage_server.webhooks.acceptance import WebhookService
 
 router = APIRouter()
@@ -188,7 +188,7 @@ def _watch(
 def _page(app: FastAPI) -> Page:
     """The page; its packages are imported only if it is switched on."""
     try:
-        from triage_server.page.desk import Page  # noqa: PLC0415 - see above
+        from triage_server.page.context import Page  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"The page needs the package '{error.name}': install the extras [serve,queue] (in a checkout: "

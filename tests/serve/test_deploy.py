@@ -21,7 +21,7 @@ import patiently
 import tiny_bundle as tiny
 from confined import NOT_HERE
 from triage_server import audit_log
-from triage_server.page import clerks
+from triage_server.page import database_threads
 from triage_server.settings import load, variables
 from triage_server.webhooks import dispatcher
 
@@ -113,7 +113,10 @@ def test_server_is_given_longer_to_stop_than_it_takes_where_every_disk_hangs() -
     # Cases under way; one audit line of a delivery, which may outlast the drain; the page; the last lines.
     drain = load(["--bundle", "b"], {}).drain_timeout_s
     longest = (
-        drain + max(dispatcher._DRAIN_S, audit_log.PATIENCE_S) + clerks._AT_THE_END_S + audit_log.PATIENCE_S
+        drain
+        + max(dispatcher._DRAIN_S, audit_log.PATIENCE_S)
+        + database_threads._AT_THE_END_S
+        + audit_log.PATIENCE_S
     )
     assert min(given) > longest
 

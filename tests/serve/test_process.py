@@ -383,7 +383,7 @@ def test_server_that_is_told_to_stop_before_it_serves_ends_as_one_that_has_drain
     begun = called_at(number, "triage_server.cli", "--bundle", tiny_bundle)
     log = {"TRIAGE_AUDIT_LOG": str(tmp_path / "audit")}
     page = {"TRIAGE_READING_QUEUE": str(tmp_path / "queue.sqlite")}
-    nearly = called_at(number, "triage_server.page.desk", "--bundle", tiny_bundle, **log, **page)
+    nearly = called_at(number, "triage_server.page.context", "--bundle", tiny_bundle, **log, **page)
     for done in (begun, nearly):
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "audit").exists()

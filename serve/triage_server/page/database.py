@@ -1,6 +1,7 @@
 """The tables of the reading queue, and how they are opened and migrated.
 
-Imports SQLAlchemy, Alembic, the clerks and the exceptions. SQLite in one file, or PostgreSQL by its address.
+Imports SQLAlchemy, Alembic, the database threads and the exceptions. SQLite in one file, or PostgreSQL by its
+address.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 from lesion_triage.errors import ConfigError
-from triage_server.page.clerks import CLERKS
+from triage_server.page.database_threads import CLERKS
 
 POSTGRESQL = "postgresql+psycopg"
 _MIGRATIONS = Path(__file__).with_name("migrations")

@@ -1,4 +1,4 @@
-"""The lists that the page shows, from columns alone. Imports the tables, the order and the records.
+"""The lists that the page shows, from columns alone. Imports the tables, the reading order and the records.
 
 One stored answer that this version cannot read must not hide all other cases. So answers are parsed only to
 be shown, and once to learn whether they can be.
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from lesion_triage.bundle.schema import Disposition
 from triage_server.page.database import AnswerRow, CaseRow, OutcomeRow, ReadingRow
-from triage_server.page.order import Place
+from triage_server.page.reading_order import Place
 from triage_server.page.records import (
     By,
     ConfirmedBy,

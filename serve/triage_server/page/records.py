@@ -1,7 +1,7 @@
 """A case of the reading queue as the page knows it, and what people recorded about it.
 
-Imports the bundle's documents and the order. A case may have been stored by another version of this program.
-What this version cannot read is None; everything else is still shown.
+Imports the bundle's documents and the reading order. A case may have been stored by another version of this
+program. What this version cannot read is None; everything else is still shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle.history import History, from_text
 from lesion_triage.bundle.schema import Answer
-from triage_server.page.order import Place
+from triage_server.page.reading_order import Place
 
 Decision = Literal["agree", "override"]
 ConfirmedBy = Literal["histopathology", "examination", "follow_up", "consensus", "not_yet"]

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from triage_server.page.case_locks import Turns
 from triage_server.page.store import Queue
-from triage_server.page.turns import Turns
 from triage_server.problems import RequestError
 
 _LOOK_EVERY_S = 3600.0

@@ -1,4 +1,4 @@
-"""What surrounds every path below /ui. Imports FastAPI, the readers of bodies and the page's desk."""
+"""What surrounds every path below /ui. Imports FastAPI, the readers of bodies and the page's context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from triage_server.case_pipeline import receive_in_time
 from triage_server.multipart import chunks_of
-from triage_server.page.desk import HEADERS, page_of
+from triage_server.page.context import HEADERS, page_of
 from triage_server.problems import RequestError
 from triage_server.security import hosts_named
 from triage_server.service import service_of

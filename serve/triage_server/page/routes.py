@@ -18,8 +18,8 @@ from fastapi.responses import StreamingResponse
 from lesion_triage.bundle.messages import NotePhrase
 from lesion_triage.bundle.schema import Policy
 from triage_server.case_pipeline import record_event
-from triage_server.page import arrival, certificate_view, entrance, export
-from triage_server.page.desk import Page, page_of, visit_of
+from triage_server.page import certificate_view, export, sign_in, submission
+from triage_server.page.context import Page, page_of, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import questions
 from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
@@ -37,7 +37,7 @@ router = page_router()
 def install(app: FastAPI, page: Page) -> None:
     """Add the page and its paths to the application."""
     app.state.page = page
-    app.include_router(entrance.router)
+    app.include_router(sign_in.router)
     app.include_router(router)  # its last path matches anything
 
 
@@ -83,11 +83,11 @@ async def new(request: Request) -> Response:
 async def send(request: Request) -> Response:
     """Score a case and put it into the queue."""
     page = page_of(request)
-    arriving = arrival.Arriving()
+    arriving = submission.Arriving()
     try:
-        number = await arrival.take_in(page, request, arriving)
+        number = await submission.take_in(page, request, arriving)
     except RequestError as refusal:
-        if refusal.code not in arrival.ON_THE_FORM:
+        if refusal.code not in submission.ON_THE_FORM:
             raise
         request.state.problem = refusal.code
         return _new(request, arriving.sent, refusal)
@@ -234,7 +234,7 @@ async def nowhere(request: Request) -> Response:
 
 def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> Response:
     page, visit = page_of(request), visit_of(request)
-    error = None if refusal is None else arrival.explained(refusal, visit)
+    error = None if refusal is None else submission.explained(refusal, visit)
     limit_mb = round(service_of(request).settings.max_body_bytes / 1e6, 1)
     return page.rendered(
         request,
@@ -243,9 +243,9 @@ def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> R
         questions=questions(service_of(request).bundle),
         sent=sent,
         error=error,
-        wrong=arrival.at_fault(refusal),
-        most=arrival.MAX_IMAGES_PER_CASE,
-        kinds=",".join(arrival.kinds()),
+        wrong=submission.at_fault(refusal),
+        most=submission.MAX_IMAGES_PER_CASE,
+        kinds=",".join(submission.kinds()),
         limit_mb=limit_mb,
     )
 

@@ -20,8 +20,7 @@ from sqlalchemy.orm import Session, selectinload
 from lesion_triage.bundle.history import History, as_text
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.stripping import media_type
-from triage_server.page import journal, lists
-from triage_server.page.clerks import abandoned, unavailable
+from triage_server.page import lists, sqlite_journal
 from triage_server.page.database import (
     AnswerRow,
     CaseRow,
@@ -29,8 +28,9 @@ from triage_server.page.database import (
     PhotographRow,
     ReadingRow,
 )
+from triage_server.page.database_threads import abandoned, unavailable
 from triage_server.page.lists import Part
-from triage_server.page.order import Place
+from triage_server.page.reading_order import Place
 from triage_server.page.records import (
     By,
     ConfirmedBy,
@@ -249,7 +249,7 @@ class Queue:
 
     def empty_journal(self) -> None:
         """Remove deleted data from SQLite's journal; the log says what prevents it."""
-        journal.empty(self._engine)
+        sqlite_journal.empty(self._engine)
 
     def expired(self) -> list[str]:
         """Numbers of read cases whose last reading and last outcome are older than cases are kept."""

@@ -27,7 +27,7 @@ from lesion_triage.bundle.store import open_bundle
 from lesion_triage.red_flags_file import read as read_red_flags
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
-from triage_server.page.desk import Page
+from triage_server.page.context import Page
 from triage_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -27,8 +27,8 @@ from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
-from triage_server.page.clerks import Clerks
 from triage_server.page.database import Base, migrate_at, opened
+from triage_server.page.database_threads import Clerks
 from triage_server.page.records import By
 from triage_server.page.store import Queue
 from triage_server.problems import RequestError

@@ -33,7 +33,7 @@ from lesion_triage.errors import ConfigError
 from sent_cases import dicom
 from triage_server.api_keys import new_key, revoke
 from triage_server.audit_chain import files_of
-from triage_server.page import certificate_view, entrance, routes
+from triage_server.page import certificate_view, routes, sign_in
 from triage_server.page.records import By
 from triage_server.page.texts import Texts
 from triage_server.problems import KINDS, RequestError
@@ -45,7 +45,7 @@ REFERRED, BELOW, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("
 PAGES = ("/ui", "/ui/new", "/ui/read", "/ui/certificate")
 POSTS = [
     route.path
-    for room in (entrance, routes)
+    for room in (sign_in, routes)
     for route in room.router.routes
     if isinstance(route, APIRoute) and "POST" in (route.methods or ())
 ]

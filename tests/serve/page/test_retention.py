@@ -20,11 +20,11 @@ import tiny_bundle
 from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.page import retention
+from triage_server.page.case_locks import Turns
 from triage_server.page.database import opened
 from triage_server.page.records import By
 from triage_server.page.retention import Retention
 from triage_server.page.store import Queue
-from triage_server.page.turns import Turns
 
 READER = By("key:0123456789ab", "Dr A")
 PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")

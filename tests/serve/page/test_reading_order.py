@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triage_server.page.order import Place
+from triage_server.page.reading_order import Place
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

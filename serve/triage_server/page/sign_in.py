@@ -1,4 +1,4 @@
-"""Sign-in and sign-out. Imports FastAPI, the page's desk and its route."""
+"""Sign-in and sign-out. Imports FastAPI, the page's context and its route."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from fastapi import Request, Response
 
-from triage_server.page.desk import Page, page_of, passed_on, visit_of
+from triage_server.page.context import Page, page_of, passed_on, visit_of
 from triage_server.page.route import page_router, to
 from triage_server.service import service_of
 from triage_server.settings import Settings

@@ -23,16 +23,16 @@ from lesion_triage.errors import ConfigError
 from triage_server.api_keys import Role
 from triage_server.case_pipeline import receive_in_time
 from triage_server.negotiation import language_for
-from triage_server.page.clerks import Clerks
+from triage_server.page.case_locks import Turns
 from triage_server.page.database import opened
+from triage_server.page.database_threads import Clerks
 from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
-from triage_server.page.once import FORM_ID, Once, new_form_id
 from triage_server.page.records import By
 from triage_server.page.retention import Retention
 from triage_server.page.sessions import Session, Sessions
+from triage_server.page.single_submit import FORM_ID, Once, new_form_id
 from triage_server.page.store import Queue
 from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
-from triage_server.page.turns import Turns
 from triage_server.problems import RequestError
 from triage_server.security import NOBODY, Caller, Known
 from triage_server.service import Service, language_of, service_of

@@ -13,7 +13,7 @@ import pytest
 
 import tiny_bundle
 from triage_server.page.forms import Sent
-from triage_server.page.once import FORM_ID, Once
+from triage_server.page.single_submit import FORM_ID, Once
 from triage_server.problems import RequestError
 
 FORM = Sent({FORM_ID: "a" * 22})

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from triage_server.page.clerks import CLERKS, MOST, Clerks
 from triage_server.page.database import opened
+from triage_server.page.database_threads import CLERKS, MOST, Clerks
 from triage_server.problems import RequestError
 
 

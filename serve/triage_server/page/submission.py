@@ -1,6 +1,6 @@
 """A case sent through the page: stripped of metadata, scored as any other, recorded, and queued.
 
-Imports the bundle, the modules of the server and the page's desk.
+Imports the bundle, the modules of the server and the page's context.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from triage_server.case_pipeline import (
 )
 from triage_server.dicom import DICOM_TYPE, available
 from triage_server.intake import SentCase
-from triage_server.page.desk import Page, Visit, visit_of
+from triage_server.page.context import Page, Visit, visit_of
 from triage_server.page.forms import Sent
 from triage_server.page.history import RANGES, history_of, questions
 from triage_server.pool import ScoringPool
