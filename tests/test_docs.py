@@ -20,7 +20,7 @@ from lesion_triage.bundle.messages import english
 from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config, Part
 from lesion_triage.data.sources import folder
-from triage_server.problems import KINDS
+from triage_server.problems import PROBLEM_TYPES
 from triage_server.settings import variables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,7 +179,7 @@ def test_no_dependency_has_a_line_that_is_not_declared() -> None:
     assert sorted(rows_of("dependencies.md").keys() - dependencies()) == []
 
 
-@pytest.mark.parametrize("code", [*schema.ReasonCode, *schema.Disposition, *KINDS])
+@pytest.mark.parametrize("code", [*schema.ReasonCode, *schema.Disposition, *PROBLEM_TYPES])
 def test_every_code_that_a_client_may_meet_is_documented(code: str) -> None:
     assert f"`{code}`" in text_of("http-api.md")
 

@@ -33,7 +33,7 @@ from triage_server.case_pipeline import (
 )
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import parse_idempotency_key
-from triage_server.openapi import BATCH_CODES, taking
+from triage_server.openapi import BATCH_CODES, describe_case_operation
 from triage_server.problems import Problem, RequestError
 from triage_server.security import NOBODY
 from triage_server.service import in_language, language_of, service_of
@@ -98,7 +98,9 @@ EXAMPLES = {
                 {
                     "index": 1,
                     "answer": None,
-                    "problem": Problem.of(RequestError("image_empty", index=0), "batch-0001").model_dump(),
+                    "problem": Problem.from_error(
+                        RequestError("image_empty", index=0), "batch-0001"
+                    ).model_dump(),
                     "audit_hash": None,
                 },
             ]
@@ -111,7 +113,7 @@ _SENT = {
         "two_cases": {"value": {"cases": [{"images": [PICTURE], "history": HISTORY}, {"images": [PICTURE]}]}}
     },
 }
-_DESCRIPTION = taking(
+_DESCRIPTION = describe_case_operation(
     _PATH,
     {JSON_TYPE: _SENT},
     {"model": BatchAnswer},
@@ -138,7 +140,7 @@ async def triage_batch(request: Request) -> Response:
 
 def _parse_cases(body: bytes) -> list[Any]:
     """The cases as sent, not yet validated: each is refused on its own."""
-    cases = json_body.shaped(Batch, json_body.parse(body)).cases
+    cases = json_body.validate_as(Batch, json_body.parse(body)).cases
     if not 1 <= len(cases) <= MAX_CASES_PER_BATCH:
         raise RequestError("too_many_cases")
     return cases
@@ -198,5 +200,5 @@ async def _score_item(
         tail = f',"problem":null,"audit_hash":{json.dumps(head)}}}'
         return f'{{"index":{index},"answer":'.encode() + result.body + tail.encode()
     service_of(request).telemetry.problem(refusal.code)
-    problem = Problem.of(refusal, request.state.request_id).model_dump_json(exclude_none=True)
+    problem = Problem.from_error(refusal, request.state.request_id).model_dump_json(exclude_none=True)
     return f'{{"index":{index},"answer":null,"problem":{problem},"audit_hash":null}}'.encode()

@@ -23,8 +23,8 @@ from lesion_triage.bundle.scorer import Judgement
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
 from triage_server.audit_chain import End
-from triage_server.intake import SentCase, check_announcement, parse_idempotency_key, read_body
-from triage_server.json_body import WIDE, further_memory
+from triage_server.intake import SentCase, check_headers, parse_idempotency_key, read_body
+from triage_server.json_body import WIDE_MEMORY_FACTOR, parsing_memory_bytes
 from triage_server.pool import Place
 from triage_server.problems import RequestError
 from triage_server.record import UNRECORDED, Answered, answered
@@ -144,7 +144,7 @@ async def admit(request: Request, media_types: Collection[str]) -> AbstractConte
     service = service_of(request)
     request.state.caller.must_be_allowed_to_score()
     await service.recorder.require()
-    check_announcement(request, media_types, service.settings.max_body_bytes)
+    check_headers(request, media_types, service.settings.max_body_bytes)
     return service.pool.place()
 
 
@@ -169,12 +169,12 @@ async def read_json_body(request: Request, place: Place) -> bytes:
         RequestError: the body is too long, or there is no room for it.
     """
     settings = service_of(request).settings
-    body = await read_body(request, max_body_bytes=settings.max_body_bytes, take=place.take)
-    further = further_memory(body)
-    if len(body) + further > settings.max_pending_bytes:
+    body = await read_body(request, max_body_bytes=settings.max_body_bytes, reserve=place.take)
+    parsing_bytes = parsing_memory_bytes(body)
+    if len(body) + parsing_bytes > settings.max_pending_bytes:
         # It would never fit, however long the client waits.
-        raise RequestError("body_too_large", limit=settings.max_pending_bytes // WIDE)
-    place.take(further)
+        raise RequestError("body_too_large", limit=settings.max_pending_bytes // WIDE_MEMORY_FACTOR)
+    place.take(parsing_bytes)
     return body
 
 

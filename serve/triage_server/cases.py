@@ -42,10 +42,10 @@ _CASE_ID = {
 
 @router.get(
     _PATH,
-    **openapi.reading(
+    **openapi.describe_read_operation(
         _PATH,
         {"model": CaseStatus},
-        *openapi.GATE,
+        *openapi.ACCESS_CODES,
         "case_not_known",
         "outbox_unavailable",
         parameters=(_CASE_ID,),

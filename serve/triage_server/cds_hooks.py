@@ -19,7 +19,13 @@ from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter,
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
 from triage_server.fhir_case import READ, FhirCase, Selected, case_in
 from triage_server.fhir_resources import LONGEST_ADDRESS, Found, refusal, resources_in
-from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, reading, taking
+from triage_server.openapi import (
+    ACCESS_CODES,
+    CASE_CODES,
+    JSON_CODES,
+    describe_case_operation,
+    describe_read_operation,
+)
 from triage_server.pool import Place
 from triage_server.problems import RequestError
 from triage_server.service import service_of
@@ -157,7 +163,7 @@ async def _receive(request: Request, place: Place) -> CaseParser:
     languages = service_of(request).scorer.languages
 
     def parse_case() -> ParsedCase:
-        sent = _case(json_body.shaped(CdsRequest, json_body.parse(body)))
+        sent = _case(json_body.validate_as(CdsRequest, json_body.parse(body)))
 
         def render(answer: Answer) -> bytes:
             disposition = languages.catalogue(answer.language).dispositions[answer.disposition]
@@ -224,7 +230,7 @@ _SENT = {
 }
 
 
-@router.get(_DISCOVERY, **reading(_DISCOVERY, {"model": CdsServices}, *GATE))
+@router.get(_DISCOVERY, **describe_read_operation(_DISCOVERY, {"model": CdsServices}, *ACCESS_CODES))
 async def services(request: Request) -> Response:
     """List the services."""
     service = CdsService(
@@ -240,7 +246,7 @@ async def services(request: Request) -> Response:
 
 @router.post(
     _PATH,
-    **taking(
+    **describe_case_operation(
         _PATH,
         {JSON_TYPE: _SENT},
         {"model": CdsAnswer},

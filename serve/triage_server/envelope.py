@@ -51,8 +51,8 @@ class Unread:
             refusal: that was sent.
             request_id: that was sent with it.
         """
-        self._telemetry.unread(refusal.kind.status, refusal.code)
-        self._log("request", _facts(request_id, refusal.kind.status, problem=refusal.code))
+        self._telemetry.unread(refusal.problem_type.status, refusal.code)
+        self._log("request", _facts(request_id, refusal.problem_type.status, problem=refusal.code))
 
     def unencrypted(self, why: str) -> None:
         """Count one failed TLS handshake, and log it within the same limit.
@@ -103,7 +103,7 @@ class Envelope:
                 await exchange.refuse(RequestError("internal_error"))
         finally:
             if (told := scope["state"].get("refused")) is not None:  # by the protocol, within the body
-                exchange.status, scope["state"]["problem"] = told.kind.status, told.code
+                exchange.status, scope["state"]["problem"] = told.problem_type.status, told.code
             elif scope["state"].get("left"):
                 exchange.status = CLIENT_LEFT
             exchange.count(self._telemetry)

@@ -11,12 +11,12 @@ from http import HTTPStatus
 from starlette.responses import Response
 
 from triage_server.problems import Problem, RequestError
-from triage_server.wire import PROBLEM_TYPE
+from triage_server.wire import PROBLEM_JSON
 
 FHIR_TYPE = "application/fhir+json"
 PROBLEM_SYSTEM = "urn:lesion-triage:problem"
 
-_ISSUES: dict[int, str] = {
+_ISSUE_TYPES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "login",
     HTTPStatus.FORBIDDEN: "forbidden",
     HTTPStatus.NOT_FOUND: "not-found",
@@ -34,28 +34,28 @@ _ISSUES: dict[int, str] = {
 
 def response_to(refusal: RequestError, request_id: str, path: str) -> Response:
     """The response that refuses a request for ``path``."""
-    problem = Problem.of(refusal, request_id)
-    document, media_type = spoken(problem, path)
+    problem = Problem.from_error(refusal, request_id)
+    document, media_type = error_document(problem, path)
     return Response(json.dumps(document), problem.status, refusal.headers, media_type)
 
 
-def spoken(problem: Problem, path: str) -> tuple[dict[str, object], str]:
+def error_document(problem: Problem, path: str) -> tuple[dict[str, object], str]:
     """A problem as a client of ``path`` expects it, and its media type."""
     if path.startswith("/fhir/"):
-        return outcome_of(problem), FHIR_TYPE
-    said = problem.model_dump(mode="json", exclude_none=True)
+        return operation_outcome(problem), FHIR_TYPE
+    document = problem.model_dump(mode="json", exclude_none=True)
     if path == "/v2" or path.startswith("/v2/"):
-        said["error"] = problem.detail  # the member that the Open Inference Protocol asks for
-    return said, PROBLEM_TYPE
+        document["error"] = problem.detail  # the member that the Open Inference Protocol asks for
+    return document, PROBLEM_JSON
 
 
-def outcome_of(problem: Problem) -> dict[str, object]:
+def operation_outcome(problem: Problem) -> dict[str, object]:
     """A problem as an OperationOutcome of FHIR R4."""
     coding = {"system": PROBLEM_SYSTEM, "code": problem.code, "display": problem.title}
     text = f"{problem.detail} (request {problem.request_id})"
     issue = {
         "severity": "error",
-        "code": _ISSUES.get(problem.status, "invalid"),
+        "code": _ISSUE_TYPES.get(problem.status, "invalid"),
         "details": {"coding": [coding], "text": text},
     }
     return {"resourceType": "OperationOutcome", "issue": [issue]}

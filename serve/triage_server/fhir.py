@@ -21,7 +21,14 @@ from triage_server.fhir_case import FhirCase, case_in
 from triage_server.fhir_history import HISTORY_SYSTEM
 from triage_server.fhir_resources import resources_in
 from triage_server.intake import SentCase
-from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, json_of, reading, taking
+from triage_server.openapi import (
+    ACCESS_CODES,
+    CASE_CODES,
+    JSON_CODES,
+    describe_case_operation,
+    describe_read_operation,
+    json_response,
+)
 from triage_server.pool import Place
 from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE
@@ -128,10 +135,10 @@ EXAMPLES = {
 
 @router.post(
     _PATH,
-    **taking(
+    **describe_case_operation(
         _PATH,
         {FHIR_TYPE: _SENT, JSON_TYPE: _SENT},
-        json_of({"$ref": "#/components/schemas/FhirAnswer"}, FHIR_TYPE),
+        json_response({"$ref": "#/components/schemas/FhirAnswer"}, FHIR_TYPE),
         (*CASE_CODES, *JSON_CODES, "photograph_by_address", "content_type_not_supported"),
         "One case as FHIR R4 resources.",
     ),
@@ -143,7 +150,11 @@ async def fhir_triage(request: Request) -> Response:
 
 @router.get(
     _METADATA,
-    **reading(_METADATA, json_of({"$ref": "#/components/schemas/CapabilityStatement"}, FHIR_TYPE), *GATE),
+    **describe_read_operation(
+        _METADATA,
+        json_response({"$ref": "#/components/schemas/CapabilityStatement"}, FHIR_TYPE),
+        *ACCESS_CODES,
+    ),
 )
 async def capabilities(request: Request) -> Response:
     """What this face can do, as a CapabilityStatement."""

@@ -15,7 +15,7 @@ from triage_server import json_body
 from triage_server.fhir_history import told_in
 from triage_server.fhir_resources import Found, Register, Resource, check_unmodified, listed, mapped, refusal
 from triage_server.fhir_subject import check_one_person
-from triage_server.intake import SentCase, check_number
+from triage_server.intake import SentCase, check_photograph_count
 from triage_server.problems import RequestError
 from triage_server.wire import PICTURE_TYPES
 
@@ -96,7 +96,7 @@ def case_in(found: Sequence[Found], selected: Selected | None = None) -> FhirCas
     order = _order(read, selected)
     register = Register(found, selected.server if selected else None)
     photographs = _photographs(read, order, register, all_of_them=selected is None)
-    check_number(len(photographs))
+    check_photograph_count(len(photographs))
     images = [_image(one.resource, index) for index, one in enumerate(photographs)]
     told = [one for one in read if one.kind in _TOLD]
     history = told_in([one.resource for one in told])
@@ -198,7 +198,8 @@ def _image(resource: Resource, index: int) -> bytes:
         raise RequestError("photograph_by_address", index=index)
     if _media_type(attachment.get("contentType")) not in (*PICTURE_TYPES, None):
         raise RequestError("content_type_not_supported", index=index)
-    return json_body.picture(attachment["data"], index, spaced=True)  # as R4's base64Binary may be
+    # R4's base64Binary may have white space.
+    return json_body.decode_base64(attachment["data"], index, allow_white_space=True)
 
 
 def _media_type(said: object) -> object:

@@ -33,7 +33,7 @@ def told_in(resources: Sequence[Resource]) -> History:
         for field, value in answers:
             if said.setdefault(field, value) != value:
                 raise RequestError("history_not_valid", fields=f"{field}, with two different answers")
-    return json_body.history_in(said)
+    return json_body.parse_history(said)
 
 
 def _observed(resource: Resource) -> Iterator[tuple[str, object]]:

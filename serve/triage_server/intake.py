@@ -16,14 +16,14 @@ from starlette.requests import Request
 
 from lesion_triage.bundle.history import NO_HISTORY, History, from_json
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.multipart import chunks_of, read_parts
+from triage_server.multipart import read_chunks, read_parts
 from triage_server.problems import RequestError
 from triage_server.wire import MAX_HISTORY_BYTES
 
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
 
-def check_announcement(request: Request, media_types: Collection[str], max_body_bytes: int) -> None:
+def check_headers(request: Request, media_types: Collection[str], max_body_bytes: int) -> None:
     """Refuse by the headers alone what need not be read.
 
     Raises:
@@ -46,12 +46,12 @@ def parse_idempotency_key(request: Request) -> str | None:
     Raises:
         RequestError: malformed, or sent twice.
     """
-    said = request.headers.getlist("idempotency-key")
-    if not said:
+    values = request.headers.getlist("idempotency-key")
+    if not values:
         return None
-    if len(said) > 1 or not _IDEMPOTENCY_KEY.fullmatch(said[0]):
+    if len(values) > 1 or not _IDEMPOTENCY_KEY.fullmatch(values[0]):
         raise RequestError("idempotency_key_not_valid")
-    return said[0]
+    return values[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class SentCase:
     history: History
 
 
-def check_number(photographs: int) -> None:
+def check_photograph_count(photographs: int) -> None:
     """Refuse a case with no photograph or too many.
 
     Raises:
@@ -75,34 +75,34 @@ def check_number(photographs: int) -> None:
         raise RequestError("too_many_images")
 
 
-async def read_body(request: Request, *, max_body_bytes: int, take: Callable[[int], None]) -> bytes:
+async def read_body(request: Request, *, max_body_bytes: int, reserve: Callable[[int], None]) -> bytes:
     """The whole body.
 
     Args:
-        request: that has passed ``check_announcement``.
+        request: that has passed ``check_headers``.
         max_body_bytes: also limits chunked bodies, which announce no length.
-        take: called with the size of every chunk before it is kept; may raise.
+        reserve: called with the size of every chunk before it is kept; may raise.
 
     Raises:
         RequestError: the body is too long.
     """
-    chunks = chunks_of(request, max_body_bytes, take)
+    chunks = read_chunks(request, max_body_bytes, reserve)
     async with aclosing(chunks):
         return b"".join([chunk async for chunk in chunks])
 
 
-async def read_form(request: Request, *, max_body_bytes: int, take: Callable[[int], None]) -> SentCase:
+async def read_form(request: Request, *, max_body_bytes: int, reserve: Callable[[int], None]) -> SentCase:
     """The photographs of one case, and its history if there is one, from a form; arguments as above.
 
     Raises:
         RequestError: the body is too long, the form is broken, or it has any other part.
     """
-    form = _Form()
-    await read_parts(request, max_body_bytes, take, form)
+    form = _CaseForm()
+    await read_parts(request, max_body_bytes, reserve, form)
     return form.case()
 
 
-class _Form:
+class _CaseForm:
     """The parts of a case. File names are not read."""
 
     def __init__(self) -> None:
@@ -130,11 +130,11 @@ class _Form:
     def case(self) -> SentCase:
         if not self._pictures:
             raise RequestError("no_image")
-        history = NO_HISTORY if self._history is None else history_of(bytes(self._history))
+        history = NO_HISTORY if self._history is None else parse_history_json(bytes(self._history))
         return SentCase([bytes(picture) for picture in self._pictures], history)
 
 
-def history_of(text: bytes) -> History:
+def parse_history_json(text: bytes) -> History:
     """The history in a JSON text.
 
     Raises:
@@ -148,8 +148,8 @@ def history_of(text: bytes) -> History:
         known = History.model_fields
         found = {str(problem["loc"][0]) if problem["loc"] else "" for problem in error.errors()}
         named = sorted(field for field in found if field in known)
-        strange = [] if found <= known.keys() else ["not a JSON object, or an unknown field"]
-        raise RequestError("history_not_valid", fields=", ".join([*named, *strange])) from None
+        unknown = [] if found <= known.keys() else ["not a JSON object, or an unknown field"]
+        raise RequestError("history_not_valid", fields=", ".join([*named, *unknown])) from None
 
 
 def media_type_of(request: Request) -> str:

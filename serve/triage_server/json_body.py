@@ -15,22 +15,22 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lesion_triage.bundle.history import NO_HISTORY, History
-from triage_server.intake import history_of
+from triage_server.intake import parse_history_json
 from triage_server.problems import RequestError
 from triage_server.wire import MAX_JSON_DEPTH, MAX_JSON_VALUES
 
-NARROW, WIDE = 4, 9
+NARROW_MEMORY_FACTOR, WIDE_MEMORY_FACTOR = 4, 9
 """Bytes in memory for each byte of the body: body, text, strings and photographs together. One character
 beyond Latin-1 makes every character of a Python string four bytes wide."""
 _WHITE_SPACE = b" \t\r\n"
 
-Shape = TypeVar("Shape", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def further_memory(body: bytes) -> int:
+def parsing_memory_bytes(body: bytes) -> int:
     """Bytes that parsing a body may take beside the body itself."""
     wide = not body.isascii() or b"\\u" in body
-    return len(body) * ((WIDE if wide else NARROW) - 1)
+    return len(body) * ((WIDE_MEMORY_FACTOR if wide else NARROW_MEMORY_FACTOR) - 1)
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -40,37 +40,39 @@ def parse(body: bytes) -> dict[str, Any]:
         RequestError: not an object, too deep, too many values, or a duplicate key.
     """
     if sum(body.count(mark) for mark in b",:[{") > MAX_JSON_VALUES:
-        raise _not_valid()
+        raise _invalid_json()
     try:
-        tree = json.loads(body.decode("utf-8"), object_pairs_hook=_once_each, parse_constant=_no_constant)
+        tree = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_refuse_duplicate_keys, parse_constant=_refuse_constant
+        )
     except (ValueError, RecursionError):
-        raise _not_valid() from None
+        raise _invalid_json() from None
     if not isinstance(tree, dict) or _depth(tree) > MAX_JSON_DEPTH:
-        raise _not_valid()
+        raise _invalid_json()
     return tree
 
 
-def shaped(shape: type[Shape], tree: object) -> Shape:
-    """A part of a parsed body, validated as ``shape``.
+def validate_as(model: type[Model], tree: object) -> Model:
+    """A part of a parsed body, validated as ``model``.
 
     Raises:
         RequestError: it is invalid. Names our fields, and nothing that was sent.
     """
     try:
-        return shape.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        known = _names(shape)
-        places = {_place(problem["loc"], known) for problem in error.errors(include_input=False)}
+        known = _field_names(model)
+        places = {_field_path(problem["loc"], known) for problem in error.errors(include_input=False)}
         raise RequestError("document_not_valid", fields=", ".join(sorted(places)[:8])) from None
 
 
-def picture(text: object, index: int, *, spaced: bool = False) -> bytes:
+def decode_base64(text: object, index: int, *, allow_white_space: bool = False) -> bytes:
     """The bytes of photograph ``index``, sent in base64.
 
     Args:
         text: as in the body.
         index: of the photograph, from 0.
-        spaced: whether white space is allowed.
+        allow_white_space: whether white space is allowed.
 
     Raises:
         RequestError: it is not valid base64.
@@ -79,30 +81,30 @@ def picture(text: object, index: int, *, spaced: bool = False) -> bytes:
         if not isinstance(text, str):
             raise TypeError
         data = text.encode("ascii")
-        if spaced:
+        if allow_white_space:
             data = data.translate(None, _WHITE_SPACE)
         return binascii.a2b_base64(data, strict_mode=True)
     except (TypeError, ValueError):
         raise RequestError("base64_not_valid", index=index) from None
 
 
-def history_in(tree: Mapping[str, object] | None) -> History:
+def parse_history(tree: Mapping[str, object] | None) -> History:
     """The history inside a parsed body; absent or null: an empty one.
 
     Raises:
         RequestError: it is not valid.
     """
-    return NO_HISTORY if tree is None else history_of(json.dumps(tree, ensure_ascii=True).encode())
+    return NO_HISTORY if tree is None else parse_history_json(json.dumps(tree, ensure_ascii=True).encode())
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a duplicate key: which value counts would be a guess")
     return found
 
 
-def _no_constant(word: str) -> None:
+def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
@@ -119,18 +121,18 @@ def _depth(tree: object) -> int:
 
 
 @cache
-def _names(shape: type[BaseModel]) -> frozenset[str]:
+def _field_names(model: type[BaseModel]) -> frozenset[str]:
     """Names of all its fields, nested ones included."""
-    schema = shape.model_json_schema()
+    schema = model.model_json_schema()
     parts = [schema, *schema.get("$defs", {}).values()]
     return frozenset(name for part in parts for name in part.get("properties", {}))
 
 
-def _place(steps: tuple[int | str, ...], known: frozenset[str]) -> str:
+def _field_path(steps: tuple[int | str, ...], known: frozenset[str]) -> str:
     if any(isinstance(step, str) and step not in known for step in steps):
         return "an unknown field"
     return ".".join(str(step) for step in steps) or "not a JSON object"
 
 
-def _not_valid() -> RequestError:
+def _invalid_json() -> RequestError:
     return RequestError("json_not_valid")

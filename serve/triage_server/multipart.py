@@ -16,7 +16,7 @@ from starlette.requests import Request
 from triage_server.problems import RequestError
 
 
-class Parts(Protocol):
+class PartCollector(Protocol):
     """Collects the parts of a form."""
 
     def begin(self, options: Mapping[bytes, bytes]) -> bytearray:
@@ -26,33 +26,35 @@ class Parts(Protocol):
         """Called whenever a part has grown; raises RequestError if it is too large."""
 
 
-async def read_parts(request: Request, max_body_bytes: int, take: Callable[[int], None], into: Parts) -> None:
+async def read_parts(
+    request: Request, max_body_bytes: int, reserve: Callable[[int], None], collector: PartCollector
+) -> None:
     """Read a whole form.
 
     Args:
         request: whose body has not been read.
         max_body_bytes: of the whole form, whether or not its length was announced.
-        take: called with the size of every chunk before it is kept; may raise.
-        into: collects the parts.
+        reserve: called with the size of every chunk before it is kept; may raise.
+        collector: collects the parts.
 
     Raises:
-        RequestError: it is too long, broken or cut off, or ``into`` refuses a part.
+        RequestError: it is too long, broken or cut off, or ``collector`` refuses a part.
     """
     parameters = parse_options_header(request.headers.get("content-type", ""))[1]
-    chunks = chunks_of(request, max_body_bytes, take)
-    reader = _Reader(into)
+    chunks = read_chunks(request, max_body_bytes, reserve)
+    callbacks = _ParserCallbacks(collector)
     try:
         parser = MultipartParser(
             parameters.get(b"boundary", b""),
             {
-                "on_part_begin": reader.on_part_begin,
-                "on_header_begin": reader.on_header_begin,
-                "on_header_field": reader.on_header_field,
-                "on_header_value": reader.on_header_value,
-                "on_header_end": reader.on_header_end,
-                "on_headers_finished": reader.on_headers_finished,
-                "on_part_data": reader.on_part_data,
-                "on_end": reader.on_end,
+                "on_part_begin": callbacks.on_part_begin,
+                "on_header_begin": callbacks.on_header_begin,
+                "on_header_field": callbacks.on_header_field,
+                "on_header_value": callbacks.on_header_value,
+                "on_header_end": callbacks.on_header_end,
+                "on_headers_finished": callbacks.on_headers_finished,
+                "on_part_data": callbacks.on_part_data,
+                "on_end": callbacks.on_end,
             },
         )
         async with aclosing(chunks):
@@ -60,12 +62,12 @@ async def read_parts(request: Request, max_body_bytes: int, take: Callable[[int]
                 parser.write(chunk)
     except FormParserError:
         raise RequestError("multipart_not_valid") from None
-    if not reader.whole:
+    if not callbacks.is_complete:
         raise RequestError("multipart_not_valid")
 
 
-async def chunks_of(request: Request, limit: int, take: Callable[[int], None]) -> AsyncGenerator[bytes]:
-    """The body in chunks; ``take`` is called with the size of each before it is kept, and may raise.
+async def read_chunks(request: Request, limit: int, reserve: Callable[[int], None]) -> AsyncGenerator[bytes]:
+    """The body in chunks; ``reserve`` is called with the size of each before it is kept, and may raise.
 
     Raises:
         RequestError: the body is longer than ``limit`` bytes, whatever it announced.
@@ -76,19 +78,19 @@ async def chunks_of(request: Request, limit: int, take: Callable[[int], None]) -
             received += len(chunk)
             if received > limit:
                 raise RequestError("body_too_large", limit=limit)
-            take(len(chunk))
+            reserve(len(chunk))
             yield chunk
 
 
-class _Reader:
+class _ParserCallbacks:
     """Receives the parser's callbacks."""
 
-    def __init__(self, into: Parts) -> None:
-        self._into = into
+    def __init__(self, collector: PartCollector) -> None:
+        self._collector = collector
         self._field, self._value = bytearray(), bytearray()
         self._options: Mapping[bytes, bytes] = {}
         self._part = bytearray()
-        self.whole = False
+        self.is_complete = False
 
     def on_part_begin(self) -> None:
         self._options = {}
@@ -107,11 +109,11 @@ class _Reader:
             self._options = parse_options_header(bytes(self._value))[1]
 
     def on_headers_finished(self) -> None:
-        self._part = self._into.begin(self._options)
+        self._part = self._collector.begin(self._options)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._part += data[start:end]
-        self._into.check(self._part)
+        self._collector.check(self._part)
 
     def on_end(self) -> None:
-        self.whole = True
+        self.is_complete = True

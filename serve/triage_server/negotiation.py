@@ -12,12 +12,12 @@ from collections.abc import Sequence
 _RANGE = re.compile(
     r"(?P<tag>\*|[a-z]{1,8}(?:-[a-z0-9]{1,8})*)(?:\s*;\s*q=(?P<weight>0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?"
 )
-_MOST_RANGES = 32
+_MAX_RANGES = 32
 
 
 def prefers(headers: Sequence[str], preference: str) -> bool:
     """Whether a Prefer header names this preference, with any parameters."""
-    named = ",".join(headers).lower().split(",")[:_MOST_RANGES]
+    named = ",".join(headers).lower().split(",")[:_MAX_RANGES]
     return any(one.split(";")[0].split("=")[0].strip() == preference for one in named)
 
 
@@ -33,7 +33,7 @@ def language_for(header: str, offered: Sequence[str], default: str) -> str:
     """
     known = {tag.lower(): tag for tag in offered}
     wanted: list[tuple[float, str]] = []
-    for part in header.lower().split(",")[:_MOST_RANGES]:
+    for part in header.lower().split(",")[:_MAX_RANGES]:
         match = _RANGE.fullmatch(part.strip())
         if match and (weight := float(match["weight"] or 1)) > 0:
             wanted.append((weight, match["tag"]))

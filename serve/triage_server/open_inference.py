@@ -22,7 +22,14 @@ from triage_server.case_pipeline import (
     respond,
 )
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
-from triage_server.openapi import CASE_CODES, GATE, JSON_CODES, READY_CODES, reading, taking
+from triage_server.openapi import (
+    ACCESS_CODES,
+    CASE_CODES,
+    JSON_CODES,
+    READY_CODES,
+    describe_case_operation,
+    describe_read_operation,
+)
 from triage_server.pool import Place
 from triage_server.problems import RequestError
 from triage_server.service import service_of
@@ -136,7 +143,7 @@ _SENT = {
 }
 
 
-@router.get("/v2", **reading("/v2", {"model": ServerFacts}, *GATE))
+@router.get("/v2", **describe_read_operation("/v2", {"model": ServerFacts}, *ACCESS_CODES))
 async def server_facts(request: Request) -> Response:
     """Name and version of the server."""
     return document_response(
@@ -144,13 +151,13 @@ async def server_facts(request: Request) -> Response:
     )
 
 
-@router.get("/v2/health/live", **reading("/v2/health/live", {"model": Live}))
+@router.get("/v2/health/live", **describe_read_operation("/v2/health/live", {"model": Live}))
 async def live(request: Request) -> Response:
     """The process is running."""
     return document_response(Live())
 
 
-@router.get("/v2/health/ready", **reading("/v2/health/ready", {"model": Ready}, *READY_CODES))
+@router.get("/v2/health/ready", **describe_read_operation("/v2/health/ready", {"model": Ready}, *READY_CODES))
 async def ready(request: Request) -> Response:
     """The same as GET /health/ready."""
     await check_ready(request)
@@ -158,7 +165,10 @@ async def ready(request: Request) -> Response:
 
 
 @router.get(
-    _MODEL, **reading(_MODEL, {"model": ModelFacts}, *GATE, "model_not_found", parameters=(_NAME_PARAMETER,))
+    _MODEL,
+    **describe_read_operation(
+        _MODEL, {"model": ModelFacts}, *ACCESS_CODES, "model_not_found", parameters=(_NAME_PARAMETER,)
+    ),
 )
 async def model_facts(request: Request) -> Response:
     """Inputs and outputs of the model; its version is the hash of the bundle."""
@@ -176,10 +186,10 @@ async def model_facts(request: Request) -> Response:
 
 @router.get(
     f"{_MODEL}/ready",
-    **reading(
+    **describe_read_operation(
         f"{_MODEL}/ready",
         {"model": ModelReady},
-        *GATE,
+        *ACCESS_CODES,
         *READY_CODES,
         "model_not_found",
         parameters=(_NAME_PARAMETER,),
@@ -194,7 +204,7 @@ async def model_ready(request: Request) -> Response:
 
 @router.post(
     _INFER,
-    **taking(
+    **describe_case_operation(
         _INFER,
         {JSON_TYPE: _SENT, "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         {"model": InferAnswer},

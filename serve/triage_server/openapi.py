@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from triage_server.error_responses import FHIR_TYPE, spoken
+from triage_server.error_responses import FHIR_TYPE, error_document
 from triage_server.problems import Problem, RequestError
 from triage_server.wire import BundleFacts, Health, IssuedCertificate
 
@@ -50,42 +50,48 @@ _IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{16,64}$"},
 }
 
-GATE = ("not_authenticated", "not_allowed", "from_elsewhere", "rate_limited", "authentication_unavailable")
+ACCESS_CODES = (
+    "not_authenticated",
+    "not_allowed",
+    "from_elsewhere",
+    "rate_limited",
+    "authentication_unavailable",
+)
 """Problems that every path but those of health may answer with."""
-_BODY = (
-    *GATE,
+_BODY_CODES = (
+    *ACCESS_CODES,
     *("audit_unavailable", "request_not_valid", "idempotency_key_not_valid", "repeated_differently"),
     *("body_not_received", "body_too_large", "busy", "stopping", "internal_error"),
     *("media_type_not_supported", "content_encoding_not_supported"),
 )
-_CASE = (
+_CASE_ONLY_CODES = (
     *("history_not_valid", "no_image", "too_many_images", "not_answered_in_time", "not_scored"),
     *("image_empty", "image_too_large", "image_format_not_supported", "image_animated"),
     *("image_not_decodable", "dicom_not_valid", "dicom_not_supported", "dicom_not_available"),
 )
 JSON_CODES = ("json_not_valid", "document_not_valid", "base64_not_valid")
-BATCH_CODES = (*_BODY, "json_not_valid", "document_not_valid", "too_many_cases", "not_answered_in_time")
-CASE_CODES = (*_BODY, *_CASE)
+BATCH_CODES = (*_BODY_CODES, "json_not_valid", "document_not_valid", "too_many_cases", "not_answered_in_time")
+CASE_CODES = (*_BODY_CODES, *_CASE_ONLY_CODES)
 """Problems that may keep a case from its answer, whatever the protocol."""
 
 
-class _Described(Response):
+class _UntypedResponse(Response):
     """Has no media type of its own, which the framework would add to the one described."""
 
     media_type = None
 
 
-_OF_NO_MODEL = {"response_model": None, "response_class": _Described}
+_NO_RESPONSE_MODEL = {"response_model": None, "response_class": _UntypedResponse}
 
 
-def taking(
+def describe_case_operation(
     path: str,
     content: Mapping[str, Any],
     answer: Mapping[str, Any],
     codes: tuple[str, ...],
     body: str,
     parameters: tuple[Mapping[str, Any], ...] = (),
-    later: Mapping[str, Any] | None = None,
+    accepted_response: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe an operation that takes a case.
 
@@ -96,11 +102,11 @@ def taking(
         codes: of the problems it may answer with.
         body: what the request holds, in a sentence.
         parameters: beside those that all such operations have.
-        later: the response of status 202; None: every case is answered at once.
+        accepted_response: of status 202; None: every case is answered at once.
     """
-    accepted = {} if later is None else {202: later}
+    accepted = {} if accepted_response is None else {202: accepted_response}
     return {
-        **_OF_NO_MODEL,
+        **_NO_RESPONSE_MODEL,
         "responses": {200: answer, **accepted, **_problems(path, codes)},
         "openapi_extra": {
             "parameters": [_REQUEST_ID, _LANGUAGE, _IDEMPOTENCY_KEY, *parameters],
@@ -109,23 +115,23 @@ def taking(
     }
 
 
-def reading(
+def describe_read_operation(
     path: str,
     answer: Mapping[str, Any],
     *codes: str,
-    in_languages: bool = False,
+    has_language: bool = False,
     parameters: tuple[Mapping[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """Describe an operation that only reads; arguments as above."""
-    languages = (_LANGUAGE,) if in_languages else ()
+    languages = (_LANGUAGE,) if has_language else ()
     return {
-        **_OF_NO_MODEL,
+        **_NO_RESPONSE_MODEL,
         "responses": {200: answer, **_problems(path, (*codes, "internal_error"))},
         "openapi_extra": {"parameters": [_REQUEST_ID, *languages, *parameters]},
     }
 
 
-def json_of(schema: Mapping[str, Any], media_type: str = "application/json") -> dict[str, Any]:
+def json_response(schema: Mapping[str, Any], media_type: str = "application/json") -> dict[str, Any]:
     """A response of status 200 with this schema."""
     return {"description": "Successful Response", "content": {media_type: {"schema": schema}}}
 
@@ -135,18 +141,18 @@ def _problems(path: str, codes: tuple[str, ...]) -> dict[int | str, dict[str, An
     responses: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         photograph = code.startswith(("image_", "dicom_", "base64_", "photograph_"))
-        error = RequestError(code, index=1 if photograph else None, headers=None, **_WORDS)
-        problem = Problem.of(error, "case-0001")
-        said, media_type = spoken(problem, path)
+        error = RequestError(code, index=1 if photograph else None, headers=None, **_PLACEHOLDER_EXAMPLES)
+        problem = Problem.from_error(error, "case-0001")
+        document, media_type = error_document(problem, path)
         schema = "OperationOutcome" if media_type == FHIR_TYPE else "Problem"
         content = {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": {}}}
-        fresh = {"description": error.kind.status.phrase, "content": content}
-        response = responses.setdefault(problem.status, fresh)
-        response["content"][media_type]["examples"][code] = {"value": said}
+        new_response = {"description": error.problem_type.status.phrase, "content": content}
+        response = responses.setdefault(problem.status, new_response)
+        response["content"][media_type]["examples"][code] = {"value": document}
     return responses
 
 
-_WORDS: dict[str, object] = {
+_PLACEHOLDER_EXAMPLES: dict[str, object] = {
     "limit": 67_108_864,
     "seconds": 60,
     "fields": "age_years",
@@ -154,7 +160,7 @@ _WORDS: dict[str, object] = {
     "found": "an object of class Secondary Capture Image Storage",
     "expected": "VL Photographic Image Storage or Dermoscopic Photography Image Storage",
 }
-_OUTCOME = {
+_OPERATION_OUTCOME_SCHEMA = {
     "title": "OperationOutcome",
     "description": "A FHIR R4 OperationOutcome: an error with a code of this interface and a sentence "
     "for people.",
@@ -178,18 +184,18 @@ _OUTCOME = {
     },
 }
 
-BUNDLE = reading("/v1/bundle", {"model": BundleFacts}, *GATE, in_languages=True)
-CERTIFICATE = reading("/v1/certificate", {"model": IssuedCertificate}, *GATE)
-LIVE = reading("/health/live", {"model": Health})
+BUNDLE = describe_read_operation("/v1/bundle", {"model": BundleFacts}, *ACCESS_CODES, has_language=True)
+CERTIFICATE = describe_read_operation("/v1/certificate", {"model": IssuedCertificate}, *ACCESS_CODES)
+LIVE = describe_read_operation("/health/live", {"model": Health})
 READY_CODES = ("busy", "audit_unavailable", "authentication_unavailable")
-READY = reading("/health/ready", {"model": Health}, *READY_CODES)
+READY = describe_read_operation("/health/ready", {"model": Health}, *READY_CODES)
 
 
 def install(
     app: FastAPI,
     schemas: Mapping[str, Any],
     examples: Mapping[str, Mapping[str, Any]],
-    later: Sequence[tuple[str, str, str, Any]],
+    other_examples: Sequence[tuple[str, str, str, Any]],
 ) -> None:
     """Make ``app`` publish its description.
 
@@ -197,7 +203,7 @@ def install(
         app: with all its routes.
         schemas: of request bodies, by name.
         examples: of answers, by path and name.
-        later: path, method, status and example of every other response that has one.
+        other_examples: path, method, status and example of every other response that has one.
     """
 
     def describe() -> dict[str, Any]:
@@ -209,15 +215,15 @@ def install(
                 description=app.description,
                 routes=app.routes,
             )
-            for path, shown in examples.items():
+            for path, example in examples.items():
                 # FastAPI strips every null from examples, and so the score of an ungradable case.
                 (content,) = schema["paths"][path]["post"]["responses"]["200"]["content"].values()
-                content["examples"] = {name: {"value": value} for name, value in shown.items()}
-            for path, method, status, shown in later:
+                content["examples"] = {name: {"value": value} for name, value in example.items()}
+            for path, method, status, example in other_examples:
                 content = schema["paths"][path][method]["responses"][status]["content"]["application/json"]
-                content["examples"] = {"pending": {"value": shown}}
+                content["examples"] = {"pending": {"value": example}}
             components = schema["components"]
-            components["schemas"] |= {**schemas, "OperationOutcome": _OUTCOME}
+            components["schemas"] |= {**schemas, "OperationOutcome": _OPERATION_OUTCOME_SCHEMA}
             components["schemas"]["History"] = History.model_json_schema(mode="validation")
             components["schemas"]["Problem"] = _problem_schema()
             components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}

@@ -22,7 +22,7 @@ from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
 from triage_server.slow_readers import Watch
 from triage_server.telemetry import Telemetry
-from triage_server.wire import PROBLEM_TYPE
+from triage_server.wire import PROBLEM_JSON
 
 _MOST_AHEAD = 16
 """Pipelined requests that may wait behind one that is being answered; each is held in memory until then."""
@@ -290,12 +290,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if request_id is None:
             request_id = secrets.token_hex(16)
             self.unread.refused(refusal, request_id)
-        body = Problem.of(refusal, request_id).model_dump_json(exclude_none=True).encode()
+        body = Problem.from_error(refusal, request_id).model_dump_json(exclude_none=True).encode()
         head = (
-            f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nx-request-id: {request_id}\r\n"
+            f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\nx-request-id: {request_id}\r\n"
             "cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write(STATUS_LINE[refusal.kind.status] + head.encode() + body)
+        self.transport.write(STATUS_LINE[refusal.problem_type.status] + head.encode() + body)
         self.transport.close()
 
 

@@ -18,7 +18,7 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
 from triage_server.case_pipeline import ParsedCase
 from triage_server.examples import ANSWERS
-from triage_server.intake import SentCase, check_number, history_of
+from triage_server.intake import SentCase, check_photograph_count, parse_history_json
 from triage_server.problems import RequestError
 from triage_server.wire import MAX_HISTORY_BYTES
 
@@ -127,7 +127,7 @@ _NAMES = {one.name for one in OUTPUTS}
 
 def parse_case(body: bytes, binary: bytes, name: str, version: str) -> ParsedCase:
     """The case in a request, from its JSON part and its binary part."""
-    infer_request = json_body.shaped(InferRequest, json_body.parse(body))
+    infer_request = json_body.validate_as(InferRequest, json_body.parse(body))
     if not {one.name for one in infer_request.outputs} <= _NAMES:
         raise RequestError("document_not_valid", fields="outputs: an unknown name")
     tensors: dict[str, list[Any]] = {}
@@ -166,14 +166,14 @@ def _flat_data(one: Input) -> list[Any]:
 
 def _case(tensors: Mapping[str, list[Any]]) -> SentCase:
     images, histories = tensors.get(IMAGE, []), tensors.get(HISTORY_INPUT, [])
-    check_number(len(images))
+    check_photograph_count(len(images))
     if len(histories) > 1:
         raise RequestError("history_not_valid", fields="more than one")
     pictures = [
-        image if isinstance(image, bytes) else json_body.picture(image, index)
+        image if isinstance(image, bytes) else json_body.decode_base64(image, index)
         for index, image in enumerate(images)
     ]
-    return SentCase(pictures, history_of(_text(histories[0])) if histories else NO_HISTORY)
+    return SentCase(pictures, parse_history_json(_text(histories[0])) if histories else NO_HISTORY)
 
 
 def _text(element: object) -> bytes:

@@ -16,8 +16,8 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server import json_body
 from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter, read_json_body, respond
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
-from triage_server.intake import SentCase, check_number, media_type_of, read_body, read_form
-from triage_server.openapi import CASE_CODES, JSON_CODES, taking
+from triage_server.intake import SentCase, check_photograph_count, media_type_of, read_body, read_form
+from triage_server.openapi import CASE_CODES, JSON_CODES, describe_case_operation
 from triage_server.pool import Place
 from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE, MULTIPART_TYPE, PICTURE_TYPES, CaseStatus
@@ -38,10 +38,10 @@ def parse_case(tree: object) -> ParsedCase:
     Raises:
         RequestError: it is not a case, or a photograph is not in base64.
     """
-    sent = json_body.shaped(JsonCase, tree)
-    check_number(len(sent.images))
-    pictures = [json_body.picture(text, index) for index, text in enumerate(sent.images)]
-    return ParsedCase(SentCase(pictures, json_body.history_in(sent.history)), answer_json)
+    sent = json_body.validate_as(JsonCase, tree)
+    check_photograph_count(len(sent.images))
+    pictures = [json_body.decode_base64(text, index) for index, text in enumerate(sent.images)]
+    return ParsedCase(SentCase(pictures, json_body.parse_history(sent.history)), answer_json)
 
 
 def answer_json(answer: Answer) -> bytes:
@@ -55,9 +55,9 @@ async def _receive(request: Request, place: Place) -> CaseParser:
         body = await read_json_body(request, place)
         return lambda: parse_case(json_body.parse(body))
     if media_type == MULTIPART_TYPE:
-        case = await read_form(request, max_body_bytes=limit, take=place.take)
+        case = await read_form(request, max_body_bytes=limit, reserve=place.take)
     else:
-        case = SentCase([await read_body(request, max_body_bytes=limit, take=place.take)], NO_HISTORY)
+        case = SentCase([await read_body(request, max_body_bytes=limit, reserve=place.take)], NO_HISTORY)
     return lambda: ParsedCase(case, answer_json)
 
 
@@ -122,7 +122,7 @@ _ACCEPTED = {
     "headers": {"Location": {"description": "Path of the case's status.", "schema": {"type": "string"}}},
 }
 EXAMPLES = {_PATH: {name: answer.model_dump(mode="json") for name, answer in ANSWERS.items()}}
-_DESCRIPTION = taking(
+_DESCRIPTION = describe_case_operation(
     _PATH,
     {
         **{one: {"schema": _FILE} for one in PICTURE_TYPES},

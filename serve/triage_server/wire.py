@@ -19,7 +19,7 @@ from lesion_triage.bundle.schema import Answer, ModelFacts, PixelSpec
 PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/dicom", "application/octet-stream")
 MULTIPART_TYPE = "multipart/form-data"
 JSON_TYPE = "application/json"
-PROBLEM_TYPE = "application/problem+json"
+PROBLEM_JSON = "application/problem+json"
 MAX_HISTORY_BYTES = 16_384
 MAX_CASES_PER_BATCH = 32
 MAX_JSON_VALUES = 20_000

@@ -14,8 +14,8 @@ import triage_server
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server.error_responses import FHIR_TYPE
-from triage_server.problems import KINDS, Problem, RequestError
-from triage_server.wire import PROBLEM_TYPE, CaseStatus
+from triage_server.problems import PROBLEM_TYPES, Problem, RequestError
+from triage_server.wire import PROBLEM_JSON, CaseStatus
 
 ELSEWHERE = {
     *("not_found", "method_not_allowed", "head_too_large", "head_not_received", "too_many_requests_ahead"),
@@ -90,7 +90,7 @@ def test_every_reference_resolves(description: dict[str, Any]):
 def test_every_response_is_described_with_a_schema(description: dict[str, Any]):
     for path, _, operation in operations(description):
         assert "200" in operation["responses"]
-        spoken = ("application/json", PROBLEM_TYPE)
+        spoken = ("application/json", PROBLEM_JSON)
         answer, problem = (FHIR_TYPE, FHIR_TYPE) if path.startswith("/fhir/") else spoken
         for status, response in operation["responses"].items():
             assert response["description"]
@@ -107,7 +107,7 @@ def test_every_way_to_be_refused_is_shown_somewhere(description: dict[str, Any])
         for content in response["content"].values()
         for code in content.get("examples", {})
     }
-    assert KINDS.keys() - shown == ELSEWHERE
+    assert PROBLEM_TYPES.keys() - shown == ELSEWHERE
 
 
 def test_every_example_of_a_request_is_answered_and_every_answer_has_its_example(
@@ -139,7 +139,7 @@ def test_examples_are_valid_documents(description: dict[str, Any]):
     assert shown["red_flag"].red_flags
     for status, response in responses.items():
         if not status.startswith("2"):
-            for code, example in response["content"][PROBLEM_TYPE]["examples"].items():
+            for code, example in response["content"][PROBLEM_JSON]["examples"].items():
                 problem = Problem.model_validate(example["value"])
                 assert (problem.code, str(problem.status)) == (code, status)
 
@@ -171,7 +171,7 @@ def test_no_word_of_a_finding_or_an_all_right_is_ever_uttered(
     for picture in (draw(), draw(1, 1, "PNG"), b"text"):
         response = ask(app, "POST", "/v1/triage", content=picture, headers={"Content-Type": "image/png"})
         uttered.append(response.text)
-    uttered += [Problem.of(_refusal(code), "id").to_json() for code in KINDS]
+    uttered += [Problem.from_error(_refusal(code), "id").to_json() for code in PROBLEM_TYPES]
     for text in uttered:
         assert not FORBIDDEN.search(text.replace(english().notice, ""))
 
@@ -185,8 +185,8 @@ def test_no_such_word_stands_in_the_source():
 
 
 def test_problem_code_decides_the_status_and_the_title():
-    for code, kind in KINDS.items():
-        problem = Problem.of(_refusal(code), "id")
+    for code, kind in PROBLEM_TYPES.items():
+        problem = Problem.from_error(_refusal(code), "id")
         assert (problem.status, problem.title) == (kind.status, kind.title)
         assert problem.type == f"urn:lesion-triage:problem:{code}"
 

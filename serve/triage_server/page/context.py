@@ -288,7 +288,7 @@ class Page:
         response = self.rendered(
             request,
             "problem.html",
-            refusal.kind.status,
+            refusal.problem_type.status,
             text=text,
             request_id=request.state.request_id,
         )

@@ -53,7 +53,7 @@ async def read_form(request: Request, max_body_bytes: int, take: Callable[[int],
         raise RequestError("body_too_large", limit=max_body_bytes)
     media_type = media_type_of(request)
     if media_type == "application/x-www-form-urlencoded":
-        return _short(await read_body(request, max_body_bytes=max_body_bytes, take=take))
+        return _short(await read_body(request, max_body_bytes=max_body_bytes, reserve=take))
     if media_type != MULTIPART_TYPE:
         raise RequestError("request_not_valid")
     parts = _Parts()

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from triage_server.case_pipeline import receive_in_time
-from triage_server.multipart import chunks_of
+from triage_server.multipart import read_chunks
 from triage_server.page.context import HEADERS, page_of
 from triage_server.problems import RequestError
 from triage_server.security import hosts_named
@@ -81,7 +81,7 @@ async def _to_login(request: Request, path: str) -> Response:
 async def _let_pass(request: Request) -> None:
     """Read the body and discard it: a browser whose upload is cut off shows no response."""
     # The connection's own limit (``parting``) is too short for photographs on a slow line.
-    chunks = chunks_of(request, service_of(request).settings.max_body_bytes, lambda _: None)
+    chunks = read_chunks(request, service_of(request).settings.max_body_bytes, lambda _: None)
     async with aclosing(chunks):
         async for _ in chunks:
             pass

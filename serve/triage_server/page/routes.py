@@ -239,7 +239,7 @@ def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> R
     return page.rendered(
         request,
         "new.html",
-        HTTPStatus.OK if refusal is None else refusal.kind.status,
+        HTTPStatus.OK if refusal is None else refusal.problem_type.status,
         questions=questions(service_of(request).bundle),
         sent=sent,
         error=error,

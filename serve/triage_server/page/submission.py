@@ -199,7 +199,7 @@ def explained(refusal: RequestError, visit: Visit) -> tuple[str, str]:
 
 def at_fault(refusal: RequestError | None) -> list[str]:
     """The fields of the history that are invalid."""
-    fields = "" if refusal is None else str(refusal.words.get("fields", ""))
+    fields = "" if refusal is None else str(refusal.placeholders.get("fields", ""))
     return [name for name in fields.split(", ") if name]
 
 

@@ -36,7 +36,7 @@ from triage_server.audit_chain import files_of
 from triage_server.page import certificate_view, routes, sign_in
 from triage_server.page.records import By
 from triage_server.page.texts import Texts
-from triage_server.problems import KINDS, RequestError
+from triage_server.problems import PROBLEM_TYPES, RequestError
 from triage_server.settings import load
 
 CLINIC = "triage:clinic"
@@ -573,7 +573,7 @@ def test_no_page_names_a_condition_or_lets_anybody_go(language: str, open_page: 
 
 @pytest.mark.parametrize("language", ["en", "de"])
 def test_every_refusal_has_words_that_promise_nothing(language: str, browser: Any) -> None:
-    for code in KINDS:
+    for code in PROBLEM_TYPES:
         text = Texts(language).problem(code, number=1, fields="age")
         assert words_in(language, text) == []
         assert "{" not in text
