@@ -1,6 +1,6 @@
 """Pages of the reference about commands and settings, read off the parsers and the settings themselves.
 
-Imports the command line, and the server's settings and errands.
+Imports the command line, and the server's settings and subcommands.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from lesion_triage import cli
-from triage_server import office
+from triage_server import commands as server_commands
 from triage_server.settings import Settings, variables
 
 _WRITTEN = "<!-- Written by docs/builder from the code. -->\n\n"
 
 
 def commands() -> str:
-    """Each verb of ``lesion-triage`` and each errand of ``triage-server``: usage, and its arguments."""
+    """Each verb of ``lesion-triage`` and each subcommand of ``triage-server``: usage, and its arguments."""
     text = (
         f"{_WRITTEN}# Commands\n\n`lesion-triage VERB --help` prints the same. Every verb ends with "
         "status 0; with 2 after an error that it explains in one sentence; 130 or 143 when interrupted.\n"
@@ -30,9 +30,9 @@ def commands() -> str:
         text += f"\n## lesion-triage {name}\n\n{_about(verb)}"
         for below, part in _verbs(verb):
             text += f"\n### lesion-triage {name} {below}\n\n{_about(part)}"
-    for name, errand in _verbs(office.parser()):
+    for name, subcommand in _verbs(server_commands.parser()):
         text += f"\n## triage-server {name}\n\n"
-        for below, act in _verbs(errand):
+        for below, act in _verbs(subcommand):
             text += f"\n### triage-server {name} {below}\n\n{_about(act)}"
     return text
 

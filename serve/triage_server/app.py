@@ -21,8 +21,9 @@ from lesion_triage.errors import ConfigError
 from triage_server import batch, cases, cds_hooks, dicom, fhir, open_inference, openapi, v1
 from triage_server.audit_log import AuditLog
 from triage_server.case_pipeline import check_ready
-from triage_server.envelope import Envelope
 from triage_server.error_responses import response_to
+from triage_server.fast_routes import add_fast_routes
+from triage_server.middleware import RequestLogMiddleware
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.problems import RequestError
 from triage_server.record import Recorder, Repeats
@@ -30,7 +31,6 @@ from triage_server.security import Door, Gate, Pace
 from triage_server.service import Service, in_language, language_of, service_of
 from triage_server.settings import Settings
 from triage_server.shadow import Shadows
-from triage_server.straight import straighten
 from triage_server.telemetry import CONTENT_TYPE, Telemetry
 from triage_server.wire import (
     MAX_CASES_PER_BATCH,
@@ -147,7 +147,7 @@ def _routes(app: FastAPI, page: Page | None) -> None:
     routers = [*(protocol.router for protocol in _PROTOCOLS), cases.router, router]
     for one in routers:
         app.include_router(one)
-    straighten(app, *routers)
+    add_fast_routes(app, *routers)
     if page is not None:
         from triage_server.page.routes import install  # noqa: PLC0415 - as the page itself
 
@@ -157,7 +157,7 @@ def _routes(app: FastAPI, page: Page | None) -> None:
     app.add_exception_handler(HTTPException, _not_routed)
     elsewhere = page.path if page is not None else None
     app.add_middleware(Gate, door=service.door, pace=service.pace, elsewhere=elsewhere)
-    app.add_middleware(Envelope, telemetry=service.telemetry)
+    app.add_middleware(RequestLogMiddleware, telemetry=service.telemetry)
     schemas = {name: schema for protocol in _PROTOCOLS for name, schema in protocol.SCHEMAS.items()}
     examples = {path: shown for protocol in _PROTOCOLS for path, shown in protocol.EXAMPLES.items()}
     openapi.install(app, schemas, examples, cases.EXAMPLES)

@@ -24,7 +24,7 @@ from lesion_triage.bundle.files import flush as flush_names
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
 from triage_server.audit_folder import appending, key_in, locked, make
-from triage_server.moment import now
+from triage_server.timestamps import now
 
 PATIENCE_S = 10.0
 """A line that takes longer counts as failed: a network disk may hang without an error."""

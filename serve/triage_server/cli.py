@@ -22,14 +22,14 @@ from lesion_triage import __version__
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ConfigError, LesionTriageError
-from triage_server import office
+from triage_server import commands
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
-from triage_server.doorstep import Doorstep
-from triage_server.envelope import log, log_to_stderr
+from triage_server.hot_swap import BundleSwapper, Served, admit, present
+from triage_server.middleware import log, log_to_stderr
 from triage_server.protocol import GuardedProtocol, guarded
 from triage_server.settings import Settings, load, refuse_exposure
-from triage_server.succession import Served, Succession, admit, present
+from triage_server.tls import TlsListener
 
 
 class DrainingServer(uvicorn.Server):
@@ -39,13 +39,13 @@ class DrainingServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         announce: Callable[[], None],
-        succession: Succession,
+        bundle_swapper: BundleSwapper,
         handshake_timeout_s: float,
     ) -> None:
         super().__init__(config)
-        self._announce, self._succession = announce, succession
+        self._announce, self._bundle_swapper = announce, bundle_swapper
         self._handshake_timeout_s = handshake_timeout_s
-        self._doorsteps: list[Doorstep] = []
+        self._tls_listeners: list[TlsListener] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then announce; shut down again if that fails.
@@ -56,12 +56,12 @@ class DrainingServer(uvicorn.Server):
         context = self.config.ssl
         await super().startup(sockets if context is None else [])
         if context is not None:
-            self._doorsteps = [
-                Doorstep(one, context, self._protocol, self._handshake_timeout_s) for one in sockets or []
+            self._tls_listeners = [
+                TlsListener(one, context, self._protocol, self._handshake_timeout_s) for one in sockets or []
             ]
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._succession.look_now)
-        self._watching = loop.create_task(self._succession.watch())
+        loop.add_signal_handler(signal.SIGHUP, self._bundle_swapper.look_now)
+        self._watching = loop.create_task(self._bundle_swapper.watch())
         try:
             self._announce()
         except ConfigError:
@@ -71,8 +71,8 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop watching for another bundle, then drain."""
         self._watching.cancel()
-        for doorstep in self._doorsteps:
-            doorstep.close()
+        for tls_listener in self._tls_listeners:
+            tls_listener.close()
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
             connection.shutdown()  # connections that linger after a last-moment answer
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
-        if words and words[0] in office.DESKS:
+        if words and words[0] in commands.SUBCOMMANDS:
             return _errand(words)
         serve(load(words, os.environ))
     except LesionTriageError as error:
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _errand(words: Sequence[str]) -> int:
     try:
-        status = office.main(words)
+        status = commands.main(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -163,8 +163,8 @@ def serve(settings: Settings) -> None:
             _say(f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}")
 
         log_to_stderr()
-        succession = Succession(app, served, settings, audit, config.ssl)
-        server = DrainingServer(config, announce, succession, settings.head_timeout_s)
+        bundle_swapper = BundleSwapper(app, served, settings, audit, config.ssl)
+        server = DrainingServer(config, announce, bundle_swapper, settings.head_timeout_s)
         for number in (signal.SIGTERM, signal.SIGINT):
             # After draining, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)

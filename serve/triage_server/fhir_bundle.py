@@ -14,7 +14,7 @@ from uuid import uuid4
 from lesion_triage import __version__
 from lesion_triage.bundle.schema import Answer
 from triage_server.fhir_case import FhirCase
-from triage_server.moment import hours_after
+from triage_server.timestamps import hours_after
 
 SYSTEM = "urn:lesion-triage:"
 _PRIORITIES = {1: "asap", 2: "urgent", 3: "routine", 4: "routine"}

@@ -1,7 +1,7 @@
 """Limits on connections before any application code: size of a head, time for a head, number of connections.
 
 Extends uvicorn's protocol, which has none of these limits. Imports Starlette's headers, the connection limit,
-the watch over slow readers, how a connection ends, the log's lines, and the wire.
+the watch over slow readers, the lingering close, the log's lines, and the wire.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import httptools
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from triage_server.crowd import Crowd
-from triage_server.envelope import Unread, request_id_of
-from triage_server.parting import Parting
+from triage_server.connection_limit import ConnectionLimit
+from triage_server.lingering_close import LingeringTransport
+from triage_server.middleware import Unread, request_id_of
 from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
 from triage_server.slow_readers import Watch
@@ -45,7 +45,7 @@ def guarded(settings: Settings, telemetry: Telemetry) -> type[asyncio.Protocol]:
         head_timeout_s = settings.head_timeout_s
         read_timeout_s = settings.body_timeout_s
         most_unread_bytes = 2 * settings.max_body_bytes  # a little too much still gets its refusal
-        crowd = Crowd(settings.max_connections, telemetry)
+        connection_limit = ConnectionLimit(settings.max_connections, telemetry)
         unread = Unread(telemetry)
 
     return Guarded
@@ -58,7 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
     head_timeout_s: float
     read_timeout_s: float
     most_unread_bytes: int
-    crowd: Crowd
+    connection_limit: ConnectionLimit
     unread: Unread
 
     _head_bytes = 0
@@ -78,14 +78,14 @@ class GuardedProtocol(HttpToolsProtocol):
     """A head that offers a protocol upgrade and announces a body, rewritten without the offer."""
     _refused: RequestError | None = None
     """A fault found behind a request that is not answered yet. Sent after that answer; no more is read."""
-    _parting: Parting
+    _lingering: LingeringTransport
     _watch: Watch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, unless too many are open, and start the time limit for its first head."""
-        self._parting = Parting(transport, self._more_may_come, self.most_unread_bytes)
-        super().connection_made(self._parting)
-        if not self.crowd.takes(self):
+        self._lingering = LingeringTransport(transport, self._more_may_come, self.most_unread_bytes)
+        super().connection_made(self._lingering)
+        if not self.connection_limit.admit(self):
             transport.abort()
             return
         self._watch = Watch(transport, self.read_timeout_s)
@@ -96,16 +96,16 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._answering is not None and not self._answering.response_started:
             self._answering.scope["state"]["left"] = True
         self._head_arrived()
-        self._parting.gone()
+        self._lingering.gone()
         if self._watch is not None:
             self._watch.end()
-        self.crowd.leave(self)
+        self.connection_limit.release(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count bytes of the head here too: an endless header reaches no callback."""
-        if self._parting.lingers:
-            self._parting.throw_away(data)
+        if self._lingering.lingers:
+            self._lingering.discard(data)
             return
         if self._refused is not None:
             return
@@ -188,13 +188,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._answering = self.pipeline[-1][0]
         super().on_response_complete()
-        self._parting.take_leave()
+        self._lingering.limit_tls_closure()
 
     def shutdown(self) -> None:
         """The server stops; do not wait for the rest of what is answered or never will be."""
         super().shutdown()
-        if self._parting.is_closing():
-            self._parting.end()
+        if self._lingering.is_closing():
+            self._lingering.end()
 
     def _more_may_come(self) -> bool:
         return self._within or self.flow.read_paused

@@ -26,7 +26,7 @@ from triage_server.telemetry import ShadowOutcome, Telemetry
 Move = Literal["same", "up", "down"]
 """Where a shadow would have put a case, compared with the answer. ``down`` is later, and can do harm."""
 
-_LOOK_EVERY_S = 0.02
+_POLL_INTERVAL_S = 0.02
 _SHARE_OF_MEMORY = 4
 
 log = logging.getLogger("triage_server")
@@ -107,7 +107,7 @@ class Shadows:
     async def _work(self, recorder: Recorder) -> None:
         while self._waiting:
             if self._pool.cases >= self._pool.threads and not self._closing:
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.sleep(_POLL_INTERVAL_S)
                 continue
             followed = self._waiting.popleft()
             for scorer in self._scorers:

@@ -19,7 +19,7 @@ import docs_shell
 import docs_world
 from docs_blocks import REASONS, Command, blocks, parses
 from lesion_triage import cli
-from triage_server import office
+from triage_server import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 _OTHERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "experiments/BUNDLES.md")
@@ -121,7 +121,7 @@ def test_a_command_that_is_not_run_is_one_that_could_be(command: Command) -> Non
             case ["python"]:
                 assert (ROOT / words[1]).is_file()
             case ["triage-server"]:
-                office.parser().parse_args(words[1:])
+                commands.parser().parse_args(words[1:])
 
 
 def test_no_page_hides_commands_in_a_block_of_another_name() -> None:

@@ -19,7 +19,7 @@ import triage_client
 from lesion_triage import cli, errors
 from lesion_triage.calibrate import certificate
 from lesion_triage.config import Config
-from triage_server import office
+from triage_server import commands
 from triage_server.settings import variables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ def test_every_local_file_that_a_page_loads_is_there(site: Path) -> None:
 def test_every_verb_and_every_errand_has_its_arguments_in_the_reference(site: Path) -> None:
     text = text_of(site / "reference" / "cli.html")
     assert [name for name in cli.VERBS if f"lesion-triage {name}" not in text] == []
-    assert [name for name in office.DESKS if f"triage-server {name}" not in text] == []
+    assert [name for name in commands.SUBCOMMANDS if f"triage-server {name}" not in text] == []
     assert "--second-look" in text
     assert "--allow-" not in text or "triage-server" in text
 

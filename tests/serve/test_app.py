@@ -20,7 +20,7 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from triage_server.app import create_app
 from triage_server.audit_chain import files_of
 from triage_server.audit_log import AuditLog
-from triage_server.envelope import JsonLines
+from triage_server.middleware import JsonLines
 from triage_server.problems import Problem
 from triage_server.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 from lesion_triage.bundle.in_step import Steps
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Judgement, Scorer
@@ -153,7 +153,7 @@ def test_every_answered_case_has_its_line_and_counts_against_the_pace(
     content = batch(as_json(draw()), as_json(b"text"), as_json(draw(seed=1)))["content"]
     with launch(**variables) as server:
         again = {**headers, "Idempotency-Key": "batch-0123456789"}
-        replies = [patiently.post(server.url + PATH, content=content, headers=again) for _ in range(3)]
+        replies = [httpx_60s.post(server.url + PATH, content=content, headers=again) for _ in range(3)]
     assert [reply.status_code for reply in replies] == [200, 200, 429]
     assert "rate_limited" not in b"".join(file.read_bytes() for file in files_of(log)).decode()
     lines = [json.loads(line) for file in files_of(log) for line in file.read_bytes().splitlines()]

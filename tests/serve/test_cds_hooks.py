@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 import tiny_bundle
 from histories import flag
 from lesion_triage.bundle.messages import Catalogue, available
@@ -75,7 +75,7 @@ def test_a_site_s_longer_sentence_is_cut_to_fit(tiny_bundle: Path, tmp_path: Pat
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "en.json").write_text(json.dumps(texts), encoding="utf-8")
     with launch(TRIAGE_CATALOGUES=str(tmp_path / "texts")) as server:
-        response = patiently.post(server.url + PATH, json=as_hook(draw()))
+        response = httpx_60s.post(server.url + PATH, json=as_hook(draw()))
     assert card(response)["summary"].endswith("…")
 
 

@@ -17,7 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import patiently
+import httpx_60s
 import tiny_bundle as tiny
 from confined import NOT_HERE
 from triage_server import audit_log
@@ -206,12 +206,12 @@ def test_every_metric_that_is_watched_is_one_that_a_server_tells(
 ) -> None:
     shadow = tiny.make(tmp_path / "shadow", threshold=0.4)
     with start(tiny_bundle, tmp_path, TRIAGE_SHADOW_BUNDLES=str(shadow.folder)) as server:
-        patiently.post(f"{server.url}/v1/triage", content=draw(), headers={"Content-Type": "image/jpeg"})
-        patiently.post(f"{server.url}/v1/triage", content=b"x", headers={"Content-Type": "image/jpeg"})
+        httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers={"Content-Type": "image/jpeg"})
+        httpx_60s.post(f"{server.url}/v1/triage", content=b"x", headers={"Content-Type": "image/jpeg"})
         deadline, page = time.monotonic() + 60, ""
         while "triage_shadow_agreement_total{" not in page:
             assert time.monotonic() < deadline
-            page = patiently.get(f"{server.url}/metrics").text
+            page = httpx_60s.get(f"{server.url}/metrics").text
         assert server.stop() == 0
     told: dict[str, set[str]] = {}
     for name, _, braces in re.findall(r"^(\w+)(\{([^}]*)\})? ", page, re.MULTILINE):
@@ -275,7 +275,7 @@ def test_server_answers_under_the_calls_that_the_unit_leaves_it(
     if subprocess.run([*under, "/bin/true"], check=False).returncode == NOT_HERE:
         pytest.skip("this kernel sets no seccomp filter: nothing was tried under that of the unit")
     with start(tiny_bundle, tmp_path, under=under) as server:
-        answer = patiently.post(
+        answer = httpx_60s.post(
             f"{server.url}/v1/triage", content=draw(), headers={"Content-Type": "image/jpeg"}
         )
         assert answer.status_code == 200

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import patiently
+import httpx_60s
 
 
 def asked(server: Any, **variables: str) -> int:
@@ -31,7 +31,7 @@ def test_full_server_is_not_ready(launch: Callable[..., Any]) -> None:
     path = {"PYTHONPATH": str(Path(__file__).parents[2] / "serve")}
     with launch("--workers-threads", 1, TRIAGE_QUEUE="0") as server:
         head = {"Content-Type": "image/jpeg", "Content-Length": "10", "Expect": "100-continue"}
-        with patiently.Client(base_url=server.url) as client:
+        with httpx_60s.Client(base_url=server.url) as client:
             assert asked(server, **path) == 0
 
             def body() -> Any:

@@ -26,14 +26,14 @@ import uvloop
 from PIL import Image
 from uvicorn.server import ServerState
 
-import patiently
+import httpx_60s
 from lesion_triage.bundle import signing
-from triage_server import parting
+from triage_server import lingering_close
 from triage_server.api_keys import new_key
-from triage_server.doorstep import Doorstep
 from triage_server.protocol import guarded
 from triage_server.settings import Settings
 from triage_server.telemetry import Telemetry
+from triage_server.tls import TlsListener
 
 JPEG = {"Content-Type": "image/jpeg"}
 PATIENCE_S = 180.0
@@ -327,7 +327,7 @@ async def serving(
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
-        server = Doorstep(listener, context, lambda: protocol(config, state, {}), 5.0)
+        server = TlsListener(listener, context, lambda: protocol(config, state, {}), 5.0)
     else:
         made = asyncio.get_running_loop().create_server(lambda: protocol(config, state, {}), sock=listener)
         server = await made
@@ -397,7 +397,7 @@ def test_what_is_refused_unread_has_a_line_and_a_count_and_nothing_that_was_sent
             problem = json.loads(rest[rest.rindex(b"{") :])
             assert (problem["code"], problem["status"]) == (code, status)
             told[code] = problem["request_id"]
-        page = patiently.get(f"{server.url}/metrics").text.splitlines()
+        page = httpx_60s.get(f"{server.url}/metrics").text.splitlines()
         for code, (status, _) in SCANS.items():
             assert f'triage_requests_total{{method="none",route="none",status="{status}"}} 1.0' in page
             assert f'triage_problems_total{{code="{code}"}} 1.0' in page
@@ -423,7 +423,7 @@ def test_body_that_breaks_is_one_line_of_the_request_that_it_was_of(
         pieces = (head + broken,) if at_once else (head, broken)
         status, body = talk(server, *pieces, pause_s=0.5)
         assert status == 400
-        page = patiently.get(f"{server.url}/metrics").text.splitlines()
+        page = httpx_60s.get(f"{server.url}/metrics").text.splitlines()
         assert server.stop() == 0
     (line,) = (line for line in lines_of(server) if line["route"] != "/metrics")
     assert (line["method"], line["route"]) == ("POST", "/v1/triage")
@@ -450,7 +450,7 @@ def test_flood_of_what_is_refused_unread_is_counted_and_does_not_fill_the_log(st
     before = len(lines_of(strict))
     for _ in range(200):
         assert talk(strict, b"no head\r\n\r\n")[0] == 400
-    page = patiently.get(f"{strict.url}/metrics").text
+    page = httpx_60s.get(f"{strict.url}/metrics").text
     (counted,) = re.findall(r'triage_requests_total\{method="none",route="none",status="400"\} (\d+)', page)
     assert int(counted) >= 200
     assert len(lines_of(strict)) - before <= 2 * 60 + 1  # two minutes may have begun, and the look itself
@@ -608,8 +608,8 @@ def test_client_that_sends_without_end_behind_its_refusal_is_cut_off(
 def test_client_that_never_leaves_behind_its_refusal_is_let_go(
     drips: bool, loop: str, encrypted: bool, certificate: tuple[Path, Path], monkeypatch: Any
 ):
-    monkeypatch.setattr(parting, "_QUIET_S", 0.4)
-    monkeypatch.setattr(parting, "_LINGER_S", 2.0)
+    monkeypatch.setattr(lingering_close, "_QUIET_S", 0.4)
+    monkeypatch.setattr(lingering_close, "_LINGER_S", 2.0)
 
     async def story() -> tuple[bool, float]:
         async with serving(refusing, certificate if encrypted else None) as (address, state):
@@ -696,16 +696,16 @@ def test_server_s_own_refusals_reach_whoever_sends_first_and_a_stop_does_not_wai
     ],
 )
 def test_what_may_be_got_may_be_asked_for_by_head(path: str, strict: Any):
-    asked, told = (patiently.request(method, strict.url + path) for method in ("HEAD", "GET"))
+    asked, told = (httpx_60s.request(method, strict.url + path) for method in ("HEAD", "GET"))
     assert (asked.status_code, asked.content) == (200, b"")
     assert asked.headers["content-length"] == str(len(told.content))
-    assert sorted(patiently.post(strict.url + path).headers["allow"].split(", ")) == ["GET", "HEAD"]
+    assert sorted(httpx_60s.post(strict.url + path).headers["allow"].split(", ")) == ["GET", "HEAD"]
 
 
 def test_counters_may_be_asked_for_by_head(strict: Any):
-    asked = patiently.head(f"{strict.url}/metrics")  # they grow, so their lengths are not compared
+    asked = httpx_60s.head(f"{strict.url}/metrics")  # they grow, so their lengths are not compared
     assert (asked.status_code, asked.content, int(asked.headers["content-length"]) > 0) == (200, b"", True)
-    assert 'method="HEAD",route="/metrics",status="200"' in patiently.get(f"{strict.url}/metrics").text
+    assert 'method="HEAD",route="/metrics",status="200"' in httpx_60s.get(f"{strict.url}/metrics").text
 
 
 def test_what_is_no_http_is_a_problem(strict: Any):
@@ -717,7 +717,7 @@ def test_slow_clients_do_not_keep_others_out(strict: Any, draw: Any):
     slow = [socket.create_connection(strict.address) for _ in range(100)]
     for connection in slow:
         connection.sendall(b"POST /v1/triage HTTP/1.1\r\n")
-    assert patiently.post(f"{strict.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
+    assert httpx_60s.post(f"{strict.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
     for connection in slow:
         connection.close()
 
@@ -731,7 +731,7 @@ def test_one_connection_too_many_is_closed(launch: Callable[..., Any]):
         for connection in open_ones:
             connection.close()
         time.sleep(0.2)
-        assert patiently.get(f"{server.url}/health/live").status_code == 200
+        assert httpx_60s.get(f"{server.url}/health/live").status_code == 200
         assert unheard(server) == {"too_many": 2, "handshake": 0}
 
 
@@ -767,7 +767,7 @@ def encrypted(launch: Callable[..., Any], certificate: tuple[Path, Path]) -> Cal
 
 def unheard(server: Any) -> dict[str, int]:
     """Connections that were closed before they could ask, by cause, as the server counts them."""
-    page = patiently.get(f"{server.url}/metrics", verify=False).text
+    page = httpx_60s.get(f"{server.url}/metrics", verify=False).text
     counted = re.findall(r'triage_connections_unheard_total\{cause="(\w+)"\} (\d+)', page)
     return {cause: int(number) for cause, number in counted}
 
@@ -777,7 +777,7 @@ def descriptors(server: Any) -> int:
 
 
 def status_over_tls(server: Any) -> int:
-    return patiently.get(f"{server.url}/health/live", verify=False).status_code
+    return httpx_60s.get(f"{server.url}/health/live", verify=False).status_code
 
 
 def is_closed(connection: socket.socket, within_s: float) -> bool:
@@ -841,7 +841,7 @@ def test_client_that_does_not_trust_the_certificate_and_one_that_leaves_are_told
 ):
     with encrypted() as server:
         with pytest.raises(httpx.ConnectError):
-            patiently.get(f"{server.url}/health/live")
+            httpx_60s.get(f"{server.url}/health/live")
         socket.create_connection(server.address).close()
         while unheard(server)["handshake"] < 2:
             time.sleep(0.05)
@@ -957,14 +957,14 @@ def test_tls_by_file(launch: Callable[..., Any], certificate: tuple[Path, Path],
     with launch(TRIAGE_TLS_CERT=str(cert), TRIAGE_TLS_KEY=str(key)) as server:
         assert server.url.startswith("https://")
         trusting = ssl.create_default_context(cafile=str(cert))
-        response = patiently.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG, verify=trusting)
+        response = httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG, verify=trusting)
         assert response.status_code == 200
         old = ssl.create_default_context(cafile=str(cert))
         old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(httpx.ConnectError):
-            patiently.get(f"{server.url}/health/live", verify=old)
+            httpx_60s.get(f"{server.url}/health/live", verify=old)
         assert server.stop() == 0
 
 
@@ -1014,7 +1014,7 @@ def test_only_a_server_that_asks_nobody_warns_of_whoever_comes_around_its_proxy(
     new_key(tmp_path / "keys", "clinic-a", "score")
     keys = {"TRIAGE_API_KEYS_FILE": str(tmp_path / "keys")} if asks else {}
     with launch(TRIAGE_BEHIND_AUTHENTICATING_PROXY="1", **keys) as server:
-        assert patiently.get(f"{server.url}/v1/bundle").status_code == (401 if asks else 200)
+        assert httpx_60s.get(f"{server.url}/v1/bundle").status_code == (401 if asks else 200)
         assert ("around its proxy" in server.text()) is not asks
 
 

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
-import patiently
+import httpx_60s
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.api_keys import KeyRecord, new_key, write_keys
@@ -48,7 +48,7 @@ PATIENCE_S = 60
 
 
 def post(server: Any, **request: Any) -> httpx.Response:
-    return patiently.post(f"{server.url}/v1/triage", **request)
+    return httpx_60s.post(f"{server.url}/v1/triage", **request)
 
 
 def json_lines(server: Any) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def wait_until_closed(server: Any) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            patiently.get(f"{server.url}/health/live")
+            httpx_60s.get(f"{server.url}/health/live")
         except httpx.TransportError:
             return
         time.sleep(0.02)
@@ -135,8 +135,8 @@ def test_full_queue_is_refused_and_recovers(launch: Callable[..., Any], draw: An
         response = post(server, content=draw(), headers=JPEG)
         assert (response.status_code, response.json()["code"]) == (503, "busy")
         assert response.headers["retry-after"] == "1"
-        assert patiently.get(f"{server.url}/health/ready").status_code == 503
-        assert patiently.get(f"{server.url}/health/live").status_code == 200
+        assert httpx_60s.get(f"{server.url}/health/ready").status_code == 503
+        assert httpx_60s.get(f"{server.url}/health/live").status_code == 200
         server.process.send_signal(signal.SIGTERM)
         assert waiting.finish().startswith(b"HTTP/1.1 200")
         assert server.process.wait(60) == 0
@@ -189,7 +189,7 @@ def test_client_that_leaves_before_its_answer_is_not_said_to_have_had_it(
         while not (lines := [line for line in json_lines(server) if line.get("route") == "/v1/triage"]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        page = patiently.get(f"{server.url}/metrics").text
+        page = httpx_60s.get(f"{server.url}/metrics").text
         assert server.stop() == 0
     assert [line["status"] for line in lines] == [499]
     assert 'triage_requests_total{method="POST",route="/v1/triage",status="499"} 1.0' in page
@@ -218,7 +218,7 @@ def test_logs_and_answers_hold_nothing_of_the_patient(launch: Callable[..., Any]
     tagged = draw() + NAME.encode()
     headers = {"X-Request-Id": f"Erika {NAME}", "User-Agent": NAME, "X-Patient": NAME, "Cookie": NAME}
     with launch() as server:
-        with patiently.Client(base_url=server.url, headers=headers, params={"patient": NAME}) as client:
+        with httpx_60s.Client(base_url=server.url, headers=headers, params={"patient": NAME}) as client:
             answers = [
                 client.post("/v1/triage", files={"image": (f"{NAME}.jpg", tagged)}),
                 client.post("/v1/triage", files={NAME: (f"{NAME}.jpg", tagged)}),
@@ -324,7 +324,7 @@ def test_server_serves_where_its_ready_line_cannot_be_written(
     start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
 ):
     with start(tiny_bundle, tmp_path, under=("sh", "-c", 'exec "$@" >/dev/full', "sh")) as server:
-        assert patiently.get(f"{server.url}/health/ready").status_code == 200
+        assert httpx_60s.get(f"{server.url}/health/ready").status_code == 200
         assert server.stop() == 0
         assert "the ready line cannot be written" in server.text()
         assert "Traceback" not in server.text()

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
-import patiently
+import httpx_60s
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.api_keys import new_key
 from triage_server.audit_chain import files_of, verify
@@ -50,7 +50,7 @@ def desk(*words: object) -> Said:
 
 
 def post(server: Any, **request: Any) -> httpx.Response:
-    return patiently.post(f"{server.url}/v1/triage", **request)
+    return httpx_60s.post(f"{server.url}/v1/triage", **request)
 
 
 def test_line_says_who_asked_what_and_what_was_answered(
@@ -70,7 +70,7 @@ def test_line_says_who_asked_what_and_what_was_answered(
             headers=headers,
         )
         refused = post(server, content=b"no picture", headers=headers | JPEG)
-        patiently.get(f"{server.url}/v1/bundle", headers=headers)
+        httpx_60s.get(f"{server.url}/v1/bundle", headers=headers)
         assert server.stop() == 0
     opened, answer, refusal, closed = lines_of(folder)
     assert (opened["event"], opened["callers"], closed["event"]) == ("opened", "known", "closed")
@@ -131,7 +131,7 @@ def test_kill_under_load_loses_no_acknowledged_answer(launch: Callable[..., Any]
             heard: list[tuple[str, bytes]] = []
 
             def ask(url: str = server.url, heard: list[tuple[str, bytes]] = heard) -> None:
-                with patiently.Client(base_url=url, headers=JPEG) as client:
+                with httpx_60s.Client(base_url=url, headers=JPEG) as client:
                     for turn in range(100_000):
                         try:
                             response = client.post("/v1/triage", content=pictures[turn % len(pictures)])
@@ -176,12 +176,12 @@ def test_full_disk_gives_no_answer_and_passes_by_itself(
             refused = post(server, content=draw(), headers=once)
             assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
             assert "disposition" not in refused.text
-        ready = patiently.get(f"{server.url}/health/ready")
+        ready = httpx_60s.get(f"{server.url}/health/ready")
         assert (ready.status_code, ready.json()["code"]) == (503, "audit_unavailable")
-        assert "triage_audit_failed 1.0" in patiently.get(f"{server.url}/metrics").text
+        assert "triage_audit_failed 1.0" in httpx_60s.get(f"{server.url}/metrics").text
         resource.prlimit(process, resource.RLIMIT_FSIZE, unlimited)
         time.sleep(1.1)
-        assert patiently.get(f"{server.url}/health/ready").status_code == 200
+        assert httpx_60s.get(f"{server.url}/health/ready").status_code == 200
         assert post(server, content=draw(), headers=once).status_code == 200
         assert server.stop() == 0
     assert verify(folder).torn == 0
@@ -228,10 +228,10 @@ def test_nothing_of_the_patient_is_anywhere(launch: Callable[..., Any], tmp_path
             post(server, files={"image": (f"{NAME}.jpg", photograph), "history": (NAME, f'{{"{NAME}": 1}}')}),
             post(server, content=photograph, headers=JPEG, params={"patient": NAME}),
             post(server, content=NAME.encode(), headers=JPEG),
-            patiently.get(f"{server.url}/{NAME}"),
+            httpx_60s.get(f"{server.url}/{NAME}"),
         ]
         texts = [
-            patiently.get(f"{server.url}/metrics").text,
+            httpx_60s.get(f"{server.url}/metrics").text,
             *(str(answer.headers) + answer.text for answer in answers),
         ]
         assert server.stop() == 0
@@ -272,7 +272,7 @@ def test_case_that_is_sent_again_is_counted_as_a_repeat_and_not_as_a_case(
     with launch() as server:
         for _ in range(3):
             post(server, content=photograph, headers=JPEG | {"Idempotency-Key": "0123456789abcdef"})
-        page = patiently.get(f"{server.url}/metrics").text.splitlines()
+        page = httpx_60s.get(f"{server.url}/metrics").text.splitlines()
     assert 'triage_answers_total{disposition="ungradable",priority_band="1"} 1.0' in page
     assert 'triage_reasons_total{code="image_too_dark"} 1.0' in page
     assert "triage_repeats_total 2.0" in page
@@ -297,8 +297,8 @@ def test_counters_tell_what_was_answered_and_nothing_that_was_sent(
         for kind in ("referred", "referred", "below", "black"):
             post(server, content=picture_bytes(kind, "JPEG"), headers=JPEG)
         post(server, content=b"no picture", headers=JPEG)
-        patiently.get(f"{server.url}/nowhere/{NAME}")
-        page = patiently.get(f"{server.url}/metrics").text
+        httpx_60s.get(f"{server.url}/nowhere/{NAME}")
+        page = httpx_60s.get(f"{server.url}/metrics").text
     for line in (
         'triage_answers_total{disposition="needs_in_person",priority_band="1"} 2.0',
         'triage_answers_total{disposition="below_threshold",priority_band="4"} 1.0',

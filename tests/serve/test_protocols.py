@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-import patiently
+import httpx_60s
 import tiny_bundle
 from forbidden import words_in
 from histories import flag
@@ -224,7 +224,7 @@ def post(
 ) -> httpx.Response:
     shown = {"Authorization": f"Bearer {key}"} if key else {}
     headers = {**request["headers"], **shown, **more}
-    return patiently.post(server.url + way.path, content=request["content"], headers=headers)
+    return httpx_60s.post(server.url + way.path, content=request["content"], headers=headers)
 
 
 @EVERY_WAY
@@ -243,10 +243,10 @@ def test_no_door_is_open_to_strangers_or_to_those_who_may_only_read(way: Any, gu
 )
 def test_what_tells_of_the_server_takes_a_key_and_probes_take_none(path: str, guarded: Any):
     server, _, _, reading = guarded
-    assert patiently.get(server.url + path).status_code == 401
-    assert patiently.get(server.url + path, headers={"Authorization": f"Bearer {reading}"}).status_code == 200
+    assert httpx_60s.get(server.url + path).status_code == 401
+    assert httpx_60s.get(server.url + path, headers={"Authorization": f"Bearer {reading}"}).status_code == 200
     for probe in ("/v2/health/live", "/v2/health/ready"):
-        assert patiently.get(server.url + probe).status_code == 200
+        assert httpx_60s.get(server.url + probe).status_code == 200
 
 
 @pytest.mark.parametrize(("name", "way"), WAYS.items(), ids=WAYS)
@@ -293,7 +293,7 @@ def test_counters_count_every_face(guarded: Any, draw: Any):
     server, _, key, _ = guarded
 
     def answers() -> float:
-        page = patiently.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {key}"}).text
+        page = httpx_60s.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {key}"}).text
         counts = re.findall(r"^triage_answers_total\{[^}]*\} (\S+)$", page, re.MULTILINE)
         return sum(float(count) for count in counts)
 
@@ -368,7 +368,7 @@ def test_nothing_of_a_person_is_written_or_answered(launch: Callable[..., Any], 
     ]
     with launch(TRIAGE_AUDIT_LOG=str(log)) as server:
         answers = []
-        with patiently.Client(base_url=server.url, params={"patient": NAME}) as client:
+        with httpx_60s.Client(base_url=server.url, params={"patient": NAME}) as client:
             for path, body, status in bodies:
                 answers.append(client.post(path, content=json.dumps(body), headers=JSON))
                 assert answers[-1].status_code == status, answers[-1].text

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 from sent_cases import WAYS
 from triage_server import record
 from triage_server.audit_chain import files_of, verify
@@ -24,7 +24,7 @@ KEY = {"Idempotency-Key": "0123456789abcdef"}
 
 
 def post(server: Any, picture: bytes, **headers: str) -> httpx.Response:
-    return patiently.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
+    return httpx_60s.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
 
 
 def events(log: Path) -> list[str]:

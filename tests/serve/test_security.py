@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 from lesion_triage.errors import ConfigError
 from triage_server.api_keys import KeyFile, new_key, read_keys, revoke
 from triage_server.cli import main
@@ -33,7 +33,7 @@ def bearer(token: str) -> dict[str, str]:
 
 def post(server: Any, picture: bytes, token: str | None = None, **headers: str) -> httpx.Response:
     shown = JPEG | headers | (bearer(token) if token is not None else {})
-    return patiently.post(f"{server.url}/v1/triage", content=picture, headers=shown)
+    return httpx_60s.post(f"{server.url}/v1/triage", content=picture, headers=shown)
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
@@ -60,17 +60,17 @@ def test_key_lets_in_and_nothing_else_does(launch: Any, keys: Any, draw: Any):
             assert code(refused) == (401, "not_authenticated")
             assert refused.headers["www-authenticate"].startswith("Bearer ")
         for headers in ({}, {"Authorization": key}, {"Authorization": f"Basic {key}"}, {"X-Api-Key": key}):
-            refused = patiently.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | headers)
+            refused = httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | headers)
             assert code(refused) == (401, "not_authenticated")
         twice = [*JPEG.items(), *bearer(key).items(), *bearer(stranger).items()]
-        assert code(patiently.post(f"{server.url}/v1/triage", content=draw(), headers=twice))[0] == 401
+        assert code(httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=twice))[0] == 401
 
 
 def test_only_health_is_open_and_no_path_tells_whether_it_exists(launch: Any, keys: Any):
     file, key, _ = keys
     with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
         for path in ("/health/live", "/health/ready"):
-            assert patiently.get(server.url + path).status_code == 200
+            assert httpx_60s.get(server.url + path).status_code == 200
         closed = (
             "/",
             "/v1/bundle",
@@ -81,15 +81,15 @@ def test_only_health_is_open_and_no_path_tells_whether_it_exists(launch: Any, ke
             "/health/live/",
         )
         for path in closed:
-            assert code(patiently.get(server.url + path)) == (401, "not_authenticated")
+            assert code(httpx_60s.get(server.url + path)) == (401, "not_authenticated")
         for path in ("/v1/bundle", "/v1/certificate", "/metrics", "/openapi.json"):
-            assert patiently.get(server.url + path, headers=bearer(key)).status_code == 200
+            assert httpx_60s.get(server.url + path, headers=bearer(key)).status_code == 200
 
 
 def test_key_for_reading_may_not_score(launch: Any, keys: Any, draw: Any):
     file, _, reading = keys
     with launch(TRIAGE_API_KEYS_FILE=str(file)) as server:
-        assert patiently.get(f"{server.url}/metrics", headers=bearer(reading)).status_code == 200
+        assert httpx_60s.get(f"{server.url}/metrics", headers=bearer(reading)).status_code == 200
         assert code(post(server, draw(), reading)) == (403, "not_allowed")
 
 
@@ -111,11 +111,14 @@ def test_broken_key_file_lets_nobody_in_and_is_not_ready(launch: Any, keys: Any,
         file.write_text("half an ed")
         time.sleep(1.1)
         assert code(post(server, draw(), key)) == (503, "authentication_unavailable")
-        assert code(patiently.get(f"{server.url}/health/ready")) == (503, "authentication_unavailable")
+        assert code(httpx_60s.get(f"{server.url}/health/ready")) == (
+            503,
+            "authentication_unavailable",
+        )
         file.write_text(whole)
         time.sleep(1.1)
         assert post(server, draw(), key).status_code == 200
-        assert patiently.get(f"{server.url}/health/ready").status_code == 200
+        assert httpx_60s.get(f"{server.url}/health/ready").status_code == 200
 
 
 def test_readiness_alone_finds_the_file_of_keys_broken_and_mended(launch: Any, keys: Any):
@@ -125,7 +128,7 @@ def test_readiness_alone_finds_the_file_of_keys_broken_and_mended(launch: Any, k
         for text, status in (("half an ed", 503), (whole, 200)):  # as behind a load balancer, no caller comes
             file.write_text(text)
             time.sleep(1.1)
-            assert patiently.get(f"{server.url}/health/ready").status_code == status
+            assert httpx_60s.get(f"{server.url}/health/ready").status_code == status
 
 
 def test_key_is_kept_as_a_hash_for_its_owner_alone(keys: Any):
@@ -366,7 +369,7 @@ def test_each_key_has_its_own_pace(launch: Any, keys: Any, draw: Any):
         refused = post(server, draw(), key)
         assert code(refused) == (429, "rate_limited")
         assert 1 <= int(refused.headers["retry-after"]) <= 21
-        assert patiently.get(f"{server.url}/v1/bundle", headers=bearer(reading)).status_code == 200
+        assert httpx_60s.get(f"{server.url}/v1/bundle", headers=bearer(reading)).status_code == 200
 
 
 @pytest.mark.parametrize(("per_minute", "cases"), [(30, 31), (30, 16), (1, 32), (600, 32)])

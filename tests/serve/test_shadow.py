@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 import tiny_bundle as tiny
 from lesion_triage.bundle.store import Bundle
 from triage_server.audit_chain import files_of, verify
@@ -30,12 +30,12 @@ def shadows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
 
 
 def post(server: Any, picture: bytes, **headers: str) -> httpx.Response:
-    return patiently.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
+    return httpx_60s.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
 
 
 def counted(server: Any, name: str, **labels: str) -> float:
     total = 0.0
-    for line in patiently.get(f"{server.url}/metrics").text.splitlines():
+    for line in httpx_60s.get(f"{server.url}/metrics").text.splitlines():
         if line.startswith(f"{name}{{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
             total += float(line.rpartition(" ")[2])
     return total
@@ -70,7 +70,7 @@ def test_shadows_stand_in_log_counters_and_report_and_never_in_an_answer(
             heard += [post(server, tiny.picture_bytes(kind, "JPEG"), **key) for _ in range(2)]
         assert all(one.status_code == 200 for one in heard)
         for one in heard:
-            said = one.text + str(one.headers) + patiently.get(f"{server.url}/v1/bundle").text
+            said = one.text + str(one.headers) + httpx_60s.get(f"{server.url}/v1/bundle").text
             assert eager.sha256 not in said
             assert idle.sha256 not in said
         wait_for(lambda: counted(server, "triage_shadow_cases_total", outcome="scored") == 6)

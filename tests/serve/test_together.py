@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 import tiny_bundle as tiny
 from lesion_triage.bundle.store import Bundle
 from sent_cases import WAYS
@@ -43,7 +43,7 @@ class Visitor:
     """Somebody signed in at the page of a real server."""
 
     def __init__(self, url: str) -> None:
-        self.client = patiently.Client(base_url=url)
+        self.client = httpx_60s.Client(base_url=url)
         self._token = self._token_on("/ui/login")
         self.client.post("/ui/login", data={"form_token": self._token, "reader": "A. Reader"})
         self._token = self._token_on("/ui/new")
@@ -74,7 +74,7 @@ def at_every_door(url: str, headers: dict[str, str]) -> dict[str, httpx.Response
         request = way.request(PICTURE)
         # No client of one protocol shares a key with another's.
         shown = {**request["headers"], **{key: f"{value}-{name}" for key, value in headers.items()}}
-        heard[name] = patiently.post(url + way.path, content=request["content"], headers=shown)
+        heard[name] = httpx_60s.post(url + way.path, content=request["content"], headers=shown)
         assert heard[name].status_code == 200, heard[name].text
     return heard
 
@@ -94,7 +94,7 @@ def heard(tmp_path_factory: pytest.TempPathFactory, start: Callable[..., Any]) -
     with start(link, folder, **variables) as server:
 
         def shadowed() -> int:
-            text = patiently.get(f"{server.url}/metrics").text
+            text = httpx_60s.get(f"{server.url}/metrics").text
             found = re.findall(r'triage_shadow_cases_total\{.*outcome="scored"\} (\S+)', text)
             return int(sum(map(float, found)))
 
@@ -104,13 +104,13 @@ def heard(tmp_path_factory: pytest.TempPathFactory, start: Callable[..., Any]) -
         draft = folder / "draft"
         draft.symlink_to(second.folder)
         draft.replace(link)
-        wait_for(lambda: second.sha256 in patiently.get(f"{server.url}/v1/bundle").text)
+        wait_for(lambda: second.sha256 in httpx_60s.get(f"{server.url}/v1/bundle").text)
         repeated, after = at_every_door(server.url, KEY), at_every_door(server.url, {})
         late = visitor.send()
         wait_for(lambda: shadowed() == 2 * CASES)
         paths = (f"/ui/cases/{early}", f"/ui/cases/{late}", "/ui/certificate")
         pages = [visitor.client.get(path).text for path in paths]
-        metrics = patiently.get(f"{server.url}/metrics").text
+        metrics = httpx_60s.get(f"{server.url}/metrics").text
         visitor.client.close()
         assert server.stop() == 0
     verify(log)

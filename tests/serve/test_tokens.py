@@ -21,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-import patiently
+import httpx_60s
 from identity_provider import AUDIENCE, ISSUER, Issuer
 from lesion_triage.errors import ConfigError
 from triage_server import tokens
@@ -50,7 +50,7 @@ def server(
 
 def post(server: Any, picture: bytes, token: str) -> httpx.Response:
     headers = JPEG | {"Authorization": f"Bearer {token}"}
-    return patiently.post(f"{server.url}/v1/triage", content=picture, headers=headers)
+    return httpx_60s.post(f"{server.url}/v1/triage", content=picture, headers=headers)
 
 
 @pytest.mark.parametrize("kind", ["RS256", "ES256", "EdDSA"])

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_client import verify_webhook
@@ -73,7 +73,7 @@ def variables(tmp_path: Path) -> Callable[..., dict[str, str]]:
 
 def send(server: Any, picture: bytes, callback: str = "ehr", **headers: str) -> httpx.Response:
     address = f"{server.url}/v1/triage?callback={callback}"
-    return patiently.post(address, content=picture, headers=JPEG | headers)
+    return httpx_60s.post(address, content=picture, headers=JPEG | headers)
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ def desk(*words: object) -> tuple[int, str]:
 
 
 def metric(server: Any, name: str) -> float:
-    page = patiently.get(f"{server.url}/metrics").text
+    page = httpx_60s.get(f"{server.url}/metrics").text
     return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
 
 
@@ -105,10 +105,10 @@ def test_answer_is_recorded_accepted_and_brought_signed(
     with receiving() as receiver, launch(**variables(receiver.url)) as server:
         accepted = send(server, draw(), **{"X-Request-Id": "case-0001"})
         receiver.wait()
-        here = patiently.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG)
+        here = httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG)
         where = accepted.headers["location"]
-        until(lambda: patiently.get(server.url + where).json()["state"] == "delivered")
-        status = patiently.get(server.url + where).json()
+        until(lambda: httpx_60s.get(server.url + where).json()["state"] == "delivered")
+        status = httpx_60s.get(server.url + where).json()
         assert server.stop() == 0
     assert (accepted.status_code, accepted.json()["state"]) == (202, "pending")
     assert where == f"/v1/cases/{accepted.json()['case_id']}"
@@ -182,8 +182,8 @@ def test_date_that_no_calendar_has_costs_no_delivery(
     script = [(503, {"Retry-After": date}, 0.0), (200, {"Retry-After": date}, 0.0)]
     with receiving(*script) as receiver, launch(**variables(receiver.url)) as server:
         address = f"{server.url}/v1/cases/{send(server, draw()).json()['case_id']}"
-        until(lambda: patiently.get(address).json()["state"] == "delivered")
-        status = patiently.get(address).json()
+        until(lambda: httpx_60s.get(address).json()["state"] == "delivered")
+        status = httpx_60s.get(address).json()
         assert (status["attempts"], status["last_status"], len(receiver.came)) == (2, 200, 2)
         assert server.stop() == 0
 
@@ -216,7 +216,7 @@ def test_kill_between_acknowledgement_and_delivery_loses_nothing(
     with receiving(port=port) as receiver, launch(**settings) as server:
         receiver.wait(5)
         until(lambda: metric(server, "triage_webhooks_pending") == 0)
-        status = patiently.get(f"{server.url}/v1/cases/{accepted[0]['case_id']}").json()
+        status = httpx_60s.get(f"{server.url}/v1/cases/{accepted[0]['case_id']}").json()
         assert status["answer"] == accepted[0]["answer"]
         assert server.stop() == 0
     brought = {case.case_id: case.answer.model_dump(mode="json") for case in receiver.cases(SECRET)}
@@ -250,7 +250,7 @@ def test_same_key_is_the_same_case_and_brought_once_also_after_a_restart(
         settings = variables(receiver.url)
         with launch(**settings) as server:
             first, again = (send(server, draw(), **key) for _ in range(2))
-            waited = patiently.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | key)
+            waited = httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | key)
             receiver.wait(1)
             assert server.stop() == 0
         with launch(**settings) as server:
@@ -292,19 +292,19 @@ def test_names_of_a_server_with_callbacks(
             for name in ("lab", "http://127.0.0.1:1", "ehr&callback=ehr", ""):
                 assert send(server, draw(), name, **mine).json()["code"] == "callback_not_known"
             where = server.url + accepted.headers["location"]
-            assert patiently.get(where, headers=mine).status_code == 200
-            hidden = patiently.get(where, headers=theirs)
+            assert httpx_60s.get(where, headers=mine).status_code == 200
+            hidden = httpx_60s.get(where, headers=theirs)
             assert (hidden.status_code, hidden.json()["code"]) == (404, "case_not_known")
-            assert patiently.get(where).status_code == 401
-            assert patiently.get(f"{server.url}/v1/cases/case_{'0' * 32}", headers=mine).status_code == 404
-            preferred = patiently.post(
+            assert httpx_60s.get(where).status_code == 401
+            assert httpx_60s.get(f"{server.url}/v1/cases/case_{'0' * 32}", headers=mine).status_code == 404
+            preferred = httpx_60s.post(
                 f"{server.url}/v1/triage",
                 content=draw(),
                 headers=JPEG | mine | {"Prefer": "wait=10, respond-async"},
             )
             assert preferred.status_code == 202
             assert preferred.headers["preference-applied"] == "respond-async"
-            no_callback = patiently.post(
+            no_callback = httpx_60s.post(
                 f"{server.url}/v1/triage",
                 content=draw(),
                 headers=JPEG | theirs | {"Prefer": "respond-async"},
@@ -332,7 +332,7 @@ def test_outbox_holds_no_photograph_and_no_answer_that_can_be_read(
     with launch(**variables(f"http://127.0.0.1:{free_port()}/")) as server:
         address = f"{server.url}/v1/triage?callback=ehr"
         files = [("image", ("Mustermann.jpg", picture)), ("history", (None, history))]
-        assert patiently.post(address, files=files).status_code == 202
+        assert httpx_60s.post(address, files=files).status_code == 202
         kept = b"".join(path.read_bytes() for path in tmp_path.glob("outbox.sqlite*"))
         log = server.text()
         assert server.stop() == 0
@@ -353,7 +353,7 @@ def test_full_outbox_refuses_before_the_case_is_read_and_waiting_cases_go_on(
         full = send(server, draw(seed=2))
         assert (full.status_code, full.json()["code"]) == (503, "outbox_full")
         assert int(full.headers["retry-after"]) > 0
-        assert patiently.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
+        assert httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG).status_code == 200
         with receiving(port=port) as receiver:
             receiver.wait(2)
             until(lambda: send(server, draw(seed=3)).status_code == 202)  # delivered ones make room
@@ -407,7 +407,7 @@ def test_answers_to_a_callback_that_is_named_no_more_take_no_room_and_can_be_dro
             until(lambda: metric(server, "triage_webhooks_undelivered") == 2)
             full = send(server, draw(seed=3))  # as far as its own answers go all is as before
             assert (full.status_code, full.json()["code"]) == (503, "outbox_full")
-            states = [patiently.get(f"{server.url}/v1/cases/{number}").json()["state"] for number in numbers]
+            states = [httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["state"] for number in numbers]
             assert states == ["undelivered", "pending"]
             assert desk("drop", "--outbox", outbox, "--callback", "ehr") == (0, "1 answers dropped\n")
             assert desk("retry", "--outbox", outbox, "--callback", "ehr") == (
@@ -433,7 +433,7 @@ def test_outbox_that_cannot_be_written_is_a_503_and_no_acknowledgement(
         assert (refused.status_code, refused.json()["code"]) == (503, "outbox_unavailable")
         assert "disposition" not in refused.text
         # What the problem advises.
-        here = patiently.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | key)
+        here = httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=JPEG | key)
         assert here.status_code == 200
         assert server.stop() == 0
 
@@ -447,7 +447,7 @@ def test_answer_that_nobody_wants_is_seen_and_can_be_set_out_again(
         with launch(**settings) as server:
             number = send(server, draw()).json()["case_id"]
             until(lambda: metric(server, "triage_webhooks_undelivered") == 1)
-            assert patiently.get(f"{server.url}/v1/cases/{number}").json()["state"] == "undelivered"
+            assert httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["state"] == "undelivered"
             assert server.stop() == 0
         status, said = desk("show", "--outbox", outbox)
         assert (status, number in said, "410" in said) == (0, True, True)
@@ -485,8 +485,8 @@ def test_answer_that_was_given_up_stays_until_somebody_drops_it(
             base.execute("UPDATE cases SET settled_at = settled_at - 1e6 + rowid")
             base.execute("UPDATE cases SET state = 'delivered' WHERE case_id = ?", (delivered,))
         with launch(**settings) as server:
-            until(lambda: patiently.get(f"{server.url}/v1/cases/{delivered}").status_code == 404)
-            assert patiently.get(f"{server.url}/v1/cases/{old}").json()["state"] == "undelivered"
+            until(lambda: httpx_60s.get(f"{server.url}/v1/cases/{delivered}").status_code == 404)
+            assert httpx_60s.get(f"{server.url}/v1/cases/{old}").json()["state"] == "undelivered"
             assert metric(server, "triage_webhooks_undelivered") == 2
             assert server.stop() == 0
     with pytest.raises(SystemExit, match="2"):
@@ -511,8 +511,8 @@ def test_answer_is_given_up_and_forgotten_when_its_time_is_over(
         base.execute(said, (time.time() - 2 * hours, forgotten))
     with launch(**settings) as server:
         address = f"{server.url}/v1/cases/"
-        until(lambda: patiently.get(address + given_up).json().get("state") == "undelivered")
-        until(lambda: patiently.get(address + forgotten).status_code == 404)
+        until(lambda: httpx_60s.get(address + given_up).json().get("state") == "undelivered")
+        until(lambda: httpx_60s.get(address + forgotten).status_code == 404)
         assert server.stop() == 0
 
 
@@ -529,8 +529,8 @@ def test_answer_is_tried_once_more_when_its_time_ran_out_while_the_server_was_do
         base.execute("UPDATE cases SET until = until - 7200, next_at = next_at - 7200, attempts = 0")
     with receiving((status, {}, 0.0), port=port) as receiver, launch(**settings) as server:
         address = f"{server.url}/v1/cases/{number}"
-        until(lambda: patiently.get(address).json()["state"] == state)
-        assert patiently.get(address).json()["attempts"] == len(receiver.came) == 1
+        until(lambda: httpx_60s.get(address).json()["state"] == state)
+        assert httpx_60s.get(address).json()["attempts"] == len(receiver.came) == 1
         assert server.stop() == 0
     last = next(line for line in lines_of(tmp_path / "audit") if line["event"] == state)
     assert (last["attempts"], last["receiver_status"]) == (1, status)
@@ -550,8 +550,8 @@ def test_answer_to_a_callback_that_is_named_no_more_is_given_up_without_an_attem
         settings["TRIAGE_WEBHOOKS"] = settings["TRIAGE_WEBHOOKS"].replace('"ehr"', '"lab"')
         with launch(**settings) as server:
             address = f"{server.url}/v1/cases/{number}"
-            until(lambda: patiently.get(address).json()["state"] == "undelivered")
-            assert patiently.get(address).json()["attempts"] == 1
+            until(lambda: httpx_60s.get(address).json()["state"] == "undelivered")
+            assert httpx_60s.get(address).json()["attempts"] == 1
             assert server.stop() == 0
     (line,) = (line for line in lines_of(tmp_path / "audit") if line["event"] == "undelivered")
     assert (line["attempts"], line["receiver_status"]) == (1, 500)
@@ -603,10 +603,10 @@ def test_delivery_that_the_outbox_cannot_note_is_made_and_recorded_once(
         unwritable(outbox, yes=True)
         receiver.wait(1)
         time.sleep(3.0)
-        assert patiently.get(f"{server.url}/v1/cases/{number}").json()["state"] == "pending"
+        assert httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["state"] == "pending"
         unwritable(outbox, yes=False)
-        until(lambda: patiently.get(f"{server.url}/v1/cases/{number}").json()["state"] == "delivered")
-        assert patiently.get(f"{server.url}/v1/cases/{number}").json()["attempts"] == 1
+        until(lambda: httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["state"] == "delivered")
+        assert httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["attempts"] == 1
         assert server.stop() == 0
     assert len(receiver.came) == 1
     assert [line["event"] for line in lines_of(tmp_path / "audit")].count("delivered") == 1
@@ -627,8 +627,8 @@ def test_attempts_that_the_outbox_cannot_note_come_later_and_later_and_are_count
             unwritable(outbox, yes=False)
             receiver.wait(4)
             assert receiver.moments[3] - receiver.moments[2] >= 4.5 * 0.75
-            until(lambda: patiently.get(f"{server.url}/v1/cases/{number}").json()["state"] == "delivered")
-            assert patiently.get(f"{server.url}/v1/cases/{number}").json()["attempts"] == 4
+            until(lambda: httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["state"] == "delivered")
+            assert httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["attempts"] == 4
             assert server.stop() == 0
 
 

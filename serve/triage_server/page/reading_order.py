@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from triage_server.moment import hours_after
+from triage_server.timestamps import hours_after
 
 
 @dataclass(frozen=True, slots=True)

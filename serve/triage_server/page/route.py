@@ -80,7 +80,7 @@ async def _to_login(request: Request, path: str) -> Response:
 
 async def _let_pass(request: Request) -> None:
     """Read the body and discard it: a browser whose upload is cut off shows no response."""
-    # The connection's own limit (``parting``) is too short for photographs on a slow line.
+    # The connection's own limit (``lingering_close``) is too short for photographs on a slow line.
     chunks = read_chunks(request, service_of(request).settings.max_body_bytes, lambda _: None)
     async with aclosing(chunks):
         async for _ in chunks:

@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from triage_server.audit_log import AuditLog
-from triage_server.moment import written
 from triage_server.problems import RequestError
 from triage_server.telemetry import Telemetry
+from triage_server.timestamps import written
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.dispatcher import Dispatcher
 from triage_server.webhooks.outbox import Counts, FullError, Letter, OutboxThread, sealed, unsealed

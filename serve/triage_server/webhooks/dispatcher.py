@@ -18,8 +18,8 @@ from typing import Literal
 
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_log import AuditLog
-from triage_server.moment import written
 from triage_server.telemetry import Telemetry
+from triage_server.timestamps import written
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.delivery import Reply, deliver
 from triage_server.webhooks.outbox import Letter, OutboxThread, unsealed

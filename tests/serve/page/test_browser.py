@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-import patiently
+import httpx_60s
 import tiny_bundle
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -122,7 +122,7 @@ def sign_in(browser: webdriver.Chrome, url: str) -> None:
 
 def send_otherwise(url: str, photographs: list[Path]) -> None:
     """Cases of other people, one for each photograph."""
-    with patiently.Client(base_url=url) as other:
+    with httpx_60s.Client(base_url=url) as other:
         token = TOKEN.search(other.get("/ui/login").text)
         assert token
         other.post("/ui/login", data={"form_token": token[1], "reader": "B"})

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-import patiently
+import httpx_60s
 import tiny_bundle
-from triage_server import parting
+from triage_server import lingering_close
 from triage_server.page.texts import LANGUAGES, Texts
 
 LOST = "/ui/login?kept=nothing"
@@ -71,12 +71,12 @@ def test_upload_of_many_bytes_or_with_a_pause_is_answered_and_not_cut_off(
     queue = str(tmp_path / "queue.sqlite")
     with start(flagged_bundle, tmp_path, TRIAGE_READING_QUEUE=queue) as server:
         files = {"image": ("a.jpg", REFERRED + bytes(15_000_000))}
-        answer = patiently.post(f"{server.url}/ui/cases", data={"form_token": "x"}, files=files)
+        answer = httpx_60s.post(f"{server.url}/ui/cases", data={"form_token": "x"}, files=files)
         assert (answer.status_code, answer.headers["location"]) == (303, LOST)
         with socket.create_connection(server.address, timeout=60) as connection:
             head = "POST /ui/cases HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n"
             connection.sendall(head.encode() + bytes(1000))
-            time.sleep(parting._QUIET_S + 1.5)
+            time.sleep(lingering_close._QUIET_S + 1.5)
             for _ in range(2):  # a browser sends all of it before it looks for an answer
                 connection.sendall(bytes(1000))
                 time.sleep(0.5)

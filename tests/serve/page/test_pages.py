@@ -21,7 +21,7 @@ import pytest
 from fastapi.routing import APIRoute
 from PIL import Image
 
-import patiently
+import httpx_60s
 import tiny_bundle
 from forbidden import words_in
 from identity_provider import AUDIENCE, ISSUER, Issuer
@@ -778,7 +778,7 @@ def test_nothing_of_the_patient_is_anywhere(
     token = re.compile(r'name="form_token" value="([0-9a-f]+)"')
     with (
         start(flagged_bundle, tmp_path, TMPDIR=str(work), **settings) as server,
-        patiently.Client(base_url=server.url, follow_redirects=True) as client,
+        httpx_60s.Client(base_url=server.url, follow_redirects=True) as client,
     ):
         said = [client.get("/ui/login").text]
         fields = {"form_token": token.findall(said[0])[0]}

@@ -14,7 +14,7 @@ _SAY_AGAIN_S = 60.0
 log = logging.getLogger("triage_server")
 
 
-class Crowd:
+class ConnectionLimit:
     """The open connections, each counted from the moment it was accepted."""
 
     def __init__(self, most: int, telemetry: Telemetry) -> None:
@@ -25,13 +25,13 @@ class Crowd:
             telemetry: counts those that were turned away.
         """
         self._most, self._telemetry = most, telemetry
-        self._here: set[asyncio.BaseProtocol] = set()
+        self._open_connections: set[asyncio.BaseProtocol] = set()
         self._said = -math.inf
 
-    def takes(self, one: asyncio.BaseProtocol) -> bool:
+    def admit(self, one: asyncio.BaseProtocol) -> bool:
         """Admit a connection if there is room; else count it, and log the limit at most once a minute."""
-        if one in self._here or len(self._here) < self._most:
-            self._here.add(one)
+        if one in self._open_connections or len(self._open_connections) < self._most:
+            self._open_connections.add(one)
             return True
         self._telemetry.unheard("too_many")
         if time.monotonic() - self._said >= _SAY_AGAIN_S:
@@ -39,6 +39,6 @@ class Crowd:
             log.warning("connections are closed unanswered: %d are open (TRIAGE_MAX_CONNECTIONS)", self._most)
         return False
 
-    def leave(self, one: asyncio.BaseProtocol) -> None:
+    def release(self, one: asyncio.BaseProtocol) -> None:
         """Remove a connection that is closed."""
-        self._here.discard(one)
+        self._open_connections.discard(one)

@@ -18,14 +18,14 @@ from lesion_triage.errors import BundleError, ConfigError
 from triage_server.settings import PREFIX, Settings, load
 
 if TYPE_CHECKING:
-    from triage_server.succession import Served
+    from triage_server.hot_swap import Served
 
 _FORMER = ".former"
 
 
-def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the ``bundles`` subcommand."""
-    verbs = desks.add_parser("bundles", help="which bundle is served").add_subparsers(required=True)
+    verbs = subparsers.add_parser("bundles", help="which bundle is served").add_subparsers(required=True)
     activating = verbs.add_parser("activate", help="verify a bundle, then point the link to it")
     activating.add_argument("folder", type=Path, help="folder of the sealed bundle")
     activating.set_defaults(act=_activate)
@@ -88,7 +88,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _admit(folder: Path, settings: Settings) -> Served:
-    from triage_server.succession import admit  # noqa: PLC0415 - onnxruntime is not needed to list keys
+    from triage_server.hot_swap import admit  # noqa: PLC0415 - onnxruntime is not needed to list keys
 
     return admit(folder, settings)
 

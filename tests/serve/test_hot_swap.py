@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-import patiently
+import httpx_60s
 import tiny_bundle as tiny
 from lesion_triage.bundle import signing
 from lesion_triage.bundle.store import Bundle
@@ -55,11 +55,11 @@ def point(link: Path, target: Path) -> None:
 
 
 def post(server: Any, picture: bytes, **headers: str) -> httpx.Response:
-    return patiently.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
+    return httpx_60s.post(f"{server.url}/v1/triage", content=picture, headers=JPEG | headers)
 
 
 def served(server: Any) -> str:
-    sha256: str = patiently.get(f"{server.url}/v1/bundle").json()["bundle_sha256"]
+    sha256: str = httpx_60s.get(f"{server.url}/v1/bundle").json()["bundle_sha256"]
     return sha256
 
 
@@ -71,7 +71,7 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def metric(server: Any, name: str) -> float:
-    lines = patiently.get(f"{server.url}/metrics").text.splitlines()
+    lines = httpx_60s.get(f"{server.url}/metrics").text.splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")))
 
 
@@ -127,7 +127,7 @@ def test_bundle_is_swapped_refused_and_rolled_back_while_cases_are_answered(
         ]
         assert (old["threshold"], new["threshold"]) == (0.5, 0.4)
         assert post(server, picture, **once).content == before.content
-        page = patiently.get(f"{server.url}/metrics").text
+        page = httpx_60s.get(f"{server.url}/metrics").text
         assert f'triage_bundle_info{{bundle="{second.sha256}"' in page.replace("'", '"')
         assert first.sha256 not in page
 
@@ -137,7 +137,7 @@ def test_bundle_is_swapped_refused_and_rolled_back_while_cases_are_answered(
             stream.write(b"x")
         point(link, spoilt)
         wait_for(lambda: metric(server, "triage_swap_failed") == 1)
-        assert patiently.get(f"{server.url}/health/ready").status_code == 200
+        assert httpx_60s.get(f"{server.url}/health/ready").status_code == 200
         assert served(server) == second.sha256
         assert "model.onnx: changed since it was sealed" in server.text()
 
@@ -168,7 +168,7 @@ def test_no_case_is_lost_or_answered_by_a_mixture_while_the_link_is_turned_again
     with start(link, tmp_path, TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
 
         def ask() -> None:
-            with patiently.Client(base_url=server.url, headers=JPEG) as client:
+            with httpx_60s.Client(base_url=server.url, headers=JPEG) as client:
                 while not over.is_set():
                     response = client.post("/v1/triage", content=draw())
                     heard.append(response.json() | {"status": response.status_code})

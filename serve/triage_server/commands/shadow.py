@@ -114,9 +114,9 @@ def _root(others: int, trials: int, tail: float) -> float:
     return (low + high) / 2
 
 
-def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the ``shadow`` subcommand."""
-    verbs = desks.add_parser("shadow", help="shadow bundles").add_subparsers(required=True)
+    verbs = subparsers.add_parser("shadow", help="shadow bundles").add_subparsers(required=True)
     report = verbs.add_parser("report", help="how often a shadow disagrees, and in which direction")
     report.add_argument("path", type=Path, help="folder of the audit log, or one of its files")
     report.add_argument(

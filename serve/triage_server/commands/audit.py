@@ -16,9 +16,9 @@ from triage_server.audit_chain import GENESIS, tail_of, verify
 from triage_server.audit_folder import KEY_FILE, read_key
 
 
-def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the ``audit`` subcommand."""
-    verbs = desks.add_parser("audit", help="the audit log").add_subparsers(required=True)
+    verbs = subparsers.add_parser("audit", help="the audit log").add_subparsers(required=True)
     verifying = verbs.add_parser(
         "verify", help="verify the chain; if it is broken, exit 1 and name the first bad line"
     )

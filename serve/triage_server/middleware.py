@@ -22,9 +22,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triage_server.error_responses import response_to
-from triage_server.moment import written
 from triage_server.problems import RequestError
 from triage_server.telemetry import Telemetry
+from triage_server.timestamps import written
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -77,7 +77,7 @@ class Unread:
             )
 
 
-class Envelope:
+class RequestLogMiddleware:
     """ASGI middleware, outside everything that may fail."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:

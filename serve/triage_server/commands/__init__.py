@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from triage_server import audit_desk, bundle_desk, key_desk, queue_desk, shadow_desk, webhook_desk
+from triage_server.commands import audit, bundles, keys, queue, shadow, webhooks
 
-DESKS = ("keys", "audit", "bundles", "shadow", "queue", "webhooks")
+SUBCOMMANDS = ("keys", "audit", "bundles", "shadow", "queue", "webhooks")
 """Subcommands; anything else on the command line is for the server."""
 
 
@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The arguments of all subcommands."""
     top = argparse.ArgumentParser(prog="triage-server", allow_abbrev=False)
-    desks = top.add_subparsers(required=True)
-    for desk in (key_desk, audit_desk, bundle_desk, shadow_desk, webhook_desk, queue_desk):
-        desk.add_to(desks)
+    subparsers = top.add_subparsers(required=True)
+    for command in (keys, audit, bundles, shadow, webhooks, queue):
+        command.add_parser(subparsers)
     return top

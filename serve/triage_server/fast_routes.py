@@ -13,7 +13,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 
-class _Straight(Route):
+class _FastRoute(Route):
     """A plain route that the log can name by its template, as FastAPI's own."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -24,13 +24,13 @@ class _Straight(Route):
         return match, child
 
 
-def straighten(app: FastAPI, *routers: APIRouter) -> None:
+def add_fast_routes(app: FastAPI, *routers: APIRouter) -> None:
     """Let all routes of these routers of ``app`` be called without FastAPI's preparations.
 
     Starlette's plain route also answers HEAD where it answers GET; many supervisors send HEAD.
     """
     app.router.routes[:0] = [
-        _Straight(route.path, route.endpoint, methods=list(route.methods or ()), include_in_schema=False)
+        _FastRoute(route.path, route.endpoint, methods=list(route.methods or ()), include_in_schema=False)
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)

@@ -19,7 +19,7 @@ _BACKLOG = 2048
 log = logging.getLogger("triage_server")
 
 
-class Doorstep:
+class TlsListener:
     """Accepts TLS connections, and counts each before its handshake.
 
     The event loop's own server tells the protocol of a connection only after the handshake.
@@ -73,7 +73,7 @@ class Doorstep:
                 self._resting = self._loop.call_later(_REST_S, self._open)
                 return
             protocol = self._protocol()
-            if not protocol.crowd.takes(protocol):
+            if not protocol.connection_limit.admit(protocol):
                 connection.close()
                 continue
             handshake = self._loop.create_task(self._encrypt(connection, protocol))
@@ -94,7 +94,7 @@ class Doorstep:
             protocol.unread.unencrypted(_why(error))
         finally:
             if protocol not in protocol.connections:  # so its connection_lost will never be called
-                protocol.crowd.leave(protocol)
+                protocol.connection_limit.release(protocol)
 
 
 def _why(error: OSError) -> str:

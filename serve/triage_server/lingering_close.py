@@ -21,7 +21,7 @@ _FAREWELL_S = 1.0
 """For the TLS closure to be confirmed, once the peer has received everything."""
 
 
-class Parting(asyncio.Transport):
+class LingeringTransport(asyncio.Transport):
     """The transport of one connection; its ``close`` lingers if the client may still be sending.
 
     Until the client closes, its bytes are discarded, up to limits of time and size; then the connection is
@@ -43,7 +43,7 @@ class Parting(asyncio.Transport):
         self._timer: asyncio.TimerHandle | None = None
         self._gone = self._came = False
         self.lingers = False
-        """Whether the last answer is given; from then on, bytes from the client go to ``throw_away``."""
+        """Whether the last answer is given; from then on, bytes from the client go to ``discard``."""
 
     def close(self) -> None:
         """Write no more, and close: at once, or after a client that is sending. A second call closes now."""
@@ -60,7 +60,7 @@ class Parting(asyncio.Transport):
         self._transport.resume_reading()
         self._timer = self._loop.call_later(_QUIET_S, self._look)
 
-    def throw_away(self, data: bytes) -> None:
+    def discard(self, data: bytes) -> None:
         """Discard bytes that came after the last answer."""
         self._came = True
         self._left -= len(data)
@@ -70,9 +70,9 @@ class Parting(asyncio.Transport):
     def end(self) -> None:
         """Close now, whatever may still come."""
         self._transport.close()
-        self.take_leave()
+        self.limit_tls_closure()
 
-    def take_leave(self) -> None:
+    def limit_tls_closure(self) -> None:
         """With TLS, do not wait for a silent peer for the event loop's 30 seconds.
 
         That limit itself cannot be lowered: it would cut off an answer that a slow reader is still receiving.
@@ -124,7 +124,7 @@ class Parting(asyncio.Transport):
         if unsent(self._transport) == 0:
             self._transport.abort()
         else:
-            self.take_leave()
+            self.limit_tls_closure()
 
     def _stop_looking(self) -> None:
         if self._timer is not None:

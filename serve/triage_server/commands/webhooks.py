@@ -16,15 +16,15 @@ from typing import Any
 
 from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.errors import ConfigError
-from triage_server.moment import written
 from triage_server.settings import MOST_KEEP_HOURS
+from triage_server.timestamps import written
 
 _WHICH = "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) AND callback = coalesce(?, callback)"
 
 
-def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the ``webhooks`` subcommand."""
-    verbs = desks.add_parser("webhooks", help="undelivered answers, and secrets").add_subparsers(
+    verbs = subparsers.add_parser("webhooks", help="undelivered answers, and secrets").add_subparsers(
         required=True
     )
     new = verbs.add_parser("secret", help="create a secret and show it once")

@@ -10,9 +10,9 @@ from typing import Any, get_args
 from triage_server.api_keys import Role, new_key, read_keys, revoke
 
 
-def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the ``keys`` subcommand."""
-    verbs = desks.add_parser("keys", help="API keys of platforms").add_subparsers(required=True)
+    verbs = subparsers.add_parser("keys", help="API keys of platforms").add_subparsers(required=True)
     new = verbs.add_parser("new", help="create a key and show it once")
     new.add_argument("name", help="name of the platform, not of a person: letters, digits, '.', '_' and '-'")
     new.add_argument(

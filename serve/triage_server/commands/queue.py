@@ -12,9 +12,9 @@ from typing import Any
 from lesion_triage.errors import ConfigError
 
 
-def add_to(desks: argparse._SubParsersAction[Any]) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the ``queue`` subcommand."""
-    verbs = desks.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
+    verbs = subparsers.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
     migrating = verbs.add_parser("migrate", help="migrate its tables to the version of this program")
     migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")
     migrating.set_defaults(act=_migrate)

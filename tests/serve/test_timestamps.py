@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from triage_server.envelope import JsonLines
-from triage_server.moment import written
+from triage_server.middleware import JsonLines
+from triage_server.timestamps import written
 
 
 @pytest.mark.parametrize(

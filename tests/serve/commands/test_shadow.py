@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from triage_server.audit_log import AuditLog
 from triage_server.cli import main
-from triage_server.shadow_desk import Tally, exact_interval
+from triage_server.commands.shadow import Tally, exact_interval
 
 
 def at_least(successes: int, trials: int, chance: Fraction) -> Fraction:

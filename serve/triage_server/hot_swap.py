@@ -24,7 +24,7 @@ from triage_server.audit_log import AuditLog
 from triage_server.service import Service
 from triage_server.settings import Settings
 
-_LOOK_EVERY_S = 1.0
+_POLL_INTERVAL_S = 1.0
 
 log = logging.getLogger("triage_server")
 
@@ -87,7 +87,7 @@ def present(context: ssl.SSLContext, settings: Settings) -> None:
     context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
 
 
-class Succession:
+class BundleSwapper:
     """Watches what ``settings.bundle`` names, and swaps bundles, on the event loop."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Succession:
         """Look every second, and at once when requested, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._called.wait(), _LOOK_EVERY_S)
+                await asyncio.wait_for(self._called.wait(), _POLL_INTERVAL_S)
             called = self._called.is_set()
             self._called = asyncio.Event()
             if called:
