@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 
 from lesion_triage.calibrate import curves
-from lesion_triage.calibrate.decisions import EACH_OF_TWO, net_benefit, predictive_values
+from lesion_triage.calibrate.clustered_proportions import share_of
+from lesion_triage.calibrate.decision_analysis import EACH_OF_TWO, net_benefit, predictive_values
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
-from lesion_triage.calibrate.paired import Said, compare
-from lesion_triage.calibrate.shares import share_of
+from lesion_triage.calibrate.paired_comparison import Said, compare
 
 DRAWS = 2_000
 DIMENSIONS, LEVELS = 5, 4

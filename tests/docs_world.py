@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-import drawn_clinic
+import synthetic_clinic
 import tiny_bundle
 
 _SMALL = {
@@ -140,9 +140,11 @@ def _clinics(folder: Path) -> None:
     def spread(low: float, high: float, number: int) -> list[float]:
         return [low + (high - low) * place / max(number - 1, 1) for place in range(number)]
 
-    drawn_clinic.write(folder / "early", cases(spread(0.3, 3, 41), True) + cases(spread(-4, 1, 50), False))
+    synthetic_clinic.write(
+        folder / "early", cases(spread(0.3, 3, 41), True) + cases(spread(-4, 1, 50), False)
+    )
     positive = [-1.5, -1.0, *spread(-0.5, -0.1, 6), *spread(0.3, 4, 132)]
     other = [*spread(-4.5, -0.9, 131), *spread(-0.4, -0.1, 14), *spread(0.2, 2, 15)]
-    drawn_clinic.write(folder / "site", cases(positive, True) + cases(other, False))
-    drawn_clinic.write(folder / "north", cases(spread(0.1, 3, 70), True))
-    drawn_clinic.write(folder / "south", cases(spread(0.1, 3, 45), True))
+    synthetic_clinic.write(folder / "site", cases(positive, True) + cases(other, False))
+    synthetic_clinic.write(folder / "north", cases(spread(0.1, 3, 70), True))
+    synthetic_clinic.write(folder / "south", cases(spread(0.1, 3, 45), True))

@@ -28,7 +28,7 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.cases import cases_of
 from lesion_triage.calibrate.novelty import novelty_limit
-from lesion_triage.calibrate.price import Price, price_on
+from lesion_triage.calibrate.referral_burden import Price, price_on
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import (
     CalibrationError,

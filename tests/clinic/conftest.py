@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import drawn_clinic
+import synthetic_clinic
 import tiny_bundle
 
 Write = Callable[..., Path]
@@ -18,7 +18,7 @@ def clinic(tmp_path: Path) -> Write:
     """Writes ``cases.csv`` and the pictures; each case is (logit, needs_in_person, other columns)."""
 
     def write(cases: Iterable[tuple[float, object, dict[str, object]]], name: str = "site") -> Path:
-        return drawn_clinic.write(tmp_path / name, cases)
+        return synthetic_clinic.write(tmp_path / name, cases)
 
     return write
 

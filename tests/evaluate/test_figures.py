@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lesion_triage.calibrate.bootstrap import Estimate
-from lesion_triage.calibrate.decisions import NetBenefit
+from lesion_triage.calibrate.decision_analysis import NetBenefit
 from lesion_triage.evaluate.figures import worth
 
 

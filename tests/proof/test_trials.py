@@ -7,8 +7,8 @@ import pytest
 
 from lesion_triage.bundle.certificate import ALL
 from lesion_triage.calibrate.certificate import threshold_for
-from lesion_triage.proof import clusters, joint, pool_test
-from lesion_triage.proof.pool_test import draw, photographs_as_cases, pool_trials
+from lesion_triage.proof import clusters, joint, pool_draws
+from lesion_triage.proof.pool_draws import draw, photographs_as_cases, pool_trials
 from lesion_triage.proof.trial import Trial, usual_practice
 
 DRAWS = 600
@@ -43,7 +43,7 @@ def jointly(pool):
 def test_the_certificate_keeps_its_promise_at_every_size_and_target(in_the_pool):
     rows = [one for one in in_the_pool if one.what == "certificate"]
     assert [(one.positives, one.target) for one in rows] == [
-        (n, target) for n in pool_test.SIZES for target in pool_test.TARGETS
+        (n, target) for n in pool_draws.SIZES for target in pool_draws.TARGETS
     ]
     assert all(one.passed for one in rows)
     assert all(one.exact <= 0.05 for one in rows)

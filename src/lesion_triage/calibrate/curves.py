@@ -1,6 +1,6 @@
 """ROC and precision-recall curves, score histogram and reliability bins, thinned for drawing.
 
-Imports numpy and this room's ``cells`` and ``shares``.
+Imports numpy and this room's ``cells`` and ``clustered_proportions``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cells import Floats, Sample
+from lesion_triage.calibrate.clustered_proportions import share_of
 from lesion_triage.calibrate.metrics import Proportion
-from lesion_triage.calibrate.shares import share_of
 
 POINTS = 400
 """Points of a thinned curve, spaced evenly along it, so that no visible step is lost."""
@@ -37,7 +37,7 @@ class Bin:
     cases: int
     mean_score: float
     observed: Proportion
-    """Share that is positive. Its interval is exact, or that of ``shares`` if a unit has several cases."""
+    """Share that is positive. Its interval is exact, or allows for clusters if a unit has several cases."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from lesion_triage.calibrate.bootstrap import (
     draw_counts,
     percentiles,
 )
-from lesion_triage.calibrate.calibration_line import calibration_lines
+from lesion_triage.calibrate.calibration_slope import calibration_lines
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
 from lesion_triage.calibrate.certificate import sensitivity_lower_bound
-from lesion_triage.calibrate.smoothing import smooth_calibration_error
+from lesion_triage.calibrate.smooth_ece import smooth_calibration_error
 from lesion_triage.errors import CalibrationError
 
 PLACED_ABOVE = 50_000
@@ -59,7 +59,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """A share with its two-sided interval: exact (Clopper & Pearson 1934), or from ``shares.share_of``."""
+    """A share with its two-sided interval: exact (Clopper & Pearson 1934) or of clustered cases."""
 
     successes: int
     trials: int

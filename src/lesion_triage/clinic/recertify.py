@@ -29,7 +29,7 @@ from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_site, add_target, one_line, require_place, save
 from lesion_triage.clinic.cases import LocalCases
-from lesion_triage.clinic.old_certificate import old_certificate, told
+from lesion_triage.clinic.existing_certificate import old_certificate, told
 from lesion_triage.config import Calibrate
 from lesion_triage.console import say
 from lesion_triage.errors import BundleError, CalibrationError

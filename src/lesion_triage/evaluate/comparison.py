@@ -16,7 +16,7 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import Case, units_of
-from lesion_triage.calibrate.paired import Compared, Said, compare
+from lesion_triage.calibrate.paired_comparison import Compared, Said, compare
 from lesion_triage.config import Evaluate
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.decided import Decided

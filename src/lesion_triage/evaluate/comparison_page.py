@@ -9,7 +9,7 @@ from pathlib import Path
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Disposition
-from lesion_triage.calibrate.paired import Difference, Discordant
+from lesion_triage.calibrate.paired_comparison import Difference, Discordant
 from lesion_triage.evaluate.comparison import Comparison, Pair, changed_cases
 from lesion_triage.evaluate.drawing import Drawn
 from lesion_triage.evaluate.figures import pair as pair_figure

@@ -18,8 +18,8 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
+from lesion_triage.calibrate.clustered_proportions import share_of
 from lesion_triage.calibrate.metrics import Proportion
-from lesion_triage.calibrate.shares import share_of
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.data.manifest import read_picture
@@ -45,7 +45,7 @@ FITTING: Mapping[str, frozenset[ReasonCode]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All pictures under one corruption at one severity; intervals are those of ``calibrate.shares``."""
+    """All pictures under one corruption at one severity; intervals from ``clustered_proportions``."""
 
     corruption: str
     """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""

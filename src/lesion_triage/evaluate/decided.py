@@ -12,7 +12,7 @@ from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import Case, cases_of, positives_of, scores_of, units_of
 from lesion_triage.calibrate.cells import Sample
-from lesion_triage.calibrate.shares import clustered
+from lesion_triage.calibrate.clustered_proportions import clustered
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Predictions
 

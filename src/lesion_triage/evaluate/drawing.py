@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate
-from lesion_triage.calibrate.decisions import NetBenefit
+from lesion_triage.calibrate.decision_analysis import NetBenefit
 from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.calibrate.queue_figure import draw as draw_queue
 from lesion_triage.calibrate.queue_pool import Group, Order

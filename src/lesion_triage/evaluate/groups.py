@@ -13,6 +13,7 @@ from lesion_triage.bundle.certificate import ALL, KNOWN_WHEN_SERVING, Certificat
 from lesion_triage.bundle.policy import UNKNOWN, age_bands, group_of
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cases import Case
+from lesion_triage.calibrate.clustered_proportions import clustered, share_of
 from lesion_triage.calibrate.metrics import (
     Proportion,
     Sample,
@@ -20,7 +21,6 @@ from lesion_triage.calibrate.metrics import (
     sensitivity,
     specificity,
 )
-from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, enough_scored
 
@@ -47,7 +47,7 @@ class GroupResult:
     positives: int
     abstained: int
     sensitivity: Proportion | None
-    """Exact interval, or that of ``calibrate.shares`` if a unit has several of the positive cases."""
+    """Exact interval, or from ``clustered_proportions`` if a unit has several positive cases."""
     specificity: Proportion | None
     """The same, over the negative cases: a bootstrap of 0 of 30 would have no width."""
     auroc: Estimate | None

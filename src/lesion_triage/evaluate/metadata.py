@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.cases import Case
+from lesion_triage.calibrate.clustered_proportions import clustered
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, auroc_with_interval
-from lesion_triage.calibrate.shares import clustered
 from lesion_triage.config import Evaluate
 from lesion_triage.data.categorical import Coded
 from lesion_triage.data.cell_regression import cells_of, design_of, fit

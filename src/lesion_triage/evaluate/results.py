@@ -17,6 +17,7 @@ from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import units_of
+from lesion_triage.calibrate.clustered_proportions import clustered, share_of
 from lesion_triage.calibrate.curves import (
     Bin,
     Curve,
@@ -26,7 +27,7 @@ from lesion_triage.calibrate.curves import (
     roc_curve,
     score_histogram,
 )
-from lesion_triage.calibrate.decisions import (
+from lesion_triage.calibrate.decision_analysis import (
     EACH_OF_TWO,
     NetBenefit,
     PredictiveValues,
@@ -34,7 +35,6 @@ from lesion_triage.calibrate.decisions import (
     predictive_values,
 )
 from lesion_triage.calibrate.metrics import Proportion, Sample
-from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.decided import Decided
@@ -70,7 +70,7 @@ class Abstention:
     name: str
     title: str
     abstained: Proportion
-    """Exact interval, or that of ``calibrate.shares`` if a unit has several cases."""
+    """Exact interval, or from ``clustered_proportions`` if a unit has several cases."""
     positives_abstained: int
 
 

@@ -25,8 +25,8 @@ from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.bundle.scorer import ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate
+from lesion_triage.calibrate.clustered_proportions import share_of
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc_with_interval, proportion
-from lesion_triage.calibrate.shares import share_of
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.errors import DataError, ImageError
@@ -49,7 +49,7 @@ class Photographed:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All cases under one corruption at one severity; intervals are those of ``calibrate.shares``."""
+    """All cases under one corruption at one severity; intervals from ``clustered_proportions``."""
 
     corruption: str
     """One of ``CORRUPTIONS``, or ``UNMODIFIED``."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cases import Case
+from lesion_triage.calibrate.clustered_proportions import clustered, share_of
 from lesion_triage.calibrate.metrics import SCORE_METRICS, Estimate, Proportion, Sample, summarise
-from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.evaluate.intervals import interval_of
@@ -52,7 +52,7 @@ class SliceResult:
     metrics: dict[str, Estimate | None]
     """By the name of the function in ``calibrate.metrics``; empty if too few cases."""
     sensitivity_exact: Proportion | None
-    """Exact interval, or that of ``calibrate.shares`` if a unit has several cases of the class."""
+    """Exact interval, or from ``clustered_proportions`` if a unit has several cases of the class."""
     specificity_exact: Proportion | None
     referral_rate_exact: Proportion | None
     note: str

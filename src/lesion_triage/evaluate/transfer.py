@@ -18,8 +18,8 @@ from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.cases import cases_of, scores_of, units_of
 from lesion_triage.calibrate.certificate import Verdict, verdict_on
+from lesion_triage.calibrate.clustered_proportions import share_of
 from lesion_triage.calibrate.metrics import Estimate, Proportion
-from lesion_triage.calibrate.shares import share_of
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.decided import Decided

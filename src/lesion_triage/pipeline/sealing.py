@@ -18,7 +18,7 @@ from lesion_triage.tracking import Tracker
 
 if TYPE_CHECKING:
     from lesion_triage.bundle.certificate import Certificate
-    from lesion_triage.calibrate.price import Price
+    from lesion_triage.calibrate.referral_burden import Price
     from lesion_triage.evaluate.results import Results
 
 _USELESS = (
@@ -74,7 +74,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.calibrate import ledger
     from lesion_triage.calibrate.cases import cases_of, cases_sha256, file_fingerprints, files_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify
-    from lesion_triage.calibrate.price import price_on
+    from lesion_triage.calibrate.referral_burden import price_on
     from lesion_triage.data.records import counted_by, unnamed_lesions, unnamed_photographs
 
     validation, fitting = predictions.read(run.folder / "predictions", "validation")
@@ -165,7 +165,7 @@ def _tell_price(price: Price) -> None:
 
 def _tell_results(results: Results) -> None:
     """Print the headline of the report, with the 95 % intervals from its table."""
-    from lesion_triage.calibrate.price import USELESS_SHARE
+    from lesion_triage.calibrate.referral_burden import USELESS_SHARE
 
     whole = results.slices[0]
     numbers = [

@@ -12,8 +12,8 @@ import numpy as np
 
 from lesion_triage.calibrate.cases import lowest_by_unit
 from lesion_triage.calibrate.certificate import threshold_for
-from lesion_triage.proof.law import Floats, granted_misses, violation_probability
-from lesion_triage.proof.pool_test import CONFIDENCE, SIZES, TARGETS, draw
+from lesion_triage.proof.exact_distributions import Floats, granted_misses, violation_probability
+from lesion_triage.proof.pool_draws import CONFIDENCE, SIZES, TARGETS, draw
 from lesion_triage.proof.trial import Judge, Rule, Trial, certify_each
 
 PATIENTS, LESIONS_EACH, CORRELATION = 4000, 5, 0.7

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from lesion_triage.calibrate.certificate import allowed_misses, minimum_positives, sensitivity_lower_bound
-from lesion_triage.proof.law import binomial_tail, granted_misses
+from lesion_triage.proof.exact_distributions import binomial_tail, granted_misses
 
 CONFIDENCE = 0.95
 PUBLISHED = {59: 0, 93: 1, 124: 2, 181: 4, 234: 6, 300: 8, 350: 10, 500: 16, 1000: 38}

@@ -13,9 +13,9 @@ import numpy as np
 
 from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.proof.exact_distributions import Floats
 from lesion_triage.proof.findings import Findings
-from lesion_triage.proof.law import Floats
-from lesion_triage.proof.peer import Granted
+from lesion_triage.proof.mapie_comparison import Granted
 from lesion_triage.proof.splits import Splits
 from lesion_triage.proof.trial import Expected, Trial
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from lesion_triage.console import say
-from lesion_triage.proof import clusters, exactness, joint, peer, pool_test, splits, whole_policy
+from lesion_triage.proof import clusters, exactness, joint, mapie_comparison, pool_draws, splits, whole_policy
 from lesion_triage.proof.exactness import Step
 from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.splits import Splits
@@ -34,7 +34,7 @@ class Findings:
     over_splits: tuple[Splits, ...]
     steps: tuple[Step, ...]
     comparisons: tuple[exactness.Comparison, ...]
-    peer: peer.Comparison | None
+    peer: mapie_comparison.Comparison | None
     """None if MAPIE is not installed or was left out."""
 
     @property
@@ -102,7 +102,7 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
         with_peer: compare with MAPIE if it is installed.
     """
     say(f"  {draws} calibration sets of each size from {pool.scores.size} positive cases")
-    in_the_pool = tuple(pool_test.pool_trials(pool, draws, seed))
+    in_the_pool = tuple(pool_draws.pool_trials(pool, draws, seed))
     say("  units with several scores, on a drawn population")
     in_clusters = tuple(clusters.cluster_trials(draws, seed))
     say("  one certificate for several groups")
@@ -126,7 +126,7 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
         over_splits=over_splits,
         steps=tuple(exactness.steps()),
         comparisons=tuple(exactness.comparisons()),
-        peer=peer.compare(pool, min(draws, peer.DRAWS), seed) if with_peer else None,
+        peer=mapie_comparison.compare(pool, min(draws, mapie_comparison.DRAWS), seed) if with_peer else None,
     )
 
 

@@ -21,9 +21,9 @@ from lesion_triage.calibrate.groups import (
     labels_of,
     positive_groups,
 )
-from lesion_triage.proof.law import Floats, critical, sensitivity, specificity
+from lesion_triage.proof.exact_distributions import Floats, critical, sensitivity, specificity
 from lesion_triage.proof.pool import Pool
-from lesion_triage.proof.pool_test import CONFIDENCE, TARGETS, draw
+from lesion_triage.proof.pool_draws import CONFIDENCE, TARGETS, draw
 from lesion_triage.proof.trial import Trial
 
 SIZES = (140, 300, 600)

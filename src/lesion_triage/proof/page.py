@@ -9,7 +9,7 @@ from pathlib import Path
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.errors import RunError
-from lesion_triage.proof import peer
+from lesion_triage.proof import mapie_comparison
 from lesion_triage.proof.findings import Findings
 from lesion_triage.proof.splits import Splits
 from lesion_triage.proof.trial import Trial
@@ -210,7 +210,7 @@ def _comparisons(found: Findings) -> Iterator[str]:
     )
 
 
-def _peer(compared: peer.Comparison | None) -> Iterator[str]:
+def _peer(compared: mapie_comparison.Comparison | None) -> Iterator[str]:
     if compared is None:
         yield "MAPIE was left out or is not installed: nothing was compared."
         return

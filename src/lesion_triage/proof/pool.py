@@ -23,7 +23,7 @@ from lesion_triage.bundle.schema import Policy
 from lesion_triage.calibrate.cases import Aggregation, Case, cases_of, positives_of, scores_of
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
-from lesion_triage.proof.law import Floats
+from lesion_triage.proof.exact_distributions import Floats
 
 SPLITS = ("calibration", "test")
 """Splits held out from training, from the choice of the model and from its calibrator."""

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.certificate import threshold_for
-from lesion_triage.proof.law import Floats, dealt, granted_misses, misses_to_come
+from lesion_triage.proof.exact_distributions import Floats, dealt, granted_misses, misses_to_come
 from lesion_triage.proof.pool import Pool
-from lesion_triage.proof.pool_test import CONFIDENCE, TARGETS
+from lesion_triage.proof.pool_draws import CONFIDENCE, TARGETS
 from lesion_triage.proof.trial import Rule
 
 _STREAM = 4

@@ -1,6 +1,6 @@
 """One row of the proof: a rule, how often its promise broke, and whether that is as expected.
 
-Imports numpy, ``law`` and the rule under test.
+Imports numpy, ``exact_distributions`` and the rule under test.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from lesion_triage.proof.law import Floats, agrees, critical, most_by_chance, sensitivity, specificity
+from lesion_triage.proof.exact_distributions import (
+    Floats,
+    agrees,
+    critical,
+    most_by_chance,
+    sensitivity,
+    specificity,
+)
 
 Expected = Literal["keeps", "breaks", "shown"]
 """keeps: a promise that must be kept. breaks: a negative control. shown: a row without a verdict on it."""

@@ -22,9 +22,9 @@ from lesion_triage.bundle.red_flags import Action, IsTrue, RedFlag, RedFlags
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.calibrate.cases import Case, flagged, scores_of
 from lesion_triage.calibrate.certificate import threshold_for
-from lesion_triage.proof.law import Floats
+from lesion_triage.proof.exact_distributions import Floats
 from lesion_triage.proof.pool import Pool
-from lesion_triage.proof.pool_test import CONFIDENCE, TARGETS, draw
+from lesion_triage.proof.pool_draws import CONFIDENCE, TARGETS, draw
 from lesion_triage.proof.trial import Rule, Trial, certify_each
 
 SIZES = (59, 140, 300)

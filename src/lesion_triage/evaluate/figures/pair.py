@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.curves import log_odds
-from lesion_triage.calibrate.paired import Said
+from lesion_triage.calibrate.paired_comparison import Said
 from lesion_triage.evaluate.figures.canvas import BLUE, GREEN, GREY, VERMILLION, panels_of, png, score_axis
 
 _DOTS = 4_000

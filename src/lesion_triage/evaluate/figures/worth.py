@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from lesion_triage.calibrate.bootstrap import Estimate
-from lesion_triage.calibrate.decisions import NetBenefit, PredictiveValues
+from lesion_triage.calibrate.decision_analysis import NetBenefit, PredictiveValues
 from lesion_triage.evaluate.figures.canvas import (
     BLACK,
     BLUE,

@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix
 
 from lesion_triage.calibrate.bootstrap import draw_counts
 from lesion_triage.calibrate.cells import Sample
-from lesion_triage.calibrate.decisions import (
+from lesion_triage.calibrate.decision_analysis import (
     EACH_OF_TWO,
     net_benefit,
     predictive_values,

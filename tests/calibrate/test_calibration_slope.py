@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from lesion_triage.calibrate.bootstrap import draw_counts
-from lesion_triage.calibrate.calibration_line import calibration_lines
+from lesion_triage.calibrate.calibration_slope import calibration_lines
 from lesion_triage.calibrate.cells import Cells, Sample
 
 

@@ -29,10 +29,10 @@ from typing import Literal
 import numpy as np
 
 from lesion_triage.calibrate.certificate import allowed_misses, threshold_for
+from lesion_triage.proof.exact_distributions import Floats, most_by_chance, sensitivity, specificity
 from lesion_triage.proof.exactness import PUBLISHED
-from lesion_triage.proof.law import Floats, most_by_chance, sensitivity, specificity
 from lesion_triage.proof.pool import Pool
-from lesion_triage.proof.pool_test import CONFIDENCE, SIZES, TARGETS, draw
+from lesion_triage.proof.pool_draws import CONFIDENCE, SIZES, TARGETS, draw
 
 Setting = Literal["recall", "miss rate", "as it comes"]
 DRAWS = 500

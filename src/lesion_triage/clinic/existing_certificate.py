@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lesion_triage.bundle.red_flags import NO_RED_FLAGS
 from lesion_triage.calibrate.cases import units_of
 from lesion_triage.calibrate.certificate import Verdict, verdict_on
-from lesion_triage.calibrate.shares import clustered
+from lesion_triage.calibrate.clustered_proportions import clustered
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.clinic.cases import LocalCases
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import betabinom, binom, hypergeom
 
-from lesion_triage.proof import law
+from lesion_triage.proof import exact_distributions as exact
 
 
 @given(trials=st.integers(1, 2000), share=st.floats(0, 1), chance=st.floats(0.001, 0.999))
 @settings(max_examples=60, deadline=None)
 def test_binomial_tail_is_that_of_scipy(trials, share, chance):
     successes = int(share * trials)
-    assert law.binomial_tail(successes, trials, chance) == pytest.approx(
+    assert exact.binomial_tail(successes, trials, chance) == pytest.approx(
         binom.cdf(successes, trials, chance), rel=1e-9, abs=1e-12
     )
 
@@ -27,23 +27,23 @@ def test_binomial_tail_is_that_of_scipy(trials, share, chance):
     [(-1, 10, 0.5, 0.0), (10, 10, 0.5, 1.0), (9, 10, 1.0, 0.0), (10, 10, 1.0, 1.0), (0, 10, 0.0, 1.0)],
 )
 def test_binomial_tail_at_the_borders(successes, trials, chance, expected):
-    assert law.binomial_tail(successes, trials, chance) == expected
+    assert exact.binomial_tail(successes, trials, chance) == expected
 
 
 @pytest.mark.parametrize("positives", [58, 59, 93, 140, 300, 1000])
 def test_granted_misses_are_the_largest_that_scipy_grants(positives):
     tails = binom.cdf(np.arange(positives), positives, 0.05)
-    assert law.granted_misses(positives, 0.95, 0.95) == int((tails <= 0.05).sum()) - 1
+    assert exact.granted_misses(positives, 0.95, 0.95) == int((tails <= 0.05).sum()) - 1
 
 
 def test_limit_of_chance_is_the_published_one():
-    assert law.most_by_chance(1000, 0.05) == 73
+    assert exact.most_by_chance(1000, 0.05) == 73
 
 
 @given(trials=st.integers(1, 5000), chance=st.floats(0.01, 0.99))
 @settings(max_examples=30, deadline=None)
 def test_limit_of_chance_is_the_quantile_of_scipy(trials, chance):
-    assert law.most_by_chance(trials, chance) == binom.ppf(0.999, trials, chance)
+    assert exact.most_by_chance(trials, chance) == binom.ppf(0.999, trials, chance)
 
 
 @given(positives=st.integers(1, 200), to_come=st.integers(0, 200), share=st.floats(0, 0.999))
@@ -52,7 +52,7 @@ def test_misses_to_come_are_beta_binomial(positives, to_come, share):
     misses = int(share * positives)
     expected = betabinom.pmf(np.arange(to_come + 1), to_come, misses + 1, positives - misses)
     np.testing.assert_allclose(
-        law.misses_to_come(positives, to_come, misses), expected, rtol=1e-8, atol=1e-13
+        exact.misses_to_come(positives, to_come, misses), expected, rtol=1e-8, atol=1e-13
     )
 
 
@@ -61,7 +61,7 @@ def test_misses_to_come_are_beta_binomial(positives, to_come, share):
 def test_a_dealt_hand_is_hypergeometric(cases, marked, hand):
     marked, hand = int(marked * cases), int(hand * cases)
     expected = hypergeom.pmf(np.arange(marked + 1), cases, marked, hand)
-    np.testing.assert_allclose(law.dealt(marked, cases, hand), expected, rtol=1e-8, atol=1e-13)
+    np.testing.assert_allclose(exact.dealt(marked, cases, hand), expected, rtol=1e-8, atol=1e-13)
 
 
 SMALL = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), min_size=2, max_size=4)
@@ -74,7 +74,7 @@ def test_violation_probability_is_the_share_of_all_possible_draws(drawn_from, ju
     judged = np.array(judged_on)
     thresholds = np.array([sorted(drawn)[misses] for drawn in product(drawn_from, repeat=size)])
     violations = [(judged >= threshold).sum() / judged.size < target for threshold in thresholds]
-    assert law.violation_probability(np.array(drawn_from), judged, size, misses, target) == pytest.approx(
+    assert exact.violation_probability(np.array(drawn_from), judged, size, misses, target) == pytest.approx(
         np.mean(violations), abs=1e-12
     )
 
@@ -82,18 +82,18 @@ def test_violation_probability_is_the_share_of_all_possible_draws(drawn_from, ju
 @given(population=st.lists(st.floats(0, 1), min_size=1, max_size=40), target=st.floats(0.05, 0.99))
 def test_the_critical_threshold_keeps_the_target_and_the_next_score_does_not(population, target):
     scores = np.array(population)
-    critical = law.critical(scores, target)
+    critical = exact.critical(scores, target)
     assert np.mean(scores >= critical) >= target
     assert np.mean(scores > critical) < target
 
 
 def test_rates_count_a_tie_as_referred():
     scores = np.array([0.1, 0.2, 0.2, 0.3])
-    assert law.sensitivity(scores, 0.2) == 0.75
-    assert law.specificity(scores, 0.2) == 0.25
+    assert exact.sensitivity(scores, 0.2) == 0.75
+    assert exact.specificity(scores, 0.2) == 0.25
 
 
 def test_a_count_agrees_with_its_own_chance_and_not_with_another():
-    assert law.agrees(50, 1000, 0.05)
-    assert not law.agrees(50, 1000, 0.1)
-    assert not law.agrees(50, 1000, 0.02)
+    assert exact.agrees(50, 1000, 0.05)
+    assert not exact.agrees(50, 1000, 0.1)
+    assert not exact.agrees(50, 1000, 0.02)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lesion_triage.calibrate.price import price_on
+from lesion_triage.calibrate.referral_burden import price_on
 from lesion_triage.predictions import Predictions
 from made_predictions import MANIFEST, MODEL, SPLITS, row
 from tiny_bundle import policy

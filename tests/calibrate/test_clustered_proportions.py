@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lesion_triage.calibrate.bootstrap import Estimate
+from lesion_triage.calibrate.clustered_proportions import share_of
 from lesion_triage.calibrate.metrics import proportion
-from lesion_triage.calibrate.shares import share_of
 
 
 def test_cases_of_units_of_their_own_have_the_exact_interval_whatever_was_drawn():

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from lesion_triage.calibrate.bootstrap import draw_counts
 from lesion_triage.calibrate.cells import Cells, Sample
-from lesion_triage.calibrate.smoothing import smooth_calibration_error
+from lesion_triage.calibrate.smooth_ece import smooth_calibration_error
 
 GRID = (np.arange(4000) + 0.5) / 4000
 

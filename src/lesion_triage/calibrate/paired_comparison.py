@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from lesion_triage.calibrate.binomial import log_tail
 from lesion_triage.calibrate.bootstrap import INTERVAL_CONFIDENCE, Estimate, bootstrap
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
+from lesion_triage.calibrate.clustered_proportions import clustered, share_of
 from lesion_triage.calibrate.metrics import auroc, auroc_difference, share_difference
-from lesion_triage.calibrate.shares import clustered, share_of
 from lesion_triage.errors import CalibrationError
 
 _NEITHER, _GAINED, _LOST = 0.0, 0.5, 1.0

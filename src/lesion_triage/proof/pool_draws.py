@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.certificate import threshold_for
 from lesion_triage.errors import PredictionsError
-from lesion_triage.proof.law import Floats, granted_misses, violation_probability
+from lesion_triage.proof.exact_distributions import Floats, granted_misses, violation_probability
 from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.trial import Judge, Rule, Trial, certify_each, usual_practice
 

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import binom, binomtest, multinomial
 from sklearn.metrics import roc_auc_score
 
-from lesion_triage.calibrate import metrics, paired
+from lesion_triage.calibrate import metrics
 from lesion_triage.calibrate.bootstrap import draw_counts
-from lesion_triage.calibrate.paired import Said
+from lesion_triage.calibrate.paired_comparison import Said, compare, mcnemar, rate_difference
 from lesion_triage.errors import CalibrationError
 
 NAMES = ("auroc", "sensitivity", "specificity", "referral_rate")
@@ -38,7 +38,7 @@ def test_differences_are_those_of_brute_force(with_units):
     """Where units have several cases their draws are in the interval; else it is that of the counts."""
     first, second, positive = pair(0, 120)
     units = np.arange(120) // 2 if with_units else None
-    found = paired.compare(first, second, positive, 300, 5, units)
+    found = compare(first, second, positive, 300, 5, units)
     assert tuple(one.name for one in found.differences) == NAMES
     drawn = [np.repeat(np.arange(120), row.astype(int)) for c in draw_counts(120, 300, 5, units) for row in c]
     over = (positive, ~positive, np.ones_like(positive))
@@ -49,7 +49,7 @@ def test_differences_are_those_of_brute_force(with_units):
         up, down = second.referred & ~first.referred, first.referred & ~second.referred
         gained, lost = (down, up) if one.name == "specificity" else (up, down)
         of = (np.arange(120) if units is None else units)[among]
-        counted = paired.rate_difference(gained[among], lost[among], of)
+        counted = rate_difference(gained[among], lost[among], of)
         expected = (counted.low, counted.high)
         if with_units:
             values = [
@@ -67,7 +67,7 @@ def test_differences_are_those_of_brute_force(with_units):
 def moved(gained, lost, cases):
     """So many cases of each kind, each of a unit of its own."""
     case = np.arange(cases)
-    found = paired.rate_difference(case < gained, (case >= gained) & (case < gained + lost), case)
+    found = rate_difference(case < gained, (case >= gained) & (case < gained + lost), case)
     return found.low, found.high
 
 
@@ -114,14 +114,14 @@ def test_patients_with_several_cases_are_covered_too(alike):
         units = np.repeat(np.arange(15), random.integers(1, 6, size=15))
         own, first = random.choice(3, units.size, p=shares), random.choice(3, 15, p=shares)
         fares = np.where(random.random(units.size) < alike, first[units], own)
-        found = paired.rate_difference(fares == 0, fares == 1, units)
+        found = rate_difference(fares == 0, fares == 1, units)
         held += found.low <= 0.06 <= found.high
     assert held >= 0.95 * 300
 
 
 def test_policy_does_not_differ_from_itself():
     first, _, positive = pair(1, 200)
-    found = paired.compare(first, first, positive, 100, 0, same=True)
+    found = compare(first, first, positive, 100, 0, same=True)
     for one in found.differences:
         assert (one.difference.value, one.difference.low, one.difference.high) == (0, 0, 0)
     assert (found.positives.first_only, found.positives.second_only, found.positives.p_value) == (0, 0, 1.0)
@@ -129,7 +129,7 @@ def test_policy_does_not_differ_from_itself():
 
 def test_discordant_cases_are_counted_by_class():
     first, second, positive = pair(2, 400)
-    found = paired.compare(first, second, positive, 100, 0)
+    found = compare(first, second, positive, 100, 0)
     lost = positive & first.referred & ~second.referred
     assert found.positives.first_only == lost.sum()
     assert found.positives.second_only == (positive & ~first.referred & second.referred).sum()
@@ -139,23 +139,23 @@ def test_discordant_cases_are_counted_by_class():
 @pytest.mark.parametrize(("one", "other"), [(0, 0), (0, 1), (3, 9), (9, 3), (7, 7), (40, 81), (900, 1100)])
 def test_mcnemar_is_the_binomial_test(one, other):
     expected = binomtest(one, one + other, 0.5).pvalue if one + other else 1.0
-    assert paired.mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
 
 
 def test_mcnemar_of_very_many_cases_is_the_binomial_law_to_nine_digits():
-    assert paired.mcnemar(497_000, 503_000) == pytest.approx(2 * binom.cdf(497_000, 10**6, 0.5), rel=1e-9)
+    assert mcnemar(497_000, 503_000) == pytest.approx(2 * binom.cdf(497_000, 10**6, 0.5), rel=1e-9)
 
 
 def test_cases_of_one_patient_get_no_p_value():
     first, second, positive = pair(3, 100)
-    assert paired.compare(first, second, positive, 100, 0, np.arange(100) // 2).positives.p_value is None
+    assert compare(first, second, positive, 100, 0, np.arange(100) // 2).positives.p_value is None
 
 
 def test_auroc_is_compared_on_the_cases_that_both_gave_a_score():
     first, second, positive = pair(4, 200)
     scores = second.scores.copy()
     scores[:20] = np.inf
-    found = paired.compare(first, Said(scores, second.referred), positive, 100, 0)
+    found = compare(first, Said(scores, second.referred), positive, 100, 0)
     assert found.scored_by_both == 180
     assert found.differences[0].first == pytest.approx(roc_auc_score(positive[20:], first.scores[20:]))
 
@@ -163,7 +163,7 @@ def test_auroc_is_compared_on_the_cases_that_both_gave_a_score():
 def test_other_cases_are_refused():
     first, second, positive = pair(5, 50)
     with pytest.raises(CalibrationError, match="same cases"):
-        paired.compare(first, Said(second.scores[1:], second.referred[1:]), positive, 100, 0)
+        compare(first, Said(second.scores[1:], second.referred[1:]), positive, 100, 0)
 
 
 @pytest.mark.parametrize("with_units", [False, True])
@@ -185,7 +185,7 @@ def test_policies_that_agree_on_every_case_here_may_differ_on_the_next(with_unit
     referred = np.arange(100) < 60
     scores = np.where(referred, 0.8, 0.2) + np.linspace(0, 0.1, 100)
     units = np.arange(100) // 2 if with_units else None
-    found = paired.compare(Said(scores, referred), Said(scores, referred), positive, 200, 0, units)
+    found = compare(Said(scores, referred), Said(scores, referred), positive, 200, 0, units)
     by_name = {one.name: one.difference for one in found.differences}
     for name, cases in (("sensitivity", 30), ("specificity", 70), ("referral_rate", 100)):
         reach = 1 - 0.025 ** (1 / (cases // 2 if with_units else cases))
