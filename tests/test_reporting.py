@@ -11,7 +11,7 @@ import pytest
 
 from evaluated_runs import make_run
 from lesion_triage.cli import main
-from lesion_triage.evaluate.printing import BROWSERS
+from lesion_triage.evaluate.pdf import BROWSERS
 
 
 @pytest.fixture(scope="module")

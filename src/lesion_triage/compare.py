@@ -13,7 +13,7 @@ from lesion_triage.console import say
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.comparison import compare_bundles
 from lesion_triage.evaluate.comparison_page import markdown, write_comparison
-from lesion_triage.evaluate.printing import to_pdf
+from lesion_triage.evaluate.pdf import to_pdf
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

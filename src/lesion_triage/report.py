@@ -12,8 +12,8 @@ from lesion_triage import pipeline
 from lesion_triage.console import say
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.comparison import compare_bundles
-from lesion_triage.evaluate.comparison_page import section
-from lesion_triage.evaluate.printing import to_pdf
+from lesion_triage.evaluate.comparison_page import render_section
+from lesion_triage.evaluate.pdf import to_pdf
 from lesion_triage.evaluate.report import PAGE, write_report
 
 
@@ -91,4 +91,4 @@ def _comparison(done: pipeline.Finished, other: Path | None) -> str:
         return ""
     beside = pipeline.finished(other)
     ours, theirs = (done.bundle, done.table), (beside.bundle, beside.table)
-    return section(*compare_bundles(theirs, ours, done.run.config.evaluate))
+    return render_section(*compare_bundles(theirs, ours, done.run.config.evaluate))

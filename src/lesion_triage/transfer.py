@@ -23,7 +23,7 @@ from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.predict import predict
 from lesion_triage.data.records import Record, counted_by
 from lesion_triage.errors import BundleError, PredictionsError, RunError
-from lesion_triage.evaluate.decided import EXTERNAL
+from lesion_triage.evaluate.decided_cases import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
 from lesion_triage.predictions import Predictions
 from lesion_triage.runs import FROZEN_CONFIG, Run, note_opening

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import docs_environment
 import docs_fork
 import docs_shell
-import docs_world
 from docs_blocks import REASONS, Command, blocks, parses
 from lesion_triage import cli
 from triage_server import commands
@@ -61,7 +61,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def world(tutorial: tuple[Path, docs_shell.Outcome], tmp_path: Path) -> Path:
-    return docs_world.make(ROOT, tutorial[0], tmp_path / "world")
+    return docs_environment.make(ROOT, tutorial[0], tmp_path / "world")
 
 
 @_tools

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import tiny_bundle as tiny
-from lesion_triage.evaluate.comparison import pair
+from lesion_triage.evaluate.comparison import pair_cases
 from lesion_triage.predictions import Predictions
 from made_predictions import row
 
@@ -39,7 +39,7 @@ def names_of(decided):
 def test_a_file_of_two_lesions_is_paired_lesion_by_lesion(bundle):
     rows = rows_of("a", "b", "c")
     rows.append(copy_of(rows[0], "a-again"))
-    both = pair(table(bundle, *rows), table(bundle, *rows))
+    both = pair_cases(table(bundle, *rows), table(bundle, *rows))
     assert names_of(both.first) == names_of(both.second) == ["a", "b", "c", "a-again"]
     assert (both.only_first, both.only_second) == (0, 0)
 
@@ -47,17 +47,19 @@ def test_a_file_of_two_lesions_is_paired_lesion_by_lesion(bundle):
 def test_of_two_lesions_with_one_file_one_alone_finds_the_lesion_that_the_other_run_has(bundle):
     rows = rows_of("a", "b", "c")
     doubled = [*rows, copy_of(rows[0], "a-again")]
-    both = pair(table(bundle, *doubled), table(bundle, *rows))
+    both = pair_cases(table(bundle, *doubled), table(bundle, *rows))
     assert names_of(both.first) == names_of(both.second) == ["a", "b", "c"]
     assert (both.only_first, both.only_second) == (1, 0)
-    turned = pair(table(bundle, *rows), table(bundle, *doubled))
+    turned = pair_cases(table(bundle, *rows), table(bundle, *doubled))
     assert (turned.only_first, turned.only_second) == (0, 1)
 
 
 def test_of_lesions_with_one_file_those_of_one_outcome_are_paired_in_whatever_order_they_stand(bundle):
     rows = rows_of("a", "b", "c")
     positive, negative = rows[0], replace(copy_of(rows[0], "a-again"), needs_in_person=False)
-    both = pair(table(bundle, positive, negative, *rows[1:]), table(bundle, negative, positive, *rows[1:]))
+    both = pair_cases(
+        table(bundle, positive, negative, *rows[1:]), table(bundle, negative, positive, *rows[1:])
+    )
     assert names_of(both.first) == names_of(both.second) == ["a", "a-again", "b", "c"]
     assert (both.labels_differ, both.only_first, both.only_second) == (0, 0, 0)
 
@@ -75,7 +77,7 @@ def test_a_file_of_several_lesions_is_paired_as_often_as_the_outcomes_allow(
         named = [(copy_of(rows[0], f"copy {number}"), sign == "+") for number, sign in enumerate(signs)]
         return table(bundle, *(replace(one, needs_in_person=positive) for one, positive in named), *rows[1:])
 
-    both = pair(with_copies(outcomes), with_copies(others))
+    both = pair_cases(with_copies(outcomes), with_copies(others))
     assert len(both.first.cases) == len(both.second.cases) == paired + 3
     assert (both.first.positive == both.second.positive).all()
     assert (both.labels_differ, both.only_first, both.only_second) == (labels_differ, only_first, only_second)
@@ -86,6 +88,6 @@ def test_a_case_whose_outcome_the_tables_tell_differently_is_left_out_and_counte
     other = [
         replace(one, needs_in_person=not one.needs_in_person) if one.case_id == "b" else one for one in rows
     ]
-    both = pair(table(bundle, *rows), table(bundle, *other[:-1]))
+    both = pair_cases(table(bundle, *rows), table(bundle, *other[:-1]))
     assert names_of(both.first) == ["a", "c"]
     assert (both.labels_differ, both.only_first, both.only_second) == (1, 1, 0)

@@ -13,7 +13,7 @@ from lesion_triage.bundle.certificate import GroupBy, GroupRow
 from lesion_triage.calibrate.cases import cases_of, positives_of, units_of
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.groups import measure_groups
-from lesion_triage.evaluate.subgroups import Outcomes
+from lesion_triage.evaluate.slices import Outcomes
 from made_predictions import predictions, row
 
 DRAWS = Evaluate(bootstrap_draws=100)

@@ -16,7 +16,7 @@ from lesion_triage.reproduce import definition
 from lesion_triage.reproduce.definition import Experiment
 from lesion_triage.reproduce.records import Record
 from lesion_triage.reproduce.steps import do
-from lesion_triage.reproduce.workplace import Workplace
+from lesion_triage.reproduce.workspace import Workplace
 from lesion_triage.runs import Run, make
 from lesion_triage.tracking import Tracker
 

@@ -10,8 +10,8 @@ import pytest
 from lesion_triage.cli import main
 from lesion_triage.errors import DataError
 from lesion_triage.tables.command import drifted, pages_of
-from lesion_triage.tables.figures import Figures
 from lesion_triage.tables.markers import filled
+from lesion_triage.tables.recorded_numbers import Figures
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from lesion_triage.backlog.folder import walk
+from lesion_triage.backlog.folder_walk import walk
 from lesion_triage.bundle.history import History, as_text, from_json
 from lesion_triage.data.records import GROUP_WORDS, refuse_filler, said
 from lesion_triage.data.sources.folder import history_of, nearest

@@ -19,15 +19,15 @@ from lesion_triage.calibrate.cases import Case, units_of
 from lesion_triage.calibrate.paired_comparison import Compared, Said, compare
 from lesion_triage.config import Evaluate
 from lesion_triage.errors import ReportError
-from lesion_triage.evaluate.decided import Decided
+from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.predictions import Predictions
 
-_SHOWN = 200
+_MAX_LISTED = 200
 """How many of the cases that changed side a document lists; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class BundleSummary:
     """One of the two bundles."""
 
     name: str
@@ -41,7 +41,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ChangedCase:
     """A case that one bundle refers (or abstains on) and the other does not; without any identifier."""
 
     needs_in_person: bool
@@ -54,7 +54,7 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class DispositionCount:
     """Number of cases of one class with a given disposition by either bundle."""
 
     needs_in_person: bool
@@ -68,8 +68,8 @@ class Comparison:
     """Every number of the comparison; ``comparison.json``."""
 
     split: str
-    first: Side
-    second: Side
+    first: BundleSummary
+    second: BundleSummary
     cases: int
     """In both test splits, with the same photographs and the same reference standard."""
     positives: int
@@ -81,8 +81,8 @@ class Comparison:
     units: int
     """Units that the bootstrap draws: patients where known, else lesions."""
     compared: Compared
-    crossings: tuple[Crossing, ...]
-    changed: tuple[Changed, ...]
+    crossings: tuple[DispositionCount, ...]
+    changed: tuple[ChangedCase, ...]
     """Positive cases first, lost ones before gained ones, by falling score of the first; at most 200."""
     bootstrap_draws: int
     bootstrap_seed: int
@@ -93,22 +93,22 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
+class PairedCases:
     """The cases that both bundles were tested on, in the order of the first's table."""
 
-    first: Decided
-    second: Decided
+    first: DecidedCases
+    second: DecidedCases
     only_first: int
     only_second: int
     labels_differ: int
 
-    def said(self) -> tuple[Said, Said]:
+    def answers(self) -> tuple[Said, Said]:
         """The answers of both."""
         first, second = self.first, self.second
         return Said(first.scores, first.referred), Said(second.scores, second.referred)
 
 
-def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) -> Pair:
+def pair_cases(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) -> PairedCases:
     """Find the cases that are in both test splits.
 
     Args:
@@ -119,38 +119,44 @@ def pair(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) 
         PredictionsError: a table does not belong to its bundle.
         ReportError: the shared cases lack a class, or there are none.
     """
-    ours, theirs = Decided.by(*first), Decided.by(*second)
-    our_keys, their_keys = ([_key(case) for case in side.cases] for side in (ours, theirs))
+    first_cases, second_cases = DecidedCases.from_predictions(*first), DecidedCases.from_predictions(*second)
+    first_keys, second_keys = (
+        [_photographs_key(case) for case in side.cases] for side in (first_cases, second_cases)
+    )
     # Lesions with the same files share a key. Each is paired once, with one of the same outcome if there is
     # one, in the order of the tables.
-    waiting: dict[tuple[tuple[str, ...], bool], deque[int]] = {}
-    for number, told in enumerate(zip(their_keys, theirs.positive.tolist(), strict=True)):
-        waiting.setdefault(told, deque()).append(number)
-    agreeing = [
-        (number, places.popleft())
-        for number, told in enumerate(zip(our_keys, ours.positive.tolist(), strict=True))
-        if (places := waiting.get(told))
+    unpaired: dict[tuple[tuple[str, ...], bool], deque[int]] = {}
+    for index, key in enumerate(zip(second_keys, second_cases.positive.tolist(), strict=True)):
+        unpaired.setdefault(key, deque()).append(index)
+    index_pairs = [
+        (index, indices.popleft())
+        for index, key in enumerate(zip(first_keys, first_cases.positive.tolist(), strict=True))
+        if (indices := unpaired.get(key))
     ]
-    in_both = (Counter(our_keys) & Counter(their_keys)).total()
-    truth = ours.positive[[one for one, _ in agreeing]] if agreeing else np.zeros(0, dtype=np.bool_)
-    if not truth.any() or truth.all():
+    in_both = (Counter(first_keys) & Counter(second_keys)).total()
+    positive = (
+        first_cases.positive[[first_index for first_index, _ in index_pairs]]
+        if index_pairs
+        else np.zeros(0, dtype=np.bool_)
+    )
+    if not positive.any() or positive.all():
         raise ReportError(
-            f"bundles {first[0].header.name} and {second[0].header.name} share {truth.size} test cases, "
-            f"{int(truth.sum())} of them positive; a comparison needs both classes. Cases match if all "
+            f"bundles {first[0].header.name} and {second[0].header.name} share {positive.size} test cases, "
+            f"{int(positive.sum())} of them positive; a comparison needs both classes. Cases match if all "
             "their photographs are the same files: compare runs on one dataset with one split.seed."
         )
-    return Pair(
-        first=_taken(ours, [one for one, _ in agreeing]),
-        second=_taken(theirs, [other for _, other in agreeing]),
-        only_first=len(ours.cases) - in_both,
-        only_second=len(theirs.cases) - in_both,
-        labels_differ=in_both - len(agreeing),
+    return PairedCases(
+        first=_select_cases(first_cases, [first_index for first_index, _ in index_pairs]),
+        second=_select_cases(second_cases, [second_index for _, second_index in index_pairs]),
+        only_first=len(first_cases.cases) - in_both,
+        only_second=len(second_cases.cases) - in_both,
+        labels_differ=in_both - len(index_pairs),
     )
 
 
 def compare_bundles(
     first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions], config: Evaluate
-) -> tuple[Comparison, Pair]:
+) -> tuple[Comparison, PairedCases]:
     """Compare two bundles on the cases that both were tested on.
 
     Args:
@@ -159,97 +165,99 @@ def compare_bundles(
         config: bootstrap draws and seed.
 
     Raises:
-        As ``pair``.
+        As ``pair_cases``.
     """
-    both = pair(first, second)
-    known = changed_of(both)
-    positive, units = both.first.positive, units_of(both.first.cases)
-    drawn = both.first.drawn_units()
-    same = first[0].sha256 == second[0].sha256
-    found = compare(*both.said(), positive, config.bootstrap_draws, config.seed, drawn, same=same)
+    pairs = pair_cases(first, second)
+    changes = changes_by_index(pairs)
+    positive, units = pairs.first.positive, units_of(pairs.first.cases)
+    bootstrap_units = pairs.first.bootstrap_units()
+    same_bundle = first[0].sha256 == second[0].sha256
+    compared = compare(
+        *pairs.answers(), positive, config.bootstrap_draws, config.seed, bootstrap_units, same=same_bundle
+    )
     return (
         Comparison(
             split=first[1].split,
-            first=_side(*first),
-            second=_side(*second),
+            first=_summarise_bundle(*first),
+            second=_summarise_bundle(*second),
             cases=positive.size,
             positives=int(positive.sum()),
-            only_first=both.only_first,
-            only_second=both.only_second,
-            labels_differ=both.labels_differ,
+            only_first=pairs.only_first,
+            only_second=pairs.only_second,
+            labels_differ=pairs.labels_differ,
             units=np.unique(units).size,
-            compared=found,
-            crossings=_crossings(both),
-            changed=tuple(known[number] for number in _order(both)[:_SHOWN]),
+            compared=compared,
+            crossings=_count_dispositions(pairs),
+            changed=tuple(changes[number] for number in _changed_order(pairs)[:_MAX_LISTED]),
             bootstrap_draws=config.bootstrap_draws,
             bootstrap_seed=config.seed,
         ),
-        both,
+        pairs,
     )
 
 
-def changed_cases(both: Pair) -> list[tuple[str, Changed]]:
+def changed_cases(pairs: PairedCases) -> list[tuple[str, ChangedCase]]:
     """All cases that changed side with their identifiers: for the run's own folder, never for a report."""
-    known = changed_of(both)
-    return [(both.first.cases[number].case_id, known[number]) for number in _order(both)]
+    changes = changes_by_index(pairs)
+    return [(pairs.first.cases[number].case_id, changes[number]) for number in _changed_order(pairs)]
 
 
-def changed_of(both: Pair) -> dict[int, Changed]:
+def changes_by_index(pairs: PairedCases) -> dict[int, ChangedCase]:
     """Cases that changed side, by their index in the pair."""
-    moved = np.flatnonzero(both.first.referred != both.second.referred)
+    moved = np.flatnonzero(pairs.first.referred != pairs.second.referred)
     return {
-        int(number): Changed(
-            needs_in_person=bool(both.first.positive[number]),
-            first_score=both.first.decisions[number].score,
-            second_score=both.second.decisions[number].score,
-            first_disposition=both.first.decisions[number].disposition,
-            second_disposition=both.second.decisions[number].disposition,
-            first_band=both.first.decisions[number].priority_band,
-            second_band=both.second.decisions[number].priority_band,
+        int(number): ChangedCase(
+            needs_in_person=bool(pairs.first.positive[number]),
+            first_score=pairs.first.decisions[number].score,
+            second_score=pairs.second.decisions[number].score,
+            first_disposition=pairs.first.decisions[number].disposition,
+            second_disposition=pairs.second.decisions[number].disposition,
+            first_band=pairs.first.decisions[number].priority_band,
+            second_band=pairs.second.decisions[number].priority_band,
         )
         for number in moved
     }
 
 
-def _order(both: Pair) -> list[int]:
+def _changed_order(pairs: PairedCases) -> list[int]:
     """Positive cases first; then those that the second no longer refers; then by falling score."""
-    moved = np.flatnonzero(both.first.referred != both.second.referred)
-    score = both.first.scores[moved]
-    order = np.lexsort((-score, both.second.referred[moved], ~both.first.positive[moved]))
+    moved = np.flatnonzero(pairs.first.referred != pairs.second.referred)
+    score = pairs.first.scores[moved]
+    order = np.lexsort((-score, pairs.second.referred[moved], ~pairs.first.positive[moved]))
     return [int(number) for number in moved[order]]
 
 
-def _crossings(both: Pair) -> tuple[Crossing, ...]:
+def _count_dispositions(pairs: PairedCases) -> tuple[DispositionCount, ...]:
     counts = Counter(
         (bool(positive), one.disposition, other.disposition)
         for positive, one, other in zip(
-            both.first.positive, both.first.decisions, both.second.decisions, strict=True
+            pairs.first.positive, pairs.first.decisions, pairs.second.decisions, strict=True
         )
     )
     return tuple(
-        Crossing(positive, first, second, counts[positive, first, second])
+        DispositionCount(positive, first, second, counts[positive, first, second])
         for positive in (True, False)
         for first in Disposition
         for second in Disposition
     )
 
 
-def _key(case: Case) -> tuple[str, ...]:
+def _photographs_key(case: Case) -> tuple[str, ...]:
     return tuple(sorted(row.file_fingerprint for row in case.rows))
 
 
-def _taken(decided: Decided, places: Sequence[int]) -> Decided:
-    return Decided(
-        cases=tuple(decided.cases[place] for place in places),
-        decisions=tuple(decided.decisions[place] for place in places),
-        scores=decided.scores[places],
-        positive=decided.positive[places],
-        referred=decided.referred[places],
+def _select_cases(decided: DecidedCases, indices: Sequence[int]) -> DecidedCases:
+    return DecidedCases(
+        cases=tuple(decided.cases[index] for index in indices),
+        decisions=tuple(decided.decisions[index] for index in indices),
+        scores=decided.scores[indices],
+        positive=decided.positive[indices],
+        referred=decided.referred[indices],
     )
 
 
-def _side(bundle: Bundle, table: Predictions) -> Side:
-    return Side(
+def _summarise_bundle(bundle: Bundle, table: Predictions) -> BundleSummary:
+    return BundleSummary(
         name=bundle.header.name,
         bundle_sha256=bundle.sha256,
         certificate_id=bundle.certificate.certificate_id(),

@@ -10,11 +10,10 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.calibrate.paired_comparison import Difference, Discordant
-from lesion_triage.evaluate.comparison import Comparison, Pair, changed_cases
-from lesion_triage.evaluate.drawing import Drawn
-from lesion_triage.evaluate.figures import pair as pair_figure
-from lesion_triage.evaluate.figures import rows
-from lesion_triage.evaluate.page import environment, p_value, signed, uri
+from lesion_triage.evaluate.comparison import Comparison, PairedCases, changed_cases
+from lesion_triage.evaluate.figures import interval_plots, paired_scores
+from lesion_triage.evaluate.report_figures import ReportFigure
+from lesion_triage.evaluate.report_page import data_uri, jinja_environment, p_value, signed_with_interval
 
 _TITLES = {
     "auroc": "AUROC",
@@ -22,133 +21,141 @@ _TITLES = {
     "specificity": "Specificity",
     "referral_rate": "Referral rate",
 }
-_LISTED = 40
+_MAX_LISTED = 40
 _LETTERS = ("A", "B")
 
 
-def section(found: Comparison, both: Pair) -> str:
+def render_section(comparison: Comparison, pairs: PairedCases) -> str:
     """HTML of the comparison, for the inside of a page."""
-    return _html("comparison_section.html", found, both)
+    return _render_template("comparison_section.html", comparison, pairs)
 
 
-def write_comparison(folder: Path, found: Comparison, both: Pair, names: bool = False) -> Path:
+def write_comparison(
+    folder: Path, comparison: Comparison, pairs: PairedCases, with_case_ids: bool = False
+) -> Path:
     """Write ``comparison.json``, ``comparison.md``, figures and, last, ``index.html``.
 
     Args:
         folder: made if missing.
-        found: the numbers.
-        both: the pair behind them.
-        names: write ``changed_cases.csv`` too, which identifies the cases that changed side and must not be
-            passed on.
+        comparison: the numbers.
+        pairs: the pair behind them.
+        with_case_ids: write ``changed_cases.csv`` too, which identifies the cases that changed side and must
+            not be passed on.
 
     Returns:
         The page.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for one in draw(found, both):
+    for one in draw_figures(comparison, pairs):
         write_atomically(folder / "figures" / f"{one.name}.png", one.png)
-    if names:
-        write_atomically(folder / "changed_cases.csv", _names(both).encode())
-    write_atomically(folder / "comparison.json", found.to_json().encode())
-    write_atomically(folder / "comparison.md", f"{markdown(found)}\n".encode())
-    write_atomically(folder / "index.html", _html("comparison.html", found, both).encode())
+    if with_case_ids:
+        write_atomically(folder / "changed_cases.csv", _changed_cases_csv(pairs).encode())
+    write_atomically(folder / "comparison.json", comparison.to_json().encode())
+    write_atomically(folder / "comparison.md", f"{markdown(comparison)}\n".encode())
+    write_atomically(folder / "index.html", _render_template("comparison.html", comparison, pairs).encode())
     return folder / "index.html"
 
 
-def draw(found: Comparison, both: Pair) -> tuple[Drawn, ...]:
+def draw_figures(comparison: Comparison, pairs: PairedCases) -> tuple[ReportFigure, ...]:
     """Two figures: the differences with their intervals, and the scores of both, case by case."""
-    compared = found.compared
+    compared = comparison.compared
     intervals = {
         _TITLES[one.name]: None
         if one.difference is None
-        else rows.Interval(one.difference.value, one.difference.low, one.difference.high)
+        else interval_plots.Interval(one.difference.value, one.difference.low, one.difference.high)
         for one in compared.differences
     }
-    told = "; ".join(
-        f"{_TITLES[one.name]} {signed(one.difference)}" for one in compared.differences if one.difference
+    difference_texts = "; ".join(
+        f"{_TITLES[one.name]} {signed_with_interval(one.difference)}"
+        for one in compared.differences
+        if one.difference
     )
-    thresholds = found.first.threshold, found.second.threshold
+    thresholds = comparison.first.threshold, comparison.second.threshold
     return (
-        Drawn(
+        ReportFigure(
             "differences",
-            rows.dots(intervals, "B minus A, 95 % paired interval", 0.0, "no difference"),
+            interval_plots.dot_plot(intervals, "B minus A, 95 % paired interval", 0.0, "no difference"),
             "B minus A on the same cases. A higher referral rate means more visits, not better decisions.",
-            f"Differences, B minus A: {told}.",
+            f"Differences, B minus A: {difference_texts}.",
         ),
-        Drawn(
+        ReportFigure(
             "scores_of_both",
-            pair_figure.scores(*both.said(), both.first.positive, thresholds, _LETTERS),
+            paired_scores.score_scatter(*pairs.answers(), pairs.first.positive, thresholds, _LETTERS),
             "Score by B against score by A, for the cases that both scored. Triangles: cases that changed "
             "side. Dashed: the thresholds. Of more than 4,000 cases on the same side a sample is shown.",
-            f"Scores of both: of {found.positives} positive cases {compared.positives.first_only} are "
+            f"Scores of both: of {comparison.positives} positive cases {compared.positives.first_only} are "
             f"referred by A alone and {compared.positives.second_only} by B alone; of "
-            f"{found.cases - found.positives} others "
+            f"{comparison.cases - comparison.positives} others "
             f"{compared.negatives.first_only} and {compared.negatives.second_only}.",
         ),
     )
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """The result in a few lines and two tables."""
     lines = [
-        f"A: {_side(found, 0)}.",
-        f"B: {_side(found, 1)}.",
+        f"A: {_describe_bundle(comparison, 0)}.",
+        f"B: {_describe_bundle(comparison, 1)}.",
         "",
-        f"{found.cases} cases of split {found.split} that both were tested on, {found.positives} positive. "
-        f"{_left_out(found)}",
+        f"{comparison.cases} cases of split {comparison.split} that both were tested on, "
+        f"{comparison.positives} positive. {_left_out_text(comparison)}",
         "",
         "| measure | A | B | B minus A, 95 % interval |",
         "|---|---|---|---|",
-        *(_row(one) for one in found.compared.differences),
+        *(_difference_row(one) for one in comparison.compared.differences),
         "",
         "| cases | referred by A alone | referred by B alone | exact McNemar p |",
         "|---|---|---|---|",
         *(
-            f"| {title}, {of.cases} | {of.first_only} | {of.second_only} | {_p(of)} |"
-            for title, of in (("positive", found.compared.positives), ("others", found.compared.negatives))
+            f"| {title}, {discordant.cases} | {discordant.first_only} | {discordant.second_only} | "
+            f"{_p_value_text(discordant)} |"
+            for title, discordant in (
+                ("positive", comparison.compared.positives),
+                ("others", comparison.compared.negatives),
+            )
         ),
         "",
-        f"AUROC over the {found.compared.scored_by_both} cases that both scored; abstentions count as "
+        f"AUROC over the {comparison.compared.scored_by_both} cases that both scored; abstentions count as "
         "referred. Choosing the better of two by this table makes the test split a validation split.",
     ]
     return "\n".join(lines)
 
 
-def _html(template: str, found: Comparison, both: Pair) -> str:
+def _render_template(template: str, comparison: Comparison, pairs: PairedCases) -> str:
     positions = {one: place for place, one in enumerate(Disposition)}
     crossings = {
         positive: [
-            (first, [one.cases for one in found.crossings if one.first_disposition is first
+            (first, [one.cases for one in comparison.crossings if one.first_disposition is first
                      and one.needs_in_person is positive])
             for first in positions
         ]
         for positive in (True, False)
     }  # fmt: skip
-    moved = found.compared.positives, found.compared.negatives
+    moved = comparison.compared.positives, comparison.compared.negatives
     return (
-        environment()
+        jinja_environment()
         .get_template(template)
         .render(
-            found=found,
+            found=comparison,
             letters=_LETTERS,
             titles=_TITLES,
             figures={
-                one.name: {"uri": uri(one.png), "caption": one.caption, "alt": one.alt}
-                for one in draw(found, both)
+                one.name: {"uri": data_uri(one.png), "caption": one.caption, "alt": one.alt}
+                for one in draw_figures(comparison, pairs)
             },
             dispositions=list(positions),
             crossings=crossings,
-            changed=found.changed[:_LISTED],
-            changed_total=sum(of.first_only + of.second_only for of in moved),
-            left_out=_left_out(found),
-            p_of=_p,
+            changed=comparison.changed[:_MAX_LISTED],
+            changed_total=sum(discordant.first_only + discordant.second_only for discordant in moved),
+            left_out=_left_out_text(comparison),
+            p_of=_p_value_text,
             notice=english().notice,
         )
     )
 
 
-def _side(found: Comparison, number: int) -> str:
-    side = (found.first, found.second)[number]
+def _describe_bundle(comparison: Comparison, number: int) -> str:
+    side = (comparison.first, comparison.second)[number]
     drawn = ", drawn pictures" if side.synthetic else ""
     return (
         f"bundle {side.name} ({side.bundle_sha256[:16]}{drawn}), certificate {side.certificate_id}, "
@@ -156,28 +163,35 @@ def _side(found: Comparison, number: int) -> str:
     )
 
 
-def _left_out(found: Comparison) -> str:
+def _left_out_text(comparison: Comparison) -> str:
     parts = [
         f"{count} {what}"
         for count, what in (
-            (found.only_first, "only in A's test split"),
-            (found.only_second, "only in B's"),
-            (found.labels_differ, "with different reference standards"),
+            (comparison.only_first, "only in A's test split"),
+            (comparison.only_second, "only in B's"),
+            (comparison.labels_differ, "with different reference standards"),
         )
         if count
     ]
     return f"Left out: {', '.join(parts)}." if parts else "No case of either test split is left out."
 
 
-def _row(one: Difference) -> str:
-    return f"| {_TITLES[one.name]} | {one.first:.3f} | {one.second:.3f} | {signed(one.difference)} |"
+def _difference_row(one: Difference) -> str:
+    return (
+        f"| {_TITLES[one.name]} | {one.first:.3f} | {one.second:.3f} | "
+        f"{signed_with_interval(one.difference)} |"
+    )
 
 
-def _p(of: Discordant) -> str:
-    return "not given: patients have several cases" if of.p_value is None else p_value(of.p_value)
+def _p_value_text(discordant: Discordant) -> str:
+    return (
+        "not given: patients have several cases"
+        if discordant.p_value is None
+        else p_value(discordant.p_value)
+    )
 
 
-def _names(both: Pair) -> str:
+def _changed_cases_csv(pairs: PairedCases) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
@@ -192,7 +206,7 @@ def _names(both: Pair) -> str:
             "band_b",
         ]
     )
-    for name, one in changed_cases(both):
+    for name, one in changed_cases(pairs):
         scores = ["" if score is None else repr(score) for score in (one.first_score, one.second_score)]
         dispositions = one.first_disposition.value, one.second_disposition.value
         writer.writerow([name, one.needs_in_person, *scores, *dispositions, one.first_band, one.second_band])

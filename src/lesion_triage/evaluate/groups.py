@@ -22,7 +22,7 @@ from lesion_triage.calibrate.metrics import (
     specificity,
 )
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, enough_scored
+from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes, enough_scored
 
 Status = Literal["certified", "not_certifiable", "not_asked"]
 

@@ -12,10 +12,10 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.queue_report import document
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest
-from lesion_triage.evaluate import page, queue
-from lesion_triage.evaluate.decided import Decided
-from lesion_triage.evaluate.drawing import draw
-from lesion_triage.evaluate.pictures import choose
+from lesion_triage.evaluate import queue_simulation, report_page
+from lesion_triage.evaluate.decided_cases import DecidedCases
+from lesion_triage.evaluate.example_photographs import choose_examples
+from lesion_triage.evaluate.report_figures import draw_figures
 from lesion_triage.evaluate.results import Results, evaluate
 from lesion_triage.predictions import Predictions
 
@@ -55,25 +55,25 @@ def write_report(
         ManifestError: a photograph is missing or has changed.
         PredictionsError: the table does not belong to the bundle.
     """
-    decided = Decided.by(bundle, table)
-    study = queue.simulated(decided, bundle.policy, results.bootstrap_seed)
+    decided = DecidedCases.from_predictions(bundle, table)
+    study = queue_simulation.simulate_queue(decided, bundle.policy, results.bootstrap_seed)
     if study is not None:
         results = replace(results, queue=document(study))
-    drawn = draw(results, bundle, study)
+    drawn = draw_figures(results, bundle, study)
     # A report is passed on, to MLflow too: it shows only synthetic pictures unless asked for more.
     shown = root is not None and (bundle.header.synthetic or licensed_pictures)
-    groups = choose(decided, manifest, root, bundle.header.pixels) if shown and root else ()
+    groups = choose_examples(decided, manifest, root, bundle.header.pixels) if shown and root else ()
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for one in drawn:
         write_atomically(folder / "figures" / f"{one.name}.png", one.png)
     write_atomically(folder / "results.json", results.to_json().encode())
     write_atomically(folder / "case_scores.csv", _case_scores(decided).encode())
-    text = page.render(results, bundle, manifest, drawn, groups, study, comparison)
+    text = report_page.render_report(results, bundle, manifest, drawn, groups, study, comparison)
     write_atomically(folder / PAGE, text.encode())
     return folder / PAGE
 
 
-def _case_scores(decided: Decided) -> str:
+def _case_scores(decided: DecidedCases) -> str:
     """For `lesion-triage queue` and `plan`, by falling score; no identifiers, as a report is passed on."""
     rows = sorted(
         zip(decided.scores.tolist(), decided.positive.tolist(), decided.decisions, strict=True),

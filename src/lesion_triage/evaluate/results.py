@@ -37,11 +37,11 @@ from lesion_triage.calibrate.decision_analysis import (
 from lesion_triage.calibrate.metrics import Proportion, Sample
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
-from lesion_triage.evaluate.decided import Decided
+from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.evaluate.groups import GroupResult, measure_groups
 from lesion_triage.evaluate.intervals import interval_of
-from lesion_triage.evaluate.metadata import MetadataBaseline, measure_metadata
-from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
+from lesion_triage.evaluate.metadata_baseline import MetadataBaseline, measure_metadata
+from lesion_triage.evaluate.slices import Outcomes, Slice, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
 FORMAT = 5
@@ -175,11 +175,11 @@ def evaluate(
         PredictionsError: the table belongs elsewhere, or a row's outcome is unknown.
         ScoringError: a logit that is not finite.
     """
-    decided = Decided.by(bundle, table)
+    decided = DecidedCases.from_predictions(bundle, table)
     scores, positive, threshold = decided.scores, decided.positive, bundle.policy.threshold
     abstained = np.isposinf(scores)
     outcomes = Outcomes(scores, positive, decided.referred, units_of(decided.cases))
-    sample, drawn, slices = decided.sample(threshold), decided.drawn_units(), slices_of(decided.cases)
+    sample, drawn, slices = decided.sample(threshold), decided.bootstrap_units(), slices_of(decided.cases)
     answers = Sample.of(decided.referred.astype(np.float64), positive, 1.0)
     both_classes = 0 < positive.sum() < positive.size
     benefit_of = [
@@ -258,7 +258,7 @@ def _abstention(part: Slice, outcomes: Outcomes) -> Abstention:
     )
 
 
-def _everyone_alone(bundle: Bundle, decided: Decided) -> dict[str, float]:
+def _everyone_alone(bundle: Bundle, decided: DecidedCases) -> dict[str, float]:
     """The same policy at the threshold that everyone together needs, to show what the groups cost."""
     alone, policy, positive = bundle.certificate.groups[0].threshold, bundle.policy, decided.positive
     if alone is None or (alone == policy.threshold and not policy.groupings) or len({*positive.tolist()}) < 2:
@@ -278,7 +278,7 @@ def _everyone_alone(bundle: Bundle, decided: Decided) -> dict[str, float]:
     }
 
 
-def _bands(decided: Decided, limits: tuple[float, float, float]) -> tuple[BandRow, ...]:
+def _bands(decided: DecidedCases, limits: tuple[float, float, float]) -> tuple[BandRow, ...]:
     bands = np.array([decision.priority_band for decision in decided.decisions])
     abstained = np.isposinf(decided.scores)
     return tuple(

@@ -22,9 +22,9 @@ from lesion_triage.calibrate.clustered_proportions import share_of
 from lesion_triage.calibrate.metrics import Estimate, Proportion
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.decided import Decided
+from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.evaluate.results import Results, evaluate
-from lesion_triage.evaluate.subgroups import Outcomes, Slice, SliceResult, measure, slices_of
+from lesion_triage.evaluate.slices import Outcomes, Slice, SliceResult, measure, slices_of
 from lesion_triage.predictions import Predictions
 
 _VERDICTS: dict[Verdict, str] = {
@@ -116,7 +116,7 @@ def measure_transfer(
         PredictionsError: the table is of another model, or of a split that the bundle was made from.
         ScoringError: a logit that is not finite.
     """
-    decided = Decided.by(bundle, table)
+    decided = DecidedCases.from_predictions(bundle, table)
     results = evaluate(table, bundle, config)
     cases = cases_of(table)
     units, policy, certificate = units_of(cases), bundle.policy, bundle.certificate

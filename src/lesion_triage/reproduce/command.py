@@ -24,7 +24,7 @@ from lesion_triage.reproduce.comparison import Row, compare, status
 from lesion_triage.reproduce.definition import Experiment, VersionName, load
 from lesion_triage.reproduce.machine import differences, machine
 from lesion_triage.reproduce.records import Found
-from lesion_triage.reproduce.workplace import Workplace, at_hand, missing
+from lesion_triage.reproduce.workspace import Workplace, at_hand, missing
 from lesion_triage.tracking import Tracker
 
 RUNS = Path("experiments/runs")

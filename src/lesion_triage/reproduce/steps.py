@@ -22,7 +22,7 @@ from lesion_triage.data import manifest, published_splits, split
 from lesion_triage.errors import ConfigError, DataError, RunError, SplitError
 from lesion_triage.proof.findings import prove
 from lesion_triage.proof.pool import read as read_scores
-from lesion_triage.reproduce import first_weights
+from lesion_triage.reproduce import initial_weights
 from lesion_triage.reproduce.definition import (
     Coverage,
     Queue,
@@ -33,7 +33,7 @@ from lesion_triage.reproduce.definition import (
     Transfer,
 )
 from lesion_triage.reproduce.records import Found
-from lesion_triage.reproduce.workplace import Workplace, pictures_sha256
+from lesion_triage.reproduce.workspace import Workplace, pictures_sha256
 from lesion_triage.runs import Run, file_sha256
 
 _Describe = Callable[[argparse.ArgumentParser], None]
@@ -101,7 +101,7 @@ def _loaded(step: Train, at: Workplace, seed: int) -> Config:
     words = [f"calibrate.second_look={strict_yaml.written(why)}", *given, f"seed={seed}", *_tracking(at)]
     loaded = config_file.load(at.beside(step.config), words, root)
     if at.weights is not None:
-        words += first_weights.overrides(at.weights, loaded)
+        words += initial_weights.overrides(at.weights, loaded)
         loaded = config_file.load(at.beside(step.config), words, root)
     return loaded
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import say
 from lesion_triage.errors import DataError
-from lesion_triage.tables.figures import Figures
 from lesion_triage.tables.markers import filled
+from lesion_triage.tables.recorded_numbers import Figures
 
 PAGES = ("README.md", "docs/**/*.md", "experiments/*/README.md")
 

@@ -22,13 +22,13 @@ BLACK, GREY, RULE = "#000000", "#666666", "#dddddd"
 _TICKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
-def canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+def make_canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:
     """A figure with one pair of axes."""
-    figure, panels = panels_of(width_in, height_in, 1, 1)
+    figure, panels = make_panels(width_in, height_in, 1, 1)
     return figure, panels[0]
 
 
-def panels_of(
+def make_panels(
     width_in: float, height_in: float, rows: int, columns: int, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure with several pairs of axes, row by row.
@@ -50,14 +50,14 @@ def panels_of(
     return figure, panels
 
 
-def png(figure: Figure) -> bytes:
+def encode_png(figure: Figure) -> bytes:
     """The bytes of a PNG file, at 150 dots per inch."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150)
     return stream.getvalue()
 
 
-def ends(value: float, low: float, high: float) -> NDArray[np.float64]:
+def error_bar_lengths(value: float, low: float, high: float) -> NDArray[np.float64]:
     """Lengths of an error bar below and above, shape (2, 1); at least 0, whatever the rounding."""
     return np.clip([[value - low], [high - value]], 0, None)
 

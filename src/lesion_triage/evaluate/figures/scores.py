@@ -16,16 +16,16 @@ from lesion_triage.evaluate.figures.canvas import (
     ORANGE,
     SKY,
     VERMILLION,
-    canvas,
-    panels_of,
-    png,
+    encode_png,
+    make_canvas,
+    make_panels,
     score_axis,
 )
 
 
 def reliability_diagram(bins: Sequence[Bin]) -> bytes:
     """Observed share of positive cases against the mean score, in bins of equal mass."""
-    figure, axes = canvas(5.0, 4.6)
+    figure, axes = make_canvas(5.0, 4.6)
     scores = [bin_.mean_score for bin_ in bins]
     observed = np.array([bin_.observed.value for bin_ in bins])
     below = observed - [bin_.observed.low for bin_ in bins]
@@ -44,11 +44,11 @@ def reliability_diagram(bins: Sequence[Bin]) -> bytes:
     )
     # Most scores are small: a square-root scale separates the low bins, where misses are.
     for axis in ("x", "y"):
-        getattr(axes, f"set_{axis}scale")("function", functions=(_root, np.square))
+        getattr(axes, f"set_{axis}scale")("function", functions=(_square_root, np.square))
         getattr(axes, f"set_{axis}ticks")([0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean score of the bin", ylabel="share that needs a visit")
     axes.legend(loc="upper left", fontsize=8, frameon=False)
-    return png(figure)
+    return encode_png(figure)
 
 
 def distributions(found: Histogram, threshold: float, band_limits: tuple[float, float, float]) -> bytes:
@@ -56,7 +56,7 @@ def distributions(found: Histogram, threshold: float, band_limits: tuple[float, 
 
     Each panel has a scale of its own: if few cases are positive, a shared scale would hide them.
     """
-    figure, (above, below) = panels_of(7.4, 4.8, 2, 1, sharex=True)
+    figure, (above, below) = make_panels(7.4, 4.8, 2, 1, sharex=True)
     edges = log_odds(np.array(found.edges))
     for axes, counts, without, colour, hatch, label in (
         (above, found.positives, found.positives_without_score, ORANGE, "///", "need a visit"),
@@ -76,13 +76,13 @@ def distributions(found: Histogram, threshold: float, band_limits: tuple[float, 
     above.plot([], [], color=VERMILLION, linewidth=2, label=f"threshold {threshold:.4f}")
     above.plot([], [], color=BLACK, linewidth=1, linestyle=":", label="limits of the bands")
     above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, frameon=False)
-    _name_bands(above, band_limits, float(edges[0]), float(edges[-1]))
+    _label_bands(above, band_limits, float(edges[0]), float(edges[-1]))
     score_axis(below, float(edges[0]), float(edges[-1]))
     below.set_xlabel("score (log-odds scale)")
-    return png(figure)
+    return encode_png(figure)
 
 
-def _name_bands(axes: Axes, limits: tuple[float, float, float], low: float, high: float) -> None:
+def _label_bands(axes: Axes, limits: tuple[float, float, float], low: float, high: float) -> None:
     """Label each band in the middle of its visible part, if that is wide enough."""
     borders = [high, *(min(max(float(log_odds(limit)), low), high) for limit in limits), low]
     for band, (top, bottom) in enumerate(pairwise(borders), start=1):
@@ -99,5 +99,5 @@ def _name_bands(axes: Axes, limits: tuple[float, float, float], low: float, high
             )
 
 
-def _root(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _square_root(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sqrt(np.clip(values, 0, None))

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from lesion_triage.calibrate.curves import Curve
 from lesion_triage.calibrate.metrics import Estimate, Proportion
-from lesion_triage.evaluate.figures.canvas import BLACK, BLUE, GREEN, VERMILLION, canvas, ends, png
+from lesion_triage.evaluate.figures.canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    VERMILLION,
+    encode_png,
+    error_bar_lengths,
+    make_canvas,
+)
 
-_POINT = "certified threshold, 95 % intervals"
+_OPERATING_POINT_LABEL = "certified threshold, 95 % intervals"
 
 
 def roc(
@@ -20,7 +28,7 @@ def roc(
 
     Abstentions count as referred at every threshold, so the curve begins where only they are referred.
     """
-    figure, axes = canvas(4.8, 4.6)
+    figure, axes = make_canvas(4.8, 4.6)
     label = "all thresholds" if auroc is None else f"all thresholds, AUROC {auroc.value:.3f}"
     axes.plot(curve.x, curve.y, color=BLUE, linewidth=1.8, label=label)
     axes.plot([0, 1], [0, 1], color=BLACK, linewidth=0.8, linestyle=":", label="chance")
@@ -30,18 +38,18 @@ def roc(
     axes.errorbar(
         [1 - specificity.value],
         [sensitivity.value],
-        xerr=ends(1 - specificity.value, 1 - specificity.high, 1 - specificity.low),
-        yerr=ends(sensitivity.value, sensitivity.low, sensitivity.high),
+        xerr=error_bar_lengths(1 - specificity.value, 1 - specificity.high, 1 - specificity.low),
+        yerr=error_bar_lengths(sensitivity.value, sensitivity.low, sensitivity.high),
         fmt="D",
         color=VERMILLION,
         markersize=6,
         capsize=3,
-        label=_POINT,
+        label=_OPERATING_POINT_LABEL,
     )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="1 - specificity", ylabel="sensitivity")
     axes.set_aspect("equal")
     axes.legend(loc="lower right", fontsize=8, frameon=False)
-    return png(figure)
+    return encode_png(figure)
 
 
 def precision_recall(
@@ -53,7 +61,7 @@ def precision_recall(
     target: float,
 ) -> bytes:
     """PPV against sensitivity of the whole policy, in steps, with the certified operating point."""
-    figure, axes = canvas(4.8, 4.6)
+    figure, axes = make_canvas(4.8, 4.6)
     label = "all thresholds" if auprc is None else f"all thresholds, AUPRC {auprc.value:.3f}"
     axes.step(curve.x, curve.y, where="pre", color=BLUE, linewidth=1.8, label=label)
     axes.axhline(
@@ -66,15 +74,15 @@ def precision_recall(
         axes.errorbar(
             [sensitivity.value],
             [ppv.value],
-            xerr=ends(sensitivity.value, sensitivity.low, sensitivity.high),
-            yerr=ends(ppv.value, ppv.low, ppv.high),
+            xerr=error_bar_lengths(sensitivity.value, sensitivity.low, sensitivity.high),
+            yerr=error_bar_lengths(ppv.value, ppv.low, ppv.high),
             fmt="D",
             color=VERMILLION,
             markersize=6,
             capsize=3,
-            label=_POINT,
+            label=_OPERATING_POINT_LABEL,
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="sensitivity", ylabel="PPV (precision)")
     axes.set_aspect("equal")
     axes.legend(loc="best", fontsize=8, framealpha=0.85, edgecolor="none")
-    return png(figure)
+    return encode_png(figure)

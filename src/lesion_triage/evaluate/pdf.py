@@ -14,8 +14,8 @@ from lesion_triage.errors import ReportError
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Looked for on PATH, in this order."""
 
-_SECONDS = 180.0
-_OPTIONS = (
+_TIMEOUT_S = 180.0
+_CHROMIUM_OPTIONS = (
     "--headless=new",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -34,13 +34,13 @@ _OPTIONS = (
 )
 
 
-def to_pdf(page: Path, pdf: Path, seconds: float = _SECONDS) -> None:
+def to_pdf(page: Path, pdf: Path, timeout_s: float = _TIMEOUT_S) -> None:
     """Print a page to a PDF file on A4.
 
     Args:
         page: HTML that loads nothing.
         pdf: written whole or not at all.
-        seconds: after which the browser is stopped.
+        timeout_s: after which the browser is stopped.
 
     Raises:
         ReportError: no page, no browser on PATH, or a browser that does not print it.
@@ -57,19 +57,21 @@ def to_pdf(page: Path, pdf: Path, seconds: float = _SECONDS) -> None:
         printed = Path(scratch) / "page.pdf"
         # As root, as in most containers, Chromium only starts without its sandbox; the page has no script.
         sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
-        words = [browser, *_OPTIONS, *sandbox, f"--user-data-dir={scratch}/profile"]
-        words += [f"--print-to-pdf={printed}", page.resolve().as_uri()]
+        command = [browser, *_CHROMIUM_OPTIONS, *sandbox, f"--user-data-dir={scratch}/profile"]
+        command += [f"--print-to-pdf={printed}", page.resolve().as_uri()]
         try:
             done = subprocess.run(  # noqa: S603 - a browser by its name, our own options
-                words, capture_output=True, timeout=seconds, check=False
+                command, capture_output=True, timeout=timeout_s, check=False
             )
         except subprocess.TimeoutExpired:
             raise ReportError(
-                f"{page}: {browser} has not printed it within {seconds:.0f} seconds; print it by hand."
+                f"{page}: {browser} has not printed it within {timeout_s:.0f} seconds; print it by hand."
             ) from None
         if done.returncode or not printed.is_file() or not printed.read_bytes().startswith(b"%PDF"):
-            said = (done.stderr.decode(errors="replace").strip().splitlines() or ["silent"])[-1]
-            raise ReportError(f"{page}: {browser} did not print it (status {done.returncode}: {said}).")
+            last_message = (done.stderr.decode(errors="replace").strip().splitlines() or ["silent"])[-1]
+            raise ReportError(
+                f"{page}: {browser} did not print it (status {done.returncode}: {last_message})."
+            )
         try:
             pdf.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(pdf, printed.read_bytes())

@@ -11,7 +11,7 @@ import pytest
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.metrics import SCORE_METRICS, proportion
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes, Slice, measure, slices_of
+from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes, Slice, measure, slices_of
 from made_predictions import row
 
 

@@ -19,11 +19,11 @@ from lesion_triage.predictions import Predictions
 EXTERNAL = "external"
 """The split of cases that the bundle's own manifest does not have."""
 
-_SEEN_BY_THE_MODEL = ("train", "validation", "calibration")
+_FITTING_SPLITS = ("train", "validation", "calibration")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decided:
+class DecidedCases:
     """The cases of a table, decided by the bundle's own policy."""
 
     cases: tuple[Case, ...]
@@ -35,7 +35,7 @@ class Decided:
     """Referred or abstained on."""
 
     @classmethod
-    def by(cls, bundle: Bundle, table: Predictions) -> Decided:
+    def from_predictions(cls, bundle: Bundle, table: Predictions) -> DecidedCases:
         """Decide every case of ``table``.
 
         Raises:
@@ -55,14 +55,14 @@ class Decided:
         """The cases sorted by score, for the metrics."""
         return Sample.of(self.scores, self.positive, threshold)
 
-    def drawn_units(self) -> NDArray[np.intp] | None:
+    def bootstrap_units(self) -> NDArray[np.intp] | None:
         """What a bootstrap draws: the unit of each case, or None if every case is a unit of its own."""
         units = units_of(self.cases)
         return units if clustered(units) else None
 
 
 def _check_origin(bundle: Bundle, table: Predictions) -> None:
-    if table.split in _SEEN_BY_THE_MODEL:
+    if table.split in _FITTING_SPLITS:
         raise PredictionsError(
             f"the model or its policy was made from split '{table.split}', so it cannot be evaluated there; "
             "predict split 'test' with the sealed bundle."

@@ -17,7 +17,7 @@ from lesion_triage.config import Evaluate
 from lesion_triage.data.categorical import Coded
 from lesion_triage.data.cell_regression import cells_of, design_of, fit
 from lesion_triage.data.records import Record
-from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS, Outcomes
+from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes
 
 _WORDS = ("sex", "anatom_site_general")
 _BANDS = 8

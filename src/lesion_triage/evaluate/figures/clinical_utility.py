@@ -1,4 +1,4 @@
-"""What the policy is worth: net benefit and predictive values. Imports the canvas and calibrate."""
+"""Clinical utility of the policy: net benefit and predictive values. Imports the canvas and calibrate."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lesion_triage.evaluate.figures.canvas import (
     GREY,
     ORANGE,
     VERMILLION,
-    canvas,
-    panels_of,
-    png,
+    encode_png,
+    make_canvas,
+    make_panels,
 )
 
 
 def decision_curve(by_score: Sequence[NetBenefit], by_policy: Sequence[NetBenefit]) -> bytes:
     """Net benefit against the threshold probability: score, certified policy, everybody, nobody."""
-    figure, axes = canvas(7.4, 4.4)
+    figure, axes = make_canvas(7.4, 4.4)
     at = [row.threshold_probability for row in by_score]
     everybody = [row.refer_all.value if row.refer_all else float("nan") for row in by_score]
-    _banded(axes, at, [row.model for row in by_score], BLUE, "-", "refer by score at this probability")
+    _draw_band(axes, at, [row.model for row in by_score], BLUE, "-", "refer by score at this probability")
     policy = [row.model.value if row.model else float("nan") for row in by_policy]
     axes.plot(
         at, policy, color=VERMILLION, linestyle="--", linewidth=1.8, label="refer as the certified policy"
@@ -42,14 +42,14 @@ def decision_curve(by_score: Sequence[NetBenefit], by_policy: Sequence[NetBenefi
         ylabel="net benefit per case",
     )
     figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
-    return png(figure)
+    return encode_png(figure)
 
 
 def predictive_values(rows: Sequence[PredictiveValues], here: float) -> bytes:
     """PPV, and positive cases among those not referred, against the prevalence; bands are 95 %."""
-    figure, (left, right) = panels_of(9.0, 4.0, 1, 2)
+    figure, (left, right) = make_panels(9.0, 4.0, 1, 2)
     at = [row.prevalence for row in rows]
-    _banded(left, at, [row.ppv for row in rows], ORANGE, "-", "PPV")
+    _draw_band(left, at, [row.ppv for row in rows], ORANGE, "-", "PPV")
     missed = [
         None
         if row.npv is None
@@ -58,7 +58,7 @@ def predictive_values(rows: Sequence[PredictiveValues], here: float) -> bytes:
         )
         for row in rows
     ]
-    _banded(right, at, missed, BLUE, "--", "1,000 (1 - NPV)")
+    _draw_band(right, at, missed, BLUE, "--", "1,000 (1 - NPV)")
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_xticks(
@@ -72,10 +72,10 @@ def predictive_values(rows: Sequence[PredictiveValues], here: float) -> bytes:
     left.set(ylim=(0, 1), ylabel="of those referred, share that needs a visit")
     right.set_ylim(bottom=0)
     right.set_ylabel("of 1,000 not referred, how many need a visit")
-    return png(figure)
+    return encode_png(figure)
 
 
-def _banded(
+def _draw_band(
     axes: Axes, at: Sequence[float], found: Sequence[Estimate | None], colour: str, style: str, label: str
 ) -> None:
     known = [(x, one) for x, one in zip(at, found, strict=True) if one is not None]

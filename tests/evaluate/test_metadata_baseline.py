@@ -13,8 +13,8 @@ from sklearn.preprocessing import OneHotEncoder
 from lesion_triage.calibrate.cases import cases_of, positives_of, units_of
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
-from lesion_triage.evaluate.metadata import measure_metadata
-from lesion_triage.evaluate.subgroups import Outcomes
+from lesion_triage.evaluate.metadata_baseline import measure_metadata
+from lesion_triage.evaluate.slices import Outcomes
 from made_predictions import predictions, row
 
 DRAWS = Evaluate(bootstrap_draws=200)

@@ -9,7 +9,7 @@ from small_experiment import EXPERIMENT, VERSION
 
 from lesion_triage.errors import ConfigError
 from lesion_triage.reproduce.definition import Experiment
-from lesion_triage.reproduce.workplace import at_hand
+from lesion_triage.reproduce.workspace import at_hand
 
 STEP = {"kind": "train", "name": "one", "config": "small.yaml", "data": "far"}
 REAL = {**VERSION, "steps": [STEP], "table": VERSION["table"][:1]}

@@ -17,14 +17,14 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import Manifest, read_picture
-from lesion_triage.evaluate.decided import Decided
+from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.predictions import Prediction
 
-_PER_GROUP = 4
+_MAX_PER_GROUP = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
+class ExamplePhotograph:
     """One photograph for the report."""
 
     png: bytes
@@ -34,14 +34,16 @@ class Exhibit:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ExampleGroup:
     """Photographs that belong together."""
 
     title: str
-    exhibits: tuple[Exhibit, ...]
+    photographs: tuple[ExamplePhotograph, ...]
 
 
-def choose(decided: Decided, manifest: Manifest, root: Roots, spec: PixelSpec) -> tuple[Group, ...]:
+def choose_examples(
+    decided: DecidedCases, manifest: Manifest, root: Roots, spec: PixelSpec
+) -> tuple[ExampleGroup, ...]:
     """Missed positives first, then cases at the extremes and next to the threshold, then ungradable ones.
 
     A photograph of a person is left out unless its record names a licence.
@@ -55,29 +57,29 @@ def choose(decided: Decided, manifest: Manifest, root: Roots, spec: PixelSpec) -
         for record in manifest.records
         if manifest.synthetic or record.copyright_license
     }
-    shown_at_all = np.array([_decisive(case.rows).image_id in records for case in decided.cases])
-    scored = np.isfinite(scores) & shown_at_all
+    showable = np.array([_highest_scoring(case.rows).image_id in records for case in decided.cases])
+    scored = np.isfinite(scores) & showable
     referred = scored & decided.referred
     descending = np.argsort(-np.where(scored, scores, -1.0), kind="stable")
     groups = (
-        ("Positive cases below their threshold", _first(descending, positive & scored & ~referred)),
-        ("Referred, highest scores", _first(descending, referred)),
-        ("Referred, next to the threshold", _first(descending[::-1], referred)),
-        ("Below the threshold, next to it", _first(descending, scored & ~referred)),
-        ("Below the threshold, lowest scores", _first(descending[::-1], scored & ~referred)),
-        ("Not gradable", _first(np.arange(scores.size), ~np.isfinite(scores) & shown_at_all)),
+        ("Positive cases below their threshold", _first_matching(descending, positive & scored & ~referred)),
+        ("Referred, highest scores", _first_matching(descending, referred)),
+        ("Referred, next to the threshold", _first_matching(descending[::-1], referred)),
+        ("Below the threshold, next to it", _first_matching(descending, scored & ~referred)),
+        ("Below the threshold, lowest scores", _first_matching(descending[::-1], scored & ~referred)),
+        ("Not gradable", _first_matching(np.arange(scores.size), ~np.isfinite(scores) & showable)),
     )
     shown: set[int] = set()
     chosen = []
     for title, indices in groups:
-        fresh = [index for index in indices if index not in shown]
-        shown.update(fresh)
-        exhibits = []
-        for index in fresh:
-            row = _decisive(decided.cases[index].rows)
+        unseen = [index for index in indices if index not in shown]
+        shown.update(unseen)
+        photographs = []
+        for index in unseen:
+            row = _highest_scoring(decided.cases[index].rows)
             record = records[row.image_id]
-            exhibits.append(
-                Exhibit(
+            photographs.append(
+                ExamplePhotograph(
                     png=_png(read_picture(root, record), spec),
                     caption=_caption(decided, index, row),
                     alt=f"Photograph of a case: {title.lower()}",
@@ -86,21 +88,21 @@ def choose(decided: Decided, manifest: Manifest, root: Roots, spec: PixelSpec) -
                     ),
                 )
             )
-        if exhibits:
-            chosen.append(Group(title, tuple(exhibits)))
+        if photographs:
+            chosen.append(ExampleGroup(title, tuple(photographs)))
     return tuple(chosen)
 
 
-def _first(order: NDArray[np.intp], wanted: NDArray[np.bool_]) -> list[int]:
-    return [int(index) for index in order if wanted[index]][:_PER_GROUP]
+def _first_matching(order: NDArray[np.intp], wanted: NDArray[np.bool_]) -> list[int]:
+    return [int(index) for index in order if wanted[index]][:_MAX_PER_GROUP]
 
 
-def _decisive(rows: tuple[Prediction, ...]) -> Prediction:
+def _highest_scoring(rows: tuple[Prediction, ...]) -> Prediction:
     """The photograph with the highest logit, or the first if none was gradable."""
     return max(rows, key=lambda row: -np.inf if row.logit is None else row.logit)
 
 
-def _caption(decided: Decided, index: int, row: Prediction) -> str:
+def _caption(decided: DecidedCases, index: int, row: Prediction) -> str:
     outcome = "needs a visit" if decided.positive[index] else "does not need a visit"
     score = decided.decisions[index].score
     band = f"band {decided.decisions[index].priority_band}"

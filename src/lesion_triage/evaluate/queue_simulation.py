@@ -8,17 +8,17 @@ from lesion_triage.bundle.schema import Policy
 from lesion_triage.calibrate.queue_pool import Pool
 from lesion_triage.calibrate.queue_report import Study
 from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, simulate
-from lesion_triage.evaluate.decided import Decided
-from lesion_triage.evaluate.subgroups import MINIMUM_PER_CLASS
+from lesion_triage.evaluate.decided_cases import DecidedCases
+from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS
 
 _CASES = 60_000
-_TIMES_FIRST_COME = 6
+_DEADLINE_MEAN_WAITS = 6
 """Deadline if the policy has none, in mean waits under first come."""
-_LIMIT = 1.5
+_P99_LIMIT = 1.5
 _WORKLOAD = Workload(load=0.9)
 
 
-def simulated(decided: Decided, policy: Policy, seed: int) -> Study | None:
+def simulate_queue(decided: DecidedCases, policy: Policy, seed: int) -> Study | None:
     """One busy reader and cases like these; None if a class has fewer than ten cases or no case has a score.
 
     Args:
@@ -33,7 +33,7 @@ def simulated(decided: Decided, policy: Policy, seed: int) -> Study | None:
     pool = Pool(
         decided.scores, decided.positive, policy.threshold, policy.band_limits, policy.ungradable_band
     )
-    hours = policy.deadline_hours or float(f"{_TIMES_FIRST_COME * _WORKLOAD.mean_wait_minutes() / 60:.2g}")
+    hours = policy.deadline_hours or float(f"{_DEADLINE_MEAN_WAITS * _WORKLOAD.mean_wait_minutes() / 60:.2g}")
     orders = [
         FIRST_COME,
         Discipline("binary_flag"),
@@ -50,7 +50,7 @@ def simulated(decided: Decided, policy: Policy, seed: int) -> Study | None:
         cases=_CASES,
         seed=seed,
         band_shares=tuple(round(float(np.mean(bands == band)), 4) for band in (1, 2, 3)),
-        p99_limit=_LIMIT,
+        p99_limit=_P99_LIMIT,
         group_thresholds=bool(policy.groupings),
         outcomes={outcome.discipline: outcome.waits for outcome in outcomes},
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lesion_triage.errors import ReportError
-from lesion_triage.evaluate.printing import BROWSERS, to_pdf
+from lesion_triage.evaluate.pdf import BROWSERS, to_pdf
 
 needs_browser = pytest.mark.skipif(
     not any(map(shutil.which, BROWSERS)), reason="no browser: printing to PDF was NOT tested; `make browser`"
@@ -62,7 +62,7 @@ def test_browser_that_fails_leaves_no_file_and_its_last_word(page, programs):
 def test_browser_that_hangs_is_stopped(page, programs):
     stand_in(programs, "exec /bin/sleep 60")
     with pytest.raises(ReportError, match="within 1 seconds"):
-        to_pdf(page, page.with_suffix(".pdf"), seconds=1)
+        to_pdf(page, page.with_suffix(".pdf"), timeout_s=1)
 
 
 @needs_browser

@@ -22,10 +22,10 @@ from lesion_triage.calibrate.queue_report import Study, heading, name_of
 from lesion_triage.calibrate.queueing import Statistic
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.data.manifest import Manifest
-from lesion_triage.evaluate.drawing import DIMENSIONS, Drawn
-from lesion_triage.evaluate.pictures import Group
+from lesion_triage.evaluate.example_photographs import ExampleGroup
+from lesion_triage.evaluate.report_figures import DIMENSIONS, ReportFigure
 from lesion_triage.evaluate.results import Results
-from lesion_triage.evaluate.subgroups import SliceResult
+from lesion_triage.evaluate.slices import SliceResult
 
 _COLUMNS = (
     ("auroc", "AUROC"),
@@ -41,7 +41,7 @@ _CALIBRATION_COLUMNS = (
     ("calibration_intercept", "Calibration intercept"),
     ("calibration_error", "Expected calibration error"),
 )
-_LIMITS = (Limit.photographs_only, Limit.other_skin_not_examined, Limit.excludes_nothing)
+_LIMIT_CODES = (Limit.photographs_only, Limit.other_skin_not_examined, Limit.excludes_nothing)
 _REPORT_LIMITS = (
     "The numbers hold for cases like these. Another camera, site or population needs its own evaluation and "
     "its own certificate.",
@@ -52,8 +52,8 @@ _REPORT_LIMITS = (
     "class are not given.",
     "Many subgroups are shown; some differ by chance alone.",
 )
-_PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-_PREVALENCES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+_TABLE_PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+_TABLE_PREVALENCES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _QUEUE_STATISTICS: tuple[Statistic, ...] = ("mean", "p99")
 _QUEUE_GROUPS: tuple[tuple[QueueGroup, str], ...] = (
     ("referred_positives", "Positive, referred"),
@@ -78,12 +78,12 @@ class _Picture:
     note: str = ""
 
 
-def render(
+def render_report(
     results: Results,
     bundle: Bundle,
     manifest: Manifest,
-    drawn: Sequence[Drawn],
-    groups: Sequence[Group],
+    drawn: Sequence[ReportFigure],
+    groups: Sequence[ExampleGroup],
     study: Study | None,
     comparison: str = "",
 ) -> str:
@@ -98,9 +98,9 @@ def render(
         study: of the reading queue, the one behind ``results.queue``; None: no section on it.
         comparison: HTML of the section that compares with another bundle; empty: none.
     """
-    at = {round(row.threshold_probability, 4): row for row in results.policy_decision_curve}
+    policy_benefit = {round(row.threshold_probability, 4): row for row in results.policy_decision_curve}
     return (
-        environment()
+        jinja_environment()
         .get_template("report.html")
         .render(
             results=results,
@@ -110,8 +110,8 @@ def render(
             manifest=manifest,
             columns=_COLUMNS,
             calibration_columns=_CALIBRATION_COLUMNS,
-            measured=[part for part in results.slices if not part.note],
-            figures={one.name: _Picture(uri(one.png), one.caption, one.alt) for one in drawn},
+            measured=[slice_result for slice_result in results.slices if not slice_result.note],
+            figures={one.name: _Picture(data_uri(one.png), one.caption, one.alt) for one in drawn},
             dimensions=DIMENSIONS,
             statuses={
                 (row.by, row.group): _STATUS[row.status].format(
@@ -120,57 +120,63 @@ def render(
                 for row in results.groups
             },
             decisions=[
-                (row, at[round(row.threshold_probability, 4)])
+                (row, policy_benefit[round(row.threshold_probability, 4)])
                 for row in results.decision_curve
-                if row.threshold_probability in _PROBABILITIES
+                if row.threshold_probability in _TABLE_PROBABILITIES
             ],
-            predictive=[row for row in results.predictive_values if row.prevalence in _PREVALENCES],
-            queue=_queue(study),
+            predictive=[row for row in results.predictive_values if row.prevalence in _TABLE_PREVALENCES],
+            queue=_queue_table(study),
             groups=[
-                (group.title, [_Picture(uri(e.png), e.caption, e.alt, e.attribution) for e in group.exhibits])
+                (
+                    group.title,
+                    [
+                        _Picture(data_uri(example.png), example.caption, example.alt, example.attribution)
+                        for example in group.photographs
+                    ],
+                )
                 for group in groups
             ],
-            reasons={code: _reason(code) for code in results.photographs_refused},
+            reasons={code: _reason_text(code) for code in results.photographs_refused},
             citations=list(dict.fromkeys((*bundle.header.data_citation, *manifest.citation))),
-            limits=(*(english().limits[limit] for limit in _LIMITS), *_REPORT_LIMITS),
+            limits=(*(english().limits[limit] for limit in _LIMIT_CODES), *_REPORT_LIMITS),
             notice=english().notice,
             comparison=comparison,
         )
     )
 
 
-def environment() -> Environment:
+def jinja_environment() -> Environment:
     """Jinja environment of this room's templates, with autoescape and filters for numbers."""
-    made = Environment(
+    jinja = Environment(
         loader=PackageLoader("lesion_triage.evaluate"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
-        "interval": _interval,
-        "share": share,
-        "percent": _percent,
-        "signed": signed,
+    jinja.filters |= {
+        "interval": _metric_with_interval,
+        "share": with_interval,
+        "percent": _percent_text,
+        "signed": signed_with_interval,
         "in_percent": in_percent,
     }
-    return made
+    return jinja
 
 
-def uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
     """An image as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def share(found: Proportion | Estimate | None, digits: int = 3) -> str:
+def with_interval(found: Proportion | Estimate | None, digits: int = 3) -> str:
     """A number with its interval."""
     if found is None:
         return "not estimable"
     return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
-def signed(found: Estimate | None) -> str:
+def signed_with_interval(found: Estimate | None) -> str:
     """A difference with its interval."""
     if found is None:
         return "not estimable"
@@ -182,7 +188,7 @@ def p_value(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _queue(study: Study | None) -> dict[str, Any] | None:
+def _queue_table(study: Study | None) -> dict[str, Any] | None:
     """Mean and p99 of the wait in hours, with the ratio to first come."""
     if study is None:
         return None
@@ -212,14 +218,14 @@ def _queue(study: Study | None) -> dict[str, Any] | None:
     }
 
 
-def _reason(code: str) -> str:
+def _reason_text(code: str) -> str:
     known = english().reasons.get(code)
     return known.text if known else "No reason was recorded."
 
 
-def _interval(part: SliceResult, name: str) -> str:
-    return share(part.interval(name))
+def _metric_with_interval(part: SliceResult, name: str) -> str:
+    return with_interval(part.interval(name))
 
 
-def _percent(count: int, total: int) -> str:
+def _percent_text(count: int, total: int) -> str:
     return f"{count / total:.1%}" if total else "none"

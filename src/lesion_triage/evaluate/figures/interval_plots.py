@@ -9,7 +9,16 @@ from typing import Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lesion_triage.evaluate.figures.canvas import BLACK, BLUE, GREEN, GREY, VERMILLION, ends, panels_of, png
+from lesion_triage.evaluate.figures.canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    encode_png,
+    error_bar_lengths,
+    make_panels,
+)
 
 Kind = Literal["certified", "not_certifiable", "not_asked", "everyone"]
 
@@ -39,7 +48,7 @@ class Row:
     """One for each panel; None where it was not measured."""
 
 
-def forest(rows: Sequence[Row], titles: Sequence[str], target: float) -> bytes:
+def forest_plot(rows: Sequence[Row], titles: Sequence[str], target: float) -> bytes:
     """A forest plot: a row for each group, a panel for each measure, everyone as a dotted line.
 
     Args:
@@ -47,7 +56,7 @@ def forest(rows: Sequence[Row], titles: Sequence[str], target: float) -> bytes:
         titles: of the panels; the first is sensitivity.
         target: the certified sensitivity, a dashed line in the first panel.
     """
-    figure, panels = panels_of(8.6, 1.3 + 0.24 * len(rows), 1, len(titles), sharey=True)
+    figure, panels = make_panels(8.6, 1.3 + 0.24 * len(rows), 1, len(titles), sharey=True)
     whole = next((row for row in rows if row.kind == "everyone"), None)
     for number, (axes, title) in enumerate(zip(panels, titles, strict=True)):
         for place, row in enumerate(rows):
@@ -65,7 +74,7 @@ def forest(rows: Sequence[Row], titles: Sequence[str], target: float) -> bytes:
                     va="center",
                 )
                 continue
-            _mark(axes, found, place, row.kind)
+            _draw_interval(axes, found, place, row.kind)
         if whole is not None and (centre := whole.intervals[number]) is not None:
             axes.axvline(centre.value, color=BLACK, linewidth=0.9, linestyle=":")
         if number == 0:
@@ -76,12 +85,12 @@ def forest(rows: Sequence[Row], titles: Sequence[str], target: float) -> bytes:
         axes.tick_params(axis="x", labelsize=8)
         _, high = axes.get_xlim()
         axes.set_xlim(right=min(high, 1.02))
-    _labels(panels[0], rows)
-    _legend(figure, rows, target)
-    return png(figure)
+    _draw_labels(panels[0], rows)
+    _draw_legend(figure, rows, target)
+    return encode_png(figure)
 
 
-def _labels(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_labels(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     for text, row in zip(axes.get_yticklabels(), rows, strict=True):
         if row.kind is None:
@@ -89,12 +98,12 @@ def _labels(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _mark(axes: Axes, found: Interval, place: float, kind: Kind) -> None:
+def _draw_interval(axes: Axes, found: Interval, place: float, kind: Kind) -> None:
     mark, colour, fill, _ = _MARKS[kind]
     axes.errorbar(
         [found.value],
         [place],
-        xerr=ends(*found),
+        xerr=error_bar_lengths(*found),
         fmt=mark,
         color=colour,
         markerfacecolor=fill,
@@ -105,7 +114,7 @@ def _mark(axes: Axes, found: Interval, place: float, kind: Kind) -> None:
     )
 
 
-def _legend(figure: object, rows: Sequence[Row], target: float) -> None:
+def _draw_legend(figure: object, rows: Sequence[Row], target: float) -> None:
     handles = []
     for kind, (mark, colour, fill, text) in _MARKS.items():
         if any(row.kind == kind for row in rows):
@@ -119,7 +128,7 @@ def _legend(figure: object, rows: Sequence[Row], target: float) -> None:
     )
 
 
-def dots(rows: Mapping[str, Interval | None], axis: str, reference: float, reference_name: str) -> bytes:
+def dot_plot(rows: Mapping[str, Interval | None], axis: str, reference: float, reference_name: str) -> bytes:
     """One panel with an interval for each row, and a dotted reference line.
 
     Args:
@@ -128,7 +137,7 @@ def dots(rows: Mapping[str, Interval | None], axis: str, reference: float, refer
         reference: value of the reference line.
         reference_name: its label.
     """
-    figure, (axes,) = panels_of(7.4, 1.1 + 0.36 * len(rows), 1, 1)
+    figure, (axes,) = make_panels(7.4, 1.1 + 0.36 * len(rows), 1, 1)
     marks = ("D", "o", "s", "^", "v")
     colours = (BLUE, VERMILLION, GREEN, BLACK, GREY)
     for place, found in enumerate(rows.values()):
@@ -136,7 +145,7 @@ def dots(rows: Mapping[str, Interval | None], axis: str, reference: float, refer
             axes.errorbar(
                 [found.value],
                 [place],
-                xerr=ends(*found),
+                xerr=error_bar_lengths(*found),
                 fmt=marks[place % len(marks)],
                 color=colours[place % len(colours)],
                 markersize=6,
@@ -149,4 +158,4 @@ def dots(rows: Mapping[str, Interval | None], axis: str, reference: float, refer
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(axis)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
-    return png(figure)
+    return encode_png(figure)
