@@ -17,7 +17,7 @@ from triage_server.audit_log import AuditLog
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callbacks
 from triage_server.webhooks.dispatcher import Dispatcher
-from triage_server.webhooks.outbox import Letter, OutboxThread, sealed
+from triage_server.webhooks.outbox import OutboxEntry, OutboxThread, encrypt_answer
 from webhook_receiver import receiving
 
 KEEP_S = 3600.0
@@ -32,20 +32,22 @@ def callbacks(tmp_path: Path) -> Callable[[str], Callbacks]:
     return lambda url: Callbacks.read(json.dumps({"ehr": {"url": url, "secret_file": str(secret)}}))
 
 
-def letter(known: Callbacks, case_id: str, until: float) -> Letter:
+def outbox_entry(known: Callbacks, case_id: str, until: float) -> OutboxEntry:
     """One that is due."""
-    answer = sealed(known.by_name["ehr"].secrets[0], case_id, "ehr", b"{}")
+    answer = encrypt_answer(known.by_name["ehr"].secrets[0], case_id, "ehr", b"{}")
     moment = time.time()
-    return Letter(case_id, "a", "ehr", "r", None, moment, until, "pending", 0, moment, None, None, answer)
+    return OutboxEntry(
+        case_id, "a", "ehr", "r", None, moment, until, "pending", 0, moment, None, None, answer
+    )
 
 
-async def found(box: OutboxThread, case_id: str) -> Letter:
-    kept = await box.do(lambda outbox: outbox.find(case_id))
+async def found(box: OutboxThread, case_id: str) -> OutboxEntry:
+    kept = await box.run(lambda outbox: outbox.find(case_id))
     assert kept is not None
     return kept
 
 
-async def settled(box: OutboxThread, case_id: str, seconds: float = 20.0) -> Letter:
+async def settled(box: OutboxThread, case_id: str, seconds: float = 20.0) -> OutboxEntry:
     end = time.monotonic() + seconds
     while (kept := await found(box, case_id)).state == "pending":
         assert time.monotonic() < end, f"next attempt in {kept.next_at - time.time():.0f} s"
@@ -62,10 +64,10 @@ def test_last_attempt_is_made_when_time_is_up_whatever_pause_the_receiver_asks_f
     async def story(known: Callbacks, audit: AuditLog) -> None:
         box = OutboxThread(tmp_path / "outbox.sqlite", 10, ["ehr"])
         until = time.time() + 2.0
-        one = letter(known, "case_1", until)
-        await box.do(lambda outbox: outbox.put(one))
+        one = outbox_entry(known, "case_1", until)
+        await box.run(lambda outbox: outbox.put(one))
         dispatcher = Dispatcher(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
-        working = asyncio.create_task(dispatcher.work())
+        working = asyncio.create_task(dispatcher.run())
         try:
             kept = await settled(box, "case_1")
         finally:
@@ -89,19 +91,19 @@ def test_old_letters_that_cannot_be_forgotten_hold_up_no_delivery(
 
     async def story(known: Callbacks, audit: AuditLog) -> None:
         box = OutboxThread(path, 10, ["ehr"])
-        old, one = (letter(known, name, time.time() + KEEP_S) for name in ("case_old", "case_1"))
-        await box.do(lambda outbox: outbox.put(old))
-        await box.do(lambda outbox: outbox.settle(old, 1, "delivered", 204, time.time() - 2 * KEEP_S))
-        await box.do(lambda outbox: outbox.put(one))
+        old, one = (outbox_entry(known, name, time.time() + KEEP_S) for name in ("case_old", "case_1"))
+        await box.run(lambda outbox: outbox.put(old))
+        await box.run(lambda outbox: outbox.settle(old, 1, "delivered", 204, time.time() - 2 * KEEP_S))
+        await box.run(lambda outbox: outbox.put(one))
         with closing(sqlite3.connect(path, timeout=10)) as base, base:  # stands for a disk that refuses this
             base.execute(
                 "CREATE TRIGGER full BEFORE DELETE ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
             )
         dispatcher = Dispatcher(known, box, audit, Telemetry("a" * 64, "m"), KEEP_S, first_pause_s=0.1)
-        working = asyncio.create_task(dispatcher.work())
+        working = asyncio.create_task(dispatcher.run())
         try:
             assert (await settled(box, "case_1")).state == "delivered"
-            assert await box.do(lambda outbox: outbox.find("case_old")) is not None
+            assert await box.run(lambda outbox: outbox.find("case_old")) is not None
         finally:
             dispatcher.stop()
             await working

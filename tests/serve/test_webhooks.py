@@ -39,7 +39,7 @@ from triage_server.settings import load
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callbacks, signature
 from triage_server.webhooks.dispatcher import Dispatcher
-from triage_server.webhooks.outbox import Letter, OutboxThread
+from triage_server.webhooks.outbox import OutboxEntry, OutboxThread
 from webhook_receiver import receiving
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -568,8 +568,10 @@ def test_disk_of_the_audit_log_that_hangs_holds_up_a_stop_for_one_line_at_most(
 
     async def story(audit: AuditLog) -> float:
         for number in range(5):
-            letter = Letter(str(number), "a", "gone", "r", None, 0.0, 1.0, "pending", 1, 0.0, None, 500, b"")
-            await box.do(lambda outbox, letter=letter: outbox.put(letter))  # type: ignore[misc]
+            entry = OutboxEntry(
+                str(number), "a", "gone", "r", None, 0.0, 1.0, "pending", 1, 0.0, None, 500, b""
+            )
+            await box.run(lambda outbox, entry=entry: outbox.put(entry))  # type: ignore[misc]
         known = Callbacks.read(
             json.dumps({"ehr": {"url": "http://127.0.0.1:9/", "secret_file": str(secret)}})
         )

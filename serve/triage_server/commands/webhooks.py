@@ -108,9 +108,9 @@ def _drop(arguments: argparse.Namespace) -> int:
 
 
 def _asked(outbox: Path, said: str, *values: object) -> list[tuple[Any, ...]]:
-    from triage_server.webhooks.outbox import opened  # noqa: PLC0415 - the server has no need of it
+    from triage_server.webhooks.outbox import open_database  # noqa: PLC0415 - the server has no need of it
 
-    base = opened(outbox, existing=True)
+    base = open_database(outbox, existing=True)
     try:
         with base:
             return base.execute(said, values).fetchall()

@@ -21,7 +21,14 @@ from triage_server.telemetry import Telemetry
 from triage_server.timestamps import written
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.dispatcher import Dispatcher
-from triage_server.webhooks.outbox import Counts, FullError, Letter, OutboxThread, sealed, unsealed
+from triage_server.webhooks.outbox import (
+    Counts,
+    OutboxEntry,
+    OutboxFullError,
+    OutboxThread,
+    decrypt_answer,
+    encrypt_answer,
+)
 from triage_server.wire import CaseStatus
 
 log = logging.getLogger("triage_server")
@@ -57,22 +64,22 @@ class WebhookService:
         self._outbox = OutboxThread(*outbox, callbacks.by_name)
         keep_s = keep_hours * 3600.0
         self._dispatcher = Dispatcher(callbacks, self._outbox, audit, telemetry, keep_s, first_pause_s)
-        self._keep_s, self._coming = keep_s, 0
+        self._keep_s, self._reserved = keep_s, 0
 
     def count_in_state(self, state: str) -> int:
-        """Number of letters in this state."""
+        """Number of answers in this state."""
         return sum(count for (_, one), count in self._outbox.counts.items() if one == state)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver while the server runs; close the outbox at the end."""
-        self._warn_of_stranded()
-        working = asyncio.create_task(self._dispatcher.work())
+        self._warn_of_unconfigured()
+        dispatching = asyncio.create_task(self._dispatcher.run())
         try:
             yield
         finally:
             self._dispatcher.stop()
-            await working
+            await dispatching
             self.close()
 
     def close(self) -> None:
@@ -105,33 +112,33 @@ class WebhookService:
             RequestError: the outbox is full of undelivered answers, or half of it is taken by answers for
                 this callback that were given up.
         """
-        waiting = self._untaken()
-        held = sum(count for (name, _), count in waiting.items() if name in self._callbacks.by_name)
-        given_up = waiting.get((callback.name, "undelivered"), 0)
-        if 2 * given_up >= self._outbox.capacity or held + self._coming >= self._outbox.capacity:
-            raise _full()
-        self._coming += 1
+        undelivered = self._undelivered_counts()
+        held = sum(count for (name, _), count in undelivered.items() if name in self._callbacks.by_name)
+        given_up = undelivered.get((callback.name, "undelivered"), 0)
+        if 2 * given_up >= self._outbox.capacity or held + self._reserved >= self._outbox.capacity:
+            raise _outbox_full()
+        self._reserved += 1
         try:
             yield
         finally:
-            self._coming -= 1
+            self._reserved -= 1
 
     def case_id(self, caller: str, idempotency_key: str | None, inputs: str) -> str:
         """A case id; under an Idempotency-Key the same for the same inputs, even after a restart."""
         if idempotency_key is None:
             return f"case_{secrets.token_hex(16)}"
-        said = f"{caller}\n{idempotency_key}\n{inputs}".encode()
-        return f"case_{self._audit.hash_of(said)[:32]}"
+        identity = f"{caller}\n{idempotency_key}\n{inputs}".encode()
+        return f"case_{self._audit.hash_of(identity)[:32]}"
 
     async def accept(
-        self, callback: Callback, case_id: str, who: tuple[str, str], audit_hash: str, answer: bytes
+        self, callback: Callback, case_id: str, sender: tuple[str, str], audit_hash: str, answer: bytes
     ) -> bytes:
         """Store an answer in the outbox; only then may its case be acknowledged.
 
         Args:
             callback: where the answer goes.
             case_id: of the case.
-            who: caller, and id of the request.
+            sender: caller, and id of the request.
             audit_hash: of the answer's line.
             answer: as its protocol writes it, JSON.
 
@@ -141,32 +148,32 @@ class WebhookService:
         Raises:
             RequestError: the outbox is full or cannot be written.
         """
-        moment = time.time()
-        letter = Letter(
+        now = time.time()
+        entry = OutboxEntry(
             case_id=case_id,
-            caller=who[0],
+            caller=sender[0],
             callback=callback.name,
-            request_id=who[1],
+            request_id=sender[1],
             audit_hash=audit_hash,
-            accepted_at=moment,
-            until=moment + self._keep_s,
+            accepted_at=now,
+            until=now + self._keep_s,
             state="pending",
             attempts=0,
-            next_at=moment,
+            next_at=now,
             settled_at=None,
             last_status=None,
-            sealed=sealed(callback.secrets[0], case_id, callback.name, answer),
+            sealed=encrypt_answer(callback.secrets[0], case_id, callback.name, answer),
         )
         try:
-            kept = await self._outbox.do(lambda box: box.put(letter))
-        except FullError:
-            raise _full() from None
+            stored = await self._outbox.run(lambda box: box.put(entry))
+        except OutboxFullError:
+            raise _outbox_full() from None
         except sqlite3.Error as error:
-            raise _unavailable(error) from None
-        if kept is letter:
+            raise _outbox_unavailable(error) from None
+        if stored is entry:
             self._telemetry.webhook(callback.name, "accepted")
             self._dispatcher.wake()
-        return self._said(kept)
+        return self._status_document(stored)
 
     async def status(self, case_id: str, caller: str) -> bytes:
         """Status of a case, for the caller who sent it.
@@ -175,49 +182,51 @@ class WebhookService:
             RequestError: this caller sent no such case, or it has been deleted.
         """
         try:
-            kept = await self._outbox.do(lambda box: box.find(case_id))
+            stored = await self._outbox.run(lambda box: box.find(case_id))
         except sqlite3.Error as error:
-            raise _unavailable(error) from None
-        if kept is None or kept.caller != caller:
+            raise _outbox_unavailable(error) from None
+        if stored is None or stored.caller != caller:
             raise RequestError("case_not_known")
-        return self._said(kept)
+        return self._status_document(stored)
 
-    def _untaken(self) -> Counts:
+    def _undelivered_counts(self) -> Counts:
         return {key: count for key, count in self._outbox.counts.items() if key[1] != "delivered"}
 
-    def _warn_of_stranded(self) -> None:
-        gone = {key: n for key, n in self._untaken().items() if key[0] not in self._callbacks.by_name}
-        if gone:
+    def _warn_of_unconfigured(self) -> None:
+        unconfigured = {
+            key: n for key, n in self._undelivered_counts().items() if key[0] not in self._callbacks.by_name
+        }
+        if unconfigured:
             log.warning(
                 "%d answers in the outbox are for callbacks that are no longer configured (%s): "
                 "configure them again, or drop the answers (triage-server webhooks drop)",
-                sum(gone.values()),
-                ", ".join(sorted({name for name, _ in gone})),
+                sum(unconfigured.values()),
+                ", ".join(sorted({name for name, _ in unconfigured})),
             )
 
-    def _said(self, letter: Letter) -> bytes:
+    def _status_document(self, entry: OutboxEntry) -> bytes:
         status = CaseStatus(
-            case_id=letter.case_id,
-            callback=letter.callback,
-            state=letter.state,
-            accepted_at=written(letter.accepted_at),
-            attempts=letter.attempts,
-            last_status=letter.last_status,
-            settled_at=None if letter.settled_at is None else written(letter.settled_at),
-            audit_hash=letter.audit_hash,
+            case_id=entry.case_id,
+            callback=entry.callback,
+            state=entry.state,
+            accepted_at=written(entry.accepted_at),
+            attempts=entry.attempts,
+            last_status=entry.last_status,
+            settled_at=None if entry.settled_at is None else written(entry.settled_at),
+            audit_hash=entry.audit_hash,
             answer=None,
         )
         text = status.model_dump_json().encode()
-        callback = self._callbacks.by_name.get(letter.callback)
-        answer = None if callback is None else unsealed(callback.secrets, letter)
+        callback = self._callbacks.by_name.get(entry.callback)
+        answer = None if callback is None else decrypt_answer(callback.secrets, entry)
         # Inserted verbatim: the log holds the hash of these bytes.
         return text if answer is None else text.removesuffix(b"null}") + answer + b"}"
 
 
-def _full() -> RequestError:
+def _outbox_full() -> RequestError:
     return RequestError("outbox_full", headers={"Retry-After": "60"})
 
 
-def _unavailable(error: Exception) -> RequestError:
+def _outbox_unavailable(error: Exception) -> RequestError:
     log.error("the outbox cannot be used: %s", error)
     return RequestError("outbox_unavailable", headers={"Retry-After": "5"})

@@ -24,12 +24,12 @@ from lesion_triage.bundle.delivery_secret import FEWEST_BYTES, MOST_BYTES, PREFI
 from lesion_triage.errors import ConfigError
 from triage_server.loopback import is_loopback
 
-_MOST_SECRETS = 4
+_MAX_SECRETS = 4
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+CallbackName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
-class _Said(BaseModel):
+class _CallbackConfig(BaseModel):
     """One callback as the operator writes it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -69,102 +69,104 @@ class Callbacks:
         self.by_name = dict(by_name)
 
     @classmethod
-    def read(cls, said: str, environment: Mapping[str, str] = os.environ) -> Callbacks:
+    def read(cls, config: str, environment: Mapping[str, str] = os.environ) -> Callbacks:
         """Read the configuration.
 
         Args:
-            said: path of a JSON file, or the JSON object itself.
+            config: path of a JSON file, or the JSON object itself.
             environment: where secrets may be.
 
         Raises:
             ConfigError: unreadable or malformed, an address that is not allowed, no usable secret, or a
                 secret file that everyone may read or write.
         """
-        where = "TRIAGE_WEBHOOKS"
-        if not said.lstrip().startswith("{"):
-            where = said
+        source = "TRIAGE_WEBHOOKS"
+        if not config.lstrip().startswith("{"):
+            source = config
             try:
-                said = Path(said).read_text(encoding="utf-8")
+                config = Path(config).read_text(encoding="utf-8")
             except (OSError, ValueError) as error:
-                raise ConfigError(f"{where}: the callbacks cannot be read ({error}).") from None
+                raise ConfigError(f"{source}: the callbacks cannot be read ({error}).") from None
         try:
-            found = TypeAdapter(dict[Name, _Said]).validate_json(said)
+            found = TypeAdapter(dict[CallbackName, _CallbackConfig]).validate_json(config)
         except ValidationError as error:
             problem = error.errors(include_input=False)[0]
             place = ".".join(str(step) for step in problem["loc"]) or "the whole"
             raise ConfigError(
-                f"{where}: {place}: {problem['msg']}; expected an object of callbacks by name, each with "
+                f"{source}: {place}: {problem['msg']}; expected an object of callbacks by name, each with "
                 "'url', 'secret_file' or 'secret_env' and, optionally, 'ca_file' and 'callers'."
             ) from None
         if not found:
-            raise ConfigError(f"{where}: no callback is named; name one, or unset TRIAGE_WEBHOOKS.")
-        return cls({name: _callback(where, name, one, environment) for name, one in found.items()})
+            raise ConfigError(f"{source}: no callback is named; name one, or unset TRIAGE_WEBHOOKS.")
+        return cls({name: _callback(source, name, one, environment) for name, one in found.items()})
 
     def for_caller(self, caller: str) -> list[Callback]:
         """The callbacks that this caller may ask for."""
         return [one for one in self.by_name.values() if one.allows(caller)]
 
 
-def signature(key: bytes, message_id: str, moment: int, body: bytes) -> str:
+def signature(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     """Signature of a message after the Standard Webhooks specification 1.0.0: over id, time and body."""
-    signed = f"{message_id}.{moment}.".encode() + body
+    signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
-def _callback(where: str, name: str, said: _Said, environment: Mapping[str, str]) -> Callback:
-    at = f"{where}: callback '{name}'"
-    if not re.fullmatch(r"[!-~]+", said.url):
+def _callback(source: str, name: str, config: _CallbackConfig, environment: Mapping[str, str]) -> Callback:
+    where = f"{source}: callback '{name}'"
+    if not re.fullmatch(r"[!-~]+", config.url):
         raise ConfigError(
-            f"{at}: the address has characters that are not allowed in one; percent-encode them (%xx)."
+            f"{where}: the address has characters that are not allowed in one; percent-encode them (%xx)."
         )
-    address = urlsplit(said.url)
+    address = urlsplit(config.url)
     try:
         port = address.port
     except ValueError:
         port = -1
     if not address.hostname or port == -1 or address.username is not None or address.fragment:
-        raise ConfigError(f"{at}: expected an address such as https://host/path, without user or fragment.")
+        raise ConfigError(
+            f"{where}: expected an address such as https://host/path, without user or fragment."
+        )
     if address.scheme != "https" and not (address.scheme == "http" and is_loopback(address.hostname)):
-        raise ConfigError(f"{at}: expected https; plain http is allowed only to this machine.")
+        raise ConfigError(f"{where}: expected https; plain http is allowed only to this machine.")
     tls = None
     if address.scheme == "https":
         try:
-            tls = ssl.create_default_context(cafile=said.ca_file)
+            tls = ssl.create_default_context(cafile=config.ca_file)
         except OSError as error:
-            raise ConfigError(f"{at}: 'ca_file' cannot be used ({error.strerror}).") from None
+            raise ConfigError(f"{where}: 'ca_file' cannot be used ({error.strerror}).") from None
     return Callback(
         name=name,
         host=address.hostname,
         port=port or (80 if tls is None else 443),
         target=(address.path or "/") + (f"?{address.query}" if address.query else ""),
         tls=tls,
-        secrets=_secrets(at, said, environment),
-        callers=None if said.callers is None else frozenset(said.callers),
+        secrets=_secrets(where, config, environment),
+        callers=None if config.callers is None else frozenset(config.callers),
     )
 
 
-def _secrets(at: str, said: _Said, environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    if (said.secret_file is None) == (said.secret_env is None):
-        raise ConfigError(f"{at}: expected exactly one of 'secret_file' and 'secret_env'.")
-    if said.secret_file is not None:
+def _secrets(where: str, config: _CallbackConfig, environment: Mapping[str, str]) -> tuple[bytes, ...]:
+    if (config.secret_file is None) == (config.secret_env is None):
+        raise ConfigError(f"{where}: expected exactly one of 'secret_file' and 'secret_env'.")
+    if config.secret_file is not None:
         try:
-            mode = said.secret_file.stat().st_mode
-            words = said.secret_file.read_text(encoding="ascii").split()
+            mode = config.secret_file.stat().st_mode
+            words = config.secret_file.read_text(encoding="ascii").split()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{at}: its secret cannot be read ({type(error).__name__}).") from None
+            raise ConfigError(f"{where}: its secret cannot be read ({type(error).__name__}).") from None
         if mode & (stat.S_IROTH | stat.S_IWOTH):
             raise ConfigError(
-                f"{at}: {said.secret_file}: any user of this machine may read or write it, and so forge "
+                f"{where}: {config.secret_file}: any user of this machine may read or write it, and so forge "
                 "deliveries; run chmod o-rw on it or, if it is mounted, set 'defaultMode: 0440' with "
                 "'fsGroup' in Kubernetes, 'mode: 0440' with 'gid' in Swarm."
             )
     else:
-        words = environment.get(said.secret_env or "", "").split()
+        words = environment.get(config.secret_env or "", "").split()
     found = [key_of(word) for word in words]
     keys = tuple(key for key in found if key is not None)
-    if not 1 <= len(keys) <= _MOST_SECRETS or len(keys) < len(found):
+    if not 1 <= len(keys) <= _MAX_SECRETS or len(keys) < len(found):
         raise ConfigError(
-            f"{at}: expected 1 to {_MOST_SECRETS} secrets, the newest first, each {PREFIX} followed by "
+            f"{where}: expected 1 to {_MAX_SECRETS} secrets, the newest first, each {PREFIX} followed by "
             f"{FEWEST_BYTES} to {MOST_BYTES} bytes in base64; 'triage-server webhooks secret' creates one."
         )
     return keys

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 
 from triage_server.webhooks.callbacks import Callback, signature
 
-PATIENCE_S = 15.0
+TIMEOUT_S = 15.0
 """For the whole attempt; the specification recommends 15 to 30."""
 _MAX_HEAD_BYTES = 16_384
 
@@ -27,29 +27,29 @@ class Reply:
     retry_after_s: float | None = None
 
     @property
-    def taken(self) -> bool:
+    def is_accepted(self) -> bool:
         """Whether the receiver accepted the message: status 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
-async def deliver(callback: Callback, message_id: str, moment: int, body: bytes) -> Reply:
+async def deliver(callback: Callback, message_id: str, timestamp: int, body: bytes) -> Reply:
     """Send a message, signed with the present time, and wait for the head of the reply."""
-    signatures = " ".join(signature(key, message_id, moment, body) for key in callback.secrets)
+    signatures = " ".join(signature(key, message_id, timestamp, body) for key in callback.secrets)
     host = f"[{callback.host}]" if ":" in callback.host else callback.host
     head = (
         f"POST {callback.target} HTTP/1.1\r\nHost: {host}:{callback.port}\r\n"
         f"User-Agent: lesion-triage\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        f"webhook-id: {message_id}\r\nwebhook-timestamp: {moment}\r\nwebhook-signature: {signatures}\r\n"
+        f"webhook-id: {message_id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: {signatures}\r\n"
         "Connection: close\r\n\r\n"
     )
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            return await _exchange(callback, head.encode("ascii") + body)
+        async with asyncio.timeout(TIMEOUT_S):
+            return await _post(callback, head.encode("ascii") + body)
     except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError):
         return Reply(None)
 
 
-async def _exchange(callback: Callback, request: bytes) -> Reply:
+async def _post(callback: Callback, request: bytes) -> Reply:
     reader, writer = await asyncio.open_connection(
         callback.host, callback.port, ssl=callback.tls, limit=_MAX_HEAD_BYTES
     )
@@ -75,10 +75,12 @@ def _retry_after(head: str) -> float | None:
         name, _, value = line.partition(":")
         if name.strip().lower() != "retry-after":
             continue
-        said = value.strip()
-        if said.isdecimal():
-            return float(said[:9])
+        value = value.strip()
+        if value.isdecimal():
+            return float(value[:9])
         with suppress(ValueError, OverflowError):
-            moment = parsedate_to_datetime(said)
-            return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+            timestamp = parsedate_to_datetime(value)
+            return max(
+                0.0, (timestamp.replace(tzinfo=timestamp.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+            )
     return None

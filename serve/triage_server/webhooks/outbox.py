@@ -25,13 +25,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lesion_triage.errors import ConfigError
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 State = Literal["pending", "delivered", "undelivered"]
 Counts = Mapping[tuple[str, str], int]
 
-_VERSION = 1
+_SCHEMA_VERSION = 1
 _NONCE_BYTES = 12
-_TABLE = """
+_SCHEMA = """
 CREATE TABLE cases (
     case_id TEXT PRIMARY KEY, caller TEXT NOT NULL, callback TEXT NOT NULL, request_id TEXT NOT NULL,
     audit_hash TEXT, accepted_at REAL NOT NULL, until REAL NOT NULL, state TEXT NOT NULL,
@@ -40,13 +40,13 @@ CREATE TABLE cases (
 ) STRICT;
 CREATE INDEX due ON cases (state, callback, next_at);
 """
-_NAMED = "callback IN (SELECT value FROM json_each(?))"
-_BUT = "AND case_id NOT IN (SELECT value FROM json_each(?))"
+_CONFIGURED = "callback IN (SELECT value FROM json_each(?))"
+_NOT_IN = "AND case_id NOT IN (SELECT value FROM json_each(?))"
 """One JSON list, since the number of placeholders in a statement is limited."""
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class OutboxEntry:
     """One accepted case. Times are seconds since 1970, UTC."""
 
     case_id: str
@@ -68,7 +68,7 @@ class Letter:
     sealed: bytes
 
 
-class FullError(Exception):
+class OutboxFullError(Exception):
     """The outbox has no room: every place holds an answer that was not delivered."""
 
 
@@ -81,19 +81,19 @@ class Outbox:
         Args:
             path: made if it is missing, readable by its owner alone.
             capacity: cases that it may hold. Delivered ones make room, the oldest first.
-            callbacks: names that are configured. Letters for any other do not count, as no more of them come.
+            callbacks: names that are configured. Entries for any other do not count, as no more of them come.
 
         Raises:
             ConfigError: another server uses it, it is of another version, or it cannot be used.
         """
-        self._capacity, self._named = capacity, json.dumps(list(callbacks))
+        self._capacity, self._configured = capacity, json.dumps(list(callbacks))
         try:
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(f"{path}: the outbox cannot be used ({error.strerror}).") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._base = opened(path)
+            self._connection = open_database(path)
         except BlockingIOError:
             os.close(self._lock)
             raise ConfigError(f"{path}: another server uses this outbox; give each server its own.") from None
@@ -101,85 +101,96 @@ class Outbox:
             os.close(self._lock)
             raise
 
-    def put(self, letter: Letter) -> Letter:
-        """Store a letter, unless there is one with its case id; that one is then kept.
+    def put(self, entry: OutboxEntry) -> OutboxEntry:
+        """Store an entry, unless there is one with its case id; that one is then kept.
 
         Returns:
-            The letter stored under this case id.
+            The entry stored under this case id.
 
         Raises:
-            FullError: there is no room.
+            OutboxFullError: there is no room.
             sqlite3.Error: it could not be stored.
         """
-        with self._base:
-            kept = self.find(letter.case_id)
-            if kept is not None:
-                return kept
-            held = f"SELECT count(*) FROM cases WHERE {_NAMED}"  # noqa: S608
-            over = self._base.execute(held, (self._named,)).fetchone()[0] + 1 - self._capacity
-            if over > 0:
-                said = f"SELECT case_id FROM cases WHERE state = 'delivered' AND {_NAMED}"  # noqa: S608
-                oldest = f"DELETE FROM cases WHERE case_id IN ({said} ORDER BY settled_at LIMIT ?)"  # noqa: S608
-                gone = self._base.execute(oldest, (self._named, over))
-                if gone.rowcount < over:
-                    raise FullError
-            marks = ", ".join("?" * len(Letter.__slots__))
-            values = [getattr(letter, name) for name in Letter.__slots__]
-            self._base.execute(f"INSERT INTO cases VALUES ({marks})", values)  # noqa: S608 - marks alone
-        return letter
+        with self._connection:
+            existing = self.find(entry.case_id)
+            if existing is not None:
+                return existing
+            count_sql = f"SELECT count(*) FROM cases WHERE {_CONFIGURED}"  # noqa: S608
+            excess = (
+                self._connection.execute(count_sql, (self._configured,)).fetchone()[0] + 1 - self._capacity
+            )
+            if excess > 0:
+                delivered_sql = f"SELECT case_id FROM cases WHERE state = 'delivered' AND {_CONFIGURED}"  # noqa: S608
+                delete_sql = (
+                    f"DELETE FROM cases WHERE case_id IN ({delivered_sql} ORDER BY settled_at LIMIT ?)"  # noqa: S608
+                )
+                deleted = self._connection.execute(delete_sql, (self._configured, excess))
+                if deleted.rowcount < excess:
+                    raise OutboxFullError
+            marks = ", ".join("?" * len(OutboxEntry.__slots__))
+            values = [getattr(entry, name) for name in OutboxEntry.__slots__]
+            self._connection.execute(f"INSERT INTO cases VALUES ({marks})", values)  # noqa: S608 - marks alone
+        return entry
 
-    def find(self, case_id: str) -> Letter | None:
-        """The letter with this case id; None: there is none."""
+    def find(self, case_id: str) -> OutboxEntry | None:
+        """The entry with this case id; None: there is none."""
         return next(iter(self._read("WHERE case_id = ?", case_id)), None)
 
-    def due(self, callback: str, moment: float, most: int, but: Collection[str]) -> list[Letter]:
-        """Pending letters for this callback that are due, the longest due first, without those in ``but``."""
-        said = f"WHERE state = 'pending' AND callback = ? AND next_at <= ? {_BUT} ORDER BY next_at LIMIT ?"
-        return self._read(said, callback, moment, json.dumps(list(but)), most)
+    def due(self, callback: str, now: float, limit: int, excluded: Collection[str]) -> list[OutboxEntry]:
+        """Pending entries for this callback that are due, the longest due first, but none in ``excluded``."""
+        sql = f"WHERE state = 'pending' AND callback = ? AND next_at <= ? {_NOT_IN} ORDER BY next_at LIMIT ?"
+        return self._read(sql, callback, now, json.dumps(list(excluded)), limit)
 
-    def next_at(self, callback: str, but: Collection[str]) -> float | None:
-        """When the next letter for this callback is due; None: none is pending."""
-        said = f"SELECT min(next_at) FROM cases WHERE state = 'pending' AND callback = ? {_BUT}"  # noqa: S608
-        found = self._base.execute(said, (callback, json.dumps(list(but)))).fetchone()[0]
-        return None if found is None else float(found)
+    def next_at(self, callback: str, excluded: Collection[str]) -> float | None:
+        """When the next entry for this callback is due; None: none is pending."""
+        query = f"SELECT min(next_at) FROM cases WHERE state = 'pending' AND callback = ? {_NOT_IN}"  # noqa: S608
+        row = self._connection.execute(query, (callback, json.dumps(list(excluded)))).fetchone()[0]
+        return None if row is None else float(row)
 
-    def settle(self, letter: Letter, tries: int, state: State, status: int | None, moment: float) -> None:
-        """Record the outcome of a letter, after ``tries`` further attempts."""
-        self._change(letter, tries, "state = ?, settled_at = ?, last_status = ?", state, moment, status)
+    def settle(
+        self, entry: OutboxEntry, attempts: int, state: State, status: int | None, settled_at: float
+    ) -> None:
+        """Record the outcome of an entry, after ``attempts`` further attempts."""
+        self._change(entry, attempts, "state = ?, settled_at = ?, last_status = ?", state, settled_at, status)
 
-    def postpone(self, letter: Letter, tries: int, status: int | None, next_at: float) -> None:
-        """Try a letter again later, after ``tries`` further attempts."""
-        self._change(letter, tries, "next_at = ?, last_status = ?", next_at, status)
+    def postpone(self, entry: OutboxEntry, attempts: int, status: int | None, next_at: float) -> None:
+        """Try an entry again later, after ``attempts`` further attempts."""
+        self._change(entry, attempts, "next_at = ?, last_status = ?", next_at, status)
 
-    def stranded(self, moment: float) -> list[Letter]:
-        """Expired letters whose callback is no longer configured."""
-        return self._read(f"WHERE state = 'pending' AND until <= ? AND NOT {_NAMED}", moment, self._named)
+    def expired_unconfigured(self, now: float) -> list[OutboxEntry]:
+        """Expired entries whose callback is no longer configured."""
+        return self._read(
+            f"WHERE state = 'pending' AND until <= ? AND NOT {_CONFIGURED}", now, self._configured
+        )
 
-    def forget(self, settled_before: float) -> None:
-        """Delete letters delivered before this time. Those given up wait for a person's decision."""
-        with self._base:
-            said = "DELETE FROM cases WHERE state = 'delivered' AND settled_at <= ?"
-            self._base.execute(said, (settled_before,))
+    def delete_delivered(self, settled_before: float) -> None:
+        """Delete entries delivered before this time. Those given up wait for a person's decision."""
+        with self._connection:
+            statement = "DELETE FROM cases WHERE state = 'delivered' AND settled_at <= ?"
+            self._connection.execute(statement, (settled_before,))
 
     def counts(self) -> Counts:
-        """Number of letters by callback, configured or not, and state."""
-        said = "SELECT callback, state, count(*) FROM cases GROUP BY callback, state"
-        return {(callback, state): count for callback, state, count in self._base.execute(said)}
+        """Number of entries by callback, configured or not, and state."""
+        query = "SELECT callback, state, count(*) FROM cases GROUP BY callback, state"
+        return {(callback, state): count for callback, state, count in self._connection.execute(query)}
 
     def close(self) -> None:
         """Close the file."""
-        self._base.close()
+        self._connection.close()
         os.close(self._lock)
 
-    def _read(self, said: str, *values: object) -> list[Letter]:
-        names = ", ".join(Letter.__slots__)
-        return [Letter(*row) for row in self._base.execute(f"SELECT {names} FROM cases {said}", values)]  # noqa: S608
+    def _read(self, where: str, *values: object) -> list[OutboxEntry]:
+        names = ", ".join(OutboxEntry.__slots__)
+        return [
+            OutboxEntry(*row)
+            for row in self._connection.execute(f"SELECT {names} FROM cases {where}", values)  # noqa: S608
+        ]
 
-    def _change(self, letter: Letter, tries: int, said: str, *values: object) -> None:
-        with self._base:
-            self._base.execute(
-                f"UPDATE cases SET attempts = attempts + ?, {said} WHERE case_id = ?",  # noqa: S608
-                (tries, *values, letter.case_id),
+    def _change(self, entry: OutboxEntry, attempts: int, assignments: str, *values: object) -> None:
+        with self._connection:
+            self._connection.execute(
+                f"UPDATE cases SET attempts = attempts + ?, {assignments} WHERE case_id = ?",  # noqa: S608
+                (attempts, *values, entry.case_id),
             )
 
 
@@ -193,11 +204,11 @@ class OutboxThread:
         self.capacity = capacity
         self.counts = self._outbox.counts()
 
-    async def do(self, errand: Callable[[Outbox], Found]) -> Found:
-        """Run ``errand`` on the outbox and return its result."""
+    async def run(self, operation: Callable[[Outbox], Result]) -> Result:
+        """Run ``operation`` on the outbox and return its result."""
 
-        def work() -> tuple[Found, Counts]:
-            return errand(self._outbox), self._outbox.counts()
+        def work() -> tuple[Result, Counts]:
+            return operation(self._outbox), self._outbox.counts()
 
         found, self.counts = await asyncio.get_running_loop().run_in_executor(self._thread, work)
         return found
@@ -208,7 +219,7 @@ class OutboxThread:
         self._outbox.close()
 
 
-def opened(path: Path, *, existing: bool = False) -> sqlite3.Connection:
+def open_database(path: Path, *, existing: bool = False) -> sqlite3.Connection:
     """The file as a database with its tables.
 
     Raises:
@@ -218,37 +229,37 @@ def opened(path: Path, *, existing: bool = False) -> sqlite3.Connection:
         if existing and not path.is_file():
             raise ConfigError(f"{path}: no outbox here.")
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-        base = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
-        base.execute("PRAGMA journal_mode = WAL")
-        base.execute("PRAGMA synchronous = FULL")  # an acknowledged case survives a power cut
-        base.execute("PRAGMA secure_delete = ON")
-        (version,) = base.execute("PRAGMA user_version").fetchone()
+        connection = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # an acknowledged case survives a power cut
+        connection.execute("PRAGMA secure_delete = ON")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            base.executescript(f"BEGIN; {_TABLE} PRAGMA user_version = {_VERSION}; COMMIT;")
-        elif version != _VERSION:
-            raise ConfigError(f"{path}: expected an outbox of version {_VERSION}, found {version}.")
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        elif version != _SCHEMA_VERSION:
+            raise ConfigError(f"{path}: expected an outbox of version {_SCHEMA_VERSION}, found {version}.")
     except (OSError, sqlite3.Error) as error:
         raise ConfigError(f"{path}: the outbox cannot be used ({error}).") from None
-    return base
+    return connection
 
 
-def sealed(key: bytes, case_id: str, callback: str, answer: bytes) -> bytes:
+def encrypt_answer(key: bytes, case_id: str, callback: str, answer: bytes) -> bytes:
     """An answer encrypted with AES-256-GCM, bound to its case id and callback."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    return nonce + AESGCM(_sealing_key(key)).encrypt(nonce, answer, f"{case_id}.{callback}".encode())
+    return nonce + AESGCM(_encryption_key(key)).encrypt(nonce, answer, f"{case_id}.{callback}".encode())
 
 
-def unsealed(keys: Sequence[bytes], letter: Letter) -> bytes | None:
-    """The answer in a letter; None if none of these keys decrypts it."""
-    nonce, text = letter.sealed[:_NONCE_BYTES], letter.sealed[_NONCE_BYTES:]
+def decrypt_answer(keys: Sequence[bytes], entry: OutboxEntry) -> bytes | None:
+    """The answer in an entry; None if none of these keys decrypts it."""
+    nonce, text = entry.sealed[:_NONCE_BYTES], entry.sealed[_NONCE_BYTES:]
     for key in keys:
         try:
-            bound = f"{letter.case_id}.{letter.callback}".encode()
-            return AESGCM(_sealing_key(key)).decrypt(nonce, text, bound)
+            bound = f"{entry.case_id}.{entry.callback}".encode()
+            return AESGCM(_encryption_key(key)).decrypt(nonce, text, bound)
         except InvalidTag:
             continue
     return None
 
 
-def _sealing_key(secret: bytes) -> bytes:
+def _encryption_key(secret: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"lesion-triage outbox 1").derive(secret)
