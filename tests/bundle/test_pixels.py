@@ -560,6 +560,27 @@ def test_a_jpeg_without_its_first_passage_is_refused(options: dict[str, bool]) -
     assert refusal(damaged).code == "image_not_decodable"
 
 
+def without_part_of_its_first_scan(data: bytes, share: float) -> bytes:
+    """A progressive JPEG that lacks the end of the scan of all blocks' means; later scans are whole."""
+    start = data.index(b"\xff\xda")
+    end = data.index(b"\xff\xc4", start)
+    return data[: start + int((end - start) * share)] + data[end:]
+
+
+@pytest.mark.parametrize("size", [(600, 450), (1203, 901), (1607, 1205)])
+@pytest.mark.parametrize("size_px", [32, 224])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_jpeg_without_the_end_of_its_first_scan_is_refused(
+    mode: str, size_px: int, size: tuple[int, int]
+) -> None:
+    """What follows is whole, so the rest of the picture is grey with edges in it."""
+    spec = PixelSpec(size_px=size_px)
+    data = encoded(photograph(*size).convert(mode), "JPEG", quality=90, progressive=True)
+    decode(data, spec)
+    for share in (0.1, 0.3, 0.6, 0.9):
+        assert refusal(without_part_of_its_first_scan(data, share), spec).code == "image_not_decodable"
+
+
 def test_a_jpeg_whose_rest_was_never_written_is_refused() -> None:
     """To tables made for the picture zeros are data, so no pixel of it is missing."""
     data = encoded(photograph(600, 450), "JPEG", optimize=True)

@@ -53,12 +53,17 @@ def refuse_endless_zeros(data: bytes) -> None:
 
 
 def with_more_data(data: bytes) -> bytes:
-    """The same file with more picture data inserted before its end marker.
+    """The same file with more picture data inserted at the end of each scan.
 
-    A decoder that has a whole picture never reads them; where picture data are missing, it decodes them.
+    A decoder that has a whole scan never reads them; where picture data are missing, it decodes them.
     """
-    end = _end(data)
-    return data if end is None else data[:end] + _MORE + data[end:]
+    pieces, start, in_scan = [], 0, False
+    for marker, place in _markers(data):
+        if in_scan:
+            pieces += (data[start:place], _MORE)
+            start = place
+        in_scan = marker == _SCAN
+    return b"".join((*pieces, data[start:]))
 
 
 def unfinished() -> ImageError:

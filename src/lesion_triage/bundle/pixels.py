@@ -32,6 +32,10 @@ _MOST_CHUNKS = 100_000
 """A PNG of 30 MB in the usual blocks of 8 KB has about four thousand."""
 _FILLING = frozenset((127, 128))
 """Levels that libjpeg leaves where data are missing: 128, or in CMYK what Pillow converts it to."""
+_BLOCK = 8
+"""Side of a block of a JPEG, in coded pixels: the mean of its levels is coded apart from the rest."""
+_CLIPPED = 4
+"""Levels by which clipping and rounding may move the mean of a decoded block."""
 _COMPARED = 1_000_000
 """Pixels compared at once: a picture of 50 megapixels is in memory twice already."""
 
@@ -105,10 +109,11 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
             )
         if getattr(image, "is_animated", False):
             raise _animated()
+        coded_px = image.size  # until it is loaded at a coarser scale
         drafted = _load(image, spec.size_px)
         orientation = orientation_of(image.info.get("exif", b""))  # in a PNG it may follow the pixels
         if isinstance(image, JpegImageFile):
-            _refuse_unfinished(image, data, spec.size_px)
+            _refuse_unfinished(image, data, coded_px, spec.size_px)
         if isinstance(image, PngImageFile):
             _refuse_unfinished_png(image, data)
         square = _square(image, drafted, orientation, spec.size_px)
@@ -233,22 +238,41 @@ def _load(image: ImageFile.ImageFile, size_px: int) -> tuple[float, float] | Non
     return None if drafted is None else drafted[1][2:]
 
 
-def _refuse_unfinished(image: JpegImageFile, data: bytes, size_px: int) -> None:
-    """Refuse a decoded JPEG whose data end before the picture does, although there is an end marker.
+def _refuse_unfinished(image: JpegImageFile, data: bytes, coded_px: tuple[int, int], size_px: int) -> None:
+    """Refuse a decoded JPEG in which picture data are missing, although there is an end marker.
 
-    libjpeg silently leaves the rest grey, including the last pixel as stored. A good picture may end in that
-    grey too: it is complete if inserting more data changes nothing in it.
+    libjpeg silently leaves the rest grey. A good picture may end in grey too: it is complete if inserting
+    more data changes nothing in it.
     """
-    width, height = image.size
-    if not _FILLING.issuperset(image.crop((width - 1, height - 1, width, height)).tobytes()):
+    if not _ends_in_grey(image, coded_px):
         return
     again = _Jpeg(io.BytesIO(jpeg.with_more_data(data)))
     _load(again, size_px)
+    width, height = image.size
     rows = max(1, _COMPARED // width)
     for top in range(0, height, rows):
         strip = (0, top, width, min(top + rows, height))
         if image.crop(strip).tobytes() != again.crop(strip).tobytes():
             raise jpeg.unfinished()
+
+
+def _ends_in_grey(image: JpegImageFile, coded_px: tuple[int, int]) -> bool:
+    """Whether a JPEG of these coded sides may be what libjpeg makes of missing data.
+
+    With the data of a sequential JPEG its last pixel is missing. A progressive one sends the means of all
+    blocks first: if they are cut short and the later scans are whole, what is left of a block has grey as its
+    mean.
+    """
+    width, height = image.size
+    if _FILLING.issuperset(image.crop((width - 1, height - 1, width, height)).tobytes()):
+        return True
+    if "progressive" not in image.info or min(coded_px) < _BLOCK:
+        return False
+    side = _BLOCK * width // coded_px[0]
+    left, top = ((coded // _BLOCK - 1) * side for coded in coded_px)
+    block = image.crop((left, top, left + side, top + side))
+    levels = np.asarray(block.convert("L") if image.mode == "RGB" else block)
+    return bool((abs(levels.mean(axis=(0, 1)) - np.mean(list(_FILLING))) <= _CLIPPED).all())
 
 
 def _refuse_unfinished_png(image: PngImageFile, data: bytes) -> None:
