@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from lesion_triage import config_file, demo, locks, pipeline, predictions, runs
 from lesion_triage.bundle.schema import ReasonCode
@@ -31,6 +32,7 @@ from lesion_triage.calibrate.novelty import novelty_limit
 from lesion_triage.calibrate.referral_burden import Price, price_on
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import (
+    BundleError,
     CalibrationError,
     ConfigError,
     ManifestError,
@@ -256,6 +258,20 @@ def test_one_picture_has_the_same_score_in_evaluation_scorer_and_service(run):
             theirs = demo._ask(url, data)
             assert ours.images[0].logit == row.logit
             assert theirs == ours.model_dump(mode="json")
+
+
+def test_the_self_test_notices_a_library_that_decodes_jpeg_files_in_another_way(run, monkeypatch):
+    """As libraries do that have no coarser scale; then one that leaves a photograph on its side."""
+    scorer = Scorer.open(run.folder / "bundle")
+    scorer.self_test()
+    with monkeypatch.context() as another:
+        another.setattr(JpegImageFile, "draft", lambda self, mode, size: None)
+        with pytest.raises(BundleError, match=r"drawn-camera\.jpg"):
+            scorer.self_test()
+    with monkeypatch.context() as another:
+        another.setattr(Image.Image, "transpose", lambda self, method: self)
+        with pytest.raises(BundleError, match=r"drawn-camera\.jpg"):
+            scorer.self_test()
 
 
 def test_table_scorer_and_certificate_agree_on_what_is_unfamiliar(run):

@@ -50,7 +50,7 @@ SIGNATURE = "signature.json"
 
 _HEADER_BYTES, _SIGNATURE_BYTES = range(4_000_001), range(10_001)
 """Allowed sizes of the two files that no header lists. A header usually has a few kB, a signature 600 B."""
-_PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.png")
+_PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.(png|jpg|webp)")
 
 _Document = TypeVar("_Document", bound=Document)
 
@@ -110,7 +110,7 @@ def seal(
         graph: ONNX file.
         model_card: Markdown.
         selftest: expectations for ``selftest_pictures``, at least one.
-        selftest_pictures: PNG files by name, such as ``dark.png``; the names are those in ``selftest``.
+        selftest_pictures: picture files by name, such as ``dark.png``; the names are those in ``selftest``.
         synthetic: True if the model saw drawn pictures only.
         data_citation: licence and citation of every dataset behind the numbers.
         seen: fingerprints of the pictures that model, calibrator and thresholds were made from.
@@ -225,7 +225,8 @@ def _check_selftest(where: str, selftest: SelfTest, pictures: Mapping[str, bytes
     for file in expected:
         if not _PICTURE_NAME.fullmatch(file):
             raise BundleError(
-                f"{where}: self-test picture '{file}', expected a name of a-z, 0-9, '_' and '-' with .png."
+                f"{where}: self-test picture '{file}', expected a name of a-z, 0-9, '_' and '-' "
+                "with .png, .jpg or .webp."
             )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image
 
 from lesion_triage import predictions
 from lesion_triage.bundle import fingerprints
@@ -26,6 +27,9 @@ from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.export import parity
 from lesion_triage.export.model_card import model_card
 from lesion_triage.train import checkpoint
+
+_SENSOR_NOISE = 12
+"""Standard deviation in grey levels: enough that another way to decode a JPEG moves the logit."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | No
         network, views, config.pixels, policy, table, made_from.validation, made_from.root
     )
     parity.require(agreement, config.export.parity_tolerance)
-    pictures = _selftest_pictures(config.seed)
+    pictures = _selftest_pictures(config.seed, config.pixels.size_px)
     facts = ModelFacts(
         backbone=" + ".join(config.served_backbones()),
         parameters=network.served_parameters,
@@ -113,19 +117,36 @@ def _seen(folder: Path, config: Config, made_from: MadeFrom, cache: Path | None)
     return seen.with_certified(calibration.fingerprints())
 
 
-def _selftest_pictures(seed: int) -> dict[str, bytes]:
-    """Drawn, so that no bundle contains a patient's picture: two lesions and a black frame."""
+def _selftest_pictures(seed: int, size_px: int) -> dict[str, bytes]:
+    """Drawn, so that no bundle contains a patient's picture: three lesions and a black frame."""
+    irregular = draw_picture("irregular", seed)
     pictures = {
         "drawn-regular": draw_picture("regular", seed),
-        "drawn-irregular": draw_picture("irregular", seed),
+        "drawn-irregular": irregular,
         "black": Image.new("RGB", (320, 240)),
     }
-    encoded = {}
+    encoded = {"drawn-camera.jpg": _as_from_a_camera(irregular, seed, size_px)}
     for name, picture in pictures.items():
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         encoded[f"{name}.png"] = buffer.getvalue()
     return encoded
+
+
+def _as_from_a_camera(drawing: Image.Image, seed: int, size_px: int) -> bytes:
+    """A JPEG on which JPEG decoders differ, because most photographs are JPEG files.
+
+    It lies on its side, its colours are stored coarsely, it is large enough to be decoded at a coarser scale,
+    and it has the noise of a sensor: decoders agree about what is smooth.
+    """
+    enlarged = np.asarray(drawing.resize((6 * size_px, 9 * size_px // 2), Image.Resampling.BICUBIC))
+    noise = np.random.default_rng(seed).normal(0, _SENSOR_NOISE, enlarged.shape)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    buffer = io.BytesIO()
+    noisy = Image.fromarray((enlarged + noise).clip(0, 255).astype(np.uint8))
+    noisy.save(buffer, "JPEG", quality=85, subsampling="4:2:0", exif=exif)
+    return buffer.getvalue()
 
 
 def _selftest(graph: bytes, config: Config, policy: Policy, pictures: dict[str, bytes]) -> SelfTest:
