@@ -78,7 +78,7 @@ def load(home):
 
 @pytest.fixture(scope="module")
 def run(home, load) -> runs.Run:
-    return pipeline.travel("run", load(), home / "runs")
+    return pipeline.run_verb("run", load(), home / "runs")
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_the_pipeline_leaves_every_file_that_it_promises(run):
 
 def test_a_second_pass_repeats_nothing(run, load, home, capsys):
     times = {path: path.stat().st_mtime_ns for path in (run.folder / "bundle").rglob("*")}
-    again = pipeline.travel("run", load(), home / "runs")
+    again = pipeline.run_verb("run", load(), home / "runs")
     assert again.folder == run.folder
     assert times == {path: path.stat().st_mtime_ns for path in (run.folder / "bundle").rglob("*")}
     lines = capsys.readouterr().out.splitlines()
@@ -111,7 +111,7 @@ def test_a_changed_stage_is_redone_in_a_new_folder_and_what_came_before_is_taken
 ):
     before = (run.folder / "policy.json").read_bytes()
     changes = ("calibrate.confidence=0.9", "calibrate.second_look=a stricter promise was asked for")
-    other = pipeline.travel("calibrate", load(*changes), home / "runs")
+    other = pipeline.run_verb("calibrate", load(*changes), home / "runs")
     out = capsys.readouterr().out
     assert other.folder != run.folder
     assert f"train: reused from {run.folder.name}" in out or "train: unchanged" in out
@@ -124,12 +124,12 @@ def test_a_second_look_at_the_calibration_cases_is_refused_unless_asked_for_by_n
     with pytest.raises(
         CalibrationError, match=r"a threshold was chosen on these .* before.*calibrate\.second_look"
     ):
-        pipeline.travel("calibrate", load("calibrate.confidence=0.85"), home / "runs")
+        pipeline.run_verb("calibrate", load("calibrate.confidence=0.85"), home / "runs")
     newest = max((home / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
     assert not (newest / "certificate.json").exists()
     first = json.loads((run.folder / "certificate.json").read_text())
     looked = load("calibrate.confidence=0.85", "calibrate.second_look=to see what it costs")
-    again = pipeline.travel("calibrate", looked, home / "runs")
+    again = pipeline.run_verb("calibrate", looked, home / "runs")
     second = json.loads((again.folder / "certificate.json").read_text())
     assert second["purpose"] == "to see what it costs"
     assert first["threshold"] in [look["threshold"] for look in second["ledger"]]
@@ -140,17 +140,17 @@ def test_the_same_pictures_at_another_size_are_a_second_look_and_it_is_said_befo
     run, load, home, capsys
 ):
     other = load("pixels.size_px=48", "train.epochs=1")
-    pipeline.travel("train", other, home / "runs")
+    pipeline.run_verb("train", other, home / "runs")
     before, trained, _ = capsys.readouterr().out.partition("epoch 1/1")
     assert trained
     assert "will require a reason to use them again" in " ".join(before.split())
     reason = load("pixels.size_px=48", "train.epochs=1", "calibrate.second_look=a larger picture", "seed=5")
-    pipeline.travel("train", reason, home / "runs")
+    pipeline.run_verb("train", reason, home / "runs")
     assert "require a reason" not in capsys.readouterr().out
     with pytest.raises(
         CalibrationError, match=r"a threshold was chosen on these .* before.*calibrate\.second_look"
     ):
-        pipeline.travel("calibrate", other, home / "runs")
+        pipeline.run_verb("calibrate", other, home / "runs")
 
 
 def test_a_ledger_that_cannot_be_read_is_told_before_a_training_and_refuses_none(
@@ -159,23 +159,23 @@ def test_a_ledger_that_cannot_be_read_is_told_before_a_training_and_refuses_none
     shutil.copytree(home / "cache", tmp_path / "cache")
     book = tmp_path / "ledger.jsonl"
     book.write_text("no line of a ledger\n")
-    trained = pipeline.travel("train", load("train.epochs=1", "seed=9"), tmp_path / "runs")
+    trained = pipeline.run_verb("train", load("train.epochs=1", "seed=9"), tmp_path / "runs")
     before, epoch, _ = " ".join(capsys.readouterr().out.split()).partition("epoch 1/1")
     assert "a line is damaged; restore the ledger" in before
     assert epoch
     assert (trained.folder / "checkpoint.safetensors").is_file()
     assert book.read_text() == "no line of a ledger\n"
     with pytest.raises(CalibrationError, match="a line is damaged"):
-        pipeline.travel("calibrate", load("train.epochs=1", "seed=9"), tmp_path / "runs")
+        pipeline.run_verb("calibrate", load("train.epochs=1", "seed=9"), tmp_path / "runs")
 
 
 def test_the_same_look_again_is_the_same_certificate(run, load, home):
-    fresh = pipeline.travel("export", load(), home / "runs", fresh=False)
+    fresh = pipeline.run_verb("export", load(), home / "runs", fresh=False)
     copy = home / "other"
     shutil.copytree(home / "runs", copy / "runs", ignore=lambda folder, names: ["certificate.json"])
     shutil.copytree(home / "cache", copy / "cache")
     shutil.copy(home / "ledger.jsonl", copy)
-    repeated = pipeline.travel("calibrate", load(), copy / "runs")
+    repeated = pipeline.run_verb("calibrate", load(), copy / "runs")
     assert (repeated.folder / "certificate.json").read_bytes() == (
         fresh.folder / "certificate.json"
     ).read_bytes()
@@ -201,7 +201,7 @@ def test_other_outcomes_of_the_validation_split_are_no_repeated_look(run, home, 
 def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_test(run, load, home, capsys):
     why = ("calibrate.second_look=to read the console", "evaluate.bootstrap_draws=101")
     for verb in ("calibrate", "export", "evaluate"):
-        again = pipeline.travel(verb, load(*why), home / "runs")
+        again = pipeline.run_verb(verb, load(*why), home / "runs")
     printed = capsys.readouterr().out
     validation, _ = predictions.read(again.folder / "predictions", "validation")
     cost = price_on(open_bundle(again.folder / "bundle").policy, validation)
@@ -223,24 +223,24 @@ def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_tes
 
 
 def test_a_policy_that_refers_nearly_everyone_is_warned_of(capsys):
-    sealing._tell_price(Price(cases=60, referred=60, negatives=50, negatives_referred=50))
+    sealing._print_price(Price(cases=60, referred=60, negatives=50, negatives_referred=50))
     assert "WARNING: more than 95 % of negative cases are referred" in capsys.readouterr().out
-    sealing._tell_price(Price(cases=60, referred=40, negatives=50, negatives_referred=30))
+    sealing._print_price(Price(cases=60, referred=40, negatives=50, negatives_referred=30))
     assert "WARNING" not in capsys.readouterr().out
 
 
 def test_a_stage_asked_for_too_early_names_the_one_that_comes_first(home, load):
     with pytest.raises(RunError, match=r"'manifest' has not been done.*run `lesion-triage manifest` first"):
-        pipeline.travel("calibrate", load("data.synthetic.seed=5"), home / "elsewhere" / "runs")
+        pipeline.run_verb("calibrate", load("data.synthetic.seed=5"), home / "elsewhere" / "runs")
 
 
 def test_a_training_brings_up_what_it_stands_on_and_a_fresh_one_takes_nothing_over(load, home, capsys):
     again = ["train.epochs=1", "data.synthetic.seed=6", "data.synthetic.lesions=120"]
-    first = pipeline.travel("train", load(*again), home / "trained" / "runs")
+    first = pipeline.run_verb("train", load(*again), home / "trained" / "runs")
     assert [one for one in ("manifest", "split", "train", "predict") if first.record(one) is None] == []
     assert first.record("calibrate") is None
     capsys.readouterr()
-    second = pipeline.travel("train", load(*again), home / "trained" / "runs", fresh=True)
+    second = pipeline.run_verb("train", load(*again), home / "trained" / "runs", fresh=True)
     assert second.folder != first.folder
     assert not {"unchanged", "reused"} & set(re.findall("unchanged|reused", capsys.readouterr().out))
 
@@ -337,13 +337,13 @@ def own_pictures(root: Path, count: int, positive, without=()) -> list[str]:
 def test_a_table_of_one_class_is_refused_at_the_split(load, tmp_path):
     overrides = own_pictures(tmp_path / "pictures", 40, lambda number: True)
     with pytest.raises(SplitError, match="'validation' has no case without need of an in-person visit"):
-        pipeline.travel("split", load(*overrides), tmp_path / "runs")
+        pipeline.run_verb("split", load(*overrides), tmp_path / "runs")
     assert not list((tmp_path / "runs").rglob("splits.json"))
 
 
 def test_dropped_pictures_are_named_on_the_console_and_in_a_file(load, tmp_path, capsys):
     overrides = own_pictures(tmp_path / "pictures", 60, lambda number: number % 2 == 0, without=range(4))
-    made = pipeline.travel("manifest", load(*overrides), tmp_path / "runs")
+    made = pipeline.run_verb("manifest", load(*overrides), tmp_path / "runs")
     printed = capsys.readouterr().out
     assert "  dropped 4: image_missing: 00.png, 01.png, 02.png, ...\n" in printed
     assert f"  all dropped pictures are listed in {made.folder / 'manifest.json'}\n" in printed
@@ -354,7 +354,7 @@ def test_dropped_pictures_are_named_on_the_console_and_in_a_file(load, tmp_path,
 def test_too_few_positives_leave_no_policy_behind(home, load):
     few = r"^\d+ (patients|lesions) in split 'calibration' need .* takes at least"
     with pytest.raises(CalibrationError, match=few):
-        pipeline.travel("calibrate", load("calibrate.target_sensitivity=0.99"), home / "runs")
+        pipeline.run_verb("calibrate", load("calibrate.target_sensitivity=0.99"), home / "runs")
     newest = max((home / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
     assert not (newest / "policy.json").exists()
     assert not (newest / "certificate.json").exists()
@@ -368,7 +368,7 @@ def test_a_picture_that_changed_after_the_manifest_stops_the_evaluation(run, loa
     victim = pipeline.data_root(copy) / pipeline.records(copy, "test")[0].path
     victim.write_bytes(victim.read_bytes()[:-1] + b"\0")
     with pytest.raises(ManifestError):
-        pipeline.travel("evaluate", load(), moved / "runs")
+        pipeline.run_verb("evaluate", load(), moved / "runs")
     assert not (copy.folder / "report" / "index.html").exists()
 
 
@@ -383,7 +383,7 @@ def stopped(load, folder: Path) -> runs.Run:
     threading.Thread(target=stop, daemon=True).start()
     config = load("train.checkpoint_minutes=0")
     with pytest.raises(KeyboardInterrupt):
-        pipeline.travel("run", config, folder / "runs")
+        pipeline.run_verb("run", config, folder / "runs")
     return runs.find_or_make(config, folder / "runs")
 
 
@@ -391,7 +391,7 @@ def test_an_interrupted_training_goes_on_in_the_same_run_and_leaves_no_state(loa
     shutil.copytree(home / "cache", tmp_path / "cache")
     first = stopped(load, tmp_path)
     assert list((first.folder / "train_state").glob("*.json"))
-    resumed = pipeline.travel("train", load(), tmp_path / "runs", resume=True)
+    resumed = pipeline.run_verb("train", load(), tmp_path / "runs", resume=True)
     assert resumed.folder == first.folder
     assert "  resuming in epoch " in capsys.readouterr().out
     assert not (resumed.folder / "train_state").exists()
@@ -400,7 +400,7 @@ def test_an_interrupted_training_goes_on_in_the_same_run_and_leaves_no_state(loa
 def test_a_state_is_taken_over_by_a_run_that_differs_after_the_training(load, home, tmp_path, capsys):
     shutil.copytree(home / "cache", tmp_path / "cache")
     first = stopped(load, tmp_path)
-    other = pipeline.travel("train", load("calibrate.confidence=0.7"), tmp_path / "runs")
+    other = pipeline.run_verb("train", load("calibrate.confidence=0.7"), tmp_path / "runs")
     assert other.folder != first.folder
     assert f"training state reused from {first.folder.name}" in capsys.readouterr().out
 
@@ -414,15 +414,18 @@ def test_a_state_that_a_full_disk_does_not_take_over_is_taken_over_once_there_is
     first = runs.find_or_make(load(), dealt / "runs")
     key = pipeline.training_key(first)
     state.write(first.folder, key, state.Progress(epoch=1), {"weights": torch.arange(5000)})
-    other = pipeline.travel("split", load("calibrate.confidence=0.7"), dealt / "runs")
-    go_on, before = pipeline.STAGES["train"].go_on, resource.getrlimit(resource.RLIMIT_FSIZE)
+    other = pipeline.run_verb("split", load("calibrate.confidence=0.7"), dealt / "runs")
+    prepare_resume, before = (
+        pipeline.STAGES["train"].prepare_resume,
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(RunError, match=rf"state of {first.folder.name} cannot be copied here \(.*room"):
-            go_on(other, True)
+            prepare_resume(other, True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    go_on(other, True)
+    prepare_resume(other, True)
     found = state.read(other.folder, key)
     assert found is not None
     assert found[0].epoch == 1
@@ -439,21 +442,21 @@ def recorded(run: runs.Run):
 
 def interrupted(config, folder: Path) -> runs.Run:
     """A run whose training was broken off at its third epoch, of which MLflow was told."""
-    begun = pipeline.travel("split", config, folder / "runs")
+    begun = pipeline.run_verb("split", config, folder / "runs")
 
     def stop(line):
         if line["epoch"] == 3:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        pipeline.train(begun, pipeline.track(begun), stop)
+        pipeline.train(begun, pipeline.open_tracker(begun), stop)
     return begun
 
 
 def test_a_resumed_training_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
     begun = interrupted(load("tracking.enabled=true"), tmp_path)
-    pipeline.train(begun, pipeline.track(begun))
+    pipeline.train(begun, pipeline.open_tracker(begun))
     client, found = recorded(begun)
     for key in ("train.loss", "train.validation_auroc", "train.seconds"):
         assert [point.step for point in client.get_metric_history(found.info.run_id, key)] == [1, 2, 3, 4]
@@ -462,8 +465,8 @@ def test_a_resumed_training_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_
 def test_a_training_that_is_taken_over_tells_mlflow_of_no_epoch_twice(run, load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
     begun = interrupted(load("tracking.enabled=true"), tmp_path)
-    pipeline.travel("train", load("tracking.enabled=true", "calibrate.confidence=0.7"), tmp_path / "runs")
-    assert pipeline.travel("train", load("tracking.enabled=true"), tmp_path / "runs").folder == begun.folder
+    pipeline.run_verb("train", load("tracking.enabled=true", "calibrate.confidence=0.7"), tmp_path / "runs")
+    assert pipeline.run_verb("train", load("tracking.enabled=true"), tmp_path / "runs").folder == begun.folder
     client, found = recorded(begun)
     history = client.get_metric_history(found.info.run_id, "train.loss")
     assert sorted(point.step for point in history) == [1, 2, 3, 4]
@@ -485,7 +488,7 @@ def test_mlflow_keeps_the_curve_of_the_weights_that_are_kept(run, load, home, tm
     weights(0)
     begun = interrupted(config, tmp_path)
     weights(1)
-    done = pipeline.travel("train", config, tmp_path / "runs")
+    done = pipeline.run_verb("train", config, tmp_path / "runs")
     assert done.folder == begun.folder
     client, found = recorded(done)
     history = sorted(
@@ -502,7 +505,7 @@ def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, hom
     shutil.copytree(run.folder, before)
     (before / "config.sha256").unlink()  # as if it were of other settings
     capsys.readouterr()
-    taken = pipeline.travel("run", load("tracking.enabled=true"), tmp_path / "runs")
+    taken = pipeline.run_verb("run", load("tracking.enabled=true"), tmp_path / "runs")
     assert capsys.readouterr().out.count(f": reused from {run.folder.name}") == len(pipeline.STAGES)
     client, found = recorded(taken)
     bundle = open_bundle(run.folder / "bundle")
@@ -519,15 +522,15 @@ def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, hom
 def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
     with pytest.raises(RunError, match=r"no interrupted training .* omit --resume"):
-        pipeline.travel("run", load(), tmp_path / "runs", resume=True)
+        pipeline.run_verb("run", load(), tmp_path / "runs", resume=True)
 
 
 def test_fresh_begins_anew_beside_an_interrupted_training(load, home, tmp_path, capsys):
     shutil.copytree(home / "cache", tmp_path / "cache")
     stopped(load, tmp_path)
     capsys.readouterr()
-    pipeline.travel("manifest", load(), tmp_path / "runs", fresh=True)
-    pipeline.travel("split", load(), tmp_path / "runs")
+    pipeline.run_verb("manifest", load(), tmp_path / "runs", fresh=True)
+    pipeline.run_verb("split", load(), tmp_path / "runs")
     newest = runs.find_or_make(load(), tmp_path / "runs")
     assert not (newest.folder / "train_state").exists()
 
@@ -542,7 +545,7 @@ def working_at(stage: str, home: Path, work: str) -> subprocess.Popen[str]:
         "run = runs.find_or_make(config_file.load(folder / 'small.yaml'), folder / 'runs')\n"
         f"def work(run, tracker):\n    {work}\n"
         f"stage = dataclasses.replace(pipeline.STAGES[{stage!r}], work=work)\n"
-        "pipeline.reach(stage, run, pipeline.track(run))\n"
+        "pipeline.ensure_stage(stage, run, pipeline.open_tracker(run))\n"
     )
     command = [sys.executable, "-c", code, str(home)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -564,8 +567,8 @@ def test_results_of_an_older_way_to_measure_are_measured_again(
     assert bundle is not None
     inputs = runs.inputs_sha256(stage="evaluate", decides=decides, needs={"export": bundle.sha256()})
     files = sorted(record.outputs)
-    old.finish("evaluate", inputs, files, 1.0)
-    again = pipeline.travel("evaluate", load(), tmp_path / "runs")
+    old.record_stage("evaluate", inputs, files, 1.0)
+    again = pipeline.run_verb("evaluate", load(), tmp_path / "runs")
     out = capsys.readouterr().out
     assert "evaluate: unchanged" not in out
     assert "export: reused from" in out
@@ -581,7 +584,7 @@ def dealt(home, load, tmp_path) -> Path:
     if (home / "cache").exists():
         shutil.copytree(home / "cache", tmp_path / "cache")
     shutil.copy(home / "small.yaml", tmp_path)
-    pipeline.travel("split", load(), tmp_path / "runs")
+    pipeline.run_verb("split", load(), tmp_path / "runs")
     return tmp_path
 
 
@@ -626,12 +629,12 @@ def test_who_waits_goes_on_when_the_first_is_killed(dealt, load):
 def test_who_waited_does_not_work_with_what_has_changed_meanwhile(dealt, load, capsys):
     weights = dealt / "first.safetensors"
     weights.write_bytes(b"before")
-    run = pipeline.travel("split", load(f"model.weights={weights}"), dealt / "runs")
+    run = pipeline.run_verb("split", load(f"model.weights={weights}"), dealt / "runs")
     worked = []
     stage = dataclasses.replace(pipeline.STAGES["train"], work=lambda run, tracker: worked.append(run))
     with ThreadPoolExecutor(1) as beside:
         with locks.held(run.folder / "stages" / "train.lock"):
-            waits = beside.submit(pipeline.reach, stage, run, pipeline.track(run))
+            waits = beside.submit(pipeline.ensure_stage, stage, run, pipeline.open_tracker(run))
             while "another process is running it" not in capsys.readouterr().out:
                 time.sleep(0.01)
             weights.write_bytes(b"after")
@@ -645,11 +648,11 @@ def test_an_audit_takes_no_training_over_that_another_process_is_at(run, load, h
     for name in ("cache", "runs"):
         shutil.copytree(home / name, tmp_path / name)
     asked = load("calibrate.confidence=0.7")
-    other = pipeline.travel("split", asked, tmp_path / "runs")
+    other = pipeline.run_verb("split", asked, tmp_path / "runs")
     with locks.held(other.folder / "stages" / "train.lock"):
-        pipeline.travel("audit", asked, tmp_path / "runs")
+        pipeline.run_verb("audit", asked, tmp_path / "runs")
         assert other.record("train") is None
-    pipeline.travel("audit", asked, tmp_path / "runs")
+    pipeline.run_verb("audit", asked, tmp_path / "runs")
     assert other.record("train") == run.record("train")
 
 
@@ -671,7 +674,7 @@ def test_what_a_record_names_is_not_removed_by_another_process_that_gives_up(run
 
     stage = dataclasses.replace(pipeline.STAGES["train"], work=work)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.reach(stage, late, pipeline.track(late))
+        pipeline.ensure_stage(stage, late, pipeline.open_tracker(late))
     assert (late.folder / "checkpoint.safetensors").read_bytes() == checkpoint
 
 
@@ -679,7 +682,7 @@ def test_a_backbone_that_cannot_see_the_pictures_is_refused_before_any_is_decode
     before = {path for path in (dealt / "cache").rglob("*") if path.stat().st_size}
     asked = load("model.backbone=test_vit3", "pixels.size_px=96", "train.small_first=0.5")
     with pytest.raises(TrainingError, match="'test_vit3', built for 96 px, takes no pictures of 64 px"):
-        pipeline.travel("train", asked, dealt / "runs")
+        pipeline.run_verb("train", asked, dealt / "runs")
     assert before == {path for path in (dealt / "cache").rglob("*") if path.stat().st_size}
 
 

@@ -62,13 +62,13 @@ def load(home):
 
 @pytest.fixture(scope="module")
 def average(home, load) -> runs.Run:
-    return pipeline.travel("run", load(*AVERAGE), home / "runs")
+    return pipeline.run_verb("run", load(*AVERAGE), home / "runs")
 
 
 @pytest.fixture(scope="module")
 def student(home, load, average) -> runs.Run:
     """Its members are those of ``average``."""
-    return pipeline.travel("run", load(*STUDENT), home / "runs")
+    return pipeline.run_verb("run", load(*STUDENT), home / "runs")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_members_are_the_runs_of_their_seeds(members, average):
 def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(members, load, home, capsys):
     """With another confidence, members have other runs: they are found by what decides a training."""
     other = ("calibrate.confidence=0.81", "ensemble.members=2")
-    pipeline.travel("train", load(*STUDENT, *other), home / "runs")
+    pipeline.run_verb("train", load(*STUDENT, *other), home / "runs")
     said = capsys.readouterr().out
     for member, number in zip(members[:2], (1, 2), strict=True):
         after = said.partition(f"member {number} of 2: seed {number - 1}")[2].splitlines()
@@ -98,15 +98,15 @@ def test_what_a_seed_has_trained_by_itself_is_taken_over_and_not_trained_again(m
 
 def test_members_are_those_that_were_trained_even_if_one_is_begun_anew_meanwhile(load, home):
     whole = load("ensemble.members=2", "train.epochs=1", "calibrate.confidence=0.82")
-    run = pipeline.begin(whole, home / "runs")
+    run = pipeline.open_run(whole, home / "runs")
     for name in ("manifest", "split"):
-        pipeline.reach(pipeline.STAGES[name], run, pipeline.track(run))
+        pipeline.ensure_stage(pipeline.STAGES[name], run, pipeline.open_tracker(run))
 
     def late(run: runs.Run, tracker: Tracker, **given: object) -> None:
         runs.make(whole.members()[0], home / "runs")  # as `train --fresh` in another process
         pipeline.train(run, tracker, **given)
 
-    pipeline.reach(replace(pipeline.STAGES["train"], work=late), run, pipeline.track(run))
+    pipeline.ensure_stage(replace(pipeline.STAGES["train"], work=late), run, pipeline.open_tracker(run))
     assert (run.folder / checkpoint.CHECKPOINT).is_file()
 
 
@@ -119,7 +119,7 @@ def test_an_average_of_equal_members_takes_nothing_over_that_was_made_with_other
         files = {"manifest": "manifest.csv", "split": "splits.json", "train": checkpoint.CHECKPOINT}
         for stage, file in files.items():
             (made.folder / file).write_text(labels if stage == "manifest" else stage)
-            made.finish(stage, f"{stage} from {labels}", (file,), 1.0)
+            made.record_stage(stage, f"{stage} from {labels}", (file,), 1.0)
         return made
 
     before, after, alike = averaged("0", "no"), averaged("1", "yes"), averaged("2", "no")
@@ -129,10 +129,10 @@ def test_an_average_of_equal_members_takes_nothing_over_that_was_made_with_other
         stage="predict", decides=predict.decides(before), needs={"train": trained.sha256()}
     )
     (before.folder / "model.onnx").write_text("graph")
-    before.finish("predict", inputs, ("model.onnx",), 1.0)
+    before.record_stage("predict", inputs, ("model.onnx",), 1.0)
     with pytest.raises(RunError, match="'predict' has not been done"):
-        pipeline.reach(predict, after, pipeline.track(after), may_work=False)
-    pipeline.reach(predict, alike, pipeline.track(alike), may_work=False)
+        pipeline.ensure_stage(predict, after, pipeline.open_tracker(after), may_work=False)
+    pipeline.ensure_stage(predict, alike, pipeline.open_tracker(alike), may_work=False)
     assert alike.record("predict") == before.record("predict")
 
 
@@ -200,7 +200,7 @@ def test_a_second_pass_repeats_nothing_even_when_the_members_are_gone(
     shutil.copytree(home, tmp_path / "experiments")
     for member in members:
         shutil.rmtree(tmp_path / "experiments" / "runs" / member.folder.name)
-    pipeline.travel("run", load(*STUDENT), tmp_path / "experiments" / "runs")
+    pipeline.run_verb("run", load(*STUDENT), tmp_path / "experiments" / "runs")
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if ": unchanged" in line] == [
         f"{name}: unchanged" for name in pipeline.STAGES
@@ -210,7 +210,7 @@ def test_a_second_pass_repeats_nothing_even_when_the_members_are_gone(
 def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, home, members, capsys):
     """The member that had been trained is taken over; the card and the header name both backbones."""
     both = ("ensemble.backbones=[{backbone: test_vit, weights: none}]", "calibrate.second_look=a test")
-    run = pipeline.travel("run", load(*both), home / "runs")
+    run = pipeline.run_verb("run", load(*both), home / "runs")
     said = capsys.readouterr().out
     assert "member 1 of 2: test_resnet, seed 0" in said
     assert said.count("epoch 2/2") == 1  # of the second member alone
@@ -241,7 +241,7 @@ def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, h
 
 def test_a_second_backbone_that_does_not_exist_is_refused_before_the_first_is_trained(load, home, capsys):
     with pytest.raises(TrainingError, match="resnet_of_nobody"):
-        pipeline.travel(
+        pipeline.run_verb(
             "train",
             load("seed=77", "ensemble.backbones=[{backbone: resnet_of_nobody, weights: none}]"),
             home / "runs",
@@ -254,7 +254,7 @@ def begin(load, home: Path, folder: Path) -> None:
     shutil.copy(home / "several.yaml", folder)
     shutil.copytree(home / "cache", folder / "cache")
     for verb in ("manifest", "split"):
-        pipeline.travel(verb, load(*STUDENT), folder / "runs")
+        pipeline.run_verb(verb, load(*STUDENT), folder / "runs")
 
 
 def killed_in_its_second_member(folder: Path) -> None:
@@ -284,7 +284,7 @@ def stopped_in_its_student(load, folder: Path) -> None:
 
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        pipeline.travel("train", load(*STUDENT, "train.checkpoint_minutes=0"), folder / "runs")
+        pipeline.run_verb("train", load(*STUDENT, "train.checkpoint_minutes=0"), folder / "runs")
 
 
 @pytest.mark.timeout(1800)
@@ -299,7 +299,7 @@ def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_chan
     assert said.count("  resuming ") == 1
     ours = [runs.find_or_make(member, tmp_path / "runs") for member in load(*STUDENT).members()]
     times = [(member.folder / checkpoint.CHECKPOINT).stat().st_mtime_ns for member in ours]
-    ended = pipeline.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
+    ended = pipeline.run_verb("train", load(*STUDENT), tmp_path / "runs", resume=True)
     said = capsys.readouterr().out
     assert said.count("train: unchanged") == 3
     assert said.count("  resuming ") == 1
@@ -314,7 +314,7 @@ def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_chan
 def test_resume_refuses_an_ensemble_of_which_nothing_is_there(home, average, load, tmp_path):
     begin(load, home, tmp_path)
     with pytest.raises(RunError, match=r"no interrupted training .* omit --resume"):
-        pipeline.travel("train", load(*STUDENT), tmp_path / "runs", resume=True)
+        pipeline.run_verb("train", load(*STUDENT), tmp_path / "runs", resume=True)
 
 
 @pytest.mark.timeout(1800)
@@ -327,7 +327,7 @@ def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
     shutil.copytree(home, tmp_path, dirs_exist_ok=True)
     tracked = load("ensemble.members=2", "tracking.enabled=true")
     with pytest.raises(CalibrationError, match="a threshold was chosen on these calibration cases"):
-        pipeline.travel("run", tracked, tmp_path / "runs", fresh=True)
+        pipeline.run_verb("run", tracked, tmp_path / "runs", fresh=True)
     made = runs.find_or_make(tracked, tmp_path / "runs")
     assert capsys.readouterr().out.count("epoch 2/2") == 2
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -24,7 +24,7 @@ def done(run: runs.Run, stage: str = "manifest", inputs: str = "in") -> None:
     (run.folder / "manifest.csv").write_text("rows")
     (run.folder / "report").mkdir(exist_ok=True)
     (run.folder / "report" / "index.html").write_text("page")
-    run.finish(stage, inputs, ["manifest.csv", "report"], 1.0)
+    run.record_stage(stage, inputs, ["manifest.csv", "report"], 1.0)
 
 
 def test_the_same_configuration_comes_back_to_its_folder(root):
@@ -56,7 +56,7 @@ def test_the_frozen_configuration_leads_to_the_data_from_whatever_folder_it_is_r
         read = config_file.load(folder / runs.FROZEN_CONFIG)
         assert read.data.folders == {"ddi": tmp_path / "faces", "ham10000": tmp_path / "pics" / "ham10000"}
         assert read.model.weights == str(tmp_path / "first.safetensors")
-        assert read.identity_sha256() == told.identity_sha256() == runs.identity_of(folder)
+        assert read.identity_sha256() == told.identity_sha256() == runs.config_identity(folder)
         monkeypatch.chdir(tmp_path)
         assert runs.find_or_make(told, root).folder == folder
 
@@ -113,42 +113,42 @@ def test_a_folder_of_runs_that_cannot_be_made_is_one_sentence(tmp_path, begin):
 
 def test_a_name_that_continues_another_is_another_run(root):
     longer = runs.make(config().model_copy(update={"name": "try-2"}), root)
-    assert list(runs.others(runs.make(config(), root))) == []
+    assert list(runs.other_runs(runs.make(config(), root))) == []
     assert longer.folder.exists()
 
 
 def test_a_stage_holds_only_with_its_record_its_inputs_and_its_files(root):
     run = runs.make(config(), root)
-    assert not run.holds("manifest", "in")
+    assert not run.is_up_to_date("manifest", "in")
     done(run)
-    assert run.holds("manifest", "in")
-    assert not run.holds("manifest", "other")
+    assert run.is_up_to_date("manifest", "in")
+    assert not run.is_up_to_date("manifest", "other")
     (run.folder / "report" / "index.html").write_text("changed")
-    assert not run.holds("manifest", "in")
+    assert not run.is_up_to_date("manifest", "in")
 
 
 def test_a_missing_output_is_a_stage_to_repeat(root):
     run = runs.make(config(), root)
     done(run)
     (run.folder / "manifest.csv").unlink()
-    assert not run.holds("manifest", "in")
+    assert not run.is_up_to_date("manifest", "in")
 
 
 def test_a_finished_stage_is_taken_over_whole(root):
     old, new = runs.make(config(), root), runs.make(config(seed=1), root)
     done(old)
-    new.adopt("manifest", old)
-    assert new.holds("manifest", "in")
-    assert old.holds("manifest", "in")
+    new.reuse_stage("manifest", old)
+    assert new.is_up_to_date("manifest", "in")
+    assert old.is_up_to_date("manifest", "in")
     assert new.record("manifest") == old.record("manifest")
 
 
 def test_what_is_taken_over_is_a_copy(root):
     old, new = runs.make(config(), root), runs.make(config(seed=1), root)
     done(old)
-    new.adopt("manifest", old)
+    new.reuse_stage("manifest", old)
     (new.folder / "manifest.csv").write_text("altered")
-    assert old.holds("manifest", "in")
+    assert old.is_up_to_date("manifest", "in")
 
 
 def test_a_damaged_record_is_an_error_and_not_a_repeat(root):
@@ -156,14 +156,14 @@ def test_a_damaged_record_is_an_error_and_not_a_repeat(root):
     done(run)
     (run.folder / "stages" / "manifest.json").write_text('{"inputs_sha256": ')
     with pytest.raises(RunError, match="record of stage 'manifest' is damaged"):
-        run.holds("manifest", "in")
+        run.is_up_to_date("manifest", "in")
 
 
 def test_time_does_not_change_what_was_made(root):
     run = runs.make(config(), root)
     done(run)
     first = run.record("manifest")
-    run.finish("manifest", "in", ["manifest.csv", "report"], 99.0)
+    run.record_stage("manifest", "in", ["manifest.csv", "report"], 99.0)
     again = run.record("manifest")
     assert first is not None
     assert again is not None
@@ -256,9 +256,9 @@ def test_a_name_that_is_no_unicode_is_a_name(tmp_path):
 
 def test_an_opening_that_cannot_be_written_down_is_one_sentence_and_leaves_no_half_of_a_line(root, full_disk):
     run = runs.make(config(), root)
-    runs.note_opening(run.folder, "1" * 64)
+    runs.record_test_opening(run.folder, "1" * 64)
     path = run.folder / "test_openings.jsonl"
     before = path.read_bytes()
     with full_disk(len(before) + 20), pytest.raises(RunError, match="it was not opened"):
-        runs.note_opening(run.folder, "2" * 64, "transfer")
+        runs.record_test_opening(run.folder, "2" * 64, "transfer")
     assert path.read_bytes() == before

@@ -25,7 +25,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import bar
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.records import Record
-from lesion_triage.runs import FROZEN_CONFIG, Run, file_sha256, note_opening
+from lesion_triage.runs import FROZEN_CONFIG, Run, file_sha256, record_test_opening
 from lesion_triage.train.checkpoint import CHECKPOINT, load_checkpoint
 
 BLOCK = 64
@@ -102,7 +102,7 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
     """
     run = Run(config_file.load(folder / FROZEN_CONFIG, (), data_root), folder)
     if split == "test":
-        note_opening(run.folder, by="dermamnist-28/measure.py")
+        record_test_opening(run.folder, by="dermamnist-28/measure.py")
     records: list[Record] = [each for each in pipeline.records(run, split) if each.official_split == split]
     pixels = pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
     network = load_checkpoint(folder)

@@ -54,7 +54,7 @@ def main() -> None:
     config = config_file.load(arguments.config, settings, arguments.data_root)
     plain = config_file.load(arguments.config, settings[:2], arguments.data_root)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    dealt = Run(plain, pipeline.travel("split", plain, arguments.folder / "runs").folder)
+    dealt = Run(plain, pipeline.run_verb("split", plain, arguments.folder / "runs").folder)
     learnt, judged = fold_of(dealt, arguments.fold)
     if arguments.verb == "train":
         if len(arguments.names) != 1 or "+" in arguments.names[0]:

@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     for verb in ("manifest", "split"):
-        run = pipeline.travel(verb, loaded, arguments.runs)
+        run = pipeline.run_verb(verb, loaded, arguments.runs)
     known, digest = manifest.read(run.folder)
     records: list[Record] = [record for record in known.records if record.needs_in_person is not None]
     if arguments.part == "development":

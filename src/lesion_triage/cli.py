@@ -229,10 +229,10 @@ def _travel(arguments: argparse.Namespace) -> int:
     if arguments.fresh and arguments.resume:
         raise ConfigError("--fresh starts training over, and --resume refuses to; give only one.")
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
-    if pipeline.following():
-        pipeline.follow(arguments.verb, loaded)
+    if pipeline.is_nonzero_rank():
+        pipeline.join_training(arguments.verb, loaded)
     else:
-        pipeline.travel(arguments.verb, loaded, arguments.runs, arguments.fresh, arguments.resume)
+        pipeline.run_verb(arguments.verb, loaded, arguments.runs, arguments.fresh, arguments.resume)
     return 0
 
 
@@ -259,7 +259,7 @@ def _audit(arguments: argparse.Namespace) -> int:
             "--pictures shows pictures that were opened, and --tables-only opens none; give only one."
         )
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
-    pipeline.travel(
+    pipeline.run_verb(
         "audit",
         loaded,
         arguments.runs,

@@ -47,7 +47,7 @@ def act(arguments: argparse.Namespace) -> int:
     """
     if arguments.out is None and (arguments.pdf is not None or arguments.names):
         raise ReportError("--pdf and --names need the page: give --out DIR as well.")
-    first, second = (pipeline.finished(folder) for folder in (arguments.first, arguments.second))
+    first, second = (pipeline.load_finished_run(folder) for folder in (arguments.first, arguments.second))
     found, both = compare_bundles(
         (first.bundle, first.table), (second.bundle, second.table), first.run.config.evaluate
     )

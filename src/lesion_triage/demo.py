@@ -39,10 +39,10 @@ def demo(path: Path, root: Path) -> int:
     loaded = config_file.load(path)
     if loaded.data.source != "synthetic":
         raise ConfigError(f"{path}: the demonstration draws its data; data.source must be synthetic.")
-    if not pipeline.one_process(loaded):
+    if not pipeline.is_single_process(loaded):
         raise ConfigError(f"{path}: the demonstration trains in one process; set train.devices to 1.")
     began = time.monotonic()
-    run = pipeline.travel("run", loaded, root)
+    run = pipeline.run_verb("run", loaded, root)
     say("serve")
     with _server(run.folder / "bundle") as url:
         say(f"  {url}")

@@ -68,7 +68,7 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> Path:
-    done = pipeline.finished(arguments.run, arguments.data_root)
+    done = pipeline.load_finished_run(arguments.run, arguments.data_root)
     inside = arguments.out.resolve()
     if inside.is_relative_to((done.run.folder / pipeline.REPORT).resolve()):
         raise ReportError(
@@ -76,7 +76,7 @@ def _write(arguments: argparse.Namespace) -> Path:
         )
     return write_report(
         arguments.out,
-        done.measured(),
+        done.compute_results(),
         done.table,
         done.bundle,
         done.manifest,
@@ -86,9 +86,9 @@ def _write(arguments: argparse.Namespace) -> Path:
     )
 
 
-def _comparison(done: pipeline.Finished, other: Path | None) -> str:
+def _comparison(done: pipeline.FinishedRun, other: Path | None) -> str:
     if other is None:
         return ""
-    beside = pipeline.finished(other)
+    beside = pipeline.load_finished_run(other)
     ours, theirs = (done.bundle, done.table), (beside.bundle, beside.table)
     return render_section(*compare_bundles(theirs, ours, done.run.config.evaluate))

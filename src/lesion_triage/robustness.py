@@ -26,7 +26,7 @@ from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.evaluate import robustness, robustness_figure
 from lesion_triage.evaluate.robustness import Foreign, Photographed, Row
 from lesion_triage.predictions import read as read_predictions
-from lesion_triage.runs import FROZEN_CONFIG, Run, note_opening
+from lesion_triage.runs import FROZEN_CONFIG, Run, record_test_opening
 
 FORMAT = 1
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -204,7 +204,7 @@ def _note_opening(run: Run, bundle: Bundle) -> None:
     """Record that the test split is opened, as ``evaluate`` does."""
     if not (run.folder / "report").is_dir():
         raise RunError(f"{run.folder}: expected an evaluated run; run `lesion-triage evaluate` first.")
-    note_opening(run.folder, bundle.sha256, "robustness")
+    record_test_opening(run.folder, bundle.sha256, "robustness")
 
 
 def _make(out: Path) -> None:

@@ -34,7 +34,7 @@ _OPENINGS = "test_openings.jsonl"
 
 
 @dataclass(frozen=True)
-class Record:
+class StageRecord:
     """What a finished stage was made from, and what it made."""
 
     inputs_sha256: str
@@ -59,17 +59,17 @@ class Run:
         """Folder of decoded pictures, shared by all runs beside this one."""
         return self.folder.parent.parent / "cache"
 
-    def record(self, stage: str) -> Record | None:
+    def record(self, stage: str) -> StageRecord | None:
         """The record of a finished stage, or None."""
         try:
             content = json.loads((self.folder / "stages" / f"{stage}.json").read_text(encoding="utf-8"))
-            return Record(**content)
+            return StageRecord(**content)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{self.folder}: the record of stage '{stage}' is damaged ({error}).") from None
 
-    def holds(self, stage: str, inputs_sha256: str) -> bool:
+    def is_up_to_date(self, stage: str, inputs_sha256: str) -> bool:
         """True if the stage was made from these inputs and its files are unchanged."""
         record = self.record(stage)
         if record is None or record.inputs_sha256 != inputs_sha256:
@@ -79,17 +79,19 @@ class Run:
             for name, digest in record.outputs.items()
         )
 
-    def finish(self, stage: str, inputs_sha256: str, outputs: Sequence[str], seconds: float) -> Record:
+    def record_stage(
+        self, stage: str, inputs_sha256: str, outputs: Sequence[str], seconds: float
+    ) -> StageRecord:
         """Write the record of a stage, after all its outputs."""
         files = sorted(_files(self.folder, outputs))
-        record = Record(
+        record = StageRecord(
             inputs_sha256, {name: file_sha256(self.folder / name) for name in files}, round(seconds, 1)
         )
         self._write(stage, record)
         return record
 
-    def adopt(self, stage: str, other: Run) -> None:
-        """Take over a finished stage of another run."""
+    def reuse_stage(self, stage: str, other: Run) -> None:
+        """Copy a finished stage from another run."""
         record = other.record(stage)
         assert record is not None
         for name in record.outputs:
@@ -108,7 +110,7 @@ class Run:
             else:
                 path.unlink(missing_ok=True)
 
-    def _write(self, stage: str, record: Record) -> None:
+    def _write(self, stage: str, record: StageRecord) -> None:
         (self.folder / "stages").mkdir(exist_ok=True)
         content = {
             "inputs_sha256": record.inputs_sha256,
@@ -133,12 +135,12 @@ def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = l
     """
     identity = config.identity_sha256()
     with ExitStack() as stack:
-        with _writing(root):
+        with _disk_errors(root):
             stack.enter_context(locks.held(root / f".{config.name}.lock", _say_waiting))
         for folder in _folders(config.name, root):
-            if identity_of(folder) == identity:
-                with _writing(root):
-                    _freeze(config, folder)  # again: the data may have moved
+            if config_identity(folder) == identity:
+                with _disk_errors(root):
+                    _write_frozen_config(config, folder)  # again: the data may have moved
                 run = Run(config, folder)
                 return make(config, root) if outdated(run) else run
         return make(config, root)
@@ -155,7 +157,7 @@ def make(config: Config, root: Path) -> Run:
         RunError: the disk refuses it.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    with _writing(root):
+    with _disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         for attempt in range(100):
             folder = root / f"{config.name}-{stamp}{f'-{attempt}' if attempt else ''}"
@@ -163,14 +165,14 @@ def make(config: Config, root: Path) -> Run:
                 folder.mkdir()
             except FileExistsError:
                 continue
-            _freeze(config, folder)
+            _write_frozen_config(config, folder)
             write_atomically(folder / _IDENTITY, f"{config.identity_sha256()}\n".encode())
             return Run(config, folder)
     raise RunError(f"{root}: no free name for a run of '{config.name}'.")
 
 
 @contextmanager
-def _writing(root: Path) -> Iterator[None]:
+def _disk_errors(root: Path) -> Iterator[None]:
     """Turn an operating-system error while writing a run's folder into one sentence."""
     try:
         yield
@@ -181,7 +183,7 @@ def _writing(root: Path) -> Iterator[None]:
         ) from None
 
 
-def placed(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """The configuration with absolute paths.
 
     Relative paths in a file are resolved against its folder.
@@ -197,8 +199,8 @@ def placed(config: Config) -> Config:
     return config.model_copy(update={"data": data, "model": model, "ensemble": ensemble})
 
 
-def _freeze(config: Config, folder: Path) -> None:
-    write_atomically(folder / FROZEN_CONFIG, placed(config).to_yaml().encode())
+def _write_frozen_config(config: Config, folder: Path) -> None:
+    write_atomically(folder / FROZEN_CONFIG, with_absolute_paths(config).to_yaml().encode())
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -209,14 +211,14 @@ def _absolute_weights(weights: str) -> str:
     return weights if weights in ("hub", "none") else str(Path(weights).absolute())
 
 
-def others(run: Run) -> Iterator[Run]:
+def other_runs(run: Run) -> Iterator[Run]:
     """Other runs of the same name, newest first."""
     for folder in _folders(run.config.name, run.folder.parent):
         if folder != run.folder:
             yield Run(run.config, folder)
 
 
-def note_opening(folder: Path, bundle_sha256: str = "", by: str = "") -> None:
+def record_test_opening(folder: Path, bundle_sha256: str = "", by: str = "") -> None:
     """Record that a run's test split is about to be opened.
 
     Args:
@@ -283,7 +285,7 @@ def _folders(name: str, root: Path) -> list[Path]:
     return sorted(found, key=lambda folder: folder.name, reverse=True)
 
 
-def identity_of(folder: Path) -> str:
+def config_identity(folder: Path) -> str:
     """Hash of the configuration that a run folder was made for; empty: not recorded."""
     try:
         return (folder / _IDENTITY).read_text(encoding="utf-8").strip()

@@ -26,7 +26,7 @@ from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.decided_cases import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
 from lesion_triage.predictions import Predictions
-from lesion_triage.runs import FROZEN_CONFIG, Run, note_opening
+from lesion_triage.runs import FROZEN_CONFIG, Run, record_test_opening
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,7 @@ def act(arguments: argparse.Namespace) -> int:
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     verbs = ("manifest", "split") if arguments.split == "test" else ("manifest",)
     for verb in verbs:
-        run = pipeline.travel(verb, loaded, arguments.runs)
+        run = pipeline.run_verb(verb, loaded, arguments.runs)
     known, digest = manifest.read(run.folder)
     if digest == bundle.certificate.manifest_sha256:
         raise BundleError(
@@ -147,7 +147,7 @@ def _note_opening(bundle: Bundle) -> None:
     """If the bundle lies in a run's folder, add this use of it to the run's record of openings."""
     folder = bundle.folder.resolve().parent
     if (folder / FROZEN_CONFIG).is_file():
-        note_opening(folder, bundle.sha256, "transfer")
+        record_test_opening(folder, bundle.sha256, "transfer")
 
 
 def _make(out: Path) -> None:

@@ -39,4 +39,4 @@ def finished(tmp_path_factory) -> Path:
     from lesion_triage.config import Config
 
     home = tmp_path_factory.mktemp("experiments")
-    return pipeline.travel("run", Config.model_validate(RUN), home / "runs").folder
+    return pipeline.run_verb("run", Config.model_validate(RUN), home / "runs").folder

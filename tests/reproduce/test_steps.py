@@ -43,7 +43,7 @@ def at(tmp_path: Path) -> Workplace:
 
 def finish(run: Run, stage: str, content: str) -> None:
     (run.folder / "a").write_text(content)
-    run.finish(stage, "inputs", ["a"], 1.0)
+    run.record_stage(stage, "inputs", ["a"], 1.0)
 
 
 def script(**parts: object) -> definition.Script:

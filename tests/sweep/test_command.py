@@ -86,7 +86,7 @@ def test_the_sweep_ends_so_many_trials_and_the_best_is_the_highest_value(undistu
 def test_the_best_configuration_is_taken_up_by_run_where_the_trial_left_it(undisturbed, data):
     best = undisturbed.rows()[0]
     loaded = config_file.load(undisturbed.study / "best.yaml")
-    run = pipeline.begin(loaded, undisturbed.home / "runs")
+    run = pipeline.open_run(loaded, undisturbed.home / "runs")
     assert run.folder == undisturbed.notes()[int(best["trial"])]
     curve = json.loads((run.folder / pipeline.CURVE).read_text())
     expected = sum(line["validation_auroc"] for line in curve[-2:]) / 2

@@ -103,8 +103,8 @@ def main(folder: str, *settings: str) -> int:
         whole = whole.model_copy(update={"ensemble": ensemble(members)})
     teachers = [Path(folder) / str(number) for number, _ in enumerate(whole.members())]
     try:
-        if pipeline.following():
-            loop.follow(whole)
+        if pipeline.is_nonzero_rank():
+            loop.join_training(whole)
             return 0
         for member, home in zip(whole.members(), teachers, strict=True):
             home.mkdir(exist_ok=True)

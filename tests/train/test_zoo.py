@@ -19,7 +19,7 @@ from drawn import config, pictures
 from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
 from lesion_triage.export.onnx_graph import Views, convert
-from lesion_triage.train import checkpoint, rehearsal
+from lesion_triage.train import checkpoint, preflight
 from lesion_triage.train.loop import Pictures, train
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(600)]
@@ -50,7 +50,7 @@ def settings(name: str, stochastic_depth: bool = True) -> Config:
 def refused(chosen: Config) -> str:
     """What is said before a training of these settings begins; empty if it may."""
     try:
-        rehearsal.rehearse(chosen)
+        preflight.check_network(chosen)
     except TrainingError as refusal:
         return str(refusal)
     return ""

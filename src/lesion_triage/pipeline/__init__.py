@@ -3,32 +3,39 @@
 Stages communicate through the files of the run folder; see ``runs`` for when one is repeated.
 """
 
-from lesion_triage.pipeline.auditing import audited
-from lesion_triage.pipeline.finished_run import REPORT, Finished, finished
+from lesion_triage.pipeline.auditing import load_audit_data
+from lesion_triage.pipeline.finished_run import REPORT, FinishedRun, load_finished_run
 from lesion_triage.pipeline.pictures import data_root, records
-from lesion_triage.pipeline.runner import begin, config_text, follow, reach, track, travel
+from lesion_triage.pipeline.runner import (
+    config_text,
+    ensure_stage,
+    join_training,
+    open_run,
+    open_tracker,
+    run_verb,
+)
 from lesion_triage.pipeline.stages import STAGES, VERBS, Stage
-from lesion_triage.pipeline.training import CURVE, following, one_process, train, training_key
+from lesion_triage.pipeline.training import CURVE, is_nonzero_rank, is_single_process, train, training_key
 
 __all__ = [
     "CURVE",
     "REPORT",
     "STAGES",
     "VERBS",
-    "Finished",
+    "FinishedRun",
     "Stage",
-    "audited",
-    "begin",
     "config_text",
     "data_root",
-    "finished",
-    "follow",
-    "following",
-    "one_process",
-    "reach",
+    "ensure_stage",
+    "is_nonzero_rank",
+    "is_single_process",
+    "join_training",
+    "load_audit_data",
+    "load_finished_run",
+    "open_run",
+    "open_tracker",
     "records",
-    "track",
+    "run_verb",
     "train",
     "training_key",
-    "travel",
 ]

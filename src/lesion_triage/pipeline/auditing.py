@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lesion_triage.config import Audit
 from lesion_triage.console import bar, say
-from lesion_triage.pipeline.pictures import data_root, folders
+from lesion_triage.pipeline.pictures import data_root, dataset_folders
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
@@ -36,14 +36,14 @@ def _inputs(run: Run, settings: Audit) -> object:
     from lesion_triage.audit import findings
 
     # The dataset's own tables are there, and the manifest does not keep all of their columns.
-    there = [folder for folder in folders(run).values() if folder.is_dir()]
+    there = [folder for folder in dataset_folders(run).values() if folder.is_dir()]
     files = [path for folder in there for path in sorted(folder.iterdir()) if path.is_file()]
     seen = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     limits = run.config.pixels.model_dump(exclude={"size_px"})
     return findings.FORMAT, settings.model_dump(mode="json"), limits, seen
 
 
-def audited(run: Run) -> Data:
+def load_audit_data(run: Run) -> Data:
     """What an audit of this run examines: manifest, splits, root and pixel limits."""
     from lesion_triage.audit import checks
     from lesion_triage.data import manifest, split
@@ -65,11 +65,11 @@ def audit_tables(run: Run, tracker: Tracker) -> None:
 def _audit(run: Run, tracker: Tracker, settings: Audit, where: str) -> None:
     from lesion_triage.audit import checks, report
 
-    data = audited(run)
+    data = load_audit_data(run)
     with bar("looking for artefacts") as tick:
         found, seen = checks.audit_data(data, settings, tick)
     report.write(run.folder / where, found, settings, seen, data.manifest)
-    tell_audit(run, tracker, where)
+    report_audit(run, tracker, where)
 
 
 def audit_model(run: Run, tracker: Tracker) -> None:
@@ -77,16 +77,16 @@ def audit_model(run: Run, tracker: Tracker) -> None:
     from lesion_triage import predictions
     from lesion_triage.audit import checks, report
 
-    data = audited(run)
+    data = load_audit_data(run)
     table, _ = predictions.read(run.folder / "predictions", "validation")
     graph = (run.folder / "model.onnx").read_bytes()
     with bar("covering lesions") as tick:
         found = checks.add_model(report.read(run.folder / AUDIT), data, run.config.audit, graph, table, tick)
     report.write(run.folder / AUDIT_MODEL, found, run.config.audit, None, data.manifest)
-    tell_audit(run, tracker, AUDIT_MODEL)
+    report_audit(run, tracker, AUDIT_MODEL)
 
 
-def tell_audit(run: Run, tracker: Tracker, where: str = AUDIT) -> None:
+def report_audit(run: Run, tracker: Tracker, where: str = AUDIT) -> None:
     """Print the findings; the tracker keeps verdict and page."""
     from lesion_triage.audit import report
     from lesion_triage.audit.findings import Verdict
@@ -102,12 +102,12 @@ def tell_audit(run: Run, tracker: Tracker, where: str = AUDIT) -> None:
     tracker.artifact(run.folder / where / report.PAGE, where)
 
 
-def show_pictures_of(run: Run) -> None:
+def write_picture_page(run: Run) -> None:
     """Write the audit's page with photographs, for this machine only."""
     from lesion_triage.audit import report
 
     page = run.folder / "audit_pictures.html"
-    report.write_with_pictures(page, run.folder / AUDIT, audited(run), run.config.audit)
+    report.write_with_pictures(page, run.folder / AUDIT, load_audit_data(run), run.config.audit)
     say(f"  with photographs, for reading on this machine only: {page}")
 
 

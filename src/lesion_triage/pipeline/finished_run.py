@@ -23,7 +23,7 @@ REPORT = "report"
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """The sealed bundle of a run and its results on the test split, which is not opened again."""
 
     run: Run
@@ -33,14 +33,14 @@ class Finished:
     training: list[Record]
     parity: dict[str, str | int | float]
 
-    def measured(self) -> Results:
+    def compute_results(self) -> Results:
         """The numbers, computed again from the table that ``evaluate`` left; no picture is scored."""
         from lesion_triage.evaluate.report import evaluate
 
         return evaluate(self.table, self.bundle, self.run.config.evaluate, self.parity, self.training)
 
 
-def finished(folder: Path, data_root: Path | None = None) -> Finished:
+def load_finished_run(folder: Path, data_root: Path | None = None) -> FinishedRun:
     """Read a run folder, or the folder of its bundle or report.
 
     Args:
@@ -71,7 +71,7 @@ def finished(folder: Path, data_root: Path | None = None) -> Finished:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise RunError(f"{told}: cannot be read as results ({error}); evaluate again.") from None
     known, _ = manifest.read(home)
-    return Finished(
+    return FinishedRun(
         run=run,
         bundle=open_bundle(home / "bundle"),
         table=read(home / "predictions", "test")[0],

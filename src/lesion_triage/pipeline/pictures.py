@@ -36,7 +36,7 @@ def require_data(config: Config) -> None:
             )
 
 
-def require_apart(config: Config, root: Path) -> None:
+def require_runs_outside_dataset(config: Config, root: Path) -> None:
     """Raise RunError if the runs would be in the dataset's folder, which each of them would then change.
 
     Args:
@@ -62,7 +62,7 @@ def data_root(run: Run) -> Roots:
     return folders if data.source == "mixture" else folders[data.source]
 
 
-def folders(run: Run) -> Mapping[str, Path]:
+def dataset_folders(run: Run) -> Mapping[str, Path]:
     """The dataset folders by name; a single dataset has the name ''."""
     root = data_root(run)
     return {"": root} if isinstance(root, Path) else root
@@ -78,7 +78,7 @@ def records(run: Run, name: str) -> list[Record]:
     return [by_id[image_id] for image_id in splits.image_ids(name)]
 
 
-def digest_of(run: Run, stage: str) -> str:
+def table_sha256(run: Run, stage: str) -> str:
     """SHA-256 of the table written by 'manifest' or 'split', by which other files name it."""
     from lesion_triage.data import manifest, split
 
@@ -95,7 +95,7 @@ def manifest_inputs(run: Run) -> object:
     data = run.config.data
     seen = None
     if data.source != "synthetic":
-        seen = {name: runs.tree_fingerprint(folder) for name, folder in folders(run).items()}
+        seen = {name: runs.tree_fingerprint(folder) for name, folder in dataset_folders(run).items()}
     return data.identity(), seen, manifest.FORMAT
 
 
@@ -108,22 +108,22 @@ def make_manifest(run: Run, tracker: Tracker) -> None:
         made = manifest.build(run.config.data, data_root(run), tick, run.config.pixels)
     made.write(run.folder)
     for reason, names in made.dropped.items():
-        say(f"  dropped {len(names)}: {reason}{_such_as(names)}")
+        say(f"  dropped {len(names)}: {reason}{_first_few_names(names)}")
     if made.dropped:
         say(f"  all dropped pictures are listed in {run.folder / manifest.HEADER}")
     for remark, names in made.findings.items():
         say(f"  kept {len(names)}: {remark}")
     cases = {record.case_id: bool(record.needs_in_person) for record in made.records}
     say(f"  {len(made.records)} photographs of {len(cases)} cases, {sum(cases.values())} need in-person care")
-    tell_manifest(run, tracker)
+    log_manifest(run, tracker)
 
 
-def _such_as(names: Sequence[str]) -> str:
+def _first_few_names(names: Sequence[str]) -> str:
     """The first few names, for the console of someone who can fix them."""
     return f": {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
 
 
-def tell_manifest(run: Run, tracker: Tracker) -> None:
+def log_manifest(run: Run, tracker: Tracker) -> None:
     """The tracker keeps counts and hash."""
     from lesion_triage.data import manifest
 
@@ -146,15 +146,15 @@ def make_split(run: Run, tracker: Tracker) -> None:
         dealt = records(run, name)
         cases = {record.case_id: bool(record.needs_in_person) for record in dealt}
         say(f"  {name}: {len(dealt)} photographs, {len(cases)} cases, {sum(cases.values())} positive")
-    tell_split(run, tracker)
+    log_split(run, tracker)
 
 
-def tell_split(run: Run, tracker: Tracker) -> None:
+def log_split(run: Run, tracker: Tracker) -> None:
     """The tracker keeps counts and hash."""
     from lesion_triage.data import manifest, split
 
     source = manifest.read(run.folder)[0].source
-    hashes = {"splits_sha256": digest_of(run, "split"), "manifest_sha256": digest_of(run, "manifest")}
+    hashes = {"splits_sha256": table_sha256(run, "split"), "manifest_sha256": table_sha256(run, "manifest")}
     tracker.params({"splits_sha256": hashes["splits_sha256"]})
     for name in split.SPLITS:
         dealt = records(run, name)

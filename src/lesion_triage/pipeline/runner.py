@@ -15,14 +15,14 @@ from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import RunError
 from lesion_triage.pipeline import sealing, training
-from lesion_triage.pipeline.auditing import refuse_failed_audit, show_pictures_of
-from lesion_triage.pipeline.pictures import require_apart, require_data
+from lesion_triage.pipeline.auditing import refuse_failed_audit, write_picture_page
+from lesion_triage.pipeline.pictures import require_data, require_runs_outside_dataset
 from lesion_triage.pipeline.stages import STAGES, TABLES_AUDIT, VERBS, Stage
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker, environment, flat
 
 
-def travel(
+def run_verb(
     verb: str,
     config: Config,
     root: Path,
@@ -49,30 +49,32 @@ def travel(
         RunError: a stage before the one asked for has not been done.
         LesionTriageError: whatever a stage raises; its incomplete outputs are removed, earlier stages stay.
     """
-    run = begin(config, root, fresh)
+    run = open_run(config, root, fresh)
     asked = VERBS["split"] if tables_only else VERBS[verb]
-    with _tracked(run, parent) as tracker:
-        for name in _with_needs(asked):
-            if name == "train" and name in asked and not _held(STAGES[name], run):
-                sealing.foretell_second_look(run)
-            reach(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
+    with _tracking(run, parent) as tracker:
+        for name in _with_prerequisites(asked):
+            if name == "train" and name in asked and not _is_up_to_date(STAGES[name], run):
+                sealing.warn_of_second_look(run)
+            ensure_stage(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
             if name == "train" and name in asked:
-                training.dismiss(config)
+                training.release_other_ranks(config)
             if name == "audit" and verb == "run":
                 refuse_failed_audit(run)  # before the hours of training, not after
         if tables_only:
-            reach(TABLES_AUDIT, run, tracker, fresh=fresh)
+            ensure_stage(TABLES_AUDIT, run, tracker, fresh=fresh)
             refuse_failed_audit(run, TABLES_AUDIT.name)
         elif verb == "audit":
-            if all(_there(STAGES[name], run, tracker, fresh) for name in ("train", "predict")):
-                reach(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
+            if all(
+                _is_done_without_waiting(STAGES[name], run, tracker, fresh) for name in ("train", "predict")
+            ):
+                ensure_stage(STAGES["audit_model"], run, tracker, may_work=True, fresh=fresh, resume=False)
             if show_pictures:
-                show_pictures_of(run)
+                write_picture_page(run)
             refuse_failed_audit(run)
     return run
 
 
-def begin(config: Config, root: Path, fresh: bool = False) -> Run:
+def open_run(config: Config, root: Path, fresh: bool = False) -> Run:
     """The folder in which this configuration has been or will be run.
 
     Args:
@@ -84,20 +86,20 @@ def begin(config: Config, root: Path, fresh: bool = False) -> Run:
         RunError: the dataset's folder is not given or does not exist, or the runs would be in it.
     """
     require_data(config)
-    require_apart(config, root)
-    run = _run_of(config, root, fresh)
+    require_runs_outside_dataset(config, root)
+    run = _find_or_make_run(config, root, fresh)
     say(f"{run.folder}")
     return run
 
 
-def _run_of(config: Config, root: Path, fresh: bool) -> Run:
+def _find_or_make_run(config: Config, root: Path, fresh: bool) -> Run:
     if fresh:
         return runs.make(config, root)
     # If the data or the weights changed, what was finished stays as it is.
-    return runs.find_or_make(config, root, lambda run: any(_outdated(one, run) for one in STAGES.values()))
+    return runs.find_or_make(config, root, lambda run: any(_is_outdated(one, run) for one in STAGES.values()))
 
 
-def track(run: Run, parent: str = "") -> Tracker:
+def open_tracker(run: Run, parent: str = "") -> Tracker:
     """The run's record in MLflow, with parameters and environment; a new one is nested under ``parent``."""
     tracker = Tracker(run.config, run.folder, say, parent)
     tracker.params({**flat(run.config), "config_sha256": run.config.identity_sha256()})
@@ -107,9 +109,9 @@ def track(run: Run, parent: str = "") -> Tracker:
 
 
 @contextmanager
-def _tracked(run: Run, parent: str = "") -> Iterator[Tracker]:
+def _tracking(run: Run, parent: str = "") -> Iterator[Tracker]:
     """The same, closed at the end with the outcome."""
-    tracker = track(run, parent)
+    tracker = open_tracker(run, parent)
     status = "FAILED"
     try:
         yield tracker
@@ -121,12 +123,12 @@ def _tracked(run: Run, parent: str = "") -> Iterator[Tracker]:
         tracker.finish(status)
 
 
-def follow(verb: str, config: Config) -> None:
+def join_training(verb: str, config: Config) -> None:
     """What every process of a training run except rank 0 does for a verb."""
     if "train" in VERBS[verb]:
         from lesion_triage.train import loop
 
-        loop.follow(config)
+        loop.join_training(config)
 
 
 def config_text(config: Config) -> str:
@@ -134,7 +136,7 @@ def config_text(config: Config) -> str:
     return json.dumps(flat(config), indent=2, sort_keys=True) + "\n"
 
 
-def _with_needs(asked: Sequence[str]) -> list[str]:
+def _with_prerequisites(asked: Sequence[str]) -> list[str]:
     wanted = set(asked)
     for name in reversed(STAGES):
         if name in wanted:
@@ -142,7 +144,7 @@ def _with_needs(asked: Sequence[str]) -> list[str]:
     return [name for name in STAGES if name in wanted]
 
 
-def _inputs(stage: Stage, run: Run) -> str | None:
+def _inputs_sha256(stage: Stage, run: Run) -> str | None:
     """Hash of everything that decides a stage's result; None while a stage that it needs is not done."""
     needed = {}
     for name in stage.needs:
@@ -153,52 +155,52 @@ def _inputs(stage: Stage, run: Run) -> str | None:
     return runs.inputs_sha256(stage=stage.name, decides=stage.decides(run), needs=needed)
 
 
-def _outdated(stage: Stage, run: Run) -> bool:
+def _is_outdated(stage: Stage, run: Run) -> bool:
     record = run.record(stage.name)
-    return record is not None and record.inputs_sha256 != _inputs(stage, run)
+    return record is not None and record.inputs_sha256 != _inputs_sha256(stage, run)
 
 
-def _held(stage: Stage, run: Run) -> bool:
-    inputs = _inputs(stage, run)
-    return inputs is not None and run.holds(stage.name, inputs)
+def _is_up_to_date(stage: Stage, run: Run) -> bool:
+    inputs = _inputs_sha256(stage, run)
+    return inputs is not None and run.is_up_to_date(stage.name, inputs)
 
 
-def _there(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
-    """True if the stage holds. One that another process is working on does not, and is not waited for."""
-    inputs = _inputs(stage, run)
+def _is_done_without_waiting(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
+    """True if the stage is up to date or reused. One that another process works on is neither; no waiting."""
+    inputs = _inputs_sha256(stage, run)
     if inputs is None:
         return False
-    with _refusal(stage, run):
-        lock = locks.taken(_lock_of(stage, run))
+    with _lock_errors(stage, run):
+        lock = locks.taken(_lock_path(stage, run))
     if lock is None:
         return False
     with lock:
-        return _done(stage, run, inputs, tracker, fresh)
+        return _reuse_result(stage, run, inputs, tracker, fresh)
 
 
-def _done(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: bool) -> bool:
-    """True if the stage holds, here or taken over from another run; the caller holds the stage's lock."""
-    if run.holds(stage.name, inputs):
+def _reuse_result(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: bool) -> bool:
+    """True if the stage is up to date, here or reused from another run; the caller holds the stage's lock."""
+    if run.is_up_to_date(stage.name, inputs):
         run.clear(stage.scratch)
         say(f"{stage.name}: unchanged")
         return True
-    others: Iterable[Run] = () if fresh else runs.others(run)
-    there = (o for o in others if o.holds(stage.name, inputs) and _of_the_same_pictures(stage, run, o))
+    others: Iterable[Run] = () if fresh else runs.other_runs(run)
+    there = (o for o in others if o.is_up_to_date(stage.name, inputs) and _has_same_data(stage, run, o))
     if (other := next(there, None)) is not None:
-        run.adopt(stage.name, other)
-        stage.retell(run, tracker)
+        run.reuse_stage(stage.name, other)
+        stage.log_reused(run, tracker)
         say(f"{stage.name}: reused from {other.folder.name}")
         return True
     return False
 
 
-def _of_the_same_pictures(stage: Stage, run: Run, other: Run) -> bool:
+def _has_same_data(stage: Stage, run: Run, other: Run) -> bool:
     """True if manifest and split before this stage are the same in both runs.
 
     The hash of the inputs does not always show it. An average of members that come out the same has the same
     inputs, although a label of calibration or test may have been corrected since.
     """
-    before = _with_needs(stage.needs)
+    before = _with_prerequisites(stage.needs)
     records = ((run.record(name), other.record(name)) for name in ("manifest", "split") if name in before)
     return all(ours and theirs and ours.sha256() == theirs.sha256() for ours, theirs in records)
 
@@ -211,27 +213,27 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> lis
     folders = []
     members = run.config.members()
     for config in {member.model.backbone: member for member in members}.values():
-        training.rehearse(config)  # all of them, before the first one is trained for hours
+        training.preflight_check(config)  # all of them, before the first one is trained for hours
     several = len({member.model.backbone for member in members}) > 1
     for number, config in enumerate(members, 1):
-        member = _run_of(config, run.folder.parent, fresh)
+        member = _find_or_make_run(config, run.folder.parent, fresh)
         which = f"{config.model.backbone}, seed {config.seed}" if several else f"seed {config.seed}"
         say(f"member {number} of {len(members)}: {which}, {member.folder.name}")
-        with _tracked(member, tracker.run_id) as beneath:
+        with _tracking(member, tracker.run_id) as member_tracker:
             for name in STAGES["train"].needs:
                 record = run.record(name)
                 assert record is not None
-                if not member.holds(name, record.inputs_sha256):
-                    with _alone(STAGES[name], member):
-                        member.adopt(name, run)
-                    STAGES[name].retell(member, beneath)
-            reach(STAGES["train"], member, beneath, fresh=fresh, resume=resume)
+                if not member.is_up_to_date(name, record.inputs_sha256):
+                    with _stage_locked(STAGES[name], member):
+                        member.reuse_stage(name, run)
+                    STAGES[name].log_reused(member, member_tracker)
+            ensure_stage(STAGES["train"], member, member_tracker, fresh=fresh, resume=resume)
         folders.append(member.folder)
         resume = False  # after the first member, resuming is no longer required
     return folders
 
 
-def reach(
+def ensure_stage(
     stage: Stage,
     run: Run,
     tracker: Tracker,
@@ -247,18 +249,20 @@ def reach(
             process was running it.
         LesionTriageError: whatever the stage raises.
     """
-    inputs = _inputs(stage, run)
+    inputs = _inputs_sha256(stage, run)
     assert inputs is not None, "the stages come in the order of their needs"
-    if run.holds(stage.name, inputs) and not any((run.folder / name).exists() for name in stage.scratch):
+    if run.is_up_to_date(stage.name, inputs) and not any(
+        (run.folder / name).exists() for name in stage.scratch
+    ):
         say(f"{stage.name}: unchanged")  # nothing to write, so no lock is needed
         return
-    with _alone(stage, run):
-        if _inputs(stage, run) != inputs:
+    with _stage_locked(stage, run):
+        if _inputs_sha256(stage, run) != inputs:
             raise RunError(
                 f"{stage.name}: what it is made from (data, weights or a stage before) changed while this "
                 f"command waited for another in {run.folder}; run the command again."
             )
-        if _done(stage, run, inputs, tracker, fresh):
+        if _reuse_result(stage, run, inputs, tracker, fresh):
             return
         if not may_work:
             verb = next(verb for verb, stages in VERBS.items() if stage.name in stages)
@@ -269,11 +273,11 @@ def reach(
             members = _train_members(run, tracker, fresh, resume)
             stage = replace(stage, work=partial(stage.work, members=members))
             resume = False  # with its members trained, it does not start from nothing
-        _work(stage, run, tracker, inputs, fresh, resume)
+        _execute(stage, run, tracker, inputs, fresh, resume)
 
 
 @contextmanager
-def _alone(stage: Stage, run: Run) -> Iterator[None]:
+def _stage_locked(stage: Stage, run: Run) -> Iterator[None]:
     """Hold the lock of this stage in this run; it ends with the process, however that ends.
 
     There is one lock for each stage, so an audit need not wait for a training run.
@@ -283,42 +287,42 @@ def _alone(stage: Stage, run: Run) -> Iterator[None]:
     """
     waiting = f"{stage.name}: another process is running it in {run.folder}; waiting for it to finish"
     with ExitStack() as stack:
-        with _refusal(stage, run):
-            stack.enter_context(locks.held(_lock_of(stage, run), lambda: say(waiting)))
+        with _lock_errors(stage, run):
+            stack.enter_context(locks.held(_lock_path(stage, run), lambda: say(waiting)))
         yield
 
 
-def _lock_of(stage: Stage, run: Run) -> Path:
+def _lock_path(stage: Stage, run: Run) -> Path:
     return run.folder / "stages" / f"{stage.name}.lock"
 
 
 @contextmanager
-def _refusal(stage: Stage, run: Run) -> Iterator[None]:
+def _lock_errors(stage: Stage, run: Run) -> Iterator[None]:
     """Turn an operating-system error about the lock into one sentence."""
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"{_lock_of(stage, run)}: the lock cannot be taken ({error}); the runs must be on a disk that "
+            f"{_lock_path(stage, run)}: the lock cannot be taken ({error}); the runs must be on a disk that "
             "is writable and supports file locks."
         ) from None
 
 
-def _work(stage: Stage, run: Run, tracker: Tracker, inputs: str, fresh: bool, resume: bool) -> None:
+def _execute(stage: Stage, run: Run, tracker: Tracker, inputs: str, fresh: bool, resume: bool) -> None:
     """Run a stage and record it. A failed attempt leaves nothing but the state it can resume from."""
     say(f"{stage.name}")
     run.clear(stage.outputs)
     if fresh:
         run.clear(stage.scratch)
     else:
-        stage.go_on(run, resume)
+        stage.prepare_resume(run, resume)
     began = time.monotonic()
     try:
         stage.work(run, tracker)
     except BaseException:
-        if not run.holds(stage.name, inputs):  # what a record names is finished, whoever did it
+        if not run.is_up_to_date(stage.name, inputs):  # what a record names is finished, whoever did it
             run.clear(stage.outputs)
         raise
-    record = run.finish(stage.name, inputs, stage.outputs, time.monotonic() - began)
+    record = run.record_stage(stage.name, inputs, stage.outputs, time.monotonic() - began)
     tracker.metrics({f"seconds.{stage.name}": record.seconds})
     run.clear(stage.scratch)

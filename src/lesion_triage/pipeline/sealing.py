@@ -41,7 +41,7 @@ def ledger_of(run: Run) -> Path:
     return run.folder.parent.parent / ledger.NAME
 
 
-def foretell_second_look(run: Run) -> None:
+def warn_of_second_look(run: Run) -> None:
     """Warn, before hours of training, that certifying on these photographs will need a reason.
 
     At that point the calibration split is known, and so is whether its files have chosen a threshold before.
@@ -110,11 +110,11 @@ def calibrate(run: Run, tracker: Tracker) -> None:
             ledger.append(book, ledger.entry_of(certificate, settings, files))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
-    _tell_certificate(certificate, tracker)
-    _tell_price(price_on(policy, validation))
+    _report_certificate(certificate, tracker)
+    _print_price(price_on(policy, validation))
 
 
-def _tell_certificate(certificate: Certificate, tracker: Tracker) -> None:
+def _report_certificate(certificate: Certificate, tracker: Tracker) -> None:
     from lesion_triage.calibrate.wording import in_percent
 
     say(
@@ -128,10 +128,10 @@ def _tell_certificate(certificate: Certificate, tracker: Tracker) -> None:
             say(f"    {row.by} {row.group}: certified, {what}, {row.misses_allowed} allowed")
         else:
             say(f"    {row.by} {row.group}: NOT CERTIFIABLE with {row.positives} of {row.minimum_positives}")
-    _record_certificate(certificate, tracker)
+    _log_certificate(certificate, tracker)
 
 
-def _record_certificate(certificate: Certificate, tracker: Tracker) -> None:
+def _log_certificate(certificate: Certificate, tracker: Tracker) -> None:
     tracker.metrics(
         {
             "certificate.threshold": certificate.threshold,
@@ -143,16 +143,16 @@ def _record_certificate(certificate: Certificate, tracker: Tracker) -> None:
     tracker.tags({"certificate_id": certificate.certificate_id()})
 
 
-def retell_certificate(run: Run, tracker: Tracker) -> None:
+def log_certificate(run: Run, tracker: Tracker) -> None:
     """The tracker keeps the certificate's numbers."""
     from lesion_triage.bundle.certificate import Certificate
     from lesion_triage.bundle.store import read_document
 
     path = run.folder / "certificate.json"
-    _record_certificate(read_document(Certificate, path.read_bytes(), path), tracker)
+    _log_certificate(read_document(Certificate, path.read_bytes(), path), tracker)
 
 
-def _tell_price(price: Price) -> None:
+def _print_price(price: Price) -> None:
     """Print what the threshold costs, on cases that fitted the calibrator but did not choose it."""
     specificity = "unknown" if price.specificity is None else f"{price.specificity:.3f}"
     say(
@@ -163,7 +163,7 @@ def _tell_price(price: Price) -> None:
         say(f"  {_USELESS}")
 
 
-def _tell_results(results: Results) -> None:
+def _print_results(results: Results) -> None:
     """Print the headline of the report, with the 95 % intervals from its table."""
     from lesion_triage.calibrate.referral_burden import USELESS_SHARE
 
@@ -195,19 +195,19 @@ def export(run: Run, tracker: Tracker) -> None:
     )
     say(f"  sealed {run.folder / 'bundle'} ({bundle.sha256[:16]})")
     tracker.metrics({"export.largest_score_difference": parity.largest_score_difference})
-    _record_bundle(run, bundle.sha256, tracker)
+    _log_bundle(run, bundle.sha256, tracker)
 
 
-def _record_bundle(run: Run, sha256: str, tracker: Tracker) -> None:
+def _log_bundle(run: Run, sha256: str, tracker: Tracker) -> None:
     tracker.tags({"bundle_sha256": sha256})
     tracker.artifact(run.folder / "bundle", "bundle")
 
 
-def retell_bundle(run: Run, tracker: Tracker) -> None:
+def log_bundle(run: Run, tracker: Tracker) -> None:
     """The tracker keeps the bundle and its hash; the parity of a reused bundle is in no file."""
     from lesion_triage.bundle.store import open_bundle
 
-    _record_bundle(run, open_bundle(run.folder / "bundle").sha256, tracker)
+    _log_bundle(run, open_bundle(run.folder / "bundle").sha256, tracker)
 
 
 def evaluate_inputs(run: Run) -> object:
@@ -226,7 +226,7 @@ def evaluate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.train import checkpoint
 
     bundle = open_bundle(run.folder / "bundle")
-    runs.note_opening(run.folder, bundle.sha256)
+    runs.record_test_opening(run.folder, bundle.sha256)
     table = predict_split(run, "test", bundle.graph)
     table.write(run.folder / "predictions")
     with bar("comparing with torch"):
@@ -245,19 +245,19 @@ def evaluate(run: Run, tracker: Tracker) -> None:
     results = report.evaluate(table, bundle, run.config.evaluate, asdict(agreement), training)
     say("  drawing the report")
     index = report.write_report(run.folder / "report", results, table, bundle, known, data_root(run))
-    _tell_results(results)
-    _record_report(run, results.flat(), tracker)
+    _print_results(results)
+    _log_report(run, results.flat(), tracker)
     say(f"  report: {index}")
 
 
-def _record_report(run: Run, numbers: Mapping[str, float], tracker: Tracker) -> None:
+def _log_report(run: Run, numbers: Mapping[str, float], tracker: Tracker) -> None:
     tracker.metrics(numbers)
     tracker.artifact(run.folder / "report", "report")
 
 
-def retell_report(run: Run, tracker: Tracker) -> None:
+def log_report(run: Run, tracker: Tracker) -> None:
     """The tracker keeps the report and its numbers."""
     from lesion_triage.evaluate.results import flat
 
     told = json.loads((run.folder / "report" / "results.json").read_text(encoding="utf-8"))
-    _record_report(run, flat(told), tracker)
+    _log_report(run, flat(told), tracker)

@@ -21,9 +21,9 @@ class Stage:
     outputs: tuple[str, ...]
     work: Callable[..., None]
     """Takes the run and its tracker; 'train' of an ensemble the folders of its ``members`` too."""
-    retell: Callable[[Run, Tracker], None] = lambda run, tracker: None
+    log_reused: Callable[[Run, Tracker], None] = lambda run, tracker: None
     """Log a stage that was reused from another run."""
-    go_on: Callable[[Run, bool], None] = lambda run, must: None
+    prepare_resume: Callable[[Run, bool], None] = lambda run, required: None
     """Find the state of an interrupted attempt; raise RunError if there is none but must be."""
     scratch: tuple[str, ...] = ()
     """Files from which an interrupted attempt resumes; worthless once the stage is recorded."""
@@ -38,7 +38,7 @@ STAGES: dict[str, Stage] = {
             pictures.manifest_inputs,
             ("manifest.csv", "duplicates.csv", "manifest.json"),
             pictures.make_manifest,
-            pictures.tell_manifest,
+            pictures.log_manifest,
         ),
         Stage(
             "split",
@@ -46,7 +46,7 @@ STAGES: dict[str, Stage] = {
             lambda run: run.config.split.model_dump(),
             ("splits.json",),
             pictures.make_split,
-            pictures.tell_split,
+            pictures.log_split,
         ),
         Stage(
             "audit",
@@ -54,7 +54,7 @@ STAGES: dict[str, Stage] = {
             auditing.audit_inputs,
             (auditing.AUDIT,),
             auditing.audit_data,
-            auditing.tell_audit,
+            auditing.report_audit,
         ),
         Stage(
             "train",
@@ -62,18 +62,18 @@ STAGES: dict[str, Stage] = {
             training.train_inputs,
             ("checkpoint.safetensors", training.CURVE),
             training.train,
-            training.tell_train,
-            training.go_on,
-            ("train_state", training.HALF_TAKEN),
+            training.log_learning_curve,
+            training.prepare_resume,
+            ("train_state", training.PARTIAL_STATE_COPY),
         ),
-        Stage("predict", ("train",), training.predict_inputs, training.PREDICTED, training.predict),
+        Stage("predict", ("train",), training.predict_inputs, training.PREDICT_OUTPUTS, training.predict),
         Stage(
             "audit_model",
             ("audit", "predict"),
             lambda run: None,
             (auditing.AUDIT_MODEL,),
             auditing.audit_model,
-            lambda run, tracker: auditing.tell_audit(run, tracker, auditing.AUDIT_MODEL),
+            lambda run, tracker: auditing.report_audit(run, tracker, auditing.AUDIT_MODEL),
         ),
         Stage(
             "calibrate",
@@ -81,7 +81,7 @@ STAGES: dict[str, Stage] = {
             sealing.calibrate_inputs,
             ("policy.json", "certificate.json"),
             sealing.calibrate,
-            sealing.retell_certificate,
+            sealing.log_certificate,
         ),
         Stage(
             "export",
@@ -89,7 +89,7 @@ STAGES: dict[str, Stage] = {
             lambda run: (run.config.name, run.config.export.model_dump()),
             ("bundle",),
             sealing.export,
-            sealing.retell_bundle,
+            sealing.log_bundle,
         ),
         Stage(
             "evaluate",
@@ -97,7 +97,7 @@ STAGES: dict[str, Stage] = {
             sealing.evaluate_inputs,
             ("predictions/test.csv", "predictions/test.json", "report"),
             sealing.evaluate,
-            sealing.retell_report,
+            sealing.log_report,
         ),
     )
 }
@@ -107,7 +107,7 @@ TABLES_AUDIT = Stage(
     auditing.audit_tables_inputs,
     (auditing.AUDIT_TABLES,),
     auditing.audit_tables,
-    lambda run, tracker: auditing.tell_audit(run, tracker, auditing.AUDIT_TABLES),
+    lambda run, tracker: auditing.report_audit(run, tracker, auditing.AUDIT_TABLES),
 )
 """A side branch: no stage builds on it, and its inputs never make a run outdated."""
 VERBS: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from lesion_triage import runs
 from lesion_triage.config import Config
 from lesion_triage.console import bar, say
 from lesion_triage.errors import RunError
-from lesion_triage.pipeline.pictures import data_root, digest_of, records
+from lesion_triage.pipeline.pictures import data_root, records, table_sha256
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from lesion_triage.predictions import Predictions
 
 CURVE = "learning_curve.json"
-HALF_TAKEN = ".train_state.half"
+PARTIAL_STATE_COPY = ".train_state.half"
 """Temporary name of a training state that is being copied here from another run."""
-PREDICTED = (
+PREDICT_OUTPUTS = (
     "model.onnx",
     *(f"predictions/{name}.{kind}" for name in ("validation", "calibration") for kind in ("csv", "json")),
 )
@@ -55,7 +55,7 @@ def train_inputs(run: Run) -> object:
 def training_key(run: Run) -> str:
     """Hash of everything that decides a training run; a state with another key is never resumed."""
     return runs.inputs_sha256(
-        decides=train_inputs(run), manifest=digest_of(run, "manifest"), split=digest_of(run, "split")
+        decides=train_inputs(run), manifest=table_sha256(run, "manifest"), split=table_sha256(run, "split")
     )
 
 
@@ -86,18 +86,18 @@ def train(
         say(f"  one network of {len(members)}, whose logits are averaged")
         checkpoint.save_average(run.folder, members, config)
     else:
-        lines = _learn(run, tracker, watch, members)
+        lines = _train_network(run, tracker, watch, members)
     write_atomically(run.folder / CURVE, canonical_json(lines).encode())
 
 
-def _learn(
+def _train_network(
     run: Run, tracker: Tracker, watch: Callable[[Mapping[str, float]], None], teachers: Sequence[Path]
 ) -> list[dict[str, float]]:
     """Train one network, and return its learning curve."""
     from lesion_triage.data import pixel_cache
     from lesion_triage.train import loop
 
-    rehearse(run.config)  # before all pictures are decoded
+    preflight_check(run.config)  # before all pictures are decoded
     if teachers:
         say(f"  a student of {len(teachers)} networks")
     root = data_root(run)
@@ -108,7 +108,7 @@ def _learn(
             pixels = pixel_cache.pictures(found, root, run.config.pixels, pixel_cache_of(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
-    tell = _teller(tracker)
+    tell = _epoch_logger(tracker)
 
     def on_epoch(line: loop.EpochMetrics) -> None:
         say(
@@ -137,7 +137,7 @@ def _learn(
     return [asdict(line) for line in curve]
 
 
-def rehearse(config: Config) -> None:
+def preflight_check(config: Config) -> None:
     """Check, before hours of training, that a network can be built, takes its pictures and can be exported.
 
     With random initial weights the export is not tried: such runs are trials, shorter than an export.
@@ -146,15 +146,15 @@ def rehearse(config: Config) -> None:
         TrainingError: it cannot be built, or does not take pictures of one of the sides.
         ExportError: it cannot be written as ONNX.
     """
-    from lesion_triage.train import rehearsal
+    from lesion_triage.train import preflight
 
-    rehearsal.rehearse(config)
+    preflight.check_network(config)
     if config.model.weights != "none":
-        _export_once(config.model.backbone, config.pixels.size_px, config.export.opset)
+        _check_exportable(config.model.backbone, config.pixels.size_px, config.export.opset)
 
 
 @cache
-def _export_once(backbone: str, size_px: int, opset: int) -> None:
+def _check_exportable(backbone: str, size_px: int, opset: int) -> None:
     import torch
 
     from lesion_triage.export import onnx_graph
@@ -166,7 +166,7 @@ def _export_once(backbone: str, size_px: int, opset: int) -> None:
         onnx_graph.convert(network.TriageNetwork(body, diagnoses=2).eval(), size_px, 1, opset)
 
 
-def go_on(run: Run, must: bool) -> None:
+def prepare_resume(run: Run, required: bool) -> None:
     """Copy an interrupted run's state with the same inputs from another folder, if any; whole or not at all.
 
     Raises:
@@ -177,26 +177,26 @@ def go_on(run: Run, must: bool) -> None:
     key = training_key(run)
     if state.exists(run.folder, key):
         return
-    if other := next((other for other in runs.others(run) if state.exists(other.folder, key)), None):
-        run.clear((state.FOLDER, HALF_TAKEN))
+    if other := next((other for other in runs.other_runs(run) if state.exists(other.folder, key)), None):
+        run.clear((state.FOLDER, PARTIAL_STATE_COPY))
         try:
-            shutil.copytree(other.folder / state.FOLDER, run.folder / HALF_TAKEN)
+            shutil.copytree(other.folder / state.FOLDER, run.folder / PARTIAL_STATE_COPY)
         except OSError as error:
-            run.clear((HALF_TAKEN,))
+            run.clear((PARTIAL_STATE_COPY,))
             raise RunError(
                 f"{run.folder}: the training state of {other.folder.name} cannot be copied here "
-                f"({_first_reason(error)}); it is kept there. Make room and run the same command again."
+                f"({_error_message(error)}); it is kept there. Make room and run the same command again."
             ) from None
-        (run.folder / HALF_TAKEN).rename(run.folder / state.FOLDER)
+        (run.folder / PARTIAL_STATE_COPY).rename(run.folder / state.FOLDER)
         say(f"  training state reused from {other.folder.name}")
-    elif must:
+    elif required:
         raise RunError(
             f"{run.folder}: no interrupted training run of this configuration, these pictures and these "
             "weights to resume; omit --resume to start one."
         )
 
 
-def _first_reason(error: OSError) -> str:
+def _error_message(error: OSError) -> str:
     """The disk's error message; of several, that of the first file."""
     return str(error.args[0][0][2]) if isinstance(error, shutil.Error) else str(error)
 
@@ -218,14 +218,14 @@ def require_positives(run: Run) -> None:
     require_enough(len(positives), wanted.target_sensitivity, wanted.confidence, unit=unit)
 
 
-def tell_train(run: Run, tracker: Tracker) -> None:
+def log_learning_curve(run: Run, tracker: Tracker) -> None:
     """The tracker keeps the learning curve."""
-    tell = _teller(tracker)
+    tell = _epoch_logger(tracker)
     for line in json.loads((run.folder / CURVE).read_text(encoding="utf-8")):
         tell(line)
 
 
-def _teller(tracker: Tracker) -> Callable[[dict[str, float]], None]:
+def _epoch_logger(tracker: Tracker) -> Callable[[dict[str, float]], None]:
     """Sends an epoch to the tracker, unless its last value for that epoch is the same.
 
     A resumed run, and one that is taken over, sends its past epochs again. A run that started over has the
@@ -283,25 +283,25 @@ def predict_split(run: Run, name: str, graph: bytes) -> Predictions:
             records(run, name),
             data_root(run),
             split=name,
-            manifest_sha256=digest_of(run, "manifest"),
-            splits_sha256=digest_of(run, "split"),
+            manifest_sha256=table_sha256(run, "manifest"),
+            splits_sha256=table_sha256(run, "split"),
             progress=tick,
         )
 
 
-def following() -> bool:
+def is_nonzero_rank() -> bool:
     """Whether this process is not rank 0: it only takes part in training that rank 0 starts."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
 
 
-def one_process(config: Config) -> bool:
+def is_single_process(config: Config) -> bool:
     """Whether this process trains alone. Verbs outside the pipeline require it: others would have no work."""
     return config.train.devices == 1 and os.environ.get("WORLD_SIZE", "1") == "1"
 
 
-def dismiss(config: Config) -> None:
+def release_other_ranks(config: Config) -> None:
     """Tell the processes beside this one that there is nothing more to train."""
     if "RANK" in os.environ:  # started by torchrun, with others that wait
         from lesion_triage.train import loop
 
-        loop.dismiss(config)
+        loop.release_other_ranks(config)

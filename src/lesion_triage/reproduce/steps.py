@@ -61,21 +61,23 @@ def _train(step: Train, at: Workplace) -> dict[str, Found]:
     found = {}
     for seed, name in zip(step.seeds, step.documents(), strict=True):
         loaded = _loaded(step, at, seed)
-        if not pipeline.one_process(loaded):
+        if not pipeline.is_single_process(loaded):
             raise ConfigError(
                 f"an experiment is repeated in one process, found train.devices {loaded.train.devices} and "
                 f"WORLD_SIZE {os.environ.get('WORLD_SIZE', '1')}; set train.devices to 1, without torchrun."
             )
         parent = at.tracker.run_id
         for verb in ("manifest", "split"):
-            run = pipeline.travel(verb, loaded, at.runs, parent=parent)
+            run = pipeline.run_verb(verb, loaded, at.runs, parent=parent)
         known, digest = manifest.read(run.folder)
         dealt, splits_digest = split.read(run.folder, digest)
         hashes = {"manifest_sha256": digest, "splits_sha256": splits_digest}
         _verify(step, at, dealt, name)
         at.check(name, hashes)
         say(f"{name}: {len(known.records)} photographs, manifest {digest[:12]}, splits {splits_digest[:12]}")
-        run = pipeline.travel("run" if step.until == "evaluate" else "train", loaded, at.runs, parent=parent)
+        run = pipeline.run_verb(
+            "run" if step.until == "evaluate" else "train", loaded, at.runs, parent=parent
+        )
         at.made[name], at.hashes[name] = run, hashes
         if step.until == "evaluate":
             content = (run.folder / "report" / "results.json").read_bytes()

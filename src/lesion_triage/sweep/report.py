@@ -80,7 +80,7 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
 
 def best_config(space: Space, best: FrozenTrial) -> Config:
     """The best trial's configuration, with its first seed and with absolute paths."""
-    return runs.placed(space.config(best.params))
+    return runs.with_absolute_paths(space.config(best.params))
 
 
 def _yaml(study: Study, space: Space, best: FrozenTrial) -> str:

@@ -77,7 +77,7 @@ def search(arguments: argparse.Namespace) -> None:
 
 
 def _require_one_process(searched: Space) -> None:
-    if not pipeline.one_process(searched.base):
+    if not pipeline.is_single_process(searched.base):
         raise ConfigError(
             "a sweep trains each trial in one process; set train.devices to 1, and for several GPUs give the "
             "same command once for each, with CUDA_VISIBLE_DEVICES."
@@ -104,11 +104,11 @@ def _require_networks(searched: Space, path: Path) -> None:
         ConfigError: a backbone that timm does not know, that lacks pretrained weights although they are
             asked for or that does not take pictures of one of the sides, or too many frozen stages.
     """
-    from lesion_triage.train import rehearsal  # noqa: PLC0415 - seconds to import
+    from lesion_triage.train import preflight  # noqa: PLC0415 - seconds to import
 
     for made in _corners(searched, _SHAPE):
         try:
-            rehearsal.rehearse(made)
+            preflight.check_network(made)
         except TrainingError as error:
             raise ConfigError(f"{path}: {error}") from None
 
@@ -133,10 +133,10 @@ def _prepared(base: Config, root: Path) -> Run:
     """Manifest and split, which all trials take over, after checking that they can be trained on."""
     untracked = base.model_copy(update={"tracking": base.tracking.model_copy(update={"enabled": False})})
     with locks.held(root.parent / "sweeps" / "prepare.lock"):
-        run = pipeline.begin(base, root)
+        run = pipeline.open_run(base, root)
         tracker = Tracker(untracked, run.folder, say)
         for name in trial.BEFORE:
-            pipeline.reach(pipeline.STAGES[name], run, tracker)
+            pipeline.ensure_stage(pipeline.STAGES[name], run, tracker)
     return run
 
 

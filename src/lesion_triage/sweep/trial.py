@@ -19,7 +19,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
 from lesion_triage.errors import ConfigError, DivergedError, HinderedError, StateError, TrainingError
-from lesion_triage.runs import Run, identity_of
+from lesion_triage.runs import Run, config_identity
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
 
@@ -69,7 +69,7 @@ class Home:
         states = (TrialState.PRUNED, TrialState.FAIL)
         ended = {trial.number for trial in self.study.get_trials(states=states)}
         for note in self.runs.glob(f"*/{NOTE}"):
-            if lock := locks.taken(self.lock_of(identity_of(note.parent))):
+            if lock := locks.taken(self.lock_of(config_identity(note.parent))):
                 with lock:
                     for number in ended:
                         self.remove(note.parent, number)
@@ -128,16 +128,16 @@ class Attempt:
 
     def _train(self, config: Config, seed: int) -> float | None:
         """The value of one training run; None: the trial has ended here."""
-        run = pipeline.begin(config, self.home.runs)
+        run = pipeline.open_run(config, self.home.runs)
         self._sign(run)
-        tracker = pipeline.track(run, self.parent)
+        tracker = pipeline.open_tracker(run, self.parent)
         tracker.tags({"sweep.study": self.home.study.study_name, "sweep.trial": self.trial.number})
         state, status = "failed", "FAILED"
         watch = partial(self._watch, config.train.epochs, seed)
         try:
             with locks.held(self.home.shelf):
                 for name in BEFORE:
-                    pipeline.reach(pipeline.STAGES[name], run, tracker)
+                    pipeline.ensure_stage(pipeline.STAGES[name], run, tracker)
             self._reach(
                 replace(pipeline.STAGES["train"], work=partial(pipeline.train, watch=watch)), run, tracker
             )
@@ -170,10 +170,10 @@ class Attempt:
     def _reach(self, stage: pipeline.Stage, run: Run, tracker: Tracker) -> None:
         """Train; if an interrupted run's state is unusable, start over, as --fresh would."""
         try:
-            pipeline.reach(stage, run, tracker)
+            pipeline.ensure_stage(stage, run, tracker)
         except StateError as error:
             say(f"  {error} Training starts over.")
-            pipeline.reach(stage, run, tracker, fresh=True)
+            pipeline.ensure_stage(stage, run, tracker, fresh=True)
 
     def _watch(self, epochs: int, seed: int, line: Line) -> None:
         """Report an epoch, and stop the run if the pruner says so.

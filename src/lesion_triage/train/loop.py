@@ -29,7 +29,7 @@ from lesion_triage.train.optimizer import schedule
 from lesion_triage.train.pictures import Pictures
 from lesion_triage.train.probe import Probe
 
-__all__ = ["EpochMetrics", "Pictures", "dismiss", "follow", "train"]
+__all__ = ["EpochMetrics", "Pictures", "join_training", "release_other_ranks", "train"]
 
 CLIP = 5.0  # largest norm of the gradient
 NAMED = 32  # pictures named when a loss is not a number
@@ -107,7 +107,7 @@ def train(
         return _learn(fabric, fabric.broadcast(job), listener)
 
 
-def follow(config: Config) -> None:
+def join_training(config: Config) -> None:
     """Take part in the training run that rank 0 starts; under torchrun in all of them, until dismissed."""
     again = True
     while again:
@@ -124,7 +124,7 @@ def follow(config: Config) -> None:
         again = processes.torchrun()
 
 
-def dismiss(config: Config) -> None:
+def release_other_ranks(config: Config) -> None:
     """Tell the processes that torchrun started beside this one that there is nothing more to train."""
     if processes.torchrun():
         fabric = processes.launch(config.train)

@@ -14,7 +14,7 @@ from lesion_triage.train.pictures import sides
 from lesion_triage.train.weights import backbone, require_pretrained
 
 
-def rehearse(config: Config) -> None:
+def check_network(config: Config) -> None:
     """Build the network with random weights, and pass it two empty pictures of each side.
 
     The exported path is tried as well: a network that cannot be scored afterwards need not be trained.
