@@ -17,8 +17,8 @@ from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server import json_body
 from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter, read_json_body, respond
 from triage_server.examples import ANSWERS, DISPOSITIONS, PICTURE
-from triage_server.fhir_case import READ, FhirCase, Selected, case_in
-from triage_server.fhir_resources import LONGEST_ADDRESS, Found, refusal, resources_in
+from triage_server.fhir_case import READ_TYPES, FhirCase, SelectedOrder, parse_case_resources
+from triage_server.fhir_resources import MAX_ADDRESS_LENGTH, SentResource, invalid_document, parse_resources
 from triage_server.openapi import (
     ACCESS_CODES,
     CASE_CODES,
@@ -35,14 +35,14 @@ router = APIRouter()
 
 HOOK = "order-select"
 SERVICE = "lesion-triage"
-_LONGEST_SUMMARY = 139
+_MAX_SUMMARY_LENGTH = 139
 """CDS Hooks: fewer than 140 characters."""
-_ASKED = {"history": 1}
+_MAX_SEARCH_RESULTS = {"history": 1}
 """Most resources that a search of the prefetch asks for; a search that is not named here asks for all."""
 _PREFETCH = {
     "photographs": "Media?patient={{context.patientId}}&status=completed&type=image",
     "history": "QuestionnaireResponse?patient={{context.patientId}}&questionnaire=urn:lesion-triage:history"
-    f"&_sort=-authored&_count={_ASKED['history']}",
+    f"&_sort=-authored&_count={_MAX_SEARCH_RESULTS['history']}",
 }
 
 
@@ -62,7 +62,7 @@ class CdsRequest(BaseModel):
     hook: Literal["order-select"]
     hookInstance: UUID  # noqa: N815
     context: _Context
-    fhirServer: str | None = Field(default=None, max_length=LONGEST_ADDRESS)  # noqa: N815
+    fhirServer: str | None = Field(default=None, max_length=MAX_ADDRESS_LENGTH)  # noqa: N815
     """Compared with the addresses in references; never called."""
     prefetch: dict[str, Any] = {}
 
@@ -114,7 +114,9 @@ def card_for(answer: Answer, disposition: str) -> CdsCard:
         disposition: the catalogue's sentence for its disposition.
     """
     summary = (
-        disposition if len(disposition) <= _LONGEST_SUMMARY else disposition[: _LONGEST_SUMMARY - 1] + "…"
+        disposition
+        if len(disposition) <= _MAX_SUMMARY_LENGTH
+        else disposition[: _MAX_SUMMARY_LENGTH - 1] + "…"
     )
     return CdsCard(
         uuid=uuid4(),
@@ -127,35 +129,36 @@ def card_for(answer: Answer, disposition: str) -> CdsCard:
     )
 
 
-def _case(said: CdsRequest) -> FhirCase:
+def _parse_case(cds_request: CdsRequest) -> FhirCase:
     """The photographs named by the one selected order; those of the prefetch if it names none."""
-    orders = [one for one in said.context.selections if one.startswith("ServiceRequest/")]
+    orders = [one for one in cds_request.context.selections if one.startswith("ServiceRequest/")]
     if len(orders) != 1:
         raise RequestError("document_not_valid", fields="context.selections: expected one ServiceRequest")
-    drafts = resources_in(said.context.draftOrders)
-    found = [one for one in drafts if (one.holder or one).kind in READ]  # the rest are orders of other kinds
-    for name, resource in said.prefetch.items():
-        found += _brought(name, resource)
-    found = [one for one in found if not _of_another_order(one.holder or one, orders[0])]
-    if not any(one.kind in ("Media", "DocumentReference") for one in found):
+    drafts = parse_resources(cds_request.context.draftOrders)
+    # The rest are orders of other kinds.
+    found = [one for one in drafts if (one.container or one).resource_type in READ_TYPES]
+    for name, resource in cds_request.prefetch.items():
+        found += _prefetched_resources(name, resource)
+    found = [one for one in found if not _is_other_order(one.container or one, orders[0])]
+    if not any(one.resource_type in ("Media", "DocumentReference") for one in found):
         raise RequestError("prefetch_missing")
-    patient = f"Patient/{said.context.patientId.removeprefix('Patient/')}"
-    return case_in(found, Selected(orders[0], patient, said.fhirServer))
+    patient = f"Patient/{cds_request.context.patientId.removeprefix('Patient/')}"
+    return parse_case_resources(found, SelectedOrder(orders[0], patient, cds_request.fhirServer))
 
 
-def _of_another_order(one: Found, selected: str) -> bool:
-    return one.kind == "ServiceRequest" and selected not in one.names
+def _is_other_order(one: SentResource, selected: str) -> bool:
+    return one.resource_type == "ServiceRequest" and selected not in one.names
 
 
-def _brought(name: str, resource: object) -> list[Found]:
+def _prefetched_resources(name: str, resource: object) -> list[SentResource]:
     """Resources in one value of the prefetch: null, a resource, or the Bundle that a search returned."""
     if resource is None:
         return []
     if isinstance(resource, Mapping) and resource.get("resourceType") == "OperationOutcome":
-        raise refusal("prefetch: a failed search; send what it finds, or null if it finds nothing")
+        raise invalid_document("prefetch: a failed search; send what it finds, or null if it finds nothing")
     if isinstance(resource, Mapping) and resource.get("resourceType") == "Bundle":
-        return resources_in(resource, _ASKED.get(name))
-    return resources_in({"resourceType": "Parameters", "parameter": [{"resource": resource}]})
+        return parse_resources(resource, _MAX_SEARCH_RESULTS.get(name))
+    return parse_resources({"resourceType": "Parameters", "parameter": [{"resource": resource}]})
 
 
 async def _receive(request: Request, place: Place) -> CaseParser:
@@ -163,7 +166,7 @@ async def _receive(request: Request, place: Place) -> CaseParser:
     languages = service_of(request).scorer.languages
 
     def parse_case() -> ParsedCase:
-        sent = _case(json_body.validate_as(CdsRequest, json_body.parse(body)))
+        sent = _parse_case(json_body.validate_as(CdsRequest, json_body.parse(body)))
 
         def render(answer: Answer) -> bytes:
             disposition = languages.catalogue(answer.language).dispositions[answer.disposition]

@@ -16,10 +16,10 @@ from triage_server import json_body
 from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter, read_json_body, respond
 from triage_server.error_responses import FHIR_TYPE
 from triage_server.examples import ANSWERS, DISPOSITIONS, HISTORY, PICTURE
-from triage_server.fhir_bundle import Resource, bundle_of
-from triage_server.fhir_case import FhirCase, case_in
+from triage_server.fhir_bundle import Resource, answer_bundle
+from triage_server.fhir_case import FhirCase, parse_case_resources
 from triage_server.fhir_history import HISTORY_SYSTEM
-from triage_server.fhir_resources import resources_in
+from triage_server.fhir_resources import parse_resources
 from triage_server.intake import SentCase
 from triage_server.openapi import (
     ACCESS_CODES,
@@ -44,21 +44,21 @@ async def _receive(request: Request, place: Place) -> CaseParser:
     languages = service_of(request).scorer.languages
 
     def parse_case() -> ParsedCase:
-        sent = case_in(resources_in(json_body.parse(body)))
+        sent = parse_case_resources(parse_resources(json_body.parse(body)))
 
         def render(answer: Answer) -> bytes:
             disposition = languages.catalogue(answer.language).dispositions[answer.disposition]
-            return json.dumps(bundle_of(answer, sent, datetime.now(UTC), disposition)).encode()
+            return json.dumps(answer_bundle(answer, sent, datetime.now(UTC), disposition)).encode()
 
-        return ParsedCase(sent.case, render, echoed=repeated_of(sent))
+        return ParsedCase(sent.case, render, echoed=echoed_references(sent))
 
     return parse_case
 
 
-def repeated_of(sent: FhirCase) -> bytes:
+def echoed_references(sent: FhirCase) -> bytes:
     """What an answer in FHIR repeats of its request; empty if nothing."""
-    said = (sent.order, sent.subject, sent.patient, sent.named, *sent.photographs)
-    return json.dumps(said).encode() if any(said) else b""
+    references = (sent.order, sent.subject, sent.patient, sent.names_subject, *sent.photographs)
+    return json.dumps(references).encode() if any(references) else b""
 
 
 ADAPTER = ProtocolAdapter("fhir", (FHIR_TYPE, JSON_TYPE), _receive, FHIR_TYPE)
@@ -84,8 +84,8 @@ def _sent_example() -> Resource:
         {"linkId": "age_years", "answer": [{"valueDecimal": HISTORY["age_years"]}]},
         {"linkId": "bleeding", "answer": [{"valueBoolean": HISTORY["bleeding"]}]},
     ]
-    told = {"resourceType": "QuestionnaireResponse", "status": "completed", "item": items}
-    entries = [{"resource": one} for one in (order, photograph, told)]
+    questionnaire_response = {"resourceType": "QuestionnaireResponse", "status": "completed", "item": items}
+    entries = [{"resource": one} for one in (order, photograph, questionnaire_response)]
     return {"resourceType": "Bundle", "type": "collection", "entry": entries}
 
 
@@ -115,18 +115,18 @@ SCHEMAS = {
     },
     "CapabilityStatement": {"title": "CapabilityStatement", **_RESOURCE},
 }
-_NOBODY = FhirCase(
+_EXAMPLE_CASE = FhirCase(
     SentCase([], NO_HISTORY),
     order="ServiceRequest/order-1",
     subject="Patient/1",
     patient="Patient/1",
-    named=True,
+    names_subject=True,
     photographs=("Media/photograph-1",) * 2,
 )
 EXAMPLES = {
     _PATH: {
-        name: bundle_of(
-            answer, _NOBODY, datetime(2026, 1, 31, 12, tzinfo=UTC), DISPOSITIONS[answer.disposition]
+        name: answer_bundle(
+            answer, _EXAMPLE_CASE, datetime(2026, 1, 31, 12, tzinfo=UTC), DISPOSITIONS[answer.disposition]
         )
         for name, answer in ANSWERS.items()
     }

@@ -16,14 +16,14 @@ from lesion_triage.bundle.schema import Answer
 from triage_server.fhir_case import FhirCase
 from triage_server.timestamps import hours_after
 
-SYSTEM = "urn:lesion-triage:"
-_PRIORITIES = {1: "asap", 2: "urgent", 3: "routine", 4: "routine"}
+SYSTEM_PREFIX = "urn:lesion-triage:"
+_REQUEST_PRIORITIES = {1: "asap", 2: "urgent", 3: "routine", 4: "routine"}
 """RequestPriority by priority band. None is ``stat``: nothing here is a matter of life and death."""
 
 Resource = dict[str, Any]
 
 
-def bundle_of(answer: Answer, sent: FhirCase, moment: datetime, disposition: str) -> Resource:
+def answer_bundle(answer: Answer, sent: FhirCase, moment: datetime, disposition: str) -> Resource:
     """The whole answer.
 
     Args:
@@ -33,9 +33,9 @@ def bundle_of(answer: Answer, sent: FhirCase, moment: datetime, disposition: str
         disposition: the catalogue's sentence for the answer's disposition.
     """
     now = _instant(moment)
-    links = _links(sent)
-    risk = _entry({"resourceType": "RiskAssessment", **_risk(answer, sent, now), **links})
-    issues = [_entry({**issue, **_patient(sent)}) for issue in _issues(answer, sent, now)]
+    based_on = _based_on(sent)
+    risk = _entry({"resourceType": "RiskAssessment", **_risk(answer, sent, now), **based_on})
+    issues = [_entry({**issue, **_patient_reference(sent)}) for issue in _issues(answer, sent, now)]
     findings = [risk, *issues]
     task = _entry(_task(answer, sent, moment, disposition, findings))
     targets = [{"reference": one["fullUrl"]} for one in (task, *findings)]
@@ -58,7 +58,7 @@ def _task(
         "resourceType": "Task",
         "status": "requested",
         "intent": "proposal",
-        "priority": _PRIORITIES[answer.priority_band],
+        "priority": _REQUEST_PRIORITIES[answer.priority_band],
         "code": _concept("disposition", answer.disposition.value, disposition),
         "description": disposition,
         "authoredOn": now,
@@ -93,7 +93,7 @@ def _risk(answer: Answer, sent: FhirCase, now: str) -> Resource:
     photographs = [{"reference": one} for one in sent.photographs if one]
     return {
         "status": "preliminary",
-        "subject": _subject(sent),
+        "subject": _subject_reference(sent),
         "occurrenceDateTime": now,
         "method": _concept("bundle", answer.bundle_sha256, answer.bundle_name),
         "prediction": [prediction],
@@ -160,32 +160,32 @@ def _provenance(answer: Answer, now: str, targets: list[Resource]) -> Resource:
                     ]
                 },
                 "who": {
-                    "identifier": {"system": f"{SYSTEM}software", "value": __version__},
+                    "identifier": {"system": f"{SYSTEM_PREFIX}software", "value": __version__},
                     "display": f"lesion-triage {__version__}",
                 },
             }
         ],
         "entity": [
-            {"role": "source", "what": {"identifier": {"system": f"{SYSTEM}{name}", "value": value}}}
+            {"role": "source", "what": {"identifier": {"system": f"{SYSTEM_PREFIX}{name}", "value": value}}}
             for name, value in what.items()
         ],
     }
 
 
-def _subject(sent: FhirCase) -> Resource:
+def _subject_reference(sent: FhirCase) -> Resource:
     """R4 requires a subject. An identifier or an address may reveal too much, so neither is repeated."""
     if sent.subject:
         return {"reference": sent.subject}
-    if sent.named:
+    if sent.names_subject:
         return {"display": "named in the request in a way that is not repeated here"}
     return {"display": "not named in the request"}
 
 
-def _links(sent: FhirCase) -> Resource:
+def _based_on(sent: FhirCase) -> Resource:
     return {"basedOn": {"reference": sent.order}} if sent.order else {}
 
 
-def _patient(sent: FhirCase) -> Resource:
+def _patient_reference(sent: FhirCase) -> Resource:
     return {"patient": {"reference": sent.patient}} if sent.patient else {}
 
 
@@ -195,12 +195,12 @@ def _entry(resource: Resource) -> Resource:
 
 
 def _concept(system: str, code: str, display: str | None = None) -> Resource:
-    coding = {"system": f"{SYSTEM}{system}", "code": code}
+    coding = {"system": f"{SYSTEM_PREFIX}{system}", "code": code}
     return {"coding": [coding], "text": display} if display else {"coding": [coding]}
 
 
 def _extension(name: str, kind: str, value: object) -> Resource:
-    return {"url": f"{SYSTEM}{name}", kind: value}
+    return {"url": f"{SYSTEM_PREFIX}{name}", kind: value}
 
 
 def _instant(moment: datetime) -> str:

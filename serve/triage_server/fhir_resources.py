@@ -16,40 +16,40 @@ from triage_server.problems import RequestError
 Resource = Mapping[str, Any]
 
 _RELATIVE = re.compile(r"[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}")
-_ON_A_SERVER = re.compile(r"(https?://.+)/([A-Za-z]{1,64})/[A-Za-z0-9.-]{1,64}")
-_MOST_RESOURCES = 256
-LONGEST_ADDRESS = 2_048
+_ABSOLUTE_URL = re.compile(r"(https?://.+)/([A-Za-z]{1,64})/[A-Za-z0-9.-]{1,64}")
+_MAX_RESOURCES = 256
+MAX_ADDRESS_LENGTH = 2_048
 """Characters of a ``fullUrl``, of a server's address and of a reference. The address is kept with every
 reference read from there, so a long one would cost its length many times over."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SentResource:
     """One resource and how others refer to it."""
 
     resource: Resource
     names: frozenset[str]
     server: str | None = None
     """Address of its server, from its ``fullUrl``; None if that does not say."""
-    holder: Found | None = None
+    container: SentResource | None = None
     """The resource that contains it; None: it is not contained."""
 
     @property
-    def kind(self) -> str:
+    def resource_type(self) -> str:
         """Its resource type."""
         return str(self.resource.get("resourceType"))
 
     def may_be_version(self, version: str) -> bool:
         """Whether it may be this version of itself: it is, or it states none. Empty: any version will do."""
         meta = self.resource.get("meta")
-        said = meta.get("versionId") if isinstance(meta, dict) else None
-        return not version or said is None or said == version
+        version_id = meta.get("versionId") if isinstance(meta, dict) else None
+        return not version or version_id is None or version_id == version
 
 
-class Register:
+class ReferenceResolver:
     """Resolves references to resources."""
 
-    def __init__(self, found: Sequence[Found], server: str | None = None) -> None:
+    def __init__(self, found: Sequence[SentResource], server: str | None = None) -> None:
         """Register all resources.
 
         Args:
@@ -61,73 +61,79 @@ class Register:
         """
         servers = {one.server for one in found if one.server}
         self._server = server.rstrip("/") if server else servers.pop() if len(servers) == 1 else None
-        self._by_name: dict[Hashable, list[Found]] = {}
+        self._by_name: dict[Hashable, list[SentResource]] = {}
         for one in found:
             # ``fullUrl`` and ``Type/id`` are often one name; the resource is registered under it once.
-            for name in {self._whole(name, one) for name in one.names}:
+            for name in {self._absolute(name, one) for name in one.names}:
                 self._by_name.setdefault(name, []).append(one)
 
-    def meant(self, reference: str, by: Found | None = None) -> list[Found]:
+    def resolve(self, reference: str, referrer: SentResource | None = None) -> list[SentResource]:
         """The resources that a reference means.
 
         Args:
             reference: as written in a resource.
-            by: that resource; None: it is not from a resource.
+            referrer: that resource; None: it is not from a resource.
 
         Raises:
             RequestError: the reference is too long.
         """
         name, _, version = reference.partition("/_history/")
-        found = self._by_name.get(self._whole(name, by), [])
+        found = self._by_name.get(self._absolute(name, referrer), [])
         return [one for one in found if one.may_be_version(version)]
 
-    def relative(self, reference: str, by: Found) -> str:
-        """The reference without the address of the server of ``by``, if it begins with that."""
-        server = by.server or self._server
+    def relative(self, reference: str, referrer: SentResource) -> str:
+        """The reference without the address of the server of ``referrer``, if it begins with that."""
+        server = referrer.server or self._server
         return reference.removeprefix(f"{server}/") if server else reference
 
-    def identity(self, reference: str, by: Found | None = None) -> Hashable:
-        """Equal for two references that certainly mean the same; arguments and errors as for ``meant``."""
-        meant = self.meant(reference, by)
-        one_alone = bool(meant) and all(one == meant[0] for one in meant)
-        return id(meant[0].resource) if one_alone else self._whole(reference, by)
+    def identity_key(self, reference: str, referrer: SentResource | None = None) -> Hashable:
+        """Equal for two references that certainly mean the same; arguments and errors as for ``resolve``."""
+        targets = self.resolve(reference, referrer)
+        is_unambiguous = bool(targets) and all(one == targets[0] for one in targets)
+        return id(targets[0].resource) if is_unambiguous else self._absolute(reference, referrer)
 
-    def _whole(self, reference: str, by: Found | None) -> Hashable:
+    def _absolute(self, reference: str, referrer: SentResource | None) -> Hashable:
         _check_length(reference)
         if reference.startswith("#"):
-            return id((by.holder or by).resource) if by else 0, reference
+            return id((referrer.container or referrer).resource) if referrer else 0, reference
         if reference.startswith("urn:"):
             return reference.lower()
-        server = (by and by.server) or self._server
+        server = (referrer and referrer.server) or self._server
         return f"{server}/{reference}" if server and _RELATIVE.fullmatch(reference) else reference
 
 
-def resources_in(tree: Resource, asked: int | None = None) -> list[Found]:
+def parse_resources(tree: Resource, requested_count: int | None = None) -> list[SentResource]:
     """The resources of a Bundle or Parameters, contained ones included.
 
     Args:
         tree: as sent.
-        asked: most resources that a search was to return; None: all.
+        requested_count: most resources that a search was to return; None: all.
 
     Raises:
         RequestError: it is neither, has too many resources, is only part of a search's result, or has a
             modifier.
     """
-    check_unmodified(tree)
+    refuse_modifiers(tree)
     match tree.get("resourceType"):
         case "Bundle":
-            _check_whole(tree, asked)
-            found = [one for entry in listed(tree, "entry") for one in _of_entry(mapped(entry))]
+            _check_complete(tree, requested_count)
+            found = [
+                one for entry in list_member(tree, "entry") for one in _entry_resources(as_object(entry))
+            ]
         case "Parameters":
-            found = [one for part in listed(tree, "parameter") for one in _of_parameter(mapped(part))]
+            found = [
+                one
+                for part in list_member(tree, "parameter")
+                for one in _parameter_resources(as_object(part))
+            ]
         case _:
-            raise refusal("resourceType: expected a Bundle or Parameters")
-    if len(found) > _MOST_RESOURCES:
-        raise refusal(f"more than {_MOST_RESOURCES} resources")
+            raise invalid_document("resourceType: expected a Bundle or Parameters")
+    if len(found) > _MAX_RESOURCES:
+        raise invalid_document(f"more than {_MAX_RESOURCES} resources")
     return found
 
 
-def check_unmodified(tree: Resource) -> None:
+def refuse_modifiers(tree: Resource) -> None:
     """Refuse modifiers at any depth: FHIR forbids to go on without understanding them.
 
     Resources inside this one are not searched, since some of them are not read at all.
@@ -142,67 +148,69 @@ def check_unmodified(tree: Resource) -> None:
             nodes += node
         elif isinstance(node, dict):
             if node.get("modifierExtension") or node.get("implicitRules"):
-                raise refusal("modifierExtension or implicitRules")
+                raise invalid_document("modifierExtension or implicitRules")
             nodes += [value for name, value in node.items() if name not in ("resource", "contained")]
 
 
-def _check_whole(bundle: Resource, asked: int | None) -> None:
+def _check_complete(bundle: Resource, requested_count: int | None) -> None:
     """Refuse part of a search's result: what is on the next page would count as never said."""
     if bundle.get("type") in ("document", "message"):
         # Its first entry, a Composition or a MessageHeader, says what all of it means.
-        raise refusal("Bundle.type: documents and messages are not supported; send a collection")
-    entries = [mapped(entry) for entry in listed(bundle, "entry")]
-    matches = [one for one in entries if mapped(one.get("search") or {}).get("mode") in ("match", None)]
+        raise invalid_document("Bundle.type: documents and messages are not supported; send a collection")
+    entries = [as_object(entry) for entry in list_member(bundle, "entry")]
+    matches = [one for one in entries if as_object(one.get("search") or {}).get("mode") in ("match", None)]
     total = bundle.get("total")
     if total is not None and type(total) is not int:
-        raise refusal("Bundle.total: expected a whole number")
-    goes_on = any(mapped(link).get("relation") == "next" for link in listed(bundle, "link"))
-    if (goes_on or (total or 0) > len(matches)) and len(matches) != asked:
-        raise refusal("Bundle: an incomplete search result; send all of it")
+        raise invalid_document("Bundle.total: expected a whole number")
+    has_next_page = any(as_object(link).get("relation") == "next" for link in list_member(bundle, "link"))
+    if (has_next_page or (total or 0) > len(matches)) and len(matches) != requested_count:
+        raise invalid_document("Bundle: an incomplete search result; send all of it")
 
 
-def _of_entry(entry: Resource) -> Iterator[Found]:
+def _entry_resources(entry: Resource) -> Iterator[SentResource]:
     if entry.get("resource") is None:
-        raise refusal("Bundle.entry without a resource, such as a deletion; send only entries with one")
+        raise invalid_document(
+            "Bundle.entry without a resource, such as a deletion; send only entries with one"
+        )
     yield from _with_contained(entry["resource"], entry.get("fullUrl"))
 
 
-def _of_parameter(part: Resource) -> Iterator[Found]:
+def _parameter_resources(part: Resource) -> Iterator[SentResource]:
     resource = part.get("resource")
     if not part.keys() <= {"name", "resource", "id", "extension"}:
-        raise refusal("parameter: expected a resource and nothing else")
+        raise invalid_document("parameter: expected a resource and nothing else")
     if isinstance(resource, dict) and resource.get("resourceType") == "Bundle":
-        yield from resources_in(resource)
+        yield from parse_resources(resource)
     elif resource is not None:
         yield from _with_contained(resource, None)
     else:
-        raise refusal("parameter.resource")
+        raise invalid_document("parameter.resource")
 
 
-def _with_contained(resource: object, full_url: object) -> Iterator[Found]:
-    tree = mapped(resource)
+def _with_contained(resource: object, full_url: object) -> Iterator[SentResource]:
+    tree = as_object(resource)
     if isinstance(full_url, str):
         _check_length(full_url)
     names = {full_url} if isinstance(full_url, str) else set()
     if isinstance(tree.get("id"), str):
         names.add(f"{tree.get('resourceType')}/{tree['id']}")
-    place = _ON_A_SERVER.fullmatch(full_url) if isinstance(full_url, str) else None
-    server = place[1] if place and place[2] == tree.get("resourceType") else None
-    holder = Found(tree, frozenset(names), server)
-    yield holder
-    for inner in listed(tree, "contained"):
-        inner_tree = mapped(inner)
+    match = _ABSOLUTE_URL.fullmatch(full_url) if isinstance(full_url, str) else None
+    server = match[1] if match and match[2] == tree.get("resourceType") else None
+    container = SentResource(tree, frozenset(names), server)
+    yield container
+    for inner in list_member(tree, "contained"):
+        inner_tree = as_object(inner)
         if inner_tree.get("contained"):
-            raise refusal("contained inside contained")
-        yield Found(inner_tree, frozenset({f"#{inner_tree.get('id')}"}), server, holder)
+            raise invalid_document("contained inside contained")
+        yield SentResource(inner_tree, frozenset({f"#{inner_tree.get('id')}"}), server, container)
 
 
 def _check_length(address: str) -> None:
-    if len(address) > LONGEST_ADDRESS:
-        raise refusal(f"fullUrl or a reference: more than {LONGEST_ADDRESS:,} characters")
+    if len(address) > MAX_ADDRESS_LENGTH:
+        raise invalid_document(f"fullUrl or a reference: more than {MAX_ADDRESS_LENGTH:,} characters")
 
 
-def listed(tree: Resource, name: str) -> list[Any]:
+def list_member(tree: Resource, name: str) -> list[Any]:
     """A member that is a list; empty if it is absent.
 
     Raises:
@@ -212,21 +220,21 @@ def listed(tree: Resource, name: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise refusal(f"{name}: expected a list")
+        raise invalid_document(f"{name}: expected a list")
     return value
 
 
-def mapped(value: object) -> Resource:
+def as_object(value: object) -> Resource:
     """A value that is an object.
 
     Raises:
         RequestError: it is not an object.
     """
     if not isinstance(value, dict):
-        raise refusal("an object was expected")
+        raise invalid_document("an object was expected")
     return value
 
 
-def refusal(fields: str) -> RequestError:
+def invalid_document(fields: str) -> RequestError:
     """The refusal of a malformed document; ``fields`` are our words, never the sender's."""
     return RequestError("document_not_valid", fields=fields)

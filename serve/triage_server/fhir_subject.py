@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from triage_server.fhir_resources import Found, Register, mapped, refusal
+from triage_server.fhir_resources import ReferenceResolver, SentResource, as_object, invalid_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,57 +21,65 @@ class _Person:
     """System and value."""
 
     @property
-    def marks(self) -> set[Hashable]:
+    def identifiers(self) -> set[Hashable]:
         """Two subjects that share one of these are one person. A name is none: two people may share it."""
         said = {"reference": self.reference, "identifier": self.identifier}
         return {(way, mark) for way, mark in said.items() if mark is not None}
 
 
-def check_one_person(bearers: Sequence[Found], register: Register, patient: str | None = None) -> None:
+def check_same_person(
+    resources: Sequence[SentResource], resolver: ReferenceResolver, patient: str | None = None
+) -> None:
     """Refuse resources unless they can be shown to concern one person.
 
     Args:
-        bearers: resources with or without a subject; one without says nothing.
-        register: of all resources.
+        resources: resources with or without a subject; one without says nothing.
+        resolver: of all resources.
         patient: reference to the person they must concern; None: anyone.
 
     Raises:
         RequestError: they concern several people, or it cannot be decided.
     """
     people = [
-        _person(one.resource["subject"], one, register)
-        for one in bearers
+        _person(one.resource["subject"], one, resolver)
+        for one in resources
         if one.resource.get("subject") is not None
     ]
     if patient is not None:
-        people.append(_Person(reference=register.identity(patient)))
+        people.append(_Person(reference=resolver.identity_key(patient)))
     references = {one.reference for one in people} - {None}
     identifiers = {one.identifier for one in people if one.identifier}
     systems = {system for system, _ in identifiers}
-    if len(references) > 1 or len(systems) < len(identifiers) or not _joined([one.marks for one in people]):
-        raise refusal("subject: the resources concern several people, or nothing shows that they concern one")
+    if (
+        len(references) > 1
+        or len(systems) < len(identifiers)
+        or not _all_connected([one.identifiers for one in people])
+    ):
+        raise invalid_document(
+            "subject: the resources concern several people, or nothing shows that they concern one"
+        )
 
 
-def _person(subject: object, by: Found, register: Register) -> _Person:
+def _person(subject: object, referrer: SentResource, resolver: ReferenceResolver) -> _Person:
     if not isinstance(subject, dict):
-        raise refusal("subject: expected a reference or an identifier")
+        raise invalid_document("subject: expected a reference or an identifier")
     reference, identifier = subject.get("reference"), subject.get("identifier")
-    said = mapped(identifier).get("value") if identifier is not None else None
-    if reference is None and said is None:
+    value = as_object(identifier).get("value") if identifier is not None else None
+    if reference is None and value is None:
         return _Person()
-    if not isinstance(reference, str | None) or not isinstance(said, str | None):
-        raise refusal("subject: expected a reference or an identifier")
+    if not isinstance(reference, str | None) or not isinstance(value, str | None):
+        raise invalid_document("subject: expected a reference or an identifier")
     return _Person(
-        None if reference is None else register.identity(reference.partition("/_history/")[0], by),
-        None if said is None else (str(mapped(identifier).get("system")), said),
+        None if reference is None else resolver.identity_key(reference.partition("/_history/")[0], referrer),
+        None if value is None else (str(as_object(identifier).get("system")), value),
     )
 
 
-def _joined(people: Sequence[set[Hashable]]) -> bool:
+def _all_connected(people: Sequence[set[Hashable]]) -> bool:
     """Whether all are connected, directly or through others, by shared marks."""
     marks: set[Hashable] = set().union(*people[:1])
-    apart = list(people[1:])
-    while near := [one for one in apart if marks & one]:
-        marks.update(*near)
-        apart = [one for one in apart if not marks & one]
-    return not apart
+    unconnected = list(people[1:])
+    while connected := [one for one in unconnected if marks & one]:
+        marks.update(*connected)
+        unconnected = [one for one in unconnected if not marks & one]
+    return not unconnected

@@ -14,8 +14,8 @@ import pytest
 
 from fhir_requests import outcome, resources, sent
 from sent_cases import JSON, WAYS, as_hook, bundle, in_base64, media, order
-from triage_server.fhir_case import case_in
-from triage_server.fhir_resources import resources_in
+from triage_server.fhir_case import parse_case_resources
+from triage_server.fhir_resources import parse_resources
 from triage_server.problems import RequestError
 
 Ask = Callable[..., httpx.Response]
@@ -123,7 +123,7 @@ def test_an_order_that_names_one_thing_thousands_of_times_is_soon_read():
     names = [f"Media/m0/_history/{number}" for number in range(2_000)]
     began = time.process_time()
     with pytest.raises(RequestError) as refusal:
-        case_in(resources_in(bundle(order(*names), *same)))
+        parse_case_resources(parse_resources(bundle(order(*names), *same)))
     assert refusal.value.code == "too_many_images"
     assert time.process_time() - began < 5
 

@@ -15,7 +15,7 @@ from histories import flag
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 from sent_cases import bundle, media
-from triage_server.fhir_history import told_in
+from triage_server.fhir_history import history_from_resources
 from triage_server.problems import RequestError
 
 Ask = Callable[..., httpx.Response]
@@ -111,7 +111,7 @@ def test_two_codes_that_are_two_answers_are_refused(ask: Ask, flagged: Any, draw
 def test_a_group_of_a_site_s_own_is_the_answer_beside_its_translation(field: str, own: str, translation: str):
     ours, foreign = {**_OURS, "code": own}, {"system": "urn:x", "code": translation}
     for codings in ((ours, foreign), (foreign, ours)):
-        assert getattr(told_in([answered(field, *codings)]), field) == own
+        assert getattr(history_from_resources([answered(field, *codings)]), field) == own
 
 
 def test_a_word_of_a_site_s_own_is_taken_under_our_system(ask: Ask, make_app: MakeApp, tmp_path: Path):
@@ -173,6 +173,6 @@ AMBIGUOUS = {
 def test_an_answer_that_could_be_understood_in_two_ways_is_refused(what: str):
     resource, said = AMBIGUOUS[what]
     with pytest.raises(RequestError, match=said) as refused:
-        told_in([resource])
+        history_from_resources([resource])
     assert refused.value.code == "history_not_valid"
-    assert told_in([observation("diameter_mm", valueQuantity=_MILLIMETRES)]).diameter_mm == 6
+    assert history_from_resources([observation("diameter_mm", valueQuantity=_MILLIMETRES)]).diameter_mm == 6

@@ -576,7 +576,7 @@ def test_disk_of_the_audit_log_that_hangs_holds_up_a_stop_for_one_line_at_most(
             json.dumps({"ehr": {"url": "http://127.0.0.1:9/", "secret_file": str(secret)}})
         )
         dispatcher = Dispatcher(known, box, audit, Telemetry("a" * 64, "m"), keep_s=3600.0, first_pause_s=1.0)
-        working = asyncio.create_task(dispatcher.work())
+        working = asyncio.create_task(dispatcher.run())
         await asyncio.sleep(0.2)
         began = time.monotonic()
         dispatcher.stop()
