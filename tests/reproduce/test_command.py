@@ -13,7 +13,7 @@ from small_experiment import CONFIG, EXPERIMENT, QUEUE, VERSION, write
 
 from lesion_triage.cli import main
 from lesion_triage.reproduce import records
-from lesion_triage.reproduce.definition import Train, load
+from lesion_triage.reproduce.definition import Train, load_experiment
 from lesion_triage.reproduce.steps import recipe_sha256
 
 
@@ -120,7 +120,7 @@ def test_what_is_recorded_here_is_of_the_recipes_that_stand_here():
     experiments = Path(__file__).parents[2] / "experiments"
     said, standing = {}, {}
     for folder in sorted(path.parent for path in experiments.glob("*/experiment.yaml")):
-        definition = load(folder)
+        definition = load_experiment(folder)
         for name, version in definition.versions().items():
             record = records.read(folder, definition, name)
             for step in (step for step in version.steps if isinstance(step, Train)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from small_experiment import VERSION
 
-from lesion_triage.reproduce.cells import cells_of, flat
-from lesion_triage.reproduce.comparison import Verdict, compare, status
+from lesion_triage.reproduce.cells import cells_of, flatten
+from lesion_triage.reproduce.comparison import Verdict, compare, exit_status
 from lesion_triage.reproduce.definition import Version
-from lesion_triage.reproduce.machine import differences, machine
+from lesion_triage.reproduce.machine import describe_differences, machine_facts
 
 TABLE = [
     {"cells": "a.exact", "within": 0, "because": "counted, and not estimated"},
@@ -74,13 +74,13 @@ def test_status_tells_agreement_difference_and_no_comparison_apart():
     version = Version.model_validate({**VERSION, "table": TABLE})
 
     def code(found: dict, **how) -> int:
-        return status(compare(version, RECORDED, {**RECORDED, **found}, **{"obstacles": {}, **how}))
+        return exit_status(compare(version, RECORDED, {**RECORDED, **found}, **{"obstacles": {}, **how}))
 
     assert code({}) == 0
     assert code({"a.exact": 8}) == 1
     assert code({"a.exact": 8}, obstacles={"b": "other pictures"}) == 1
     assert code({}, other_machine="an abacus") == 3
-    assert status([]) == 3
+    assert exit_status([]) == 3
 
 
 def test_means_are_over_seeds_and_only_of_what_each_has():
@@ -93,11 +93,11 @@ def test_means_are_over_seeds_and_only_of_what_each_has():
 
 def test_items_of_a_list_are_called_by_name_or_seed_else_by_place():
     tree = {"runs": [{"seed": 3, "v": 1}, {"v": 2}], "parts": [{"name": "all", "v": 3}]}
-    assert {"runs.3.v": 1, "runs.1.v": 2, "parts.all.v": 3}.items() <= dict(flat(tree)).items()
+    assert {"runs.3.v": 1, "runs.1.v": 2, "parts.all.v": 3}.items() <= dict(flatten(tree)).items()
 
 
 def test_machines_differ_by_what_they_are_and_an_unknown_one_differs():
-    here = machine()
-    assert differences(here, here) == ""
-    assert "processor" in differences({**here, "processor": "an abacus"}, here)
-    assert differences({}, here) == "the machine of the record is not known"
+    here = machine_facts()
+    assert describe_differences(here, here) == ""
+    assert "processor" in describe_differences({**here, "processor": "an abacus"}, here)
+    assert describe_differences({}, here) == "the machine of the record is not known"

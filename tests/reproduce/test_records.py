@@ -15,7 +15,7 @@ from lesion_triage.errors import DataError
 from lesion_triage.reproduce import records
 from lesion_triage.reproduce.cells import cells_of
 from lesion_triage.reproduce.definition import Experiment
-from lesion_triage.reproduce.records import Found, Record
+from lesion_triage.reproduce.records import Record, StepResult
 
 SMALL = Experiment.model_validate(EXPERIMENT)
 WAITS = json.dumps({"kept": 1}).encode()
@@ -23,7 +23,7 @@ WAITS = json.dumps({"kept": 1}).encode()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    found = {"waits": Found({"kept": 1}, WAITS, {"manifest_sha256": "a"}, {"content": "b"})}
+    found = {"waits": StepResult({"kept": 1}, WAITS, {"manifest_sha256": "a"}, {"content": "b"})}
     records.write(tmp_path, "full", found, {"processor": "an abacus"}, "2026-01-01", ("train.epochs=1",))
     return tmp_path
 

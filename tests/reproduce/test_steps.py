@@ -15,8 +15,8 @@ from lesion_triage.errors import ConfigError
 from lesion_triage.reproduce import definition
 from lesion_triage.reproduce.definition import Experiment
 from lesion_triage.reproduce.records import Record
-from lesion_triage.reproduce.steps import do
-from lesion_triage.reproduce.workspace import Workplace
+from lesion_triage.reproduce.steps import run_step
+from lesion_triage.reproduce.workspace import Workspace
 from lesion_triage.runs import Run, make
 from lesion_triage.tracking import Tracker
 
@@ -26,7 +26,7 @@ READS = (
 
 
 @pytest.fixture
-def at(tmp_path: Path) -> Workplace:
+def workspace(tmp_path: Path) -> Workspace:
     """One run is made, and a script copies a file of it."""
     config = Config.model_validate({**CONFIG, "tracking": {"enabled": False}})
     folder = write(tmp_path / "small")
@@ -34,10 +34,10 @@ def at(tmp_path: Path) -> Workplace:
     version = Experiment.model_validate(EXPERIMENT).quick
     record = Record({}, {}, {}, {}, "", ())
     tracker = Tracker(config, tmp_path, say)
-    made = Workplace(folder, "small", version, "quick", tmp_path / "runs", tmp_path, {}, record, tracker)
-    made.made["seed-0"] = make(config, tmp_path / "runs")
+    made = Workspace(folder, "small", version, "quick", tmp_path / "runs", tmp_path, {}, record, tracker)
+    made.finished_runs["seed-0"] = make(config, tmp_path / "runs")
     made.hashes["seed-0"] = {"manifest_sha256": "m"}
-    finish(made.made["seed-0"], "train", "1")
+    finish(made.finished_runs["seed-0"], "train", "1")
     return made
 
 
@@ -59,10 +59,10 @@ def script(**parts: object) -> definition.Script:
     ],
     ids=["listed", "named by an argument"],
 )
-def test_a_script_is_run_again_where_any_stage_of_a_run_that_it_reads_is_another(at, step):
-    assert do(step, at)["reads"].document == 1
-    finish(at.made["seed-0"], "evaluate", "2")
-    again = do(step, at)["reads"]
+def test_a_script_is_run_again_where_any_stage_of_a_run_that_it_reads_is_another(workspace, step):
+    assert run_step(step, workspace)["reads"].document == 1
+    finish(workspace.finished_runs["seed-0"], "evaluate", "2")
+    again = run_step(step, workspace)["reads"]
     assert again.document == 2
     assert again.made_from == {"seed-0 manifest_sha256": "m"}
 
@@ -80,22 +80,22 @@ def test_a_script_may_name_no_run_that_no_step_makes(tmp_path, name):
     with pytest.raises(
         ConfigError, match=f"step 'reads' needs the run '{name}', which no earlier step makes"
     ):
-        definition.load(folder)
+        definition.load_experiment(folder)
 
 
-def test_a_transfer_is_measured_again_where_its_configuration_is_another(at, tmp_path):
-    tiny_bundle.make(at.made["seed-0"].folder / "bundle")
+def test_a_transfer_is_measured_again_where_its_configuration_is_another(workspace, tmp_path):
+    tiny_bundle.make(workspace.finished_runs["seed-0"].folder / "bundle")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for kind in ("referred", "below"):
         (pictures / f"{kind}.png").write_bytes(tiny_bundle.picture_bytes(kind))
     (pictures / "one.csv").write_text("image,needs_in_person\nreferred.png,1\nbelow.png,0\n")
     (pictures / "other.csv").write_text("image,needs_in_person\nreferred.png,1\nbelow.png,1\n")
-    at.data = {"far": pictures}
+    workspace.data = {"far": pictures}
     step = definition.Transfer(kind="transfer", name="far", bundle="seed-0", config="far.yaml", data="far")
     manifests = set()
     for table in ("one.csv", "other.csv"):
         far = {"name": "far", "data": {"source": "folder", "table": table}, "tracking": {"enabled": False}}
-        (at.experiment / "far.yaml").write_text(yaml.safe_dump(far))
-        manifests.add(do(step, at)["far"].document["manifest_sha256"])
+        (workspace.experiment / "far.yaml").write_text(yaml.safe_dump(far))
+        manifests.add(run_step(step, workspace)["far"].document["manifest_sha256"])
     assert len(manifests) == 2

@@ -9,7 +9,7 @@ from small_experiment import EXPERIMENT, VERSION
 
 from lesion_triage.errors import ConfigError
 from lesion_triage.reproduce.definition import Experiment
-from lesion_triage.reproduce.workspace import at_hand
+from lesion_triage.reproduce.workspace import find_datasets
 
 STEP = {"kind": "train", "name": "one", "config": "small.yaml", "data": "far"}
 REAL = {**VERSION, "steps": [STEP], "table": VERSION["table"][:1]}
@@ -20,7 +20,7 @@ NEEDS_ONE = Experiment.model_validate(
 
 
 def found(root: object) -> dict[str, Path]:
-    return at_hand(NEEDS_ONE, NEEDS_ONE.full, [str(root)])
+    return find_datasets(NEEDS_ONE, NEEDS_ONE.full, [str(root)])
 
 
 def test_a_folder_may_have_an_equals_sign_in_its_path_with_a_name_before_it_or_without(tmp_path):

@@ -9,15 +9,15 @@ import pytest
 
 from lesion_triage.cli import main
 from lesion_triage.errors import DataError
-from lesion_triage.tables.command import drifted, pages_of
-from lesion_triage.tables.markers import filled
-from lesion_triage.tables.recorded_numbers import Figures
+from lesion_triage.tables.command import find_drift, find_pages
+from lesion_triage.tables.markers import fill_markers
+from lesion_triage.tables.recorded_numbers import RecordedNumbers
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def fill(page: str) -> str:
-    return filled(page, lambda what: f"[{what}]", lambda name, rest: f"|{name}|{rest}|\n", "page")
+    return fill_markers(page, lambda what: f"[{what}]", lambda name, rest: f"|{name}|{rest}|\n", "page")
 
 
 def test_a_number_in_a_sentence_is_filled_and_filling_twice_changes_nothing():
@@ -68,7 +68,7 @@ def checkout(tmp_path: Path) -> Path:
     ],
 )
 def test_a_format_says_how_a_number_is_written(checkout, what, text):
-    assert Figures(checkout).number(what) == text
+    assert RecordedNumbers(checkout).number(what) == text
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_format_says_how_a_number_is_written(checkout, what, text):
 )
 def test_what_is_not_recorded_is_refused(checkout, what, sentence):
     with pytest.raises(DataError, match=sentence):
-        Figures(checkout).number(what)
+        RecordedNumbers(checkout).number(what)
 
 
 def test_check_names_the_drifted_line_and_write_mends_it(checkout, capsys):
@@ -97,7 +97,7 @@ def test_check_names_the_drifted_line_and_write_mends_it(checkout, capsys):
 
 
 def test_a_table_of_results_from_several_folders_names_the_pattern_that_fits_nothing():
-    figures, folder = Figures(ROOT), "experiments/ham10000-baseline"
+    figures, folder = RecordedNumbers(ROOT), "experiments/ham10000-baseline"
     apart = figures.table("summary", f"{folder}/seed-[01].json {folder}/seed-2.json")
     assert apart == figures.table("summary", f"{folder}/seed-*.json")
     with pytest.raises(DataError, match=r"^elsewhere/seed-\*\.json: no such file"):
@@ -108,11 +108,11 @@ def test_a_table_of_results_from_several_folders_names_the_pattern_that_fits_not
 
 def test_no_page_of_this_project_has_drifted_from_its_records():
     """After a new record: lesion-triage tables --write."""
-    assert drifted(ROOT, pages_of(ROOT)) == []
+    assert find_drift(ROOT, find_pages(ROOT)) == []
 
 
 def test_figures_of_this_project_are_marked_where_they_stand():
-    marked = {page.relative_to(ROOT).as_posix() for page in pages_of(ROOT) if "<!-- /" in page.read_text()}
+    marked = {page.relative_to(ROOT).as_posix() for page in find_pages(ROOT) if "<!-- /" in page.read_text()}
     assert {
         "README.md",
         "docs/reading-queue.md",

@@ -16,8 +16,16 @@ from lesion_triage.evaluate.intervals import interval_of
 Value = float | str | None
 Cells = dict[str, Value]
 
-_COUNTS = ("cases", "positives", "missed", "abstained", "positives_abstained", "photographs", "threshold")
-_WAIT = ("relative", "standard_error_relative", "minutes")
+_COUNT_FIELDS = (
+    "cases",
+    "positives",
+    "missed",
+    "abstained",
+    "positives_abstained",
+    "photographs",
+    "threshold",
+)
+_WAIT_FIELDS = ("relative", "standard_error_relative", "minutes")
 
 
 def cells_of(documents: Mapping[str, Any], seeds: Sequence[str] = ()) -> Cells:
@@ -60,24 +68,24 @@ def _means(found: Cells, seeds: Sequence[str]) -> Cells:
 
 def _cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     if "slices" in document:
-        yield from _of_results(document)
+        yield from _result_cells(document)
     elif "rows" in document and "foreign" in document:
-        yield from _of_robustness(document)
+        yield from _robustness_cells(document)
     elif "in_the_pool" in document:
-        yield from _of_coverage(document)
+        yield from _coverage_cells(document)
     elif "waits" in document:
-        yield from _of_queue(document)
+        yield from _queue_cells(document)
     else:
-        yield from flat(document)
+        yield from flatten(document)
 
 
-def _of_results(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+def _result_cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     """Cells of an evaluation, or of a transfer, which extends one."""
-    for name in _COUNTS:
+    for name in _COUNT_FIELDS:
         yield name, document[name]
     for part in document["slices"]:
-        yield from _of_slice(part, part["name"])
-    yield from flat(document.get("everyone_alone", {}), "everyone_alone.")
+        yield from _slice_cells(part, part["name"])
+    yield from flatten(document.get("everyone_alone", {}), "everyone_alone.")
     for name in ("largest_score_difference", "decision_flips"):
         if name in document["parity"]:
             yield f"parity.{name}", document["parity"][name]
@@ -85,21 +93,21 @@ def _of_results(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     if transfer is None:
         return
     for part in transfer["slices"]:
-        yield from _of_slice(part["score_alone"], f"score_alone.{part['name']}")
+        yield from _slice_cells(part["score_alone"], f"score_alone.{part['name']}")
         for gate in ("refused_by_novelty", "refused_by_quality"):
             yield f"{part['name']}.{gate}", part[gate]["value"]
     for claim in ("policy_claim", "score_claim"):
-        yield from flat(transfer[claim], f"{claim}.")
+        yield from flatten(transfer[claim], f"{claim}.")
 
 
-def _of_slice(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, Value]]:
+def _slice_cells(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, Value]]:
     yield f"{name}.cases", part["cases"]
     yield f"{name}.positives", part["positives"]
     for metric in part["metrics"]:
-        yield from _estimate(f"{name}.{metric}", interval_of(part, metric))
+        yield from _estimate_cells(f"{name}.{metric}", interval_of(part, metric))
 
 
-def _estimate(name: str, estimate: Mapping[str, Any] | None) -> Iterator[tuple[str, Value]]:
+def _estimate_cells(name: str, estimate: Mapping[str, Any] | None) -> Iterator[tuple[str, Value]]:
     """A number with its interval; that it cannot be estimated is a result, too."""
     yield name, None if estimate is None else estimate["value"]
     if estimate is not None:
@@ -107,20 +115,20 @@ def _estimate(name: str, estimate: Mapping[str, Any] | None) -> Iterator[tuple[s
         yield f"{name}.high", estimate["high"]
 
 
-def _of_robustness(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+def _robustness_cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     for name in ("cases", "positives", "photographs"):
         yield name, document[name]
     for row in document["rows"]:
         prefix = f"{row['corruption']}-{row['severity']}"
         for what in ("missed", "missed_without_gates", "refused", "referred_others"):
             yield f"{prefix}.{what}", row[what]["successes"]
-            yield from _estimate(f"{prefix}.{what}.share", row[what])
+            yield from _estimate_cells(f"{prefix}.{what}.share", row[what])
     for one in document["foreign"]:
         for what in ("sent_up", "unfamiliar", "refused_by_quality", "auroc"):
-            yield from _estimate(f"{one['name']}.{what}", one[what])
+            yield from _estimate_cells(f"{one['name']}.{what}", one[what])
 
 
-def _of_coverage(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+def _coverage_cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     for name in ("draws", "positives", "negatives"):
         yield name, document[name]
     yield "broken", len(document["broken"])
@@ -139,7 +147,7 @@ def _of_coverage(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
         yield f"steps.{row['positives']} positives.misses_allowed", row["misses_allowed"]
 
 
-def _of_queue(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
+def _queue_cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     for name in ("threshold", "prevalence", "load", "readers", "cases"):
         yield name, document[name]
     for group, count in document["cases_in_table"].items():
@@ -147,25 +155,25 @@ def _of_queue(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     for row in document["waits"]:
         hours = row["deadline_hours"]
         order = row["order"] if hours is None else f"{row['order']}, {hours:g} h"
-        for what in _WAIT:
+        for what in _WAIT_FIELDS:
             yield f"{order}.{row['group']}.{row['statistic']}.{what}", row[what]
 
 
-def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Value]]:
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Value]]:
     """All leaves of any document: keys joined by dots, list items by their name, seed or index."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
     elif isinstance(tree, list | tuple):
-        for place, value in enumerate(tree):
-            yield from flat(value, f"{prefix}{_label(value, place)}.")
+        for index, value in enumerate(tree):
+            yield from flatten(value, f"{prefix}{_label(value, index)}.")
     else:
         yield prefix.removesuffix("."), str(tree) if isinstance(tree, bool) else tree
 
 
-def _label(item: Any, place: int) -> str:
+def _label(item: Any, index: int) -> str:
     if isinstance(item, Mapping):
         for key in ("name", "seed", "detector"):
             if isinstance(item.get(key), str | int):
                 return str(item[key])
-    return str(place)
+    return str(index)

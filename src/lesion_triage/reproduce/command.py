@@ -20,15 +20,15 @@ from lesion_triage.console import say
 from lesion_triage.errors import RunError
 from lesion_triage.reproduce import page, records
 from lesion_triage.reproduce.cells import Cells, cells_of
-from lesion_triage.reproduce.comparison import Row, compare, status
-from lesion_triage.reproduce.definition import Experiment, VersionName, load
-from lesion_triage.reproduce.machine import differences, machine
-from lesion_triage.reproduce.records import Found
-from lesion_triage.reproduce.workspace import Workplace, at_hand, missing
+from lesion_triage.reproduce.comparison import Row, compare, exit_status
+from lesion_triage.reproduce.definition import Experiment, VersionName, load_experiment
+from lesion_triage.reproduce.machine import describe_differences, machine_facts
+from lesion_triage.reproduce.records import StepResult
+from lesion_triage.reproduce.workspace import Workspace, find_datasets, missing_datasets
 from lesion_triage.tracking import Tracker
 
 RUNS = Path("experiments/runs")
-_STATUS = {0: "all cells agree", 1: "some cells differ", 3: "some cells could not be compared"}
+_STATUS_TEXTS = {0: "all cells agree", 1: "some cells differ", 3: "some cells could not be compared"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,32 +74,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Repeat it, print and store the comparison. Returns the exit status that ``--help`` explains."""
-    definition = load(arguments.experiment)
-    version_name, data = _choose(definition, arguments)
-    at = _workplace(arguments, definition, version_name, data)
-    say(f"{at.name}, {version_name}: {definition.asks}")
-    say(f"  {at.version.takes} {at.version.shows}")
-    ended = "FAILED"
+    definition = load_experiment(arguments.experiment)
+    version_name, data = _choose_version(definition, arguments)
+    workspace = _make_workspace(arguments, definition, version_name, data)
+    say(f"{workspace.name}, {version_name}: {definition.asks}")
+    say(f"  {workspace.version.takes} {workspace.version.shows}")
+    tracking_status = "FAILED"
     try:
-        found = _do(at)
-        if at.recording:
-            _keep(at, definition, found)
-        rows, text = _compared(at, definition, found)
-        code = status(rows)
-        _write(at, rows, text, code)
-        _track(at, rows, code)
-        ended = "FINISHED" if code != 1 else "FAILED"
+        results = _run_steps(workspace)
+        if workspace.recording:
+            _record_results(workspace, definition, results)
+        rows, text = _compare(workspace, definition, results)
+        code = exit_status(rows)
+        _write_reproduction(workspace, rows, text, code)
+        _track_reproduction(workspace, rows, code)
+        tracking_status = "FINISHED" if code != 1 else "FAILED"
     except KeyboardInterrupt:
-        ended = "KILLED"
+        tracking_status = "KILLED"
         raise
     finally:
-        at.tracker.finish(ended)
+        workspace.tracker.finish(tracking_status)
     return code
 
 
-def _workplace(
+def _make_workspace(
     arguments: argparse.Namespace, definition: Experiment, version: VersionName, data: dict[str, Path]
-) -> Workplace:
+) -> Workspace:
     """Everything that the steps need, before any of them is run."""
     name = arguments.experiment.resolve().name
     folder = arguments.runs / f"{name}-{version}-reproduction"
@@ -109,7 +109,7 @@ def _workplace(
         raise RunError(
             f"{folder}: cannot be made ({error.strerror}); name another folder with --runs."
         ) from None
-    return Workplace(
+    return Workspace(
         experiment=arguments.experiment,
         name=name,
         version=definition.versions()[version],
@@ -127,14 +127,16 @@ def _workplace(
     )
 
 
-def _choose(definition: Experiment, arguments: argparse.Namespace) -> tuple[VersionName, dict[str, Path]]:
+def _choose_version(
+    definition: Experiment, arguments: argparse.Namespace
+) -> tuple[VersionName, dict[str, Path]]:
     """The version that can be run with the pictures at hand."""
-    asked: VersionName = "quick" if arguments.quick else "full"
-    data = at_hand(definition, definition.versions()[asked], arguments.data_root)
-    lacking = missing(definition, definition.versions()[asked], data)
+    requested: VersionName = "quick" if arguments.quick else "full"
+    datasets = find_datasets(definition, definition.versions()[requested], arguments.data_root)
+    lacking = missing_datasets(definition, definition.versions()[requested], datasets)
     if not lacking:
-        return asked, data
-    if asked == "quick" and not arguments.data_root:
+        return requested, datasets
+    if requested == "quick" and not arguments.data_root:
         names = ", ".join(one.name for one in lacking)
         say(f"No --data-root, so no {names}: the quick version uses DRAWN pictures.")
         return "drawn", {}
@@ -144,70 +146,88 @@ def _choose(definition: Experiment, arguments: argparse.Namespace) -> tuple[Vers
         for one in lacking
     )
     raise RunError(
-        f"{arguments.experiment}: the {asked} version needs {what}; name the folder with --data-root DIR or "
-        f"--data-root {lacking[0].name}=DIR, or try --quick without --data-root on drawn pictures."
+        f"{arguments.experiment}: the {requested} version needs {what}; name the folder with --data-root DIR "
+        f"or --data-root {lacking[0].name}=DIR, or try --quick without --data-root on drawn pictures."
     )
 
 
-def _do(at: Workplace) -> dict[str, Found]:
+def _run_steps(workspace: Workspace) -> dict[str, StepResult]:
     """Run every step in order; returns the documents to compare."""
     from lesion_triage.reproduce import steps  # noqa: PLC0415 - torch, and the rest of the training environment
 
-    found: dict[str, Found] = {}
-    for step in at.version.steps:
-        found |= steps.do(step, at)
-    found = {name: found[name] for name in at.version.documents()}
-    at.finish(found)
-    return found
+    results: dict[str, StepResult] = {}
+    for step in workspace.version.steps:
+        results |= steps.run_step(step, workspace)
+    results = {name: results[name] for name in workspace.version.documents()}
+    workspace.check_documents(results)
+    return results
 
 
-def _cells(at: Workplace, found: Mapping[str, Found]) -> Cells:
+def _comparable_cells(workspace: Workspace, results: Mapping[str, StepResult]) -> Cells:
     facts: Cells = {
-        f"{name}.{what}": value for name, one in found.items() for what, value in one.facts.items()
+        f"{name}.{what}": value for name, one in results.items() for what, value in one.facts.items()
     }
-    documents = {name: one.document for name, one in found.items()}
-    return {**cells_of(documents, records.seeds_of(at.version)), **facts}
+    documents = {name: one.document for name, one in results.items()}
+    return {**cells_of(documents, records.seeds_of(workspace.version)), **facts}
 
 
-def _keep(at: Workplace, definition: Experiment, found: Mapping[str, Found]) -> None:
+def _record_results(workspace: Workspace, definition: Experiment, results: Mapping[str, StepResult]) -> None:
     """Record the results, and read the record back."""
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    for path in records.write(at.experiment, at.version_name, found, machine(), day, at.settings):
+    for path in records.write(
+        workspace.experiment, workspace.version_name, results, machine_facts(), day, workspace.settings
+    ):
         say(f"  recorded {path}")
-    at.obstacles.clear()
-    at.record = records.read(at.experiment, definition, at.version_name)
+    workspace.obstacles.clear()
+    workspace.record = records.read(workspace.experiment, definition, workspace.version_name)
 
 
-def _compared(at: Workplace, definition: Experiment, found: Mapping[str, Found]) -> tuple[list[Row], str]:
-    here = machine()
-    other = differences(at.record.machine, here)
-    if at.record.machine and at.record.settings != at.settings:
-        said = " ".join(f"--set {one}" for one in at.record.settings) or "no --set"
-        other = f"{other + ', ' if other else ''}recorded with {said}"
-    recorded = at.record.cells(at.version)
-    rows = compare(at.version, recorded, _cells(at, found), obstacles=at.obstacles, other_machine=other)
-    about = (at.name, at.version_name, definition, at.record, rows, here, other)
-    say(page.report(*about, short=True))
-    return rows, page.report(*about)
+def _compare(
+    workspace: Workspace, definition: Experiment, results: Mapping[str, StepResult]
+) -> tuple[list[Row], str]:
+    this_machine = machine_facts()
+    other_machine = describe_differences(workspace.record.machine, this_machine)
+    if workspace.record.machine and workspace.record.settings != workspace.settings:
+        recorded_options = " ".join(f"--set {one}" for one in workspace.record.settings) or "no --set"
+        other_machine = f"{other_machine + ', ' if other_machine else ''}recorded with {recorded_options}"
+    recorded = workspace.record.cells(workspace.version)
+    rows = compare(
+        workspace.version,
+        recorded,
+        _comparable_cells(workspace, results),
+        obstacles=workspace.obstacles,
+        other_machine=other_machine,
+    )
+    report_arguments = (
+        workspace.name,
+        workspace.version_name,
+        definition,
+        workspace.record,
+        rows,
+        this_machine,
+        other_machine,
+    )
+    say(page.report(*report_arguments, short=True))
+    return rows, page.report(*report_arguments)
 
 
-def _write(at: Workplace, rows: Sequence[Row], text: str, code: int) -> None:
+def _write_reproduction(workspace: Workspace, rows: Sequence[Row], text: str, code: int) -> None:
     """Write the record of this reproduction, for programs and for people."""
     document = {
         "format": 1,
-        "experiment": at.name,
-        "version": at.version_name,
+        "experiment": workspace.name,
+        "version": workspace.version_name,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": code,
-        "machine": machine(),
-        "settings": list(at.settings),
-        "runs": {name: run.folder.name for name, run in at.made.items()},
-        "made_from": at.hashes,
+        "machine": machine_facts(),
+        "settings": list(workspace.settings),
+        "runs": {name: run.folder.name for name, run in workspace.finished_runs.items()},
+        "made_from": workspace.hashes,
         "rows": [{**asdict(row), "difference": row.difference} for row in rows],
     }
-    write_atomically(at.folder / "reproduction.md", text.encode())
-    write_atomically(at.folder / "reproduction.json", canonical_json(document).encode())
-    say(f"{at.folder / 'reproduction.md'}: {_STATUS[code]} (exit status {code})")
+    write_atomically(workspace.folder / "reproduction.md", text.encode())
+    write_atomically(workspace.folder / "reproduction.json", canonical_json(document).encode())
+    say(f"{workspace.folder / 'reproduction.md'}: {_STATUS_TEXTS[code]} (exit status {code})")
 
 
 def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
@@ -220,14 +240,14 @@ def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
     return Tracker(Config.model_validate(content), folder, say)
 
 
-def _track(at: Workplace, rows: Sequence[Row], code: int) -> None:
-    at.tracker.params({"version": at.version_name, "experiment": at.name})
-    at.tracker.tags({"reproduction": _STATUS[code]})
+def _track_reproduction(workspace: Workspace, rows: Sequence[Row], code: int) -> None:
+    workspace.tracker.params({"version": workspace.version_name, "experiment": workspace.name})
+    workspace.tracker.tags({"reproduction": _STATUS_TEXTS[code]})
     numbers = {
         re.sub(r"[^A-Za-z0-9_./ -]", "_", row.cell): float(row.found)
         for row in rows
         if isinstance(row.found, int | float) and math.isfinite(row.found)
     }
-    at.tracker.metrics(numbers)
+    workspace.tracker.metrics(numbers)
     for name in ("reproduction.json", "reproduction.md"):
-        at.tracker.artifact(at.folder / name)
+        workspace.tracker.artifact(workspace.folder / name)

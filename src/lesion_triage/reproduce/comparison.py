@@ -66,21 +66,25 @@ def compare(
             if version.tolerance(cell) is not line:
                 continue
             tolerance = line.within if other_machine or line.on_same_machine is None else line.on_same_machine
-            rows.append(_row(cell, recorded, found, tolerance, line.because, obstacles, other_machine))
+            rows.append(
+                _compare_cell(cell, recorded, found, tolerance, line.because, obstacles, other_machine)
+            )
     return rows
 
 
-def _row(
+def _compare_cell(
     cell: str,
     recorded: Cells,
     found: Cells,
     tolerance: float | None,
-    because: str,
+    reason: str,
     obstacles: Mapping[str, str],
     other_machine: str,
 ) -> Row:
     ours, theirs = found.get(cell), recorded.get(cell)
-    why = next((said for part, said in obstacles.items() if f"{cell}.".startswith(f"{part}.")), "")
+    why = next(
+        (obstacle for document, obstacle in obstacles.items() if f"{cell}.".startswith(f"{document}.")), ""
+    )
     if not why and cell.partition(".")[0] in ("mean", "lowest", "highest"):
         why = next(iter(obstacles.values()), "")
     if not why and cell not in recorded:
@@ -90,17 +94,19 @@ def _row(
     if why:
         return Row(cell, theirs, ours, None, Verdict.not_compared, why)
     assert tolerance is not None
-    verdict = Verdict.agrees if cell in found and _same(theirs, ours, tolerance) else Verdict.differs
-    return Row(cell, theirs, ours, tolerance, verdict, because)
+    verdict = (
+        Verdict.agrees if cell in found and _within_tolerance(theirs, ours, tolerance) else Verdict.differs
+    )
+    return Row(cell, theirs, ours, tolerance, verdict, reason)
 
 
-def _same(recorded: Value, found: Value, tolerance: float) -> bool:
+def _within_tolerance(recorded: Value, found: Value, tolerance: float) -> bool:
     if isinstance(recorded, int | float) and isinstance(found, int | float):
         return abs(found - recorded) <= tolerance + _ROUNDING
     return recorded == found
 
 
-def status(rows: list[Row]) -> int:
+def exit_status(rows: list[Row]) -> int:
     """Exit status: 0: all agree; 1: some differ; 3: none differs, but some could not be compared."""
     verdicts = {row.verdict for row in rows}
     if Verdict.differs in verdicts:

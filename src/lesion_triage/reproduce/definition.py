@@ -14,12 +14,12 @@ from lesion_triage import strict_yaml
 from lesion_triage.config import Section
 from lesion_triage.errors import ConfigError
 
-DEFINITION = "experiment.yaml"
+DEFINITION_FILE = "experiment.yaml"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Sentence = Annotated[str, Field(min_length=10)]
-Tolerated = Annotated[float, Field(ge=0)]
-Kept = Annotated[bool, Field(description="whether the step's document is kept and compared")]
+NonNegative = Annotated[float, Field(ge=0)]
+KeepDocument = Annotated[bool, Field(description="whether the step's document is kept and compared")]
 
 
 class Dataset(Section):
@@ -54,10 +54,10 @@ class Train(Section):
     """Published splits, relative to the experiment's folder, which the run's splits must equal."""
     until: Literal["train", "evaluate"] = "evaluate"
     """``train`` leaves no document: a script continues from there."""
-    keep: Kept = True
+    keep: KeepDocument = True
 
     @model_validator(mode="after")
-    def _one_name_for_each_seed(self) -> Self:
+    def _check_seed_in_name(self) -> Self:
         if len(self.seeds) > 1 and "{seed}" not in self.name:
             raise ValueError(f"step '{self.name}' has several seeds; end its name with {{seed}}")
         return self
@@ -67,18 +67,18 @@ class Train(Section):
         return tuple(self.name.format(seed=seed) for seed in self.seeds)
 
 
-class Other(Section):
+class SingleDocumentStep(Section):
     """What all steps except training have in common: one document each."""
 
     name: Name
-    keep: Kept = True
+    keep: KeepDocument = True
 
     def documents(self) -> tuple[str, ...]:
         """The one document."""
         return (self.name,)
 
 
-class Transfer(Other):
+class Transfer(SingleDocumentStep):
     """A bundle on another dataset, as in ``lesion-triage transfer``."""
 
     kind: Literal["transfer"]
@@ -90,7 +90,7 @@ class Transfer(Other):
     split: Literal["all", "test"] = "all"
 
 
-class Robustness(Other):
+class Robustness(SingleDocumentStep):
     """A run's corrupted test photographs, as in ``lesion-triage robustness``."""
 
     kind: Literal["robustness"]
@@ -101,7 +101,7 @@ class Robustness(Other):
     """Datasets that show something else."""
 
 
-class Coverage(Other):
+class Coverage(SingleDocumentStep):
     """Calibration sets drawn from recorded scores, as in ``lesion-triage proof``."""
 
     kind: Literal["coverage"]
@@ -111,7 +111,7 @@ class Coverage(Other):
     mapie: bool = False
 
 
-class Queue(Other):
+class Queue(SingleDocumentStep):
     """The reading queue, as in ``lesion-triage queue``."""
 
     kind: Literal["queue"]
@@ -120,7 +120,7 @@ class Queue(Other):
     arguments: tuple[str, ...]
 
 
-class Script(Other):
+class Script(SingleDocumentStep):
     """A program in the experiment's folder that writes a JSON file."""
 
     kind: Literal["script"]
@@ -131,7 +131,7 @@ class Script(Other):
     """Runs whose folders are appended to the arguments."""
     data: tuple[Name, ...] = ()
 
-    def reads(self) -> tuple[str, ...]:
+    def input_runs(self) -> tuple[str, ...]:
         """Every run that it is given, each once."""
         named = (name for word in self.arguments for name in re.findall(r"\{run:([^{}]*)\}", word))
         return tuple(dict.fromkeys((*self.runs, *named)))
@@ -145,14 +145,14 @@ class Tolerance(Section):
 
     cells: Annotated[str, Field(min_length=1)]
     """A pattern with ``*``; if several lines match a cell, the first counts."""
-    within: Tolerated | None = None
+    within: NonNegative | None = None
     """Largest difference on any machine; None: not compared on another machine."""
-    on_same_machine: Tolerated | None = None
+    on_same_machine: NonNegative | None = None
     """Largest difference if processor, threads and packages are those of the record."""
     because: Sentence
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _check_any_tolerance(self) -> Self:
         if self.within is None and self.on_same_machine is None:
             raise ValueError(f"'{self.cells}' states no tolerance: give within, on_same_machine or both")
         return self
@@ -179,18 +179,18 @@ class Version(Section):
 
     def data(self) -> frozenset[str]:
         """Datasets used by any step."""
-        return frozenset(_named(self.steps))
+        return frozenset(_dataset_names(self.steps))
 
     def tolerance(self, cell: str) -> Tolerance | None:
         """The first matching line; None: the cell is not part of the table."""
         return next((line for line in self.table if fnmatchcase(cell, line.cells)), None)
 
     @model_validator(mode="after")
-    def _every_name_once_and_before_its_use(self) -> Self:
+    def _check_names(self) -> Self:
         known: set[str] = set()
         runs: set[str] = set()
         for step in self.steps:
-            for wanted in _runs_of(step):
+            for wanted in _input_runs(step):
                 if wanted not in runs:
                     raise ValueError(
                         f"step '{step.name}' needs the run '{wanted}', which no earlier step makes"
@@ -220,7 +220,7 @@ class Experiment(Section):
     """Replaces quick in ``--quick`` if the pictures are not at hand; None: quick needs none."""
 
     @model_validator(mode="after")
-    def _data_are_declared(self) -> Self:
+    def _check_data(self) -> Self:
         declared = {one.name for one in self.data}
         for name, version in self.versions().items():
             if unknown := sorted(version.data() - declared):
@@ -242,7 +242,7 @@ class Experiment(Section):
         return next(one for one in self.data if one.name == name)
 
 
-def _named(steps: tuple[Step, ...]) -> Iterator[str]:
+def _dataset_names(steps: tuple[Step, ...]) -> Iterator[str]:
     for step in steps:
         if isinstance(step, Train | Transfer) and step.data is not None:
             yield step.data
@@ -252,31 +252,31 @@ def _named(steps: tuple[Step, ...]) -> Iterator[str]:
             yield from step.data
 
 
-def _runs_of(step: Step) -> tuple[str, ...]:
+def _input_runs(step: Step) -> tuple[str, ...]:
     if isinstance(step, Transfer):
         return (step.bundle,)
     if isinstance(step, Robustness):
         return (step.run,)
-    return step.reads() if isinstance(step, Script) else ()
+    return step.input_runs() if isinstance(step, Script) else ()
 
 
-def load(folder: Path) -> Experiment:
+def load_experiment(folder: Path) -> Experiment:
     """Read ``experiment.yaml``.
 
     Raises:
         ConfigError: no such folder or file, not YAML, an unknown key, or parts that do not fit together.
     """
-    path = folder / DEFINITION
+    path = folder / DEFINITION_FILE
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: cannot be read as an experiment ({error}); name a folder that holds {DEFINITION}."
+            f"{path}: cannot be read as an experiment ({error}); name a folder that holds {DEFINITION_FILE}."
         ) from None
     content = strict_yaml.parse(text, str(path))
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {place}: {first['msg']}.") from None
+        location = ".".join(str(step) for step in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {location}: {first['msg']}.") from None

@@ -9,11 +9,11 @@ from lesion_triage.config import Config
 from lesion_triage.errors import ConfigError
 
 
-def overrides(place: Path, config: Config) -> list[str]:
+def overrides(path: Path, config: Config) -> list[str]:
     """Overrides that make every network take its initial weights from a file instead of the hub.
 
     Args:
-        place: a file; or a folder that holds one file for each backbone, named ``BACKBONE.*safetensors``.
+        path: a file; or a folder that holds one file for each backbone, named ``BACKBONE.*safetensors``.
         config: of the training run.
 
     Returns:
@@ -22,29 +22,29 @@ def overrides(place: Path, config: Config) -> list[str]:
     Raises:
         ConfigError: one file for several backbones, or a folder that lacks the file of one or has two.
     """
-    place = place.resolve()
-    own = _of(config.model.backbone, config.model.weights, place, config)
-    others = [
-        {**one.model_dump(mode="json"), "weights": _of(one.backbone, one.weights, place, config)}
+    path = path.resolve()
+    main_weights = _weights_for(config.model.backbone, config.model.weights, path, config)
+    ensemble = [
+        {**one.model_dump(mode="json"), "weights": _weights_for(one.backbone, one.weights, path, config)}
         for one in config.ensemble.backbones
     ]
-    given = {"model.weights": own} | ({"ensemble.backbones": others} if others else {})
-    return [f"{key}={strict_yaml.written(value)}" for key, value in given.items()]
+    settings = {"model.weights": main_weights} | ({"ensemble.backbones": ensemble} if ensemble else {})
+    return [f"{key}={strict_yaml.written(value)}" for key, value in settings.items()]
 
 
-def _of(backbone: str, weights: str, place: Path, config: Config) -> str:
+def _weights_for(backbone: str, weights: str, path: Path, config: Config) -> str:
     if weights != "hub":
         return weights
-    if place.is_dir():
-        found = sorted(place.glob(f"{backbone}.*safetensors"))
-        if len(found) != 1:
+    if path.is_dir():
+        candidates = sorted(path.glob(f"{backbone}.*safetensors"))
+        if len(candidates) != 1:
             raise ConfigError(
-                f"--weights {place}: {len(found)} files are named {backbone}.*safetensors; expected one."
+                f"--weights {path}: {len(candidates)} files are named {backbone}.*safetensors; expected one."
             )
-        return str(found[0])
+        return str(candidates[0])
     if config.ensemble.backbones:
         raise ConfigError(
-            f"--weights {place}: '{config.name}' trains several backbones; give a folder that holds a file "
+            f"--weights {path}: '{config.name}' trains several backbones; give a folder that holds a file "
             "for each, named BACKBONE.*safetensors."
         )
-    return str(place)
+    return str(path)

@@ -11,11 +11,11 @@ from pathlib import Path
 from lesion_triage import __version__
 
 PACKAGES = ("torch", "timm", "albumentations", "numpy", "pillow", "scikit-learn", "onnxruntime")
-_INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+_INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 """Instruction sets by which torch and onnxruntime choose their kernels, as named by Linux."""
 
 
-def machine() -> dict[str, str]:
+def machine_facts() -> dict[str, str]:
     """Everything about this machine that affects numbers."""
     facts = {
         "processor": _processor(),
@@ -32,7 +32,7 @@ def machine() -> dict[str, str]:
     return facts
 
 
-def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
+def describe_differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
     """How two machines differ, in words; empty: in nothing that is known."""
     if not recorded:
         return "the machine of the record is not known"
@@ -49,7 +49,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or "unknown"
-    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    known = set(said.get("flags", "").split())
-    instructions = [name for name in _INSTRUCTIONS if name in known]
-    return " ".join([said.get("model name", platform.processor() or "unknown"), *instructions])
+    cpu_fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    cpu_flags = set(cpu_fields.get("flags", "").split())
+    instructions = [name for name in _INSTRUCTION_SETS if name in cpu_flags]
+    return " ".join([cpu_fields.get("model name", platform.processor() or "unknown"), *instructions])

@@ -9,11 +9,11 @@ from lesion_triage.reproduce.comparison import Row, Verdict
 from lesion_triage.reproduce.definition import Experiment, Tolerance, Version, VersionName
 from lesion_triage.reproduce.records import Record
 
-_HEAD = ("cell", "recorded", "found", "difference", "tolerance", "verdict")
+_COLUMN_TITLES = ("cell", "recorded", "found", "difference", "tolerance", "verdict")
 _HASH_DIGITS = 12
-_MANY = 8
+_MAX_LISTED = 8
 """Most cells of one line that the expected table lists one by one."""
-_SHORT = 40
+_MAX_PRINTED = 40
 """Most rows that are printed in full; of a longer table, only those that do not agree."""
 
 
@@ -41,7 +41,7 @@ def report(
         short: in a long table, leave out what agrees.
     """
     printed = list(rows)
-    if short and len(rows) > _SHORT:
+    if short and len(rows) > _MAX_PRINTED:
         printed = [row for row in rows if row.verdict is not Verdict.agrees]
     version = definition.versions()[version_name]
     where = (
@@ -66,9 +66,9 @@ def report(
         *(table(printed) if printed else ()),
         *([f"({len(rows) - len(printed)} cells that agree are not shown)"] * (len(printed) < len(rows))),
         "",
-        *_reasons(rows),
+        *_reason_lines(rows),
         "",
-        verdict(rows),
+        verdict_line(rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -78,22 +78,22 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     cells = [
         (
             row.cell,
-            shown(row.recorded),
-            shown(row.found),
+            format_value(row.recorded),
+            format_value(row.found),
             "" if row.difference is None else f"{row.difference:+.2g}" if row.difference else "0",
             "" if row.tolerance is None else f"{row.tolerance:g}",
             row.verdict.value if row.verdict is not Verdict.differs else "DIFFERS",
         )
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(_HEAD, *cells, strict=True)]
-    for number, line in enumerate((_HEAD, *cells)):
+    widths = [max(map(len, column)) for column in zip(_COLUMN_TITLES, *cells, strict=True)]
+    for number, line in enumerate((_COLUMN_TITLES, *cells)):
         yield f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
         if number == 0:
             yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"
 
 
-def shown(value: Value) -> str:
+def format_value(value: Value) -> str:
     """A value in readable form."""
     if value is None:
         return "none"
@@ -102,7 +102,7 @@ def shown(value: Value) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}"
 
 
-def _reasons(rows: Sequence[Row]) -> Iterator[str]:
+def _reason_lines(rows: Sequence[Row]) -> Iterator[str]:
     """The reasons for the tolerances, and for cells not compared; each once."""
     compared: dict[str, list[Row]] = {}
     for row in rows:
@@ -113,7 +113,7 @@ def _reasons(rows: Sequence[Row]) -> Iterator[str]:
         yield text.format(first if len(these) == 1 else f"{first} and {len(these) - 1} more")
 
 
-def verdict(rows: Sequence[Row]) -> str:
+def verdict_line(rows: Sequence[Row]) -> str:
     """The verdict, in one line."""
     count = {verdict: sum(row.verdict is verdict for row in rows) for verdict in Verdict}
     if not rows:
@@ -124,27 +124,29 @@ def verdict(rows: Sequence[Row]) -> str:
     )
 
 
-def expected(version: Version, record: Record) -> str:
+def expected_table(version: Version, record: Record) -> str:
     """The expected table, as Markdown: recorded cells, permitted differences, and their reasons."""
     recorded = record.cells(version)
     lines = ["| cell | recorded | same machine | elsewhere | because |", "|---|---|---|---|---|"]
     for line in version.table:
         these = {cell: value for cell, value in recorded.items() if version.tolerance(cell) is line}
-        allowed = f"{_allowed(line, here=True)} | {_allowed(line, here=False)}"
-        if len(these) > _MANY:
-            these = {f"`{line.cells}`, {len(these)} cells": _span(list(these.values()))}
+        allowed = f"{_tolerance_text(line, here=True)} | {_tolerance_text(line, here=False)}"
+        if len(these) > _MAX_LISTED:
+            these = {f"`{line.cells}`, {len(these)} cells": _range_text(list(these.values()))}
         for number, (cell, value) in enumerate(these.items()):
-            lines.append(f"| {cell} | {shown(value)} | {allowed} | {line.because if number == 0 else '〃'} |")
+            lines.append(
+                f"| {cell} | {format_value(value)} | {allowed} | {line.because if number == 0 else '〃'} |"
+            )
     return "\n".join(lines) + "\n"
 
 
-def _span(values: Sequence[Value]) -> str:
+def _range_text(values: Sequence[Value]) -> str:
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) == len(values):
-        return f"{shown(min(numbers))} to {shown(max(numbers))}"
-    return ", ".join(sorted({shown(value) for value in values}))
+        return f"{format_value(min(numbers))} to {format_value(max(numbers))}"
+    return ", ".join(sorted({format_value(value) for value in values}))
 
 
-def _allowed(line: Tolerance, *, here: bool) -> str:
+def _tolerance_text(line: Tolerance, *, here: bool) -> str:
     allowed = line.on_same_machine if here and line.on_same_machine is not None else line.within
     return "not compared" if allowed is None else "equal" if allowed == 0 else f"± {allowed:g}"

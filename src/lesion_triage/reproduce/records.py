@@ -23,11 +23,11 @@ from lesion_triage.errors import ConfigError, DataError
 from lesion_triage.reproduce.cells import Cells, cells_of
 from lesion_triage.reproduce.definition import Experiment, Train, Version, VersionName
 
-FILE = "recorded.json"
+RECORD_FILE = "recorded.json"
 
 
 class _Origin(Section):
-    """Origin of a document; fields as in ``Found``."""
+    """Origin of a document; fields as in ``StepResult``."""
 
     sha256: str
     made_from: dict[str, str]
@@ -45,7 +45,7 @@ class _Origins(Section):
 
 
 @dataclass(frozen=True)
-class Found:
+class StepResult:
     """Result of one step."""
 
     document: dict[str, Any]
@@ -103,34 +103,37 @@ def read(experiment: Path, definition: Experiment, name: VersionName) -> Record:
         for document in version.documents()
         if (folder / f"{document}.json").is_file()
     }
-    documents = {document: _parsed(folder / f"{document}.json", raw) for document, raw in contents.items()}
-    about = _origins(folder / FILE)
-    spoken_of = {
-        document: about.documents[document]
-        for document, raw in contents.items()
-        if document in about.documents and about.documents[document].sha256 == sha256_of(raw)
+    documents = {
+        document: _parse_json(folder / f"{document}.json", raw) for document, raw in contents.items()
     }
-    whole = bool(documents) and spoken_of.keys() == documents.keys()
+    origins = _read_origins(folder / RECORD_FILE)
+    valid_origins = {
+        document: origins.documents[document]
+        for document, raw in contents.items()
+        if document in origins.documents and origins.documents[document].sha256 == sha256_of(raw)
+    }
+    complete = bool(documents) and valid_origins.keys() == documents.keys()
     return Record(
         documents=documents,
         made_from={
-            document: _hashes(found, spoken_of.get(document)) for document, found in documents.items()
+            document: _hashes(document_content, valid_origins.get(document))
+            for document, document_content in documents.items()
         },
         facts={
             f"{document}.{name}": value
-            for document, one in spoken_of.items()
+            for document, one in valid_origins.items()
             for name, value in one.facts.items()
         },
-        machine=about.machine if whole else {},
-        recorded_on=about.recorded_on if whole else "",
-        settings=about.settings if whole else (),
+        machine=origins.machine if complete else {},
+        recorded_on=origins.recorded_on if complete else "",
+        settings=origins.settings if complete else (),
     )
 
 
 def write(
     experiment: Path,
     name: VersionName,
-    found: Mapping[str, Found],
+    results: Mapping[str, StepResult],
     machine: Mapping[str, str],
     recorded_on: str,
     settings: tuple[str, ...],
@@ -141,7 +144,7 @@ def write(
         ConfigError: the experiment's folder cannot be written to.
     """
     folder = folder_of(experiment, name)
-    about = _Origins(
+    origins = _Origins(
         recorded_on=recorded_on,
         machine=dict(machine),
         settings=settings,
@@ -149,45 +152,45 @@ def write(
             document: _Origin(
                 sha256=sha256_of(one.content), made_from=dict(one.made_from), facts=dict(one.facts)
             )
-            for document, one in found.items()
+            for document, one in results.items()
         },
     )
     written = []
     try:
         folder.mkdir(exist_ok=True)
-        for document, one in found.items():
+        for document, one in results.items():
             written.append(folder / f"{document}.json")
             write_atomically(written[-1], one.content)
-        written.append(folder / FILE)
-        write_atomically(written[-1], canonical_json(about.model_dump(mode="json")).encode())
+        written.append(folder / RECORD_FILE)
+        write_atomically(written[-1], canonical_json(origins.model_dump(mode="json")).encode())
     except OSError as error:
         raise ConfigError(f"{folder}: the record cannot be written ({error}).") from None
     return written
 
 
-def _hashes(document: Mapping[str, Any], said: _Origin | None) -> dict[str, str]:
+def _hashes(document: Mapping[str, Any], origin: _Origin | None) -> dict[str, str]:
     """Hashes of a document's origins: as recorded beside it, else as stated in the document."""
     own = {
         key: document[key]
         for key in ("manifest_sha256", "splits_sha256", "scores_sha256")
         if isinstance(document.get(key), str)
     }
-    return {**own, **(said.made_from if said else {})}
+    return {**own, **(origin.made_from if origin else {})}
 
 
-def _origins(path: Path) -> _Origins:
+def _read_origins(path: Path) -> _Origins:
     """Origin of each document; empty without a description."""
     if not path.is_file():
         return _Origins()
     try:
-        return _Origins.model_validate(_parsed(path, path.read_bytes()))
+        return _Origins.model_validate(_parse_json(path, path.read_bytes()))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"])
         raise DataError(f"{path}: {place}: {first['msg']}; record it again.") from None
 
 
-def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
+def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:
     try:
         content = json.loads(raw)
     except ValueError as error:

@@ -32,14 +32,14 @@ from lesion_triage.reproduce.definition import (
     Train,
     Transfer,
 )
-from lesion_triage.reproduce.records import Found
-from lesion_triage.reproduce.workspace import Workplace, pictures_sha256
+from lesion_triage.reproduce.records import StepResult
+from lesion_triage.reproduce.workspace import Workspace, pictures_sha256
 from lesion_triage.runs import Run, file_sha256
 
-_Describe = Callable[[argparse.ArgumentParser], None]
+_AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
-def do(step: Step, at: Workplace) -> dict[str, Found]:
+def run_step(step: Step, workspace: Workspace) -> dict[str, StepResult]:
     """Run one step; returns its documents by name.
 
     Raises:
@@ -47,44 +47,49 @@ def do(step: Step, at: Workplace) -> dict[str, Found]:
         LesionTriageError: whatever the verb raises.
     """
     if isinstance(step, Train):
-        return _train(step, at)
+        return _run_training(step, workspace)
     if isinstance(step, Transfer):
-        return {step.name: _transfer(step, at)}
+        return {step.name: _run_transfer(step, workspace)}
     if isinstance(step, Robustness):
-        return {step.name: _robustness(step, at)}
+        return {step.name: _run_robustness(step, workspace)}
     if isinstance(step, Coverage):
-        return {step.name: _coverage(step, at)}
-    return {step.name: _queue(step, at) if isinstance(step, Queue) else _script(step, at)}
+        return {step.name: _run_coverage(step, workspace)}
+    return {
+        step.name: _run_queue(step, workspace) if isinstance(step, Queue) else _run_script(step, workspace)
+    }
 
 
-def _train(step: Train, at: Workplace) -> dict[str, Found]:
-    found = {}
+def _run_training(step: Train, workspace: Workspace) -> dict[str, StepResult]:
+    results = {}
     for seed, name in zip(step.seeds, step.documents(), strict=True):
-        loaded = _loaded(step, at, seed)
+        loaded = _load_config(step, workspace, seed)
         if not pipeline.is_single_process(loaded):
             raise ConfigError(
                 f"an experiment is repeated in one process, found train.devices {loaded.train.devices} and "
                 f"WORLD_SIZE {os.environ.get('WORLD_SIZE', '1')}; set train.devices to 1, without torchrun."
             )
-        parent = at.tracker.run_id
+        parent = workspace.tracker.run_id
         for verb in ("manifest", "split"):
-            run = pipeline.run_verb(verb, loaded, at.runs, parent=parent)
-        known, digest = manifest.read(run.folder)
-        dealt, splits_digest = split.read(run.folder, digest)
-        hashes = {"manifest_sha256": digest, "splits_sha256": splits_digest}
-        _verify(step, at, dealt, name)
-        at.check(name, hashes)
-        say(f"{name}: {len(known.records)} photographs, manifest {digest[:12]}, splits {splits_digest[:12]}")
-        run = pipeline.run_verb(
-            "run" if step.until == "evaluate" else "train", loaded, at.runs, parent=parent
+            run = pipeline.run_verb(verb, loaded, workspace.runs, parent=parent)
+        dataset_manifest, digest = manifest.read(run.folder)
+        splits, splits_digest = split.read(run.folder, digest)
+        input_hashes = {"manifest_sha256": digest, "splits_sha256": splits_digest}
+        _verify_splits(step, workspace, splits, name)
+        workspace.check_inputs(name, input_hashes)
+        say(
+            f"{name}: {len(dataset_manifest.records)} photographs, manifest {digest[:12]}, "
+            f"splits {splits_digest[:12]}"
         )
-        at.made[name], at.hashes[name] = run, hashes
+        run = pipeline.run_verb(
+            "run" if step.until == "evaluate" else "train", loaded, workspace.runs, parent=parent
+        )
+        workspace.finished_runs[name], workspace.hashes[name] = run, input_hashes
         if step.until == "evaluate":
             content = (run.folder / "report" / "results.json").read_bytes()
             facts = {"bundle_content": content_sha256(open_bundle(run.folder / "bundle"))}
-            made_from = {**hashes, "recipe_sha256": recipe_sha256(step, at.experiment, seed)}
-            found[name] = Found(json.loads(content), content, made_from, facts)
-    return found
+            made_from = {**input_hashes, "recipe_sha256": recipe_sha256(step, workspace.experiment, seed)}
+            results[name] = StepResult(json.loads(content), content, made_from, facts)
+    return results
 
 
 def recipe_sha256(step: Train, experiment: Path, seed: int) -> str:
@@ -96,24 +101,29 @@ def recipe_sha256(step: Train, experiment: Path, seed: int) -> str:
     return config_file.load(path, [*step.set, f"seed={seed}"]).identity_sha256()
 
 
-def _loaded(step: Train, at: Workplace, seed: int) -> Config:
-    root = None if step.data is None else at.data[step.data]
-    why = f"reproduction of {at.name} ({at.version_name}), seed {seed}"
-    given = (*step.set, *at.settings)
-    words = [f"calibrate.second_look={strict_yaml.written(why)}", *given, f"seed={seed}", *_tracking(at)]
-    loaded = config_file.load(at.beside(step.config), words, root)
-    if at.weights is not None:
-        words += initial_weights.overrides(at.weights, loaded)
-        loaded = config_file.load(at.beside(step.config), words, root)
+def _load_config(step: Train, workspace: Workspace, seed: int) -> Config:
+    root = None if step.data is None else workspace.data[step.data]
+    second_look_reason = f"reproduction of {workspace.name} ({workspace.version_name}), seed {seed}"
+    extra_overrides = (*step.set, *workspace.settings)
+    overrides = [
+        f"calibrate.second_look={strict_yaml.written(second_look_reason)}",
+        *extra_overrides,
+        f"seed={seed}",
+        *_tracking_overrides(workspace),
+    ]
+    loaded = config_file.load(workspace.resolve(step.config), overrides, root)
+    if workspace.weights is not None:
+        overrides += initial_weights.overrides(workspace.weights, loaded)
+        loaded = config_file.load(workspace.resolve(step.config), overrides, root)
     return loaded
 
 
-def _tracking(at: Workplace) -> list[str]:
-    said = {"experiment": at.name, "enabled": at.tracked}
-    return [f"tracking.{key}={strict_yaml.written(value)}" for key, value in said.items()]
+def _tracking_overrides(workspace: Workspace) -> list[str]:
+    tracking = {"experiment": workspace.name, "enabled": workspace.tracked}
+    return [f"tracking.{key}={strict_yaml.written(value)}" for key, value in tracking.items()]
 
 
-def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
+def _verify_splits(step: Train, workspace: Workspace, splits: split.Splits, name: str) -> None:
     """Check that the splits equal the published ones.
 
     With ``--other-data`` a difference becomes an obstacle to the comparison, except when recording.
@@ -124,74 +134,76 @@ def _verify(step: Train, at: Workplace, dealt: split.Splits, name: str) -> None:
     if step.splits is None:
         return
     try:
-        say(f"  {published_splits.verify(dealt, at.beside(step.splits))}")
+        say(f"  {published_splits.verify(splits, workspace.resolve(step.splits))}")
     except SplitError as error:
-        if at.recording:
+        if workspace.recording:
             raise RunError(
                 f"{error} A record on other splits needs them published first: `lesion-triage splits RUN "
-                f"--publish {at.beside(step.splits)}`, with the run folder named above."
+                f"--publish {workspace.resolve(step.splits)}`, with the run folder named above."
             ) from None
-        if not at.other_data:
+        if not workspace.other_data:
             raise RunError(
                 f"{error} To run the experiment on other pictures, with nothing to compare: --other-data."
             ) from None
-        at.obstacles[name] = f"other splits than {step.splits}"
+        workspace.obstacles[name] = f"other splits than {step.splits}"
 
 
-def _transfer(step: Transfer, at: Workplace) -> Found:
-    run = at.made[step.bundle]
-    root = None if step.data is None else at.data[step.data]
-    words = [str(run.folder / "bundle"), str(at.beside(step.config)), "--runs", str(at.runs)]
-    words += ["--split", step.split]
-    words += ["--data-root", str(root)] if root is not None else []
-    for override in (*step.set, *_tracking(at)):
-        words += ["--set", override]
-    seen = "drawn" if root is None else pictures_sha256(root)
+def _run_transfer(step: Transfer, workspace: Workspace) -> StepResult:
+    run = workspace.finished_runs[step.bundle]
+    root = None if step.data is None else workspace.data[step.data]
+    argv = [str(run.folder / "bundle"), str(workspace.resolve(step.config)), "--runs", str(workspace.runs)]
+    argv += ["--split", step.split]
+    argv += ["--data-root", str(root)] if root is not None else []
+    for override in (*step.set, *_tracking_overrides(workspace)):
+        argv += ["--set", override]
+    pictures_hash = "drawn" if root is None else pictures_sha256(root)
 
-    def work(room: Path) -> bytes:
-        _act(transfer.add_arguments, transfer.act, [*words, "--out", str(room)])
-        return (room / "results.json").read_bytes()
+    def make_document(folder: Path) -> bytes:
+        _run_verb(transfer.add_arguments, transfer.act, [*argv, "--out", str(folder)])
+        return (folder / "results.json").read_bytes()
 
     inputs = {
         **step.model_dump(mode="json"),
-        "configuration": _digest(at.beside(step.config)),
+        "configuration": _file_sha256(workspace.resolve(step.config)),
         "bundle": open_bundle(run.folder / "bundle").sha256,
-        "seen": seen,
+        "seen": pictures_hash,
     }
-    content = at.once(step.name, inputs, work)
+    content = workspace.cached_document(step.name, inputs, make_document)
     document = json.loads(content)
     own = {key: document[key] for key in ("manifest_sha256", "splits_sha256")}
-    return Found(document, content, {**own, **_behind(at, step.bundle)})
+    return StepResult(document, content, {**own, **_input_hashes(workspace, step.bundle)})
 
 
-def _robustness(step: Robustness, at: Workplace) -> Found:
-    run = at.made[step.run]
-    shown = {name: at.data[name] for name in step.show if name in at.data}
+def _run_robustness(step: Robustness, workspace: Workspace) -> StepResult:
+    run = workspace.finished_runs[step.run]
+    shown = {name: workspace.data[name] for name in step.show if name in workspace.data}
     for name in step.show:
         if name not in shown:
-            at.obstacles[f"{step.name}.{name}"] = "these pictures are not available"
-    words = [str(run.folder), "--others", str(step.others), "--severities", *map(str, step.severities)]
+            workspace.obstacles[f"{step.name}.{name}"] = "these pictures are not available"
+    argv = [str(run.folder), "--others", str(step.others), "--severities", *map(str, step.severities)]
     if run.config.data.root is not None:
-        words += ["--data-root", str(run.config.data.root)]
+        argv += ["--data-root", str(run.config.data.root)]
     for name, folder in shown.items():
-        words += ["--show", f"{name}={folder}"]
+        argv += ["--show", f"{name}={folder}"]
     hashes = {f"{name} pictures": pictures_sha256(folder) for name, folder in shown.items()}
 
-    def work(room: Path) -> bytes:
-        _act(robustness.add_arguments, robustness.act, [*words, "--out", str(room)])
-        return (room / "results.json").read_bytes()
+    def make_document(folder: Path) -> bytes:
+        _run_verb(robustness.add_arguments, robustness.act, [*argv, "--out", str(folder)])
+        return (folder / "results.json").read_bytes()
 
     bundle = open_bundle(run.folder / "bundle").sha256
-    content = at.once(step.name, {**step.model_dump(mode="json"), "bundle": bundle, **hashes}, work)
-    return Found(json.loads(content), content, {**hashes, **_behind(at, step.run)})
+    content = workspace.cached_document(
+        step.name, {**step.model_dump(mode="json"), "bundle": bundle, **hashes}, make_document
+    )
+    return StepResult(json.loads(content), content, {**hashes, **_input_hashes(workspace, step.run)})
 
 
-def _behind(at: Workplace, run: str) -> dict[str, str]:
+def _input_hashes(workspace: Workspace, run: str) -> dict[str, str]:
     """Hashes of the pictures behind the run that made a bundle."""
-    return {f"{run} {what}": digest for what, digest in at.hashes[run].items()}
+    return {f"{run} {what}": digest for what, digest in workspace.hashes[run].items()}
 
 
-def _digest(path: Path) -> str:
+def _file_sha256(path: Path) -> str:
     """SHA-256 of a file that the definition names."""
     try:
         return file_sha256(path)
@@ -201,47 +213,50 @@ def _digest(path: Path) -> str:
         ) from None
 
 
-def _coverage(step: Coverage, at: Workplace) -> Found:
-    table = at.beside(step.scores)
-    hashes = {"scores_sha256": _digest(table)}
+def _run_coverage(step: Coverage, workspace: Workspace) -> StepResult:
+    table = workspace.resolve(step.scores)
+    hashes = {"scores_sha256": _file_sha256(table)}
 
-    def work(room: Path) -> bytes:
+    def make_document(folder: Path) -> bytes:
         found = prove(read_scores(table), step.draws, step.seed, step.mapie)
         for broken in found.broken:
             say(f"  {broken}")
         return canonical_json(found.document()).encode()
 
-    content = at.once(step.name, {**step.model_dump(mode="json"), **hashes}, work)
-    return Found(json.loads(content), content, hashes)
+    content = workspace.cached_document(step.name, {**step.model_dump(mode="json"), **hashes}, make_document)
+    return StepResult(json.loads(content), content, hashes)
 
 
-def _queue(step: Queue, at: Workplace) -> Found:
-    hashes, words = {}, list(step.arguments)
+def _run_queue(step: Queue, workspace: Workspace) -> StepResult:
+    hashes, argv = {}, list(step.arguments)
     if step.scores is not None:
-        words.insert(0, str(at.beside(step.scores)))
-        hashes["scores_sha256"] = _digest(at.beside(step.scores))
+        argv.insert(0, str(workspace.resolve(step.scores)))
+        hashes["scores_sha256"] = _file_sha256(workspace.resolve(step.scores))
 
-    def work(room: Path) -> bytes:
-        study = queue.study_of(_parsed(queue.add_arguments, words))
+    def make_document(folder: Path) -> bytes:
+        study = queue.study_of(_parse_arguments(queue.add_arguments, argv))
         say("\n".join(queue_report.lines(study)))
         document = {**queue_report.document(study), **hashes}
         if step.scores is not None:
             document["source"] = step.scores  # not its location on this machine
         return canonical_json(document).encode()
 
-    content = at.once(step.name, {**step.model_dump(mode="json"), **hashes}, work)
-    return Found(json.loads(content), content, hashes)
+    content = workspace.cached_document(step.name, {**step.model_dump(mode="json"), **hashes}, make_document)
+    return StepResult(json.loads(content), content, hashes)
 
 
-def _script(step: Script, at: Workplace) -> Found:
-    program = at.beside(step.script)
-    runs = [at.made[name] for name in step.runs]
-    folders = {f"{{data:{name}}}": at.data[name] for name in step.data if name in at.data}
+def _run_script(step: Script, workspace: Workspace) -> StepResult:
+    program = workspace.resolve(step.script)
+    runs = [workspace.finished_runs[name] for name in step.runs]
+    folders = {f"{{data:{name}}}": workspace.data[name] for name in step.data if name in workspace.data}
 
-    def work(room: Path) -> bytes:
-        out = room / "out.json"
-        words = [_filled(word, {"{out}": out, **folders, **_named_runs(at)}) for word in step.arguments]
-        command = [sys.executable, str(program), *words, *(str(run.folder) for run in runs)]
+    def make_document(folder: Path) -> bytes:
+        out = folder / "out.json"
+        arguments = [
+            _substitute(word, {"{out}": out, **folders, **_run_placeholders(workspace)})
+            for word in step.arguments
+        ]
+        command = [sys.executable, str(program), *arguments, *(str(run.folder) for run in runs)]
         done = subprocess.run(command, check=False)  # noqa: S603 - a program in the experiment's own folder
         if done.returncode or not out.is_file():
             raise RunError(
@@ -252,42 +267,44 @@ def _script(step: Script, at: Workplace) -> Found:
 
     inputs = {
         **step.model_dump(mode="json"),
-        "program": _digest(program),
-        "made": {name: _outputs(at.made[name]) for name in step.reads()},
+        "program": _file_sha256(program),
+        "made": {name: _stage_hashes(workspace.finished_runs[name]) for name in step.input_runs()},
         "data": {name: pictures_sha256(folder) for name, folder in folders.items()},
     }
-    content = at.once(step.name, inputs, work)
+    content = workspace.cached_document(step.name, inputs, make_document)
     hashes: dict[str, str] = {}
-    for name in step.reads():
-        hashes |= _behind(at, name)
-    return Found(json.loads(content), content, hashes)
+    for name in step.input_runs():
+        hashes |= _input_hashes(workspace, name)
+    return StepResult(json.loads(content), content, hashes)
 
 
-def _outputs(run: Run) -> dict[str, str]:
+def _stage_hashes(run: Run) -> dict[str, str]:
     """Of every finished stage: a script may read anything in the folder."""
     records = ((stage, run.record(stage)) for stage in pipeline.STAGES)
     return {stage: record.sha256() for stage, record in records if record is not None}
 
 
-def _named_runs(at: Workplace) -> dict[str, Path]:
-    return {f"{{run:{name}}}": run.folder for name, run in at.made.items()}
+def _run_placeholders(workspace: Workspace) -> dict[str, Path]:
+    return {f"{{run:{name}}}": run.folder for name, run in workspace.finished_runs.items()}
 
 
-def _filled(word: str, values: dict[str, Path]) -> str:
+def _substitute(word: str, values: dict[str, Path]) -> str:
     for name, value in values.items():
         word = word.replace(name, str(value))
     return word
 
 
-def _parsed(describe: _Describe, words: Sequence[str]) -> argparse.Namespace:
+def _parse_arguments(add_arguments: _AddArguments, argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="the verb", exit_on_error=False)
-    describe(parser)
+    add_arguments(parser)
     try:
-        return parser.parse_args(words)
+        return parser.parse_args(argv)
     except (argparse.ArgumentError, SystemExit) as error:
-        raise ConfigError(f"the step's arguments are refused ({' '.join(words)}): {error}.") from None
+        raise ConfigError(f"the step's arguments are refused ({' '.join(argv)}): {error}.") from None
 
 
-def _act(describe: _Describe, act: Callable[[argparse.Namespace], int], words: Sequence[str]) -> None:
+def _run_verb(
+    add_arguments: _AddArguments, act: Callable[[argparse.Namespace], int], argv: Sequence[str]
+) -> None:
     """Run a verb as the command line does."""
-    act(_parsed(describe, words))
+    act(_parse_arguments(add_arguments, argv))

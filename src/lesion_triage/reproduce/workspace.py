@@ -15,13 +15,13 @@ from lesion_triage.config_file import DATA_ROOT_VARIABLE
 from lesion_triage.console import say
 from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.reproduce.definition import Dataset, Experiment, Version, VersionName
-from lesion_triage.reproduce.records import Found, Record
+from lesion_triage.reproduce.records import Record, StepResult
 from lesion_triage.runs import Run, file_sha256
 from lesion_triage.tracking import Tracker
 
 
 @dataclass
-class Workplace:
+class Workspace:
     """Everything that a step needs to know, and the results of the steps before it."""
 
     experiment: Path
@@ -45,52 +45,57 @@ class Workplace:
     """Continue even if pictures or splits are not those of the record."""
     recording: bool = False
     tracked: bool = True
-    made: dict[str, Run] = field(default_factory=dict)
+    finished_runs: dict[str, Run] = field(default_factory=dict)
     """Runs by the name of their documents."""
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
     """Hashes of the pictures behind each run."""
     obstacles: dict[str, str] = field(default_factory=dict)
     """Document, or ``document.part`` -> why its cells cannot be compared."""
 
-    def beside(self, relative: str) -> Path:
+    def resolve(self, relative: str) -> Path:
         """Path of a file that the definition names."""
         return (self.experiment / relative).resolve()
 
-    def once(self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], bytes]) -> bytes:
+    def cached_document(
+        self, name: str, inputs: Mapping[str, Any], make_document: Callable[[Path], bytes]
+    ) -> bytes:
         """The document of a step, from an earlier attempt with the same inputs or made now.
 
         Args:
             name: of the document.
             inputs: everything that decides it.
-            work: makes it, in a folder of its own.
+            make_document: makes it, in a folder of its own.
         """
-        kept, key = self.folder / "documents" / f"{name}.json", self.folder / "documents" / f"{name}.sha256"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        wanted = sha256_of(canonical_json(dict(inputs)).encode())
-        if kept.is_file() and key.is_file():
-            content = kept.read_bytes()
-            if key.read_text(encoding="utf-8").split() == [wanted, sha256_of(content)]:
+        document_path, hash_path = (
+            self.folder / "documents" / f"{name}.json",
+            self.folder / "documents" / f"{name}.sha256",
+        )
+        document_path.parent.mkdir(parents=True, exist_ok=True)
+        inputs_sha256 = sha256_of(canonical_json(dict(inputs)).encode())
+        if document_path.is_file() and hash_path.is_file():
+            content = document_path.read_bytes()
+            if hash_path.read_text(encoding="utf-8").split() == [inputs_sha256, sha256_of(content)]:
                 say(f"{name}: unchanged")
                 return content
         say(name)
-        room = self.folder / "work" / name
-        room.mkdir(parents=True, exist_ok=True)
-        content = work(room)
-        write_atomically(kept, content)
-        write_atomically(key, f"{wanted} {sha256_of(content)}\n".encode())
+        folder = self.folder / "work" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        content = make_document(folder)
+        write_atomically(document_path, content)
+        write_atomically(hash_path, f"{inputs_sha256} {sha256_of(content)}\n".encode())
         return content
 
-    def check(self, document: str, hashes: Mapping[str, str]) -> None:
+    def check_inputs(self, document: str, hashes: Mapping[str, str]) -> None:
         """Compare the pictures behind a document with those of the record, before hours are spent.
 
         Raises:
             RunError: they differ, and ``--other-data`` was not given.
         """
         recorded = self.record.made_from.get(document, {})
-        other = [what for what, digest in hashes.items() if recorded.get(what, digest) != digest]
-        if not other:
+        differing = [what for what, digest in hashes.items() if recorded.get(what, digest) != digest]
+        if not differing:
             return
-        first = other[0]
+        first = differing[0]
         why = f"other pictures or splits: {first} {hashes[first][:12]}, in the record {recorded[first][:12]}"
         if not (self.other_data or self.recording):
             raise RunError(
@@ -99,9 +104,9 @@ class Workplace:
             )
         self.obstacles[document] = why
 
-    def finish(self, found: Mapping[str, Found]) -> None:
+    def check_documents(self, results: Mapping[str, StepResult]) -> None:
         """Compare what the documents state about their pictures, where that was not checked before."""
-        for name, one in found.items():
+        for name, one in results.items():
             if name not in self.obstacles and name in self.record.documents:
                 recorded = self.record.made_from.get(name, {})
                 for what, digest in one.made_from.items():
@@ -111,7 +116,7 @@ class Workplace:
                         )
 
 
-def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> dict[str, Path]:
+def find_datasets(definition: Experiment, version: Version, roots: Sequence[str]) -> dict[str, Path]:
     """Folders of the datasets that a version uses, as far as they exist.
 
     Args:
@@ -123,8 +128,8 @@ def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> d
     Raises:
         ConfigError: ``NAME=DIR`` with a name that the experiment does not have, or no such folder.
     """
-    wanted = [one for one in definition.data if one.name in version.data()]
-    needed = [one for one in wanted if not one.optional]
+    used = [one for one in definition.data if one.name in version.data()]
+    required = [one for one in used if not one.optional]
     found: dict[str, Path] = {}
     for root in roots or ([os.environ[DATA_ROOT_VARIABLE]] if os.environ.get(DATA_ROOT_VARIABLE) else []):
         name, equals, folder = root.partition("=")
@@ -141,14 +146,14 @@ def at_hand(definition: Experiment, version: Version, roots: Sequence[str]) -> d
         if named:
             found[name] = path
             continue
-        inside = {one.name: path / (one.folder or one.name) for one in wanted}
-        found |= {name: folder for name, folder in inside.items() if folder.is_dir()}
-        if len(needed) == 1 and needed[0].name not in found:
-            found[needed[0].name] = path
+        subfolders = {one.name: path / (one.folder or one.name) for one in used}
+        found |= {name: folder for name, folder in subfolders.items() if folder.is_dir()}
+        if len(required) == 1 and required[0].name not in found:
+            found[required[0].name] = path
     return {name: path for name, path in found.items() if name in version.data()}
 
 
-def missing(definition: Experiment, version: Version, data: Mapping[str, Path]) -> list[Dataset]:
+def missing_datasets(definition: Experiment, version: Version, data: Mapping[str, Path]) -> list[Dataset]:
     """Datasets that a version requires and that are not at hand."""
     return [
         one

@@ -10,8 +10,8 @@ from pathlib import Path
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import say
 from lesion_triage.errors import DataError
-from lesion_triage.tables.markers import filled
-from lesion_triage.tables.recorded_numbers import Figures
+from lesion_triage.tables.markers import fill_markers
+from lesion_triage.tables.recorded_numbers import RecordedNumbers
 
 PAGES = ("README.md", "docs/**/*.md", "experiments/*/README.md")
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Check or write. Returns 1 if ``--check`` found a page that differs from the records."""
-    pages = arguments.pages or pages_of(arguments.root)
-    changed = drifted(arguments.root, pages)
+    pages = arguments.pages or find_pages(arguments.root)
+    changed = find_drift(arguments.root, pages)
     for page in changed:
         if arguments.write:
             write_atomically(page.path, page.text.encode())
@@ -49,13 +49,13 @@ def act(arguments: argparse.Namespace) -> int:
     return 1 if arguments.check and changed else 0
 
 
-def pages_of(root: Path) -> list[Path]:
+def find_pages(root: Path) -> list[Path]:
     """Every page that may contain a marker."""
     return sorted({path for pattern in PAGES for path in root.glob(pattern)})
 
 
 @dataclass(frozen=True, slots=True)
-class Drifted:
+class DriftedPage:
     """A page that differs from the records."""
 
     path: Path
@@ -65,21 +65,21 @@ class Drifted:
     """Lines that the page should have but does not."""
 
 
-def drifted(root: Path, pages: Iterable[Path]) -> list[Drifted]:
+def find_drift(root: Path, pages: Iterable[Path]) -> list[DriftedPage]:
     """Pages that differ from the records; each is rendered once, and none is written.
 
     Raises:
         DataError: a page that cannot be read, or a marker that names something not recorded.
     """
-    figures = Figures(root)
+    numbers = RecordedNumbers(root)
     found = []
     for page in pages:
         text = _read(page)
-        now = filled(text, figures.number, figures.table, str(page))
-        if now != text:
-            before = set(text.splitlines())
-            lines = tuple(line for line in now.splitlines() if line not in before)
-            found.append(Drifted(page, now, lines))
+        filled = fill_markers(text, numbers.number, numbers.table, str(page))
+        if filled != text:
+            present_lines = set(text.splitlines())
+            lines = tuple(line for line in filled.splitlines() if line not in present_lines)
+            found.append(DriftedPage(page, filled, lines))
     return found
 
 

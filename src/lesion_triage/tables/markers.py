@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from lesion_triage.errors import DataError
 
-Number = Callable[[str], str]
+FormatNumber = Callable[[str], str]
 """From a marker's content, such as ``ham10000-baseline:mean.all.auroc .3f``, to its text."""
-Table = Callable[[str, str], str]
+RenderTable = Callable[[str, str], str]
 """From a table's name and arguments to Markdown that ends with a newline."""
 
 _FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
@@ -25,41 +25,42 @@ _FILL = re.compile(r"(<!-- fill\n(?P<text>.*?)\n-->\n)(?P<shown>.*?)(?P<end><!--
 _TABLE = re.compile(
     r"(<!-- table (?P<name>\S+)(?P<rest>[^\n]*?) -->\n)(?P<shown>.*?)(?P<end><!-- /table -->)", re.DOTALL
 )
-_BEGINNINGS = re.compile(r"<!-- (=|fill\n|table )")
-_PLACE = re.compile(r"\{([^{}\n]+)\}")
+_OPENING_MARKER = re.compile(r"<!-- (=|fill\n|table )")
+_PLACEHOLDER = re.compile(r"\{([^{}\n]+)\}")
 
 
-def filled(page: str, number: Number, table: Table, where: str) -> str:
+def fill_markers(page: str, number: FormatNumber, table: RenderTable, error_prefix: str) -> str:
     """The page with every marked place filled in again; the rest is unchanged.
 
     Args:
         page: Markdown.
         number: text of one number.
         table: text of one table.
-        where: how an error begins.
+        error_prefix: how an error begins.
 
     Raises:
         DataError: a marker that does not end, or that names something not recorded.
     """
-    parts, at = [], 0
+    parts, position = [], 0
     for fence in _FENCE.finditer(page):  # a page may explain the markers
-        parts += [_filled(page[at : fence.start()], number, table, where), fence.group()]
-        at = fence.end()
-    return "".join([*parts, _filled(page[at:], number, table, where)])
+        parts += [_fill_text(page[position : fence.start()], number, table, error_prefix), fence.group()]
+        position = fence.end()
+    return "".join([*parts, _fill_text(page[position:], number, table, error_prefix)])
 
 
-def _filled(text: str, number: Number, table: Table, where: str) -> str:
-    begun = len(_BEGINNINGS.findall(text))
-    whole = sum(len(pattern.findall(text)) for pattern in (_INLINE, _FILL, _TABLE))
-    if begun != whole:
+def _fill_text(text: str, number: FormatNumber, table: RenderTable, error_prefix: str) -> str:
+    opened = len(_OPENING_MARKER.findall(text))
+    completed = sum(len(pattern.findall(text)) for pattern in (_INLINE, _FILL, _TABLE))
+    if opened != completed:
         raise DataError(
-            f"{where}: {begun} markers begin and {whole} are complete; end each with <!-- / -->, <!-- /fill "
-            "--> or <!-- /table -->."
+            f"{error_prefix}: {opened} markers begin and {completed} are complete; end each with "
+            "<!-- / -->, <!-- /fill --> or <!-- /table -->."
         )
     try:
         text = _FILL.sub(
             lambda found: (
-                f"{found[1]}\n{_PLACE.sub(lambda place: number(place[1]), found['text'])}\n\n{found['end']}"
+                f"{found[1]}\n{_PLACEHOLDER.sub(lambda place: number(place[1]), found['text'])}\n\n"
+                f"{found['end']}"
             ),
             text,
         )
@@ -68,4 +69,4 @@ def _filled(text: str, number: Number, table: Table, where: str) -> str:
         )
         return _INLINE.sub(lambda found: f"{found[1]}{number(found['what'])}{found['end']}", text)
     except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{error_prefix}: {error}") from None

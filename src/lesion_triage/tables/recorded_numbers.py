@@ -11,13 +11,13 @@ from lesion_triage import strict_yaml
 from lesion_triage.errors import DataError, hint
 from lesion_triage.evaluate.summary import summary
 from lesion_triage.reproduce import page, records
-from lesion_triage.reproduce.cells import Cells, Value, cells_of, flat
-from lesion_triage.reproduce.definition import Experiment, VersionName, load
+from lesion_triage.reproduce.cells import Cells, Value, cells_of, flatten
+from lesion_triage.reproduce.definition import Experiment, VersionName, load_experiment
 
 EXPERIMENTS = Path("experiments")
 
 
-class Figures:
+class RecordedNumbers:
     """Everything recorded below one folder, read once."""
 
     def __init__(self, root: Path) -> None:
@@ -39,20 +39,27 @@ class Figures:
         Raises:
             DataError: no such experiment, file or cell, or a format that does not fit it.
         """
-        named, _, form = what.strip().rpartition(" ")
-        source, colon, cell = named.partition(":")
+        reference, _, format_spec = what.strip().rpartition(" ")
+        source, colon, cell = reference.partition(":")
         if not (colon and cell):
             raise DataError(f"'{what}': expected NAME:CELL FORMAT, such as 'queue:waits.cases ,d'.")
         cells = self._cells(source)
-        if form.startswith("interval"):
-            value, low, high = (_of(cells, source, name) for name in (cell, f"{cell}.low", f"{cell}.high"))
-            each = [_written(one, form.removeprefix("interval"), what) for one in (value, low, high)]
-            return f"{each[0]} ({each[1]} to {each[2]})"
-        if form.startswith("range"):
+        if format_spec.startswith("interval"):
+            value, low, high = (
+                _cell_value(cells, source, name) for name in (cell, f"{cell}.low", f"{cell}.high")
+            )
+            formatted = [
+                _format_value(one, format_spec.removeprefix("interval"), what) for one in (value, low, high)
+            ]
+            return f"{formatted[0]} ({formatted[1]} to {formatted[2]})"
+        if format_spec.startswith("range"):
             ends = (cell.replace("mean.", end, 1) for end in ("lowest.", "highest."))
-            each = [_written(_of(cells, source, end), form.removeprefix("range"), what) for end in ends]
-            return f"{each[0]} to {each[1]}"
-        return _written(_of(cells, source, cell), form, what)
+            formatted = [
+                _format_value(_cell_value(cells, source, end), format_spec.removeprefix("range"), what)
+                for end in ends
+            ]
+            return f"{formatted[0]} to {formatted[1]}"
+        return _format_value(_cell_value(cells, source, cell), format_spec, what)
 
     def table(self, name: str, arguments: str) -> str:
         """Markdown of a table, ending with a newline.
@@ -84,11 +91,11 @@ class Figures:
         name, _, version = arguments.partition("@")
         experiment, definition, version_name = self._experiment(name, version)
         record = records.read(experiment, definition, version_name)
-        return page.expected(definition.versions()[version_name], record)
+        return page.expected_table(definition.versions()[version_name], record)
 
     def _experiment(self, name: str, version: str) -> tuple[Path, Experiment, VersionName]:
         folder = self._root / EXPERIMENTS / name
-        definition = load(folder)
+        definition = load_experiment(folder)
         found = next((one for one in definition.versions() if one == (version or "full")), None)
         if found is None:
             raise DataError(f"experiment '{name}' has no version '{version}'.")
@@ -97,7 +104,7 @@ class Figures:
     def _read_cells(self, source: str) -> Cells:
         path = self._root / source
         if source.endswith(".yaml"):
-            return dict(flat(strict_yaml.parse(_text(path), source)))
+            return dict(flatten(strict_yaml.parse(_read_text(path), source)))
         if not source.endswith(".json"):
             name, _, version = source.partition("@")
             experiment, definition, version_name = self._experiment(name, version)
@@ -105,32 +112,32 @@ class Figures:
                 definition.versions()[version_name]
             )
         try:
-            document = json.loads(_text(path))
+            document = json.loads(_read_text(path))
         except ValueError as error:
             raise DataError(f"{source}: cannot be read as JSON ({error}).") from None
         known = {name.removeprefix("it."): value for name, value in cells_of({"it": document}).items()}
-        return {**dict(flat(document)), **known}
+        return {**dict(flatten(document)), **known}
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}).") from None
 
 
-def _of(cells: Cells, source: str, cell: str) -> Value:
+def _cell_value(cells: Cells, source: str, cell: str) -> Value:
     if cell not in cells:
         raise DataError(f"{source} has no cell '{cell}'; {hint(cell, cells, 'look at its keys.')}")
     return cells[cell]
 
 
-def _written(value: Value, form: str, what: str) -> str:
+def _format_value(value: Value, format_spec: str, what: str) -> str:
     try:
         if value is None:
             return "not estimable"
-        if form.startswith("%"):
-            return f"{100 * float(value):.{int(form[1:] or 0)}f} %"
-        return format(value, "" if form == "s" else form)
+        if format_spec.startswith("%"):
+            return f"{100 * float(value):.{int(format_spec[1:] or 0)}f} %"
+        return format(value, "" if format_spec == "s" else format_spec)
     except ValueError as error:
         raise DataError(f"'{what}': the format does not fit {value!r} ({error}).") from None
