@@ -23,7 +23,7 @@ from PIL import Image
 
 import tiny_bundle as tiny
 from lesion_triage.backlog import engine, shards, state
-from lesion_triage.backlog.photographs import source_of
+from lesion_triage.backlog.photographs import detect_source
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
@@ -87,14 +87,14 @@ def in_threads(action: Callable[[Path], object], paths: Sequence[Path]) -> None:
 def batch(folder: Path, bundle: Bundle, pictures: Path) -> Callable[[], None]:
     """Everything between the list of cases and the files of rows, ``score-batch`` without its start."""
     folder.mkdir()
-    source = source_of(pictures, None, "picture")
+    source = detect_source(pictures, None, "picture")
     opened, _ = shards.prepare(folder, source, bundle, state.Options(part_cases=100))
-    maker = engine.row_maker(opened, bundle)
+    row_builder = engine.make_row_builder(opened, bundle)
 
     def run() -> None:
         shutil.rmtree(folder / shards.CASES)
         (folder / shards.CASES).mkdir()
-        engine.score_parts(opened, maker, opened.missing(), THREADS, lambda _: None)
+        engine.score_parts(opened, row_builder, opened.missing_parts(), THREADS, lambda _: None)
 
     return run
 

@@ -20,152 +20,152 @@ class Verb:
     """One subcommand: its help, its arguments, and what it does (which returns the exit status)."""
 
     help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
     act: Callable[[argparse.Namespace], int]
 
 
-Room = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+VerbFunctions = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 
 
-def _of(text: str, room: Callable[[], Room]) -> Verb:
+def _lazy_verb(text: str, load_functions: Callable[[], VerbFunctions]) -> Verb:
     """A verb whose room names its arguments itself; the room is imported when the verb is used."""
 
-    def describe(parser: argparse.ArgumentParser) -> None:
-        room()[0](parser)
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        load_functions()[0](parser)
 
     def act(arguments: argparse.Namespace) -> int:
-        return room()[1](arguments)
+        return load_functions()[1](arguments)
 
-    return Verb(text, describe, act)
+    return Verb(text, add_arguments, act)
 
 
-def _plan() -> Room:
+def _plan() -> VerbFunctions:
     from lesion_triage.clinic import plan
 
     return plan.add_arguments, plan.act
 
 
-def _queue() -> Room:
+def _queue() -> VerbFunctions:
     from lesion_triage.clinic import queue
 
     return queue.add_arguments, queue.act
 
 
-def _recertify() -> Room:
+def _recertify() -> VerbFunctions:
     from lesion_triage.clinic import recertify
 
     return recertify.add_arguments, recertify.act
 
 
-def _tally() -> Room:
+def _tally() -> VerbFunctions:
     from lesion_triage.clinic import pool
 
     return pool.add_tally_arguments, pool.act_tally
 
 
-def _pool() -> Room:
+def _pool() -> VerbFunctions:
     from lesion_triage.clinic import pool
 
     return pool.add_pool_arguments, pool.act_pool
 
 
-def _certificate() -> Room:
+def _certificate() -> VerbFunctions:
     from lesion_triage.clinic import certificate
 
     return certificate.add_arguments, certificate.act
 
 
-def _splits() -> Room:
+def _splits() -> VerbFunctions:
     from lesion_triage.data import published_splits
 
     return published_splits.add_arguments, published_splits.act
 
 
-def _cards() -> Room:
+def _cards() -> VerbFunctions:
     from lesion_triage.cards import command
 
     return command.add_arguments, command.act
 
 
-def _change_record() -> Room:
+def _change_record() -> VerbFunctions:
     from lesion_triage.cards import change_command
 
     return change_command.add_arguments, change_command.act
 
 
-def _promote() -> Room:
+def _promote() -> VerbFunctions:
     from lesion_triage.promotion import command
 
     return command.add_arguments, command.act
 
 
-def _proof() -> Room:
+def _proof() -> VerbFunctions:
     from lesion_triage.proof import command
 
     return command.add_arguments, command.act
 
 
-def _reproduce() -> Room:
+def _reproduce() -> VerbFunctions:
     from lesion_triage.reproduce import command
 
     return command.add_arguments, command.act
 
 
-def _robustness() -> Room:
+def _robustness() -> VerbFunctions:
     from lesion_triage import robustness
 
     return robustness.add_arguments, robustness.act
 
 
-def _transfer() -> Room:
+def _transfer() -> VerbFunctions:
     from lesion_triage import transfer
 
     return transfer.add_arguments, transfer.act
 
 
-def _report() -> Room:
+def _report() -> VerbFunctions:
     from lesion_triage import report
 
     return report.add_arguments, report.act
 
 
-def _compare() -> Room:
+def _compare() -> VerbFunctions:
     from lesion_triage import compare
 
     return compare.add_arguments, compare.act
 
 
-def _tables() -> Room:
+def _tables() -> VerbFunctions:
     from lesion_triage.tables import command
 
     return command.add_arguments, command.act
 
 
-def _datasets() -> Room:
+def _datasets() -> VerbFunctions:
     from lesion_triage.data.catalogue import command
 
     return command.add_arguments, command.act
 
 
-def _keygen() -> Room:
+def _keygen() -> VerbFunctions:
     from lesion_triage import sign
 
     return sign.add_keygen_arguments, sign.act_keygen
 
 
-def _score_batch() -> Room:
+def _score_batch() -> VerbFunctions:
     from lesion_triage.backlog import command
 
     return command.add_arguments, command.act
 
 
-def _sign() -> Room:
+def _sign() -> VerbFunctions:
     from lesion_triage import sign
 
     return sign.add_sign_arguments, sign.act_sign
 
 
-def _verify() -> Room:
+def _verify() -> VerbFunctions:
     from lesion_triage import sign
 
     return sign.add_verify_arguments, sign.act_verify
@@ -176,13 +176,13 @@ def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     _sweep()[0](parser)
 
 
-def _sweep() -> Room:
+def _sweep() -> VerbFunctions:
     from lesion_triage.sweep import command
 
     return command.add_arguments, command.act
 
 
-def _act_sweep(arguments: argparse.Namespace) -> int:
+def _run_sweep(arguments: argparse.Namespace) -> int:
     return _sweep()[1](arguments)
 
 
@@ -222,7 +222,7 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _travel(arguments: argparse.Namespace) -> int:
+def _run_pipeline(arguments: argparse.Namespace) -> int:
     from lesion_triage import config_file, pipeline
     from lesion_triage.errors import ConfigError
 
@@ -344,41 +344,49 @@ _STAGE_ARGUMENTS = {
     "train": _training_arguments,
 }
 VERBS: dict[str, Verb] = {
-    "datasets": _of("0. the public datasets: what they are, how to get them, what a copy lacks", _datasets),
+    "datasets": _lazy_verb(
+        "0. the public datasets: what they are, how to get them, what a copy lacks", _datasets
+    ),
     **{
-        name: Verb(text, _STAGE_ARGUMENTS.get(name, _pipeline_arguments), _travel)
+        name: Verb(text, _STAGE_ARGUMENTS.get(name, _pipeline_arguments), _run_pipeline)
         for name, text in _PIPELINE_VERBS.items()
     },
     "audit": Verb(_PIPELINE_VERBS["audit"], _audit_arguments, _audit),  # it keeps its place in the pipeline
     "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
-    "score-batch": _of("score a backlog of cases, one row for each, in parquet", _score_batch),
-    "keygen": _of("make a pair of keys for signing bundles", _keygen),
-    "sign": _of("sign a bundle, so that a server can tell who made it", _sign),
-    "verify": _of("check a bundle's hashes, signature and self-test", _verify),
-    "splits": _of("publish a run's splits without names, or check them against published ones", _splits),
-    "certificate": _of("print what a bundle's certificate says, on one page", _certificate),
-    "plan": _of("how many confirmed cases a certificate needs, what it promises, what it costs", _plan),
-    "recertify": _of("certify a bundle again on a clinic's own confirmed cases", _recertify),
-    "tally": _of("count one clinic's misses, for a certificate that several clinics share", _tally),
-    "pool": _of("certify on the counts of several clinics", _pool),
-    "queue": _of("simulate the reading queue: bands, flags, deadlines", _queue),
-    "proof": _of("test the certificate's promise on recorded scores, many thousands of times", _proof),
-    "robustness": _of(
+    "score-batch": _lazy_verb("score a backlog of cases, one row for each, in parquet", _score_batch),
+    "keygen": _lazy_verb("make a pair of keys for signing bundles", _keygen),
+    "sign": _lazy_verb("sign a bundle, so that a server can tell who made it", _sign),
+    "verify": _lazy_verb("check a bundle's hashes, signature and self-test", _verify),
+    "splits": _lazy_verb(
+        "publish a run's splits without names, or check them against published ones", _splits
+    ),
+    "certificate": _lazy_verb("print what a bundle's certificate says, on one page", _certificate),
+    "plan": _lazy_verb(
+        "how many confirmed cases a certificate needs, what it promises, what it costs", _plan
+    ),
+    "recertify": _lazy_verb("certify a bundle again on a clinic's own confirmed cases", _recertify),
+    "tally": _lazy_verb("count one clinic's misses, for a certificate that several clinics share", _tally),
+    "pool": _lazy_verb("certify on the counts of several clinics", _pool),
+    "queue": _lazy_verb("simulate the reading queue: bands, flags, deadlines", _queue),
+    "proof": _lazy_verb("test the certificate's promise on recorded scores, many thousands of times", _proof),
+    "robustness": _lazy_verb(
         "corrupt a run's test photographs, show it unrelated ones, report who is missed", _robustness
     ),
-    "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _act_sweep),
-    "transfer": _of("measure a bundle on another dataset, where its certificate is void", _transfer),
-    "report": _of("write a run's report again, compare it with another run, print it as PDF", _report),
-    "compare": _of(
+    "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _run_sweep),
+    "transfer": _lazy_verb("measure a bundle on another dataset, where its certificate is void", _transfer),
+    "report": _lazy_verb("write a run's report again, compare it with another run, print it as PDF", _report),
+    "compare": _lazy_verb(
         "compare two runs' bundles on the test cases that they share, with paired intervals", _compare
     ),
-    "cards": _of("model card, dataset card and reporting checklists of a run, with blanks marked", _cards),
-    "change-record": _of(
+    "cards": _lazy_verb(
+        "model card, dataset card and reporting checklists of a run, with blanks marked", _cards
+    ),
+    "change-record": _lazy_verb(
         "compare a new bundle with the one in use: what changed, and is it worse", _change_record
     ),
-    "promote": _of("point champion or challenger in MLflow's registry at a bundle", _promote),
-    "reproduce": _of("repeat a recorded experiment and compare it cell by cell", _reproduce),
-    "tables": _of(
+    "promote": _lazy_verb("point champion or challenger in MLflow's registry at a bundle", _promote),
+    "reproduce": _lazy_verb("repeat a recorded experiment and compare it cell by cell", _reproduce),
+    "tables": _lazy_verb(
         "fill the marked numbers of all pages from the records, or list those that drifted", _tables
     ),
     "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
@@ -386,24 +394,25 @@ VERBS: dict[str, Verb] = {
 }
 
 
-def parser(asked: str | None = None) -> argparse.ArgumentParser:
+def parser(requested_verb: str | None = None) -> argparse.ArgumentParser:
     """The argument parser of ``lesion-triage``; the verbs of the pipeline in order.
 
     Args:
-        asked: the one verb whose arguments are added, so that no other room is imported; None: all verbs.
+        requested_verb: the one verb whose arguments are added, so that no other room is imported; None: all
+            verbs.
     """
-    top = argparse.ArgumentParser(
+    root_parser = argparse.ArgumentParser(
         prog="lesion-triage",
         description="Train, certify, export and try a skin-lesion triage model. It orders a queue; it never "
         "diagnoses. To serve a bundle: triage-server --bundle DIR.",
     )
-    top.add_argument("--version", action="version", version=f"lesion-triage {__version__}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    root_parser.add_argument("--version", action="version", version=f"lesion-triage {__version__}")
+    verbs = root_parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
-        described = verbs.add_parser(name, help=verb.help, description=verb.help)
-        if asked in (None, name):
-            verb.arguments(described)
-    return top
+        verb_parser = verbs.add_parser(name, help=verb.help, description=verb.help)
+        if requested_verb in (None, name):
+            verb.add_arguments(verb_parser)
+    return root_parser
 
 
 _EXTRAS = {"pyarrow": "batch", "ray": "ray"}
@@ -417,9 +426,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     compared (``reproduce``). 130 or 143: interrupted.
     """
     words = sys.argv[1:] if argv is None else argv
-    asked = next((word for word in words if word in VERBS), "")
+    requested_verb = next((word for word in words if word in VERBS), "")
     try:
-        arguments = parser(asked).parse_args(words)  # a verb may import its room to describe itself
+        arguments = parser(requested_verb).parse_args(words)  # a verb may import its room to describe itself
         return VERBS[arguments.verb].act(arguments)
     except LesionTriageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -428,13 +437,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing = error.name or ""
         if missing.startswith(("lesion_triage", "triage_server")):
             raise
-        extra = "train,sweep" if asked == "sweep" else _EXTRAS.get(missing, "train")
-        told = f"install the extra [{extra}]; in a checkout: pip install '.[{extra}]'."
-        print(f"'{asked}' needs {missing}: {told}", file=sys.stderr)
+        extra = "train,sweep" if requested_verb == "sweep" else _EXTRAS.get(missing, "train")
+        advice = f"install the extra [{extra}]; in a checkout: pip install '.[{extra}]'."
+        print(f"'{requested_verb}' needs {missing}: {advice}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stopped:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; the same command continues from here.", file=sys.stderr)
-        return getattr(stopped, "status", 130)  # 143 after SIGTERM
+        return getattr(interrupt, "status", 130)  # 143 after SIGTERM
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -55,10 +55,10 @@ def act(arguments: argparse.Namespace) -> int:
             "own report."
         )
     if arguments.out is None:
-        home = arguments.run if (arguments.run / PAGE).is_file() else arguments.run / pipeline.REPORT
-        to_pdf(home / PAGE, arguments.pdf)
+        report_folder = arguments.run if (arguments.run / PAGE).is_file() else arguments.run / pipeline.REPORT
+        to_pdf(report_folder / PAGE, arguments.pdf)
     else:
-        index = _write(arguments)
+        index = _write_new_report(arguments)
         say(f"report: {index}")
         if arguments.pdf is not None:
             to_pdf(index, arguments.pdf)
@@ -67,28 +67,30 @@ def act(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write(arguments: argparse.Namespace) -> Path:
-    done = pipeline.load_finished_run(arguments.run, arguments.data_root)
-    inside = arguments.out.resolve()
-    if inside.is_relative_to((done.run.folder / pipeline.REPORT).resolve()):
+def _write_new_report(arguments: argparse.Namespace) -> Path:
+    finished_run = pipeline.load_finished_run(arguments.run, arguments.data_root)
+    target = arguments.out.resolve()
+    if target.is_relative_to((finished_run.run.folder / pipeline.REPORT).resolve()):
         raise ReportError(
             f"{arguments.out}: the run's own report is never overwritten; choose a folder outside it."
         )
     return write_report(
         arguments.out,
-        done.compute_results(),
-        done.table,
-        done.bundle,
-        done.manifest,
-        pipeline.data_root(done.run) if arguments.licensed_pictures or done.bundle.header.synthetic else None,
+        finished_run.compute_results(),
+        finished_run.table,
+        finished_run.bundle,
+        finished_run.manifest,
+        pipeline.data_root(finished_run.run)
+        if arguments.licensed_pictures or finished_run.bundle.header.synthetic
+        else None,
         licensed_pictures=arguments.licensed_pictures,
-        comparison=_comparison(done, arguments.compare_with),
+        comparison=_comparison(finished_run, arguments.compare_with),
     )
 
 
-def _comparison(done: pipeline.FinishedRun, other: Path | None) -> str:
+def _comparison(finished_run: pipeline.FinishedRun, other: Path | None) -> str:
     if other is None:
         return ""
-    beside = pipeline.load_finished_run(other)
-    ours, theirs = (done.bundle, done.table), (beside.bundle, beside.table)
-    return render_section(*compare_bundles(theirs, ours, done.run.config.evaluate))
+    other_run = pipeline.load_finished_run(other)
+    ours, theirs = (finished_run.bundle, finished_run.table), (other_run.bundle, other_run.table)
+    return render_section(*compare_bundles(theirs, ours, finished_run.run.config.evaluate))

@@ -24,7 +24,7 @@ from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.evaluate import robustness, robustness_figure
-from lesion_triage.evaluate.robustness import Foreign, Photographed, Row
+from lesion_triage.evaluate.robustness import CaseInput, ForeignResult, Row
 from lesion_triage.predictions import read as read_predictions
 from lesion_triage.runs import FROZEN_CONFIG, Run, record_test_opening
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--others",
-        type=_whole_from(1),
+        type=_integer_from(1),
         default=300,
         metavar="N",
         help="other cases added to all positive ones, drawn at random (%(default)s)",
@@ -60,24 +60,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--severities", type=int, nargs="+", choices=SEVERITIES, default=SEVERITIES, metavar="N"
     )
-    parser.add_argument("--seed", type=_whole_from(0), default=0)
+    parser.add_argument("--seed", type=_integer_from(0), default=0)
 
 
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
-    foreign = _named_folders(arguments.show)
-    _make(arguments.out)
+    foreign = _parse_named_folders(arguments.show)
+    _make_folder(arguments.out)
     config = config_file.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root, frozen=True)
     run = Run(config, arguments.run)
     bundle = open_bundle(run.folder / "bundle")
     _note_opening(run, bundle)
     cases = _cases(run, arguments.others, arguments.seed)
     with bar("corrupting photographs") as tick:
-        rows = robustness.spoil(
+        rows = robustness.measure_corruptions(
             bundle, cases, severities=arguments.severities, seed=arguments.seed, progress=tick
         )
     say("  showing photographs of something else")
-    shown = robustness.show(bundle, cases, foreign, seed=arguments.seed)
+    shown = robustness.measure_foreign(bundle, cases, foreign, seed=arguments.seed)
     document = {
         "format": FORMAT,
         "bundle_name": bundle.header.name,
@@ -93,13 +93,13 @@ def act(arguments: argparse.Namespace) -> int:
         "rows": [asdict(row) for row in rows],
         "foreign": [asdict(one) for one in shown],
     }
-    text = page(document, rows, shown)
+    text = markdown(document, rows, shown)
     say(text)
-    _write(arguments.out, document, text, rows)
+    _write_results(arguments.out, document, text, rows)
     return 0
 
 
-def page(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[Foreign]) -> str:
+def markdown(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[ForeignResult]) -> str:
     """The tables, as Markdown."""
     lines = [
         f"{facts['positives']} positive and {facts['cases'] - facts['positives']} other test cases with "
@@ -110,14 +110,14 @@ def page(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[Foreign]
         "| corruption | severity | positive cases missed | without gates | photographs refused "
         "| other cases that go up |",
         "|---|---|---|---|---|---|",
-        *(_line(row) for row in rows),
+        *(_corruption_line(row) for row in rows),
     ]
     if shown:
         lines += [
             "",
             "| shown | photographs | go up | refused for quality | unfamiliar | AUROC of the novelty |",
             "|---|---|---|---|---|---|",
-            *(_shown(one) for one in shown),
+            *(_foreign_line(one) for one in shown),
             "",
             "Each photograph shown counts as independent: where several are of one person or one "
             "recording, these intervals are too narrow.",
@@ -125,14 +125,14 @@ def page(facts: Mapping[str, Any], rows: Sequence[Row], shown: Sequence[Foreign]
     return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
+def _corruption_line(row: Row) -> str:
     values = CORRUPTIONS[row.corruption].values if row.severity else ()
     level = f"{row.severity} ({values[row.severity - 1]:.3g})" if values else ""
     cells = (row.missed, row.missed_without_gates, row.refused, row.referred_others)
     return f"| {row.corruption.replace('_', ' ')} | {level} | {' | '.join(map(_share, cells))} |"
 
 
-def _shown(one: Foreign) -> str:
+def _foreign_line(one: ForeignResult) -> str:
     auroc = "not estimable"
     if one.auroc is not None:
         auroc = f"{one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f})"
@@ -144,7 +144,7 @@ def _share(found: Proportion) -> str:
     return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
 
 
-def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
+def _cases(run: Run, others: int, seed: int) -> list[CaseInput]:
     """All positive test cases and a sample of the others, with histories as a platform would send them."""
     root = pipeline.data_root(run)
     records: dict[str, Record] = {record.image_id: record for record in pipeline.records(run, "test")}
@@ -157,7 +157,7 @@ def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
         return lambda: read_picture(root, record)
 
     return [
-        Photographed(
+        CaseInput(
             files=tuple(reader(records[row.image_id]) for row in case.rows),
             history=case.history,
             needs_in_person=case.needs_in_person,
@@ -167,36 +167,36 @@ def _cases(run: Run, others: int, seed: int) -> list[Photographed]:
     ]
 
 
-def _whole_from(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least} up, found '{text}'")
+def _integer_from(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {minimum} up, found '{text}'")
         return int(text)
 
-    return whole
+    return parse
 
 
-def _named_folders(texts: Sequence[str]) -> dict[str, list[Path]]:
+def _parse_named_folders(texts: Sequence[str]) -> dict[str, list[Path]]:
     named: dict[str, list[Path]] = {}
     for text in texts:
-        name, files = _named_folder(text)
+        name, files = _parse_named_folder(text)
         if name in named:
             raise ConfigError(f"--show '{text}': '{name}' was given twice; give each folder its own name.")
         named[name] = files
     return named
 
 
-def _named_folder(text: str) -> tuple[str, list[Path]]:
+def _parse_named_folder(text: str) -> tuple[str, list[Path]]:
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise ConfigError(f"--show '{text}': expected NAME=DIR.")
-    files = sorted(_pictures(Path(folder)))
+    files = sorted(_find_pictures(Path(folder)))
     if not files:
         raise ConfigError(f"--show '{text}': no photograph in this folder or below it.")
     return name, files
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
+def _find_pictures(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
 
 
@@ -207,7 +207,7 @@ def _note_opening(run: Run, bundle: Bundle) -> None:
     record_test_opening(run.folder, bundle.sha256, "robustness")
 
 
-def _make(out: Path) -> None:
+def _make_folder(out: Path) -> None:
     """Create the folder now, so that a bad path fails before minutes of scoring."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def _make(out: Path) -> None:
         raise RunError(f"--out {out}: cannot be made ({error.strerror}); choose another.") from None
 
 
-def _write(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:
+def _write_results(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:
     write_atomically(out / "robustness.png", robustness_figure.figure(rows))
     write_atomically(out / "robustness.md", f"{text}\n".encode())
     write_atomically(out / "results.json", canonical_json(document).encode())

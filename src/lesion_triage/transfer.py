@@ -24,7 +24,7 @@ from lesion_triage.data.predict import predict
 from lesion_triage.data.records import Record, counted_by
 from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.decided_cases import EXTERNAL
-from lesion_triage.evaluate.transfer import Excluded, Transfer, measure_transfer, page
+from lesion_triage.evaluate.transfer import Excluded, Transfer, markdown, measure_transfer
 from lesion_triage.predictions import Predictions
 from lesion_triage.runs import FROZEN_CONFIG, Run, record_test_opening
 
@@ -62,45 +62,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the two files."""
-    _make(arguments.out)  # fails now, and not after the scoring
+    _make_folder(arguments.out)  # fails now, and not after the scoring
     bundle = open_bundle(arguments.bundle)
     Scorer(bundle).self_test()
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     verbs = ("manifest", "split") if arguments.split == "test" else ("manifest",)
     for verb in verbs:
         run = pipeline.run_verb(verb, loaded, arguments.runs)
-    known, digest = manifest.read(run.folder)
+    dataset, digest = manifest.read(run.folder)
     if digest == bundle.certificate.manifest_sha256:
         raise BundleError(
             f"{arguments.bundle}: was made from these pictures; `lesion-triage evaluate` measures it on "
             "its own test split."
         )
-    asked = pipeline.records(run, "test") if arguments.split == "test" else known.records
+    requested = pipeline.records(run, "test") if arguments.split == "test" else dataset.records
     _note_opening(bundle)
-    table, excluded = _score(bundle, known, digest, asked, run)
+    table, excluded = _score(bundle, dataset, digest, requested, run)
     measured = {row.image_id for row in table.rows}
     found = measure_transfer(
         table,
         bundle,
         loaded.evaluate,
-        unit=counted_by(record for record in asked if record.image_id in measured),
+        unit=counted_by(record for record in requested if record.image_id in measured),
         excluded=excluded,
-        synthetic=known.synthetic,
+        synthetic=dataset.synthetic,
     )
-    text = page(found, f"{known.source}, {'its test split' if arguments.split == 'test' else 'all pictures'}")
+    text = markdown(
+        found, f"{dataset.source}, {'its test split' if arguments.split == 'test' else 'all pictures'}"
+    )
     say(text)
-    _write(arguments.out, found, text, known)
+    _write_results(arguments.out, found, text, dataset)
     return 0
 
 
 def _score(
-    bundle: Bundle, known: Manifest, digest: str, asked: Sequence[Record], run: Run
+    bundle: Bundle, dataset: Manifest, digest: str, requested: Sequence[Record], run: Run
 ) -> tuple[Predictions, Excluded]:
     """The bundle's logits on labelled pictures that are new to it, and how many were left out."""
-    labelled = [record for record in asked if record.needs_in_person is not None]
+    labelled = [record for record in requested if record.needs_in_person is not None]
     seen = {*bundle.seen.fitted.splitlines(), *bundle.seen.certified.splitlines()}
-    used = {record.image_id for record in known.records if fingerprints.of_file(record.sha256) in seen}
-    new = _apart_from(used, labelled, known.records)
+    used = {record.image_id for record in dataset.records if fingerprints.of_file(record.sha256) in seen}
+    new = _unrelated_records(used, labelled, dataset.records)
     with bar("scoring photographs") as tick:
         table = predict(
             bundle.graph,
@@ -115,24 +117,26 @@ def _score(
         )
     # A file that was rewritten, such as without its metadata, still has the same pixels.
     used |= {row.image_id for row in table.rows if row.pixel_fingerprint in seen}
-    kept = {record.image_id for record in _apart_from(used, new, known.records)}
+    kept = {record.image_id for record in _unrelated_records(used, new, dataset.records)}
     if not kept:
         why = f"none of {len(labelled)} labelled pictures is new to this bundle"
         raise PredictionsError(
-            f"{known.source}: {why if labelled else 'no picture has a label'}, so nothing can be measured."
+            f"{dataset.source}: {why if labelled else 'no picture has a label'}, so nothing can be measured."
         )
     rows = tuple(row for row in table.rows if row.image_id in kept)
     out = [record.image_id for record in labelled if record.image_id not in kept]
     excluded = Excluded(
         used=len(used.intersection(out)),
         related=len(out) - len(used.intersection(out)),
-        unlabelled=len(asked) - len(labelled),
+        unlabelled=len(requested) - len(labelled),
     )
     which = sha256_of(canonical_json(sorted(kept)).encode())
     return replace(table, rows=rows, splits_sha256=which), excluded
 
 
-def _apart_from(used: Collection[str], asked: Sequence[Record], everything: Sequence[Record]) -> list[Record]:
+def _unrelated_records(
+    used: Collection[str], requested: Sequence[Record], everything: Sequence[Record]
+) -> list[Record]:
     """The requested pictures that share no patient, lesion, file or duplicate group with a used one."""
     touched = {
         record.image_id
@@ -140,7 +144,7 @@ def _apart_from(used: Collection[str], asked: Sequence[Record], everything: Sequ
         if any(record.image_id in used for record in group)
         for record in group
     }
-    return [record for record in asked if record.image_id not in touched]
+    return [record for record in requested if record.image_id not in touched]
 
 
 def _note_opening(bundle: Bundle) -> None:
@@ -150,14 +154,14 @@ def _note_opening(bundle: Bundle) -> None:
         record_test_opening(folder, bundle.sha256, "transfer")
 
 
-def _make(out: Path) -> None:
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{out}: cannot be made a folder ({error}); choose another --out.") from None
 
 
-def _write(out: Path, found: Transfer, text: str, known: Manifest) -> None:
-    cited = "\n".join(f"- {line}" for line in known.citation)
+def _write_results(out: Path, found: Transfer, text: str, dataset: Manifest) -> None:
+    cited = "\n".join(f"- {line}" for line in dataset.citation)
     write_atomically(out / "transfer.md", f"{text}\n\nPictures:\n\n{cited}\n".encode())
     write_atomically(out / "results.json", found.to_json().encode())

@@ -14,7 +14,7 @@ import pytest
 
 import tiny_bundle as tiny
 from lesion_triage.backlog.listing import freeze
-from lesion_triage.backlog.photographs import file_bytes, photographs, source_of
+from lesion_triage.backlog.photographs import detect_source, file_bytes, read_photographs
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
 
@@ -104,7 +104,7 @@ def test_a_group_of_which_only_is_said_that_it_is_not_known_is_not_said(tmp_path
     }
     for name, text in tables.items():
         (tmp_path / f"{name}.csv").write_text(text)
-        (photograph,) = photographs(source_of(tmp_path / f"{name}.csv", None, None), Counter())
+        (photograph,) = read_photographs(detect_source(tmp_path / f"{name}.csv", None, None), Counter())
         assert json.loads(photograph.history) == {"bleeding": True}
 
 
@@ -117,7 +117,7 @@ def test_a_single_history_column_is_read_whatever_holds_it(tmp_path, field):
     pq.write_table(pa.table(columns), tmp_path / "paths.parquet")
     pq.write_table(pa.table(with_bytes), tmp_path / "bytes.parquet")
     for name in ("cases.csv", "paths.parquet", "bytes.parquet"):
-        (photograph,) = photographs(source_of(tmp_path / name, None, None), Counter())
+        (photograph,) = read_photographs(detect_source(tmp_path / name, None, None), Counter())
         assert json.loads(photograph.history) == {field: answer}
 
 
@@ -292,7 +292,7 @@ def test_a_long_group_of_photographs_is_read_page_by_page(tmp_path):
     del table, files
     before = pa.total_allocated_bytes()
     most = 0
-    for _ in photographs(source_of(path, None, None), Counter()):
+    for _ in read_photographs(detect_source(path, None, None), Counter()):
         most = max(most, pa.total_allocated_bytes() - before)
     assert pq.read_metadata(path).num_row_groups == 1
     assert most < 70e6  # a page has 1024 rows, and is there packed and unpacked
@@ -305,7 +305,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
         lines = (f"{number},{number}.png\n" for number in range(count))
         path.write_text("case_id,image\n" + "".join(lines))
         tracemalloc.start()
-        assert sum(1 for _ in photographs(source_of(path, None, None), Counter())) == count
+        assert sum(1 for _ in read_photographs(detect_source(path, None, None), Counter())) == count
         most.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert most[1] < most[0] + 500_000
@@ -315,7 +315,7 @@ def test_a_case_of_six_times_the_photographs_is_not_listed_in_thirty_times_the_t
     def seconds(count):
         lines = (f"a,a/folder/of/photographs/IMG_{number:08d}.png\n" for number in range(count))
         (tmp_path / "cases.csv").write_text("case_id,image\n" + "".join(lines))
-        source = source_of(tmp_path / "cases.csv", None, None)
+        source = detect_source(tmp_path / "cases.csv", None, None)
         began = time.process_time()
         assert freeze(source, tmp_path / "listing.parquet", 100).photographs == count
         return time.process_time() - began

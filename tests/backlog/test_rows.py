@@ -18,8 +18,8 @@ import pytest
 import tiny_bundle as tiny
 from lesion_triage import cli
 from lesion_triage.backlog.listing import Case, Listing, freeze
-from lesion_triage.backlog.photographs import source_of
-from lesion_triage.backlog.rows import COLUMNS, EXTRA_COLUMNS, RowMaker
+from lesion_triage.backlog.photographs import detect_source
+from lesion_triage.backlog.rows import COLUMNS, EXTRA_COLUMNS, RowBuilder
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
@@ -165,19 +165,19 @@ def test_photographs_of_a_case_that_has_too_many_are_not_kept(tmp_path, score, r
 
 def test_of_a_photograph_that_is_too_long_no_more_is_kept_than_shows_it(bundle, tmp_path):
     cases = parquet_of(tmp_path / "cases.parquet", [b"x" * 5000, b"y" * 4999])
-    source = source_of(cases, None, None)
+    source = detect_source(cases, None, None)
     freeze(source, tmp_path / "listing.parquet", 10)
     listing = Listing(tmp_path / "listing.parquet", 10, source.images, cases)
     first, second = listing.cases(0)
     assert listing.file_bytes(first, 4999) == [b"x" * 5000, b"y" * 4999]
     assert listing.file_bytes(first, 100) == [b"x" * 101, b"y" * 101]
-    listing.pass_over(first)
+    listing.skip_photographs(first)
     assert listing.file_bytes(second, 30_000) == [tiny.picture_bytes("below")]
 
 
 def test_a_table_of_photographs_that_broke_meanwhile_is_named(tmp_path):
     cases = parquet_of(tmp_path / "cases.parquet", [bytes([n]) * 5000 for n in range(40)])
-    freeze(source_of(cases, None, None), tmp_path / "listing.parquet", 10)
+    freeze(detect_source(cases, None, None), tmp_path / "listing.parquet", 10)
     listing = Listing(tmp_path / "listing.parquet", 10, tmp_path, cases)
     _, last = listing.cases(0)
     whole, end = cases.read_bytes(), pq.read_metadata(cases).row_group(10).column(1).data_page_offset
@@ -187,7 +187,7 @@ def test_a_table_of_photographs_that_broke_meanwhile_is_named(tmp_path):
 
 
 def test_what_the_machine_lacks_is_no_fault_of_a_photograph(bundle, pictures):
-    maker = RowMaker(Scorer.open(bundle), pictures, ())
+    row_builder = RowBuilder(Scorer.open(bundle), pictures, ())
     work = (Case(0, "a", ("below.png",), 1, "", 1), None)
     held, (soft, hard) = [], resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -196,12 +196,12 @@ def test_what_the_machine_lacks_is_no_fault_of_a_photograph(bundle, pictures):
             while True:
                 held.append(os.dup(0))
         with pytest.raises(BacklogError, match=r"photographs cannot be read.*Too many open files"):
-            maker.rows([work])
+            row_builder.rows([work])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for handle in held:
             os.close(handle)
-    assert [row["disposition"] for row in maker.rows([work])] == ["below_threshold"]
+    assert [row["disposition"] for row in row_builder.rows([work])] == ["below_threshold"]
 
 
 def test_a_photograph_that_is_too_long_is_refused_from_a_table_too(bundle, tmp_path, score, rows):
@@ -251,11 +251,11 @@ def test_the_files_of_one_case_at_a_time_are_in_memory(bundle, tmp_path):
     photograph = tiny.picture_bytes("below", "JPEG")
     for number in range(count):
         (tmp_path / f"{number}.jpg").write_bytes(photograph + bytes(size))  # what follows the end is ignored
-    maker = RowMaker(Scorer.open(bundle), tmp_path, ())
+    row_builder = RowBuilder(Scorer.open(bundle), tmp_path, ())
     works = [(Case(number, str(number), (f"{number}.jpg",), 1, "", number), None) for number in range(count)]
     tracemalloc.start()
     try:
-        made = maker.rows(works)
+        made = row_builder.rows(works)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -95,7 +95,7 @@ def test_no_flipped_bit_of_a_part_is_read_as_other_rows(pictures, table, score, 
         part.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         opened = Shards(out)
         try:
-            sound = opened.missing() == [] and bool(opened.finish())
+            sound = opened.missing_parts() == [] and bool(opened.finish())
         except BacklogError:
             sound = False
         refused += not sound

@@ -17,7 +17,7 @@ from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.data.corruptions import CORRUPTIONS, corrupt
 from lesion_triage.errors import DataError, ImageError
 from lesion_triage.evaluate import robustness_figure
-from lesion_triage.evaluate.robustness import UNMODIFIED, Photographed, Row, show, spoil
+from lesion_triage.evaluate.robustness import UNMODIFIED, CaseInput, Row, measure_corruptions, measure_foreign
 
 BLEEDING = RedFlags(flags=(flag({"field": "bleeding", "is": True}, "bleeding"),))
 
@@ -27,11 +27,11 @@ NUMBERS = counter()
 
 def case(
     kind: tiny.Kind, positive: bool, history: History = NO_HISTORY, count: int = 1, unit: str = ""
-) -> Photographed:
+) -> CaseInput:
     files = tuple(
         (lambda size=size: tiny.picture_bytes(kind, "PNG", (160 + size, 120))) for size in range(count)
     )
-    return Photographed(files, history, positive, unit or f"lesion-{next(NUMBERS)}")
+    return CaseInput(files, history, positive, unit or f"lesion-{next(NUMBERS)}")
 
 
 CASES = (
@@ -54,7 +54,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def rows(bundle: Bundle) -> tuple[Row, ...]:
-    return spoil(bundle, CASES, corruptions=("dark", "defocused"))
+    return measure_corruptions(bundle, CASES, corruptions=("dark", "defocused"))
 
 
 def test_every_corruption_and_severity_has_a_row_after_the_unmodified_ones(rows):
@@ -93,7 +93,7 @@ def test_what_comes_several_times_from_one_patient_is_no_more_evidence_than_once
     """Three patients with two missed lesions each, and three with one lesion on two photographs."""
     cases = [case("below", True, unit=f"patient-{number % 3}") for number in range(6)]
     cases += [case("below", False, count=2, unit=f"patient-{number}") for number in range(3, 6)]
-    (row,) = spoil(bundle, cases, corruptions=())
+    (row,) = measure_corruptions(bundle, cases, corruptions=())
     for found, of, units in ((row.missed, 6, proportion(3, 3)), (row.refused, 12, proportion(0, 6))):
         assert (found.trials, found.value) == (of, units.value)
         assert (found.low, found.high) == pytest.approx((units.low, units.high))
@@ -105,7 +105,7 @@ def test_familiar_photographs_of_one_patient_make_no_more_pairs_with_those_shown
     for number in range(8):
         (tmp_path / f"{number}.png").write_bytes(tiny.picture_bytes("unfamiliar", "PNG", (160 + number, 120)))
     cases = [case("below", bool(number), count=3, unit=f"patient-{number}") for number in range(5)]
-    (found,) = show(bundle, cases, {"elsewhere": sorted(tmp_path.iterdir())}, draws=200)
+    (found,) = measure_foreign(bundle, cases, {"elsewhere": sorted(tmp_path.iterdir())}, draws=200)
     assert found.auroc is not None
     assert (found.auroc.value, found.auroc.low) == pytest.approx((1.0, proportion(5, 5).low))
 
@@ -113,7 +113,7 @@ def test_familiar_photographs_of_one_patient_make_no_more_pairs_with_those_shown
 @pytest.mark.parametrize("cases", [(), CASES[:3], CASES[3:]])
 def test_cases_of_one_class_are_refused(bundle, cases):
     with pytest.raises(DataError, match=r"expected positive and other cases, found [03] positive ones among"):
-        spoil(bundle, cases)
+        measure_corruptions(bundle, cases)
 
 
 def test_what_is_refused_only_grows_with_the_severity_of_darkness(rows):
@@ -125,7 +125,7 @@ def test_photographs_of_something_else_are_counted_by_the_gate_that_stopped_them
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(tiny.picture_bytes("unfamiliar", "PNG", (160 + number, 120)))
     (tmp_path / "night.png").write_bytes(tiny.picture_bytes("black"))
-    (found,) = show(bundle, CASES, {"elsewhere": sorted(tmp_path.iterdir())}, draws=200)
+    (found,) = measure_foreign(bundle, CASES, {"elsewhere": sorted(tmp_path.iterdir())}, draws=200)
     assert (found.sent_up.successes, found.sent_up.trials) == (4, 4)
     assert (found.unfamiliar.successes, found.refused_by_quality.successes) == (3, 1)
     assert found.auroc is not None
@@ -136,12 +136,12 @@ def test_a_file_that_is_no_photograph_is_named(bundle, tmp_path):
     path = tmp_path / "letter.png"
     path.write_bytes(b"Dear colleague")
     with pytest.raises(ImageError, match=r"letter\.png"):
-        show(bundle, CASES, {"elsewhere": [path]})
+        measure_foreign(bundle, CASES, {"elsewhere": [path]})
 
 
 def test_an_unknown_corruption_is_refused(bundle):
     with pytest.raises(DataError, match="no corruption 'rain'"):
-        spoil(bundle, CASES, corruptions=("rain",))
+        measure_corruptions(bundle, CASES, corruptions=("rain",))
 
 
 def test_the_figure_is_a_picture(rows):

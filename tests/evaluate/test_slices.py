@@ -11,7 +11,7 @@ import pytest
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.metrics import SCORE_METRICS, proportion
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes, Slice, measure, slices_of
+from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes, Slice, measure_slice, slices_of
 from made_predictions import row
 
 
@@ -76,10 +76,10 @@ def test_patients_are_resampled_whole():
     scores, positive = rng.random(150), rng.random(150) < 0.4
     whole = Slice("all", "All cases", np.ones(150, dtype=bool))
     config = Evaluate(bootstrap_draws=1000)
-    once = measure(whole, outcomes(scores, positive), config)
+    once = measure_slice(whole, outcomes(scores, positive), config)
     four = Slice("all", "All cases", np.ones(600, dtype=bool))
     fourfold = outcomes(np.repeat(scores, 4), np.repeat(positive, 4), units=np.repeat(np.arange(150), 4))
-    again = measure(four, fourfold, config)
+    again = measure_slice(four, fourfold, config)
     for name in ("auroc", "specificity"):
         widths = [part.metrics[name].high - part.metrics[name].low for part in (once, again)]
         assert widths[1] == pytest.approx(widths[0], rel=0.15)
@@ -120,7 +120,9 @@ def test_two_cases_of_one_patient_widen_the_interval_of_their_own_class_alone():
     scores = np.where(referred, 0.9, 0.1) + np.linspace(0, 0.05, 90)
     whole = Slice("all", "All cases", np.ones(90, dtype=bool))
     patients = np.minimum(np.arange(90), 88)
-    found = measure(whole, outcomes(scores, positive, referred, patients), Evaluate(bootstrap_draws=200))
+    found = measure_slice(
+        whole, outcomes(scores, positive, referred, patients), Evaluate(bootstrap_draws=200)
+    )
     assert found.sensitivity_exact == proportion(30, 30)
     assert found.specificity_exact != proportion(40, 60)
     assert found.referral_rate_exact != proportion(50, 90)
@@ -135,7 +137,7 @@ def test_a_share_of_all_cases_is_as_exact_as_that_of_a_class():
     referred = np.arange(60) == 0
     whole = Slice("all", "All cases", np.ones(60, dtype=bool))
     scores = np.where(referred, 0.9, 0.1)
-    found = measure(whole, outcomes(scores, positive, referred), Evaluate(bootstrap_draws=2000))
+    found = measure_slice(whole, outcomes(scores, positive, referred), Evaluate(bootstrap_draws=2000))
     assert found.referral_rate_exact == found.interval("referral_rate") == proportion(1, 60)
     assert found.referral_rate_exact.high > 0.085
     assert found.interval("sensitivity") == proportion(1, 20)
@@ -147,7 +149,7 @@ def test_decisions_are_those_of_the_policy_where_groups_have_thresholds_of_their
     scores, positive = rng.random(150), rng.random(150) < 0.4
     referred = (scores >= 0.5) | (np.arange(150) < 30)
     whole = Slice("all", "All cases", np.ones(150, dtype=bool))
-    result = measure(whole, outcomes(scores, positive, referred), Evaluate(bootstrap_draws=100))
+    result = measure_slice(whole, outcomes(scores, positive, referred), Evaluate(bootstrap_draws=100))
     assert result.metrics["sensitivity"].value == pytest.approx(referred[positive].mean())
     assert result.sensitivity_exact.successes == referred[positive].sum()
 
@@ -156,7 +158,7 @@ def test_slice_with_too_few_cases_says_so_instead_of_a_number():
     size = 100
     positive = np.arange(size) < MINIMUM_PER_CLASS - 1
     part = Slice("all", "All cases", np.ones(size, dtype=bool))
-    result = measure(part, outcomes(np.linspace(0, 1, size), positive), Evaluate(bootstrap_draws=100))
+    result = measure_slice(part, outcomes(np.linspace(0, 1, size), positive), Evaluate(bootstrap_draws=100))
     assert result.metrics == {}
     assert result.sensitivity_exact is None
     assert result.note == (
@@ -167,7 +169,7 @@ def test_slice_with_too_few_cases_says_so_instead_of_a_number():
 
 def test_empty_slice_says_so():
     part = Slice("none", "None", np.zeros(5, dtype=bool))
-    result = measure(part, outcomes(np.zeros(5), np.ones(5, dtype=bool)), Evaluate(bootstrap_draws=100))
+    result = measure_slice(part, outcomes(np.zeros(5), np.ones(5, dtype=bool)), Evaluate(bootstrap_draws=100))
     assert result.note.startswith("too few cases for numbers: 0 positive and 0 negative")
 
 
@@ -178,8 +180,8 @@ def test_slice_measures_its_members_alone():
     chosen = np.arange(200) < 100
     config = Evaluate(bootstrap_draws=100)
     whole = np.ones(100, dtype=bool)
-    part = measure(Slice("some", "Some", chosen), outcomes(scores, positive), config)
-    alone = measure(Slice("some", "Some", whole), outcomes(scores[:100], positive[:100]), config)
+    part = measure_slice(Slice("some", "Some", chosen), outcomes(scores, positive), config)
+    alone = measure_slice(Slice("some", "Some", whole), outcomes(scores[:100], positive[:100]), config)
     assert part == alone
     assert part.abstained == 1
     assert part.sensitivity_exact.value == np.mean(scores[:100][positive[:100]] >= 0.5)
@@ -195,6 +197,6 @@ def test_scores_of_fewer_than_ten_cases_of_a_class_are_not_measured_whatever_was
     scores[:positives] = np.linspace(0.5, 0.9, positives)
     scores[100 : 100 + negatives] = np.linspace(0.1, 0.6, negatives)
     whole = Slice("all", "All cases", np.ones(200, dtype=bool))
-    found = measure(whole, outcomes(scores, positive), Evaluate(bootstrap_draws=100)).metrics
+    found = measure_slice(whole, outcomes(scores, positive), Evaluate(bootstrap_draws=100)).metrics
     assert {name for name, estimate in found.items() if estimate is None} >= set(SCORE_METRICS)
     assert found["sensitivity"].value == 1

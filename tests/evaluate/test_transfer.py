@@ -14,7 +14,7 @@ from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.config import Evaluate
 from lesion_triage.errors import PredictionsError
 from lesion_triage.evaluate.results import evaluate
-from lesion_triage.evaluate.transfer import Excluded, measure_transfer, page
+from lesion_triage.evaluate.transfer import Excluded, markdown, measure_transfer
 from lesion_triage.predictions import Predictions
 from made_predictions import row
 
@@ -66,7 +66,7 @@ def test_unfamiliar_case_keeps_its_score_where_the_score_is_asked_alone(tmp_path
     assert found.results.slices[0].metrics["sensitivity"].value == 1.0
     assert everyone.score_alone.metrics["sensitivity"].value == 0.5
     assert everyone.refused_by_novelty.successes == 10
-    assert "10 of 20 positive cases went up without a score" in page(found, "elsewhere")
+    assert "10 of 20 positive cases went up without a score" in markdown(found, "elsewhere")
 
 
 def test_red_flag_refers_by_the_policy_and_not_by_the_score(tmp_path):

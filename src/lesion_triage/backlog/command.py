@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_triage.backlog import engine, shards
-from lesion_triage.backlog.photographs import Source, source_of
+from lesion_triage.backlog.photographs import Source, detect_source
 from lesion_triage.backlog.rows import EXTRA_COLUMNS, NOT_SCORED
 from lesion_triage.backlog.shards import CASES, Shards
 from lesion_triage.backlog.state import Options, Summary
@@ -87,28 +87,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Score what is missing. Returns 0, or 1 if all is done but some cases could not be scored."""
-    _check(arguments)
-    source = source_of(arguments.cases, arguments.images, arguments.case_is)
+    _check_options(arguments)
+    source = detect_source(arguments.cases, arguments.images, arguments.case_is)
     bundle = open_bundle(arguments.bundle)
     options = Options(
         part_cases=arguments.part_cases,
         extras=tuple(sorted(set(arguments.extras))),
         language=arguments.language,
     )
-    with shards.alone(arguments.out):
-        folder = _prepared(arguments.out, source, bundle, options)
+    with shards.exclusive_lock(arguments.out):
+        folder = _prepare(arguments.out, source, bundle, options)
         if arguments.retry_unreadable:
-            again = folder.unreadable()
+            again = folder.unreadable_parts()
             say(f"  {len(again)} parts are scored again because photographs in them could not be read")
             for part in again:
-                folder.forget(part)
+                folder.delete_part(part)
         _score(folder, bundle, arguments)
         summary = folder.finish()
-    _tell(arguments.out, summary)
+    _print_summary(arguments.out, summary)
     return SOME_NOT_SCORED if summary.errors else 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.part_cases < 1 or (arguments.threads is not None and arguments.threads < 1):
         raise BacklogError("--part-cases and --threads must be whole numbers of at least 1.")
     if arguments.engine == "local" and arguments.address is not None:
@@ -117,7 +117,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BacklogError("--threads is for --engine local; Ray has one worker for each processor but one.")
 
 
-def _prepared(out: Path, source: Source, bundle: Bundle, options: Options) -> Shards:
+def _prepare(out: Path, source: Source, bundle: Bundle, options: Options) -> Shards:
     say("  reading the list of cases")
     folder, frozen = shards.prepare(out, source, bundle, options)
     for what, count in sorted(frozen.left_out.items()):
@@ -127,7 +127,7 @@ def _prepared(out: Path, source: Source, bundle: Bundle, options: Options) -> Sh
 
 
 def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> None:
-    missing, state = folder.missing(), folder.state
+    missing, state = folder.missing_parts(), folder.state
     done = state.cases - sum(map(state.part_rows, missing))
     if done:
         say(f"  {done} cases are already done")
@@ -157,7 +157,7 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
         else:
             engine.score_parts(
                 folder,
-                engine.row_maker(folder, bundle),
+                engine.make_row_builder(folder, bundle),
                 missing,
                 arguments.threads or affinity(),
                 progress,
@@ -165,12 +165,12 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
             )
 
 
-def _tell(out: Path, summary: Summary) -> None:
+def _print_summary(out: Path, summary: Summary) -> None:
     say(f"  {summary.cases} cases in {out / CASES}; a clinician reads them all")
     for disposition in Disposition:
         say(f"  {summary.dispositions.get(disposition, 0):>9} {disposition}")
-    say(f"  {summary.dispositions.get(NOT_SCORED, 0):>9} {NOT_SCORED}{_reasons(summary.errors)}")
+    say(f"  {summary.dispositions.get(NOT_SCORED, 0):>9} {NOT_SCORED}{_error_counts_text(summary.errors)}")
 
 
-def _reasons(errors: Mapping[str, int]) -> str:
+def _error_counts_text(errors: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{code}: {count}' for code, count in errors.items())})" if errors else ""

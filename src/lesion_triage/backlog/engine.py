@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from lesion_triage.backlog.listing import Listing
-from lesion_triage.backlog.rows import NOT_READABLE, Row, RowMaker, Work
+from lesion_triage.backlog.rows import NOT_READABLE, Row, RowBuilder, WorkItem
 from lesion_triage.backlog.shards import Shards
 from lesion_triage.bundle.in_step import SIDE_BY_SIDE
 from lesion_triage.bundle.languages import Languages
@@ -23,18 +23,18 @@ from lesion_triage.errors import BacklogError, BundleError
 Progress = Callable[[int], None]
 """Called after each part is written, with its number of cases."""
 
-_HANDFUL = 4 * SIDE_BY_SIDE
+_BATCH_CASES = 4 * SIDE_BY_SIDE
 """Cases that a thread interleaves: more than in a server, since nobody waits for the first."""
-_AHEAD = 6
+_QUEUED_BATCHES = 6
 """Batches queued for each thread, so that none idles while a part is written to a slow disk."""
-_HANDFUL_WITH_BYTES, _AHEAD_WITH_BYTES = SIDE_BY_SIDE, 2
+_BATCH_CASES_WITH_BYTES, _QUEUED_BATCHES_WITH_BYTES = SIDE_BY_SIDE, 2
 """The same if the photographs themselves are queued, of up to 30 MB each."""
 
-_TELLING = 100
+_CONCLUSIVE_CASES = 100
 """This many unreadable cases in a row suggest a missing disk; so does a full part or backlog with fewer."""
 
 
-def row_maker(shards: Shards, bundle: Bundle) -> RowMaker:
+def make_row_builder(shards: Shards, bundle: Bundle) -> RowBuilder:
     """The scorer for the cases of a folder.
 
     Raises:
@@ -50,12 +50,12 @@ def row_maker(shards: Shards, bundle: Bundle) -> RowMaker:
         languages = Languages.for_flags(codes, state.options.language)
     scorer = Scorer(bundle, languages)
     scorer.self_test()
-    return RowMaker(scorer, Path(state.images), state.options.extras)
+    return RowBuilder(scorer, Path(state.images), state.options.extras)
 
 
 def score_parts(
     shards: Shards,
-    maker: RowMaker,
+    row_builder: RowBuilder,
     parts: Iterable[int],
     threads: int,
     progress: Progress,
@@ -68,7 +68,7 @@ def score_parts(
 
     Args:
         shards: where the parts are written.
-        maker: from ``row_maker``.
+        row_builder: from ``make_row_builder``.
         parts: numbers of the parts.
         threads: number of threads that share the one onnxruntime session.
         progress: called with the number of cases.
@@ -79,13 +79,13 @@ def score_parts(
             this process has reached a limit of the machine.
     """
     listing = shards.listing()
-    most = threads * (_AHEAD_WITH_BYTES if listing.holds_bytes else _AHEAD)
-    waiting: deque[tuple[int, Future[list[Row]]]] = deque()
+    max_pending = threads * (_QUEUED_BATCHES_WITH_BYTES if listing.holds_bytes else _QUEUED_BATCHES)
+    pending: deque[tuple[int, Future[list[Row]]]] = deque()
     rows: list[Row] = []
 
-    def settle() -> None:
+    def collect_oldest() -> None:
         """Collect the oldest batch, and write its part if it was the part's last."""
-        part, future = waiting.popleft()
+        part, future = pending.popleft()
         rows.extend(future.result())
         if len(rows) == shards.state.part_rows(part):
             write_part(shards, part, rows, accept_unreadable=accept_unreadable)
@@ -95,18 +95,18 @@ def score_parts(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="scoring")
     try:
         for part in parts:
-            for works in _handfuls(listing, maker, part):
-                waiting.append((part, pool.submit(maker.rows, works)))
-                if len(waiting) > most:
-                    settle()
-        while waiting:
-            settle()
+            for batch in _batches(listing, row_builder, part):
+                pending.append((part, pool.submit(row_builder.rows, batch)))
+                if len(pending) > max_pending:
+                    collect_oldest()
+        while pending:
+            collect_oldest()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def score_part(
-    shards: Shards, listing: Listing, maker: RowMaker, part: int, *, accept_unreadable: bool = False
+    shards: Shards, listing: Listing, row_builder: RowBuilder, part: int, *, accept_unreadable: bool = False
 ) -> int:
     """Score one part in this thread and write it.
 
@@ -116,7 +116,7 @@ def score_part(
     Raises:
         BacklogError: as ``score_parts``.
     """
-    rows = [row for works in _handfuls(listing, maker, part) for row in maker.rows(works)]
+    rows = [row for batch in _batches(listing, row_builder, part) for row in row_builder.rows(batch)]
     write_part(shards, part, rows, accept_unreadable=accept_unreadable)
     return len(rows)
 
@@ -131,9 +131,9 @@ def write_part(shards: Shards, part: int, rows: Sequence[Row], *, accept_unreada
         BacklogError: no case of the part could be read, and ``accept_unreadable`` is not set; or it cannot
             be written.
     """
-    telling = len(rows) >= min(_TELLING, shards.state.options.part_cases, shards.state.cases)
+    conclusive = len(rows) >= min(_CONCLUSIVE_CASES, shards.state.options.part_cases, shards.state.cases)
     unreadable = all(row.get("error_code") == NOT_READABLE for row in rows)
-    if unreadable and telling and not accept_unreadable:
+    if unreadable and conclusive and not accept_unreadable:
         raise BacklogError(
             f"none of {len(rows)} consecutive cases, from number {rows[0]['position'] + 1} on, has "
             f"photographs that can be read below {shards.state.images}. Is the disk mounted? The same "
@@ -142,19 +142,19 @@ def write_part(shards: Shards, part: int, rows: Sequence[Row], *, accept_unreada
     shards.write(part, rows)
 
 
-def _works(listing: Listing, maker: RowMaker, part: int) -> Iterator[Work]:
+def _work_items(listing: Listing, row_builder: RowBuilder, part: int) -> Iterator[WorkItem]:
     for case in listing.cases(part):
         if not listing.holds_bytes:
             yield case, None
         elif case.photographs > MAX_IMAGES_PER_CASE:  # refused anyway, and may not fit in memory
-            listing.pass_over(case)
+            listing.skip_photographs(case)
             yield case, ()
         else:
-            yield case, listing.file_bytes(case, maker.most_bytes)
+            yield case, listing.file_bytes(case, row_builder.max_bytes)
 
 
-def _handfuls(listing: Listing, maker: RowMaker, part: int) -> Iterator[list[Work]]:
-    works = _works(listing, maker, part)
-    most = _HANDFUL_WITH_BYTES if listing.holds_bytes else _HANDFUL
-    while some := list(islice(works, most)):
-        yield some
+def _batches(listing: Listing, row_builder: RowBuilder, part: int) -> Iterator[list[WorkItem]]:
+    items = _work_items(listing, row_builder, part)
+    batch_size = _BATCH_CASES_WITH_BYTES if listing.holds_bytes else _BATCH_CASES
+    while batch := list(islice(items, batch_size)):
+        yield batch

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lesion_triage.backlog.photographs import Source, file_bytes, in_one_line, photographs
+from lesion_triage.backlog.photographs import Source, file_bytes, in_one_line, read_photographs
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.history import as_text, from_text, together
 from lesion_triage.data.unicode_paths import UnicodePathResolver
@@ -55,7 +55,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class FrozenBacklog:
     """Facts about a frozen backlog."""
 
     sha256: str
@@ -66,7 +66,7 @@ class Frozen:
     """Files of a folder that were not taken for photographs, by extension."""
 
 
-def freeze(source: Source, path: Path, part_cases: int) -> Frozen:
+def freeze(source: Source, path: Path, part_cases: int) -> FrozenBacklog:
     """Read a backlog and write its cases to ``path``, one row group for each part.
 
     Args:
@@ -80,15 +80,15 @@ def freeze(source: Source, path: Path, part_cases: int) -> Frozen:
     """
     digest, keys = hashlib.sha256(), array("Q")
     left_out: Counter[str] = Counter()
-    count = seen = 0
+    count = photograph_count = 0
     rows: list[dict[str, object]] = []
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         for case, contents in _cases(source, left_out):
-            told = [case.case_id, contents, case.history]
-            digest.update(json.dumps(told, ensure_ascii=False).encode() + b"\n")
-            keys.append(_key(case.case_id))
+            identity = [case.case_id, contents, case.history]
+            digest.update(json.dumps(identity, ensure_ascii=False).encode() + b"\n")
+            keys.append(_case_id_hash(case.case_id))
             rows.append({name: getattr(case, name) for name in _SCHEMA.names})
-            count, seen = count + 1, seen + case.photographs
+            count, photograph_count = count + 1, photograph_count + case.photographs
             if len(rows) == part_cases:
                 writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
                 rows.clear()
@@ -96,8 +96,8 @@ def freeze(source: Source, path: Path, part_cases: int) -> Frozen:
             writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
     if not count:
         raise BacklogError(f"{source.path}: expected at least one photograph, found none.")
-    _refuse_repeated(source, keys)
-    return Frozen(digest.hexdigest(), count, seen, dict(left_out))
+    _refuse_duplicate_ids(source, keys)
+    return FrozenBacklog(digest.hexdigest(), count, photograph_count, dict(left_out))
 
 
 class Listing:
@@ -141,19 +141,19 @@ class Listing:
         for position, row in enumerate(rows, start=part * self._part_cases):
             yield Case(position=position, **{**row, "images": tuple(row["images"])})
 
-    def file_bytes(self, case: Case, most_bytes: int) -> list[bytes]:
+    def file_bytes(self, case: Case, max_bytes: int) -> list[bytes]:
         """The photographs of a case whose table contains them. Fast if cases are requested in order.
 
         Args:
             case: of this listing.
-            most_bytes: limit per photograph; a longer one is cut one byte beyond it, which shows its excess.
+            max_bytes: limit per photograph; a longer one is cut one byte beyond it, which shows its excess.
 
         Raises:
             BacklogError: the table cannot be read, or has fewer rows than when it was frozen.
         """
-        return [data[: most_bytes + 1] for data in self._files(case)]
+        return [data[: max_bytes + 1] for data in self._files(case)]
 
-    def pass_over(self, case: Case) -> None:
+    def skip_photographs(self, case: Case) -> None:
         """Skip the photographs of a case whose table contains them, so that the next case's come next.
 
         Raises:
@@ -186,7 +186,7 @@ class Listing:
 
 def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[str]]]:
     """Adjacent photographs with one case id, grouped, together with what identifies each of them."""
-    found = photographs(source, left_out)
+    found = read_photographs(source, left_out)
     for position, (case_id, group) in enumerate(groupby(found, key=lambda photograph: photograph.case_id)):
         images: list[str] = []
         contents: dict[str, None] = {}  # ordered; a folder may hold many thousands
@@ -196,63 +196,63 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
         for photograph in group:
             first = first or photograph.row
             content = photograph.image if photograph.data is None else sha256_of(photograph.data)
-            if content in contents or _another_spelling(content, spellings, source.images):
+            if content in contents or _is_respelled_path(content, spellings, source.images):
                 raise BacklogError(
-                    f"{source.path}, {source.place} {photograph.row}: its case already has this photograph; "
-                    "name each photograph of a case once."
+                    f"{source.path}, {source.row_noun} {photograph.row}: its case already has this "
+                    "photograph; name each photograph of a case once."
                 )
             contents[content] = None
             histories.append(photograph.history)
             if photograph.data is None:
                 images.append(photograph.image)
         yield (
-            Case(position, case_id, tuple(images), len(contents), _joined(histories), first),
+            Case(position, case_id, tuple(images), len(contents), _merge_histories(histories), first),
             list(contents),
         )
 
 
-def _another_spelling(image: str, before: dict[str, list[str]], images: Path) -> bool:
-    """Whether a path is another spelling of a path to the same file in ``before``; adds it to ``before``."""
+def _is_respelled_path(image: str, paths_by_nfc: dict[str, list[str]], images: Path) -> bool:
+    """Whether a path respells one in ``paths_by_nfc`` that is the same file; adds it to ``paths_by_nfc``."""
     if image.isascii():
         return False
-    alike = before.setdefault(normalize("NFC", image), [])
-    alike.append(image)
-    if len(alike) == 1:
+    same_nfc = paths_by_nfc.setdefault(normalize("NFC", image), [])
+    same_nfc.append(image)
+    if len(same_nfc) == 1:
         return False
     path_resolver = UnicodePathResolver(images)
     try:
         return any(
             (images / path_resolver.resolve(image)).samefile(images / path_resolver.resolve(one))
-            for one in alike[:-1]
+            for one in same_nfc[:-1]
         )
     except OSError:  # one of them does not exist, which its case's row will report
         return False
 
 
-def _joined(histories: list[str]) -> str:
+def _merge_histories(histories: list[str]) -> str:
     if len(set(histories)) == 1:
         return histories[0]
     return as_text(together([from_text(text) for text in histories]))
 
 
-def _key(case_id: str) -> int:
+def _case_id_hash(case_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(case_id.encode(), digest_size=8).digest())
 
 
-def _refuse_repeated(source: Source, keys: array[int]) -> None:
+def _refuse_duplicate_ids(source: Source, keys: array[int]) -> None:
     """Require unique case ids. Holds eight bytes per case; where these agree, the ids are compared."""
     ordered = np.sort(np.frombuffer(keys, np.uint64))
-    twice = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    if not twice:
+    repeated_hashes = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not repeated_hashes:
         return
     first: dict[str, int] = {}
     for case, _ in _cases(source, Counter()):
-        if _key(case.case_id) not in twice:
+        if _case_id_hash(case.case_id) not in repeated_hashes:
             continue
         if case.case_id in first:
             # By position, not by name: a case id may identify a person.
             raise BacklogError(
-                f"{source.path}, {source.place} {case.first_row}: the case_id of {source.place} "
+                f"{source.path}, {source.row_noun} {case.first_row}: the case_id of {source.row_noun} "
                 f"{first[case.case_id]} appears again; the rows of one case must be adjacent, and no other "
                 "case may have its case_id. Sort the table by case_id, or renumber the cases."
             )

@@ -28,11 +28,11 @@ from lesion_triage.errors import BacklogError, DataError
 
 CaseIs = Literal["picture", "folder"]
 
-BYTES = "image_bytes"
-_FIELDS = tuple(History.model_fields)
-_ASKED = frozenset(_FIELDS)
-_KNOWN = ("case_id", "image", BYTES, "history", *_FIELDS)
-_BATCH = 16
+BYTES_COLUMN = "image_bytes"
+_HISTORY_FIELDS = tuple(History.model_fields)
+_HISTORY_FIELD_SET = frozenset(_HISTORY_FIELDS)
+_KNOWN_COLUMNS = ("case_id", "image", BYTES_COLUMN, "history", *_HISTORY_FIELDS)
+_BATCH_ROWS = 16
 """Photographs of a parquet file in memory at once; each may have 30 MB."""
 
 
@@ -62,12 +62,12 @@ class Source:
     """What counts as a case in a folder; None if ``path`` is a table."""
 
     @property
-    def place(self) -> str:
+    def row_noun(self) -> str:
         """Name of the unit that ``Photograph.row`` counts."""
         return "row" if self.path.suffix.lower() == ".parquet" else "photograph" if self.case_is else "line"
 
 
-def source_of(path: Path, images: Path | None, case_is: CaseIs | None) -> Source:
+def detect_source(path: Path, images: Path | None, case_is: CaseIs | None) -> Source:
     """Determine the kind of a backlog.
 
     Args:
@@ -98,7 +98,7 @@ def source_of(path: Path, images: Path | None, case_is: CaseIs | None) -> Source
     return Source(path, (images or path.parent).resolve())
 
 
-def photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
+def read_photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
     """Every photograph in order; in a folder, in byte order of the names, folder by folder.
 
     Args:
@@ -109,15 +109,15 @@ def photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
         BacklogError: a column is missing or unknown, a cell cannot be read, a path leaves the folder.
     """
     if source.case_is is not None:
-        return _numbered(source, walk(source.path, "", left_out))
-    return _of_parquet(source) if source.path.suffix.lower() == ".parquet" else _of_csv(source)
+        return _from_folder(source, walk(source.path, "", left_out))
+    return _read_parquet(source) if source.path.suffix.lower() == ".parquet" else _read_csv(source)
 
 
 def has_bytes(source: Source) -> bool:
     """Whether the table contains the photographs themselves."""
     if source.case_is is not None or source.path.suffix.lower() != ".parquet":
         return False
-    return BYTES in _opened(source.path).schema_arrow.names
+    return BYTES_COLUMN in _open_parquet(source.path).schema_arrow.names
 
 
 def file_bytes(table: Path, first_row: int, count: int | None = None) -> Iterator[bytes | None]:
@@ -128,14 +128,14 @@ def file_bytes(table: Path, first_row: int, count: int | None = None) -> Iterato
     Raises:
         BacklogError: they cannot be read.
     """
-    parquet = _opened(table)
+    parquet = _open_parquet(table)
     skip, groups = first_row - 1, list(range(parquet.num_row_groups))
     while groups and skip >= (rows := parquet.metadata.row_group(groups[0]).num_rows):
         skip -= rows
         groups.pop(0)
     left = parquet.metadata.num_rows if count is None else count
     try:
-        for batch in parquet.iter_batches(_BATCH, row_groups=groups, columns=[BYTES]):
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[BYTES_COLUMN]):
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
@@ -156,15 +156,15 @@ def in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _of_csv(source: Source) -> Iterator[Photograph]:
+def _read_csv(source: Source) -> Iterator[Photograph]:
     path = source.path
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             columns = reader.fieldnames or ()
             _check_columns(path, columns)
-            if BYTES in columns:
-                raise BacklogError(f"{path}: a CSV file cannot hold {BYTES}; use parquet.")
+            if BYTES_COLUMN in columns:
+                raise BacklogError(f"{path}: a CSV file cannot hold {BYTES_COLUMN}; use parquet.")
             for row in reader:
                 line = reader.line_num
                 if None in row or None in row.values():
@@ -175,19 +175,19 @@ def _of_csv(source: Source) -> Iterator[Photograph]:
         raise BacklogError(f"{path}: cannot be read as a UTF-8 table with commas ({error}).") from None
 
 
-def _of_parquet(source: Source) -> Iterator[Photograph]:
-    parquet = _opened(source.path)
+def _read_parquet(source: Source) -> Iterator[Photograph]:
+    parquet = _open_parquet(source.path)
     names = parquet.schema_arrow.names
     _check_columns(source.path, names)
     _check_types(source.path, parquet.schema_arrow)
     number = 0
     try:
-        for batch in parquet.iter_batches(_BATCH if BYTES in names else 4096, use_threads=False):
+        for batch in parquet.iter_batches(_BATCH_ROWS if BYTES_COLUMN in names else 4096, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
-                data = row.pop(BYTES, None)
-                if BYTES in names and data is None:
-                    raise BacklogError(f"{source.path}, row {number}: {BYTES} is empty.")
+                data = row.pop(BYTES_COLUMN, None)
+                if BYTES_COLUMN in names and data is None:
+                    raise BacklogError(f"{source.path}, row {number}: {BYTES_COLUMN} is empty.")
                 cells = {name: "" if cell is None else str(cell).strip() for name, cell in row.items()}
                 yield _photograph(source, number, cells, data)
     except (OSError, pa.ArrowException) as error:
@@ -196,7 +196,7 @@ def _of_parquet(source: Source) -> Iterator[Photograph]:
         ) from None
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
         # Page by page: a row group of photographs may be larger than memory.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
@@ -206,20 +206,20 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for name in columns:
-        if name not in _KNOWN:
-            near = nearest(name, _KNOWN)
+        if name not in _KNOWN_COLUMNS:
+            near = nearest(name, _KNOWN_COLUMNS)
             hint = f"did you mean '{near}'? If not, remove it."
             if not near:
-                hint = f"remove it if it is none of these: {', '.join(_KNOWN)}."
+                hint = f"remove it if it is none of these: {', '.join(_KNOWN_COLUMNS)}."
             raise BacklogError(f"{path}: unknown column '{name}'; {hint}")
         if columns.count(name) > 1:
             raise BacklogError(f"{path}: column '{name}' appears twice; keep one.")
-    if "case_id" not in columns or ("image" in columns) == (BYTES in columns):
+    if "case_id" not in columns or ("image" in columns) == (BYTES_COLUMN in columns):
         raise BacklogError(
-            f"{path}: expected the column case_id and one of image and {BYTES}, found "
+            f"{path}: expected the column case_id and one of image and {BYTES_COLUMN}, found "
             f"{', '.join(columns) or 'no header'}."
         )
-    if "history" in columns and (twice := sorted(set(columns) & set(_FIELDS))):
+    if "history" in columns and (twice := sorted(set(columns) & set(_HISTORY_FIELDS))):
         raise BacklogError(f"{path}: the history is in both 'history' and '{twice[0]}'; keep one of the two.")
 
 
@@ -232,7 +232,7 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
             "case_id": text or pa.types.is_integer(kind),
             "image": text,
             "history": text or pa.types.is_null(kind),
-            BYTES: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
+            BYTES_COLUMN: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
         }
         if not fits.get(name, True):
             raise BacklogError(
@@ -246,15 +246,15 @@ def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes 
         if not case_id:
             raise DataError("case_id is empty.")
         refuse_filler("case_id", case_id)
-        image = "" if data is not None else _below(cells["image"], source.images)
+        image = "" if data is not None else _relative_path(cells["image"], source.images)
         return Photograph(row, case_id, image, _history(cells), data)
     except DataError as error:
-        raise BacklogError(f"{source.path}, {source.place} {row}: {error}") from None
+        raise BacklogError(f"{source.path}, {source.row_noun} {row}: {error}") from None
 
 
 def _history(cells: Mapping[str, str]) -> str:
     if "history" not in cells:
-        return "" if _ASKED.isdisjoint(cells) else history_of(cells, _FIELDS)
+        return "" if _HISTORY_FIELD_SET.isdisjoint(cells) else history_of(cells, _HISTORY_FIELDS)
     if not cells["history"]:
         return ""
     try:
@@ -268,21 +268,21 @@ def _history(cells: Mapping[str, str]) -> str:
 def _without_fillers(text: str) -> str:
     """The JSON of a history, with null for a group's word that only means unknown."""
     try:
-        told = json.loads(text)
+        history = json.loads(text)
     except (ValueError, RecursionError):
         return text  # its reader reports what is wrong with it
 
-    def filled(name: str, value: object) -> bool:
+    def is_filler(name: str, value: object) -> bool:
         return name in GROUP_WORDS and isinstance(value, str) and bool(value) and not said(value)
 
-    if not isinstance(told, dict) or not any(filled(*pair) for pair in told.items()):
+    if not isinstance(history, dict) or not any(is_filler(*pair) for pair in history.items()):
         return text
     pairs = json.loads(text, object_pairs_hook=list)  # keeps duplicate fields, so that they are refused
-    cells = (f"{json.dumps(k)}: {json.dumps(None if filled(k, v) else v)}" for k, v in pairs)
+    cells = (f"{json.dumps(k)}: {json.dumps(None if is_filler(k, v) else v)}" for k, v in pairs)
     return f"{{{', '.join(cells)}}}"
 
 
-def _below(image: str, images: Path) -> str:
+def _relative_path(image: str, images: Path) -> str:
     """The path relative to the folder of the photographs; an absolute one must be below it.
 
     Errors do not repeat it: a file's name may be a person's.
@@ -298,7 +298,7 @@ def _below(image: str, images: Path) -> str:
     return path
 
 
-def _numbered(source: Source, paths: Iterator[str]) -> Iterator[Photograph]:
+def _from_folder(source: Source, paths: Iterator[str]) -> Iterator[Photograph]:
     for number, path in enumerate(paths, start=1):
         case_id = path
         if source.case_is == "folder":

@@ -16,7 +16,7 @@ import numpy as np
 import ray
 import ray.data
 
-from lesion_triage.backlog.engine import Progress, row_maker, score_part
+from lesion_triage.backlog.engine import Progress, make_row_builder, score_part
 from lesion_triage.backlog.shards import Shards
 from lesion_triage.backlog.state import software
 from lesion_triage.bundle.store import open_bundle
@@ -25,7 +25,7 @@ from lesion_triage.errors import BacklogError, LesionTriageError
 
 _Batch = dict[str, Any]
 
-_TRIES = 3
+_START_ATTEMPTS = 3
 """Attempts to start a cluster: Ray allows a node thirty seconds, too few for imports on a busy machine."""
 
 
@@ -36,7 +36,7 @@ class _Worker:
         self._shards = Shards(Path(folder))
         if (here := software()) != self._shards.state.software:
             raise BacklogError(f"a machine of the cluster has different software from this run: {here}.")
-        self._maker = row_maker(self._shards, open_bundle(Path(bundle)))
+        self._maker = make_row_builder(self._shards, open_bundle(Path(bundle)))
         self._listing = self._shards.listing()
         self._accept_unreadable = accept_unreadable
 
@@ -117,21 +117,21 @@ def _connect(address: str | None) -> None:
     if address is None:
         settings |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     else:
-        host = _reached(address)
+        host = _check_reachable(address)
         if host.startswith("127."):  # otherwise Ray looks for this machine under its public address
             settings["_node_ip_address"] = host
-    for left in reversed(range(_TRIES)):
+    for attempts_left in reversed(range(_START_ATTEMPTS)):
         try:
             ray.init(address or "local", **settings)
             return
         except Exception as error:  # Ray raises a bare Exception if a node is slow to start
             ray.shutdown()
-            if not left or address is not None:
-                raise _unreachable(address or "on this machine", _last_line(error)) from None
+            if not attempts_left or address is not None:
+                raise _unreachable_error(address or "on this machine", _last_line(error)) from None
             say("  Ray was slow to start; trying again")
 
 
-def _reached(address: str) -> str:
+def _check_reachable(address: str) -> str:
     """The host of an address where something listens: Ray itself retries for minutes before it gives up.
 
     Raises:
@@ -141,11 +141,11 @@ def _reached(address: str) -> str:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise _unreachable(address, str(error)) from None
+        raise _unreachable_error(address, str(error)) from None
     return host
 
 
-def _unreachable(where: str, why: str) -> BacklogError:
+def _unreachable_error(where: str, why: str) -> BacklogError:
     return BacklogError(f"Ray {where}: no usable cluster ({why}).")
 
 

@@ -25,17 +25,17 @@ NOT_SCORED = "not_scored"
 """Used instead of a disposition. Not null, since ``disposition != 'below_threshold'`` would drop nulls."""
 
 NOT_READABLE = "image_not_readable"
-TOO_MANY = "too_many_images"
-FAILED = "scoring_failed"
+TOO_MANY_IMAGES = "too_many_images"
+SCORING_FAILED = "scoring_failed"
 
-_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_RESOURCE_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Errors of this machine's resources, which are not the fault of a photograph."""
 
 Extra = Literal["images", "note", "answer"]
 """What a row may have beyond codes: each photograph's evidence, the note for the record, the whole answer."""
 
 Row = dict[str, Any]
-Work = tuple[Case, Sequence[bytes] | None]
+WorkItem = tuple[Case, Sequence[bytes] | None]
 """A case, and its photographs if they are at hand."""
 
 _CODES = pa.list_(pa.string())
@@ -76,7 +76,7 @@ EXTRA_COLUMNS: dict[Extra, pa.Field] = {
 }
 
 
-def columns(extras: Collection[Extra]) -> pa.Schema:
+def schema_with(extras: Collection[Extra]) -> pa.Schema:
     """The schema of rows with these extras."""
     schema = COLUMNS
     for name, field in EXTRA_COLUMNS.items():
@@ -85,7 +85,7 @@ def columns(extras: Collection[Extra]) -> pa.Schema:
     return schema
 
 
-class RowMaker:
+class RowBuilder:
     """Scores cases and builds their rows. Threads may share it."""
 
     def __init__(self, scorer: Scorer, images: Path, extras: Collection[Extra]) -> None:
@@ -103,46 +103,46 @@ class RowMaker:
         self._path_resolver = UnicodePathResolver(images)
         # Texts take a twentieth of a case's time, so they are made only if they are kept.
         self._catalogue = scorer.languages.catalogue() if {"note", "answer"} & self._extras else None
-        self._advise = bool(self._extras)  # every extra contains it
+        self._with_advice = bool(self._extras)  # every extra contains it
         bundle = scorer.bundle
-        self._same = {
+        self._constant_columns = {
             "synthetic": bundle.header.synthetic,
             "certificate_id": bundle.certificate.certificate_id(),
             "bundle_sha256": bundle.sha256,
         }
-        self.most_bytes = bundle.header.pixels.max_bytes
+        self.max_bytes = bundle.header.pixels.max_bytes
         """Limit per photograph; a longer one is refused unread."""
 
-    def rows(self, works: Sequence[Work]) -> list[Row]:
+    def rows(self, items: Sequence[WorkItem]) -> list[Row]:
         """The rows of several cases, scored in step.
 
         Args:
-            works: the cases, each with its photographs. None: they are read from disk, those of the next case
+            items: the cases, each with its photographs. None: they are read from disk, those of the next case
                 once this one's are decoded.
 
         Raises:
             BacklogError: this machine lacks the resources to read a photograph.
         """
-        return together([self._row(case, files) for case, files in works])
+        return together([self._row(case, files) for case, files in items])
 
     def _row(self, case: Case, files: Sequence[bytes] | None) -> Steps[Row]:
         row: Row = {"position": case.position, "case_id": case.case_id, "photographs": case.photographs}
         try:
             if case.photographs > MAX_IMAGES_PER_CASE:
-                raise ImageError(TOO_MANY, "The case has too many photographs.")
-            scored = yield from self._scored(case, self._read(case) if files is None else files)
+                raise ImageError(TOO_MANY_IMAGES, "The case has too many photographs.")
+            scored = yield from self._score_case(case, self._read_files(case) if files is None else files)
         except ImageError as error:
-            scored = _not_scored(error.code, error.index)
+            scored = _not_scored_row(error.code, error.index)
         except ScoringError:
-            scored = _not_scored(FAILED, None)
-        return row | scored | self._same
+            scored = _not_scored_row(SCORING_FAILED, None)
+        return row | scored | self._constant_columns
 
-    def _scored(self, case: Case, files: Sequence[bytes]) -> Steps[Row]:
+    def _score_case(self, case: Case, files: Sequence[bytes]) -> Steps[Row]:
         history = from_text(case.history)
-        judging = self._scorer.judging(files, history, advise=self._advise)
+        judging = self._scorer.judging(files, history, advise=self._with_advice)
         del files  # only one case's files are in memory at a time, however many cases are interleaved
-        judged = yield from judging
-        decision = judged.decision
+        judgement = yield from judging
+        decision = judgement.decision
         row: Row = {
             "disposition": decision.disposition.value,
             "priority_band": decision.priority_band,
@@ -152,14 +152,14 @@ class RowMaker:
             "red_flags": [flag.code for flag in decision.red_flags],
             "unusable_images": [
                 {"index": index, "reasons": [code.value for code in image.refusals]}
-                for index, image in enumerate(judged.images)
+                for index, image in enumerate(judgement.images)
                 if image.logit is None
             ],
         }
         if "images" in self._extras:
-            row["images"] = [self._image(index, image) for index, image in enumerate(judged.images)]
+            row["images"] = [self._image(index, image) for index, image in enumerate(judgement.images)]
         if self._catalogue is not None:
-            answer = self._scorer.answer(judged, history, self._catalogue)
+            answer = self._scorer.answer(judgement, history, self._catalogue)
             row |= {"note": answer.note, "answer": answer.model_dump_json()}
         return row
 
@@ -175,21 +175,21 @@ class RowMaker:
             "advice": [code.value for code in image.advice],
         }
 
-    def _read(self, case: Case) -> list[bytes]:
-        return [self._file(index, image) for index, image in enumerate(case.images)]
+    def _read_files(self, case: Case) -> list[bytes]:
+        return [self._read_file(index, image) for index, image in enumerate(case.images)]
 
-    def _file(self, index: int, image: str) -> bytes:
+    def _read_file(self, index: int, image: str) -> bytes:
         """Read at most enough to show that a file is too long; never read a pipe, which might not end."""
-        most = self.most_bytes
+        max_bytes = self.max_bytes
         try:
             path = self._root / self._path_resolver.resolve_or_raise(image)
-            facts = path.stat()
-            if not stat.S_ISREG(facts.st_mode):
+            file_status = path.stat()
+            if not stat.S_ISREG(file_status.st_mode):
                 raise ImageError(NOT_READABLE, "The photograph is not a file.", index=index)
             with path.open("rb") as stream:
-                return stream.read() if facts.st_size <= most else stream.read(most + 1)
+                return stream.read() if file_status.st_size <= max_bytes else stream.read(max_bytes + 1)
         except OSError as error:
-            if error.errno in _OURS:
+            if error.errno in _RESOURCE_ERRNOS:
                 raise BacklogError(
                     f"{self._root}: photographs cannot be read because this machine is out of resources "
                     f"({error.strerror}); the same command continues from there once they are free."
@@ -197,5 +197,5 @@ class RowMaker:
             raise ImageError(NOT_READABLE, f"cannot be read ({error.strerror}).", index=index) from None
 
 
-def _not_scored(code: str, index: int | None) -> Row:
+def _not_scored_row(code: str, index: int | None) -> Row:
     return {"disposition": NOT_SCORED, "error_code": code, "error_image": index}

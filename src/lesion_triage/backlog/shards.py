@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lesion_triage import locks
-from lesion_triage.backlog.listing import Frozen, Listing, freeze
+from lesion_triage.backlog.listing import FrozenBacklog, Listing, freeze
 from lesion_triage.backlog.photographs import Source, has_bytes, in_one_line
-from lesion_triage.backlog.rows import NOT_READABLE, Row, columns
+from lesion_triage.backlog.rows import NOT_READABLE, Row, schema_with
 from lesion_triage.backlog.state import STATE, Options, State, Summary, read_state, require_same, software
 from lesion_triage.bundle.files import flush, write_atomically
 from lesion_triage.bundle.store import Bundle
@@ -33,9 +33,9 @@ LISTING = "listing.parquet"
 CASES = "cases"
 SUMMARY = "summary.json"
 _LOCK = ".lock"
-_NEW = f".{LISTING}.new"
+_NEW_LISTING = f".{LISTING}.new"
 _RUN_KEY = b"lesion_triage.run"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Shards:
@@ -50,7 +50,7 @@ class Shards:
         self.folder = folder
         self.state = read_state(folder)
         self._run = self.state.sha256()
-        self._schema = columns(self.state.options.extras)
+        self._schema = schema_with(self.state.options.extras)
 
     def listing(self) -> Listing:
         """The frozen cases."""
@@ -62,9 +62,9 @@ class Shards:
         """File of a part."""
         return self.folder / CASES / f"part-{part:08d}.parquet"
 
-    def missing(self) -> list[int]:
+    def missing_parts(self) -> list[int]:
         """Parts that are absent, incomplete or not of this run; ascending."""
-        return [part for part in range(self.state.parts) if not self._is_whole(part)]
+        return [part for part in range(self.state.parts) if not self._is_complete(part)]
 
     def write(self, part: int, rows: Sequence[Row]) -> None:
         """Write a part atomically.
@@ -80,15 +80,15 @@ class Shards:
         with _writing(self.folder):
             write_atomically(self.path(part), buffer.getvalue())
 
-    def unreadable(self) -> list[int]:
+    def unreadable_parts(self) -> list[int]:
         """Parts with a case for which a photograph could not be read."""
         return [
             part
             for part in range(self.state.parts)
-            if self._is_whole(part) and NOT_READABLE in self._read(part, ["error_code"])[0].to_pylist()
+            if self._is_complete(part) and NOT_READABLE in self._read(part, ["error_code"])[0].to_pylist()
         ]
 
-    def forget(self, part: int) -> None:
+    def delete_part(self, part: int) -> None:
         """Remove a part, so that it is scored again.
 
         Raises:
@@ -105,11 +105,11 @@ class Shards:
             BacklogError: a part is damaged, a file is not a part, or the summary cannot be written.
         """
         state, listing = self.state, self.listing()
-        found = {name for name in _names(self.folder / CASES) if not name.startswith(".")}
+        found = {name for name in _file_names(self.folder / CASES) if not name.startswith(".")}
         expected = {self.path(part).name for part in range(state.parts)}
-        if strange := sorted(found ^ expected):
+        if unexpected := sorted(found ^ expected):
             raise BacklogError(
-                f"{self.folder / CASES}: {strange[0]} is missing or does not belong to this run; remove "
+                f"{self.folder / CASES}: {unexpected[0]} is missing or does not belong to this run; remove "
                 "what does not belong here and run the same command again."
             )
         dispositions, bands, errors = Counter[str](), Counter[str](), Counter[str]()
@@ -119,7 +119,7 @@ class Shards:
             positions = np.arange(first, first + state.part_rows(part))
             same = np.array_equal(table["position"].to_numpy(), positions)
             if not same or table["case_id"].to_pylist() != listing.case_ids(part):
-                raise _damaged(self.path(part), "its rows are not the cases of the listing")
+                raise _damaged_error(self.path(part), "its rows are not the cases of the listing")
             dispositions.update(table["disposition"].to_pylist())
             bands.update(str(band) for band in table["priority_band"].to_pylist() if band is not None)
             errors.update(code for code in table["error_code"].to_pylist() if code is not None)
@@ -135,13 +135,13 @@ class Shards:
             write_atomically(self.folder / SUMMARY, summary.to_json().encode())
         return summary
 
-    def _is_whole(self, part: int) -> bool:
+    def _is_complete(self, part: int) -> bool:
         try:
             metadata = pq.read_metadata(self.path(part))
         except (OSError, pa.ArrowException):
             return False
-        of_run = (metadata.metadata or {}).get(_RUN_KEY, b"").decode()
-        return bool(of_run == self._run and metadata.num_rows == self.state.part_rows(part))
+        run_sha256 = (metadata.metadata or {}).get(_RUN_KEY, b"").decode()
+        return bool(run_sha256 == self._run and metadata.num_rows == self.state.part_rows(part))
 
     def _read(self, part: int, names: list[str] | None = None) -> pa.Table:
         path = self.path(part)
@@ -149,13 +149,13 @@ class Shards:
             file = pq.ParquetFile(path, page_checksum_verification=True)
             # Checksums cover the pages, but not the names and types of the columns.
             if not file.schema_arrow.remove_metadata().equals(self._schema):
-                raise _damaged(path, "it has other columns")
+                raise _damaged_error(path, "it has other columns")
             return file.read(names)
         except (OSError, pa.ArrowException) as error:
-            raise _damaged(path, in_one_line(error)) from None
+            raise _damaged_error(path, in_one_line(error)) from None
 
 
-def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> tuple[Shards, Frozen]:
+def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> tuple[Shards, FrozenBacklog]:
     """Freeze a backlog in ``folder``, which may already hold the same one.
 
     The backlog is always read again from its source: a change since then is not scored silently, and a
@@ -166,9 +166,9 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
     """
     with _writing(folder):  # errors in reading the source are reported by the source
         (folder / CASES).mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        frozen = freeze(source, folder / _NEW, options.part_cases)
-    begun = (folder / STATE).exists()
+        _remove_incomplete(folder)
+        frozen = freeze(source, folder / _NEW_LISTING, options.part_cases)
+    resuming = (folder / STATE).exists()
     wanted = State(
         bundle_sha256=bundle.sha256,
         certificate_id=bundle.certificate.certificate_id(),
@@ -180,23 +180,23 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
         options=options,
         software=software(),
     )
-    if begun:
+    if resuming:
         try:
             require_same(folder, read_state(folder), wanted)
         except BacklogError:
-            (folder / _NEW).unlink()
+            (folder / _NEW_LISTING).unlink()
             raise
     with _writing(folder):
-        flush(folder / _NEW)
-        (folder / _NEW).replace(folder / LISTING)
-        if not begun:
+        flush(folder / _NEW_LISTING)
+        (folder / _NEW_LISTING).replace(folder / LISTING)
+        if not resuming:
             write_atomically(folder / STATE, wanted.to_json().encode())
         flush(folder)
     return Shards(folder), frozen
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Lock the folder, so that no second run writes into it. The lock ends with the process.
 
     Raises:
@@ -206,7 +206,7 @@ def alone(folder: Path) -> Iterator[None]:
         raise BacklogError(f"{folder}: expected a folder for the results, found a file; name another.")
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    names = _names(folder)
+    names = _file_names(folder)
     if names and _LOCK not in names:
         raise BacklogError(
             f"{folder}: holds other files and no results of score-batch; name an empty or a new folder."
@@ -225,7 +225,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in _FULL
+        full = error.errno in _DISK_FULL_ERRNOS
         why = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
         raise BacklogError(
             f"{folder}: {why}; what is written is kept, and the same command continues from there once "
@@ -233,18 +233,18 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _names(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     try:
         return {path.name for path in folder.iterdir()}
     except OSError as error:
         raise BacklogError(f"{folder}: cannot be listed ({error.strerror}).") from None
 
 
-def _sweep(folder: Path) -> None:
+def _remove_incomplete(folder: Path) -> None:
     """Remove files left incomplete by a killed process: the folder is locked, and no engine runs yet."""
-    for path in (*folder.glob(".*.tmp"), *(folder / CASES).glob(".part-*.tmp"), folder / _NEW):
+    for path in (*folder.glob(".*.tmp"), *(folder / CASES).glob(".part-*.tmp"), folder / _NEW_LISTING):
         path.unlink(missing_ok=True)
 
 
-def _damaged(path: Path, why: str) -> BacklogError:
+def _damaged_error(path: Path, why: str) -> BacklogError:
     return BacklogError(f"{path}: is damaged ({why}); remove it and run the same command again.")

@@ -71,7 +71,7 @@ class Summary(Document):
     """Cases that could not be scored, by ``error_code``."""
 
 
-_DIFFERENT = {
+_DIFFERENCE_TEXTS = {
     "bundle_sha256": "another bundle",
     "listing_sha256": "other cases",
     "images": "another folder of photographs",
@@ -116,7 +116,7 @@ def require_same(folder: Path, begun: State, wanted: State) -> None:
     Raises:
         BacklogError: names what differs.
     """
-    for name, what in _DIFFERENT.items():
+    for name, what in _DIFFERENCE_TEXTS.items():
         if getattr(begun, name) != getattr(wanted, name):
             raise BacklogError(
                 f"{folder}: was started with {what}; one folder holds the results of one backlog by one "

@@ -22,12 +22,18 @@ from lesion_triage.calibrate.metrics import (
     specificity,
 )
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes, enough_scored
+from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes, has_enough_scores
 
 Status = Literal["certified", "not_certifiable", "not_asked"]
 
-_ALWAYS: tuple[Dimension, ...] = ("sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type", "source")
-_MOST = 14
+_DEFAULT_DIMENSIONS: tuple[Dimension, ...] = (
+    "sex",
+    "age_band",
+    "anatom_site_general",
+    "fitzpatrick_skin_type",
+    "source",
+)
+_MAX_GROUPS = 14
 """Groups shown of a dimension that the certificate was not asked about: the largest."""
 
 
@@ -65,29 +71,31 @@ def measure_groups(
         config: bootstrap draws and seed.
     """
     everyone = np.ones(len(cases), dtype=np.bool_)
-    rows = [_measured(ALL, ALL, "certified", certificate.positives, None, everyone, outcomes, config)]
+    rows = [_measure_group(ALL, ALL, "certified", certificate.positives, None, everyone, outcomes, config)]
     asked = {dimension.by: dimension for dimension in certificate.asked}
-    further = [GroupBy(by=by) for by in _ALWAYS if by not in asked]
+    further = [GroupBy(by=by) for by in _DEFAULT_DIMENSIONS if by not in asked]
     for dimension in (*asked.values(), *further):
-        labels = [_labels(case, dimension) for case in cases]
-        inside = {
+        labels = [_groups_of_case(case, dimension) for case in cases]
+        membership = {
             leaf: np.array([leaf in own for own in labels], dtype=np.bool_)
             for leaf in frozenset().union(*labels)
         }
         if dimension.by in asked:
-            rows += _asked(dimension, inside, certificate, outcomes, config)
-        elif len(set(inside) - {UNKNOWN}) > 1:
-            largest = sorted(inside, key=lambda leaf: -int(inside[leaf].sum()))[:_MOST]
+            rows += _measure_certificate_groups(dimension, membership, certificate, outcomes, config)
+        elif len(set(membership) - {UNKNOWN}) > 1:
+            largest = sorted(membership, key=lambda leaf: -int(membership[leaf].sum()))[:_MAX_GROUPS]
             rows += [
-                _measured(dimension.by, leaf, "not_asked", None, None, inside[leaf], outcomes, config)
-                for leaf in _ordered(largest, dimension)
+                _measure_group(
+                    dimension.by, leaf, "not_asked", None, None, membership[leaf], outcomes, config
+                )
+                for leaf in _sort_groups(largest, dimension)
             ]
     return tuple(rows)
 
 
-def _asked(
+def _measure_certificate_groups(
     dimension: GroupBy,
-    inside: dict[str, NDArray[np.bool_]],
+    membership: dict[str, NDArray[np.bool_]],
     certificate: Certificate,
     outcomes: Outcomes,
     config: Evaluate,
@@ -96,14 +104,14 @@ def _asked(
     nobody = np.zeros_like(outcomes.positive)
     known = {row.group: row for row in certificate.groups if row.by == dimension.by}
     seen = {leaf for row in known.values() for leaf in row.members}
-    unseen = [leaf for leaf in inside if leaf not in seen]
+    unseen = [leaf for leaf in membership if leaf not in seen]
     if dimension.by == "reference_class":  # in a class without positive cases none can be missed
-        unseen = [leaf for leaf in unseen if outcomes.positive[inside[leaf]].any()]
-    for group in _ordered([*known, *unseen], dimension):
+        unseen = [leaf for leaf in unseen if outcomes.positive[membership[leaf]].any()]
+    for group in _sort_groups([*known, *unseen], dimension):
         row = known.get(group)
         leaves = row.members if row else (group,)
-        members = np.logical_or.reduce([inside.get(leaf, nobody) for leaf in leaves])
-        yield _measured(
+        members = np.logical_or.reduce([membership.get(leaf, nobody) for leaf in leaves])
+        yield _measure_group(
             dimension.by,
             group,
             row.status if row else "not_certifiable",
@@ -115,62 +123,72 @@ def _asked(
         )
 
 
-def _measured(
+def _measure_group(
     by: str,
     group: str,
     status: Status,
-    certified_on: int | None,
-    minimum: int | None,
+    certificate_positives: int | None,
+    minimum_positives: int | None,
     members: NDArray[np.bool_],
     outcomes: Outcomes,
     config: Evaluate,
 ) -> GroupResult:
     scores, truth = outcomes.scores[members], outcomes.positive[members]
     referred, units = outcomes.referred[members], outcomes.units[members]
-    drawn = units if clustered(units) else None
+    bootstrap_units = units if clustered(units) else None
     positives, negatives = int(truth.sum()), int((~truth).sum())
-    found: Proportion | None = None
-    spared: Proportion | None = None
-    ranked: Estimate | None = None
+    sensitivity_result: Proportion | None = None
+    specificity_result: Proportion | None = None
+    auroc_result: Estimate | None = None
     if positives >= MINIMUM_PER_CLASS or negatives >= MINIMUM_PER_CLASS:
         sample = Sample.of(referred.astype(np.float64), truth, 1.0)
-        share, rest = bootstrap(
+        sensitivity_estimate, specificity_estimate = bootstrap(
             sample,
             lambda cells, counts: np.column_stack([sensitivity(cells, counts), specificity(cells, counts)]),
             config.bootstrap_draws,
             config.seed,
-            drawn,
+            bootstrap_units,
         )
-        found = share_of(referred[truth], units[truth], share) if positives >= MINIMUM_PER_CLASS else None
-        spared = share_of(~referred[~truth], units[~truth], rest) if negatives >= MINIMUM_PER_CLASS else None
-    if enough_scored(scores, truth):
-        ranked = auroc_with_interval(Sample.of(scores, truth), config.bootstrap_draws, config.seed, drawn)
+        sensitivity_result = (
+            share_of(referred[truth], units[truth], sensitivity_estimate)
+            if positives >= MINIMUM_PER_CLASS
+            else None
+        )
+        specificity_result = (
+            share_of(~referred[~truth], units[~truth], specificity_estimate)
+            if negatives >= MINIMUM_PER_CLASS
+            else None
+        )
+    if has_enough_scores(scores, truth):
+        auroc_result = auroc_with_interval(
+            Sample.of(scores, truth), config.bootstrap_draws, config.seed, bootstrap_units
+        )
     return GroupResult(
         by=by,
         group=group,
         status=status,
-        certificate_positives=certified_on,
-        minimum_positives=minimum,
+        certificate_positives=certificate_positives,
+        minimum_positives=minimum_positives,
         cases=truth.size,
         positives=positives,
         abstained=int(np.count_nonzero(np.isposinf(scores))),
-        sensitivity=found,
-        specificity=spared,
-        auroc=ranked,
+        sensitivity=sensitivity_result,
+        specificity=specificity_result,
+        auroc=auroc_result,
     )
 
 
-def _labels(case: Case, dimension: GroupBy) -> frozenset[str]:
+def _groups_of_case(case: Case, dimension: GroupBy) -> frozenset[str]:
     """Groups of a case: a positive one as in the certificate, a negative one by all its photographs."""
     if dimension.by in KNOWN_WHEN_SERVING:
         return frozenset({group_of(dimension.by, dimension.age_edges_years, case.history)})
     column = "diagnosis" if dimension.by == "reference_class" else dimension.by
-    speaking = [row for row in case.rows if row.needs_in_person or not case.needs_in_person]
-    return frozenset(getattr(row, column) or UNKNOWN for row in speaking)
+    deciding_rows = [row for row in case.rows if row.needs_in_person or not case.needs_in_person]
+    return frozenset(getattr(row, column) or UNKNOWN for row in deciding_rows)
 
 
-def _ordered(groups: Sequence[str], dimension: GroupBy) -> list[str]:
+def _sort_groups(groups: Sequence[str], dimension: GroupBy) -> list[str]:
     """Age bands by age, other groups by name; unknown last."""
     bands = age_bands(dimension.age_edges_years) if dimension.by == "age_band" else ()
-    places = {band: place for place, band in enumerate(bands)}
-    return sorted(groups, key=lambda group: (group == UNKNOWN, places.get(group, len(bands)), group))
+    ranks = {band: rank for rank, band in enumerate(bands)}
+    return sorted(groups, key=lambda group: (group == UNKNOWN, ranks.get(group, len(bands)), group))

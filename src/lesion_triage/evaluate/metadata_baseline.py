@@ -19,9 +19,9 @@ from lesion_triage.data.cell_regression import cells_of, design_of, fit
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes
 
-_WORDS = ("sex", "anatom_site_general")
-_BANDS = 8
-_MOST_LEVELS = 50
+_TEXT_COLUMNS = ("sex", "anatom_site_general")
+_AGE_BANDS = 8
+_MAX_LEVELS = 50
 
 
 class _Row(Protocol):
@@ -70,66 +70,78 @@ def measure_metadata(
     lesions: dict[str, list[Record]] = {}
     for record in training:
         lesions.setdefault(record.case_id, []).append(record)
-    learnt = np.array([any(r.needs_in_person for r in rows) for rows in lesions.values()], dtype=np.bool_)
+    training_labels = np.array(
+        [any(r.needs_in_person for r in rows) for rows in lesions.values()], dtype=np.bool_
+    )
     scored = np.isfinite(outcomes.scores)
     positive, scores = outcomes.positive[scored], outcomes.scores[scored]
-    if any(min(int(of.sum()), int((~of).sum())) < MINIMUM_PER_CLASS for of in (learnt, positive)):
+    if any(min(int(of.sum()), int((~of).sum())) < MINIMUM_PER_CLASS for of in (training_labels, positive)):
         return ()
     measured = [case.rows for case, has in zip(cases, scored, strict=True) if has]
     rows: list[Sequence[_Row]] = [*lesions.values(), *measured]
     units = outcomes.units[scored]
-    drawn = units if clustered(units) else None
+    bootstrap_units = units if clustered(units) else None
 
-    def auroc_of(said: NDArray[np.float64]) -> Estimate | None:
-        return auroc_with_interval(Sample.of(said, positive), config.bootstrap_draws, config.seed, drawn)
+    def auroc_of(predicted: NDArray[np.float64]) -> Estimate | None:
+        return auroc_with_interval(
+            Sample.of(predicted, positive), config.bootstrap_draws, config.seed, bootstrap_units
+        )
 
     found = []
     for name, title, columns in (
-        ("age_sex_site", "Age, sex and site", [one.filled() for one in _columns(rows, learnt.size, ())]),
+        (
+            "age_sex_site",
+            "Age, sex and site",
+            [one.filled() for one in _build_columns(rows, training_labels.size, ())],
+        ),
         (
             "with_source_and_gaps",
             "The same, the source, and what is left empty",
-            _columns(rows, learnt.size, ("source",)),
+            _build_columns(rows, training_labels.size, ("source",)),
         ),
     ):
-        said = _fitted(columns, learnt)
+        predicted = _fit_and_predict(columns, training_labels)
         found.append(
             MetadataBaseline(
                 name=name,
                 title=title,
-                training_cases=learnt.size,
-                training_positives=int(learnt.sum()),
+                training_cases=training_labels.size,
+                training_positives=int(training_labels.sum()),
                 cases=positive.size,
-                auroc=auroc_of(said),
+                auroc=auroc_of(predicted),
                 model_auroc=auroc_of(scores),
                 difference=auroc_difference(
-                    scores, said, positive, config.bootstrap_draws, config.seed, drawn
+                    scores, predicted, positive, config.bootstrap_draws, config.seed, bootstrap_units
                 ),
             )
         )
     return tuple(found)
 
 
-def _columns(rows: Sequence[Sequence[_Row]], training: int, more: Sequence[str]) -> list[Coded]:
+def _build_columns(
+    rows: Sequence[Sequence[_Row]], training: int, extra_columns: Sequence[str]
+) -> list[Coded]:
     """Age in bands by quantiles of the training cases, and the text columns; '' where unknown."""
     ages = np.array(
         [next((row.age_approx for row in case if row.age_approx is not None), np.nan) for case in rows],
         dtype=np.float64,
     )
     known = ages[:training][np.isfinite(ages[:training])]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, _BANDS + 1)[1:-1])) if known.size else np.zeros(0)
+    edges = (
+        np.unique(np.quantile(known, np.linspace(0, 1, _AGE_BANDS + 1)[1:-1])) if known.size else np.zeros(0)
+    )
     bands = np.where(np.isfinite(ages), np.searchsorted(edges, ages, side="right") + 1, 0).astype(np.intp)
     words = [
         Coded.of(next((getattr(row, name) for row in case if getattr(row, name)), "") for case in rows)
-        for name in (*_WORDS, *more)
+        for name in (*_TEXT_COLUMNS, *extra_columns)
     ]
     age = Coded(bands, ("", *(f"band {number}" for number in range(edges.size + 1))))
-    return [one.merged(_MOST_LEVELS) for one in (age, *words)]
+    return [one.merged(_MAX_LEVELS) for one in (age, *words)]
 
 
-def _fitted(columns: Sequence[Coded], learnt: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _fit_and_predict(columns: Sequence[Coded], training_labels: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Fit on the first rows, whose labels are given; return the probabilities of the other rows."""
     cells, cell_of_row = cells_of(columns)
     counts = np.zeros((2, len(cells)))
-    np.add.at(counts, (learnt.astype(np.intp), cell_of_row[: learnt.size]), 1)
-    return fit(design_of(columns, cells), counts)[cell_of_row[learnt.size :]]
+    np.add.at(counts, (training_labels.astype(np.intp), cell_of_row[: training_labels.size]), 1)
+    return fit(design_of(columns, cells), counts)[cell_of_row[training_labels.size :]]

@@ -41,7 +41,7 @@ from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.evaluate.groups import GroupResult, measure_groups
 from lesion_triage.evaluate.intervals import interval_of
 from lesion_triage.evaluate.metadata_baseline import MetadataBaseline, measure_metadata
-from lesion_triage.evaluate.slices import Outcomes, Slice, SliceResult, measure, slices_of
+from lesion_triage.evaluate.slices import Outcomes, Slice, SliceResult, measure_slice, slices_of
 from lesion_triage.predictions import Predictions
 
 FORMAT = 5
@@ -179,14 +179,18 @@ def evaluate(
     scores, positive, threshold = decided.scores, decided.positive, bundle.policy.threshold
     abstained = np.isposinf(scores)
     outcomes = Outcomes(scores, positive, decided.referred, units_of(decided.cases))
-    sample, drawn, slices = decided.sample(threshold), decided.bootstrap_units(), slices_of(decided.cases)
-    answers = Sample.of(decided.referred.astype(np.float64), positive, 1.0)
+    sample, bootstrap_units, slices = (
+        decided.sample(threshold),
+        decided.bootstrap_units(),
+        slices_of(decided.cases),
+    )
+    referral_sample = Sample.of(decided.referred.astype(np.float64), positive, 1.0)
     both_classes = 0 < positive.sum() < positive.size
-    benefit_of = [
-        net_benefit(one, THRESHOLD_PROBABILITIES, config.bootstrap_draws, config.seed, drawn)
+    benefit_curves = [
+        net_benefit(one, THRESHOLD_PROBABILITIES, config.bootstrap_draws, config.seed, bootstrap_units)
         if both_classes
         else ()
-        for one in (sample, answers)
+        for one in (sample, referral_sample)
     ]
     return Results(
         split=table.split,
@@ -217,13 +221,13 @@ def evaluate(
                 ).items()
             )
         ),
-        slices=tuple(measure(part, outcomes, config) for part in slices),
+        slices=tuple(measure_slice(part, outcomes, config) for part in slices),
         reliability=reliability(sample, outcomes.units),
         roc=roc_curve(sample),
         precision_recall=precision_recall_curve(sample),
         histogram=score_histogram(sample),
-        decision_curve=benefit_of[0],
-        policy_decision_curve=benefit_of[1],
+        decision_curve=benefit_curves[0],
+        policy_decision_curve=benefit_curves[1],
         predictive_values=_predictive_values(outcomes) if both_classes else (),
         predictive_values_exact=not any(
             clustered(outcomes.units[members]) for members in (positive, ~positive)
@@ -231,7 +235,7 @@ def evaluate(
         groups=measure_groups(decided.cases, outcomes, bundle.certificate, config),
         metadata=measure_metadata(training, decided.cases, outcomes, config) if training else (),
         abstentions=tuple(_abstention(part, outcomes) for part in slices if part.members.any()),
-        bands=_bands(decided, bundle.policy.band_limits),
+        bands=_band_rows(decided, bundle.policy.band_limits),
         parity=dict(parity or {}),
         bootstrap_draws=config.bootstrap_draws,
         bootstrap_seed=config.seed,
@@ -278,7 +282,7 @@ def _everyone_alone(bundle: Bundle, decided: DecidedCases) -> dict[str, float]:
     }
 
 
-def _bands(decided: DecidedCases, limits: tuple[float, float, float]) -> tuple[BandRow, ...]:
+def _band_rows(decided: DecidedCases, limits: tuple[float, float, float]) -> tuple[BandRow, ...]:
     bands = np.array([decision.priority_band for decision in decided.decisions])
     abstained = np.isposinf(decided.scores)
     return tuple(

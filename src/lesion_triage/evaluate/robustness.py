@@ -36,7 +36,7 @@ Reader = Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Photographed:
+class CaseInput:
     """One case as a platform would send it."""
 
     files: tuple[Reader, ...]
@@ -68,7 +68,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ForeignResult:
     """Photographs of something that the model was not made for, each as a case of its own.
 
     Their patients are unknown, so the intervals treat them as independent. Frames of one recording are not.
@@ -84,9 +84,9 @@ class Foreign:
     """Of the novelty, against the unmodified photographs of the cases; includes those refused for quality."""
 
 
-def spoil(
+def measure_corruptions(
     bundle: Bundle,
-    cases: Sequence[Photographed],
+    cases: Sequence[CaseInput],
     *,
     corruptions: Collection[str] = tuple(CORRUPTIONS),
     severities: Sequence[int] = SEVERITIES,
@@ -118,25 +118,27 @@ def spoil(
     rows = []
     for name, severity in cells:
 
-        def seen(case: Photographed, name: str = name, severity: int = severity) -> tuple[_Seen, ...]:
+        def score_case(
+            case: CaseInput, name: str = name, severity: int = severity
+        ) -> tuple[_PhotographResult, ...]:
             files = (read() for read in case.files)
-            spoilt = (f if name == UNMODIFIED else corrupt(f, name, severity, seed) for f in files)
-            return tuple(_look(graph, bundle, data) for data in spoilt)
+            corrupted = (f if name == UNMODIFIED else corrupt(f, name, severity, seed) for f in files)
+            return tuple(_score_photograph(graph, bundle, data) for data in corrupted)
 
-        rows.append(_row(bundle, name, severity, cases, mapped(seen, cases)))
+        rows.append(_corruption_row(bundle, name, severity, cases, mapped(score_case, cases)))
         if progress is not None:
             progress(len(rows), len(cells))
     return tuple(rows)
 
 
-def show(
+def measure_foreign(
     bundle: Bundle,
-    cases: Sequence[Photographed],
+    cases: Sequence[CaseInput],
     foreign: Mapping[str, Sequence[Path]],
     *,
     draws: int = 2000,
     seed: int = 0,
-) -> tuple[Foreign, ...]:
+) -> tuple[ForeignResult, ...]:
     """Show the bundle photographs of something that it was not made for.
 
     Args:
@@ -151,17 +153,19 @@ def show(
     """
     graph = Graph(bundle.graph, bundle.header.pixels)
     files = [read for case in cases for read in case.files]
-    familiar = np.array([one.novelty for one in mapped(lambda read: _look(graph, bundle, read()), files)])
+    familiar = np.array(
+        [one.novelty for one in mapped(lambda read: _score_photograph(graph, bundle, read()), files)]
+    )
     owners = np.repeat(_units(cases), [len(case.files) for case in cases])
     found = []
     for name, paths in foreign.items():
-        looked = mapped(lambda path: _look_at(graph, bundle, path), paths)
-        found.append(_foreign(bundle, name, looked, familiar, owners, draws, seed))
+        photographs = mapped(lambda path: _score_file(graph, bundle, path), paths)
+        found.append(_foreign_result(bundle, name, photographs, familiar, owners, draws, seed))
     return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _PhotographResult:
     """One photograph: the result of the gates, and the graph's output whether or not they refused it."""
 
     evidence: ImageEvidence
@@ -169,35 +173,39 @@ class _Seen:
     novelty: float
 
 
-def _look(graph: Graph, bundle: Bundle, data: bytes) -> _Seen:
+def _score_photograph(graph: Graph, bundle: Bundle, data: bytes) -> _PhotographResult:
     policy = bundle.policy
     evidence = score_image(
         graph, bundle.header.pixels, policy.quality, data, novelty_limit=policy.novelty_limit
     )
     if evidence.logit is not None and evidence.novelty is not None:
-        return _Seen(evidence, evidence.logit, evidence.novelty)
+        return _PhotographResult(evidence, evidence.logit, evidence.novelty)
     output = graph.run(decode(data, bundle.header.pixels).pixels)
-    return _Seen(evidence, output.logit, output.novelty)
+    return _PhotographResult(evidence, output.logit, output.novelty)
 
 
-def _look_at(graph: Graph, bundle: Bundle, path: Path) -> _Seen:
+def _score_file(graph: Graph, bundle: Bundle, path: Path) -> _PhotographResult:
     try:
-        return _look(graph, bundle, path.read_bytes())
+        return _score_photograph(graph, bundle, path.read_bytes())
     except ImageError as error:
         raise ImageError(error.code, f"{path}: {error}") from None
 
 
-def _row(
+def _corruption_row(
     bundle: Bundle,
     name: str,
     severity: int,
-    cases: Sequence[Photographed],
-    seen: Sequence[tuple[_Seen, ...]],
+    cases: Sequence[CaseInput],
+    seen: Sequence[tuple[_PhotographResult, ...]],
 ) -> Row:
     policy = bundle.policy
     positive = np.array([case.needs_in_person for case in cases])
-    below = _below(policy, cases, [[one.evidence.logit for one in photographs] for photographs in seen])
-    below_without = _below(policy, cases, [[one.logit for one in photographs] for photographs in seen])
+    below = _are_below_threshold(
+        policy, cases, [[one.evidence.logit for one in photographs] for photographs in seen]
+    )
+    below_without = _are_below_threshold(
+        policy, cases, [[one.logit for one in photographs] for photographs in seen]
+    )
     every = [one for photographs in seen for one in photographs]
     refusals = Counter(code.value for one in every for code in one.evidence.refusals)
     refused = np.array([one.evidence.logit is None for one in every])
@@ -214,39 +222,41 @@ def _row(
     )
 
 
-def _units(cases: Sequence[Photographed]) -> NDArray[np.intp]:
+def _units(cases: Sequence[CaseInput]) -> NDArray[np.intp]:
     return np.unique([case.unit_id for case in cases], return_inverse=True)[1]
 
 
-def _below(
-    policy: Policy, cases: Sequence[Photographed], logits: Sequence[Sequence[float | None]]
+def _are_below_threshold(
+    policy: Policy, cases: Sequence[CaseInput], logits: Sequence[Sequence[float | None]]
 ) -> NDArray[np.bool_]:
-    decisions = (decide(policy, said, case.history) for case, said in zip(cases, logits, strict=True))
-    return np.array([made.disposition is Disposition.below_threshold for made in decisions])
+    decisions = (
+        decide(policy, case_logits, case.history) for case, case_logits in zip(cases, logits, strict=True)
+    )
+    return np.array([decision.disposition is Disposition.below_threshold for decision in decisions])
 
 
-def _foreign(
+def _foreign_result(
     bundle: Bundle,
     name: str,
-    looked: Sequence[_Seen],
+    photographs: Sequence[_PhotographResult],
     familiar: NDArray[np.float64],
     owners: NDArray[np.intp],
     draws: int,
     seed: int,
-) -> Foreign:
-    decisions = [decide(bundle.policy, [one.evidence.logit], NO_HISTORY) for one in looked]
-    up = sum(made.disposition is not Disposition.below_threshold for made in decisions)
-    unfamiliar = sum(ReasonCode.out_of_distribution in one.evidence.refusals for one in looked)
-    refused = sum(one.evidence.logit is None for one in looked) - unfamiliar
-    novelty = np.concatenate(([one.novelty for one in looked], familiar))
+) -> ForeignResult:
+    decisions = [decide(bundle.policy, [one.evidence.logit], NO_HISTORY) for one in photographs]
+    sent_up = sum(decision.disposition is not Disposition.below_threshold for decision in decisions)
+    unfamiliar = sum(ReasonCode.out_of_distribution in one.evidence.refusals for one in photographs)
+    refused = sum(one.evidence.logit is None for one in photographs) - unfamiliar
+    novelty = np.concatenate(([one.novelty for one in photographs], familiar))
     # Ranks in [0, 1]: the AUROC depends on the ranks alone.
     ranks = np.unique(novelty, return_inverse=True)[1] / novelty.size
-    sample = Sample.of(ranks, np.arange(novelty.size) < len(looked))
-    units = np.concatenate((-1 - np.arange(len(looked)), owners))
-    return Foreign(
+    sample = Sample.of(ranks, np.arange(novelty.size) < len(photographs))
+    units = np.concatenate((-1 - np.arange(len(photographs)), owners))
+    return ForeignResult(
         name=name,
-        sent_up=proportion(up, len(looked)),
-        refused_by_quality=proportion(refused, len(looked)),
-        unfamiliar=proportion(unfamiliar, len(looked)),
+        sent_up=proportion(sent_up, len(photographs)),
+        refused_by_quality=proportion(refused, len(photographs)),
+        unfamiliar=proportion(unfamiliar, len(photographs)),
         auroc=auroc_with_interval(sample, draws, seed, units),
     )

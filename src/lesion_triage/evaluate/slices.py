@@ -26,7 +26,7 @@ MINIMUM_PER_CLASS = 10
 """Cases of each class that a slice needs for its numbers, for those of scores with a score; with fewer, an
 interval says nothing."""
 
-_WITHOUT = "vidir_molemax"
+_EXCLUDED_SOURCE = "vidir_molemax"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,12 +74,12 @@ def slices_of(cases: tuple[Case, ...]) -> tuple[Slice, ...]:
         Slice(
             "histology_confirmed",
             "Reference standard confirmed by histopathology",
-            np.array([_confirmed(case) for case in cases], dtype=np.bool_),
+            np.array([_is_histology_confirmed(case) for case in cases], dtype=np.bool_),
         ),
     ]
-    if any(_WITHOUT in found for found in sources):
-        members = np.array([_WITHOUT not in found for found in sources], dtype=np.bool_)
-        slices.append(Slice(f"without_{_WITHOUT}", f"Without source {_WITHOUT}", members))
+    if any(_EXCLUDED_SOURCE in found for found in sources):
+        members = np.array([_EXCLUDED_SOURCE not in found for found in sources], dtype=np.bool_)
+        slices.append(Slice(f"without_{_EXCLUDED_SOURCE}", f"Without source {_EXCLUDED_SOURCE}", members))
     names = sorted(set().union(*sources))
     if len(names) > 1:
         slices += [
@@ -106,7 +106,7 @@ class Outcomes:
     """Number of the unit of each case: the patient where known, else the lesion."""
 
 
-def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
+def measure_slice(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
     """Every metric of one slice, with intervals, or the reason why there are none."""
     members = part.members
     scores, positive = outcomes.scores, outcomes.positive
@@ -123,13 +123,15 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
         )
     units, referred = outcomes.units[members], outcomes.referred[members]
     # Two cases of one patient are not independent evidence.
-    drawn = units if clustered(units) else None
+    bootstrap_units = units if clustered(units) else None
     metrics: dict[str, Estimate | None] = dict.fromkeys(SCORE_METRICS)
-    if enough_scored(scores[members], truth):
-        metrics = summarise(Sample.of(scores[members], truth), config.bootstrap_draws, config.seed, drawn)
-    decided = Sample.of(referred.astype(np.float64), truth, 1.0)
-    decisions = summarise(decided, config.bootstrap_draws, config.seed, drawn)
-    over = {
+    if has_enough_scores(scores[members], truth):
+        metrics = summarise(
+            Sample.of(scores[members], truth), config.bootstrap_draws, config.seed, bootstrap_units
+        )
+    referral_sample = Sample.of(referred.astype(np.float64), truth, 1.0)
+    decisions = summarise(referral_sample, config.bootstrap_draws, config.seed, bootstrap_units)
+    shares = {
         "sensitivity": (referred, truth),
         "specificity": (~referred, ~truth),
         "ppv": (truth, referred),
@@ -137,8 +139,8 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
         "referral_rate": (referred, np.ones_like(truth)),
     }
     metrics |= {
-        name: _with_width(decisions[name], right[among], units[among])
-        for name, (right, among) in over.items()
+        name: _widen_degenerate(decisions[name], successes[trials], units[trials])
+        for name, (successes, trials) in shares.items()
     }
     return SliceResult(
         name=part.name,
@@ -154,21 +156,23 @@ def measure(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceResult:
     )
 
 
-def enough_scored(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> bool:
+def has_enough_scores(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> bool:
     """True if both classes have enough cases with a score for the metrics of scores."""
-    of = positive[np.isfinite(scores)]
-    return min(int(of.sum()), int((~of).sum())) >= MINIMUM_PER_CLASS
+    scored_positive = positive[np.isfinite(scores)]
+    return min(int(scored_positive.sum()), int((~scored_positive).sum())) >= MINIMUM_PER_CLASS
 
 
-def _with_width(found: Estimate | None, right: NDArray[np.bool_], units: NDArray[np.intp]) -> Estimate | None:
+def _widen_degenerate(
+    found: Estimate | None, successes: NDArray[np.bool_], units: NDArray[np.intp]
+) -> Estimate | None:
     """Give a share of 0 or 1 an interval: it is the same in every draw, but not certain."""
     if found is None or found.low < found.high:
         return found
-    share = share_of(right, units)
+    share = share_of(successes, units)
     return Estimate(share.value, share.low, share.high, draws=0)
 
 
-def _confirmed(case: Case) -> bool:
+def _is_histology_confirmed(case: Case) -> bool:
     """A positive case needs one confirmed positive photograph; a negative case needs all confirmed."""
     if case.needs_in_person:
         return any(row.needs_in_person and row.diagnosis_confirm_type == HISTOPATHOLOGY for row in case.rows)

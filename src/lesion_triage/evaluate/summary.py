@@ -27,9 +27,9 @@ _METRICS = (
     ("specificity", "specificity"),
     ("referral_rate", "referral rate"),
 )
-_DEAL = "splits_sha256"
-_SAME = ("manifest_sha256", _DEAL, "split", "unit")
-_NEEDED = (*_SAME, "slices", "parity", "photographs", "positives", "missed")
+_SPLITS_HASH = "splits_sha256"
+_MUST_MATCH = ("manifest_sha256", _SPLITS_HASH, "split", "unit")
+_REQUIRED = (*_MUST_MATCH, "slices", "parity", "photographs", "positives", "missed")
 
 
 def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
@@ -45,13 +45,13 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
             different cases; with it, on different pictures, or two on the same split.
     """
     runs = [_read(path) for path in paths]
-    for key in _SAME:
-        if len({run[key] for run in runs}) > 1 and not (deals and key == _DEAL):
+    for key in _MUST_MATCH:
+        if len({run[key] for run in runs}) > 1 and not (deals and key == _SPLITS_HASH):
             raise DataError(
                 f"these results differ in {key}: a mean over them would mix different cases"
-                f"{'; --deals averages over deals' if key == _DEAL else ''}."
+                f"{'; --deals averages over deals' if key == _SPLITS_HASH else ''}."
             )
-    if deals and len({run[_DEAL] for run in runs}) < len(runs):
+    if deals and len({run[_SPLITS_HASH] for run in runs}) < len(runs):
         raise DataError("two of these results share a split; --deals expects each from a different deal.")
     first, one = runs[0], "deal" if deals else "seed"
     lines = [
@@ -64,37 +64,40 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
         lines += _rows(parts) if len(parts) == len(runs) else []
     missed = ", ".join(f"{run['missed']} of {run['positives']}" for run in runs)
     # A case is one lesion, even if the certificate and the intervals count patients.
-    lines += ["", f"Positive lesions below the threshold: {missed}.{_agreement(runs)}"]
-    return "\n".join([*lines, *_price(runs)]) + "\n"
+    lines += ["", f"Positive lesions below the threshold: {missed}.{_parity_text(runs)}"]
+    return "\n".join([*lines, *_group_cost_lines(runs)]) + "\n"
 
 
-def _agreement(runs: Sequence[dict[str, Any]]) -> str:
+def _parity_text(runs: Sequence[dict[str, Any]]) -> str:
     """How much torch and ONNX differ, if all runs measured it: a bundle alone cannot."""
     if not all(run["parity"] for run in runs):
         return ""
     parity = max(run["parity"]["largest_score_difference"] for run in runs)
     flips = sum(run["parity"]["decision_flips"] for run in runs)
-    photographs = _span([run["photographs"] for run in runs])
+    photographs = _range_text([run["photographs"] for run in runs])
     return (
         f" Torch against ONNX on {photographs} photographs: largest score difference {parity:.1e}, "
         f"decision flips {flips}."
     )
 
 
-def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
+def _group_cost_lines(runs: Sequence[dict[str, Any]]) -> list[str]:
     """What the promise to every group cost, if anything."""
     whole = [run["slices"][0] for run in runs]
     measured = all(part["metrics"] for part in whole)  # empty where there are too few cases for numbers
     if not measured or not any(run.get("everyone_alone") for run in runs):
         return []
-    promised = [
+    group_certified = [
         {key: interval_of(part, key)["value"] for key in ("sensitivity", "specificity")} for part in whole
     ]
     # Where the groups cost nothing, everyone alone has what all have.
-    single = [run.get("everyone_alone") or own for run, own in zip(runs, promised, strict=True)]
-    alone, jointly = ([one["specificity"] for one in of] for of in (single, promised))
+    everyone_alone = [
+        run.get("everyone_alone") or own for run, own in zip(runs, group_certified, strict=True)
+    ]
+    alone, jointly = ([one["specificity"] for one in of] for of in (everyone_alone, group_certified))
     missed = ", ".join(
-        f"{(1 - one['sensitivity']) * run['positives']:.0f}" for run, one in zip(runs, single, strict=True)
+        f"{(1 - one['sensitivity']) * run['positives']:.0f}"
+        for run, one in zip(runs, everyone_alone, strict=True)
     )
     return [
         "",
@@ -104,14 +107,14 @@ def _price(runs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _span(numbers: Sequence[int]) -> str:
+def _range_text(numbers: Sequence[int]) -> str:
     lowest, highest = min(numbers), max(numbers)
     return f"{lowest}" if lowest == highest else f"{lowest} to {highest}"
 
 
 def _rows(parts: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
-    cases, positives = (_span([part[key] for part in parts]) for key in ("cases", "positives"))
+    cases, positives = (_range_text([part[key] for part in parts]) for key in ("cases", "positives"))
     for key, title in _METRICS:
         estimates = [interval_of(part, key) for part in parts]
         if any(estimate is None for estimate in estimates):
@@ -134,6 +137,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read as results ({error}).") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: not the results.json of an evaluation.")
-    if lacking := [key for key in _NEEDED if key not in content]:
+    if lacking := [key for key in _REQUIRED if key not in content]:
         raise DataError(f"{path}: not the results.json of an evaluation, it lacks {', '.join(lacking)}.")
     return content

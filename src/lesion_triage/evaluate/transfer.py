@@ -24,7 +24,7 @@ from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.evaluate.results import Results, evaluate
-from lesion_triage.evaluate.slices import Outcomes, Slice, SliceResult, measure, slices_of
+from lesion_triage.evaluate.slices import Outcomes, Slice, SliceResult, measure_slice, slices_of
 from lesion_triage.predictions import Predictions
 
 _VERDICTS: dict[Verdict, str] = {
@@ -122,7 +122,7 @@ def measure_transfer(
     units, policy, certificate = units_of(cases), bundle.policy, bundle.certificate
     scores = scores_of(cases, policy.calibrator, policy.aggregation)
     thresholds = np.array([decide(policy, case.logits, case.history).threshold for case in cases])
-    alone = Outcomes(scores, decided.positive, scores >= thresholds, units)
+    score_outcomes = Outcomes(scores, decided.positive, scores >= thresholds, units)
     scored = np.isfinite(scores)
     unfamiliar = scored & np.isposinf(decided.scores)
 
@@ -140,12 +140,15 @@ def measure_transfer(
         target_sensitivity=certificate.target_sensitivity,
         confidence=certificate.confidence,
         policy_claim=claim(decided.referred, np.ones_like(scored)),
-        score_claim=claim(alone.referred, scored),
-        slices=tuple(_slice(part, alone, scored, unfamiliar, config) for part in slices_of(cases)),
+        score_claim=claim(score_outcomes.referred, scored),
+        slices=tuple(
+            _measure_slice_transfer(part, score_outcomes, scored, unfamiliar, config)
+            for part in slices_of(cases)
+        ),
     )
 
 
-def page(found: Transfer, dataset: str) -> str:
+def markdown(found: Transfer, dataset: str) -> str:
     """The result in a few lines and a table, as Markdown."""
     results, left_out = found.results, found.excluded
     unit = results.unit
@@ -159,9 +162,9 @@ def page(found: Transfer, dataset: str) -> str:
         f"those it was issued on. Its promise, sensitivity >= {found.target_sensitivity} at "
         f"{in_percent(found.confidence)}% confidence, read as a claim about these cases:",
         "",
-        f"- whole policy: {_claim(found.policy_claim, unit)}. {results.positives_abstained} of "
+        f"- whole policy: {_claim_text(found.policy_claim, unit)}. {results.positives_abstained} of "
         f"{results.positives} positive cases went up without a score.",
-        f"- score alone: {_claim(found.score_claim, unit)}.",
+        f"- score alone: {_claim_text(found.score_claim, unit)}.",
         "",
         "| cases | (positive) | refused for quality | unfamiliar | AUROC of the score | sensitivity: policy "
         "| score alone | specificity: policy | score alone | referral rate |",
@@ -175,9 +178,9 @@ def page(found: Transfer, dataset: str) -> str:
     return "\n".join(lines)
 
 
-def _slice(
+def _measure_slice_transfer(
     part: Slice,
-    alone: Outcomes,
+    score_outcomes: Outcomes,
     scored: NDArray[np.bool_],
     unfamiliar: NDArray[np.bool_],
     config: Evaluate,
@@ -186,7 +189,7 @@ def _slice(
     total = int(members.sum())
 
     def share(of: NDArray[np.bool_]) -> Proportion | None:
-        return share_of(of[members], alone.units[members]) if total else None
+        return share_of(of[members], score_outcomes.units[members]) if total else None
 
     return SliceTransfer(
         name=part.name,
@@ -194,11 +197,11 @@ def _slice(
         cases=total,
         refused_by_quality=share(~scored),
         refused_by_novelty=share(unfamiliar),
-        score_alone=measure(replace(part, members=members & scored), alone, config),
+        score_alone=measure_slice(replace(part, members=members & scored), score_outcomes, config),
     )
 
 
-def _claim(claim: Claim, unit: str) -> str:
+def _claim_text(claim: Claim, unit: str) -> str:
     return (
         f"{claim.misses} of {claim.positives} positive {unit}s missed, and {claim.others_referred} of "
         f"{claim.others} negative cases went up; {_VERDICTS[claim.verdict]}"
