@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-REASONS = (
+NOT_RUN_REASONS = (
     "installs packages",
     "downloads a dataset",
     "needs real data",
@@ -44,7 +44,7 @@ _FENCE = re.compile(
     r"(?P<said>(?:^<!--[^\n]*-->[ ]*\n\s*)*)^```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
 )
 _COMMENT = re.compile(r"^<!--\s*(.*?)\s*-->", re.MULTILINE)
-_NOT_RUN = re.compile(r"not run(?:, (?P<words>[^:]+))?: (?P<reason>.+)")
+_NOT_RUN_COMMENT = re.compile(r"not run(?:, (?P<words>[^:]+))?: (?P<reason>.+)")
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Block:
     before: list[str] = field(default_factory=list)
     """Shell lines that prepare what the block needs."""
     commands: list[Command] = field(default_factory=list)
-    anew: str = ""
+    remade_files: str = ""
     """Files, with spaces between, that each command makes anew."""
-    said: list[str] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
     """The comments before it, as they stand."""
-    shown: Block | None = None
+    expected_output: Block | None = None
     """The block of ``text`` that follows: what its commands print."""
 
 
@@ -83,52 +83,56 @@ def blocks(page: Path) -> list[Block]:
     found: list[Block] = []
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start("text")) + 1
-        said = _COMMENT.findall(match["said"])
-        block = Block(match["kind"], match["text"], line, said=said)
+        comments = _COMMENT.findall(match["said"])
+        block = Block(match["kind"], match["text"], line, comments=comments)
         if block.kind in ("sh", "python"):
-            _tell(block)
+            _apply_comments(block)
         if block.kind == "text" and found and found[-1].kind == "sh":
-            found[-1].shown = block
+            found[-1].expected_output = block
         found.append(block)
     return found
 
 
-def _tell(block: Block) -> None:
-    whole, lines, status = None, {}, 0
-    for said in block.said:
-        if match := _NOT_RUN.fullmatch(said):
+def _apply_comments(block: Block) -> None:
+    block_reason, line_reasons, status = None, {}, 0
+    for comment in block.comments:
+        if match := _NOT_RUN_COMMENT.fullmatch(comment):
             if match["words"]:
-                lines[match["words"]] = match["reason"]
+                line_reasons[match["words"]] = match["reason"]
             else:
-                whole = match["reason"]
-        elif said.startswith("before: "):
-            block.before.append(said.removeprefix("before: "))
-        elif said.startswith("anew: "):
-            block.anew = said.removeprefix("anew: ")
-        elif match := re.fullmatch(r"ends with (\d+)", said):
+                block_reason = match["reason"]
+        elif comment.startswith("before: "):
+            block.before.append(comment.removeprefix("before: "))
+        elif comment.startswith("anew: "):
+            block.remade_files = comment.removeprefix("anew: ")
+        elif match := re.fullmatch(r"ends with (\d+)", comment):
             status = int(match[1])
-    logical = [(block.text, block.line)] if block.kind == "python" else list(_logical(block.text, block.line))
-    for number, (text, line) in enumerate(logical, 1):
-        reason = whole or next((why for words, why in lines.items() if words in text), None)
-        block.commands.append(Command(text, line, reason, status if number == len(logical) else 0))
+    split = (
+        [(block.text, block.line)]
+        if block.kind == "python"
+        else list(_split_commands(block.text, block.line))
+    )
+    for number, (text, line) in enumerate(split, 1):
+        reason = block_reason or next((why for words, why in line_reasons.items() if words in text), None)
+        block.commands.append(Command(text, line, reason, status if number == len(split) else 0))
 
 
-def _logical(text: str, first: int) -> Iterator[tuple[str, int]]:
+def _split_commands(text: str, first: int) -> Iterator[tuple[str, int]]:
     """Commands of a shell block: lines are joined until the shell would begin."""
-    gathered, began = "", first
+    command, first_line = "", first
     for number, line in enumerate(text.splitlines(), first):
-        if not gathered and (not line.strip() or line.lstrip().startswith("#")):
+        if not command and (not line.strip() or line.lstrip().startswith("#")):
             continue
-        began = began if gathered else number
-        gathered += line + "\n"
-        if not line.endswith("\\") and parses(gathered):
-            yield gathered.strip(), began
-            gathered = ""
-    if gathered:
-        yield gathered.strip(), began
+        first_line = first_line if command else number
+        command += line + "\n"
+        if not line.endswith("\\") and is_valid_shell(command):
+            yield command.strip(), first_line
+            command = ""
+    if command:
+        yield command.strip(), first_line
 
 
-def parses(command: str) -> bool:
+def is_valid_shell(command: str) -> bool:
     """Whether the shell can read it, without doing anything."""
     tried = subprocess.run(["bash", "-n", "-c", command], capture_output=True, check=False)
     return tried.returncode == 0 and b"here-document" not in tried.stderr

@@ -15,7 +15,7 @@ import yaml
 import synthetic_clinic
 import tiny_bundle
 
-_SMALL = {
+_SMALL_SETTINGS = {
     "pixels": {"size_px": 64},
     "model": {"backbone": "test_resnet", "weights": "none", "drop_path_rate": 0.0},
     "train": {
@@ -44,16 +44,16 @@ def configurations(root: Path, folder: Path) -> None:
     """The repository's configurations: the demonstration as it is, the others made small."""
     shutil.copytree(root / "configs", folder)
     for path in folder.glob("*.yaml"):
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(said, dict) and "data" in said and path.name != "demo.yaml":
-            path.write_text(yaml.safe_dump(_laid_over(said, _SMALL)), encoding="utf-8")
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(settings, dict) and "data" in settings and path.name != "demo.yaml":
+            path.write_text(yaml.safe_dump(_deep_merge(settings, _SMALL_SETTINGS)), encoding="utf-8")
 
 
-def _laid_over(below: dict, above: dict) -> dict:
-    merged = dict(below)
-    for key, value in above.items():
+def _deep_merge(base: dict, overrides: dict) -> dict:
+    merged = dict(base)
+    for key, value in overrides.items():
         old = merged.get(key)
-        merged[key] = _laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = _deep_merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -80,22 +80,22 @@ def make(root: Path, tutorial: Path, folder: Path) -> Path:
     tiny_bundle.make(folder / "bundle")
     site = tutorial / "clinic" / "site"
     (folder / "images").symlink_to(site / "images")
-    _tables(site, folder)
-    _clinics(folder)
-    _photographs(site, folder)
-    _ham10000(site, folder / "DIR")
+    _write_tables(site, folder)
+    _write_clinics(folder)
+    _copy_photographs(site, folder)
+    _link_as_ham10000(site, folder / "DIR")
     for place in ("var/lib/triage/bundles", "etc/triage"):
         (folder / place).mkdir(parents=True)
     return folder
 
 
-def _photographs(site: Path, folder: Path) -> None:
+def _copy_photographs(site: Path, folder: Path) -> None:
     shown = sorted((site / "images").iterdir())
     for name, picture in zip(("photo.jpg", "photo1.jpg", "photo2.jpg", "PHOTO.jpg"), shown, strict=False):
         shutil.copyfile(picture, folder / name)
 
 
-def _ham10000(site: Path, folder: Path) -> None:
+def _link_as_ham10000(site: Path, folder: Path) -> None:
     """The drawn pictures in the official layout of HAM10000, so that its configuration runs."""
     (folder / "HAM10000_images_part_1").mkdir(parents=True)
     rows = []
@@ -121,7 +121,7 @@ def _ham10000(site: Path, folder: Path) -> None:
         writer.writerows(rows)
 
 
-def _tables(site: Path, folder: Path) -> None:
+def _write_tables(site: Path, folder: Path) -> None:
     """``local.csv`` of one clinic, ``other.csv`` of another, ``backlog.csv`` of cases without an outcome."""
     lines = (site / "cases.csv").read_text(encoding="utf-8").splitlines()
     (folder / "local.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -131,7 +131,7 @@ def _tables(site: Path, folder: Path) -> None:
     (folder / "backlog.csv").write_text("\n".join(["case_id,image", *rows]) + "\n", encoding="utf-8")
 
 
-def _clinics(folder: Path) -> None:
+def _write_clinics(folder: Path) -> None:
     """Four clinics with as many misses as docs/certificate.md tells of."""
 
     def cases(logits: Iterable[float], needs: bool) -> list[tuple[float, object, dict[str, object]]]:

@@ -40,35 +40,35 @@ def serve(address: str) -> None:
         with contextlib.suppress(ModuleNotFoundError):
             __import__(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the process of a finished command
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(address)
-        door.listen()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
         while True:
-            asked, _ = door.accept()
+            connection, _ = listener.accept()
             if os.fork() == 0:
-                door.close()
-                os._exit(_attend(asked))
-            asked.close()
+                listener.close()
+                os._exit(_handle_connection(connection))
+            connection.close()
 
 
-def _attend(asked: socket.socket) -> int:
+def _handle_connection(connection: socket.socket) -> int:
     """Run one command in a process of its own, and tell its number and then its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    size, streams, _, _ = socket.recv_fds(asked, 8, 3)
+    size, streams, _, _ = socket.recv_fds(connection, 8, 3)
     data = b""
     while len(data) < int(size):
-        data += asked.recv(65536)
+        data += connection.recv(65536)
     worker = os.fork()
     if worker == 0:
-        asked.close()
-        os._exit(_work(json.loads(data), streams))
-    asked.sendall(f"{worker}\n".encode())
-    _, ended = os.waitpid(worker, 0)
-    asked.sendall(f"{os.waitstatus_to_exitcode(ended)}\n".encode())
+        connection.close()
+        os._exit(_run_command(json.loads(data), streams))
+    connection.sendall(f"{worker}\n".encode())
+    _, wait_status = os.waitpid(worker, 0)
+    connection.sendall(f"{os.waitstatus_to_exitcode(wait_status)}\n".encode())
     return 0
 
 
-def _work(command: dict, streams: list[int]) -> int:
+def _run_command(command: dict, streams: list[int]) -> int:
     for place, stream in enumerate(streams):
         os.dup2(stream, place)
     os.setsid()
@@ -93,22 +93,22 @@ def _work(command: dict, streams: list[int]) -> int:
     return status
 
 
-def ask(address: str, words: list[str]) -> int:
+def request_command(address: str, words: list[str]) -> int:
     """Have one command run; a signal to stop goes on to it."""
     command = {"folder": str(Path.cwd()), "environment": dict(os.environ), "words": words}
     data = json.dumps(command).encode()
-    with socket.socket(socket.AF_UNIX) as door:
-        door.connect(address)
-        socket.send_fds(door, [f"{len(data):8}".encode()], [0, 1, 2])
-        door.sendall(data)
-        with door.makefile() as told:
-            worker = int(told.readline())
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [f"{len(data):8}".encode()], [0, 1, 2])
+        connection.sendall(data)
+        with connection.makefile() as replies:
+            worker = int(replies.readline())
             signal.signal(signal.SIGTERM, lambda number, _: os.kill(worker, number))
-            status = int(told.readline() or 1)
+            status = int(replies.readline() or 1)
     return status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
-    sys.exit(ask(sys.argv[1], sys.argv[2:]))
+    sys.exit(request_command(sys.argv[1], sys.argv[2:]))

@@ -13,7 +13,7 @@ import re
 from math import inf
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]\d+)?")
-_MOVING = (
+_VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "TIME"),
     (re.compile(r"-\d{8}-\d{6}\b"), "-TIME"),
     (re.compile(r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,64}\b"), "HASH"),
@@ -25,46 +25,59 @@ _MOVING = (
 _PROGRESS = re.compile(r"[a-z][\w ]*: \d+/\d+")
 
 
-def missing(shown: str, printed: str, said: list[str]) -> str | None:
-    """The first line of ``shown`` that ``printed`` does not have where it should; None if all is there.
+def first_difference(expected: str, printed: str, comments: list[str]) -> str | None:
+    """The first line of ``expected`` that ``printed`` does not have where it should; None if all is there.
 
     Args:
-        shown: the page's block.
+        expected: the page's block.
         printed: what the commands printed.
-        said: the comments before the block.
+        comments: the comments before the block.
     """
-    far = inf if "shows: the words" in said else 1.0 if "shows: about" in said else 0.0
-    if "shows: a part" in said:
-        shown = f"...\n{shown}\n..."
-    wanted = [_still(line) for line in shown.splitlines() if line.strip()]
-    got = [_still(line) for line in printed.splitlines() if line.strip()]
-    got = [line for line in got if not _PROGRESS.fullmatch(line)]
-    if wanted[:1] != ["..."] and not (got and _alike(wanted[0], got[0], far)):
-        return wanted[0]
-    at, free = 0, False
-    for line in wanted:
+    tolerance = inf if "shows: the words" in comments else 1.0 if "shows: about" in comments else 0.0
+    if "shows: a part" in comments:
+        expected = f"...\n{expected}\n..."
+    expected_lines = [_normalise(line) for line in expected.splitlines() if line.strip()]
+    printed_lines = [_normalise(line) for line in printed.splitlines() if line.strip()]
+    printed_lines = [line for line in printed_lines if not _PROGRESS.fullmatch(line)]
+    if expected_lines[:1] != ["..."] and not (
+        printed_lines and _lines_match(expected_lines[0], printed_lines[0], tolerance)
+    ):
+        return expected_lines[0]
+    position, skipping = 0, False
+    for line in expected_lines:
         if line == "...":
-            free = True
+            skipping = True
             continue
-        ends = range(at, len(got)) if free else range(at, min(at + 1, len(got)))
-        found = next((place for place in ends if _alike(line, got[place], far)), None)
+        candidates = (
+            range(position, len(printed_lines))
+            if skipping
+            else range(position, min(position + 1, len(printed_lines)))
+        )
+        found = next(
+            (place for place in candidates if _lines_match(line, printed_lines[place], tolerance)), None
+        )
         if found is None:
             return line
-        at, free = found + 1, False
-    return None if free or at == len(got) else f"nothing more, but it also prints: {got[at]}"
+        position, skipping = found + 1, False
+    return (
+        None
+        if skipping or position == len(printed_lines)
+        else f"nothing more, but it also prints: {printed_lines[position]}"
+    )
 
 
-def _still(line: str) -> str:
-    for pattern, word in _MOVING:
+def _normalise(line: str) -> str:
+    for pattern, word in _VOLATILE:
         line = pattern.sub(word, line)
     return " ".join(line.split())
 
 
-def _alike(one: str, other: str, far: float) -> bool:
-    if not far or one == other:
+def _lines_match(one: str, other: str, tolerance: float) -> bool:
+    if not tolerance or one == other:
         return one == other
     numbers = [[float(found) for found in _NUMBER.findall(line)] for line in (one, other)]
     return _NUMBER.sub("N", one) == _NUMBER.sub("N", other) and all(
-        abs(a - b) <= far * max(0.05 if a != round(a) or b != round(b) else 2.0, 0.1 * max(abs(a), abs(b)))
+        abs(a - b)
+        <= tolerance * max(0.05 if a != round(a) or b != round(b) else 2.0, 0.1 * max(abs(a), abs(b)))
         for a, b in zip(*numbers, strict=True)
     )

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import docs_fork
 from docs_blocks import Block, Command, blocks, substitutions
-from docs_output import missing
+from docs_output import first_difference
 
 _MARK = "\x1e"
-_SEVERAL = 900
+_PAGE_TIMEOUT_S = 900
 """Seconds for all commands of one page."""
 
 _PREAMBLE = r"""
@@ -68,14 +68,14 @@ class Outcome:
     """Reason, and how many commands."""
 
 
-def run(page: Path, folder: Path, programs: Path, forks: Path | None = None) -> Outcome:
+def run(page: Path, folder: Path, programs: Path, fork_socket: Path | None = None) -> Outcome:
     """Run a page.
 
     Args:
         page: Markdown.
         folder: the prepared world, which the commands change.
         programs: folder with ``lesion-triage``, ``triage-server`` and ``python``.
-        forks: socket of ``docs_fork``; None: each command is a new process of the installed program.
+        fork_socket: socket of ``docs_fork``; None: each command is a new process of the installed program.
     """
     found = [block for block in blocks(page) if block.kind in ("sh", "python")]
     commands = [command for block in found for command in block.commands]
@@ -85,19 +85,19 @@ def run(page: Path, folder: Path, programs: Path, forks: Path | None = None) -> 
     lines = [_PREAMBLE]
     for block in found:
         lines += [
-            f"{{ {_asked(line, folder, port, words)}; }} >/dev/null || echo 'NOT PREPARED'"
+            f"{{ {_localise(line, folder, port, words)}; }} >/dev/null || echo 'NOT PREPARED'"
             for line in block.before
         ]
         for command in block.commands:
             if command.not_run is None:
                 lines += _step(block, command, folder, port, words)
     script.write_text("\n".join(lines), encoding="utf-8")
-    printed = _bash(script, folder, programs, port, forks)
+    printed = _run_bash(script, folder, programs, port, fork_socket)
     not_run: dict[str, int] = {}
     for command in commands:
         if command.not_run is not None:
             not_run[command.not_run] = not_run.get(command.not_run, 0) + 1
-    return Outcome(list(_faults(page, found, printed)), len(commands) - sum(not_run.values()), not_run)
+    return Outcome(list(_find_faults(page, found, printed)), len(commands) - sum(not_run.values()), not_run)
 
 
 def _step(block: Block, command: Command, folder: Path, port: int, words: dict[str, str]) -> list[str]:
@@ -105,26 +105,26 @@ def _step(block: Block, command: Command, folder: Path, port: int, words: dict[s
     if block.kind == "python":
         text = f"python - <<'PAGE'\nimport os\nKEY = os.environ.get('KEY')\n{text}\nPAGE"
         words = {}
-    asked = _asked(text, folder, port, words)
-    room = [f"rm -rf {block.anew}"] if block.anew else []
-    return [*room, f"echo '{_MARK}{command.line}'", asked, f'echo "{_MARK}={command.line} $?"']
+    localised = _localise(text, folder, port, words)
+    cleanup = [f"rm -rf {block.remade_files}"] if block.remade_files else []
+    return [*cleanup, f"echo '{_MARK}{command.line}'", localised, f'echo "{_MARK}={command.line} $?"']
 
 
-def _asked(text: str, folder: Path, port: int, words: dict[str, str]) -> str:
+def _localise(text: str, folder: Path, port: int, words: dict[str, str]) -> str:
     """The command with this world's addresses and folders in the place of the page's."""
     for word, command in words.items():
-        text = re.sub(rf"(?<![\w$]){word}\b", lambda _, said=command: f"$({said})", text)
-    for said, here in (
+        text = re.sub(rf"(?<![\w$]){word}\b", lambda _, page_text=command: f"$({page_text})", text)
+    for page_text, local_text in (
         ("https://triage.example.org", f"http://127.0.0.1:{port}"),
         ("127.0.0.1:8080", f"127.0.0.1:{port}"),
         ("/var/lib/triage", f"{folder}/var/lib/triage"),
         ("/etc/triage", f"{folder}/etc/triage"),
     ):
-        text = text.replace(said, here)
+        text = text.replace(page_text, local_text)
     return text
 
 
-def _bash(script: Path, folder: Path, programs: Path, port: int, forks: Path | None) -> str:
+def _run_bash(script: Path, folder: Path, programs: Path, port: int, fork_socket: Path | None) -> str:
     home = {
         name: value
         for name, value in os.environ.items()
@@ -135,7 +135,7 @@ def _bash(script: Path, folder: Path, programs: Path, port: int, forks: Path | N
         "WORLD": str(folder),
         "PROGRAMS": str(programs),
         "FORK": str(Path(docs_fork.__file__)),
-        "FORKS": str(forks or ""),
+        "FORKS": str(fork_socket or ""),
         "PORT": str(port),
         "COLUMNS": "400",
         "no_proxy": "127.0.0.1",
@@ -151,18 +151,18 @@ def _bash(script: Path, folder: Path, programs: Path, port: int, forks: Path | N
         start_new_session=True,
     )
     try:
-        return process.communicate(timeout=_SEVERAL)[0]
+        return process.communicate(timeout=_PAGE_TIMEOUT_S)[0]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _faults(page: Path, found: list[Block], printed: str) -> Iterator[str]:
+def _find_faults(page: Path, found: list[Block], printed: str) -> Iterator[str]:
     if "NOT PREPARED" in printed:
         yield f"{page.name}: a 'before' of the page failed:\n{printed[-2000:]}"
     for block in found:
-        said = ""
+        printed_text = ""
         for command in block.commands:
             if command.not_run is not None:
                 continue
@@ -173,16 +173,18 @@ def _faults(page: Path, found: list[Block], printed: str) -> Iterator[str]:
             if match is None:
                 yield f"{where}\n  was not reached:\n{printed[-2000:]}"
                 continue
-            said += match[1]
+            printed_text += match[1]
             if int(match[2]) != command.status:
                 yield f"{where}\n  ended with {match[2]}, expected {command.status}:\n{match[1][-2000:]}"
-        shown = block.shown
-        if shown is None or any(word.startswith("shows: not checked") for word in shown.said):
+        shown = block.expected_output
+        if shown is None or any(word.startswith("shows: not checked") for word in shown.comments):
             continue
         if all(command.not_run is None for command in block.commands):
-            lacking = missing(shown.text, said, shown.said)
-            if lacking is not None:
-                yield f"{page.name}:{shown.line}: prints something else:\n{said}\nlacking: {lacking}"
+            difference = first_difference(shown.text, printed_text, shown.comments)
+            if difference is not None:
+                yield (
+                    f"{page.name}:{shown.line}: prints something else:\n{printed_text}\nlacking: {difference}"
+                )
 
 
 def _free_port() -> int:
@@ -191,7 +193,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def words_of(command: str) -> list[str]:
+def split_words(command: str) -> list[str]:
     """The words of a simple command without its variables and up to a pipe; empty where it is not simple."""
     try:
         words = shlex.split(command, comments=True)

@@ -259,7 +259,7 @@ def commands_of(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.name)
 def test_every_command_that_a_page_prints_is_one_that_the_program_takes(page: Path) -> None:
     for command in commands_of(page):
-        words = docs_shell.words_of(command)[1:]
+        words = docs_shell.split_words(command)[1:]
         try:
             cli.parser(words[0]).parse_args(words)
         except SystemExit:

@@ -26,15 +26,17 @@ def build(out: Path) -> int:
     for folder in (source, site):
         shutil.rmtree(folder, ignore_errors=True)
     reference.write(source / "reference")
-    pages.stage(ROOT, source)
+    pages.copy_pages(ROOT, source)
     arguments = ["--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", str(HERE)]
     return sphinx([*arguments, "--doctree-dir", str(out / "trees"), "-E", str(source), str(site)])
 
 
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--out", type=Path, default=ROOT / "build" / "docs", help="folder (%(default)s)")
-    folder = asked.parse_args().out
+    argument_parser = argparse.ArgumentParser(description=__doc__)
+    argument_parser.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "docs", help="folder (%(default)s)"
+    )
+    folder = argument_parser.parse_args().out
     status = build(folder)
     if status == 0:
         print(f"open {folder / 'html' / 'index.html'}")

@@ -14,8 +14,8 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
-_FENCED = re.compile(r"(^```.*?^```$|`(?:[^`\n]|\n(?!\n))*`)", re.MULTILINE | re.DOTALL)
-_MORE_READMES = "experiments/*/README.md"
+_CODE = re.compile(r"(^```.*?^```$|`(?:[^`\n]|\n(?!\n))*`)", re.MULTILINE | re.DOTALL)
+_EXPERIMENT_READMES = "experiments/*/README.md"
 
 
 def navigation() -> dict[str, list[str]]:
@@ -24,7 +24,7 @@ def navigation() -> dict[str, list[str]]:
     return read
 
 
-def stage(root: Path, source: Path) -> None:
+def copy_pages(root: Path, source: Path) -> None:
     """Write the copies below ``source``.
 
     Args:
@@ -37,54 +37,58 @@ def stage(root: Path, source: Path) -> None:
         ignore=shutil.ignore_patterns("builder", "*.md", "__pycache__"),
         dirs_exist_ok=True,
     )
-    places = _places(root)
-    named = [name for pages in navigation().values() for name in pages]
-    for page, place in places.items():
-        text = mended((root / page).read_text(encoding="utf-8"), page, places, root)
-        if place == PurePosixPath("index.md"):
+    site_paths = _site_paths(root)
+    navigated = [name for pages in navigation().values() for name in pages]
+    for page, site_path in site_paths.items():
+        text = rewrite_links((root / page).read_text(encoding="utf-8"), page, site_paths, root)
+        if site_path == PurePosixPath("index.md"):
             text += _toctrees()
-        elif place == PurePosixPath("adr/README.md"):
+        elif site_path == PurePosixPath("adr/README.md"):
             text += "\n```{toctree}\n:hidden:\n:titlesonly:\n:glob:\n\n0*\n```\n"
-        elif place.parts[0] == "project" and str(place) not in named:
+        elif site_path.parts[0] == "project" and str(site_path) not in navigated:
             text = f"---\norphan: true\n---\n{text}"
-        target = source / place
+        target = source / site_path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
 
-def mended(text: str, page: PurePosixPath, places: dict[PurePosixPath, PurePosixPath], root: Path) -> str:
+def rewrite_links(
+    text: str, page: PurePosixPath, site_paths: dict[PurePosixPath, PurePosixPath], root: Path
+) -> str:
     """The text with each relative link pointing to the copy; a link to no page becomes plain words."""
 
     def link(found: re.Match[str]) -> str:
         target = PurePosixPath(os.path.normpath(page.parent / found[2]))
-        place = places.get(target)
-        if place is None and target.parts[0] == "docs" and (root / target).is_file():
-            place = target.relative_to("docs")  # a picture, copied with its folder
-        if place is not None:
-            return f"{found[1]}{os.path.relpath(place, places[page].parent)}{found[3] or ''}{found[4]}"
+        site_path = site_paths.get(target)
+        if site_path is None and target.parts[0] == "docs" and (root / target).is_file():
+            site_path = target.relative_to("docs")  # a picture, copied with its folder
+        if site_path is not None:
+            return (
+                f"{found[1]}{os.path.relpath(site_path, site_paths[page].parent)}{found[3] or ''}{found[4]}"
+            )
         return f"] (`{target}`)" if (root / target).exists() else found[0]
 
-    parts = _FENCED.split(text)  # every other part is code, and stays
-    parts[::2] = [_unlinked(_LINK.sub(link, part)) for part in parts[::2]]
+    parts = _CODE.split(text)  # every other part is code, and stays
+    parts[::2] = [_drop_dead_links(_LINK.sub(link, part)) for part in parts[::2]]
     return "".join(parts)
 
 
-def _unlinked(text: str) -> str:
+def _drop_dead_links(text: str) -> str:
     """``[words] (`path`)`` without the brackets that no longer make a link."""
     text = re.sub(r"\[`?([^\[\]`]*)`?\] \(`\1/?`\)", r"`\1`", text)
     return re.sub(r"\[([^\[\]]*)\] (\(`[^`]*`\))", r"\1 \2", text)
 
 
-def _places(root: Path) -> dict[PurePosixPath, PurePosixPath]:
+def _site_paths(root: Path) -> dict[PurePosixPath, PurePosixPath]:
     """Page in the repository to its place in the site."""
-    ours = sorted((root / "docs").rglob("*.md"))
-    named = (name for pages in navigation().values() for name in pages if name.startswith("project/"))
-    others = [root / name.removeprefix("project/") for name in named]
-    places = {}
-    for page in (*ours, *others, *sorted(root.glob(_MORE_READMES))):
+    doc_pages = sorted((root / "docs").rglob("*.md"))
+    project_names = (name for pages in navigation().values() for name in pages if name.startswith("project/"))
+    project_pages = [root / name.removeprefix("project/") for name in project_names]
+    site_paths = {}
+    for page in (*doc_pages, *project_pages, *sorted(root.glob(_EXPERIMENT_READMES))):
         path = PurePosixPath(page.relative_to(root).as_posix())
-        places[path] = path.relative_to("docs") if path.parts[0] == "docs" else "project" / path
-    return places
+        site_paths[path] = path.relative_to("docs") if path.parts[0] == "docs" else "project" / path
+    return site_paths
 
 
 def _toctrees() -> str:

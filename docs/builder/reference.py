@@ -18,7 +18,7 @@ _BUNDLE = (
     "red_flags", "quality", "gates", "pixels", "stripping", "signing", "fingerprints", "messages", "document",
 )  # fmt: skip
 
-_API = {
+_API_PAGES = {
     "api-bundle": (
         "Python: bundles and scoring",
         "The contract between training and serving. It needs no training library: "
@@ -52,8 +52,8 @@ _API = {
 def write(folder: Path) -> None:
     """Write every page of the reference into ``folder``, which is made."""
     folder.mkdir(parents=True)
-    for name, (title, words, modules) in _API.items():
-        (folder / f"{name}.rst").write_text(_api(title, words, modules), encoding="utf-8")
+    for name, (title, introduction, modules) in _API_PAGES.items():
+        (folder / f"{name}.rst").write_text(_api_page(title, introduction, modules), encoding="utf-8")
     (folder / "cli.md").write_text(reference_cli.commands(), encoding="utf-8")
     (folder / "settings.md").write_text(reference_cli.settings(), encoding="utf-8")
     description = reference_http.description()
@@ -63,8 +63,8 @@ def write(folder: Path) -> None:
     (folder / "config.schema.json").write_text(schema, encoding="utf-8")
 
 
-def _api(title: str, words: str, modules: tuple[str, ...]) -> str:
-    text = f"{title}\n{'=' * len(title)}\n\n{words}\n"
+def _api_page(title: str, introduction: str, modules: tuple[str, ...]) -> str:
+    text = f"{title}\n{'=' * len(title)}\n\n{introduction}\n"
     for module in modules:
         if len(modules) > 1:
             text += f"\n{module}\n{'-' * len(module)}\n"

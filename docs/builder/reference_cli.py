@@ -17,34 +17,39 @@ from lesion_triage import cli
 from triage_server import commands as server_commands
 from triage_server.settings import Settings, variables
 
-_WRITTEN = "<!-- Written by docs/builder from the code. -->\n\n"
+_GENERATED_NOTE = "<!-- Written by docs/builder from the code. -->\n\n"
 
 
 def commands() -> str:
     """Each verb of ``lesion-triage`` and each subcommand of ``triage-server``: usage, and its arguments."""
     text = (
-        f"{_WRITTEN}# Commands\n\n`lesion-triage VERB --help` prints the same. Every verb ends with "
+        f"{_GENERATED_NOTE}# Commands\n\n`lesion-triage VERB --help` prints the same. Every verb ends with "
         "status 0; with 2 after an error that it explains in one sentence; 130 or 143 when interrupted.\n"
     )
-    for name, verb in _verbs(cli.parser()):
-        text += f"\n## lesion-triage {name}\n\n{_about(verb)}"
-        for below, part in _verbs(verb):
-            text += f"\n### lesion-triage {name} {below}\n\n{_about(part)}"
-    for name, subcommand in _verbs(server_commands.parser()):
+    for name, verb in _subparsers(cli.parser()):
+        text += f"\n## lesion-triage {name}\n\n{_describe_parser(verb)}"
+        for subcommand, subparser in _subparsers(verb):
+            text += f"\n### lesion-triage {name} {subcommand}\n\n{_describe_parser(subparser)}"
+    for name, command_parser in _subparsers(server_commands.parser()):
         text += f"\n## triage-server {name}\n\n"
-        for below, act in _verbs(subcommand):
-            text += f"\n### triage-server {name} {below}\n\n{_about(act)}"
+        for subcommand, subparser in _subparsers(command_parser):
+            text += f"\n### triage-server {name} {subcommand}\n\n{_describe_parser(subparser)}"
     return text
 
 
 def settings() -> str:
     """What ``triage-server --bundle DIR`` may be told, by flag or variable."""
     rows = [
-        (f"`{variable}`", _kind(str(Settings.model_fields[field].annotation)), _default(field), _words(field))
+        (
+            f"`{variable}`",
+            _type_name(str(Settings.model_fields[field].annotation)),
+            _default_text(field),
+            _setting_text(field),
+        )
         for variable, field in variables().items()
     ]
     return (
-        f"{_WRITTEN}# Settings of the server\n\n`triage-server --bundle DIR [--host H] [--port N] "
+        f"{_GENERATED_NOTE}# Settings of the server\n\n`triage-server --bundle DIR [--host H] [--port N] "
         "[--workers-threads N] [--ready-file FILE]`; everything else by variable. A flag wins over its "
         "variable; an unknown `TRIAGE_*` variable is refused. What they are for: "
         "[configuration](../configuration.md) and [operating](../operating.md).\n\n"
@@ -55,38 +60,38 @@ def settings() -> str:
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table; bars and line breaks in cells are escaped."""
     lines = [head, ("---",) * len(head), *rows]
-    written = (" | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in line) for line in lines)
-    return "".join(f"| {line} |\n" for line in written)
+    escaped = (" | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in line) for line in lines)
+    return "".join(f"| {line} |\n" for line in escaped)
 
 
-def _verbs(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+def _subparsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()
 
 
-def _about(parser: argparse.ArgumentParser) -> str:
+def _describe_parser(parser: argparse.ArgumentParser) -> str:
     usage = re.sub(r"\s+", " ", parser.format_usage().removeprefix("usage: ")).strip()
-    text = f"{_sentence(parser.description)}\n\n```text\n{_folded(usage)}\n```\n\n"
-    rows = [_row(parser, action) for action in parser._actions if action.dest != "help"]
+    text = f"{_sentence(parser.description)}\n\n```text\n{_wrap_usage(usage)}\n```\n\n"
+    rows = [_argument_row(parser, action) for action in parser._actions if action.dest != "help"]
     return text + (table(("argument", "meaning"), rows) if rows else "")
 
 
-def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
-    shown = parser._get_formatter()
-    name = shown._format_action_invocation(action) or action.dest
-    words = shown._expand_help(action) if action.help else ""
+def _argument_row(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
+    formatter = parser._get_formatter()
+    name = formatter._format_action_invocation(action) or action.dest
+    help_text = formatter._expand_help(action) if action.help else ""
     if action.choices and not action.option_strings:
-        words = f"{words} One of {', '.join(map(str, action.choices))}."
-    return f"`{name}`", _literal(words)
+        help_text = f"{help_text} One of {', '.join(map(str, action.choices))}."
+    return f"`{name}`", _escape_markdown(help_text)
 
 
-def _literal(words: str) -> str:
+def _escape_markdown(words: str) -> str:
     """Words of help as Markdown: what looks like an option, a key or a tag of HTML stays as typed."""
     return re.sub(r"([<>*_\[\]{}])", r"\\\1", words)
 
 
-def _folded(usage: str, width: int = 88) -> str:
+def _wrap_usage(usage: str, width: int = 88) -> str:
     """Usage in lines of ``width``, broken between arguments only."""
     lines = [""]
     for word in re.findall(r"\[[^\[\]]*(?:\[[^\]]*\][^\[\]]*)*\]|\([^()]*\)|\S+", usage):
@@ -96,19 +101,21 @@ def _folded(usage: str, width: int = 88) -> str:
     return "\n".join(lines)
 
 
-def _sentence(words: str | None) -> str:
-    text = _literal(re.sub(r"^\d\. ", "", (words or "").strip()))  # a stage's number would begin a list
+def _sentence(help_text: str | None) -> str:
+    text = _escape_markdown(
+        re.sub(r"^\d\. ", "", (help_text or "").strip())
+    )  # a stage's number would begin a list
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
-def _kind(annotation: str) -> str:
-    named = re.findall(r"SecretStr|Path|bool|int|float|str|tuple", annotation)
-    words = {"Path": "path", "bool": "0 or 1", "int": "whole number", "float": "number", "str": "text"}
-    words |= {"SecretStr": "text, secret", "tuple": "list"}
-    return words[named[0]] if named else "number"
+def _type_name(annotation: str) -> str:
+    types = re.findall(r"SecretStr|Path|bool|int|float|str|tuple", annotation)
+    type_words = {"Path": "path", "bool": "0 or 1", "int": "whole number", "float": "number", "str": "text"}
+    type_words |= {"SecretStr": "text, secret", "tuple": "list"}
+    return type_words[types[0]] if types else "number"
 
 
-def _default(field: str) -> str:
+def _default_text(field: str) -> str:
     found = Settings.model_fields[field]
     if found.is_required():
         return "required"
@@ -116,7 +123,7 @@ def _default(field: str) -> str:
 
 
 @functools.cache
-def _docstrings() -> dict[str, str]:
+def _setting_docstrings() -> dict[str, str]:
     """What stands under each setting. pydantic could read it too, at every start of the server."""
     body = ast.parse(inspect.getsource(Settings)).body[0].body  # type: ignore[attr-defined]
     return {
@@ -126,5 +133,5 @@ def _docstrings() -> dict[str, str]:
     }
 
 
-def _words(field: str) -> str:
-    return _docstrings().get(field, "").replace("``", "`")
+def _setting_text(field: str) -> str:
+    return _setting_docstrings().get(field, "").replace("``", "`")

@@ -40,17 +40,17 @@ def page(document: Document) -> str:
         for method, operation in operations.items():
             text += f"\n## {method.upper()} {path}\n\n{_operation(operation)}"
     text += "\n## Shapes\n"
-    for name, schema in _shapes(document["components"]["schemas"]):
-        text += f"\n({_anchor(name)})=\n### {_short(name)}\n\n{_shape(schema)}"
+    for name, schema in _named_schemas(document["components"]["schemas"]):
+        text += f"\n({_schema_anchor(name)})=\n### {_schema_title(name)}\n\n{_schema_text(schema)}"
     return text
 
 
-def _shapes(schemas: Document) -> Iterator[tuple[str, Document]]:
+def _named_schemas(schemas: Document) -> Iterator[tuple[str, Document]]:
     """Every shape by the end of its pointer, those that stand inside another after it."""
     for name, schema in sorted(schemas.items()):
         yield name, schema
-        for inner, below in schema.get("$defs", {}).items():
-            yield f"{name}/$defs/{inner}", below
+        for inner, inner_schema in schema.get("$defs", {}).items():
+            yield f"{name}/$defs/{inner}", inner_schema
 
 
 def _operation(operation: Document) -> str:
@@ -63,57 +63,62 @@ def _operation(operation: Document) -> str:
         text += table(("parameter", "in", "required", "meaning"), headers) + "\n"
     bodies = operation.get("requestBody", {}).get("content", {})
     if bodies:
-        text += table(("body", "shape"), [(f"`{kind}`", _named(one)) for kind, one in bodies.items()]) + "\n"
+        text += (
+            table(("body", "shape"), [(f"`{kind}`", _content_type(one)) for kind, one in bodies.items()])
+            + "\n"
+        )
     rows = [
-        (code, answer.get("description", ""), _kinds(answer))
+        (code, answer.get("description", ""), _response_types(answer))
         for code, answer in operation["responses"].items()
     ]
     return text + table(("status", "meaning", "body"), rows)
 
 
-def _kinds(answer: Document) -> str:
-    return ", ".join(f"`{kind}` {_named(one)}".strip() for kind, one in answer.get("content", {}).items())
+def _response_types(answer: Document) -> str:
+    return ", ".join(
+        f"`{kind}` {_content_type(one)}".strip() for kind, one in answer.get("content", {}).items()
+    )
 
 
-def _named(content: Document) -> str:
-    return _type(content.get("schema", {}))
+def _content_type(content: Document) -> str:
+    return _schema_type(content.get("schema", {}))
 
 
-def _shape(schema: Document) -> str:
+def _schema_text(schema: Document) -> str:
     text = f"{schema.get('description', '')}\n\n"
     required = schema.get("required", ())
     rows = [
-        (f"`{name}`", _type(one), "yes" if name in required else "no", one.get("description", ""))
+        (f"`{name}`", _schema_type(one), "yes" if name in required else "no", one.get("description", ""))
         for name, one in schema.get("properties", {}).items()
     ]
     if rows:
         return text + table(("field", "type", "always", "meaning"), rows)
-    return f"{text}{_type(schema)}\n"
+    return f"{text}{_schema_type(schema)}\n"
 
 
-def _type(schema: Document) -> str:
+def _schema_type(schema: Document) -> str:
     """A schema in a few words; a named one as a link."""
     if "$ref" in schema:
         name = schema["$ref"].removeprefix("#/components/schemas/")
-        return f"[{_short(name)}](#{_anchor(name)})"
+        return f"[{_schema_title(name)}](#{_schema_anchor(name)})"
     for word in ("anyOf", "oneOf", "allOf"):
         if word in schema:
-            return " or ".join(dict.fromkeys(_type(one) for one in schema[word]))
+            return " or ".join(dict.fromkeys(_schema_type(one) for one in schema[word]))
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("type") == "array" and "items" in schema:
-        return f"list of {_type(schema['items'])}"
+        return f"list of {_schema_type(schema['items'])}"
     plain = "bytes" if schema.get("format") == "binary" else str(schema.get("type", ""))
     return f"`{schema['const']}`" if "const" in schema else plain
 
 
-def _anchor(name: str) -> str:
+def _schema_anchor(name: str) -> str:
     return "shape-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def _short(name: str) -> str:
+def _schema_title(name: str) -> str:
     """The class of a shape, and of which other one it is a part."""
-    whole, _, inner = name.partition("/$defs/")
-    room, _, last = whole.rpartition("__")
-    last += f" ({room.rpartition('__')[2]})" if room else ""
+    outer, _, inner = name.partition("/$defs/")
+    namespace, _, last = outer.rpartition("__")
+    last += f" ({namespace.rpartition('__')[2]})" if namespace else ""
     return f"{inner.lstrip('_')} of {last}" if inner else last

@@ -17,24 +17,24 @@ import pytest
 import docs_environment
 import docs_fork
 import docs_shell
-from docs_blocks import REASONS, Command, blocks, parses
+from docs_blocks import NOT_RUN_REASONS, Command, blocks, is_valid_shell
 from lesion_triage import cli
 from triage_server import commands
 
 ROOT = Path(__file__).resolve().parents[2]
-_OTHERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "experiments/BUNDLES.md")
+_OTHER_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "data/README.md", "experiments/BUNDLES.md")
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 PAGES = [
     page
-    for page in (*(ROOT / name for name in _OTHERS), *sorted((ROOT / "docs").rglob("*.md")))
+    for page in (*(ROOT / name for name in _OTHER_PAGES), *sorted((ROOT / "docs").rglob("*.md")))
     if any(block.commands for block in blocks(page))
 ]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 PROGRAMS = Path(sys.executable).parent
-_LACKING = [tool for tool in ("bash", "curl", "openssl", "python3") if shutil.which(tool) is None]
+_MISSING_TOOLS = [tool for tool in ("bash", "curl", "openssl", "python3") if shutil.which(tool) is None]
 _tools = pytest.mark.skipif(
-    bool(_LACKING),
-    reason=f"PAGES NOT TRIED: {', '.join(_LACKING)} not here; `make browser` installs curl and openssl",
+    bool(_MISSING_TOOLS),
+    reason=f"PAGES NOT TRIED: {', '.join(_MISSING_TOOLS)} not here; `make browser` installs curl and openssl",
 )
 
 
@@ -47,7 +47,7 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, docs_shell
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def fork_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Address of a process that has imported what commands need; the tutorial does without it."""
     address = tmp_path_factory.mktemp("forks") / "door"
     process = subprocess.Popen([sys.executable, docs_fork.__file__, "serve", str(address)])
@@ -60,7 +60,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def world(tutorial: tuple[Path, docs_shell.Outcome], tmp_path: Path) -> Path:
+def environment(tutorial: tuple[Path, docs_shell.Outcome], tmp_path: Path) -> Path:
     return docs_environment.make(ROOT, tutorial[0], tmp_path / "world")
 
 
@@ -78,8 +78,10 @@ def test_the_tutorial_does_and_prints_what_it_says(tutorial: tuple[Path, docs_sh
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page != TUTORIAL], ids=lambda page: page.relative_to(ROOT).as_posix()
 )
-def test_every_command_of_a_page_does_what_the_page_says(page: Path, world: Path, forks: Path) -> None:
-    outcome = docs_shell.run(page, world, PROGRAMS, forks)
+def test_every_command_of_a_page_does_what_the_page_says(
+    page: Path, environment: Path, fork_socket: Path
+) -> None:
+    outcome = docs_shell.run(page, environment, PROGRAMS, fork_socket)
     print(f"{page.name}: {outcome.ran} run; not run: {outcome.not_run or 'none'}")
     assert "\n\n".join(outcome.faults) == ""
 
@@ -88,17 +90,17 @@ def test_every_command_that_is_not_run_says_why_from_the_closed_list() -> None:
     said = [command for page in PAGES for block in blocks(page) for command in block.commands]
     reasons = Counter(command.not_run for command in said if command.not_run is not None)
     print(f"{len(said)} commands, not run: {dict(reasons)}")
-    assert reasons.keys() <= set(REASONS)
+    assert reasons.keys() <= set(NOT_RUN_REASONS)
     assert sum(reasons.values()) < len(said) / 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_command_can_at_least_be_read_by_the_shell(page: Path) -> None:
     shell = [command for block in blocks(page) if block.kind == "sh" for command in block.commands]
-    assert [command.text for command in shell if not parses(command.text)] == []
+    assert [command.text for command in shell if not is_valid_shell(command.text)] == []
 
 
-_UNTRIED = [
+_NOT_RUN_COMMANDS = [
     pytest.param(command, id=f"{page.name}:{command.line}")
     for page in PAGES
     for block in blocks(page)
@@ -107,10 +109,10 @@ _UNTRIED = [
 ]
 
 
-@pytest.mark.parametrize("command", _UNTRIED)
+@pytest.mark.parametrize("command", _NOT_RUN_COMMANDS)
 def test_a_command_that_is_not_run_is_one_that_could_be(command: Command) -> None:
     for line in command.text.replace("\\\n", " ").splitlines():
-        words = docs_shell.words_of(line)
+        words = docs_shell.split_words(line)
         match words[:1]:
             case ["lesion-triage"]:
                 cli.parser(words[1]).parse_args(words[1:])
