@@ -19,7 +19,10 @@ def ready(environment: Mapping[str, str]) -> bool:
     """Whether ``/health/ready`` answers 200, asked over loopback."""
     host = environment.get("TRIAGE_HOST", "127.0.0.1")
     host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not listened on
-    port = int(environment.get("TRIAGE_PORT", "8080"))
+    try:
+        port = int(environment.get("TRIAGE_PORT", "8080"))
+    except ValueError:
+        return False  # and the server refuses to start
     connection: http.client.HTTPConnection
     if environment.get("TRIAGE_TLS_CERT"):
         # Only the path is sent, and the certificate is for the name on the network, not for loopback.
@@ -34,7 +37,7 @@ def ready(environment: Mapping[str, str]) -> bool:
     try:
         connection.request("GET", "/health/ready")
         return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
+    except (OSError, OverflowError, http.client.HTTPException):  # OverflowError: no such port
         return False
     finally:
         connection.close()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import httpx_60s
 
 
@@ -25,6 +27,16 @@ def test_command_says_what_the_server_says_of_itself(
         assert asked(server, **path) == 1  # plain http to a port of TLS
         assert server.stop() == 0
         assert asked(server, **path, TRIAGE_TLS_CERT=str(cert)) == 1
+
+
+@pytest.mark.parametrize("port", ["", "http", "99999"])
+def test_a_port_that_cannot_be_is_not_ready_and_no_traceback(port: str) -> None:
+    path = str(Path(__file__).parents[2] / "serve")
+    command = [sys.executable, "-m", "triage_server.health"]
+    ended = subprocess.run(
+        command, env={"PYTHONPATH": path, "TRIAGE_PORT": port}, check=False, timeout=60, capture_output=True
+    )
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_full_server_is_not_ready(launch: Callable[..., Any]) -> None:

@@ -22,6 +22,7 @@ LASTS_S = 8 * 3600
 """A working day; then the key is asked for again. A session ends sooner with the token it was begun with."""
 _ALGORITHM = "HS256"
 _MOST_ENDED = 10_000
+"""Sign-outs remembered; far more than a clinic has within ``LASTS_S``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,9 @@ class Sessions:
         """Sign out: copies of the cookie are refused too."""
         now = time.time()
         self._ended = {one: until for one, until in self._ended.items() if until > now}
-        while len(self._ended) >= _MOST_ENDED:
-            del self._ended[next(iter(self._ended))]
+        if len(self._ended) >= _MOST_ENDED:
+            # None may be forgotten, or its cookie would be good again: with another key all have ended.
+            self._key, self._ended = secrets.token_bytes(32), {}
         self._ended[session.id] = now + LASTS_S
         response.delete_cookie(self._name, path="/", secure=self._encrypted, httponly=True, samesite="strict")
 
