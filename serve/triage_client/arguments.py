@@ -17,7 +17,7 @@ from triage_client.protocol import UnansweredError
 Photograph = bytes | Path
 """The file's bytes, or its path. Its name is not sent."""
 _KEY = re.compile(r"[\x21-\x7e]+")
-_LAST_PORT = 65535
+_MAX_PORT = 65535
 _LANGUAGE = re.compile(r"[\x20-\x7e]+")
 
 
@@ -28,11 +28,16 @@ def check_server(url: object) -> None:
         UnansweredError: expected an http or https URL with a host.
     """
     try:
-        read = httpx.URL(url) if isinstance(url, str | httpx.URL) else None
+        parsed = httpx.URL(url) if isinstance(url, str | httpx.URL) else None
     except httpx.InvalidURL:
-        read = None
-    if read is None or read.scheme not in ("http", "https") or not read.host or (read.port or 0) > _LAST_PORT:
-        raise _unsent("url: expected one such as https://triage.example.org, with its scheme")
+        parsed = None
+    if (
+        parsed is None
+        or parsed.scheme not in ("http", "https")
+        or not parsed.host
+        or (parsed.port or 0) > _MAX_PORT
+    ):
+        raise _not_sent_error("url: expected one such as https://triage.example.org, with its scheme")
 
 
 def check_headers(key: object, language: object) -> None:
@@ -46,14 +51,14 @@ def check_headers(key: object, language: object) -> None:
         UnansweredError: key or language holds a character that no header can.
     """
     if key and not (isinstance(key, str) and _KEY.fullmatch(key)):
-        raise _unsent(
+        raise _not_sent_error(
             "key: expected letters, digits and signs of ASCII, found others, a space or a line break"
         )
     if language and not (isinstance(language, str) and _LANGUAGE.fullmatch(language)):
-        raise _unsent("language: expected one such as 'de' or 'de-CH, de;q=0.9'")
+        raise _not_sent_error("language: expected one such as 'de' or 'de-CH, de;q=0.9'")
 
 
-def files_of(images: object, history: object) -> list[bytes]:
+def read_photographs(images: object, history: object) -> list[bytes]:
     """The files of a case's photographs; a path is read.
 
     Args:
@@ -64,26 +69,26 @@ def files_of(images: object, history: object) -> list[bytes]:
         UnansweredError: there is no photograph, a file cannot be read, or an argument has another type.
     """
     if not isinstance(history, History):
-        raise _unsent(f"history: expected a History, found {type(history).__name__}")
+        raise _not_sent_error(f"history: expected a History, found {type(history).__name__}")
     if isinstance(images, str | bytes | PurePath) or not isinstance(images, Iterable):
-        raise _unsent(f"images: expected a list of bytes or Path, found one {type(images).__name__}")
-    files = [_bytes(one, place) for place, one in enumerate(images)]
+        raise _not_sent_error(f"images: expected a list of bytes or Path, found one {type(images).__name__}")
+    files = [_file_bytes(one, index) for index, one in enumerate(images)]
     if not files:
-        raise _unsent("images: expected at least one photograph, found none")
+        raise _not_sent_error("images: expected at least one photograph, found none")
     return files
 
 
-def _bytes(photograph: object, place: int) -> bytes:
+def _file_bytes(photograph: object, index: int) -> bytes:
     if isinstance(photograph, bytes):
         return photograph
     if not isinstance(photograph, Path):
         kind = type(photograph).__name__
-        raise _unsent(f"images[{place}]: expected the file's bytes or a Path, found {kind}")
+        raise _not_sent_error(f"images[{index}]: expected the file's bytes or a Path, found {kind}")
     try:
         return photograph.read_bytes()
     except OSError as error:
-        raise _unsent(f"images[{place}]: the file cannot be read ({type(error).__name__})") from error
+        raise _not_sent_error(f"images[{index}]: the file cannot be read ({type(error).__name__})") from error
 
 
-def _unsent(sentence: str) -> UnansweredError:
+def _not_sent_error(sentence: str) -> UnansweredError:
     return UnansweredError(f"{sentence}; nothing was sent, so queue the case as of band 1.")

@@ -12,25 +12,25 @@ from typing import Any, Self
 import httpx
 
 from lesion_triage.bundle.history import NO_HISTORY, History
-from triage_client.arguments import Photograph, check_headers, check_server, files_of
+from triage_client.arguments import Photograph, check_headers, check_server, read_photographs
 from triage_client.protocol import (
+    Action,
+    Parsed,
     Patience,
-    Read,
     Reply,
-    Step,
     Submitted,
     Triaged,
     case_request,
-    exchange,
-    submitted,
-    triaged,
+    parse_submitted,
+    parse_triaged,
+    send_with_retries,
 )
 
 _TIMEOUT = httpx.Timeout(150.0, connect=10.0)
 """The read timeout exceeds the server's default limit for an answer, two minutes."""
 
 
-class _Settings:
+class _ClientSettings:
     """What both clients are configured with."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Client:
         Raises:
             UnansweredError: ``url`` is no server address, or key or language cannot be sent in a header.
         """
-        settings = _Settings(url, key, language, patience, **httpx_options)
+        settings = _ClientSettings(url, key, language, patience, **httpx_options)
         self._patience = settings.patience
         self._http = httpx.Client(**settings.options)
 
@@ -99,9 +99,9 @@ class Client:
             RefusedError: the server refused the case.
             UnansweredError: the server could not be reached, or its answer could not be read.
         """
-        files = files_of(images, history)
+        files = read_photographs(images, history)
         request = case_request(self._http, files, history, idempotency_key)
-        return self._walk(exchange(request, self._patience, triaged))
+        return self._drive(send_with_retries(request, self._patience, parse_triaged))
 
     def submit(
         self,
@@ -123,14 +123,14 @@ class Client:
             RefusedError: the server refused the case.
             UnansweredError: the server could not be reached, or its answer could not be read.
         """
-        files = files_of(images, history)
+        files = read_photographs(images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
-        return self._walk(exchange(request, self._patience, submitted))
+        return self._drive(send_with_retries(request, self._patience, parse_submitted))
 
     def case(self, case_id: str) -> Submitted:
         """Status of a submitted case, with its answer; errors as for ``submit``."""
         request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
-        return self._walk(exchange(request, self._patience, submitted))
+        return self._drive(send_with_retries(request, self._patience, parse_submitted))
 
     def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
         """Poll until a submitted case is delivered or given up, or ``seconds`` have passed; its status."""
@@ -139,22 +139,22 @@ class Client:
             time.sleep(every_s)
         return found
 
-    def _walk(self, steps: Generator[Step, Reply, Read]) -> Read:
-        step = next(steps)
+    def _drive(self, actions: Generator[Action, Reply, Parsed]) -> Parsed:
+        action = next(actions)
         while True:
             reply: Reply = None
-            if isinstance(step, float):
-                time.sleep(step)
+            if isinstance(action, float):
+                time.sleep(action)
             else:
                 try:
-                    reply = self._http.send(step)
+                    reply = self._http.send(action)
                 except httpx.RequestError as error:
                     reply = error
             try:
-                step = steps.send(reply)
+                action = actions.send(reply)
             except StopIteration as done:
-                found: Read = done.value
-                return found
+                result: Parsed = done.value
+                return result
 
     def close(self) -> None:
         """Close the connections."""
@@ -180,7 +180,7 @@ class AsyncClient:
         **httpx_options: Any,
     ) -> None:
         """Configure the client; arguments and errors as for ``Client``."""
-        settings = _Settings(url, key, language, patience, **httpx_options)
+        settings = _ClientSettings(url, key, language, patience, **httpx_options)
         self._patience = settings.patience
         self._http = httpx.AsyncClient(**settings.options)
 
@@ -192,9 +192,9 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> Triaged:
         """Score one case; arguments and errors as for ``Client.triage``."""
-        files = await asyncio.to_thread(files_of, images, history)
+        files = await asyncio.to_thread(read_photographs, images, history)
         request = case_request(self._http, files, history, idempotency_key)
-        return await self._walk(exchange(request, self._patience, triaged))
+        return await self._drive(send_with_retries(request, self._patience, parse_triaged))
 
     async def submit(
         self,
@@ -205,14 +205,14 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> Submitted:
         """Have one case scored, and its answer delivered to a callback; as ``Client.submit``."""
-        files = await asyncio.to_thread(files_of, images, history)
+        files = await asyncio.to_thread(read_photographs, images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
-        return await self._walk(exchange(request, self._patience, submitted))
+        return await self._drive(send_with_retries(request, self._patience, parse_submitted))
 
     async def case(self, case_id: str) -> Submitted:
         """Status of a submitted case; as ``Client.case``."""
         request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
-        return await self._walk(exchange(request, self._patience, submitted))
+        return await self._drive(send_with_retries(request, self._patience, parse_submitted))
 
     async def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
         """Poll a submitted case; as ``Client.wait``."""
@@ -221,22 +221,22 @@ class AsyncClient:
             await asyncio.sleep(every_s)
         return found
 
-    async def _walk(self, steps: Generator[Step, Reply, Read]) -> Read:
-        step = next(steps)
+    async def _drive(self, actions: Generator[Action, Reply, Parsed]) -> Parsed:
+        action = next(actions)
         while True:
             reply: Reply = None
-            if isinstance(step, float):
-                await asyncio.sleep(step)
+            if isinstance(action, float):
+                await asyncio.sleep(action)
             else:
                 try:
-                    reply = await self._http.send(step)
+                    reply = await self._http.send(action)
                 except httpx.RequestError as error:
                     reply = error
             try:
-                step = steps.send(reply)
+                action = actions.send(reply)
             except StopIteration as done:
-                found: Read = done.value
-                return found
+                result: Parsed = done.value
+                return result
 
     async def close(self) -> None:
         """Close the connections."""

@@ -21,16 +21,16 @@ from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import LesionTriageError
 
-_AGAIN = frozenset({408, 429, 502, 503, 504})
+_RETRYABLE = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request is retried."""
-_OURS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+_LOCAL_ERRORS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 """Errors on this side, which no retry would change."""
 _LONGEST_PAUSE_S = 60.0
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
-Read = TypeVar("Read")
-Shape = TypeVar("Shape", bound=BaseModel)
-Step = httpx.Request | float
+Parsed = TypeVar("Parsed")
+Model = TypeVar("Model", bound=BaseModel)
+Action = httpx.Request | float
 """A request to send, or seconds to wait."""
 Reply = httpx.Response | httpx.RequestError | None
 
@@ -108,15 +108,17 @@ class Patience:
     """Doubled for each retry, with jitter; a longer Retry-After is obeyed, up to a minute."""
     random: random.Random = field(default_factory=random.SystemRandom)
 
-    def pause_s(self, tries: int, said: str | None) -> float:
-        """Seconds to wait after ``tries`` attempts, given the Retry-After header ``said``."""
-        grown = self.first_pause_s * 2.0 ** (tries - 1) * (1 + self.random.random())
-        asked = float(said) if said and said.isdecimal() and len(said) < 6 else 0.0
-        return min(_LONGEST_PAUSE_S, max(grown, asked))
+    def pause_s(self, attempts: int, retry_after: str | None) -> float:
+        """Seconds to wait after ``attempts`` attempts, given the Retry-After header ``retry_after``."""
+        backoff_s = self.first_pause_s * 2.0 ** (attempts - 1) * (1 + self.random.random())
+        requested_s = (
+            float(retry_after) if retry_after and retry_after.isdecimal() and len(retry_after) < 6 else 0.0
+        )
+        return min(_LONGEST_PAUSE_S, max(backoff_s, requested_s))
 
 
 def case_request(
-    build: httpx.Client | httpx.AsyncClient,
+    client: httpx.Client | httpx.AsyncClient,
     images: Sequence[bytes],
     history: History,
     idempotency_key: str | None,
@@ -125,7 +127,7 @@ def case_request(
     """A function that builds the request for one case, the same each time it is called.
 
     Args:
-        build: client whose base address and headers the request gets.
+        client: client whose base address and headers the request gets.
         images: the files of the photographs, in order.
         history: what is known beside the photographs.
         idempotency_key: of this case; None: a new one.
@@ -145,50 +147,52 @@ def case_request(
     if history != NO_HISTORY:
         text = history.model_dump_json(exclude_none=True).encode()
         files.append(("history", ("history", text, "application/json")))
-    asked = {} if callback is None else {"callback": callback}
-    return lambda: build.build_request("POST", "v1/triage", params=asked, files=files, headers=headers)
+    params = {} if callback is None else {"callback": callback}
+    return lambda: client.build_request("POST", "v1/triage", params=params, files=files, headers=headers)
 
 
-def exchange(
-    request: Callable[[], httpx.Request], patience: Patience, read: Callable[[httpx.Response], Read]
-) -> Generator[Step, Reply, Read]:
+def send_with_retries(
+    request: Callable[[], httpx.Request], patience: Patience, parse: Callable[[httpx.Response], Parsed]
+) -> Generator[Action, Reply, Parsed]:
     """Send one request until it is answered or finally refused.
 
     Args:
         request: builds it.
         patience: how often to retry.
-        read: parses the reply.
+        parse: parses the reply.
 
     Yields:
         A request to send, or seconds to wait; after a request, send back its response or its error.
 
     Returns:
-        What ``read`` returned.
+        What ``parse`` returned.
 
     Raises:
         RefusedError: the server refused the request.
         UnansweredError: the server could not be reached, or its answer could not be read.
     """
-    tries = 0
+    attempts = 0
     while True:
-        tries += 1
-        reply = yield _made(request)
-        if isinstance(reply, _OURS):
+        attempts += 1
+        reply = yield _build(request)
+        if isinstance(reply, _LOCAL_ERRORS):
             raise UnansweredError(
                 f"The request cannot be sent ({type(reply).__name__}); queue the case as of band 1."
             )
         if isinstance(reply, httpx.Response) and (
-            reply.status_code not in _AGAIN or tries > patience.retries
+            reply.status_code not in _RETRYABLE or attempts > patience.retries
         ):
-            return _read(read, reply)
-        if tries > patience.retries:
-            sentence = f"No answer after {tries} tries ({type(reply).__name__}); queue the case as of band 1."
+            return _parse(parse, reply)
+        if attempts > patience.retries:
+            sentence = (
+                f"No answer after {attempts} tries ({type(reply).__name__}); queue the case as of band 1."
+            )
             raise UnansweredError(sentence)
-        said = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
-        yield patience.pause_s(tries, said)
+        retry_after = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
+        yield patience.pause_s(attempts, retry_after)
 
 
-def _made(request: Callable[[], httpx.Request]) -> httpx.Request:
+def _build(request: Callable[[], httpx.Request]) -> httpx.Request:
     try:
         return request()
     except Exception as error:  # httpx or a layer below: no address, or a header that is not ASCII
@@ -198,34 +202,34 @@ def _made(request: Callable[[], httpx.Request]) -> httpx.Request:
         ) from error
 
 
-def _read(read: Callable[[httpx.Response], Read], reply: httpx.Response) -> Read:
+def _parse(parse: Callable[[httpx.Response], Parsed], reply: httpx.Response) -> Parsed:
     """Turn any failure into a ``TriageError``: the caller must learn that the case has no answer."""
     try:
-        return read(reply)
+        return parse(reply)
     except TriageError:
         raise
-    except Exception as surprise:
+    except Exception as error:
         raise UnansweredError(
-            f"The answer cannot be read ({type(surprise).__name__}); queue the case as of band 1."
-        ) from surprise
+            f"The answer cannot be read ({type(error).__name__}); queue the case as of band 1."
+        ) from error
 
 
-def triaged(reply: httpx.Response) -> Triaged:
+def parse_triaged(reply: httpx.Response) -> Triaged:
     """An answer given at once."""
-    answer = _document(reply, Answer, httpx.codes.OK)
+    answer = _parse_document(reply, Answer, httpx.codes.OK)
     return Triaged(answer, reply.headers.get("x-audit-hash"), reply.headers.get("x-request-id"))
 
 
-def submitted(reply: httpx.Response) -> Submitted:
+def parse_submitted(reply: httpx.Response) -> Submitted:
     """Status of a case that was accepted for a callback."""
-    return _document(reply, Submitted, httpx.codes.OK, httpx.codes.ACCEPTED)
+    return _parse_document(reply, Submitted, httpx.codes.OK, httpx.codes.ACCEPTED)
 
 
-def _document(reply: httpx.Response, shape: type[Shape], *expected: int) -> Shape:
+def _parse_document(reply: httpx.Response, model: type[Model], *expected: int) -> Model:
     if reply.status_code not in expected:
         raise RefusedError(reply)
     try:
-        return shape.model_validate_json(reply.content)
+        return model.model_validate_json(reply.content)
     except ValidationError:
         raise UnansweredError(
             "The answer cannot be read by this version of the client; install the version of the server."

@@ -65,20 +65,23 @@ def verify_webhook(
         ForgedError: no secret fits, a secret is malformed, the delivery is too old, or its message is not of
             this version.
     """
-    said = {name.lower(): value for name, value in headers.items()}
-    message_id, moment = said.get("webhook-id", ""), said.get("webhook-timestamp", "")
-    if not moment.isascii() or not moment.isdecimal() or len(moment) > 12:
+    lower_case_headers = {name.lower(): value for name, value in headers.items()}
+    message_id, timestamp = (
+        lower_case_headers.get("webhook-id", ""),
+        lower_case_headers.get("webhook-timestamp", ""),
+    )
+    if not timestamp.isascii() or not timestamp.isdecimal() or len(timestamp) > 12:
         raise ForgedError("The delivery has no timestamp (webhook-timestamp).")
-    signed = _bytes(f"{message_id}.{moment}.") + body
-    shown = said.get("webhook-signature", "").split()
-    right = False
+    signed = _encode(f"{message_id}.{timestamp}.") + body
+    signatures = lower_case_headers.get("webhook-signature", "").split()
+    is_signed = False
     for secret in [secrets] if isinstance(secrets, str) else secrets:
         digest = hmac.digest(_key(secret), signed, "sha256")
         expected = f"v1,{base64.b64encode(digest).decode()}"
-        right |= any(hmac.compare_digest(_bytes(one), expected.encode()) for one in shown)
-    if not right:
+        is_signed |= any(hmac.compare_digest(_encode(one), expected.encode()) for one in signatures)
+    if not is_signed:
         raise ForgedError("The delivery is not signed with a known secret (webhook-signature).")
-    if abs((time.time() if now is None else now) - int(moment)) > tolerance_s:
+    if abs((time.time() if now is None else now) - int(timestamp)) > tolerance_s:
         raise ForgedError(
             f"The delivery was signed more than {tolerance_s:g} seconds before or after now; is the clock "
             "right?"
@@ -103,6 +106,6 @@ def _key(secret: str) -> bytes:
     return key
 
 
-def _bytes(header: str) -> bytes:
+def _encode(header: str) -> bytes:
     """Some frameworks pass bytes that are not UTF-8 on as surrogates; any other code would refuse those."""
     return header.encode("utf-8", "surrogatepass")
