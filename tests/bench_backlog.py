@@ -36,7 +36,7 @@ from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.export import novelty
 from lesion_triage.export.onnx_graph import convert
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 SIZE_PX, PICTURES, THREADS, ROUNDS = 160, 200, 2, 7
 
@@ -47,7 +47,7 @@ def bundle_in(folder: Path, views: int) -> Bundle:
     """A sealed bundle: tf_efficientnet_lite0 of random weights, exported as a run exports it."""
     torch.manual_seed(0)
     spec, policy = PixelSpec(size_px=SIZE_PX), tiny.policy()
-    network = TriageNetwork(backbone("tf_efficientnet_lite0", "none", SIZE_PX), diagnoses=2).eval()
+    network = TriageNetwork(create_backbone("tf_efficientnet_lite0", "none", SIZE_PX), diagnoses=2).eval()
     noise = np.random.default_rng(0).integers(0, 256, (20, SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
     plain = convert(network, SIZE_PX, views, 20)
     graph = novelty.attach(plain, fit(novelty.levels_of(plain, noise)))

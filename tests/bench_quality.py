@@ -18,7 +18,7 @@ from lesion_triage.calibrate.novelty import fit
 from lesion_triage.export import novelty
 from lesion_triage.export.onnx_graph import convert
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 SIZE_PX, REPEATS = 160, 10
 """One call is too short for the processor's clock."""
@@ -28,7 +28,7 @@ def main() -> None:
     """Print the ratios: of a graph with one view, and with the four of configs/ham10000.yaml."""
     spec, limits = PixelSpec(size_px=SIZE_PX), QualityLimits()
     torch.manual_seed(0)
-    network = TriageNetwork(backbone("tf_efficientnet_lite0", "none", SIZE_PX), diagnoses=2).eval()
+    network = TriageNetwork(create_backbone("tf_efficientnet_lite0", "none", SIZE_PX), diagnoses=2).eval()
     noise = np.random.default_rng(0).integers(0, 256, (20, SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
     for views in (1, 4):
         plain = convert(network, SIZE_PX, views, 20)

@@ -32,9 +32,9 @@ from lesion_triage.data.augment import augmentation
 from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
-from lesion_triage.train import loop, memory, pictures, processes
-from lesion_triage.train.learning import Learning
-from lesion_triage.train.pictures import Pictures
+from lesion_triage.train import distributed, loop, memory, pictures
+from lesion_triage.train.data_loading import Pictures
+from lesion_triage.train.training_state import TrainingState
 
 
 def config(backbone: str, size_px: int, **section: object) -> Config:
@@ -72,10 +72,10 @@ class Steps:
     """Steps of one training, timed one at a time."""
 
     def __init__(self, c: Config, given: Pictures, from_memory: bool) -> None:
-        self._fabric = processes.launch(c.train)
+        self._fabric = distributed.launch_processes(c.train)
         self._config = c
-        self._learning = Learning(self._fabric, c, 2)
-        self._learning.learn()
+        self._state = TrainingState(self._fabric, c, 2)
+        self._state.train_mode()
         self._order = pictures.batch_order(c, len(given.records), 0, 1, 0)
         labels = [record.diagnosis == "b" for record in given.records]
         fed = pictures.loader(pictures.augmented(c, given, labels, 0), self._order, c.train.workers)
@@ -90,12 +90,12 @@ class Steps:
 
     def step(self) -> None:
         began, cpu = time.perf_counter(), time.process_time()
-        part = loop._gradient(
-            self._fabric, self._learning, self._stream, self._order, self._weights, self._config, self._number
+        part = loop._backward(
+            self._fabric, self._state, self._stream, self._order, self._weights, self._config, self._number
         )
-        loop._summed(self._fabric, part, due=False, asked=False)
-        self._learning.optimizer.step()
-        self._learning.average.update(self._number)
+        loop._sync_step(self._fabric, part, due=False, asked=False)
+        self._state.optimizer.step()
+        self._state.ema.update(self._number)
         self._number += 1
         self.seconds.append(time.perf_counter() - began)
         self.cpu_seconds.append(time.process_time() - cpu)
@@ -128,7 +128,7 @@ def compare_memory(steps: Steps, batches: int) -> None:
     """Blocks of steps with and without keeping what is freed; a block's first step is not counted."""
     block, kept, given_back = 4, [], []
     for _ in range(max(2, batches // (2 * block))):
-        with memory.kept():
+        with memory.retain_freed_memory():
             kept += [steps.step() or (steps.cpu_seconds[-1], steps.seconds[-1]) for _ in range(block)][1:]
         given_back += [steps.step() or (steps.cpu_seconds[-1], steps.seconds[-1]) for _ in range(block)][1:]
     clock = statistics.median(b for _, b in kept), statistics.median(b for _, b in given_back)
@@ -194,10 +194,10 @@ def main(backbone: str = "tf_efficientnet_lite0", size_px: str = "160", batches:
         return Steps(config(backbone, size, **section), given, from_memory=True)
 
     compare_memory(variant(), number)
-    with memory.kept():
+    with memory.retain_freed_memory():
         compare("loop / fed from memory", Steps(plain, given, False), Steps(plain, given, True), number)
         compare("channels-last / not", variant(), variant(channels_last=False), number)
-        if torch.cuda.is_available() or processes.computes_in_bf16():
+        if torch.cuda.is_available() or distributed.cpu_has_bf16():
             compare("bf16-mixed / 32-true", variant(precision="bf16-mixed"), variant(), number)
     compare_loaders(size)
 

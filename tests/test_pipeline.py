@@ -409,11 +409,11 @@ def test_a_state_that_a_full_disk_does_not_take_over_is_taken_over_once_there_is
     """Half a state here would pass for a damaged one, and hide the whole one that lies beside it."""
     import torch
 
-    from lesion_triage.train import state
+    from lesion_triage.train import state_files
 
     first = runs.find_or_make(load(), dealt / "runs")
     key = pipeline.training_key(first)
-    state.write(first.folder, key, state.Progress(epoch=1), {"weights": torch.arange(5000)})
+    state_files.write(first.folder, key, state_files.Progress(epoch=1), {"weights": torch.arange(5000)})
     other = pipeline.run_verb("split", load("calibrate.confidence=0.7"), dealt / "runs")
     prepare_resume, before = (
         pipeline.STAGES["train"].prepare_resume,
@@ -426,7 +426,7 @@ def test_a_state_that_a_full_disk_does_not_take_over_is_taken_over_once_there_is
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     prepare_resume(other, True)
-    found = state.read(other.folder, key)
+    found = state_files.read(other.folder, key)
     assert found is not None
     assert found[0].epoch == 1
     assert not list(other.folder.glob(".train_state*"))

@@ -35,9 +35,9 @@ from lesion_triage.data.records import Record
 from lesion_triage.export.onnx_graph import Views
 from lesion_triage.train import loop
 from lesion_triage.train.checkpoint import load_checkpoint
+from lesion_triage.train.data_loading import SCORING_BATCH_SIZE, Pictures, embeddings
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.pictures import BLOCK, Pictures, embeddings
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 Floats = NDArray[np.float64]
 
@@ -146,14 +146,14 @@ def _fine_tuned(
         network = Views(load_checkpoint(Path(folder)), loaded.export.views).eval()
     found = []
     with torch.inference_mode():
-        for start in range(0, len(outside), BLOCK):
-            block = torch.from_numpy(np.array(parts[1].pixels[start : start + BLOCK]))
+        for start in range(0, len(outside), SCORING_BATCH_SIZE):
+            block = torch.from_numpy(np.array(parts[1].pixels[start : start + SCORING_BATCH_SIZE]))
             found.append(network(block)[0])
     return torch.cat(found).double().numpy()
 
 
 def _imagenet(loaded: Config, pictures: Pictures) -> Floats:
-    body = backbone(loaded.model.backbone, loaded.model.weights, loaded.pixels.size_px)
+    body = create_backbone(loaded.model.backbone, loaded.model.weights, loaded.pixels.size_px)
     return embeddings(TriageNetwork(body, 1).eval(), pictures).double().numpy()
 
 

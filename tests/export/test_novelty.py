@@ -13,7 +13,7 @@ from lesion_triage.export.novelty import attach, levels_of
 from lesion_triage.export.onnx_graph import convert
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 SIZE = 64
 
@@ -22,7 +22,7 @@ SIZE = 64
 def plain(request) -> bytes:
     torch.manual_seed(0)
     name = "test_efficientnet" if request.param == "two members" else request.param
-    members = [TriageNetwork(backbone(name, "none", SIZE), diagnoses=2).eval() for _ in range(2)]
+    members = [TriageNetwork(create_backbone(name, "none", SIZE), diagnoses=2).eval() for _ in range(2)]
     network = Ensemble(members).eval() if request.param == "two members" else members[0]
     return convert(network, SIZE, 2, 20)
 

@@ -16,14 +16,14 @@ from lesion_triage.errors import ExportError
 from lesion_triage.export.novelty import attach, levels_of
 from lesion_triage.export.onnx_graph import Views, convert
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 SIZE = 64
 
 
 def network(name: str = "test_efficientnet") -> TriageNetwork:
     torch.manual_seed(0)
-    return TriageNetwork(backbone(name, "none", SIZE), diagnoses=2).eval()
+    return TriageNetwork(create_backbone(name, "none", SIZE), diagnoses=2).eval()
 
 
 @cache

@@ -21,8 +21,8 @@ from lesion_triage import cli, config_file, pipeline
 from lesion_triage.sweep import space as spaces
 from lesion_triage.sweep import study as studies
 from lesion_triage.sweep import trial as trials
-from lesion_triage.train import state
-from lesion_triage.train.weights import backbone
+from lesion_triage.train import state_files
+from lesion_triage.train.weights import create_backbone
 
 TRIALS = 6
 SPACE = {
@@ -185,7 +185,7 @@ def test_an_error_stops_the_sweep_and_the_same_command_takes_the_trial_up(data, 
     command = [*quiet, "--data-root", str(data), "--trials", "3"]
     assert cli.main(command) == 2
     assert f"{late}: no such weights file" in capsys.readouterr().err
-    safetensors.torch.save_file(backbone("test_efficientnet", "none", 32).state_dict(), late)
+    safetensors.torch.save_file(create_backbone("test_efficientnet", "none", 32).state_dict(), late)
     assert cli.main(command) == 0
     swept = Swept(tmp_path / "experiments", command)
     assert [trial.state for trial in swept.recorded()] == [TrialState.COMPLETE] * 3
@@ -271,7 +271,7 @@ def test_a_trial_that_can_never_be_trained_fails_with_its_reason_and_the_sweep_g
     data, tmp_path, capsys
 ):
     foreign = tmp_path / "foreign.safetensors"
-    safetensors.torch.save_file(backbone("test_resnet", "none", 32).state_dict(), foreign)
+    safetensors.torch.save_file(create_backbone("test_resnet", "none", 32).state_dict(), foreign)
     space = {"sweep": {"startup_trials": 9}, "model.weights": ["none", str(foreign)]}
     quiet = made_sweeps.write(tmp_path, space, tracking={"enabled": False}, train={"epochs": 1})
     command = [*quiet, "--data-root", str(data), "--trials", "4"]
@@ -297,8 +297,8 @@ def test_a_damaged_training_state_is_no_fault_of_the_trials_values(data, tmp_pat
     before = {trial.params["train.learning_rate"]: trial.value for trial in swept.recorded()}
     for note in (swept.home / "runs").glob(f"*/{trials.NOTE}"):  # as a kill and a bad disk leave a run
         (note.parent / "stages" / "train.json").unlink()
-        (note.parent / state.FOLDER).mkdir()
-        (note.parent / state.FOLDER / "000001-00000000.json").write_text("{")
+        (note.parent / state_files.FOLDER).mkdir()
+        (note.parent / state_files.FOLDER / "000001-00000000.json").write_text("{")
     assert cli.main([*command, "--trials", "8"]) == 0
     assert "no state of this training run in it is complete" in capsys.readouterr().out
     later = swept.recorded()[3:]

@@ -17,10 +17,10 @@ from torch.nn import functional
 from lesion_triage.config import Config
 from lesion_triage.data.dataset import Example
 from lesion_triage.train import checkpoint, loop, mixing
-from lesion_triage.train.distil import Opinion, Teacher, cross_entropy
-from lesion_triage.train.learning import Learning
+from lesion_triage.train.distil import SoftTargets, Teacher, cross_entropy
 from lesion_triage.train.loop import Listener, train
 from lesion_triage.train.network import Heads
+from lesion_triage.train.training_state import TrainingState
 
 RECIPE = {
     "backbone": "test_resnet",
@@ -67,15 +67,15 @@ def test_the_loss_is_lowest_and_flat_where_the_student_says_the_same():
     needs, diagnoses = torch.randn(5).sigmoid(), torch.randn(5, 3).softmax(1)
     logit = torch.logit(needs).requires_grad_()
     diagnosis = diagnoses.log().requires_grad_()
-    opinion = Opinion(needs, diagnoses)
-    there = cross_entropy(Heads(logit, diagnosis), opinion, 0.7)
+    soft_targets = SoftTargets(needs, diagnoses)
+    there = cross_entropy(Heads(logit, diagnosis), soft_targets, 0.7)
     there.sum().backward()
     torch.testing.assert_close(logit.grad, torch.zeros(5), atol=1e-6, rtol=0)
     torch.testing.assert_close(diagnosis.grad, torch.zeros(5, 3), atol=1e-6, rtol=0)
     entropy = -(needs * needs.log() + (1 - needs) * (1 - needs).log())
     entropy = entropy - 0.7 * (diagnoses * diagnoses.log()).sum(1)
     torch.testing.assert_close(there.detach(), entropy)
-    elsewhere = cross_entropy(Heads(logit.detach() + 1, diagnosis.detach()), opinion, 0.7)
+    elsewhere = cross_entropy(Heads(logit.detach() + 1, diagnosis.detach()), soft_targets, 0.7)
     assert (elsewhere > there).all()
 
 
@@ -84,20 +84,20 @@ def test_teachers_are_asked_of_the_mixed_picture_itself_in_eval_mode_and_without
     """Worked out here from the members' checkpoints, for one batch of noise."""
     c = taught(0.3, drop_rate=0.0).train
     fabric = Fabric(accelerator="cpu", devices=1)
-    learning = Learning(fabric, taught(0.3, drop_rate=0.0), 2)
-    learning.teacher = Teacher(fabric, taught(0.3), teachers)
-    learning.learn()
+    state = TrainingState(fabric, taught(0.3, drop_rate=0.0), 2)
+    state.teacher = Teacher(fabric, taught(0.3), teachers)
+    state.train_mode()
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (6, 32, 32, 3)).astype(np.uint8))
     batch = Example(pixels, torch.tensor([0.0, 1, 0, 1, 0, 1]), torch.tensor([0, 1, 0, 1, 0, 1]))
-    found = loop._losses(learning, batch, mix, c, torch.ones(2))
-    learning.teacher = None
-    labels = loop._losses(learning, batch, mix, c, torch.ones(2))
-    given = pixels if mix is None else mixing.mixed(batch, mix)[0]
+    found = loop._losses(state, batch, mix, c, torch.ones(2))
+    state.teacher = None
+    labels = loop._losses(state, batch, mix, c, torch.ones(2))
+    given = pixels if mix is None else mixing.mix_batch(batch, mix)[0]
     with torch.no_grad():
         networks = [checkpoint.load_checkpoint(folder) for folder in teachers]
         heads = [network.heads(network.embed(given)) for network in networks]
-        student = learning.model(given)
+        student = state.model(given)
     needs = torch.stack([each.logit.sigmoid() for each in heads]).mean(0)
     diagnosis = torch.stack([each.diagnosis.softmax(1) for each in heads]).mean(0)
     logit = student.logit

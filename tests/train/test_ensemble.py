@@ -31,7 +31,7 @@ def average(tmp_path_factory):
         folders.append(folder / str(seed))
         folders[-1].mkdir()
         train(whole.model_copy(update={"seed": seed}), TRAINING, VALIDATION, folders[-1], "key")
-    checkpoint.save_average(folder, folders, whole)
+    checkpoint.save_averaged_ensemble(folder, folders, whole)
     return folder, folders
 
 
@@ -70,7 +70,7 @@ def test_members_of_two_backbones_are_read_back_as_what_they_are(tmp_path):
         folders.append(tmp_path / name)
         folders[-1].mkdir()
         train(config(name, epochs=1), TRAINING, VALIDATION, folders[-1], "key")
-    checkpoint.save_average(tmp_path, folders, config("test_resnet"))
+    checkpoint.save_averaged_ensemble(tmp_path, folders, config("test_resnet"))
     network = checkpoint.load_checkpoint(tmp_path)
     pixels = torch.from_numpy(VALIDATION.pixels[:7])
     with torch.inference_mode():
@@ -84,7 +84,9 @@ def test_members_of_two_backbones_are_read_back_as_what_they_are(tmp_path):
 
 def test_a_member_that_is_missing_is_one_sentence_and_leaves_no_checkpoint(average, tmp_path):
     with pytest.raises(TrainingError, match="not a checkpoint of this project"):
-        checkpoint.save_average(tmp_path, [average[1][0], tmp_path / "nobody"], config("test_resnet"))
+        checkpoint.save_averaged_ensemble(
+            tmp_path, [average[1][0], tmp_path / "nobody"], config("test_resnet")
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -97,7 +99,7 @@ def test_no_member_outvotes_the_others_downwards(average, tmp_path):
         (tmp_path / name).mkdir()
         sure = {**tensors, "needs_in_person.bias": torch.tensor([bias])}
         checkpoint.save_checkpoint(tmp_path / name, sure, config("test_resnet"), ["benign", "malignant"])
-        checkpoint.save_average(tmp_path, [folders[1], tmp_path / name], config("test_resnet"))
+        checkpoint.save_averaged_ensemble(tmp_path, [folders[1], tmp_path / name], config("test_resnet"))
         with torch.inference_mode():
             other = checkpoint.load_checkpoint(folders[1])(pixels).logit
             alone = checkpoint.load_checkpoint(tmp_path / name)(pixels).logit

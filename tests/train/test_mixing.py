@@ -7,14 +7,14 @@ from drawn import config
 from scipy.stats import beta, kstest
 
 from lesion_triage.data.dataset import Example
-from lesion_triage.train.mixing import Mix, draw, mixed
+from lesion_triage.train.mixing import Mix, draw, mix_batch
 
 PIXELS = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 20, 20, 3).contiguous() * 50
 BATCH = Example(PIXELS, torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([0, 1, 2, 3]))
 
 
 def test_mixup_blends_each_picture_with_its_neighbour():
-    pixels, other, share = mixed(BATCH, Mix(0.75))
+    pixels, other, share = mix_batch(BATCH, Mix(0.75))
     assert share == 0.75
     assert other.diagnosis.tolist() == [1, 0, 3, 2]
     own, neighbour = torch.tensor([0.0, 50, 100, 150]), torch.tensor([50.0, 0, 150, 100])
@@ -23,14 +23,14 @@ def test_mixup_blends_each_picture_with_its_neighbour():
 
 def test_the_last_of_an_odd_number_takes_the_first():
     three = Example(*(part[:3] for part in BATCH))
-    assert mixed(three, Mix(0.5))[1].diagnosis.tolist() == [1, 0, 0]
+    assert mix_batch(three, Mix(0.5))[1].diagnosis.tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
     ("box", "covered"), [((0.5, 0.5), 10 * 10), ((0.0, 0.5), 5 * 10), ((1.0, 1.0), 5 * 5)]
 )
 def test_cutmix_weighs_the_labels_by_the_area_that_is_seen(box, covered):
-    pixels, _, share = mixed(BATCH, Mix(0.75, box))
+    pixels, _, share = mix_batch(BATCH, Mix(0.75, box))
     assert share == pytest.approx(1 - covered / 400)
     assert (pixels[0] == 50).all(dim=2).sum() == covered
     assert (pixels[0] == 0).all(dim=2).sum() == 400 - covered

@@ -7,14 +7,14 @@ from safetensors.torch import save_file
 
 from lesion_triage.errors import HinderedError, TrainingError
 from lesion_triage.train.network import TriageNetwork, freeze_stages
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 FAMILIES = ["test_efficientnet", "test_resnet", "test_vit", "test_convnext"]
 
 
 def network(name: str = "test_efficientnet", size_px: int = 64) -> TriageNetwork:
     torch.manual_seed(0)
-    return TriageNetwork(backbone(name, "none", size_px), diagnoses=3).eval()
+    return TriageNetwork(create_backbone(name, "none", size_px), diagnoses=3).eval()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -108,57 +108,57 @@ def test_freezing_everything_is_refused():
 
 
 def test_a_local_file_fills_the_backbone_and_its_classifier_is_set_aside(tmp_path):
-    source = backbone("test_efficientnet", "none", 64)
+    source = create_backbone("test_efficientnet", "none", 64)
     state = {**source.state_dict(), "classifier.weight": torch.ones(2, 2), "classifier.bias": torch.ones(2)}
     save_file(state, tmp_path / "weights.safetensors")
-    filled = backbone("test_efficientnet", str(tmp_path / "weights.safetensors"), 64)
+    filled = create_backbone("test_efficientnet", str(tmp_path / "weights.safetensors"), 64)
     for name, value in source.state_dict().items():
         assert torch.equal(filled.state_dict()[name], value), name
 
 
 def test_the_file_of_another_backbone_is_refused(tmp_path):
-    save_file(backbone("test_resnet", "none", 64).state_dict(), tmp_path / "other.safetensors")
+    save_file(create_backbone("test_resnet", "none", 64).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match="does not fit the backbone"):
-        backbone("test_efficientnet", str(tmp_path / "other.safetensors"), 64)
+        create_backbone("test_efficientnet", str(tmp_path / "other.safetensors"), 64)
 
 
 def test_a_file_with_one_tensor_missing_is_refused_by_name(tmp_path):
-    state = backbone("test_efficientnet", "none", 64).state_dict()
+    state = create_backbone("test_efficientnet", "none", 64).state_dict()
     del state["conv_stem.weight"]
     save_file(state, tmp_path / "short.safetensors")
     with pytest.raises(TrainingError, match=r"1 tensors missing.*conv_stem\.weight"):
-        backbone("test_efficientnet", str(tmp_path / "short.safetensors"), 64)
+        create_backbone("test_efficientnet", str(tmp_path / "short.safetensors"), 64)
 
 
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
     (tmp_path / "text.safetensors").write_text("not weights")
     with pytest.raises(TrainingError, match="cannot be read as safetensors"):
-        backbone("test_efficientnet", str(tmp_path / "text.safetensors"), 64)
+        create_backbone("test_efficientnet", str(tmp_path / "text.safetensors"), 64)
 
 
 def test_an_unknown_backbone_is_answered_with_the_nearest():
     with pytest.raises(TrainingError, match="did you mean 'resnet18'"):
-        backbone("resnet81", "none", 64)
+        create_backbone("resnet81", "none", 64)
 
 
 def test_a_backbone_without_stochastic_depth_is_made_at_a_rate_of_0_and_refuses_another_by_name():
-    assert backbone("densenet121", "none", 64, 0.2, 0.0).head_hidden_size == 1024
+    assert create_backbone("densenet121", "none", 64, 0.2, 0.0).head_hidden_size == 1024
     for weights in ("none", "hub"):
         with pytest.raises(
             TrainingError, match=r"'densenet121' takes no drop_path_rate, found 0\.1; set mod"
         ) as e:
-            backbone("densenet121", weights, 64, 0.2, 0.1)
+            create_backbone("densenet121", weights, 64, 0.2, 0.1)
         assert "hub" not in str(e.value)
 
 
 def test_a_backbone_that_refuses_a_rate_in_words_of_its_own_is_made_as_well():
-    assert backbone("hrnet_w18_small", "none", 64, 0.0, 0.0).head_hidden_size == 2048
+    assert create_backbone("hrnet_w18_small", "none", 64, 0.0, 0.0).head_hidden_size == 2048
     with pytest.raises(TrainingError, match=r"'hrnet_w18_small' takes no drop_path_rate, found 0\.1"):
-        backbone("hrnet_w18_small", "none", 64, 0.0, 0.1)
+        create_backbone("hrnet_w18_small", "none", 64, 0.0, 0.1)
 
 
 def test_stages_that_timm_cannot_name_are_refused_in_one_sentence():
-    network = TriageNetwork(backbone("rdnet_tiny", "none", 64), 2)
+    network = TriageNetwork(create_backbone("rdnet_tiny", "none", 64), 2)
     with pytest.raises(TrainingError, match=r"only layer by layer; set train\.frozen_stages to 0"):
         freeze_stages(network, 1)
 
@@ -168,10 +168,10 @@ def test_the_hub_is_blamed_where_a_backbone_can_be_made_without_it(monkeypatch, 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(HinderedError, match=r"if the hub is out of reach, set model\.weights"):
-        backbone("test_efficientnet", "hub", 64)
+        create_backbone("test_efficientnet", "hub", 64)
 
 
 def test_the_hub_is_not_blamed_for_weights_that_do_not_exist():
     with pytest.raises(TrainingError, match=r"timm has no pretrained weights of .*'ghostnet_050'") as caught:
-        backbone("ghostnet_050", "hub", 64)
+        create_backbone("ghostnet_050", "hub", 64)
     assert not isinstance(caught.value, HinderedError)

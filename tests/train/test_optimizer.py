@@ -9,7 +9,7 @@ from drawn import config
 from timm.optim import param_groups_layer_decay
 
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.optimizer import parameter_groups, schedule
+from lesion_triage.train.optimizer import lr_schedule, parameter_groups
 from lesion_triage.train.weights import backbone
 
 
@@ -101,7 +101,7 @@ def test_what_is_frozen_is_in_no_group():
 
 
 def rates(epochs: int, batches: int, **section) -> list[float]:
-    share = schedule(config(epochs=epochs, **section).train, batches)
+    share = lr_schedule(config(epochs=epochs, **section).train, batches)
     return [share(step) for step in range(epochs * batches)]
 
 

@@ -7,10 +7,10 @@ from drawn import TRAINING, VALIDATION, config, same, weights
 from sklearn.linear_model import LogisticRegression
 
 from lesion_triage.train import checkpoint
+from lesion_triage.train.data_loading import embeddings
 from lesion_triage.train.loop import Listener, train
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.pictures import embeddings
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 RECIPE = {"probe": True, "epochs": 20, "learning_rate": 1e-2}
 
@@ -22,7 +22,7 @@ def test_a_probe_trains_the_head_and_leaves_the_backbone_to_the_bit(tmp_path):
     assert told[-1] == (72, 72)
     assert curve[-1].validation_auroc > 0.95
     torch.manual_seed(0)
-    fresh = TriageNetwork(backbone("test_efficientnet", "none", 32), 2)
+    fresh = TriageNetwork(create_backbone("test_efficientnet", "none", 32), 2)
     torch.manual_seed(0)
     found = weights(tmp_path)
     for name, value in TriageNetwork(fresh.backbone, 2).state_dict().items():

@@ -21,11 +21,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from lesion_triage.errors import StateError
-from lesion_triage.train import state
+from lesion_triage.train import state_files
 from lesion_triage.train.checkpoint import load_checkpoint
 from lesion_triage.train.interruption import Interrupted
-from lesion_triage.train.learning import Learning
 from lesion_triage.train.loop import Listener, train
+from lesion_triage.train.training_state import TrainingState
 
 # Everything that draws random numbers or has a memory of its own is on.
 RECIPE = {
@@ -107,7 +107,7 @@ def test_sigterm_writes_the_state_and_ends_with_status_143(tmp_path, whole):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
-    found = state.read(tmp_path, "key")
+    found = state_files.read(tmp_path, "key")
     assert found is not None
     assert (found[0].epoch, found[0].batch) >= (0, 2)
     train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
@@ -120,7 +120,7 @@ def test_sigterm_to_the_whole_group_is_answered_by_the_parent_alone(tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
-    found = state.read(tmp_path, "key")
+    found = state_files.read(tmp_path, "key")
     assert found is not None
     assert (found[0].epoch, found[0].batch) >= (0, 2)
 
@@ -160,7 +160,7 @@ def test_an_interrupt_writes_the_state_after_the_step_under_way(tmp_path, whole)
         train(recipe, TRAINING, VALIDATION, tmp_path, "key", Listener(on_batch=stop))
     assert caught.value.status == 130
     assert signal.getsignal(signal.SIGINT) is before
-    found = state.read(tmp_path, "key")
+    found = state_files.read(tmp_path, "key")
     assert found is not None
     assert (found[0].epoch, found[0].batch) in {(1, 2), (1, 3)}
     train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
@@ -193,7 +193,7 @@ def interrupted_at(folder: Path, epoch: int, batch: int) -> None:
 
 
 def states(folder: Path) -> list[Path]:
-    return sorted((folder / state.FOLDER).glob("*.safetensors"))
+    return sorted((folder / state_files.FOLDER).glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("which", ["tensors", "facts", "half a file", "missing"])
@@ -225,48 +225,48 @@ def test_states_that_are_all_damaged_are_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("victim", ["json", "safetensors"])
 def test_a_damaged_state_beside_a_whole_one_of_other_inputs_is_no_new_beginning(tmp_path, victim):
-    state.write(tmp_path, "other", state.Progress(1), {"a": torch.zeros(3)})
-    state.write(tmp_path, "key", state.Progress(2), {"a": torch.zeros(3)})
-    (last,) = (tmp_path / state.FOLDER).glob(f"000002-*.{victim}")
+    state_files.write(tmp_path, "other", state_files.Progress(1), {"a": torch.zeros(3)})
+    state_files.write(tmp_path, "key", state_files.Progress(2), {"a": torch.zeros(3)})
+    (last,) = (tmp_path / state_files.FOLDER).glob(f"000002-*.{victim}")
     last.write_bytes(last.read_bytes()[:-9])
     with pytest.raises(StateError, match="no state of this training run in it is complete"):
-        state.read(tmp_path, "key")
+        state_files.read(tmp_path, "key")
 
 
 def test_whole_states_of_other_inputs_are_no_state(tmp_path):
-    state.write(tmp_path, "other", state.Progress(1), {"a": torch.zeros(3)})
-    assert state.read(tmp_path, "key") is None
+    state_files.write(tmp_path, "other", state_files.Progress(1), {"a": torch.zeros(3)})
+    assert state_files.read(tmp_path, "key") is None
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from lesion_triage.train import state
+from lesion_triage.train import state_files
 
 os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-state.write(Path(sys.argv[1]), "key", state.Progress(2), {"a": torch.zeros(1000)})
+state_files.write(Path(sys.argv[1]), "key", state_files.Progress(2), {"a": torch.zeros(1000)})
 """
 
 
 @pytest.mark.parametrize("next_step", ["resume", "write"])
 def test_what_a_kill_while_writing_leaves_is_removed(tmp_path, next_step):
-    state.write(tmp_path, "key", state.Progress(1), {"a": torch.zeros(3)})
+    state_files.write(tmp_path, "key", state_files.Progress(1), {"a": torch.zeros(3)})
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
-    home = tmp_path / state.FOLDER
+    home = tmp_path / state_files.FOLDER
     assert [path.suffix for path in home.glob(".*")] == [".tmp"]
     if next_step == "resume":
-        state.clear(tmp_path, but=state.Progress(1))
+        state_files.remove_newer(tmp_path, than=state_files.Progress(1))
     else:
-        state.write(tmp_path, "key", state.Progress(2), {"a": torch.zeros(3)})
+        state_files.write(tmp_path, "key", state_files.Progress(2), {"a": torch.zeros(3)})
     assert not list(home.glob(".*"))
     assert (home / "000001-00000000.json").exists()
 
 
 def test_only_the_last_two_states_are_kept_and_none_is_a_pickle(tmp_path):
     interrupted_at(tmp_path, 1, 4)
-    files = sorted(path.name for path in (tmp_path / state.FOLDER).iterdir())
+    files = sorted(path.name for path in (tmp_path / state_files.FOLDER).iterdir())
     assert [name.partition(".")[2] for name in files] == ["json", "safetensors"] * 2
     for path in states(tmp_path):
         assert b"pickle" not in path.read_bytes()[:4096]
@@ -287,7 +287,7 @@ def disk_of(size_bytes: int):
 
 def test_a_full_disk_is_one_sentence_and_the_last_good_state_still_loads(tmp_path, whole):
     interrupted_at(tmp_path, 1, 4)
-    found = state.read(tmp_path, "key")
+    found = state_files.read(tmp_path, "key")
     assert found is not None
     before = found[0]
     size = states(tmp_path)[0].stat().st_size
@@ -300,10 +300,10 @@ def test_a_full_disk_is_one_sentence_and_the_last_good_state_still_loads(tmp_pat
     assert message.startswith("error ")
     assert "cannot be written (" in message
     assert "is complete. Make room and run the same command again." in message
-    again = state.read(tmp_path, "key")
+    again = state_files.read(tmp_path, "key")
     assert again is not None
     assert again[0] == before
-    assert not list((tmp_path / state.FOLDER).glob("*.tmp"))
+    assert not list((tmp_path / state_files.FOLDER).glob("*.tmp"))
     train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
     assert same(weights(tmp_path), whole[0])
 
@@ -319,12 +319,12 @@ def test_the_scale_of_16_bit_losses_is_part_of_the_state(tmp_path):
     fabric = half_precision()
     scaler = {"scale": 1024.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
     fabric.strategy.precision.load_state_dict({**scaler, "_growth_tracker": 7})
-    written = Learning(fabric, config(), 2)
-    assert written.scaled
+    written = TrainingState(fabric, config(), 2)
+    assert written.uses_loss_scaling
     written.write(tmp_path, "key")
     other = half_precision()
     assert other.strategy.precision.state_dict()["scale"] != 1024.0
-    Learning(other, config(), 2).resume(tmp_path, "key", print)
+    TrainingState(other, config(), 2).resume(tmp_path, "key", print)
     assert other.strategy.precision.state_dict() == {**scaler, "_growth_tracker": 7}
 
 
@@ -332,8 +332,8 @@ def test_tied_weights_are_written_and_read_under_each_of_their_names(tmp_path):
     """As of coat_tiny, which uses one module in many places."""
     tied = torch.arange(6.0).view(2, 3)
     tensors = {"a": tied, "b": tied, "c": tied[1], "alone": torch.ones(1)}
-    state.write(tmp_path, "key", state.Progress(1), tensors)
-    found = state.read(tmp_path, "key")
+    state_files.write(tmp_path, "key", state_files.Progress(1), tensors)
+    found = state_files.read(tmp_path, "key")
     assert found is not None
     assert same(found[1], tensors)
 
@@ -349,13 +349,13 @@ def test_a_backbone_with_tied_weights_is_trained_resumed_and_kept(tmp_path):
 
 
 def test_moments_of_a_single_number_are_read_onto_the_device_of_its_weight():
-    learning = Learning(Fabric(accelerator="cpu", devices=1), config(), 2)
+    state = TrainingState(Fabric(accelerator="cpu", devices=1), config(), 2)
     gain = torch.nn.Parameter(torch.zeros((), device="meta"))
-    learning.network.register_parameter("gain", gain)
-    tensors = learning._tensors()
+    state.network.register_parameter("gain", gain)
+    tensors = state._tensors()
     for kind in ("step", "exp_avg", "exp_avg_sq"):
         tensors[f"optimizer/gain/{kind}"] = torch.ones(())
-    learning._fill(tensors)
-    found = learning._optimizer.state[gain]
+    state._load_tensors(tensors)
+    found = state._optimizer.state[gain]
     devices = {kind: value.device.type for kind, value in found.items()}
     assert devices == {"step": "cpu", "exp_avg": "meta", "exp_avg_sq": "meta"}

@@ -81,7 +81,7 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | No
     pictures = _selftest_pictures(config.seed, config.pixels.size_px)
     facts = ModelFacts(
         backbone=" + ".join(config.served_backbones()),
-        parameters=network.served_parameters,
+        parameters=network.exported_parameters,
         embedding_width=network.width,
         views=views,
     )

@@ -84,7 +84,7 @@ def train(
     lines: list[dict[str, float]] = []
     if members and config.ensemble.combine == "average":
         say(f"  one network of {len(members)}, whose logits are averaged")
-        checkpoint.save_average(run.folder, members, config)
+        checkpoint.save_averaged_ensemble(run.folder, members, config)
     else:
         lines = _train_network(run, tracker, watch, members)
     write_atomically(run.folder / CURVE, canonical_json(lines).encode())
@@ -162,7 +162,7 @@ def _check_exportable(backbone: str, size_px: int, opset: int) -> None:
 
     say(f"  checking that {backbone} can be exported")
     with torch.random.fork_rng(devices=[]):
-        body = weights.backbone(backbone, "none", size_px)
+        body = weights.create_backbone(backbone, "none", size_px)
         onnx_graph.convert(network.TriageNetwork(body, diagnoses=2).eval(), size_px, 1, opset)
 
 
@@ -172,22 +172,24 @@ def prepare_resume(run: Run, required: bool) -> None:
     Raises:
         RunError: there must be one, but no run has it; or the disk refuses the copy.
     """
-    from lesion_triage.train import state
+    from lesion_triage.train import state_files
 
     key = training_key(run)
-    if state.exists(run.folder, key):
+    if state_files.exists(run.folder, key):
         return
-    if other := next((other for other in runs.other_runs(run) if state.exists(other.folder, key)), None):
-        run.clear((state.FOLDER, PARTIAL_STATE_COPY))
+    if other := next(
+        (other for other in runs.other_runs(run) if state_files.exists(other.folder, key)), None
+    ):
+        run.clear((state_files.FOLDER, PARTIAL_STATE_COPY))
         try:
-            shutil.copytree(other.folder / state.FOLDER, run.folder / PARTIAL_STATE_COPY)
+            shutil.copytree(other.folder / state_files.FOLDER, run.folder / PARTIAL_STATE_COPY)
         except OSError as error:
             run.clear((PARTIAL_STATE_COPY,))
             raise RunError(
                 f"{run.folder}: the training state of {other.folder.name} cannot be copied here "
                 f"({_error_message(error)}); it is kept there. Make room and run the same command again."
             ) from None
-        (run.folder / PARTIAL_STATE_COPY).rename(run.folder / state.FOLDER)
+        (run.folder / PARTIAL_STATE_COPY).rename(run.folder / state_files.FOLDER)
         say(f"  training state reused from {other.folder.name}")
     elif required:
         raise RunError(

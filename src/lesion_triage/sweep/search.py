@@ -119,12 +119,12 @@ def _require_batches(searched: Space, path: Path, run: Run) -> None:
     Raises:
         ConfigError: one is larger than the split.
     """
-    from lesion_triage.train import pictures  # noqa: PLC0415 - seconds to import
+    from lesion_triage.train import data_loading  # noqa: PLC0415 - seconds to import
 
     length = len(pipeline.records(run, "train"))
     for made in _corners(searched, ("train.batch_size",)):
         try:
-            pictures.batch_order(made, length, 0, 1, 0)
+            data_loading.batch_order(made, length, 0, 1, 0)
         except TrainingError as error:
             raise ConfigError(f"{path}: {error}") from None
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.errors import HinderedError, TrainingError
-from lesion_triage.train import state
+from lesion_triage.train import state_files
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.losses import lowest_logit
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.weights import create_backbone
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -29,10 +29,10 @@ def save_checkpoint(
     Raises:
         HinderedError: the disk is full or refuses.
     """
-    return _write(folder, tensors, _facts(config, diagnoses))
+    return _write(folder, tensors, _metadata(config, diagnoses))
 
 
-def save_average(folder: Path, members: Sequence[Path], config: Config) -> Path:
+def save_averaged_ensemble(folder: Path, members: Sequence[Path], config: Config) -> Path:
     """Write one checkpoint that holds all members and is read back as their ensemble.
 
     Args:
@@ -51,7 +51,7 @@ def save_average(folder: Path, members: Sequence[Path], config: Config) -> Path:
         networks.append(network)
     diagnoses = _read(members[0] / CHECKPOINT)[0]["diagnoses"]
     backbones = [_read(member / CHECKPOINT)[0]["backbone"] for member in members]
-    facts = {**_facts(config, json.loads(diagnoses)), "members": str(len(networks))}
+    facts = {**_metadata(config, json.loads(diagnoses)), "members": str(len(networks))}
     facts["lowest_logit"] = repr(lowest_logit(config.train))
     if len(set(backbones)) > 1:
         facts["backbones"] = json.dumps(backbones)
@@ -70,7 +70,9 @@ def load_checkpoint(folder: Path) -> TriageNetwork | Ensemble:
         diagnoses = len(json.loads(facts["diagnoses"]))
         alike = [facts["backbone"]] * int(facts.get("members", "1"))
         names: list[str] = json.loads(facts["backbones"]) if "backbones" in facts else alike
-        networks = [TriageNetwork(backbone(name, "none", int(facts["size_px"])), diagnoses) for name in names]
+        networks = [
+            TriageNetwork(create_backbone(name, "none", int(facts["size_px"])), diagnoses) for name in names
+        ]
         lowest = float(facts.get("lowest_logit", "-inf"))  # absent from averages made before the floor
         network: TriageNetwork | Ensemble = Ensemble(networks, lowest) if "members" in facts else networks[0]
         network.load_state_dict(tensors, strict=True)
@@ -79,7 +81,7 @@ def load_checkpoint(folder: Path) -> TriageNetwork | Ensemble:
     return network.eval()
 
 
-def _facts(config: Config, diagnoses: list[str]) -> dict[str, str]:
+def _metadata(config: Config, diagnoses: list[str]) -> dict[str, str]:
     return {
         "backbone": config.model.backbone,
         "size_px": str(config.pixels.size_px),
@@ -94,7 +96,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Path:
-    content = _in_one_spelling(state.packed(tensors, dict(facts)))
+    content = _with_sorted_metadata(state_files.to_safetensors(tensors, dict(facts)))
     path = folder / CHECKPOINT
     try:
         write_atomically(path, content)
@@ -106,7 +108,7 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]
     return path
 
 
-def _in_one_spelling(content: bytes) -> bytes:
+def _with_sorted_metadata(content: bytes) -> bytes:
     """The same file with its header's facts in fixed order: safetensors writes them in random order."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])

@@ -23,10 +23,10 @@ def gradients_in_32_bits(device: torch.device) -> AbstractContextManager[object]
     """
     if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return nullcontext()
-    return _Detour()
+    return _Float32Backward()
 
 
-class _Detour(TorchFunctionMode):
+class _Float32Backward(TorchFunctionMode):
     """Intercepts the calls of the convolutions concerned."""
 
     def __torch_function__(
@@ -36,13 +36,13 @@ class _Detour(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func is torch.conv2d and not kwargs and len(args) == 7 and _slow(*args):
+        if func is torch.conv2d and not kwargs and len(args) == 7 and _has_slow_bf16_backward(*args):
             pictures, weight, bias, *places = args
-            return _Depthwise.apply(pictures, weight, bias, *map(_pair, places[:3]), places[3])
+            return _DepthwiseConv.apply(pictures, weight, bias, *map(_pair, places[:3]), places[3])
         return func(*args, **(kwargs or {}))
 
 
-def _slow(
+def _has_slow_bf16_backward(
     pictures: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -63,7 +63,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-class _Depthwise(torch.autograd.Function):
+class _DepthwiseConv(torch.autograd.Function):
     """The convolution of bf16 values: forward in bf16, backward in 32 bits."""
 
     @staticmethod

@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from lesion_triage.config import Config
 from lesion_triage.train import checkpoint
-from lesion_triage.train.network import Heads, Learner, TriageNetwork
+from lesion_triage.train.network import Heads, TrainingNetwork, TriageNetwork
 
 
-class Opinion(NamedTuple):
+class SoftTargets(NamedTuple):
     """Mean probabilities over the members: shape [N], and [N, diagnoses] or None if no member learnt them."""
 
     needs_in_person: Tensor
@@ -54,19 +54,19 @@ class Teacher:
             network = checkpoint.load_checkpoint(folder)
             assert isinstance(network, TriageNetwork), "a member is one network"
             network.to(fabric.device).to(memory_format=layout)
-            self._members.append(Learner(network).eval())
+            self._members.append(TrainingNetwork(network).eval())
 
     @torch.no_grad()
-    def opinion(self, given: Tensor) -> Opinion:
+    def soft_targets(self, given: Tensor) -> SoftTargets:
         """The members' predictions for pictures [N, side, side, 3], in grey levels."""
         with self._fabric.autocast():
             heads = [member(given) for member in self._members]
         needs = torch.stack([each.logit.float().sigmoid() for each in heads]).mean(0)
         if not self._weight:
-            return Opinion(needs, None)
-        return Opinion(needs, torch.stack([each.diagnosis.float().softmax(1) for each in heads]).mean(0))
+            return SoftTargets(needs, None)
+        return SoftTargets(needs, torch.stack([each.diagnosis.float().softmax(1) for each in heads]).mean(0))
 
-    def beside(self, labels: Tensor, heads: Heads, given: Tensor) -> Tensor:
+    def distillation_loss(self, labels: Tensor, heads: Heads, given: Tensor) -> Tensor:
         """Loss of each picture, shape [N]: of the labels, and the cross-entropy to the members' predictions.
 
         The second is not weighted by class or difficulty: such weighting in the members' training already
@@ -77,18 +77,20 @@ class Teacher:
             heads: the student's logits.
             given: the pictures that the student was given.
         """
-        taught = cross_entropy(heads, self.opinion(given), self._weight)
+        taught = cross_entropy(heads, self.soft_targets(given), self._weight)
         return (1 - self.share) * labels + self.share * taught
 
 
-def cross_entropy(heads: Heads, opinion: Opinion, diagnosis_weight: float) -> Tensor:
+def cross_entropy(heads: Heads, soft_targets: SoftTargets, diagnosis_weight: float) -> Tensor:
     """Cross-entropy of each picture to soft targets, shape [N]; lowest if the student agrees.
 
     Hinton et al. 2015, arXiv:1503.02531, at temperature 1: the members were trained with smoothed labels.
     """
-    loss = functional.binary_cross_entropy_with_logits(heads.logit, opinion.needs_in_person, reduction="none")
-    if opinion.diagnosis is not None:
+    loss = functional.binary_cross_entropy_with_logits(
+        heads.logit, soft_targets.needs_in_person, reduction="none"
+    )
+    if soft_targets.diagnosis is not None:
         loss = loss + diagnosis_weight * functional.cross_entropy(
-            heads.diagnosis, opinion.diagnosis, reduction="none"
+            heads.diagnosis, soft_targets.diagnosis, reduction="none"
         )
     return loss

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lesion_triage.train.network import Served, TriageNetwork
+from lesion_triage.train.network import NetworkOutput, TriageNetwork
 
 
 class Ensemble(nn.Module):
@@ -25,23 +25,23 @@ class Ensemble(nn.Module):
     stays as small (docs/unfamiliar-pictures.md). The embedding is the same member's.
     """
 
-    def __init__(self, members: Sequence[TriageNetwork], lowest: float = -math.inf) -> None:
+    def __init__(self, members: Sequence[TriageNetwork], min_logit: float = -math.inf) -> None:
         """Combine the members.
 
         Args:
             members: at least one.
-            lowest: lower limit on a member's logit for one view.
+            min_logit: lower limit on a member's logit for one view.
         """
         super().__init__()
-        self.lowest = lowest
+        self.min_logit = min_logit
         self.members = nn.ModuleList(members)
         self.width = members[0].width
-        self.served_parameters = sum(member.served_parameters for member in members)
+        self.exported_parameters = sum(member.exported_parameters for member in members)
 
-    def forward(self, pixels: Tensor) -> Served:
+    def forward(self, pixels: Tensor) -> NetworkOutput:
         """The exported path."""
         served = [member(pixels) for member in self.members]
         logits = torch.stack([each.logit for each in served])
-        if math.isfinite(self.lowest):
-            logits = logits.clamp(min=self.lowest)
-        return Served(logits.mean(0), served[0].embedding, served[0].levels)
+        if math.isfinite(self.min_logit):
+            logits = logits.clamp(min=self.min_logit)
+        return NetworkOutput(logits.mean(0), served[0].embedding, served[0].levels)

@@ -21,20 +21,20 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
-class Interruption:
+class InterruptionHandler:
     """While entered, the first SIGINT or SIGTERM is noted; a second SIGINT interrupts at once.
 
     Only the main thread can handle signals; in any other thread nothing is noted.
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.received_signal: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -43,13 +43,13 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is not None and number == signal.SIGINT:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.received_signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = number
+        self.received_signal = number
 
 
-def leave_to_the_parent(worker: int) -> None:
+def ignore_group_signals(worker: int) -> None:
     """For loader processes: ignore signals to the whole group, which the parent handles; they end with it.
 
     SIGTERM from the parent ends them. It comes when the parent ends by an exception whose traceback still
@@ -60,10 +60,10 @@ def leave_to_the_parent(worker: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+    threading.Thread(target=_exit_on_parents_sigterm, daemon=True).start()
 
 
-def _end_when_the_parent_says_so() -> None:
+def _exit_on_parents_sigterm() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)  # any other status would count as a failure of the loader

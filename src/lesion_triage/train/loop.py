@@ -20,19 +20,19 @@ from lesion_triage.config import Config, Train
 from lesion_triage.console import Tick
 from lesion_triage.data.dataset import BatchOrder, Example
 from lesion_triage.errors import DivergedError
-from lesion_triage.train import checkpoint, memory, mixing, pictures, processes, state, validation
+from lesion_triage.train import checkpoint, data_loading, distributed, memory, mixing, state_files, validation
+from lesion_triage.train.data_loading import Pictures
 from lesion_triage.train.distil import Teacher
-from lesion_triage.train.interruption import Interrupted, Interruption
-from lesion_triage.train.learning import Learning
+from lesion_triage.train.interruption import Interrupted, InterruptionHandler
 from lesion_triage.train.losses import class_weights, losses
-from lesion_triage.train.optimizer import schedule
-from lesion_triage.train.pictures import Pictures
-from lesion_triage.train.probe import Probe
+from lesion_triage.train.optimizer import lr_schedule
+from lesion_triage.train.probe import LinearProbe
+from lesion_triage.train.training_state import TrainingState
 
 __all__ = ["EpochMetrics", "Pictures", "join_training", "release_other_ranks", "train"]
 
-CLIP = 5.0  # largest norm of the gradient
-NAMED = 32  # pictures named when a loss is not a number
+MAX_GRADIENT_NORM = 5.0  # largest norm of the gradient
+MAX_NAMED_PICTURES = 32  # pictures named when a loss is not a number
 
 
 @dataclass(frozen=True)
@@ -101,53 +101,53 @@ def train(
         TrainingError: weights that do not fit, a loss that is not finite, a full disk, a lost process.
         Interrupted: SIGINT or SIGTERM was received; the state is written.
     """
-    fabric = processes.launch(config.train)
-    with processes.connected(fabric):
+    fabric = distributed.launch_processes(config.train)
+    with distributed.process_group(fabric):
         job = _Job(config, training, validation, folder, key, teachers)
-        return _learn(fabric, fabric.broadcast(job), listener)
+        return _run_training(fabric, fabric.broadcast(job), listener)
 
 
 def join_training(config: Config) -> None:
     """Take part in the training run that rank 0 starts; under torchrun in all of them, until dismissed."""
     again = True
     while again:
-        fabric = processes.launch(config.train)
-        with processes.connected(fabric):
+        fabric = distributed.launch_processes(config.train)
+        with distributed.process_group(fabric):
             job = fabric.broadcast(cast("_Job | None", None))
             if job is None:
-                processes.part()
+                distributed.leave_process_group()
                 return
             try:
-                _learn(fabric, job, Listener())
-            except (processes.Dismissed, Interrupted):
+                _run_training(fabric, job, Listener())
+            except (distributed.QuietExit, Interrupted):
                 return
-        again = processes.torchrun()
+        again = distributed.is_torchrun()
 
 
 def release_other_ranks(config: Config) -> None:
     """Tell the processes that torchrun started beside this one that there is nothing more to train."""
-    if processes.torchrun():
-        fabric = processes.launch(config.train)
-        with processes.connected(fabric):
+    if distributed.is_torchrun():
+        fabric = distributed.launch_processes(config.train)
+        with distributed.process_group(fabric):
             fabric.broadcast(None)
-        processes.part()
+        distributed.leave_process_group()
 
 
-@memory.kept()
-def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
+@memory.retain_freed_memory()
+def _run_training(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
     config, c = job.config, job.config.train
     names = sorted({record.diagnosis for record in job.training.records})
     labels = [names.index(record.diagnosis) for record in job.training.records]
     weights = class_weights(job.training.needs_in_person(), c).to(fabric.device)
-    learning = Learning(fabric, config, len(names))
+    state = TrainingState(fabric, config, len(names))
     if job.teachers:
-        learning.teacher = Teacher(fabric, config, job.teachers)
-    probe: Probe | None = None
+        state.teacher = Teacher(fabric, config, job.teachers)
+    probe: LinearProbe | None = None
     if c.probe:
         listener.on_note("computing embeddings: the backbone is frozen, no picture is augmented or reduced")
-        probe = Probe(learning.network, job.training, job.validation, labels, listener.on_embedding)
-    learning.resume(job.folder, job.key, listener.on_note)
-    curve = [EpochMetrics(**line) for line in learning.progress.curve]  # type: ignore[arg-type]
+        probe = LinearProbe(state.network, job.training, job.validation, labels, listener.on_embedding)
+    state.resume(job.folder, job.key, listener.on_note)
+    curve = [EpochMetrics(**line) for line in state.progress.curve]  # type: ignore[arg-type]
     for line in curve:
         listener.on_epoch(line)
 
@@ -155,83 +155,91 @@ def _learn(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMetrics]:
         if probe is not None:
             return probe.logits(start, stop)
         pixels = torch.from_numpy(job.validation.pixels[start:stop].copy()).to(fabric.device)
-        logit: Tensor = learning.learner(pixels).logit
+        logit: Tensor = state.training_network(pixels).logit
         return logit
 
-    with Interruption() as interruption:
-        for epoch in range(learning.progress.epoch, c.epochs):
-            dataset = probe.dataset if probe else pictures.augmented(config, job.training, labels, epoch)
-            began = time.monotonic() - learning.progress.seconds
-            loss = _epoch(fabric, job, learning, dataset, weights, interruption, listener)
-            learning.agree()
-            with learning.average.in_place():
+    with InterruptionHandler() as interruption:
+        for epoch in range(state.progress.epoch, c.epochs):
+            dataset = (
+                probe.dataset
+                if probe
+                else data_loading.augmented_dataset(config, job.training, labels, epoch)
+            )
+            began = time.monotonic() - state.progress.seconds
+            loss = _run_epoch(fabric, job, state, dataset, weights, interruption, listener)
+            state.sync_batch_statistics()
+            with state.ema.applied():
                 logits = validation.logits(fabric, len(job.validation.records), score)
-            validation.require_numbers(fabric, logits, epoch)
+            validation.require_finite(fabric, logits, epoch)
             auroc = validation.case_auroc(job.validation.records, logits, config.calibrate.aggregation)
             curve.append(EpochMetrics(epoch + 1, loss, auroc, time.monotonic() - began))
-            learning.progress = state.Progress(epoch + 1, curve=[asdict(line) for line in curve])
+            state.progress = state_files.Progress(epoch + 1, curve=[asdict(line) for line in curve])
             listener.on_epoch(curve[-1])
-            learning.write(job.folder, job.key)
-        with learning.average.in_place():
+            state.write(job.folder, job.key)
+        with state.ema.applied():
             if probe is not None:
                 probe.unscale()
-            tensors = {name: processes.whole(value) for name, value in learning.network.state_dict().items()}
+            tensors = {
+                name: distributed.full_tensor(value) for name, value in state.network.state_dict().items()
+            }
             if fabric.is_global_zero:
                 checkpoint.save_checkpoint(job.folder, tensors, config, names)
-    if interruption.asked is not None:
-        raise Interrupted(interruption.asked)
+    if interruption.received_signal is not None:
+        raise Interrupted(interruption.received_signal)
     return curve
 
 
-def _epoch(
+def _run_epoch(
     fabric: Fabric,
     job: _Job,
-    learning: Learning,
+    state: TrainingState,
     dataset: Dataset[Example],
     weights: Tensor,
-    interruption: Interruption,
+    interruption: InterruptionHandler,
     listener: Listener,
 ) -> float:
     """Run the remaining batches of the epoch. Returns the mean loss of all."""
     config, c = job.config, job.config.train
-    at = learning.progress
-    order = pictures.batch_order(
+    at = state.progress
+    order = data_loading.batch_order(
         config, len(job.training.records), at.epoch, fabric.world_size, fabric.global_rank, at.batch
     )
-    share = schedule(c, order.batches)
-    learning.learn()
+    share = lr_schedule(c, order.batches)
+    state.train_mode()
     began = written = time.monotonic()
-    loader = pictures.loader(dataset, order, 0 if c.probe else c.workers, pinned=fabric.device.type == "cuda")
+    loader = data_loading.data_loader(
+        dataset, order, 0 if c.probe else c.workers, pinned=fabric.device.type == "cuda"
+    )
     stream: Iterator[Example] = iter(
         cast("DataLoader[Example]", fabric.setup_dataloaders(loader, use_distributed_sampler=False))
     )
     for number in range(at.batch, order.batches):
         step = at.epoch * order.batches + number
-        for group in learning.optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = c.learning_rate * group["lr_scale"] * share(step)
-        part = _gradient(fabric, learning, stream, order, weights, config, number)
+        part = _backward(fabric, state, stream, order, weights, config, number)
         due = fabric.is_global_zero and time.monotonic() - written >= 60 * c.checkpoint_minutes
-        loss, norm, save, stop = _summed(fabric, part, due, interruption.asked is not None)
-        if not math.isfinite(loss) or not (math.isfinite(norm) or learning.scaled):
-            _give_up(fabric, job, order, number, part, loss)
-        learning.optimizer.step()
-        learning.average.update(step)
-        learning.progress = replace(
-            learning.progress,
+        loss, norm, save, stop = _sync_step(fabric, part, due, interruption.received_signal is not None)
+        if not math.isfinite(loss) or not (math.isfinite(norm) or state.uses_loss_scaling):
+            _raise_diverged(fabric, job, order, number, part, loss)
+        state.optimizer.step()
+        state.ema.update(step)
+        state.progress = replace(
+            state.progress,
             batch=number + 1,
-            loss_sum=learning.progress.loss_sum + loss,
+            loss_sum=state.progress.loss_sum + loss,
             seconds=at.seconds + time.monotonic() - began,
         )
         listener.on_batch(at.epoch, number + 1, order.batches)
         if save or stop:
-            learning.write(job.folder, job.key)
+            state.write(job.folder, job.key)
             written = time.monotonic()
         if stop:
-            raise Interrupted(interruption.asked or signal.SIGTERM)
-    return learning.progress.loss_sum / order.batches
+            raise Interrupted(interruption.received_signal or signal.SIGTERM)
+    return state.progress.loss_sum / order.batches
 
 
-class _Part(NamedTuple):
+class _StepResult(NamedTuple):
     """One process's results of one step."""
 
     loss: Tensor
@@ -242,54 +250,60 @@ class _Part(NamedTuple):
     """Part of the batch, losses of its pictures."""
 
 
-def _gradient(
+def _backward(
     fabric: Fabric,
-    learning: Learning,
+    state: TrainingState,
     stream: Iterator[Example],
     order: BatchOrder,
     weights: Tensor,
     config: Config,
     number: int,
-) -> _Part:
+) -> _StepResult:
     """Leave the gradient of one batch's mean loss in the network, however the batch is divided."""
-    c, epoch = config.train, learning.progress.epoch
+    c, epoch = config.train, state.progress.epoch
     mix = mixing.draw(c, config.seed, epoch, number)
-    learning.optimizer.zero_grad()
+    state.optimizer.zero_grad()
     found: list[tuple[int, Tensor]] = []
     for part in order.own:
         batch = next(stream)
         name = f"{config.seed}:{epoch}:{number}:{part}".encode()
         seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest())
         fabric.seed_everything(seed, verbose=False)  # dropout: drawn by position
-        with fabric.no_backward_sync(learning.model, enabled=part != order.own[-1]):
-            each = _losses(learning, batch, mix, c, weights)
+        with fabric.no_backward_sync(state.model, enabled=part != order.own[-1]):
+            each = _losses(state, batch, mix, c, weights)
             # Processes average their gradients; a sum divided by the batch size thus gives its exact mean.
             fabric.backward(each.sum() * (fabric.world_size / c.batch_size))
         found.append((part, each.detach()))
-    norm = fabric.clip_gradients(learning.model, learning.optimizer, max_norm=CLIP, error_if_nonfinite=False)
+    norm = fabric.clip_gradients(
+        state.model, state.optimizer, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False
+    )
     assert norm is not None
     loss = torch.cat([each for _, each in found]).sum() / c.batch_size
-    return _Part(loss, processes.whole(norm.detach()), found)
+    return _StepResult(loss, distributed.full_tensor(norm.detach()), found)
 
 
-def _losses(learning: Learning, batch: Example, mix: mixing.Mix | None, c: Train, weights: Tensor) -> Tensor:
-    given, other, share = mixing.mixed(batch, mix) if mix else (batch.pixels, None, 1.0)
-    heads = learning.model(given)
+def _losses(
+    state: TrainingState, batch: Example, mix: mixing.Mix | None, c: Train, weights: Tensor
+) -> Tensor:
+    given, other, share = mixing.mix_batch(batch, mix) if mix else (batch.pixels, None, 1.0)
+    heads = state.model(given)
     found = losses(heads, batch, c, weights)
     if other is not None:
         found = share * found + (1 - share) * losses(heads, other, c, weights)
-    return found if learning.teacher is None else learning.teacher.beside(found, heads, given)
+    return found if state.teacher is None else state.teacher.distillation_loss(found, heads, given)
 
 
-def _summed(fabric: Fabric, part: _Part, due: bool, asked: bool) -> tuple[float, float, bool, bool]:
+def _sync_step(fabric: Fabric, part: _StepResult, due: bool, asked: bool) -> tuple[float, float, bool, bool]:
     """Values that all processes act on together: loss, norm, whether to write the state, whether to stop."""
     flags = torch.tensor([due, asked], dtype=torch.float32, device=part.loss.device)
     mine = torch.stack([part.loss, part.norm.to(part.loss)])
-    loss, norm, save, stop = processes.summed(fabric, torch.cat([mine, flags])).tolist()
+    loss, norm, save, stop = distributed.all_reduce_sum(fabric, torch.cat([mine, flags])).tolist()
     return loss, norm / fabric.world_size, save > 0, stop > 0
 
 
-def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _Part, loss: float) -> NoReturn:
+def _raise_diverged(
+    fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _StepResult, loss: float
+) -> NoReturn:
     """Name the batch and its pictures. Nothing is written, so the last state stays good."""
     broken, all_of_them = [], []
     for index, losses_ in part.losses:
@@ -298,14 +312,14 @@ def _give_up(fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _P
             all_of_them.append(name)
             if not finite:
                 broken.append(name)
-    broken = processes.gathered(fabric, broken) or processes.gathered(fabric, all_of_them)
-    more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    broken = distributed.all_gather_list(fabric, broken) or distributed.all_gather_list(fabric, all_of_them)
+    more = f" and {len(broken) - MAX_NAMED_PICTURES} more" if len(broken) > MAX_NAMED_PICTURES else ""
     what = f"gradient is not finite (loss {loss})" if math.isfinite(loss) else f"loss is {loss}"
-    processes.fail_together(
+    distributed.raise_on_rank_zero(
         fabric,
         DivergedError(
             f"the {what} in epoch {order.epoch + 1}, batch {number + 1}, "
-            f"for the pictures {', '.join(broken[:NAMED])}{more}; look at them, lower train.learning_rate "
-            "or use train.precision 32-true. The last good state is kept."
+            f"for the pictures {', '.join(broken[:MAX_NAMED_PICTURES])}{more}; look at them, lower "
+            "train.learning_rate or use train.precision 32-true. The last good state is kept."
         ),
     )

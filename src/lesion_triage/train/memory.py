@@ -16,7 +16,7 @@ TRIM_THRESHOLD_BYTES, MMAP_MAX = 128 * 1024, 65536
 
 
 @contextmanager
-def kept() -> Iterator[bool]:
+def retain_freed_memory() -> Iterator[bool]:
     """Inside, freed memory stays with the process; it is returned at the end.
 
     No computed number changes. If the C library is not GNU's, nothing happens.

@@ -36,7 +36,7 @@ def draw(c: Train, seed: int, epoch: int, batch: int) -> Mix | None:
     return Mix(share, (random.random(), random.random())) if cut else Mix(share)
 
 
-def mixed(batch: Example, mix: Mix) -> tuple[Tensor, Example, float]:
+def mix_batch(batch: Example, mix: Mix) -> tuple[Tensor, Example, float]:
     """Pictures mixed with their neighbours.
 
     The order is random, so the neighbour is a random other picture. Neighbours are always in one process, so
@@ -54,14 +54,14 @@ def mixed(batch: Example, mix: Mix) -> tuple[Tensor, Example, float]:
         return torch.lerp(other.pixels.float(), batch.pixels.float(), mix.share), other, mix.share
     height, width = batch.pixels.shape[1:3]
     side = (1 - mix.share) ** 0.5
-    rows, columns = _reach(mix.box[0], side, height), _reach(mix.box[1], side, width)
+    rows, columns = _box_range(mix.box[0], side, height), _box_range(mix.box[1], side, width)
     pixels = batch.pixels.clone()
     pixels[:, rows, columns] = other.pixels[:, rows, columns]
     covered = (rows.stop - rows.start) * (columns.stop - columns.start)
     return pixels, other, 1 - covered / (height * width)
 
 
-def _reach(centre: float, side: float, length: int) -> slice:
+def _box_range(centre: float, side: float, length: int) -> slice:
     """Pixels of a rectangle along one side, cut off at the border."""
     start, stop = round((centre - side / 2) * length), round((centre + side / 2) * length)
     return slice(max(0, start), min(length, stop))

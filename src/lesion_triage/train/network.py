@@ -13,7 +13,7 @@ from torch.nn import functional
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import depthwise
 
-_NOWHERE = "?"
+_UNKNOWN_NAME = "?"
 """A name that no backbone has among its stages."""
 
 
@@ -24,7 +24,7 @@ class Heads(NamedTuple):
     diagnosis: Tensor
 
 
-class Served(NamedTuple):
+class NetworkOutput(NamedTuple):
     """Output for the exported graph: logit [N], embedding [N, width], levels [N, channels]."""
 
     logit: Tensor
@@ -57,32 +57,32 @@ class TriageNetwork(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(facts["std"]).view(1, 3, 1, 1))
 
     @property
-    def served_parameters(self) -> int:
+    def exported_parameters(self) -> int:
         """Number of parameters in the exported graph: without the second head."""
         return sum(parameter.numel() for parameter in self.backbone.parameters()) + self.width + 1
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels [N, size, size, 3] uint8 -> input of the backbone, [N, 3, size, size]."""
         grey_levels = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)
         return (grey_levels - self.mean) / self.std
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Pixels [N, size, size, 3] uint8 -> embedding [N, width]."""
-        features: Tensor = self.backbone(self.normalised(pixels))
+        features: Tensor = self.backbone(self.normalise(pixels))
         return features
 
-    def forward(self, pixels: Tensor) -> Served:
+    def forward(self, pixels: Tensor) -> NetworkOutput:
         """The exported path."""
         backbone: Any = self.backbone
         if not self.middle:
             embedding = self.embed(pixels)
-            return Served(self.needs_in_person(embedding)[:, 0], embedding, embedding)
+            return NetworkOutput(self.needs_in_person(embedding)[:, 0], embedding, embedding)
         features, maps = backbone.forward_intermediates(  # some stop at the last level asked for, unless told
-            self.normalised(pixels), indices=list(self.middle), output_fmt="NCHW", stop_early=False
+            self.normalise(pixels), indices=list(self.middle), output_fmt="NCHW", stop_early=False
         )
         embedding = backbone.forward_head(features)
         levels = torch.cat([functional.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps], dim=1)
-        return Served(self.needs_in_person(embedding)[:, 0], embedding, levels)
+        return NetworkOutput(self.needs_in_person(embedding)[:, 0], embedding, levels)
 
     def heads(self, embedding: Tensor) -> Heads:
         """Embedding [N, width] -> output for training."""
@@ -90,7 +90,7 @@ class TriageNetwork(nn.Module):
         return Heads(logit.clone(), self.diagnosis(embedding))  # FSDP2 warns of views
 
 
-class Learner(nn.Module):
+class TrainingNetwork(nn.Module):
     """The network as training sees it: pixels [N, size, size, 3], or embeddings [N, width], -> both heads."""
 
     def __init__(self, network: TriageNetwork) -> None:
@@ -142,7 +142,7 @@ def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
     if matcher is None:
         raise TrainingError("this backbone names no stages; set train.frozen_stages to 0.")
     parameters = dict(network.backbone.named_parameters())
-    named: Any = SimpleNamespace(named_parameters=lambda: dict.fromkeys((*parameters, _NOWHERE)).items())
+    named: Any = SimpleNamespace(named_parameters=lambda: dict.fromkeys((*parameters, _UNKNOWN_NAME)).items())
     try:
         stage: dict[str, int] = group_parameters(named, matcher(coarse=True), reverse=True)
     except Exception:  # architectures may refuse by any exception
@@ -153,7 +153,7 @@ def freeze_stages(network: TriageNetwork, stages: int) -> list[nn.Module]:
     frozen = [
         parameter
         for place, (name, parameter) in enumerate(parameters.items())
-        if stage[name] <= stages or (place < last and stage[name] == stage[_NOWHERE])
+        if stage[name] <= stages or (place < last and stage[name] == stage[_UNKNOWN_NAME])
     ]
     if len(frozen) == len(parameters):
         raise TrainingError(f"train.frozen_stages is {stages}, which leaves nothing to train.")

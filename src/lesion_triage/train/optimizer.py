@@ -24,15 +24,15 @@ def parameter_groups(network: TriageNetwork, weight_decay: float, layer_decay: f
     timm counts them), since early layers are the most general. Parameters outside timm's layers count as in
     the last layer, as in the code of BEiT: final norms, and positions shared by all blocks.
     """
-    spared: set[str] = getattr(network.backbone, "no_weight_decay", set)()
+    no_decay: set[str] = getattr(network.backbone, "no_weight_decay", set)()
     if layer_decay == 1.0:
-        names = {f"backbone.{name}" for name in spared}
+        names = {f"backbone.{name}" for name in no_decay}
         groups: list[dict[str, Any]] = param_groups_weight_decay(
             network, weight_decay, no_weight_decay_list=names
         )
         return [{**group, "lr_scale": 1.0} for group in groups]
     body = param_groups_layer_decay(
-        network.backbone, weight_decay, no_weight_decay_list=spared, layer_decay=layer_decay
+        network.backbone, weight_decay, no_weight_decay_list=no_decay, layer_decay=layer_decay
     )
     groups = [{**group, "lr_scale": layer_decay * group["lr_scale"]} for group in body]
     for head in (network.needs_in_person, network.diagnosis):
@@ -41,7 +41,7 @@ def parameter_groups(network: TriageNetwork, weight_decay: float, layer_decay: f
     return groups
 
 
-def schedule(c: Train, batches: int) -> Callable[[int], float]:
+def lr_schedule(c: Train, batches: int) -> Callable[[int], float]:
     """Learning rate of each step (from 0), as a share of the peak.
 
     Linear from 1 / n to 1 over the n steps of the warm-up, then a cosine (Loshchilov and Hutter 2017), linear

@@ -9,9 +9,9 @@ import torch
 
 from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
+from lesion_triage.train.data_loading import picture_sides
 from lesion_triage.train.network import TriageNetwork, freeze_stages
-from lesion_triage.train.pictures import sides
-from lesion_triage.train.weights import backbone, require_pretrained
+from lesion_triage.train.weights import create_backbone, require_pretrained
 
 
 def check_network(config: Config) -> None:
@@ -28,9 +28,9 @@ def check_network(config: Config) -> None:
     """
     m, c = config.model, config.train
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        body = backbone(m.backbone, "none", config.pixels.size_px, m.drop_rate, m.drop_path_rate)
+        body = create_backbone(m.backbone, "none", config.pixels.size_px, m.drop_rate, m.drop_path_rate)
         require_pretrained(m.backbone, m.weights)
-        for side in sides(config):
+        for side in picture_sides(config):
             whole = side == config.pixels.size_px
             try:
                 network = TriageNetwork(body, 2).eval()

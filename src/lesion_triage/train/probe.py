@@ -10,11 +10,11 @@ from torch.utils.data import Dataset
 
 from lesion_triage.console import Tick
 from lesion_triage.data.dataset import Example
+from lesion_triage.train.data_loading import EmbeddingDataset, Pictures, embeddings
 from lesion_triage.train.network import TriageNetwork
-from lesion_triage.train.pictures import Embedded, Pictures, embeddings
 
 
-class Probe:
+class LinearProbe:
     """Embeddings of both splits, scaled to mean 0 and standard deviation 1 over the training split.
 
     The heads learn on that scale, on which one learning rate suits every backbone; ``unscale`` converts them
@@ -35,7 +35,9 @@ class Probe:
         self._mean = found.mean(0)
         spread = found.std(0, correction=0)
         self._std = torch.where(spread > 1e-6, spread, torch.ones_like(spread))  # constant features stay
-        self.dataset: Dataset[Example] = Embedded(self._scaled(found), training.needs_in_person(), diagnoses)
+        self.dataset: Dataset[Example] = EmbeddingDataset(
+            self._scaled(found), training.needs_in_person(), diagnoses
+        )
         rest = embeddings(network, validation, lambda done, _: tick(own + done, own + other))
         self._validation = self._scaled(rest).to(network.mean.device)
         self._network = network

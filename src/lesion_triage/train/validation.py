@@ -15,8 +15,8 @@ from lesion_triage.bundle.policy import case_logit
 from lesion_triage.calibrate.metrics import auroc_of
 from lesion_triage.data.records import Record
 from lesion_triage.errors import DivergedError
-from lesion_triage.train.pictures import BLOCK
-from lesion_triage.train.processes import fail_together, summed
+from lesion_triage.train.data_loading import SCORING_BATCH_SIZE
+from lesion_triage.train.distributed import all_reduce_sum, raise_on_rank_zero
 
 
 @torch.no_grad()
@@ -29,18 +29,18 @@ def logits(fabric: Fabric, count: int, logits_of: Callable[[int, int], Tensor]) 
         logits_of: called with the first picture of a block and the one after its last.
     """
     found = torch.zeros(count, dtype=torch.float32, device=fabric.device)
-    starts = range(0, count, BLOCK)
+    starts = range(0, count, SCORING_BATCH_SIZE)
     for turn in range(0, len(starts), fabric.world_size):
         mine = turn + fabric.global_rank
         start = starts[min(mine, len(starts) - 1)]  # a sharded network needs all processes every time
-        scored = logits_of(start, min(start + BLOCK, count)).float()
+        scored = logits_of(start, min(start + SCORING_BATCH_SIZE, count)).float()
         if mine < len(starts):
             found[start : start + len(scored)] = scored
-    values: list[float] = summed(fabric, found).tolist()  # each value is from exactly one process
+    values: list[float] = all_reduce_sum(fabric, found).tolist()  # each value is from exactly one process
     return values
 
 
-def require_numbers(fabric: Fabric, values: Sequence[float], epoch: int) -> None:
+def require_finite(fabric: Fabric, values: Sequence[float], epoch: int) -> None:
     """Check that the network's validation logits are finite after an epoch; to be called in all processes.
 
     Nothing is written before this check, so the last state stays good.
@@ -49,7 +49,7 @@ def require_numbers(fabric: Fabric, values: Sequence[float], epoch: int) -> None
         DivergedError: a logit is not finite.
     """
     if broken := sum(not math.isfinite(value) for value in values):
-        fail_together(
+        raise_on_rank_zero(
             fabric,
             DivergedError(
                 f"after epoch {epoch + 1} the logit of {broken} of {len(values)} validation photographs is "

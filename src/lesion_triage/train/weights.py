@@ -14,7 +14,7 @@ from torch import nn
 from lesion_triage.errors import HinderedError, TrainingError, hint
 
 
-def backbone(
+def create_backbone(
     name: str, weights: str, size_px: int, drop_rate: float = 0.0, drop_path_rate: float = 0.0
 ) -> nn.Module:
     """A timm model without its classifier, with the weights asked for.
@@ -40,18 +40,18 @@ def backbone(
     sized: dict[str, Any] = {"img_size": size_px} if facts is not None and facts.fixed_input_size else {}
     rates = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     try:
-        model = _made(name, weights == "hub", rates, sized)
+        model = _create_model(name, weights == "hub", rates, sized)
     except TrainingError:
         raise
     except Exception as error:
         said = f"backbone '{name}' could not be made ({type(error).__name__}: {error})"
-        if weights == "hub" and _can_be_made(name, rates, sized):
+        if weights == "hub" and _can_create(name, rates, sized):
             raise HinderedError(
                 f"{said}; if the hub is out of reach, set model.weights to a safetensors file or to none."
             ) from None
         raise TrainingError(f"{said}; choose another model.backbone or pixels.size_px.") from None
     if weights not in ("hub", "none"):
-        _fill(model, Path(weights))
+        _load_weights(model, Path(weights))
     return model
 
 
@@ -68,7 +68,9 @@ def require_pretrained(name: str, weights: str) -> None:
         )
 
 
-def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> nn.Module:
+def _create_model(
+    name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[str, Any]
+) -> nn.Module:
     """The model with the rates that its architecture takes; a rate of 0 is dropped where it takes none."""
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **rates, **sized)
@@ -88,20 +90,20 @@ def _made(name: str, pretrained: bool, rates: Mapping[str, Any], sized: Mapping[
                 f"backbone '{name}' takes no {unknown}, found {rates[unknown]:g}; set {where}."
             ) from None
         others = {rate: value for rate, value in rates.items() if rate != unknown}
-        return _made(name, pretrained, others, sized)
+        return _create_model(name, pretrained, others, sized)
     return model
 
 
-def _can_be_made(name: str, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> bool:
+def _can_create(name: str, rates: Mapping[str, Any], sized: Mapping[str, Any]) -> bool:
     """Whether only the hub's weights are the problem."""
     try:
-        _made(name, False, rates, sized)
+        _create_model(name, False, rates, sized)
     except Exception:
         return False
     return True
 
 
-def _fill(model: nn.Module, path: Path) -> None:
+def _load_weights(model: nn.Module, path: Path) -> None:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from drawn import config
 
-from lesion_triage.train.pictures import sides
+from lesion_triage.train.data_loading import picture_sides
 
 SIDES = {
     **{32: [32], 48: [48, 32], 59: [59, 32], 60: [60], 63: [63], 64: [64], 65: [65, 64], 96: [96, 64]},
@@ -15,4 +15,4 @@ SIDES = {
 def test_small_pictures_are_a_multiple_of_32_px_and_never_larger_than_the_whole(size_px, expected):
     made = config("test_efficientnet", small_first=0.5, epochs=2)
     pixels = made.pixels.model_copy(update={"size_px": size_px})
-    assert sides(made.model_copy(update={"pixels": pixels})) == expected
+    assert picture_sides(made.model_copy(update={"pixels": pixels})) == expected

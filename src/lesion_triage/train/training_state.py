@@ -15,25 +15,25 @@ from torch import Tensor, nn
 
 from lesion_triage.config import Config
 from lesion_triage.errors import HinderedError, StateError, TrainingError
-from lesion_triage.train import state
-from lesion_triage.train.average import Average
+from lesion_triage.train import state_files
 from lesion_triage.train.distil import Teacher
-from lesion_triage.train.network import Learner, TriageNetwork, freeze_backbone, freeze_stages
+from lesion_triage.train.distributed import copy_full_tensor, full_tensor, raise_on_rank_zero
+from lesion_triage.train.ema import ExponentialMovingAverage
+from lesion_triage.train.network import TrainingNetwork, TriageNetwork, freeze_backbone, freeze_stages
 from lesion_triage.train.optimizer import parameter_groups
-from lesion_triage.train.processes import fail_together, fill, whole
-from lesion_triage.train.state import Progress
-from lesion_triage.train.weights import backbone
+from lesion_triage.train.state_files import Progress
+from lesion_triage.train.weights import create_backbone
 
 
-class Learning:
+class TrainingState:
     """Network, average, optimiser and scaler, set up on their devices.
 
     Attributes:
         network: the network itself; its names are those of the checkpoint.
-        learner: the network as training sees it, unwrapped: for scoring.
-        model: the learner as wrapped by Fabric: for learning.
+        training_network: the network as training sees it, unwrapped: for scoring.
+        model: the same as wrapped by Fabric: for learning.
         optimizer: as wrapped by Fabric.
-        average: of the network's weights.
+        ema: moving average of the network's weights.
         progress: position in the training run.
         teacher: its predictions are learnt beside the labels; or None. It has no state.
     """
@@ -47,7 +47,7 @@ class Learning:
         self.network = _network(config, diagnoses)
         if c.strategy == "fsdp" and any(parameter.ndim == 0 for parameter in self.network.parameters()):
             sentence = f"backbone '{config.model.backbone}' has scalar weights, which fsdp cannot"
-            fail_together(fabric, TrainingError(f"{sentence} shard; set train.strategy to ddp."))
+            raise_on_rank_zero(fabric, TrainingError(f"{sentence} shard; set train.strategy to ddp."))
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self._frozen = freeze_backbone(self.network) if c.probe else []
@@ -55,35 +55,39 @@ class Learning:
             self._frozen = freeze_stages(self.network, c.frozen_stages)
         if not c.auxiliary_diagnosis_weight:
             self.network.diagnosis.requires_grad_(False)  # several processes would wait for its gradient
-        self.learner = Learner(self.network)
-        compiled = cast("nn.Module", torch.compile(self.learner)) if c.compile else self.learner
+        self.training_network = TrainingNetwork(self.network)
+        compiled = (
+            cast("nn.Module", torch.compile(self.training_network)) if c.compile else self.training_network
+        )
         self.model = fabric.setup_module(compiled)
         groups = parameter_groups(self.network, c.weight_decay, c.layer_decay)
         self._optimizer = torch.optim.AdamW(groups, lr=c.learning_rate)
         self.optimizer = cast("_FabricOptimizer", fabric.setup_optimizers(self._optimizer))
-        self.average = Average(self.network, c.ema_decay)  # last: the tensors must be those on the device
+        self.ema = ExponentialMovingAverage(
+            self.network, c.ema_decay
+        )  # last: the tensors must be those on the device
         self.progress = Progress()
 
     @property
-    def scaled(self) -> bool:
+    def uses_loss_scaling(self) -> bool:
         """Whether losses are scaled, so that a gradient overflow skips the step instead of failing."""
         return getattr(self._fabric.strategy.precision, "scaler", None) is not None
 
-    def learn(self) -> None:
+    def train_mode(self) -> None:
         """Switch to training mode, except for what is frozen."""
         self.network.train()
         for module in self._frozen:
             module.eval()
 
-    def agree(self) -> None:
+    def sync_batch_statistics(self) -> None:
         """Give all processes the first one's averaged batch statistics, which are those that are saved.
 
         If several processes share a batch, each has the statistics of its own part; see docs/training.md.
         """
         if self._fabric.world_size > 1:
             for name, _ in self.network.named_buffers():
-                if name in self.average.tensors:  # others are derived from the shape, not state
-                    torch.distributed.broadcast(self.average.tensors[name], 0)
+                if name in self.ema.tensors:  # others are derived from the shape, not state
+                    torch.distributed.broadcast(self.ema.tensors[name], 0)
 
     def write(self, folder: Path, key: str) -> None:
         """Save the state; to be called in all processes.
@@ -91,17 +95,17 @@ class Learning:
         Raises:
             HinderedError: the disk is full or refuses.
         """
-        tensors = {name: whole(tensor) for name, tensor in self._tensors().items()}
+        tensors = {name: full_tensor(tensor) for name, tensor in self._tensors().items()}
         error: str | None = None
         if self._fabric.is_global_zero:
             scaler = self._fabric.strategy.precision.state_dict() or None
             try:
-                state.write(folder, key, replace(self.progress, scaler=scaler), tensors)
+                state_files.write(folder, key, replace(self.progress, scaler=scaler), tensors)
             except HinderedError as full:
                 error = str(full)
         error = self._fabric.broadcast(error)
         if error is not None:
-            fail_together(self._fabric, HinderedError(error))
+            raise_on_rank_zero(self._fabric, HinderedError(error))
 
     def resume(self, folder: Path, key: str, say: Callable[[str], None]) -> None:
         """Resume from the newest intact state with the same inputs, if there is one.
@@ -110,7 +114,7 @@ class Learning:
             StateError: a state that is damaged or does not fit.
             HinderedError: a state that this process does not see.
         """
-        found = state.read(folder, key)
+        found = state_files.read(folder, key)
         progress = found[0] if found else None
         if self._fabric.broadcast(progress) != progress:
             raise HinderedError(
@@ -119,17 +123,17 @@ class Learning:
             )
         self._fabric.barrier()  # until every process has read
         if self._fabric.is_global_zero:
-            state.clear(folder, but=progress)
+            state_files.remove_newer(folder, than=progress)
         if found is None:
             return
         self.progress, tensors, damaged = found
         for sentence in damaged:
             say(sentence)
         try:
-            self._fill(tensors)
+            self._load_tensors(tensors)
         except (KeyError, RuntimeError) as error:
             raise StateError(
-                f"{folder / state.FOLDER}: does not match the network ({error}); --fresh starts over."
+                f"{folder / state_files.FOLDER}: does not match the network ({error}); --fresh starts over."
             ) from None
         if self.progress.scaler:
             self._fabric.strategy.precision.load_state_dict(dict(self.progress.scaler))
@@ -137,13 +141,13 @@ class Learning:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"average/{name}": value for name, value in self.average.tensors.items()}
+        tensors |= {f"average/{name}": value for name, value in self.ema.tensors.items()}
         for name, parameter in self.network.named_parameters():
             for kind, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{kind}"] = value
         return tensors
 
-    def _fill(self, tensors: dict[str, Tensor]) -> None:
+    def _load_tensors(self, tensors: dict[str, Tensor]) -> None:
         for name, parameter in self.network.named_parameters():
             prefix = f"optimizer/{name}/"
             kinds = {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)}
@@ -156,12 +160,12 @@ class Learning:
         if mine.keys() != tensors.keys():
             raise KeyError(f"first: {min(mine.keys() ^ tensors.keys())}")
         for name, value in mine.items():
-            fill(value, tensors[name])
+            copy_full_tensor(value, tensors[name])
 
 
 def _network(config: Config, diagnoses: int) -> TriageNetwork:
     m = config.model
-    body = backbone(m.backbone, m.weights, config.pixels.size_px, m.drop_rate, m.drop_path_rate)
+    body = create_backbone(m.backbone, m.weights, config.pixels.size_px, m.drop_rate, m.drop_path_rate)
     network = TriageNetwork(body, diagnoses)
     if config.train.channels_last and config.train.strategy != "fsdp":  # FSDP2 shards contiguous weights only
         network = network.to(memory_format=torch.channels_last)

@@ -22,11 +22,11 @@ from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
 from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.data.records import Record
 from lesion_triage.errors import TrainingError
-from lesion_triage.train.interruption import leave_to_the_parent
+from lesion_triage.train.interruption import ignore_group_signals
 from lesion_triage.train.network import TriageNetwork
 
-SMALL = 0.8  # side of the pictures in the first epochs, as a share of the full one
-BLOCK = 64  # pictures scored at once outside training
+SMALL_SIDE_SHARE = 0.8  # side of the pictures in the first epochs, as a share of the full one
+SCORING_BATCH_SIZE = 64  # pictures scored at once outside training
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Pictures:
         return [bool(record.needs_in_person) for record in self.records]
 
 
-class Embedded(Dataset[Example]):
+class EmbeddingDataset(Dataset[Example]):
     """Embeddings instead of pictures, for a frozen backbone."""
 
     def __init__(self, embeddings: Tensor, needs_in_person: Sequence[bool], diagnoses: Sequence[int]) -> None:
@@ -91,7 +91,9 @@ def batch_order(config: Config, length: int, epoch: int, world: int, rank: int, 
     return BatchOrder(length, c.batch_size, config.seed, epoch, world * c.accumulate, own, first)
 
 
-def augmented(config: Config, training: Pictures, diagnoses: Sequence[int], epoch: int) -> Dataset[Example]:
+def augmented_dataset(
+    config: Config, training: Pictures, diagnoses: Sequence[int], epoch: int
+) -> Dataset[Example]:
     """Training pictures as the epoch sees them."""
     return TrainingPictures(
         training.pixels,
@@ -103,7 +105,7 @@ def augmented(config: Config, training: Pictures, diagnoses: Sequence[int], epoc
     )
 
 
-def sides(config: Config) -> list[int]:
+def picture_sides(config: Config) -> list[int]:
     """Sides in pixels of the pictures that the network will see: the full one, that of ``small_first``."""
     epochs = () if config.train.probe else range(config.train.epochs)
     return sorted({config.pixels.size_px, *(_side(config, epoch) for epoch in epochs)}, reverse=True)
@@ -111,10 +113,10 @@ def sides(config: Config) -> list[int]:
 
 def _side(config: Config, epoch: int) -> int:
     small, whole = epoch < round(config.train.small_first * config.train.epochs), config.pixels.size_px
-    return min(round(whole * SMALL / 32) * 32, whole) if small else whole
+    return min(round(whole * SMALL_SIDE_SHARE / 32) * 32, whole) if small else whole
 
 
-def loader(
+def data_loader(
     dataset: Dataset[Example], order: BatchOrder, workers: int, pinned: bool = False
 ) -> DataLoader[Example]:
     """Batches in the order given, prepared by loader processes.
@@ -127,18 +129,18 @@ def loader(
     """
     collate: Callable[[Any], Any] | None = None
     if isinstance(dataset, TrainingPictures):
-        dataset, collate = _Batches(dataset), _as_it_comes
+        dataset, collate = _WholeBatchDataset(dataset), _return_unchanged
     return DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
-        worker_init_fn=leave_to_the_parent if workers else None,
+        worker_init_fn=ignore_group_signals if workers else None,
         collate_fn=collate,
         pin_memory=pinned,
     )
 
 
-class _Batches(Dataset[Example]):
+class _WholeBatchDataset(Dataset[Example]):
     """Gives the loader whole batches: torch would stack the pictures one by one."""
 
     def __init__(self, dataset: TrainingPictures) -> None:
@@ -151,7 +153,7 @@ class _Batches(Dataset[Example]):
         return self._dataset.batch(indices)
 
 
-def _as_it_comes(batch: Example) -> Example:
+def _return_unchanged(batch: Example) -> Example:
     return batch
 
 
@@ -160,8 +162,8 @@ def embeddings(network: TriageNetwork, pictures: Pictures, tick: Tick = lambda *
     """Embeddings [N, width] of unaugmented pictures, on the CPU; the network is in eval mode."""
     device = network.mean.device
     found = []
-    for start in range(0, len(pictures.records), BLOCK):
-        pixels = torch.from_numpy(np.array(pictures.pixels[start : start + BLOCK])).to(device)
+    for start in range(0, len(pictures.records), SCORING_BATCH_SIZE):
+        pixels = torch.from_numpy(np.array(pictures.pixels[start : start + SCORING_BATCH_SIZE])).to(device)
         found.append(network.embed(pixels).cpu())
-        tick(min(start + BLOCK, len(pictures.records)), len(pictures.records))
+        tick(min(start + SCORING_BATCH_SIZE, len(pictures.records)), len(pictures.records))
     return torch.cat(found).clone()

@@ -32,21 +32,21 @@ from lesion_triage.errors import HinderedError, TrainingError
 
 # Long, since the others wait while rank 0 lists and decodes the pictures. The death of a process is
 # noticed at once, by other means.
-PATIENCE = timedelta(hours=6)
+COLLECTIVE_TIMEOUT = timedelta(hours=6)
 
-_Left = TypeVar("_Left")
+_Item = TypeVar("_Item")
 
 
-class Dismissed(Exception):  # noqa: N818 - not an error: rank 0 reports what there is to report
+class QuietExit(Exception):  # noqa: N818 - not an error: rank 0 reports what there is to report
     """This process has nothing more to do."""
 
 
-def torchrun() -> bool:
+def is_torchrun() -> bool:
     """Whether torchrun started this process."""
     return dist.is_torchelastic_launched()
 
 
-def launch(c: Train) -> Fabric:
+def launch_processes(c: Train) -> Fabric:
     """Start and connect the processes of this training run.
 
     Raises:
@@ -55,7 +55,7 @@ def launch(c: Train) -> Fabric:
     """
     devices: int | str = c.devices
     nodes = 1
-    if torchrun():
+    if is_torchrun():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     elif devices == "auto":
@@ -63,9 +63,9 @@ def launch(c: Train) -> Fabric:
         devices = max(1, devices)
     assert isinstance(devices, int)
     world = devices * nodes
-    chosen = precision(c)
+    chosen = resolve_precision(c)
     on_processor = c.accelerator == "cpu" or not torch.cuda.is_available()
-    if chosen == "bf16-mixed" and on_processor and not computes_in_bf16():
+    if chosen == "bf16-mixed" and on_processor and not cpu_has_bf16():
         say("note: this processor has no bf16 instructions; train.precision: auto is many times faster")
     _require_fit(c, world)
     if world == 1 and c.strategy == "auto":
@@ -73,11 +73,11 @@ def launch(c: Train) -> Fabric:
         fabric = Fabric(accelerator=c.accelerator, devices=1, precision=chosen)
         fabric.launch()
         return fabric
-    environment = TorchElasticEnvironment() if torchrun() else LightningEnvironment()
-    strategy: Any = DDPStrategy(timeout=PATIENCE)
+    environment = TorchElasticEnvironment() if is_torchrun() else LightningEnvironment()
+    strategy: Any = DDPStrategy(timeout=COLLECTIVE_TIMEOUT)
     if c.strategy == "fsdp":
         strategy = ModelParallelStrategy(
-            _shard, data_parallel_size=world, tensor_parallel_size=1, timeout=PATIENCE
+            _shard, data_parallel_size=world, tensor_parallel_size=1, timeout=COLLECTIVE_TIMEOUT
         )
     fabric = Fabric(
         accelerator=c.accelerator,
@@ -88,8 +88,8 @@ def launch(c: Train) -> Fabric:
         plugins=[environment],
     )
     fabric.launch()
-    if not torchrun() and fabric.global_rank > 0:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    if not is_torchrun() and fabric.global_rank > 0:
+        threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     return fabric
 
 
@@ -104,13 +104,13 @@ def _require_fit(c: Train, world: int) -> None:
         raise TrainingError("train.probe takes one process: its head is trained in seconds.")
 
 
-def computes_in_bf16() -> bool:
+def cpu_has_bf16() -> bool:
     """Whether the CPU has bf16 instructions. Without them each step takes many times as long."""
     has = torch.cpu.get_capabilities()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
-def precision(c: Train) -> Any:
+def resolve_precision(c: Train) -> Any:
     """What ``train.precision`` means on this machine.
 
     ``auto`` is bf16-mixed on a GPU or CPU with native bf16 (AVX512-BF16 or AMX), 16-mixed on an older GPU,
@@ -125,15 +125,15 @@ def precision(c: Train) -> Any:
     if c.precision != "auto":
         return c.precision
     if not cuda:
-        return "bf16-mixed" if computes_in_bf16() else "32-true"
+        return "bf16-mixed" if cpu_has_bf16() else "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 @contextmanager
-def connected(fabric: Fabric) -> Iterator[None]:
+def process_group(fabric: Fabric) -> Iterator[None]:
     """Turn the loss of a worker into one error, and destroy the process group on exit.
 
-    The group of torchrun's processes is kept until ``part``: another training run may follow, and they can
+    The group of torchrun's processes is kept until ``leave_process_group``: another training run may follow, and they can
     connect only once.
 
     Raises:
@@ -156,19 +156,19 @@ def connected(fabric: Fabric) -> Iterator[None]:
             ) from None
         raise
     finally:
-        if dist.is_initialized() and not torchrun():
-            part()
+        if dist.is_initialized() and not is_torchrun():
+            leave_process_group()
             for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
                 os.environ.pop(name, None)
 
 
-def part() -> None:
+def leave_process_group() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def fail_together(fabric: Fabric, error: TrainingError) -> NoReturn:
+def raise_on_rank_zero(fabric: Fabric, error: TrainingError) -> NoReturn:
     """To be called in all processes: the first raises the error, the others leave silently.
 
     Raises:
@@ -177,10 +177,10 @@ def fail_together(fabric: Fabric, error: TrainingError) -> NoReturn:
     """
     if fabric.is_global_zero:
         raise error
-    raise Dismissed
+    raise QuietExit
 
 
-def gathered(fabric: Fabric, thing: list[_Left]) -> list[_Left]:
+def all_gather_list(fabric: Fabric, thing: list[_Item]) -> list[_Item]:
     """The concatenated lists of all processes. To be called in all of them."""
     if fabric.world_size == 1:
         return thing
@@ -189,20 +189,20 @@ def gathered(fabric: Fabric, thing: list[_Left]) -> list[_Left]:
     return [one for part in parts for one in part]
 
 
-def summed(fabric: Fabric, tensor: Tensor) -> Tensor:
+def all_reduce_sum(fabric: Fabric, tensor: Tensor) -> Tensor:
     """The sum of the tensors of all processes. To be called in all of them."""
     total = fabric.all_reduce(tensor, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The full tensor, gathered from all shards. To be called in all processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
-def fill(target: Tensor, content: Tensor) -> None:
+def copy_full_tensor(target: Tensor, content: Tensor) -> None:
     """Copy a full tensor into a tensor, or into this process's shard of it, keeping its layout."""
     content = content.to(target.device, target.dtype)
     if isinstance(target, DTensor):
@@ -220,7 +220,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return module
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """Make a process that was started by another end with it, even if that one is killed."""
     while os.getppid() == parent:
         time.sleep(0.5)

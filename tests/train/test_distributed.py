@@ -23,10 +23,10 @@ from lightning_fabric import Fabric
 from lesion_triage import cli
 from lesion_triage.data.dataset import BatchOrder
 from lesion_triage.errors import TrainingError
-from lesion_triage.train import loop, processes
-from lesion_triage.train.learning import Learning
+from lesion_triage.train import distributed, loop
+from lesion_triage.train.data_loading import Pictures, augmented_dataset, batch_order, data_loader
 from lesion_triage.train.loop import EpochMetrics, Listener, train
-from lesion_triage.train.pictures import Pictures, augmented, batch_order, loader
+from lesion_triage.train.training_state import TrainingState
 
 # No batch statistics: on processors each process has those of its own part. No dropout: each part draws its
 # own. Both are in docs/training.md.
@@ -102,7 +102,7 @@ def test_a_backbone_with_buffers_that_are_no_state_trains_on_two_processes_as_on
 def test_fsdp_refuses_weights_that_are_single_numbers_in_one_sentence():
     c = config("dm_nfnet_f0", strategy="fsdp")
     with pytest.raises(TrainingError, match="'dm_nfnet_f0' has scalar weights, which fsdp"):
-        Learning(Fabric(accelerator="cpu", devices=1), c, 2)
+        TrainingState(Fabric(accelerator="cpu", devices=1), c, 2)
 
 
 def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_state(whole, tmp_path):
@@ -185,15 +185,15 @@ def gradients(accumulate: int, size: int = 24) -> dict[str, torch.Tensor]:
     """Of the first batch, before it is clipped beyond notice."""
     c = config("test_vit", drop_rate=0.0, batch_size=size, accumulate=accumulate, mixup_alpha=0.4)
     fabric = Fabric(accelerator="cpu", devices=1)
-    learning = Learning(fabric, c, 2)
-    learning.learn()
+    state = TrainingState(fabric, c, 2)
+    state.train_mode()
     order = batch_order(c, 48, 0, 1, 0)
     labels = [record.diagnosis == "irregular" for record in TRAINING.records]
-    stream = iter(loader(augmented(c, TRAINING, labels, 0), order, 0))
-    loop._gradient(fabric, learning, stream, order, torch.ones(2), c, 0)
+    stream = iter(data_loader(augmented_dataset(c, TRAINING, labels, 0), order, 0))
+    loop._backward(fabric, state, stream, order, torch.ones(2), c, 0)
     return {
         name: parameter.grad
-        for name, parameter in learning.network.named_parameters()
+        for name, parameter in state.network.named_parameters()
         if parameter.grad is not None
     }
 
@@ -240,7 +240,7 @@ def cuda_is_full() -> None:
 def test_a_memory_that_is_too_small_is_one_sentence_that_says_what_to_lower(work):
     with (
         pytest.raises(TrainingError, match=r"the memory of cpu; raise train\.accumulate, or lower") as caught,
-        processes.connected(Fabric(accelerator="cpu", devices=1)),
+        distributed.process_group(Fabric(accelerator="cpu", devices=1)),
     ):
         work()
     assert "\n" not in str(caught.value)
@@ -248,25 +248,27 @@ def test_a_memory_that_is_too_small_is_one_sentence_that_says_what_to_lower(work
 
 def test_16_bit_losses_without_a_gpu_are_refused_and_not_replaced():
     with pytest.raises(TrainingError, match="16-mixed needs a CUDA GPU"):
-        processes.precision(config(precision="16-mixed").train)
+        distributed.resolve_precision(config(precision="16-mixed").train)
 
 
 def test_automatic_precision_on_a_processor_is_bf16_where_it_has_the_instructions():
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     native = "avx512_bf16" in flags or "amx_bf16" in flags
-    assert processes.precision(config(precision="auto").train) == ("bf16-mixed" if native else "32-true")
+    assert distributed.resolve_precision(config(precision="auto").train) == (
+        "bf16-mixed" if native else "32-true"
+    )
 
 
 def test_a_processor_trains_in_32_bits_unless_told_otherwise():
-    assert processes.precision(config().train) == "32-true"
+    assert distributed.resolve_precision(config().train) == "32-true"
 
 
 def test_bf16_is_warned_of_where_it_is_slow_and_fabric_says_nothing_of_its_own():
     code = (
-        "from lesion_triage.config import Train; from lesion_triage.train import processes; "
-        "processes.launch(Train(accelerator='cpu', precision='bf16-mixed'))"
+        "from lesion_triage.config import Train; from lesion_triage.train import distributed; "
+        "distributed.launch_processes(Train(accelerator='cpu', precision='bf16-mixed'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said = (done.stdout + done.stderr).splitlines()
-    assert len(said) == (0 if processes.computes_in_bf16() else 1)
+    assert len(said) == (0 if distributed.cpu_has_bf16() else 1)
     assert [line for line in said if "no bf16 instructions" not in line] == []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 
-class Average:
+class ExponentialMovingAverage:
     """Exponential moving average of a network's weights and statistics.
 
     Short at first, so that the random head is soon forgotten: decay min(``decay``, (1 + t) / (10 + t)).
@@ -21,7 +21,10 @@ class Average:
         self.tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self._network = network
         self._decay = decay
-        pairs = [(_own(self.tensors[name]), _own(value)) for name, value in network.state_dict().items()]
+        pairs = [
+            (_local_shard(self.tensors[name]), _local_shard(value))
+            for name, value in network.state_dict().items()
+        ]
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
@@ -39,26 +42,26 @@ class Average:
             mean.copy_(value)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """Inside, the network has the averaged weights, in eval mode; afterwards its own again."""
         own = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
         training = {module: module.training for module in self._network.modules()}
-        self._put(self.tensors)
+        self._load(self.tensors)
         self._network.eval()
         try:
             yield
         finally:
-            self._put(own)
+            self._load(own)
             for module, was in training.items():
                 module.training = was
 
     @torch.no_grad()
-    def _put(self, tensors: dict[str, Tensor]) -> None:
+    def _load(self, tensors: dict[str, Tensor]) -> None:
         for name, value in self._network.state_dict().items():
             value.copy_(tensors[name])
 
 
-def _own(tensor: Tensor) -> Tensor:
+def _local_shard(tensor: Tensor) -> Tensor:
     """This process's shard of a tensor, sharing its memory."""
     tensor = tensor.detach()
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -21,7 +21,7 @@ from lesion_triage.errors import HinderedError, StateError
 
 FOLDER = "train_state"
 FORMAT = 1
-KEPT = 2  # the one before the last, in case the last is damaged
+KEPT_STATES = 2  # the one before the last, in case the last is damaged
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
         HinderedError: the disk is full or refuses; earlier states are unchanged.
     """
     home = folder / FOLDER
-    content = packed(tensors)
+    content = to_safetensors(tensors)
     facts = {"format": FORMAT, "key": key, "progress": asdict(progress), "tensors_sha256": sha256_of(content)}
     sealed = {"facts": facts, "facts_sha256": sha256_of(canonical_json(facts).encode())}
     name = _name(progress)
@@ -79,13 +79,13 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
             f"{home}: a training state of {len(content) / 1e6:.0f} MB cannot be written ({error}); {rest}. "
             "Make room and run the same command again."
         ) from None
-    for old in _newest_first(folder)[KEPT:]:
+    for old in _newest_first(folder)[KEPT_STATES:]:
         old.unlink(missing_ok=True)
         old.with_suffix(".safetensors").unlink(missing_ok=True)
-    _sweep(home)
+    _remove_partial_files(home)
 
 
-def packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:
+def to_safetensors(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:
     """Serialise as safetensors, which refuses shared memory: tied weights are written under each name.
 
     Args:
@@ -135,12 +135,12 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
     return None
 
 
-def clear(folder: Path, but: Progress | None) -> None:
-    """Remove all states newer than the given one (None: all): they are damaged, or of other inputs."""
+def remove_newer(folder: Path, than: Progress | None) -> None:
+    """Remove all states newer than ``than`` (None: all): they are damaged, or of other inputs."""
     for path in (folder / FOLDER).glob("*"):
-        if but is None or path.name.partition(".")[0] > _name(but):
+        if than is None or path.name.partition(".")[0] > _name(than):
             path.unlink(missing_ok=True)
-    _sweep(folder / FOLDER)
+    _remove_partial_files(folder / FOLDER)
 
 
 def exists(folder: Path, key: str) -> bool:
@@ -154,7 +154,7 @@ def exists(folder: Path, key: str) -> bool:
     return False
 
 
-def _sweep(home: Path) -> None:
+def _remove_partial_files(home: Path) -> None:
     """Remove incomplete files of a process killed while writing; only one process at a time writes."""
     for torn in home.glob(".*.tmp"):
         torn.unlink(missing_ok=True)
