@@ -40,10 +40,10 @@ from lesion_triage.train.weights import create_backbone
 
 SIZE_PX, PICTURES, THREADS, ROUNDS = 160, 200, 2, 7
 
-Way = Callable[[], object]
+Variant = Callable[[], object]
 
 
-def bundle_in(folder: Path, views: int) -> Bundle:
+def make_bundle(folder: Path, views: int) -> Bundle:
     """A sealed bundle: tf_efficientnet_lite0 of random weights, exported as a run exports it."""
     torch.manual_seed(0)
     spec, policy = PixelSpec(size_px=SIZE_PX), tiny.policy()
@@ -62,7 +62,7 @@ def bundle_in(folder: Path, views: int) -> Bundle:
     return seal(folder, **parts | {"certificate": tiny.certificate_for(policy, graph)})
 
 
-def drawn(root: Path) -> list[Path]:
+def write_pictures(root: Path) -> list[Path]:
     """JPEG files of 600 x 450 pixels with grain, as HAM10000 has them."""
     random, paths = np.random.default_rng(0), []
     for number in range(PICTURES):
@@ -84,7 +84,7 @@ def in_threads(action: Callable[[Path], object], paths: Sequence[Path]) -> None:
         list(pool.map(walk, [paths[start::THREADS] for start in range(THREADS)]))
 
 
-def batch(folder: Path, bundle: Bundle, pictures: Path) -> Callable[[], None]:
+def make_score_batch(folder: Path, bundle: Bundle, pictures: Path) -> Callable[[], None]:
     """Everything between the list of cases and the files of rows, ``score-batch`` without its start."""
     folder.mkdir()
     source = detect_source(pictures, None, "picture")
@@ -104,7 +104,7 @@ def main(views: int = 1) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(None):
         root = Path(name)
         (root / "pictures").mkdir()
-        bundle, paths = bundle_in(root / "bundle", views), drawn(root / "pictures")
+        bundle, paths = make_bundle(root / "bundle", views), write_pictures(root / "pictures")
         scorer, spec, limits = Scorer(bundle), bundle.header.pixels, bundle.policy.quality
         graph = Graph(bundle.graph, spec)
         session = graph._session
@@ -121,7 +121,7 @@ def main(views: int = 1) -> None:
             assess(picture, limits)
             graph.run(picture.pixels)
 
-        ways: dict[str, Way] = {
+        variants: dict[str, Variant] = {
             "bare loop: decode + session.run": functools.partial(in_threads, bare, paths),
             "the same, and the novelty": functools.partial(in_threads, with_novelty, paths),
             "the same, and the quality gate": functools.partial(in_threads, gated, paths),
@@ -131,35 +131,35 @@ def main(views: int = 1) -> None:
             "Scorer.score (with all texts) in a bare loop": functools.partial(
                 in_threads, lambda path: scorer.score([path.read_bytes()]), paths
             ),
-            "score-batch": batch(root / "out", bundle, root / "pictures"),
+            "score-batch": make_score_batch(root / "out", bundle, root / "pictures"),
         }
-        spent = measured(ways)
-    ours = spent["score-batch"]
+        timings = measure_variants(variants)
+    ours = timings["score-batch"]
     print(
         f"{PICTURES} JPEG of 600 x 450 to {SIZE_PX} px, tf_efficientnet_lite0, {views} view(s), "
         f"{THREADS} threads, {ROUNDS} rounds in turns, {os.cpu_count()} processors\n"
     )
     print("| way | CPU ms a picture | score-batch's pictures/s as a share: by CPU time | by wall time |")
     print("|---|---|---|---|")
-    for way, rounds in spent.items():
+    for variant, rounds in timings.items():
         cpu = statistics.median(one for one, _ in rounds) / PICTURES * 1e3
         shares = [
             spread([theirs[clock] / mine[clock] for theirs, mine in zip(rounds, ours, strict=True)])
             for clock in (0, 1)
         ]
-        print(f"| {way} | {cpu:.2f} | {shares[0]} | {shares[1]} |")
+        print(f"| {variant} | {cpu:.2f} | {shares[0]} | {shares[1]} |")
 
 
-def measured(ways: dict[str, Way]) -> dict[str, list[tuple[float, float]]]:
+def measure_variants(variants: dict[str, Variant]) -> dict[str, list[tuple[float, float]]]:
     """CPU and wall seconds of each way in each round."""
-    spent: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    timings: dict[str, list[tuple[float, float]]] = {variant: [] for variant in variants}
     for number in range(ROUNDS + 1):
-        for way, action in ways.items():
+        for variant, action in variants.items():
             began, wall = time.process_time(), time.perf_counter()
             action()
             if number:  # the first warms up
-                spent[way].append((time.process_time() - began, time.perf_counter() - wall))
-    return spent
+                timings[variant].append((time.process_time() - began, time.perf_counter() - wall))
+    return timings
 
 
 def spread(ratios: Sequence[float]) -> str:

@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredRun:
     """What one run said of n pictures, and what is true."""
 
     run: str
@@ -77,7 +77,7 @@ def main() -> None:
     found = [score(path, arguments.data_root, arguments.split, arguments.views) for path in arguments.runs]
     if any(not np.array_equal(each.classes, found[0].classes) for each in found):
         raise SystemExit("these runs were made from different pictures; a mean over them would mix them.")
-    rows = measured(found)
+    rows = summarise_runs(found)
     print(table(rows, arguments.split, len(found)))
     if arguments.json:
         document = {
@@ -87,7 +87,7 @@ def main() -> None:
             "positives": int(found[0].needs_in_person.sum()),
             "bootstrap_draws": DRAWS,
             "runs": [
-                {"seed": each.seed, "checkpoint_sha256": each.checkpoint_sha256, **values(each)}
+                {"seed": each.seed, "checkpoint_sha256": each.checkpoint_sha256, **metrics_of(each)}
                 for each in found
             ],
             "mean": rows,
@@ -95,7 +95,7 @@ def main() -> None:
         write_atomically(arguments.json, (json.dumps(document, indent=2) + "\n").encode())
 
 
-def score(folder: Path, data_root: Path | None, split: str, views: int) -> Scored:
+def score(folder: Path, data_root: Path | None, split: str, views: int) -> ScoredRun:
     """Both heads on one official part.
 
     Only pictures of the dataset's own part count: a copy that our split moved there is left out.
@@ -116,7 +116,7 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
             probabilities.append(torch.stack([head.diagnosis.softmax(1) for head in heads]).mean(0))
             logits.append(torch.stack([head.logit for head in heads]).mean(0))
             tick(min(start + BLOCK, len(records)), len(records))
-    return Scored(
+    return ScoredRun(
         run=folder.name,
         checkpoint_sha256=file_sha256(folder / CHECKPOINT),
         seed=run.config.seed,
@@ -139,13 +139,13 @@ def symmetries(pixels: Tensor, views: int) -> Iterator[Tensor]:
         yield turned.flip(2).contiguous()
 
 
-def values(scored: Scored, places: NDArray[np.intp] | None = None) -> dict[str, float]:
+def metrics_of(scored: ScoredRun, indices: NDArray[np.intp] | None = None) -> dict[str, float]:
     """MedMNIST's AUC and ACC, and the AUROC of needs_in_person, of some of the pictures.
 
     AUC is the mean over the classes of the AUROC of each against the rest, ACC the share of pictures whose
     likeliest class is theirs (``medmnist.evaluator.getAUC``, ``getACC``).
     """
-    chosen = slice(None) if places is None else places
+    chosen = slice(None) if indices is None else indices
     classes, probabilities = scored.classes[chosen], scored.probabilities[chosen]
     each = classes[:, np.newaxis] == np.arange(probabilities.shape[1])
     needs = scored.needs_in_person[chosen, np.newaxis]
@@ -164,16 +164,16 @@ def _aurocs(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
     return found
 
 
-def measured(found: Sequence[Scored]) -> dict[str, dict[str, float]]:
+def summarise_runs(found: Sequence[ScoredRun]) -> dict[str, dict[str, float]]:
     """Mean over the runs, lowest and highest run, and a 95 % bootstrap interval of the mean, by units."""
-    points = [values(each) for each in found]
+    points = [metrics_of(each) for each in found]
     rng = np.random.default_rng(0)
     units = found[0].units
     members = [np.flatnonzero(units == unit) for unit in range(units.max() + 1)]
     draws: dict[str, list[float]] = {name: [] for name in METRICS}
     for _ in range(DRAWS):
-        places = np.concatenate([members[unit] for unit in rng.integers(0, len(members), len(members))])
-        drawn = [values(each, places) for each in found]
+        indices = np.concatenate([members[unit] for unit in rng.integers(0, len(members), len(members))])
+        drawn = [metrics_of(each, indices) for each in found]
         for name in METRICS:
             draws[name].append(float(np.mean([each[name] for each in drawn])))
     rows = {}

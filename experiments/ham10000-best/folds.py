@@ -52,15 +52,20 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = ["ensemble.backbones=[]", "tracking.enabled=false", *arguments.set]
     config = config_file.load(arguments.config, settings, arguments.data_root)
-    plain = config_file.load(arguments.config, settings[:2], arguments.data_root)
+    base_config = config_file.load(arguments.config, settings[:2], arguments.data_root)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    dealt = Run(plain, pipeline.run_verb("split", plain, arguments.folder / "runs").folder)
-    learnt, judged = fold_of(dealt, arguments.fold)
+    split_run = Run(base_config, pipeline.run_verb("split", base_config, arguments.folder / "runs").folder)
+    train_records, held_out_records = split_fold(split_run, arguments.fold)
     if arguments.verb == "train":
         if len(arguments.names) != 1 or "+" in arguments.names[0]:
             parser.error("train takes one name, without a '+'.")
         (name,) = arguments.names
-        train(Run(config, dealt.folder), learnt, judged, arguments.folder / f"{name}-{arguments.fold}")
+        train(
+            Run(config, split_run.folder),
+            train_records,
+            held_out_records,
+            arguments.folder / f"{name}-{arguments.fold}",
+        )
         return
     for name in {name for names in arguments.names for name in names.split("+")}:
         if not (arguments.folder / f"{name}-{arguments.fold}" / "logits.json").is_file():
@@ -68,77 +73,81 @@ def main() -> None:
                 f"{name}: nothing of this name was trained below {arguments.folder}; train it first."
             )
     for names in arguments.names:
-        judge(names, config.train.label_smoothing, judged, arguments.folder, arguments.fold)
+        evaluate_means(
+            names, config.train.label_smoothing, held_out_records, arguments.folder, arguments.fold
+        )
 
 
-def fold_of(run: Run, fold: int) -> tuple[list[Record], list[Record]]:
+def split_fold(run: Run, fold: int) -> tuple[list[Record], list[Record]]:
     """Photographs to learn from and to judge by: units dealt at random, positive and negative ones apart."""
     records = [*pipeline.records(run, "train"), *pipeline.records(run, "validation")]
-    needs: dict[str, bool] = {}
+    needs_visit: dict[str, bool] = {}
     for record in records:
-        needs[record.unit_id] = needs.get(record.unit_id, False) or bool(record.needs_in_person)
-    units = sorted(needs)
+        needs_visit[record.unit_id] = needs_visit.get(record.unit_id, False) or bool(record.needs_in_person)
+    units = sorted(needs_visit)
     random.Random(7).shuffle(units)
-    held = {
+    held_out = {
         unit
         for each in (True, False)
-        for unit in [unit for unit in units if needs[unit] is each][fold::FOLDS]
+        for unit in [unit for unit in units if needs_visit[unit] is each][fold::FOLDS]
     }
     return (
-        [record for record in records if record.unit_id not in held],
-        [record for record in records if record.unit_id in held],
+        [record for record in records if record.unit_id not in held_out],
+        [record for record in records if record.unit_id in held_out],
     )
 
 
-def train(run: Run, learnt: list[Record], judged: list[Record], folder: Path) -> None:
+def train(run: Run, train_records: list[Record], held_out_records: list[Record], folder: Path) -> None:
     """Leave checkpoint and logits in a folder; one that was interrupted goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    learn, judge_by = (
+    train_pictures, held_out_pictures = (
         loop.Pictures(
             records, pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
         )
-        for records in (learnt, judged)
+        for records in (train_records, held_out_records)
     )
     listener = loop.Listener(on_epoch=lambda line: say(f"epoch {line.epoch}: {line.validation_auroc:.4f}"))
-    loop.train(run.config, learn, judge_by, folder, run.config.identity_sha256(), listener)
+    loop.train(run.config, train_pictures, held_out_pictures, folder, run.config.identity_sha256(), listener)
     network = Views(checkpoint.load_checkpoint(folder), run.config.export.views).eval()
     with torch.inference_mode():
         logits = [
             float(logit)
-            for start in range(0, len(judged), 8)
-            for logit in network(torch.from_numpy(np.array(judge_by.pixels[start : start + 8])))[0]
+            for start in range(0, len(held_out_records), 8)
+            for logit in network(torch.from_numpy(np.array(held_out_pictures.pixels[start : start + 8])))[0]
         ]
-    said = {record.image_id: logit for record, logit in zip(judged, logits, strict=True)}
-    (folder / "logits.json").write_text(json.dumps(said))
+    logit_by_image = {record.image_id: logit for record, logit in zip(held_out_records, logits, strict=True)}
+    (folder / "logits.json").write_text(json.dumps(logit_by_image))
 
 
-def judge(names: str, label_smoothing: float, judged: list[Record], folder: Path, fold: int) -> None:
+def evaluate_means(
+    names: str, label_smoothing: float, held_out_records: list[Record], folder: Path, fold: int
+) -> None:
     """Print a line for the mean of some networks."""
     members = [
         json.loads((folder / f"{name}-{fold}" / "logits.json").read_text()) for name in names.split("+")
     ]
-    held = lowest_logit(label_smoothing) if len(members) > 1 else -np.inf
+    floor_logit = lowest_logit(label_smoothing) if len(members) > 1 else -np.inf
     cases: dict[str, list[Record]] = {}
-    for record in judged:
+    for record in held_out_records:
         cases.setdefault(record.case_id, []).append(record)
 
     def logit(record: Record) -> float:
-        return float(np.mean([max(member[record.image_id], held) for member in members]))
+        return float(np.mean([max(member[record.image_id], floor_logit) for member in members]))
 
     scores = np.array([case_logit([logit(record) for record in case], "max") for case in cases.values()])
     positive = np.array([any(record.needs_in_person for record in case) for case in cases.values()])
     slices = (
         np.ones(len(cases), dtype=bool),
-        np.array([confirmed(case) for case in cases.values()]),
+        np.array([is_histology_confirmed(case) for case in cases.values()]),
         np.array([all(record.source != "vidir_molemax" for record in case) for case in cases.values()]),
     )
     ranks = " ".join(f"{roc_auc_score(positive[part], scores[part]):.4f}" for part in slices)
-    low = np.sort(scores[positive])
-    below = " ".join(f"{(scores[~positive] < low[place]).mean():.3f}" for place in (0, 4))
-    say(f"{names}: {ranks}; below the positives {below}; lowest {scores.min():.2f}")
+    sorted_positive = np.sort(scores[positive])
+    specificities = " ".join(f"{(scores[~positive] < sorted_positive[place]).mean():.3f}" for place in (0, 4))
+    say(f"{names}: {ranks}; below the positives {specificities}; lowest {scores.min():.2f}")
 
 
-def confirmed(case: list[Record]) -> bool:
+def is_histology_confirmed(case: list[Record]) -> bool:
     """A positive lesion by one photograph that says so, a negative one by all of them."""
     known = [record.diagnosis_confirm_type == HISTOPATHOLOGY for record in case]
     if any(record.needs_in_person for record in case):

@@ -42,42 +42,45 @@ def main() -> None:
     records = pipeline.records(run, "validation")
     pictures = pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
     cases: dict[str, list[int]] = {}
-    for place, record in enumerate(records):
-        cases.setdefault(record.case_id, []).append(place)
-    positive = np.array([any(records[i].needs_in_person for i in places) for places in cases.values()])
-    units = np.unique([records[places[0]].unit_id for places in cases.values()], return_inverse=True)[1]
+    for index, record in enumerate(records):
+        cases.setdefault(record.case_id, []).append(index)
+    positive = np.array([any(records[i].needs_in_person for i in indices) for indices in cases.values()])
+    units = np.unique([records[indices[0]].unit_id for indices in cases.values()], return_inverse=True)[1]
 
-    def drawn(logits: Floats) -> Floats:
+    def bootstrap_aurocs(logits: Floats) -> Floats:
         """AUROC over cases: of all of them, and in each draw."""
-        of_cases = [
-            case_logit(logits[places].tolist(), run.config.calibrate.aggregation) for places in cases.values()
+        case_logits = [
+            case_logit(logits[indices].tolist(), run.config.calibrate.aggregation)
+            for indices in cases.values()
         ]
-        ranks = np.unique(of_cases, return_inverse=True)[1] / len(of_cases)
+        ranks = np.unique(case_logits, return_inverse=True)[1] / len(case_logits)
         cells = Cells.exact(Sample.of(ranks, positive))
-        draws = draw_counts(len(of_cases), DRAWS, 0, units)
+        draws = draw_counts(len(case_logits), DRAWS, 0, units)
         return np.concatenate(
             [auroc(cells, cells.once()), *(auroc(cells, cells.tally(counts)) for counts in draws)]
         )
 
-    alone = [_logits(folder, pictures, run.config.export.views) for folder in arguments.members]
-    held = lowest_logit(run.config.train.label_smoothing)
-    together = {
-        "mean of the logits": np.mean(np.maximum(alone, held), axis=0),  # as an ensemble holds them
-        "mean of the probabilities": np.mean([1 / (1 + np.exp(-logits)) for logits in alone], axis=0),
+    member_logits = [_logits(folder, pictures, run.config.export.views) for folder in arguments.members]
+    floor_logit = lowest_logit(run.config.train.label_smoothing)
+    combined_logits = {
+        "mean of the logits": np.mean(
+            np.maximum(member_logits, floor_logit), axis=0
+        ),  # as an ensemble holds them
+        "mean of the probabilities": np.mean([1 / (1 + np.exp(-logits)) for logits in member_logits], axis=0),
     }
     if arguments.student:
-        together["student"] = _logits(arguments.student, pictures, run.config.export.views)
-    singles = np.stack([drawn(logits) for logits in alone])
+        combined_logits["student"] = _logits(arguments.student, pictures, run.config.export.views)
+    member_aurocs = np.stack([bootstrap_aurocs(logits) for logits in member_logits])
     say(f"{len(positive)} cases, {int(positive.sum())} positive; 95 % intervals, {DRAWS} draws of units")
-    for folder, values in zip(arguments.members, singles, strict=True):
+    for folder, values in zip(arguments.members, member_aurocs, strict=True):
         say(f"{values[0]:.4f}  {folder.name}")
-    say(f"{singles[:, 0].mean():.4f}  mean of them")
-    for name, logits in together.items():
-        values = drawn(logits)
-        more = values - singles.mean(0)
-        estimate = percentiles(float(more[0]), more[1:])
+    say(f"{member_aurocs[:, 0].mean():.4f}  mean of them")
+    for name, logits in combined_logits.items():
+        values = bootstrap_aurocs(logits)
+        gain = values - member_aurocs.mean(0)
+        estimate = percentiles(float(gain[0]), gain[1:])
         assert estimate is not None
-        say(f"{values[0]:.4f}  {name}: {more[0]:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})")
+        say(f"{values[0]:.4f}  {name}: {gain[0]:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})")
 
 
 @torch.inference_mode()

@@ -67,29 +67,29 @@ def main() -> None:
     validation = pixel_cache.pictures(records, root, run.config.pixels, run.cache)
     training = pixel_cache.pictures(pipeline.records(run, "train"), root, run.config.pixels, run.cache)
     chosen = np.random.default_rng(0).choice(len(training), min(arguments.pictures, len(training)), False)
-    plain = convert(checkpoint.load_checkpoint(run.folder), size_px, views, run.config.export.opset)
-    small = quantised(plain, np.stack([training[int(place)] for place in np.sort(chosen)]))
+    float32_graph = convert(checkpoint.load_checkpoint(run.folder), size_px, views, run.config.export.opset)
+    int8_graph = quantise(float32_graph, np.stack([training[int(index)] for index in np.sort(chosen)]))
 
     all_on, all_off = ort.GraphOptimizationLevel.ORT_ENABLE_ALL, ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     sessions = {
-        "float32": session(plain, all_on),
-        "float32, no optimisation": session(plain, all_off),
-        "int8": session(small, all_on),
-        "int8, no optimisation": session(small, all_off),
+        "float32": make_session(float32_graph, all_on),
+        "float32, no optimisation": make_session(float32_graph, all_off),
+        "int8": make_session(int8_graph, all_on),
+        "int8, no optimisation": make_session(int8_graph, all_off),
     }
     logits = {name: logits_of(one, validation) for name, one in sessions.items()}
     cases: dict[str, list[int]] = {}
-    for place, record in enumerate(records):
-        cases.setdefault(record.case_id, []).append(place)
-    positive = np.array([any(records[i].needs_in_person for i in places) for places in cases.values()])
-    units = np.unique([records[places[0]].unit_id for places in cases.values()], return_inverse=True)[1]
+    for index, record in enumerate(records):
+        cases.setdefault(record.case_id, []).append(index)
+    positive = np.array([any(records[i].needs_in_person for i in indices) for indices in cases.values()])
+    units = np.unique([records[indices[0]].unit_id for indices in cases.values()], return_inverse=True)[1]
     rule = run.config.calibrate.aggregation
-    of_cases = {
-        name: np.array([case_logit(found[places].tolist(), rule) for places in cases.values()])
+    case_logits = {
+        name: np.array([case_logit(found[indices].tolist(), rule) for indices in cases.values()])
         for name, found in logits.items()
     }
-    drawn = {name: drawn_aurocs(of_cases[name], positive, units) for name in ("float32", "int8")}
-    loss = drawn["float32"] - drawn["int8"]
+    aurocs = {name: bootstrap_aurocs(case_logits[name], positive, units) for name in ("float32", "int8")}
+    loss = aurocs["float32"] - aurocs["int8"]
     interval = percentiles(float(loss[0]), loss[1:])
     assert interval is not None
     ratio = speed({name: sessions[name] for name in ("float32", "int8")}, validation)
@@ -97,18 +97,18 @@ def main() -> None:
         "views": views,
         "cases": len(positive),
         "positives": int(positive.sum()),
-        "auroc_float32": float(drawn["float32"][0]),
-        "auroc_int8": float(drawn["int8"][0]),
+        "auroc_float32": float(aurocs["float32"][0]),
+        "auroc_int8": float(aurocs["int8"][0]),
         "auroc_loss": interval.value,
         "auroc_loss_low": interval.low,
         "auroc_loss_high": interval.high,
         "times_as_fast": ratio,
-        "bytes_float32": len(plain),
-        "bytes_int8": len(small),
-        "logit_moved_by_optimisation_float32": moved(logits, "float32"),
-        "logit_moved_by_optimisation_int8": moved(logits, "int8"),
-        "cases_moved_by_optimisation_int8": crossed(of_cases, "int8", positive),
-        "cases_moved_by_optimisation_float32": crossed(of_cases, "float32", positive),
+        "bytes_float32": len(float32_graph),
+        "bytes_int8": len(int8_graph),
+        "logit_moved_by_optimisation_float32": largest_logit_change(logits, "float32"),
+        "logit_moved_by_optimisation_int8": largest_logit_change(logits, "int8"),
+        "cases_moved_by_optimisation_int8": count_crossings(case_logits, "int8", positive),
+        "cases_moved_by_optimisation_float32": count_crossings(case_logits, "float32", positive),
     }
     for name, value in found.items():
         say(f"{name:40s} {value:.6g}")
@@ -116,7 +116,7 @@ def main() -> None:
         write_atomically(arguments.json, (json.dumps(found, indent=2) + "\n").encode())
 
 
-def quantised(graph: bytes, pictures: NDArray[np.uint8]) -> bytes:
+def quantise(graph: bytes, pictures: NDArray[np.uint8]) -> bytes:
     """Static quantisation in QDQ form, weights by channel, activations by the range of ``pictures``."""
     with tempfile.TemporaryDirectory() as folder:
         whole, prepared, small = (
@@ -136,7 +136,7 @@ def quantised(graph: bytes, pictures: NDArray[np.uint8]) -> bytes:
         return Path(small).read_bytes()
 
 
-def session(graph: bytes, level: ort.GraphOptimizationLevel) -> ort.InferenceSession:
+def make_session(graph: bytes, level: ort.GraphOptimizationLevel) -> ort.InferenceSession:
     """As the scorer runs it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -150,13 +150,13 @@ def logits_of(graph: ort.InferenceSession, pictures: pixel_cache.Pixels) -> Floa
     """One picture at a time, as the scorer does."""
     return np.array(
         [
-            float(graph.run(["logit"], {"pixels": np.asarray(pictures[place])[np.newaxis]})[0][0])
-            for place in range(len(pictures))
+            float(graph.run(["logit"], {"pixels": np.asarray(pictures[index])[np.newaxis]})[0][0])
+            for index in range(len(pictures))
         ]
     )
 
 
-def drawn_aurocs(logits: Floats, positive: NDArray[np.bool_], units: NDArray[np.intp]) -> Floats:
+def bootstrap_aurocs(logits: Floats, positive: NDArray[np.bool_], units: NDArray[np.intp]) -> Floats:
     """AUROC over cases: of all of them, and in each draw of units."""
     ranks = np.unique(logits, return_inverse=True)[1] / len(logits)
     cells = Cells.exact(Sample.of(ranks, positive))
@@ -179,12 +179,12 @@ def speed(sessions: Mapping[str, ort.InferenceSession], pictures: pixel_cache.Pi
     return first / second
 
 
-def moved(logits: Mapping[str, Floats], name: str) -> float:
+def largest_logit_change(logits: Mapping[str, Floats], name: str) -> float:
     """Largest difference of a logit between two ways to run one file."""
     return float(np.abs(logits[name] - logits[f"{name}, no optimisation"]).max())
 
 
-def crossed(logits: Mapping[str, Floats], name: str, positive: NDArray[np.bool_]) -> int:
+def count_crossings(logits: Mapping[str, Floats], name: str, positive: NDArray[np.bool_]) -> int:
     """Cases that one way to run the file refers and the other does not."""
     threshold = np.quantile(logits[name][positive], 1 - SENSITIVITY, method="lower")
     one, other = logits[name], logits[f"{name}, no optimisation"]

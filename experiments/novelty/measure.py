@@ -54,10 +54,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     settings = config_file.load(arguments.run / "config.yaml", (), arguments.data_root)
-    known, digest = manifest.read(arguments.run)
-    dealt, _ = split.read(arguments.run, digest)
-    by_id = {record.image_id: record for record in known.records}
-    train, validation = ([by_id[i] for i in dealt.image_ids(name)] for name in ("train", "validation"))
+    dataset_manifest, digest = manifest.read(arguments.run)
+    splits, _ = split.read(arguments.run, digest)
+    by_id = {record.image_id: record for record in dataset_manifest.records}
+    train, validation = ([by_id[i] for i in splits.image_ids(name)] for name in ("train", "validation"))
     session = _session(
         convert(
             checkpoint.load_checkpoint(arguments.run),
@@ -71,54 +71,60 @@ def main() -> None:
         return _run(session, settings, files, name)
 
     root = arguments.data_root
-    fitted, fitted_fine = run([read_picture(root, record) for record in train], "train")
-    familiar, fine = run([read_picture(root, record) for record in validation], "validation")
-    units = np.array([record.unit_id for record in validation])[fine]
+    train_outputs, train_gradable = run([read_picture(root, record) for record in train], "train")
+    validation_outputs, validation_gradable = run(
+        [read_picture(root, record) for record in validation], "validation"
+    )
+    units = np.array([record.unit_id for record in validation])[validation_gradable]
     outside = {}
     for name, folder in (text.split("=", 1) for text in arguments.outside):
         paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".jpg", ".png"))
         outside[name] = (
             *run([path.read_bytes() for path in paths], name),
-            np.array([_unit(p) for p in paths]),
+            np.array([_unit_of_file(p) for p in paths]),
         )
     detectors = _detectors(
-        _only(fitted, fitted_fine), np.array([record.diagnosis for record in train])[fitted_fine]
+        _select_rows(train_outputs, train_gradable),
+        np.array([record.diagnosis for record in train])[train_gradable],
     )
     rows = []
     for name, detector in detectors.items():
-        inside = detector(_only(familiar, fine))
+        inside = detector(_select_rows(validation_outputs, validation_gradable))
         limit = _limit(inside, settings.calibrate.novelty_share)
         row: dict[str, object] = {"detector": name}
-        for group, (outputs, graded, group_units) in outside.items():
-            found = detector(_only(outputs, graded))
+        for group, (outputs, gradable, group_units) in outside.items():
+            found = detector(_select_rows(outputs, gradable))
             row[group] = {
-                "photographs": graded.size,
-                "refused_by_quality": int(np.count_nonzero(~graded)),
-                "sent_up": float(np.mean(np.concatenate([found >= limit, np.ones((~graded).sum())]))),
+                "photographs": gradable.size,
+                "refused_by_quality": int(np.count_nonzero(~gradable)),
+                "sent_up": float(np.mean(np.concatenate([found >= limit, np.ones((~gradable).sum())]))),
                 "auroc": _auroc(inside, found),
-                "interval": _interval(inside, units, found, group_units[graded]),
+                "interval": _interval(inside, units, found, group_units[gradable]),
             }
         rows.append(row)
     _print(rows, list(outside))
     chosen = detectors[CHOSEN]
-    values = chosen(_only(familiar, fine))
+    values = chosen(_select_rows(validation_outputs, validation_gradable))
     limit = _limit(values, settings.calibrate.novelty_share)
-    kept = [record for record, ok in zip(validation, fine, strict=True) if ok]
+    kept = [record for record, ok in zip(validation, validation_gradable, strict=True) if ok]
     slices = dict(_slices(kept, values >= limit))
     for name, found_slice in slices.items():
         say(f"  validation, {name}: {found_slice['sent_up']} of {found_slice['photographs']}")
     changed = {}
     for name, change in _CHANGES.items():
         sample = validation[:: max(1, len(validation) // arguments.changed)]
-        outputs, graded = run([change(read_picture(root, record)) for record in sample], name)
+        outputs, gradable = run([change(read_picture(root, record)) for record in sample], name)
         changed[name] = {
             "photographs": len(sample),
-            "refused_by_quality": int(np.count_nonzero(~graded)),
+            "refused_by_quality": int(np.count_nonzero(~gradable)),
             "sent_up": {
                 key: float(
                     np.mean(
-                        detectors[key](_only(outputs, graded))
-                        >= _limit(detectors[key](_only(familiar, fine)), settings.calibrate.novelty_share)
+                        detectors[key](_select_rows(outputs, gradable))
+                        >= _limit(
+                            detectors[key](_select_rows(validation_outputs, validation_gradable)),
+                            settings.calibrate.novelty_share,
+                        )
                     )
                 )
                 for key in (
@@ -137,7 +143,7 @@ def main() -> None:
         "manifest_sha256": digest,
         "split_fitted_on": "train",
         "split_of_limits": "validation",
-        "photographs": {"train": int(fitted_fine.sum()), "validation": int(fine.sum())},
+        "photographs": {"train": int(train_gradable.sum()), "validation": int(validation_gradable.sum())},
         "novelty_share": settings.calibrate.novelty_share,
         "draws": DRAWS,
         "chosen": CHOSEN,
@@ -180,7 +186,7 @@ def _run(
     return outputs, np.array([result[1] for result in results])
 
 
-def _only(outputs: Outputs, kept: NDArray[np.bool_]) -> Outputs:
+def _select_rows(outputs: Outputs, kept: NDArray[np.bool_]) -> Outputs:
     return {name: values[kept] for name, values in outputs.items()}
 
 
@@ -191,40 +197,44 @@ def _detectors(train: Outputs, classes: NDArray[np.str_]) -> dict[str, Detector]
     found: dict[str, Detector] = {}
     for key, name in (("levels", "middle levels"), ("embedding", "embedding")):
         values = train[key]
-        found[f"Mahalanobis, {name}"] = _of(key, _gaussian(values))
-        found[f"Mahalanobis by class, {name}"] = _of(key, _by_class(values, classes, relative=False))
-        found[f"relative Mahalanobis, {name}"] = _of(key, _by_class(values, classes, relative=True))
-        found[f"Mahalanobis, {name}, length 1"] = _of(key, _of_length_one(values))
+        found[f"Mahalanobis, {name}"] = _detector_on(key, _mahalanobis(values))
+        found[f"Mahalanobis by class, {name}"] = _detector_on(
+            key, _class_mahalanobis(values, classes, relative=False)
+        )
+        found[f"relative Mahalanobis, {name}"] = _detector_on(
+            key, _class_mahalanobis(values, classes, relative=True)
+        )
+        found[f"Mahalanobis, {name}, length 1"] = _detector_on(key, _unit_length_mahalanobis(values))
         for k in (1, 10, 50):
-            found[f"kNN ({k}), {name}"] = _of(key, _nearest(values, k))
-        found[f"residual, {name}"] = _of(key, _residual(values))
+            found[f"kNN ({k}), {name}"] = _detector_on(key, _knn_distance(values, k))
+        found[f"residual, {name}"] = _detector_on(key, _pca_residual(values))
     found["energy of the logit"] = lambda outputs: -np.logaddexp(0.0, outputs["logit"][:, 0])
     found["uncertainty of the logit"] = lambda outputs: -np.abs(outputs["logit"][:, 0])
     return found
 
 
-def _of(key: str, distance: Callable[[Floats], Floats]) -> Detector:
+def _detector_on(key: str, distance: Callable[[Floats], Floats]) -> Detector:
     return lambda outputs: distance(outputs[key])
 
 
-def _unit_length(values: Floats) -> Floats:
+def _normalise_rows(values: Floats) -> Floats:
     lengths: Floats = values / np.linalg.norm(values, axis=1, keepdims=True)
     return lengths
 
 
-def _of_length_one(values: Floats) -> Callable[[Floats], Floats]:
+def _unit_length_mahalanobis(values: Floats) -> Callable[[Floats], Floats]:
     """What is built in."""
     familiar = fit(values.astype(np.float32))
     return lambda x: familiar.novelty(x.astype(np.float32))
 
 
-def _nearest(values: Floats, k: int) -> Callable[[Floats], Floats]:
+def _knn_distance(values: Floats, k: int) -> Callable[[Floats], Floats]:
     """Distance to the k-th neighbour among vectors of length 1 (Sun et al. 2022, arXiv:2204.06507)."""
-    bank = _unit_length(values)
-    return lambda x: 1 - np.partition(_unit_length(x) @ bank.T, -k, axis=1)[:, -k]
+    bank = _normalise_rows(values)
+    return lambda x: 1 - np.partition(_normalise_rows(x) @ bank.T, -k, axis=1)[:, -k]
 
 
-def _gaussian(values: Floats) -> Callable[[Floats], Floats]:
+def _mahalanobis(values: Floats) -> Callable[[Floats], Floats]:
     """Squared distance as in ``calibrate.novelty``, of vectors as they are."""
     mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-9
     shrunk = (1 - SHRINKAGE) * np.cov(((values - mean) / spread).T) + SHRINKAGE * np.eye(spread.size)
@@ -232,11 +242,13 @@ def _gaussian(values: Floats) -> Callable[[Floats], Floats]:
     return lambda x: np.square((x - mean) @ whitening).mean(axis=1)
 
 
-def _by_class(values: Floats, classes: NDArray[np.str_], *, relative: bool) -> Callable[[Floats], Floats]:
+def _class_mahalanobis(
+    values: Floats, classes: NDArray[np.str_], *, relative: bool
+) -> Callable[[Floats], Floats]:
     """To the nearest class mean, one covariance (Lee et al. 2018); less that to all (Ren et al. 2021)."""
     means = {name: values[classes == name].mean(axis=0) for name in sorted(set(classes))}
-    within = _gaussian(values - np.stack([means[name] for name in classes]))
-    everyone = _gaussian(values)
+    within = _mahalanobis(values - np.stack([means[name] for name in classes]))
+    everyone = _mahalanobis(values)
 
     def distance(x: Floats) -> Floats:
         nearest = np.min([within(x - mean) for mean in means.values()], axis=0)
@@ -246,7 +258,7 @@ def _by_class(values: Floats, classes: NDArray[np.str_], *, relative: bool) -> C
     return distance
 
 
-def _residual(values: Floats, kept: float = 0.99) -> Callable[[Floats], Floats]:
+def _pca_residual(values: Floats, kept: float = 0.99) -> Callable[[Floats], Floats]:
     """What components of 99 % of the variance leave over (the residual of ViM, Wang et al. 2022)."""
     mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-6
     variances, axes = np.linalg.eigh(np.cov(((values - mean) / spread).T))
@@ -279,21 +291,21 @@ def _interval(
         [values[of == unit] for unit in sorted(set(of))]
         for values, of in ((inside, units), (outside, outside_units))
     ]
-    drawn = [
+    bootstrap_aurocs = [
         _auroc(*(np.concatenate([part[i] for i in rng.integers(0, len(part), len(part))]) for part in parts))
         for _ in range(DRAWS)
     ]
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    low, high = np.quantile(bootstrap_aurocs, (0.025, 0.975))
     return float(low), float(high)
 
 
-def _unit(path: Path) -> str:
+def _unit_of_file(path: Path) -> str:
     """The patient, as PAD-UFES-20 names its files; the recording of a frame; else the photograph itself."""
     patient = re.match(r"(PAT_\d+|km_.+_\d{6})_", path.name)
     return patient.group(1) if patient else path.name
 
 
-def _slices(records: Sequence[Record], up: NDArray[np.bool_]) -> Iterator[tuple[str, dict[str, int]]]:
+def _slices(records: Sequence[Record], sent_up: NDArray[np.bool_]) -> Iterator[tuple[str, dict[str, int]]]:
     """Who is sent up among the photographs that should not be."""
     keys = {
         "all": ["all"] * len(records),
@@ -302,28 +314,28 @@ def _slices(records: Sequence[Record], up: NDArray[np.bool_]) -> Iterator[tuple[
     }
     for names in keys.values():
         for name in sorted(set(names)):
-            inside = np.array([each == name for each in names])
-            yield name, {"photographs": int(inside.sum()), "sent_up": int((up & inside).sum())}
+            members = np.array([each == name for each in names])
+            yield name, {"photographs": int(members.sum()), "sent_up": int((sent_up & members).sum())}
 
 
 # Changes that leave a photograph one of the same kind
 
 
-def _saved(image: Image.Image, quality: int) -> bytes:
+def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 
-def _with(change: Callable[[Image.Image], Image.Image], quality: int = 92) -> Callable[[bytes], bytes]:
-    return lambda data: _saved(change(Image.open(io.BytesIO(data)).convert("RGB")), quality)
+def _jpeg_change(change: Callable[[Image.Image], Image.Image], quality: int = 92) -> Callable[[bytes], bytes]:
+    return lambda data: _encode_jpeg(change(Image.open(io.BytesIO(data)).convert("RGB")), quality)
 
 
-def _smaller(image: Image.Image, share: float) -> Image.Image:
+def _resize(image: Image.Image, share: float) -> Image.Image:
     return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.LANCZOS)
 
 
-def _warmer(image: Image.Image) -> Image.Image:
+def _warm_light(image: Image.Image) -> Image.Image:
     red, green, blue = image.split()
     return Image.merge(
         "RGB", (red.point(lambda v: min(255, v * 1.08)), green, blue.point(lambda v: v * 0.92))
@@ -332,14 +344,14 @@ def _warmer(image: Image.Image) -> Image.Image:
 
 _CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "unchanged": lambda data: data,
-    "JPEG quality 75": _with(lambda image: image, 75),
-    "JPEG quality 50": _with(lambda image: image, 50),
-    "0.75 times the size": _with(lambda image: _smaller(image, 0.75)),
-    "turned by 90 degrees": _with(lambda image: image.transpose(Image.Transpose.ROTATE_90)),
-    "15 % darker": _with(lambda image: ImageEnhance.Brightness(image).enhance(0.85)),
-    "15 % brighter": _with(lambda image: ImageEnhance.Brightness(image).enhance(1.15)),
-    "warmer light": _with(_warmer),
-    "slightly blurred": _with(lambda image: image.filter(ImageFilter.GaussianBlur(1))),
+    "JPEG quality 75": _jpeg_change(lambda image: image, 75),
+    "JPEG quality 50": _jpeg_change(lambda image: image, 50),
+    "0.75 times the size": _jpeg_change(lambda image: _resize(image, 0.75)),
+    "turned by 90 degrees": _jpeg_change(lambda image: image.transpose(Image.Transpose.ROTATE_90)),
+    "15 % darker": _jpeg_change(lambda image: ImageEnhance.Brightness(image).enhance(0.85)),
+    "15 % brighter": _jpeg_change(lambda image: ImageEnhance.Brightness(image).enhance(1.15)),
+    "warmer light": _jpeg_change(_warm_light),
+    "slightly blurred": _jpeg_change(lambda image: image.filter(ImageFilter.GaussianBlur(1))),
 }
 
 

@@ -56,22 +56,24 @@ def main() -> None:
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
     for verb in ("manifest", "split"):
         run = pipeline.run_verb(verb, loaded, arguments.runs)
-    known, digest = manifest.read(run.folder)
-    records: list[Record] = [record for record in known.records if record.needs_in_person is not None]
+    dataset_manifest, digest = manifest.read(run.folder)
+    records: list[Record] = [
+        record for record in dataset_manifest.records if record.needs_in_person is not None
+    ]
     if arguments.part == "development":
         records = [*pipeline.records(run, "train"), *pipeline.records(run, "validation")]
     pixels = pixel_cache.pictures(records, pipeline.data_root(run), loaded.pixels, run.cache)
-    folds = dealt(records, arguments.folds)
-    ours, frozen = np.zeros(len(records)), np.zeros(len(records))
-    features = _imagenet(loaded, Pictures(records, pixels))
+    folds = assign_folds(records, arguments.folds)
+    fine_tuned, frozen = np.zeros(len(records)), np.zeros(len(records))
+    features = _frozen_features(loaded, Pictures(records, pixels))
     for fold in range(arguments.folds):
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        ours[outside] = _fine_tuned(loaded, records, pixels, inside, outside)
-        truth = [bool(records[place].needs_in_person) for place in inside]
+        fine_tuned[outside] = _fine_tuned(loaded, records, pixels, inside, outside)
+        truth = [bool(records[index].needs_in_person) for index in inside]
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
         frozen[outside] = regression.fit(features[inside], truth).decision_function(features[outside])
         say(f"  fold {fold + 1} of {arguments.folds}")
-    found = compare(records, folds, ours, frozen, loaded)
+    found = compare(records, folds, fine_tuned, frozen, loaded)
     found |= {"part": arguments.part, "folds": arguments.folds, "manifest_sha256": digest}
     for name in ("recipe", "frozen_features", "difference"):
         row = found[name]
@@ -80,7 +82,7 @@ def main() -> None:
         write_atomically(arguments.json, (json.dumps(found, indent=2) + "\n").encode())
 
 
-def dealt(records: Sequence[Record], folds: int) -> NDArray[np.intp]:
+def assign_folds(records: Sequence[Record], folds: int) -> NDArray[np.intp]:
     """The fold of each record: groups whole, positive ones first, by a hash of their first picture."""
 
     def order(group: Sequence[Record]) -> tuple[bool, str]:
@@ -97,7 +99,7 @@ def dealt(records: Sequence[Record], folds: int) -> NDArray[np.intp]:
 
 
 def compare(
-    records: Sequence[Record], folds: NDArray[np.intp], ours: Floats, frozen: Floats, loaded: Config
+    records: Sequence[Record], folds: NDArray[np.intp], fine_tuned: Floats, frozen: Floats, loaded: Config
 ) -> dict[str, object]:
     """Case-level AUROC of both, ranked within each fold, and their difference; 95 % intervals by patient.
 
@@ -105,23 +107,30 @@ def compare(
     ranks before the folds are pooled.
     """
     cases: dict[str, list[int]] = {}
-    for place, record in enumerate(records):
-        cases.setdefault(record.case_id, []).append(place)
+    for index, record in enumerate(records):
+        cases.setdefault(record.case_id, []).append(index)
     members = list(cases.values())
-    positive = np.array([any(records[place].needs_in_person for place in own) for own in members])
-    patients = [records[own[0]].unit_id for own in members]
+    positive = np.array(
+        [any(records[index].needs_in_person for index in members_of_case) for members_of_case in members]
+    )
+    patients = [records[members_of_case[0]].unit_id for members_of_case in members]
     units = np.unique(patients, return_inverse=True)[1]
-    fold = np.array([folds[own[0]] for own in members])
+    fold = np.array([folds[members_of_case[0]] for members_of_case in members])
 
-    def ranked(logits: Floats) -> Floats:
-        values = np.array([case_logit(logits[own].tolist(), loaded.calibrate.aggregation) for own in members])
+    def rank_within_folds(logits: Floats) -> Floats:
+        values = np.array(
+            [
+                case_logit(logits[members_of_case].tolist(), loaded.calibrate.aggregation)
+                for members_of_case in members
+            ]
+        )
         ranks = np.zeros(values.size)
         for one in range(int(fold.max()) + 1):
             inside = fold == one
             ranks[inside] = np.argsort(np.argsort(values[inside])) / max(1, inside.sum() - 1)
         return ranks
 
-    first, second = ranked(ours), ranked(frozen)
+    first, second = rank_within_folds(fine_tuned), rank_within_folds(frozen)
     draws, seed = loaded.evaluate.bootstrap_draws, loaded.evaluate.seed
     rows = {
         "recipe": summarise(Sample.of(first, positive), draws, seed, units)["auroc"],
@@ -140,7 +149,9 @@ def _fine_tuned(
     outside: NDArray[np.intp],
 ) -> Floats:
     """Logits of the fold's pictures by a network that was trained on the others, its mean over the views."""
-    parts = [Pictures([records[p] for p in own], np.array(pixels[own])) for own in (inside, outside)]
+    parts = [
+        Pictures([records[p] for p in indices], np.array(pixels[indices])) for indices in (inside, outside)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         loop.train(loaded, parts[0], parts[1], Path(folder), "cross-validation")
         network = Views(load_checkpoint(Path(folder)), loaded.export.views).eval()
@@ -152,7 +163,7 @@ def _fine_tuned(
     return torch.cat(found).double().numpy()
 
 
-def _imagenet(loaded: Config, pictures: Pictures) -> Floats:
+def _frozen_features(loaded: Config, pictures: Pictures) -> Floats:
     body = create_backbone(loaded.model.backbone, loaded.model.weights, loaded.pixels.size_px)
     return embeddings(TriageNetwork(body, 1).eval(), pictures).double().numpy()
 

@@ -27,7 +27,7 @@ from lesion_triage.evaluate.corruptions import Row, files_of, markdown, measure,
 HERE = Path(__file__).resolve().parent
 PAGES = HERE.parents[1] / "docs"
 SPEC, LIMITS = PixelSpec(size_px=160), QualityLimits()
-SPOILT = 200
+CORRUPTED_PICTURES = 200
 """So many of each data set are spoilt, drawn by a fixed seed; all are looked at as they are."""
 
 
@@ -69,19 +69,19 @@ def pad_ufes_20(root: Path) -> list[Record]:
     return [record for record in manifest.records if record.image_id in wanted]
 
 
-def looked_at(records: Sequence[Record], root: Path) -> tuple[Row, ...]:
+def measure_dataset(records: Sequence[Record], root: Path) -> tuple[Row, ...]:
     """All as they are, and some of them spoilt."""
-    some = random.Random(0).sample(records, min(SPOILT, len(records)))
-    (unmodified,) = _measured(records, root, ())
-    return unmodified, *_measured(some, root, tuple(CORRUPTIONS))[1:]
+    some = random.Random(0).sample(records, min(CORRUPTED_PICTURES, len(records)))
+    (unmodified,) = _measure_records(records, root, ())
+    return unmodified, *_measure_records(some, root, tuple(CORRUPTIONS))[1:]
 
 
-def _measured(records: Sequence[Record], root: Path, corruptions: Sequence[str]) -> tuple[Row, ...]:
+def _measure_records(records: Sequence[Record], root: Path, corruptions: Sequence[str]) -> tuple[Row, ...]:
     units = [record.unit_id for record in records]
     return measure(files_of(records, root), SPEC, LIMITS, units=units, corruptions=corruptions)
 
 
-def folder(root: Path) -> tuple[Row, ...]:
+def measure_folder(root: Path) -> tuple[Row, ...]:
     """Every picture of a folder as it is."""
     return measure([path.read_bytes for path in sorted(root.glob("*.*"))], SPEC, LIMITS, corruptions=())
 
@@ -92,21 +92,21 @@ def main() -> None:
     for name in ("ham10000", "pad-ufes-20", "lesion-free", "other"):
         parser.add_argument(f"--{name}", type=Path)
     options = parser.parse_args()
-    drawn, found = {}, {}
+    by_dataset, found = {}, {}
     if options.ham10000:
-        drawn["HAM10000"] = looked_at(ham10000(options.ham10000), options.ham10000)
+        by_dataset["HAM10000"] = measure_dataset(ham10000(options.ham10000), options.ham10000)
     if options.pad_ufes_20:
-        drawn["PAD-UFES-20"] = looked_at(pad_ufes_20(options.pad_ufes_20), options.pad_ufes_20)
+        by_dataset["PAD-UFES-20"] = measure_dataset(pad_ufes_20(options.pad_ufes_20), options.pad_ufes_20)
     if options.lesion_free:
-        found["skin without a lesion"] = folder(options.lesion_free)
+        found["skin without a lesion"] = measure_folder(options.lesion_free)
     if options.other:
-        found["no skin"] = folder(options.other)
-    found = drawn | found
+        found["no skin"] = measure_folder(options.other)
+    found = by_dataset | found
     for name, rows in found.items():
         first = rows[0]
         print(f"\n{name}: {first.refused.trials} pictures\n\n{markdown(rows)}\n")
         print(f"unmodified: refused {dict(first.refusals)}; advised {dict(first.advice)}", flush=True)
-    print(f"\n{side_by_side(drawn)}")
+    print(f"\n{side_by_side(by_dataset)}")
     (HERE / "results.json").write_text(
         canonical_json(
             {
@@ -117,7 +117,7 @@ def main() -> None:
         ),
         encoding="utf-8",
     )
-    (PAGES / "picture-quality.png").write_bytes(figure(drawn))
+    (PAGES / "picture-quality.png").write_bytes(figure(by_dataset))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EPOCH = "1700000000"
 
 
-def words(folder: Path, verb: str, *more: str) -> list[str]:
+def argv_for(folder: Path, verb: str, *more: str) -> list[str]:
     """Of a command of the pipeline on the small configuration, which is written to ``folder``."""
     config = write(folder) / "small.yaml"
     place = ["--runs", str(folder / "runs"), "--set", "tracking.enabled=false"]
@@ -33,29 +33,29 @@ def run_in(folder: Path) -> Path:
     return max((folder / "runs").iterdir())
 
 
-def travel(folder: Path, verb: str, *more: str) -> Path:
+def run_stage(folder: Path, verb: str, *more: str) -> Path:
     """The pipeline in a process of its own; the run's folder."""
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "serve")])
     environment = {**os.environ, "PYTHONPATH": paths, "SOURCE_DATE_EPOCH": EPOCH}
-    command = [sys.executable, "-m", "lesion_triage", *words(folder, verb, *more)]
+    command = [sys.executable, "-m", "lesion_triage", *argv_for(folder, verb, *more)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return run_in(folder)
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory) -> Path:
+def first_run(tmp_path_factory) -> Path:
     """In this process, in which other tests may have run."""
     folder = tmp_path_factory.mktemp("once")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SOURCE_DATE_EPOCH", EPOCH)
-        assert cli.main(words(folder, "run")) == 0
+        assert cli.main(argv_for(folder, "run")) == 0
     return run_in(folder)
 
 
 @pytest.fixture(scope="module")
-def again(tmp_path_factory) -> Path:
-    return travel(tmp_path_factory.mktemp("again"), "run")
+def second_run(tmp_path_factory) -> Path:
+    return run_stage(tmp_path_factory.mktemp("again"), "run")
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def again(tmp_path_factory) -> Path:
         "report/results.json",
     ],
 )
-def test_the_same_seed_makes_the_same_file_in_another_process_and_folder(once, again, file):
-    assert (once / file).read_bytes() == (again / file).read_bytes()
+def test_the_same_seed_makes_the_same_file_in_another_process_and_folder(first_run, second_run, file):
+    assert (first_run / file).read_bytes() == (second_run / file).read_bytes()
 
 
 def test_content_is_what_a_bundle_does_and_promises_and_not_when_that_was(tmp_path):
@@ -115,9 +115,9 @@ def test_two_processes_agree_with_one_that_sees_their_parts_within_what_the_page
         *("--set", "model.backbone=test_vit", "--set", "pixels.size_px=160", "--set", "train.epochs=2"),
         *("--set", "model.drop_rate=0", "--set", "model.drop_path_rate=0", "--set", "train.accelerator=cpu"),
     ]
-    assert cli.main(words(tmp_path / "one", "train", *common)) == 0
+    assert cli.main(argv_for(tmp_path / "one", "train", *common)) == 0
     one = run_in(tmp_path / "one")
-    two = travel(tmp_path / "two", "train", *common, "--set", "train.devices=2")
+    two = run_stage(tmp_path / "two", "train", *common, "--set", "train.devices=2")
     (ours, positive), (theirs, _) = calibration(one), calibration(two)
     print(f"largest logit difference {np.abs(ours - theirs).max():.2g}, standard deviation {ours.std():.2g}")
     print(f"AUROC {auroc(ours, positive):.4f} and {auroc(theirs, positive):.4f}")
