@@ -18,12 +18,12 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_scored(tmp_path
 @pytest.mark.parametrize(("option", "least"), [("--seed", 0), ("--others", 1)])
 @pytest.mark.parametrize("value", ["-1", "1.5", "some"])
 def test_a_number_that_nothing_can_be_drawn_with_is_refused_before_the_test_split_is_opened(
-    tmp_path, capsys, option, minimum, value
+    tmp_path, capsys, option, least, value
 ):
     with pytest.raises(SystemExit) as stopped:
         main(["robustness", str(tmp_path / "no run"), "--out", str(tmp_path / "out"), f"{option}={value}"])
     assert stopped.value.code == 2
-    assert f"{option}: expected a whole number from {minimum} up, found '{value}'" in capsys.readouterr().err
+    assert f"{option}: expected a whole number from {least} up, found '{value}'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
