@@ -32,7 +32,7 @@ from lesion_triage.data.augment import augmentation
 from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
-from lesion_triage.train import distributed, loop, memory, pictures
+from lesion_triage.train import distributed, loop, memory, data_loading
 from lesion_triage.train.data_loading import Pictures
 from lesion_triage.train.training_state import TrainingState
 

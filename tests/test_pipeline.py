@@ -255,7 +255,7 @@ def test_one_picture_has_the_same_score_in_evaluation_scorer_and_service(run):
         for row in rows:
             data = (pipeline.data_root(run) / by_id[row.image_id].path).read_bytes()
             ours = scorer.score([data])
-            theirs = demo._ask(url, data)
+            theirs = demo._post_picture(url, data)
             assert ours.images[0].logit == row.logit
             assert theirs == ours.model_dump(mode="json")
 

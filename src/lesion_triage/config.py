@@ -248,19 +248,21 @@ class Train(Section):
 
         So a run from before the key existed is recognised, and not repeated.
         """
-        content = self.model_dump(mode="json", exclude=set(_HOW_IT_IS_RUN))
+        content = self.model_dump(mode="json", exclude=set(_EXECUTION_KEYS))
         fields = type(self).model_fields
         return {
-            key: value for key, value in content.items() if key not in _LATER or value != fields[key].default
+            key: value
+            for key, value in content.items()
+            if key not in _KEYS_ADDED_LATER or value != fields[key].default
         }
 
 
-def _wherever(weights: str) -> str:
+def _without_location(weights: str) -> str:
     """Initial weights without the location of their file."""
     return weights if weights in ("hub", "none") else "file"
 
 
-_HOW_IT_IS_RUN = frozenset(
+_EXECUTION_KEYS = frozenset(
     (
         "accelerator",
         "devices",
@@ -272,7 +274,7 @@ _HOW_IT_IS_RUN = frozenset(
         "pixel_cache",
     )
 )
-_LATER = frozenset(
+_KEYS_ADDED_LATER = frozenset(
     (
         "accumulate",
         "warmup_epochs",
@@ -315,7 +317,7 @@ class Ensemble(Section):
     """For ``distil``: weight of the members' probabilities in the loss; the labels have the rest."""
 
     @model_validator(mode="after")
-    def _somebody_teaches(self) -> Self:
+    def _require_teachers(self) -> Self:
         if self.combine == "distil" and self.size < 2:
             raise ValueError("distil learns from several members; set members to 2 or more")
         return self
@@ -338,7 +340,7 @@ class Ensemble(Section):
         if not self.backbones:
             del content["backbones"]
         for backbone in content.get("backbones", ()):
-            backbone["weights"] = _wherever(backbone["weights"])
+            backbone["weights"] = _without_location(backbone["weights"])
             for came_later in ("drop_path_rate", "learning_rate"):
                 if backbone[came_later] is None:
                     del backbone[came_later]
@@ -390,13 +392,13 @@ class Calibrate(Section):
         return self
 
     @model_validator(mode="after")
-    def _flags_to_count(self) -> Self:
+    def _require_flags_to_count(self) -> Self:
         if self.count_red_flags and self.red_flags is None:
             raise ValueError("count_red_flags needs red_flags: there is nothing to count")
         return self
 
     @model_validator(mode="after")
-    def _leave_a_last_band(self) -> Self:
+    def _require_room_for_last_band(self) -> Self:
         if sum(self.band_shares) >= 1:
             raise ValueError(f"band_shares must sum to less than 1, found {sum(self.band_shares):.6g}")
         return self
@@ -458,7 +460,7 @@ class Audit(Section):
     the finding names."""
 
     @model_validator(mode="after")
-    def _warn_before_failing(self) -> Self:
+    def _require_ordered_limits(self) -> Self:
         if self.warn_auroc > self.fail_auroc or self.warn_odds_ratio > self.fail_odds_ratio:
             raise ValueError("a limit for a warning must not be above the one for a failure")
         return self
@@ -491,7 +493,7 @@ class Config(Section):
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
-    def _a_student_sees_pictures(self) -> Self:
+    def _refuse_probe_with_distil(self) -> Self:
         if self.train.probe and self.ensemble.combine == "distil":
             raise ValueError(
                 "ensemble.combine distil needs pictures, and train.probe trains on embeddings; use average"
@@ -499,7 +501,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _members_have_seeds(self) -> Self:
+    def _require_seeds_for_members(self) -> Self:
         if self.seed + self.ensemble.members - 1 > LARGEST_SEED:
             raise ValueError(f"the seeds of the members of an ensemble go up to {LARGEST_SEED}; lower seed")
         return self
@@ -514,11 +516,11 @@ class Config(Section):
         alone = self.model_copy(update={"ensemble": Ensemble()})
         return tuple(
             one.model_copy(update={"seed": self.seed + number})
-            for one in (alone, *map(alone._with, self.ensemble.backbones))
+            for one in (alone, *map(alone._with_backbone, self.ensemble.backbones))
             for number in range(self.ensemble.members)
         )
 
-    def _with(self, other: OtherBackbone) -> Self:
+    def _with_backbone(self, other: OtherBackbone) -> Self:
         rate = self.model.drop_path_rate if other.drop_path_rate is None else other.drop_path_rate
         own = {"backbone": other.backbone, "weights": other.weights, "drop_path_rate": rate}
         model = self.model.model_copy(update=own)
@@ -540,7 +542,7 @@ class Config(Section):
         """
         content = self.model_dump(mode="json", exclude={"tracking", "data"})
         content["data"] = self.data.identity()
-        content["model"]["weights"] = _wherever(self.model.weights)
+        content["model"]["weights"] = _without_location(self.model.weights)
         if self.ensemble.size == 1:
             del content["ensemble"]  # so that a run from before the section existed is known again
         else:

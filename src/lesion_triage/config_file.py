@@ -42,13 +42,13 @@ def load(
     tree = strict_yaml.parse(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}.")
-    _anchor(tree, path.parent)
+    _resolve_relative_paths(tree, path.parent)
     for override in overrides:
-        _apply(tree, override)
-    told = any(override.startswith("data.root=") for override in overrides)
+        _apply_override(tree, override)
+    root_is_given = any(override.startswith("data.root=") for override in overrides)
     if isinstance(data := tree.get("data"), dict):
-        told = told or (frozen and Path(str(data.get("root") or "")).is_dir())
-        if root := data_root or (None if told else os.environ.get(DATA_ROOT_VARIABLE)):
+        root_is_given = root_is_given or (frozen and Path(str(data.get("root") or "")).is_dir())
+        if root := data_root or (None if root_is_given else os.environ.get(DATA_ROOT_VARIABLE)):
             data["root"] = str(root)
     _inline_red_flags(tree, str(path))
     return validated(tree, str(path))
@@ -67,10 +67,10 @@ def validated(tree: Mapping[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from None
+        raise ConfigError(f"{where}: {_error_sentence(error)}") from None
 
 
-def _anchor(tree: dict[str, Any], folder: Path) -> None:
+def _resolve_relative_paths(tree: dict[str, Any], folder: Path) -> None:
     """Make the file's own relative paths independent of the working directory."""
     data, calibrate = tree.get("data"), tree.get("calibrate")
     parts = data.get("mixture") if isinstance(data, dict) else None
@@ -98,7 +98,7 @@ def _inline_red_flags(tree: dict[str, Any], where: str) -> None:
         calibrate["red_flags"] = red_flags_file.validated(said, f"{where}: calibrate.red_flags")
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, value = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"override '{override}': expected section.key=value.")
@@ -111,7 +111,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     place[key] = strict_yaml.parse(value, f"override '{override}'")
 
 
-def _explain(error: ValidationError) -> str:
+def _error_sentence(error: ValidationError) -> str:
     """All of pydantic's errors in one sentence, unknown keys with the nearest known name."""
     parts = []
     for problem in error.errors():

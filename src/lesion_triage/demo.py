@@ -46,9 +46,9 @@ def demo(path: Path, root: Path) -> int:
     say("serve")
     with _server(run.folder / "bundle") as url:
         say(f"  {url}")
-        answers = {title: _ask(url, picture) for title, picture in _cases(run).items()}
+        answers = {title: _post_picture(url, picture) for title, picture in _cases(run).items()}
     say("  server stopped")
-    _show(answers)
+    _print_answers(answers)
     say("The lesions are drawn: none of these numbers says anything about people.")
     say(f"Report: {run.folder / 'report' / 'index.html'}")
     say(f"Done in {time.monotonic() - began:.0f} s. `make mlflow` shows the run.")
@@ -86,7 +86,10 @@ def _server(bundle: Path) -> Iterator[str]:
                 [*command, "--ready-file", str(ready)],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**_unset("TRIAGE_"), "TRIAGE_ALLOW_UNSIGNED": "1"},  # sealed just now, on loopback
+                env={
+                    **_environment_without("TRIAGE_"),
+                    "TRIAGE_ALLOW_UNSIGNED": "1",
+                },  # sealed just now, on loopback
             )
         try:
             deadline = time.monotonic() + _READY_SECONDS
@@ -100,12 +103,12 @@ def _server(bundle: Path) -> Iterator[str]:
             process.wait(30)
 
 
-def _unset(prefix: str) -> dict[str, str]:
+def _environment_without(prefix: str) -> dict[str, str]:
     """The environment without the settings of another server."""
     return {name: value for name, value in os.environ.items() if not name.startswith(prefix)}
 
 
-def _ask(url: str, picture: bytes) -> dict[str, object]:
+def _post_picture(url: str, picture: bytes) -> dict[str, object]:
     request = Request(  # noqa: S310 - http to our own loopback server
         f"{url}/v1/triage", data=picture, headers={"Content-Type": "image/jpeg"}, method="POST"
     )
@@ -117,7 +120,7 @@ def _ask(url: str, picture: bytes) -> dict[str, object]:
     return answer
 
 
-def _show(answers: dict[str, dict[str, object]]) -> None:
+def _print_answers(answers: dict[str, dict[str, object]]) -> None:
     table = Table(title="Three drawn cases over HTTP: POST /v1/triage")
     for column in ("photograph", "disposition", "band", "score", "threshold", "why"):
         table.add_column(column, overflow="fold")

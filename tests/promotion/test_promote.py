@@ -51,7 +51,7 @@ def test_the_first_champion_is_registered_with_who_and_why(run, registry, capsys
     said = capsys.readouterr().out
     for evidence in ("certificate", "parity", "audit", "self-test passes", "version 1 is champion now"):
         assert evidence in said
-    version = registry.at(run.name, "champion")
+    version = registry.find_by_alias(run.name, "champion")
     assert version.tags["promoted.champion.by"] == "Ada"
     assert version.tags["promoted.champion.why"] == "it is better"
     assert "by Ada: it is better" in version.description
@@ -121,7 +121,7 @@ def test_a_bundle_that_lacks_something_is_refused_and_nothing_is_registered(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(expected, error), error
-    assert registry.at(run.name, "champion") is None
+    assert registry.find_by_alias(run.name, "champion") is None
     assert not (run / "promotions.jsonl").exists()
 
 
@@ -138,7 +138,7 @@ def test_drawn_pictures_pass_only_when_told(home, registry, capsys):
     assert promote(run) == 2
     assert "made from drawn pictures" in capsys.readouterr().err
     assert promote(run, "--synthetic") == 0
-    version = registry.at("drawn", "champion")
+    version = registry.find_by_alias("drawn", "champion")
     assert version.tags["synthetic"] == "true"
 
 
@@ -166,10 +166,10 @@ def test_a_regression_is_refused_until_somebody_accepts_it_and_the_old_one_can_c
     assert "# Change record" in said.out
     assert "regresses against the champion: Slice all: sensitivity 0.950 before, 0.800 now" in said.err
     assert not (worse / "promotions.jsonl").exists()
-    assert registry.of_bundle(run.name, json.loads(results(worse))["bundle_sha256"]) is None
+    assert registry.find_by_bundle(run.name, json.loads(results(worse))["bundle_sha256"]) is None
 
     assert promote(worse, "--accept-regression", "the old camera is gone", model=run.name) == 0
-    version = registry.at(run.name, "champion")
+    version = registry.find_by_alias(run.name, "champion")
     assert version.number == "2"
     assert version.tags["promoted.champion.accepted_regression"] == "the old camera is gone"
     assert record.read(worse)[1]["accepted_regression"] == "the old camera is gone"
@@ -177,7 +177,7 @@ def test_a_regression_is_refused_until_somebody_accepts_it_and_the_old_one_can_c
     assert "Accepted nevertheless: the old camera is gone" in kept.read_text()
 
     assert promote(run, model=run.name) == 0
-    back = registry.at(run.name, "champion")
+    back = registry.find_by_alias(run.name, "champion")
     assert back is not None
     assert back.number == "1"
     assert record.read(run)[-1]["replaced"] == version.bundle_sha256
@@ -193,7 +193,7 @@ def test_a_challenger_may_be_worse_and_is_compared_all_the_same(run, home, regis
     other = made_runs.make(home / "runs" / "challenger", slices=WORSE)
     assert promote(other, to="challenger", model=run.name) == 0
     assert "Regression by the rule" in capsys.readouterr().out
-    champion, challenger = (registry.at(run.name, alias) for alias in ("champion", "challenger"))
+    champion, challenger = (registry.find_by_alias(run.name, alias) for alias in ("champion", "challenger"))
     assert champion is not None
     assert challenger is not None
     assert (champion.number, challenger.number) == ("1", "2")
@@ -276,8 +276,8 @@ def test_no_name_of_a_photograph_and_no_place_comes_into_the_registry(run, home,
     made_runs.rewrite(run / "report" / "results.json", gallery=names)
     made_runs.rewrite(run / "audit_with_model" / "audit.json", tables=[{"rows": [names]}])
     assert promote(run) == 0
-    version = registry.at(run.name, "champion")
-    with registry.fetched(version) as folder:
+    version = registry.find_by_alias(run.name, "champion")
+    with registry.downloaded(version) as folder:
         kept = {
             path.relative_to(folder / "record").as_posix() for path in (folder / "record").rglob("*.json")
         }

@@ -52,12 +52,12 @@ class Swept:
     def recorded(self) -> list:
         """All trials of the storage, by number, whatever their state."""
         url = f"sqlite:///{self.home / 'sweeps' / 'studies.db'}"
-        with studies.opened(url, self.study.name, spaces.Settings(), 3) as study:
+        with studies.open_study(url, self.study.name, spaces.Settings(), 3) as study:
             return study.get_trials()
 
     def notes(self) -> dict[int, Path]:
         """Run folders of trials, by the trial's number."""
-        found = (self.home / "runs").glob(f"*/{trials.NOTE}")
+        found = (self.home / "runs").glob(f"*/{trials.NOTE_FILE}")
         return {json.loads(note.read_text())["trial"]: note.parent for note in found}
 
 
@@ -295,7 +295,7 @@ def test_a_damaged_training_state_is_no_fault_of_the_trials_values(data, tmp_pat
     assert cli.main([*command, "--trials", "3"]) == 0
     swept = Swept(tmp_path / "experiments", command)
     before = {trial.params["train.learning_rate"]: trial.value for trial in swept.recorded()}
-    for note in (swept.home / "runs").glob(f"*/{trials.NOTE}"):  # as a kill and a bad disk leave a run
+    for note in (swept.home / "runs").glob(f"*/{trials.NOTE_FILE}"):  # as a kill and a bad disk leave a run
         (note.parent / "stages" / "train.json").unlink()
         (note.parent / state_files.FOLDER).mkdir()
         (note.parent / state_files.FOLDER / "000001-00000000.json").write_text("{")

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from lesion_triage.errors import RunError
 from lesion_triage.sweep import study as studies
 from lesion_triage.sweep.space import Choices, Interval, Settings
-from lesion_triage.sweep.study import Desk
+from lesion_triage.sweep.study import TrialCoordinator
 
 DOMAINS = {
     "train.learning_rate": Interval(1e-4, 1e-2, True, None, False),
@@ -23,8 +23,8 @@ def url(tmp_path) -> str:
     return f"sqlite:///{tmp_path / 'studies.db'}"
 
 
-def desk(study: Study, folder: Path, take_over: bool = False) -> Desk:
-    return Desk(study, folder, DOMAINS, take_over)
+def coordinator(study: Study, folder: Path, take_over: bool = False) -> TrialCoordinator:
+    return TrialCoordinator(study, folder, DOMAINS, take_over)
 
 
 def finish(study: Study, trial) -> None:
@@ -35,15 +35,15 @@ def finish(study: Study, trial) -> None:
 
 
 def test_what_is_drawn_does_not_depend_on_how_often_the_process_was_started(tmp_path, url):
-    with studies.opened(url, "one", SETTINGS, 3) as study:
+    with studies.open_study(url, "one", SETTINGS, 3) as study:
         for _ in range(8):
-            trial, lock = desk(study, tmp_path / "one").claim(8)
+            trial, lock = coordinator(study, tmp_path / "one").claim(8)
             with lock:
                 finish(study, trial)
         whole = [trial.params for trial in study.trials]
     for _ in range(8):
-        with studies.opened(url, "two", SETTINGS, 3) as study:
-            trial, lock = desk(study, tmp_path / "two").claim(8)
+        with studies.open_study(url, "two", SETTINGS, 3) as study:
+            trial, lock = coordinator(study, tmp_path / "two").claim(8)
             with lock:
                 finish(study, trial)
             parts = [trial.params for trial in study.trials]
@@ -52,8 +52,8 @@ def test_what_is_drawn_does_not_depend_on_how_often_the_process_was_started(tmp_
 
 
 def test_a_living_trial_is_left_alone_a_dead_one_is_taken_up_and_no_more_begin_than_are_wanted(tmp_path, url):
-    with studies.opened(url, "one", SETTINGS, 3) as study:
-        here, there = desk(study, tmp_path), desk(study, tmp_path)
+    with studies.open_study(url, "one", SETTINGS, 3) as study:
+        here, there = coordinator(study, tmp_path), coordinator(study, tmp_path)
         first, living = here.claim(2)
         second, dying = there.claim(2)
         assert (first.number, second.number) == (0, 1)
@@ -71,11 +71,11 @@ def test_a_living_trial_is_left_alone_a_dead_one_is_taken_up_and_no_more_begin_t
 
 
 def test_a_trial_of_another_machine_is_left_alone_unless_it_is_given_up(tmp_path, url):
-    with studies.opened(url, "one", SETTINGS, 3) as study:
-        trial, lock = desk(study, tmp_path / "a").claim(1)
+    with studies.open_study(url, "one", SETTINGS, 3) as study:
+        trial, lock = coordinator(study, tmp_path / "a").claim(1)
         lock.close()
-        assert desk(study, tmp_path / "b").claim(1) is None
-        taken, lock = desk(study, tmp_path / "b", take_over=True).claim(1)
+        assert coordinator(study, tmp_path / "b").claim(1) is None
+        taken, lock = coordinator(study, tmp_path / "b", take_over=True).claim(1)
         lock.close()
         assert (taken.number, taken.params) == (trial.number, trial.params)
 
@@ -86,7 +86,7 @@ def test_a_trial_of_another_machine_is_left_alone_unless_it_is_given_up(tmp_path
 def test_a_storage_that_cannot_be_used_is_one_sentence_without_its_password(url):
     with (
         pytest.raises(RunError, match=r"the storage .* cannot be used") as caught,
-        studies.opened(url, "one", SETTINGS, 3),
+        studies.open_study(url, "one", SETTINGS, 3),
     ):
         pass
     assert "secret" not in str(caught.value)

@@ -109,7 +109,7 @@ def served(tmp_path_factory) -> Iterator[Served]:
         bundle = tiny_bundle.make(home / "bundle of Jane-Doe", red_flags=FLAGS)
         registry = Registry(uri)
         version = registry.register(NAME, bundle, {"report/results.json": b"{}"}, "experiment", None)
-        registry.point(version, "champion", {"promoted.champion.by": "Ada"}, "the first")
+        registry.set_alias(version, "champion", {"promoted.champion.by": "Ada"}, "the first")
         yield Served(home, uri, registry, version, bundle)
 
 
@@ -131,15 +131,15 @@ def frame(images: list, history: list):
 
 
 def test_an_alias_leads_to_the_version_and_the_bundle_comes_back_whole(served):
-    found = served.registry.at(NAME, "champion")
+    found = served.registry.find_by_alias(NAME, "champion")
     assert found is not None
     assert (found.number, found.bundle_sha256) == ("1", served.bundle.sha256)
     assert found.description == "the first"
-    assert served.registry.of_bundle(NAME, served.bundle.sha256) == found
-    assert served.registry.at(NAME, "challenger") is None
-    assert served.registry.at("another", "champion") is None
-    assert served.registry.of_bundle(NAME, "0" * 64) is None
-    with served.registry.fetched(found) as folder:
+    assert served.registry.find_by_bundle(NAME, served.bundle.sha256) == found
+    assert served.registry.find_by_alias(NAME, "challenger") is None
+    assert served.registry.find_by_alias("another", "champion") is None
+    assert served.registry.find_by_bundle(NAME, "0" * 64) is None
+    with served.registry.downloaded(found) as folder:
         assert (folder / "bundle" / "model.onnx").read_bytes() == served.bundle.graph
         assert (folder / "record" / "report" / "results.json").read_bytes() == b"{}"
 
@@ -274,7 +274,7 @@ def test_a_bundle_that_was_changed_in_the_registry_is_not_given_back(served):
             path.write_bytes((served.bundle.folder / path.relative_to(sealed.parent)).read_bytes())
     with (
         pytest.raises(RegistryError, match=r"expected the bundle .* it was changed in the registry"),
-        served.registry.fetched(version),
+        served.registry.downloaded(version),
     ):
         pass
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lesion_triage.config import Config
-from lesion_triage.tracking import Tracker, environment, flat
+from lesion_triage.tracking import Tracker, environment, flat_params
 
 
 def config(tmp_path: Path, **tracking) -> Config:
@@ -78,14 +78,14 @@ def test_a_command_that_does_the_run_in_another_way_goes_on_with_its_record(tmp_
     said: list[str] = []
     for again in (first, second, second):
         tracker = Tracker(again, folder, said.append)
-        tracker.params(flat(again))
+        tracker.params(flat_params(again))
         tracker.params({"manifest_sha256": "ab"})
         tracker.tags({"certificate_id": "cd"})
         tracker.finish()
     assert said == []
     data = MlflowClient(f"sqlite:///{folder.parent.parent / 'mlflow.db'}").get_run(tracker.run_id).data
     assert data.tags["certificate_id"] == "cd"
-    assert data.params[f"{section}.{key}"] == str(flat(first)[f"{section}.{key}"])
+    assert data.params[f"{section}.{key}"] == str(flat_params(first)[f"{section}.{key}"])
     assert data.tags[f"{section}.{key}"] == str(other[key])
     assert not any(name.startswith("train.epochs") for name in data.tags)
 
@@ -108,7 +108,7 @@ def test_switched_off_it_writes_nothing(tmp_path, folder):
 
 
 def test_neither_parameters_nor_environment_say_where_anything_lies(tmp_path):
-    text = repr(flat(config(tmp_path))) + environment()
+    text = repr(flat_params(config(tmp_path))) + environment()
     assert "Jane-Doe" not in text
     assert str(tmp_path) not in text
 
@@ -116,7 +116,7 @@ def test_neither_parameters_nor_environment_say_where_anything_lies(tmp_path):
 def test_no_parameter_says_where_a_part_of_a_mixture_lies(tmp_path):
     parts = [{"source": "ddi", "root": str(tmp_path / "Jane-Doe")}, {"source": "ham10000"}]
     mixed = {"name": "try", "data": {"source": "mixture", "mixture": parts}}
-    found = flat(Config.model_validate(mixed))
+    found = flat_params(Config.model_validate(mixed))
     assert "Jane-Doe" not in repr(found)
     assert (found["data.mixture.1.source"], found["data.mixture.2.source"]) == ("ddi", "ham10000")
 
@@ -127,7 +127,7 @@ def test_no_parameter_says_where_the_weights_of_a_further_backbone_lie(tmp_path)
         {"backbone": "resnet34"},
     ]
     several = {**config(tmp_path).model_dump(mode="json"), "ensemble": {"backbones": others}}
-    found = flat(Config.model_validate(several))
+    found = flat_params(Config.model_validate(several))
     assert "Jane-Doe" not in repr(found)
     assert found["ensemble.backbones.1.weights"] == "r.safetensors"
     assert found["ensemble.backbones.2.backbone"] == "resnet34"
@@ -139,7 +139,7 @@ def test_a_run_that_told_of_its_mixture_in_one_parameter_is_tracked_on(tmp_path,
     mixed = {"name": "try", "data": {"source": "mixture", "mixture": [{"source": "ddi"}]}}
     said: list[str] = []
     made = Config.model_validate(mixed)
-    for values in ({"data.mixture": "[{'source': 'ddi', 'root': '/data/ddi'}]"}, flat(made)):
+    for values in ({"data.mixture": "[{'source': 'ddi', 'root': '/data/ddi'}]"}, flat_params(made)):
         tracker = Tracker(made, folder, said.append)
         tracker.params(values)
         tracker.finish()

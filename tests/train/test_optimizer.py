@@ -10,11 +10,10 @@ from timm.optim import param_groups_layer_decay
 
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.optimizer import lr_schedule, parameter_groups
-from lesion_triage.train.weights import backbone
 
 
 def network(name: str) -> TriageNetwork:
-    return TriageNetwork(backbone(name, "none", 64), diagnoses=3)
+    return TriageNetwork(create_backbone(name, "none", 64), diagnoses=3)
 
 
 def told_apart(net: TriageNetwork, **arguments) -> dict[str, tuple[float, float]]:

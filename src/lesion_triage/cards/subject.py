@@ -17,7 +17,7 @@ from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.cards.dossier import AUDIT, AUDIT_MODEL, CONFIG, MANIFEST, RESULTS, Dossier
 from lesion_triage.config import Config
 from lesion_triage.errors import RunError
-from lesion_triage.tracking import flat
+from lesion_triage.tracking import flat_params
 
 FLAT_CONFIG, DATA = "config.json", "data.json"
 """Files of the record that is passed on with a bundle: the configuration without locations, and the
@@ -129,7 +129,7 @@ def _of_run(run: Path, bundle: Path) -> Subject:
     if not (run / CONFIG).is_file():
         raise RunError(f"{run}: no {CONFIG}, expected the folder of a run.")
     dossier = Dossier(run, bundle)
-    config = flat(Config.model_validate(dossier.at(CONFIG)))
+    config = flat_params(Config.model_validate(dossier.at(CONFIG)))
     manifest = dossier.get(MANIFEST)
     data = {name: manifest[name] for name in _COUNTS if name in manifest} if manifest else None
     return Subject(open_bundle(bundle), dossier, json.loads(json.dumps(config)), data)

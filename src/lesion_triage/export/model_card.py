@@ -65,7 +65,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         parameters=facts.parameters,
         size=config.pixels.size_px,
         views=facts.views,
-        weights=_first_weights(config),
+        weights=_initial_weights(config),
         training=_training(config),
         config=config.identity_sha256()[:16],
         source=manifest.source,
@@ -86,7 +86,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
     )
 
 
-def _first_weights(config: Config) -> str:
+def _initial_weights(config: Config) -> str:
     named = {"hub": "timm's published weights", "none": "random"}
     from_where = (one.model.weights for one in config.members() or (config,))
     return " and ".join(dict.fromkeys(named.get(one, "a local safetensors file") for one in from_where))

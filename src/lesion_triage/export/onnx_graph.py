@@ -39,13 +39,13 @@ class Views(nn.Module):
         if self.views == 1:
             logit, embedding, levels = self.network(pixels)
             return logit, embedding, levels
-        turned = [pixels, pixels.flip(2)]
+        stacked_views = [pixels, pixels.flip(2)]
         if self.views >= 4:
-            turned += [view.flip(1) for view in turned]
+            stacked_views += [view.flip(1) for view in stacked_views]
         if self.views == 8:
-            turned += [view.transpose(1, 2) for view in turned]
+            stacked_views += [view.transpose(1, 2) for view in stacked_views]
         # One batch: the graph holds the network once, and that is faster than one view after the other.
-        results = self.network(torch.cat(turned))
+        results = self.network(torch.cat(stacked_views))
         logit, embedding, levels = (part.unflatten(0, (self.views, -1)).mean(0) for part in results)
         return logit, embedding, levels
 
@@ -62,12 +62,12 @@ def convert(network: TriageNetwork | Ensemble, size_px: int, views: int, opset: 
     module = Views(network, views).eval()
     try:
         try:
-            model = _written(module, size_px, opset)
+            model = _export_program(module, size_px, opset)
         except Exception:
-            if not _fused(module):
+            if not _fused_attention_layers(module):
                 raise
-            with _unfused(module):
-                model = _written(module, size_px, opset)
+            with _unfused_attention(module):
+                model = _export_program(module, size_px, opset)
         onnx.checker.check_model(model)
         written = {entry.domain: entry.version for entry in model.opset_import}.get("")
         if written != opset:  # the exporter only logs a failed conversion and returns what it had
@@ -83,7 +83,7 @@ def convert(network: TriageNetwork | Ensemble, size_px: int, views: int, opset: 
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _written(module: nn.Module, size_px: int, opset: int) -> onnx.ModelProto:
+def _export_program(module: nn.Module, size_px: int, opset: int) -> onnx.ModelProto:
     pixels = torch.zeros((2, size_px, size_px, 3), dtype=torch.uint8)  # a batch size of 1 would be baked in
     with _quiet():
         program = torch.onnx.export(
@@ -102,15 +102,15 @@ def _written(module: nn.Module, size_px: int, opset: int) -> onnx.ModelProto:
         return program.model_proto
 
 
-def _fused(module: nn.Module) -> list[nn.Module]:
+def _fused_attention_layers(module: nn.Module) -> list[nn.Module]:
     """Layers of timm with fused attention, a torch operation that the exporter supports only in part."""
     return [layer for layer in module.modules() if getattr(layer, "fused_attn", False) is True]
 
 
 @contextmanager
-def _unfused(module: nn.Module) -> Iterator[None]:
+def _unfused_attention(module: nn.Module) -> Iterator[None]:
     """Compute attention unfused: the same numbers up to rounding."""
-    layers: list[Any] = _fused(module)
+    layers: list[Any] = _fused_attention_layers(module)
     for layer in layers:
         layer.fused_attn = False
     try:

@@ -21,7 +21,7 @@ from lesion_triage.predictions import Predictions
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.network import TriageNetwork
 
-_AT_ONCE = 32
+_BATCH_SIZE = 32
 """Pictures per batch, counting all views."""
 
 
@@ -53,7 +53,7 @@ def compare(
     by_id = {record.image_id: record for record in records}
     gradable = [row for row in predictions.rows if row.logit is not None]
     torch_logits: dict[str, float] = {}
-    batch = max(1, _AT_ONCE // views)
+    batch = max(1, _BATCH_SIZE // views)
     for start in range(0, len(gradable), batch):
         rows = gradable[start : start + batch]
         pictures = [

@@ -33,7 +33,7 @@ _SENSOR_NOISE = 12
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedRun:
     """A bundle, and how far its graph differs from the network."""
 
     bundle: Bundle
@@ -41,7 +41,7 @@ class Sealed:
 
 
 @dataclass(frozen=True)
-class MadeFrom:
+class SourceData:
     """The pictures behind a run."""
 
     manifest: Manifest
@@ -51,7 +51,7 @@ class MadeFrom:
     """Folder of the dataset."""
 
 
-def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | None) -> Sealed:
+def seal_run(folder: Path, config: Config, source_data: SourceData, cache: Path | None) -> SealedRun:
     """Check the graph against the network, seal ``folder/bundle``, and run its self-test.
 
     The gate uses the validation pictures, not the calibration pictures: the certificate's threshold equals
@@ -60,14 +60,14 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | No
     Args:
         folder: of the run.
         config: of the run.
-        made_from: its pictures.
+        source_data: its pictures.
         cache: where decoded pictures are kept; None if they are not.
 
     Raises:
         ParityError: the graph disagrees with the network; no bundle is left.
         BundleError: the sealed bundle does not pass its own self-test.
     """
-    manifest = made_from.manifest
+    manifest = source_data.manifest
     policy = Policy.model_validate_json((folder / "policy.json").read_bytes())
     certificate = Certificate.model_validate_json((folder / "certificate.json").read_bytes())
     graph = (folder / "model.onnx").read_bytes()
@@ -75,7 +75,7 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | No
     table, _ = predictions.read(folder / "predictions", "validation")
     views = config.export.views
     agreement = parity.compare(
-        network, views, config.pixels, policy, table, made_from.validation, made_from.root
+        network, views, config.pixels, policy, table, source_data.validation, source_data.root
     )
     parity.require(agreement, config.export.parity_tolerance)
     pictures = _selftest_pictures(config.seed, config.pixels.size_px)
@@ -98,18 +98,18 @@ def seal_run(folder: Path, config: Config, made_from: MadeFrom, cache: Path | No
         selftest_pictures=pictures,
         synthetic=manifest.synthetic,
         data_citation=manifest.citation,
-        seen=_seen(folder, config, made_from, cache),
+        seen=_seen_fingerprints(folder, config, source_data, cache),
     )
     bundle = open_bundle(folder / "bundle")
     Scorer(bundle).self_test()
-    return Sealed(bundle, agreement)
+    return SealedRun(bundle, agreement)
 
 
-def _seen(folder: Path, config: Config, made_from: MadeFrom, cache: Path | None) -> Seen:
+def _seen_fingerprints(folder: Path, config: Config, source_data: SourceData, cache: Path | None) -> Seen:
     """Fingerprints of all pictures that chose the model, its calibrator or its threshold."""
     fitted: list[str] = []
-    for records in (made_from.train, made_from.validation):
-        pixels = pixel_cache.pictures(records, made_from.root, config.pixels, cache)
+    for records in (source_data.train, source_data.validation):
+        pixels = pixel_cache.pictures(records, source_data.root, config.pixels, cache)
         fitted += (fingerprints.of_file(record.sha256) for record in records)
         fitted += (fingerprints.of_pixels(pixels[place]) for place in range(len(records)))
     calibration, _ = predictions.read(folder / "predictions", "calibration")

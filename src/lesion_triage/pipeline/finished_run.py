@@ -57,19 +57,19 @@ def load_finished_run(folder: Path, data_root: Path | None = None) -> FinishedRu
 
     whole = (folder / FROZEN_CONFIG).is_file()
     home = folder if whole else folder.resolve().parent
-    told = home / REPORT / "results.json"
+    results_path = home / REPORT / "results.json"
     # A bundle that a site certified may be kept in the run folder: it is not the one that was evaluated.
     known_part = whole or folder.resolve().name in ("bundle", REPORT)
-    if not known_part or not (home / FROZEN_CONFIG).is_file() or not told.is_file():
+    if not known_part or not (home / FROZEN_CONFIG).is_file() or not results_path.is_file():
         raise RunError(
             f"{folder}: expected the folder of an evaluated run, such as experiments/runs/NAME-TIME, or its "
             "bundle or report; `lesion-triage evaluate` makes one."
         )
     run = Run(config_file.load(home / FROZEN_CONFIG, (), data_root, frozen=True), home)
     try:
-        parity = json.loads(told.read_text(encoding="utf-8"))["parity"]
+        parity = json.loads(results_path.read_text(encoding="utf-8"))["parity"]
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise RunError(f"{told}: cannot be read as results ({error}); evaluate again.") from None
+        raise RunError(f"{results_path}: cannot be read as results ({error}); evaluate again.") from None
     known, _ = manifest.read(home)
     return FinishedRun(
         run=run,

@@ -19,7 +19,7 @@ from lesion_triage.pipeline.auditing import refuse_failed_audit, write_picture_p
 from lesion_triage.pipeline.pictures import require_data, require_runs_outside_dataset
 from lesion_triage.pipeline.stages import STAGES, TABLES_AUDIT, VERBS, Stage
 from lesion_triage.runs import Run
-from lesion_triage.tracking import Tracker, environment, flat
+from lesion_triage.tracking import Tracker, environment, flat_params
 
 
 def run_verb(
@@ -102,7 +102,7 @@ def _find_or_make_run(config: Config, root: Path, fresh: bool) -> Run:
 def open_tracker(run: Run, parent: str = "") -> Tracker:
     """The run's record in MLflow, with parameters and environment; a new one is nested under ``parent``."""
     tracker = Tracker(run.config, run.folder, say, parent)
-    tracker.params({**flat(run.config), "config_sha256": run.config.identity_sha256()})
+    tracker.params({**flat_params(run.config), "config_sha256": run.config.identity_sha256()})
     tracker.text(config_text(run.config), "config.yaml")
     tracker.text(environment(), "environment.txt")
     return tracker
@@ -133,7 +133,7 @@ def join_training(verb: str, config: Config) -> None:
 
 def config_text(config: Config) -> str:
     """The configuration without the locations of data and weights."""
-    return json.dumps(flat(config), indent=2, sort_keys=True) + "\n"
+    return json.dumps(flat_params(config), indent=2, sort_keys=True) + "\n"
 
 
 def _with_prerequisites(asked: Sequence[str]) -> list[str]:

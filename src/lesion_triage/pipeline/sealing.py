@@ -186,8 +186,8 @@ def export(run: Run, tracker: Tracker) -> None:
     from lesion_triage.export import sealing
 
     known, _ = manifest.read(run.folder)
-    made_from = sealing.MadeFrom(known, records(run, "train"), records(run, "validation"), data_root(run))
-    sealed = sealing.seal_run(run.folder, run.config, made_from, pixel_cache_of(run))
+    source_data = sealing.SourceData(known, records(run, "train"), records(run, "validation"), data_root(run))
+    sealed = sealing.seal_run(run.folder, run.config, source_data, pixel_cache_of(run))
     bundle, parity = sealed.bundle, sealed.parity
     say(
         f"  parity on {parity.images} validation photographs: largest score difference "

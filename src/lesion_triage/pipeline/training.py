@@ -108,14 +108,14 @@ def _train_network(
             pixels = pixel_cache.pictures(found, root, run.config.pixels, pixel_cache_of(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
-    tell = _epoch_logger(tracker)
+    log_epoch = _epoch_logger(tracker)
 
     def on_epoch(line: loop.EpochMetrics) -> None:
         say(
             f"  epoch {line.epoch}/{epochs}: loss {line.loss:.4f}, "
             f"validation AUROC {line.validation_auroc:.4f}, {line.seconds:.0f} s"
         )
-        tell(asdict(line))
+        log_epoch(asdict(line))
         watch(asdict(line))
 
     with bar("training") as tick, bar("embedding") as embedding:
@@ -222,9 +222,9 @@ def require_positives(run: Run) -> None:
 
 def log_learning_curve(run: Run, tracker: Tracker) -> None:
     """The tracker keeps the learning curve."""
-    tell = _epoch_logger(tracker)
+    log_epoch = _epoch_logger(tracker)
     for line in json.loads((run.folder / CURVE).read_text(encoding="utf-8")):
-        tell(line)
+        log_epoch(line)
 
 
 def _epoch_logger(tracker: Tracker) -> Callable[[dict[str, float]], None]:
@@ -233,15 +233,15 @@ def _epoch_logger(tracker: Tracker) -> Callable[[dict[str, float]], None]:
     A resumed run, and one that is taken over, sends its past epochs again. A run that started over has the
     same epochs with other numbers, and these must be kept.
     """
-    told = tracker.told("train.loss")
+    logged = tracker.metric_history("train.loss")
 
-    def tell(line: dict[str, float]) -> None:
+    def log_epoch(line: dict[str, float]) -> None:
         epoch = int(line["epoch"])
-        if told.get(epoch) != line["loss"]:
+        if logged.get(epoch) != line["loss"]:
             values = {f"train.{key}": value for key, value in line.items() if key != "epoch"}
             tracker.metrics(values, step=epoch)
 
-    return tell
+    return log_epoch
 
 
 def predict_inputs(run: Run) -> object:

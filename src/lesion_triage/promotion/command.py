@@ -17,7 +17,7 @@ from lesion_triage.cards.dossier import CONFIG
 from lesion_triage.cards.subject import Subject, open_record, open_subject
 from lesion_triage.errors import PromotionError
 from lesion_triage.promotion import gates, record
-from lesion_triage.tracking import RUN_ID
+from lesion_triage.tracking import RUN_ID_FILE
 from lesion_triage.tracking.registry import Registry, Version
 from lesion_triage.tracking.tracker import local_artifacts, local_uri
 
@@ -100,7 +100,7 @@ def promote(subject: Subject, registry: Registry, asked: Request) -> Version:
         RegistryError: the registry fails or refuses.
     """
     run, bundle = subject.dossier.folder, subject.bundle
-    now = registry.at(asked.model, asked.alias)
+    now = registry.find_by_alias(asked.model, asked.alias)
     if now is not None and now.bundle_sha256 == bundle.sha256:
         print(f"{asked.model} version {now.number} is already {asked.alias}.")
         return now
@@ -109,7 +109,7 @@ def promote(subject: Subject, registry: Registry, asked: Request) -> Version:
     if change is not None:
         print(page(change, asked.accept_regression))
         _refuse_regression(change, asked)
-    version = registry.of_bundle(asked.model, bundle.sha256) or _register(subject, registry, asked)
+    version = registry.find_by_bundle(asked.model, bundle.sha256) or _register(subject, registry, asked)
     entry = record.Entry(
         event="asked",
         at=timestamp(),
@@ -129,17 +129,17 @@ def promote(subject: Subject, registry: Registry, asked: Request) -> Version:
         write(
             change, run / RECORDS, entry.accepted_regression, f"{number:03d}-{asked.alias}-v{version.number}"
         )
-    registry.point(version, asked.alias, _tags(entry), _description(version, entry))
+    registry.set_alias(version, asked.alias, _tags(entry), _description(version, entry))
     record.append(run, replace(entry, event="done", at=timestamp()))
     print(f"{asked.model} version {version.number} is {asked.alias} now: models:/{asked.model}@{asked.alias}")
     return version
 
 
 def _against_champion(subject: Subject, registry: Registry, asked: Request) -> Change | None:
-    champion = registry.at(asked.model, "champion")
+    champion = registry.find_by_alias(asked.model, "champion")
     if champion is None or champion.bundle_sha256 == subject.bundle.sha256:
         return None
-    with registry.fetched(champion) as folder:
+    with registry.downloaded(champion) as folder:
         return compare(open_record(folder), subject, asked.by, asked.why)
 
 
@@ -155,7 +155,7 @@ def _refuse_regression(change: Change, asked: Request) -> None:
 
 
 def _register(subject: Subject, registry: Registry, asked: Request) -> Version:
-    note = subject.dossier.folder / RUN_ID
+    note = subject.dossier.folder / RUN_ID_FILE
     run_id = note.read_text(encoding="utf-8").strip() if note.is_file() else None
     experiment = subject.dossier.get(CONFIG, "tracking.experiment", MODEL)
     return registry.register(asked.model, subject.bundle, subject.record(), experiment, run_id)

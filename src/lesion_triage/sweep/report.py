@@ -18,12 +18,12 @@ from lesion_triage.audit.baselines import auroc_interval
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import say
-from lesion_triage.sweep.space import Scalar, Space, tell
+from lesion_triage.sweep.space import Scalar, Space, without_folder
 from lesion_triage.sweep.study import ENDED
-from lesion_triage.sweep.trial import REASON, SECONDS, WHY
+from lesion_triage.sweep.trial import ERROR_ATTR, OUTCOME_ATTR, SECONDS_ATTR
 
 TABLE, BEST = "trials.csv", "best.yaml"
-_ENOUGH = 10  # complete trials needed to report importances
+_MIN_COMPLETE_TRIALS = 10  # complete trials needed to report importances
 
 MEANING = (
     "Chosen on the validation split, so its cases are no longer held out: the value above is optimistic, "
@@ -54,7 +54,7 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_atomically(folder / TABLE, text.getvalue().encode())
     for trial in (trial for trial in trials if trial.state is TrialState.FAIL):
-        say(f"Trial {trial.number} failed, and would again: {trial.user_attrs[REASON]}")
+        say(f"Trial {trial.number} failed, and would again: {trial.user_attrs[ERROR_ATTR]}")
     if under_way := sum(trial.state is TrialState.RUNNING for trial in trials):
         say(f"{under_way} running in other processes.")
     if not (complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]):
@@ -62,7 +62,7 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
         return None
     best = min(complete, key=_rank)
     assert best.value is not None
-    _say_importance(study, space, len(complete))
+    _print_importance(study, space, len(complete))
     write_atomically(folder / BEST, _yaml(study, space, best).encode())
     interval = auroc_interval(best.value, *cases)
     close = sum(trial.value is not None and trial.value >= interval.low for trial in complete)
@@ -100,16 +100,16 @@ def _rank(trial: FrozenTrial) -> tuple[int, float, int]:
 
 def _row(trial: FrozenTrial, keys: Sequence[str]) -> list[str]:
     curve = trial.intermediate_values
-    state = trial.user_attrs.get(WHY, "pruned") if trial.state in ENDED else "under way"
+    state = trial.user_attrs.get(OUTCOME_ATTR, "pruned") if trial.state in ENDED else "under way"
     value = "" if trial.value is None else f"{trial.value:.4f}"
-    seconds = trial.user_attrs.get(SECONDS)
+    seconds = trial.user_attrs.get(SECONDS_ATTR)
     return [
         str(trial.number),
         state,
         value,
         str(max(curve, default=0)),
         "" if seconds is None else f"{seconds:.0f}",
-        *(_short(tell(key, trial.params[key])) if key in trial.params else "" for key in keys),
+        *(_short(without_folder(key, trial.params[key])) if key in trial.params else "" for key in keys),
     ]
 
 
@@ -123,9 +123,9 @@ def _print(rows: Sequence[Sequence[str]]) -> None:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _say_importance(study: Study, space: Space, complete: int) -> None:
+def _print_importance(study: Study, space: Space, complete: int) -> None:
     """Print the share of the variance that each key explains; with few trials it would mean nothing."""
-    if complete < _ENOUGH or len(space.domains) < 2:
+    if complete < _MIN_COMPLETE_TRIALS or len(space.domains) < 2:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -18,7 +18,7 @@ from lesion_triage.sweep import report, space, study, trial
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
 
-_SHAPE = (
+_SHAPE_KEYS = (
     "model.backbone",
     "model.weights",
     "pixels.size_px",
@@ -35,33 +35,33 @@ def search(arguments: argparse.Namespace) -> None:
     _require_one_process(searched)
     _require_curves(base, arguments.config)
     _require_networks(searched, arguments.space)
-    run = _prepared(base, arguments.runs)
+    run = _prepare_data(base, arguments.runs)
     _require_batches(searched, arguments.space, run)
-    cases = _cases(run)
-    name = f"{base.name}-{_key(run, searched)[:12]}"
+    cases = _count_cases(run)
+    name = f"{base.name}-{_study_key(run, searched)[:12]}"
     folder = arguments.runs.parent / "sweeps" / name
     folder.mkdir(parents=True, exist_ok=True)
     url = arguments.storage or f"sqlite:///{folder.parent.resolve() / 'studies.db'}"
-    epochs = max(made.train.epochs for made in _corners(searched, ("train.epochs",)))
+    epochs = max(made.train.epochs for made in _corner_configs(searched, ("train.epochs",)))
     say(f"study {name}: {folder}")
     with locks.held(folder / "desk.lock"):  # one process creates the tables, and one the run in MLflow
         tracker = Tracker(base, folder, say)
-        with study.opened(url, name, searched.settings, epochs) as made:
+        with study.open_study(url, name, searched.settings, epochs) as made:
             made.set_user_attr("space", searched.document())
     tracker.tags({"sweep.study": name})
-    tracker.text(canonical_json(searched.document(told=True)), "space.json")
+    tracker.text(canonical_json(searched.document(shareable=True)), "space.json")
     status = "KILLED"
     try:
-        with study.opened(url, name, searched.settings, epochs) as made:
-            home = trial.Home(searched, made, arguments.runs, folder)
-            home.tidy()
-            desk = study.Desk(made, folder, searched.domains, arguments.take_over)
-            while claimed := desk.claim(arguments.trials):
+        with study.open_study(url, name, searched.settings, epochs) as made:
+            context = trial.SweepContext(searched, made, arguments.runs, folder)
+            context.remove_ended_trials()
+            coordinator = study.TrialCoordinator(made, folder, searched.domains, arguments.take_over)
+            while claimed := coordinator.claim(arguments.trials):
                 taken, lock = claimed
                 with lock:
                     said = ", ".join(f"{key} {value}" for key, value in taken.params.items())
                     say(f"trial {taken.number}: {said}")
-                    trial.Attempt(home, taken, tracker.run_id).work()
+                    trial.TrialRun(context, taken, tracker.run_id).execute()
             with locks.held(folder / "desk.lock"):  # the last to write has counted all trials
                 best = report.write(made, searched, folder, cases)
         if best is not None and best.value is not None:
@@ -92,7 +92,7 @@ def _require_curves(base: Config, path: Path) -> None:
         )
 
 
-def _corners(searched: Space, keys: tuple[str, ...]) -> list[Config]:
+def _corner_configs(searched: Space, keys: tuple[str, ...]) -> list[Config]:
     firsts = {key: domain.corners()[0] for key, domain in searched.domains.items()}
     return [searched.config({**firsts, **values}) for values in space.corners(searched.domains, keys)]
 
@@ -106,7 +106,7 @@ def _require_networks(searched: Space, path: Path) -> None:
     """
     from lesion_triage.train import preflight  # noqa: PLC0415 - seconds to import
 
-    for made in _corners(searched, _SHAPE):
+    for made in _corner_configs(searched, _SHAPE_KEYS):
         try:
             preflight.check_network(made)
         except TrainingError as error:
@@ -122,25 +122,25 @@ def _require_batches(searched: Space, path: Path, run: Run) -> None:
     from lesion_triage.train import data_loading  # noqa: PLC0415 - seconds to import
 
     length = len(pipeline.records(run, "train"))
-    for made in _corners(searched, ("train.batch_size",)):
+    for made in _corner_configs(searched, ("train.batch_size",)):
         try:
             data_loading.batch_order(made, length, 0, 1, 0)
         except TrainingError as error:
             raise ConfigError(f"{path}: {error}") from None
 
 
-def _prepared(base: Config, root: Path) -> Run:
+def _prepare_data(base: Config, root: Path) -> Run:
     """Manifest and split, which all trials take over, after checking that they can be trained on."""
     untracked = base.model_copy(update={"tracking": base.tracking.model_copy(update={"enabled": False})})
     with locks.held(root.parent / "sweeps" / "prepare.lock"):
         run = pipeline.open_run(base, root)
         tracker = Tracker(untracked, run.folder, say)
-        for name in trial.BEFORE:
+        for name in trial.DATA_STAGES:
             pipeline.ensure_stage(pipeline.STAGES[name], run, tracker)
     return run
 
 
-def _cases(run: Run) -> tuple[int, int]:
+def _count_cases(run: Run) -> tuple[int, int]:
     """Positive and negative cases of the validation split."""
     labels: dict[str, bool] = {}
     for record in pipeline.records(run, "validation"):
@@ -148,7 +148,7 @@ def _cases(run: Run) -> tuple[int, int]:
     return sum(labels.values()), len(labels) - sum(labels.values())
 
 
-def _key(run: Run, searched: Space) -> str:
+def _study_key(run: Run, searched: Space) -> str:
     """Hash of all that a value depends on: another recipe, picture, split or space is another study.
 
     Files of weights that the space lists count by path: one may come after the study has begun.

@@ -21,7 +21,7 @@ from lesion_triage.errors import ConfigError, hint
 SETTINGS = "sweep"
 
 Scalar = bool | int | float | str
-_Read = TypeVar("_Read", bound=BaseModel)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Settings(Section):
@@ -111,14 +111,14 @@ class Space:
         said = ", ".join(f"{key}: {value}" for key, value in values.items())
         return config_file.validated(tree, said)
 
-    def document(self, told: bool = False) -> dict[str, Any]:
+    def document(self, shareable: bool = False) -> dict[str, Any]:
         """Plain values that say what is searched and how.
 
         Args:
-            told: for other people: without the folders of files of weights.
+            shareable: for other people: without the folders of files of weights.
         """
         domains = {
-            key: [tell(key, value) if told else value for value in domain.values]
+            key: [without_folder(key, value) if shareable else value for value in domain.values]
             if isinstance(domain, Choices)
             else vars(domain)
             for key, domain in self.domains.items()
@@ -126,7 +126,7 @@ class Space:
         return {SETTINGS: self.settings.model_dump(mode="json"), **domains}
 
 
-def tell(key: str, value: Scalar) -> Scalar:
+def without_folder(key: str, value: Scalar) -> Scalar:
     """A value as it may leave this machine: of a file of weights the name, not the folder."""
     return Path(str(value)).name if key == "model.weights" else value
 
@@ -160,14 +160,14 @@ def read(path: Path, base: Config, seeds: int | None = None) -> Space:
         )
     known = dict(_leaves(base))
     domains = {
-        str(key): _domain(f"{path}: '{key}'", _value_of(known, str(key), path), content)
+        str(key): _domain(f"{path}: '{key}'", _searchable_value(known, str(key), path), content)
         for key, content in tree.items()
     }
     space = Space(base, domains, settings)
-    return Space(base, {key: _accepted(space, key, path) for key in domains}, settings)
+    return Space(base, {key: _validated_domain(space, key, path) for key in domains}, settings)
 
 
-def _value_of(known: Mapping[str, Any], key: str, path: Path) -> Any:
+def _searchable_value(known: Mapping[str, Any], key: str, path: Path) -> Any:
     """The configuration's own value of a key that may be searched."""
     if key not in known:
         what = hint(key, known, "docs/configuration.md lists all of them.")
@@ -216,7 +216,7 @@ def _domain(where: str, own: Any, content: Any) -> Domain:
     return Interval(said.low, said.high, said.log, said.step, False)
 
 
-def _accepted(space: Space, key: str, path: Path) -> Domain:
+def _validated_domain(space: Space, key: str, path: Path) -> Domain:
     """The domain with each value as the configuration reads it.
 
     Every value is tried with every value of every other key. Pairs suffice: no rule of the configuration
@@ -235,12 +235,12 @@ def _accepted(space: Space, key: str, path: Path) -> Domain:
     values = tuple(dict(_leaves(made))[key] for made in found)
     if len(set(values)) < len(values):
         raise ConfigError(f"{path}: '{key}' names a value twice: {list(domain.corners())!r}.")
-    if len({_decided(made, key) for made in found}) < 2:
+    if len({_affected_recipe(made, key) for made in found}) < 2:
         raise ConfigError(f"{path}: '{key}' controls how training is run, not what is learnt; leave it out.")
     return domain if isinstance(domain, Interval) else Choices(values)
 
 
-def _decided(made: Config, key: str) -> str:
+def _affected_recipe(made: Config, key: str) -> str:
     """The part of the recipe that the key's section affects."""
     return repr(made.train.recipe()) if key.startswith("train.") else repr((made.model, made.pixels))
 
@@ -261,7 +261,7 @@ def _leaves(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _parsed(model: type[_Read], said: Any, where: str) -> _Read:
+def _parsed(model: type[_Model], said: Any, where: str) -> _Model:
     try:
         return model.model_validate(said)
     except ValidationError as error:

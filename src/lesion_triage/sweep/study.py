@@ -29,7 +29,7 @@ from lesion_triage.errors import RunError
 from lesion_triage.sweep.space import Choices, Domain, Settings
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_PLACE, _MARK = "place", "mark"
+_FOLDER_ID, _CLAIM_TOKEN = "place", "mark"
 _STORAGE_ERRORS = (
     sqlalchemy.exc.SQLAlchemyError,
     optuna.exceptions.StorageInternalError,
@@ -37,7 +37,7 @@ _STORAGE_ERRORS = (
 )
 
 
-class ByPosition(BaseSampler):
+class StatelessTPESampler(BaseSampler):
     """TPE (Bergstra et al., NeurIPS 2011) whose random numbers depend on the trial's number alone.
 
     A sampler with a state would start again in every process, and draw its first trials again.
@@ -70,7 +70,7 @@ class ByPosition(BaseSampler):
 
 
 @contextmanager
-def opened(url: str, name: str, settings: Settings, epochs: int) -> Iterator[Study]:
+def open_study(url: str, name: str, settings: Settings, epochs: int) -> Iterator[Study]:
     """The study with this name, created if missing.
 
     Args:
@@ -84,25 +84,25 @@ def opened(url: str, name: str, settings: Settings, epochs: int) -> Iterator[Stu
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = RDBStorage(url, engine_kwargs=_patience(url))
+        storage = RDBStorage(url, engine_kwargs=_connect_args(url))
     except (ImportError, *_STORAGE_ERRORS) as error:  # no driver for this database, or no database
-        raise _unusable(url, error) from None
+        raise _storage_error(url, error) from None
     try:
         yield optuna.create_study(
             storage=storage,
             study_name=name,
             direction="maximize",
-            sampler=ByPosition(settings.seed, settings.startup_trials),
+            sampler=StatelessTPESampler(settings.seed, settings.startup_trials),
             pruner=_pruner(settings, epochs),
             load_if_exists=True,
         )
     except _STORAGE_ERRORS as error:
-        raise _unusable(url, error) from None
+        raise _storage_error(url, error) from None
     finally:
         storage.engine.dispose()
 
 
-def _unusable(url: str, error: Exception) -> RunError:
+def _storage_error(url: str, error: Exception) -> RunError:
     why = str(error.__cause__ or error).splitlines()[0]
     return RunError(
         f"the storage {_without_password(url)} cannot be used ({type(error).__name__}: {why}); what was "
@@ -110,7 +110,7 @@ def _unusable(url: str, error: Exception) -> RunError:
     )
 
 
-def _patience(url: str) -> dict[str, Any]:
+def _connect_args(url: str) -> dict[str, Any]:
     """Several processes write to one SQLite file: let them wait for a minute, not five seconds."""
     return {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
 
@@ -132,7 +132,7 @@ def _pruner(settings: Settings, epochs: int) -> BasePruner:
 
 
 @dataclass(frozen=True)
-class Desk:
+class TrialCoordinator:
     """Where the processes that share a folder agree on who runs which trial."""
 
     study: Study
@@ -153,32 +153,32 @@ class Desk:
         """
         with locks.held(self.folder / "desk.lock"):
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                ours = self.take_over or trial.user_attrs.get(_PLACE) == self._place()
+                ours = self.take_over or trial.user_attrs.get(_FOLDER_ID) == self._folder_id()
                 if ours and (lock := self._lock(trial)):
-                    return self._valued(trial), lock
+                    return self._with_values(trial), lock
             if len(self.study.get_trials(deepcopy=False, states=(*ENDED, TrialState.RUNNING))) >= wanted:
                 return None
             # Not study.ask(): a kill right after it would leave a trial whose folder is unknown.
-            mark = secrets.token_hex(8)
-            attributes = {_PLACE: self._place(), _MARK: mark}
+            token = secrets.token_hex(8)
+            attributes = {_FOLDER_ID: self._folder_id(), _CLAIM_TOKEN: token}
             self.study.add_trial(optuna.create_trial(state=TrialState.RUNNING, user_attrs=attributes))
             running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            made = next(trial for trial in running if trial.user_attrs.get(_MARK) == mark)
+            made = next(trial for trial in running if trial.user_attrs.get(_CLAIM_TOKEN) == token)
             lock = self._lock(made)
             assert lock is not None, "nobody else has seen this trial"
-            return self._valued(made), lock
+            return self._with_values(made), lock
 
     def _lock(self, trial: FrozenTrial) -> IO[str] | None:
         return locks.taken(self.folder / "locks" / f"trial-{trial.number:05d}")
 
-    def _place(self) -> str:
+    def _folder_id(self) -> str:
         """A random identifier, unique to the folder; the caller holds the desk's lock."""
         path = self.folder / "place"
         if not path.exists():
             write_atomically(path, secrets.token_hex(8).encode())
         return path.read_text(encoding="utf-8")
 
-    def _valued(self, frozen: FrozenTrial) -> Trial:
+    def _with_values(self, frozen: FrozenTrial) -> Trial:
         trial = Trial(self.study, frozen._trial_id)
         for key, domain in self.domains.items():
             trial._suggest(key, _distribution(domain))  # existing values are kept

@@ -23,9 +23,9 @@ from lesion_triage.runs import Run, config_identity
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
 
-NOTE = "sweep_trial.json"
-SECONDS, WHY, REASON = "seconds", "why", "reason"
-BEFORE = ("manifest", "split")
+NOTE_FILE = "sweep_trial.json"
+SECONDS_ATTR, OUTCOME_ATTR, ERROR_ATTR = "seconds", "why", "reason"
+DATA_STAGES = ("manifest", "split")
 
 Line = Mapping[str, float]
 """One epoch of the learning curve; see ``train.loop.EpochMetrics``."""
@@ -35,7 +35,7 @@ class _Pruned(Exception):  # noqa: N818 - no error: the trial has ended as it sh
     """Raised by the listener, through the training loop."""
 
 
-def value_of(curve: Sequence[Line], last_epochs: int) -> float:
+def objective(curve: Sequence[Line], last_epochs: int) -> float:
     """The objective, to be maximised: mean validation AUROC over the last epochs, in [0, 1].
 
     AUROC and not log loss: the calibrator follows, and removes what smoothing, mixing and the kind of loss do
@@ -45,7 +45,7 @@ def value_of(curve: Sequence[Line], last_epochs: int) -> float:
 
 
 @dataclass(frozen=True)
-class Home:
+class SweepContext:
     """Folders and records of a sweep."""
 
     space: Space
@@ -60,15 +60,15 @@ class Home:
         return self.folder / "locks" / f"training-{identity[:32]}"
 
     @property
-    def shelf(self) -> Path:
+    def data_lock(self) -> Path:
         """Lock for taking over manifest and split from another run, and for removing one."""
         return self.folder / "locks" / "shelf"
 
-    def tidy(self) -> None:
+    def remove_ended_trials(self) -> None:
         """Remove the folders of pruned or failed trials that were killed before they could remove them."""
         states = (TrialState.PRUNED, TrialState.FAIL)
         ended = {trial.number for trial in self.study.get_trials(states=states)}
-        for note in self.runs.glob(f"*/{NOTE}"):
+        for note in self.runs.glob(f"*/{NOTE_FILE}"):
             if lock := locks.taken(self.lock_of(config_identity(note.parent))):
                 with lock:
                     for number in ended:
@@ -79,39 +79,39 @@ class Home:
 
         A folder from before the sweep, or whose training has been completed since, is kept.
         """
-        if note_of(folder) == self.facts(number) and not (folder / "stages" / "train.json").exists():
-            with locks.held(self.shelf):
+        if read_note(folder) == self.note_content(number) and not (folder / "stages" / "train.json").exists():
+            with locks.held(self.data_lock):
                 shutil.rmtree(folder)
 
-    def facts(self, number: int) -> dict[str, object]:
+    def note_content(self, number: int) -> dict[str, object]:
         """Content of the note in a trial's folder."""
         return {"study": self.study.study_name, "trial": number}
 
 
-def note_of(folder: Path) -> object:
+def read_note(folder: Path) -> object:
     """The trial that a run folder was made for; None: none."""
-    path = folder / NOTE
+    path = folder / NOTE_FILE
     return json.loads(path.read_bytes()) if path.exists() else None
 
 
 @dataclass
-class Attempt:
+class TrialRun:
     """A trial that this process is running."""
 
-    home: Home
+    context: SweepContext
     trial: Trial
     parent: str
     """MLflow id of the sweep's own run; may be empty."""
     seconds: dict[tuple[int, int], float] = field(default_factory=dict)
     """By seed and epoch."""
 
-    def work(self) -> None:
+    def execute(self) -> None:
         """Train with each seed and report the outcome to the storage.
 
         Raises:
             LesionTriageError: an error that may not recur; the next command continues the trial.
         """
-        space = self.home.space
+        space = self.context.space
         found = []
         for seed in range(space.settings.seeds):
             try:
@@ -119,7 +119,7 @@ class Attempt:
             except ConfigError as error:
                 self._fail(error)
                 return
-            with locks.held(self.home.lock_of(config.identity_sha256())):
+            with locks.held(self.context.lock_of(config.identity_sha256())):
                 value = self._train(config, seed)
             if value is None:
                 return
@@ -128,23 +128,23 @@ class Attempt:
 
     def _train(self, config: Config, seed: int) -> float | None:
         """The value of one training run; None: the trial has ended here."""
-        run = pipeline.open_run(config, self.home.runs)
-        self._sign(run)
+        run = pipeline.open_run(config, self.context.runs)
+        self._mark_folder(run)
         tracker = pipeline.open_tracker(run, self.parent)
-        tracker.tags({"sweep.study": self.home.study.study_name, "sweep.trial": self.trial.number})
+        tracker.tags({"sweep.study": self.context.study.study_name, "sweep.trial": self.trial.number})
         state, status = "failed", "FAILED"
-        watch = partial(self._watch, config.train.epochs, seed)
+        watch = partial(self._on_epoch, config.train.epochs, seed)
         try:
-            with locks.held(self.home.shelf):
-                for name in BEFORE:
+            with locks.held(self.context.data_lock):
+                for name in DATA_STAGES:
                     pipeline.ensure_stage(pipeline.STAGES[name], run, tracker)
-            self._reach(
+            self._ensure_trained(
                 replace(pipeline.STAGES["train"], work=partial(pipeline.train, watch=watch)), run, tracker
             )
             curve: list[Line] = json.loads((run.folder / pipeline.CURVE).read_text(encoding="utf-8"))
             for line in curve:  # a run that existed already has reported nothing
                 self._report(line, seed)
-            value = value_of(curve, self.home.space.settings.last_epochs)
+            value = objective(curve, self.context.space.settings.last_epochs)
             tracker.metrics({"sweep.value": value})
             state, status = "complete", "FINISHED"
             return value
@@ -152,13 +152,13 @@ class Attempt:
             say(f"  {ended}")
             state, status = ("pruned" if isinstance(ended, _Pruned) else "diverged"), "KILLED"
             self._end(TrialState.PRUNED, state)
-            self.home.remove(run.folder, self.trial.number)
+            self.context.remove(run.folder, self.trial.number)
             return None
         except HinderedError:
             raise
         except TrainingError as error:  # with these values it would recur every time
             self._fail(error)
-            self.home.remove(run.folder, self.trial.number)
+            self.context.remove(run.folder, self.trial.number)
             return None
         except KeyboardInterrupt:
             state, status = "interrupted", "KILLED"
@@ -167,7 +167,7 @@ class Attempt:
             tracker.tags({"sweep.state": state})
             tracker.finish(status)
 
-    def _reach(self, stage: pipeline.Stage, run: Run, tracker: Tracker) -> None:
+    def _ensure_trained(self, stage: pipeline.Stage, run: Run, tracker: Tracker) -> None:
         """Train; if an interrupted run's state is unusable, start over, as --fresh would."""
         try:
             pipeline.ensure_stage(stage, run, tracker)
@@ -175,7 +175,7 @@ class Attempt:
             say(f"  {error} Training starts over.")
             pipeline.ensure_stage(stage, run, tracker, fresh=True)
 
-    def _watch(self, epochs: int, seed: int, line: Line) -> None:
+    def _on_epoch(self, epochs: int, seed: int, line: Line) -> None:
         """Report an epoch, and stop the run if the pruner says so.
 
         Only the first seed is pruned, so that at each epoch every trial is compared by one training run.
@@ -195,19 +195,19 @@ class Attempt:
     def _reported(self) -> Mapping[int, float]:
         return self.trial.storage.get_trial(self.trial._trial_id).intermediate_values
 
-    def _sign(self, run: Run) -> None:
+    def _mark_folder(self, run: Run) -> None:
         """Mark a folder that is new, or left by another trial, as this trial's."""
         there = {path.name for path in run.folder.iterdir()}
-        if there <= {"config.yaml", "config.sha256"} or NOTE in there:
-            note = canonical_json(self.home.facts(self.trial.number))
-            write_atomically(run.folder / NOTE, note.encode())
+        if there <= {"config.yaml", "config.sha256"} or NOTE_FILE in there:
+            note = canonical_json(self.context.note_content(self.trial.number))
+            write_atomically(run.folder / NOTE_FILE, note.encode())
 
     def _fail(self, error: ConfigError | TrainingError) -> None:
         say(f"  failed: {error}")
-        self.trial.set_user_attr(REASON, " ".join(str(error).split())[:1000])
+        self.trial.set_user_attr(ERROR_ATTR, " ".join(str(error).split())[:1000])
         self._end(TrialState.FAIL, "failed")
 
     def _end(self, state: TrialState, why: str, value: float | None = None) -> None:
-        self.trial.set_user_attr(SECONDS, round(sum(self.seconds.values()), 1))
-        self.trial.set_user_attr(WHY, why)
-        self.home.study.tell(self.trial, value, state)
+        self.trial.set_user_attr(SECONDS_ATTR, round(sum(self.seconds.values()), 1))
+        self.trial.set_user_attr(OUTCOME_ATTR, why)
+        self.context.study.tell(self.trial, value, state)

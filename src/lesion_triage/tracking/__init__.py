@@ -4,6 +4,6 @@
 that MLflow copies into a version and executes where it is served.
 """
 
-from lesion_triage.tracking.tracker import RUN_ID, Tracker, environment, flat
+from lesion_triage.tracking.tracker import RUN_ID_FILE, Tracker, environment, flat_params
 
-__all__ = ["RUN_ID", "Tracker", "environment", "flat"]
+__all__ = ["RUN_ID_FILE", "Tracker", "environment", "flat_params"]

@@ -21,9 +21,9 @@ from lesion_triage import __version__
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.errors import LesionTriageError, RegistryError
 from lesion_triage.tracking.quiet import quiet
-from lesion_triage.tracking.tracker import experiment_of, without_password
+from lesion_triage.tracking.tracker import experiment_id, without_password
 
-SERVED = Path(__file__).with_name("served.py")
+MODEL_CODE = Path(__file__).with_name("served.py")
 RECORD = "record"
 """Folder in a version, beside the bundle, with what was known when it was registered."""
 
@@ -57,22 +57,22 @@ class Registry:
             artifacts: where a new experiment's files go; None: the server's default.
         """
         self._uri, self._artifacts = uri, artifacts
-        with self._asking():
+        with self._registry_errors():
             from mlflow.tracking import MlflowClient  # noqa: PLC0415 - seconds to import
 
             self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
-    def at(self, name: str, alias: str) -> Version | None:
+    def find_by_alias(self, name: str, alias: str) -> Version | None:
         """The version that an alias points at, or None."""
-        with self._asking():
-            if self._absent(name):
+        with self._registry_errors():
+            if self._is_missing(name):
                 return None
             aliases = self._client.get_registered_model(name).aliases
             return self._version(name, aliases[alias]) if alias in aliases else None
 
-    def of_bundle(self, name: str, bundle_sha256: str) -> Version | None:
+    def find_by_bundle(self, name: str, bundle_sha256: str) -> Version | None:
         """The newest version that holds this bundle, or None."""
-        with self._asking():
+        with self._registry_errors():
             found = self._client.search_model_versions(f"name = '{name}'")
             held = [one for one in found if one.tags.get(_BUNDLE_SHA256) == bundle_sha256]
             newest = max(held, key=lambda one: int(one.version), default=None)
@@ -95,31 +95,31 @@ class Registry:
             "certificate_id": bundle.certificate.certificate_id(),
             "synthetic": str(bundle.header.synthetic).lower(),
         }
-        with self._asking(), tempfile.TemporaryDirectory() as scratch:
+        with self._registry_errors(), tempfile.TemporaryDirectory() as scratch:
             packed = pack(bundle, Path(scratch), record)
-            shown = experiment_of(self._client, experiment, self._artifacts)
+            shown = experiment_id(self._client, experiment, self._artifacts)
             run_id = run_id if run_id and self._has_run(run_id) else None
             logged = self._client.create_logged_model(shown, "bundle", run_id, tags, model_type="bundle")
             self._client.log_model_artifacts(logged.model_id, str(packed))
             self._client.finalize_logged_model(logged.model_id, "READY")
-            if self._absent(name):
+            if self._is_missing(name):
                 self._client.create_registered_model(name)
-            with _everywhere(self._uri):
+            with _global_tracking_uri(self._uri):
                 made = self._client.create_model_version(
                     name, logged.artifact_location, run_id, tags, model_id=logged.model_id
                 )
             return self._version(name, made.version)
 
-    def point(self, version: Version, alias: str, tags: Mapping[str, str], description: str) -> None:
+    def set_alias(self, version: Version, alias: str, tags: Mapping[str, str], description: str) -> None:
         """Write the reason on a version first, and only then let the alias point at it."""
-        with self._asking():
+        with self._registry_errors():
             for key, value in tags.items():
                 self._client.set_model_version_tag(version.name, version.number, key, value)
             self._client.update_model_version(version.name, version.number, description)
             self._client.set_registered_model_alias(version.name, alias, version.number)
 
     @contextmanager
-    def fetched(self, version: Version) -> Iterator[Path]:
+    def downloaded(self, version: Version) -> Iterator[Path]:
         """A temporary folder with ``bundle/`` and ``record/`` of a version.
 
         Raises:
@@ -127,21 +127,21 @@ class Registry:
             RegistryError: it is not the bundle that the registry names.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            with self._asking():
+            with self._registry_errors():
                 from mlflow.artifacts import download_artifacts  # noqa: PLC0415
 
                 source = self._client.get_model_version_download_uri(version.name, version.number)
-                came = Path(download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=self._uri))
+                root = Path(download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=self._uri))
             folder = Path(scratch) / "version"
             folder.mkdir()
-            if not (came / _BUNDLE).is_dir():
+            if not (root / _BUNDLE).is_dir():
                 raise RegistryError(
                     f"{version.name} version {version.number}: holds no bundle; it was not registered by "
                     "promote."
                 )
-            (came / _BUNDLE).rename(folder / "bundle")
-            if (came / RECORD).is_dir():
-                (came / RECORD).rename(folder / RECORD)
+            (root / _BUNDLE).rename(folder / "bundle")
+            if (root / RECORD).is_dir():
+                (root / RECORD).rename(folder / RECORD)
             found = open_bundle(folder / "bundle").sha256
             if found != version.bundle_sha256:
                 raise RegistryError(
@@ -163,11 +163,11 @@ class Registry:
             return False
         return True
 
-    def _absent(self, name: str) -> bool:
+    def _is_missing(self, name: str) -> bool:
         return not self._client.search_registered_models(f"name = '{name}'", max_results=1)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _registry_errors(self) -> Iterator[None]:
         try:
             with quiet():
                 yield
@@ -222,13 +222,13 @@ def pack(bundle: Bundle, folder: Path, record: Mapping[str, bytes]) -> Path:
         shutil.copytree(bundle.folder, staged)
         save_model(
             packed,
-            python_model=str(SERVED),
+            python_model=str(MODEL_CODE),
             artifacts={"bundle": str(staged)},
             signature=ModelSignature(asked, Schema(columns)),
             pip_requirements=[f"lesion-triage[serve]=={__version__}", "mlflow", "pandas"],
             metadata={"bundle_sha256": bundle.sha256, "certificate_id": bundle.certificate.certificate_id()},
         )
-    _forget_place(packed / "MLmodel")
+    _remove_local_paths(packed / "MLmodel")
     for name, content in record.items():
         place = packed / RECORD / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -237,23 +237,23 @@ def pack(bundle: Bundle, folder: Path, record: Mapping[str, bytes]) -> Path:
 
 
 @contextmanager
-def _everywhere(uri: str) -> Iterator[None]:
+def _global_tracking_uri(uri: str) -> Iterator[None]:
     """MLflow's store uses the process-wide URI, and would otherwise create a database of its own."""
     import mlflow  # noqa: PLC0415
 
-    point: Any = mlflow.set_tracking_uri
+    set_uri: Any = mlflow.set_tracking_uri
     before = os.environ.get("MLFLOW_TRACKING_URI")
-    point(uri)
+    set_uri(uri)
     try:
         yield
     finally:
-        point(before)
+        set_uri(before)
 
 
-def _forget_place(description: Path) -> None:
+def _remove_local_paths(description: Path) -> None:
     """Remove the paths of bundle and code at packing time, which MLflow records."""
     tree = yaml.safe_load(description.read_text(encoding="utf-8"))
     flavour = tree["flavors"]["python_function"]
     flavour["artifacts"]["bundle"]["uri"] = "bundle"
-    flavour["model_code_path"] = SERVED.name
+    flavour["model_code_path"] = MODEL_CODE.name
     description.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")

@@ -70,7 +70,7 @@ class BundleModel(PythonModel):
         return pd.DataFrame([self._row(place, *row) for place, row in enumerate(rows, start=1)], dtype=object)
 
     def _row(self, place: int, images: Any, history: Any) -> dict[str, Any]:
-        told, bundle = _history(place, history), self._scorer.bundle
+        case_history, bundle = _history(place, history), self._scorer.bundle
         same = {
             "notice": english().notice,
             "synthetic": bundle.header.synthetic,
@@ -79,7 +79,7 @@ class BundleModel(PythonModel):
             "certificate_id": bundle.certificate.certificate_id(),
         }
         try:
-            decision = self._scorer.judge(_files(images), told).decision
+            decision = self._scorer.judge(_files(images), case_history).decision
         except ImageError as error:
             return _not_scored(error.code) | same
         except ScoringError:
@@ -109,7 +109,7 @@ def _not_scored(code: str) -> dict[str, Any]:
 
 def _files(images: Any) -> list[bytes]:
     """The files of a case; none if the cell is empty."""
-    if _absent(images):
+    if _is_empty_cell(images):
         return []
     if isinstance(images, str | bytes | Mapping) or not isinstance(images, Iterable):
         raise ImageError(NOT_BASE64, "expected a list of files.")
@@ -122,20 +122,22 @@ def _files(images: Any) -> list[bytes]:
     return files
 
 
-def _absent(value: Any) -> bool:
+def _is_empty_cell(value: Any) -> bool:
     """Whether a cell is empty, and so unanswered; in a table that is NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _history(place: int, told: Any) -> History:
-    if _absent(told):
+def _history(place: int, case_history: Any) -> History:
+    if _is_empty_cell(case_history):
         return NO_HISTORY
     try:
-        if isinstance(told, str):
-            return from_text(told)
-        if not isinstance(told, Mapping):
+        if isinstance(case_history, str):
+            return from_text(case_history)
+        if not isinstance(case_history, Mapping):
             raise TypeError
-        return History(**{key: None if _absent(value) else value for key, value in told.items()})
+        return History(
+            **{key: None if _is_empty_cell(value) else value for key, value in case_history.items()}
+        )
     except (ValidationError, TypeError) as error:
         fields = (
             sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]})

@@ -19,7 +19,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.tracking.quiet import quiet
 
-RUN_ID = "mlflow_run_id.txt"
+RUN_ID_FILE = "mlflow_run_id.txt"
 DIGEST_LENGTH = 36
 """Length to which MLflow keeps a dataset's digest."""
 
@@ -64,7 +64,7 @@ class Tracker:
         self._changed: frozenset[str] = frozenset()
         self._tags = {"mlflow.parentRunId": parent} if parent else {}
         if config.tracking.enabled:
-            self._attempt(lambda: self._open(config, folder))
+            self._best_effort(lambda: self._open(config, folder))
 
     def _open(self, config: Config, folder: Path) -> None:
         with quiet():
@@ -73,8 +73,8 @@ class Tracker:
             uri = config.tracking.uri or local_uri(folder)
             client = MlflowClient(tracking_uri=uri)
             location = None if config.tracking.uri else local_artifacts(folder)
-            experiment = experiment_of(client, config.tracking.experiment, location)
-            note = folder / RUN_ID
+            experiment = experiment_id(client, config.tracking.experiment, location)
+            note = folder / RUN_ID_FILE
             if note.exists():
                 self._run_id = note.read_text().strip()
                 data = client.get_run(self._run_id).data
@@ -117,12 +117,12 @@ class Tracker:
         """Log numbers at a step, in one request."""
         self._batch("metrics", values, step)
 
-    def told(self, name: str) -> dict[int, float]:
+    def metric_history(self, name: str) -> dict[int, float]:
         """Values of a metric logged so far, by step, the last of each; empty if nothing is tracked."""
         found: list[Any] = []
         if self._client is not None:
             history = self._client.get_metric_history
-            self._attempt(lambda: found.extend(history(self._run_id, name)))
+            self._best_effort(lambda: found.extend(history(self._run_id, name)))
         return {point.step: point.value for point in sorted(found, key=lambda point: point.timestamp)}
 
     def _batch(self, kind: str, values: Mapping[str, Any], step: int = 0) -> None:
@@ -142,7 +142,7 @@ class Tracker:
             for start in range(0, len(entities), 100):
                 self._client.log_batch(self._run_id, **{kind: entities[start : start + 100]})
 
-        self._attempt(send)
+        self._best_effort(send)
 
     def dataset(self, source: str, split: str, hashes: Mapping[str, str], counts: Mapping[str, int]) -> None:
         """Log which data the run uses: the dataset's name, split and hash, and no file names.
@@ -172,26 +172,26 @@ class Tracker:
             tags = [InputTag("mlflow.data.context", split)]
             self._client.log_inputs(self._run_id, datasets=[DatasetInput(data, tags)])
 
-        self._attempt(send)
+        self._best_effort(send)
 
     def artifact(self, path: Path, under: str | None = None) -> None:
         """Copy a file or a folder into the run."""
         if self._client is None:
             return
         send = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        self._attempt(lambda: send(self._run_id, str(path), under))
+        self._best_effort(lambda: send(self._run_id, str(path), under))
 
     def text(self, content: str, name: str) -> None:
         """Store a small text under a name."""
         if self._client is not None:
-            self._attempt(lambda: self._client.log_text(self._run_id, content, name))
+            self._best_effort(lambda: self._client.log_text(self._run_id, content, name))
 
     def finish(self, status: str = "FINISHED") -> None:
         """Mark the run FINISHED, FAILED or KILLED."""
         if self._client is not None:
-            self._attempt(lambda: self._client.set_terminated(self._run_id, status))
+            self._best_effort(lambda: self._client.set_terminated(self._run_id, status))
 
-    def _attempt(self, action: Callable[[], None]) -> None:
+    def _best_effort(self, action: Callable[[], None]) -> None:
         try:
             with quiet():
                 action()
@@ -224,13 +224,13 @@ def local_artifacts(folder: Path) -> str:
     return (folder.resolve().parent.parent / "mlartifacts").as_uri()
 
 
-def experiment_of(client: Any, name: str, location: str | None) -> str:
+def experiment_id(client: Any, name: str, location: str | None) -> str:
     """Id of an experiment, created if missing."""
     known = client.get_experiment_by_name(name)
     return str(known.experiment_id if known else client.create_experiment(name, artifact_location=location))
 
 
-def flat(config: Config) -> dict[str, object]:
+def flat_params(config: Config) -> dict[str, object]:
     """Parameters in MLflow's form: dotted names, without locations of data, weights or tracking.
 
     Each part of a mixture has names of its own, such as ``data.mixture.1.source``, and so has each further
@@ -243,14 +243,14 @@ def flat(config: Config) -> dict[str, object]:
     for network in (tree["model"], *tree["ensemble"]["backbones"].values()):
         if network["weights"] not in ("hub", "none"):
             network["weights"] = Path(network["weights"]).name
-    return dict(_walk(tree, ""))
+    return dict(_flatten(tree, ""))
 
 
-def _walk(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, object]]:
+def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, object]]:
     pairs: list[tuple[str, object]] = []
     for key, value in tree.items():
         if isinstance(value, dict):
-            pairs += _walk(value, f"{prefix}{key}.")
+            pairs += _flatten(value, f"{prefix}{key}.")
         else:
             pairs.append((f"{prefix}{key}", value))
     return pairs

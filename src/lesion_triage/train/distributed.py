@@ -133,8 +133,8 @@ def resolve_precision(c: Train) -> Any:
 def process_group(fabric: Fabric) -> Iterator[None]:
     """Turn the loss of a worker into one error, and destroy the process group on exit.
 
-    The group of torchrun's processes is kept until ``leave_process_group``: another training run may follow, and they can
-    connect only once.
+    torchrun's processes keep their group until ``leave_process_group``: another training run may follow, and
+    they can connect only once.
 
     Raises:
         HinderedError: a process that shared the work has ended.
