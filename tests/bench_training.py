@@ -32,7 +32,7 @@ from lesion_triage.data.augment import augmentation
 from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
-from lesion_triage.train import distributed, loop, memory, data_loading
+from lesion_triage.train import data_loading, distributed, loop, memory
 from lesion_triage.train.data_loading import Pictures
 from lesion_triage.train.training_state import TrainingState
 
@@ -76,9 +76,11 @@ class Steps:
         self._config = c
         self._state = TrainingState(self._fabric, c, 2)
         self._state.train_mode()
-        self._order = pictures.batch_order(c, len(given.records), 0, 1, 0)
+        self._order = data_loading.batch_order(c, len(given.records), 0, 1, 0)
         labels = [record.diagnosis == "b" for record in given.records]
-        fed = pictures.loader(pictures.augmented(c, given, labels, 0), self._order, c.train.workers)
+        fed = data_loading.data_loader(
+            data_loading.augmented_dataset(c, given, labels, 0), self._order, c.train.workers
+        )
         fed = self._fabric.setup_dataloaders(fed, use_distributed_sampler=False)
         self._stream: Iterator[Example] = iter(fed)
         if from_memory:
@@ -169,7 +171,7 @@ def compare_loaders(size_px: int, turns: int = 3, count: int = 512) -> None:
         def ours(level: Any, epoch: int) -> Iterable[Example]:
             labels = [0] * len(repeated)
             data = TrainingPictures(repeated, labels, labels, augmentation(level, size_px), 0, epoch)
-            return pictures.loader(data, BatchOrder(len(repeated), 64, 0, epoch), 2)
+            return data_loading.data_loader(data, BatchOrder(len(repeated), 64, 0, epoch), 2)
 
         ways: dict[str, Callable[[int], Iterable[Any]]] = {
             "theirs": lambda _: DataLoader(files, 64, shuffle=True, num_workers=2),

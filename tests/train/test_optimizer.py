@@ -10,6 +10,7 @@ from timm.optim import param_groups_layer_decay
 
 from lesion_triage.train.network import TriageNetwork
 from lesion_triage.train.optimizer import lr_schedule, parameter_groups
+from lesion_triage.train.weights import create_backbone
 
 
 def network(name: str) -> TriageNetwork:
