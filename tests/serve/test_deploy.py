@@ -115,7 +115,7 @@ def test_server_is_given_longer_to_stop_than_it_takes_where_every_disk_hangs() -
     longest = (
         drain
         + max(dispatcher._DRAIN_S, audit_log.PATIENCE_S)
-        + database_threads._AT_THE_END_S
+        + database_threads._SHUTDOWN_S
         + audit_log.PATIENCE_S
     )
     assert min(given) > longest

@@ -6,7 +6,7 @@ import asyncio
 from weakref import WeakValueDictionary
 
 
-class Turns:
+class CaseLocks:
     """A lock for each case, for as long as somebody holds or awaits it. Belongs to the event loop.
 
     It is held from looking at a case, over the line in the audit log, to the change. Otherwise the line might
@@ -16,6 +16,6 @@ class Turns:
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def of(self, number: str) -> asyncio.Lock:
+    def lock(self, number: str) -> asyncio.Lock:
         """The lock for the case of this number, for ``async with``."""
         return self._locks.setdefault(number, asyncio.Lock())

@@ -34,7 +34,7 @@ class Shown:
     """Whether there are rows for groups beside the row for all."""
 
 
-def of(certificate: Certificate, policy: Policy) -> Shown:
+def build_view(certificate: Certificate, policy: Policy) -> Shown:
     """Prepare a certificate, and the policy it was issued for, to be shown."""
     names = [row.group for row in certificate.groups if row.by == _NAMED]
     classes = {name: number for number, name in enumerate(names, start=1)}

@@ -23,9 +23,9 @@ from lesion_triage.errors import ConfigError
 from triage_server.api_keys import Role
 from triage_server.case_pipeline import receive_in_time
 from triage_server.negotiation import language_for
-from triage_server.page.case_locks import Turns
+from triage_server.page.case_locks import CaseLocks
 from triage_server.page.database import opened
-from triage_server.page.database_threads import Clerks
+from triage_server.page.database_threads import DatabaseThreads
 from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
 from triage_server.page.records import By
 from triage_server.page.retention import Retention
@@ -103,8 +103,8 @@ class Page:
         self.queue = Queue(
             opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
-        self._clerks, self._once, self.turns = Clerks(), Once(), Turns()
-        self.retention = Retention(self.queue, self.beside, self._record_expiry, self.turns)
+        self._database_threads, self._once, self.case_locks = DatabaseThreads(), Once(), CaseLocks()
+        self.retention = Retention(self.queue, self.run_in_thread, self._record_expiry, self.case_locks)
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
             or settings.behind_tls_proxy
@@ -140,16 +140,16 @@ class Page:
 
     def close(self) -> None:
         """Close the database and stop the threads."""
-        self._clerks.close()
+        self._database_threads.close()
         self.queue.close()
 
-    async def beside(self, work: Callable[[], Result]) -> Result:
+    async def run_in_thread(self, work: Callable[[], Result]) -> Result:
         """Run a database call beside the event loop.
 
         Raises:
             RequestError: the database cannot be used, or does not answer in time.
         """
-        return await self._clerks.run(work)
+        return await self._database_threads.run(work)
 
     async def _record_expiry(self, event: str, number: str) -> None:
         line = {"case_hmac": self.case_hash(number), "why": "retention"}

@@ -36,7 +36,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 from lesion_triage.errors import ConfigError
-from triage_server.page.database_threads import CLERKS
+from triage_server.page.database_threads import THREADS
 
 POSTGRESQL = "postgresql+psycopg"
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -277,7 +277,7 @@ def _engine(url: URL) -> Engine:
     try:
         on_postgresql = url.get_backend_name() == "postgresql"
         own = {name: value for name, value in _PATIENCE.items() if on_postgresql and name not in url.query}
-        engine = create_engine(url, pool_size=CLERKS, pool_pre_ping=True, connect_args=own)
+        engine = create_engine(url, pool_size=THREADS, pool_pre_ping=True, connect_args=own)
     except ImportError:
         raise ConfigError(
             f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "

@@ -19,35 +19,35 @@ from triage_server.problems import RequestError
 
 Result = TypeVar("Result")
 
-CLERKS = 8
+THREADS = 8
 """Threads; the engine keeps a connection open for each."""
-MOST = 64 * CLERKS
+MAX_PENDING_CALLS = 64 * THREADS
 """Calls that may be running or waiting at once. A case's page requests eight photographs together, so a few
 readers make a burst, which waits. Bytes of photographs are counted by the pool."""
-PATIENCE_S = 12.0
+CALL_TIMEOUT_S = 12.0
 """Longer than the database's own statement timeout, so that the database reports it first."""
-_AT_THE_END_S = 3.0
-_here = threading.local()
+_SHUTDOWN_S = 3.0
+_running = threading.local()
 
 
 @dataclass(slots=True)
-class _Errand:
+class _Call:
     work: Callable[[], Any] | None
     """None: nobody waits for it any more, and what it held has been released."""
     future: asyncio.Future[Any]
 
 
-class Clerks:
+class DatabaseThreads:
     """Threads for blocking work. The count of calls belongs to the event loop."""
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
-        self._patience = patience_s
-        self._errands: SimpleQueue[_Errand | None] = SimpleQueue()
-        self._here = 0
+    def __init__(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._pending = 0
         # Daemons, so that a database that never answers cannot keep the server from ending.
         self._threads = [
-            threading.Thread(target=self._work, name=f"clerk-{number}", daemon=True)
-            for number in range(CLERKS)
+            threading.Thread(target=self._run_calls, name=f"database-{number}", daemon=True)
+            for number in range(THREADS)
         ]
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -55,71 +55,71 @@ class Clerks:
 
         Raises:
             RequestError: ``queue_unavailable``: it was not done in time, or too much is waiting already. The
-                work is then not done later either: see ``abandoned``.
+                work is then not done later either: see ``is_abandoned``.
         """
-        if self._here >= MOST:
-            raise unavailable()
+        if self._pending >= MAX_PENDING_CALLS:
+            raise queue_unavailable()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         for thread in self._threads:
             if thread.ident is None:
                 thread.start()
-        self._here += 1
-        errand = _Errand(work, future)
-        self._errands.put(errand)
+        self._pending += 1
+        call = _Call(work, future)
+        self._calls.put(call)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout_s):
                 return await future
         except TimeoutError:
-            raise unavailable() from None
+            raise queue_unavailable() from None
         finally:
-            self._here -= 1
-            errand.work = None
+            self._pending -= 1
+            call.work = None
 
     def close(self) -> None:
         """Stop the threads. Those held up by a database are waited for briefly, then left behind."""
         for _ in self._threads:
-            self._errands.put(None)
-        patience_ends = time.monotonic() + _AT_THE_END_S
+            self._calls.put(None)
+        deadline = time.monotonic() + _SHUTDOWN_S
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(max(0.0, patience_ends - time.monotonic()))
+                thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _work(self) -> None:
-        while self._round():
+    def _run_calls(self) -> None:
+        while self._run_next():
             pass
 
-    def _round(self) -> bool:
+    def _run_next(self) -> bool:
         """Wait for a call and run it; False: none will come. A function: no local keeps its data alive."""
-        errand = self._errands.get()
-        if errand is None:
+        call = self._calls.get()
+        if call is None:
             return False
-        work, future = errand.work, errand.future
+        work, future = call.work, call.future
         if work is None or future.cancelled():
             return True
-        _here.future = future
+        _running.future = future
         try:
             result, error = work(), None
         except Exception as raised:
             result, error = None, raised
         finally:
-            _here.future = None
+            _running.future = None
         with suppress(RuntimeError):  # the loop has ended
-            future.get_loop().call_soon_threadsafe(_tell, future, result, error)
+            future.get_loop().call_soon_threadsafe(_set_result, future, result, error)
         return True
 
 
-def abandoned() -> bool:
+def is_abandoned() -> bool:
     """Whether nobody waits any more for what this thread is doing."""
-    future: asyncio.Future[Any] | None = getattr(_here, "future", None)
+    future: asyncio.Future[Any] | None = getattr(_running, "future", None)
     return future is not None and future.cancelled()
 
 
-def unavailable() -> RequestError:
+def queue_unavailable() -> RequestError:
     """The refusal when the database does not answer."""
     return RequestError("queue_unavailable", headers={"Retry-After": "5"})
 
 
-def _tell(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+def _set_result(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
     if future.done():  # the request has gone
         return
     if error is None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from triage_server.page.case_locks import Turns
+from triage_server.page.case_locks import CaseLocks
 from triage_server.page.store import Queue
 from triage_server.problems import RequestError
 
@@ -25,9 +25,9 @@ class Retention:
     def __init__(
         self,
         queue: Queue,
-        beside: Callable[[Callable[[], Any]], Awaitable[Any]],
+        run_in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
         record: Callable[[str, str], Awaitable[None]],
-        turns: Turns,
+        case_locks: CaseLocks,
     ) -> None:
         """Does not start the task.
 
@@ -37,7 +37,7 @@ class Retention:
             record: writes ``deletion`` or ``deletion_failed`` of the case of this number to the audit log.
             turns: locks shared with readers who change a case.
         """
-        self._queue, self._beside, self._record, self._turns = queue, beside, record, turns
+        self._queue, self._run_in_thread, self._record, self._case_locks = queue, run_in_thread, record, case_locks
 
     async def work(self) -> None:
         """Delete expired cases until cancelled: now, and then once an hour."""
@@ -48,7 +48,7 @@ class Retention:
                 _tell("expired cases could not be deleted; next attempt within the hour", error)
             try:
                 # Even if nothing was deleted now: an earlier round may have met a reader, or a kill.
-                await self._beside(self._queue.empty_journal)
+                await self._run_in_thread(self._queue.empty_journal)
             except Exception as error:
                 _tell("the reading queue's journal could not be emptied; next attempt within the hour", error)
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -60,9 +60,9 @@ class Retention:
             RequestError: nothing can be recorded, or the database fails; earlier deletions stand.
         """
         forgotten, in_a_row = 0, 0
-        for number in await self._beside(self._queue.expired):
+        for number in await self._run_in_thread(self._queue.expired):
             try:
-                async with self._turns.of(number):
+                async with self._case_locks.lock(number):
                     forgotten += await self._forget(number)
             except Exception as error:  # the other cases must not wait for this one
                 in_a_row += 1
@@ -75,12 +75,12 @@ class Retention:
 
     async def _forget(self, number: str) -> bool:
         """Delete one case, unless somebody has deleted it or recorded something in the meantime."""
-        if not await self._beside(partial(self._queue.is_expired, number)):
+        if not await self._run_in_thread(partial(self._queue.is_expired, number)):
             return False
         await self._record("deletion", number)
         done: bool = False
         try:
-            done = await self._beside(partial(self._queue.take_out_expired, number))
+            done = await self._run_in_thread(partial(self._queue.take_out_expired, number))
         finally:
             if not done:  # another server's reader was quicker, or the database failed
                 await self._record("deletion_failed", number)

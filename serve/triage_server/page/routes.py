@@ -55,7 +55,7 @@ async def static(request: Request) -> Response:
 async def queue(request: Request) -> Response:
     """The unread cases, in reading order."""
     page = page_of(request)
-    part, pulse = await page.beside(lambda: page.queue.waiting(_part(request)))
+    part, pulse = await page.run_in_thread(lambda: page.queue.waiting(_part(request)))
     return page.rendered(
         request,
         "queue.html",
@@ -70,7 +70,7 @@ async def queue(request: Request) -> Response:
 async def pulse(request: Request) -> Response:
     """The queue's fingerprint, for the script: it changes when the order does."""
     page = page_of(request)
-    return Response(await page.beside(page.queue.pulse), media_type="text/plain")
+    return Response(await page.run_in_thread(page.queue.pulse), media_type="text/plain")
 
 
 @router.get("/new")
@@ -107,7 +107,7 @@ async def photograph(request: Request) -> Response:
     position = request.path_params["position"]
     if not (position.isascii() and position.isdecimal() and len(position) <= 2):
         raise RequestError("not_found")
-    kind, data = await page.beside(lambda: page.queue.photograph(number, int(position)))
+    kind, data = await page.run_in_thread(lambda: page.queue.photograph(number, int(position)))
     return Response(data, media_type=kind)
 
 
@@ -125,13 +125,13 @@ async def reading(request: Request) -> Response:
     chosen = cast("Decision", decision)
 
     async def work() -> str:
-        async with page.turns.of(number):
-            found = await page.beside(lambda: page.queue.find(number))
+        async with page.case_locks.lock(number):
+            found = await page.run_in_thread(lambda: page.queue.find(number))
             seen = len(found.readings)
             if sent.get("readings") != str(seen):
                 raise RequestError("read_meanwhile")
             await record_event(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
-            await page.beside(lambda: page.queue.record_reading(number, visit.by, chosen, reason, after=seen))
+            await page.run_in_thread(lambda: page.queue.record_reading(number, visit.by, chosen, reason, after=seen))
         return number
 
     try:
@@ -160,10 +160,10 @@ async def outcome(request: Request) -> Response:
 
     async def work() -> str:
         line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
-        async with page.turns.of(number):
+        async with page.case_locks.lock(number):
             await _must_be_read(page, number)
             await record_event(request, "outcome", line)
-            await page.beside(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
+            await page.run_in_thread(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
         return number
 
     return to("/ui/read", done="outcome", case=await page.once(request, sent, work))
@@ -179,10 +179,10 @@ async def delete(request: Request) -> Response:
         return await _case(request, ("sure", visit.texts("delete.which")), sent)
 
     async def work() -> str:
-        async with page.turns.of(number):
+        async with page.case_locks.lock(number):
             await _must_be_read(page, number)
             await record_event(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
-            await page.beside(lambda: page.queue.delete(number))
+            await page.run_in_thread(lambda: page.queue.delete(number))
         return number
 
     return to("/ui/read", done="deleted", case=await page.once(request, sent, work))
@@ -192,8 +192,8 @@ async def delete(request: Request) -> Response:
 async def read(request: Request) -> Response:
     """The read cases."""
     page = page_of(request)
-    part = await page.beside(lambda: page.queue.read(_part(request)))
-    counts = await page.beside(page.queue.known_outcomes)
+    part = await page.run_in_thread(lambda: page.queue.read(_part(request)))
+    counts = await page.run_in_thread(page.queue.known_outcomes)
     return page.rendered(request, "read.html", part=part, counts=counts, done=await _done(request))
 
 
@@ -202,7 +202,7 @@ async def exported(request: Request) -> Response:
     """Outcomes and their photographs as a ZIP file, in the format that the clinic's commands read."""
     page = page_of(request)
     await page.form(request)
-    numbers = await page.beside(page.queue.read_numbers)
+    numbers = await page.run_in_thread(page.queue.read_numbers)
     await record_event(request, "export", {"cases": len(numbers)})
     name = f"outcomes-{page.queue.now():%Y-%m-%d}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -211,7 +211,7 @@ async def exported(request: Request) -> Response:
 
 async def _pieces(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes]:
     steps = export.chunks(page.queue, numbers)
-    while (piece := await page.beside(lambda: next(steps, None))) is not None:
+    while (piece := await page.run_in_thread(lambda: next(steps, None))) is not None:
         yield piece
 
 
@@ -220,7 +220,7 @@ async def certificate(request: Request) -> Response:
     """What the certificate promises, and what it does not."""
     page = page_of(request)
     bundle = service_of(request).bundle
-    issued, shown = bundle.certificate, certificate_view.of(bundle.certificate, bundle.policy)
+    issued, shown = bundle.certificate, certificate_view.build_view(bundle.certificate, bundle.policy)
     return page.rendered(request, "certificate.html", certificate=issued, shown=shown)
 
 
@@ -257,7 +257,7 @@ async def _case(
     status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY,
 ) -> Response:
     page, visit = page_of(request), visit_of(request)
-    found = await page.beside(lambda: page.queue.find(request.path_params["number"]))
+    found = await page.run_in_thread(lambda: page.queue.find(request.path_params["number"]))
     return page.rendered(
         request,
         "case.html",
@@ -299,7 +299,7 @@ def _number(request: Request) -> str:
 
 
 async def _must_be_read(page: Page, number: str) -> None:
-    if not (await page.beside(lambda: page.queue.find(number))).is_read:
+    if not (await page.run_in_thread(lambda: page.queue.find(number))).is_read:
         raise RequestError("not_read_yet")
 
 
@@ -310,7 +310,7 @@ async def _done(request: Request) -> tuple[str, str] | None:
     if done not in _DONE or not _CASE.fullmatch(number):
         return None
     try:
-        found = await page.beside(lambda: page.queue.find(number))
+        found = await page.run_in_thread(lambda: page.queue.find(number))
     except RequestError as refusal:
         if refusal.code != "not_found":
             raise

@@ -28,7 +28,7 @@ from triage_server.page.database import (
     PhotographRow,
     ReadingRow,
 )
-from triage_server.page.database_threads import abandoned, unavailable
+from triage_server.page.database_threads import is_abandoned, queue_unavailable
 from triage_server.page.lists import Part
 from triage_server.page.reading_order import Place
 from triage_server.page.records import (
@@ -281,11 +281,11 @@ class Queue:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 yield session
                 session.flush()
-                if abandoned():  # the request was told that nothing was stored
-                    raise unavailable()
+                if is_abandoned():  # the request was told that nothing was stored
+                    raise queue_unavailable()
         except SQLAlchemyError:
             # The exception's text may quote data.
-            raise unavailable() from None
+            raise queue_unavailable() from None
 
 
 def _new_number(session: Session) -> str:

@@ -89,7 +89,7 @@ async def take_in(page: Page, request: Request, arriving: Arriving) -> str:
         await service.recorder.require()
         # No place is held during a database call: a database that hangs would take all places from the
         # platforms. The bytes of the photographs are counted for as long as they are in memory.
-        number = await page.beside(page.queue.draw_number)
+        number = await page.run_in_thread(page.queue.draw_number)
         with ExitStack() as here:
             held = here.enter_context(service.pool.counted())
             with service.pool.place():
@@ -122,7 +122,7 @@ async def _keep(
         await record_answer(request, scored.found, line)
     request.state.disposition = scored.found.disposition
     caller = visit_of(request).caller.name
-    await page.beside(
+    await page.run_in_thread(
         lambda: page.queue.add(number, scored.answers, scored.kept, case.history, caller, earlier)
     )
     return number
@@ -139,7 +139,7 @@ async def _earlier(page: Page, sent: Sent) -> str | None:
     if not number:
         return None
     try:
-        return (await page.beside(lambda: page.queue.find(number))).number
+        return (await page.run_in_thread(lambda: page.queue.find(number))).number
     except RequestError as refusal:
         if refusal.code == "not_found":
             raise RequestError("earlier_case_not_found") from None

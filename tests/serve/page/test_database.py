@@ -28,7 +28,7 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
 from triage_server.page.database import Base, migrate_at, opened
-from triage_server.page.database_threads import Clerks
+from triage_server.page.database_threads import DatabaseThreads
 from triage_server.page.records import By
 from triage_server.page.store import Queue
 from triage_server.problems import RequestError
@@ -216,7 +216,7 @@ def test_lists_come_in_parts_that_hold_every_case_once(queue: Queue, answers: An
 
 
 def test_what_nobody_waits_for_any_more_is_not_kept(queue: Queue, answers: Any) -> None:
-    clerks, go_on, done = Clerks(patience_s=0.1), Event(), Event()
+    threads, go_on, done = DatabaseThreads(timeout_s=0.1), Event(), Event()
 
     def slowly() -> None:
         go_on.wait()
@@ -226,10 +226,10 @@ def test_what_nobody_waits_for_any_more_is_not_kept(queue: Queue, answers: Any) 
             done.set()
 
     with pytest.raises(RequestError, match="nothing was stored"):
-        asyncio.run(clerks.run(slowly))
+        asyncio.run(threads.run(slowly))
     go_on.set()
     assert done.wait(10)
-    clerks.close()
+    threads.close()
     assert queue.waiting()[0].count == 0
 
 

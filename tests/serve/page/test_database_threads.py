@@ -13,34 +13,34 @@ from typing import Any
 import pytest
 
 from triage_server.page.database import opened
-from triage_server.page.database_threads import CLERKS, MOST, Clerks
+from triage_server.page.database_threads import THREADS, MAX_PENDING_CALLS, DatabaseThreads
 from triage_server.problems import RequestError
 
 
 @pytest.fixture
-def clerks() -> Iterator[Clerks]:
-    made = Clerks(patience_s=5.0)
+def threads() -> Iterator[DatabaseThreads]:
+    made = DatabaseThreads(timeout_s=5.0)
     yield made
     made.close()
 
 
-def test_burst_of_looks_waits_for_its_turn(clerks: Clerks):
+def test_burst_of_looks_waits_for_its_turn(threads: DatabaseThreads):
     def look(number: int) -> Callable[[], int]:
         return lambda: (time.sleep(0.02), number)[1]
 
     async def burst() -> list[int]:
-        return await asyncio.gather(*(clerks.run(look(number)) for number in range(20 * CLERKS)))
+        return await asyncio.gather(*(threads.run(look(number)) for number in range(20 * THREADS)))
 
-    assert asyncio.run(burst()) == list(range(20 * CLERKS))
+    assert asyncio.run(burst()) == list(range(20 * THREADS))
 
 
-def test_errands_beyond_any_burst_are_refused_at_once(clerks: Clerks):
+def test_errands_beyond_any_burst_are_refused_at_once(threads: DatabaseThreads):
     async def flood() -> list[Any]:
-        errands = [clerks.run(lambda: time.sleep(0.01)) for _ in range(MOST + 1)]
-        return await asyncio.gather(*errands, return_exceptions=True)
+        calls = [threads.run(lambda: time.sleep(0.01)) for _ in range(MAX_PENDING_CALLS + 1)]
+        return await asyncio.gather(*calls, return_exceptions=True)
 
     *served, last = asyncio.run(flood())
-    assert served == [None] * MOST
+    assert served == [None] * MAX_PENDING_CALLS
     assert isinstance(last, RequestError)
     assert last.code == "queue_unavailable"
 
@@ -49,13 +49,13 @@ class Photograph:
     """Something that can be seen to have gone."""
 
 
-def test_nothing_of_an_errand_is_kept_by_its_thread(clerks: Clerks):
+def test_nothing_of_an_errand_is_kept_by_its_thread(threads: DatabaseThreads):
     async def story() -> None:
         brought, found = Photograph(), [Photograph()]
         kept = [weakref.ref(brought), weakref.ref(found[0])]
-        await clerks.run(lambda brought=brought: None)  # type: ignore[misc]
+        await threads.run(lambda brought=brought: None)  # type: ignore[misc]
         del brought
-        await clerks.run(found.pop)
+        await threads.run(found.pop)
         deadline = time.monotonic() + 5
         while any(one() for one in kept):
             assert time.monotonic() < deadline, kept
@@ -67,5 +67,5 @@ def test_nothing_of_an_errand_is_kept_by_its_thread(clerks: Clerks):
 
 def test_each_clerk_has_a_connection_that_is_kept(tmp_path: Path):
     engine = opened(str(tmp_path / "queue.sqlite"))
-    assert engine.pool.size() == CLERKS  # type: ignore[attr-defined]
+    assert engine.pool.size() == THREADS  # type: ignore[attr-defined]
     engine.dispose()

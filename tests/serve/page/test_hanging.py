@@ -60,7 +60,7 @@ def test_platforms_are_answered_while_the_database_of_the_page_hangs(
     migrate_at(postgresql)
     app = open_page(reading_queue=postgresql, queue=2)
     page, pool = app.state.page, app.state.service.pool
-    page._clerks._patience = 3.0
+    page._database_threads._timeout_s = 3.0
     browser = browse(app)
     browser.sign_in()
     number = browser.send_case(REFERRED)

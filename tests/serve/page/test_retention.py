@@ -20,7 +20,7 @@ import tiny_bundle
 from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.page import retention
-from triage_server.page.case_locks import Turns
+from triage_server.page.case_locks import CaseLocks
 from triage_server.page.database import opened
 from triage_server.page.records import By
 from triage_server.page.retention import Retention
@@ -76,14 +76,14 @@ def gone(queue: Queue, number: str) -> bool:
 
 
 def forgetting(queue: Queue, record: Callable[[str], None] = lambda _: None) -> Retention:
-    async def beside(work: Callable[[], Any]) -> Any:
+    async def run_in_thread(work: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(work)
 
     async def written(event: str, number: str) -> None:
         if event == "deletion":
             record(number)
 
-    return Retention(queue, beside, written, Turns())
+    return Retention(queue, run_in_thread, written, CaseLocks())
 
 
 def sql(folder: Path, *said: str) -> None:
@@ -132,7 +132,7 @@ def test_full_disk_does_not_end_the_forgetting(
             await until(lambda: gone(page.queue, second))
 
     asyncio.run(story())
-    assert all(not thread.is_alive() for thread in page._clerks._threads)
+    assert all(not thread.is_alive() for thread in page._database_threads._threads)
 
 
 def events(folder: Path) -> list[str]:
@@ -242,7 +242,7 @@ def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(queue: 
     number, written = read_case(queue, answers), []
     later(queue)
 
-    async def beside(work: Callable[[], Any]) -> Any:
+    async def run_in_thread(work: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(work)
 
     async def record(event: str, of: str) -> None:
@@ -250,6 +250,6 @@ def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(queue: 
         if event == "deletion":
             queue.record_outcome(of, READER, True, "histopathology")
 
-    assert asyncio.run(Retention(queue, beside, record, Turns()).forget_expired()) == 0
+    assert asyncio.run(Retention(queue, run_in_thread, record, CaseLocks()).forget_expired()) == 0
     assert not gone(queue, number)
     assert written == ["deletion", "deletion_failed"]

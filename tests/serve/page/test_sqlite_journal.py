@@ -76,7 +76,7 @@ def test_journal_is_emptied_within_a_round_of_the_reader_s_leave(
     async def story() -> None:
         async with page.open():
             with reader(tmp_path):
-                await page.beside(lambda: page.queue.delete(number))
+                await page.run_in_thread(lambda: page.queue.delete(number))
                 await asyncio.sleep(1.0)  # some rounds
                 assert traces(tmp_path, photograph) != []
             end = time.monotonic() + 10
