@@ -24,24 +24,24 @@ from triage_server.api_keys import Role
 from triage_server.case_pipeline import receive_in_time
 from triage_server.negotiation import language_for
 from triage_server.page.case_locks import CaseLocks
-from triage_server.page.database import opened
+from triage_server.page.database import open_database
 from triage_server.page.database_threads import DatabaseThreads
-from triage_server.page.forms import SHORT_BYTES, TOKEN, Sent, read_form
-from triage_server.page.records import By
+from triage_server.page.forms import CSRF_FIELD, MAX_SHORT_FORM_BYTES, Form, read_form
+from triage_server.page.records import Actor
 from triage_server.page.retention import Retention
 from triage_server.page.sessions import Session, Sessions
-from triage_server.page.single_submit import FORM_ID, Once, new_form_id
-from triage_server.page.store import Queue
-from triage_server.page.texts import FALLBACK, LANGUAGES, Texts
+from triage_server.page.single_submit import FORM_ID_FIELD, SingleSubmit, new_form_id
+from triage_server.page.store import ReadingQueue
+from triage_server.page.texts import FALLBACK_LANGUAGE, LANGUAGES, Texts
 from triage_server.problems import RequestError
 from triage_server.security import NOBODY, Caller, Known
 from triage_server.service import Service, language_of, service_of
 from triage_server.settings import refuse_exposure
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_ROLE: Role = "clinic"
+_REQUIRED_ROLE: Role = "clinic"
 """Role that may see the photographs of all cases: of a person, not of a platform."""
-HEADERS: Mapping[str, str] = {
+SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -57,7 +57,7 @@ log = logging.getLogger("triage_server")
 
 
 @dataclass(frozen=True)
-class Visit:
+class RequestContext:
     """One request from a browser: who sent it, and in which language it is answered."""
 
     session: Session | None
@@ -77,10 +77,10 @@ class Visit:
         return self.session.caller
 
     @property
-    def by(self) -> By:
+    def actor(self) -> Actor:
         """Key and reader's name, for what is recorded."""
         assert self.session is not None
-        return By(self.caller.name, self.session.reader)
+        return Actor(self.caller.name, self.session.reader)
 
 
 class Page:
@@ -100,10 +100,14 @@ class Page:
         self._app = app
         settings = self._service.settings
         assert settings.reading_queue is not None
-        self.queue = Queue(
-            opened(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
+        self.queue = ReadingQueue(
+            open_database(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
-        self._database_threads, self._once, self.case_locks = DatabaseThreads(), Once(), CaseLocks()
+        self._database_threads, self._single_submit, self.case_locks = (
+            DatabaseThreads(),
+            SingleSubmit(),
+            CaseLocks(),
+        )
         self.retention = Retention(self.queue, self.run_in_thread, self._record_expiry, self.case_locks)
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
@@ -118,7 +122,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.static = {path.name: path.read_bytes() for path in (_PACKAGE / "static").iterdir()}
+        self.static_files = {path.name: path.read_bytes() for path in (_PACKAGE / "static").iterdir()}
 
     @property
     def _service(self) -> Service:
@@ -129,13 +133,13 @@ class Page:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Delete expired cases for as long as the server runs."""
-        forgetting = asyncio.create_task(self.retention.work())
+        retention_task = asyncio.create_task(self.retention.run())
         try:
             yield
         finally:
-            forgetting.cancel()
+            retention_task.cancel()
             with suppress(asyncio.CancelledError):
-                await forgetting
+                await retention_task
             self.close()
 
     def close(self) -> None:
@@ -144,7 +148,7 @@ class Page:
         self.queue.close()
 
     async def run_in_thread(self, work: Callable[[], Result]) -> Result:
-        """Run a database call beside the event loop.
+        """Run a database call on a thread.
 
         Raises:
             RequestError: the database cannot be used, or does not answer in time.
@@ -157,18 +161,18 @@ class Page:
 
     # Who is let in
 
-    def visit(self, request: Request) -> Visit:
+    def context(self, request: Request) -> RequestContext:
         """Session and language of a request; checks no permission."""
         header = ",".join(request.headers.getlist("accept-language"))
         languages = service_of(request).scorer.languages
-        fallback = languages.default if languages.default in LANGUAGES else FALLBACK
-        return Visit(
-            self.sessions.of(request),
+        fallback = languages.default if languages.default in LANGUAGES else FALLBACK_LANGUAGE
+        return RequestContext(
+            self.sessions.find(request),
             self._texts[language_for(header, LANGUAGES, fallback)],
             languages.catalogue(language_of(request)),
         )
 
-    def expects(self, hosts: Sequence[str]) -> bool:
+    def allows_hosts(self, hosts: Sequence[str]) -> bool:
         """Whether a browser may reach the page under these host names, of which it sends one.
 
         Another site can make its own name point to this machine (DNS rebinding). If no key is required, it
@@ -182,7 +186,7 @@ class Page:
             return False
         return True
 
-    async def admit(self, request: Request) -> None:
+    async def require_sign_in(self, request: Request) -> None:
         """Admit only those who have signed in with a key or token that is still valid.
 
         If a proxy vouched for a person at sign-in, it must do so again with each request.
@@ -190,24 +194,24 @@ class Page:
         Raises:
             RequestError: somebody else, too many requests, or the keys cannot be read.
         """
-        visit, service = visit_of(request), service_of(request)
-        caller, token = visit.caller, passed_on(request)
+        context, service = context_of(request), service_of(request)
+        caller, token = context.caller, proxy_token(request)
         if not service.door.still_knows(caller):
             raise RequestError("not_authenticated")
-        assert visit.session is not None
-        if token or visit.session.vouched:
-            named = await service.door.known(token, _ROLE)
+        assert context.session is not None
+        if token or context.session.proxy_authenticated:
+            named = await service.door.known(token, _REQUIRED_ROLE)
             if named is None or named.caller != caller:
                 raise RequestError("not_authenticated")
         request.state.caller = caller
         if caller is not NOBODY:
             service.pace.take(caller, asyncio.get_running_loop().time())
 
-    def asks(self, request: Request) -> bool:
+    def needs_credential(self, request: Request) -> bool:
         """Whether a person must type a key or token: not if none is required, or a proxy passes one on."""
-        return service_of(request).door.asks and not passed_on(request)
+        return service_of(request).door.asks and not proxy_token(request)
 
-    async def arriving(self, request: Request, typed: str) -> Known | None:
+    async def authenticate(self, request: Request, typed: str) -> Known | None:
         """Who signs in, by the token that a proxy passes on, else by what was typed; None: unknown.
 
         Raises:
@@ -216,36 +220,36 @@ class Page:
         door = service_of(request).door
         if not door.asks:
             return Known(NOBODY)
-        return await door.known(passed_on(request) or typed, _ROLE)
+        return await door.known(proxy_token(request) or typed, _REQUIRED_ROLE)
 
-    async def form(
+    async def read_form(
         self,
         request: Request,
-        max_body_bytes: int = SHORT_BYTES,
+        max_body_bytes: int = MAX_SHORT_FORM_BYTES,
         take: Callable[[int], None] = lambda _: None,
-    ) -> Sent:
+    ) -> Form:
         """The form in a request, proven to come from a page of its session.
 
         Raises:
             RequestError: ``not_allowed`` if it does not; or it cannot be read.
         """
-        sent = await receive_in_time(request, read_form(request, max_body_bytes, take))
-        session = visit_of(request).session
-        if session is None or not self.sessions.fits(session, sent.get(TOKEN)):
+        form = await receive_in_time(request, read_form(request, max_body_bytes, take))
+        session = context_of(request).session
+        if session is None or not self.sessions.csrf_token_matches(session, form.get(CSRF_FIELD)):
             raise RequestError("not_allowed")
-        return sent
+        return form
 
-    async def once(
+    async def submit_once(
         self,
         request: Request,
-        sent: Sent,
+        form: Form,
         work: Callable[[], Awaitable[str]],
-        let_go: Callable[[], None] = lambda: None,
+        release: Callable[[], None] = lambda: None,
     ) -> str:
         """Do what a form asks for; if the same form was sent before, return the result of that."""
-        session = visit_of(request).session
+        session = context_of(request).session
         assert session is not None
-        return await self._once.do(session.id, request.url.path, sent, work, let_go)
+        return await self._single_submit.run(session.id, request.url.path, form, work, release)
 
     # What is recorded
 
@@ -255,37 +259,37 @@ class Page:
 
     # What a browser gets
 
-    def rendered(self, request: Request, template: str, status: int = 200, **more: object) -> Response:
+    def render(self, request: Request, template: str, status: int = 200, **variables: object) -> Response:
         """A template as a response."""
-        visit = visit_of(request)
+        context = context_of(request)
         bundle = service_of(request).bundle
-        session = visit.session
+        session = context.session
         text = self._templates.get_template(template).render(
-            t=visit.texts,
-            catalogue=visit.catalogue,
+            t=context.texts,
+            catalogue=context.catalogue,
             session=session,
             signed_in=session is not None and session.caller is not None,
-            token=self.sessions.token(session) if session else "",
-            token_name=TOKEN,
+            csrf_token=self.sessions.csrf_token(session) if session else "",
+            csrf_field_name=CSRF_FIELD,
             form_id=new_form_id(),
-            form_id_name=FORM_ID,
+            form_id_name=FORM_ID_FIELD,
             here=request.url.path,
             bundle_name=bundle.header.name,
             bundle_sha256=bundle.sha256,
             certificate_id=bundle.certificate.certificate_id(),
             synthetic=bundle.header.synthetic,
             now=self.queue.now(),
-            **more,
+            **variables,
         )
-        language = visit.texts.language
+        language = context.texts.language
         headers = {"Content-Language": language, "Vary": "Accept-Language, Cookie"}
         return Response(text, status, headers, media_type="text/html")
 
-    def refused(self, request: Request, refusal: RequestError) -> Response:
+    def render_error(self, request: Request, refusal: RequestError) -> Response:
         """A refusal as a page that says what to do."""
         request.state.problem = refusal.code
-        text = visit_of(request).texts.problem(refusal.code, number=(refusal.index or 0) + 1, fields="")
-        response = self.rendered(
+        text = context_of(request).texts.problem(refusal.code, number=(refusal.index or 0) + 1, fields="")
+        response = self.render(
             request,
             "problem.html",
             refusal.problem_type.status,
@@ -295,21 +299,21 @@ class Page:
         response.headers.update(refusal.headers)
         return response
 
-    def misaddressed(self, request: Request) -> Response:
+    def render_misdirected(self, request: Request) -> Response:
         """The response to a browser that used an unexpected host name."""
         log.warning(
             "the page was requested under an unexpected host name; behind a proxy, set "
             "TRIAGE_BEHIND_TLS_PROXY and keys",
             extra={"fields": {"request_id": request.state.request_id}},
         )
-        text = visit_of(request).texts("problem.strange_host")
+        text = context_of(request).texts("problem.strange_host")
         identified = request.state.request_id
-        return self.rendered(
+        return self.render(
             request, "problem.html", HTTPStatus.MISDIRECTED_REQUEST, text=text, request_id=identified
         )
 
 
-def passed_on(request: Request) -> str:
+def proxy_token(request: Request) -> str:
     """The bearer token that an authenticating proxy passes on; empty if there is none.
 
     If this server reads no tokens, a token from a proxy is meant for somebody else and is ignored.
@@ -324,6 +328,6 @@ def page_of(request: Request) -> Page:
     return cast("Page", request.app.state.page)
 
 
-def visit_of(request: Request) -> Visit:
-    """The visit that a request belongs to."""
-    return cast("Visit", request.state.visit)
+def context_of(request: Request) -> RequestContext:
+    """The context of a request."""
+    return cast("RequestContext", request.state.context)

@@ -47,7 +47,7 @@ _PRAGMAS = {
     "secure_delete": "ON",  # what was deleted is overwritten
     "busy_timeout": "10000",
 }
-_PATIENCE = {
+_LIBPQ_TIMEOUTS = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -55,13 +55,13 @@ _PATIENCE = {
     "tcp_user_timeout": "20000",
 }
 """For libpq: seconds, except the last, in milliseconds. The address may override each."""
-_STATEMENT = (
+_SET_STATEMENT_TIMEOUT = (
     "SELECT set_config('statement_timeout', '10s', false) WHERE current_setting('statement_timeout') = '0'"
 )
 """Run after connecting: a connection pooler may refuse this option in the address."""
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """UTC. SQLite has no time zones and would return a time without one."""
 
     impl = DateTime(timezone=True)
@@ -92,7 +92,7 @@ class CaseRow(Base):
     """Random; what people call the case."""
     person: Mapped[str] = mapped_column(String(16))
     """Random; the same for all cases said to be of one person."""
-    arrived_at: Mapped[datetime] = mapped_column(Moment)
+    arrived_at: Mapped[datetime] = mapped_column(UtcDateTime)
     caller: Mapped[str] = mapped_column(String(80))
     language: Mapped[str] = mapped_column(String(35))
     disposition: Mapped[str] = mapped_column(String(40))
@@ -143,7 +143,7 @@ class ReadingRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     case_id: Mapped[int] = mapped_column(ForeignKey("cases.id", ondelete="CASCADE"))
-    at: Mapped[datetime] = mapped_column(Moment)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
     caller: Mapped[str] = mapped_column(String(80))
     reader: Mapped[str] = mapped_column(String(80))
     decision: Mapped[str] = mapped_column(String(20))
@@ -162,7 +162,7 @@ class OutcomeRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     case_id: Mapped[int] = mapped_column(ForeignKey("cases.id", ondelete="CASCADE"))
-    at: Mapped[datetime] = mapped_column(Moment)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
     caller: Mapped[str] = mapped_column(String(80))
     reader: Mapped[str] = mapped_column(String(80))
     needs_in_person: Mapped[bool | None]
@@ -171,38 +171,38 @@ class OutcomeRow(Base):
     __table_args__ = (Index("ix_outcomes_case_id", "case_id"),)
 
 
-def opened(place: str) -> Engine:
+def open_database(address: str) -> Engine:
     """Open the database of a reading queue, whose tables must be at the current version.
 
     Args:
-        place: path of an SQLite file, made if it is missing, readable by its owner alone; or the address of a
-            PostgreSQL database, ``postgresql://...``.
+        address: path of an SQLite file, made if it is missing, readable by its owner alone; or the address of
+            a PostgreSQL database, ``postgresql://...``.
 
     Raises:
         ConfigError: it cannot be reached, or its tables are of another version. The message has no address,
             which may contain a password.
     """
-    url = _url(place)
-    fresh = url.get_backend_name() == "sqlite" and _made(url)
-    engine = _engine(url)
+    url = _parse_url(address)
+    fresh = url.get_backend_name() == "sqlite" and _create_file(url)
+    engine = _create_engine(url)
     try:
         if fresh:
             migrate(engine)
         with engine.connect() as connection:
-            found, wanted = _revision(connection), _newest()
+            found, expected = _current_revision(connection), _head_revision()
     except SQLAlchemyError as error:
         engine.dispose()
-        raise _unreachable(error) from None
-    if found != wanted:
+        raise _unusable_error(error) from None
+    if found != expected:
         engine.dispose()
         raise ConfigError(
-            f"The reading queue's tables are of version {found or 'none'}, expected {wanted}: back up the "
+            f"The reading queue's tables are of version {found or 'none'}, expected {expected}: back up the "
             "database, then run `triage-server queue migrate`."
         )
     return engine
 
 
-def migrate_at(place: str) -> tuple[str | None, str]:
+def migrate_at(address: str) -> tuple[str | None, str]:
     """Migrate a database to the current version.
 
     Returns:
@@ -211,13 +211,13 @@ def migrate_at(place: str) -> tuple[str | None, str]:
     Raises:
         ConfigError: the database cannot be reached, or is newer than this program.
     """
-    url = _url(place)
+    url = _parse_url(address)
     if url.get_backend_name() == "sqlite":
-        _made(url)
-    engine = _engine(url)
+        _create_file(url)
+    engine = _create_engine(url)
     try:
         with engine.connect() as connection:
-            found = _revision(connection)
+            found = _current_revision(connection)
         known = {script.revision for script in _scripts().walk_revisions()}
         if found is not None and found not in known:
             raise ConfigError(
@@ -226,10 +226,10 @@ def migrate_at(place: str) -> tuple[str | None, str]:
             )
         migrate(engine)
     except SQLAlchemyError as error:
-        raise _unreachable(error) from None
+        raise _unusable_error(error) from None
     finally:
         engine.dispose()
-    return found, _newest()
+    return found, _head_revision()
 
 
 def migrate(engine: Engine) -> None:
@@ -237,16 +237,16 @@ def migrate(engine: Engine) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large table takes time
-        config = _config()
+        config = _alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def _url(place: str) -> URL:
-    if "://" not in place:
-        return URL.create("sqlite", database=str(Path(place).absolute()))
+def _parse_url(address: str) -> URL:
+    if "://" not in address:
+        return URL.create("sqlite", database=str(Path(address).absolute()))
     try:
-        url = make_url(place)
+        url = make_url(address)
     except (ArgumentError, ValueError):
         url = None
     if url is None or url.get_backend_name() not in ("postgresql", "sqlite"):
@@ -257,7 +257,7 @@ def _url(place: str) -> URL:
     return url if url.get_backend_name() == "sqlite" else url.set(drivername=POSTGRESQL)
 
 
-def _made(url: URL) -> bool:
+def _create_file(url: URL) -> bool:
     """Make the file of an SQLite database if there is none; returns whether it is still empty."""
     path = Path(url.database or "")
     try:
@@ -273,11 +273,13 @@ def _made(url: URL) -> bool:
         ) from None
 
 
-def _engine(url: URL) -> Engine:
+def _create_engine(url: URL) -> Engine:
     try:
         on_postgresql = url.get_backend_name() == "postgresql"
-        own = {name: value for name, value in _PATIENCE.items() if on_postgresql and name not in url.query}
-        engine = create_engine(url, pool_size=THREADS, pool_pre_ping=True, connect_args=own)
+        timeouts = {
+            name: value for name, value in _LIBPQ_TIMEOUTS.items() if on_postgresql and name not in url.query
+        }
+        engine = create_engine(url, pool_size=THREADS, pool_pre_ping=True, connect_args=timeouts)
     except ImportError:
         raise ConfigError(
             f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "
@@ -286,25 +288,25 @@ def _engine(url: URL) -> Engine:
     except ArgumentError as error:
         raise ConfigError(f"The reading queue's database cannot be used ({type(error).__name__}).") from None
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _on_connect_to_file)
+        event.listen(engine, "connect", _set_pragmas)
     else:
-        event.listen(engine, "connect", _on_connect_to_server)
+        event.listen(engine, "connect", _set_statement_timeout)
     return engine
 
 
-def _on_connect_to_file(connection: Any, _: object) -> None:
+def _set_pragmas(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     for name, value in _PRAGMAS.items():
         cursor.execute(f"PRAGMA {name}={value}")
     cursor.close()
 
 
-def _on_connect_to_server(connection: Any, _: object) -> None:
-    connection.execute(_STATEMENT)
+def _set_statement_timeout(connection: Any, _: object) -> None:
+    connection.execute(_SET_STATEMENT_TIMEOUT)
     connection.commit()
 
 
-def _unreachable(error: SQLAlchemyError) -> ConfigError:
+def _unusable_error(error: SQLAlchemyError) -> ConfigError:
     cause = getattr(error, "orig", None) or error
     return ConfigError(
         f"The reading queue's database cannot be used ({type(cause).__name__}); check that it exists, "
@@ -312,7 +314,7 @@ def _unreachable(error: SQLAlchemyError) -> ConfigError:
     )
 
 
-def _config() -> Config:
+def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -320,14 +322,14 @@ def _config() -> Config:
 
 
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+    return ScriptDirectory.from_config(_alembic_config())
 
 
-def _newest() -> str:
+def _head_revision() -> str:
     head = _scripts().get_current_head()
     assert head is not None
     return head
 
 
-def _revision(connection: Connection) -> str | None:
+def _current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()

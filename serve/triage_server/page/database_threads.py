@@ -51,7 +51,7 @@ class DatabaseThreads:
         ]
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run blocking work beside the event loop.
+        """Run blocking work on a thread.
 
         Raises:
             RequestError: ``queue_unavailable``: it was not done in time, or too much is waiting already. The

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lesion_triage.bundle.guidance import QUESTIONS
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.schema import Disposition
-from triage_server.page.lists import AT_ONCE
+from triage_server.page.lists import PAGE_SIZE
 from triage_server.page.records import QueuedCase
-from triage_server.page.store import Queue
+from triage_server.page.store import ReadingQueue
 
-_ASKED = tuple(name for name in QUESTIONS if name != "age_years")
+_QUESTION_COLUMNS = tuple(name for name in QUESTIONS if name != "age_years")
 """Questions whose columns have the question's own name; the age has the archive's."""
 COLUMNS = (
     "image",
@@ -31,7 +31,7 @@ COLUMNS = (
     "age_approx",
     "anatom_site_general",
     "fitzpatrick_skin_type",
-    *_ASKED,
+    *_QUESTION_COLUMNS,
 )
 """Those of `data.source: folder`."""
 READING_COLUMNS = (
@@ -49,11 +49,11 @@ READING_COLUMNS = (
 )
 OUTCOME_COLUMNS = ("case", "outcome_at", "outcome_by", "key", "needs_in_person", "confirmed_by", "counts")
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
-_TRUTH = {True: "true", False: "false", None: ""}
+_BOOLEAN_TEXT = {True: "true", False: "false", None: ""}
 _FORMULA = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@\\-\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])')
 """Where a spreadsheet may see the start of a formula: in a cell, or after another separator than the comma
 that it splits cells at. In some spreadsheets full-width signs start one."""
-_DATE = (1980, 1, 1, 0, 0, 0)
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 _README = """\
 Outcomes of a reading queue of lesion-triage
@@ -90,7 +90,7 @@ _CONTRADICTORY = """\
   - For these cases something else was recorded after an outcome had been confirmed. The last confirmed one is
     in cases.csv, and an "unknown" recorded after it does not remove it; look at outcomes.csv:
 """
-_UNTOLD = """\
+_UNREADABLE_HISTORY = """\
   - The history of these cases was written by another version of the program and cannot be read by this one;
     their outcomes are known, but they are not in cases.csv:
 """
@@ -109,13 +109,13 @@ class _Sink(io.RawIOBase):
         self._written += data
         return len(data)
 
-    def taken(self) -> bytes:
+    def take(self) -> bytes:
         """What was written since the last call."""
         data, self._written = bytes(self._written), bytearray()
         return data
 
 
-def chunks(queue: Queue, numbers: Sequence[str]) -> Iterator[bytes]:
+def zip_chunks(queue: ReadingQueue, numbers: Sequence[str]) -> Iterator[bytes]:
     """The ZIP file of these cases, case by case. A case that is deleted meanwhile is left out.
 
     Args:
@@ -124,23 +124,23 @@ def chunks(queue: Queue, numbers: Sequence[str]) -> Iterator[bytes]:
     """
     sink, tables = _Sink(), _Tables()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        for case in _one_by_one(queue, numbers):
-            if _needs(case) is not None and case.history is not None:
+        for case in _cases_in_order(queue, numbers):
+            if _needs_in_person(case) is not None and case.history is not None:
                 photographs = queue.photographs(case.number)
                 if len(photographs) < len(case.photographs):
                     continue
                 for position, (kind, data) in enumerate(zip(case.photographs, photographs, strict=True)):
-                    archive.writestr(zipfile.ZipInfo(_file(case, position, kind), _DATE), data)
+                    archive.writestr(zipfile.ZipInfo(_photograph_path(case, position, kind), _ZIP_DATE), data)
             tables.add(case)
-            yield sink.taken()
+            yield sink.take()
         for name, text in tables.files():
-            archive.writestr(zipfile.ZipInfo(name, _DATE), text)
-    yield sink.taken()
+            archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), text)
+    yield sink.take()
 
 
-def _one_by_one(queue: Queue, numbers: Sequence[str]) -> Iterator[QueuedCase]:
-    for at in range(0, len(numbers), AT_ONCE):
-        yield from queue.some(numbers[at : at + AT_ONCE])
+def _cases_in_order(queue: ReadingQueue, numbers: Sequence[str]) -> Iterator[QueuedCase]:
+    for at in range(0, len(numbers), PAGE_SIZE):
+        yield from queue.find_many(numbers[at : at + PAGE_SIZE])
 
 
 class _Tables:
@@ -153,76 +153,79 @@ class _Tables:
         self._known: Counter[str] = Counter()
         self._outcomes: list[dict[str, object]] = []
         self._contradictory: list[str] = []
-        self._untold: list[str] = []
+        self._unreadable_history: list[str] = []
 
     def add(self, case: QueuedCase) -> None:
         """Add a case."""
         self._read[case.disposition] += 1
         self._readings += _reading_rows(case)
         self._outcomes += _outcome_rows(case)
-        if _needs(case) is None:
+        if _needs_in_person(case) is None:
             return
         self._known[case.disposition] += 1
         if case.contradictory:
             self._contradictory.append(case.number)
         if case.history is None:
-            self._untold.append(case.number)
+            self._unreadable_history.append(case.number)
         else:
             self._cases.append((case.person, list(_case_rows(case, case.history))))
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Names and contents."""
-        of_person = Counter(person for person, _ in self._cases)
+        cases_per_person = Counter(person for person, _ in self._cases)
         rows = (
-            row | {"patient_id": person if of_person[person] > 1 else ""}
-            for person, of_case in self._cases
-            for row in of_case
+            row | {"patient_id": person if cases_per_person[person] > 1 else ""}
+            for person, case_rows in self._cases
+            for row in case_rows
         )
-        yield "cases.csv", _table(COLUMNS, rows)
-        yield "readings.csv", _table(READING_COLUMNS, self._readings)
-        yield "outcomes.csv", _table(OUTCOME_COLUMNS, self._outcomes)
+        yield "cases.csv", _csv_text(COLUMNS, rows)
+        yield "readings.csv", _csv_text(READING_COLUMNS, self._readings)
+        yield "outcomes.csv", _csv_text(OUTCOME_COLUMNS, self._outcomes)
         yield (
             "README.txt",
             _README.format(
-                counts=self._counted(),
-                contradictory=_listed(_CONTRADICTORY, self._contradictory),
-                counted=_COUNTED[any(count > 1 for count in of_person.values())],
-                untold=_listed(_UNTOLD, self._untold),
+                counts=self._count_lines(),
+                contradictory=_case_list(_CONTRADICTORY, self._contradictory),
+                counted=_COUNTED[any(count > 1 for count in cases_per_person.values())],
+                untold=_case_list(_UNREADABLE_HISTORY, self._unreadable_history),
             ),
         )
 
-    def _counted(self) -> str:
+    def _count_lines(self) -> str:
         return "\n".join(
-            f"    {said}: {self._known[said]} of {read} read cases have a known outcome."
-            for said, read in self._read.items()
+            f"    {disposition}: {self._known[disposition]} of {read} read cases have a known outcome."
+            for disposition, read in self._read.items()
         )
 
 
-def _listed(sentence: str, numbers: Sequence[str]) -> str:
+def _case_list(sentence: str, numbers: Sequence[str]) -> str:
     return "".join([sentence, *(f"    {number}\n" for number in numbers)]) if numbers else ""
 
 
-def _needs(case: QueuedCase) -> bool | None:
+def _needs_in_person(case: QueuedCase) -> bool | None:
     return case.outcome.needs_in_person if case.outcome else None
 
 
-def _file(case: QueuedCase, position: int, kind: str) -> str:
+def _photograph_path(case: QueuedCase, position: int, kind: str) -> str:
     return f"photographs/{case.number}-{position + 1}.{_EXTENSIONS[kind]}"
 
 
 def _case_rows(case: QueuedCase, history: History) -> Iterator[dict[str, object]]:
-    told = {name: getattr(history, name) for name in _ASKED}
+    answers = {name: getattr(history, name) for name in _QUESTION_COLUMNS}
     row = {
-        "needs_in_person": _TRUTH[_needs(case)],
+        "needs_in_person": _BOOLEAN_TEXT[_needs_in_person(case)],
         "lesion_id": case.number,
         "sex": history.sex,
         "age_approx": history.age_years,
         "anatom_site_general": history.anatom_site_general,
         "fitzpatrick_skin_type": history.fitzpatrick_skin_type,
-        **{name: _TRUTH[value] if isinstance(value, bool) else value for name, value in told.items()},
+        **{
+            name: _BOOLEAN_TEXT[value] if isinstance(value, bool) else value
+            for name, value in answers.items()
+        },
     }
     for position, kind in enumerate(case.photographs):
-        yield {"image": _file(case, position, kind), **row}
+        yield {"image": _photograph_path(case, position, kind), **row}
 
 
 def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
@@ -230,16 +233,16 @@ def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
     for reading in case.readings:
         yield {
             "case": case.number,
-            "arrived_at": case.place.arrived_at.isoformat(timespec="seconds"),
+            "arrived_at": case.urgency.arrived_at.isoformat(timespec="seconds"),
             "disposition": case.disposition,
-            "priority_band": case.place.priority_band,
+            "priority_band": case.urgency.priority_band,
             "bundle_sha256": answer.bundle_sha256 if answer else "",
             "certificate_id": answer.certificate_id if answer else "",
             "read_at": reading.at.isoformat(timespec="seconds"),
-            "read_by": _no_formula(reading.by.reader),
-            "key": reading.by.caller,
+            "read_by": _escape_formula(reading.actor.reader),
+            "key": reading.actor.caller,
             "decision": reading.decision,
-            "reason": _no_formula(reading.reason),
+            "reason": _escape_formula(reading.reason),
         }
 
 
@@ -248,20 +251,20 @@ def _outcome_rows(case: QueuedCase) -> Iterator[dict[str, object]]:
         yield {
             "case": case.number,
             "outcome_at": outcome.at.isoformat(timespec="seconds"),
-            "outcome_by": _no_formula(outcome.by.reader),
-            "key": outcome.by.caller,
-            "needs_in_person": _TRUTH[outcome.needs_in_person],
+            "outcome_by": _escape_formula(outcome.actor.reader),
+            "key": outcome.actor.caller,
+            "needs_in_person": _BOOLEAN_TEXT[outcome.needs_in_person],
             "confirmed_by": outcome.confirmed_by,
-            "counts": _TRUTH[outcome is case.outcome],
+            "counts": _BOOLEAN_TEXT[outcome is case.outcome],
         }
 
 
-def _no_formula(text: str) -> str:
+def _escape_formula(text: str) -> str:
     """Text that people typed, made harmless to spreadsheets."""
     return _FORMULA.sub(r"\1'", text)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+def _csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()

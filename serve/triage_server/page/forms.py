@@ -18,15 +18,15 @@ from triage_server.multipart import read_parts
 from triage_server.problems import RequestError
 from triage_server.wire import MULTIPART_TYPE
 
-SHORT_BYTES = 65_536
+MAX_SHORT_FORM_BYTES = 65_536
 """Limit for a form without photographs."""
-_MOST_FIELDS = 64
-_FIELD_BYTES = 16_384
-TOKEN = "form_token"  # noqa: S105 - the name of a field
+_MAX_FIELDS = 64
+_MAX_FIELD_BYTES = 16_384
+CSRF_FIELD = "form_token"
 
 
 @dataclass(frozen=True)
-class Sent:
+class Form:
     """A form."""
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Sent:
         return self.fields.get(name, "").strip()
 
 
-async def read_form(request: Request, max_body_bytes: int, take: Callable[[int], None]) -> Sent:
+async def read_form(request: Request, max_body_bytes: int, take: Callable[[int], None]) -> Form:
     """A form in either encoding that browsers use.
 
     Args:
@@ -48,27 +48,27 @@ async def read_form(request: Request, max_body_bytes: int, take: Callable[[int],
     Raises:
         RequestError: it is too long, broken, or not a form.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_body_bytes:
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdecimal() and int(content_length) > max_body_bytes:
         raise RequestError("body_too_large", limit=max_body_bytes)
     media_type = media_type_of(request)
     if media_type == "application/x-www-form-urlencoded":
-        return _short(await read_body(request, max_body_bytes=max_body_bytes, reserve=take))
+        return _parse_urlencoded(await read_body(request, max_body_bytes=max_body_bytes, reserve=take))
     if media_type != MULTIPART_TYPE:
         raise RequestError("request_not_valid")
     parts = _Parts()
     await read_parts(request, max_body_bytes, take, parts)
-    return parts.sent()
+    return parts.form()
 
 
-def _short(body: bytes) -> Sent:
+def _parse_urlencoded(body: bytes) -> Form:
     try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
         raise RequestError("request_not_valid") from None
     if len(dict(pairs)) < len(pairs):
         raise RequestError("request_not_valid")
-    return Sent(dict(pairs))
+    return Form(dict(pairs))
 
 
 class _Parts:
@@ -77,7 +77,7 @@ class _Parts:
     def __init__(self) -> None:
         self._images: list[bytearray] = []
         self._fields: dict[str, bytearray] = {}
-        self._unchosen: list[bytearray] = []
+        self._without_file: list[bytearray] = []
 
     def begin(self, options: Mapping[bytes, bytes]) -> bytearray:
         part, name = bytearray(), options.get(b"name", b"").decode("utf-8", "replace")
@@ -86,22 +86,22 @@ class _Parts:
                 raise RequestError("too_many_images")
             self._images.append(part)
             if not options.get(b"filename"):
-                self._unchosen.append(part)
-        elif not name or name in self._fields or len(self._fields) == _MOST_FIELDS:
+                self._without_file.append(part)
+        elif not name or name in self._fields or len(self._fields) == _MAX_FIELDS:
             raise RequestError("request_not_valid")
         else:
             self._fields[name] = part
         return part
 
     def check(self, part: bytearray) -> None:
-        if len(part) > _FIELD_BYTES and not any(part is image for image in self._images):
+        if len(part) > _MAX_FIELD_BYTES and not any(part is image for image in self._images):
             raise RequestError("request_not_valid")
 
-    def sent(self) -> Sent:
+    def form(self) -> Form:
         """The form, once all of it has arrived."""
         try:
             fields = {name: bytes(value).decode() for name, value in self._fields.items()}
         except UnicodeDecodeError:
             raise RequestError("request_not_valid") from None
-        unchosen = {id(part) for part in self._unchosen if not part}
-        return Sent(fields, [bytes(image) for image in self._images if id(image) not in unchosen])
+        without_file = {id(part) for part in self._without_file if not part}
+        return Form(fields, [bytes(image) for image in self._images if id(image) not in without_file])

@@ -17,10 +17,10 @@ from lesion_triage.bundle.policy import UNKNOWN
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle
-from triage_server.page.forms import Sent
+from triage_server.page.forms import Form
 from triage_server.problems import RequestError
 
-_LESION = (
+_LESION_QUESTIONS = (
     "is_new",
     "changing",
     "growing",
@@ -34,11 +34,11 @@ _LESION = (
     "unlike_other_moles",
     "involves_nail",
 )
-RANGES = {"age_years": (0.0, 120.0), "duration_weeks": (0.0, 6500.0), "diameter_mm": (0.1, 500.0)}
+NUMBER_RANGES = {"age_years": (0.0, 120.0), "duration_weeks": (0.0, 6500.0), "diameter_mm": (0.1, 500.0)}
 """Smallest and largest number, by field."""
-_NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]{1,2})?")
+_NUMBER_PATTERN = re.compile(r"[0-9]+(?:[.,][0-9]{1,2})?")
 """As people type numbers. Three digits after the mark are refused: "1,040" may be a thousand or one."""
-_ANSWERS = {"": None, "yes": True, "no": False}
+_YES_NO = {"": None, "yes": True, "no": False}
 
 
 @dataclass(frozen=True)
@@ -53,60 +53,60 @@ class Questions:
     """Yes-or-no questions about the lesion."""
     risks: tuple[str, ...]
     """All other yes-or-no questions."""
-    asked: frozenset[str]
+    required: frozenset[str]
     """Fields that the certificate requires: it does not cover a case without them."""
 
 
-def questions(bundle: Bundle) -> Questions:
+def questions_for(bundle: Bundle) -> Questions:
     """The questions for a bundle: the usual choices, and those of the certificate's groups."""
     policy, certificate = bundle.policy, bundle.certificate
     groups = {
-        name: tuple(dict.fromkeys((*USUAL_WORDS[name], *_groups_of(certificate, policy, name))))
+        name: tuple(dict.fromkeys((*USUAL_WORDS[name], *_certified_groups(certificate, policy, name))))
         for name in GROUP_FIELDS
     }
-    asked = {"age_years" if one.by == "age_band" else one.by for one in policy.groupings}
+    required = {"age_years" if one.by == "age_band" else one.by for one in policy.groupings}
     return Questions(
         groups=groups,
-        numbers={name: RANGES[name] for name in NUMBER_FIELDS},
-        lesion=_LESION,
-        risks=tuple(name for name in YES_NO_FIELDS if name not in _LESION),
-        asked=frozenset(asked),
+        numbers={name: NUMBER_RANGES[name] for name in NUMBER_FIELDS},
+        lesion=_LESION_QUESTIONS,
+        risks=tuple(name for name in YES_NO_FIELDS if name not in _LESION_QUESTIONS),
+        required=frozenset(required),
     )
 
 
-def _groups_of(certificate: Certificate, policy: Policy, name: str) -> list[str]:
+def _certified_groups(certificate: Certificate, policy: Policy, name: str) -> list[str]:
     rows = [member for row in certificate.groups if row.by == name for member in row.members]
-    sealed = [group for one in policy.groupings if one.by == name for group in one.thresholds]
-    return [group for group in (*rows, *sealed) if group != UNKNOWN]
+    with_threshold = [group for one in policy.groupings if one.by == name for group in one.thresholds]
+    return [group for group in (*rows, *with_threshold) if group != UNKNOWN]
 
 
-def history_of(sent: Sent, asked: Questions) -> History:
+def parse_history(form: Form, questions: Questions) -> History:
     """The history as filled in.
 
     Raises:
         RequestError: a field holds what the form does not offer; names the fields, not their values.
     """
-    told: dict[str, object] = {}
-    wrong: list[str] = []
-    for name in (*asked.lesion, *asked.risks):
-        if (answer := sent.get(name)) in _ANSWERS:
-            told[name] = _ANSWERS[answer]
+    values: dict[str, object] = {}
+    invalid: list[str] = []
+    for name in (*questions.lesion, *questions.risks):
+        if (answer := form.get(name)) in _YES_NO:
+            values[name] = _YES_NO[answer]
         else:
-            wrong.append(name)
-    for name, groups in asked.groups.items():
-        if (group := sent.get(name)) and group not in groups:
-            wrong.append(name)
-        told[name] = group or None
-    for name, (least, most) in asked.numbers.items():
-        if typed := sent.get(name):
-            if _NUMBER.fullmatch(typed) and least <= float(typed.replace(",", ".")) <= most:
-                told[name] = float(typed.replace(",", "."))
+            invalid.append(name)
+    for name, groups in questions.groups.items():
+        if (group := form.get(name)) and group not in groups:
+            invalid.append(name)
+        values[name] = group or None
+    for name, (least, most) in questions.numbers.items():
+        if typed := form.get(name):
+            if _NUMBER_PATTERN.fullmatch(typed) and least <= float(typed.replace(",", ".")) <= most:
+                values[name] = float(typed.replace(",", "."))
             else:
-                wrong.append(name)
+                invalid.append(name)
     try:
-        history = History.model_validate(told)
+        history = History.model_validate(values)
     except ValidationError as error:
-        wrong += [str(problem["loc"][0]) for problem in error.errors()]
-    if wrong:
-        raise RequestError("history_not_valid", fields=", ".join(dict.fromkeys(wrong)))
+        invalid += [str(problem["loc"][0]) for problem in error.errors()]
+    if invalid:
+        raise RequestError("history_not_valid", fields=", ".join(dict.fromkeys(invalid)))
     return history

@@ -17,25 +17,25 @@ from sqlalchemy.orm import Session
 
 from lesion_triage.bundle.schema import Disposition
 from triage_server.page.database import AnswerRow, CaseRow, OutcomeRow, ReadingRow
-from triage_server.page.reading_order import Place
+from triage_server.page.reading_order import Urgency
 from triage_server.page.records import (
-    By,
+    Actor,
     ConfirmedBy,
     Decision,
     Outcome,
     ReadCase,
     Reading,
     WaitingCase,
-    answers_of,
+    parse_answers,
 )
 
-AT_ONCE = 100
+PAGE_SIZE = 100
 """Cases on one page of a list."""
 Case = TypeVar("Case")
 
 
 @dataclass(frozen=True)
-class Part(Generic[Case]):
+class ListPage(Generic[Case]):
     """One page of a list."""
 
     cases: Sequence[Case]
@@ -47,37 +47,37 @@ class Part(Generic[Case]):
     @property
     def last(self) -> int:
         """Number of the last page; 1 for an empty list."""
-        return max(1, -(-self.count // AT_ONCE))
+        return max(1, -(-self.count // PAGE_SIZE))
 
     @property
     def first_case(self) -> int:
         """Position of this page's first case in the whole list, from 1."""
-        return (self.number - 1) * AT_ONCE + 1
+        return (self.number - 1) * PAGE_SIZE + 1
 
 
-class Readable:
+class ReadabilityCache:
     """Which waiting cases have answers that this version can read. Tried once each: answers never change."""
 
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
 
-    def among(self, session: Session, numbers: Mapping[int, str]) -> Mapping[str, bool]:
+    def check(self, session: Session, numbers: Mapping[int, str]) -> Mapping[str, bool]:
         """Readability by case number; ``numbers``: of all waiting cases, by database key."""
         known = {number: self._known[number] for number in numbers.values() if number in self._known}
         untried = [key for key, number in numbers.items() if number not in known]
-        for some in (untried[at : at + AT_ONCE] for at in range(0, len(untried), AT_ONCE)):
-            documents = documents_of(session, some)
-            known |= {numbers[key]: answers_of(documents[key]) is not None for key in some}
+        for chunk in (untried[at : at + PAGE_SIZE] for at in range(0, len(untried), PAGE_SIZE)):
+            documents = answer_documents(session, chunk)
+            known |= {numbers[key]: parse_answers(documents[key]) is not None for key in chunk}
             self._known = known  # saved piece by piece, so that an interruption loses little
         self._known = known
         return known
 
-    def cannot(self, numbers: Sequence[str]) -> None:
+    def mark_unreadable(self, numbers: Sequence[str]) -> None:
         """Mark cases that were readable when tried, and whose answers something else has altered since."""
         self._known |= dict.fromkeys(numbers, False)
 
 
-def documents_of(session: Session, keys: Sequence[int]) -> Mapping[int, Mapping[str, str]]:
+def answer_documents(session: Session, keys: Sequence[int]) -> Mapping[int, Mapping[str, str]]:
     """Stored answers of these cases, by case and language."""
     found: dict[int, dict[str, str]] = {key: {} for key in keys}
     wanted = select(AnswerRow.case_id, AnswerRow.language, AnswerRow.document)
@@ -91,86 +91,88 @@ class _Entry:
     key: int
     number: str
     language: str
-    place: Place
+    urgency: Urgency
 
 
-def order(session: Session, now: datetime, readable: Readable) -> list[_Entry]:
+def reading_order(session: Session, now: datetime, readable: ReadabilityCache) -> list[_Entry]:
     """All unread cases, in reading order."""
     columns = (
         *(CaseRow.id, CaseRow.number, CaseRow.language),
         *(CaseRow.priority_band, CaseRow.arrived_at, CaseRow.deadline_hours),
     )
     rows = session.execute(select(*columns).where(~is_read())).all()
-    known = readable.among(session, {row.id: row.number for row in rows})
+    known = readable.check(session, {row.id: row.number for row in rows})
     entries = [
-        _Entry(key, number, language, Place(band, at, hours, known[number]))
+        _Entry(key, number, language, Urgency(band, at, hours, known[number]))
         for key, number, language, band, at, hours in rows
     ]
-    return sorted(entries, key=lambda entry: (entry.place.rank(now), entry.key))
+    return sorted(entries, key=lambda entry: (entry.urgency.sort_key(now), entry.key))
 
 
-def pulse_of(entries: Sequence[_Entry]) -> str:
+def fingerprint_of(entries: Sequence[_Entry]) -> str:
     """A fingerprint of the queue's order, by which a page notices a change."""
     return sha256(",".join(entry.number for entry in entries).encode()).hexdigest()[:16]
 
 
-def waiting(session: Session, now: datetime, readable: Readable, part: int) -> tuple[Part[WaitingCase], str]:
+def waiting_cases(
+    session: Session, now: datetime, readable: ReadabilityCache, page_number: int
+) -> tuple[ListPage[WaitingCase], str]:
     """A page of the queue, the last one if there are fewer, and the fingerprint of the order."""
     while True:
-        entries = order(session, now, readable)
-        number = _within(part, len(entries))
-        shown = entries[(number - 1) * AT_ONCE : number * AT_ONCE]
-        documents = documents_of(session, [entry.key for entry in shown])
+        entries = reading_order(session, now, readable)
+        number = _clamp_page(page_number, len(entries))
+        shown = entries[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
+        documents = answer_documents(session, [entry.key for entry in shown])
         cases = [
-            WaitingCase(entry.number, entry.place, documents[entry.key], entry.language) for entry in shown
+            WaitingCase(entry.number, entry.urgency, documents[entry.key], entry.language) for entry in shown
         ]
-        altered = [case.number for case in cases if case.place.readable and case.answers is None]
+        altered = [case.number for case in cases if case.urgency.readable and case.answers is None]
         if not altered:
-            return Part(cases, number, len(entries)), pulse_of(entries)
-        readable.cannot(altered)
+            return ListPage(cases, number, len(entries)), fingerprint_of(entries)
+        readable.mark_unreadable(altered)
 
 
-def read(session: Session, part: int) -> Part[ReadCase]:
+def read_cases(session: Session, page_number: int) -> ListPage[ReadCase]:
     """A page of the read cases: those without a known outcome first, then by time of the last reading."""
     readings = select(ReadingRow.case_id, func.max(ReadingRow.id).label("id")).group_by(ReadingRow.case_id)
-    last, counting = readings.subquery(), _outcomes().subquery()
+    latest, effective = readings.subquery(), _effective_outcomes().subquery()
     count = session.scalar(select(func.count()).select_from(CaseRow).where(is_read())) or 0
-    number = _within(part, count)
+    number = _clamp_page(page_number, count)
     wanted = (
         select(CaseRow, ReadingRow, OutcomeRow)
-        .join(last, last.c.case_id == CaseRow.id)
-        .join(ReadingRow, ReadingRow.id == last.c.id)
-        .outerjoin(counting, counting.c.case_id == CaseRow.id)
-        .outerjoin(OutcomeRow, OutcomeRow.id == counting.c.id)
+        .join(latest, latest.c.case_id == CaseRow.id)
+        .join(ReadingRow, ReadingRow.id == latest.c.id)
+        .outerjoin(effective, effective.c.case_id == CaseRow.id)
+        .outerjoin(OutcomeRow, OutcomeRow.id == effective.c.id)
         .order_by(OutcomeRow.needs_in_person.is_not(None), ReadingRow.at, CaseRow.id)
-        .offset((number - 1) * AT_ONCE)
-        .limit(AT_ONCE)
+        .offset((number - 1) * PAGE_SIZE)
+        .limit(PAGE_SIZE)
     )
     cases = [
         ReadCase(
             case.number,
-            Place(case.priority_band, case.arrived_at, case.deadline_hours),
+            Urgency(case.priority_band, case.arrived_at, case.deadline_hours),
             case.disposition,
             reading_of(reading),
             None if outcome is None else outcome_of(outcome),
         )
         for case, reading, outcome in session.execute(wanted)
     ]
-    return Part(cases, number, count)
+    return ListPage(cases, number, count)
 
 
 def known_outcomes(session: Session) -> Mapping[str, tuple[int, int]]:
     """By disposition: read cases with a known outcome, and all read cases."""
-    counting = _outcomes().subquery()
+    effective = _effective_outcomes().subquery()
     wanted = (
         select(CaseRow.disposition, func.count(OutcomeRow.needs_in_person), func.count())
-        .outerjoin(counting, counting.c.case_id == CaseRow.id)
-        .outerjoin(OutcomeRow, OutcomeRow.id == counting.c.id)
+        .outerjoin(effective, effective.c.case_id == CaseRow.id)
+        .outerjoin(OutcomeRow, OutcomeRow.id == effective.c.id)
         .where(is_read())
         .group_by(CaseRow.disposition)
     )
-    found = {said: (known, count) for said, known, count in session.execute(wanted)}
-    return {said.value: (0, 0) for said in Disposition} | dict(sorted(found.items()))
+    found = {disposition: (known, count) for disposition, known, count in session.execute(wanted)}
+    return {disposition.value: (0, 0) for disposition in Disposition} | dict(sorted(found.items()))
 
 
 def is_read() -> ColumnElement[bool]:
@@ -180,21 +182,21 @@ def is_read() -> ColumnElement[bool]:
 
 def reading_of(row: ReadingRow) -> Reading:
     """A row as a record."""
-    return Reading(row.at, By(row.caller, row.reader), cast("Decision", row.decision), row.reason)
+    return Reading(row.at, Actor(row.caller, row.reader), cast("Decision", row.decision), row.reason)
 
 
 def outcome_of(row: OutcomeRow) -> Outcome:
     """A row as a record."""
-    by, how = By(row.caller, row.reader), cast("ConfirmedBy", row.confirmed_by)
-    return Outcome(row.at, by, row.needs_in_person, how)
+    actor, how = Actor(row.caller, row.reader), cast("ConfirmedBy", row.confirmed_by)
+    return Outcome(row.at, actor, row.needs_in_person, how)
 
 
-def _outcomes() -> Select[int, int]:
+def _effective_outcomes() -> Select[int, int]:
     """The outcome of each case that counts: the last confirmed one, else the last."""
     confirmed = func.max(OutcomeRow.id).filter(OutcomeRow.needs_in_person.is_not(None))
-    counting = func.coalesce(confirmed, func.max(OutcomeRow.id)).label("id")
-    return select(OutcomeRow.case_id, counting).group_by(OutcomeRow.case_id)
+    effective = func.coalesce(confirmed, func.max(OutcomeRow.id)).label("id")
+    return select(OutcomeRow.case_id, effective).group_by(OutcomeRow.case_id)
 
 
-def _within(part: int, count: int) -> int:
-    return max(1, min(part, -(-count // AT_ONCE)))
+def _clamp_page(page_number: int, count: int) -> int:
+    return max(1, min(page_number, -(-count // PAGE_SIZE)))

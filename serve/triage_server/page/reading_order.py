@@ -15,7 +15,7 @@ from triage_server.timestamps import hours_after
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Urgency:
     """What decides a case's position in the queue."""
 
     priority_band: int
@@ -36,12 +36,12 @@ class Place:
         hours = self.deadline_hours
         return None if hours is None else hours_after(self.arrived_at, hours)
 
-    def overdue(self, now: datetime) -> bool:
+    def is_overdue(self, now: datetime) -> bool:
         """Whether it has waited longer than its deadline."""
         return self.due_at is not None and now > self.due_at
 
-    def rank(self, now: datetime) -> tuple[int, datetime]:
+    def sort_key(self, now: datetime) -> tuple[int, datetime]:
         """Sort key; cases are read in ascending order."""
         if not self.readable:
             return (-1, self.arrived_at)
-        return (0 if self.overdue(now) else self.priority_band, self.arrived_at)
+        return (0 if self.is_overdue(now) else self.priority_band, self.arrived_at)

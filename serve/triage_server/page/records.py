@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle.history import History, from_text
 from lesion_triage.bundle.schema import Answer
-from triage_server.page.reading_order import Place
+from triage_server.page.reading_order import Urgency
 
 Decision = Literal["agree", "override"]
 ConfirmedBy = Literal["histopathology", "examination", "follow_up", "consensus", "not_yet"]
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class Actor:
     """Who did something on the page."""
 
     caller: str
@@ -37,7 +37,7 @@ class Reading:
     """One reading of a case."""
 
     at: datetime
-    by: By
+    actor: Actor
     decision: Decision
     reason: str
     """In the reader's words; never empty for ``override``."""
@@ -48,13 +48,13 @@ class Outcome:
     """What was found later."""
 
     at: datetime
-    by: By
+    actor: Actor
     needs_in_person: bool | None
     """None: still unknown."""
     confirmed_by: ConfirmedBy
 
 
-def answers_of(documents: Mapping[str, str]) -> Mapping[str, Answer] | None:
+def parse_answers(documents: Mapping[str, str]) -> Mapping[str, Answer] | None:
     """Stored answers by language; None if there are none, or if this version cannot read one of them.
 
     All or none: otherwise readers in different languages would see different things.
@@ -70,7 +70,7 @@ class WaitingCase:
     """A case as the queue shows it."""
 
     number: str
-    place: Place
+    urgency: Urgency
     documents: Mapping[str, str]
     """The answers as stored, by language."""
     first_language: str
@@ -79,7 +79,7 @@ class WaitingCase:
     @cached_property
     def answers(self) -> Mapping[str, Answer] | None:
         """Answers by language; None if this version cannot read them."""
-        return answers_of(self.documents)
+        return parse_answers(self.documents)
 
     def answer(self, language: str) -> Answer | None:
         """The answer in this language, else in that of the request that sent the case; None: unreadable."""
@@ -92,7 +92,7 @@ class ReadCase:
     """A case as the list of read cases shows it: from columns alone."""
 
     number: str
-    place: Place
+    urgency: Urgency
     disposition: str
     reading: Reading
     """The last one."""
@@ -107,7 +107,7 @@ class QueuedCase(WaitingCase):
     person: str
     disposition: str
     """As answered; a value that this version may not know."""
-    told: str
+    history_json: str
     """The history as stored."""
     photographs: tuple[str, ...]
     """Media types, by position."""
@@ -120,7 +120,7 @@ class QueuedCase(WaitingCase):
     def history(self) -> History | None:
         """The history; None if this version cannot read it."""
         try:
-            return from_text(self.told)
+            return from_text(self.history_json)
         except ValidationError:
             return None
 
@@ -136,17 +136,17 @@ class QueuedCase(WaitingCase):
         A later "unknown" does not undo a confirmed outcome.
         """
         confirmed = [one for one in self.outcomes if one.needs_in_person is not None]
-        said = confirmed or self.outcomes
-        return said[-1] if said else None
+        outcomes = confirmed or self.outcomes
+        return outcomes[-1] if outcomes else None
 
     @property
-    def disputed(self) -> bool:
+    def is_disputed(self) -> bool:
         """Whether one reading agrees and another overrides."""
         return len({one.decision for one in self.readings}) > 1
 
     @property
     def contradictory(self) -> bool:
         """Whether anything else was recorded after the first confirmed outcome."""
-        said = [one.needs_in_person for one in self.outcomes]
-        confirmed = [needs for needs in said if needs is not None]
-        return bool(confirmed) and len(set(said[said.index(confirmed[0]) :])) > 1
+        outcomes = [one.needs_in_person for one in self.outcomes]
+        confirmed = [needs for needs in outcomes if needs is not None]
+        return bool(confirmed) and len(set(outcomes[outcomes.index(confirmed[0]) :])) > 1

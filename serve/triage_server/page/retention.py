@@ -9,22 +9,22 @@ from functools import partial
 from typing import Any
 
 from triage_server.page.case_locks import CaseLocks
-from triage_server.page.store import Queue
+from triage_server.page.store import ReadingQueue
 from triage_server.problems import RequestError
 
-_LOOK_EVERY_S = 3600.0
-_MOST_FAILURES = 3
+_INTERVAL_S = 3600.0
+_MAX_FAILURES = 3
 """In a row; then the cause is not the cases, and each further failure would only fill the log."""
 
 log = logging.getLogger("triage_server")
 
 
 class Retention:
-    """Deletes expired cases. Belongs to the event loop; database calls run beside it."""
+    """Deletes expired cases. Belongs to the event loop; database calls run on threads."""
 
     def __init__(
         self,
-        queue: Queue,
+        queue: ReadingQueue,
         run_in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
         record: Callable[[str, str], Awaitable[None]],
         case_locks: CaseLocks,
@@ -33,61 +33,68 @@ class Retention:
 
         Args:
             queue: has the cases.
-            beside: runs a database call.
+            run_in_thread: runs a database call.
             record: writes ``deletion`` or ``deletion_failed`` of the case of this number to the audit log.
-            turns: locks shared with readers who change a case.
+            case_locks: locks shared with readers who change a case.
         """
-        self._queue, self._run_in_thread, self._record, self._case_locks = queue, run_in_thread, record, case_locks
+        self._queue, self._run_in_thread, self._record, self._case_locks = (
+            queue,
+            run_in_thread,
+            record,
+            case_locks,
+        )
 
-    async def work(self) -> None:
+    async def run(self) -> None:
         """Delete expired cases until cancelled: now, and then once an hour."""
         while True:
             try:
-                await self.forget_expired()
+                await self.delete_expired_cases()
             except Exception as error:  # it may have recovered by the next round
-                _tell("expired cases could not be deleted; next attempt within the hour", error)
+                _log_error("expired cases could not be deleted; next attempt within the hour", error)
             try:
                 # Even if nothing was deleted now: an earlier round may have met a reader, or a kill.
                 await self._run_in_thread(self._queue.empty_journal)
             except Exception as error:
-                _tell("the reading queue's journal could not be emptied; next attempt within the hour", error)
-            await asyncio.sleep(_LOOK_EVERY_S)
+                _log_error(
+                    "the reading queue's journal could not be emptied; next attempt within the hour", error
+                )
+            await asyncio.sleep(_INTERVAL_S)
 
-    async def forget_expired(self) -> int:
+    async def delete_expired_cases(self) -> int:
         """Delete all expired cases, each after its line in the audit log; returns how many.
 
         Raises:
             RequestError: nothing can be recorded, or the database fails; earlier deletions stand.
         """
-        forgotten, in_a_row = 0, 0
-        for number in await self._run_in_thread(self._queue.expired):
+        deleted, in_a_row = 0, 0
+        for number in await self._run_in_thread(self._queue.expired_numbers):
             try:
                 async with self._case_locks.lock(number):
-                    forgotten += await self._forget(number)
+                    deleted += await self._delete_if_expired(number)
             except Exception as error:  # the other cases must not wait for this one
                 in_a_row += 1
-                if in_a_row == _MOST_FAILURES:
+                if in_a_row == _MAX_FAILURES:
                     raise
-                _tell("an expired case could not be deleted and is kept for now", error)
+                _log_error("an expired case could not be deleted and is kept for now", error)
             else:
                 in_a_row = 0
-        return forgotten
+        return deleted
 
-    async def _forget(self, number: str) -> bool:
+    async def _delete_if_expired(self, number: str) -> bool:
         """Delete one case, unless somebody has deleted it or recorded something in the meantime."""
         if not await self._run_in_thread(partial(self._queue.is_expired, number)):
             return False
         await self._record("deletion", number)
-        done: bool = False
+        deleted: bool = False
         try:
-            done = await self._run_in_thread(partial(self._queue.take_out_expired, number))
+            deleted = await self._run_in_thread(partial(self._queue.delete_expired_case, number))
         finally:
-            if not done:  # another server's reader was quicker, or the database failed
+            if not deleted:  # another server's reader was quicker, or the database failed
                 await self._record("deletion_failed", number)
-        return done
+        return deleted
 
 
-def _tell(what: str, error: Exception) -> None:
+def _log_error(what: str, error: Exception) -> None:
     """Log an error without the text of an exception, which may quote data."""
     if isinstance(error, RequestError):
         log.error("%s: %s", what, error.code)

@@ -17,14 +17,14 @@ from starlette.requests import ClientDisconnect
 
 from triage_server.case_pipeline import receive_in_time
 from triage_server.multipart import read_chunks
-from triage_server.page.context import HEADERS, page_of
+from triage_server.page.context import SECURITY_HEADERS, page_of
 from triage_server.problems import RequestError
 from triage_server.security import hosts_named
 from triage_server.service import service_of
 
-OPEN = frozenset({"/ui/login", "/ui/static/{name}"})
+PUBLIC_PATHS = frozenset({"/ui/login", "/ui/static/{name}"})
 """Routes that need no sign-in."""
-_LEAVING = "/ui/logout"
+_SIGN_OUT_PATH = "/ui/logout"
 
 log = logging.getLogger("triage_server")
 
@@ -34,31 +34,31 @@ class PageRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, wrapped in all of that."""
-        inside = super().get_route_handler()
+        call_endpoint = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
             page = page_of(request)
-            request.state.visit = page.visit(request)
+            request.state.context = page.context(request)
             try:
-                if not page.expects(hosts_named(request.headers)):
-                    response = page.misaddressed(request)
+                if not page.allows_hosts(hosts_named(request.headers)):
+                    response = page.render_misdirected(request)
                 else:
-                    if self.path not in OPEN:
-                        await page.admit(request)
-                    response = await inside(request)
+                    if self.path not in PUBLIC_PATHS:
+                        await page.require_sign_in(request)
+                    response = await call_endpoint(request)
             except RequestError as refusal:
                 if refusal.code == "not_authenticated":
                     request.state.problem = refusal.code
-                    response = await _to_login(request, self.path)
+                    response = await _redirect_to_sign_in(request, self.path)
                 else:
-                    response = page.refused(request, refusal)
+                    response = page.render_error(request, refusal)
             except (HTTPException, ClientDisconnect):
                 raise
             except Exception as error:
                 identified = {"fields": {"request_id": request.state.request_id}}
                 log.error("internal error", exc_info=error, extra=identified)
-                response = page.refused(request, RequestError("internal_error"))
-            response.headers.update(HEADERS)
+                response = page.render_error(request, RequestError("internal_error"))
+            response.headers.update(SECURITY_HEADERS)
             return response
 
         return handler
@@ -69,16 +69,16 @@ def page_router() -> APIRouter:
     return APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 
 
-async def _to_login(request: Request, path: str) -> Response:
+async def _redirect_to_sign_in(request: Request, path: str) -> Response:
     """Redirect to sign-in; whoever sent a form after the session's end is told that nothing was kept."""
-    if request.method != "POST" or path == _LEAVING:
-        return to("/ui/login")
+    if request.method != "POST" or path == _SIGN_OUT_PATH:
+        return redirect("/ui/login")
     with suppress(RequestError):
-        await receive_in_time(request, _let_pass(request))
-    return to("/ui/login", kept="nothing")
+        await receive_in_time(request, _drain_body(request))
+    return redirect("/ui/login", kept="nothing")
 
 
-async def _let_pass(request: Request) -> None:
+async def _drain_body(request: Request) -> None:
     """Read the body and discard it: a browser whose upload is cut off shows no response."""
     # The connection's own limit (``lingering_close``) is too short for photographs on a slow line.
     chunks = read_chunks(request, service_of(request).settings.max_body_bytes, lambda _: None)
@@ -87,6 +87,6 @@ async def _let_pass(request: Request) -> None:
             pass
 
 
-def to(path: str, **query: str) -> Response:
+def redirect(path: str, **query: str) -> Response:
     """Redirect the browser with GET (303)."""
     return RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)

@@ -19,17 +19,17 @@ from lesion_triage.bundle.messages import NotePhrase
 from lesion_triage.bundle.schema import Policy
 from triage_server.case_pipeline import record_event
 from triage_server.page import certificate_view, export, sign_in, submission
-from triage_server.page.context import Page, page_of, visit_of
-from triage_server.page.forms import Sent
-from triage_server.page.history import questions
+from triage_server.page.context import Page, context_of, page_of
+from triage_server.page.forms import Form
+from triage_server.page.history import questions_for
 from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
-from triage_server.page.route import page_router, to
+from triage_server.page.route import page_router, redirect
 from triage_server.problems import RequestError
 from triage_server.service import service_of
 
-_REASON = range(3, 2001)
-_CASE = re.compile("[2-9A-Z]{4}-[2-9A-Z]{4}")
-_DONE = ("sent", "reading", "outcome", "deleted")
+_REASON_LENGTHS = range(3, 2001)
+_CASE_NUMBER = re.compile("[2-9A-Z]{4}-[2-9A-Z]{4}")
+_CONFIRMABLE_ACTIONS = ("sent", "reading", "outcome", "deleted")
 
 router = page_router()
 
@@ -45,7 +45,7 @@ def install(app: FastAPI, page: Page) -> None:
 async def static(request: Request) -> Response:
     """Style sheet and script, from memory."""
     name = request.path_params["name"]
-    content = page_of(request).static.get(name)
+    content = page_of(request).static_files.get(name)
     if content is None:
         raise RequestError("not_found")
     return Response(content, media_type=mimetypes.guess_type(name)[0])
@@ -55,14 +55,14 @@ async def static(request: Request) -> Response:
 async def queue(request: Request) -> Response:
     """The unread cases, in reading order."""
     page = page_of(request)
-    part, pulse = await page.run_in_thread(lambda: page.queue.waiting(_part(request)))
-    return page.rendered(
+    list_page, pulse = await page.run_in_thread(lambda: page.queue.waiting_cases(_page_number(request)))
+    return page.render(
         request,
         "queue.html",
-        part=part,
-        deadlines=_deadlines(part.cases, service_of(request).bundle.policy),
+        list_page=list_page,
+        deadlines=_deadline_texts(list_page.cases, service_of(request).bundle.policy),
         pulse=pulse,
-        done=await _done(request),
+        done=await _confirmed_action(request),
     )
 
 
@@ -76,28 +76,28 @@ async def pulse(request: Request) -> Response:
 @router.get("/new")
 async def new(request: Request) -> Response:
     """The form for a case."""
-    return _new(request, Sent())
+    return _render_form(request, Form())
 
 
 @router.post("/cases")
 async def send(request: Request) -> Response:
     """Score a case and put it into the queue."""
     page = page_of(request)
-    arriving = submission.Arriving()
+    pending = submission.PendingSubmission()
     try:
-        number = await submission.take_in(page, request, arriving)
+        number = await submission.submit_case(page, request, pending)
     except RequestError as refusal:
-        if refusal.code not in submission.ON_THE_FORM:
+        if refusal.code not in submission.FORM_ERRORS:
             raise
         request.state.problem = refusal.code
-        return _new(request, arriving.sent, refusal)
-    return to("/ui", done="sent", case=number)
+        return _render_form(request, pending.form, refusal)
+    return redirect("/ui", done="sent", case=number)
 
 
 @router.get("/cases/{number}")
 async def case(request: Request) -> Response:
     """One case, with everything recorded about it."""
-    return await _case(request)
+    return await _render_case(request)
 
 
 @router.get("/cases/{number}/photographs/{position}")
@@ -114,103 +114,109 @@ async def photograph(request: Request) -> Response:
 @router.post("/cases/{number}/reading")
 async def reading(request: Request) -> Response:
     """Record a reading."""
-    page, visit = page_of(request), visit_of(request)
-    sent, number = await page.form(request), _number(request)
-    decision, reason = sent.get("decision"), _text(sent.get("reason"))
+    page, context = page_of(request), context_of(request)
+    form, number = await page.read_form(request), _case_number(request)
+    decision, reason = form.get("decision"), _clean_text(form.get("reason"))
     if decision not in get_args(Decision):
-        return await _case(request, ("decision-agree", visit.texts("reading.which")), sent)
-    if (decision == "override" or reason) and len(reason) not in _REASON:
-        why = visit.texts("reading.why" if decision == "override" else "reading.length")
-        return await _case(request, ("reason", why), sent)
+        return await _render_case(request, ("decision-agree", context.texts("reading.which")), form)
+    if (decision == "override" or reason) and len(reason) not in _REASON_LENGTHS:
+        why = context.texts("reading.why" if decision == "override" else "reading.length")
+        return await _render_case(request, ("reason", why), form)
     chosen = cast("Decision", decision)
 
     async def work() -> str:
         async with page.case_locks.lock(number):
             found = await page.run_in_thread(lambda: page.queue.find(number))
             seen = len(found.readings)
-            if sent.get("readings") != str(seen):
+            if form.get("readings") != str(seen):
                 raise RequestError("read_meanwhile")
             await record_event(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
-            await page.run_in_thread(lambda: page.queue.record_reading(number, visit.by, chosen, reason, after=seen))
+            await page.run_in_thread(
+                lambda: page.queue.record_reading(number, context.actor, chosen, reason, readings_seen=seen)
+            )
         return number
 
     try:
-        done = await page.once(request, sent, work)
+        done = await page.submit_once(request, form, work)
     except RequestError as refusal:
         if refusal.code != "read_meanwhile":
             raise
         request.state.problem = refusal.code
-        return await _case(
-            request, ("readings", visit.texts.problem(refusal.code)), sent, HTTPStatus.CONFLICT
+        return await _render_case(
+            request, ("readings", context.texts.problem(refusal.code)), form, HTTPStatus.CONFLICT
         )
-    return to("/ui", done="reading", case=done)
+    return redirect("/ui", done="reading", case=done)
 
 
 @router.post("/cases/{number}/outcome")
 async def outcome(request: Request) -> Response:
     """Record an outcome."""
-    page, visit = page_of(request), visit_of(request)
-    sent, number = await page.form(request), _number(request)
-    told: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
-    needs, how = sent.get("needs_in_person"), sent.get("confirmed_by")
-    known = told.get(needs) is not None
-    if needs not in told or how not in get_args(ConfirmedBy) or known == (how == "not_yet"):
-        return await _case(request, ("outcome-true", visit.texts("outcome.which")), sent)
+    page, context = page_of(request), context_of(request)
+    form, number = await page.read_form(request), _case_number(request)
+    values: dict[str, bool | None] = {"true": True, "false": False, "unknown": None}
+    needs, how = form.get("needs_in_person"), form.get("confirmed_by")
+    known = values.get(needs) is not None
+    if needs not in values or how not in get_args(ConfirmedBy) or known == (how == "not_yet"):
+        return await _render_case(request, ("outcome-true", context.texts("outcome.which")), form)
     confirmed_by = cast("ConfirmedBy", how)
 
     async def work() -> str:
-        line = {"case_hmac": page.case_hash(number), "needs_in_person": told[needs], "confirmed_by": how}
+        line = {"case_hmac": page.case_hash(number), "needs_in_person": values[needs], "confirmed_by": how}
         async with page.case_locks.lock(number):
-            await _must_be_read(page, number)
+            await _require_read(page, number)
             await record_event(request, "outcome", line)
-            await page.run_in_thread(lambda: page.queue.record_outcome(number, visit.by, told[needs], confirmed_by))
+            await page.run_in_thread(
+                lambda: page.queue.record_outcome(number, context.actor, values[needs], confirmed_by)
+            )
         return number
 
-    return to("/ui/read", done="outcome", case=await page.once(request, sent, work))
+    return redirect("/ui/read", done="outcome", case=await page.submit_once(request, form, work))
 
 
 @router.post("/cases/{number}/delete")
 async def delete(request: Request) -> Response:
     """Delete a case that was read."""
-    page, visit = page_of(request), visit_of(request)
-    sent, number = await page.form(request), _number(request)
-    if sent.get("sure") != "yes":
-        await _must_be_read(page, number)
-        return await _case(request, ("sure", visit.texts("delete.which")), sent)
+    page, context = page_of(request), context_of(request)
+    form, number = await page.read_form(request), _case_number(request)
+    if form.get("sure") != "yes":
+        await _require_read(page, number)
+        return await _render_case(request, ("sure", context.texts("delete.which")), form)
 
     async def work() -> str:
         async with page.case_locks.lock(number):
-            await _must_be_read(page, number)
+            await _require_read(page, number)
             await record_event(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
             await page.run_in_thread(lambda: page.queue.delete(number))
         return number
 
-    return to("/ui/read", done="deleted", case=await page.once(request, sent, work))
+    return redirect("/ui/read", done="deleted", case=await page.submit_once(request, form, work))
 
 
 @router.get("/read")
 async def read(request: Request) -> Response:
     """The read cases."""
     page = page_of(request)
-    part = await page.run_in_thread(lambda: page.queue.read(_part(request)))
+    list_page = await page.run_in_thread(lambda: page.queue.read_cases(_page_number(request)))
     counts = await page.run_in_thread(page.queue.known_outcomes)
-    return page.rendered(request, "read.html", part=part, counts=counts, done=await _done(request))
+    return page.render(
+        request, "read.html", list_page=list_page, counts=counts, done=await _confirmed_action(request)
+    )
 
 
 @router.post("/export")
 async def exported(request: Request) -> Response:
     """Outcomes and their photographs as a ZIP file, in the format that the clinic's commands read."""
     page = page_of(request)
-    await page.form(request)
+    await page.read_form(request)
     numbers = await page.run_in_thread(page.queue.read_numbers)
     await record_event(request, "export", {"cases": len(numbers)})
     name = f"outcomes-{page.queue.now():%Y-%m-%d}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_pieces(page, numbers), headers=headers, media_type="application/zip")
+    return StreamingResponse(_zip_stream(page, numbers), headers=headers, media_type="application/zip")
 
 
-async def _pieces(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes]:
-    steps = export.chunks(page.queue, numbers)
+async def _zip_stream(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes]:
+    steps = export.zip_chunks(page.queue, numbers)
     while (piece := await page.run_in_thread(lambda: next(steps, None))) is not None:
         yield piece
 
@@ -220,66 +226,66 @@ async def certificate(request: Request) -> Response:
     """What the certificate promises, and what it does not."""
     page = page_of(request)
     bundle = service_of(request).bundle
-    issued, shown = bundle.certificate, certificate_view.build_view(bundle.certificate, bundle.policy)
-    return page.rendered(request, "certificate.html", certificate=issued, shown=shown)
+    issued, view = bundle.certificate, certificate_view.build_view(bundle.certificate, bundle.policy)
+    return page.render(request, "certificate.html", certificate=issued, view=view)
 
 
 @router.get("/{rest:path}")
-async def nowhere(request: Request) -> Response:
+async def not_found(request: Request) -> Response:
     """Any other path."""
     if request.path_params["rest"] == "":
-        return to("/ui")
+        return redirect("/ui")
     raise RequestError("not_found")
 
 
-def _new(request: Request, sent: Sent, refusal: RequestError | None = None) -> Response:
-    page, visit = page_of(request), visit_of(request)
-    error = None if refusal is None else submission.explained(refusal, visit)
+def _render_form(request: Request, form: Form, refusal: RequestError | None = None) -> Response:
+    page, context = page_of(request), context_of(request)
+    error = None if refusal is None else submission.form_error(refusal, context)
     limit_mb = round(service_of(request).settings.max_body_bytes / 1e6, 1)
-    return page.rendered(
+    return page.render(
         request,
         "new.html",
         HTTPStatus.OK if refusal is None else refusal.problem_type.status,
-        questions=questions(service_of(request).bundle),
-        sent=sent,
+        questions=questions_for(service_of(request).bundle),
+        form=form,
         error=error,
-        wrong=submission.at_fault(refusal),
-        most=submission.MAX_IMAGES_PER_CASE,
-        kinds=",".join(submission.kinds()),
+        invalid_fields=submission.invalid_fields(refusal),
+        max_images=submission.MAX_IMAGES_PER_CASE,
+        accepted_types=",".join(submission.accepted_types()),
         limit_mb=limit_mb,
     )
 
 
-async def _case(
+async def _render_case(
     request: Request,
     error: tuple[str, str] | None = None,
-    sent: Sent | None = None,
+    form: Form | None = None,
     status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY,
 ) -> Response:
-    page, visit = page_of(request), visit_of(request)
+    page, context = page_of(request), context_of(request)
     found = await page.run_in_thread(lambda: page.queue.find(request.path_params["number"]))
-    return page.rendered(
+    return page.render(
         request,
         "case.html",
         HTTPStatus.OK if error is None else status,
         case=found,
-        answer=found.answer(visit.catalogue.language),
-        unreviewed=_unreviewed(request, found),
+        answer=found.answer(context.catalogue.language),
+        unreviewed=_has_unreviewed_flags(request, found),
         keep_days=service_of(request).settings.reading_queue_keep_days,
         keeps_log=service_of(request).recorder.keeps_log,
         confirmations=get_args(ConfirmedBy),
         error=error,
-        sent=sent or Sent(),
+        form=form or Form(),
     )
 
 
-def _deadlines(cases: Sequence[WaitingCase], policy: Policy) -> tuple[str, ...]:
+def _deadline_texts(cases: Sequence[WaitingCase], policy: Policy) -> tuple[str, ...]:
     """Sentences about deadlines, by those of the cases shown, which another bundle may have set."""
-    found = {case.place.due_at is not None for case in cases} or {policy.deadline_hours is not None}
+    found = {case.urgency.due_at is not None for case in cases} or {policy.deadline_hours is not None}
     return tuple(said for said, so in (("queue.deadline", True), ("queue.no_deadline", False)) if so in found)
 
 
-def _unreviewed(request: Request, case: QueuedCase) -> bool:
+def _has_unreviewed_flags(request: Request, case: QueuedCase) -> bool:
     """Whether the red-flag rules of the bundle that answered the case have no named reviewer."""
     service, answers = service_of(request), case.answers or {}
     if any(answer.bundle_sha256 == service.bundle.sha256 for answer in answers.values()):
@@ -294,20 +300,20 @@ def _unreviewed(request: Request, case: QueuedCase) -> bool:
     )
 
 
-def _number(request: Request) -> str:
+def _case_number(request: Request) -> str:
     return cast("str", request.path_params["number"])
 
 
-async def _must_be_read(page: Page, number: str) -> None:
+async def _require_read(page: Page, number: str) -> None:
     if not (await page.run_in_thread(lambda: page.queue.find(number))).is_read:
         raise RequestError("not_read_yet")
 
 
-async def _done(request: Request) -> tuple[str, str] | None:
+async def _confirmed_action(request: Request) -> tuple[str, str] | None:
     """What was just done, if the queue confirms it: anyone can type a URL or go back to one."""
     page, number = page_of(request), request.query_params.get("case", "")
     done = request.query_params.get("done", "")
-    if done not in _DONE or not _CASE.fullmatch(number):
+    if done not in _CONFIRMABLE_ACTIONS or not _CASE_NUMBER.fullmatch(number):
         return None
     try:
         found = await page.run_in_thread(lambda: page.queue.find(number))
@@ -315,19 +321,19 @@ async def _done(request: Request) -> tuple[str, str] | None:
         if refusal.code != "not_found":
             raise
         return (done, number) if done == "deleted" else None
-    stands = {"sent": True, "reading": found.is_read, "outcome": bool(found.outcomes), "deleted": False}
+    confirmed = {"sent": True, "reading": found.is_read, "outcome": bool(found.outcomes), "deleted": False}
     if done == "sent" and found.is_read:
         done = "sent_and_read"
-    return (done, number) if stands.get(done, True) else None
+    return (done, number) if confirmed.get(done, True) else None
 
 
-def _part(request: Request) -> int:
+def _page_number(request: Request) -> int:
     """The requested page of a list; the first, if the number is invalid."""
     asked = request.query_params.get("part", "")
     return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= 6 else 1
 
 
-def _text(text: str) -> str:
+def _clean_text(text: str) -> str:
     """Text without control characters and with one kind of line end, as database and page can hold it."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return "".join(letter for letter in lines if letter.isprintable() or letter in "\n\t").strip()

@@ -18,11 +18,11 @@ from starlette.responses import Response
 
 from triage_server.security import NOBODY, Caller
 
-LASTS_S = 8 * 3600
+SESSION_LIFETIME_S = 8 * 3600
 """A working day; then the key is asked for again. A session ends sooner with the token it was begun with."""
 _ALGORITHM = "HS256"
-_MOST_ENDED = 10_000
-"""Sign-outs remembered; far more than a clinic has within ``LASTS_S``."""
+_MAX_REVOKED = 10_000
+"""Sign-outs remembered; far more than a clinic has within ``SESSION_LIFETIME_S``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Session:
     """None: nobody has signed in."""
     reader: str = ""
     """The person's name, as typed at sign-in."""
-    vouched: bool = False
+    proxy_authenticated: bool = False
     """Whether a proxy said who it is, and must say so again with each request."""
 
 
@@ -48,27 +48,27 @@ class Sessions:
             encrypted: whether browsers connect over TLS, so that the cookie may require it.
         """
         self._key = secrets.token_bytes(32)
-        self._encrypted = encrypted
-        self._name = "__Host-triage" if encrypted else "triage"
-        self._ended: dict[str, float] = {}
+        self._over_tls = encrypted
+        self._cookie_name = "__Host-triage" if encrypted else "triage"
+        self._revoked: dict[str, float] = {}
 
-    def of(self, request: Request) -> Session | None:
+    def find(self, request: Request) -> Session | None:
         """The session of the request's cookie; None if there is none, or it is not ours or has ended."""
         try:
-            told = jwt.decode(
-                request.cookies.get(self._name, ""),
+            claims = jwt.decode(
+                request.cookies.get(self._cookie_name, ""),
                 self._key,
                 algorithms=[_ALGORITHM],
                 options={"require": ["exp", "jti"]},
             )
         except jwt.PyJWTError:
             return None
-        if told["jti"] in self._ended:
+        if claims["jti"] in self._revoked:
             return None
-        caller = Caller(told["caller"], told["role"]) if told["caller"] else None
+        caller = Caller(claims["caller"], claims["role"]) if claims["caller"] else None
         # The gate recognises NOBODY by identity.
         return Session(
-            told["jti"], NOBODY if caller == NOBODY else caller, told["reader"], bool(told["vouched"])
+            claims["jti"], NOBODY if caller == NOBODY else caller, claims["reader"], bool(claims["vouched"])
         )
 
     def begin(
@@ -77,27 +77,27 @@ class Sessions:
         caller: Caller | None = None,
         reader: str = "",
         *,
-        vouched: bool = False,
+        proxy_authenticated: bool = False,
         until: float = math.inf,
     ) -> Session:
         """Begin a session and set its cookie in ``response``; it ends by ``until``, in seconds since 1970."""
-        session = Session(secrets.token_urlsafe(24), caller, reader, vouched)
+        session = Session(secrets.token_urlsafe(24), caller, reader, proxy_authenticated)
         now = int(time.time())
-        ends = int(min(now + LASTS_S, until))
-        told = {
+        ends = int(min(now + SESSION_LIFETIME_S, until))
+        claims = {
             "jti": session.id,
             "exp": ends,
             "caller": caller.name if caller else "",
             "role": caller.role if caller else "",
             "reader": reader,
-            "vouched": vouched,
+            "vouched": proxy_authenticated,
         }
         response.set_cookie(
-            self._name,
-            jwt.encode(told, self._key, algorithm=_ALGORITHM),
+            self._cookie_name,
+            jwt.encode(claims, self._key, algorithm=_ALGORITHM),
             max_age=max(0, ends - now),
             path="/",
-            secure=self._encrypted,
+            secure=self._over_tls,
             httponly=True,
             samesite="strict",
         )
@@ -106,17 +106,19 @@ class Sessions:
     def end(self, response: Response, session: Session) -> None:
         """Sign out: copies of the cookie are refused too."""
         now = time.time()
-        self._ended = {one: until for one, until in self._ended.items() if until > now}
-        if len(self._ended) >= _MOST_ENDED:
+        self._revoked = {one: until for one, until in self._revoked.items() if until > now}
+        if len(self._revoked) >= _MAX_REVOKED:
             # None may be forgotten, or its cookie would be good again: with another key all have ended.
-            self._key, self._ended = secrets.token_bytes(32), {}
-        self._ended[session.id] = now + LASTS_S
-        response.delete_cookie(self._name, path="/", secure=self._encrypted, httponly=True, samesite="strict")
+            self._key, self._revoked = secrets.token_bytes(32), {}
+        self._revoked[session.id] = now + SESSION_LIFETIME_S
+        response.delete_cookie(
+            self._cookie_name, path="/", secure=self._over_tls, httponly=True, samesite="strict"
+        )
 
-    def token(self, session: Session) -> str:
+    def csrf_token(self, session: Session) -> str:
         """The token that each form of this session carries."""
         return hmac.digest(self._key, f"form {session.id}".encode(), "sha256").hex()
 
-    def fits(self, session: Session, token: str) -> bool:
+    def csrf_token_matches(self, session: Session, csrf_token: str) -> bool:
         """Whether a form came from a page of this session."""
-        return hmac.compare_digest(self.token(session).encode(), token.encode())
+        return hmac.compare_digest(self.csrf_token(session).encode(), csrf_token.encode())

@@ -12,37 +12,37 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from triage_server.page.forms import Sent
+from triage_server.page.forms import Form
 
-FORM_ID = "form_id"
+FORM_ID_FIELD = "form_id"
 """Name of the field; its value is new and random for each page that is shown."""
-_MOST = 10_000
+_MAX_JOBS = 10_000
 _Key = tuple[str, str, bytes]
 
 
 @dataclass(slots=True)
-class _Doing:
+class _Job:
     """What a form asked for, in progress or done."""
 
-    work: asyncio.Future[str]
-    waiting: int = 0
+    result: asyncio.Future[str]
+    waiters: int = 0
     """Requests still waiting for the result."""
 
 
-class Once:
+class SingleSubmit:
     """Forms that were sent, and their results. Belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._done: OrderedDict[_Key, _Doing] = OrderedDict()
+        self._jobs: OrderedDict[_Key, _Job] = OrderedDict()
         """In progress or done; a form that was refused may be sent again."""
 
-    async def do(
+    async def run(
         self,
         session: str,
         path: str,
-        sent: Sent,
+        form: Form,
         work: Callable[[], Awaitable[str]],
-        let_go: Callable[[], None],
+        release: Callable[[], None],
     ) -> str:
         """Do what a form asks for; if the same form was sent before, return that result.
 
@@ -52,45 +52,45 @@ class Once:
         Args:
             session: that sent the form.
             path: to which it was sent.
-            sent: the form; one without an id is processed each time.
+            form: as sent; one without an id is processed each time.
             work: returns the result. It may raise; it is cancelled when the last waiting request has gone.
                 Then it has not been done.
-            let_go: called if another request did the work or is doing it: this form's content is not needed.
+            release: called if another request did the work or is doing it: this form's content is not needed.
                 If that work fails, so does this request.
         """
-        if not sent.get(FORM_ID):
+        if not form.get(FORM_ID_FIELD):
             return await work()
-        key = (session, path, await asyncio.to_thread(_digest, sent))
-        doing = self._done.get(key)
-        if doing is not None:
-            let_go()
+        key = (session, path, await asyncio.to_thread(_digest, form))
+        job = self._jobs.get(key)
+        if job is not None:
+            release()
         else:
-            doing = self._done[key] = _Doing(asyncio.ensure_future(work()))
-            while len(self._done) > _MOST:
-                self._done.popitem(last=False)
-        doing.waiting += 1
+            job = self._jobs[key] = _Job(asyncio.ensure_future(work()))
+            while len(self._jobs) > _MAX_JOBS:
+                self._jobs.popitem(last=False)
+        job.waiters += 1
         try:
-            return await asyncio.shield(doing.work)
+            return await asyncio.shield(job.result)
         except BaseException:
-            doing.waiting -= 1
-            given_up = doing.waiting == 0 and doing.work.cancel()
-            if (given_up or _failed(doing.work)) and self._done.get(key) is doing:
-                del self._done[key]
-            if given_up:
-                await asyncio.wait({doing.work})
+            job.waiters -= 1
+            cancelled = job.waiters == 0 and job.result.cancel()
+            if (cancelled or _has_failed(job.result)) and self._jobs.get(key) is job:
+                del self._jobs[key]
+            if cancelled:
+                await asyncio.wait({job.result})
             raise
 
 
-def _failed(work: asyncio.Future[str]) -> bool:
+def _has_failed(work: asyncio.Future[str]) -> bool:
     return work.done() and (work.cancelled() or work.exception() is not None)
 
 
-def _digest(sent: Sent) -> bytes:
+def _digest(form: Form) -> bytes:
     """Tells two forms apart. Runs on a thread: photographs take some milliseconds, with the GIL released."""
-    found = sha256(repr(sorted(sent.fields.items())).encode())
-    for image in sent.images:
-        found.update(sha256(image).digest())
-    return found.digest()
+    digest = sha256(repr(sorted(form.fields.items())).encode())
+    for image in form.images:
+        digest.update(sha256(image).digest())
+    return digest.digest()
 
 
 def new_form_id() -> str:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-_PATIENCE_MS = 250
+_BUSY_TIMEOUT_MS = 250
 """Other writers wait as long, so it is much shorter than the usual busy timeout."""
 
 log = logging.getLogger("triage_server")
 
 
-def empty(engine: Engine) -> None:
+def empty_journal(engine: Engine) -> None:
     """Remove deleted data from SQLite's journal too.
 
     Data remains there while another program reads the file, for a backup for instance, or if the disk cannot
@@ -24,7 +24,7 @@ def empty(engine: Engine) -> None:
     if engine.dialect.name != "sqlite":
         return
     try:
-        with engine.connect() as connection, _hurrying(connection):
+        with engine.connect() as connection, _short_busy_timeout(connection):
             busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
     except SQLAlchemyError as error:
         why = getattr(error, "orig", None) or type(error).__name__  # of a pragma, so it quotes no data
@@ -36,10 +36,10 @@ def empty(engine: Engine) -> None:
 
 
 @contextmanager
-def _hurrying(connection: Connection) -> Iterator[None]:
+def _short_busy_timeout(connection: Connection) -> Iterator[None]:
     """Shorten the connection's busy timeout, and restore it for its next user."""
     usual = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
-    connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """What the reading queue stores and deletes. Imports the tables, the lists and the bundle's documents.
 
-Every method is one transaction and blocks: call it beside the event loop. Readings and outcomes are only
+Every method is one transaction and blocks: call it on a thread. Readings and outcomes are only
 appended. A case that nobody has read cannot be deleted, by hand or by age.
 """
 
@@ -29,10 +29,10 @@ from triage_server.page.database import (
     ReadingRow,
 )
 from triage_server.page.database_threads import is_abandoned, queue_unavailable
-from triage_server.page.lists import Part
-from triage_server.page.reading_order import Place
+from triage_server.page.lists import ListPage
+from triage_server.page.reading_order import Urgency
 from triage_server.page.records import (
-    By,
+    Actor,
     ConfirmedBy,
     Decision,
     QueuedCase,
@@ -41,19 +41,19 @@ from triage_server.page.records import (
 )
 from triage_server.problems import RequestError
 
-_LETTERS = "23456789BCDFGHJKMNPQRSTVWXYZ"
+_NUMBER_ALPHABET = "23456789BCDFGHJKMNPQRSTVWXYZ"
 """Letters of case numbers: none that is mistaken for another, and no vowel, so that none spells a word."""
-_NUMBER = re.compile(f"[{_LETTERS}]{{4}}-[{_LETTERS}]{{4}}")
+_NUMBER_PATTERN = re.compile(f"[{_NUMBER_ALPHABET}]{{4}}-[{_NUMBER_ALPHABET}]{{4}}")
 
 
-class Queue:
+class ReadingQueue:
     """The reading queue in its database."""
 
     def __init__(
         self, engine: Engine, keep_days: int, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._engine, self._keep, self.now = engine, timedelta(days=keep_days), clock
-        self._readable = lists.Readable()
+        self._engine, self._keep_for, self.now = engine, timedelta(days=keep_days), clock
+        self._readability = lists.ReadabilityCache()
 
     def draw_number(self) -> str:
         """A random number that no case has."""
@@ -86,7 +86,7 @@ class Queue:
         with self._session() as session:
             person = secrets.token_hex(8)
             if same_person_as is not None:
-                earlier = session.scalar(select(CaseRow.person).where(_called(same_person_as)))
+                earlier = session.scalar(select(CaseRow.person).where(_has_number(same_person_as)))
                 if earlier is None:
                     raise RequestError("earlier_case_not_found")
                 person = earlier
@@ -108,15 +108,15 @@ class Queue:
             )
             session.add(row)
 
-    def waiting(self, part: int = 1) -> tuple[Part[WaitingCase], str]:
+    def waiting_cases(self, page_number: int = 1) -> tuple[ListPage[WaitingCase], str]:
         """A page of the unread cases, in reading order, and ``pulse`` of the whole queue."""
         with self._session() as session:
-            return lists.waiting(session, self.now(), self._readable, part)
+            return lists.waiting_cases(session, self.now(), self._readability, page_number)
 
-    def read(self, part: int = 1) -> Part[ReadCase]:
+    def read_cases(self, page_number: int = 1) -> ListPage[ReadCase]:
         """A page of the read cases: without an outcome first, then by time of the last reading."""
         with self._session() as session:
-            return lists.read(session, part)
+            return lists.read_cases(session, page_number)
 
     def known_outcomes(self) -> Mapping[str, tuple[int, int]]:
         """By disposition: read cases with a known outcome, and all read cases."""
@@ -129,11 +129,11 @@ class Queue:
             wanted = select(CaseRow.number).where(lists.is_read()).order_by(CaseRow.id)
             return list(session.scalars(wanted))
 
-    def some(self, numbers: Sequence[str]) -> list[QueuedCase]:
+    def find_many(self, numbers: Sequence[str]) -> list[QueuedCase]:
         """Several cases, in order of arrival; those that no longer exist are left out."""
         with self._session() as session:
-            rows = session.scalars(_whole().where(CaseRow.number.in_(numbers)).order_by(CaseRow.id))
-            return [_case(row) for row in rows]
+            rows = session.scalars(_select_cases().where(CaseRow.number.in_(numbers)).order_by(CaseRow.id))
+            return [_case_from_row(row) for row in rows]
 
     def find(self, number: str) -> QueuedCase:
         """One case.
@@ -142,7 +142,7 @@ class Queue:
             RequestError: no case has this number.
         """
         with self._session() as session:
-            return _case(_one(session, number))
+            return _case_from_row(_load_case(session, number))
 
     def photograph(self, number: str, position: int) -> tuple[str, bytes]:
         """Media type and bytes of one photograph.
@@ -153,7 +153,7 @@ class Queue:
         wanted = (
             select(PhotographRow)
             .join(CaseRow, CaseRow.id == PhotographRow.case_id)
-            .where(_called(number), PhotographRow.position == position)
+            .where(_has_number(number), PhotographRow.position == position)
         )
         with self._session() as session:
             row = session.scalar(wanted)
@@ -166,21 +166,23 @@ class Queue:
         wanted = (
             select(PhotographRow.data)
             .join(CaseRow, CaseRow.id == PhotographRow.case_id)
-            .where(_called(number))
+            .where(_has_number(number))
             .order_by(PhotographRow.position)
         )
         with self._session() as session:
             return list(session.scalars(wanted))
 
-    def record_reading(self, number: str, by: By, decision: Decision, reason: str, after: int) -> None:
+    def record_reading(
+        self, number: str, actor: Actor, decision: Decision, reason: str, readings_seen: int
+    ) -> None:
         """Record a reading and its decision.
 
         Args:
             number: of the case.
-            by: who read it.
+            actor: who read it.
             decision: what was decided.
             reason: why, in the reader's words.
-            after: how many readings the case had when it was shown to the reader.
+            readings_seen: how many readings the case had when it was shown to the reader.
 
         Raises:
             RequestError: somebody else has read it since, perhaps at another server with this database; or
@@ -188,18 +190,18 @@ class Queue:
         """
         with self._session() as session:
             # An update without effect, which locks the row against other servers.
-            session.execute(update(CaseRow).where(_called(number)).values(number=CaseRow.number))
-            case = _one(session, number)
-            if len(case.readings) != after:
+            session.execute(update(CaseRow).where(_has_number(number)).values(number=CaseRow.number))
+            case = _load_case(session, number)
+            if len(case.readings) != readings_seen:
                 raise RequestError("read_meanwhile")
             case.readings.append(
                 ReadingRow(
-                    at=self.now(), caller=by.caller, reader=by.reader, decision=decision, reason=reason
+                    at=self.now(), caller=actor.caller, reader=actor.reader, decision=decision, reason=reason
                 )
             )
 
     def record_outcome(
-        self, number: str, by: By, needs_in_person: bool | None, confirmed_by: ConfirmedBy
+        self, number: str, actor: Actor, needs_in_person: bool | None, confirmed_by: ConfirmedBy
     ) -> None:
         """Record an outcome.
 
@@ -207,14 +209,14 @@ class Queue:
             RequestError: the case has not been read, or does not exist.
         """
         with self._session() as session:
-            case = _one(session, number)
+            case = _load_case(session, number)
             if not case.readings:
                 raise RequestError("not_read_yet")
             case.outcomes.append(
                 OutcomeRow(
                     at=self.now(),
-                    caller=by.caller,
-                    reader=by.reader,
+                    caller=actor.caller,
+                    reader=actor.reader,
                     needs_in_person=needs_in_person,
                     confirmed_by=confirmed_by,
                 )
@@ -227,40 +229,40 @@ class Queue:
             RequestError: the case has not been read, or does not exist.
         """
         with self._session() as session:
-            case = _one(session, number)
+            case = _load_case(session, number)
             if not case.readings:
                 raise RequestError("not_read_yet")
             session.delete(case)
         self.empty_journal()
 
     def is_expired(self, number: str) -> bool:
-        """Whether a case is among the ``expired``."""
+        """Whether a case is among ``expired_numbers``."""
         with self._session() as session:
-            wanted = select(CaseRow.id).where(_called(number), *self._is_expired())
+            wanted = select(CaseRow.id).where(_has_number(number), *self._expired_conditions())
             return session.scalar(wanted) is not None
 
-    def take_out_expired(self, number: str) -> bool:
-        """Delete one of the ``expired``, if it still is. Call ``empty_journal`` after the last of them."""
+    def delete_expired_case(self, number: str) -> bool:
+        """Delete one expired case, if it still is. Call ``empty_journal`` after the last of them."""
         with self._session() as session:
-            case = session.scalar(_whole().where(_called(number), *self._is_expired()))
+            case = session.scalar(_select_cases().where(_has_number(number), *self._expired_conditions()))
             if case is not None:
                 session.delete(case)
             return case is not None
 
     def empty_journal(self) -> None:
         """Remove deleted data from SQLite's journal; the log says what prevents it."""
-        sqlite_journal.empty(self._engine)
+        sqlite_journal.empty_journal(self._engine)
 
-    def expired(self) -> list[str]:
+    def expired_numbers(self) -> list[str]:
         """Numbers of read cases whose last reading and last outcome are older than cases are kept."""
-        wanted = select(CaseRow.number).where(*self._is_expired())
+        wanted = select(CaseRow.number).where(*self._expired_conditions())
         with self._session() as session:
             return list(session.scalars(wanted))
 
-    def _is_expired(self) -> tuple[ColumnElement[bool], ...]:
+    def _expired_conditions(self) -> tuple[ColumnElement[bool], ...]:
         latest_reading = select(func.max(ReadingRow.at)).where(ReadingRow.case_id == CaseRow.id)
         latest_outcome = select(func.max(OutcomeRow.at)).where(OutcomeRow.case_id == CaseRow.id)
-        limit = self.now() - self._keep
+        limit = self.now() - self._keep_for
         return (
             latest_reading.scalar_subquery() < limit,
             func.coalesce(latest_outcome.scalar_subquery() < limit, True),
@@ -269,7 +271,7 @@ class Queue:
     def pulse(self) -> str:
         """Fingerprint of the reading order; changes whenever it does."""
         with self._session() as session:
-            return lists.pulse_of(lists.order(session, self.now(), self._readable))
+            return lists.fingerprint_of(lists.reading_order(session, self.now(), self._readability))
 
     def close(self) -> None:
         """Close the database."""
@@ -290,13 +292,13 @@ class Queue:
 
 def _new_number(session: Session) -> str:
     while True:
-        letters = "".join(secrets.choice(_LETTERS) for _ in range(8))
+        letters = "".join(secrets.choice(_NUMBER_ALPHABET) for _ in range(8))
         number = f"{letters[:4]}-{letters[4:]}"
         if session.scalar(select(CaseRow.id).where(CaseRow.number == number)) is None:
             return number
 
 
-def _whole() -> Select[CaseRow]:
+def _select_cases() -> Select[CaseRow]:
     photographs = selectinload(CaseRow.photographs).load_only(
         PhotographRow.position, PhotographRow.media_type
     )
@@ -308,29 +310,29 @@ def _whole() -> Select[CaseRow]:
     )
 
 
-def _called(number: str) -> ColumnElement[bool]:
+def _has_number(number: str) -> ColumnElement[bool]:
     """Condition: of this number. An impossible one is not sent to the database: PostgreSQL refuses a NUL."""
-    return CaseRow.number == number if _NUMBER.fullmatch(number) else false()
+    return CaseRow.number == number if _NUMBER_PATTERN.fullmatch(number) else false()
 
 
-def _one(session: Session, number: str) -> CaseRow:
-    row = session.scalar(_whole().where(_called(number)))
+def _load_case(session: Session, number: str) -> CaseRow:
+    row = session.scalar(_select_cases().where(_has_number(number)))
     if row is None:
         raise RequestError("not_found")
     return row
 
 
-def _case(row: CaseRow) -> QueuedCase:
+def _case_from_row(row: CaseRow) -> QueuedCase:
     case = QueuedCase(
         number=row.number,
-        place=Place(row.priority_band, row.arrived_at, row.deadline_hours),
+        urgency=Urgency(row.priority_band, row.arrived_at, row.deadline_hours),
         documents={one.language: one.document for one in row.answers},
         first_language=row.language,
         person=row.person,
         disposition=row.disposition,
-        told=row.history,
+        history_json=row.history,
         photographs=tuple(one.media_type for one in row.photographs),
         readings=tuple(lists.reading_of(one) for one in row.readings),
         outcomes=tuple(lists.outcome_of(one) for one in row.outcomes),
     )
-    return case if case.answers is not None else replace(case, place=replace(case.place, readable=False))
+    return case if case.answers is not None else replace(case, urgency=replace(case.urgency, readable=False))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("texts")
 LANGUAGES = tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
-FALLBACK = "en"
-_DATES = {"de": "%d.%m.%Y, %H:%M UTC"}
+FALLBACK_LANGUAGE = "en"
+_DATE_FORMATS = {"de": "%d.%m.%Y, %H:%M UTC"}
 
 
 class Texts:
@@ -42,7 +42,7 @@ class Texts:
         """The text that says what to do about a refusal."""
         return self(f"problem.{code}" if f"problem.{code}" in self else "problem.other", code=code, **values)
 
-    def span(self, time: timedelta) -> str:
+    def duration(self, time: timedelta) -> str:
         """A duration, in at most two units."""
         minutes = int(time.total_seconds()) // 60
         hours, days = minutes // 60, minutes // 1440
@@ -54,16 +54,16 @@ class Texts:
             return self("time.hours", hours=hours, minutes=minutes % 60)
         return self("time.days", days=days, hours=hours % 24)
 
-    def moment(self, at: datetime) -> str:
+    def date_time(self, at: datetime) -> str:
         """A time, in UTC: the server cannot know the reader's time zone."""
-        return at.astimezone(UTC).strftime(_DATES.get(self.language, "%Y-%m-%d %H:%M UTC"))
+        return at.astimezone(UTC).strftime(_DATE_FORMATS.get(self.language, "%Y-%m-%d %H:%M UTC"))
 
-    def share(self, value: float) -> str:
+    def percentage(self, value: float) -> str:
         """A share as a percentage, with no more digits than it needs."""
         text = f"{100 * value:.10g}"
         return f"{text.replace('.', ',')} %" if self.language == "de" else f"{text} %"
 
-    def plain(self, value: float) -> str:
+    def compact_number(self, value: float) -> str:
         """A number with no more digits than it needs, and the language's decimal mark."""
         text = f"{value:.10g}"
         return text.replace(".", ",") if self.language == "de" else text

@@ -3,8 +3,8 @@
 
 for (const element of document.querySelectorAll("[data-script]")) element.hidden = false;
 
-const told = document.querySelector("[data-focus]");
-if (told) told.focus();
+const focused = document.querySelector("[data-focus]");
+if (focused) focused.focus();
 
 // Photographs dropped, how many were chosen, and which has which number: a refusal names the number alone, because
 // the server looks at no name.
@@ -14,7 +14,7 @@ if (drop) {
   const output = drop.querySelector("output");
   const names = drop.querySelector("ol");
   const form = input.form;
-  const said = (text, count, size) => text.replace("{count}", count).replace("{size}", size);
+  const filled = (text, count, size) => text.replace("{count}", count).replace("{size}", size);
   const show = () => {
     const files = Array.from(input.files);
     const bytes = files.reduce((sum, file) => sum + file.size, 0);
@@ -22,10 +22,10 @@ if (drop) {
     const size = (bytes / 1e6).toLocaleString(document.documentElement.lang, digits);
     const { one, many, tooMany, tooLarge, most, limit } = drop.dataset;
     let complaint = "";
-    if (files.length > Number(most)) complaint = said(tooMany, files.length, size);
-    else if (bytes > Number(limit) * 1e6) complaint = said(tooLarge, files.length, size);
+    if (files.length > Number(most)) complaint = filled(tooMany, files.length, size);
+    else if (bytes > Number(limit) * 1e6) complaint = filled(tooLarge, files.length, size);
     input.setCustomValidity(complaint);
-    const chosen = files.length === 0 ? "" : said(files.length === 1 ? one : many, files.length, size);
+    const chosen = files.length === 0 ? "" : filled(files.length === 1 ? one : many, files.length, size);
     output.textContent = complaint || chosen;
     names.replaceChildren(
       ...files.map((file) => {
@@ -57,14 +57,14 @@ if (drop) {
 
 // A form that is on its way is not sent again. The server would do it once all the same.
 for (const field of document.querySelectorAll("[name=form_id]")) {
-  const sending = (sends) => {
-    for (const button of field.form.querySelectorAll("[type=submit]")) button.disabled = sends;
+  const setSending = (sending) => {
+    for (const button of field.form.querySelectorAll("[type=submit]")) button.disabled = sending;
   };
   field.form.addEventListener("submit", () => {
-    sending(true);
-    setTimeout(() => sending(false), 5000); // no event tells that somebody has stopped it
+    setSending(true);
+    setTimeout(() => setSending(false), 5000); // no event tells that somebody has stopped it
   });
-  window.addEventListener("pageshow", () => sending(false)); // also when a browser goes back to it
+  window.addEventListener("pageshow", () => setSending(false)); // also when a browser goes back to it
 }
 
 // The draft of the note, into the clipboard.
@@ -86,7 +86,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 // Whether the queue has changed. It is told, and not moved under a reader's hands.
 const changed = document.querySelector("[data-pulse]");
 if (changed) {
-  const look = async () => {
+  const poll = async () => {
     try {
       const answer = await fetch("/ui/pulse", { redirect: "error", cache: "no-store" });
       if (answer.ok && (await answer.text()) !== changed.dataset.pulse && !changed.hasChildNodes()) {
@@ -99,5 +99,5 @@ if (changed) {
       // the server is away, or the session has ended: the next page will say so
     }
   };
-  setInterval(look, 15000);
+  setInterval(poll, 15000);
 }

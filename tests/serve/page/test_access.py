@@ -17,7 +17,7 @@ from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from triage_server.app import create_app
-from triage_server.page.records import By
+from triage_server.page.records import Actor
 from triage_server.settings import Settings
 
 PICTURE, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("referred", "black"))
@@ -94,8 +94,8 @@ def test_two_ways_through_a_list_have_names_of_their_own(path: str, browser: Any
     for _ in range(100):
         queue.add(queue.draw_number(), list(case.answers.values()), [PICTURE], case.history, "x")
     if path == "/ui/read":
-        for one in [one.number for part in (1, 2) for one in queue.waiting(part)[0].cases]:
-            queue.record_reading(one, By("x", "y"), "agree", "", after=0)
+        for one in [one.number for part in (1, 2) for one in queue.waiting_cases(part)[0].cases]:
+            queue.record_reading(one, Actor("x", "y"), "agree", "", readings_seen=0)
     names = re.findall(r'<nav[^>]* aria-label="([^"]+)"', browser.get(path).text)
     assert len(names) == len(set(names)) == 3
 

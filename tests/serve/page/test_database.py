@@ -27,15 +27,15 @@ from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
-from triage_server.page.database import Base, migrate_at, opened
+from triage_server.page.database import Base, migrate_at, open_database
 from triage_server.page.database_threads import DatabaseThreads
-from triage_server.page.records import By
-from triage_server.page.store import Queue
+from triage_server.page.records import Actor
+from triage_server.page.store import ReadingQueue
 from triage_server.problems import RequestError
 
 BACKENDS = ("sqlite", "postgresql")
 PICTURES = [tiny_bundle.picture_bytes(kind) for kind in ("below", "referred")]
-READER = By("key:0123456789ab", "Dr A")
+READER = Actor("key:0123456789ab", "Dr A")
 
 
 @pytest.fixture(params=BACKENDS)
@@ -49,9 +49,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def queue(place: str) -> Iterator[Queue]:
+def queue(place: str) -> Iterator[ReadingQueue]:
     migrate_at(place)
-    made = Queue(opened(place), keep_days=30)
+    made = ReadingQueue(open_database(place), keep_days=30)
     yield made
     made.close()
 
@@ -63,19 +63,19 @@ def answers(tiny_bundle: Path) -> tuple[Any, ...]:
     return tuple(scorer.answer(judged, history, scorer.languages.catalogue(one)) for one in ("de", "en"))
 
 
-def add(queue: Queue, answers: Any, **more: Any) -> str:
+def add(queue: ReadingQueue, answers: Any, **more: Any) -> str:
     number = queue.draw_number()
     queue.add(number, answers, PICTURES, History(bleeding=True, age_years=61.5), "key:0123456789ab", **more)
     return number
 
 
-def test_case_comes_back_as_it_was_put_in(queue: Queue, answers: Any) -> None:
+def test_case_comes_back_as_it_was_put_in(queue: ReadingQueue, answers: Any) -> None:
     begin = datetime.now(UTC)
     number = add(queue, answers)
-    (waiting,) = queue.waiting()[0].cases
+    (waiting,) = queue.waiting_cases()[0].cases
     assert waiting.number == number
     case = queue.find(number)
-    assert begin <= case.place.arrived_at <= datetime.now(UTC)
+    assert begin <= case.urgency.arrived_at <= datetime.now(UTC)
     assert case.answers == {one.language: one for one in answers}
     assert case.answer("fr") == answers[0]
     assert case.history == History(bleeding=True, age_years=61.5)
@@ -90,22 +90,24 @@ def test_case_comes_back_as_it_was_put_in(queue: Queue, answers: Any) -> None:
 @pytest.mark.parametrize(
     "number", ["\x00", "2222-222\x00", "2222-2222\n", "2222-2222 ", "é", "\ud800", "2" * 9000]
 )
-def test_what_no_case_can_be_called_is_not_found(number: str, queue: Queue, answers: Any) -> None:
+def test_what_no_case_can_be_called_is_not_found(number: str, queue: ReadingQueue, answers: Any) -> None:
     for asked in (
         lambda: queue.find(number),
         lambda: queue.photograph(number, 0),
         lambda: queue.delete(number),
-        lambda: queue.record_reading(number, READER, "agree", "", after=0),
+        lambda: queue.record_reading(number, READER, "agree", "", readings_seen=0),
         lambda: queue.record_outcome(number, READER, True, "consensus"),
         lambda: add(queue, answers, same_person_as=number),
     ):
         with pytest.raises(RequestError) as refused:
             asked()
         assert refused.value.code in ("not_found", "earlier_case_not_found")
-    assert queue.waiting()[0].count == 0
+    assert queue.waiting_cases()[0].count == 0
 
 
-def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(queue: Queue, answers: Any) -> None:
+def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(
+    queue: ReadingQueue, answers: Any
+) -> None:
     number, other = add(queue, answers), add(queue, answers)
     for forbidden in (
         lambda: queue.delete(number),
@@ -113,41 +115,44 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(queue:
     ):
         with pytest.raises(RequestError, match="a person has read"):
             forbidden()
-    queue.record_reading(number, READER, "override", "Größe 🔍 'quoted\" \\ \n second line", after=0)
-    queue.record_reading(number, READER, "agree", "", after=1)
+    queue.record_reading(number, READER, "override", "Größe 🔍 'quoted\" \\ \n second line", readings_seen=0)
+    queue.record_reading(number, READER, "agree", "", readings_seen=1)
     queue.record_outcome(number, READER, None, "not_yet")
     queue.record_outcome(number, READER, True, "histopathology")
     case = queue.find(number)
     assert [one.decision for one in case.readings] == ["override", "agree"]
     assert case.readings[0].reason == "Größe 🔍 'quoted\" \\ \n second line"
-    assert case.readings[0].by == READER
+    assert case.readings[0].actor == READER
     assert case.outcome is not None
     assert case.outcome.needs_in_person is True
-    assert ([one.number for one in queue.waiting()[0].cases], [one.number for one in queue.read().cases]) == (
+    assert (
+        [one.number for one in queue.waiting_cases()[0].cases],
+        [one.number for one in queue.read_cases().cases],
+    ) == (
         [other],
         [number],
     )
     queue.delete(number)
-    assert [one.number for one in queue.waiting()[0].cases] == [other]
-    assert queue.read().cases == []
+    assert [one.number for one in queue.waiting_cases()[0].cases] == [other]
+    assert queue.read_cases().cases == []
     with queue._engine.connect() as connection:
         for table, left in (("readings", 0), ("outcomes", 0), ("photographs", 2), ("answers", 2)):
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == left
 
 
 def test_two_servers_of_one_queue_record_one_reading_of_what_both_showed(
-    queue: Queue, place: str, answers: Any
+    queue: ReadingQueue, place: str, answers: Any
 ) -> None:
     """Neither knows of the other; the second to speak is told to look again, and what it said is not kept."""
-    other = Queue(opened(place), keep_days=30)
+    other = ReadingQueue(open_database(place), keep_days=30)
     try:
         for turn in range(10):
             number, together = add(queue, answers), Barrier(2)
 
-            def read(at: Queue, case: str = number, start: Barrier = together) -> str:
+            def read(at: ReadingQueue, case: str = number, start: Barrier = together) -> str:
                 start.wait(10)
                 try:
-                    at.record_reading(case, READER, "agree", "", after=0)
+                    at.record_reading(case, READER, "agree", "", readings_seen=0)
                 except RequestError as refused:
                     return refused.code
                 return "recorded"
@@ -157,19 +162,19 @@ def test_two_servers_of_one_queue_record_one_reading_of_what_both_showed(
             assert said == ["read_meanwhile", "recorded"], turn
             assert len(queue.find(number).readings) == 1
         with pytest.raises(RequestError) as refused:
-            other.record_reading(number, READER, "override", "seen too late", after=0)
+            other.record_reading(number, READER, "override", "seen too late", readings_seen=0)
         assert refused.value.code == "read_meanwhile"
-        other.record_reading(number, READER, "override", "seen again", after=1)
+        other.record_reading(number, READER, "override", "seen again", readings_seen=1)
         assert [one.decision for one in queue.find(number).readings] == ["agree", "override"]
     finally:
         other.close()
 
 
 def test_case_whose_answer_this_version_cannot_read_is_first_and_hides_no_other(
-    queue: Queue, place: str, answers: Any
+    queue: ReadingQueue, place: str, answers: Any
 ) -> None:
     first, second, altered = (add(queue, answers) for _ in range(3))
-    assert [case.number for case in queue.waiting()[0].cases] == [first, second, altered]
+    assert [case.number for case in queue.waiting_cases()[0].cases] == [first, second, altered]
     before = queue.pulse()
     with queue._engine.begin() as connection:
         last = {"number": altered}
@@ -182,40 +187,40 @@ def test_case_whose_answer_this_version_cannot_read_is_first_and_hides_no_other(
             last,
         )
         assert changed.rowcount == 1
-    fresh = Queue(opened(place), keep_days=30)
+    fresh = ReadingQueue(open_database(place), keep_days=30)
     for one in (queue, fresh):
-        part, pulse = one.waiting()
+        part, pulse = one.waiting_cases()
         assert [case.number for case in part.cases] == [altered, first, second]
-        assert [case.place.band for case in part.cases] == [1, 1, 1]
+        assert [case.urgency.band for case in part.cases] == [1, 1, 1]
         assert [case.answer("de") for case in part.cases] == [None, answers[0], answers[0]]
         assert pulse == one.pulse() != before
-        assert one.find(altered).place.band == 1
+        assert one.find(altered).urgency.band == 1
         assert one.find(altered).answer("en") is None
     fresh.close()
 
 
-def test_lists_come_in_parts_that_hold_every_case_once(queue: Queue, answers: Any) -> None:
+def test_lists_come_in_parts_that_hold_every_case_once(queue: ReadingQueue, answers: Any) -> None:
     numbers = [add(queue, answers) for _ in range(101)]
-    parts = [queue.waiting(part)[0] for part in (0, 1, 2, 999)]
+    parts = [queue.waiting_cases(part)[0] for part in (0, 1, 2, 999)]
     assert [(part.number, part.last, part.count) for part in parts] == [
         (number, 2, 101) for number in (1, 1, 2, 2)
     ]
     assert [case.number for part in parts[1:3] for case in part.cases] == numbers
     for number in numbers:
-        queue.record_reading(number, READER, "agree", "", after=0)
+        queue.record_reading(number, READER, "agree", "", readings_seen=0)
     queue.record_outcome(numbers[0], READER, True, "histopathology")
     queue.record_outcome(numbers[0], READER, None, "not_yet")
     queue.record_outcome(numbers[1], READER, None, "not_yet")
-    read = [queue.read(part) for part in (1, 2)]
+    read = [queue.read_cases(part) for part in (1, 2)]
     assert [case.number for part in read for case in part.cases] == [*numbers[1:], numbers[0]]
     assert read[1].first_case == 101
     assert read[1].cases[0].outcome == queue.find(numbers[0]).outcome
     assert queue.known_outcomes()["needs_in_person"] == (1, 101)
     assert queue.read_numbers() == numbers
-    assert queue.waiting()[0].cases == []
+    assert queue.waiting_cases()[0].cases == []
 
 
-def test_what_nobody_waits_for_any_more_is_not_kept(queue: Queue, answers: Any) -> None:
+def test_what_nobody_waits_for_any_more_is_not_kept(queue: ReadingQueue, answers: Any) -> None:
     threads, go_on, done = DatabaseThreads(timeout_s=0.1), Event(), Event()
 
     def slowly() -> None:
@@ -230,7 +235,7 @@ def test_what_nobody_waits_for_any_more_is_not_kept(queue: Queue, answers: Any) 
     go_on.set()
     assert done.wait(10)
     threads.close()
-    assert queue.waiting()[0].count == 0
+    assert queue.waiting_cases()[0].count == 0
 
 
 def test_server_that_takes_connections_and_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_server_that_takes_connections_and_says_nothing_is_given_up_in_time(tmp_
         silent.listen()
         began = time.monotonic()
         with pytest.raises(ConfigError, match="cannot be used"):
-            opened(f"postgresql://triage@/postgres?host={tmp_path}&connect_timeout=2")
+            open_database(f"postgresql://triage@/postgres?host={tmp_path}&connect_timeout=2")
         assert time.monotonic() - began < 4
 
 
@@ -247,30 +252,30 @@ def test_postgresql_gives_up_a_statement_in_time_unless_the_address_says_otherwi
     migrate_at(postgresql)
     said = []
     for more in ("", "&options=-c%20statement_timeout%3D7s"):
-        engine = opened(postgresql + more)
+        engine = open_database(postgresql + more)
         with engine.connect() as connection:
             said.append(connection.exec_driver_sql("SHOW statement_timeout").scalar())
         engine.dispose()
     assert said == ["10s", "7s"]
 
 
-def test_only_what_was_read_grows_too_old(queue: Queue, answers: Any) -> None:
+def test_only_what_was_read_grows_too_old(queue: ReadingQueue, answers: Any) -> None:
     read, told, _ = (add(queue, answers) for _ in range(3))
     begin = queue.now()
     for number in (read, told):
-        queue.record_reading(number, READER, "agree", "", after=0)
+        queue.record_reading(number, READER, "agree", "", readings_seen=0)
     queue.now = lambda: begin + timedelta(days=20)
     queue.record_outcome(told, READER, False, "follow_up")
     queue.now = lambda: begin + timedelta(days=31)
-    assert queue.expired() == [read]
+    assert queue.expired_numbers() == [read]
     queue.now = lambda: begin + timedelta(days=5000)
-    assert sorted(queue.expired()) == sorted([read, told])
+    assert sorted(queue.expired_numbers()) == sorted([read, told])
 
 
 def test_migrations_make_the_tables_that_the_program_describes(place: str) -> None:
     assert migrate_at(place) == (None, "0001")
     assert migrate_at(place) == ("0001", "0001")
-    engine = opened(place)
+    engine = open_database(place)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     engine.dispose()
@@ -280,12 +285,12 @@ def test_tables_of_another_version_are_refused_until_they_are_migrated(
     place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     migrate_at(place)
-    engine = opened(place)
+    engine = open_database(place)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
     with pytest.raises(ConfigError, match="version 9999, expected 0001"):
-        opened(place)
+        open_database(place)
     with pytest.raises(ConfigError, match="does not know"):
         migrate_at(place)
     monkeypatch.setenv("TRIAGE_READING_QUEUE", place)
@@ -295,14 +300,14 @@ def test_tables_of_another_version_are_refused_until_they_are_migrated(
 
 def test_new_postgresql_database_waits_for_the_command(postgresql: str) -> None:
     with pytest.raises(ConfigError, match=r"version none, expected 0001.*triage-server queue migrate"):
-        opened(postgresql)
+        open_database(postgresql)
 
 
 def test_new_sqlite_file_is_made_for_its_owner_alone_and_brought_up_to_date(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "queue.sqlite"
-    engine = opened(str(path))
+    engine = open_database(str(path))
     with engine.connect() as connection:
         pragmas = ("journal_mode", "foreign_keys", "secure_delete")
         found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas]
@@ -318,7 +323,7 @@ def test_new_sqlite_file_is_made_for_its_owner_alone_and_brought_up_to_date(
 )
 def test_database_that_cannot_be_used_is_said_without_its_password(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        opened(wrong)
+        open_database(wrong)
     assert "pw-secret" not in str(caught.value)
 
 
@@ -338,19 +343,19 @@ def test_what_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> Non
     file = tmp_path / "letter"
     file.write_text("Dear colleague, " * 100)
     with pytest.raises(ConfigError, match="and that it is a database"):
-        opened(str(file))
+        open_database(str(file))
     assert file.read_text() == "Dear colleague, " * 100
     with pytest.raises(ConfigError, match="cannot be opened"):
-        opened(str(tmp_path / "nowhere" / "queue.sqlite"))
+        open_database(str(tmp_path / "nowhere" / "queue.sqlite"))
     link = tmp_path / "link"
     link.symlink_to(file)
     with pytest.raises(ConfigError, match="cannot be opened"):
-        opened(str(link))
+        open_database(str(link))
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit, which Linux has")
 def test_full_disk_keeps_nothing_of_a_case_and_passes_by_itself(tmp_path: Path, answers: Any) -> None:
-    queue = Queue(opened(str(tmp_path / "queue.sqlite")), keep_days=30)
+    queue = ReadingQueue(open_database(str(tmp_path / "queue.sqlite")), keep_days=30)
     number = add(queue, answers)
     largest = max(path.stat().st_size for path in tmp_path.iterdir())
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -360,15 +365,15 @@ def test_full_disk_keeps_nothing_of_a_case_and_passes_by_itself(tmp_path: Path, 
             _add_many(queue, answers)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    kept = [queue.find(case.number) for case in queue.waiting()[0].cases]
+    kept = [queue.find(case.number) for case in queue.waiting_cases()[0].cases]
     assert kept[0].number == number
     assert all(len(case.photographs) == 2 and len(case.answers or ()) == 2 for case in kept)
     add(queue, answers)
-    assert queue.waiting()[0].count == len(kept) + 1
+    assert queue.waiting_cases()[0].count == len(kept) + 1
     queue.close()
 
 
-def _add_many(queue: Queue, answers: Any) -> None:
+def _add_many(queue: ReadingQueue, answers: Any) -> None:
     for _ in range(20):
         add(queue, answers)
 
@@ -376,7 +381,7 @@ def _add_many(queue: Queue, answers: Any) -> None:
 def test_killed_process_leaves_whole_cases_only(tmp_path: Path, answers: Any) -> None:
     """A transaction that was open when the process died is not there."""
     place = str(tmp_path / "queue.sqlite")
-    first = Queue(opened(place), keep_days=30)
+    first = ReadingQueue(open_database(place), keep_days=30)
     number = add(first, answers)
     first.close()
     pid = os.fork()
@@ -385,6 +390,6 @@ def test_killed_process_leaves_whole_cases_only(tmp_path: Path, answers: Any) ->
         connection.execute("DELETE FROM photographs")
         os._exit(9)
     os.waitpid(pid, 0)
-    again = Queue(opened(place), keep_days=30)
+    again = ReadingQueue(open_database(place), keep_days=30)
     assert again.photograph(number, 0)[1] == PICTURES[0]
     again.close()

@@ -1,4 +1,4 @@
-"""Errands beside the event loop: a burst waits for its turn, and nothing of an errand is kept."""
+"""Database calls on threads: a burst waits for its turn, and nothing of a call is kept."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from triage_server.page.database import opened
-from triage_server.page.database_threads import THREADS, MAX_PENDING_CALLS, DatabaseThreads
+from triage_server.page.database import open_database
+from triage_server.page.database_threads import MAX_PENDING_CALLS, THREADS, DatabaseThreads
 from triage_server.problems import RequestError
 
 
@@ -34,7 +34,7 @@ def test_burst_of_looks_waits_for_its_turn(threads: DatabaseThreads):
     assert asyncio.run(burst()) == list(range(20 * THREADS))
 
 
-def test_errands_beyond_any_burst_are_refused_at_once(threads: DatabaseThreads):
+def test_calls_beyond_any_burst_are_refused_at_once(threads: DatabaseThreads):
     async def flood() -> list[Any]:
         calls = [threads.run(lambda: time.sleep(0.01)) for _ in range(MAX_PENDING_CALLS + 1)]
         return await asyncio.gather(*calls, return_exceptions=True)
@@ -49,7 +49,7 @@ class Photograph:
     """Something that can be seen to have gone."""
 
 
-def test_nothing_of_an_errand_is_kept_by_its_thread(threads: DatabaseThreads):
+def test_nothing_of_a_call_is_kept_by_its_thread(threads: DatabaseThreads):
     async def story() -> None:
         brought, found = Photograph(), [Photograph()]
         kept = [weakref.ref(brought), weakref.ref(found[0])]
@@ -65,7 +65,7 @@ def test_nothing_of_an_errand_is_kept_by_its_thread(threads: DatabaseThreads):
     asyncio.run(story())
 
 
-def test_each_clerk_has_a_connection_that_is_kept(tmp_path: Path):
-    engine = opened(str(tmp_path / "queue.sqlite"))
+def test_each_thread_has_a_connection_that_is_kept(tmp_path: Path):
+    engine = open_database(str(tmp_path / "queue.sqlite"))
     assert engine.pool.size() == THREADS  # type: ignore[attr-defined]
     engine.dispose()

@@ -38,7 +38,7 @@ def test_what_is_sent_after_the_session_has_ended_is_said_not_to_be_kept(browser
     )
     assert (refused.status_code, refused.headers["location"]) == (303, LOST)
     queue = browser.app.state.page.queue
-    assert queue.waiting()[0].count == 1
+    assert queue.waiting_cases()[0].count == 1
     assert not queue.find(number).is_read
 
 

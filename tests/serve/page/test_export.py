@@ -173,7 +173,7 @@ def test_tables_hold_what_their_readers_know_and_no_formula(
     ],
 )
 def test_nothing_that_was_typed_begins_a_formula_however_cells_are_parted(typed: str, kept: str) -> None:
-    assert export._no_formula(typed) == kept
+    assert export._escape_formula(typed) == kept
 
 
 def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unknown(
@@ -212,7 +212,7 @@ def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unkn
     assert "needs_in_person: 3 of 4 read cases have a known outcome." in readme
     warned = [case for case in said if "after an outcome had been confirmed" in seen_of(browser, case)]
     assert warned == [doubted, changed]
-    first = browser.app.state.page.queue.read().cases[0]
+    first = browser.app.state.page.queue.read_cases().cases[0]
     assert first.number == open_
 
 
@@ -228,7 +228,7 @@ def test_export_comes_piece_by_piece(browser: Any) -> None:
         browser.read_case(case)
         browser.tell_outcome(case, "true")
     queue = browser.app.state.page.queue
-    pieces = list(export.chunks(queue, queue.read_numbers()))
+    pieces = list(export.zip_chunks(queue, queue.read_numbers()))
     assert len(pieces) == 3 + 1  # each case, then the tables
     assert max(len(piece) for piece in pieces[:-1]) < 3 * len(photograph(0, 90))
 

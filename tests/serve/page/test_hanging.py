@@ -74,4 +74,4 @@ def test_platforms_are_answered_while_the_database_of_the_page_hangs(
     while (again := browser.get("/ui")).status_code != 200:
         assert time.monotonic() < deadline
     assert number in again.text
-    assert page.queue.waiting()[0].count == 1
+    assert page.queue.waiting_cases()[0].count == 1

@@ -34,7 +34,7 @@ from sent_cases import dicom
 from triage_server.api_keys import new_key, revoke
 from triage_server.audit_chain import files_of
 from triage_server.page import certificate_view, routes, sign_in
-from triage_server.page.records import By
+from triage_server.page.records import Actor
 from triage_server.page.texts import Texts
 from triage_server.problems import PROBLEM_TYPES, RequestError
 from triage_server.settings import load
@@ -314,7 +314,7 @@ def test_form_without_the_token_of_its_session_is_refused(path: str, browser: An
         assert refused.status_code == 403, token
         assert refused.headers["content-type"].startswith("text/html")
     page = browser.app.state.page
-    assert [case.number for case in page.queue.waiting()[0].cases] == [number]
+    assert [case.number for case in page.queue.waiting_cases()[0].cases] == [number]
 
 
 def test_every_answer_has_a_strict_policy_and_no_page_has_script_or_style_of_its_own(browser: Any) -> None:
@@ -369,7 +369,7 @@ def test_unusable_photograph_brings_the_form_back_with_what_was_told(browser: An
     assert "Photograph 2 is not a JPEG" in seen(response)
     assert 'value="61"' in response.text
     assert re.search(r'<select id="bleeding".*?value="yes" selected', response.text, re.DOTALL)
-    assert browser.app.state.page.queue.waiting()[0].cases == []
+    assert browser.app.state.page.queue.waiting_cases()[0].cases == []
     nothing = browser.post("/ui/cases", fields, files=[("image", ("", b""))])
     assert "Choose at least one photograph" in seen(nothing)
 
@@ -470,8 +470,8 @@ def test_long_queue_comes_in_parts_with_links_between_them(browser: Any) -> None
     assert "101 to 101 of 101" in seen(second)
     for odd in ("0", "-1", "²", "x", "", "9" * 400):
         assert browser.get("/ui", params={"part": odd}).status_code == 200
-    for number in [case.number for part in (1, 2) for case in page.queue.waiting(part)[0].cases]:
-        page.queue.record_reading(number, By("x", "y"), "agree", "", after=0)
+    for number in [case.number for part in (1, 2) for case in page.queue.waiting_cases(part)[0].cases]:
+        page.queue.record_reading(number, Actor("x", "y"), "agree", "", readings_seen=0)
     assert 'rel="next" href="/ui/read?part=2"' in browser.get("/ui/read").text
 
 
@@ -587,7 +587,7 @@ def test_case_is_never_shown_as_settled_before_a_person_has_read_it(browser: Any
     page = browser.app.state.page
     now = page.queue.now()
     page.queue.now = lambda: now + timedelta(days=4000)
-    assert page.queue.expired() == []
+    assert page.queue.expired_numbers() == []
     assert number in browser.get("/ui").text
     assert number not in browser.get("/ui/read").text
     assert browser.read_case(number).status_code == 303
@@ -602,7 +602,7 @@ def test_override_says_why_and_every_reading_stays(browser: Any) -> None:
     assert browser.read_case(number).status_code == 303
     assert browser.read_case(number, "override", "seen last week\r\nin the clinic\x00").status_code == 303
     readings = browser.app.state.page.queue.find(number).readings
-    found = [(one.decision, one.reason, one.by.reader) for one in readings]
+    found = [(one.decision, one.reason, one.actor.reader) for one in readings]
     assert found == [("agree", "", "A. Reader"), ("override", "seen last week\nin the clinic", "A. Reader")]
 
 
@@ -630,13 +630,13 @@ def test_form_sent_twice_is_done_once(browser: Any, browse: Any, tmp_path: Path)
     assert status == 303
     number = httpx.URL(location).params["case"]
     queue, shown = browser.app.state.page.queue, f"/ui/cases/{number}"
-    assert queue.waiting()[0].count == 1
+    assert queue.waiting_cases()[0].count == 1
     again = browser.send_case(BELOW, **sent)  # the page as it was, and another photograph in it
-    assert queue.waiting()[0].count == 2
+    assert queue.waiting_cases()[0].count == 2
     other = browse(browser.app)
     other.sign_in("B")
     other.send_case(REFERRED, **sent)
-    assert queue.waiting()[0].count == 3
+    assert queue.waiting_cases()[0].count == 3
     assert twice(shown, f"{shown}/reading", {"decision": "agree", "readings": "0"}) == {
         (303, f"/ui?done=reading&case={number}")
     }
@@ -663,7 +663,7 @@ def test_two_clicks_at_once_make_one_case(browser: Any) -> None:
     first, second = asyncio.run(both())
     assert first.status_code == 303
     assert first.headers["location"] == second.headers["location"]
-    assert browser.app.state.page.queue.waiting()[0].count == 1
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 1
 
 
 def test_photographs_are_counted_until_they_are_kept_and_a_second_click_holds_none(
@@ -707,7 +707,7 @@ def test_click_that_waits_for_another_is_refused_with_it(browser: Any, tmp_path:
     base.execute("DROP TRIGGER full")
     base.close()
     browser.send_case(REFERRED, form_id=fields["form_id"])
-    assert browser.app.state.page.queue.waiting()[0].count == 1
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 1
     assert browser.app.state.service.pool.pending_bytes == 0
 
 
@@ -722,7 +722,7 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
     async def busy() -> None:
         while pool.cases == pool.capacity:
             await asyncio.sleep(0)
-        with pool.place():
+        with pool.urgency():
             await asyncio.sleep(0.5)
 
     async def story() -> int:
@@ -739,12 +739,12 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
             return said.status_code
 
     assert asyncio.run(story()) == 303
-    assert (pool.cases, browser.app.state.page.queue.waiting()[0].count) == (0, 2)
+    assert (pool.cases, browser.app.state.page.queue.waiting_cases()[0].count) == (0, 2)
 
 
 def test_form_that_was_refused_can_be_sent_again(browser: Any, tmp_path: Path) -> None:
     number = browser.send_case(REFERRED)
-    browser.app.state.page.queue.record_reading(number, By("x", "y"), "agree", "", after=0)
+    browser.app.state.page.queue.record_reading(number, Actor("x", "y"), "agree", "", readings_seen=0)
     fields = {"form_id": "b" * 22, "needs_in_person": "true", "confirmed_by": "consensus"}
     held = sqlite3.connect(tmp_path / "queue.sqlite")
     held.execute("ALTER TABLE outcomes RENAME TO away")
@@ -859,12 +859,12 @@ def test_read_case_is_forgotten_after_the_time_that_the_operator_says(open_page:
     page.queue.now = lambda: begin + timedelta(days=20)
     browser.tell_outcome(told, "true")
     page.queue.now = lambda: begin + timedelta(days=31)
-    assert asyncio.run(page.retention.forget_expired()) == 1
+    assert asyncio.run(page.retention.delete_expired_cases()) == 1
     with pytest.raises(RequestError):
         page.queue.find(read)
     page.queue.now = lambda: begin + timedelta(days=51)
-    assert asyncio.run(page.retention.forget_expired()) == 1
-    assert [case.number for case in page.queue.waiting()[0].cases] == [unread]
+    assert asyncio.run(page.retention.delete_expired_cases()) == 1
+    assert [case.number for case in page.queue.waiting_cases()[0].cases] == [unread]
 
 
 def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, browse: Any) -> None:
@@ -877,7 +877,7 @@ def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, 
     assert not browser.app.state.page.queue.find(number).is_read
     refused = browser.post("/ui/cases", files=[("image", ("a.jpg", BELOW))])
     assert refused.status_code == 503
-    assert len(browser.app.state.page.queue.waiting()[0].cases) == 1
+    assert len(browser.app.state.page.queue.waiting_cases()[0].cases) == 1
 
 
 def test_database_that_is_gone_is_said_and_nothing_is_lost_silently(browser: Any, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_number_that_may_mean_another_one_is_refused_with_words(typed: str, brow
     assert "Age in years: a number" not in refused.text
     complaint = refused.text.partition('class="complaint"')[2].partition("</div>")[0]
     assert complaint.count("Largest diameter in mm") == 1
-    assert browser.app.state.page.queue.waiting()[0].count == 0
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 0
 
 
 def test_numbers_are_shown_with_the_mark_of_the_language(browser: Any) -> None:

@@ -37,7 +37,7 @@ def test_second_reader_is_shown_the_other_reading_before_anything_is_recorded(
     assert events.count(b'"event":"reading"') == 1
     assert texts("reading.disputed") not in late.text
     assert second.read_case(number, "agree", "as it was", late.text).status_code == 303
-    assert [one.by.reader for one in queue.find(number).readings] == ["A. Reader", "Dr B"]
+    assert [one.actor.reader for one in queue.find(number).readings] == ["A. Reader", "Dr B"]
     assert texts("reading.disputed") in second.get(f"/ui/cases/{number}").text
 
 
@@ -63,7 +63,7 @@ def test_of_two_who_send_at_the_same_moment_one_is_recorded_and_the_other_is_tol
     event = {"reading": b"reading", "delete": b"deletion"}[what]
     events = b"".join(file.read_bytes() for file in files_of(tmp_path / "audit"))
     assert events.count(b'"event":"' + event + b'"') == 1
-    kept = browser.app.state.page.queue.some([number])
+    kept = browser.app.state.page.queue.find_many([number])
     assert [len(case.readings) for case in kept] == ([1] if what == "reading" else [])
 
 

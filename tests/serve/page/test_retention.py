@@ -21,12 +21,12 @@ from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.scorer import Scorer
 from triage_server.page import retention
 from triage_server.page.case_locks import CaseLocks
-from triage_server.page.database import opened
-from triage_server.page.records import By
+from triage_server.page.database import open_database
+from triage_server.page.records import Actor
 from triage_server.page.retention import Retention
-from triage_server.page.store import Queue
+from triage_server.page.store import ReadingQueue
 
-READER = By("key:0123456789ab", "Dr A")
+READER = Actor("key:0123456789ab", "Dr A")
 PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
 
 
@@ -38,21 +38,21 @@ def answers(tiny_bundle: Path) -> tuple[Any, ...]:
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    made = Queue(opened(str(tmp_path / "queue.sqlite")), keep_days=30)
+def queue(tmp_path: Path) -> Iterator[ReadingQueue]:
+    made = ReadingQueue(open_database(str(tmp_path / "queue.sqlite")), keep_days=30)
     yield made
     made.close()
 
 
-def read_case(queue: Queue, answers: Any, photograph: bytes = PICTURE) -> str:
+def read_case(queue: ReadingQueue, answers: Any, photograph: bytes = PICTURE) -> str:
     """Its number."""
     number = queue.draw_number()
     queue.add(number, answers, [photograph], NO_HISTORY, READER.caller)
-    queue.record_reading(number, READER, "agree", "", after=0)
+    queue.record_reading(number, READER, "agree", "", readings_seen=0)
     return number
 
 
-def last_of_a_large_file(folder: Path, queue: Queue, answers: Any) -> str:
+def last_of_a_large_file(folder: Path, queue: ReadingQueue, answers: Any) -> str:
     """Number of a read case that lies behind three others, with the journal empty."""
     for _ in range(3):
         queue.add(queue.draw_number(), answers, [os.urandom(300_000)], NO_HISTORY, READER.caller)
@@ -65,17 +65,17 @@ LIMIT_BYTES = 700_000
 """Room for the journal of its deletion, and none for its pages at the end of that file."""
 
 
-def later(queue: Queue, days: int = 100) -> None:
+def later(queue: ReadingQueue, days: int = 100) -> None:
     """So much time goes by."""
     clock = queue.now
     queue.now = lambda: clock() + timedelta(days=days)
 
 
-def gone(queue: Queue, number: str) -> bool:
-    return queue.some([number]) == []
+def gone(queue: ReadingQueue, number: str) -> bool:
+    return queue.find_many([number]) == []
 
 
-def forgetting(queue: Queue, record: Callable[[str], None] = lambda _: None) -> Retention:
+def forgetting(queue: ReadingQueue, record: Callable[[str], None] = lambda _: None) -> Retention:
     async def run_in_thread(work: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(work)
 
@@ -150,23 +150,23 @@ async def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def test_case_that_cannot_be_deleted_holds_up_no_other(
-    queue: Queue, answers: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    queue: ReadingQueue, answers: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, *others = [read_case(queue, answers) for _ in range(3)]
     later(queue)
     sql(tmp_path, "UPDATE cases SET arrived_at = 'Zz' WHERE id = 1")
-    assert asyncio.run(forgetting(queue).forget_expired()) == 2
+    assert asyncio.run(forgetting(queue).delete_expired_cases()) == 2
     assert all(gone(queue, number) for number in others)
     assert [record.getMessage() for record in caplog.records] == [
         "an expired case could not be deleted and is kept for now"
     ]
     sql(tmp_path, "UPDATE cases SET arrived_at = '2020-01-01 00:00:00'")
-    assert asyncio.run(forgetting(queue).forget_expired()) == 1
+    assert asyncio.run(forgetting(queue).delete_expired_cases()) == 1
     assert gone(queue, broken)
 
 
 def test_case_that_a_reader_deletes_meanwhile_holds_up_no_other_and_is_no_error(
-    queue: Queue, answers: Any, caplog: pytest.LogCaptureFixture
+    queue: ReadingQueue, answers: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = [read_case(queue, answers) for _ in range(3)]
     later(queue)
@@ -175,7 +175,7 @@ def test_case_that_a_reader_deletes_meanwhile_holds_up_no_other_and_is_no_error(
         if number == numbers[0]:
             queue.delete(number)
 
-    assert asyncio.run(forgetting(queue, reader).forget_expired()) == 2
+    assert asyncio.run(forgetting(queue, reader).delete_expired_cases()) == 2
     assert all(gone(queue, number) for number in numbers)
     assert caplog.records == []
 
@@ -206,7 +206,9 @@ def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tr
     ]
 
 
-def test_outcome_that_is_told_while_old_cases_are_deleted_keeps_its_case(queue: Queue, answers: Any) -> None:
+def test_outcome_that_is_told_while_old_cases_are_deleted_keeps_its_case(
+    queue: ReadingQueue, answers: Any
+) -> None:
     numbers = [read_case(queue, answers) for _ in range(3)]
     later(queue)
 
@@ -214,7 +216,7 @@ def test_outcome_that_is_told_while_old_cases_are_deleted_keeps_its_case(queue: 
         if number == numbers[1]:
             queue.record_outcome(number, READER, True, "histopathology")
 
-    assert asyncio.run(forgetting(queue, reader).forget_expired()) == 2
+    assert asyncio.run(forgetting(queue, reader).delete_expired_cases()) == 2
     assert [gone(queue, number) for number in numbers] == [True, False, True]
 
 
@@ -224,20 +226,22 @@ def test_case_that_a_reader_tells_an_outcome_of_first_has_no_line_that_it_was_de
     page = browser.app.state.page
     number, forgotten = read_case(page.queue, answers), read_case(page.queue, answers)
     later(page.queue)
-    listed = page.queue.expired
+    listed = page.queue.expired_numbers
 
     def and_then_a_reader() -> list[str]:
         found = listed()
         page.queue.record_outcome(number, READER, True, "histopathology")
         return found
 
-    page.queue.expired = and_then_a_reader
-    assert asyncio.run(page.retention.forget_expired()) == 1
+    page.queue.expired_numbers = and_then_a_reader
+    assert asyncio.run(page.retention.delete_expired_cases()) == 1
     assert (gone(page.queue, number), gone(page.queue, forgotten)) == (False, True)
     assert events(tmp_path) == ["deletion"]
 
 
-def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(queue: Queue, answers: Any) -> None:
+def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(
+    queue: ReadingQueue, answers: Any
+) -> None:
     """Between the line and the deletion, where no lock of this server reaches."""
     number, written = read_case(queue, answers), []
     later(queue)
@@ -250,6 +254,6 @@ def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(queue: 
         if event == "deletion":
             queue.record_outcome(of, READER, True, "histopathology")
 
-    assert asyncio.run(Retention(queue, run_in_thread, record, CaseLocks()).forget_expired()) == 0
+    assert asyncio.run(Retention(queue, run_in_thread, record, CaseLocks()).delete_expired_cases()) == 0
     assert not gone(queue, number)
     assert written == ["deletion", "deletion_failed"]

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 import tiny_bundle
-from triage_server.page.forms import Sent
-from triage_server.page.single_submit import FORM_ID, Once
+from triage_server.page.forms import Form
+from triage_server.page.single_submit import FORM_ID_FIELD, SingleSubmit
 from triage_server.problems import RequestError
 
-FORM = Sent({FORM_ID: "a" * 22})
+FORM = Form({FORM_ID_FIELD: "a" * 22})
 REFERRED = tiny_bundle.picture_bytes("referred", "JPEG")
 
 
@@ -41,7 +41,7 @@ class Work:
         return "2222-2222"
 
 
-async def clicks(once: Once, work: Work, number: int) -> list[asyncio.Task[str]]:
+async def clicks(once: SingleSubmit, work: Work, number: int) -> list[asyncio.Task[str]]:
     """So many that have come as far as they come."""
     made = [
         asyncio.create_task(once.do("session", "/ui/cases", FORM, work, lambda: None)) for _ in range(number)
@@ -60,7 +60,7 @@ async def leave(click: asyncio.Task[str]) -> None:
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_work_goes_on_for_those_who_wait_when_another_goes(gone: int) -> None:
     async def story() -> None:
-        once, work = Once(), Work()
+        once, work = SingleSubmit(), Work()
         waiting = await clicks(once, work, 3)
         await leave(waiting.pop(gone))
         work.may_end.set()
@@ -73,7 +73,7 @@ def test_work_goes_on_for_those_who_wait_when_another_goes(gone: int) -> None:
 
 def test_work_that_nobody_waits_for_is_given_up_and_may_be_sent_again() -> None:
     async def story() -> None:
-        once, work = Once(), Work()
+        once, work = SingleSubmit(), Work()
         for click in await clicks(once, work, 2):
             await leave(click)
         assert (work.begun, work.given_up) == (1, 1)
@@ -87,7 +87,7 @@ def test_work_that_nobody_waits_for_is_given_up_and_may_be_sent_again() -> None:
 
 def test_what_failed_fails_all_who_wait_and_may_be_sent_again() -> None:
     async def story() -> None:
-        once, work = Once(), Work()
+        once, work = SingleSubmit(), Work()
         waiting = await clicks(once, work, 3)
         await leave(waiting.pop(0))
         work.fails = True
@@ -104,7 +104,7 @@ def test_what_failed_fails_all_who_wait_and_may_be_sent_again() -> None:
 
 def test_what_was_done_as_its_last_waiter_went_is_not_done_again() -> None:
     async def story() -> None:
-        once, work = Once(), Work()
+        once, work = SingleSubmit(), Work()
         (click,) = await clicks(once, work, 1)
         work.may_end.set()
         while not work.done:
@@ -139,5 +139,5 @@ def test_photographs_of_a_click_that_went_are_counted_until_they_are_kept(
     response = asyncio.run(story())
     held.close()
     assert response.status_code == 303
-    assert browser.app.state.page.queue.waiting()[0].count == 1
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 1
     assert (pool.cases, pool.pending_bytes) == (0, 0)

@@ -15,8 +15,8 @@ import pytest
 
 import tiny_bundle
 from triage_server.page import retention
-from triage_server.page.database import opened
-from triage_server.page.store import Queue
+from triage_server.page.database import open_database
+from triage_server.page.store import ReadingQueue
 
 PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
 
@@ -95,8 +95,8 @@ def test_what_a_killed_server_left_in_the_journal_is_gone_with_the_next_start(
     page.close()
     pid = os.fork()
     if pid == 0:  # the child dies before it empties the journal, and closes nothing
-        killed = Queue(opened(str(tmp_path / "queue.sqlite")), keep_days=-1)
-        os._exit(9 if killed.take_out_expired(number) else 1)
+        killed = ReadingQueue(open_database(str(tmp_path / "queue.sqlite")), keep_days=-1)
+        os._exit(9 if killed.delete_expired_case(number) else 1)
     assert os.waitpid(pid, 0)[1] == 9 << 8
     assert traces(tmp_path, photograph) != []
     again = open_page().state.page

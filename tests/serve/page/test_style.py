@@ -69,7 +69,7 @@ def test_languages_agree_on_codes_and_placeholders_and_promise_nothing(language:
 
 def test_numbers_are_written_as_the_language_writes_them() -> None:
     assert [Texts(language).number(0.95055) for language in ("en", "de")] == ["0.9506", "0,9506"]
-    assert [Texts(language).share(0.975) for language in ("en", "de")] == ["97.5 %", "97,5 %"]
+    assert [Texts(language).percentage(0.975) for language in ("en", "de")] == ["97.5 %", "97,5 %"]
 
 
 def test_no_forbidden_word_stands_in_a_template_a_script_or_the_source() -> None:
