@@ -523,7 +523,7 @@ def test_certificate_shows_target_bounds_and_groups_without_a_certificate(
     assert "reference standard class 2 NOT CERTIFIABLE" in text
     assert "class 2 (7), sex female (7)" in text
     assert not re.search(r"\b(mel|bcc)\b", text)
-    assert certificate_view.build_view(certificate, parts["policy"]).classes == {"mel": 1, "bcc": 2}
+    assert certificate_view.build_view(certificate, parts["policy"]).class_numbers == {"mel": 1, "bcc": 2}
 
 
 def test_what_people_type_is_shown_and_never_run(open_page: Any, browse: Any) -> None:
