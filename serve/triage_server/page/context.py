@@ -226,14 +226,14 @@ class Page:
         self,
         request: Request,
         max_body_bytes: int = MAX_SHORT_FORM_BYTES,
-        take: Callable[[int], None] = lambda _: None,
+        reserve: Callable[[int], None] = lambda _: None,
     ) -> Form:
         """The form in a request, proven to come from a page of its session.
 
         Raises:
             RequestError: ``not_allowed`` if it does not; or it cannot be read.
         """
-        form = await receive_in_time(request, read_form(request, max_body_bytes, take))
+        form = await receive_in_time(request, read_form(request, max_body_bytes, reserve))
         session = context_of(request).session
         if session is None or not self.sessions.csrf_token_matches(session, form.get(CSRF_FIELD)):
             raise RequestError("not_allowed")

@@ -37,13 +37,13 @@ class Form:
         return self.fields.get(name, "").strip()
 
 
-async def read_form(request: Request, max_body_bytes: int, take: Callable[[int], None]) -> Form:
+async def read_form(request: Request, max_body_bytes: int, reserve: Callable[[int], None]) -> Form:
     """A form in either encoding that browsers use.
 
     Args:
         request: whose body has not been read.
         max_body_bytes: of the whole form, whether or not its length was announced.
-        take: called with the size of every chunk before it is kept; may raise.
+        reserve: called with the size of every chunk before it is kept; may raise.
 
     Raises:
         RequestError: it is too long, broken, or not a form.
@@ -53,11 +53,11 @@ async def read_form(request: Request, max_body_bytes: int, take: Callable[[int],
         raise RequestError("body_too_large", limit=max_body_bytes)
     media_type = media_type_of(request)
     if media_type == "application/x-www-form-urlencoded":
-        return _parse_urlencoded(await read_body(request, max_body_bytes=max_body_bytes, reserve=take))
+        return _parse_urlencoded(await read_body(request, max_body_bytes=max_body_bytes, reserve=reserve))
     if media_type != MULTIPART_TYPE:
         raise RequestError("request_not_valid")
     parts = _Parts()
-    await read_parts(request, max_body_bytes, take, parts)
+    await read_parts(request, max_body_bytes, reserve, parts)
     return parts.form()
 
 

@@ -44,20 +44,20 @@ class Browser:
     language: str = "en"
     url: str = "http://127.0.0.1"
     cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
-    _of: str = ""
+    _token_cookies: str = ""
     _token: str = ""
 
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def one() -> httpx.Response:
             headers = {"Accept-Language": self.language, **request.pop("headers", {})}
-            async with self.at_once() as client:
+            async with self.async_client() as client:
                 response = await client.request(method, path, headers=headers, **request)
                 self.cookies = client.cookies
                 return response
 
         return asyncio.run(one())
 
-    def at_once(self) -> httpx.AsyncClient:
+    def async_client(self) -> httpx.AsyncClient:
         """For several requests under way together, with the cookies of this browser."""
         transport = httpx.ASGITransport(app=self.app)
         return httpx.AsyncClient(transport=transport, base_url=self.url, cookies=self.cookies)
@@ -67,9 +67,9 @@ class Browser:
 
     def token(self) -> str:
         """Of this session; asked for once."""
-        if str(self.cookies) != self._of:
+        if str(self.cookies) != self._token_cookies:
             self._token = self._new_token()
-            self._of = str(self.cookies)
+            self._token_cookies = str(self.cookies)
         return self._token
 
     def _new_token(self) -> str:
@@ -92,20 +92,20 @@ class Browser:
         return httpx.URL(response.headers["location"]).params["case"]
 
     def read_case(
-        self, number: str, decision: str = "agree", reason: str = "", shown: str | None = None
+        self, number: str, decision: str = "agree", reason: str = "", page_text: str | None = None
     ) -> httpx.Response:
-        """``shown``: the text of the case's page that is answered; None: as it is now."""
-        text = self.get(f"/ui/cases/{number}").text if shown is None else shown
+        """``page_text``: the text of the case's page that is answered; None: as it is now."""
+        text = self.get(f"/ui/cases/{number}").text if page_text is None else page_text
         readings = READINGS.search(text)
         fields = {"decision": decision, "reason": reason, "readings": readings[1] if readings else ""}
         return self.post(f"/ui/cases/{number}/reading", fields)
 
-    def tell_outcome(self, number: str, needs: str, how: str = "histopathology") -> httpx.Response:
+    def record_outcome(self, number: str, needs: str, how: str = "histopathology") -> httpx.Response:
         fields = {"needs_in_person": needs, "confirmed_by": how}
         return self.post(f"/ui/cases/{number}/outcome", fields)
 
 
-def programs() -> Path | None:
+def postgresql_binaries() -> Path | None:
     """Folder of PostgreSQL's server programs."""
     if (found := shutil.which("pg_config")) is None:
         return None
@@ -116,7 +116,7 @@ def programs() -> Path | None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """Address of a database server on a socket in a folder of its own."""
-    binaries = programs()
+    binaries = postgresql_binaries()
     if binaries is None:
         pytest.skip("NO POSTGRESQL: the queue was not tried on it; apt-get install postgresql")
     # Of its own, because paths of sockets are short; PostgreSQL refuses to run as root.
@@ -170,44 +170,44 @@ def flagged_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.folder
 
 
-Opener = Callable[..., FastAPI]
+AppFactory = Callable[..., FastAPI]
 
 
 @contextmanager
-def pages(folder: Path, usual: Path) -> Iterator[Opener]:
+def make_app_factory(folder: Path, default_bundle: Path) -> Iterator[AppFactory]:
     """Makes applications with the page; queue and audit log lie in ``folder``."""
-    opened: list[tuple[FastAPI, AuditLog]] = []
+    apps: list[tuple[FastAPI, AuditLog]] = []
 
-    def make(bundle: Path = usual, **settings: Any) -> FastAPI:
+    def make(bundle: Path = default_bundle, **settings: Any) -> FastAPI:
         scorer = Scorer(open_bundle(bundle))
         chosen = {"threads": 1, "reading_queue": str(folder / "queue.sqlite"), **settings}
-        audit = AuditLog(folder / f"audit{len(opened) or ''}", 2**20)
+        audit = AuditLog(folder / f"audit{len(apps) or ''}", 2**20)
         app = create_app(scorer.bundle, scorer, Settings(bundle=bundle, **chosen), audit)
-        opened.append((app, audit))
+        apps.append((app, audit))
         return app
 
     yield make
-    for app, audit in opened:
+    for app, audit in apps:
         page_of(app).close()
         app.state.service.pool.close()
         audit.close()
 
 
 @pytest.fixture
-def open_page(flagged_bundle: Path, tmp_path: Path) -> Iterator[Opener]:
+def open_page(flagged_bundle: Path, tmp_path: Path) -> Iterator[AppFactory]:
     """An application with the page for this test."""
-    with pages(tmp_path, flagged_bundle) as opener:
+    with make_app_factory(tmp_path, flagged_bundle) as opener:
         yield opener
 
 
 @pytest.fixture(scope="session")
-def opening() -> Callable[..., Any]:
-    """``with opening(folder, bundle) as open_page``, for fixtures of a module."""
-    return pages
+def app_factory() -> Callable[..., Any]:
+    """``with app_factory(folder, bundle) as open_page``, for fixtures of a module."""
+    return make_app_factory
 
 
 @pytest.fixture
-def browser(open_page: Opener) -> Browser:
+def browser(open_page: AppFactory) -> Browser:
     """Signed in at a server that asks nobody for a key."""
     signed_in = Browser(open_page())
     assert signed_in.sign_in().status_code == 303

@@ -21,13 +21,13 @@ from triage_server.page.records import Actor
 from triage_server.settings import Settings
 
 PICTURE, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("referred", "black"))
-OWN = "ZZ"
+MARKER = "ZZ"
 
 
 @pytest.fixture
 def french(browse: Any, flagged_bundle: Path, tmp_path: Path) -> Iterator[Any]:
     """A browser that asks for a language of the site's own catalogue, which the page does not speak."""
-    marked = _marked(json.loads(Catalogue.load("en").to_json()))
+    marked = _with_marker(json.loads(Catalogue.load("en").to_json()))
     (tmp_path / "fr.json").write_text(json.dumps({**marked, "language": "fr", "decimal_mark": ","}))
     bundle = open_bundle(flagged_bundle)
     codes = [flag.code for flag in bundle.policy.red_flags.flags]
@@ -41,14 +41,14 @@ def french(browse: Any, flagged_bundle: Path, tmp_path: Path) -> Iterator[Any]:
     app.state.service.pool.close()
 
 
-def _marked(told: Any) -> Any:
+def _with_marker(texts: Any) -> Any:
     """The texts of a catalogue, each begun by a word that no other language has."""
-    if isinstance(told, dict):
-        return {name: _marked(value) for name, value in told.items() if value is not None}
-    return f"{OWN} {told}" if isinstance(told, str) else told
+    if isinstance(texts, dict):
+        return {name: _with_marker(value) for name, value in texts.items() if value is not None}
+    return f"{MARKER} {texts}" if isinstance(texts, str) else texts
 
 
-def spoken(text: str) -> set[str]:
+def languages_by_source(text: str) -> set[str]:
     """The languages in which words of the site's catalogue are said to be, and those in which ours are."""
     found, stack = set(), []
     body = re.sub(r"<(script|style|head)\b.*?</\1>|<!.*?>", "", text, flags=re.DOTALL)
@@ -60,15 +60,15 @@ def spoken(text: str) -> set[str]:
             said = re.search(r' lang="(\w+)"', inside)
             stack.append((tag, said[1] if said else stack[-1][1] if stack else ""))
         if words.strip() and stack:
-            whose = "theirs" if OWN in words else "ours"
-            found.add(f"{whose} {stack[-1][1]}")
+            source = "theirs" if MARKER in words else "ours"
+            found.add(f"{source} {stack[-1][1]}")
     return found
 
 
 def test_words_of_a_language_that_the_page_does_not_speak_say_which_it_is(french: Any) -> None:
     number = french.send_case(PICTURE, BLACK, bleeding="yes", diameter_mm="7")
     for path in ("/ui", "/ui/new", f"/ui/cases/{number}", "/ui/read", "/ui/certificate"):
-        assert spoken(french.get(path).text) == {"theirs fr", "ours en"}, path
+        assert languages_by_source(french.get(path).text) == {"theirs fr", "ours en"}, path
 
 
 @pytest.mark.parametrize("path", ["/ui", "/ui/new", "/ui/read", "/ui/certificate", "case"])
@@ -100,7 +100,7 @@ def test_two_ways_through_a_list_have_names_of_their_own(path: str, browser: Any
     assert len(names) == len(set(names)) == 3
 
 
-def faulty(text: str) -> set[str]:
+def invalid_fields_of(text: str) -> set[str]:
     return set(re.findall(r'<(?:input|select|textarea)[^>]* name="(\w+)"[^>]* aria-invalid="true"', text))
 
 
@@ -108,18 +108,18 @@ def test_what_is_at_fault_says_so_and_is_where_the_complaint_leads(
     browser: Any, browse: Callable[..., Any]
 ) -> None:
     files = [("image", ("a.jpg", PICTURE))]
-    assert faulty(browser.get("/ui/new").text) == set()
+    assert invalid_fields_of(browser.get("/ui/new").text) == set()
     wrong = browser.post("/ui/cases", {"age_years": "old", "bleeding": "maybe"}, files=files).text
-    assert faulty(wrong) == {"age_years", "bleeding"}
+    assert invalid_fields_of(wrong) == {"age_years", "bleeding"}
     assert '<a href="#bleeding">' in wrong
-    assert faulty(browser.post("/ui/cases", {"earlier_case": "2222-2222"}, files=files).text) == {
+    assert invalid_fields_of(browser.post("/ui/cases", {"earlier_case": "2222-2222"}, files=files).text) == {
         "earlier_case"
     }
-    assert faulty(browser.post("/ui/cases", files=[("image", ("a", b"x"))]).text) == {"image"}
+    assert invalid_fields_of(browser.post("/ui/cases", files=[("image", ("a", b"x"))]).text) == {"image"}
     number = browser.send_case(PICTURE)
-    assert faulty(browser.read_case(number, "override").text) == {"reason"}
+    assert invalid_fields_of(browser.read_case(number, "override").text) == {"reason"}
     assert 'role="radiogroup" aria-invalid="true"' in browser.read_case(number, "").text
     browser.read_case(number)
-    assert faulty(browser.tell_outcome(number, "true", "not_yet").text) == {"confirmed_by"}
-    assert faulty(browser.post(f"/ui/cases/{number}/delete").text) == {"sure"}
-    assert faulty(browse(browser.app).sign_in("").text) == {"reader"}
+    assert invalid_fields_of(browser.record_outcome(number, "true", "not_yet").text) == {"confirmed_by"}
+    assert invalid_fields_of(browser.post(f"/ui/cases/{number}/delete").text) == {"sure"}
+    assert invalid_fields_of(browse(browser.app).sign_in("").text) == {"reader"}

@@ -23,7 +23,7 @@ import httpx_60s
 import tiny_bundle
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SWITCHES = (
+CHROMIUM_FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.skipif(
 def chromium(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
-    for switch in (*SWITCHES, f"--user-data-dir={tmp_path / 'profile'}", "--lang=en"):
+    for switch in (*CHROMIUM_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--lang=en"):
         options.add_argument(switch)
     folder = tmp_path / "downloads"
     folder.mkdir()
@@ -74,7 +74,7 @@ def photographs(tmp_path: Path) -> dict[str, Path]:
     return paths
 
 
-def shoot(browser: webdriver.Chrome, name: str) -> None:
+def screenshot(browser: webdriver.Chrome, name: str) -> None:
     """A picture of the whole page, where LESION_TRIAGE_SCREENSHOTS names a folder for people to look at."""
     if folder := os.environ.get("LESION_TRIAGE_SCREENSHOTS"):
         size = browser.get_window_size()
@@ -103,24 +103,24 @@ def tab_to(browser: webdriver.Chrome, wanted: str, most: int = 60) -> WebElement
     pytest.fail(f"the keyboard does not reach {wanted}")
 
 
-def at(browser: webdriver.Chrome, path: str) -> None:
-    def there(_: object) -> bool:
+def wait_for_path(browser: webdriver.Chrome, path: str) -> None:
+    def is_there(_: object) -> bool:
         ready = browser.execute_script("return document.readyState") == "complete"
         return ready and browser.current_url.split("?")[0].endswith(path)
 
-    WebDriverWait(browser, PATIENCE_S).until(there)
+    WebDriverWait(browser, PATIENCE_S).until(is_there)
 
 
 def sign_in(browser: webdriver.Chrome, url: str) -> None:
     browser.get(f"{url}/ui")
-    at(browser, "/ui/login")
-    shoot(browser, "login")
+    wait_for_path(browser, "/ui/login")
+    screenshot(browser, "login")
     tab_to(browser, "reader").send_keys("Dr A")
     press(browser, Keys.ENTER)
-    at(browser, "/ui")
+    wait_for_path(browser, "/ui")
 
 
-def send_otherwise(url: str, photographs: list[Path]) -> None:
+def send_cases_by_http(url: str, photographs: list[Path]) -> None:
     """Cases of other people, one for each photograph."""
     with httpx_60s.Client(base_url=url) as other:
         token = TOKEN.search(other.get("/ui/login").text)
@@ -136,7 +136,7 @@ def send_otherwise(url: str, photographs: list[Path]) -> None:
 def send(browser: webdriver.Chrome, url: str, photographs: list[Path]) -> None:
     tab_to(browser, "New case")
     press(browser, Keys.ENTER)
-    at(browser, "/ui/new")
+    wait_for_path(browser, "/ui/new")
     # A file dialogue is the browser's own and cannot be driven; the way to its button is ours.
     tab_to(browser, "image").send_keys("\n".join(map(str, photographs)))
     assert "chosen" in browser.find_element(By.CSS_SELECTOR, "output").text
@@ -144,10 +144,10 @@ def send(browser: webdriver.Chrome, url: str, photographs: list[Path]) -> None:
     assert named == [photograph.name for photograph in photographs]
     tab_to(browser, "age_years").send_keys("61")
     tab_to(browser, "bleeding").send_keys("y")
-    shoot(browser, "new")
+    screenshot(browser, "new")
     tab_to(browser, "Send the case")
     press(browser, Keys.ENTER)
-    at(browser, "/ui")
+    wait_for_path(browser, "/ui")
 
 
 def test_case_goes_its_way_by_the_keyboard_alone(
@@ -160,22 +160,22 @@ def test_case_goes_its_way_by_the_keyboard_alone(
     queue = str(tmp_path / "queue.sqlite")
     with start(flagged_bundle, tmp_path, TRIAGE_READING_QUEUE=queue, TRIAGE_LANGUAGE="en") as server:
         sign_in(chromium, server.url)
-        shoot(chromium, "queue-empty")
-        send_otherwise(server.url, [photographs["below"], photographs["black"]])
+        screenshot(chromium, "queue-empty")
+        send_cases_by_http(server.url, [photographs["below"], photographs["black"]])
         send(chromium, server.url, [photographs["referred"], photographs["black"]])
-        shoot(chromium, "queue")
+        screenshot(chromium, "queue")
         entries = chromium.find_elements(By.CSS_SELECTOR, ".entry")
         assert [entry.find_element(By.CSS_SELECTOR, ".band b").text for entry in entries] == ["1", "1", "4"]
         assert "could not be scored" in entries[0].text
 
         number = entries[1].find_element(By.TAG_NAME, "h2").text
         override(chromium, number)
-        tell_outcome(chromium, number)
+        record_outcome(chromium, number)
         tab_to(chromium, "Download the export")
         press(chromium, Keys.ENTER)
         found = downloaded(tmp_path / "downloads")
         assert f"photographs/{number}-1.jpg" in zipfile.ZipFile(found).namelist()
-        look_otherwise(chromium, server.url, number)
+        check_narrow_dark_and_print(chromium, server.url, number)
         complaints = [line["message"] for line in chromium.get_log("browser") if "422" not in line["message"]]
         assert complaints == [], "the browser refused something, perhaps by the content security policy"
 
@@ -183,8 +183,8 @@ def test_case_goes_its_way_by_the_keyboard_alone(
 def override(chromium: webdriver.Chrome, number: str) -> None:
     tab_to(chromium, number)
     press(chromium, Keys.ENTER)
-    at(chromium, f"/ui/cases/{number}")
-    shoot(chromium, "case")
+    wait_for_path(chromium, f"/ui/cases/{number}")
+    screenshot(chromium, "case")
     tab_to(chromium, "Copy the draft")
     press(chromium, Keys.ENTER)
     WebDriverWait(chromium, PATIENCE_S).until(
@@ -195,34 +195,34 @@ def override(chromium: webdriver.Chrome, number: str) -> None:
     tab_to(chromium, "reason")
     tab_to(chromium, "Record that I have read it")
     press(chromium, Keys.ENTER)
-    at(chromium, f"/ui/cases/{number}/reading")
+    wait_for_path(chromium, f"/ui/cases/{number}/reading")
     complaint = chromium.find_element(By.CSS_SELECTOR, ".complaint")
     assert chromium.switch_to.active_element == complaint
-    shoot(chromium, "case-complaint")
+    screenshot(chromium, "case-complaint")
     tab_to(chromium, "reason").send_keys("seen last week <b>bold</b>")
     tab_to(chromium, "Record that I have read it")
     press(chromium, Keys.ENTER)
-    at(chromium, "/ui")
+    wait_for_path(chromium, "/ui")
     assert number in chromium.find_element(By.CSS_SELECTOR, ".done").text
     assert len(chromium.find_elements(By.CSS_SELECTOR, ".entry")) == 2
 
 
-def tell_outcome(chromium: webdriver.Chrome, number: str) -> None:
+def record_outcome(chromium: webdriver.Chrome, number: str) -> None:
     tab_to(chromium, "Read cases")
     press(chromium, Keys.ENTER)
-    at(chromium, "/ui/read")
+    wait_for_path(chromium, "/ui/read")
     tab_to(chromium, "Record outcome")
     press(chromium, Keys.ENTER)
-    at(chromium, f"/ui/cases/{number}#reading-title")
+    wait_for_path(chromium, f"/ui/cases/{number}#reading-title")
     assert "<b>bold</b>" in chromium.find_element(By.TAG_NAME, "blockquote").text
-    shoot(chromium, "case-read")
+    screenshot(chromium, "case-read")
     tab_to(chromium, "outcome-true")
     press(chromium, Keys.SPACE)
     tab_to(chromium, "confirmed_by").send_keys("H")
     tab_to(chromium, "Record the outcome")
     press(chromium, Keys.ENTER)
-    at(chromium, "/ui/read")
-    shoot(chromium, "read")
+    wait_for_path(chromium, "/ui/read")
+    screenshot(chromium, "read")
 
 
 def test_case_that_is_sent_when_the_session_has_ended_is_said_not_to_be_kept(
@@ -240,11 +240,11 @@ def test_case_that_is_sent_when_the_session_has_ended_is_said_not_to_be_kept(
         chromium.find_element(By.ID, "image").send_keys(str(photographs["referred"]))
         chromium.delete_all_cookies()
         chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]").click()
-        at(chromium, "/ui/login")
+        wait_for_path(chromium, "/ui/login")
         told = chromium.find_element(By.CSS_SELECTOR, "[role=alert]")
         assert "Nothing of it was kept" in told.text
         assert told == chromium.switch_to.active_element
-        shoot(chromium, "login-lost")
+        screenshot(chromium, "login-lost")
         assert server.stop() == 0
 
 
@@ -266,7 +266,7 @@ def test_upload_that_was_stopped_can_be_sent_again(
         assert server.stop() == 0
 
 
-def look_otherwise(chromium: webdriver.Chrome, url: str, number: str) -> None:
+def check_narrow_dark_and_print(chromium: webdriver.Chrome, url: str, number: str) -> None:
     """Narrow, nothing is wider than the screen; dark and printed it is for people to look at."""
     paths = ("", "/new", "/read", "/certificate", f"/cases/{number}")
     for width, scheme in ((390, "light"), (1280, "dark")):
@@ -278,13 +278,15 @@ def look_otherwise(chromium: webdriver.Chrome, url: str, number: str) -> None:
             chromium.get(f"{url}/ui{path}")
             wide = chromium.execute_script("return document.documentElement.scrollWidth")
             assert wide <= width, f"{path or 'queue'} is {wide} px wide on a screen of {width}"
-            whole(chromium, width, f"{width}-{scheme}-{path.strip('/').split('/')[0] or 'queue'}")
+            full_page_screenshot(
+                chromium, width, f"{width}-{scheme}-{path.strip('/').split('/')[0] or 'queue'}"
+            )
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
-    whole(chromium, 800, "print-case")
+    full_page_screenshot(chromium, 800, "print-case")
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def whole(chromium: webdriver.Chrome, width: int, name: str) -> None:
+def full_page_screenshot(chromium: webdriver.Chrome, width: int, name: str) -> None:
     if folder := os.environ.get("LESION_TRIAGE_SCREENSHOTS"):
         metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

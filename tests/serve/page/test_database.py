@@ -39,7 +39,7 @@ READER = Actor("key:0123456789ab", "Dr A")
 
 
 @pytest.fixture(params=BACKENDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Of a queue's database, empty."""
     if request.param == "sqlite":
         yield str(tmp_path / "queue.sqlite")
@@ -49,9 +49,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def queue(place: str) -> Iterator[ReadingQueue]:
-    migrate_at(place)
-    made = ReadingQueue(open_database(place), keep_days=30)
+def queue(database_address: str) -> Iterator[ReadingQueue]:
+    migrate_at(database_address)
+    made = ReadingQueue(open_database(database_address), keep_days=30)
     yield made
     made.close()
 
@@ -141,10 +141,10 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(
 
 
 def test_two_servers_of_one_queue_record_one_reading_of_what_both_showed(
-    queue: ReadingQueue, place: str, answers: Any
+    queue: ReadingQueue, database_address: str, answers: Any
 ) -> None:
     """Neither knows of the other; the second to speak is told to look again, and what it said is not kept."""
-    other = ReadingQueue(open_database(place), keep_days=30)
+    other = ReadingQueue(open_database(database_address), keep_days=30)
     try:
         for turn in range(10):
             number, together = add(queue, answers), Barrier(2)
@@ -171,7 +171,7 @@ def test_two_servers_of_one_queue_record_one_reading_of_what_both_showed(
 
 
 def test_case_whose_answer_this_version_cannot_read_is_first_and_hides_no_other(
-    queue: ReadingQueue, place: str, answers: Any
+    queue: ReadingQueue, database_address: str, answers: Any
 ) -> None:
     first, second, altered = (add(queue, answers) for _ in range(3))
     assert [case.number for case in queue.waiting_cases()[0].cases] == [first, second, altered]
@@ -187,7 +187,7 @@ def test_case_whose_answer_this_version_cannot_read_is_first_and_hides_no_other(
             last,
         )
         assert changed.rowcount == 1
-    fresh = ReadingQueue(open_database(place), keep_days=30)
+    fresh = ReadingQueue(open_database(database_address), keep_days=30)
     for one in (queue, fresh):
         part, pulse = one.waiting_cases()
         assert [case.number for case in part.cases] == [altered, first, second]
@@ -221,18 +221,18 @@ def test_lists_come_in_parts_that_hold_every_case_once(queue: ReadingQueue, answ
 
 
 def test_what_nobody_waits_for_any_more_is_not_kept(queue: ReadingQueue, answers: Any) -> None:
-    threads, go_on, done = DatabaseThreads(timeout_s=0.1), Event(), Event()
+    threads, resume, done = DatabaseThreads(timeout_s=0.1), Event(), Event()
 
-    def slowly() -> None:
-        go_on.wait()
+    def add_slowly() -> None:
+        resume.wait()
         try:
             add(queue, answers)
         finally:
             done.set()
 
     with pytest.raises(RequestError, match="nothing was stored"):
-        asyncio.run(threads.run(slowly))
-    go_on.set()
+        asyncio.run(threads.run(add_slowly))
+    resume.set()
     assert done.wait(10)
     threads.close()
     assert queue.waiting_cases()[0].count == 0
@@ -272,28 +272,28 @@ def test_only_what_was_read_grows_too_old(queue: ReadingQueue, answers: Any) -> 
     assert sorted(queue.expired_numbers()) == sorted([read, told])
 
 
-def test_migrations_make_the_tables_that_the_program_describes(place: str) -> None:
-    assert migrate_at(place) == (None, "0001")
-    assert migrate_at(place) == ("0001", "0001")
-    engine = open_database(place)
+def test_migrations_make_the_tables_that_the_program_describes(database_address: str) -> None:
+    assert migrate_at(database_address) == (None, "0001")
+    assert migrate_at(database_address) == ("0001", "0001")
+    engine = open_database(database_address)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     engine.dispose()
 
 
 def test_tables_of_another_version_are_refused_until_they_are_migrated(
-    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database_address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    migrate_at(place)
-    engine = open_database(place)
+    migrate_at(database_address)
+    engine = open_database(database_address)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
     with pytest.raises(ConfigError, match="version 9999, expected 0001"):
-        open_database(place)
+        open_database(database_address)
     with pytest.raises(ConfigError, match="does not know"):
-        migrate_at(place)
-    monkeypatch.setenv("TRIAGE_READING_QUEUE", place)
+        migrate_at(database_address)
+    monkeypatch.setenv("TRIAGE_READING_QUEUE", database_address)
     assert main(["queue", "migrate"]) == 2
     assert capsys.readouterr().err.startswith("ConfigError: The reading queue's tables are of version 9999")
 
@@ -380,16 +380,16 @@ def _add_many(queue: ReadingQueue, answers: Any) -> None:
 
 def test_killed_process_leaves_whole_cases_only(tmp_path: Path, answers: Any) -> None:
     """A transaction that was open when the process died is not there."""
-    place = str(tmp_path / "queue.sqlite")
-    first = ReadingQueue(open_database(place), keep_days=30)
+    database_address = str(tmp_path / "queue.sqlite")
+    first = ReadingQueue(open_database(database_address), keep_days=30)
     number = add(first, answers)
     first.close()
     pid = os.fork()
     if pid == 0:  # the child dies within a transaction
-        connection = sqlite3.connect(place)
+        connection = sqlite3.connect(database_address)
         connection.execute("DELETE FROM photographs")
         os._exit(9)
     os.waitpid(pid, 0)
-    again = ReadingQueue(open_database(place), keep_days=30)
+    again = ReadingQueue(open_database(database_address), keep_days=30)
     assert again.photograph(number, 0)[1] == PICTURES[0]
     again.close()

@@ -18,7 +18,7 @@ from triage_server.settings import Settings
 PICTURE = tiny_bundle.picture_bytes("below", "JPEG")
 
 
-def told(browser: Any, language: str) -> list[bool]:
+def logging_claims(browser: Any, language: str) -> list[bool]:
     """Whether the form says that deletions are logged, and whether it says that they are not."""
     number, texts = browser.send_case(PICTURE), Texts(language)
     browser.read_case(number)
@@ -32,14 +32,14 @@ def test_form_says_whether_an_audit_log_keeps_a_deletion(
 ) -> None:
     logged = browse(open_page(), language)
     logged.sign_in()
-    assert told(logged, language) == [True, False]
+    assert logging_claims(logged, language) == [True, False]
     scorer = Scorer(open_bundle(flagged_bundle))
     settings = Settings(bundle=flagged_bundle, threads=1, reading_queue=str(tmp_path / "queue.sqlite"))
     app = create_app(scorer.bundle, scorer, settings, None)
     try:
         alone = browse(app, language)
         alone.sign_in()
-        assert told(alone, language) == [False, True]
+        assert logging_claims(alone, language) == [False, True]
     finally:
         app.state.page.close()
         app.state.service.pool.close()

@@ -16,11 +16,11 @@ import tiny_bundle
 from triage_server import lingering_close
 from triage_server.page.texts import LANGUAGES, Texts
 
-LOST = "/ui/login?kept=nothing"
+FORM_LOST_URL = "/ui/login?kept=nothing"
 REFERRED = tiny_bundle.picture_bytes("referred", "JPEG")
 
 
-def end(browser: Any) -> str:
+def end_session(browser: Any) -> str:
     """The session ends while its pages are open; gives the token that they still carry."""
     token: str = browser.token()
     browser.cookies = httpx.Cookies()
@@ -32,11 +32,11 @@ def test_what_is_sent_after_the_session_has_ended_is_said_not_to_be_kept(browser
     number = browser.send_case(REFERRED)
     target = f"/ui/cases/{number}{path}" if path else "/ui/cases"
     files = {} if path else {"files": [("image", ("a.jpg", REFERRED))]}
-    fields = {"form_token": end(browser), "decision": "agree", "needs_in_person": "true"}
+    fields = {"form_token": end_session(browser), "decision": "agree", "needs_in_person": "true"}
     refused = browser.send(
         "POST", target, data={**fields, "confirmed_by": "consensus", "sure": "yes"}, **files
     )
-    assert (refused.status_code, refused.headers["location"]) == (303, LOST)
+    assert (refused.status_code, refused.headers["location"]) == (303, FORM_LOST_URL)
     queue = browser.app.state.page.queue
     assert queue.waiting_cases()[0].count == 1
     assert not queue.find(number).is_read
@@ -47,18 +47,18 @@ def test_login_says_so_in_every_language_until_somebody_has_signed_in(
     open_page: Callable[..., Any], browse: Any, language: str
 ) -> None:
     browser, said = browse(open_page(), language), Texts(language)("login.lost")
-    shown = browser.get(LOST)
+    shown = browser.get(FORM_LOST_URL)
     assert f'role="alert" tabindex="-1" data-focus>{said}<' in shown.text
-    assert f'action="{LOST}"' in shown.text
-    wrong = browser.post(LOST, {"reader": ""})
+    assert f'action="{FORM_LOST_URL}"' in shown.text
+    wrong = browser.post(FORM_LOST_URL, {"reader": ""})
     assert wrong.status_code == 401
     assert said in wrong.text
-    assert browser.post(LOST, {"reader": "A"}).headers["location"] == "/ui"
+    assert browser.post(FORM_LOST_URL, {"reader": "A"}).headers["location"] == "/ui"
     assert said not in browser.get("/ui").text
 
 
 def test_who_looks_or_leaves_has_lost_nothing(browser: Any) -> None:
-    token = end(browser)
+    token = end_session(browser)
     assert browser.get("/ui/new").headers["location"] == "/ui/login"
     left = browser.send("POST", "/ui/logout", data={"form_token": token})
     assert left.headers["location"] == "/ui/login"
@@ -72,7 +72,7 @@ def test_upload_of_many_bytes_or_with_a_pause_is_answered_and_not_cut_off(
     with start(flagged_bundle, tmp_path, TRIAGE_READING_QUEUE=queue) as server:
         files = {"image": ("a.jpg", REFERRED + bytes(15_000_000))}
         answer = httpx_60s.post(f"{server.url}/ui/cases", data={"form_token": "x"}, files=files)
-        assert (answer.status_code, answer.headers["location"]) == (303, LOST)
+        assert (answer.status_code, answer.headers["location"]) == (303, FORM_LOST_URL)
         with socket.create_connection(server.address, timeout=60) as connection:
             head = "POST /ui/cases HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n"
             connection.sendall(head.encode() + bytes(1000))

@@ -35,7 +35,7 @@ def photograph(number: int, difference: int) -> bytes:
     return stream.getvalue()
 
 
-def unpacked(browser: Any, into: Path) -> Path:
+def download_export(browser: Any, into: Path) -> Path:
     response = browser.post("/ui/export")
     assert response.status_code == 200
     assert response.headers["content-disposition"].startswith('attachment; filename="outcomes-')
@@ -52,28 +52,28 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def exported(
-    opening: Any, browse: Any, tmp_path_factory: pytest.TempPathFactory, flagged_bundle: Path
+    app_factory: Any, browse: Any, tmp_path_factory: pytest.TempPathFactory, flagged_bundle: Path
 ) -> Iterator[tuple[Path, dict[str, float | None]]]:
     """The folder of an export of 14 positive and 4 other cases, and the scores that were shown."""
     home = tmp_path_factory.mktemp("exported")
-    with opening(home, flagged_bundle) as open_page:
-        yield worked_off(browse(open_page()), home / "export")
+    with app_factory(home, flagged_bundle) as open_page:
+        yield process_cases(browse(open_page()), home / "export")
 
 
-def worked_off(browser: Any, into: Path, joined: bool = True) -> tuple[Path, dict[str, float | None]]:
+def process_cases(browser: Any, into: Path, same_person: bool = True) -> tuple[Path, dict[str, float | None]]:
     browser.sign_in("=Dr A")
     scores: dict[str, float | None] = {}
     for number in range(18):
         fields = {"age_years": "61", "sex": "female", "itching": "no"} if number % 2 else {}
-        fields |= {"earlier_case": next(iter(scores))} if joined and number == 1 else {}
+        fields |= {"earlier_case": next(iter(scores))} if same_person and number == 1 else {}
         case = browser.send_case(photograph(number, 62 + 3 * number), **fields)
         scores[case] = browser.app.state.page.queue.find(case).answer("en").score
         browser.read_case(case, "override", "+seen before")
-        browser.tell_outcome(case, "true" if number < 14 else "false")
+        browser.record_outcome(case, "true" if number < 14 else "false")
     waiting, unknown = (browser.send_case(photograph(50 + number, 90)) for number in range(2))
     browser.read_case(unknown)
-    browser.tell_outcome(unknown, "unknown", "not_yet")
-    unpacked(browser, into)
+    browser.record_outcome(unknown, "unknown", "not_yet")
+    download_export(browser, into)
     assert waiting not in (into / "readings.csv").read_text()
     return into, scores
 
@@ -121,13 +121,13 @@ def test_exported_photographs_score_as_they_were_scored_and_histories_say_what_w
     }
 
 
-@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("same_person", [True, False])
 def test_certificate_says_of_patients_what_was_said_on_the_page_and_the_readme_foretells_it(
-    joined: bool, opening: Any, browse: Any, flagged_bundle: Path, tmp_path: Path
+    same_person: bool, app_factory: Any, browse: Any, flagged_bundle: Path, tmp_path: Path
 ) -> None:
     """Where nobody said whose cases they are, nobody may say that patients are identified."""
-    with opening(tmp_path, flagged_bundle) as open_page:
-        into, _ = worked_off(browse(open_page()), tmp_path / "export", joined)
+    with app_factory(tmp_path, flagged_bundle) as open_page:
+        into, _ = process_cases(browse(open_page()), tmp_path / "export", same_person)
     site = ("--cases", str(into / "cases.csv"), "--site", "Clinic A", "--out", str(tmp_path / "new"))
     assert main(["recertify", str(flagged_bundle), *site, "--target", "0.8", "--confidence", "0.9"]) == 0
     certificate = open_bundle(tmp_path / "new").certificate
@@ -135,9 +135,9 @@ def test_certificate_says_of_patients_what_was_said_on_the_page_and_the_readme_f
     unnamed = "16 lesions name no patient and count" in said
     independent = "patients are not identified in these data; several lesions of one patient" in said
     counted = (certificate.unit, certificate.positives, unnamed, independent)
-    assert counted == (("patient", 13, True, False) if joined else ("lesion", 14, False, True))
-    assert ("so recertify and tally count patients: a case without patient_id" in readme) is joined
-    assert ("so recertify and tally count lesions" in readme) is not joined
+    assert counted == (("patient", 13, True, False) if same_person else ("lesion", 14, False, True))
+    assert ("so recertify and tally count patients: a case without patient_id" in readme) is same_person
+    assert ("so recertify and tally count lesions" in readme) is not same_person
 
 
 def test_tables_hold_what_their_readers_know_and_no_formula(
@@ -187,8 +187,8 @@ def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unkn
     said = {steady: (unknown, yes), doubted: (no, yes, unknown), changed: (yes, no), open_: (unknown,)}
     for case, outcomes in said.items():
         for needs, how in outcomes:
-            assert browser.tell_outcome(case, needs, how).status_code == 303
-    into = unpacked(browser, tmp_path / "export")
+            assert browser.record_outcome(case, needs, how).status_code == 303
+    into = download_export(browser, tmp_path / "export")
     cases = {row["lesion_id"]: row["needs_in_person"] for row in rows_of(into / "cases.csv")}
     assert cases == {steady: "true", doubted: "true", changed: "false"}
     assert len(rows_of(into / "readings.csv")) == 8
@@ -210,13 +210,13 @@ def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unkn
     assert f"look at outcomes.csv:\n    {doubted}\n    {changed}\n" in readme
     assert steady not in readme
     assert "needs_in_person: 3 of 4 read cases have a known outcome." in readme
-    warned = [case for case in said if "after an outcome had been confirmed" in seen_of(browser, case)]
+    warned = [case for case in said if "after an outcome had been confirmed" in page_text_of(browser, case)]
     assert warned == [doubted, changed]
     first = browser.app.state.page.queue.read_cases().cases[0]
     assert first.number == open_
 
 
-def seen_of(browser: Any, case: str) -> str:
+def page_text_of(browser: Any, case: str) -> str:
     text: str = browser.get(f"/ui/cases/{case}").text
     return text
 
@@ -226,7 +226,7 @@ def test_export_comes_piece_by_piece(browser: Any) -> None:
     for number in range(3):
         case = browser.send_case(photograph(number, 90), photograph(10 + number, 90))
         browser.read_case(case)
-        browser.tell_outcome(case, "true")
+        browser.record_outcome(case, "true")
     queue = browser.app.state.page.queue
     pieces = list(export.zip_chunks(queue, queue.read_numbers()))
     assert len(pieces) == 3 + 1  # each case, then the tables
@@ -239,10 +239,10 @@ def test_export_names_what_this_version_cannot_read_and_holds_all_else(
     whole, answer, history = (browser.send_case(photograph(number, 90)) for number in range(3))
     for case in (whole, answer, history):
         browser.read_case(case)
-        browser.tell_outcome(case, "true")
+        browser.record_outcome(case, "true")
     written_by_another_version("answers", answer, "document")
     written_by_another_version("cases", history, "history")
-    into = unpacked(browser, tmp_path / "export")
+    into = download_export(browser, tmp_path / "export")
     assert [row["lesion_id"] for row in rows_of(into / "cases.csv")] == [whole, answer]
     said = {row["case"]: (row["disposition"], row["bundle_sha256"]) for row in rows_of(into / "readings.csv")}
     bundle = browser.app.state.service.bundle.sha256

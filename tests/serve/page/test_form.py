@@ -9,10 +9,10 @@ import pytest
 import tiny_bundle
 
 PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
-AGAIN = {"en": "Choose all photographs again", "de": "Wählen Sie alle Fotos noch einmal aus"}
+CHOOSE_AGAIN = {"en": "Choose all photographs again", "de": "Wählen Sie alle Fotos noch einmal aus"}
 
 
-@pytest.mark.parametrize("language", sorted(AGAIN))
+@pytest.mark.parametrize("language", sorted(CHOOSE_AGAIN))
 @pytest.mark.parametrize(
     ("fields", "second"),
     [({}, b"no picture"), ({"age_years": "old"}, PICTURE), ({"earlier_case": "2222-2222"}, PICTURE)],
@@ -22,20 +22,20 @@ def test_refused_form_says_that_photographs_are_to_be_chosen_again(
 ) -> None:
     browser.language = language
     files = [("image", ("a.jpg", PICTURE)), ("image", ("b.jpg", second))]
-    assert AGAIN[language] in browser.post("/ui/cases", fields, files=files).text
+    assert CHOOSE_AGAIN[language] in browser.post("/ui/cases", fields, files=files).text
 
 
 def test_form_without_photographs_does_not_speak_of_choosing_again(browser: Any) -> None:
-    assert AGAIN["en"] not in browser.post("/ui/cases", {}, files=[("image", ("", b""))]).text
-    assert AGAIN["en"] not in browser.get("/ui/new").text
+    assert CHOOSE_AGAIN["en"] not in browser.post("/ui/cases", {}, files=[("image", ("", b""))]).text
+    assert CHOOSE_AGAIN["en"] not in browser.get("/ui/new").text
 
 
 @pytest.mark.parametrize(("language", "said"), [("en", "up to 67.1 MB"), ("de", "bis 67,1 MB")])
 def test_limit_has_the_decimal_mark_of_the_language_and_is_a_number_for_the_script(
     language: str, said: str, browse: Any, browser: Any
 ) -> None:
-    visitor = browse(browser.app, language)
-    visitor.sign_in()
-    shown = visitor.get("/ui/new").text
+    browser_in_language = browse(browser.app, language)
+    browser_in_language.sign_in()
+    shown = browser_in_language.get("/ui/new").text
     assert said in shown
     assert 'data-limit="67.1"' in shown

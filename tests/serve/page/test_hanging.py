@@ -21,7 +21,7 @@ REFERRED = tiny_bundle.picture_bytes("referred", "JPEG")
 
 
 @contextmanager
-def standing_still(address: str) -> Iterator[None]:
+def frozen_database(address: str) -> Iterator[None]:
     """The database's processes, stopped: sockets are open, and nobody answers."""
     (folder,) = parse_qs(urlsplit(address).query)["host"]
     first = int((Path(folder) / "data" / "postmaster.pid").read_text().split()[0])
@@ -36,17 +36,17 @@ def standing_still(address: str) -> Iterator[None]:
             os.kill(process, signal.SIGCONT)
 
 
-async def ask_all(app: Any, browser: Any) -> tuple[list[int], httpx.Response, float]:
+async def request_all(app: Any, browser: Any) -> tuple[list[int], httpx.Response, float]:
     """Statuses of the page, the answer to a platform that comes after them, and how long all of it took."""
     transport, began = httpx.ASGITransport(app=app), time.monotonic()
     async with httpx.AsyncClient(
         transport=transport, base_url=browser.url, cookies=browser.cookies
     ) as client:
         token, files = {"form_token": browser.token()}, [("image", ("a.jpg", REFERRED))]
-        looks = [client.get("/ui") for _ in range(6)]
-        looks += [client.post("/ui/cases", data=token, files=files) for _ in range(20)]
-        looks += [client.post("/ui/export", data=token), client.get("/ui/pulse")]
-        page = asyncio.gather(*looks)
+        requests = [client.get("/ui") for _ in range(6)]
+        requests += [client.post("/ui/cases", data=token, files=files) for _ in range(20)]
+        requests += [client.post("/ui/export", data=token), client.get("/ui/pulse")]
+        page = asyncio.gather(*requests)
         await asyncio.sleep(0.3)
         headers = {"Content-Type": "image/jpeg"}
         scored = [await client.post("/v1/triage", content=REFERRED, headers=headers) for _ in range(5)]
@@ -64,11 +64,11 @@ def test_platforms_are_answered_while_the_database_of_the_page_hangs(
     browser = browse(app)
     browser.sign_in()
     number = browser.send_case(REFERRED)
-    with standing_still(postgresql):
-        said, scored, took = asyncio.run(ask_all(app, browser))
-        assert said == [503] * len(said)
+    with frozen_database(postgresql):
+        statuses, scored, elapsed_s = asyncio.run(request_all(app, browser))
+        assert statuses == [503] * len(statuses)
         assert (scored.status_code, scored.json()["disposition"]) == (200, "needs_in_person")
-        assert took < 8
+        assert elapsed_s < 8
         assert pool.cases == pool.pending_bytes == 0
     deadline = time.monotonic() + 60
     while (again := browser.get("/ui")).status_code != 200:

@@ -15,7 +15,7 @@ from lesion_triage.bundle.store import seal
 from lesion_triage.red_flags_file import read as read_red_flags
 
 FLAGS = read_red_flags(Path(__file__).resolve().parents[3] / "configs" / "red_flags.yaml")
-DRAWN, UNREVIEWED, NO_DEADLINE = "Drawn pictures", "No clinician has put a name", "sets no deadline"
+SYNTHETIC, UNREVIEWED, NO_DEADLINE = "Drawn pictures", "No clinician has put a name", "sets no deadline"
 OTHER = "Answered by another bundle"
 
 
@@ -32,19 +32,19 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def told(browser: Any, path: str) -> set[str]:
+def limits_shown(browser: Any, path: str) -> set[str]:
     text = browser.get(path).text
-    return {said for said in (DRAWN, UNREVIEWED, NO_DEADLINE, OTHER) if said in text}
+    return {said for said in (SYNTHETIC, UNREVIEWED, NO_DEADLINE, OTHER) if said in text}
 
 
 @pytest.fixture
-def stories(
-    bundles: dict[str, Path], opening: Callable[..., Any], browse: Any, tmp_path: Path
+def answered_then_served(
+    bundles: dict[str, Path], app_factory: Callable[..., Any], browse: Any, tmp_path: Path
 ) -> Iterator[Callable[[str, str], tuple[Any, str]]]:
-    """``stories(first, then)``: a case that the first bundle answered, at a page that serves the other."""
-    with opening(tmp_path, bundles["early"]) as open_page:
+    """``answered_then_served(first, then)``: a case of the first bundle, at a page that serves the other."""
+    with app_factory(tmp_path, bundles["early"]) as open_page:
 
-        def tell(first: str, then: str) -> tuple[Any, str]:
+        def answer_then_serve(first: str, then: str) -> tuple[Any, str]:
             browser = browse(open_page(bundles[first]))
             browser.sign_in()
             number = browser.send_case(tiny_bundle.picture_bytes("referred", "JPEG"), bleeding="yes")
@@ -52,32 +52,32 @@ def stories(
             later.sign_in()
             return later, number
 
-        yield tell
+        yield answer_then_serve
 
 
-def test_what_limits_an_old_answer_stays_with_it(stories: Any) -> None:
-    later, number = stories("early", "late")
-    assert told(later, f"/ui/cases/{number}") == {DRAWN, UNREVIEWED, OTHER}
-    assert told(later, "/ui") == {NO_DEADLINE, OTHER}
+def test_what_limits_an_old_answer_stays_with_it(answered_then_served: Any) -> None:
+    later, number = answered_then_served("early", "late")
+    assert limits_shown(later, f"/ui/cases/{number}") == {SYNTHETIC, UNREVIEWED, OTHER}
+    assert limits_shown(later, "/ui") == {NO_DEADLINE, OTHER}
     assert "made from drawn pictures. Never use it on people." in later.get("/ui").text
     assert "no deadline</span>" in later.get("/ui").text
-    assert told(later, "/ui/new") == set()
+    assert limits_shown(later, "/ui/new") == set()
     later.language = "de"
     text = later.get(f"/ui/cases/{number}").text
     assert "hat keinen Menschen gesehen" in text
     assert "Noch keine Ärztin und kein Arzt" in text
 
 
-def test_limits_of_the_bundle_that_is_served_are_not_said_of_an_old_answer(stories: Any) -> None:
-    later, number = stories("late", "early")
-    assert told(later, f"/ui/cases/{number}") == {OTHER}
-    assert told(later, "/ui") == {DRAWN, OTHER}  # the first is said of the page
+def test_limits_of_the_bundle_that_is_served_are_not_said_of_an_old_answer(answered_then_served: Any) -> None:
+    later, number = answered_then_served("late", "early")
+    assert limits_shown(later, f"/ui/cases/{number}") == {OTHER}
+    assert limits_shown(later, "/ui") == {SYNTHETIC, OTHER}  # the first is said of the page
     assert "goes before all bands" in later.get("/ui").text
     later.read_case(number)
-    assert told(later, "/ui") == {DRAWN, NO_DEADLINE}
+    assert limits_shown(later, "/ui") == {SYNTHETIC, NO_DEADLINE}
 
 
-def test_case_of_the_bundle_that_is_served_says_what_that_one_says(stories: Any) -> None:
-    for name, said in (("early", {DRAWN, UNREVIEWED}), ("late", set())):
-        later, number = stories(name, name)
-        assert told(later, f"/ui/cases/{number}") == said
+def test_case_of_the_bundle_that_is_served_says_what_that_one_says(answered_then_served: Any) -> None:
+    for name, said in (("early", {SYNTHETIC, UNREVIEWED}), ("late", set())):
+        later, number = answered_then_served(name, name)
+        assert limits_shown(later, f"/ui/cases/{number}") == said

@@ -43,19 +43,19 @@ CLINIC = "triage:clinic"
 NAME, PLACE = "Mustermann", "Hintertupfing"
 REFERRED, BELOW, BLACK = (tiny_bundle.picture_bytes(kind, "JPEG") for kind in ("referred", "below", "black"))
 PAGES = ("/ui", "/ui/new", "/ui/read", "/ui/certificate")
-POSTS = [
+POST_PATHS = [
     route.path
-    for room in (sign_in, routes)
-    for route in room.router.routes
+    for module in (sign_in, routes)
+    for route in module.router.routes
     if isinstance(route, APIRoute) and "POST" in (route.methods or ())
 ]
 
 
-def lines_of(folder: Path) -> list[dict[str, Any]]:
+def audit_lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files_of(folder) for line in file.read_bytes().splitlines()]
 
 
-def seen(response: httpx.Response) -> str:
+def visible_text(response: httpx.Response) -> str:
     """What a person reads: no tags, attributes that are read out included."""
     text = re.sub(r'<[^>]*?(?:aria-label|alt|title)="([^"]*)"[^>]*>', r" \1 ", response.text)
     return html.unescape(re.sub(r"<[^>]+>", " ", text))
@@ -302,7 +302,7 @@ def test_page_and_interface_know_this_machine_by_the_same_names(
 # Forms
 
 
-@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("path", POST_PATHS)
 def test_form_without_the_token_of_its_session_is_refused(path: str, browser: Any, browse: Any) -> None:
     number = browser.send_case(REFERRED)
     target = path.format(number=number)
@@ -358,7 +358,7 @@ def test_too_large_an_upload_is_a_page_that_says_so(open_page: Any, browse: Any)
     browser.sign_in()
     response = browser.post("/ui/cases", files=[("image", ("a.jpg", bytes(20_000)))])
     assert response.status_code == 413
-    assert "too large to be sent at once" in seen(response)
+    assert "too large to be sent at once" in visible_text(response)
 
 
 def test_unusable_photograph_brings_the_form_back_with_what_was_told(browser: Any) -> None:
@@ -366,12 +366,12 @@ def test_unusable_photograph_brings_the_form_back_with_what_was_told(browser: An
     files = [("image", ("a.jpg", REFERRED)), ("image", ("b.jpg", b"no picture"))]
     response = browser.post("/ui/cases", fields, files=files)
     assert response.status_code == 422
-    assert "Photograph 2 is not a JPEG" in seen(response)
+    assert "Photograph 2 is not a JPEG" in visible_text(response)
     assert 'value="61"' in response.text
     assert re.search(r'<select id="bleeding".*?value="yes" selected', response.text, re.DOTALL)
     assert browser.app.state.page.queue.waiting_cases()[0].cases == []
     nothing = browser.post("/ui/cases", fields, files=[("image", ("", b""))])
-    assert "Choose at least one photograph" in seen(nothing)
+    assert "Choose at least one photograph" in visible_text(nothing)
 
 
 def test_photograph_in_a_dicom_file_is_taken_out_and_nothing_else_of_the_file_is_kept(browser: Any) -> None:
@@ -382,12 +382,12 @@ def test_photograph_in_a_dicom_file_is_taken_out_and_nothing_else_of_the_file_is
     assert browser.app.state.page.queue.find(number).answer("en").disposition == "needs_in_person"
     response = browser.post("/ui/cases", files=[("image", ("a.dcm", dicom(REFERRED)[:900]))])
     assert response.status_code == 422
-    assert "Photograph 1 is a DICOM file that is damaged" in seen(response)
+    assert "Photograph 1 is a DICOM file that is damaged" in visible_text(response)
 
 
 def test_refused_case_has_its_line_and_leaves_nothing_behind(browser: Any, tmp_path: Path) -> None:
     browser.post("/ui/cases", files=[("image", ("a.jpg", REFERRED[:300]))])
-    (line,) = lines_of(tmp_path / "audit")
+    (line,) = audit_lines(tmp_path / "audit")
     assert (line["event"], line["face"], line["problem"]) == ("refusal", "page", "image_not_decodable")
     pool = browser.app.state.service.pool
     assert pool.cases == pool.pending_bytes == 0
@@ -408,7 +408,7 @@ def test_history_that_the_form_does_not_offer_is_refused_and_not_repeated(
 ) -> None:
     response = browser.post("/ui/cases", {field: value}, files=[("image", ("a.jpg", REFERRED))])
     assert response.status_code == 422
-    assert value not in seen(response)
+    assert value not in visible_text(response)
 
 
 def test_numbers_of_the_form_are_read_with_a_point_or_a_comma(browser: Any) -> None:
@@ -432,7 +432,7 @@ def test_queue_goes_by_band_and_time_and_what_could_not_be_scored_stands_at_its_
     page.queue.now = lambda: now + timedelta(hours=49)
     late = browser.get("/ui")
     assert re.findall(r'href="/ui/cases/([^"]+)"', late.text) == [below, black, referred, fresh]
-    assert seen(late).count("deadline passed") == 3
+    assert visible_text(late).count("deadline passed") == 3
 
 
 def test_case_that_this_version_cannot_read_is_shown_first_with_its_photographs(
@@ -442,18 +442,20 @@ def test_case_that_this_version_cannot_read_is_shown_first_with_its_photographs(
     written_by_another_version("answers", below, "document")
     queue = browser.get("/ui")
     assert re.findall(r'href="/ui/cases/([^"]+)"', queue.text) == [below, referred]
-    assert "cannot be read by this version of the program. Read the photographs without it." in seen(queue)
+    assert "cannot be read by this version of the program. Read the photographs without it." in visible_text(
+        queue
+    )
     written_by_another_version("cases", below, "history")
     german = browse(browser.app, "de")
     german.sign_in()
     for one, said in ((browser, "Ask again."), (german, "kann diese Programmversion nicht lesen.")):
         case = one.get(f"/ui/cases/{below}")
         assert case.status_code == 200
-        assert said in seen(case)
+        assert said in visible_text(case)
         assert f'src="/ui/cases/{below}/photographs/0"' in case.text
     assert browser.read_case(below).status_code == 303
     assert re.findall(r'href="/ui/cases/([^"]+)"', browser.get("/ui").text) == [referred]
-    assert "below threshold" in seen(browser.get("/ui/read"))
+    assert "below threshold" in visible_text(browser.get("/ui/read"))
 
 
 def test_long_queue_comes_in_parts_with_links_between_them(browser: Any) -> None:
@@ -462,12 +464,12 @@ def test_long_queue_comes_in_parts_with_links_between_them(browser: Any) -> None
     for _ in range(100):
         page.queue.add(page.queue.draw_number(), list(case.answers.values()), [REFERRED], case.history, "x")
     first, second = browser.get("/ui"), browser.get("/ui?part=2")
-    assert "101 cases are waiting" in seen(first)
+    assert "101 cases are waiting" in visible_text(first)
     assert [one.text.count('<li class="card entry') for one in (first, second)] == [100, 1]
     assert 'rel="next" href="/ui?part=2"' in first.text
     assert 'rel="prev"' not in first.text
     assert 'rel="prev" href="/ui?part=1"' in second.text
-    assert "101 to 101 of 101" in seen(second)
+    assert "101 to 101 of 101" in visible_text(second)
     for odd in ("0", "-1", "²", "x", "", "9" * 400):
         assert browser.get("/ui", params={"part": odd}).status_code == 200
     for number in [case.number for part in (1, 2) for case in page.queue.waiting_cases(part)[0].cases]:
@@ -477,7 +479,7 @@ def test_long_queue_comes_in_parts_with_links_between_them(browser: Any) -> None
 
 def test_case_shows_all_that_was_answered(browser: Any) -> None:
     number = browser.send_case(REFERRED, BLACK, bleeding="yes", age_years="61")
-    text = seen(browser.get(f"/ui/cases/{number}"))
+    text = visible_text(browser.get(f"/ui/cases/{number}"))
     case = browser.app.state.page.queue.find(number)
     answer = case.answer("en")
     assert answer.disposition == "needs_in_person"
@@ -516,7 +518,7 @@ def test_certificate_shows_target_bounds_and_groups_without_a_certificate(
     bundle = seal(tmp_path / "groups", **{**parts, "certificate": certificate})
     browser = browse(open_page(bundle.folder))
     browser.sign_in()
-    text = " ".join(seen(browser.get("/ui/certificate")).split())
+    text = " ".join(visible_text(browser.get("/ui/certificate")).split())
     assert "With 95 % confidence, the policy refers or abstains on at least 95 % of future positive" in text
     assert "0.9505" in text
     assert text.count("NOT CERTIFIABLE : takes 59 positives") == 2
@@ -557,7 +559,7 @@ def test_no_page_names_a_condition_or_lets_anybody_go(language: str, open_page: 
         browser.read_case(number)
         pages.append(browser.get(f"/ui/cases/{number}"))
         pages.append(browser.post(f"/ui/cases/{number}/outcome"))
-        browser.tell_outcome(number, "false")
+        browser.record_outcome(number, "false")
     pages += [
         browser.get(path)
         for path in (*PAGES, f"/ui/cases/{numbers[0]}", "/ui/nothing", "/ui?done=sent&case=2222-2222")
@@ -567,8 +569,10 @@ def test_no_page_names_a_condition_or_lets_anybody_go(language: str, open_page: 
     for page in pages:
         assert page.headers["content-language"] == language
         assert f'<html lang="{language}">' in page.text
-        assert notice in seen(page)
-        assert words_in(language, seen(page).replace(notice, "").replace(notice.split(".")[0], "")) == []
+        assert notice in visible_text(page)
+        assert (
+            words_in(language, visible_text(page).replace(notice, "").replace(notice.split(".")[0], "")) == []
+        )
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
@@ -610,9 +614,9 @@ def test_known_outcome_says_how_it_was_confirmed_and_an_unknown_one_was_not(brow
     number = browser.send_case(REFERRED)
     browser.read_case(number)
     for needs, how in (("true", "not_yet"), ("unknown", "consensus"), ("perhaps", "consensus"), ("true", "")):
-        assert browser.tell_outcome(number, needs, how).status_code == 422
-    assert browser.tell_outcome(number, "unknown", "not_yet").status_code == 303
-    assert browser.tell_outcome(number, "true", "histopathology").status_code == 303
+        assert browser.record_outcome(number, needs, how).status_code == 422
+    assert browser.record_outcome(number, "unknown", "not_yet").status_code == 303
+    assert browser.record_outcome(number, "true", "histopathology").status_code == 303
     outcomes = browser.app.state.page.queue.find(number).outcomes
     assert [one.needs_in_person for one in outcomes] == [None, True]
 
@@ -645,7 +649,7 @@ def test_form_sent_twice_is_done_once(browser: Any, browse: Any, tmp_path: Path)
     case = queue.find(number)
     assert (len(case.readings), len(case.outcomes)) == (1, 1)
     assert twice(shown, f"{shown}/delete", {"sure": "yes"}) == {(303, f"/ui/read?done=deleted&case={number}")}
-    events = [line["event"] for line in lines_of(tmp_path / "audit")]
+    events = [line["event"] for line in audit_lines(tmp_path / "audit")]
     assert events == ["answer", "answer", "answer", "reading", "outcome", "deletion"]
     assert again != number
 
@@ -654,7 +658,7 @@ def test_two_clicks_at_once_make_one_case(browser: Any) -> None:
     fields = {"form_token": browser.token(), "form_id": "a" * 22}
 
     async def both() -> list[httpx.Response]:
-        async with browser.at_once() as client:
+        async with browser.async_client() as client:
             files = [("image", ("a.jpg", REFERRED))]
             return await asyncio.gather(
                 *(client.post("/ui/cases", data=fields, files=files) for _ in range(2))
@@ -674,7 +678,7 @@ def test_photographs_are_counted_until_they_are_kept_and_a_second_click_holds_no
     held.execute("BEGIN IMMEDIATE")  # what is added waits
 
     async def story() -> list[httpx.Response]:
-        async with browser.at_once() as client:
+        async with browser.async_client() as client:
             clicks = []
             for _ in range(3):
                 files = [("image", ("a.jpg", REFERRED + bytes(1_000_000)))]
@@ -698,7 +702,7 @@ def test_click_that_waits_for_another_is_refused_with_it(browser: Any, tmp_path:
     base.execute("CREATE TRIGGER full BEFORE INSERT ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
 
     async def both() -> list[int]:
-        async with browser.at_once() as client:
+        async with browser.async_client() as client:
             files = [("image", ("a.jpg", REFERRED))]
             sending = [client.post("/ui/cases", data=fields, files=files) for _ in range(2)]
             return [one.status_code for one in await asyncio.gather(*sending)]
@@ -732,7 +736,7 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
             yield whole
             others.append(asyncio.create_task(busy()))  # which finds the place free once all of it has come
 
-        async with browser.at_once() as client:
+        async with browser.async_client() as client:
             headers = {"Content-Type": form.headers["Content-Type"]}
             said = await client.post("/ui/cases", content=body(), headers=headers)
             await asyncio.gather(*others)
@@ -818,10 +822,10 @@ def test_audit_log_tells_who_did_what_to_which_case_and_no_word_of_anybody(
 ) -> None:
     number = browser.send_case(REFERRED)
     browser.read_case(number, "override", "Zz-reason")
-    browser.tell_outcome(number, "true")
+    browser.record_outcome(number, "true")
     browser.post("/ui/export")
     browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
-    lines = lines_of(tmp_path / "audit")
+    lines = audit_lines(tmp_path / "audit")
     assert [line["event"] for line in lines] == ["answer", "reading", "outcome", "export", "deletion"]
     hashes = {line["case_hmac"] for line in lines if line["event"] != "export"}
     assert hashes == {browser.app.state.page.case_hash(number)}
@@ -857,7 +861,7 @@ def test_read_case_is_forgotten_after_the_time_that_the_operator_says(open_page:
     browser.read_case(read)
     browser.read_case(told)
     page.queue.now = lambda: begin + timedelta(days=20)
-    browser.tell_outcome(told, "true")
+    browser.record_outcome(told, "true")
     page.queue.now = lambda: begin + timedelta(days=31)
     assert asyncio.run(page.retention.delete_expired_cases()) == 1
     with pytest.raises(RequestError):
@@ -873,7 +877,7 @@ def test_full_audit_log_keeps_nothing_and_says_so(browser: Any, open_page: Any, 
     os.dup2(os.open("/dev/full", os.O_WRONLY), log._handle)
     response = browser.read_case(number)
     assert response.status_code == 503
-    assert "nothing was kept" in seen(response)
+    assert "nothing was kept" in visible_text(response)
     assert not browser.app.state.page.queue.find(number).is_read
     refused = browser.post("/ui/cases", files=[("image", ("a.jpg", BELOW))])
     assert refused.status_code == 503
@@ -887,8 +891,8 @@ def test_database_that_is_gone_is_said_and_nothing_is_lost_silently(browser: Any
     held.close()
     response = browser.post("/ui/cases", files=[("image", ("a.jpg", REFERRED))])
     assert response.status_code == 503
-    assert "Nothing was saved" in seen(response)
-    lines = lines_of(tmp_path / "audit")
+    assert "Nothing was saved" in visible_text(response)
+    lines = audit_lines(tmp_path / "audit")
     assert [line["event"] for line in lines] == ["answer", "refusal"]
     assert lines[-1]["problem"] == "queue_unavailable"
 
@@ -901,14 +905,14 @@ def test_number_of_an_earlier_case_joins_two_cases_of_one_person(browser: Any) -
     assert people[0] == people[1] != people[2]
     unknown = browser.post("/ui/cases", {"earlier_case": "2222-2222"}, files=[("image", ("a.jpg", BELOW))])
     assert unknown.status_code == 422
-    assert "no earlier case" in seen(unknown)
+    assert "no earlier case" in visible_text(unknown)
 
 
 def test_answers_stand_in_the_language_of_who_looks(browser: Any, browse: Any) -> None:
     number = browser.send_case(BLACK)
     german = browse(browser.app, "de-AT,de;q=0.9")
     german.sign_in("Dr. B")
-    text = seen(german.get(f"/ui/cases/{number}"))
+    text = visible_text(german.get(f"/ui/cases/{number}"))
     assert "Das Foto ist zu dunkel." in text
     assert "FERNBEURTEILUNG" in text.upper()
     assert "too dark" not in text
@@ -921,7 +925,7 @@ def test_case_that_another_bundle_answered_says_so(open_page: Any, browse: Any, 
     other = tiny_bundle.make(tmp_path / "other", threshold=0.4)
     second = browse(open_page(other.folder))
     second.sign_in()
-    assert "Answered by another bundle" in seen(second.get(f"/ui/cases/{number}"))
+    assert "Answered by another bundle" in visible_text(second.get(f"/ui/cases/{number}"))
 
 
 def test_pulse_changes_with_the_order_of_reading(browser: Any) -> None:

@@ -52,7 +52,7 @@ def test_of_two_who_send_at_the_same_moment_one_is_recorded_and_the_other_is_tol
     fields = {"reading": {"decision": "agree", "readings": "0"}, "delete": {"sure": "yes"}}[what]
 
     async def send(reader: Any, form: dict[str, str]) -> int:
-        async with reader.at_once() as client:
+        async with reader.async_client() as client:
             return (await client.post(f"/ui/cases/{number}/{what}", data=form)).status_code
 
     async def story() -> list[int]:

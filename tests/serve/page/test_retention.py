@@ -57,7 +57,7 @@ def last_of_a_large_file(folder: Path, queue: ReadingQueue, answers: Any) -> str
     for _ in range(3):
         queue.add(queue.draw_number(), answers, [os.urandom(300_000)], NO_HISTORY, READER.caller)
     number = read_case(queue, answers, os.urandom(300_000))
-    sql(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
+    execute_sql(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
     return number
 
 
@@ -65,17 +65,17 @@ LIMIT_BYTES = 700_000
 """Room for the journal of its deletion, and none for its pages at the end of that file."""
 
 
-def later(queue: ReadingQueue, days: int = 100) -> None:
+def advance_clock(queue: ReadingQueue, days: int = 100) -> None:
     """So much time goes by."""
     clock = queue.now
     queue.now = lambda: clock() + timedelta(days=days)
 
 
-def gone(queue: ReadingQueue, number: str) -> bool:
+def is_deleted(queue: ReadingQueue, number: str) -> bool:
     return queue.find_many([number]) == []
 
 
-def forgetting(queue: ReadingQueue, record: Callable[[str], None] = lambda _: None) -> Retention:
+def make_retention(queue: ReadingQueue, record: Callable[[str], None] = lambda _: None) -> Retention:
     async def run_in_thread(work: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(work)
 
@@ -86,7 +86,7 @@ def forgetting(queue: ReadingQueue, record: Callable[[str], None] = lambda _: No
     return Retention(queue, run_in_thread, written, CaseLocks())
 
 
-def sql(folder: Path, *said: str) -> None:
+def execute_sql(folder: Path, *said: str) -> None:
     with closing(sqlite3.connect(folder / "queue.sqlite", timeout=10)) as base, base:
         for one in said:
             base.execute(one)
@@ -110,7 +110,7 @@ def test_deletion_is_done_though_the_disk_does_not_let_the_journal_go(
     number = last_of_a_large_file(tmp_path, queue, answers)
     with full_disk(LIMIT_BYTES):
         done = browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
-    assert (done.status_code, gone(queue, number)) == (303, True)
+    assert (done.status_code, is_deleted(queue, number)) == (303, True)
     (said,) = [record.getMessage() for record in caplog.records if "journal" in record.getMessage()]
     assert number not in said
 
@@ -121,15 +121,15 @@ def test_full_disk_does_not_end_the_forgetting(
     monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
     page = browser.app.state.page
     first = last_of_a_large_file(tmp_path, page.queue, answers)
-    later(page.queue)
+    advance_clock(page.queue)
 
     async def story() -> None:
         async with page.open():
             with full_disk(LIMIT_BYTES):
-                await until(lambda: gone(page.queue, first))
+                await wait_until(lambda: is_deleted(page.queue, first))
             second = read_case(page.queue, answers)
-            later(page.queue)
-            await until(lambda: gone(page.queue, second))
+            advance_clock(page.queue)
+            await wait_until(lambda: is_deleted(page.queue, second))
 
     asyncio.run(story())
     assert all(not thread.is_alive() for thread in page._database_threads._threads)
@@ -142,7 +142,7 @@ def events(folder: Path) -> list[str]:
     return [event for event in found if event.startswith("deletion")]
 
 
-async def until(what: Callable[[], bool], seconds: float = 20.0) -> None:
+async def wait_until(what: Callable[[], bool], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not await asyncio.to_thread(what):
         assert time.monotonic() < end
@@ -153,30 +153,30 @@ def test_case_that_cannot_be_deleted_holds_up_no_other(
     queue: ReadingQueue, answers: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, *others = [read_case(queue, answers) for _ in range(3)]
-    later(queue)
-    sql(tmp_path, "UPDATE cases SET arrived_at = 'Zz' WHERE id = 1")
-    assert asyncio.run(forgetting(queue).delete_expired_cases()) == 2
-    assert all(gone(queue, number) for number in others)
+    advance_clock(queue)
+    execute_sql(tmp_path, "UPDATE cases SET arrived_at = 'Zz' WHERE id = 1")
+    assert asyncio.run(make_retention(queue).delete_expired_cases()) == 2
+    assert all(is_deleted(queue, number) for number in others)
     assert [record.getMessage() for record in caplog.records] == [
         "an expired case could not be deleted and is kept for now"
     ]
-    sql(tmp_path, "UPDATE cases SET arrived_at = '2020-01-01 00:00:00'")
-    assert asyncio.run(forgetting(queue).delete_expired_cases()) == 1
-    assert gone(queue, broken)
+    execute_sql(tmp_path, "UPDATE cases SET arrived_at = '2020-01-01 00:00:00'")
+    assert asyncio.run(make_retention(queue).delete_expired_cases()) == 1
+    assert is_deleted(queue, broken)
 
 
 def test_case_that_a_reader_deletes_meanwhile_holds_up_no_other_and_is_no_error(
     queue: ReadingQueue, answers: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = [read_case(queue, answers) for _ in range(3)]
-    later(queue)
+    advance_clock(queue)
 
     def reader(number: str) -> None:
         if number == numbers[0]:
             queue.delete(number)
 
-    assert asyncio.run(forgetting(queue, reader).delete_expired_cases()) == 2
-    assert all(gone(queue, number) for number in numbers)
+    assert asyncio.run(make_retention(queue, reader).delete_expired_cases()) == 2
+    assert all(is_deleted(queue, number) for number in numbers)
     assert caplog.records == []
 
 
@@ -185,20 +185,20 @@ def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tr
 ) -> None:
     page = browser.app.state.page
     numbers = [read_case(page.queue, answers) for _ in range(7)]
-    later(page.queue)
-    sql(tmp_path, "CREATE TRIGGER full BEFORE DELETE ON cases BEGIN SELECT RAISE(FAIL, 'full'); END")
+    advance_clock(page.queue)
+    execute_sql(tmp_path, "CREATE TRIGGER full BEFORE DELETE ON cases BEGIN SELECT RAISE(FAIL, 'full'); END")
 
     async def story() -> None:
         async with page.open():
-            await until(
+            await wait_until(
                 lambda: any("next attempt within the hour" in one.getMessage() for one in caplog.records)
             )
             assert events(tmp_path) == ["deletion", "deletion_failed"] * 3
-            sql(tmp_path, "DROP TRIGGER full")
+            execute_sql(tmp_path, "DROP TRIGGER full")
             monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
 
     asyncio.run(story())
-    assert not any(gone(page.queue, number) for number in numbers)
+    assert not any(is_deleted(page.queue, number) for number in numbers)
     assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == [
         "an expired case could not be deleted and is kept for now: queue_unavailable",
         "an expired case could not be deleted and is kept for now: queue_unavailable",
@@ -210,14 +210,14 @@ def test_outcome_that_is_told_while_old_cases_are_deleted_keeps_its_case(
     queue: ReadingQueue, answers: Any
 ) -> None:
     numbers = [read_case(queue, answers) for _ in range(3)]
-    later(queue)
+    advance_clock(queue)
 
     def reader(number: str) -> None:
         if number == numbers[1]:
             queue.record_outcome(number, READER, True, "histopathology")
 
-    assert asyncio.run(forgetting(queue, reader).delete_expired_cases()) == 2
-    assert [gone(queue, number) for number in numbers] == [True, False, True]
+    assert asyncio.run(make_retention(queue, reader).delete_expired_cases()) == 2
+    assert [is_deleted(queue, number) for number in numbers] == [True, False, True]
 
 
 def test_case_that_a_reader_tells_an_outcome_of_first_has_no_line_that_it_was_deleted(
@@ -225,17 +225,17 @@ def test_case_that_a_reader_tells_an_outcome_of_first_has_no_line_that_it_was_de
 ) -> None:
     page = browser.app.state.page
     number, forgotten = read_case(page.queue, answers), read_case(page.queue, answers)
-    later(page.queue)
+    advance_clock(page.queue)
     listed = page.queue.expired_numbers
 
-    def and_then_a_reader() -> list[str]:
+    def expired_then_outcome() -> list[str]:
         found = listed()
         page.queue.record_outcome(number, READER, True, "histopathology")
         return found
 
-    page.queue.expired_numbers = and_then_a_reader
+    page.queue.expired_numbers = expired_then_outcome
     assert asyncio.run(page.retention.delete_expired_cases()) == 1
-    assert (gone(page.queue, number), gone(page.queue, forgotten)) == (False, True)
+    assert (is_deleted(page.queue, number), is_deleted(page.queue, forgotten)) == (False, True)
     assert events(tmp_path) == ["deletion"]
 
 
@@ -244,7 +244,7 @@ def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(
 ) -> None:
     """Between the line and the deletion, where no lock of this server reaches."""
     number, written = read_case(queue, answers), []
-    later(queue)
+    advance_clock(queue)
 
     async def run_in_thread(work: Callable[[], Any]) -> Any:
         return await asyncio.to_thread(work)
@@ -255,5 +255,5 @@ def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(
             queue.record_outcome(of, READER, True, "histopathology")
 
     assert asyncio.run(Retention(queue, run_in_thread, record, CaseLocks()).delete_expired_cases()) == 0
-    assert not gone(queue, number)
+    assert not is_deleted(queue, number)
     assert written == ["deletion", "deletion_failed"]

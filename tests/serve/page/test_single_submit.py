@@ -24,7 +24,7 @@ class Work:
     """What a form asks for: goes on until it is let."""
 
     def __init__(self) -> None:
-        self.begun = self.done = self.given_up = 0
+        self.begun = self.done = self.cancelled = 0
         self.may_end = asyncio.Event()
         self.fails = False
 
@@ -33,7 +33,7 @@ class Work:
         try:
             await self.may_end.wait()
         except asyncio.CancelledError:
-            self.given_up += 1
+            self.cancelled += 1
             raise
         if self.fails:
             raise RequestError("queue_unavailable")
@@ -41,7 +41,7 @@ class Work:
         return "2222-2222"
 
 
-async def clicks(once: SingleSubmit, work: Work, number: int) -> list[asyncio.Task[str]]:
+async def submit_times(once: SingleSubmit, work: Work, number: int) -> list[asyncio.Task[str]]:
     """So many that have come as far as they come."""
     made = [
         asyncio.create_task(once.do("session", "/ui/cases", FORM, work, lambda: None)) for _ in range(number)
@@ -50,7 +50,7 @@ async def clicks(once: SingleSubmit, work: Work, number: int) -> list[asyncio.Ta
     return made
 
 
-async def leave(click: asyncio.Task[str]) -> None:
+async def cancel(click: asyncio.Task[str]) -> None:
     click.cancel()
     with suppress(asyncio.CancelledError):
         await click
@@ -61,11 +61,11 @@ async def leave(click: asyncio.Task[str]) -> None:
 def test_work_goes_on_for_those_who_wait_when_another_goes(gone: int) -> None:
     async def story() -> None:
         once, work = SingleSubmit(), Work()
-        waiting = await clicks(once, work, 3)
-        await leave(waiting.pop(gone))
+        waiting = await submit_times(once, work, 3)
+        await cancel(waiting.pop(gone))
         work.may_end.set()
         assert await asyncio.gather(*waiting) == ["2222-2222"] * 2
-        assert await (await clicks(once, work, 1))[0] == "2222-2222"
+        assert await (await submit_times(once, work, 1))[0] == "2222-2222"
         assert (work.begun, work.done) == (1, 1)
 
     asyncio.run(story())
@@ -74,10 +74,10 @@ def test_work_goes_on_for_those_who_wait_when_another_goes(gone: int) -> None:
 def test_work_that_nobody_waits_for_is_given_up_and_may_be_sent_again() -> None:
     async def story() -> None:
         once, work = SingleSubmit(), Work()
-        for click in await clicks(once, work, 2):
-            await leave(click)
-        assert (work.begun, work.given_up) == (1, 1)
-        (again,) = await clicks(once, work, 1)
+        for click in await submit_times(once, work, 2):
+            await cancel(click)
+        assert (work.begun, work.cancelled) == (1, 1)
+        (again,) = await submit_times(once, work, 1)
         work.may_end.set()
         assert await again == "2222-2222"
         assert (work.begun, work.done) == (2, 1)
@@ -88,15 +88,15 @@ def test_work_that_nobody_waits_for_is_given_up_and_may_be_sent_again() -> None:
 def test_what_failed_fails_all_who_wait_and_may_be_sent_again() -> None:
     async def story() -> None:
         once, work = SingleSubmit(), Work()
-        waiting = await clicks(once, work, 3)
-        await leave(waiting.pop(0))
+        waiting = await submit_times(once, work, 3)
+        await cancel(waiting.pop(0))
         work.fails = True
         work.may_end.set()
         for click in waiting:
             with pytest.raises(RequestError):
                 await click
         work.fails = False
-        assert await (await clicks(once, work, 1))[0] == "2222-2222"
+        assert await (await submit_times(once, work, 1))[0] == "2222-2222"
         assert (work.begun, work.done) == (2, 1)
 
     asyncio.run(story())
@@ -105,12 +105,12 @@ def test_what_failed_fails_all_who_wait_and_may_be_sent_again() -> None:
 def test_what_was_done_as_its_last_waiter_went_is_not_done_again() -> None:
     async def story() -> None:
         once, work = SingleSubmit(), Work()
-        (click,) = await clicks(once, work, 1)
+        (click,) = await submit_times(once, work, 1)
         work.may_end.set()
         while not work.done:
             await asyncio.sleep(0)
-        await leave(click)
-        assert await (await clicks(once, work, 1))[0] == "2222-2222"
+        await cancel(click)
+        assert await (await submit_times(once, work, 1))[0] == "2222-2222"
         assert work.begun == 1
 
     asyncio.run(story())
@@ -124,7 +124,7 @@ def test_photographs_of_a_click_that_went_are_counted_until_they_are_kept(
     held.execute("BEGIN IMMEDIATE")  # what is added waits
 
     async def story() -> httpx.Response:
-        async with browser.at_once() as client:
+        async with browser.async_client() as client:
             sent = []
             for _ in range(2):
                 files = [("image", ("a.jpg", REFERRED + bytes(1_000_000)))]

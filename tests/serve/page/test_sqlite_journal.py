@@ -21,14 +21,14 @@ from triage_server.page.store import ReadingQueue
 PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
 
 
-def traces(folder: Path, photograph: bytes) -> list[str]:
+def files_containing(folder: Path, photograph: bytes) -> list[str]:
     """Files of the database in which some of it can be found."""
     piece = photograph[-200:]
     return sorted(file.name for file in folder.glob("queue.sqlite*") if piece in file.read_bytes())
 
 
 @contextmanager
-def reader(folder: Path) -> Iterator[None]:
+def open_reader(folder: Path) -> Iterator[None]:
     """Another program, that makes a copy for instance."""
     with closing(sqlite3.connect(folder / "queue.sqlite")) as base:
         base.execute("BEGIN")
@@ -54,12 +54,12 @@ def test_reader_of_the_file_holds_up_neither_a_deletion_nor_who_writes(
     browser: Any, read: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     page, number, photograph = read
-    with reader(tmp_path):
+    with open_reader(tmp_path):
         began = time.monotonic()
         assert browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"}).status_code == 303
         browser.read_case(browser.send_case(PICTURE))
         assert time.monotonic() - began < 5
-        assert traces(tmp_path, photograph) != []
+        assert files_containing(tmp_path, photograph) != []
     (said,) = journal_lines(caplog)
     assert said.endswith("another program is reading the database")
     assert number not in said
@@ -75,12 +75,12 @@ def test_journal_is_emptied_within_a_round_of_the_reader_s_leave(
 
     async def story() -> None:
         async with page.open():
-            with reader(tmp_path):
+            with open_reader(tmp_path):
                 await page.run_in_thread(lambda: page.queue.delete(number))
                 await asyncio.sleep(1.0)  # some rounds
-                assert traces(tmp_path, photograph) != []
+                assert files_containing(tmp_path, photograph) != []
             end = time.monotonic() + 10
-            while traces(tmp_path, photograph):
+            while files_containing(tmp_path, photograph):
                 assert time.monotonic() < end
                 await asyncio.sleep(0.05)
 
@@ -98,13 +98,13 @@ def test_what_a_killed_server_left_in_the_journal_is_gone_with_the_next_start(
         killed = ReadingQueue(open_database(str(tmp_path / "queue.sqlite")), keep_days=-1)
         os._exit(9 if killed.delete_expired_case(number) else 1)
     assert os.waitpid(pid, 0)[1] == 9 << 8
-    assert traces(tmp_path, photograph) != []
+    assert files_containing(tmp_path, photograph) != []
     again = open_page().state.page
 
     async def story() -> None:
         async with again.open():
             end = time.monotonic() + 10
-            while traces(tmp_path, photograph):
+            while files_containing(tmp_path, photograph):
                 assert time.monotonic() < end
                 await asyncio.sleep(0.05)
 

@@ -14,7 +14,7 @@ from forbidden import words_in
 from triage_server.page.texts import LANGUAGES, Texts
 
 PACKAGE = Path(triage_server.__file__).parent
-STYLE = (PACKAGE / "static" / "page.css").read_text(encoding="utf-8")
+STYLESHEET = (PACKAGE / "static" / "page.css").read_text(encoding="utf-8")
 PAIRS = [
     *((ink, paper) for ink in ("ink", "muted", "accent", "warn") for paper in ("paper", "card", "tint")),
     ("warn", "warn-tint"),
@@ -27,7 +27,7 @@ PAIRS = [
 
 
 def colours(scheme: str) -> dict[str, str]:
-    light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[:2]
+    light, dark = re.findall(r":root \{(.*?)\}", STYLESHEET, re.DOTALL)[:2]
     found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
     return found if scheme == "light" else found | dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark))
 
@@ -52,15 +52,15 @@ def texts(language: str) -> dict[str, str]:
     return found
 
 
-def holes(text: str) -> set[str]:
+def placeholders(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_languages_agree_on_codes_and_placeholders_and_promise_nothing(language: str) -> None:
     here, english = texts(language), texts("en")
-    assert {code: holes(text) for code, text in here.items()} == {
-        code: holes(text) for code, text in english.items()
+    assert {code: placeholders(text) for code, text in here.items()} == {
+        code: placeholders(text) for code, text in english.items()
     }
     assert {code: words_in(language, text) for code, text in here.items() if words_in(language, text)} == {}
     same = {code for code in here if language != "en" and here[code] == english[code]}

@@ -28,7 +28,7 @@ def test_case_whose_outcome_is_unknown_is_still_asked_for_one(browser: Any) -> N
     asked = f'aria-label="Record the outcome of case {number}"'
     for needs, how, still in (("unknown", "not_yet", True), ("true", "examination", False)):
         assert asked in browser.get("/ui/read").text
-        browser.tell_outcome(number, needs, how)
+        browser.record_outcome(number, needs, how)
         assert (asked in browser.get("/ui/read").text) is still
 
 
@@ -46,7 +46,7 @@ def test_what_an_address_says_was_done_is_believed_as_far_as_the_queue_bears_it_
     text = browser.get(f"/ui?done=sent&case={number}").text
     assert "is in the queue" not in text
     assert f"Case {number} was sent, and somebody has read it since" in text
-    browser.tell_outcome(number, "true")
+    browser.record_outcome(number, "true")
     assert [said(one) for one in claims] == [True, True, True, False]
     browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
     assert [said(one) for one in claims] == [False, False, False, True]
