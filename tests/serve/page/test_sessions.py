@@ -9,7 +9,7 @@ from triage_server.page import sessions
 from triage_server.page.sessions import Session, Sessions
 
 
-def begun(known: Sessions) -> tuple[Session, Request]:
+def begin_session(known: Sessions) -> tuple[Session, Request]:
     response = Response()
     session = known.begin(response)
     cookie = response.headers["set-cookie"].partition(";")[0].encode()
@@ -18,11 +18,11 @@ def begun(known: Sessions) -> tuple[Session, Request]:
 
 def test_no_number_of_sign_outs_brings_an_ended_session_back() -> None:
     known = Sessions(encrypted=False)
-    mine, request = begun(known)
-    assert known.of(request) == mine
+    mine, request = begin_session(known)
+    assert known.find(request) == mine
     known.end(Response(), mine)
-    for number in range(sessions._MOST_ENDED + 1):
+    for number in range(sessions._MAX_REVOKED + 1):
         known.end(Response(), dataclasses.replace(mine, id=str(number)))
-    assert known.of(request) is None
-    later, request = begun(known)
-    assert known.of(request) == later
+    assert known.find(request) is None
+    later, request = begin_session(known)
+    assert known.find(request) == later
