@@ -726,7 +726,7 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
     async def busy() -> None:
         while pool.cases == pool.capacity:
             await asyncio.sleep(0)
-        with pool.urgency():
+        with pool.place():
             await asyncio.sleep(0.5)
 
     async def story() -> int:

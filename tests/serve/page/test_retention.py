@@ -118,7 +118,7 @@ def test_deletion_is_done_though_the_disk_does_not_let_the_journal_go(
 def test_full_disk_does_not_end_the_forgetting(
     browser: Any, answers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(retention, "_INTERVAL_S", 0.1)
     page = browser.app.state.page
     first = last_of_a_large_file(tmp_path, page.queue, answers)
     advance_clock(page.queue)
@@ -195,7 +195,7 @@ def test_database_that_takes_nothing_gets_three_lines_in_the_audit_log_and_is_tr
             )
             assert events(tmp_path) == ["deletion", "deletion_failed"] * 3
             execute_sql(tmp_path, "DROP TRIGGER full")
-            monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
+            monkeypatch.setattr(retention, "_INTERVAL_S", 0.1)
 
     asyncio.run(story())
     assert not any(is_deleted(page.queue, number) for number in numbers)

@@ -44,7 +44,7 @@ class Work:
 async def submit_times(once: SingleSubmit, work: Work, number: int) -> list[asyncio.Task[str]]:
     """So many that have come as far as they come."""
     made = [
-        asyncio.create_task(once.do("session", "/ui/cases", FORM, work, lambda: None)) for _ in range(number)
+        asyncio.create_task(once.run("session", "/ui/cases", FORM, work, lambda: None)) for _ in range(number)
     ]
     await asyncio.sleep(0.2)
     return made

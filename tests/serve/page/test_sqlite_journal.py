@@ -71,7 +71,7 @@ def test_journal_is_emptied_within_a_round_of_the_reader_s_leave(
     read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     page, number, photograph = read
-    monkeypatch.setattr(retention, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(retention, "_INTERVAL_S", 0.1)
 
     async def story() -> None:
         async with page.open():
