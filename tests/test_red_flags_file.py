@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from forbidden import words_in
+from forbidden_words import words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.red_flags import YES_NO_FIELDS, RedFlag, RedFlags, band_limit, fired, refers
 from lesion_triage.errors import ConfigError

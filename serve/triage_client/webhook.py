@@ -14,9 +14,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from lesion_triage.bundle.delivery_secret import FEWEST_BYTES, MOST_BYTES, PREFIX, key_of
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.schema import Answer
+from lesion_triage.bundle.webhook_secret import MAX_BYTES, MIN_BYTES, PREFIX, decode_secret
 from lesion_triage.errors import LesionTriageError
 
 TOLERANCE_S = 300.0
@@ -98,9 +98,9 @@ def verify_webhook(
 
 
 def _key(secret: str) -> bytes:
-    if (key := key_of(secret)) is None:
+    if (key := decode_secret(secret)) is None:
         raise ForgedError(
-            f"The secret is not {FEWEST_BYTES} to {MOST_BYTES} bytes in base64 after '{PREFIX}'; expected "
+            f"The secret is not {MIN_BYTES} to {MAX_BYTES} bytes in base64 after '{PREFIX}'; expected "
             "one that 'triage-server webhooks secret' created."
         )
     return key

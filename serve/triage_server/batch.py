@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from lesion_triage.bundle.document import Document
-from lesion_triage.bundle.in_step import at_once
+from lesion_triage.bundle.interleaving import single_step
 from lesion_triage.bundle.schema import Answer
 from triage_server import json_body, v1
 from triage_server.case_pipeline import (
@@ -130,7 +130,7 @@ async def triage_batch(request: Request) -> Response:
             idempotency_key = parse_idempotency_key(request)
             body = await receive_in_time(request, read_json_body(request, place))
             deadline = answer_deadline(request)
-            cases = await run_in_pool(request, at_once(partial(_parse_cases, body)), deadline)
+            cases = await run_in_pool(request, single_step(partial(_parse_cases, body)), deadline)
             del body
             _charge_rate_limit(request, len(cases))
             items = await _score_all(request, cases, idempotency_key, deadline)

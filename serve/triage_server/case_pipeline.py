@@ -17,7 +17,7 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from lesion_triage.bundle.in_step import Steps
+from lesion_triage.bundle.interleaving import SteppedTask
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Judgement
 from lesion_triage.errors import ImageError, ScoringError
@@ -221,7 +221,7 @@ async def score_case(
     service, caller = service_of(request), request.state.caller.name
     language = language_of(request)
 
-    def work() -> Steps[Answered]:
+    def work() -> SteppedTask[Answered]:
         parsed = parse()
         audit_fields.update(service.recorder.inputs(parsed.case, parsed.echoed))
         if idempotency_key is not None and (
@@ -236,7 +236,7 @@ async def score_case(
     return await run_in_pool(request, work(), deadline)
 
 
-async def run_in_pool(request: Request, work: Steps[Read], deadline: float) -> Read:
+async def run_in_pool(request: Request, work: SteppedTask[Read], deadline: float) -> Read:
     """Run ``work`` on a thread of the pool.
 
     Raises:
@@ -328,7 +328,7 @@ def extract_photographs(service: Service, case: SentCase) -> SentCase:
     return replace(case, images=images)
 
 
-def judge_case(service: Service, case: SentCase) -> Steps[Judgement]:
+def judge_case(service: Service, case: SentCase) -> SteppedTask[Judgement]:
     """Score a case that has no DICOM files any more. Runs on a thread of the pool.
 
     Raises:

@@ -17,8 +17,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from lesion_triage.bundle.in_step import SIDE_BY_SIDE, Steps, in_step
-from lesion_triage.bundle.processors import affinity
+from lesion_triage.bundle.interleaving import MAX_INTERLEAVED, SteppedTask, interleave
+from lesion_triage.bundle.parallel import available_cpus
 from triage_server.problems import RequestError
 
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 RETRY_AFTER_S = 1
 _NICER = 5
 """Gives a thread about a third of the event loop's share of a processor that both want."""
-_Job = tuple[Steps[Any], "asyncio.Future[Any]"]
+_Job = tuple[SteppedTask[Any], "asyncio.Future[Any]"]
 
 
 class Place:
@@ -104,7 +104,7 @@ class ScoringPool:
         finally:
             place.give_back()
 
-    async def run(self, work: Steps[Result]) -> Result:
+    async def run(self, work: SteppedTask[Result]) -> Result:
         """Run ``work`` on one of the threads, interleaved with other work if much is waiting."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         for hand in self._hands:
@@ -139,7 +139,7 @@ class ScoringPool:
         """Wait for work and do it; False: none will come. A function: no local keeps its data alive."""
         group = self._group()
         wanted = [(steps, future) for steps, future in filter(None, group) if not future.cancelled()]
-        for ended in in_step([steps for steps, _ in wanted]):
+        for ended in interleave([steps for steps, _ in wanted]):
             told = [(wanted[place][1], outcome) for place, outcome in ended]
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 told[0][0].get_loop().call_soon_threadsafe(_tell, told)
@@ -151,7 +151,7 @@ class ScoringPool:
         No more than this thread's share of what is waiting: an idle thread costs more than a cold cache.
         """
         group = [self._jobs.get()]
-        most = min(SIDE_BY_SIDE, 1 + self._jobs.qsize() // self.threads)
+        most = min(MAX_INTERLEAVED, 1 + self._jobs.qsize() // self.threads)
         with suppress(Empty):
             while group[-1] is not None and len(group) < most:
                 group.append(self._jobs.get_nowait())
@@ -191,7 +191,7 @@ def usable_processors(
         membership: the kernel's list of this process's control groups.
         hierarchy: where the control groups are mounted, version 2 or version 1.
     """
-    return max(1, min(affinity(), math.ceil(_quota(membership, hierarchy))))
+    return max(1, min(available_cpus(), math.ceil(_quota(membership, hierarchy))))
 
 
 def _quota(membership: Path, hierarchy: Path) -> float:

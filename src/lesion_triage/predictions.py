@@ -16,7 +16,7 @@ from typing import Self
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.bundle.gates import unfamiliar
+from lesion_triage.bundle.novelty_gate import is_out_of_distribution
 from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.errors import PredictionsError
 
@@ -132,7 +132,7 @@ def read(folder: Path, split: str) -> tuple[Predictions, str]:
 
 
 def _behind_gate(row: Prediction, limit: float | None) -> Prediction:
-    if row.logit is None or not unfamiliar(row.novelty, limit):
+    if row.logit is None or not is_out_of_distribution(row.novelty, limit):
         return row
     return replace(row, logit=None, quality_codes=ReasonCode.out_of_distribution.value)
 

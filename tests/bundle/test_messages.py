@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forbidden import words_in
+from forbidden_words import words_in
 from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase, available, placeholders

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forbidden import words_in
+from forbidden_words import words_in
 from histories import flag, histories
 from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in, questions_of
 from lesion_triage.bundle.history import NO_HISTORY, History

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import tiny_bundle as tiny
-from forbidden import words_in
+from forbidden_words import words_in
 from histories import flag
 from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.in_step import alone
+from lesion_triage.bundle.interleaving import run_to_completion
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.messages import Catalogue, english
 from lesion_triage.bundle.red_flags import RedFlags
@@ -273,19 +273,19 @@ def test_a_photograph_scores_alike_alone_and_among_others(scorer: Scorer) -> Non
 def test_helpers_change_nothing_of_a_judgement(gated: Scorer, images: list[bytes]) -> None:
     with ThreadPoolExecutor(1) as helpers:
         for _ in range(20):  # who does what is decided anew each time
-            assert alone(gated.judging(images, helpers=helpers)) == gated.judge(images)
+            assert run_to_completion(gated.judging(images, helpers=helpers)) == gated.judge(images)
 
 
 def test_helpers_change_nothing_of_a_refusal(bundle: Bundle, scorer: Scorer) -> None:
     broken = Scorer(dataclasses.replace(bundle, graph=graph_with_weight(math.nan)))
     with ThreadPoolExecutor(1) as helpers:
         with pytest.raises(ImageError, match=r"^Photograph 2: ") as caught:
-            alone(scorer.judging([BELOW, b"text", REFERRED, b"more text"], helpers=helpers))
+            run_to_completion(scorer.judging([BELOW, b"text", REFERRED, b"more text"], helpers=helpers))
         assert (caught.value.code, caught.value.index) == ("image_format_not_supported", 1)
         with pytest.raises(ScoringError, match=r"Photograph 2: .* finite"):
-            alone(broken.judging([BLACK, REFERRED], helpers=helpers))
+            run_to_completion(broken.judging([BLACK, REFERRED], helpers=helpers))
         # The network has been asked in vain, and what it said of a refused photograph is nobody's business.
-        assert alone(broken.judging([BLACK], helpers=helpers)) == broken.judge([BLACK])
+        assert run_to_completion(broken.judging([BLACK], helpers=helpers)) == broken.judge([BLACK])
 
 
 def test_answers_have_the_same_bits_in_every_thread(scorer: Scorer, tiny_bundle: Path) -> None:

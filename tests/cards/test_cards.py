@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forbidden import words_in
+from forbidden_words import words_in
 from lesion_triage import cli
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.store import open_bundle

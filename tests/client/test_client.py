@@ -19,8 +19,8 @@ import httpx
 import pytest
 import uvicorn
 
-from lesion_triage.bundle.delivery_secret import new_secret
 from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.webhook_secret import new_secret
 from lesion_triage.errors import LesionTriageError
 from triage_client import AsyncClient, Client, History, RefusedError, TriageError, UnansweredError
 from triage_client.protocol import Patience

@@ -14,7 +14,7 @@ from small_experiment import write
 
 import tiny_bundle
 from lesion_triage import cli, predictions
-from lesion_triage.bundle.content import content_sha256
+from lesion_triage.bundle.content_hash import content_sha256
 from lesion_triage.bundle.store import Bundle, seal
 
 ROOT = Path(__file__).resolve().parents[2]

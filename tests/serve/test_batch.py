@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 import httpx_60s
-from lesion_triage.bundle.in_step import Steps
+from lesion_triage.bundle.interleaving import SteppedTask
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Judgement, Scorer
 from sent_cases import JSON, as_json
@@ -106,7 +106,7 @@ def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
 class Slow(Scorer):
     """Takes a second and a half for each case."""
 
-    def judging(self, *arguments: Any, **named: Any) -> Steps[Judgement]:
+    def judging(self, *arguments: Any, **named: Any) -> SteppedTask[Judgement]:
         time.sleep(1.5)
         return (yield from super().judging(*arguments, **named))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lesion_triage.bundle.delivery_secret import new_secret
+from lesion_triage.bundle.webhook_secret import new_secret
 from triage_server.audit_log import AuditLog
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callbacks

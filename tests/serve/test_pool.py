@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lesion_triage.bundle.in_step import Steps, at_once
+from lesion_triage.bundle.interleaving import SteppedTask, single_step
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.problems import RequestError
 
@@ -65,7 +65,7 @@ def test_scoring_gives_way_to_the_thread_that_takes_and_refuses():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     pool, ours = ScoringPool(threads=1, queue=1, max_pending_bytes=10), priority()
-    assert asyncio.run(pool.run(at_once(priority))) > ours  # a greater number waits for a smaller
+    assert asyncio.run(pool.run(single_step(priority))) > ours  # a greater number waits for a smaller
     assert priority() == ours
     pool.close()
 
@@ -78,7 +78,7 @@ class Desk:
         self.done: list[str] = []
         self.free = threading.Event()
 
-    def step(self, name: str) -> Steps[str]:
+    def step(self, name: str) -> SteppedTask[str]:
         self.done.append(f"before {name}")
         yield
         self.done.append(f"after {name}")
@@ -91,7 +91,7 @@ class Desk:
             begun.set()
             return self.free.wait(10)
 
-        task = asyncio.create_task(self.pool.run(at_once(wait)))
+        task = asyncio.create_task(self.pool.run(single_step(wait)))
         await asyncio.to_thread(begun.wait, 10)
         return task
 
@@ -139,7 +139,7 @@ def test_cases_that_wait_are_taken_side_by_side_and_no_more_than_four():
 def test_a_thread_leaves_the_others_their_share():
     met = threading.Barrier(2)
 
-    def meeting() -> Steps[int]:
+    def meeting() -> SteppedTask[int]:
         yield
         return met.wait(10)  # breaks if one thread does both
 
@@ -192,7 +192,7 @@ def test_an_answer_that_was_given_is_not_kept():
         pass
 
     async def go(pool: ScoringPool) -> weakref.ref[Large]:
-        def work() -> Steps[Large]:
+        def work() -> SteppedTask[Large]:
             yield
             return Large()
 

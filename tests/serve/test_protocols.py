@@ -15,7 +15,7 @@ import pytest
 
 import httpx_60s
 import tiny_bundle
-from forbidden import words_in
+from forbidden_words import words_in
 from histories import flag
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.red_flags import RedFlags

@@ -26,7 +26,7 @@ import httpx
 import pytest
 
 import httpx_60s
-from lesion_triage.bundle.delivery_secret import new_secret
+from lesion_triage.bundle.webhook_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_client import verify_webhook
 from triage_server import audit_log

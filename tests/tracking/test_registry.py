@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import tiny_bundle
-from forbidden import words_in
+from forbidden_words import words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import english
 from lesion_triage.bundle.red_flags import RedFlags

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lesion_triage.bundle.delivery_secret import new_secret
+from lesion_triage.bundle.webhook_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_server.settings import MOST_KEEP_HOURS
 from triage_server.timestamps import written

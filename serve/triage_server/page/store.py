@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
 from lesion_triage.bundle.history import History, as_text
+from lesion_triage.bundle.metadata_stripping import media_type
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.stripping import media_type
 from triage_server.page import lists, sqlite_journal
 from triage_server.page.database import (
     AnswerRow,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 
-from lesion_triage.bundle.in_step import Steps
+from lesion_triage.bundle.interleaving import SteppedTask
+from lesion_triage.bundle.metadata_stripping import strip_metadata
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
-from lesion_triage.bundle.stripping import strip
 from lesion_triage.errors import ImageError
 from triage_server.case_pipeline import (
     answer_deadline,
@@ -170,7 +170,7 @@ async def _score(request: Request, sent: SentCase, line: dict[str, object], dead
     service, first = service_of(request), language_of(request)
     languages = service.scorer.languages
 
-    def work() -> Steps[_ScoredCase]:
+    def work() -> SteppedTask[_ScoredCase]:
         case = _strip_images(service, extract_photographs(service, sent))
         line.update(service.recorder.inputs(case))
         judged = yield from judge_case(service, case)
@@ -187,7 +187,7 @@ def _strip_images(service: Service, case: SentCase) -> SentCase:
     spec, photographs = service.bundle.header.pixels, []
     for index, image in enumerate(case.images):
         try:
-            photographs.append(strip(image, spec))
+            photographs.append(strip_metadata(image, spec))
         except ImageError as error:
             raise RequestError(error.code, index=index) from None
     return replace(case, images=photographs)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from lesion_triage.bundle.delivery_secret import FEWEST_BYTES, MOST_BYTES, PREFIX, key_of
+from lesion_triage.bundle.webhook_secret import MAX_BYTES, MIN_BYTES, PREFIX, decode_secret
 from lesion_triage.errors import ConfigError
 from triage_server.loopback import is_loopback
 
@@ -162,11 +162,11 @@ def _secrets(where: str, config: _CallbackConfig, environment: Mapping[str, str]
             )
     else:
         words = environment.get(config.secret_env or "", "").split()
-    found = [key_of(word) for word in words]
+    found = [decode_secret(word) for word in words]
     keys = tuple(key for key in found if key is not None)
     if not 1 <= len(keys) <= _MAX_SECRETS or len(keys) < len(found):
         raise ConfigError(
             f"{where}: expected 1 to {_MAX_SECRETS} secrets, the newest first, each {PREFIX} followed by "
-            f"{FEWEST_BYTES} to {MOST_BYTES} bytes in base64; 'triage-server webhooks secret' creates one."
+            f"{MIN_BYTES} to {MAX_BYTES} bytes in base64; 'triage-server webhooks secret' creates one."
         )
     return keys

@@ -17,8 +17,8 @@ from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, unmeasured
 from lesion_triage.audit.shortcuts import Sampled, measured, metadata_columns
 from lesion_triage.bundle.graph import Graph
+from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.calibrate.metrics import auroc_difference, auroc_of
 from lesion_triage.config import Audit, Roots
@@ -88,7 +88,7 @@ def occlude(
         pixels = decode(read_picture(root, record), spec).pixels
         return (session.logit(pixels), *(session.logit(painted) for painted in covered(pixels).values()))
 
-    logits = mapped(one, records, progress)
+    logits = thread_map(one, records, progress)
     return _judge(np.array(logits).reshape(len(records), 4), positive, config)
 
 

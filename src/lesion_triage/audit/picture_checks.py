@@ -17,8 +17,8 @@ from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, Appearance, look
 from lesion_triage.audit.association import Association, associations
 from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
 from lesion_triage.audit.shortcuts import Sampled, baseline
+from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import Tick
@@ -95,7 +95,7 @@ def open_all(
         except ImageError as error:
             raise ManifestError(f"{record.path}: {error}") from None
 
-    found = mapped(one, rows.tolist(), progress)
+    found = thread_map(one, rows.tolist(), progress)
     return Seen(rows, tuple(look_ for look_, _ in found), np.array([density for _, density in found]))
 
 

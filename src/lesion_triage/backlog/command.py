@@ -15,7 +15,7 @@ from lesion_triage.backlog.photographs import Source, detect_source
 from lesion_triage.backlog.rows import EXTRA_COLUMNS, NOT_SCORED
 from lesion_triage.backlog.shards import CASES, Shards
 from lesion_triage.backlog.state import Options, Summary
-from lesion_triage.bundle.processors import affinity
+from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.console import bar, say
@@ -159,7 +159,7 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
                 folder,
                 engine.make_row_builder(folder, bundle),
                 missing,
-                arguments.threads or affinity(),
+                arguments.threads or available_cpus(),
                 progress,
                 accept_unreadable=arguments.accept_unreadable,
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from lesion_triage.backlog.listing import Listing
 from lesion_triage.backlog.rows import NOT_READABLE, Row, RowBuilder, WorkItem
 from lesion_triage.backlog.shards import Shards
-from lesion_triage.bundle.in_step import SIDE_BY_SIDE
+from lesion_triage.bundle.interleaving import MAX_INTERLEAVED
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from lesion_triage.bundle.store import Bundle
@@ -23,11 +23,11 @@ from lesion_triage.errors import BacklogError, BundleError
 Progress = Callable[[int], None]
 """Called after each part is written, with its number of cases."""
 
-_BATCH_CASES = 4 * SIDE_BY_SIDE
+_BATCH_CASES = 4 * MAX_INTERLEAVED
 """Cases that a thread interleaves: more than in a server, since nobody waits for the first."""
 _QUEUED_BATCHES = 6
 """Batches queued for each thread, so that none idles while a part is written to a slow disk."""
-_BATCH_CASES_WITH_BYTES, _QUEUED_BATCHES_WITH_BYTES = SIDE_BY_SIDE, 2
+_BATCH_CASES_WITH_BYTES, _QUEUED_BATCHES_WITH_BYTES = MAX_INTERLEAVED, 2
 """The same if the photographs themselves are queued, of up to 30 MB each."""
 
 _CONCLUSIVE_CASES = 100

@@ -16,7 +16,7 @@ import pyarrow as pa
 from lesion_triage.backlog.listing import Case
 from lesion_triage.bundle.calibration import score_of
 from lesion_triage.bundle.history import from_text
-from lesion_triage.bundle.in_step import Steps, together
+from lesion_triage.bundle.interleaving import SteppedTask, run_interleaved
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer
 from lesion_triage.data.unicode_paths import UnicodePathResolver
 from lesion_triage.errors import BacklogError, ImageError, ScoringError
@@ -123,9 +123,9 @@ class RowBuilder:
         Raises:
             BacklogError: this machine lacks the resources to read a photograph.
         """
-        return together([self._row(case, files) for case, files in items])
+        return run_interleaved([self._row(case, files) for case, files in items])
 
-    def _row(self, case: Case, files: Sequence[bytes] | None) -> Steps[Row]:
+    def _row(self, case: Case, files: Sequence[bytes] | None) -> SteppedTask[Row]:
         row: Row = {"position": case.position, "case_id": case.case_id, "photographs": case.photographs}
         try:
             if case.photographs > MAX_IMAGES_PER_CASE:
@@ -137,7 +137,7 @@ class RowBuilder:
             scored = _not_scored_row(SCORING_FAILED, None)
         return row | scored | self._constant_columns
 
-    def _score_case(self, case: Case, files: Sequence[bytes]) -> Steps[Row]:
+    def _score_case(self, case: Case, files: Sequence[bytes]) -> SteppedTask[Row]:
         history = from_text(case.history)
         judging = self._scorer.judging(files, history, advise=self._with_advice)
         del files  # only one case's files are in memory at a time, however many cases are interleaved

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesion_triage.bundle import coverings, focus, framing
+from lesion_triage.bundle import focus, framing, occlusions
 from lesion_triage.bundle.pixels import Picture
 from lesion_triage.bundle.schema import QualityLimits, ReasonCode
 
@@ -156,8 +156,8 @@ def _scene(picture: Picture, copies: _Copies) -> Scene:
     return Scene(
         lesion_step=found.step,
         lesion_offset=found.offset,
-        hair_share=coverings.hair_share(copies.grey),
-        ink_share=coverings.ink_share(copies.colours),
+        hair_share=occlusions.hair_share(copies.grey),
+        ink_share=occlusions.ink_share(copies.colours),
     )
 
 

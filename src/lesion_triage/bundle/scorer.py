@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Self
 
 from lesion_triage.bundle.answers import Issuer, answer_for, reason
-from lesion_triage.bundle.beside import from_both_ends
 from lesion_triage.bundle.calibration import score_of
-from lesion_triage.bundle.gates import unfamiliar
 from lesion_triage.bundle.graph import Graph, GraphOutput
 from lesion_triage.bundle.history import NO_HISTORY, History
-from lesion_triage.bundle.in_step import Steps, alone
+from lesion_triage.bundle.idle_threads import run_with_idle_threads
+from lesion_triage.bundle.interleaving import SteppedTask, run_to_completion
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.messages import Catalogue
+from lesion_triage.bundle.novelty_gate import is_out_of_distribution
 from lesion_triage.bundle.pixels import Picture, decode
 from lesion_triage.bundle.policy import Decision, decide
 from lesion_triage.bundle.quality import Assessment, assess
@@ -96,7 +96,7 @@ def _evidence(
     if quality.refusals:
         return ImageEvidence(None, quality.refusals, quality.advice)
     found = network()
-    if unfamiliar(found.novelty, novelty_limit):
+    if is_out_of_distribution(found.novelty, novelty_limit):
         refusals = (ReasonCode.out_of_distribution,)
         return ImageEvidence(None, refusals, quality.advice, found.novelty)
     return ImageEvidence(found.logit, (), quality.advice, found.novelty)
@@ -174,7 +174,7 @@ class Scorer:
         Raises:
             ImageError, ScoringError: as ``score``.
         """
-        return alone(self.judging(images, history))
+        return run_to_completion(self.judging(images, history))
 
     def judging(
         self,
@@ -183,7 +183,7 @@ class Scorer:
         helpers: Executor | None = None,
         *,
         advise: bool = True,
-    ) -> Steps[Judgement]:
+    ) -> SteppedTask[Judgement]:
         """``judge`` in three steps: before the network, the network, and after it.
 
         Args:
@@ -209,7 +209,7 @@ class Scorer:
         if helpers is None:
             qualities = [gate() for gate in gates]
         else:
-            outcomes = from_both_ends([*networks, *gates], helpers)
+            outcomes = run_with_idle_threads([*networks, *gates], helpers)
             networks = [outcome.result for outcome in outcomes[: len(pictures)]]
             qualities = [outcome.result() for outcome in outcomes[len(pictures) :]]
         yield
@@ -256,7 +256,7 @@ class Scorer:
         reading = [partial(self._decoded, number, data) for number, data in enumerate(images, start=1)]
         if helpers is None:
             return [read() for read in reading]  # the first that fails spares reading the others
-        return [outcome.result() for outcome in from_both_ends(reading, helpers)]
+        return [outcome.result() for outcome in run_with_idle_threads(reading, helpers)]
 
     def _decoded(self, number: int, data: bytes) -> Picture:
         try:

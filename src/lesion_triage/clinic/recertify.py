@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle.certificate import Certificate, Look
 from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
-from lesion_triage.bundle.gates import unfamiliar
+from lesion_triage.bundle.novelty_gate import is_out_of_distribution
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.store import Bundle, seal
@@ -252,7 +252,7 @@ def seal_again(
 
 
 def _disposition(policy: Policy, case: SelfTestCase) -> Disposition:
-    refused = case.logit is None or unfamiliar(case.novelty, policy.novelty_limit)
+    refused = case.logit is None or is_out_of_distribution(case.novelty, policy.novelty_limit)
     return decide(policy, [None if refused else case.logit]).disposition
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.bundle.processors import affinity
+from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import Tick
@@ -55,7 +55,7 @@ def read_all(
     records: list[Record] = []
     sketches = perceptual_hash.empty(len(listed))
     dropped: dict[str, list[str]] = {}
-    with ThreadPoolExecutor(max_workers=min(16, 2 * affinity())) as pool:
+    with ThreadPoolExecutor(max_workers=min(16, 2 * available_cpus())) as pool:
         rest = iter(listed)
         done = 0
         # In blocks: 400,000 pending futures would take more memory than the records.

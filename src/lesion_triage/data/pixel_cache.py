@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.bundle import pixels
-from lesion_triage.bundle.processors import affinity
+from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import Tick, say
@@ -214,7 +214,7 @@ def _fill(
             raise OSError(
                 errno.ENOSPC, f"{lacking / 1e9:.2f} GB are still to be written, more than the disk has free"
             )
-        with ThreadPoolExecutor(affinity()) as pool:
+        with ThreadPoolExecutor(available_cpus()) as pool:
             while done < len(records):
                 block = records[done : done + BLOCK]
                 checksum = 0

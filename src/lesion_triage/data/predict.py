@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.graph import Graph
+from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.bundle.scorer import score_picture
 from lesion_triage.config import Roots
@@ -77,5 +77,5 @@ def predict(
         manifest_sha256=manifest_sha256,
         splits_sha256=splits_sha256,
         model_sha256=sha256_of(graph),
-        rows=tuple(mapped(one, records, progress)),
+        rows=tuple(thread_map(one, records, progress)),
     )

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.quality import assess
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
 from lesion_triage.calibrate.clustered_proportions import share_of
@@ -103,7 +103,7 @@ def measure(
             found = assess(decode(data, spec), limits)
             return found.refusals, found.advice, None if score is None else score(data)
 
-        rows.append(_row(name, severity, mapped(one, pictures), owners, scored=score is not None))
+        rows.append(_row(name, severity, thread_map(one, pictures), owners, scored=score is not None))
         if progress is not None:
             progress(len(rows), len(cells))
     return tuple(rows)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.processors import mapped
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.bundle.scorer import ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
@@ -125,7 +125,7 @@ def measure_corruptions(
             corrupted = (f if name == UNMODIFIED else corrupt(f, name, severity, seed) for f in files)
             return tuple(_score_photograph(graph, bundle, data) for data in corrupted)
 
-        rows.append(_corruption_row(bundle, name, severity, cases, mapped(score_case, cases)))
+        rows.append(_corruption_row(bundle, name, severity, cases, thread_map(score_case, cases)))
         if progress is not None:
             progress(len(rows), len(cells))
     return tuple(rows)
@@ -154,12 +154,12 @@ def measure_foreign(
     graph = Graph(bundle.graph, bundle.header.pixels)
     files = [read for case in cases for read in case.files]
     familiar = np.array(
-        [one.novelty for one in mapped(lambda read: _score_photograph(graph, bundle, read()), files)]
+        [one.novelty for one in thread_map(lambda read: _score_photograph(graph, bundle, read()), files)]
     )
     owners = np.repeat(_units(cases), [len(case.files) for case in cases])
     found = []
     for name, paths in foreign.items():
-        photographs = mapped(lambda path: _score_file(graph, bundle, path), paths)
+        photographs = thread_map(lambda path: _score_file(graph, bundle, path), paths)
         found.append(_foreign_result(bundle, name, photographs, familiar, owners, draws, seed))
     return tuple(found)
 

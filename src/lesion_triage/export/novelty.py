@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lesion_triage.bundle.processors import mapped
+from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.calibrate.novelty import TINY, Familiar
 from lesion_triage.console import Tick
 from lesion_triage.data.pixel_cache import Pixels
@@ -45,7 +45,7 @@ def levels_of(graph: bytes, pictures: Pixels, progress: Tick | None = None) -> N
         levels: NDArray[np.float32] = session.run([LEVELS], {"pixels": pixels})[0][0]
         return levels
 
-    return np.stack(mapped(one, range(len(pictures)), progress))
+    return np.stack(thread_map(one, range(len(pictures)), progress))
 
 
 def attach(graph: bytes, familiar: Familiar) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lesion_triage import config_file, pipeline, robustness, strict_yaml, transfer
-from lesion_triage.bundle.content import content_sha256
+from lesion_triage.bundle.content_hash import content_sha256
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate import queue_report

@@ -23,7 +23,7 @@ from PIL import Image
 
 import httpx_60s
 import tiny_bundle
-from forbidden import words_in
+from forbidden_words import words_in
 from identity_provider import AUDIENCE, ISSUER, Issuer
 from identity_provider import NAME as SUBJECT
 from lesion_triage.bundle.certificate import GroupRow

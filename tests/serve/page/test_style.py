@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import triage_server
-from forbidden import words_in
+from forbidden_words import words_in
 from triage_server.page.texts import LANGUAGES, Texts
 
 PACKAGE = Path(triage_server.__file__).parent

@@ -20,7 +20,7 @@ from typing import TextIO
 import numpy as np
 
 from lesion_triage.bundle import pixels
-from lesion_triage.bundle.processors import affinity
+from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.console import Tick
 from lesion_triage.data.catalogue import datasets
@@ -391,7 +391,7 @@ def _decoded(files: _Files, paths: Sequence[PurePosixPath], progress: Tick | Non
     """Open every picture as the pixel path does; no other check finds a truncated file."""
     spec = PixelSpec(size_px=32)
     bad: list[str] = []
-    with ThreadPoolExecutor(max_workers=min(8, affinity())) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, available_cpus())) as pool:
         rest, done = iter(paths), 0
         while block := list(islice(rest, _BLOCK)):
             codes = pool.map(lambda path: _why_not(files.folder / path, spec), block)

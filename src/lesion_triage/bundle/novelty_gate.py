@@ -11,7 +11,7 @@ import math
 from lesion_triage.errors import ScoringError
 
 
-def unfamiliar(novelty: float | None, limit: float | None) -> bool:
+def is_out_of_distribution(novelty: float | None, limit: float | None) -> bool:
     """True if a photograph is too unlike the training photographs: its novelty reaches the limit.
 
     Args:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from lesion_triage.bundle.metadata_stripping import media_type, strip_metadata
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.bundle.stripping import media_type, strip
 from lesion_triage.errors import ImageError
 
 SPEC = PixelSpec(size_px=32)
@@ -71,7 +71,7 @@ def test_pixels_stay_and_names_and_places_go(kind: str, orientation: int) -> Non
     format, options = KINDS[kind]
     data = photograph(format, orientation, **options)
     assert NAME.encode() in data
-    kept = strip(data, SPEC)
+    kept = strip_metadata(data, SPEC)
     before, after = decode(data, SPEC), decode(kept, SPEC)
     assert np.array_equal(before.pixels, after.pixels)
     assert (before.width_px, before.height_px) == (after.width_px, after.height_px)
@@ -82,7 +82,7 @@ def test_pixels_stay_and_names_and_places_go(kind: str, orientation: int) -> Non
     assert set(again) <= {0x0112}
     assert not again.get_ifd(0x8825)
     assert media_type(kept) == f"image/{format.lower()}"
-    assert strip(kept, SPEC) == kept
+    assert strip_metadata(kept, SPEC) == kept
 
 
 def test_colour_profile_that_changes_the_pixels_stays_and_one_that_does_not_goes() -> None:
@@ -94,10 +94,10 @@ def test_colour_profile_that_changes_the_pixels_stays_and_one_that_does_not_goes
         named, other = io.BytesIO(), io.BytesIO()
         picture.save(named, format, icc_profile=srgb)
         picture.save(other, format, icc_profile=_swapped(srgb))
-        assert Image.open(io.BytesIO(strip(named.getvalue(), SPEC))).info.get("icc_profile") is None
-        kept = strip(other.getvalue(), SPEC)
+        assert Image.open(io.BytesIO(strip_metadata(named.getvalue(), SPEC))).info.get("icc_profile") is None
+        kept = strip_metadata(other.getvalue(), SPEC)
         assert Image.open(io.BytesIO(kept)).info["icc_profile"] == _swapped(srgb)
-        plain = decode(strip(named.getvalue(), SPEC), SPEC).pixels
+        plain = decode(strip_metadata(named.getvalue(), SPEC), SPEC).pixels
         assert (format == "PNG") <= (not np.array_equal(decode(kept, SPEC).pixels, plain))
 
 
@@ -124,10 +124,10 @@ def _behind_the_pixels(png: bytes) -> bytes:
 def test_what_stands_behind_the_pixels_of_a_png_is_kept_as_far_as_its_look_needs(orientation: int) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     before = photograph("PNG", orientation, icc_profile=_swapped(srgb))
-    kept = strip(_behind_the_pixels(before), SPEC)
+    kept = strip_metadata(_behind_the_pixels(before), SPEC)
     assert np.array_equal(decode(kept, SPEC).pixels, decode(before, SPEC).pixels)
     assert NAME.encode() not in kept
-    assert kept == strip(before, SPEC)
+    assert kept == strip_metadata(before, SPEC)
 
 
 def _png_with(pixels: bytes, before: bytes, **bodies: bytes) -> bytes:
@@ -160,13 +160,13 @@ def test_name_behind_or_within_the_picture_data_of_a_png_goes(mode: str) -> None
     before = photograph("PNG", mode=mode)
     data, name = _pixels_of(before), NAME.encode() * 100
     whole = zlib.decompress(data)
-    assert zlib.decompress(_pixels_of(strip(before, SPEC))) == whole
+    assert zlib.decompress(_pixels_of(strip_metadata(before, SPEC))) == whole
     for other in (
         _png_with(data + name, before),
         _png_with(zlib.compress(whole + name, 0), before),
         _png_with(data, before, IEND=name),
     ):
-        kept = strip(other, SPEC)
+        kept = strip_metadata(other, SPEC)
         assert np.array_equal(decode(kept, SPEC).pixels, decode(before, SPEC).pixels)
         assert NAME.encode() not in kept
         assert zlib.decompress(_pixels_of(kept)) == whole
@@ -175,9 +175,9 @@ def test_name_behind_or_within_the_picture_data_of_a_png_goes(mode: str) -> None
 def test_what_a_telephone_appends_or_previews_goes() -> None:
     data = photograph("JPEG")
     film = data + b"ftypmp42" + NAME.encode() * 100
-    assert NAME.encode() not in strip(film, SPEC)
+    assert NAME.encode() not in strip_metadata(film, SPEC)
     preview = data[:2] + b"\xff\xe0\x00\x20JFXX\0\x10" + NAME.encode() + bytes(14) + data[2:]
-    assert NAME.encode() not in strip(preview, SPEC)
+    assert NAME.encode() not in strip_metadata(preview, SPEC)
 
 
 def test_picture_that_would_look_otherwise_without_what_stands_beside_it_is_refused() -> None:
@@ -191,7 +191,7 @@ def test_picture_that_would_look_otherwise_without_what_stands_beside_it_is_refu
     odd = plain[:2] + short + adobe + plain[20:]
     assert not np.array_equal(decode(odd, SPEC).pixels, decode(plain, SPEC).pixels)
     with pytest.raises(ImageError) as refused:
-        strip(odd, SPEC)
+        strip_metadata(odd, SPEC)
     assert refused.value.code == "image_not_storable"
 
 
@@ -201,7 +201,7 @@ def test_damage_is_refused_or_leaves_the_pixels_as_they_were(place: int, damage:
     place %= len(data)
     data[place : place + len(damage)] = damage
     try:
-        kept = strip(bytes(data), SPEC)
+        kept = strip_metadata(bytes(data), SPEC)
     except ImageError:
         return
     assert np.array_equal(decode(kept, SPEC).pixels, decode(bytes(data), SPEC).pixels)
@@ -218,4 +218,4 @@ def test_real_photographs_can_all_be_stored() -> None:
     if not sample:
         pytest.skip(f"NO REAL PICTURES at {root}: set LESION_TRIAGE_TEST_DATA; this promise was not tested")
     for path in sample:
-        strip(path.read_bytes(), SPEC)
+        strip_metadata(path.read_bytes(), SPEC)

@@ -10,7 +10,7 @@ import binascii
 import secrets
 
 PREFIX = "whsec_"
-FEWEST_BYTES, MOST_BYTES = 24, 64
+MIN_BYTES, MAX_BYTES = 24, 64
 """Limits of the Standard Webhooks specification 1.0.0."""
 
 
@@ -19,7 +19,7 @@ def new_secret() -> str:
     return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def key_of(secret: str) -> bytes | None:
+def decode_secret(secret: str) -> bytes | None:
     """Decode a secret to its key.
 
     Args:
@@ -32,4 +32,4 @@ def key_of(secret: str) -> bytes | None:
         key = binascii.a2b_base64(secret.removeprefix(PREFIX).encode("ascii"), strict_mode=True)
     except ValueError:
         return None
-    return key if FEWEST_BYTES <= len(key) <= MOST_BYTES else None
+    return key if MIN_BYTES <= len(key) <= MAX_BYTES else None

@@ -12,54 +12,54 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-Steps = Generator[None, None, Result]
+SteppedTask = Generator[None, None, Result]
 """Cooperative work: a generator that yields at its switch points."""
 
-SIDE_BY_SIDE = 4
+MAX_INTERLEAVED = 4
 """Most pieces interleaved. Twice as many gain little, and the first of them waits for the last."""
 
 
-def at_once(work: Callable[[], Result]) -> Steps[Result]:
+def single_step(function: Callable[[], Result]) -> SteppedTask[Result]:
     """Work that consists of a single step."""
     yield from ()
-    return work()
+    return function()
 
 
-def alone(steps: Steps[Result]) -> Result:
+def run_to_completion(task: SteppedTask[Result]) -> Result:
     """Run one piece of work to its end."""
     while True:
         try:
-            next(steps)
+            next(task)
         except StopIteration as end:
             result: Result = end.value
             return result
 
 
-def in_step(several: Sequence[Steps[Result]]) -> Iterator[list[tuple[int, Result | Exception]]]:
+def interleave(tasks: Sequence[SteppedTask[Result]]) -> Iterator[list[tuple[int, Result | Exception]]]:
     """Run several pieces of work in turns, each up to its next yield. A failure stops no other piece.
 
     Yields:
         After each round in which any ended: their positions, with what each returned or raised.
     """
-    going = list(enumerate(several))
-    while going:
-        ended: list[tuple[int, Result | Exception]] = []
-        further = []
-        for place, steps in going:
+    running = list(enumerate(tasks))
+    while running:
+        finished: list[tuple[int, Result | Exception]] = []
+        unfinished = []
+        for position, task in running:
             try:
-                next(steps)
+                next(task)
             except StopIteration as end:
-                ended.append((place, end.value))
+                finished.append((position, end.value))
             except Exception as error:  # for the caller of this piece
-                ended.append((place, error))
+                finished.append((position, error))
             else:
-                further.append((place, steps))
-        if ended:
-            yield ended
-        going = further
+                unfinished.append((position, task))
+        if finished:
+            yield finished
+        running = unfinished
 
 
-def together(several: Sequence[Steps[Result]]) -> list[Result]:
+def run_interleaved(tasks: Sequence[SteppedTask[Result]]) -> list[Result]:
     """Run several pieces of work in step.
 
     Returns:
@@ -68,9 +68,9 @@ def together(several: Sequence[Steps[Result]]) -> list[Result]:
     Raises:
         Exception: that of the first failed piece, in the order given.
     """
-    ends = sorted((end for ended in in_step(several) for end in ended), key=lambda end: end[0])
+    outcomes = sorted((end for finished in interleave(tasks) for end in finished), key=lambda end: end[0])
     results = []
-    for _, outcome in ends:
+    for _, outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
         results.append(outcome)

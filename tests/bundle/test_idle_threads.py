@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lesion_triage.bundle.beside import from_both_ends
+from lesion_triage.bundle.idle_threads import run_with_idle_threads
 
 
 def names(count: int, done: list[tuple[int, str]]) -> list[Callable[[], int]]:
@@ -21,7 +21,7 @@ def test_nothing_waits_for_a_helper_that_does_not_come():
     free, done = threading.Event(), list[tuple[int, str]]()
     with ThreadPoolExecutor(1, "helper") as helpers:
         helpers.submit(free.wait, 10)
-        assert [each.result() for each in from_both_ends(names(4, done), helpers)] == [0, 1, 2, 3]
+        assert [each.result() for each in run_with_idle_threads(names(4, done), helpers)] == [0, 1, 2, 3]
         free.set()
     assert done == [
         (number, threading.current_thread().name) for number in range(4)
@@ -43,7 +43,7 @@ def test_a_helper_begins_at_the_end_and_each_piece_is_done_once():
             last.set()
 
     with ThreadPoolExecutor(1, "helper") as helpers:
-        outcomes = from_both_ends([first, pieces[1], pieces[2], fourth], helpers)
+        outcomes = run_with_idle_threads([first, pieces[1], pieces[2], fourth], helpers)
     assert [each.result() for each in outcomes] == [0, 1, 2, 3]
     assert sorted(number for number, _ in done) == [0, 1, 2, 3]
     here = threading.current_thread().name
@@ -57,7 +57,7 @@ def test_a_failure_is_told_to_whoever_asks():
         raise ValueError("mine")
 
     with ThreadPoolExecutor(1) as helpers:
-        outcomes = from_both_ends([failing, lambda: 1, failing], helpers)
+        outcomes = run_with_idle_threads([failing, lambda: 1, failing], helpers)
     assert outcomes[1].result() == 1
     for place in (0, 2):
         with pytest.raises(ValueError, match="mine"):

@@ -6,16 +6,16 @@ import time
 
 import pytest
 
-from lesion_triage.bundle.processors import affinity, mapped
+from lesion_triage.bundle.parallel import available_cpus, thread_map
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds a process to processors")
 def test_processors_that_are_not_granted_are_not_counted() -> None:
     granted = os.sched_getaffinity(0)
-    assert affinity() == len(granted)
+    assert available_cpus() == len(granted)
     try:
         os.sched_setaffinity(0, {min(granted)})
-        assert affinity() == 1
+        assert available_cpus() == 1
     finally:
         os.sched_setaffinity(0, granted)
 
@@ -24,8 +24,8 @@ def test_a_system_that_binds_no_process_to_processors_grants_all_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert affinity() == os.cpu_count()
-    assert mapped(abs, [-1, 2]) == [1, 2]
+    assert available_cpus() == os.cpu_count()
+    assert thread_map(abs, [-1, 2]) == [1, 2]
 
 
 def test_results_have_the_order_of_the_items_and_are_told_one_by_one_in_this_thread() -> None:
@@ -38,9 +38,9 @@ def test_results_have_the_order_of_the_items_and_are_told_one_by_one_in_this_thr
     def tick(done: int, total: int) -> None:
         told.append((done, total, threading.current_thread()))
 
-    assert mapped(work, range(4), tick) == [0, 1, 4, 9]
+    assert thread_map(work, range(4), tick) == [0, 1, 4, 9]
     assert told == [(done, 4, threading.current_thread()) for done in (1, 2, 3, 4)]
-    assert mapped(work, []) == []
+    assert thread_map(work, []) == []
 
 
 def test_the_first_item_that_failed_is_the_one_that_is_told_of() -> None:
@@ -50,4 +50,4 @@ def test_the_first_item_that_failed_is_the_one_that_is_told_of() -> None:
         return number
 
     with pytest.raises(ValueError, match="item 1"):
-        mapped(work, [0, 1, 2])
+        thread_map(work, [0, 1, 2])
