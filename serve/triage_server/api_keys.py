@@ -58,20 +58,20 @@ class KeyFile:
             ConfigError: the file cannot be read, or a line is not a key.
         """
         self._path = path
-        self._state = _state(path)
+        self._file_state = _file_state(path)
         self._keys = read_keys(path)
 
-    def changed(self) -> bool:
+    def has_changed(self) -> bool:
         """Whether the file has changed since it was read."""
-        return _state(self._path) != self._state
+        return _file_state(self._path) != self._file_state
 
     def find(self, token: str) -> KeyRecord | None:
         """The record of a key, None if there is none; compared in constant time."""
         found = _KEY.fullmatch(token)
         record = self._keys.get(found[1]) if found else None
         expected = record.sha256 if record else "0" * 64
-        fits = hmac.compare_digest(sha256(token.encode()).hexdigest(), expected)
-        return record if fits else None
+        matches = hmac.compare_digest(sha256(token.encode()).hexdigest(), expected)
+        return record if matches else None
 
     def role_of(self, key_id: str) -> Role | None:
         """What a key is for; None if it has been revoked."""
@@ -128,8 +128,8 @@ def new_key(path: Path, label: str, role: Role) -> str:
         raise ConfigError(
             f"'{label}' is not a name for a key: expected 1 to 40 of letters, digits, '.', '_' and '-'."
         ) from None
-    path = _behind_links(path)
-    with _alone(path):
+    path = _resolve_links(path)
+    with _exclusive_lock(path):
         keys = read_keys(path) if path.exists() else {}
         if label in {one.label for one in keys.values()}:
             raise ConfigError(
@@ -145,8 +145,8 @@ def revoke(path: Path, key_id: str) -> KeyRecord:
     Raises:
         ConfigError: there is no such key, or the file cannot be read or written.
     """
-    path = _behind_links(path)
-    with _alone(path):
+    path = _resolve_links(path)
+    with _exclusive_lock(path):
         keys = dict(read_keys(path))
         record = keys.pop(key_id, None)
         if record is None:
@@ -173,7 +173,7 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
             stream.write(text)
             stream.flush()
             if path.exists():
-                _keep_readers(path, handle)
+                _copy_owner_and_mode(path, handle)
             os.fsync(handle)
         draft.replace(path)
     except OSError as error:
@@ -189,7 +189,7 @@ def write_keys(path: Path, records: Sequence[KeyRecord]) -> None:
         ) from None
 
 
-def _behind_links(path: Path) -> Path:
+def _resolve_links(path: Path) -> Path:
     """The file itself: replacing a link would leave the server with the old file.
 
     Raises:
@@ -202,7 +202,7 @@ def _behind_links(path: Path) -> Path:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the lock from reading the keys to replacing them; others wait.
 
     Readers need no lock. The lock file is removed at the end: one that belongs to root would lock the file's
@@ -213,7 +213,7 @@ def _alone(path: Path) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
-        handle = _locked(lock)
+        handle = _acquire_lock(lock)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be changed: the lock file {lock.name} cannot be opened beside it "
@@ -226,7 +226,7 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _locked(lock: Path) -> int:
+def _acquire_lock(lock: Path) -> int:
     """Handle of the lock file, once we hold the lock and the file is still the one at its path."""
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -242,7 +242,7 @@ def _locked(lock: Path) -> int:
         os.close(handle)
 
 
-def _keep_readers(path: Path, handle: int) -> None:
+def _copy_owner_and_mode(path: Path, handle: int) -> None:
     """Give the open file the owner, group and mode of the file that it will replace."""
     before, draft = path.stat(), os.fstat(handle)
     try:
@@ -257,7 +257,7 @@ def _keep_readers(path: Path, handle: int) -> None:
         ) from None
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def _file_state(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
     except OSError:

@@ -1,8 +1,8 @@
 """The application: the endpoints of all protocols, the server's facts about itself, and error handling.
 
 Imports FastAPI, the bundle's scorer and the modules beside it. Each protocol has an adapter.
-Every request passes the envelope (ids, log lines, counters) and the gate (authentication, rate limit); behind
-every adapter is ``case_pipeline``.
+Every request passes the middleware (ids, log lines, counters) and access control (authentication, rate
+limit); behind every adapter is ``case_pipeline``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from triage_server.fast_routes import add_fast_routes
 from triage_server.middleware import RequestLogMiddleware
 from triage_server.pool import ScoringPool, usable_processors
 from triage_server.problems import RequestError
-from triage_server.record import Recorder, Repeats
-from triage_server.security import Door, Gate, Pace
-from triage_server.service import Service, in_language, language_of, service_of
+from triage_server.record import IdempotencyCache, Recorder
+from triage_server.security import AuthenticationMiddleware, Authenticator, RateLimiter
+from triage_server.service import Service, language_headers, language_of, service_of
 from triage_server.settings import Settings
 from triage_server.shadow import Shadows
 from triage_server.telemetry import CONTENT_TYPE, Telemetry
@@ -132,10 +132,10 @@ def _service(
         scorer,
         settings,
         pool,
-        Door(settings, recorder.hash_of),
-        Pace(settings.rate_per_minute),
+        Authenticator(settings, recorder.hash_of),
+        RateLimiter(settings.rate_per_minute),
         recorder,
-        Repeats(),
+        IdempotencyCache(),
         telemetry,
         Shadows(shadows, pool, settings.shadow_queue, telemetry),
         webhooks,
@@ -155,8 +155,13 @@ def _routes(app: FastAPI, page: Page | None) -> None:
     service: Service = app.state.service
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
-    elsewhere = page.path if page is not None else None
-    app.add_middleware(Gate, door=service.door, pace=service.pace, elsewhere=elsewhere)
+    exempt_path = page.path if page is not None else None
+    app.add_middleware(
+        AuthenticationMiddleware,
+        authenticator=service.authenticator,
+        rate_limiter=service.rate_limiter,
+        exempt_path=exempt_path,
+    )
     app.add_middleware(RequestLogMiddleware, telemetry=service.telemetry)
     schemas = {name: schema for protocol in _PROTOCOLS for name, schema in protocol.SCHEMAS.items()}
     examples = {path: shown for protocol in _PROTOCOLS for path, shown in protocol.EXAMPLES.items()}
@@ -167,18 +172,20 @@ def _watch(
     telemetry: Telemetry, pool: ScoringPool, audit: AuditLog | None, webhooks: WebhookService | None
 ) -> None:
     """Export gauges of load and of the audit log."""
-    telemetry.gauge("triage_cases_here", "Cases being received, waiting or being scored.", lambda: pool.cases)
-    telemetry.gauge(
+    telemetry.add_gauge(
+        "triage_cases_here", "Cases being received, waiting or being scored.", lambda: pool.cases
+    )
+    telemetry.add_gauge(
         "triage_cases_capacity", "Most cases that the server holds at once.", lambda: pool.capacity
     )
-    telemetry.gauge("triage_pending_bytes", "Photographs held in memory.", lambda: pool.pending_bytes)
-    telemetry.gauge(
+    telemetry.add_gauge("triage_pending_bytes", "Photographs held in memory.", lambda: pool.pending_bytes)
+    telemetry.add_gauge(
         "triage_audit_failed",
         "1 while the audit log cannot be written.",
         lambda: audit is not None and audit.failed,
     )
     for state in ("pending", "undelivered"):
-        telemetry.gauge(
+        telemetry.add_gauge(
             f"triage_webhooks_{state}",
             f"Answers in the outbox that are {state}.",
             lambda state=state: webhooks.count_in_state(state) if webhooks is not None else 0,  # type: ignore[misc]
@@ -241,7 +248,7 @@ async def bundle_facts(request: Request) -> Response:
         red_flags=service.bundle.policy.red_flags,
         notice=service.scorer.languages.catalogue(language).notice,
     )
-    return document_response(facts, in_language(language))
+    return document_response(facts, language_headers(language))
 
 
 @router.get("/v1/certificate", **openapi.CERTIFICATE)
@@ -273,7 +280,7 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus."""
-    return Response(service_of(request).telemetry.page(), media_type=CONTENT_TYPE)
+    return Response(service_of(request).telemetry.render(), media_type=CONTENT_TYPE)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

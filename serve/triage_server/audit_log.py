@@ -24,7 +24,7 @@ from lesion_triage.bundle.files import flush as flush_names
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
 from triage_server.audit_folder import appending, key_in, locked, make
-from triage_server.timestamps import now
+from triage_server.timestamps import current_timestamp
 
 PATIENCE_S = 10.0
 """A line that takes longer counts as failed: a network disk may hang without an error."""
@@ -80,7 +80,7 @@ class AuditLog:
                 self._key = key_in(folder, begun=bool(files_of(folder)))
                 self._take_over()
                 if opening is not None:
-                    self._append([{"time": now(), **opening}])
+                    self._append([{"time": current_timestamp(), **opening}])
             except OSError as error:
                 raise AuditLogError(
                     f"{folder}: the log cannot be written ({error.strerror}); correct this and restart "
@@ -120,7 +120,7 @@ class AuditLog:
             AuditLogError: it did not reach the disk, or not in time. It leaves no trace, unless it was
                 already being written when the time ran out.
         """
-        return await self._submit({"time": now(), **fields})
+        return await self._submit({"time": current_timestamp(), **fields})
 
     async def probe(self) -> bool:
         """Whether the log can be written. After a failure this tries, at most once a second."""
@@ -196,7 +196,7 @@ class AuditLog:
                 break
         if self._closing is not None:
             try:
-                self._record([{"time": now(), **self._closing}])
+                self._record([{"time": current_timestamp(), **self._closing}])
             except OSError as error:
                 self._fail(error.strerror, 0)
 
@@ -224,7 +224,7 @@ class AuditLog:
             os.ftruncate(self._handle, self._size)
             resumed = {
                 "event": "resumed",
-                "time": now(),
+                "time": current_timestamp(),
                 "error": self._failed,
                 "unrecorded": self._unrecorded,
             }
@@ -295,7 +295,7 @@ class AuditLog:
         if tail.line_end_missing:
             self._write(b"\n", self._end)
         elif tail.remains:
-            line, end = spell(torn_fields(now(), tail.remains), self._end)
+            line, end = spell(torn_fields(current_timestamp(), tail.remains), self._end)
             self._write(b"\n" + line, end)
 
     def _fail(self, why: str | None, lines: int) -> None:

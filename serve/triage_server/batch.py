@@ -35,8 +35,8 @@ from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import parse_idempotency_key
 from triage_server.openapi import BATCH_CODES, describe_case_operation
 from triage_server.problems import Problem, RequestError
-from triage_server.security import NOBODY
-from triage_server.service import in_language, language_of, service_of
+from triage_server.security import ANONYMOUS
+from triage_server.service import language_headers, language_of, service_of
 from triage_server.wire import JSON_TYPE, MAX_CASES_PER_BATCH
 
 router = APIRouter()
@@ -126,15 +126,15 @@ _DESCRIPTION = describe_case_operation(
 async def triage_batch(request: Request) -> Response:
     """Score several cases. A case that cannot be scored does not affect the others."""
     async with recording_refusals(request, {"face": _NAME}):
-        with await admit(request, (JSON_TYPE,)) as place:
+        with await admit(request, (JSON_TYPE,)) as slot:
             idempotency_key = parse_idempotency_key(request)
-            body = await receive_in_time(request, read_json_body(request, place))
+            body = await receive_in_time(request, read_json_body(request, slot))
             deadline = answer_deadline(request)
             cases = await run_in_pool(request, single_step(partial(_parse_cases, body)), deadline)
             del body
             _charge_rate_limit(request, len(cases))
             items = await _score_all(request, cases, idempotency_key, deadline)
-    headers = in_language(language_of(request))
+    headers = language_headers(language_of(request))
     return Response(b'{"cases":[' + b",".join(items) + b"]}", media_type=JSON_TYPE, headers=headers)
 
 
@@ -147,16 +147,18 @@ def _parse_cases(body: bytes) -> list[Any]:
 
 
 def _charge_rate_limit(request: Request, cases: int) -> None:
-    """Charge the further cases to the caller's rate limit: the gate has counted the batch as one request."""
+    """Charge the further cases to the caller's rate limit: the middleware counted the batch as one."""
     caller = request.state.caller
-    if caller is not NOBODY and cases > 1:
-        service_of(request).pace.take_further(caller, asyncio.get_running_loop().time(), cases - 1)
+    if caller is not ANONYMOUS and cases > 1:
+        service_of(request).rate_limiter.take_further_cases(
+            caller, asyncio.get_running_loop().time(), cases - 1
+        )
 
 
 async def _score_all(
     request: Request, cases: list[Any], idempotency_key: str | None, deadline: float
 ) -> list[bytes]:
-    """Score the cases, at most one for each thread at once and as far as places are free; we hold one."""
+    """Score the cases, at most one for each thread at once and as far as slots are free; we hold one."""
     pool = service_of(request).pool
     waiting, items = iter(enumerate(cases)), [b""] * len(cases)
 
@@ -164,10 +166,10 @@ async def _score_all(
         for index, tree in waiting:
             items[index] = await _score_item(request, index, tree, idempotency_key, deadline)
 
-    with ExitStack() as extra_places:
+    with ExitStack() as extra_slots:
         workers = 1
         while workers < min(len(cases), pool.threads) and pool.cases < pool.capacity:
-            extra_places.enter_context(pool.place())
+            extra_slots.enter_context(pool.reserve_slot())
             workers += 1
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -199,6 +201,6 @@ async def _score_item(
         # Inserted verbatim: the log holds the hash of these bytes.
         tail = f',"problem":null,"audit_hash":{json.dumps(head)}}}'
         return f'{{"index":{index},"answer":'.encode() + result.body + tail.encode()
-    service_of(request).telemetry.problem(refusal.code)
+    service_of(request).telemetry.count_problem(refusal.code)
     problem = Problem.from_error(refusal, request.state.request_id).model_dump_json(exclude_none=True)
     return f'{{"index":{index},"answer":null,"problem":{problem},"audit_hash":null}}'.encode()

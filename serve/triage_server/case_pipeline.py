@@ -1,6 +1,6 @@
 """The path of a case through the server, the same for every protocol.
 
-In this order: check the caller, check that the answer can be recorded, reserve a place, read, score, record,
+In this order: check the caller, check that the answer can be recorded, reserve a slot, read, score, record,
 count, hand to the shadows, put into the outbox, remember for repeats. A protocol adapter only turns a
 request into a case and an answer into bytes. Imports the modules beside it.
 """
@@ -25,11 +25,11 @@ from triage_server import dicom
 from triage_server.audit_chain import End
 from triage_server.intake import SentCase, check_headers, parse_idempotency_key, read_body
 from triage_server.json_body import WIDE_MEMORY_FACTOR, parsing_memory_bytes
-from triage_server.pool import Place
+from triage_server.pool import CaseSlot
 from triage_server.problems import RequestError
-from triage_server.record import UNRECORDED, Answered, answered
+from triage_server.record import UNRECORDED, SentAnswer, sent_answer
 from triage_server.respond_async import requested_callback
-from triage_server.service import Service, in_language, language_of, service_of
+from triage_server.service import Service, language_headers, language_of, service_of
 from triage_server.wire import JSON_TYPE
 
 Read = TypeVar("Read")
@@ -59,7 +59,7 @@ class ProtocolAdapter:
     """As in the audit log."""
     media_types: tuple[str, ...]
     """Of requests."""
-    receive: Callable[[Request, Place], Awaitable[CaseParser]]
+    receive: Callable[[Request, CaseSlot], Awaitable[CaseParser]]
     """Reads the body within its limits."""
     answer_media_type: str = JSON_TYPE
     """Of answers."""
@@ -76,8 +76,8 @@ async def check_ready(request: Request) -> None:
     """
     service = service_of(request)
     service.pool.refuse_if_full()
-    await service.recorder.require()
-    if not await service.door.usable():
+    await service.recorder.require_writable()
+    if not await service.authenticator.is_ready():
         raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
 
 
@@ -91,25 +91,25 @@ async def respond(request: Request, adapter: ProtocolAdapter) -> Response:
     webhooks = service_of(request).webhooks
     async with recording_refusals(request, audit_fields):
         with (
-            await admit(request, adapter.media_types) as place,
+            await admit(request, adapter.media_types) as slot,
             requested_callback(request, webhooks, audit_fields)
             if adapter.supports_callbacks
             else nullcontext() as callback_request,
         ):
             idempotency_key = parse_idempotency_key(request)
-            parse = await receive_in_time(request, adapter.receive(request, place))
+            parse = await receive_in_time(request, adapter.receive(request, slot))
             deadline = answer_deadline(request)
             async with idempotency_lock(request, idempotency_key, deadline):
                 result = await score_case(request, parse, audit_fields, idempotency_key, deadline)
                 if callback_request is not None:
                     result = callback_request.with_case_id(result, audit_fields, idempotency_key)
-                # Inside the place still, which counts the photographs' bytes: the shadows may want them.
+                # Inside the slot still, which counts the photographs' bytes: the shadows may want them.
                 end = await record_answer(request, result, audit_fields)
                 accepted = None if callback_request is None else await callback_request.enqueue(result, end)
                 # Last, so that a case that could not be kept for its callback may be sent again without one.
                 remember_answer(request, result, audit_fields, idempotency_key)
     request.state.disposition = result.disposition
-    headers = in_language(result.language)
+    headers = language_headers(result.language)
     if end is not None:
         headers["X-Audit-Hash"] = end.head
     if accepted is not None:
@@ -135,17 +135,17 @@ async def recording_refusals(request: Request, audit_fields: Mapping[str, object
         raise
 
 
-async def admit(request: Request, media_types: Collection[str]) -> AbstractContextManager[Place]:
-    """A place for one case, if this caller may have it and the answer could be recorded.
+async def admit(request: Request, media_types: Collection[str]) -> AbstractContextManager[CaseSlot]:
+    """A slot for one case, if this caller may have it and the answer could be recorded.
 
     Raises:
         RequestError: there is none, or the headers announce something that is not read here.
     """
     service = service_of(request)
-    request.state.caller.must_be_allowed_to_score()
-    await service.recorder.require()
+    request.state.caller.require_score_role()
+    await service.recorder.require_writable()
     check_headers(request, media_types, service.settings.max_body_bytes)
-    return service.pool.place()
+    return service.pool.reserve_slot()
 
 
 async def receive_in_time(request: Request, reading: Awaitable[Read]) -> Read:
@@ -162,19 +162,19 @@ async def receive_in_time(request: Request, reading: Awaitable[Read]) -> Read:
         raise RequestError("body_not_received", seconds=timeout_s) from None
 
 
-async def read_json_body(request: Request, place: Place) -> bytes:
+async def read_json_body(request: Request, slot: CaseSlot) -> bytes:
     """A JSON body, with memory reserved for parsing it.
 
     Raises:
         RequestError: the body is too long, or there is no room for it.
     """
     settings = service_of(request).settings
-    body = await read_body(request, max_body_bytes=settings.max_body_bytes, reserve=place.take)
+    body = await read_body(request, max_body_bytes=settings.max_body_bytes, reserve=slot.reserve_bytes)
     parsing_bytes = parsing_memory_bytes(body)
     if len(body) + parsing_bytes > settings.max_pending_bytes:
         # It would never fit, however long the client waits.
         raise RequestError("body_too_large", limit=settings.max_pending_bytes // WIDE_MEMORY_FACTOR)
-    place.take(parsing_bytes)
+    slot.reserve_bytes(parsing_bytes)
     return body
 
 
@@ -190,13 +190,13 @@ async def idempotency_lock(
     if idempotency_key is None:
         yield
         return
-    repeats, caller = service_of(request).repeats, request.state.caller.name
-    while (other := repeats.begin(caller, idempotency_key)) is not None:
+    cache, caller = service_of(request).idempotency_cache, request.state.caller.name
+    while (other := cache.begin(caller, idempotency_key)) is not None:
         await within_deadline(request, other.wait(), deadline)
     try:
         yield
     finally:
-        repeats.end(caller, idempotency_key)
+        cache.end(caller, idempotency_key)
 
 
 async def score_case(
@@ -205,7 +205,7 @@ async def score_case(
     audit_fields: dict[str, object],
     idempotency_key: str | None,
     deadline: float,
-) -> Answered:
+) -> SentAnswer:
     """Parse the case and score it on a thread of the pool; adds the hashes of the inputs to ``audit_fields``.
 
     Args:
@@ -221,17 +221,17 @@ async def score_case(
     service, caller = service_of(request), request.state.caller.name
     language = language_of(request)
 
-    def work() -> SteppedTask[Answered]:
+    def work() -> SteppedTask[SentAnswer]:
         parsed = parse()
-        audit_fields.update(service.recorder.inputs(parsed.case, parsed.echoed))
+        audit_fields.update(service.recorder.input_hashes(parsed.case, parsed.echoed))
         if idempotency_key is not None and (
-            kept := service.repeats.find(caller, idempotency_key, audit_fields)
+            kept := service.idempotency_cache.find(caller, idempotency_key, audit_fields)
         ):
             return replace(kept, repeated=True)
         case = extract_photographs(service, parsed.case)
         judged = yield from judge_case(service, case)
         answer = service.scorer.answer(judged, case.history, service.scorer.languages.catalogue(language))
-        return answered(answer, parsed.render(answer), case)
+        return sent_answer(answer, parsed.render(answer), case)
 
     return await run_in_pool(request, work(), deadline)
 
@@ -267,7 +267,9 @@ def answer_deadline(request: Request) -> float:
     return asyncio.get_running_loop().time() + service_of(request).settings.answer_timeout_s
 
 
-async def record_answer(request: Request, result: Answered, audit_fields: Mapping[str, object]) -> End | None:
+async def record_answer(
+    request: Request, result: SentAnswer, audit_fields: Mapping[str, object]
+) -> End | None:
     """Record the answer, then count and shadow it. Only now may it be sent, enqueued or remembered.
 
     Args:
@@ -286,19 +288,21 @@ async def record_answer(request: Request, result: Answered, audit_fields: Mappin
         request, "repeat" if result.repeated else "answer", {**audit_fields, **result.fields}
     )
     if result.repeated:
-        service.telemetry.repeat()
+        service.telemetry.count_repeat()
     else:
-        service.telemetry.answer(result.disposition, result.priority_band, result.codes)
+        service.telemetry.count_answer(result.disposition, result.priority_band, result.codes)
     service.shadows.follow(service.recorder, result, request.state.request_id, request.state.caller.name, end)
     return end
 
 
 def remember_answer(
-    request: Request, result: Answered, audit_fields: Mapping[str, object], idempotency_key: str | None
+    request: Request, result: SentAnswer, audit_fields: Mapping[str, object], idempotency_key: str | None
 ) -> None:
     """Keep a recorded answer for the same case under the same key."""
     if idempotency_key is not None:
-        service_of(request).repeats.keep(request.state.caller.name, idempotency_key, audit_fields, result)
+        service_of(request).idempotency_cache.keep(
+            request.state.caller.name, idempotency_key, audit_fields, result
+        )
 
 
 async def record_event(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
@@ -335,7 +339,7 @@ def judge_case(service: Service, case: SentCase) -> SteppedTask[Judgement]:
         RequestError: a photograph cannot be used, or the model's output is not a finite number.
     """
     try:
-        return (yield from service.scorer.judging(case.images, case.history, service.pool.helpers()))
+        return (yield from service.scorer.judging(case.images, case.history, service.pool.idle_executor()))
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:

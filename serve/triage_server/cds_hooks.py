@@ -26,7 +26,7 @@ from triage_server.openapi import (
     describe_case_operation,
     describe_read_operation,
 )
-from triage_server.pool import Place
+from triage_server.pool import CaseSlot
 from triage_server.problems import RequestError
 from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE, document_response
@@ -161,8 +161,8 @@ def _prefetched_resources(name: str, resource: object) -> list[SentResource]:
     return parse_resources({"resourceType": "Parameters", "parameter": [{"resource": resource}]})
 
 
-async def _receive(request: Request, place: Place) -> CaseParser:
-    body = await read_json_body(request, place)
+async def _receive(request: Request, slot: CaseSlot) -> CaseParser:
+    body = await read_json_body(request, slot)
     languages = service_of(request).scorer.languages
 
     def parse_case() -> ParsedCase:

@@ -180,7 +180,7 @@ def _begun(served: Served, shadows: Sequence[Served], settings: Settings) -> dic
         "certificate_id": served.bundle.certificate.certificate_id(),
         "bundle_key_id": served.signer,
         "shadow_bundles_sha256": [shadow.bundle.sha256 for shadow in shadows],
-        "callers": "known" if settings.asks_callers else "nobody asked",
+        "callers": "known" if settings.authenticates_callers else "nobody asked",
     }
 
 
@@ -191,7 +191,7 @@ def _warnings(bundle: Bundle, signer: str | None, settings: Settings) -> Iterato
         yield "the signature of this bundle is not checked (TRIAGE_ALLOW_UNSIGNED)"
     if settings.audit_log is None:
         yield "no audit log (TRIAGE_AUDIT_LOG): what is answered here cannot be proved later"
-    if settings.behind_authenticating_proxy and not settings.asks_callers:
+    if settings.behind_authenticating_proxy and not settings.authenticates_callers:
         yield (
             "anybody who reaches this server around its proxy is answered "
             "(TRIAGE_BEHIND_AUTHENTICATING_PROXY)"

@@ -33,7 +33,7 @@ class ConnectionLimit:
         if one in self._open_connections or len(self._open_connections) < self._most:
             self._open_connections.add(one)
             return True
-        self._telemetry.unheard("too_many")
+        self._telemetry.count_closed_connection("too_many")
         if time.monotonic() - self._said >= _SAY_AGAIN_S:
             self._said = time.monotonic()
             log.warning("connections are closed unanswered: %d are open (TRIAGE_MAX_CONNECTIONS)", self._most)

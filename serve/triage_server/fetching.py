@@ -20,28 +20,29 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-def fetched(address: str, within_s: float, most_bytes: int) -> bytes:
-    """The body at a URL, cut at ``most_bytes``. Proxies from the environment are used.
+def fetch(address: str, timeout_s: float, max_bytes: int) -> bytes:
+    """The body at a URL, cut at ``max_bytes``. Proxies from the environment are used.
 
     Args:
         address: http or https. Redirects are not followed: one could lead from https to anywhere.
-        within_s: until the body ends, counted from the call. Name resolution has no limit of its own, and
-            connecting may take as long again for each address: use ``begun_aside`` if all must end in time.
-        most_bytes: no more is read.
+        timeout_s: until the body ends, counted from the call. Name resolution has no limit of its own, and
+            connecting may take as long again for each address: use ``run_in_daemon_thread`` if all must end
+            in time.
+        max_bytes: no more is read.
 
     Raises:
         OSError: it cannot be fetched, or not in time.
         ValueError: not a valid address.
         http.client.HTTPException: the reply is not HTTP.
     """
-    until = time.monotonic() + within_s
+    deadline = time.monotonic() + timeout_s
     opener = urllib.request.build_opener(
-        _NoRedirect, urllib.request.ProxyHandler(), _Plain(until), _Encrypted(until)
+        _NoRedirect, urllib.request.ProxyHandler(), _HttpHandler(deadline), _HttpsHandler(deadline)
     )
     try:
-        with opener.open(address, timeout=within_s) as response:
+        with opener.open(address, timeout=timeout_s) as response:
             content = bytearray()
-            while len(content) < most_bytes and (piece := response.read1(most_bytes - len(content))):
+            while len(content) < max_bytes and (piece := response.read1(max_bytes - len(content))):
                 content += piece
             return bytes(content)
     except urllib.error.HTTPError as error:  # it holds an open connection
@@ -49,12 +50,14 @@ def fetched(address: str, within_s: float, most_bytes: int) -> bytes:
         raise
 
 
-def begun_aside(work: Callable[[], Result], tell: Callable[[Result | BaseException], object]) -> None:
+def run_in_daemon_thread(
+    work: Callable[[], Result], on_result: Callable[[Result | BaseException], object]
+) -> None:
     """Run ``work`` on a daemon thread, which does not delay the end of the process.
 
     Args:
         work: to run.
-        tell: called on that thread with the result or the exception.
+        on_result: called on that thread with the result or the exception.
     """
 
     def run() -> None:
@@ -62,7 +65,7 @@ def begun_aside(work: Callable[[], Result], tell: Callable[[Result | BaseExcepti
             found: Result | BaseException = work()
         except BaseException as error:
             found = error
-        tell(found)
+        on_result(found)
         del found  # an exception holds its frames, and so this one
 
     threading.Thread(target=run, name="triage-fetching", daemon=True).start()
@@ -73,17 +76,17 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class _Pieces(io.RawIOBase):
+class _DeadlineStream(io.RawIOBase):
     """The bytes of a connection, each read limited to the time that is left."""
 
-    def __init__(self, raw: io.BufferedIOBase, connection: socket.socket, until: float) -> None:
-        self._raw, self._connection, self._until = raw, connection, until
+    def __init__(self, raw: io.BufferedIOBase, connection: socket.socket, deadline: float) -> None:
+        self._raw, self._connection, self._deadline = raw, connection, deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self._until - time.monotonic()
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("it did not arrive in time")
         self._connection.settimeout(left)
@@ -94,35 +97,35 @@ class _Pieces(io.RawIOBase):
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
-    def __init__(self, connection: socket.socket, *arguments: Any, until: float, **more: Any) -> None:
+class _DeadlineResponse(http.client.HTTPResponse):
+    def __init__(self, connection: socket.socket, *arguments: Any, deadline: float, **more: Any) -> None:
         super().__init__(connection, *arguments, **more)
-        self.fp = io.BufferedReader(_Pieces(self.fp, connection, until))
+        self.fp = io.BufferedReader(_DeadlineStream(self.fp, connection, deadline))
 
 
-class _InTime(urllib.request.AbstractHTTPHandler):
+class _DeadlineHandler(urllib.request.AbstractHTTPHandler):
     """What both handlers share."""
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, deadline: float) -> None:
         super().__init__()
-        self._until = until
+        self._deadline = deadline
 
     def do_open(self, http_class: Any, req: Any, **more: Any) -> Any:
-        return super().do_open(_hurried(http_class, self._until), req, **more)
+        return super().do_open(_with_deadline(http_class, self._deadline), req, **more)
 
 
-class _Plain(_InTime, urllib.request.HTTPHandler):
+class _HttpHandler(_DeadlineHandler, urllib.request.HTTPHandler):
     pass
 
 
-class _Encrypted(_InTime, urllib.request.HTTPSHandler):
+class _HttpsHandler(_DeadlineHandler, urllib.request.HTTPSHandler):
     pass
 
 
-def _hurried(made: Any, until: float) -> Callable[..., Any]:
+def _with_deadline(connection_class: Any, deadline: float) -> Callable[..., Any]:
     def connection(*arguments: Any, **more: Any) -> Any:
-        one = made(*arguments, **more)
-        one.response_class = functools.partial(_Response, until=until)
+        one = connection_class(*arguments, **more)
+        one.response_class = functools.partial(_DeadlineResponse, deadline=deadline)
         return one
 
     return connection

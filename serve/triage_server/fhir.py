@@ -29,7 +29,7 @@ from triage_server.openapi import (
     describe_read_operation,
     json_response,
 )
-from triage_server.pool import Place
+from triage_server.pool import CaseSlot
 from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE
 
@@ -39,8 +39,8 @@ _PATH = "/fhir/$triage"
 _METADATA = "/fhir/metadata"
 
 
-async def _receive(request: Request, place: Place) -> CaseParser:
-    body = await read_json_body(request, place)
+async def _receive(request: Request, slot: CaseSlot) -> CaseParser:
+    body = await read_json_body(request, slot)
     languages = service_of(request).scorer.languages
 
     def parse_case() -> ParsedCase:

@@ -115,7 +115,7 @@ class BundleSwapper:
         self._called = asyncio.Event()
         self._failed = False
         telemetry = self._service.telemetry
-        telemetry.gauge(
+        telemetry.add_gauge(
             "triage_swap_failed",
             "1 if the last bundle that was tried was refused; the one before it is served.",
             lambda: self._failed,
@@ -180,10 +180,10 @@ class BundleSwapper:
             service,
             bundle=bundle,
             scorer=following.scorer,
-            recorder=service.recorder.serving(bundle.sha256, certificate_id),
+            recorder=service.recorder.for_bundle(bundle.sha256, certificate_id),
         )
-        service.telemetry.serves(bundle.sha256, certificate_id)
-        service.telemetry.swap("swapped")
+        service.telemetry.set_bundle(bundle.sha256, certificate_id)
+        service.telemetry.count_swap("swapped")
         self._served, self._failed = following, False
         fields = {
             "bundle": bundle.sha256[:16],
@@ -196,7 +196,7 @@ class BundleSwapper:
 
     async def _refuse(self, kind: str, sentence: str) -> None:
         self._failed = True
-        self._service.telemetry.swap("refused")
+        self._service.telemetry.count_swap("refused")
         kept = self._served.bundle.sha256
         log.error("bundle refused, %s keeps serving: %s", kept[:16], sentence)
         if self._audit is not None:

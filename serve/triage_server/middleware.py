@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from triage_server.error_responses import response_to
 from triage_server.problems import RequestError
 from triage_server.telemetry import Telemetry
-from triage_server.timestamps import written
+from triage_server.timestamps import format_timestamp
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -51,7 +51,7 @@ class Unread:
             refusal: that was sent.
             request_id: that was sent with it.
         """
-        self._telemetry.unread(refusal.problem_type.status, refusal.code)
+        self._telemetry.count_early_refusal(refusal.problem_type.status, refusal.code)
         self._log("request", _facts(request_id, refusal.problem_type.status, problem=refusal.code))
 
     def unencrypted(self, why: str) -> None:
@@ -60,7 +60,7 @@ class Unread:
         Args:
             why: a word of ours or OpenSSL's, never anything that was sent.
         """
-        self._telemetry.unheard("handshake")
+        self._telemetry.count_closed_connection("handshake")
         self._log("TLS handshake failed", {"why": why})
 
     def _log(self, event: str, fields: dict[str, object]) -> None:
@@ -159,9 +159,9 @@ class _Exchange:
 
     def count(self, telemetry: Telemetry) -> None:
         """Update the counters."""
-        telemetry.request(self._method, self._route, self.status, time.perf_counter() - self._begun)
+        telemetry.count_request(self._method, self._route, self.status, time.perf_counter() - self._begun)
         if problem := self._state.get("problem"):
-            telemetry.problem(problem)
+            telemetry.count_problem(problem)
 
     def facts(self) -> dict[str, object]:
         """Fields of the request's log line; the audit line's number and hash anchor that log in this one."""
@@ -219,7 +219,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
         line: dict[str, object] = {
-            "time": written(record.created),
+            "time": format_timestamp(record.created),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }

@@ -30,7 +30,7 @@ from triage_server.openapi import (
     describe_case_operation,
     describe_read_operation,
 )
-from triage_server.pool import Place
+from triage_server.pool import CaseSlot
 from triage_server.problems import RequestError
 from triage_server.service import service_of
 from triage_server.tensors import (
@@ -87,10 +87,10 @@ class ModelReady(Ready):
     name: str
 
 
-async def _receive(request: Request, place: Place) -> CaseParser:
+async def _receive(request: Request, slot: CaseSlot) -> CaseParser:
     service = service_of(request)
     name, version = service.bundle.header.name, service.bundle.sha256
-    body = await read_json_body(request, place)
+    body = await read_json_body(request, slot)
     header_lengths = request.headers.getlist(_HEADER)
     if header_lengths and not (
         len(header_lengths) == 1

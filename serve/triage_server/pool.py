@@ -24,30 +24,30 @@ from triage_server.problems import RequestError
 Result = TypeVar("Result")
 
 RETRY_AFTER_S = 1
-_NICER = 5
+_NICE_INCREMENT = 5
 """Gives a thread about a third of the event loop's share of a processor that both want."""
 _Job = tuple[SteppedTask[Any], "asyncio.Future[Any]"]
 
 
-class Place:
-    """One case's place in the server, and the bytes it holds."""
+class CaseSlot:
+    """One case's slot in the server, and the bytes it holds."""
 
     def __init__(self, pool: ScoringPool) -> None:
         self._pool = pool
         self.held_bytes = 0
 
-    def take(self, size_bytes: int) -> None:
+    def reserve_bytes(self, size_bytes: int) -> None:
         """Count bytes that are about to be kept in memory.
 
         Raises:
             RequestError: all requests together would exceed ``max_pending_bytes``.
         """
         if self._pool.pending_bytes + size_bytes > self._pool.max_pending_bytes:
-            raise _busy()
+            raise _busy_error()
         self.held_bytes += size_bytes
         self._pool.pending_bytes += size_bytes
 
-    def give_back(self) -> None:
+    def release_bytes(self) -> None:
         """Stop counting the bytes: they are no longer in memory."""
         self._pool.pending_bytes -= self.held_bytes
         self.held_bytes = 0
@@ -59,12 +59,14 @@ class ScoringPool:
     def __init__(self, threads: int, queue: int, max_pending_bytes: int) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         # Daemons, so that a server that fails to start does not wait for them.
-        self._hands = [
+        self._workers = [
             threading.Thread(target=self._work, name=f"scoring-{number}", daemon=True)
             for number in range(threads)
         ]
         # Separate threads: a scoring thread could receive another case just before the helper's piece.
-        self._helpers = ThreadPoolExecutor(threads - 1, "helping", _give_way) if threads > 1 else None
+        self._helper_executor = (
+            ThreadPoolExecutor(threads - 1, "helping", _lower_priority) if threads > 1 else None
+        )
         self.threads = threads
         self.capacity = threads + queue
         self.max_pending_bytes = max_pending_bytes
@@ -78,11 +80,11 @@ class ScoringPool:
             RequestError: the threads and the queue are full.
         """
         if self.cases >= self.capacity:
-            raise _busy()
+            raise _busy_error()
 
     @contextmanager
-    def place(self) -> Iterator[Place]:
-        """A place for one case, from before its body is read until it is answered.
+    def reserve_slot(self) -> Iterator[CaseSlot]:
+        """A slot for one case, from before its body is read until it is answered.
 
         Raises:
             RequestError: the threads and the queue are full.
@@ -90,62 +92,62 @@ class ScoringPool:
         self.refuse_if_full()
         self.cases += 1
         try:
-            with self.counted() as place:
-                yield place
+            with self.count_bytes() as slot:
+                yield slot
         finally:
             self.cases -= 1
 
     @contextmanager
-    def counted(self) -> Iterator[Place]:
-        """Count the bytes of one case, even while it has no place and waits for no thread of this pool."""
-        place = Place(self)
+    def count_bytes(self) -> Iterator[CaseSlot]:
+        """Count the bytes of one case, even while it has no slot and waits for no thread of this pool."""
+        slot = CaseSlot(self)
         try:
-            yield place
+            yield slot
         finally:
-            place.give_back()
+            slot.release_bytes()
 
     async def run(self, work: SteppedTask[Result]) -> Result:
         """Run ``work`` on one of the threads, interleaved with other work if much is waiting."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        for hand in self._hands:
-            if hand.ident is None:
-                hand.start()
+        for worker in self._workers:
+            if worker.ident is None:
+                worker.start()
         self._jobs.put((work, future))
         return await future
 
-    def helpers(self) -> Executor | None:
+    def idle_executor(self) -> Executor | None:
         """Threads that may help with the only case in the server; None while there are others.
 
         With several cases, helpers would take as much time from the others as they save.
         """
-        return self._helpers if self.cases == 1 else None
+        return self._helper_executor if self.cases == 1 else None
 
     def close(self) -> None:
         """Finish the present work and stop the threads."""
-        begun = [hand for hand in self._hands if hand.ident is not None]
+        begun = [worker for worker in self._workers if worker.ident is not None]
         for _ in begun:
             self._jobs.put(None)
-        for hand in begun:
-            hand.join()
-        if self._helpers is not None:
-            self._helpers.shutdown()
+        for worker in begun:
+            worker.join()
+        if self._helper_executor is not None:
+            self._helper_executor.shutdown()
 
     def _work(self) -> None:
-        _give_way()
-        while self._round():
+        _lower_priority()
+        while self._run_group():
             pass
 
-    def _round(self) -> bool:
+    def _run_group(self) -> bool:
         """Wait for work and do it; False: none will come. A function: no local keeps its data alive."""
-        group = self._group()
+        group = self._next_group()
         wanted = [(steps, future) for steps, future in filter(None, group) if not future.cancelled()]
         for ended in interleave([steps for steps, _ in wanted]):
-            told = [(wanted[place][1], outcome) for place, outcome in ended]
+            outcomes = [(wanted[index][1], outcome) for index, outcome in ended]
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                told[0][0].get_loop().call_soon_threadsafe(_tell, told)
+                outcomes[0][0].get_loop().call_soon_threadsafe(_resolve_futures, outcomes)
         return None not in group
 
-    def _group(self) -> list[_Job | None]:
+    def _next_group(self) -> list[_Job | None]:
         """Work to interleave on this thread; a None at the end stops it.
 
         No more than this thread's share of what is waiting: an idle thread costs more than a cold cache.
@@ -158,7 +160,7 @@ class ScoringPool:
         return group
 
 
-def _tell(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
+def _resolve_futures(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
     for future, outcome in ended:
         if future.done():  # the request has gone
             continue
@@ -168,7 +170,7 @@ def _tell(ended: Sequence[tuple[asyncio.Future[Any], object]]) -> None:
             future.set_result(outcome)
 
 
-def _give_way() -> None:
+def _lower_priority() -> None:
     """Lower this thread's priority below the event loop's, on Linux, where threads have priorities.
 
     Otherwise an overloaded server refuses as slowly as it scores. If this is not permitted, the priority
@@ -177,7 +179,7 @@ def _give_way() -> None:
     if sys.platform == "linux":
         thread = threading.get_native_id()
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICE_INCREMENT)
 
 
 def usable_processors(
@@ -196,7 +198,7 @@ def usable_processors(
 
 def _quota(membership: Path, hierarchy: Path) -> float:
     quota = float(os.cpu_count() or 1)
-    for line in _text(membership).splitlines():
+    for line in _read_text(membership).splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
             mount = hierarchy
@@ -212,9 +214,9 @@ def _quota(membership: Path, hierarchy: Path) -> float:
 
 
 def _quota_of(folder: Path) -> float:
-    words = _text(folder / "cpu.max").split() or [
-        _text(folder / "cpu.cfs_quota_us").strip(),
-        _text(folder / "cpu.cfs_period_us").strip(),
+    words = _read_text(folder / "cpu.max").split() or [
+        _read_text(folder / "cpu.cfs_quota_us").strip(),
+        _read_text(folder / "cpu.cfs_period_us").strip(),
     ]
     try:
         quota, period = float(words[0]), float(words[1])
@@ -223,12 +225,12 @@ def _quota_of(folder: Path) -> float:
     return quota / period if quota > 0 and period > 0 else math.inf
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
 
 
-def _busy() -> RequestError:
+def _busy_error() -> RequestError:
     return RequestError("busy", headers={"Retry-After": str(RETRY_AFTER_S)})

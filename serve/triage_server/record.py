@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 UNRECORDED = frozenset({"busy", "rate_limited", "stopping", "audit_unavailable"})
 """Refusals that say nothing about a case except to send it again; an overload must not fill the log."""
-_KEPT_S = 24 * 3600.0
-MOST_KEPT_OF_ONE = 4096
+_KEEP_S = 24 * 3600.0
+MAX_KEPT_PER_CALLER = 4096
 """Answers of one caller kept for repeats; the oldest is dropped for one more."""
-_MOST_KEPT = 2 * MOST_KEPT_OF_ONE
+_MAX_KEPT = 2 * MAX_KEPT_PER_CALLER
 """Of all callers together: some ten megabytes, or a hundred with the longest answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class SentAnswer:
     """An answer as sent, and what the log and the counters record of it."""
 
     body: bytes
@@ -60,11 +60,11 @@ _INPUTS = {
     "callback": "the callback",
 }
 """Fields of a line that must match for a repeat, with the client's names for them."""
-_Kept = tuple[float, Mapping[str, object], Answered]
+_Entry = tuple[float, Mapping[str, object], SentAnswer]
 """When it was kept, for which inputs, and what."""
 
 
-def decided(answer: Answer) -> dict[str, object]:
+def decision_fields(answer: Answer) -> dict[str, object]:
     """What the log keeps of an answer: the decision, no text."""
     return {
         # Of the answer: a repeated one may come from a bundle served earlier.
@@ -79,16 +79,16 @@ def decided(answer: Answer) -> dict[str, object]:
     }
 
 
-def answered(answer: Answer, body: bytes, case: SentCase) -> Answered:
+def sent_answer(answer: Answer, body: bytes, case: SentCase) -> SentAnswer:
     """The answer to ``case``, with the bytes in which its protocol writes it."""
     of_photographs = [reason.code.value for image in answer.images for reason in image.reasons]
-    return Answered(
+    return SentAnswer(
         body=body,
         language=answer.language,
         disposition=answer.disposition.value,
         priority_band=answer.priority_band,
         codes=(*(reason.code.value for reason in answer.reasons), *of_photographs),
-        fields={**decided(answer), "answer_sha256": sha256(body).hexdigest()},
+        fields={**decision_fields(answer), "answer_sha256": sha256(body).hexdigest()},
         case=case,
     )
 
@@ -101,14 +101,14 @@ class Recorder:
         self._served = {"bundle_sha256": bundle_sha256, "certificate_id": certificate_id}
         self._key = secrets.token_bytes(32)
 
-    def serving(self, bundle_sha256: str, certificate_id: str) -> Recorder:
+    def for_bundle(self, bundle_sha256: str, certificate_id: str) -> Recorder:
         """The same log and key, for lines that name another bundle."""
         other = copy.copy(self)
         other._served = {"bundle_sha256": bundle_sha256, "certificate_id": certificate_id}
         return other
 
     @property
-    def keeps_log(self) -> bool:
+    def has_log(self) -> bool:
         """Whether lines are written anywhere."""
         return self._log is not None
 
@@ -116,7 +116,7 @@ class Recorder:
         """Keyed hash of an input: under the site's key, or without a log under a random one."""
         return self._log.hash_of(data) if self._log else hmac.digest(self._key, data, "sha256").hex()
 
-    def inputs(self, case: SentCase, repeats: bytes = b"") -> dict[str, object]:
+    def input_hashes(self, case: SentCase, repeats: bytes = b"") -> dict[str, object]:
         """Hashes of the inputs, in the order sent. Run it beside the event loop: it reads every byte.
 
         Args:
@@ -128,18 +128,18 @@ class Recorder:
         further = {"repeats_hmac": self.hash_of(repeats)} if repeats else {}
         return {"photographs_hmac": photographs, "history_hmac": said, **further}
 
-    async def working(self) -> bool:
+    async def is_writable(self) -> bool:
         """Whether an answer could be recorded now; after a failure this tries."""
         return self._log is None or await self._log.probe()
 
-    async def require(self) -> None:
+    async def require_writable(self) -> None:
         """Refuse a case before it is read if its answer could not be recorded.
 
         Raises:
             RequestError: the log cannot be written.
         """
-        if not await self.working():
-            raise _unavailable()
+        if not await self.is_writable():
+            raise _audit_unavailable()
 
     async def write(
         self, event: str, request_id: str, caller: str, fields: Mapping[str, object]
@@ -158,17 +158,17 @@ class Recorder:
         try:
             return await self._log.append({**who, **self._served, **fields})
         except AuditLogError:
-            raise _unavailable() from None
+            raise _audit_unavailable() from None
 
 
-class Repeats:
+class IdempotencyCache:
     """Answers by caller and Idempotency-Key: in memory, for a day, the newest few thousand of each caller."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, OrderedDict[str, _Kept]] = {}
+        self._entries: dict[str, OrderedDict[str, _Entry]] = {}
         self._count = 0
         self._lock = threading.Lock()
-        self._under_way: dict[tuple[str, str], asyncio.Event] = {}
+        self._in_progress: dict[tuple[str, str], asyncio.Event] = {}
 
     def begin(self, caller: str, key: str) -> asyncio.Event | None:
         """Begin a request under a key; belongs to the event loop.
@@ -178,53 +178,53 @@ class Repeats:
                 progress,
             and this event is set when it ends; only then is it known whether both are the same case.
         """
-        other = self._under_way.get((caller, key))
+        other = self._in_progress.get((caller, key))
         if other is None:
-            self._under_way[caller, key] = asyncio.Event()
+            self._in_progress[caller, key] = asyncio.Event()
         return other
 
     def end(self, caller: str, key: str) -> None:
         """End a request under a key, whether or not it left an answer."""
-        self._under_way.pop((caller, key)).set()
+        self._in_progress.pop((caller, key)).set()
 
-    def find(self, caller: str, key: str, inputs: Mapping[str, object]) -> Answered | None:
+    def find(self, caller: str, key: str, inputs: Mapping[str, object]) -> SentAnswer | None:
         """The answer that these inputs got under this key; None if the key is new or its answer is forgotten.
 
         Raises:
             RequestError: the key was used before with other inputs.
         """
         with self._lock:
-            kept = self._kept[caller].get(key) if caller in self._kept else None
-        if kept is None or time.monotonic() - kept[0] > _KEPT_S:
+            kept = self._entries[caller].get(key) if caller in self._entries else None
+        if kept is None or time.monotonic() - kept[0] > _KEEP_S:
             return None
         if kept[1] != inputs:
-            raise RequestError("repeated_differently", differing=_differing(kept[1], inputs))
+            raise RequestError("repeated_differently", differing=_differing_inputs(kept[1], inputs))
         return kept[2]
 
-    def keep(self, caller: str, key: str, inputs: Mapping[str, object], answer: Answered) -> None:
+    def keep(self, caller: str, key: str, inputs: Mapping[str, object], answer: SentAnswer) -> None:
         """Keep an answer that was recorded."""
         with self._lock:
-            mine = self._kept.setdefault(caller, OrderedDict())
+            mine = self._entries.setdefault(caller, OrderedDict())
             self._count += key not in mine
             mine[key] = (time.monotonic(), dict(inputs), replace(answer, case=None))
             mine.move_to_end(key)
-            if len(mine) > MOST_KEPT_OF_ONE:
+            if len(mine) > MAX_KEPT_PER_CALLER:
                 self._drop(caller)
-            elif self._count > _MOST_KEPT:
+            elif self._count > _MAX_KEPT:
                 # From the caller with most: a busy one must not push out the others' answers.
-                self._drop(max(self._kept, key=lambda one: len(self._kept[one])))
+                self._drop(max(self._entries, key=lambda one: len(self._entries[one])))
 
     def _drop(self, caller: str) -> None:
-        self._kept[caller].popitem(last=False)
+        self._entries[caller].popitem(last=False)
         self._count -= 1
-        if not self._kept[caller]:
-            del self._kept[caller]
+        if not self._entries[caller]:
+            del self._entries[caller]
 
 
-def _differing(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+def _differing_inputs(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     names = [name for name in _INPUTS if before.get(name) != now.get(name)]
     return ", ".join(_INPUTS[name] for name in names) or "something else"
 
 
-def _unavailable() -> RequestError:
+def _audit_unavailable() -> RequestError:
     return RequestError("audit_unavailable", headers={"Retry-After": "2"})

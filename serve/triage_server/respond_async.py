@@ -16,7 +16,7 @@ from starlette.requests import Request
 from triage_server.audit_chain import End
 from triage_server.negotiation import prefers
 from triage_server.problems import RequestError
-from triage_server.record import Answered
+from triage_server.record import SentAnswer
 
 if TYPE_CHECKING:
     from triage_server.webhooks.acceptance import WebhookService
@@ -43,8 +43,8 @@ class CallbackRequest:
     callback: Callback
 
     def with_case_id(
-        self, result: Answered, audit_fields: Mapping[str, object], idempotency_key: str | None
-    ) -> Answered:
+        self, result: SentAnswer, audit_fields: Mapping[str, object], idempotency_key: str | None
+    ) -> SentAnswer:
         """The answer with its case id added; a repeated answer keeps the id it has.
 
         Args:
@@ -57,7 +57,7 @@ class CallbackRequest:
         case_id = result.fields.get("case_id") or self.webhooks.case_id(caller, idempotency_key, inputs)
         return replace(result, fields={**result.fields, "case_id": case_id})
 
-    async def enqueue(self, result: Answered, end: End | None) -> AcceptedReply:
+    async def enqueue(self, result: SentAnswer, end: End | None) -> AcceptedReply:
         """Put a recorded answer into the outbox.
 
         Raises:

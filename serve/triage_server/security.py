@@ -1,6 +1,6 @@
-"""The gate: authentication, permission and rate limit.
+"""Authentication, permission and rate limit.
 
-Imports keys, tokens, settings, the rule of loopback and the problems. It is inside the envelope and around
+Imports keys, tokens, settings, the rule of loopback and the problems. It is inside the request log and around
 every endpoint. Unknown callers are refused before a byte of the body is read, on paths that do not exist too.
 """
 
@@ -28,11 +28,11 @@ from triage_server.problems import RequestError
 from triage_server.settings import Settings
 
 if TYPE_CHECKING:
-    from triage_server.tokens import Tokens
+    from triage_server.tokens import TokenVerifier
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
-_LOOK_AGAIN_S = 1.0
-_MOST_CALLERS = 10_000
+_KEY_CHECK_INTERVAL_S = 1.0
+_MAX_BUCKETS = 10_000
 
 log = logging.getLogger("triage_server")
 
@@ -45,7 +45,7 @@ class Caller:
     """``key:`` and the key's id, ``token:`` and a hash of issuer and subject, or ``nobody``."""
     role: Role
 
-    def must_be_allowed_to_score(self) -> None:
+    def require_score_role(self) -> None:
         """Refuse a caller who may not score.
 
         Raises:
@@ -56,19 +56,19 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class VerifiedCaller:
     """The owner of a key or a token, and how long it is valid."""
 
     caller: Caller
-    until: float = math.inf
+    expires_at: float = math.inf
     """Seconds since 1970; infinite for a key, which is valid until revoked."""
 
 
-NOBODY = Caller("nobody", "score")
+ANONYMOUS = Caller("nobody", "score")
 """The caller of a server that requires no credentials: on loopback, or behind a proxy that authenticates."""
 
 
-class Door:
+class Authenticator:
     """Identifies callers by their credentials."""
 
     def __init__(self, settings: Settings, hash_of: Callable[[bytes], str] | None = None) -> None:
@@ -84,101 +84,107 @@ class Door:
         """
         self._key_path = settings.api_keys_file
         self._keys = KeyFile(self._key_path) if self._key_path else None
-        self._tokens: Tokens | None = None
+        self._token_verifier: TokenVerifier | None = None
         if settings.jwt_jwks:
             assert settings.jwt_issuer is not None
             assert settings.jwt_audience is not None
-            from triage_server.tokens import Tokens  # noqa: PLC0415 - most sites have keys, and start sooner
+            from triage_server.tokens import TokenVerifier  # noqa: PLC0415 - most sites have keys, and start sooner
 
-            self._tokens = Tokens(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience)
+            self._token_verifier = TokenVerifier(
+                settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience
+            )
         self._roles: dict[str, Role] = {settings.jwt_scope: "score", settings.jwt_clinic_scope: "clinic"}
         start = secrets.token_bytes(32)
         self._hash_of = hash_of or (lambda data: sha256(start + data).hexdigest())
-        self._looked = time.monotonic()
-        self._proxy_asks = settings.behind_authenticating_proxy
+        self._keys_checked_at = time.monotonic()
+        self._proxy_authenticates = settings.behind_authenticating_proxy
 
-    async def caller(self, headers: Headers) -> Caller:
+    async def authenticate(self, headers: Headers) -> Caller:
         """The caller with these headers.
 
         Raises:
             RequestError: unknown caller, or the keys cannot be read; or no credentials are required, and
                 another site made a browser send the request.
         """
-        if not self.asks:
-            if not self._proxy_asks and _from_elsewhere(headers):
+        if not self.requires_credentials:
+            if not self._proxy_authenticates and _is_cross_site(headers):
                 raise RequestError("from_elsewhere")
-            return NOBODY
-        shown = headers.getlist("authorization")
-        if not shown:
+            return ANONYMOUS
+        credential = headers.getlist("authorization")
+        if not credential:
             raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge()})
-        scheme, _, token = shown[0].partition(" ")
-        if len(shown) == 1 and scheme.lower() == "bearer":
-            found = await self.known(token)
+        scheme, _, token = credential[0].partition(" ")
+        if len(credential) == 1 and scheme.lower() == "bearer":
+            found = await self.verify(token)
             if found is not None:
                 return found.caller
         raise RequestError("not_authenticated", headers={"WWW-Authenticate": _challenge("invalid_token")})
 
-    async def usable(self) -> bool:
+    async def is_ready(self) -> bool:
         """False while the file of API keys is broken, or the token keys are stale and cannot be fetched."""
         if self._key_path is not None:
             try:
-                self._present_keys()  # even if no key is shown: no traffic comes until this is ready
+                self._current_keys()  # even if no key is shown: no traffic comes until this is ready
             except RequestError:
                 return False
-        return self._tokens is None or await self._tokens.usable()
+        return self._token_verifier is None or await self._token_verifier.is_ready()
 
     @property
-    def asks(self) -> bool:
+    def requires_credentials(self) -> bool:
         """Whether callers need credentials."""
-        return self._key_path is not None or self._tokens is not None
+        return self._key_path is not None or self._token_verifier is not None
 
     @property
-    def reads_tokens(self) -> bool:
+    def accepts_tokens(self) -> bool:
         """Whether tokens of an identity provider are accepted."""
-        return self._tokens is not None
+        return self._token_verifier is not None
 
-    async def known(self, shown: str, role: Role | None = None) -> Known | None:
+    async def verify(self, credential: str, role: Role | None = None) -> VerifiedCaller | None:
         """The owner of a key or token; None: it is not valid here and now.
 
         Args:
-            shown: the key or token.
+            credential: the key or token.
             role: the required role; None: any.
 
         Raises:
             RequestError: keys or key set cannot be read; or ``role`` is None, and the token gives no role.
         """
-        if not shown.startswith(PREFIX):
-            return await self._by_token(shown, role)
-        found = self._by_key(shown)
+        if not credential.startswith(PREFIX):
+            return await self._verify_token(credential, role)
+        found = self._verify_key(credential)
         return found if found is not None and role in (None, found.caller.role) else None
 
-    def still_knows(self, caller: Caller) -> bool:
+    def is_still_valid(self, caller: Caller) -> bool:
         """Whether an earlier caller would still be known. The expiry of a token is not checked here.
 
         Raises:
             RequestError: the API keys cannot be read.
         """
         if caller.name.startswith("key:"):
-            return self._key_path is not None and self._present_keys().role_of(caller.name[4:]) == caller.role
-        return self._tokens is not None if caller.name.startswith("token:") else not self.asks
+            return self._key_path is not None and self._current_keys().role_of(caller.name[4:]) == caller.role
+        return (
+            self._token_verifier is not None
+            if caller.name.startswith("token:")
+            else not self.requires_credentials
+        )
 
-    def _by_key(self, key: str) -> Known | None:
+    def _verify_key(self, key: str) -> VerifiedCaller | None:
         if self._key_path is None:
             return None
-        record = self._present_keys().find(key)
-        return None if record is None else Known(Caller(f"key:{record.key_id}", record.role))
+        record = self._current_keys().find(key)
+        return None if record is None else VerifiedCaller(Caller(f"key:{record.key_id}", record.role))
 
-    def _present_keys(self) -> KeyFile:
-        if time.monotonic() - self._looked >= _LOOK_AGAIN_S:
-            self._looked = time.monotonic()
-            if self._keys is None or self._keys.changed():
-                self._keys = self._read_again()
+    def _current_keys(self) -> KeyFile:
+        if time.monotonic() - self._keys_checked_at >= _KEY_CHECK_INTERVAL_S:
+            self._keys_checked_at = time.monotonic()
+            if self._keys is None or self._keys.has_changed():
+                self._keys = self._reload_keys()
         if self._keys is None:
             # Keeping the old keys could admit someone whom the edit was meant to shut out.
             raise RequestError("authentication_unavailable", headers={"Retry-After": "2"})
         return self._keys
 
-    def _read_again(self) -> KeyFile | None:
+    def _reload_keys(self) -> KeyFile | None:
         assert self._key_path is not None
         try:
             return KeyFile(self._key_path)
@@ -186,21 +192,21 @@ class Door:
             log.error("no key is accepted: %s", error)
             return None
 
-    async def _by_token(self, token: str, wanted: Role | None) -> Known | None:
-        bearer = await self._tokens.bearer(token) if self._tokens else None
-        if bearer is None:
+    async def _verify_token(self, token: str, wanted: Role | None) -> VerifiedCaller | None:
+        verified = await self._token_verifier.verify(token) if self._token_verifier else None
+        if verified is None:
             return None
-        given = [role for scope, role in self._roles.items() if scope in bearer.scopes]
-        roles = [role for role in given if wanted in (None, role)]
+        granted = [role for scope, role in self._roles.items() if scope in verified.scopes]
+        roles = [role for role in granted if wanted in (None, role)]
         if not roles and wanted is not None:
             return None
         if not roles:
             raise RequestError("not_allowed", headers={"WWW-Authenticate": _challenge("insufficient_scope")})
-        known = self._hash_of(f"{bearer.issuer}\n{bearer.subject}".encode())
-        return Known(Caller(f"token:{known[:32]}", roles[0]), bearer.until)
+        known = self._hash_of(f"{verified.issuer}\n{verified.subject}".encode())
+        return VerifiedCaller(Caller(f"token:{known[:32]}", roles[0]), verified.expires_at)
 
 
-class Pace:
+class RateLimiter:
     """Rate limit: a token bucket per caller, which holds a minute's requests and is refilled evenly."""
 
     def __init__(self, per_minute: int) -> None:
@@ -215,7 +221,7 @@ class Pace:
         """
         self._spend(caller, moment, 1, needed=1)
 
-    def take_further(self, caller: Caller, moment: float, cases: int) -> None:
+    def take_further_cases(self, caller: Caller, moment: float, cases: int) -> None:
         """Count further cases of a request that was counted, but no more in all than a full bucket holds.
 
         Raises:
@@ -228,7 +234,7 @@ class Pace:
         """Take ``cases`` out of the bucket, or refuse until it holds ``needed``."""
         left, then = self._buckets.pop(caller.name, (float(self._per_minute), moment))
         left = min(self._per_minute, left + (moment - then) * self._per_minute / 60)
-        if len(self._buckets) >= _MOST_CALLERS:
+        if len(self._buckets) >= _MAX_BUCKETS:
             del self._buckets[next(iter(self._buckets))]  # the caller who has been silent for longest
         if left < cases:
             self._buckets[caller.name] = (left, moment)
@@ -237,21 +243,27 @@ class Pace:
         self._buckets[caller.name] = (left - cases, moment)
 
 
-class Gate:
+class AuthenticationMiddleware:
     """ASGI middleware: admits only known callers, within their rate limit."""
 
-    def __init__(self, app: ASGIApp, door: Door, pace: Pace, elsewhere: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        rate_limiter: RateLimiter,
+        exempt_path: str | None = None,
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: the application.
-            door: identifies callers.
-            pace: limits their rate.
-            elsewhere: path of a part that controls access itself, because browsers send no key in a header;
+            authenticator: identifies callers.
+            rate_limiter: limits their rate.
+            exempt_path: path of a part that controls access itself, because browsers send no key in a header;
                 None: there is none.
         """
-        self._app, self._door, self._pace = app, door, pace
-        self._elsewhere = elsewhere
+        self._app, self._authenticator, self._rate_limiter = app, authenticator, rate_limiter
+        self._exempt_path = exempt_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -259,41 +271,41 @@ class Gate:
             await self._app(scope, receive, send)
             return
         state = scope["state"]
-        if scope["path"] not in OPEN_PATHS and not self._asked_elsewhere(scope["path"]):
+        if scope["path"] not in OPEN_PATHS and not self._is_exempt(scope["path"]):
             try:
-                state["caller"] = await self._door.caller(Headers(scope=scope))
-                if state["caller"] is not NOBODY:
-                    self._pace.take(state["caller"], asyncio.get_running_loop().time())
+                state["caller"] = await self._authenticator.authenticate(Headers(scope=scope))
+                if state["caller"] is not ANONYMOUS:
+                    self._rate_limiter.take(state["caller"], asyncio.get_running_loop().time())
             except RequestError as refusal:
                 state["problem"] = refusal.code
                 await response_to(refusal, state["request_id"], scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _asked_elsewhere(self, path: str) -> bool:
-        below = self._elsewhere
-        return below is not None and (path == below or path.startswith(f"{below}/"))
+    def _is_exempt(self, path: str) -> bool:
+        exempt = self._exempt_path
+        return exempt is not None and (path == exempt or path.startswith(f"{exempt}/"))
 
 
-def _from_elsewhere(headers: Headers) -> bool:
+def _is_cross_site(headers: Headers) -> bool:
     """Whether another site made a browser send this: the Host, the Origin or Sec-Fetch-Site shows it.
 
     Programs send no Origin and perhaps no Host. A page of this machine may come from another port.
     """
-    hosts = hosts_named(headers) + [_host_in(origin) for origin in headers.getlist("origin")]
+    hosts = requested_hosts(headers) + [_hostname(origin) for origin in headers.getlist("origin")]
     return headers.get("sec-fetch-site") == "cross-site" or not all(map(is_loopback, hosts))
 
 
-def hosts_named(headers: Headers) -> list[str]:
+def requested_hosts(headers: Headers) -> list[str]:
     """The host names by which this server was addressed: one from a browser, none from some programs.
 
     Returns:
         Names and addresses in lower case, without port and brackets; an unreadable one is an empty string.
     """
-    return [_host_in(f"//{said}") for said in headers.getlist("host") if said]
+    return [_hostname(f"//{said}") for said in headers.getlist("host") if said]
 
 
-def _host_in(address: str) -> str:
+def _hostname(address: str) -> str:
     try:
         return urlsplit(address).hostname or ""
     except ValueError:

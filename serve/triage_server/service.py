@@ -14,8 +14,8 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle
 from triage_server.negotiation import language_for
 from triage_server.pool import ScoringPool
-from triage_server.record import Recorder, Repeats
-from triage_server.security import Door, Pace
+from triage_server.record import IdempotencyCache, Recorder
+from triage_server.security import Authenticator, RateLimiter
 from triage_server.settings import Settings
 from triage_server.shadow import Shadows
 from triage_server.telemetry import Telemetry
@@ -32,10 +32,10 @@ class Service:
     scorer: Scorer
     settings: Settings
     pool: ScoringPool
-    door: Door
-    pace: Pace
+    authenticator: Authenticator
+    rate_limiter: RateLimiter
     recorder: Recorder
-    repeats: Repeats
+    idempotency_cache: IdempotencyCache
     telemetry: Telemetry
     shadows: Shadows
     webhooks: WebhookService | None = None
@@ -57,6 +57,6 @@ def language_of(request: Request) -> str:
     return language_for(header, languages.names, languages.default)
 
 
-def in_language(language: str) -> dict[str, str]:
+def language_headers(language: str) -> dict[str, str]:
     """Headers that state the language."""
     return {"Content-Language": language, "Vary": "Accept-Language"}

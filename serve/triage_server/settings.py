@@ -122,13 +122,13 @@ class Settings(BaseModel):
     """Written with the server's URL once it listens, removed when it stops."""
 
     @property
-    def asks_callers(self) -> bool:
+    def authenticates_callers(self) -> bool:
         """Whether this server recognises callers itself."""
         return self.api_keys_file is not None or self.jwt_jwks is not None
 
     @field_validator("shadow_bundles", mode="before")
     @classmethod
-    def _folders(cls, said: object) -> object:
+    def _split_paths(cls, said: object) -> object:
         """Several folders are separated as in ``PATH``."""
         return [Path(one) for one in said.split(os.pathsep) if one] if isinstance(said, str) else said
 
@@ -177,7 +177,11 @@ def _refuse_contradictions(settings: Settings) -> None:
         if said and len(said) < len(names):
             missing = ", ".join(PREFIX + name.upper() for name in names if name not in said)
             raise ConfigError(f"{PREFIX}{said[0].upper()} is set, and {missing} is not; set all or none.")
-    if settings.jwt_jwks is not None and "://" in settings.jwt_jwks and not _bare(settings.jwt_jwks):
+    if (
+        settings.jwt_jwks is not None
+        and "://" in settings.jwt_jwks
+        and not _has_no_credentials(settings.jwt_jwks)
+    ):
         raise ConfigError(
             f"{PREFIX}JWT_JWKS: expected an address without user and password, which would appear in "
             "logs; found one with an @, or with a port that is not a number. A key set is public: serve "
@@ -187,7 +191,7 @@ def _refuse_contradictions(settings: Settings) -> None:
         raise ConfigError(
             f"{PREFIX}ALLOW_UNSIGNED and {PREFIX}TRUSTED_KEYS contradict each other; leave one of them out."
         )
-    if settings.behind_tls_proxy and not _callers_known(settings):
+    if settings.behind_tls_proxy and not _callers_authenticated(settings):
         raise ConfigError(
             f"{PREFIX}BEHIND_TLS_PROXY is set without authentication, and whoever reaches the proxy would be "
             f"answered: set {PREFIX}API_KEYS_FILE or {PREFIX}JWT_JWKS, or "
@@ -206,7 +210,7 @@ def _refuse_contradictions(settings: Settings) -> None:
         )
 
 
-def _bare(address: str) -> bool:
+def _has_no_credentials(address: str) -> bool:
     """Whether an address has no password in it, whatever characters that has: a slash would end the host."""
     try:
         return "@" not in re.split("[?#]", address)[0] and (urlsplit(address).port or 443) > 0
@@ -214,9 +218,9 @@ def _bare(address: str) -> bool:
         return False
 
 
-def _callers_known(settings: Settings) -> bool:
+def _callers_authenticated(settings: Settings) -> bool:
     """Whether somebody recognises callers: this server, or a proxy before it."""
-    return settings.asks_callers or settings.behind_authenticating_proxy
+    return settings.authenticates_callers or settings.behind_authenticating_proxy
 
 
 def refuse_exposure(settings: Settings, host: str) -> None:
@@ -232,7 +236,7 @@ def refuse_exposure(settings: Settings, host: str) -> None:
     """
     if is_loopback(host):
         return
-    if not _callers_known(settings):
+    if not _callers_authenticated(settings):
         raise ConfigError(
             f"Refusing to listen on '{host}' without authentication: set {PREFIX}API_KEYS_FILE or "
             f"{PREFIX}JWT_JWKS, or listen on 127.0.0.1, ::1 or localhost; or set "

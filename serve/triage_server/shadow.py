@@ -20,7 +20,7 @@ from triage_server.audit_chain import End
 from triage_server.intake import SentCase
 from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
-from triage_server.record import Answered, Recorder, decided
+from triage_server.record import Recorder, SentAnswer, decision_fields
 from triage_server.telemetry import ShadowOutcome, Telemetry
 
 Move = Literal["same", "up", "down"]
@@ -37,7 +37,7 @@ class _Followed:
     """An answered case on its way to the shadows."""
 
     case: SentCase
-    answer: Answered
+    answer: SentAnswer
     request_id: str
     caller: str
     end: End | None
@@ -71,7 +71,7 @@ class Shadows:
         self._closing = False
 
     def follow(
-        self, recorder: Recorder, answer: Answered, request_id: str, caller: str, end: End | None
+        self, recorder: Recorder, answer: SentAnswer, request_id: str, caller: str, end: End | None
     ) -> None:
         """Have the shadows score a case whose answer is recorded; returns at once.
 
@@ -136,7 +136,7 @@ class Shadows:
             await recorder.write("shadow", followed.request_id, followed.caller, line)
         except RequestError:
             outcome = "unrecorded"
-        self._telemetry.shadow(bundle, outcome)
+        self._telemetry.count_shadow(bundle, outcome)
 
     def _compared(
         self, bundle: str, answer: Mapping[str, object], found: Mapping[str, object]
@@ -144,7 +144,7 @@ class Shadows:
         referral, band = moves(answer, found)
         before, after = answer["score"], found["score"]
         difference = after - before if isinstance(before, float) and isinstance(after, float) else None
-        self._telemetry.agreement(bundle, referral, band, difference)
+        self._telemetry.count_shadow_agreement(bundle, referral, band, difference)
         kept = ("disposition", "priority_band", "score", "threshold", "reasons")
         return {"referral": referral, "band": band} | {name: found[name] for name in kept}
 
@@ -152,12 +152,12 @@ class Shadows:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: decided(scorer.score(case.images, case.history))
+            self._thread, lambda: decision_fields(scorer.score(case.images, case.history))
         )
 
     def _count_all(self, outcome: ShadowOutcome) -> None:
         for scorer in self._scorers:
-            self._telemetry.shadow(scorer.bundle.sha256, outcome)
+            self._telemetry.count_shadow(scorer.bundle.sha256, outcome)
 
 
 def moves(answer: Mapping[str, object], shadow: Mapping[str, object]) -> tuple[Move, Move]:

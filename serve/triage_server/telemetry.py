@@ -13,11 +13,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SwapOutcome = Literal["swapped", "refused"]
-UnheardCause = Literal["too_many", "handshake"]
+ClosedConnectionCause = Literal["too_many", "handshake"]
 WebhookOutcome = Literal["accepted", "failed", "delivered", "undelivered"]
 ShadowOutcome = Literal["scored", "dropped", "failed", "unrecorded"]
-_DIFFERENCES = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_DIFFERENCE_BUCKETS = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Telemetry:
@@ -26,27 +26,27 @@ class Telemetry:
     def __init__(self, bundle_sha256: str, certificate_id: str) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._info = Gauge(
+        self._bundle_info = Gauge(
             "triage_bundle_info",
             "The bundle and certificate that are served.",
             ("bundle", "certificate"),
             registry=self._registry,
         )
         self._served: list[tuple[str, str]] = []
-        self.serves(bundle_sha256, certificate_id)
+        self.set_bundle(bundle_sha256, certificate_id)
         self._requests = self._counter("triage_requests", "Requests answered.", "method", "route", "status")
-        self._seconds = Histogram(
+        self._request_seconds = Histogram(
             "triage_request_seconds",
             "From the head of a request to the end of its answer.",
             ("route",),
-            buckets=_SECONDS,
+            buckets=_SECONDS_BUCKETS,
             registry=self._registry,
         )
-        self._unheard = self._counter(
+        self._closed_connections = self._counter(
             "triage_connections_unheard", "Connections closed before they could send a request.", "cause"
         )
-        for cause in get_args(UnheardCause):
-            self._unheard.labels(cause)
+        for cause in get_args(ClosedConnectionCause):
+            self._closed_connections.labels(cause)
         self._answers = self._counter("triage_answers", "Cases answered.", "disposition", "priority_band")
         self._repeats = self._counter("triage_repeats", "Answers repeated for an Idempotency-Key.")
         self._reasons = self._counter("triage_reasons", "Reasons given, of cases and of photographs.", "code")
@@ -74,68 +74,70 @@ class Telemetry:
             "triage_shadow_score_difference",
             "Score of a shadow bundle minus the score that was answered.",
             ("bundle",),
-            buckets=_DIFFERENCES,
+            buckets=_DIFFERENCE_BUCKETS,
             registry=self._registry,
         )
 
-    def serves(self, bundle_sha256: str, certificate_id: str) -> None:
+    def set_bundle(self, bundle_sha256: str, certificate_id: str) -> None:
         """Set the bundle that answers from now on."""
         for former in self._served:
-            self._info.remove(*former)
+            self._bundle_info.remove(*former)
         self._served = [(bundle_sha256, certificate_id)]
-        self._info.labels(bundle_sha256, certificate_id).set(1)
+        self._bundle_info.labels(bundle_sha256, certificate_id).set(1)
 
-    def swap(self, outcome: SwapOutcome) -> None:
+    def count_swap(self, outcome: SwapOutcome) -> None:
         """Count one attempt to swap the bundle."""
         self._swaps.labels(outcome).inc()
 
-    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+    def add_gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is computed when the metrics are read."""
         Gauge(name, text, registry=self._registry).set_function(value)
 
-    def request(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
+    def count_request(self, method: str, route: str | None, status: int | None, seconds: float) -> None:
         """Count one request."""
         self._requests.labels(method, route or "none", str(status)).inc()
-        self._seconds.labels(route or "none").observe(seconds)
+        self._request_seconds.labels(route or "none").observe(seconds)
 
-    def unread(self, status: int, code: str) -> None:
+    def count_early_refusal(self, status: int, code: str) -> None:
         """Count one refusal without a whole head, from whose end a duration would be measured."""
         self._requests.labels("none", "none", str(status)).inc()
         self._problems.labels(code).inc()
 
-    def unheard(self, cause: UnheardCause) -> None:
+    def count_closed_connection(self, cause: ClosedConnectionCause) -> None:
         """Count one connection closed before a byte of any request was read."""
-        self._unheard.labels(cause).inc()
+        self._closed_connections.labels(cause).inc()
 
-    def problem(self, code: str) -> None:
+    def count_problem(self, code: str) -> None:
         """Count one refusal."""
         self._problems.labels(code).inc()
 
-    def answer(self, disposition: str, priority_band: int, reasons: Iterable[str]) -> None:
+    def count_answer(self, disposition: str, priority_band: int, reasons: Iterable[str]) -> None:
         """Count one answered case."""
         self._answers.labels(disposition, str(priority_band)).inc()
         for code in reasons:
             self._reasons.labels(code).inc()
 
-    def repeat(self) -> None:
+    def count_repeat(self) -> None:
         """Count one repeated answer; its case was counted the first time."""
         self._repeats.inc()
 
-    def webhook(self, callback: str, outcome: WebhookOutcome) -> None:
+    def count_webhook(self, callback: str, outcome: WebhookOutcome) -> None:
         """Count, for a callback, an accepted answer, a failed attempt, or an outcome."""
         self._webhooks.labels(callback, outcome).inc()
 
-    def shadow(self, bundle_sha256: str, outcome: ShadowOutcome) -> None:
+    def count_shadow(self, bundle_sha256: str, outcome: ShadowOutcome) -> None:
         """Count one case offered to a shadow bundle."""
         self._shadow_cases.labels(bundle_sha256, outcome).inc()
 
-    def agreement(self, bundle_sha256: str, referral: str, band: str, difference: float | None) -> None:
+    def count_shadow_agreement(
+        self, bundle_sha256: str, referral: str, band: str, difference: float | None
+    ) -> None:
         """Count where a shadow would have moved a case; ``difference`` is None if either gave no score."""
         self._shadow_agreement.labels(bundle_sha256, referral, band).inc()
         if difference is not None:
             self._shadow_difference.labels(bundle_sha256).observe(difference)
 
-    def page(self) -> bytes:
+    def render(self) -> bytes:
         """All metrics as text."""
         return generate_latest(self._registry)
 

@@ -9,14 +9,14 @@ import time
 from datetime import UTC, datetime, timedelta
 
 
-def written(moment: float) -> str:
+def format_timestamp(moment: float) -> str:
     """A time in seconds since 1970, as ISO 8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def now() -> str:
+def current_timestamp() -> str:
     """The current time."""
-    return written(time.time())
+    return format_timestamp(time.time())
 
 
 def hours_after(moment: datetime, hours: float) -> datetime | None:

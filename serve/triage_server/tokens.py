@@ -23,7 +23,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from lesion_triage.errors import ConfigError
-from triage_server.fetching import begun_aside, fetched
+from triage_server.fetching import fetch, run_in_daemon_thread
 from triage_server.loopback import is_loopback
 from triage_server.problems import RequestError
 
@@ -41,21 +41,21 @@ _FETCH_TIMEOUT_S = 5.0
 """For the whole."""
 _GRACE_S = 0.2
 """Extra time for a fetch that ends just in time to report why."""
-_LATE = "the key set cannot be read (it did not arrive within {:g} s)."
-_Parsed = tuple[dict[str, jwt.PyJWK], list[str]]
+_TIMEOUT_MESSAGE = "the key set cannot be read (it did not arrive within {:g} s)."
+_ParsedKeys = tuple[dict[str, jwt.PyJWK], list[str]]
 """Keys by id, and why others were left out."""
 
 log = logging.getLogger("triage_server")
 
 
 @dataclass(frozen=True)
-class Bearer:
+class VerifiedToken:
     """Whom a token speaks for."""
 
     issuer: str
     subject: str
     scopes: frozenset[str]
-    until: float
+    expires_at: float
     """When the token expires, in seconds since 1970."""
 
 
@@ -74,27 +74,27 @@ class KeySet:
         self._source = source
         self._fetching = False
         """Whether a fetch is running, perhaps one given up during name resolution. There is one at a time."""
-        self._keys, self._left_out = self._read_now()
-        self._tell_left_out()
+        self._keys, self._skipped = self._fetch_keys_blocking()
+        self._log_skipped()
         self._read_at = self._tried_at = time.monotonic()
-        self._reading: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK | None:
+    async def get_key(self, key_id: str | None) -> jwt.PyJWK | None:
         """The key with that id, or the only key if no id is given; None if there is no such key.
 
         Raises:
             RequestError: the keys are too old to be trusted and cannot be fetched.
         """
-        if not await self.believed():
+        if not await self.is_fresh():
             raise RequestError("authentication_unavailable", headers={"Retry-After": f"{RETRY_S:.0f}"})
         if self._find(key_id) is None:
-            await self._refreshed()
+            await self._wait_for_refresh()
         return self._find(key_id)
 
-    async def believed(self) -> bool:
+    async def is_fresh(self) -> bool:
         """Whether the keys are fresh enough. Old ones are refreshed; only stale ones are waited for."""
         if self._age > STALE_S:
-            await self._refreshed()
+            await self._wait_for_refresh()
         elif self._age > REFRESH_S:
             self._refresh()
         return self._age <= STALE_S
@@ -110,36 +110,36 @@ class KeySet:
 
     def _refresh(self) -> asyncio.Task[None] | None:
         """Start a refresh, unless one is running; None: the last one was just now."""
-        if self._reading is not None and not self._reading.done():
-            return self._reading
+        if self._refresh_task is not None and not self._refresh_task.done():
+            return self._refresh_task
         if time.monotonic() - self._tried_at < RETRY_S or self._fetching:
             return None
         self._tried_at = time.monotonic()
-        self._reading = asyncio.create_task(self._read())
-        return self._reading
+        self._refresh_task = asyncio.create_task(self._refresh_keys())
+        return self._refresh_task
 
-    async def _refreshed(self) -> None:
+    async def _wait_for_refresh(self) -> None:
         if (reading := self._refresh()) is not None:
             await asyncio.wait({reading})  # it has its own time limit, and continues if this caller leaves
 
-    def _read_now(self) -> _Parsed:
+    def _fetch_keys_blocking(self) -> _ParsedKeys:
         """Wait for the keys, within the time limit."""
-        came: queue.SimpleQueue[_Parsed | BaseException] = queue.SimpleQueue()
-        self._begin(came.put)
+        came: queue.SimpleQueue[_ParsedKeys | BaseException] = queue.SimpleQueue()
+        self._start_fetch(came.put)
         try:
             found = came.get(timeout=_FETCH_TIMEOUT_S + _GRACE_S)
         except queue.Empty:
-            raise ConfigError(f"{self._source}: {_LATE.format(_FETCH_TIMEOUT_S)}") from None
+            raise ConfigError(f"{self._source}: {_TIMEOUT_MESSAGE.format(_FETCH_TIMEOUT_S)}") from None
         if isinstance(found, BaseException):
             raise found
         return found
 
-    async def _found_aside(self) -> _Parsed:
+    async def _fetch_keys(self) -> _ParsedKeys:
         """Wait for the keys on the event loop. Not in its default executor, for which shutdown would wait."""
         loop = asyncio.get_running_loop()
-        came: asyncio.Future[_Parsed] = loop.create_future()
+        came: asyncio.Future[_ParsedKeys] = loop.create_future()
 
-        def settle(found: _Parsed | BaseException) -> None:
+        def settle(found: _ParsedKeys | BaseException) -> None:
             if came.done():  # given up
                 return
             if isinstance(found, BaseException):
@@ -147,25 +147,25 @@ class KeySet:
             else:
                 came.set_result(found)
 
-        def tell(found: _Parsed | BaseException) -> None:
+        def on_result(found: _ParsedKeys | BaseException) -> None:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, found)
 
-        self._begin(tell)
+        self._start_fetch(on_result)
         return await came
 
-    def _begin(self, tell: Callable[[_Parsed | BaseException], object]) -> None:
-        def ended(found: _Parsed | BaseException) -> None:
+    def _start_fetch(self, on_result: Callable[[_ParsedKeys | BaseException], object]) -> None:
+        def ended(found: _ParsedKeys | BaseException) -> None:
             self._fetching = False
-            tell(found)
+            on_result(found)
 
         self._fetching = True
-        begun_aside(lambda: _read_from(self._source), ended)
+        run_in_daemon_thread(lambda: _load_keys(self._source), ended)
 
-    async def _read(self) -> None:
+    async def _refresh_keys(self) -> None:
         try:
             async with asyncio.timeout(_FETCH_TIMEOUT_S + _GRACE_S):
-                found = await self._found_aside()
+                found = await self._fetch_keys()
         except ConfigError as error:
             why = str(error).removeprefix(f"{self._source}: ")  # the address may have a secret in its query
             log.error("the token key set could not be refreshed, %.0f s old: %s", self._age, why)
@@ -175,16 +175,16 @@ class KeySet:
             log.error("the token key set could not be refreshed, %.0f s old: %s", self._age, why)
             return
         self._read_at = time.monotonic()
-        self._keys, before, self._left_out = found[0], self._left_out, found[1]
-        if self._left_out != before:
-            self._tell_left_out()
+        self._keys, before, self._skipped = found[0], self._skipped, found[1]
+        if self._skipped != before:
+            self._log_skipped()
 
-    def _tell_left_out(self) -> None:
-        for why in self._left_out:
+    def _log_skipped(self) -> None:
+        for why in self._skipped:
             log.warning("a key of the token key set is skipped: %s", why)
 
 
-class Tokens:
+class TokenVerifier:
     """Verifies tokens of one issuer for one audience."""
 
     def __init__(self, source: str, issuer: str, audience: str) -> None:
@@ -196,11 +196,11 @@ class Tokens:
         self._keys = KeySet(source)
         self._issuer, self._audience = issuer, audience
 
-    async def usable(self) -> bool:
+    async def is_ready(self) -> bool:
         """Whether the issuer's keys are fresh enough to be trusted; refreshes them if needed."""
-        return await self._keys.believed()
+        return await self._keys.is_fresh()
 
-    async def bearer(self, token: str) -> Bearer | None:
+    async def verify(self, token: str) -> VerifiedToken | None:
         """Whom a token speaks for; None if it is not a valid token of this issuer for this server, now.
 
         Raises:
@@ -213,7 +213,7 @@ class Tokens:
             key_id = header.get("kid")
             if header.get("alg") not in ALGORITHMS or not isinstance(key_id, str | None):
                 return None
-            key = await self._keys.key(key_id)
+            key = await self._keys.get_key(key_id)
             if key is None:
                 return None
             claims = jwt.decode(
@@ -227,10 +227,10 @@ class Tokens:
             )
             subject = str(claims["sub"])
             subject.encode()  # half a surrogate pair, which JSON can write and UTF-8 cannot, names nobody
-            until = float(claims["exp"])
+            expires_at = float(claims["exp"])
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             return None
-        return Bearer(self._issuer, subject, _scopes(claims), until)
+        return VerifiedToken(self._issuer, subject, _scopes(claims), expires_at)
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
@@ -242,25 +242,25 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def _read_from(source: str) -> _Parsed:
-    return _parsed(source, _content(source))
+def _load_keys(source: str) -> _ParsedKeys:
+    return _parse_jwks(source, _read_source(source))
 
 
-def _content(source: str) -> bytes:
+def _read_source(source: str) -> bytes:
     try:
         address = urlsplit(source)
         if address.scheme not in ("http", "https"):
             return Path(source).read_bytes()[:_MAX_SET_BYTES]
         if address.scheme == "http" and not is_loopback(address.hostname or ""):
             raise ConfigError(f"{source}: expected https; keys that come over plain http could be anyone's.")
-        return fetched(source, _FETCH_TIMEOUT_S, _MAX_SET_BYTES)
+        return fetch(source, _FETCH_TIMEOUT_S, _MAX_SET_BYTES)
     except TimeoutError:
-        raise ConfigError(f"{source}: {_LATE.format(_FETCH_TIMEOUT_S)}") from None
+        raise ConfigError(f"{source}: {_TIMEOUT_MESSAGE.format(_FETCH_TIMEOUT_S)}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ConfigError(f"{source}: the key set cannot be read ({error}).") from None
 
 
-def _parsed(source: str, content: bytes) -> _Parsed:
+def _parse_jwks(source: str, content: bytes) -> _ParsedKeys:
     """Keys that may verify a signature, and why others were left out, as RFC 7517, section 5, asks.
 
     Keys that are not for signatures, such as those for encryption, are left out without a mention.
@@ -276,20 +276,20 @@ def _parsed(source: str, content: bytes) -> _Parsed:
             continue
         try:
             key = jwt.PyJWK(one)
-            unfit = _unfit(key)
+            reason = _unfit_reason(key)
         except Exception as error:  # whatever a library does with an odd key, only this one is lost
-            unfit = f"is of an unsupported kind ({type(error).__name__})"  # its text may hold the key
-        if unfit is None and keys.setdefault(str(one.get("kid", "")), key) is not key:
-            unfit = "has the same kid as an earlier key, or like it none"
-        if unfit is not None:
-            left_out.append(f"key {number} of the set {unfit}")
+            reason = f"is of an unsupported kind ({type(error).__name__})"  # its text may hold the key
+        if reason is None and keys.setdefault(str(one.get("kid", "")), key) is not key:
+            reason = "has the same kid as an earlier key, or like it none"
+        if reason is not None:
+            left_out.append(f"key {number} of the set {reason}")
     if not keys:
         said = "; ".join(["no public key for signatures in this JWKS document", *left_out])
         raise ConfigError(f"{source}: {said}.")
     return keys, left_out
 
 
-def _unfit(key: jwt.PyJWK) -> str | None:
+def _unfit_reason(key: jwt.PyJWK) -> str | None:
     """Why a key may not verify tokens; None: it may."""
     if key.algorithm_name not in ALGORITHMS:
         return f"is for {key.algorithm_name}, which is not accepted"

@@ -18,7 +18,7 @@ from triage_server.case_pipeline import CaseParser, ParsedCase, ProtocolAdapter,
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
 from triage_server.intake import SentCase, check_photograph_count, media_type_of, read_body, read_form
 from triage_server.openapi import CASE_CODES, JSON_CODES, describe_case_operation
-from triage_server.pool import Place
+from triage_server.pool import CaseSlot
 from triage_server.service import service_of
 from triage_server.wire import JSON_TYPE, MULTIPART_TYPE, PICTURE_TYPES, CaseStatus
 
@@ -49,15 +49,17 @@ def answer_json(answer: Answer) -> bytes:
     return answer.model_dump_json().encode()
 
 
-async def _receive(request: Request, place: Place) -> CaseParser:
+async def _receive(request: Request, slot: CaseSlot) -> CaseParser:
     limit, media_type = service_of(request).settings.max_body_bytes, media_type_of(request)
     if media_type == JSON_TYPE:
-        body = await read_json_body(request, place)
+        body = await read_json_body(request, slot)
         return lambda: parse_case(json_body.parse(body))
     if media_type == MULTIPART_TYPE:
-        case = await read_form(request, max_body_bytes=limit, reserve=place.take)
+        case = await read_form(request, max_body_bytes=limit, reserve=slot.reserve_bytes)
     else:
-        case = SentCase([await read_body(request, max_body_bytes=limit, reserve=place.take)], NO_HISTORY)
+        case = SentCase(
+            [await read_body(request, max_body_bytes=limit, reserve=slot.reserve_bytes)], NO_HISTORY
+        )
     return lambda: ParsedCase(case, answer_json)
 
 

@@ -83,7 +83,7 @@ def test_refusal_says_why_and_is_not_tried_again(scorer: Scorer, picture_bytes: 
             1,
         )
         assert caught.value.request_id
-        assert 'code="image_format_not_supported"} 1.0' in app.state.service.telemetry.page().decode()
+        assert 'code="image_format_not_supported"} 1.0' in app.state.service.telemetry.render().decode()
 
 
 def test_key_is_shown_and_a_wrong_one_is_refused(
@@ -114,7 +114,7 @@ def test_headers_of_the_caller_s_own_take_neither_key_nor_language_away():
 
 def test_busy_server_is_asked_again_until_it_has_room(scorer: Scorer, picture_bytes: Callable[..., bytes]):
     with serving(scorer, queue=0) as (url, app):
-        place = app.state.service.pool.place()
+        place = app.state.service.pool.reserve_slot()
         place.__enter__()
         threading.Timer(1.5, place.__exit__, (None, None, None)).start()
         with Client(url, patience=QUICK) as client:

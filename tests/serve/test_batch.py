@@ -19,7 +19,7 @@ from triage_server.api_keys import new_key
 from triage_server.app import create_app
 from triage_server.audit_chain import files_of
 from triage_server.audit_log import AuditLog
-from triage_server.security import NOBODY
+from triage_server.security import ANONYMOUS
 from triage_server.settings import Settings
 from triage_server.wire import MAX_CASES_PER_BATCH
 
@@ -96,9 +96,9 @@ def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
     app = make_app(threads=4, queue=0)
     pool = app.state.service.pool
     cases = batch(*[as_json(draw())] * 6)
-    with pool.place(), pool.place(), pool.place():
+    with pool.reserve_slot(), pool.reserve_slot(), pool.reserve_slot():
         assert ask(app, "POST", PATH, **cases).status_code == 200
-        with pool.place():
+        with pool.reserve_slot():
             assert ask(app, "POST", PATH, **cases).json()["code"] == "busy"
     assert pool.cases == pool.pending_bytes == 0
 
@@ -131,7 +131,7 @@ def test_a_case_that_waits_in_vain_for_its_key_has_its_line(
     settings = Settings(bundle=scorer.bundle.folder, threads=1, answer_timeout_s=0.5)
     with AuditLog(tmp_path / "audit", 2**20) as log:
         app, key = create_app(scorer.bundle, scorer, settings, log), "batch-0123456789"
-        app.state.service.repeats.begin(NOBODY.name, f"{key}#0")
+        app.state.service.idempotency_cache.begin(ANONYMOUS.name, f"{key}#0")
         request = batch(as_json(draw()))
         request["headers"] = {**request["headers"], "Idempotency-Key": key}
         (item,) = ask(app, "POST", PATH, **request).json()["cases"]

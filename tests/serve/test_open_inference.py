@@ -214,7 +214,7 @@ def test_a_case_for_another_model_is_a_refusal_in_the_log(
 def test_a_full_server_is_not_ready_by_this_protocol_either(ask: Ask, make_app: MakeApp):
     app = make_app(queue=0)
     assert ask(app, "GET", "/v2/health/ready").json() == {"ready": True}
-    with app.state.service.pool.place():
+    with app.state.service.pool.reserve_slot():
         assert ask(app, "GET", "/v2/health/ready").status_code == 503
         assert ask(app, "GET", "/v2/models/tiny/ready").status_code == 503
         assert ask(app, "GET", "/v2/health/live").json() == {"live": True}

@@ -98,16 +98,16 @@ class Desk:
 
 def test_only_a_case_that_is_alone_in_the_house_is_helped():
     before, pool = set(threading.enumerate()), ScoringPool(threads=3, queue=1, max_pending_bytes=10)
-    with pool.place():
-        helpers = pool.helpers()
+    with pool.reserve_slot():
+        helpers = pool.idle_executor()
         assert isinstance(helpers, Executor)
         met = threading.Barrier(3)  # one of them here: a helper for each other thread, all at once
         waiting = [helpers.submit(met.wait, 10) for _ in range(2)]
         ours = met.wait(10)
         assert sorted([ours, *(each.result() for each in waiting)]) == [0, 1, 2]
-        with pool.place():
-            assert pool.helpers() is None
-        assert pool.helpers() is helpers
+        with pool.reserve_slot():
+            assert pool.idle_executor() is None
+        assert pool.idle_executor() is helpers
     pool.close()
     begun = set(threading.enumerate()) - before
     assert not [thread for thread in begun if thread.name.startswith("helping")]
@@ -115,8 +115,8 @@ def test_only_a_case_that_is_alone_in_the_house_is_helped():
 
 def test_a_server_with_one_thread_has_no_helpers():
     pool = ScoringPool(threads=1, queue=1, max_pending_bytes=10)
-    with pool.place():
-        assert pool.helpers() is None
+    with pool.reserve_slot():
+        assert pool.idle_executor() is None
     pool.close()
 
 
@@ -210,8 +210,8 @@ def test_an_answer_that_was_given_is_not_kept():
 
 def test_places_are_counted_and_given_back():
     pool = ScoringPool(threads=1, queue=1, max_pending_bytes=10)
-    with pool.place() as first, pool.place():
-        first.take(6)
+    with pool.reserve_slot() as first, pool.reserve_slot():
+        first.reserve_bytes(6)
         with pytest.raises(RequestError) as refusal:
             pool.refuse_if_full()
         assert refusal.value.headers == {"Retry-After": "1"}
@@ -221,10 +221,10 @@ def test_places_are_counted_and_given_back():
 
 def test_memory_is_bounded_over_all_requests_together():
     pool = ScoringPool(threads=1, queue=1, max_pending_bytes=10)
-    with pool.place() as first, pool.place() as second:
-        first.take(6)
+    with pool.reserve_slot() as first, pool.reserve_slot() as second:
+        first.reserve_bytes(6)
         with pytest.raises(RequestError) as refusal:
-            second.take(5)
+            second.reserve_bytes(5)
         assert refusal.value.code == "busy"
-        second.take(4)
+        second.reserve_bytes(4)
     assert pool.pending_bytes == 0

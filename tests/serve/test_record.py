@@ -17,7 +17,7 @@ from sent_cases import WAYS
 from triage_server import record
 from triage_server.audit_chain import files_of, verify
 from triage_server.problems import RequestError
-from triage_server.record import MOST_KEPT_OF_ONE, Answered, Repeats
+from triage_server.record import MAX_KEPT_PER_CALLER, IdempotencyCache, SentAnswer
 
 JPEG = {"Content-Type": "image/jpeg"}
 KEY = {"Idempotency-Key": "0123456789abcdef"}
@@ -68,36 +68,36 @@ def test_case_that_got_no_answer_leaves_its_key_to_the_next(launch: Callable[...
         assert server.stop() == 0
 
 
-ANSWER = Answered(b"", "en", "below_threshold", 3, (), {})
+ANSWER = SentAnswer(b"", "en", "below_threshold", 3, (), {})
 
 
 def test_answers_of_one_caller_never_push_out_those_of_another():
-    repeats, loud = Repeats(), [f"key:{number}" for number in range(5)]
-    repeats.keep("key:quiet", "key-of-the-quiet-one", {"n": 0}, ANSWER)
-    for number in range(MOST_KEPT_OF_ONE + 1):
+    cache, loud = IdempotencyCache(), [f"key:{number}" for number in range(5)]
+    cache.keep("key:quiet", "key-of-the-quiet-one", {"n": 0}, ANSWER)
+    for number in range(MAX_KEPT_PER_CALLER + 1):
         for caller in loud:
-            repeats.keep(caller, f"key-{number:012}", {"n": number}, ANSWER)
-    assert repeats.find("key:quiet", "key-of-the-quiet-one", {"n": 0}) == ANSWER
-    last = {"n": MOST_KEPT_OF_ONE}
+            cache.keep(caller, f"key-{number:012}", {"n": number}, ANSWER)
+    assert cache.find("key:quiet", "key-of-the-quiet-one", {"n": 0}) == ANSWER
+    last = {"n": MAX_KEPT_PER_CALLER}
     kept = 0
     for caller in loud:
-        assert repeats.find(caller, f"key-{MOST_KEPT_OF_ONE:012}", last) == ANSWER
-        assert repeats.find(caller, "key-000000000000", {"n": 0}) is None
+        assert cache.find(caller, f"key-{MAX_KEPT_PER_CALLER:012}", last) == ANSWER
+        assert cache.find(caller, "key-000000000000", {"n": 0}) is None
         kept += sum(
-            repeats.find(caller, f"key-{number:012}", {"n": number}) == ANSWER
-            for number in range(MOST_KEPT_OF_ONE + 1)
+            cache.find(caller, f"key-{number:012}", {"n": number}) == ANSWER
+            for number in range(MAX_KEPT_PER_CALLER + 1)
         )
-    assert MOST_KEPT_OF_ONE < kept < 2 * MOST_KEPT_OF_ONE
+    assert MAX_KEPT_PER_CALLER < kept < 2 * MAX_KEPT_PER_CALLER
 
 
 def test_an_answer_is_forgotten_when_its_time_is_over_and_its_key_is_free(monkeypatch: pytest.MonkeyPatch):
-    assert timedelta(days=1).total_seconds() == record._KEPT_S
-    repeats = Repeats()
-    repeats.keep("key:one", "key", {"n": 0}, ANSWER)
-    assert repeats.find("key:one", "key", {"n": 0}) == ANSWER
-    monkeypatch.setattr(record, "_KEPT_S", -1.0)
-    assert repeats.find("key:one", "key", {"n": 0}) is None
-    assert repeats.find("key:one", "key", {"n": 1}) is None
+    assert timedelta(days=1).total_seconds() == record._KEEP_S
+    cache = IdempotencyCache()
+    cache.keep("key:one", "key", {"n": 0}, ANSWER)
+    assert cache.find("key:one", "key", {"n": 0}) == ANSWER
+    monkeypatch.setattr(record, "_KEEP_S", -1.0)
+    assert cache.find("key:one", "key", {"n": 0}) is None
+    assert cache.find("key:one", "key", {"n": 1}) is None
 
 
 _LINE: dict[str, object] = {"face": "v1", "photographs_hmac": ["a"], "history_hmac": None}
@@ -116,10 +116,10 @@ _LINE: dict[str, object] = {"face": "v1", "photographs_hmac": ["a"], "history_hm
 )
 def test_a_key_that_came_with_another_request_is_told_what_differs(change: dict[str, object], said: str):
     for before, now in ((_LINE, _LINE | change), (_LINE | change, _LINE)):
-        repeats = Repeats()
-        repeats.keep("key:one", "key", before, ANSWER)
+        cache = IdempotencyCache()
+        cache.keep("key:one", "key", before, ANSWER)
         with pytest.raises(RequestError, match=f"a difference in {said}[^;]*; use"):
-            repeats.find("key:one", "key", now)
+            cache.find("key:one", "key", now)
 
 
 def test_a_caller_is_told_what_differs(ask: Callable[..., httpx.Response], make_app: Any, draw: Any):

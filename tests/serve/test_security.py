@@ -22,7 +22,7 @@ from lesion_triage.errors import ConfigError
 from triage_server.api_keys import KeyFile, new_key, read_keys, revoke
 from triage_server.cli import main
 from triage_server.problems import RequestError
-from triage_server.security import Caller, Pace
+from triage_server.security import Caller, RateLimiter
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -374,30 +374,30 @@ def test_each_key_has_its_own_pace(launch: Any, keys: Any, draw: Any):
 
 @pytest.mark.parametrize(("per_minute", "cases"), [(30, 31), (30, 16), (1, 32), (600, 32)])
 def test_batch_passes_after_the_pause_that_it_was_asked_for(per_minute: int, cases: int):
-    pace, caller = Pace(per_minute), Caller("key:a", "score")
+    limiter, caller = RateLimiter(per_minute), Caller("key:a", "score")
     for _ in range(per_minute):
-        pace.take(caller, 0.0)
+        limiter.take(caller, 0.0)
     with pytest.raises(RequestError) as refusal:
-        pace.take(caller, 0.0)
+        limiter.take(caller, 0.0)
     moment = float(refusal.value.headers["Retry-After"])
-    pace.take(caller, moment)
+    limiter.take(caller, moment)
     if per_minute > 1:
         with pytest.raises(RequestError) as refusal:
-            pace.take_further(caller, moment, cases - 1)
+            limiter.take_further_cases(caller, moment, cases - 1)
         moment += float(refusal.value.headers["Retry-After"])
         assert moment <= 61 + 60 / per_minute + 2
-        pace.take(caller, moment)
-    pace.take_further(caller, moment, cases - 1)
+        limiter.take(caller, moment)
+    limiter.take_further_cases(caller, moment, cases - 1)
 
 
 def test_bucket_refills_evenly():
-    pace, caller = Pace(60), Caller("key:a", "score")
+    limiter, caller = RateLimiter(60), Caller("key:a", "score")
     for _ in range(60):
-        pace.take(caller, 0.0)
+        limiter.take(caller, 0.0)
     with pytest.raises(RequestError):
-        pace.take(caller, 0.5)
-    pace.take(caller, 1.6)
+        limiter.take(caller, 0.5)
+    limiter.take(caller, 1.6)
     with pytest.raises(RequestError):
-        pace.take(caller, 1.7)
+        limiter.take(caller, 1.7)
     for _ in range(60):
-        pace.take(caller, 1000.0)
+        limiter.take(caller, 1000.0)

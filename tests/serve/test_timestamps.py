@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from triage_server.middleware import JsonLines
-from triage_server.timestamps import written
+from triage_server.timestamps import format_timestamp
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,9 @@ from triage_server.timestamps import written
     ],
 )
 def test_moment_is_written_in_utc_with_milliseconds(moment: float, said: str):
-    assert written(moment) == said
+    assert format_timestamp(moment) == said
 
 
 def test_log_of_requests_writes_moments_as_the_audit_log_does():
     record = logging.makeLogRecord({"msg": "request", "created": 1e9})
-    assert json.loads(JsonLines().format(record))["time"] == written(1e9)
+    assert json.loads(JsonLines().format(record))["time"] == format_timestamp(1e9)

@@ -194,7 +194,7 @@ def test_new_key_of_the_issuer_is_found_without_a_restart(issuer: Issuer, monkey
     old = {"keys": issuer.document()["keys"][:1]}
     with served([json.dumps(old).encode(), json.dumps(issuer.document()).encode()]) as (address, asked):
         keys = KeySet(address)
-        assert named(asyncio.run(keys.key("ES256"))) == "ES256"
+        assert named(asyncio.run(keys.get_key("ES256"))) == "ES256"
         assert asked == [2]
 
 
@@ -203,7 +203,7 @@ def test_invented_key_ids_do_not_flood_the_issuer(issuer: Issuer):
 
     async def many() -> None:
         for number in range(50):
-            assert await keys.key(f"invented-{number}") is None
+            assert await keys.get_key(f"invented-{number}") is None
 
     with served([json.dumps(issuer.document()).encode()]) as (address, asked):
         keys = KeySet(address)
@@ -220,10 +220,10 @@ def test_issuer_that_is_down_is_believed_for_an_hour(issuer: Issuer, monkeypatch
     monkeypatch.setattr(tokens, "REFRESH_S", 0.0)
     with served([json.dumps(issuer.document()).encode(), 500]) as (address, _):
         keys = KeySet(address)
-        assert asyncio.run(keys.key("RS256")) is not None
+        assert asyncio.run(keys.get_key("RS256")) is not None
         monkeypatch.setattr(tokens, "STALE_S", 0.0)
         with pytest.raises(RequestError) as refusal:
-            asyncio.run(keys.key("RS256"))
+            asyncio.run(keys.get_key("RS256"))
     assert refusal.value.code == "authentication_unavailable"
 
 
@@ -269,10 +269,10 @@ def test_provider_that_drips_is_given_up_in_time_and_holds_nobody_up_whose_key_i
     async def story() -> tuple[float, float]:
         began = time.monotonic()
         for _ in range(20):
-            assert named(await keys.key("RS256")) == "RS256"
-            assert await keys.believed()
+            assert named(await keys.get_key("RS256")) == "RS256"
+            assert await keys.is_fresh()
         known = time.monotonic() - began
-        assert await keys.key("invented") is None
+        assert await keys.get_key("invented") is None
         return known, time.monotonic() - began
 
     with served([json.dumps(issuer.document()).encode(), 0.1]) as (address, asked):
@@ -301,9 +301,9 @@ def test_keys_that_cannot_be_used_are_left_out_one_by_one_and_named_in_the_log(
     first = {"keys": whole["keys"][:1]}
     with served([json.dumps(first).encode(), json.dumps(mixed).encode()]) as (address, _):
         keys = KeySet(address)
-        assert named(asyncio.run(keys.key("ES256"))) == "ES256"
+        assert named(asyncio.run(keys.get_key("ES256"))) == "ES256"
         for name in ("weak", "later"):
-            assert asyncio.run(keys.key(name)) is None
+            assert asyncio.run(keys.get_key(name)) is None
     said = [record.getMessage() for record in caplog.records if "is skipped" in record.getMessage()]
     assert [re.search(r"key (\d) of the set", line)[1] for line in said] == ["1", "2", "3", "4"]  # type: ignore[index]
     assert "1024 bits" in said[1]
@@ -319,7 +319,7 @@ def test_key_that_cannot_be_told_from_an_earlier_one_is_left_out_and_named_in_th
         {name: value for name, value in one.items() if name != "kid"} for one in issuer.document()["keys"]
     ]
     (tmp_path / "set").write_text(json.dumps({"keys": [one | kid for one in same[:2]]}))
-    key = asyncio.run(KeySet(str(tmp_path / "set")).key(kid.get("kid")))
+    key = asyncio.run(KeySet(str(tmp_path / "set")).get_key(kid.get("kid")))
     assert key is not None
     assert key.algorithm_name == "RS256"
     (line,) = (record.getMessage() for record in caplog.records if "is skipped" in record.getMessage())
@@ -335,7 +335,7 @@ def test_each_reading_that_fails_is_logged_without_what_the_address_asks_for(
     with served([json.dumps(issuer.document()).encode(), 500]) as (address, _):
         keys = KeySet(f"{address}?word=secret")
         for _ in range(2):
-            assert asyncio.run(keys.key("invented")) is None
+            assert asyncio.run(keys.get_key("invented")) is None
     said = [
         record.getMessage() for record in caplog.records if "could not be refreshed" in record.getMessage()
     ]
@@ -357,10 +357,10 @@ def test_provider_whose_head_drips_is_given_up_in_time_and_asked_again(
         await asyncio.sleep(0.3)
         began = time.monotonic()
         with pytest.raises(RequestError) as refusal:
-            await keys.key("RS256")
+            await keys.get_key("RS256")
         took = time.monotonic() - began
         assert refusal.value.code == "authentication_unavailable"
-        assert named(await keys.key("RS256")) == "RS256"
+        assert named(await keys.get_key("RS256")) == "RS256"
         return took
 
     document = json.dumps(issuer.document()).encode()
@@ -381,7 +381,7 @@ def test_provider_whose_head_never_ends_is_let_go_and_asked_once_at_a_time(
 
     async def story() -> None:
         for _ in range(3):
-            await asyncio.gather(*(keys.key("invented") for _ in range(5)))
+            await asyncio.gather(*(keys.get_key("invented") for _ in range(5)))
 
     before = threading.active_count()
     with served([json.dumps(issuer.document()).encode(), "X-Endless"]) as (address, asked):

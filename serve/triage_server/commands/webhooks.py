@@ -17,7 +17,7 @@ from typing import Any
 from lesion_triage.bundle.webhook_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_server.settings import MOST_KEEP_HOURS
-from triage_server.timestamps import written
+from triage_server.timestamps import format_timestamp
 
 _WHICH = "WHERE state = 'undelivered' AND case_id = coalesce(?, case_id) AND callback = coalesce(?, callback)"
 
@@ -78,7 +78,7 @@ def _show(arguments: argparse.Namespace) -> int:
     )
     for case_id, callback, request_id, attempts, status, settled_at in _asked(arguments.outbox, said):
         heard = status or "no reply"
-        when = written(settled_at)
+        when = format_timestamp(settled_at)
         print(f"{case_id}  {callback}  {when}  {attempts} attempts, last: {heard}  request {request_id}")
     return 0
 

@@ -34,7 +34,7 @@ from triage_server.page.single_submit import FORM_ID_FIELD, SingleSubmit, new_fo
 from triage_server.page.store import ReadingQueue
 from triage_server.page.texts import FALLBACK_LANGUAGE, LANGUAGES, Texts
 from triage_server.problems import RequestError
-from triage_server.security import NOBODY, Caller, Known
+from triage_server.security import ANONYMOUS, Caller, VerifiedCaller
 from triage_server.service import Service, language_of, service_of
 from triage_server.settings import refuse_exposure
 
@@ -196,31 +196,31 @@ class Page:
         """
         context, service = context_of(request), service_of(request)
         caller, token = context.caller, proxy_token(request)
-        if not service.door.still_knows(caller):
+        if not service.authenticator.is_still_valid(caller):
             raise RequestError("not_authenticated")
         assert context.session is not None
         if token or context.session.proxy_authenticated:
-            named = await service.door.known(token, _REQUIRED_ROLE)
+            named = await service.authenticator.verify(token, _REQUIRED_ROLE)
             if named is None or named.caller != caller:
                 raise RequestError("not_authenticated")
         request.state.caller = caller
-        if caller is not NOBODY:
-            service.pace.take(caller, asyncio.get_running_loop().time())
+        if caller is not ANONYMOUS:
+            service.rate_limiter.take(caller, asyncio.get_running_loop().time())
 
     def needs_credential(self, request: Request) -> bool:
         """Whether a person must type a key or token: not if none is required, or a proxy passes one on."""
-        return service_of(request).door.asks and not proxy_token(request)
+        return service_of(request).authenticator.requires_credentials and not proxy_token(request)
 
-    async def authenticate(self, request: Request, typed: str) -> Known | None:
+    async def authenticate(self, request: Request, typed: str) -> VerifiedCaller | None:
         """Who signs in, by the token that a proxy passes on, else by what was typed; None: unknown.
 
         Raises:
             RequestError: the keys cannot be read.
         """
-        door = service_of(request).door
-        if not door.asks:
-            return Known(NOBODY)
-        return await door.known(proxy_token(request) or typed, _REQUIRED_ROLE)
+        authenticator = service_of(request).authenticator
+        if not authenticator.requires_credentials:
+            return VerifiedCaller(ANONYMOUS)
+        return await authenticator.verify(proxy_token(request) or typed, _REQUIRED_ROLE)
 
     async def read_form(
         self,
@@ -318,7 +318,9 @@ def proxy_token(request: Request) -> str:
 
     If this server reads no tokens, a token from a proxy is meant for somebody else and is ignored.
     """
-    said = request.headers.getlist("authorization") if service_of(request).door.reads_tokens else []
+    said = (
+        request.headers.getlist("authorization") if service_of(request).authenticator.accepts_tokens else []
+    )
     scheme, _, token = said[0].partition(" ") if len(said) == 1 else ("", "", "")
     return token if scheme.lower() == "bearer" else ""
 

@@ -19,7 +19,7 @@ from triage_server.case_pipeline import receive_in_time
 from triage_server.multipart import read_chunks
 from triage_server.page.context import SECURITY_HEADERS, page_of
 from triage_server.problems import RequestError
-from triage_server.security import hosts_named
+from triage_server.security import requested_hosts
 from triage_server.service import service_of
 
 PUBLIC_PATHS = frozenset({"/ui/login", "/ui/static/{name}"})
@@ -40,7 +40,7 @@ class PageRoute(APIRoute):
             page = page_of(request)
             request.state.context = page.context(request)
             try:
-                if not page.allows_hosts(hosts_named(request.headers)):
+                if not page.allows_hosts(requested_hosts(request.headers)):
                     response = page.render_misdirected(request)
                 else:
                     if self.path not in PUBLIC_PATHS:

@@ -272,7 +272,7 @@ async def _render_case(
         answer=found.answer(context.catalogue.language),
         unreviewed=_has_unreviewed_flags(request, found),
         keep_days=service_of(request).settings.reading_queue_keep_days,
-        keeps_log=service_of(request).recorder.keeps_log,
+        keeps_log=service_of(request).recorder.has_log,
         confirmations=get_args(ConfirmedBy),
         error=error,
         form=form or Form(),

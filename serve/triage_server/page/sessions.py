@@ -1,7 +1,7 @@
 """Sessions of browsers: a signed cookie, and the token by which a form proves that it came from this page.
 
-Imports PyJWT, the standard library and the gate's callers. The signing key is made when the process starts
-and stored nowhere, so sessions end with the server.
+Imports PyJWT, the standard library and the callers that security knows. The signing key is made when the
+process starts and stored nowhere, so sessions end with the server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jwt
 from starlette.requests import Request
 from starlette.responses import Response
 
-from triage_server.security import NOBODY, Caller
+from triage_server.security import ANONYMOUS, Caller
 
 SESSION_LIFETIME_S = 8 * 3600
 """A working day; then the key is asked for again. A session ends sooner with the token it was begun with."""
@@ -66,9 +66,12 @@ class Sessions:
         if claims["jti"] in self._revoked:
             return None
         caller = Caller(claims["caller"], claims["role"]) if claims["caller"] else None
-        # The gate recognises NOBODY by identity.
+        # ANONYMOUS is compared by identity.
         return Session(
-            claims["jti"], NOBODY if caller == NOBODY else caller, claims["reader"], bool(claims["vouched"])
+            claims["jti"],
+            ANONYMOUS if caller == ANONYMOUS else caller,
+            claims["reader"],
+            bool(claims["vouched"]),
         )
 
     def begin(

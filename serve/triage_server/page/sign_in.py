@@ -39,7 +39,7 @@ async def sign_in(request: Request) -> Response:
         )
     response = redirect("/ui")
     proxy_authenticated = bool(proxy_token(request))
-    until = math.inf if proxy_authenticated else known.until  # a proxy renews the token itself
+    until = math.inf if proxy_authenticated else known.expires_at  # a proxy renews the token itself
     page.sessions.begin(response, known.caller, reader, proxy_authenticated=proxy_authenticated, until=until)
     return response
 
@@ -80,7 +80,7 @@ def _render_form(
         reader=reader,
         form_lost=request.query_params.get("kept") == "nothing",
         needs_credential=page.needs_credential(request),
-        requires_credential=service_of(request).door.asks,
+        requires_credential=service_of(request).authenticator.requires_credentials,
         credential=_credential_kind(service_of(request).settings),
     )
 

@@ -33,7 +33,7 @@ from triage_server.page.forms import Form
 from triage_server.page.history import NUMBER_RANGES, parse_history, questions_for
 from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
-from triage_server.record import Answered, answered
+from triage_server.record import SentAnswer, sent_answer
 from triage_server.service import Service, language_of, service_of
 from triage_server.v1 import answer_json
 
@@ -93,15 +93,15 @@ async def submit_case(page: Page, request: Request, pending: PendingSubmission) 
     """
     service, line = service_of(request), pending.line
     async with recording_refusals(request, line):
-        await service.recorder.require()
+        await service.recorder.require_writable()
         # No place is held during a database call: a database that hangs would take all places from the
         # platforms. The bytes of the photographs are counted for as long as they are in memory.
         number = await page.run_in_thread(page.queue.draw_number)
         with ExitStack() as resources:
-            counted_bytes = resources.enter_context(service.pool.counted())
-            with service.pool.place():
+            counted_bytes = resources.enter_context(service.pool.count_bytes())
+            with service.pool.reserve_slot():
                 pending.form = form = await page.read_form(
-                    request, service.settings.max_body_bytes, counted_bytes.take
+                    request, service.settings.max_body_bytes, counted_bytes.reserve_bytes
                 )
             case = SentCase(form.images, parse_history(form, questions_for(service.bundle)))
             if not form.images:
@@ -109,7 +109,7 @@ async def submit_case(page: Page, request: Request, pending: PendingSubmission) 
 
             def release() -> None:
                 del form.images[:]
-                counted_bytes.give_back()
+                counted_bytes.release_bytes()
 
             async def work() -> str:
                 with resources.pop_all():  # a second click may wait for the result after the first has gone
@@ -125,7 +125,7 @@ async def _score_and_store(
     earlier = await _earlier_number(page, form)
     deadline = answer_deadline(request)
     await within_deadline(request, _wait_for_place(pool), deadline)
-    with pool.place():
+    with pool.reserve_slot():
         scored = await _score(request, case, line, deadline)
         line["case_hmac"] = page.case_hash(number)
         await record_answer(request, scored.answered, line)
@@ -163,7 +163,7 @@ class _ScoredCase:
     """Its photographs, stripped. Exactly these were scored, so they can be scored again."""
     answers: tuple[Answer, ...]
     """The answer in every language, the sender's first."""
-    answered: Answered
+    answered: SentAnswer
 
 
 async def _score(request: Request, sent: SentCase, line: dict[str, object], deadline: float) -> _ScoredCase:
@@ -172,13 +172,13 @@ async def _score(request: Request, sent: SentCase, line: dict[str, object], dead
 
     def work() -> SteppedTask[_ScoredCase]:
         case = _strip_images(service, extract_photographs(service, sent))
-        line.update(service.recorder.inputs(case))
+        line.update(service.recorder.input_hashes(case))
         judged = yield from judge_case(service, case)
         answers = tuple(
             service.scorer.answer(judged, case.history, languages.catalogue(name))
             for name in (first, *(name for name in languages.names if name != first))
         )
-        return _ScoredCase(case.images, answers, answered(answers[0], answer_json(answers[0]), case))
+        return _ScoredCase(case.images, answers, sent_answer(answers[0], answer_json(answers[0]), case))
 
     return await run_in_pool(request, work(), deadline)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from triage_server.audit_log import AuditLog
 from triage_server.problems import RequestError
 from triage_server.telemetry import Telemetry
-from triage_server.timestamps import written
+from triage_server.timestamps import format_timestamp
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.dispatcher import Dispatcher
 from triage_server.webhooks.outbox import (
@@ -171,7 +171,7 @@ class WebhookService:
         except sqlite3.Error as error:
             raise _outbox_unavailable(error) from None
         if stored is entry:
-            self._telemetry.webhook(callback.name, "accepted")
+            self._telemetry.count_webhook(callback.name, "accepted")
             self._dispatcher.wake()
         return self._status_document(stored)
 
@@ -209,10 +209,10 @@ class WebhookService:
             case_id=entry.case_id,
             callback=entry.callback,
             state=entry.state,
-            accepted_at=written(entry.accepted_at),
+            accepted_at=format_timestamp(entry.accepted_at),
             attempts=entry.attempts,
             last_status=entry.last_status,
-            settled_at=None if entry.settled_at is None else written(entry.settled_at),
+            settled_at=None if entry.settled_at is None else format_timestamp(entry.settled_at),
             audit_hash=entry.audit_hash,
             answer=None,
         )

@@ -19,7 +19,7 @@ from typing import Literal
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_log import AuditLog
 from triage_server.telemetry import Telemetry
-from triage_server.timestamps import written
+from triage_server.timestamps import format_timestamp
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.delivery import Reply, deliver
 from triage_server.webhooks.outbox import OutboxEntry, OutboxThread, decrypt_answer
@@ -180,7 +180,7 @@ class Dispatcher:
             await self._settle(entry, progress, "delivered", reply.status)
             return
         if reply.status != HTTP_GONE:
-            self._telemetry.webhook(entry.callback, "failed")
+            self._telemetry.count_webhook(entry.callback, "failed")
             if entry.until > time.time():
                 await self._postpone(entry, progress, reply)
                 return
@@ -208,7 +208,7 @@ class Dispatcher:
             progress.outcome = (state, status)
         moment = time.time()
         await self._outbox.run(lambda box: box.settle(entry, progress.attempts, state, status, moment))
-        self._telemetry.webhook(entry.callback, state)
+        self._telemetry.count_webhook(entry.callback, state)
 
     async def _postpone(self, entry: OutboxEntry, progress: _UnsavedProgress, reply: Reply) -> None:
         """Try again later: not before the receiver asks, within limits, nor after the last attempt is due."""
@@ -239,5 +239,5 @@ def event_payload(entry: OutboxEntry, answer: bytes) -> bytes:
     """Type, time and data of the event, as the specification recommends; the answer is inserted verbatim."""
     data = {"case_id": entry.case_id, "request_id": entry.request_id, "audit_hash": entry.audit_hash}
     data_json = json.dumps(data, separators=(",", ":")).encode().removesuffix(b"}")
-    head = f'{{"type":"case.answered","timestamp":"{written(entry.accepted_at)}","data":'.encode()
+    head = f'{{"type":"case.answered","timestamp":"{format_timestamp(entry.accepted_at)}","data":'.encode()
     return head + data_json + b',"answer":' + answer + b"}}"

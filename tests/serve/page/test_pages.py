@@ -110,7 +110,7 @@ def test_only_a_key_with_the_role_clinic_opens_the_page_and_only_as_long_as_it_i
     scored = clinician.send("POST", "/v1/triage", content=REFERRED, headers={"Content-Type": "image/jpeg"})
     assert scored.status_code == 401  # a browser's session is no key of a platform
     revoke(file, keys["clinic"].split("_")[1])
-    app.state.service.door._looked = 0.0  # as if a second had passed
+    app.state.service.authenticator._keys_checked_at = 0.0  # as if a second had passed
     assert clinician.get("/ui").headers["location"] == "/ui/login"
 
 
@@ -726,7 +726,7 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
     async def busy() -> None:
         while pool.cases == pool.capacity:
             await asyncio.sleep(0)
-        with pool.place():
+        with pool.reserve_slot():
             await asyncio.sleep(0.5)
 
     async def story() -> int:
