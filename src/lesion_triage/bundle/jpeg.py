@@ -57,7 +57,8 @@ def with_more_data(data: bytes) -> bytes:
 
     A decoder that has a whole scan never reads them; where picture data are missing, it decodes them.
     """
-    pieces, start, in_scan = [], 0, False
+    pieces: list[bytes] = []
+    start, in_scan = 0, False
     for marker, place in _markers(data):
         if in_scan:
             pieces += (data[start:place], _MORE)

@@ -48,10 +48,10 @@ def read(root: Path) -> Listing:
             shape = picture_files.npz_shape(files[0], f"{prefix}_images")
         except OSError as error:
             raise DataError(f"{error}; complete the download.") from None
-        if len(shape) != 4 or shape[3] != 3 or labels.npz_shape != (shape[0], 1):
+        if len(shape) != 4 or shape[3] != 3 or labels.shape != (shape[0], 1):
             raise DataError(
                 f"{files[0]}: expected {prefix}_images (n, side, side, 3) and {prefix}_labels (n, 1), found "
-                f"{shape} and {labels.npz_shape}."
+                f"{shape} and {labels.shape}."
             )
         for number, label in enumerate(labels[:, 0].tolist()):
             try:
