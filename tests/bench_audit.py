@@ -21,7 +21,7 @@ from lesion_triage.data.split import split
 SITES = ("head/neck", "anterior torso", "posterior torso", "upper extremity", "lower extremity", "")
 
 
-def made_up(size: int, root: Path) -> checks.Data:
+def generate_dataset(size: int, root: Path) -> checks.AuditInput:
     """Patients of eight photographs on average, forty sources, a table of twelve columns with gaps."""
     random = np.random.default_rng(0)
     patient = random.integers(0, size // 8, size).tolist()
@@ -55,7 +55,7 @@ def made_up(size: int, root: Path) -> checks.Data:
         for record, row in zip(records, gaps.tolist(), strict=True):
             writer.writerow([record.image_id, *("" if gap else "said" for gap in row)])
     known = Manifest(records, "folder", synthetic=False)
-    return checks.Data(known, split(known, "0" * 64, Split()), root, PixelSpec(size_px=160))
+    return checks.AuditInput(known, split(known, "0" * 64, Split()), root, PixelSpec(size_px=160))
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     before = None
     for size in (10_000, 50_000, 100_000, 200_000, 400_000):
         with tempfile.TemporaryDirectory() as folder:
-            data = made_up(size, Path(folder))
+            data = generate_dataset(size, Path(folder))
             began, wall = time.process_time(), time.monotonic()
             report, _ = checks.audit_data(data, Audit(pictures=0))
             seconds, wall = time.process_time() - began, time.monotonic() - wall

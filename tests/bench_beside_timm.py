@@ -90,7 +90,7 @@ def train_ours(a: argparse.Namespace) -> None:
     )
     given = [records(a.pictures, split) for split in ("train", "val")]
     spec = PixelSpec(size_px=a.size)
-    pixels = [pixel_cache.pictures(some, a.pictures, spec, a.pictures / "cache") for some in given]
+    pixels = [pixel_cache.load_pixels(some, a.pictures, spec, a.pictures / "cache") for some in given]
     listener = Listener(on_batch=lambda epoch, done, of: print(f"step {epoch} {done}/{of}", flush=True))
     with tempfile.TemporaryDirectory() as folder:
         curve = loop.train(config, *map(Pictures, given, pixels), Path(folder), "bench", listener)

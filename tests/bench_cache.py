@@ -65,15 +65,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         records = drawn(root)
-        demand = pixel_cache.pictures(records, root, SPEC, None)
+        demand = pixel_cache.load_pixels(records, root, SPEC, None)
         decode = epoch(demand.__getitem__, 1)
         began = time.process_time()
-        kept = pixel_cache.pictures(records, root, SPEC, root / "cache")
+        kept = pixel_cache.load_pixels(records, root, SPEC, root / "cache")
         fill = (time.process_time() - began) / PICTURES * 1e3
         plain = epoch(kept.__getitem__, 20)
         began = time.process_time()
         for _ in range(20):
-            pixel_cache.pictures(records, root, SPEC, root / "cache")
+            pixel_cache.load_pixels(records, root, SPEC, root / "cache")
         opening = (time.process_time() - began) / 20 * 1e3
 
         rows = pa.array([kept[place].tobytes() for place in range(PICTURES)], pa.binary(SPEC.size_px**2 * 3))

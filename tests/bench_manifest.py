@@ -24,7 +24,7 @@ from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Data, Split
 from lesion_triage.data import duplicates, manifest, perceptual_hash, split
 from lesion_triage.data.manifest import Manifest
-from lesion_triage.data.perceptual_hash import TURNS, Sketches
+from lesion_triage.data.perceptual_hash import SYMMETRIES, Descriptors
 from lesion_triage.data.records import Record
 
 COPIES = 0.05
@@ -59,16 +59,18 @@ def rows(count: int, random: np.random.Generator) -> NDArray[np.int8]:
     return found
 
 
-def made_up(count: int) -> tuple[list[Record], Sketches, list[tuple[int, int]]]:
+def generate_records(count: int) -> tuple[list[Record], Descriptors, list[tuple[int, int]]]:
     """Records with no file, what they look like, and which were planted as copies of which."""
     random = np.random.default_rng(0)
     looks = rows(count, random)
     planted = np.sort(random.choice(count // 2, int(COPIES * count), replace=False)) + count // 2
     originals = random.choice(count // 2, len(planted), replace=False)
     by_bytes = random.random(len(planted)) < 0.4
-    for turn in range(TURNS):
-        some = np.arange(len(planted)) % TURNS == turn
-        turned = perceptual_hash.turned(looks[originals[some]], turn) + random.normal(0, 1, (some.sum(), 255))
+    for turn in range(SYMMETRIES):
+        some = np.arange(len(planted)) % SYMMETRIES == turn
+        turned = perceptual_hash.apply_symmetry(looks[originals[some]], turn) + random.normal(
+            0, 1, (some.sum(), 255)
+        )
         looks[planted[some]] = np.clip(np.rint(turned), -127, 127).astype(np.int8)
     looks[planted[by_bytes]] = looks[originals[by_bytes]]
     names = np.arange(count)
@@ -89,14 +91,14 @@ def made_up(count: int) -> tuple[list[Record], Sketches, list[tuple[int, int]]]:
         )
         for number, name in enumerate(names.tolist())
     ]
-    sketches = Sketches(looks, np.arange(count, dtype=np.uint64) + 1, np.zeros(count, bool))
-    sketches.digests[planted[by_bytes]] = sketches.digests[originals[by_bytes]]
-    return records, sketches, list(zip(originals.tolist(), planted.tolist(), strict=True))
+    descriptors = Descriptors(looks, np.arange(count, dtype=np.uint64) + 1, np.zeros(count, bool))
+    descriptors.digests[planted[by_bytes]] = descriptors.digests[originals[by_bytes]]
+    return records, descriptors, list(zip(originals.tolist(), planted.tolist(), strict=True))
 
 
-def once(count: int) -> dict[str, float]:
+def measure_once(count: int) -> dict[str, float]:
     """CPU seconds of each step."""
-    records, sketches, planted = made_up(count)
+    records, descriptors, planted = generate_records(count)
     spent: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], object]) -> object:
@@ -105,13 +107,15 @@ def once(count: int) -> dict[str, float]:
         spent[name] = time.process_time() - began
         return result
 
-    settled, copies, findings = timed("deduplicate", lambda: manifest.compare(records, sketches))  # type: ignore[misc]
+    settled, copies, findings = timed(
+        "deduplicate", lambda: manifest.resolve_duplicates(records, descriptors)
+    )  # type: ignore[misc]
     made = Manifest(records=settled, source="isic", synthetic=False, findings=findings, copies=copies)
     with tempfile.TemporaryDirectory() as folder:
         timed("write", lambda: made.write(Path(folder)))
         made, digest = timed("read", lambda: manifest.read(Path(folder)))  # type: ignore[misc]
     dealt = timed("split", lambda: split.split(made, digest, Split()))
-    timed("prove", lambda: split.prove_disjoint(made, dealt))  # type: ignore[arg-type]
+    timed("prove", lambda: split.check_disjoint(made, dealt))  # type: ignore[arg-type]
     group = [record.duplicate_group for record in made.records]
     found = sum(bool(group[one]) and group[one] == group[other] for one, other in planted)
     false = len({name for name in group if name}) - len(planted)
@@ -124,7 +128,7 @@ def scale() -> None:
     print(f"{os.cpu_count()} processors; CPU seconds, one process")
     before: tuple[int, float] | None = None
     for count in SIZES:
-        spent = once(count)
+        spent = measure_once(count)
         total = sum(spent.values())
         steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in spent.items())
         growth = ""
@@ -166,20 +170,20 @@ def copies_of(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield name, buffer.getvalue()
 
 
-def on_pictures(root: Path, sample: int) -> None:
+def measure_on_pictures(root: Path, sample: int) -> None:
     """Print what of each kind of copy is found by which correlation, and what else is."""
     known = manifest.build(Data(source="ham10000"), root)
     spec = PixelSpec(size_px=perceptual_hash.SIDE_PX)
 
-    def look(data: bytes) -> NDArray[np.int8]:
+    def descriptor_of(data: bytes) -> NDArray[np.int8]:
         return perceptual_hash.coefficients(pixels.decode(data, spec).pixels)[0]
 
-    looks = np.stack([look((root / record.path).read_bytes()) for record in known.records])
+    looks = np.stack([descriptor_of((root / record.path).read_bytes()) for record in known.records])
     chosen = np.random.default_rng(0).choice(len(looks), sample, replace=False)
     made: dict[str, list[NDArray[np.int8]]] = {}
     for place in chosen.tolist():
         for name, data in copies_of((root / known.records[place].path).read_bytes()):
-            made.setdefault(name, []).append(look(data))
+            made.setdefault(name, []).append(descriptor_of(data))
     levels = (0.93, 0.94, 0.95, 0.96, 0.97, 0.98)
     print(f"{len(looks):,} pictures, {sample:,} of them copied\n")
     print(
@@ -190,16 +194,16 @@ def on_pictures(root: Path, sample: int) -> None:
         rows_, originals = np.stack(copied), looks[chosen]
         norms = tuple(np.linalg.norm(part.astype(np.float32), axis=1) for part in (rows_, originals))
         best = np.max(
-            [perceptual_hash.correlation(rows_, originals, turn, norms) for turn in range(TURNS)], axis=0
+            [perceptual_hash.correlation(rows_, originals, turn, norms) for turn in range(SYMMETRIES)], axis=0
         )
         both = np.concatenate([looks, rows_])
-        found = duplicates.find(
+        found = duplicates.find_duplicates(
             [str(number) for number in range(len(both))],
-            Sketches(both, np.arange(len(both), dtype=np.uint64), np.zeros(len(both), bool)),
+            Descriptors(both, np.arange(len(both), dtype=np.uint64), np.zeros(len(both), bool)),
         )
         home = {
             place: number
-            for number, group in enumerate(duplicates.groups_of(found.pairs, len(both)))
+            for number, group in enumerate(duplicates.duplicate_groups(found.pairs, len(both)))
             for place in group
         }
         hits = [home.get(len(looks) + n, -1) == home.get(int(place), -2) for n, place in enumerate(chosen)]
@@ -207,10 +211,10 @@ def on_pictures(root: Path, sample: int) -> None:
         print(
             f"| {name} | {best.min():.3f} | {np.quantile(best, 0.01):.3f} | {shares} | {np.mean(hits):.4f} |"
         )
-    _different(looks, [record.lesion_id for record in known.records], levels)
+    count_alike_pairs(looks, [record.lesion_id for record in known.records], levels)
 
 
-def _different(looks: NDArray[np.int8], lesions: list[str], levels: tuple[float, ...]) -> None:
+def count_alike_pairs(looks: NDArray[np.int8], lesions: list[str], levels: tuple[float, ...]) -> None:
     """How many pairs of pictures of different lesions reach each correlation, by looking at every pair."""
     unit = looks / np.linalg.norm(looks.astype(np.float32), axis=1, keepdims=True)
     lesion = np.unique(lesions, return_inverse=True)[1]
@@ -218,7 +222,9 @@ def _different(looks: NDArray[np.int8], lesions: list[str], levels: tuple[float,
     counts = np.zeros(len(asked), int)
     for start in range(0, len(unit), 500):
         block = slice(start, start + 500)
-        best = np.max([perceptual_hash.turned(unit[block], turn) @ unit.T for turn in range(TURNS)], axis=0)
+        best = np.max(
+            [perceptual_hash.apply_symmetry(unit[block], turn) @ unit.T for turn in range(SYMMETRIES)], axis=0
+        )
         apart = lesion[block][:, None] < lesion[None]
         counts += [int(np.count_nonzero(best[apart] >= level)) for level in asked]
     told = ", ".join(f">= {level}: {count}" for level, count in zip(asked, counts.tolist(), strict=True))
@@ -232,7 +238,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=1_500, help="pictures to copy (%(default)s)")
     arguments = parser.parse_args()
     if arguments.pictures:
-        on_pictures(arguments.pictures, arguments.sample)
+        measure_on_pictures(arguments.pictures, arguments.sample)
     else:
         scale()
 

@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 
 from lesion_triage.config import Config
 from lesion_triage.data.augment import augmentation
-from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
+from lesion_triage.data.dataset import DistributedBatchSampler, Example, TrainingPictures
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.train import data_loading, distributed, loop, memory
@@ -171,7 +171,7 @@ def compare_loaders(size_px: int, turns: int = 3, count: int = 512) -> None:
         def ours(level: Any, epoch: int) -> Iterable[Example]:
             labels = [0] * len(repeated)
             data = TrainingPictures(repeated, labels, labels, augmentation(level, size_px), 0, epoch)
-            return data_loading.data_loader(data, BatchOrder(len(repeated), 64, 0, epoch), 2)
+            return data_loading.data_loader(data, DistributedBatchSampler(len(repeated), 64, 0, epoch), 2)
 
         ways: dict[str, Callable[[int], Iterable[Any]]] = {
             "theirs": lambda _: DataLoader(files, 64, shuffle=True, num_workers=2),

@@ -19,7 +19,7 @@ Draw = Callable[[int, str], bytes]
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeDataset:
     """What was written, and what a reader must say of it."""
 
     root: Path
@@ -29,7 +29,7 @@ class Made:
     lesions: int
     code: tuple[str, str] = ("", "")
     """A cell of the table that holds a code, and the same cell with a code that no one knows."""
-    victim: tuple[Path, str] = (Path(), "")
+    removable_picture: tuple[Path, str] = (Path(), "")
     """One picture's file, and the name under which the listing must miss it."""
     archive: bool = False
     tables: tuple[Path, ...] = field(default=())
@@ -59,13 +59,13 @@ def write_dicts(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
     return path
 
 
-def put(path: Path, content: bytes) -> Path:
+def write_file(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
 
-def ham10000(root: Path, draw: Draw = drawn) -> Made:
+def ham10000(root: Path, draw: Draw = drawn) -> MadeDataset:
     table = write_table(
         root / "HAM10000_metadata.csv",
         "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset",
@@ -74,8 +74,8 @@ def ham10000(root: Path, draw: Draw = drawn) -> Made:
         "HAM_0000002,ISIC_0024308,nv,follow_up,,unknown,unknown,vidir_molemax",
     )
     for seed, name in enumerate(("ISIC_0024306", "ISIC_0024307", "ISIC_0024308")):
-        put(root / f"HAM10000_images_part_{1 + seed % 2}" / f"{name}.jpg", draw(seed, "JPEG"))
-    return Made(
+        write_file(root / f"HAM10000_images_part_{1 + seed % 2}" / f"{name}.jpg", draw(seed, "JPEG"))
+    return MadeDataset(
         root,
         table,
         {"ISIC_0024306": True, "ISIC_0024307": True, "ISIC_0024308": False},
@@ -87,7 +87,7 @@ def ham10000(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def isic_2018(root: Path, draw: Draw = drawn) -> Made:
+def isic_2018(root: Path, draw: Draw = drawn) -> MadeDataset:
     header = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
     train = root / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv"
     write_table(
@@ -113,8 +113,8 @@ def isic_2018(root: Path, draw: Draw = drawn) -> Made:
             ("Test", "ISIC_0034524"),
         )
     ):
-        put(root / f"ISIC2018_Task3_{part}_Input" / f"{image}.jpg", draw(seed, "JPEG"))
-    return Made(
+        write_file(root / f"ISIC2018_Task3_{part}_Input" / f"{image}.jpg", draw(seed, "JPEG"))
+    return MadeDataset(
         root,
         train,
         {"ISIC_0024306": True, "ISIC_0024308": False, "ISIC_0034321": True, "ISIC_0034524": False},
@@ -126,7 +126,7 @@ def isic_2018(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def isic_2019(root: Path, draw: Draw = drawn) -> Made:
+def isic_2019(root: Path, draw: Draw = drawn) -> MadeDataset:
     classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 
     def hot(name: str) -> str:
@@ -156,9 +156,9 @@ def isic_2019(root: Path, draw: Draw = drawn) -> Made:
         "ISIC_0034525,35.0,palms/soles,female",
     )
     for seed, image in enumerate(rows):
-        put(root / "ISIC_2019_Training_Input" / f"{image}.jpg", draw(seed, "JPEG"))
-    put(root / "ISIC_2019_Test_Input" / "ISIC_0034525.jpg", draw(9, "JPEG"))
-    return Made(
+        write_file(root / "ISIC_2019_Training_Input" / f"{image}.jpg", draw(seed, "JPEG"))
+    write_file(root / "ISIC_2019_Test_Input" / "ISIC_0034525.jpg", draw(9, "JPEG"))
+    return MadeDataset(
         root,
         train,
         {"ISIC_0024306": True, "ISIC_0053453": True, "ISIC_0000002": False, "ISIC_0034525": None},
@@ -170,7 +170,7 @@ def isic_2019(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def isic_2020(root: Path, draw: Draw = drawn) -> Made:
+def isic_2020(root: Path, draw: Draw = drawn) -> MadeDataset:
     table = write_table(
         root / "ISIC_2020_Training_GroundTruth_v2.csv",
         "image_name,patient_id,lesion_id,sex,age_approx,anatom_site_general_challenge,diagnosis,"
@@ -185,8 +185,8 @@ def isic_2020(root: Path, draw: Draw = drawn) -> Made:
         root / "ISIC_2020_Training_Duplicates.csv", "image_name_1,image_name_2", "ISIC_0015719,ISIC_9999999"
     )
     for seed, image in enumerate(("2637011", "0149568", "0015719", "0052212", "9999999")):
-        put(root / "train" / f"ISIC_{image}.jpg", draw(seed, "JPEG"))
-    return Made(
+        write_file(root / "train" / f"ISIC_{image}.jpg", draw(seed, "JPEG"))
+    return MadeDataset(
         root,
         table,
         {"ISIC_2637011": False, "ISIC_0149568": True, "ISIC_0015719": False, "ISIC_0052212": None},
@@ -218,7 +218,7 @@ SLICE_3D = {
 }
 
 
-def isic_2024(root: Path, draw: Draw = drawn) -> Made:
+def isic_2024(root: Path, draw: Draw = drawn) -> MadeDataset:
     table = write_dicts(
         root / "train-metadata.csv",
         [
@@ -247,7 +247,7 @@ def isic_2024(root: Path, draw: Draw = drawn) -> Made:
     with h5py.File(file, "w") as stream:
         for seed, image in enumerate(SLICE_3D):
             stream[image] = np.void(draw(seed, "JPEG"))
-    return Made(
+    return MadeDataset(
         root,
         table,
         {"ISIC_0015670": False, "ISIC_0082829": True, "ISIC_0096034": True, "ISIC_0104229": None},
@@ -259,7 +259,7 @@ def isic_2024(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def bcn20000(root: Path, draw: Draw = drawn) -> Made:
+def bcn20000(root: Path, draw: Draw = drawn) -> MadeDataset:
     header = "bcn_filename,age_approx,anatom_site_general,diagnosis,lesion_id,capture_date,sex,split"
     train = write_table(
         root / "bcn_20k_train.csv",
@@ -275,8 +275,10 @@ def bcn20000(root: Path, draw: Draw = drawn) -> Made:
     )
     for seed, image in enumerate(("train/1", "test/2", "train/3", "train/4")):
         part, number = image.split("/")
-        put(root / f"BCN_20k_{part}" / f"bcn_20k_{part}" / f"BCN_000000000{number}.jpg", draw(seed, "JPEG"))
-    return Made(
+        write_file(
+            root / f"BCN_20k_{part}" / f"bcn_20k_{part}" / f"BCN_000000000{number}.jpg", draw(seed, "JPEG")
+        )
+    return MadeDataset(
         root,
         train,
         {"BCN_0000000001": True, "BCN_0000000002": None, "BCN_0000000003": True, "BCN_0000000004": True},
@@ -294,7 +296,7 @@ PAD_COLUMNS = (
 )
 
 
-def pad_ufes_20(root: Path, draw: Draw = drawn) -> Made:
+def pad_ufes_20(root: Path, draw: Draw = drawn) -> MadeDataset:
     table = write_table(
         root / "metadata.csv",
         PAD_COLUMNS,
@@ -304,8 +306,8 @@ def pad_ufes_20(root: Path, draw: Draw = drawn) -> Made:
         "PAT_47,881,,,,,77,,,,,,,,FACE,,,ACK,True,False,False,False,False,False,PAT_47_881_140.png,False",
     )
     for seed, image in enumerate(("PAT_1516_1765_530", "PAT_46_881_939", "PAT_47_881_140")):
-        put(root / "imgs_part_1" / f"{image}.png", draw(seed, "PNG"))
-    return Made(
+        write_file(root / "imgs_part_1" / f"{image}.png", draw(seed, "PNG"))
+    return MadeDataset(
         root,
         table,
         {"PAT_1516_1765_530": False, "PAT_46_881_939": True, "PAT_47_881_140": True},
@@ -316,7 +318,7 @@ def pad_ufes_20(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def milk10k(root: Path, draw: Draw = drawn) -> Made:
+def milk10k(root: Path, draw: Draw = drawn) -> MadeDataset:
     truth = write_table(
         root / "MILK10k_Training_GroundTruth.csv",
         "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,SCCKA,VASC",
@@ -361,8 +363,8 @@ def milk10k(root: Path, draw: Draw = drawn) -> Made:
         ],
     )
     for seed, (image, (lesion, _)) in enumerate(pairs.items()):
-        put(root / "MILK10k_Training_Input" / lesion / f"{image}.jpg", draw(seed, "JPEG"))
-    return Made(
+        write_file(root / "MILK10k_Training_Input" / lesion / f"{image}.jpg", draw(seed, "JPEG"))
+    return MadeDataset(
         root,
         truth,
         {"ISIC_8149219": True, "ISIC_4671410": True, "ISIC_4779385": None, "ISIC_2742693": None},
@@ -374,7 +376,7 @@ def milk10k(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def derm7pt(root: Path, draw: Draw = drawn) -> Made:
+def derm7pt(root: Path, draw: Draw = drawn) -> MadeDataset:
     table = write_table(
         root / "release_v0" / "meta" / "meta.csv",
         "case_num,diagnosis,seven_point_score,pigment_network,streaks,pigmentation,regression_structures,"
@@ -391,8 +393,8 @@ def derm7pt(root: Path, draw: Draw = drawn) -> Made:
         write_table(root / "release_v0" / "meta" / f"{split}_indexes.csv", "indexes", str(row))
     names = ("NEL025", "Nel026", "NEL027", "Nel028", "Nel032", "Nel033")
     for seed, name in enumerate(names):
-        put(root / "release_v0" / "images" / "NEL" / f"{name}.jpg", draw(seed, "JPEG"))
-    return Made(
+        write_file(root / "release_v0" / "images" / "NEL" / f"{name}.jpg", draw(seed, "JPEG"))
+    return MadeDataset(
         root,
         table,
         {
@@ -410,7 +412,7 @@ def derm7pt(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def ph2(root: Path, draw: Draw = drawn) -> Made:
+def ph2(root: Path, draw: Draw = drawn) -> MadeDataset:
     table = write_table(
         root / "PH2_dataset.txt",
         "||   Name   ||   Histological Diagnosis   ||   Clinical Diagnosis   ||   Asymmetry   |   Pigment "
@@ -429,9 +431,9 @@ def ph2(root: Path, draw: Draw = drawn) -> Made:
     )
     for seed, image in enumerate(("IMD003", "IMD009", "IMD058")):
         folder = root / "PH2 Dataset images" / image
-        put(folder / f"{image}_Dermoscopic_Image" / f"{image}.bmp", draw(seed, "BMP"))
-        put(folder / f"{image}_lesion" / f"{image}_lesion.bmp", draw(90 + seed, "BMP"))
-    return Made(
+        write_file(folder / f"{image}_Dermoscopic_Image" / f"{image}.bmp", draw(seed, "BMP"))
+        write_file(folder / f"{image}_lesion" / f"{image}_lesion.bmp", draw(90 + seed, "BMP"))
+    return MadeDataset(
         root,
         table,
         {"IMD003": False, "IMD009": False, "IMD058": True},
@@ -442,7 +444,7 @@ def ph2(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def fitzpatrick17k(root: Path, draw: Draw = drawn) -> Made:
+def fitzpatrick17k(root: Path, draw: Draw = drawn) -> MadeDataset:
     hashes = [
         "5e82a45bc5d78bd24ae9202d194423f8",
         "fa2911a9b13b6f8af79cb700937cc14f",
@@ -460,8 +462,8 @@ def fitzpatrick17k(root: Path, draw: Draw = drawn) -> Made:
         "httpexampleorghjpg.jpg",
     )
     for seed, name in enumerate((hashes[0], hashes[1], "httpaorgdjpg", hashes[3])):
-        put(root / "images" / f"{name}.jpg", draw(seed, "JPEG"))
-    return Made(
+        write_file(root / "images" / f"{name}.jpg", draw(seed, "JPEG"))
+    return MadeDataset(
         root,
         table,
         dict(zip(hashes, (None, True, False, None), strict=True)),
@@ -472,7 +474,7 @@ def fitzpatrick17k(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def ddi(root: Path, draw: Draw = drawn) -> Made:
+def ddi(root: Path, draw: Draw = drawn) -> MadeDataset:
     table = write_table(
         root / "ddi_metadata.csv",
         ",DDI_ID,DDI_file,skin_tone,malignant,disease",
@@ -482,8 +484,8 @@ def ddi(root: Path, draw: Draw = drawn) -> Made:
         "3,4,000004.png,34,False,folliculitis",
     )
     for seed in range(4):
-        put(root / "images" / f"00000{seed + 1}.png", draw(seed, "PNG"))
-    return Made(
+        write_file(root / "images" / f"00000{seed + 1}.png", draw(seed, "PNG"))
+    return MadeDataset(
         root,
         table,
         {"000001": True, "000002": False, "000003": True, "000004": None},
@@ -494,7 +496,7 @@ def ddi(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-def scin(root: Path, draw: Draw = drawn) -> Made:
+def scin(root: Path, draw: Draw = drawn) -> MadeDataset:
     cases = write_table(
         root / "dataset" / "scin_cases.csv",
         "case_id,source,release,year,age_group,sex_at_birth,fitzpatrick_skin_type,image_1_path,image_2_path,"
@@ -519,8 +521,8 @@ def scin(root: Path, draw: Draw = drawn) -> Made:
         ],
     )
     for seed, name in enumerate(("-31", "-32", "-33")):
-        put(root / "dataset" / "images" / f"{name}.png", draw(seed, "PNG"))
-    return Made(
+        write_file(root / "dataset" / "images" / f"{name}.png", draw(seed, "PNG"))
+    return MadeDataset(
         root,
         cases,
         {"-31": None, "-32": None, "-33": None},
@@ -534,7 +536,7 @@ def scin(root: Path, draw: Draw = drawn) -> Made:
 DERMAMNIST_LABELS = {"train": [4, 5, 0, 5, 5, 5, 5, 5], "val": [1, 5], "test": [6, 2]}
 
 
-def dermamnist(root: Path, draw: Draw = drawn) -> Made:
+def dermamnist(root: Path, draw: Draw = drawn) -> MadeDataset:
     rng = np.random.default_rng(0)
     arrays = {}
     for split, labels in DERMAMNIST_LABELS.items():
@@ -542,7 +544,7 @@ def dermamnist(root: Path, draw: Draw = drawn) -> Made:
         arrays[f"{split}_labels"] = np.array(labels, dtype=np.uint8)[:, None]
     root.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(root / "dermamnist.npz", **arrays)
-    return Made(
+    return MadeDataset(
         root,
         root / "dermamnist.npz",
         {
@@ -554,7 +556,7 @@ def dermamnist(root: Path, draw: Draw = drawn) -> Made:
     )
 
 
-MADE: Mapping[str, Callable[..., Made]] = {
+MADE: Mapping[str, Callable[..., MadeDataset]] = {
     maker.__name__: maker
     for maker in (
         ham10000,

@@ -153,7 +153,7 @@ def test_the_graph_gives_the_mean_of_the_members_logits_and_the_novelty_of_the_f
     logits = np.stack([each.logit.numpy() for each in alone])
     np.testing.assert_allclose(together, logits.mean(0), atol=1e-5)
     assert np.abs(logits[0] - logits[1]).max() > 1e-2
-    train = pixel_cache.pictures(
+    train = pixel_cache.load_pixels(
         pipeline.records(average, "train"), pipeline.data_root(average), average.config.pixels, average.cache
     )
     with torch.inference_mode():
@@ -223,7 +223,7 @@ def test_one_network_of_two_backbones_is_trained_sealed_and_told_as_such(load, h
     assert "mean logit of 2 networks, 2 epochs each, seeds 0 of each of test_resnet, test_vit" in card
     assert json.loads((run.folder / "report" / "results.json").read_text())["parity"]["decision_flips"] == 0
     picture = np.array(
-        pixel_cache.pictures(
+        pixel_cache.load_pixels(
             pipeline.records(run, "validation")[:1], pipeline.data_root(run), run.config.pixels, run.cache
         )
     )

@@ -104,7 +104,7 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
     if split == "test":
         record_test_opening(run.folder, by="dermamnist-28/measure.py")
     records: list[Record] = [each for each in pipeline.records(run, split) if each.official_split == split]
-    pixels = pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
+    pixels = pixel_cache.load_pixels(records, pipeline.data_root(run), run.config.pixels, run.cache)
     network = load_checkpoint(folder)
     with safe_open(folder / CHECKPOINT, framework="pt") as stream:
         names: list[str] = json.loads((stream.metadata() or {})["diagnoses"])

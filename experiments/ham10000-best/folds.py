@@ -102,7 +102,7 @@ def train(run: Run, train_records: list[Record], held_out_records: list[Record],
     folder.mkdir(parents=True, exist_ok=True)
     train_pictures, held_out_pictures = (
         loop.Pictures(
-            records, pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
+            records, pixel_cache.load_pixels(records, pipeline.data_root(run), run.config.pixels, run.cache)
         )
         for records in (train_records, held_out_records)
     )

@@ -40,7 +40,7 @@ def main() -> None:
         config_file.load(arguments.members[0] / "config.yaml", (), arguments.data_root), arguments.members[0]
     )
     records = pipeline.records(run, "validation")
-    pictures = pixel_cache.pictures(records, pipeline.data_root(run), run.config.pixels, run.cache)
+    pictures = pixel_cache.load_pixels(records, pipeline.data_root(run), run.config.pixels, run.cache)
     cases: dict[str, list[int]] = {}
     for index, record in enumerate(records):
         cases.setdefault(record.case_id, []).append(index)

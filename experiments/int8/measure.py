@@ -64,8 +64,8 @@ def main() -> None:
     run = Run(config_file.load(arguments.run / "config.yaml", (), arguments.data_root), arguments.run)
     size_px, views = run.config.pixels.size_px, arguments.views or run.config.export.views
     root, records = pipeline.data_root(run), pipeline.records(run, "validation")
-    validation = pixel_cache.pictures(records, root, run.config.pixels, run.cache)
-    training = pixel_cache.pictures(pipeline.records(run, "train"), root, run.config.pixels, run.cache)
+    validation = pixel_cache.load_pixels(records, root, run.config.pixels, run.cache)
+    training = pixel_cache.load_pixels(pipeline.records(run, "train"), root, run.config.pixels, run.cache)
     chosen = np.random.default_rng(0).choice(len(training), min(arguments.pictures, len(training)), False)
     float32_graph = convert(checkpoint.load_checkpoint(run.folder), size_px, views, run.config.export.opset)
     int8_graph = quantise(float32_graph, np.stack([training[int(index)] for index in np.sort(chosen)]))

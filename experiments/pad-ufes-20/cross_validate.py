@@ -62,7 +62,7 @@ def main() -> None:
     ]
     if arguments.part == "development":
         records = [*pipeline.records(run, "train"), *pipeline.records(run, "validation")]
-    pixels = pixel_cache.pictures(records, pipeline.data_root(run), loaded.pixels, run.cache)
+    pixels = pixel_cache.load_pixels(records, pipeline.data_root(run), loaded.pixels, run.cache)
     folds = assign_folds(records, arguments.folds)
     fine_tuned, frozen = np.zeros(len(records)), np.zeros(len(records))
     features = _frozen_features(loaded, Pictures(records, pixels))

@@ -21,7 +21,7 @@ from lesion_triage.data import manifest
 from lesion_triage.data.grouping import connected_groups
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.predict import predict
-from lesion_triage.data.records import Record, counted_by
+from lesion_triage.data.records import Record, unit_of_analysis
 from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.decided_cases import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, markdown, measure_transfer
@@ -83,7 +83,7 @@ def act(arguments: argparse.Namespace) -> int:
         table,
         bundle,
         loaded.evaluate,
-        unit=counted_by(record for record in requested if record.image_id in measured),
+        unit=unit_of_analysis(record for record in requested if record.image_id in measured),
         excluded=excluded,
         synthetic=dataset.synthetic,
     )

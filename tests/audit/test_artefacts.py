@@ -8,11 +8,18 @@ import pytest
 from PIL import Image
 
 from drawn_artefacts import PLANTED, SKIN, skin, with_dark_corners
-from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, dark_corner_mask, ita_degrees, lesion_mask, look
+from lesion_triage.audit.artefacts import (
+    ARTEFACTS,
+    SIDE_PX,
+    dark_corner_mask,
+    ita_degrees,
+    lesion_mask,
+    measure_appearance,
+)
 
 
 def flags(picture: Image.Image) -> set[str]:
-    found = look(np.asarray(picture))
+    found = measure_appearance(np.asarray(picture))
     return {name for name in ARTEFACTS if getattr(found, name)}
 
 
@@ -54,7 +61,7 @@ def test_a_bright_picture_has_no_dark_corners():
     ("tone", "low", "high"), [((244, 213, 194), 55, 90), ((142, 96, 70), -30, 10), ((60, 40, 28), -90, -30)]
 )
 def test_the_angle_orders_skin_from_light_to_dark(tone, low, high):
-    assert low < look(np.asarray(skin(2, tone))).ita_degrees <= high
+    assert low < measure_appearance(np.asarray(skin(2, tone))).ita_degrees <= high
 
 
 def test_the_angle_is_chardons():
@@ -74,6 +81,6 @@ def test_skin_that_is_not_yellow_or_not_there_has_no_angle():
 def test_the_frame_is_the_outer_tenth_and_does_not_see_the_middle():
     one, other = np.asarray(skin(3)).copy(), np.asarray(skin(3)).copy()
     other[40:150, 40:150] = 0
-    assert look(one).frame == pytest.approx(look(other).frame)
+    assert measure_appearance(one).frame == pytest.approx(measure_appearance(other).frame)
     lab = cv2.cvtColor(np.full((1, 1, 3), SKIN, np.uint8).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0, 0]
-    assert look(one).frame[:3] == pytest.approx(lab.tolist(), abs=1.5)
+    assert measure_appearance(one).frame[:3] == pytest.approx(lab.tolist(), abs=1.5)

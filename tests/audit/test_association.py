@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact, hypergeom
 
-from lesion_triage.audit.association import associations, holm
+from lesion_triage.audit.association import associations, holm_adjust
 from lesion_triage.audit.findings import Verdict
 from lesion_triage.config import Audit
 
@@ -37,8 +37,8 @@ def test_the_odds_ratio_and_its_interval_follow_the_formula_of_haldane_and_ansco
 
 def test_holm_agrees_with_its_definition():
     # Holm (1979): the smallest times m, the next times m - 1, never falling, at most 1.
-    assert holm(np.array([0.04, 0.01, 0.03])).tolist() == pytest.approx([0.06, 0.03, 0.06])
-    assert holm(np.array([0.6, 0.7])).tolist() == pytest.approx([1.0, 1.0])
+    assert holm_adjust(np.array([0.04, 0.01, 0.03])).tolist() == pytest.approx([0.06, 0.03, 0.06])
+    assert holm_adjust(np.array([0.6, 0.7])).tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_columns_with_the_same_gaps_are_one_test_and_all_are_named():

@@ -7,12 +7,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from lesion_triage.audit.baselines import FOLDS, auroc_interval, cross_fitted, measure
-from lesion_triage.data.categorical import Coded, binned
+from lesion_triage.audit.baselines import FOLDS, auroc_interval, cross_fitted_auroc, cross_fitted_scores
+from lesion_triage.data.categorical import Categorical, quantile_bins
 
 
-def coded(values) -> Coded:
-    return Coded.of(values)
+def coded(values) -> Categorical:
+    return Categorical.from_values(values)
 
 
 def test_the_interval_solves_newcombes_equation_at_both_ends():
@@ -46,9 +46,12 @@ def test_cells_give_what_a_regression_on_rows_gives():
     label = random.random(400) < 0.4
     one = np.where(random.random(400) < 0.7, label.astype(int), random.integers(0, 3, 400))
     other = random.integers(0, 4, 400)
-    columns = [Coded(one.astype(np.intp), ("a", "b", "c")), Coded(other.astype(np.intp), tuple("wxyz"))]
+    columns = [
+        Categorical(one.astype(np.intp), ("a", "b", "c")),
+        Categorical(other.astype(np.intp), tuple("wxyz")),
+    ]
     units = np.arange(400)
-    found = cross_fitted(columns, label, units, seed=7)
+    found = cross_fitted_scores(columns, label, units, seed=7)
     design = np.concatenate([np.eye(3)[one], np.eye(4)[other]], axis=1)
     fold = np.random.default_rng(7).permutation(400) % FOLDS
     expected = np.empty(400)
@@ -62,8 +65,8 @@ def test_a_column_that_is_the_label_is_found_and_one_that_is_noise_is_not():
     random = np.random.default_rng(2)
     label = random.random(1000) < 0.3
     units = np.arange(1000)
-    telling, _ = measure([coded(np.where(label, "x", "y"))], label, units, 0)
-    noise, _ = measure([coded(random.choice(list("abcdefgh"), 1000))], label, units, 0)
+    telling, _ = cross_fitted_auroc([coded(np.where(label, "x", "y"))], label, units, 0)
+    noise, _ = cross_fitted_auroc([coded(random.choice(list("abcdefgh"), 1000))], label, units, 0)
     assert telling.low > 0.95
     assert noise.value < 0.58
 
@@ -73,20 +76,20 @@ def test_a_unit_never_predicts_itself():
     random = np.random.default_rng(3)
     units = np.repeat(np.arange(100), 5)
     label = np.repeat(random.random(100) < 0.5, 5)
-    names = Coded(units, tuple(map(str, range(100))))
-    by_name, _ = measure([names.merged(49)], label, units, 0)
+    names = Categorical(units, tuple(map(str, range(100))))
+    by_name, _ = cross_fitted_auroc([names.merge_rare(49)], label, units, 0)
     assert by_name.low < 0.65
 
 
 def test_too_few_rows_of_a_class_are_not_measured():
     label = np.arange(100) < 5
-    found, scores = measure([coded(["a"] * 50 + ["b"] * 50)], label, np.arange(100), 0)
+    found, scores = cross_fitted_auroc([coded(["a"] * 50 + ["b"] * 50)], label, np.arange(100), 0)
     assert scores is None
     assert math.isnan(found.value)
 
 
 def test_bins_are_quantiles_and_unknown_is_a_level_of_its_own():
     values = np.array([np.nan, *range(100)])
-    found = binned(values, 4)
+    found = quantile_bins(values, 4)
     assert found.levels[found.codes[0]] == ""
     assert np.bincount(found.codes).tolist() == [1, 25, 25, 25, 25]

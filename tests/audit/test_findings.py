@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from lesion_triage.audit.findings import (
     Finding,
-    Measured,
+    Measurement,
     Report,
     Table,
     Verdict,
-    judge,
+    apply_acceptances,
     refuse_failures,
-    with_acceptance,
+    verdict_for,
     worst,
 )
 from lesion_triage.audit.wording import WORDS
@@ -38,7 +38,7 @@ def test_the_whole_is_as_bad_as_its_worst_part(verdicts):
 
 
 def test_a_number_must_exceed_its_limit_and_an_unknown_one_passes():
-    assert [judge(value, 0.6, 0.8) for value in (0.6, 0.61, 0.8, 0.81, float("nan"))] == [
+    assert [verdict_for(value, 0.6, 0.8) for value in (0.6, 0.61, 0.8, 0.81, float("nan"))] == [
         "pass",
         "warn",
         "warn",
@@ -48,7 +48,7 @@ def test_a_number_must_exceed_its_limit_and_an_unknown_one_passes():
 
 
 def test_an_accepted_failure_counts_as_a_warning_and_keeps_its_reason():
-    (found,) = with_acceptance([FAILED], Audit(accept={"source_shortcut": REASON}))
+    (found,) = apply_acceptances([FAILED], Audit(accept={"source_shortcut": REASON}))
     report = Report((found,))
     assert (found.verdict, report.verdict, found.accepted) == (Verdict.FAIL, Verdict.WARN, REASON)
     refuse_failures(report, Audit(), "page")
@@ -57,7 +57,7 @@ def test_an_accepted_failure_counts_as_a_warning_and_keeps_its_reason():
 def test_a_reason_covers_only_the_sources_that_it_names():
     other = Finding("source_shortcut", Verdict.FAIL, "The source tells.", subjects=("north", "south"))
     config = Audit(accept={"source_shortcut": REASON})
-    (found,) = with_acceptance([other], config)
+    (found,) = apply_acceptances([other], config)
     assert not found.accepted
     with pytest.raises(
         AuditError, match=r"audit\.accept\.source_shortcut that names north, south; .* not cover"
@@ -80,7 +80,7 @@ def test_a_reason_for_one_name_does_not_cover_another_that_it_contains(subject, 
         }
     )
     failed = Finding("missingness", Verdict.FAIL, "It tells.", subjects=(subject,))
-    assert bool(with_acceptance([failed], config)[0].accepted) is covered
+    assert bool(apply_acceptances([failed], config)[0].accepted) is covered
 
 
 @pytest.mark.parametrize("subject", ["a  b", "two\nlines", "skin ", "\u2028skin\ttone"])
@@ -92,7 +92,7 @@ def test_the_names_that_a_failure_asks_for_cover_it_whatever_their_blanks(subjec
     name = asked.partition("that names ")[2].partition(";")[0]
     for spelt in (name, subject):
         config = Audit(accept={"missingness": f"{spelt} is reported apart"})
-        assert with_acceptance([failed], config)[0].accepted
+        assert apply_acceptances([failed], config)[0].accepted
 
 
 def test_a_failure_stops_with_a_sentence_that_names_it_and_says_how_to_accept_it():
@@ -127,7 +127,7 @@ def test_a_report_that_judged_by_other_numbers_is_to_be_made_again():
 
 def test_a_report_reads_back_what_it_wrote_but_for_names_of_people():
     finding = Finding(
-        "duplicate_files", Verdict.WARN, "Two.", (Measured("files", 2.0),), local=("IMG_1 = IMG_2",)
+        "duplicate_files", Verdict.WARN, "Two.", (Measurement("files", 2.0),), local=("IMG_1 = IMG_2",)
     )
     report = Report((finding, FAILED), (Table("t", "c", ("a", "b"), (("x", 1.5),)),), {"photographs": 3})
     text = report.to_json()

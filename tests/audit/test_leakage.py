@@ -15,7 +15,7 @@ def clean(made):
     return made(300)
 
 
-def _tie(clean, **shared):
+def _share_between_splits(clean, **shared):
     """The first picture of test takes something over from the first of train; splits stay, as dealt by
     hand."""
     known, splits = clean
@@ -28,15 +28,15 @@ def _tie(clean, **shared):
 
 
 def test_clean_splits_pass(clean):
-    found = leakage.leakage(Columns.of(*clean))
+    found = leakage.leakage(Columns.from_manifest(*clean))
     assert found.verdict is Verdict.PASS
     assert not found.local
 
 
 @pytest.mark.parametrize("what", ["lesion_id", "sha256"])
 def test_a_lesion_or_a_file_in_two_splits_fails_and_is_named_for_local_use_only(clean, what):
-    known, splits, (train, _) = _tie(clean, **{what: what})
-    found = leakage.leakage(Columns.of(known, splits))
+    known, splits, (train, _) = _share_between_splits(clean, **{what: what})
+    found = leakage.leakage(Columns.from_manifest(known, splits))
     assert found.verdict is Verdict.FAIL
     value = next(getattr(record, what) for record in known.records if record.image_id == train)
     assert any(value in name for name in found.local)
@@ -51,7 +51,7 @@ def test_a_patient_in_two_splits_fails(clean):
         replace(record, patient_id="somebody") if record.image_id in ids else record
         for record in known.records
     )
-    found = leakage.leakage(Columns.of(Manifest(records, "folder", synthetic=False), splits))
+    found = leakage.leakage(Columns.from_manifest(Manifest(records, "folder", synthetic=False), splits))
     assert found.verdict is Verdict.FAIL
     assert found.local == ("patient somebody",)
 
@@ -63,7 +63,7 @@ def test_a_group_of_near_duplicates_in_two_splits_fails(clean):
         replace(record, duplicate_group="g7") if record.image_id in crossing else record
         for record in known.records
     )
-    found = leakage.leakage(Columns.of(Manifest(records, "folder", synthetic=False), splits))
+    found = leakage.leakage(Columns.from_manifest(Manifest(records, "folder", synthetic=False), splits))
     assert found.verdict is Verdict.FAIL
     assert found.local == ("group of near-duplicates g7",)
     assert "1 groups of near-duplicates in more than one split" in found.summary
@@ -77,7 +77,7 @@ def test_no_word_of_patients_where_pictures_name_none(made, every, said):
         replace(record, patient_id=None if number % every == 0 else f"p{number}")
         for number, record in enumerate(known.records)
     )
-    found = leakage.leakage(Columns.of(Manifest(records, "folder", synthetic=False), splits))
+    found = leakage.leakage(Columns.from_manifest(Manifest(records, "folder", synthetic=False), splits))
     assert found.verdict is Verdict.PASS
     assert f"{said} pictures name no patient" in found.summary
     assert found.summary.startswith(
@@ -86,9 +86,9 @@ def test_no_word_of_patients_where_pictures_name_none(made, every, said):
 
 
 def test_pictures_outside_every_split_cannot_leak(clean):
-    known, splits, (_, test) = _tie(clean, lesion_id="lesion_id")
+    known, splits, (_, test) = _share_between_splits(clean, lesion_id="lesion_id")
     outside = replace(splits, assignment={k: v for k, v in splits.assignment.items() if k != test})
-    assert leakage.leakage(Columns.of(known, outside)).verdict is Verdict.PASS
+    assert leakage.leakage(Columns.from_manifest(known, outside)).verdict is Verdict.PASS
 
 
 def _with_copies(clean, pairs, **changes):
@@ -98,7 +98,7 @@ def _with_copies(clean, pairs, **changes):
         records[2 * number + 1] = replace(
             records[2 * number + 1], sha256=records[2 * number].sha256, **changes
         )
-    return Columns.of(Manifest(tuple(records), "folder", synthetic=False), splits)
+    return Columns.from_manifest(Manifest(tuple(records), "folder", synthetic=False), splits)
 
 
 def test_a_file_under_two_lesions_warns(clean):
@@ -125,7 +125,7 @@ def test_the_same_file_with_two_labels_fails_where_there_are_many(clean, pairs, 
             second, sha256=first.sha256, needs_in_person=not first.needs_in_person
         )
     found = leakage.contradictory_labels(
-        Columns.of(Manifest(tuple(records), "folder", synthetic=False), splits)
+        Columns.from_manifest(Manifest(tuple(records), "folder", synthetic=False), splits)
     )
     assert found.verdict is verdict
     assert len(found.local) == 2 * pairs
@@ -142,7 +142,7 @@ def test_copies_that_only_look_alike_and_have_two_labels_warn_and_are_named(clea
             second, duplicate_group=first.image_id, needs_in_person=not first.needs_in_person
         )
     found = leakage.contradictory_labels(
-        Columns.of(Manifest(tuple(records), "folder", synthetic=False), splits)
+        Columns.from_manifest(Manifest(tuple(records), "folder", synthetic=False), splits)
     )
     assert found.verdict is Verdict.WARN
     assert len(found.local) == 40
@@ -158,5 +158,5 @@ def test_dropped_and_unlabelled_pictures_are_counted(clean):
         replace(record, needs_in_person=None) if number % 5 == 0 else record
         for number, record in enumerate(known.records)
     )
-    columns = Columns.of(Manifest(unlabelled, "folder", synthetic=False), splits)
+    columns = Columns.from_manifest(Manifest(unlabelled, "folder", synthetic=False), splits)
     assert leakage.unknown_labels(columns).verdict is Verdict.WARN

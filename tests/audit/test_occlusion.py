@@ -12,7 +12,7 @@ from drawn_artefacts import skin
 from lesion_triage.audit import checks, occlusion
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Report, Verdict
-from lesion_triage.audit.shortcuts import Sampled
+from lesion_triage.audit.shortcuts import RowSample
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Audit, Split
@@ -96,7 +96,7 @@ def photographed(tmp_path_factory):
     known = Manifest(tuple(records), "folder", synthetic=False)
     fractions = {"train": 0.2, "validation": 0.6, "calibration": 0.1, "test": 0.1}
     dealt = split(known, "0" * 64, Split.model_validate({"fractions": fractions}))
-    return checks.Data(known, dealt, root, SPEC)
+    return checks.AuditInput(known, dealt, root, SPEC)
 
 
 def table_of(data, logit) -> Predictions:
@@ -134,8 +134,10 @@ def good(record, random):
 
 
 def occluded(data, weights):
-    columns = Columns.of(data.manifest, data.splits)
-    return occlusion.occlude(graph_of(weights), SPEC, table_of(data, good), columns, data.root, Audit())
+    columns = Columns.from_manifest(data.manifest, data.splits)
+    return occlusion.measure_occlusion(
+        graph_of(weights), SPEC, table_of(data, good), columns, data.root, Audit()
+    )
 
 
 def test_a_model_that_looks_at_the_lesion_does_not_know_without_it(photographed):
@@ -157,7 +159,7 @@ def test_a_model_that_looks_at_a_corner_still_knows_and_warns(photographed):
 
 def test_covering_leaves_the_rest_untouched():
     pixels = np.asarray(skin(0).resize((SIDE, SIDE)))
-    painted = occlusion.covered(pixels)
+    painted = occlusion.occluded_versions(pixels)
     assert (painted["lesion"][:8] == pixels[:8]).all()
     assert (painted["lesion"][SIDE // 2, SIDE // 2] != pixels[SIDE // 2, SIDE // 2]).any()
     assert (painted["surroundings"][SIDE // 2, SIDE // 2] == pixels[SIDE // 2, SIDE // 2]).all()
@@ -186,7 +188,7 @@ def test_a_model_that_ranks_sources_and_not_lesions_warns(photographed):
     records = tuple(replace(record, source=source_of(record)) for record in photographed.manifest.records)
     known = Manifest(records, "folder", synthetic=False)
     data = replace(photographed, manifest=known)
-    sampled = Sampled.of(Columns.of(data.manifest, data.splits), Audit())
+    sampled = RowSample.draw(Columns.from_manifest(data.manifest, data.splits), Audit())
     by_source = table_of(data, lambda record, random: float(random.normal(4.0 * (record.source == "clinic"))))
     by_lesion = table_of(data, good)
     assert occlusion.model_within_source(by_source, sampled).verdict is Verdict.WARN
@@ -199,8 +201,8 @@ def test_a_model_no_better_than_age_sex_and_site_warns(photographed):
         for record in photographed.manifest.records
     )
     aged = replace(photographed, manifest=Manifest(records, "folder", synthetic=False))
-    sampled = Sampled.of(Columns.of(aged.manifest, aged.splits), Audit())
-    plain = Sampled.of(Columns.of(photographed.manifest, photographed.splits), Audit())
+    sampled = RowSample.draw(Columns.from_manifest(aged.manifest, aged.splits), Audit())
+    plain = RowSample.draw(Columns.from_manifest(photographed.manifest, photographed.splits), Audit())
     table = table_of(photographed, good)
     assert occlusion.model_and_metadata(table, sampled).verdict is Verdict.WARN
     assert occlusion.model_and_metadata(table, plain).verdict is Verdict.PASS

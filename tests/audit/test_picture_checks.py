@@ -47,7 +47,7 @@ def photographed(tmp_path):
                 )
             )
         known = Manifest(tuple(records), "folder", synthetic=False)
-        return checks.Data(known, split(known, "0" * 64, Split()), tmp_path, SPEC)
+        return checks.AuditInput(known, split(known, "0" * 64, Split()), tmp_path, SPEC)
 
     return make
 
@@ -87,24 +87,24 @@ def test_compression_that_tells_the_label_is_found_in_the_bytes(photographed):
 
 def test_drawn_lesions_pass_every_check(drawn):
     known, splits, root = drawn
-    report, seen = checks.audit_data(checks.Data(known, splits, root, SPEC), Audit(pictures=300))
+    report, seen = checks.audit_data(checks.AuditInput(known, splits, root, SPEC), Audit(pictures=300))
     assert seen is not None
     assert report.verdict is Verdict.PASS, [one.summary for one in report.findings if one.verdict != "pass"]
 
 
 def test_no_picture_is_opened_when_none_is_asked_for(made, tmp_path):
-    report, seen = checks.audit_data(checks.Data(*made(300), tmp_path, SPEC), Audit(pictures=0))
+    report, seen = checks.audit_data(checks.AuditInput(*made(300), tmp_path, SPEC), Audit(pictures=0))
     assert seen is None
     assert "ruler" not in {one.code for one in report.findings}
 
 
 def test_half_of_the_opened_pictures_are_positive_and_none_is_of_test_or_calibration(made):
-    sampled = shortcuts.Sampled.of(Columns.of(*made(1000)), Audit())
-    rows = picture_checks.chosen(sampled, 100)
+    sampled = shortcuts.RowSample.draw(Columns.from_manifest(*made(1000)), Audit())
+    rows = picture_checks.draw_balanced(sampled, 100)
     assert rows.size == np.unique(rows).size == 100
     assert (sampled.columns.positive[rows] == 1).sum() == 50
-    assert sampled.columns.modelled()[rows].all()
-    everything = picture_checks.chosen(sampled, 10_000)
+    assert sampled.columns.is_modelled()[rows].all()
+    everything = picture_checks.draw_balanced(sampled, 10_000)
     assert everything.tolist() == sampled.rows.tolist()
 
 

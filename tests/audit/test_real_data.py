@@ -24,11 +24,11 @@ pytestmark = pytest.mark.data
 def ham10000(data_root):
     root = data_root / "ham10000"
     known = manifests.build(Data(source="ham10000"), root)
-    return checks.Data(known, split(known, "0" * 64, Split()), root, PixelSpec(size_px=160))
+    return checks.AuditInput(known, split(known, "0" * 64, Split()), root, PixelSpec(size_px=160))
 
 
 def test_the_source_without_positives_is_named_in_ham10000(ham10000):
-    sampled = shortcuts.Sampled.of(Columns.of(ham10000.manifest, ham10000.splits), Audit())
+    sampled = shortcuts.RowSample.draw(Columns.from_manifest(ham10000.manifest, ham10000.splits), Audit())
     found, table = shortcuts.source_shortcut(sampled)
     assert found.verdict is Verdict.FAIL
     assert found.subjects == ("vidir_molemax",)
@@ -37,7 +37,7 @@ def test_the_source_without_positives_is_named_in_ham10000(ham10000):
 
 
 def test_the_two_pairs_of_equal_files_are_found_in_ham10000(ham10000):
-    found = leakage.duplicate_files(Columns.of(ham10000.manifest, ham10000.splits))
+    found = leakage.duplicate_files(Columns.from_manifest(ham10000.manifest, ham10000.splits))
     assert found.local == ("ISIC_0024366 = ISIC_0029861", "ISIC_0024777 = ISIC_0029938")
 
 
@@ -60,9 +60,9 @@ def test_the_gaps_of_pad_ufes_20_fail_and_their_columns_are_named(data_root):
         for row in rows
     )
     known = Manifest(tuple(sorted(records, key=lambda record: record.image_id)), "folder", synthetic=False)
-    columns = Columns.of(known, split(known, "0" * 64, Split()))
+    columns = Columns.from_manifest(known, split(known, "0" * 64, Split()))
     raw = raw_tables.empty_cells(root, columns.records)
-    found, _ = shortcuts.missingness(shortcuts.Sampled.of(columns, Audit()), raw)
+    found, _ = shortcuts.missingness(shortcuts.RowSample.draw(columns, Audit()), raw)
     assert found.verdict is Verdict.FAIL
     named = {name.removeprefix("metadata.csv: ") for name in found.subjects}
     assert {"fitspatrick", "gender", "diameter_1", "diameter_2", "smoke"} <= named

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lesion_triage.audit import checks, report
-from lesion_triage.audit.findings import Finding, Report, Verdict, with_acceptance
+from lesion_triage.audit.findings import Finding, Report, Verdict, apply_acceptances
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Audit
 from lesion_triage.errors import ManifestError
@@ -19,7 +19,7 @@ CONFIG = Audit(pictures=120)
 @pytest.fixture(scope="module")
 def written(drawn, tmp_path_factory):
     known, splits, root = drawn
-    data = checks.Data(known, splits, root, SPEC)
+    data = checks.AuditInput(known, splits, root, SPEC)
     found, seen = checks.audit_data(data, CONFIG)
     folder = tmp_path_factory.mktemp("report") / "audit"
     report.write(folder, found, CONFIG, seen, known)
@@ -74,7 +74,7 @@ def test_photographs_stand_only_in_the_copy_that_warns_of_them(written, tmp_path
 
 def test_a_copy_with_photographs_takes_opened_pictures(drawn, tmp_path):
     known, splits, root = drawn
-    data = checks.Data(known, splits, root, SPEC)
+    data = checks.AuditInput(known, splits, root, SPEC)
     found, seen = checks.audit_data(data, Audit(pictures=0))
     report.write(tmp_path / "audit", found, Audit(pictures=0), seen, known)
     with pytest.raises(ManifestError, match=r"audit\.pictures"):
@@ -94,7 +94,7 @@ def test_an_accepted_failure_shows_its_reason_escaped(tmp_path, drawn):
         "citation": [],
         "with_model": False,
     }
-    found = Report(with_acceptance([failed], config), (), facts)
+    found = Report(apply_acceptances([failed], config), (), facts)
     page = report.write(tmp_path, found, config, None, drawn[0]).read_text()
     assert "we know of &lt;north&gt; &amp; show it apart" in page
     assert "accepted on purpose" in page
@@ -121,9 +121,9 @@ def test_a_name_with_a_line_separator_is_one_name(drawn, tmp_path):
     odd = {one.image_id: f"{one.image_id}\u2028\x85\x0b\n" for one in known.records}
     known = replace(known, records=tuple(replace(one, image_id=odd[one.image_id]) for one in known.records))
     splits = replace(splits, assignment={odd[one]: name for one, name in splits.assignment.items()})
-    data = checks.Data(known, splits, root, SPEC)
+    data = checks.AuditInput(known, splits, root, SPEC)
     found, seen = checks.audit_data(data, CONFIG)
-    assert seen.flag("hair").any()  # else nobody is named
+    assert seen.shows("hair").any()  # else nobody is named
     report.write(tmp_path / "audit", found, CONFIG, seen, known)
     page = report.write_with_pictures(tmp_path / "local.html", tmp_path / "audit", data, CONFIG)
     assert page.read_text().count("Picture ") >= 1
@@ -137,7 +137,7 @@ def test_a_source_and_a_column_may_have_any_name(made, tmp_path):
     lines = "".join(f"{one.path},{'' if n % 3 else 'yes'}\n" for n, one in enumerate(known.records))
     (tmp_path / "cases.csv").write_text(f"image,price in $ or $\\\\n{lines}")
     tables = Audit(pictures=0)
-    found, _ = checks.audit_data(checks.Data(known, splits, tmp_path, SPEC), tables)
+    found, _ = checks.audit_data(checks.AuditInput(known, splits, tmp_path, SPEC), tables)
     page = report.write(tmp_path / "audit", found, tables, None, known).read_text()
     assert "$\\foo$" in page
     assert 'id="figure-sources"' in page

@@ -10,7 +10,7 @@ import pytest
 from lesion_triage.audit import balance, checks, raw_tables, shortcuts
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Verdict
-from lesion_triage.audit.raw_tables import Gaps
+from lesion_triage.audit.raw_tables import EmptyCells
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Audit
 
@@ -18,12 +18,12 @@ TABLES = Audit(pictures=0)
 
 
 def sampled(made, count=2000, config=TABLES, seed=0, **columns):
-    return shortcuts.Sampled.of(Columns.of(*made(count, seed, **columns)), config)
+    return shortcuts.RowSample.draw(Columns.from_manifest(*made(count, seed, **columns)), config)
 
 
 def test_nothing_planted_nothing_found(made, tmp_path):
     known, splits = made(3000)
-    report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
+    report, _ = checks.audit_data(checks.AuditInput(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
     assert report.verdict is Verdict.PASS, [one.summary for one in report.findings if one.verdict != "pass"]
 
 
@@ -63,7 +63,7 @@ def test_age_alone_is_measured_and_is_no_fault(made):
 
 def test_gaps_of_one_class_only_fail_and_the_column_is_named(made):
     drawn = sampled(made, sex=lambda r, p: "female" if p or r.random() < 0.4 else "")
-    found, _ = shortcuts.missingness(drawn, Gaps({}))
+    found, _ = shortcuts.missingness(drawn, EmptyCells({}))
     assert found.verdict is Verdict.FAIL
     assert found.subjects == ("sex",)
     # Unknown filled in with the commonest word tells nothing; as a word of its own it does.
@@ -80,12 +80,12 @@ def test_gaps_in_a_column_that_the_manifest_does_not_keep_are_found_in_the_datas
             writer.writerow([record.path.split("/")[1], "yes" if record.needs_in_person else "UNK", "arm"])
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
     (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00")
-    columns = Columns.of(known, splits)
+    columns = Columns.from_manifest(known, splits)
     raw = raw_tables.empty_cells(tmp_path, columns.records)
-    assert raw.unread == ("broken.csv",)
-    assert raw.alone == ("notes.csv",)
+    assert raw.unreadable == ("broken.csv",)
+    assert raw.unmatched == ("notes.csv",)
     assert set(raw.empty) == {"metadata.csv: smoke", "metadata.csv: region"}
-    found, _ = shortcuts.missingness(shortcuts.Sampled.of(columns, TABLES), raw)
+    found, _ = shortcuts.missingness(shortcuts.RowSample.draw(columns, TABLES), raw)
     assert found.verdict is Verdict.FAIL
     assert found.subjects == ("metadata.csv: smoke",)
 
@@ -94,7 +94,7 @@ def test_a_table_that_cannot_be_read_is_a_warning_and_named(made, tmp_path):
     known, splits = made(300)
     (tmp_path / "cases.csv").write_bytes("image,smoke\nä,1\n".encode("utf-16"))
     (tmp_path / "._cases.csv").write_bytes(b"\x00\x05\x16\x07\xff")  # a file manager's, no table
-    report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
+    report, _ = checks.audit_data(checks.AuditInput(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
     (found,) = [one for one in report.findings if one.code == "missingness"]
     assert found.verdict is Verdict.WARN
     assert "cannot be read as a UTF-8 table" in found.summary
@@ -123,13 +123,13 @@ def test_a_table_with_tabs_is_looked_into_as_the_readers_of_the_datasets_do(made
 @pytest.mark.parametrize("line", ["FILE,GAP", "FILE,GAP,,"])
 def test_a_table_of_the_pictures_whose_rows_have_another_length_is_named_as_unread(made, tmp_path, line):
     found = beside(tmp_path, made(200)[0].records, ["image,smoke,age"], line)
-    assert (found.empty, found.unread) == ({}, ("cases.csv",))
+    assert (found.empty, found.unreadable) == ({}, ("cases.csv",))
 
 
 def test_a_table_without_a_header_gives_no_name_of_a_person_to_the_report(made, tmp_path):
     known, splits = made(200)
     beside(tmp_path, known.records, [], "FILE,Jane Roe,GAP")
-    report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
+    report, _ = checks.audit_data(checks.AuditInput(known, splits, tmp_path, PixelSpec(size_px=64)), TABLES)
     assert "Jane Roe" not in report.to_json()
     (found,) = [one for one in report.findings if one.code == "missingness"]
     assert found.summary.endswith(": cases.csv.")
@@ -156,7 +156,9 @@ def test_a_table_of_another_dialect_is_named_and_not_passed_over(made, tmp_path)
     known, splits = made(100)
     (tmp_path / "LICENSE").write_text("Free for all.\n")
     tables = beside(tmp_path, known.records, ["image;smoke"], "FILE;GAP")
-    found, _ = shortcuts.missingness(shortcuts.Sampled.of(Columns.of(known, splits), TABLES), tables)
+    found, _ = shortcuts.missingness(
+        shortcuts.RowSample.draw(Columns.from_manifest(known, splits), TABLES), tables
+    )
     assert "no column names the pictures: cases.csv." in found.summary
 
 
@@ -165,7 +167,7 @@ def test_many_gaps_that_tell_the_label_only_together_say_so_where_they_fail(made
     random = np.random.default_rng(0)
     positive = drawn.columns.positive == 1
     raw = {f"t.csv: {n}": random.random(150) < np.where(positive, 0.57, 0.43) for n in range(90)}
-    found, tested = shortcuts.missingness(drawn, Gaps(raw))
+    found, tested = shortcuts.missingness(drawn, EmptyCells(raw))
     assert all(one.verdict(TABLES) is Verdict.PASS for one in tested)  # else this shows nothing
     assert found.verdict is Verdict.FAIL
     assert "together predict the label" in found.summary
@@ -220,7 +222,7 @@ def test_null_data_warn_no_more_often_than_promised(made, tmp_path):
     warned = 0
     for seed in range(sets):
         known, splits = made(300, seed)
-        report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, spec), config)
+        report, _ = checks.audit_data(checks.AuditInput(known, splits, tmp_path, spec), config)
         checked = [one for one in report.findings if one.code != "skin_type_balance"]
         warned += any(one.verdict is not Verdict.PASS for one in checked)
     assert warned / sets <= 0.08 + 3 * math.sqrt(0.08 * 0.92 / sets)
@@ -231,19 +233,25 @@ def test_null_data_at_the_default_limits_hardly_ever_warn(made, tmp_path):
     warned = 0
     for seed in range(25):
         known, splits = made(400, seed + 1000)
-        report, _ = checks.audit_data(checks.Data(known, splits, tmp_path, spec), TABLES)
+        report, _ = checks.audit_data(checks.AuditInput(known, splits, tmp_path, spec), TABLES)
         warned += report.verdict is not Verdict.PASS
     assert warned <= 2  # at a rate of 0.01, as one family allows, more has a chance below 0.003
 
 
 def test_dark_skin_that_is_missing_or_never_stated_warns(made):
-    fine = Columns.of(*made(600))
+    fine = Columns.from_manifest(*made(600))
     assert balance.skin_type_balance(fine).verdict is Verdict.PASS
-    light = Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: str(r.choice(["I", "II", "III"]))))
+    light = Columns.from_manifest(
+        *made(600, fitzpatrick_skin_type=lambda r, p: str(r.choice(["I", "II", "III"])))
+    )
     assert balance.skin_type_balance(light).verdict is Verdict.WARN
-    pairs = Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: str(r.choice(["I-II", "V-VI"]))))
+    pairs = Columns.from_manifest(
+        *made(600, fitzpatrick_skin_type=lambda r, p: str(r.choice(["I-II", "V-VI"])))
+    )
     assert balance.skin_type_balance(pairs).verdict is Verdict.PASS
-    silent = balance.skin_type_balance(Columns.of(*made(600, fitzpatrick_skin_type=lambda r, p: "")))
+    silent = balance.skin_type_balance(
+        Columns.from_manifest(*made(600, fitzpatrick_skin_type=lambda r, p: ""))
+    )
     assert silent.verdict is Verdict.WARN
     assert "No record states" in silent.summary
 
@@ -255,13 +263,13 @@ def test_splits_of_another_make_up_warn(made):
         image_id: "test" if name == "calibration" and by_id[image_id].needs_in_person else name
         for image_id, name in splits.assignment.items()
     }
-    assert balance.split_balance(Columns.of(known, splits), TABLES)[0].verdict is Verdict.PASS
+    assert balance.split_balance(Columns.from_manifest(known, splits), TABLES)[0].verdict is Verdict.PASS
     dealt = type(splits)(splits.manifest_sha256, 0, splits.fractions, skewed)
-    assert balance.split_balance(Columns.of(known, dealt), TABLES)[0].verdict is Verdict.WARN
+    assert balance.split_balance(Columns.from_manifest(known, dealt), TABLES)[0].verdict is Verdict.WARN
 
 
 def test_the_balance_table_counts_units_and_not_photographs(made):
-    columns = Columns.of(*made(900, per_lesion=3))
+    columns = Columns.from_manifest(*made(900, per_lesion=3))
     _, table = balance.balance(columns)
     assert sum(row[2] for row in table.rows if str(row[0]).startswith("class")) == 300
     assert sum(row[1] for row in table.rows if str(row[0]).startswith("class")) == 900
@@ -273,7 +281,7 @@ def test_what_cannot_be_estimated_warns_and_does_not_pass(made, tmp_path, positi
     modelled = {*splits.image_ids("train"), *splits.image_ids("validation")}
     chosen = set(sorted(modelled)[:positives])
     records = tuple(replace(one, needs_in_person=one.image_id in chosen) for one in known.records)
-    data = checks.Data(replace(known, records=records), splits, tmp_path, PixelSpec(size_px=64))
+    data = checks.AuditInput(replace(known, records=records), splits, tmp_path, PixelSpec(size_px=64))
     report, _ = checks.audit_data(data, TABLES)
     verdicts = {one.code: one.verdict for one in report.findings if "Not estimable" in one.summary}
     assert {code: verdicts.pop(code) for code in ("source_shortcut", "size_shortcut")} == {

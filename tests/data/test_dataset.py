@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from lesion_triage.data.augment import augmentation
-from lesion_triage.data.dataset import BatchOrder, TrainingPictures
+from lesion_triage.data.dataset import DistributedBatchSampler, TrainingPictures
 from lesion_triage.train import data_loading
 
 
@@ -28,7 +28,7 @@ def test_a_batch_made_whole_is_the_batch_of_its_pictures(dataset):
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_batches_are_the_same_for_any_number_of_loader_processes(dataset, workers):
-    order = BatchOrder(20, 6, seed=3, epoch=1)
+    order = DistributedBatchSampler(20, 6, seed=3, epoch=1)
     plain = DataLoader([dataset[number] for number in range(20)], batch_sampler=order)
     loaded = list(data_loading.data_loader(dataset, order, workers))
     assert len(loaded) == 3

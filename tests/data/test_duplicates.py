@@ -14,7 +14,7 @@ from lesion_triage.bundle import pixels
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Data, Split
 from lesion_triage.data import duplicates, manifest, perceptual_hash
-from lesion_triage.data.perceptual_hash import Sketches
+from lesion_triage.data.perceptual_hash import Descriptors
 from lesion_triage.data.records import Record
 from lesion_triage.data.split import SPLITS, split
 from lesion_triage.data.synthetic import draw_picture
@@ -36,7 +36,7 @@ EXIF_TURNS = {
 """From the TIFF standard, tag 274, by way of Pillow's ``ImageOps.exif_transpose``."""
 
 
-def saved(image: Image.Image, quality: int = 92, **words: object) -> bytes:
+def encoded(image: Image.Image, quality: int = 92, **words: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, **words)
     return buffer.getvalue()
@@ -46,30 +46,30 @@ def lesion(seed: int) -> Image.Image:
     return draw_picture("irregular" if seed % 2 else "regular", seed)
 
 
-def cut(image: Image.Image, share: float) -> Image.Image:
+def cropped(image: Image.Image, share: float) -> Image.Image:
     width, height = image.size
     x, y = round(width * share / 2), round(height * share / 2)
     return image.crop((x, y, width - x, height - y))
 
 
 COPIES: dict[str, Callable[[Image.Image], bytes]] = {
-    "bytes": saved,
-    "remark in the file": lambda image: saved(image, comment=b"a remark"),
-    "quality 70": lambda image: saved(image, 70),
-    "half the size": lambda image: saved(image.resize((image.width // 2, image.height // 2))),
-    "mirrored": lambda image: saved(image.transpose(Turn.FLIP_LEFT_RIGHT)),
-    "turned by 90 degrees": lambda image: saved(image.transpose(Turn.ROTATE_90)),
-    "turned, smaller and saved anew": lambda image: saved(
+    "bytes": encoded,
+    "remark in the file": lambda image: encoded(image, comment=b"a remark"),
+    "quality 70": lambda image: encoded(image, 70),
+    "half the size": lambda image: encoded(image.resize((image.width // 2, image.height // 2))),
+    "mirrored": lambda image: encoded(image.transpose(Turn.FLIP_LEFT_RIGHT)),
+    "turned by 90 degrees": lambda image: encoded(image.transpose(Turn.ROTATE_90)),
+    "turned, smaller and saved anew": lambda image: encoded(
         image.transpose(Turn.TRANSVERSE).resize((90, 120)), 70
     ),
-    "cut by 2 %": lambda image: saved(cut(image, 0.02)),
+    "cut by 2 %": lambda image: encoded(cropped(image, 0.02)),
 }
 
 
-def sketches_of(files: list[bytes]) -> Sketches:
-    found = perceptual_hash.empty(len(files))
+def descriptors_of(files: list[bytes]) -> Descriptors:
+    found = perceptual_hash.empty_descriptors(len(files))
     for place, data in enumerate(files):
-        found.coefficients[place], found.flat[place] = perceptual_hash.coefficients(
+        found.coefficients[place], found.low_contrast[place] = perceptual_hash.coefficients(
             pixels.decode(data, SPEC).pixels
         )
         found.digests[place] = place
@@ -91,60 +91,60 @@ def drawn() -> list[Image.Image]:
 
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copy_is_found_among_others(how: str, drawn: list[Image.Image]) -> None:
-    files = [saved(image) for image in drawn] + [COPIES[how](image) for image in drawn[:30]]
-    found = duplicates.find([str(hash(data)) for data in files], sketches_of(files))
-    groups = duplicates.groups_of(found.pairs, len(files))
+    files = [encoded(image) for image in drawn] + [COPIES[how](image) for image in drawn[:30]]
+    found = duplicates.find_duplicates([str(hash(data)) for data in files], descriptors_of(files))
+    groups = duplicates.duplicate_groups(found.pairs, len(files))
     assert sorted(groups) == [[place, place + 60] for place in range(30)]
 
 
 def test_different_drawn_lesions_are_not_joined() -> None:
-    files = [saved(lesion(seed)) for seed in range(150)]
-    found = duplicates.find([str(place) for place in range(150)], sketches_of(files))
+    files = [encoded(lesion(seed)) for seed in range(150)]
+    found = duplicates.find_duplicates([str(place) for place in range(150)], descriptors_of(files))
     assert found.pairs == ()
-    assert not found.flat.any()
+    assert not found.low_contrast.any()
 
 
 @pytest.mark.parametrize("orientation", EXIF_TURNS)
 def test_the_orientation_is_what_turns_the_first_into_the_second(orientation: int) -> None:
     image = lesion(5).resize((256, 192))
     turn = EXIF_TURNS[orientation]
-    files = [saved(image, 95), saved(image if turn is None else image.transpose(turn), 90)]
-    (pair,) = duplicates.find(["a", "b"], sketches_of(files)).pairs
+    files = [encoded(image, 95), encoded(image if turn is None else image.transpose(turn), 90)]
+    (pair,) = duplicates.find_duplicates(["a", "b"], descriptors_of(files)).pairs
     assert (pair.kind, pair.orientation) == ("near", orientation)
     assert pair.correlation >= 0.99
 
 
 def test_a_copy_of_a_copy_is_in_the_same_group(drawn: list[Image.Image]) -> None:
     image = drawn[3]
-    files = [saved(image), saved(image.transpose(Turn.ROTATE_90)), saved(image.resize((120, 90)), 70)]
-    pairs = duplicates.find(["a", "b", "c"], sketches_of(files)).pairs
+    files = [encoded(image), encoded(image.transpose(Turn.ROTATE_90)), encoded(image.resize((120, 90)), 70)]
+    pairs = duplicates.find_duplicates(["a", "b", "c"], descriptors_of(files)).pairs
     assert len(pairs) == 2
-    assert duplicates.groups_of(pairs, 3) == [[0, 1, 2]]
+    assert duplicates.duplicate_groups(pairs, 3) == [[0, 1, 2]]
 
 
 def test_blank_pictures_are_compared_by_bytes_and_pixels_only() -> None:
-    blanks = [saved(Image.new("RGB", (64, 48), (level, level, level))) for level in (0, 1, 128, 255)]
-    found = duplicates.find(["a", "b", "c", "d"], sketches_of(blanks))
+    blanks = [encoded(Image.new("RGB", (64, 48), (level, level, level))) for level in (0, 1, 128, 255)]
+    found = duplicates.find_duplicates(["a", "b", "c", "d"], descriptors_of(blanks))
     assert found.pairs == ()
-    assert found.flat.all()
+    assert found.low_contrast.all()
 
 
 def test_a_crowd_of_copies_is_joined_without_comparing_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST_NEIGHBOURS", 50)
-    row = sketches_of([saved(lesion(1))]).coefficients[0]
+    monkeypatch.setattr(duplicates, "MAX_NEIGHBOURS", 50)
+    row = descriptors_of([encoded(lesion(1))]).coefficients[0]
     random = np.random.default_rng(0)
     rows = np.clip(row + random.integers(-1, 2, (600, 255)), -127, 127).astype(np.int8)
-    sketches = Sketches(rows, np.arange(600, dtype=np.uint64), np.zeros(600, bool))
-    found = duplicates.find([str(place) for place in range(600)], sketches)
-    assert len(duplicates.groups_of(found.pairs, 600)) == 1
-    assert found.crowded
+    descriptors = Descriptors(rows, np.arange(600, dtype=np.uint64), np.zeros(600, bool))
+    found = duplicates.find_duplicates([str(place) for place in range(600)], descriptors)
+    assert len(duplicates.duplicate_groups(found.pairs, 600)) == 1
+    assert found.not_fully_compared
 
 
 def test_without_pictures_there_is_nothing_to_find() -> None:
-    assert duplicates.find([], perceptual_hash.empty(0)).pairs == ()
+    assert duplicates.find_duplicates([], perceptual_hash.empty_descriptors(0)).pairs == ()
 
 
-def brute(rows: np.ndarray) -> set[tuple[int, int]]:
+def brute_force_pairs(rows: np.ndarray) -> set[tuple[int, int]]:
     """Every pair, every turn, in floats and by np.rot90: knows nothing of the index."""
     grid = np.zeros((len(rows), 256))
     grid[:, 1:] = rows
@@ -157,7 +157,7 @@ def brute(rows: np.ndarray) -> set[tuple[int, int]]:
             for columns in (1, sign[None]):
                 turned = (laid * rows_ * columns).reshape(len(rows), -1)
                 best = np.maximum(best, turned / np.linalg.norm(turned, axis=1, keepdims=True) @ unit.T)
-    one, other = np.nonzero(np.triu(best >= duplicates.LOWEST_CORRELATION, 1))
+    one, other = np.nonzero(np.triu(best >= duplicates.MIN_CORRELATION, 1))
     return set(zip(one.tolist(), other.tolist(), strict=True))
 
 
@@ -169,17 +169,17 @@ def test_what_the_index_finds_is_what_looking_at_every_pair_finds(noise: float, 
     rows = np.concatenate([rows, rows[:200] + random.normal(0, noise, (200, 255))])
     rows = np.clip(np.rint(rows), -127, 127).astype(np.int8)
     for turn in range(8):
-        rows[400 + turn :: 8] = perceptual_hash.turned(rows[400 + turn :: 8], turn)
-    sketches = Sketches(rows, np.arange(600, dtype=np.uint64), np.zeros(600, bool))
-    pairs = duplicates.find([str(place) for place in range(600)], sketches).pairs
-    found, wanted = {(pair.one, pair.other) for pair in pairs}, brute(rows)
+        rows[400 + turn :: 8] = perceptual_hash.apply_symmetry(rows[400 + turn :: 8], turn)
+    descriptors = Descriptors(rows, np.arange(600, dtype=np.uint64), np.zeros(600, bool))
+    pairs = duplicates.find_duplicates([str(place) for place in range(600)], descriptors).pairs
+    found, wanted = {(pair.one, pair.other) for pair in pairs}, brute_force_pairs(rows)
     assert found == wanted if all_of_them else found <= wanted
     assert len(found) >= 0.9 * len(wanted)
 
 
 def test_lesions_that_share_a_picture_are_one_unit_and_keep_their_cases(tmp_path: Path) -> None:
     image = lesion(1)
-    files = {"a.jpg": saved(image), "b.jpg": saved(image, 70), "c.jpg": saved(lesion(2))}
+    files = {"a.jpg": encoded(image), "b.jpg": encoded(image, 70), "c.jpg": encoded(lesion(2))}
     built = manifest.build(FOLDER, dataset(tmp_path, files, ["a.jpg,1,L2", "b.jpg,1,L1", "c.jpg,0,L3"]))
     assert [record.case_id for record in built.records] == ["L2", "L1", "L3"]
     assert [record.unit_id for record in built.records] == ["L1", "L1", "L3"]
@@ -197,10 +197,10 @@ def test_lesions_that_share_a_picture_are_one_unit_and_keep_their_cases(tmp_path
 def test_all_pictures_of_joined_patients_share_the_unit(tmp_path: Path) -> None:
     image = lesion(1)
     files = {
-        "a.jpg": saved(image),
-        "b.jpg": saved(image, 70),
-        "c.jpg": saved(lesion(2)),
-        "d.jpg": saved(lesion(3)),
+        "a.jpg": encoded(image),
+        "b.jpg": encoded(image, 70),
+        "c.jpg": encoded(lesion(2)),
+        "d.jpg": encoded(lesion(3)),
     }
     rows = ["a.jpg,1,L1,P1", "b.jpg,1,L2,P2", "c.jpg,0,L3,P2", "d.jpg,0,L4,P3"]
     built = manifest.build(
@@ -212,8 +212,8 @@ def test_all_pictures_of_joined_patients_share_the_unit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["0", ""])
 def test_the_same_file_under_two_lesions_with_two_labels_goes_up(tmp_path: Path, other: str) -> None:
-    data = saved(lesion(1))
-    files = {"a.jpg": data, "b.jpg": data, "c.jpg": saved(lesion(2)), "d.jpg": saved(lesion(3))}
+    data = encoded(lesion(1))
+    files = {"a.jpg": data, "b.jpg": data, "c.jpg": encoded(lesion(2)), "d.jpg": encoded(lesion(3))}
     rows = ["a.jpg,1,L1", f"b.jpg,{other},L2", f"c.jpg,{other},L2", "d.jpg,0,L3"]
     built = manifest.build(FOLDER, dataset(tmp_path, files, rows))
     assert [record.needs_in_person for record in built.records] == [True, True, True, False]
@@ -225,7 +225,7 @@ def test_the_same_file_under_two_lesions_with_two_labels_goes_up(tmp_path: Path,
 
 def test_a_look_alike_with_another_label_is_reported_and_changes_no_label(tmp_path: Path) -> None:
     image = lesion(1)
-    files = {"a.jpg": saved(image), "b.jpg": saved(image, 60)}
+    files = {"a.jpg": encoded(image), "b.jpg": encoded(image, 60)}
     built = manifest.build(FOLDER, dataset(tmp_path, files, ["a.jpg,1,L1", "b.jpg,0,L2"]))
     assert [record.needs_in_person for record in built.records] == [True, False]
     assert built.findings["copies of one picture disagree on needs_in_person, labels were left"] == (
@@ -266,10 +266,10 @@ def test_copies_never_cross_splits_and_units_neither(data: st.DataObject) -> Non
         )
         for place in range(40)
     ]
-    sketches = perceptual_hash.empty(count + 40)
-    sketches.digests[:count] = np.array(groups, np.uint64)
-    sketches.digests[count:] = np.arange(1000, 1040, dtype=np.uint64)
-    settled, copies, findings = manifest.compare([*records, *loose], sketches)
+    descriptors = perceptual_hash.empty_descriptors(count + 40)
+    descriptors.digests[:count] = np.array(groups, np.uint64)
+    descriptors.digests[count:] = np.arange(1000, 1040, dtype=np.uint64)
+    settled, copies, findings = manifest.resolve_duplicates([*records, *loose], descriptors)
     made = manifest.Manifest(
         records=settled, source="folder", synthetic=False, copies=copies, findings=findings
     )
@@ -286,8 +286,8 @@ def test_copies_never_cross_splits_and_units_neither(data: st.DataObject) -> Non
 
 
 def test_the_order_of_the_records_does_not_matter(drawn: list[Image.Image]) -> None:
-    files = [saved(image) for image in drawn[:20]] + [saved(image, 70) for image in drawn[:10]]
-    sketches = sketches_of(files)
+    files = [encoded(image) for image in drawn[:20]] + [encoded(image, 70) for image in drawn[:10]]
+    descriptors = descriptors_of(files)
     records = [
         Record(
             image_id=f"{place:02}",
@@ -302,7 +302,9 @@ def test_the_order_of_the_records_does_not_matter(drawn: list[Image.Image]) -> N
         for place in range(30)
     ]
     back = np.arange(30)[::-1].astype(np.intp)
-    assert manifest.compare(records, sketches) == manifest.compare(records[::-1], sketches.take(back))
+    assert manifest.resolve_duplicates(records, descriptors) == manifest.resolve_duplicates(
+        records[::-1], descriptors.take(back)
+    )
 
 
 @pytest.mark.data

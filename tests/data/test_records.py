@@ -8,8 +8,8 @@ from lesion_triage.config import Part
 from lesion_triage.data.records import (
     Listing,
     RawRecord,
-    counted_by,
-    lesion_of_its_own,
+    placeholder_lesion_id,
+    unit_of_analysis,
     unnamed_lesions,
     unnamed_photographs,
 )
@@ -42,7 +42,7 @@ def records(*patients: str | None) -> list[RawRecord]:
     ],
 )
 def test_lesions_without_a_patient_count_as_patients_only_where_others_are_named(patients, unit, unnamed):
-    assert counted_by(records(*patients)) == unit
+    assert unit_of_analysis(records(*patients)) == unit
     assert unnamed_lesions(records(*patients)) == unnamed
 
 
@@ -52,10 +52,13 @@ def test_only_photographs_that_name_no_lesion_are_counted_whatever_a_part_of_a_m
     alone = RawRecord(
         image_id="x.png",
         path="x.png",
-        lesion_id=lesion_of_its_own("x.png"),
+        lesion_id=placeholder_lesion_id("x.png"),
         needs_in_person=True,
         source="folder",
     )
     assert unnamed_photographs((*named, alone)) == 1
     listing = Listing(records=(*named, alone), citation=())
-    assert unnamed_photographs(mixture.join([(Part(source="folder", name=name), listing)]).records) == 1
+    assert (
+        unnamed_photographs(mixture.merge_listings([(Part(source="folder", name=name), listing)]).records)
+        == 1
+    )

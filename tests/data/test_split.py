@@ -16,14 +16,16 @@ from lesion_triage.config import Fractions, Split
 from lesion_triage.data import split as splitting
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.records import Record
-from lesion_triage.data.split import SPLITS, Splits, prove_disjoint, split
+from lesion_triage.data.split import SPLITS, Splits, check_disjoint, split
 from lesion_triage.errors import SplitError
 
 DIGEST = "a" * 64
 PROMISE = settings(max_examples=60, deadline=None)
 
 
-def one(image: int, lesion: int, patient: int | None, file: int, needs: bool | None, source: str) -> Record:
+def make_record(
+    image: int, lesion: int, patient: int | None, file: int, needs: bool | None, source: str
+) -> Record:
     return Record(
         image_id=f"I{image:04}",
         path=f"{image}.png",
@@ -43,7 +45,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     """Any tangle of patients, lesions and files, with enough loose records that no split stays empty."""
     count = draw(st.integers(1, 60))
     tangled = [
-        one(
+        make_record(
             image,
             draw(st.integers(0, 30)),
             draw(st.none() | st.integers(0, 15)),
@@ -53,7 +55,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         )
         for image in range(count)
     ]
-    loose = [one(1000 + n, 1000 + n, None, 1000 + n, n % 3 == 0, "c") for n in range(40)]
+    loose = [make_record(1000 + n, 1000 + n, None, 1000 + n, n % 3 == 0, "c") for n in range(40)]
     return Manifest(records=tuple(tangled + loose), source="folder", synthetic=False)
 
 
@@ -100,7 +102,8 @@ def test_every_split_gets_its_share_overall_and_of_every_stratum(
     groups: list[tuple[bool, str]], shares: tuple[float, float, float, float], seed: int
 ) -> None:
     records = tuple(
-        one(number, number, None, number, needs, source) for number, (needs, source) in enumerate(groups)
+        make_record(number, number, None, number, needs, source)
+        for number, (needs, source) in enumerate(groups)
     )
     manifest = Manifest(records=records, source="folder", synthetic=False)
     fractions = Fractions(**dict(zip(SPLITS, shares, strict=True)))
@@ -114,24 +117,24 @@ def test_every_split_gets_its_share_overall_and_of_every_stratum(
             assert abs(got - share * size) <= 3
 
 
-def plain(count: int = 40) -> Manifest:
-    records = tuple(one(n, n, None, n, n % 4 == 0, "a") for n in range(count))
+def simple_manifest(count: int = 40) -> Manifest:
+    records = tuple(make_record(n, n, None, n, n % 4 == 0, "a") for n in range(count))
     return Manifest(records=records, source="folder", synthetic=False)
 
 
 def test_one_seed_gives_one_split_and_another_another() -> None:
-    assert split(plain(), DIGEST, Split(seed=3)) == split(plain(), DIGEST, Split(seed=3))
-    assert split(plain(), DIGEST, Split(seed=3)) != split(plain(), DIGEST, Split(seed=4))
+    assert split(simple_manifest(), DIGEST, Split(seed=3)) == split(simple_manifest(), DIGEST, Split(seed=3))
+    assert split(simple_manifest(), DIGEST, Split(seed=3)) != split(simple_manifest(), DIGEST, Split(seed=4))
 
 
 def test_an_unlabelled_picture_still_ties_its_neighbours() -> None:
     bridge = [
-        one(900, 900, None, 1, True, "a"),
-        one(901, 901, None, 2, True, "a"),
-        one(902, 900, 7, 3, None, "a"),
-        one(903, 901, 7, 4, None, "a"),
+        make_record(900, 900, None, 1, True, "a"),
+        make_record(901, 901, None, 2, True, "a"),
+        make_record(902, 900, 7, 3, None, "a"),
+        make_record(903, 901, 7, 4, None, "a"),
     ]
-    manifest = replace(plain(400), records=(*bridge, *plain(400).records[10:]))
+    manifest = replace(simple_manifest(400), records=(*bridge, *simple_manifest(400).records[10:]))
     for seed in range(8):
         dealt = split(manifest, DIGEST, Split(seed=seed)).assignment
         assert dealt["I0900"] == dealt["I0901"]
@@ -139,7 +142,7 @@ def test_an_unlabelled_picture_still_ties_its_neighbours() -> None:
 
 def test_too_few_groups_are_refused() -> None:
     with pytest.raises(SplitError, match=r"3 groups .* leave nothing for"):
-        split(plain(3), DIGEST, Split())
+        split(simple_manifest(3), DIGEST, Split())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_too_few_groups_are_refused() -> None:
     ],
 )
 def test_a_table_of_one_class_is_refused_before_it_is_trained_on(positives: int, sentence: str) -> None:
-    records = tuple(one(i, i, None, i, i < positives, "a") for i in range(40))
+    records = tuple(make_record(i, i, None, i, i < positives, "a") for i in range(40))
     manifest = Manifest(records=records, source="folder", synthetic=False)
     dealt = split(manifest, "0" * 64, Split())
     with pytest.raises(SplitError) as caught:
@@ -162,7 +165,7 @@ def test_a_table_of_one_class_is_refused_before_it_is_trained_on(positives: int,
 
 
 def test_a_single_split_of_one_class_is_refused_and_named() -> None:
-    records = tuple(one(i, i, None, i, i != 3, "a") for i in range(40))
+    records = tuple(make_record(i, i, None, i, i != 3, "a") for i in range(40))
     manifest = Manifest(records=records, source="folder", synthetic=False)
     dealt = split(manifest, "0" * 64, Split())
     home = dealt.assignment[records[3].image_id]
@@ -172,19 +175,22 @@ def test_a_single_split_of_one_class_is_refused_and_named() -> None:
 
 
 def test_both_classes_in_training_and_validation_are_enough() -> None:
-    manifest = plain()
+    manifest = simple_manifest()
     splitting.require_both_classes(manifest, split(manifest, "0" * 64, Split()))
 
 
 def test_a_long_chain_of_ties_is_one_group() -> None:
-    chain = [one(n, n // 2, None, 50_000 + (n + 1) // 2, True, "a") for n in range(20_000)]
-    manifest = replace(plain(), records=(*chain, *replace(plain()).records))
-    loose = [replace(record, image_id=f"J{n}", lesion_id=f"M{n}") for n, record in enumerate(plain().records)]
+    chain = [make_record(n, n // 2, None, 50_000 + (n + 1) // 2, True, "a") for n in range(20_000)]
+    manifest = replace(simple_manifest(), records=(*chain, *replace(simple_manifest()).records))
+    loose = [
+        replace(record, image_id=f"J{n}", lesion_id=f"M{n}")
+        for n, record in enumerate(simple_manifest().records)
+    ]
     dealt = split(replace(manifest, records=(*chain, *loose)), DIGEST, Split())
     assert len({dealt.assignment[record.image_id] for record in chain}) == 1
 
 
-def moved(dealt: Splits, image_id: str) -> Splits:
+def with_moved_image(dealt: Splits, image_id: str) -> Splits:
     other = next(name for name in SPLITS if name != dealt.assignment[image_id])
     return replace(dealt, assignment={**dealt.assignment, image_id: other})
 
@@ -192,57 +198,57 @@ def moved(dealt: Splits, image_id: str) -> Splits:
 @pytest.mark.parametrize(
     ("tie", "twin"),
     [
-        ("patient 'P7'", one(900, 900, 7, 900, False, "a")),
-        ("lesion 'L1'", one(900, 1, None, 900, False, "a")),
-        (f"file '{sha256_of(b'1')}'", one(900, 900, None, 1, False, "a")),
+        ("patient 'P7'", make_record(900, 900, 7, 900, False, "a")),
+        ("lesion 'L1'", make_record(900, 1, None, 900, False, "a")),
+        (f"file '{sha256_of(b'1')}'", make_record(900, 900, None, 1, False, "a")),
     ],
 )
 def test_a_planted_leak_is_found_and_named(tie: str, twin: Record) -> None:
-    first = one(1, 1, 7 if twin.patient_id else None, 1, False, "a")
-    rest = tuple(record for record in plain().records if record.image_id != "I0001")
-    manifest = replace(plain(), records=(*rest, first, twin))
+    first = make_record(1, 1, 7 if twin.patient_id else None, 1, False, "a")
+    rest = tuple(record for record in simple_manifest().records if record.image_id != "I0001")
+    manifest = replace(simple_manifest(), records=(*rest, first, twin))
     dealt = split(manifest, DIGEST, Split())
-    prove_disjoint(manifest, dealt)
+    check_disjoint(manifest, dealt)
     with pytest.raises(SplitError, match=rf"{tie} is in .*I0001.*I0900.* leak"):
-        prove_disjoint(manifest, moved(dealt, "I0900"))
+        check_disjoint(manifest, with_moved_image(dealt, "I0900"))
 
 
 def test_a_picture_of_another_manifest_is_found() -> None:
-    dealt = split(plain(), DIGEST, Split())
+    dealt = split(simple_manifest(), DIGEST, Split())
     stray = replace(dealt, assignment={**dealt.assignment, "I9999": "train"})
     with pytest.raises(SplitError, match="'I9999' has a split but is not in the manifest"):
-        prove_disjoint(plain(), stray)
+        check_disjoint(simple_manifest(), stray)
 
 
 def test_a_forgotten_picture_is_found() -> None:
-    dealt = split(plain(), DIGEST, Split())
+    dealt = split(simple_manifest(), DIGEST, Split())
     fewer = {image_id: name for image_id, name in dealt.assignment.items() if image_id != "I0003"}
     with pytest.raises(SplitError, match="'I0003' has a label but no split"):
-        prove_disjoint(plain(), replace(dealt, assignment=fewer))
+        check_disjoint(simple_manifest(), replace(dealt, assignment=fewer))
 
 
 def test_an_unlabelled_picture_in_a_split_is_found() -> None:
-    dealt = split(plain(), DIGEST, Split())
-    blanked = replace(plain().records[0], needs_in_person=None)
+    dealt = split(simple_manifest(), DIGEST, Split())
+    blanked = replace(simple_manifest().records[0], needs_in_person=None)
     with pytest.raises(SplitError, match="'I0000' has a split but no label"):
-        prove_disjoint(replace(plain(), records=(blanked, *plain().records[1:])), dealt)
+        check_disjoint(replace(simple_manifest(), records=(blanked, *simple_manifest().records[1:])), dealt)
 
 
 def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
-    dealt = split(plain(), DIGEST, Split(seed=2))
+    dealt = split(simple_manifest(), DIGEST, Split(seed=2))
     digest = dealt.write(tmp_path)
     assert splitting.read(tmp_path, DIGEST) == (dealt, digest)
     assert digest == sha256_of((tmp_path / "splits.json").read_bytes())
 
 
 def test_splits_of_another_manifest_are_refused(tmp_path: Path) -> None:
-    split(plain(), DIGEST, Split()).write(tmp_path)
+    split(simple_manifest(), DIGEST, Split()).write(tmp_path)
     with pytest.raises(SplitError, match="made from manifest aaaaaaaaaaaa, expected bbbbbbbbbbbb"):
         splitting.read(tmp_path, "b" * 64)
 
 
 def test_altered_splits_are_refused(tmp_path: Path) -> None:
-    split(plain(), DIGEST, Split()).write(tmp_path)
+    split(simple_manifest(), DIGEST, Split()).write(tmp_path)
     path = tmp_path / "splits.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["image_ids"]["train"].append(content["image_ids"]["test"].pop())
@@ -261,7 +267,7 @@ def test_a_broken_file_of_splits_is_refused(tmp_path: Path, content: str | None)
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(SplitError, match="'holdout' is not a split"):
-        split(plain(), DIGEST, Split()).image_ids("holdout")
+        split(simple_manifest(), DIGEST, Split()).image_ids("holdout")
 
 
 def test_records_of_the_shared_fixture_split_too(
@@ -274,7 +280,7 @@ def test_records_of_the_shared_fixture_split_too(
 def official(*splits: str) -> Manifest:
     """Forty lesions for each word, in order."""
     records = [
-        replace(one(number, number, None, number, number % 4 == 0, "a"), official_split=name)
+        replace(make_record(number, number, None, number, number % 4 == 0, "a"), official_split=name)
         for number, name in enumerate(name for name in splits for _ in range(40))
     ]
     return Manifest(records=tuple(records), source="dermamnist", synthetic=False)

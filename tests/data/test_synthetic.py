@@ -139,7 +139,7 @@ def test_the_manifest_of_a_drawing_says_so_and_splits(tmp_path: Path) -> None:
     manifest = manifests.build(config, tmp_path / "d")
     assert manifest.synthetic
     assert not manifest.dropped
-    splitting.prove_disjoint(manifest, splitting.split(manifest, "a" * 64, Split()))
+    splitting.check_disjoint(manifest, splitting.split(manifest, "a" * 64, Split()))
 
 
 @pytest.mark.parametrize("kind", ["regular", "irregular"])

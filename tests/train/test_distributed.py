@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
 from lesion_triage import cli
-from lesion_triage.data.dataset import BatchOrder
+from lesion_triage.data.dataset import DistributedBatchSampler
 from lesion_triage.errors import TrainingError
 from lesion_triage.train import distributed, loop
 from lesion_triage.train.data_loading import Pictures, augmented_dataset, batch_order, data_loader
@@ -162,11 +162,11 @@ def test_parts_of_all_processes_make_up_every_batch_and_neighbours_stay_together
 ):
     size = 2 * max(pairs, world * accumulate)
     first = min(first, length // size)
-    whole = list(BatchOrder(length, size, seed=3, epoch=1, first=first))
+    whole = list(DistributedBatchSampler(length, size, seed=3, epoch=1, first=first))
     dealt = []
     for rank in range(world):
         own = range(rank * accumulate, (rank + 1) * accumulate)
-        dealt.append(list(BatchOrder(length, size, 3, 1, world * accumulate, own, first)))
+        dealt.append(list(DistributedBatchSampler(length, size, 3, 1, world * accumulate, own, first)))
     assert len(whole) == length // size - first
     for number, batch in enumerate(whole):
         parts = [part for rank in dealt for part in rank[number * accumulate : (number + 1) * accumulate]]
@@ -175,8 +175,8 @@ def test_parts_of_all_processes_make_up_every_batch_and_neighbours_stay_together
 
 
 def test_an_epoch_gone_on_with_is_the_rest_of_the_epoch():
-    whole = list(BatchOrder(100, 8, 0, 5))
-    assert list(BatchOrder(100, 8, 0, 5, first=7)) == whole[7:]
+    whole = list(DistributedBatchSampler(100, 8, 0, 5))
+    assert list(DistributedBatchSampler(100, 8, 0, 5, first=7)) == whole[7:]
     pictures = list(chain(*whole))
     assert len(pictures) == len(set(pictures)) == 96
 

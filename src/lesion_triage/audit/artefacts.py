@@ -21,11 +21,11 @@ _HAIR_LENGTH, _HAIR_FILL, _HAIRS = 0.14, 0.25, 2
 _INK_SHARE, _PATCH_SHARE = 0.006, 0.02
 _INK_BLUER, _INK_DARKER = 10.0, 3.0
 _SATURATED = 90
-_LEAST_YELLOW = 3.0
-_LESION_LEAST, _LESION_MOST = 0.01, 0.60
+_MIN_YELLOW = 3.0
+_MIN_LESION_SHARE, _MAX_LESION_SHARE = 0.01, 0.60
 _TICK_LAGS = range(4, 25)
 _TICK_CORRELATION, _TICKS, _TICK_ENERGY = 0.55, 6, 6.0
-_FEWEST_SKIN_PX = 400
+_MIN_SKIN_PX = 400
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -49,7 +49,7 @@ class Appearance:
 ARTEFACTS = ("dark_corners", "hair", "ink", "ruler", "patches")
 
 
-def look(pixels: Pixels) -> Appearance:
+def measure_appearance(pixels: Pixels) -> Appearance:
     """Measure one picture.
 
     Args:
@@ -57,21 +57,21 @@ def look(pixels: Pixels) -> Appearance:
     """
     grey = _grey(pixels)
     corners = dark_corner_mask(grey)
-    lesion = _grown(lesion_mask(pixels), 0.03)
+    lesion = _dilate(lesion_mask(pixels), 0.03)
     around = ~lesion & ~corners
     lab = _lab(pixels)
-    patch = _large(_foreign_colour(pixels) & around)
-    ink = _apart(_bluer_and_darker(lab, around) & ~patch, lesion)
+    patch = _large_regions(_foreign_colour(pixels) & around)
+    ink = _not_touching(_bluer_and_darker(lab, around) & ~patch, lesion)
     foreign = ink | patch
     dark_lines = _dark_lines(grey)
-    frame = lab[_frame(grey.shape)]
+    frame = lab[_frame_mask(grey.shape)]
     return Appearance(
         dark_corners=_has_dark_corners(grey),
-        hair=_has_hair(dark_lines, around & ~_grown(foreign, 0.02)),
+        hair=_has_hair(dark_lines, around & ~_dilate(foreign, 0.02)),
         ink=float(ink.mean()) > _INK_SHARE,
         ruler=_has_ruler(dark_lines * around),
         patches=bool(patch.any()),
-        ita_degrees=ita_degrees(lab, around & ~_grown(foreign, 0.02) & (dark_lines < 12)),
+        ita_degrees=ita_degrees(lab, around & ~_dilate(foreign, 0.02) & (dark_lines < 12)),
         frame=tuple(float(value) for value in (*frame.mean(axis=0), *frame.std(axis=0))),
     )
 
@@ -98,7 +98,7 @@ def lesion_mask(pixels: Pixels) -> Mask:
         area = stats[number, cv2.CC_STAT_AREA] / side**2
         distance = float(np.hypot(*(centres[number] / side - 0.5)))
         weight = area * max(0.0, 1 - 2 * distance)
-        if _LESION_LEAST <= area <= _LESION_MOST and weight > best_weight:
+        if _MIN_LESION_SHARE <= area <= _MAX_LESION_SHARE and weight > best_weight:
             best, best_weight = number, weight
     if best:
         found: Mask = labels == best
@@ -125,10 +125,10 @@ def ita_degrees(lab: NDArray[np.float32], skin: Mask) -> float:
         lab: CIE L*, a*, b*, shape (side, side, 3).
         skin: pixels that are probably skin.
     """
-    if int(skin.sum()) < _FEWEST_SKIN_PX:
+    if int(skin.sum()) < _MIN_SKIN_PX:
         return float("nan")
     lightness, _, yellow = np.median(lab[skin], axis=0)
-    if yellow < _LEAST_YELLOW:
+    if yellow < _MIN_YELLOW:
         return float("nan")
     return float(np.degrees(np.arctan2(lightness - 50, yellow)))
 
@@ -187,14 +187,14 @@ def _bluer_and_darker(lab: NDArray[np.float32], around: Mask) -> Mask:
     return found
 
 
-def _apart(mask: Mask, lesion: Mask) -> Mask:
+def _not_touching(mask: Mask, lesion: Mask) -> Mask:
     """The regions that do not touch the lesion: blue in the lesion may reach beyond the crude mask."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8))
-    touching = np.unique(labels[_grown(lesion, 0.01) & mask])
+    touching = np.unique(labels[_dilate(lesion, 0.01) & mask])
     return mask & ~np.isin(labels, touching)
 
 
-def _large(foreign: Mask) -> Mask:
+def _large_regions(foreign: Mask) -> Mask:
     """Compact, large regions of a foreign colour: a patch, not a line of ink."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(foreign.astype(np.uint8))
     area = stats[:, cv2.CC_STAT_AREA]
@@ -210,12 +210,12 @@ def _has_ruler(dark_lines: Pixels) -> bool:
     strip = side // 8
     for start in (0, strip, side - 2 * strip, side - strip):
         for lines in (dark_lines[start : start + strip], dark_lines[:, start : start + strip].T):
-            if _periodic(lines.astype(np.float32).mean(axis=0)):
+            if _is_periodic(lines.astype(np.float32).mean(axis=0)):
                 return True
     return False
 
 
-def _periodic(profile: NDArray[np.float32]) -> bool:
+def _is_periodic(profile: NDArray[np.float32]) -> bool:
     """Whether the autocorrelation peaks at some distance and again at twice that."""
     kernel = np.ones(25, np.float32) / 25
     wave = profile - np.convolve(np.pad(profile, 12, mode="edge"), kernel, mode="valid")
@@ -233,14 +233,14 @@ def _periodic(profile: NDArray[np.float32]) -> bool:
     return False
 
 
-def _frame(shape: tuple[int, ...]) -> Mask:
+def _frame_mask(shape: tuple[int, ...]) -> Mask:
     edge = round(_FRAME * shape[0])
     mask = np.ones(shape, dtype=np.bool_)
     mask[edge:-edge, edge:-edge] = False
     return mask
 
 
-def _grown(mask: Mask, share: float) -> Mask:
+def _dilate(mask: Mask, share: float) -> Mask:
     size = 2 * round(share * mask.shape[0]) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)

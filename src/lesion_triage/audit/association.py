@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
-from lesion_triage.audit.findings import Measured, Verdict
+from lesion_triage.audit.findings import Measurement, Verdict
 from lesion_triage.config import Audit
 from lesion_triage.data.categorical import Bools
 
@@ -61,7 +61,7 @@ class Association:
         half = _Z * float(np.sqrt((1 / cells).sum()))
         return float(np.exp(value)), float(np.exp(value - half)), float(np.exp(value + half))
 
-    def surely_above(self) -> float:
+    def conservative_odds_ratio(self) -> float:
         """Lower end of the interval of the odds ratio or of its inverse, whichever is larger; at least 1."""
         _, low, high = self.odds_ratio()
         return max(low, 1 / high, 1.0)
@@ -70,15 +70,15 @@ class Association:
         """Warns or fails only if it is significant within its family and large enough to matter."""
         if self.p_value > config.false_alarm:
             return Verdict.PASS
-        size = self.surely_above()
+        size = self.conservative_odds_ratio()
         if size > config.fail_odds_ratio and abs(self.share_positive - self.share_negative) >= _FAIL_SHARE:
             return Verdict.FAIL
         return Verdict.WARN if size > config.warn_odds_ratio else Verdict.PASS
 
-    def measured(self, config: Audit) -> Measured:
+    def to_measurement(self, config: Audit) -> Measurement:
         """The odds ratio as an entry of the report."""
         value, low, high = self.odds_ratio()
-        return Measured(
+        return Measurement(
             what=f"odds ratio of {', '.join(self.names)} with the label",
             value=value,
             low=low,
@@ -109,16 +109,16 @@ def associations(properties: Mapping[str, Bools], positive: Bools) -> list[Assoc
     for names in patterns.values():
         present = properties[names[0]]
         yes, no = int((present & positive).sum()), int((present & ~positive).sum())
-        tallies.append((tuple(names), yes, no, _fisher(yes, positives, no, negatives)))
-    corrected = holm(np.array([tally[3] for tally in tallies]))
+        tallies.append((tuple(names), yes, no, _fisher_p_value(yes, positives, no, negatives)))
+    corrected = holm_adjust(np.array([tally[3] for tally in tallies]))
     found = [
         Association(names, yes, positives, no, negatives, float(p))
         for (names, yes, no, _), p in zip(tallies, corrected, strict=True)
     ]
-    return sorted(found, key=lambda one: (one.p_value, -one.surely_above(), one.names))
+    return sorted(found, key=lambda one: (one.p_value, -one.conservative_odds_ratio(), one.names))
 
 
-def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+def holm_adjust(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Holm's step-down correction, valid under any dependence. Shape (m,) to (m,)."""
     order = np.argsort(p_values, kind="stable")
     steps = np.arange(p_values.size, 0, -1)
@@ -132,5 +132,5 @@ def names_of(found: Sequence[Association]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in found for name in one.names))
 
 
-def _fisher(yes: int, positives: int, no: int, negatives: int) -> float:
+def _fisher_p_value(yes: int, positives: int, no: int, negatives: int) -> float:
     return float(fisher_exact([[yes, positives - yes], [no, negatives - no]]).pvalue)

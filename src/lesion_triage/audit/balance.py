@@ -11,19 +11,19 @@ import numpy as np
 from scipy.stats import chi2_contingency
 
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
+from lesion_triage.audit.findings import Finding, Measurement, Table, Verdict
 from lesion_triage.config import Audit
-from lesion_triage.data.categorical import Coded, Codes
+from lesion_triage.data.categorical import Categorical, Codes
 from lesion_triage.data.split import SPLITS
 
 DARK_TYPES = ("V", "VI", "V-VI", "5", "6", "5.0", "6.0")
 """Fitzpatrick types V and VI as tables write them; DDI does not tell them apart."""
 
-_FEWEST_POSITIVES = 10
+_MIN_POSITIVES = 10
 """As in the report: a slice with fewer cases of a class is counted and not measured."""
-_UNEVEN = 0.05
+_MAX_GAP = 0.05
 _AGE_EDGES = (30, 50, 70)
-_MOST_LEVELS = 30
+_MAX_LEVELS = 30
 
 
 def split_balance(columns: Columns, config: Audit) -> tuple[Finding, Table]:
@@ -41,12 +41,12 @@ def split_balance(columns: Columns, config: Audit) -> tuple[Finding, Table]:
         float(chi2_contingency(tested).pvalue) if (tested.sum(axis=0) > 0).all() and len(tested) > 1 else 1.0
     )
     gap = max(shares, default=0.0) - min(shares, default=0.0)
-    uneven = p_value < config.false_alarm and gap > _UNEVEN
+    uneven = p_value < config.false_alarm and gap > _MAX_GAP
     numbers = (
-        Measured(
+        Measurement(
             "largest difference in the share of positive units",
             gap,
-            limit=f"warn above {_UNEVEN:g} where a chi-square test has p < {config.false_alarm:g}",
+            limit=f"warn above {_MAX_GAP:g} where a chi-square test has p < {config.false_alarm:g}",
             note=f"p {p_value:.2g}",
         ),
     )
@@ -64,21 +64,23 @@ def balance(columns: Columns) -> tuple[Finding, Table]:
     """Units and positive units by class, sex, age, site, skin type and source, all splits together."""
     labelled = columns.positive >= 0
     rows: list[tuple[str | int | float | None, ...]] = []
-    thin = []
+    sparse_groups = []
     for word, column in _dimensions(columns).items():
-        few = column.merged(_MOST_LEVELS)
-        for code, level in enumerate(few.levels):
-            here = labelled & (few.codes == code)
+        common = column.merge_rare(_MAX_LEVELS)
+        for code, level in enumerate(common.levels):
+            here = labelled & (common.codes == code)
             if not here.any():
                 continue
             units, positives = _units(columns, here)
             rows.append((f"{word}: {level or 'unknown'}", int(here.sum()), units, positives))
-            if word != "class" and positives < _FEWEST_POSITIVES:
-                thin.append(f"{word} {level or 'unknown'}")
+            if word != "class" and positives < _MIN_POSITIVES:
+                sparse_groups.append(f"{word} {level or 'unknown'}")
     units, positives = _units(columns, labelled)
-    known = f" Groups with fewer than {_FEWEST_POSITIVES}: {', '.join(thin[:12])}." if thin else ""
-    if len(thin) > 12:
-        known = f"{known[:-1]} and {len(thin) - 12} more."
+    known = (
+        f" Groups with fewer than {_MIN_POSITIVES}: {', '.join(sparse_groups[:12])}." if sparse_groups else ""
+    )
+    if len(sparse_groups) > 12:
+        known = f"{known[:-1]} and {len(sparse_groups) - 12} more."
     summary = f"{positives:,} of {units:,} units are positive.{known}"
     table = Table(
         "groups",
@@ -92,19 +94,19 @@ def balance(columns: Columns) -> tuple[Finding, Table]:
 
 def skin_type_balance(columns: Columns) -> Finding:
     """Warn if dark skin is nearly absent, or if skin types are not recorded."""
-    skin = columns.coded("fitzpatrick_skin_type")
+    skin = columns.categorical("fitzpatrick_skin_type")
     labelled = columns.positive >= 0
-    stated = labelled & ~skin.missing()
+    stated = labelled & ~skin.is_missing()
     dark_levels = np.array([level.upper() in DARK_TYPES for level in skin.levels], dtype=np.bool_)
     units, positives = _units(columns, stated & dark_levels[skin.codes])
     everyone, _ = _units(columns, labelled)
     of_known, _ = _units(columns, stated)
     numbers = (
-        Measured("share of units whose skin type is stated", of_known / max(everyone, 1)),
-        Measured(
+        Measurement("share of units whose skin type is stated", of_known / max(everyone, 1)),
+        Measurement(
             "positive units of Fitzpatrick type V or VI",
             float(positives),
-            limit=f"warn below {_FEWEST_POSITIVES}",
+            limit=f"warn below {_MIN_POSITIVES}",
         ),
     )
     if not of_known:
@@ -114,7 +116,7 @@ def skin_type_balance(columns: Columns) -> Finding:
             f"{units} of {of_known} units with a stated skin type are of type V or VI, "
             f"{positives} of them positive."
         )
-    verdict = Verdict.PASS if positives >= _FEWEST_POSITIVES else Verdict.WARN
+    verdict = Verdict.PASS if positives >= _MIN_POSITIVES else Verdict.WARN
     return Finding("skin_type_balance", verdict, summary, numbers)
 
 
@@ -126,19 +128,21 @@ def _units(columns: Columns, here: np.ndarray[tuple[int], np.dtype[np.bool_]]) -
     )
 
 
-def _dimensions(columns: Columns) -> dict[str, Coded]:
+def _dimensions(columns: Columns) -> dict[str, Categorical]:
     return {
-        "class": columns.coded("diagnosis"),
-        "sex": columns.coded("sex"),
-        "age": _age_bands(columns.numbers("age_approx")),
-        "site": columns.coded("anatom_site_general"),
-        "skin type": columns.coded("fitzpatrick_skin_type"),
-        "source": columns.coded("source"),
+        "class": columns.categorical("diagnosis"),
+        "sex": columns.categorical("sex"),
+        "age": _age_bands(columns.numeric("age_approx")),
+        "site": columns.categorical("anatom_site_general"),
+        "skin type": columns.categorical("fitzpatrick_skin_type"),
+        "source": columns.categorical("source"),
     }
 
 
-def _age_bands(ages: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Coded:
+def _age_bands(ages: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Categorical:
     edges = np.array(_AGE_EDGES)
     codes: Codes = np.where(np.isfinite(ages), np.searchsorted(edges, ages, side="right") + 1, 0)
     middle = [f"{low} to {high - 1}" for low, high in pairwise(_AGE_EDGES)]
-    return Coded(codes.astype(np.intp), ("", f"under {_AGE_EDGES[0]}", *middle, f"{_AGE_EDGES[-1]} and over"))
+    return Categorical(
+        codes.astype(np.intp), ("", f"under {_AGE_EDGES[0]}", *middle, f"{_AGE_EDGES[-1]} and over")
+    )

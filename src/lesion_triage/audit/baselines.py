@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.metrics import auroc_of
-from lesion_triage.data.categorical import Bools, Coded, Codes
-from lesion_triage.data.cell_regression import cells_of, design_of, fit
+from lesion_triage.data.categorical import Bools, Categorical, Codes
+from lesion_triage.data.cell_regression import fit_probabilities, one_hot_design, unique_cells
 
 FOLDS = 5
-_MOST_LEVELS = 50
-_Z2 = 1.959963984540054**2
-_FEWEST = 10  # rows of a class; with fewer no regression is fitted
+_MAX_LEVELS = 50
+_Z_SQUARED = 1.959963984540054**2
+_MIN_PER_CLASS = 10  # rows of a class; with fewer no regression is fitted
 
 Floats = NDArray[np.float64]
 
@@ -42,22 +42,24 @@ def auroc_interval(value: float, positives: int, negatives: int) -> Auroc:
     if not np.isfinite(value) or not positives or not negatives:
         return Auroc(float("nan"), float("nan"), float("nan"))
 
-    def beyond(theta: float) -> bool:
+    def is_outside(theta: float) -> bool:
         mean = (positives + negatives) / 2 - 1
         spread = 1 + mean * (1 - theta) / (2 - theta) + mean * theta / (1 + theta)
-        return (value - theta) ** 2 > _Z2 * theta * (1 - theta) * spread / (positives * negatives)
+        return (value - theta) ** 2 > _Z_SQUARED * theta * (1 - theta) * spread / (positives * negatives)
 
-    def end(outer: float) -> float:
+    def bound(outer: float) -> float:
         inner = value
         for _ in range(60):
             middle = (inner + outer) / 2
-            inner, outer = (inner, middle) if beyond(middle) else (middle, outer)
+            inner, outer = (inner, middle) if is_outside(middle) else (middle, outer)
         return (inner + outer) / 2
 
-    return Auroc(value, end(0.0), end(1.0))
+    return Auroc(value, bound(0.0), bound(1.0))
 
 
-def cross_fitted(columns: Sequence[Coded], positive: Bools, units: Codes, seed: int) -> Floats | None:
+def cross_fitted_scores(
+    columns: Sequence[Categorical], positive: Bools, units: Codes, seed: int
+) -> Floats | None:
     """Probability of the positive class for every row, from a regression fitted on other units.
 
     Logistic, additive in the levels of the columns, with scikit-learn's default ridge penalty.
@@ -71,28 +73,28 @@ def cross_fitted(columns: Sequence[Coded], positive: Bools, units: Codes, seed: 
     Returns:
         Shape (n,), or None if a class has fewer than ten rows.
     """
-    if min(int(positive.sum()), int((~positive).sum())) < _FEWEST:
+    if min(int(positive.sum()), int((~positive).sum())) < _MIN_PER_CLASS:
         return None
-    few = [column.merged(_MOST_LEVELS) for column in columns]
-    cells, cell_of_row = cells_of(few)
+    few = [column.merge_rare(_MAX_LEVELS) for column in columns]
+    cells, cell_of_row = unique_cells(few)
     known, unit = np.unique(units, return_inverse=True)
     fold = (np.random.default_rng(seed).permutation(known.size) % FOLDS)[unit]
-    design = design_of(few, cells)
+    design = one_hot_design(few, cells)
     shape = (FOLDS, 2, len(cells))
     key = (fold * 2 + positive) * len(cells) + cell_of_row
     counts = np.bincount(key, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
     scores = np.empty(positive.size)
     for number in range(FOLDS):
         here = fold == number
-        scores[here] = fit(design, counts.sum(axis=0) - counts[number])[cell_of_row[here]]
+        scores[here] = fit_probabilities(design, counts.sum(axis=0) - counts[number])[cell_of_row[here]]
     return scores
 
 
-def measure(
-    columns: Sequence[Coded], positive: Bools, units: Codes, seed: int
+def cross_fitted_auroc(
+    columns: Sequence[Categorical], positive: Bools, units: Codes, seed: int
 ) -> tuple[Auroc, Floats | None]:
     """Cross-fitted AUROC of some columns with its interval, and the scores it is computed from."""
-    scores = cross_fitted(columns, positive, units, seed)
+    scores = cross_fitted_scores(columns, positive, units, seed)
     if scores is None:
         return auroc_interval(float("nan"), 0, 0), None
     value = auroc_of(scores, positive)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from lesion_triage.audit import balance, leakage, occlusion, picture_checks, raw_tables, shortcuts
 from lesion_triage.audit.association import Association
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Report, Table, with_acceptance
+from lesion_triage.audit.findings import Report, Table, apply_acceptances
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Audit, Roots
 from lesion_triage.console import Tick
@@ -17,7 +17,7 @@ from lesion_triage.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class Data:
+class AuditInput:
     """What is audited."""
 
     manifest: Manifest
@@ -29,8 +29,8 @@ class Data:
 
 
 def audit_data(
-    data: Data, config: Audit, progress: Tick | None = None
-) -> tuple[Report, picture_checks.Seen | None]:
+    data: AuditInput, config: Audit, progress: Tick | None = None
+) -> tuple[Report, picture_checks.OpenedPictures | None]:
     """Audit manifest, splits and, unless ``config.pictures`` is 0, a sample of the pictures.
 
     Returns:
@@ -39,8 +39,8 @@ def audit_data(
     Raises:
         ManifestError: a picture changed since the manifest was made.
     """
-    columns = Columns.of(data.manifest, data.splits)
-    sampled = shortcuts.Sampled.of(columns, config)
+    columns = Columns.from_manifest(data.manifest, data.splits)
+    sampled = shortcuts.RowSample.draw(columns, config)
     split_balance, splits_table = balance.split_balance(columns, config)
     groups, groups_table = balance.balance(columns)
     source, sources_table = shortcuts.source_shortcut(sampled)
@@ -60,13 +60,13 @@ def audit_data(
         gaps,
     ]
     tables = [splits_table, groups_table, sources_table, _shares("gaps", "Empty cells", by_gap)]
-    rows = picture_checks.chosen(sampled, config.pictures)
+    rows = picture_checks.draw_balanced(sampled, config.pictures)
     seen = None
     if rows.size:
-        seen = picture_checks.open_all(rows, columns.records, data.root, data.limits, progress)
-        more, by_artefact, more_tables = picture_checks.check(sampled, seen)
-        findings += more
-        tables += [*more_tables, _shares("artefacts", "Artefacts", by_artefact)]
+        seen = picture_checks.open_pictures(rows, columns.records, data.root, data.limits, progress)
+        extra_findings, by_artefact, extra_tables = picture_checks.check(sampled, seen)
+        findings += extra_findings
+        tables += [*extra_tables, _shares("artefacts", "Artefacts", by_artefact)]
     facts = {
         "photographs": len(columns.records),
         "rows_compared": int(sampled.rows.size),
@@ -78,12 +78,12 @@ def audit_data(
         "audit": config.model_dump(mode="json"),
         "with_model": False,
     }
-    return Report(with_acceptance(findings, config), tuple(tables), facts), seen
+    return Report(apply_acceptances(findings, config), tuple(tables), facts), seen
 
 
 def add_model(
     report: Report,
-    data: Data,
+    data: AuditInput,
     config: Audit,
     graph: bytes,
     table: Predictions,
@@ -102,9 +102,9 @@ def add_model(
     Raises:
         ManifestError: a picture changed since the manifest was made.
     """
-    columns = Columns.of(data.manifest, data.splits)
-    sampled = shortcuts.Sampled.of(columns, config)
-    covered, occlusion_table = occlusion.occlude(
+    columns = Columns.from_manifest(data.manifest, data.splits)
+    sampled = shortcuts.RowSample.draw(columns, config)
+    covered, occlusion_table = occlusion.measure_occlusion(
         graph, data.limits, table, columns, data.root, config, progress
     )
     added = [
@@ -114,13 +114,13 @@ def add_model(
     ]
     return replace(
         report,
-        findings=(*report.findings, *with_acceptance(added, config)),
+        findings=(*report.findings, *apply_acceptances(added, config)),
         tables=(*report.tables, occlusion_table),
         facts={**report.facts, "with_model": True, "model_sha256": table.model_sha256},
     )
 
 
-def names(report: Report) -> list[tuple[str, str]]:
+def local_names(report: Report) -> list[tuple[str, str]]:
     """Code and name of everything that findings concern but the report must not name."""
     return [(finding.code, name) for finding in report.findings for name in finding.local]
 

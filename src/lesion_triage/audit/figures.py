@@ -21,8 +21,8 @@ from lesion_triage.config import Audit
 ORANGE, SKY, GREEN, BLUE, VERMILLION, BLACK = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#000000"
 
 _MARKS = {Verdict.PASS: (BLUE, "o"), Verdict.WARN: (ORANGE, "s"), Verdict.FAIL: (VERMILLION, "D")}
-_MOST_ROWS = 25
-_SHORT = 48
+_MAX_ROWS = 25
+_MAX_LABEL_LENGTH = 48
 
 
 def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
@@ -56,7 +56,7 @@ def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
     for limit, word in ((0.5, "chance"), (config.warn_auroc, "warn"), (config.fail_auroc, "fail")):
         axes.annotate(word, (limit, 1), xycoords=("data", "axes fraction"), xytext=(2, 2),
                       textcoords="offset points", fontsize=8)  # fmt: skip
-    _name(axes, [row[0] for row in rows])
+    _label_rows(axes, [row[0] for row in rows])
     axes.set(xlim=(min(0.35, *(row[2] for row in rows)), 1.0), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel(
         "AUROC with 95 % interval; circle pass, square warn, diamond fail, hollow accepted", fontsize=8
@@ -66,7 +66,7 @@ def aurocs(findings: Sequence[Finding], config: Audit) -> bytes | None:
 
 def shares_by_source(table: Table) -> bytes | None:
     """Share of positives in the largest sources, with exact intervals; mark size shows the number of rows."""
-    rows = [row for row in table.rows if isinstance(row[3], float)][:_MOST_ROWS]
+    rows = [row for row in table.rows if isinstance(row[3], float)][:_MAX_ROWS]
     if len(rows) < 2:
         return None
     figure, axes = _canvas(8.0, 1.1 + 0.38 * len(rows))
@@ -78,7 +78,7 @@ def shares_by_source(table: Table) -> bytes | None:
                       capsize=3, markersize=size)  # fmt: skip
     pooled = sum(float(row[2] or 0) for row in rows) / sum(float(row[1] or 0) for row in rows)
     axes.axvline(pooled, color=BLACK, linewidth=0.8, linestyle=":", label=f"together {pooled:.1%}")
-    _name(axes, [f"{_short(str(row[0]))} ({row[1]:,})" for row in rows])
+    _label_rows(axes, [f"{_shorten(str(row[0]))} ({row[1]:,})" for row in rows])
     axes.set(xlim=(-0.01, 1.01), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel("share of positives with exact 95 % interval; number of rows in brackets", fontsize=8)
     axes.legend(loc="lower right", fontsize=8, frameon=False)
@@ -87,7 +87,7 @@ def shares_by_source(table: Table) -> bytes | None:
 
 def shares_by_label(table: Table, what: str) -> bytes | None:
     """Share of positives and of negatives that have each property, joined by a line."""
-    rows = table.rows[:_MOST_ROWS]
+    rows = table.rows[:_MAX_ROWS]
     if not rows:
         return None
     figure, axes = _canvas(8.0, 1.3 + 0.36 * len(rows))
@@ -99,14 +99,14 @@ def shares_by_label(table: Table, what: str) -> bytes | None:
             [negative], [place], "o", color=BLUE, label="negatives" if not place else None, fillstyle="none"
         )
     most = max(float(share or 0) for row in rows for share in row[1:3])
-    _name(axes, [_short(str(row[0])) for row in rows])
+    _label_rows(axes, [_shorten(str(row[0])) for row in rows])
     axes.set(xlim=(-0.01, min(1.01, max(0.2, 1.15 * most))), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel(what, fontsize=8)
     axes.legend(loc="best", fontsize=8, frameon=False)
     return _png(figure)
 
 
-def tones(table: Table) -> bytes | None:
+def skin_tones(table: Table) -> bytes | None:
     """Pictures by estimated skin tone."""
     rows = table.rows
     if not any(row[1] for row in rows):
@@ -139,21 +139,21 @@ def occlusion(table: Table, config: Audit) -> bytes | None:
     axes.axvline(
         config.warn_auroc, color=ORANGE, linewidth=1.2, linestyle="--", label="limit for covered pictures"
     )
-    _name(axes, [str(row[0]) for row in rows])
+    _label_rows(axes, [str(row[0]) for row in rows])
     axes.set(xlim=(0.3, 1.0), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xlabel("AUROC on validation pictures with 95 % interval", fontsize=8)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8, frameon=False)
     return _png(figure)
 
 
-def _name(axes: Axes, names: Sequence[str]) -> None:
+def _label_rows(axes: Axes, names: Sequence[str]) -> None:
     """Label the rows; a dollar sign in the name of a source or column must not start a formula."""
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     name = " ".join(name.split())
-    return name if len(name) <= _SHORT else f"{name[: _SHORT - 1]}…"
+    return name if len(name) <= _MAX_LABEL_LENGTH else f"{name[: _MAX_LABEL_LENGTH - 1]}…"
 
 
 def _canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:

@@ -28,21 +28,21 @@ class Verdict(StrEnum):
     FAIL = "fail"
 
 
-_ORDER = tuple(Verdict)
+_SEVERITY = tuple(Verdict)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The worst of the verdicts; pass if there are none."""
-    return max(verdicts, key=_ORDER.index, default=Verdict.PASS)
+    return max(verdicts, key=_SEVERITY.index, default=Verdict.PASS)
 
 
-def judge(value: float, warn: float, fail: float) -> Verdict:
+def verdict_for(value: float, warn: float, fail: float) -> Verdict:
     """Compare a number with two limits, which it must exceed; NaN, an unknown number, passes."""
     return Verdict.FAIL if value > fail else Verdict.WARN if value > warn else Verdict.PASS
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurement:
     """One number with its 95 % interval. None if it could not be estimated."""
 
     what: str
@@ -63,7 +63,7 @@ class Finding:
     verdict: Verdict
     summary: str
     """One sentence with the numbers that decided."""
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[Measurement, ...] = ()
     subjects: tuple[str, ...] = ()
     """Sources or columns concerned."""
     local: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Finding:
         return Verdict.WARN if self.accepted and self.verdict is Verdict.FAIL else self.verdict
 
 
-def unmeasured(code: str, why: str) -> Finding:
+def not_estimable(code: str, why: str) -> Finding:
     """A finding on what could not be estimated. It warns: nobody has verified that there is nothing."""
     return Finding(
         code, Verdict.WARN, f"Not estimable: {why}. It is unknown whether there is anything to find."
@@ -144,7 +144,7 @@ class Report:
                     code=one["code"],
                     verdict=Verdict(one["verdict"]),
                     summary=one["summary"],
-                    measured=tuple(Measured(**number) for number in one["measured"]),
+                    measured=tuple(Measurement(**number) for number in one["measured"]),
                     subjects=tuple(one["subjects"]),
                     accepted=one["accepted"],
                 )
@@ -159,7 +159,7 @@ class Report:
             raise ManifestError(f"audit.json: not a report of this version ({error}); audit again.") from None
 
 
-def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding, ...]:
+def apply_acceptances(findings: Sequence[Finding], config: Audit) -> tuple[Finding, ...]:
     """Attach the configuration's reasons to the failures that they cover.
 
     A reason covers a failure only if it names every subject, so that accepting one source does not accept
@@ -169,13 +169,13 @@ def with_acceptance(findings: Sequence[Finding], config: Audit) -> tuple[Finding
         replace(one, accepted=reason)
         if one.verdict is Verdict.FAIL
         and (reason := config.accept.get(one.code, ""))  # type: ignore[call-overload]
-        and all(_named(subject, reason) for subject in one.subjects)
+        and all(_mentions(subject, reason) for subject in one.subjects)
         else one
         for one in findings
     )
 
 
-def _named(subject: str, reason: str) -> bool:
+def _mentions(subject: str, reason: str) -> bool:
     """Whether a reason contains a name as a whole word: ``clinic-10`` does not accept ``clinic-1``.
 
     Whitespace separates names; any run of whitespace, line breaks included, counts as one space.

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Finding, Measured, Verdict, judge, worst
-from lesion_triage.data.categorical import Bools, Coded, Codes
+from lesion_triage.audit.findings import Finding, Measurement, Verdict, verdict_for, worst
+from lesion_triage.data.categorical import Bools, Categorical, Codes
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import SPLITS
 
-TIES = (
+GROUPINGS = (
     ("patient", "patients", "patient_id"),
     ("lesion", "lesions", "lesion_id"),
     ("file", "files", "sha256"),
@@ -29,31 +29,34 @@ _UNKNOWN_SHARE = 0.10
 
 def leakage(columns: Columns) -> Finding:
     """Anything shared by two splits fails; this cannot be accepted."""
-    measured: list[Measured] = []
+    measured: list[Measurement] = []
     offenders: list[str] = []
-    looked_at: list[str] = []
-    dealt = columns.split >= 0
-    for word, plural, name in TIES:
-        tie = columns.coded(name)
-        known = dealt & ~tie.missing()
+    compared: list[str] = []
+    assigned = columns.split >= 0
+    for word, plural, name in GROUPINGS:
+        column = columns.categorical(name)
+        known = assigned & ~column.is_missing()
         if not known.any():
             continue
-        crossing = _crossing(tie.codes[known], columns.split[known], len(tie.levels))
+        crossing = _codes_in_several_splits(column.codes[known], columns.split[known], len(column.levels))
         measured.append(
-            Measured(f"{plural} in more than one split", float(crossing.size), limit="fail above 0")
+            Measurement(f"{plural} in more than one split", float(crossing.size), limit="fail above 0")
         )
-        looked_at.append(word)
-        offenders += [f"{word} {tie.levels[code]}" for code in crossing]
-    everyone, unnamed = int(dealt.sum()), int((dealt & columns.coded("patient_id").missing()).sum())
+        compared.append(word)
+        offenders += [f"{word} {column.levels[code]}" for code in crossing]
+    all_rows, unnamed = (
+        int(assigned.sum()),
+        int((assigned & columns.categorical("patient_id").is_missing()).sum()),
+    )
     blind = (
-        f" {unnamed:,} of {everyone:,} pictures name no patient, so it is unknown whether theirs are."
+        f" {unnamed:,} of {all_rows:,} pictures name no patient, so it is unknown whether theirs are."
         if unnamed
         else ""
     )
     crossed = [f"{one.value:.0f} {one.what}" for one in measured if one.value]
     if not crossed:
-        words = f"{', '.join(looked_at[:-1])} or {looked_at[-1]}" if looked_at else "picture"
-        summary = f"No {words} of {everyone:,} pictures is in two splits."
+        words = f"{', '.join(compared[:-1])} or {compared[-1]}" if compared else "picture"
+        summary = f"No {words} of {all_rows:,} pictures is in two splits."
         return Finding("leakage", Verdict.PASS, summary + blind, tuple(measured))
     summary = f"There are {', '.join(crossed)}; names.csv has the names.{blind}"
     return Finding("leakage", Verdict.FAIL, summary, tuple(measured), local=tuple(offenders))
@@ -61,9 +64,9 @@ def leakage(columns: Columns) -> Finding:
 
 def duplicate_files(columns: Columns) -> Finding:
     """Files that occur under several image ids. Warns if lesions differ too, or if many pictures repeat."""
-    file = columns.coded("sha256")
-    rows, group = _repeated(file)
-    across = _differ(group, columns.case[rows])
+    file = columns.categorical("sha256")
+    rows, group = _repeated_values(file)
+    across = _groups_that_differ(group, columns.case[rows])
     groups = np.unique(group)
     share = rows.size / max(len(columns.records), 1)
     verdict = Verdict.WARN if across.size or share > _REPEATED_SHARE else Verdict.PASS
@@ -81,28 +84,31 @@ def duplicate_files(columns: Columns) -> Finding:
         if same.size
     ]
     measured = (
-        Measured("files under more than one image id", float(groups.size)),
-        Measured("files under more than one lesion", float(across.size), limit="warn above 0"),
-        Measured("share of pictures that are repeated", share, limit=f"warn above {_REPEATED_SHARE:g}"),
+        Measurement("files under more than one image id", float(groups.size)),
+        Measurement("files under more than one lesion", float(across.size), limit="warn above 0"),
+        Measurement("share of pictures that are repeated", share, limit=f"warn above {_REPEATED_SHARE:g}"),
     )
     return Finding("duplicate_files", verdict, summary, measured, local=tuple(named))
 
 
 def contradictory_labels(columns: Columns) -> Finding:
     """One picture with two labels. The same file may fail; copies that only look alike warn."""
-    files, copies = _contradicted(columns, "sha256"), _contradicted(columns, "duplicate_group")
-    everyone = sorted(files | copies)
-    in_files, in_all = (len(rows) / max(len(columns.records), 1) for rows in (files, everyone))
+    files, copies = (
+        _rows_with_other_label(columns, "sha256"),
+        _rows_with_other_label(columns, "duplicate_group"),
+    )
+    all_rows = sorted(files | copies)
+    in_files, in_all = (len(rows) / max(len(columns.records), 1) for rows in (files, all_rows))
     numbers = (
-        Measured("share of pictures", in_all, limit="warn above 0"),
-        Measured("share in the same file", in_files, limit=f"fail above {_CONTRADICTED_SHARE:g}"),
+        Measurement("share of pictures", in_all, limit="warn above 0"),
+        Measurement("share in the same file", in_files, limit=f"fail above {_CONTRADICTED_SHARE:g}"),
     )
     return Finding(
         "contradictory_labels",
-        worst([judge(in_all, 0.0, 1.0), judge(in_files, 0.0, _CONTRADICTED_SHARE)]),
-        f"{len(everyone)} pictures have a copy with another label, {len(files)} of them in the same file.",
+        worst([verdict_for(in_all, 0.0, 1.0), verdict_for(in_files, 0.0, _CONTRADICTED_SHARE)]),
+        f"{len(all_rows)} pictures have a copy with another label, {len(files)} of them in the same file.",
         numbers,
-        local=tuple(columns.records[row].image_id for row in everyone),
+        local=tuple(columns.records[row].image_id for row in all_rows),
     )
 
 
@@ -113,9 +119,9 @@ def dropped_pictures(manifest: Manifest) -> Finding:
     reasons = ", ".join(f"{reason} {len(names)}" for reason, names in sorted(manifest.dropped.items()))
     return Finding(
         "dropped_pictures",
-        judge(share, _DROPPED_SHARE, 1.0),
+        verdict_for(share, _DROPPED_SHARE, 1.0),
         f"{lost} pictures of the table could not be used{': ' + reasons if reasons else ''}.",
-        (Measured("share of pictures", share, limit=f"warn above {_DROPPED_SHARE:g}"),),
+        (Measurement("share of pictures", share, limit=f"warn above {_DROPPED_SHARE:g}"),),
     )
 
 
@@ -124,36 +130,38 @@ def unknown_labels(columns: Columns) -> Finding:
     share = float((columns.positive < 0).mean())
     return Finding(
         "unknown_labels",
-        judge(share, _UNKNOWN_SHARE, 1.0),
+        verdict_for(share, _UNKNOWN_SHARE, 1.0),
         f"{int((columns.positive < 0).sum())} of {len(columns.records)} pictures have no label.",
-        (Measured("share of pictures", share, limit=f"warn above {_UNKNOWN_SHARE:g}"),),
+        (Measurement("share of pictures", share, limit=f"warn above {_UNKNOWN_SHARE:g}"),),
     )
 
 
-def _contradicted(columns: Columns, name: str) -> set[int]:
+def _rows_with_other_label(columns: Columns, name: str) -> set[int]:
     """Labelled rows that share a field with a row of another label."""
-    rows, group = _repeated(columns.coded(name))
+    rows, group = _repeated_values(columns.categorical(name))
     labelled = columns.positive[rows] >= 0
     rows, group = rows[labelled], group[labelled]
-    return set(rows[np.isin(group, _differ(group, columns.positive[rows]))].tolist())
+    return set(rows[np.isin(group, _groups_that_differ(group, columns.positive[rows]))].tolist())
 
 
-def _crossing(tie: Codes, split: np.ndarray[tuple[int], np.dtype[np.int8]], ties: int) -> Codes:
-    """Codes of the ties that occur in more than one split."""
-    seen: Bools = np.zeros((ties, len(SPLITS)), dtype=np.bool_)
-    seen[tie, split] = True
+def _codes_in_several_splits(
+    codes: Codes, split: np.ndarray[tuple[int], np.dtype[np.int8]], level_count: int
+) -> Codes:
+    """Codes that occur in more than one split."""
+    seen: Bools = np.zeros((level_count, len(SPLITS)), dtype=np.bool_)
+    seen[codes, split] = True
     return np.flatnonzero(seen.sum(axis=1) > 1)
 
 
-def _repeated(column: Coded) -> tuple[Codes, Codes]:
+def _repeated_values(column: Categorical) -> tuple[Codes, Codes]:
     """Rows whose word occurs more than once, and their code, ordered by code."""
     often = np.bincount(column.codes, minlength=len(column.levels)) > 1
-    rows = np.flatnonzero(often[column.codes] & ~column.missing())
+    rows = np.flatnonzero(often[column.codes] & ~column.is_missing())
     rows = rows[np.argsort(column.codes[rows], kind="stable")]
     return rows, column.codes[rows]
 
 
-def _differ(group: Codes, value: np.ndarray[tuple[int], np.dtype[np.integer]]) -> Codes:
+def _groups_that_differ(group: Codes, value: np.ndarray[tuple[int], np.dtype[np.integer]]) -> Codes:
     """Groups, sorted by code, in which the value varies."""
     if not group.size:
         return group

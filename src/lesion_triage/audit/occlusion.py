@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.audit.artefacts import lesion_mask
-from lesion_triage.audit.baselines import auroc_interval, cross_fitted
+from lesion_triage.audit.baselines import auroc_interval, cross_fitted_scores
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, unmeasured
-from lesion_triage.audit.shortcuts import Sampled, measured, metadata_columns
+from lesion_triage.audit.findings import Finding, Measurement, Table, Verdict, not_estimable
+from lesion_triage.audit.shortcuts import RowSample, auroc_measurement, metadata_columns
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
@@ -36,11 +36,11 @@ PICTURES = 300
 BOX = 0.70
 """Share of the area that the box over the middle covers (Bissoto 2019, 'bbox70')."""
 
-_GAP = 0.05
-_DRAWS = 500
+_MIN_DIFFERENCE = 0.05
+_BOOTSTRAP_REPLICATES = 500
 
 
-def covered(pixels: Pixels) -> dict[str, Pixels]:
+def occluded_versions(pixels: Pixels) -> dict[str, Pixels]:
     """The picture with parts painted over in the median skin colour, which is less alien than black.
 
     Args:
@@ -64,7 +64,7 @@ def covered(pixels: Pixels) -> dict[str, Pixels]:
     return painted
 
 
-def occlude(
+def measure_occlusion(
     graph: bytes,
     spec: PixelSpec,
     table: Predictions,
@@ -79,35 +79,40 @@ def occlude(
         ManifestError: a picture changed since the manifest was made.
         ScoringError: the graph's logit is not finite.
     """
-    rows = _sampled(table, columns, config.seed)
+    rows = _draw_validation_rows(table, columns, config.seed)
     session = Graph(graph, spec)
     records = [columns.records[row] for row in rows]
     positive = columns.positive[rows] == 1
 
     def one(record: Record) -> tuple[float, ...]:
         pixels = decode(read_picture(root, record), spec).pixels
-        return (session.logit(pixels), *(session.logit(painted) for painted in covered(pixels).values()))
+        return (
+            session.logit(pixels),
+            *(session.logit(painted) for painted in occluded_versions(pixels).values()),
+        )
 
     logits = thread_map(one, records, progress)
-    return _judge(np.array(logits).reshape(len(records), 4), positive, config)
+    return _finding_and_table(np.array(logits).reshape(len(records), 4), positive, config)
 
 
-def model_and_metadata(table: Predictions, sampled: Sampled) -> Finding:
+def model_and_metadata(table: Predictions, sampled: RowSample) -> Finding:
     """The model compared with age, sex and site, on the same validation photographs of different units."""
-    rows, logits = _scored(table, sampled)
+    rows, logits = _rows_with_logits(table, sampled)
     positive = sampled.columns.positive[rows] == 1
     units = sampled.columns.unit[sampled.rows]
-    fitted = cross_fitted(metadata_columns(sampled), sampled.positive, units, sampled.config.seed)
+    fitted = cross_fitted_scores(metadata_columns(sampled), sampled.positive, units, sampled.config.seed)
     if fitted is None or not 0 < positive.sum() < positive.size:
-        return unmeasured("model_and_metadata", "too few rows of a class")
+        return not_estimable("model_and_metadata", "too few rows of a class")
     by_row = dict(zip(sampled.rows.tolist(), fitted, strict=True))
     metadata = np.array([by_row[row] for row in rows.tolist()])
-    found = auroc_difference(_ranked(logits), _ranked(metadata), positive, _DRAWS, sampled.config.seed)
+    found = auroc_difference(
+        _ranks(logits), _ranks(metadata), positive, _BOOTSTRAP_REPLICATES, sampled.config.seed
+    )
     counts = int(positive.sum()), int((~positive).sum())
     model = auroc_interval(auroc_of(logits, positive), *counts)
     other = auroc_interval(auroc_of(metadata, positive), *counts)
     if found is None:
-        return unmeasured("model_and_metadata", "too few rows of a class")
+        return not_estimable("model_and_metadata", "too few rows of a class")
     return Finding(
         "model_and_metadata",
         Verdict.PASS if found.low > 0 else Verdict.WARN,
@@ -115,18 +120,18 @@ def model_and_metadata(table: Predictions, sampled: Sampled) -> Finding:
         f"sex and site {other.value:.3f}; difference {found.value:.3f} ({found.low:.3f} to "
         f"{found.high:.3f}).",
         (
-            measured("AUROC of the model", model),
-            measured("AUROC of age, sex and site", other),
-            Measured("difference", found.value, found.low, found.high, "warn if the interval reaches 0"),
+            auroc_measurement("AUROC of the model", model),
+            auroc_measurement("AUROC of age, sex and site", other),
+            Measurement("difference", found.value, found.low, found.high, "warn if the interval reaches 0"),
         ),
     )
 
 
-def model_within_source(table: Predictions, sampled: Sampled) -> Finding:
+def model_within_source(table: Predictions, sampled: RowSample) -> Finding:
     """AUROC over all pairs, and over pairs of the same source."""
-    rows, logits = _scored(table, sampled)
+    rows, logits = _rows_with_logits(table, sampled)
     positive = sampled.columns.positive[rows] == 1
-    source = sampled.columns.coded("source").taken(rows)
+    source = sampled.columns.categorical("source").take(rows)
     counts = int(positive.sum()), int((~positive).sum())
     pooled = auroc_interval(auroc_of(logits, positive), *counts)
     within, pairs, variance = 0.0, 0.0, 0.0
@@ -139,34 +144,34 @@ def model_within_source(table: Predictions, sampled: Sampled) -> Finding:
             variance += (yes * no * (one.high - one.low) / 2) ** 2
             pairs += yes * no
     if not pairs or np.isnan(pooled.value):
-        return unmeasured("model_within_source", "no source has both classes")
+        return not_estimable("model_within_source", "no source has both classes")
     value, half = within / pairs, float(np.sqrt(variance)) / pairs
-    warns = pooled.value - value > _GAP and value + half < pooled.value
+    warns = pooled.value - value > _MIN_DIFFERENCE and value + half < pooled.value
     return Finding(
         "model_within_source",
         Verdict.WARN if warns else Verdict.PASS,
         f"The model's AUROC on validation is {pooled.value:.3f} over all pairs and {value:.3f} over pairs "
         "of the same source.",
         (
-            measured("AUROC over all pairs", pooled),
-            Measured(
+            auroc_measurement("AUROC over all pairs", pooled),
+            Measurement(
                 "AUROC over pairs of the same source",
                 value,
                 max(value - half, 0.0),
                 min(value + half, 1.0),
                 "warns if the interval is below the AUROC over all pairs and the difference exceeds "
-                f"{_GAP:g}",
+                f"{_MIN_DIFFERENCE:g}",
             ),
         ),
     )
 
 
-def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple[Finding, Table]:
+def _finding_and_table(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple[Finding, Table]:
     counts = int(positive.sum()), int((~positive).sum())
     names = ("whole", "lesion covered", "middle 70 % covered", "only lesion and rim left")
     if not all(counts):
         nothing = Table("occlusion", "Not estimable.", ("picture",), ())
-        return unmeasured("lesion_covered", "no picture of a class"), nothing
+        return not_estimable("lesion_covered", "no picture of a class"), nothing
     found = [auroc_interval(auroc_of(column, positive), *counts) for column in logits.T]
     moved = np.abs(logits - logits[:, :1]).mean(axis=0)
     rows = tuple(
@@ -181,9 +186,9 @@ def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple
         f"{found[1].value:.3f}, middle 70 % covered {found[2].value:.3f}, only the lesion left "
         f"{found[3].value:.3f}.",
         tuple(
-            measured(f"AUROC, {name}", one)
+            auroc_measurement(f"AUROC, {name}", one)
             if number in (0, 3)
-            else Measured(
+            else Measurement(
                 f"AUROC, {name}",
                 one.value,
                 one.low,
@@ -203,13 +208,13 @@ def _judge(logits: NDArray[np.float64], positive: Bools, config: Audit) -> tuple
     return finding, table
 
 
-def _sampled(table: Predictions, columns: Columns, seed: int) -> list[int]:
+def _draw_validation_rows(table: Predictions, columns: Columns, seed: int) -> list[int]:
     """Validation rows that the quality gate let through, one for each unit and label."""
     gradable = {row.image_id for row in table.rows if row.logit is not None}
-    in_validation = columns.split[columns.speakers(seed)] == SPLITS.index("validation")
+    in_validation = columns.split[columns.representatives(seed)] == SPLITS.index("validation")
     rows = [
         row
-        for row in columns.speakers(seed)[in_validation].tolist()
+        for row in columns.representatives(seed)[in_validation].tolist()
         if columns.records[row].image_id in gradable
     ]
     order = np.random.default_rng([seed, 2]).permutation(len(rows))
@@ -220,7 +225,7 @@ def _sampled(table: Predictions, columns: Columns, seed: int) -> list[int]:
     return sorted([*positives[:half], *negatives[: PICTURES - half]])
 
 
-def _scored(table: Predictions, sampled: Sampled) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _rows_with_logits(table: Predictions, sampled: RowSample) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Representative validation rows with a logit."""
     logit = {row.image_id: row.logit for row in table.rows if row.logit is not None}
     records: Sequence[Record] = sampled.columns.records
@@ -228,7 +233,7 @@ def _scored(table: Predictions, sampled: Sampled) -> tuple[NDArray[np.intp], NDA
     return np.array(rows, dtype=np.intp), np.array([logit[records[row].image_id] for row in rows])
 
 
-def _ranked(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks in [0, 1]; ties share a rank."""
     ranks = np.unique(values, return_inverse=True)[1]
     return np.asarray(ranks / max(int(ranks.max(initial=0)), 1), dtype=np.float64)

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, Appearance, look
+from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, Appearance, measure_appearance
 from lesion_triage.audit.association import Association, associations
-from lesion_triage.audit.findings import Finding, Measured, Table, Verdict
-from lesion_triage.audit.shortcuts import Sampled, baseline
+from lesion_triage.audit.findings import Finding, Measurement, Table, Verdict
+from lesion_triage.audit.shortcuts import RowSample, auroc_finding
 from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import Tick
-from lesion_triage.data.categorical import Bools, Codes, binned
+from lesion_triage.data.categorical import Bools, Codes, quantile_bins
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, ManifestError
@@ -30,7 +30,7 @@ from lesion_triage.errors import ImageError, ManifestError
 TONES = ((55.0, "very light"), (41.0, "light"), (28.0, "intermediate"), (10.0, "tan"), (-30.0, "brown"))
 """Lower ends in degrees (Chardon 1991, del Bino 2013); anything below the last is dark."""
 
-_WORDS = {
+_ARTEFACT_NAMES = {
     "dark_corners": "dark corners",
     "hair": "hair",
     "ink": "ink",
@@ -40,7 +40,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Seen:
+class OpenedPictures:
     """Pictures that were opened, in order of the manifest."""
 
     rows: Codes
@@ -48,7 +48,7 @@ class Seen:
     appearances: tuple[Appearance, ...]
     bytes_per_pixel: NDArray[np.float64]
 
-    def flag(self, artefact: str) -> Bools:
+    def shows(self, artefact: str) -> Bools:
         """Which pictures show it."""
         return np.array([getattr(one, artefact) for one in self.appearances], dtype=np.bool_)
 
@@ -56,7 +56,7 @@ class Seen:
         """Individual typology angle in degrees; NaN if it cannot be estimated."""
         return np.array([one.ita_degrees for one in self.appearances])
 
-    def table(self, records: Sequence[Record]) -> str:
+    def to_csv(self, records: Sequence[Record]) -> str:
         """CSV for local use only: it names pictures."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
@@ -68,18 +68,18 @@ class Seen:
         return buffer.getvalue()
 
 
-def chosen(sampled: Sampled, most: int) -> Codes:
+def draw_balanced(sampled: RowSample, max_pictures: int) -> Codes:
     """Half positives if there are enough, drawn by the seed; that does not bias odds ratios and AUROCs."""
     random = np.random.default_rng([sampled.config.seed, 1])
     positives = random.permutation(sampled.rows[sampled.positive])
     negatives = random.permutation(sampled.rows[~sampled.positive])
-    of_positives = min(positives.size, max(most // 2, most - negatives.size))
-    return np.sort(np.concatenate([positives[:of_positives], negatives[: most - of_positives]]))
+    of_positives = min(positives.size, max(max_pictures // 2, max_pictures - negatives.size))
+    return np.sort(np.concatenate([positives[:of_positives], negatives[: max_pictures - of_positives]]))
 
 
-def open_all(
+def open_pictures(
     rows: Codes, records: Sequence[Record], root: Roots, limits: PixelSpec, progress: Tick | None = None
-) -> Seen:
+) -> OpenedPictures:
     """Decode and measure pictures, several at a time.
 
     Raises:
@@ -87,57 +87,65 @@ def open_all(
     """
     spec = limits.model_copy(update={"size_px": SIDE_PX})
 
-    def one(row: int) -> tuple[Appearance, float]:
+    def measure_one(row: int) -> tuple[Appearance, float]:
         record = records[row]
         data = read_picture(root, record)
         try:
-            return look(decode(data, spec).pixels), len(data) / (record.width_px * record.height_px)
+            return measure_appearance(decode(data, spec).pixels), len(data) / (
+                record.width_px * record.height_px
+            )
         except ImageError as error:
             raise ManifestError(f"{record.path}: {error}") from None
 
-    found = thread_map(one, rows.tolist(), progress)
-    return Seen(rows, tuple(look_ for look_, _ in found), np.array([density for _, density in found]))
+    found = thread_map(measure_one, rows.tolist(), progress)
+    return OpenedPictures(
+        rows, tuple(appearance for appearance, _ in found), np.array([density for _, density in found])
+    )
 
 
-def check(sampled: Sampled, seen: Seen) -> tuple[list[Finding], tuple[Association, ...], list[Table]]:
+def check(
+    sampled: RowSample, opened_pictures: OpenedPictures
+) -> tuple[list[Finding], tuple[Association, ...], list[Table]]:
     """All findings from the opened pictures."""
     config, columns = sampled.config, sampled.columns
-    here = Sampled(columns, seen.rows, config)
-    frame = np.array([one.frame for one in seen.appearances])
-    found = tuple(associations({name: seen.flag(name) for name in ARTEFACTS}, here.positive))
+    opened_sample = RowSample(columns, opened_pictures.rows, config)
+    frame = np.array([one.frame for one in opened_pictures.appearances])
+    found = tuple(
+        associations({name: opened_pictures.shows(name) for name in ARTEFACTS}, opened_sample.positive)
+    )
     by_name = {name: one for one in found for name in one.names}
     findings = [
-        baseline(
+        auroc_finding(
             "frame_shortcut",
             "the frame of the picture",
-            here.auroc([binned(values, 6) for values in frame.T]),
+            opened_sample.auroc([quantile_bins(values, 6) for values in frame.T]),
             config,
         ),
-        baseline(
+        auroc_finding(
             "file_size_shortcut",
             "the number of bytes per pixel",
-            here.auroc([binned(seen.bytes_per_pixel)]),
+            opened_sample.auroc([quantile_bins(opened_pictures.bytes_per_pixel)]),
             config,
         ),
-        *(_artefact(here, seen, name, by_name.get(name)) for name in ARTEFACTS),
+        *(_artefact_finding(opened_sample, opened_pictures, name, by_name.get(name)) for name in ARTEFACTS),
     ]
-    tone, table = skin_tone(here, seen)
+    tone, table = skin_tone(opened_sample, opened_pictures)
     return [*findings, tone], found, [table]
 
 
-def skin_tone(here: Sampled, seen: Seen) -> tuple[Finding, Table]:
+def skin_tone(opened_sample: RowSample, opened_pictures: OpenedPictures) -> tuple[Finding, Table]:
     """Counts by estimated tone. It never decides: lighting and camera change it as much as skin does."""
-    angles = seen.ita()
+    angles = opened_pictures.ita()
     known = np.isfinite(angles)
     edges = np.array([low for low, _ in reversed(TONES)])
     band = np.searchsorted(edges, angles[known], side="right")
     words = ["dark", *(word for _, word in reversed(TONES))]
-    positive = here.positive[known]
+    positive = opened_sample.positive[known]
     rows = tuple(
         (word, int((band == number).sum()), int(positive[band == number].sum()))
         for number, word in reversed(list(enumerate(words)))
     )
-    rows = (*rows, ("cannot be estimated", int((~known).sum()), int(here.positive[~known].sum())))
+    rows = (*rows, ("cannot be estimated", int((~known).sum()), int(opened_sample.positive[~known].sum())))
     median = float(np.median(angles[known])) if known.any() else None
     summary = (
         f"The median angle of {int(known.sum())} pictures is {median:.0f} degrees; for "
@@ -153,19 +161,23 @@ def skin_tone(here: Sampled, seen: Seen) -> tuple[Finding, Table]:
         ("tone", "pictures", "of them positive"),
         rows,
     )
-    numbers = (Measured("median individual typology angle in degrees", median),)
+    numbers = (Measurement("median individual typology angle in degrees", median),)
     return Finding("skin_tone", Verdict.PASS, summary, numbers), table
 
 
-def _artefact(here: Sampled, seen: Seen, name: str, found: Association | None) -> Finding:
-    word = _WORDS[name]
+def _artefact_finding(
+    opened_sample: RowSample, opened_pictures: OpenedPictures, name: str, found: Association | None
+) -> Finding:
+    word = _ARTEFACT_NAMES[name]
     if found is None:
-        some = "every" if seen.flag(name).all() and seen.rows.size else "none"
+        some = "every" if opened_pictures.shows(name).all() and opened_pictures.rows.size else "none"
         return Finding(
-            name, Verdict.PASS, f"The detector sees {word} in {some} of {seen.rows.size} pictures."
+            name, Verdict.PASS, f"The detector sees {word} in {some} of {opened_pictures.rows.size} pictures."
         )
     summary = (
         f"{word[0].upper()}{word[1:]} in {found.share_positive:.1%} of {found.positives} positives and "
         f"{found.share_negative:.1%} of {found.negatives} negatives."
     )
-    return Finding(name, found.verdict(here.config), summary, (found.measured(here.config),))
+    return Finding(
+        name, found.verdict(opened_sample.config), summary, (found.to_measurement(opened_sample.config),)
+    )

@@ -16,27 +16,27 @@ import numpy as np
 
 from lesion_triage.config import Roots
 from lesion_triage.data.categorical import Bools
-from lesion_triage.data.records import Record, said
+from lesion_triage.data.records import Record, known_or_empty
 
-_PEEK = 200
-_NAMES_SHARE = 0.9
-_MOST_BYTES = 1_000_000_000
+_ROWS_TO_PROBE = 200
+_MIN_NAMED_SHARE = 0.9
+_MAX_BYTES = 1_000_000_000
 _ENDINGS = (".csv", ".tab", ".tsv")
 
 
-class Gaps(NamedTuple):
+class EmptyCells(NamedTuple):
     """Empty cells in the tables beside the pictures."""
 
     empty: dict[str, Bools]
     """``table: column`` -> shape (records,); a picture that the table does not name is not counted as empty.
     In a mixture the table's name is preceded by the part's name and a slash."""
-    unread: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
     """Tables that cannot be read, so their empty cells are unknown."""
-    alone: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
     """Tables that were skipped because none of their columns names pictures."""
 
 
-def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
+def empty_cells(root: Roots, records: Sequence[Record]) -> EmptyCells:
     """Find empty cells in the tables in ``root``.
 
     A table is read if one column names a picture in nine of ten of its first rows: by image id, path, file
@@ -44,24 +44,24 @@ def empty_cells(root: Roots, records: Sequence[Record]) -> Gaps:
     under the same id. Tables about something else are skipped; they are named, and so are unreadable ones.
     """
     found: dict[str, Bools] = {}
-    unread: list[str] = []
-    alone: list[str] = []
+    unreadable: list[str] = []
+    unmatched: list[str] = []
     parts = {"": root} if isinstance(root, Path) else root
     for part, folder in parts.items():
         prefix = f"{part}/" if part else ""
         tables = sorted(_tables(folder))
-        rows = _names(records, part) if tables else {}
+        rows = _rows_by_name(records, part) if tables else {}
         for path in tables:
             try:
-                columns = _of_table(path, rows, len(records))
+                columns = _empty_cells_of(path, rows, len(records))
             except (OSError, UnicodeDecodeError, csv.Error):
-                unread.append(f"{prefix}{path.name}")
+                unreadable.append(f"{prefix}{path.name}")
                 continue
             if columns is not None:
                 found |= {f"{prefix}{name}": empty for name, empty in columns.items()}
             elif path.suffix:  # without one, such as LICENSE, it is tried but not reported
-                alone.append(f"{prefix}{path.name}")
-    return Gaps(found, tuple(unread), tuple(alone))
+                unmatched.append(f"{prefix}{path.name}")
+    return EmptyCells(found, tuple(unreadable), tuple(unmatched))
 
 
 def _tables(root: Path) -> Iterator[Path]:
@@ -72,7 +72,7 @@ def _tables(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _names(records: Sequence[Record], part: str = "") -> dict[str, int]:
+def _rows_by_name(records: Sequence[Record], part: str = "") -> dict[str, int]:
     """Row of every spelling of a picture's name; a spelling that fits two pictures is removed.
 
     Args:
@@ -95,9 +95,9 @@ def _names(records: Sequence[Record], part: str = "") -> dict[str, int]:
     return {spelling: row for spelling, row in {**elsewhere, **rows}.items() if row >= 0}
 
 
-def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools] | None:
+def _empty_cells_of(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools] | None:
     """Which cells of its columns are empty, by ``table: column``; None for a table that names no pictures."""
-    if path.stat().st_size > _MOST_BYTES:
+    if path.stat().st_size > _MAX_BYTES:
         raise csv.Error("too large")
     with path.open(encoding="utf-8-sig", newline="") as stream:
         tabs = "\t" in stream.readline()  # the same rule as in the readers of the datasets
@@ -105,27 +105,27 @@ def _of_table(path: Path, rows: dict[str, int], records: int) -> dict[str, Bools
         reader = csv.reader(stream, delimiter="\t" if tabs else ",", strict=True)
         header = [name.strip() for name in next(reader, [])]
         lines = (cells for cells in reader if cells)
-        peeked = list(islice(lines, _PEEK))
-        key = _key(peeked, len(header), rows)
+        probed = list(islice(lines, _ROWS_TO_PROBE))
+        key = _picture_column(probed, len(header), rows)
         if key is None:
             return None
-        if _row(header[key], rows) is not None:
+        if _row_of(header[key], rows) is not None:
             raise csv.Error("no header: the first row describes a picture, and must not become column names")
         empty = np.zeros((len(header), records), dtype=np.bool_)
         others = [number for number in range(len(header)) if number != key]
-        for cells in chain(peeked, lines):
+        for cells in chain(probed, lines):
             if len(cells) != len(header):
                 raise csv.Error("a row of another length: it is unknown which of its cells is missing")
-            row = _row(cells[key], rows)
+            row = _row_of(cells[key], rows)
             if row is not None:
                 for number in others:
-                    if not said(cells[number]):
+                    if not known_or_empty(cells[number]):
                         empty[number, row] = True
-    names = _titles(header)
+    names = _column_names(header)
     return {f"{path.name}: {names[number]}": empty[number] for number in others}
 
 
-def _titles(header: Sequence[str]) -> list[str]:
+def _column_names(header: Sequence[str]) -> list[str]:
     """A unique name for every column."""
     often = Counter(header)
     numbered = [(name, f"column {number}") for number, name in enumerate(header, start=1)]
@@ -134,16 +134,16 @@ def _titles(header: Sequence[str]) -> list[str]:
     ]
 
 
-def _key(peeked: Sequence[Sequence[str]], columns: int, rows: dict[str, int]) -> int | None:
+def _picture_column(probed: Sequence[Sequence[str]], columns: int, rows: dict[str, int]) -> int | None:
     """The column that names pictures."""
     for number in range(columns):
-        known = sum(number < len(cells) and _row(cells[number], rows) is not None for cells in peeked)
-        if peeked and known >= _NAMES_SHARE * len(peeked):
+        known = sum(number < len(cells) and _row_of(cells[number], rows) is not None for cells in probed)
+        if probed and known >= _MIN_NAMED_SHARE * len(probed):
             return number
     return None
 
 
-def _row(cell: str, rows: dict[str, int]) -> int | None:
+def _row_of(cell: str, rows: dict[str, int]) -> int | None:
     """The row of a picture; it may have been saved again with another extension."""
     name = cell.strip()
     row = rows.get(name)

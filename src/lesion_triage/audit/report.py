@@ -17,9 +17,9 @@ from PIL import Image
 
 from lesion_triage.audit import figures
 from lesion_triage.audit.artefacts import ARTEFACTS
-from lesion_triage.audit.checks import Data, names
-from lesion_triage.audit.findings import Finding, Measured, Report, Table, Verdict
-from lesion_triage.audit.picture_checks import Seen
+from lesion_triage.audit.checks import AuditInput, local_names
+from lesion_triage.audit.findings import Finding, Measurement, Report, Table, Verdict
+from lesion_triage.audit.picture_checks import OpenedPictures
 from lesion_triage.audit.wording import WORDS
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.pixels import decode
@@ -55,7 +55,9 @@ class _Figure:
     alt: str
 
 
-def write(folder: Path, report: Report, config: Audit, seen: Seen | None, manifest: Manifest) -> Path:
+def write(
+    folder: Path, report: Report, config: Audit, seen: OpenedPictures | None, manifest: Manifest
+) -> Path:
     """Write figures, tables for local use, ``audit.json`` and, last, ``audit.html``.
 
     Args:
@@ -73,7 +75,7 @@ def write(folder: Path, report: Report, config: Audit, seen: Seen | None, manife
     for name, (png, _, _) in drawn.items():
         write_atomically(folder / "figures" / f"{name}.png", png)
     if seen is not None:
-        write_atomically(folder / PICTURES, seen.table(manifest.records).encode())
+        write_atomically(folder / PICTURES, seen.to_csv(manifest.records).encode())
     if not report.facts["with_model"]:  # otherwise they are beside the audit of the data, read back here
         write_atomically(folder / NAMES, _names(report).encode())
     write_atomically(folder / JSON, report.to_json().encode())
@@ -95,7 +97,7 @@ def read(folder: Path) -> Report:
     return Report.from_content(content)
 
 
-def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -> Path:
+def write_with_pictures(target: Path, folder: Path, data: AuditInput, config: Audit) -> Path:
     """Write an audit's page again, with examples of what the detectors saw. For local reading only.
 
     Args:
@@ -108,7 +110,7 @@ def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -
         ManifestError: no pictures were opened, or one has changed since.
     """
     report = read(folder)
-    shown_by = _showing(folder / PICTURES)
+    shown_by = _pictures_by_artefact(folder / PICTURES)
     records = {record.image_id: record for record in data.manifest.records}
     spec = data.limits.model_copy(update={"size_px": 192})
     groups = []
@@ -128,8 +130,8 @@ def write_with_pictures(target: Path, folder: Path, data: Data, config: Audit) -
     return target
 
 
-def _showing(table: Path) -> dict[str, list[str]]:
-    """Names of the pictures that show each artefact, as ``Seen.table`` wrote them."""
+def _pictures_by_artefact(table: Path) -> dict[str, list[str]]:
+    """Names of the pictures that show each artefact, as ``OpenedPictures.to_csv`` wrote them."""
     try:
         with table.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream, strict=True))
@@ -172,7 +174,7 @@ def _draw(report: Report, config: Audit) -> dict[str, tuple[bytes, str, str]]:
             "Chart of artefacts by label; its numbers are in table 'artefacts'",
         ),
         "skin_tone": (
-            figures.tones(tables.get("skin_tone", empty)),
+            figures.skin_tones(tables.get("skin_tone", empty)),
             "Estimated skin tone. A hint at who is missing, not a measurement.",
             "Bar chart of pictures by estimated skin tone; its numbers are in table 'skin_tone'",
         ),
@@ -212,11 +214,11 @@ def _names(report: Report) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["code", "name"])
-    writer.writerows(names(report))
+    writer.writerows(local_names(report))
     return buffer.getvalue()
 
 
-def _number(found: Measured) -> str:
+def _number(found: Measurement) -> str:
     """A value with its interval."""
     if found.value is None:
         return "not estimable"

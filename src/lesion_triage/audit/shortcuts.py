@@ -11,26 +11,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from lesion_triage.audit.association import Association, associations, names_of
-from lesion_triage.audit.baselines import Auroc, auroc_interval, measure
+from lesion_triage.audit.baselines import Auroc, auroc_interval, cross_fitted_auroc
 from lesion_triage.audit.columns import Columns
-from lesion_triage.audit.findings import Finding, Measured, Table, Verdict, judge, unmeasured, worst
-from lesion_triage.audit.raw_tables import Gaps
+from lesion_triage.audit.findings import (
+    Finding,
+    Measurement,
+    Table,
+    Verdict,
+    not_estimable,
+    verdict_for,
+    worst,
+)
+from lesion_triage.audit.raw_tables import EmptyCells
 from lesion_triage.calibrate.metrics import auroc_of, proportion
 from lesion_triage.config import Audit
-from lesion_triage.data.categorical import Bools, Coded, Codes, binned
+from lesion_triage.data.categorical import Bools, Categorical, Codes, quantile_bins
 
 METADATA = ("sex", "anatom_site_general")
 """With ``age_approx``: what a baseline without a picture may use."""
 FIELDS = ("patient_id", "sex", "age_approx", "anatom_site_general", "image_type", "fitzpatrick_skin_type")
 """Fields of a record whose emptiness is tested; those of the diagnosis are the label itself."""
 
-_CARRIES = 0.03
+_MIN_CONTRIBUTION = 0.03
 """A source that contributes this much to the AUROC is named."""
-_MOST_SOURCES = 50
+_MAX_SOURCES = 50
 
 
 @dataclass(frozen=True)
-class Sampled:
+class RowSample:
     """The representative rows, by columns."""
 
     columns: Columns
@@ -38,51 +46,55 @@ class Sampled:
     config: Audit
 
     @classmethod
-    def of(cls, columns: Columns, config: Audit) -> Sampled:
+    def draw(cls, columns: Columns, config: Audit) -> RowSample:
         """Draw them."""
-        return cls(columns, columns.speakers(config.seed), config)
+        return cls(columns, columns.representatives(config.seed), config)
 
     @property
     def positive(self) -> Bools:
         """The label of each row."""
         return np.asarray(self.columns.positive[self.rows] == 1)
 
-    def auroc(self, columns: Sequence[Coded]) -> Auroc:
+    def auroc(self, columns: Sequence[Categorical]) -> Auroc:
         """Cross-fitted AUROC of columns of these rows."""
-        return measure(columns, self.positive, self.columns.unit[self.rows], self.config.seed)[0]
+        return cross_fitted_auroc(columns, self.positive, self.columns.unit[self.rows], self.config.seed)[0]
 
 
-def baseline(code: str, what: str, found: Auroc, config: Audit, subjects: tuple[str, ...] = ()) -> Finding:
+def auroc_finding(
+    code: str, what: str, found: Auroc, config: Audit, subjects: tuple[str, ...] = ()
+) -> Finding:
     """A finding on an AUROC that should be near one half."""
     if np.isnan(found.value):
-        return unmeasured(code, f"fewer than ten positive or negative rows ({what})")
-    verdict = judge(found.low, config.warn_auroc, config.fail_auroc)
+        return not_estimable(code, f"fewer than ten positive or negative rows ({what})")
+    verdict = verdict_for(found.low, config.warn_auroc, config.fail_auroc)
     return Finding(
         code,
         verdict,
         f"{what[0].upper()}{what[1:]} alone ranks positives above negatives with an AUROC of "
         f"{found.value:.3f} ({found.low:.3f} to "
         f"{found.high:.3f}){', mostly by ' + ', '.join(subjects) if subjects else ''}.",
-        (measured(f"AUROC of {what}", found, config),),
+        (auroc_measurement(f"AUROC of {what}", found, config),),
         subjects,
     )
 
 
-def measured(what: str, found: Auroc, config: Audit | None = None, note: str = "") -> Measured:
+def auroc_measurement(what: str, found: Auroc, config: Audit | None = None, note: str = "") -> Measurement:
     """An AUROC as an entry of the report; with ``config``, its limits are stated."""
     if np.isnan(found.value):
-        return Measured(what, None, note="not estimable")
+        return Measurement(what, None, note="not estimable")
     limit = f"interval above {config.warn_auroc:g} warns, above {config.fail_auroc:g} fails" if config else ""
-    return Measured(what, found.value, found.low, found.high, limit, note)
+    return Measurement(what, found.value, found.low, found.high, limit, note)
 
 
-def source_shortcut(sampled: Sampled) -> tuple[Finding, Table]:
+def source_shortcut(sampled: RowSample) -> tuple[Finding, Table]:
     """How well the source alone predicts the label, and which of the sources are responsible."""
-    source = sampled.columns.coded("source").taken(sampled.rows).merged(_MOST_SOURCES)
+    source = sampled.columns.categorical("source").take(sampled.rows).merge_rare(_MAX_SOURCES)
     positive = sampled.positive
-    found, scores = measure([source], positive, sampled.columns.unit[sampled.rows], sampled.config.seed)
+    found, scores = cross_fitted_auroc(
+        [source], positive, sampled.columns.unit[sampled.rows], sampled.config.seed
+    )
     rows: list[tuple[str | int | float | None, ...]] = []
-    carriers: list[tuple[float, str]] = []
+    contributors: list[tuple[float, str]] = []
     for code in np.argsort(-np.bincount(source.codes, minlength=len(source.levels)), kind="stable"):
         here = source.codes == code
         if not here.any():
@@ -90,18 +102,18 @@ def source_shortcut(sampled: Sampled) -> tuple[Finding, Table]:
         share = proportion(int(positive[here].sum()), int(here.sum()))
         elsewhere = scores[~here] if scores is not None else np.zeros(0)
         without = auroc_of(elsewhere, positive[~here]) if elsewhere.size else float("nan")
-        owed = found.value - without if np.isfinite(without) else found.value - 0.5
+        contribution = found.value - without if np.isfinite(without) else found.value - 0.5
         others = float(positive[~here].mean()) if (~here).any() else share.value
         name = source.levels[code] or "unknown"
         rows.append(
-            (name, share.trials, share.successes, share.value, share.low, share.high, *_or_none(without))
+            (name, share.trials, share.successes, share.value, share.low, share.high, *_cell_or_none(without))
         )
-        if owed >= _CARRIES and not share.low <= others <= share.high:
-            carriers.append((-owed, name))
-    finding = baseline("source_shortcut", "the source", found, sampled.config)
+        if contribution >= _MIN_CONTRIBUTION and not share.low <= others <= share.high:
+            contributors.append((-contribution, name))
+    finding = auroc_finding("source_shortcut", "the source", found, sampled.config)
     if finding.verdict is not Verdict.PASS:
-        named = tuple(name for _, name in sorted(carriers))
-        finding = baseline("source_shortcut", "the source", found, sampled.config, named)
+        named = tuple(name for _, name in sorted(contributors))
+        finding = auroc_finding("source_shortcut", "the source", found, sampled.config, named)
     return finding, Table(
         "sources",
         "Share of positives by source, with exact 95 % intervals, on one photograph of each unit and "
@@ -111,48 +123,48 @@ def source_shortcut(sampled: Sampled) -> tuple[Finding, Table]:
     )
 
 
-def size_shortcut(sampled: Sampled) -> Finding:
+def size_shortcut(sampled: RowSample) -> Finding:
     """Width and height: their quantiles, their ratio, and the commonest exact sizes."""
-    width = sampled.columns.numbers("width_px")[sampled.rows]
-    height = sampled.columns.numbers("height_px")[sampled.rows]
+    width = sampled.columns.numeric("width_px")[sampled.rows]
+    height = sampled.columns.numeric("height_px")[sampled.rows]
     exact = np.unique(width * 1e6 + height, return_inverse=True)[1]
     levels = tuple(str(number) for number in range(int(exact.max(initial=-1)) + 1))
-    columns = [Coded(exact, levels), binned(width * height), binned(width / height)]
-    return baseline("size_shortcut", "the size in pixels", sampled.auroc(columns), sampled.config)
+    columns = [Categorical(exact, levels), quantile_bins(width * height), quantile_bins(width / height)]
+    return auroc_finding("size_shortcut", "the size in pixels", sampled.auroc(columns), sampled.config)
 
 
-def metadata_columns(sampled: Sampled) -> list[Coded]:
+def metadata_columns(sampled: RowSample) -> list[Categorical]:
     """Age by decade, sex and site; unknown becomes the most common value, so that gaps reveal nothing."""
-    ages = binned(sampled.columns.numbers("age_approx")[sampled.rows], 8)
+    ages = quantile_bins(sampled.columns.numeric("age_approx")[sampled.rows], 8)
     return [
-        one.filled()
-        for one in (ages, *(sampled.columns.coded(name).taken(sampled.rows) for name in METADATA))
+        one.fill_missing()
+        for one in (ages, *(sampled.columns.categorical(name).take(sampled.rows) for name in METADATA))
     ]
 
 
-def metadata_baseline(sampled: Sampled) -> Finding:
+def metadata_baseline(sampled: RowSample) -> Finding:
     """What a model must beat. It is not a fault, so it always passes."""
-    plain = sampled.auroc(metadata_columns(sampled))
+    without_gaps = sampled.auroc(metadata_columns(sampled))
     gaps = [
-        binned(sampled.columns.numbers("age_approx")[sampled.rows], 8),
-        *(sampled.columns.coded(name).taken(sampled.rows) for name in METADATA),
+        quantile_bins(sampled.columns.numeric("age_approx")[sampled.rows], 8),
+        *(sampled.columns.categorical(name).take(sampled.rows) for name in METADATA),
     ]
     with_gaps = sampled.auroc(gaps)
-    if np.isnan(plain.value):
+    if np.isnan(without_gaps.value):
         return Finding("metadata_baseline", Verdict.PASS, "Not estimable: fewer than ten rows of a class.")
     return Finding(
         "metadata_baseline",
         Verdict.PASS,
-        f"Age, sex and site alone reach an AUROC of {plain.value:.3f} ({plain.low:.3f} to "
-        f"{plain.high:.3f}); with empty cells as a category, {with_gaps.value:.3f}.",
+        f"Age, sex and site alone reach an AUROC of {without_gaps.value:.3f} ({without_gaps.low:.3f} to "
+        f"{without_gaps.high:.3f}); with empty cells as a category, {with_gaps.value:.3f}.",
         (
-            measured("AUROC of age, sex and site", plain),
-            measured("the same, with unknown as a category of its own", with_gaps),
+            auroc_measurement("AUROC of age, sex and site", without_gaps),
+            auroc_measurement("the same, with unknown as a category of its own", with_gaps),
         ),
     )
 
 
-def missingness(sampled: Sampled, tables: Gaps) -> tuple[Finding, tuple[Association, ...]]:
+def missingness(sampled: RowSample, tables: EmptyCells) -> tuple[Finding, tuple[Association, ...]]:
     """For every column of manifest and tables: is it empty mainly for one class?
 
     Args:
@@ -160,46 +172,48 @@ def missingness(sampled: Sampled, tables: Gaps) -> tuple[Finding, tuple[Associat
         tables: empty cells of the dataset's own tables; an unreadable table warns, since it may have gaps.
     """
     config, positive = sampled.config, sampled.positive
-    gaps = {name: sampled.columns.coded(name).taken(sampled.rows).missing() for name in FIELDS}
+    gaps = {name: sampled.columns.categorical(name).take(sampled.rows).is_missing() for name in FIELDS}
     gaps |= {name: empty[sampled.rows] for name, empty in tables.empty.items()}
     found = tuple(associations(gaps, positive))
-    patterns = [Coded(gaps[one.names[0]].astype(np.intp), ("there", "")) for one in found]
-    together = sampled.auroc(patterns) if patterns else auroc_interval(0.5, 0, 0)
-    telling = [one for one in found if one.verdict(config) is not Verdict.PASS]
-    by_vector = judge(together.low, config.warn_auroc, config.fail_auroc) if patterns else Verdict.PASS
-    verdict = worst([by_vector, *(one.verdict(config) for one in found)])
-    names = names_of([one for one in telling if one.verdict(config) is verdict] or telling)
+    patterns = [Categorical(gaps[one.names[0]].astype(np.intp), ("there", "")) for one in found]
+    combined = sampled.auroc(patterns) if patterns else auroc_interval(0.5, 0, 0)
+    associated = [one for one in found if one.verdict(config) is not Verdict.PASS]
+    combined_verdict = (
+        verdict_for(combined.low, config.warn_auroc, config.fail_auroc) if patterns else Verdict.PASS
+    )
+    verdict = worst([combined_verdict, *(one.verdict(config) for one in found)])
+    names = names_of([one for one in associated if one.verdict(config) is verdict] or associated)
     if not found:
         summary = f"None of {len(gaps)} columns is empty in some rows and filled in others."
-    elif telling:
-        one = telling[0]
+    elif associated:
+        one = associated[0]
         summary = (
             f"{one.names[0]} is empty for {one.share_positive:.1%} of the positives and "
             f"{one.share_negative:.1%} of the negatives; in all, empty cells predict the label in "
-            f"{len(names_of(telling))} columns (AUROC of all gaps together {together.value:.3f})."
+            f"{len(names_of(associated))} columns (AUROC of all gaps together {combined.value:.3f})."
         )
-    elif by_vector is not Verdict.PASS:
+    elif combined_verdict is not Verdict.PASS:
         summary = (
             f"The empty cells of {len(names_of(found))} columns together predict the label (AUROC "
-            f"{together.value:.3f}, {together.low:.3f} to {together.high:.3f}), although no single column "
+            f"{combined.value:.3f}, {combined.low:.3f} to {combined.high:.3f}), although no single column "
             "reliably does."
         )
     else:
         summary = f"None of {len(names_of(found))} columns with gaps is empty more often for one class."
-    if tables.alone:
-        summary += f" Not checked, because no column names the pictures: {', '.join(tables.alone)}."
-    if tables.unread:
+    if tables.unmatched:
+        summary += f" Not checked, because no column names the pictures: {', '.join(tables.unmatched)}."
+    if tables.unreadable:
         verdict = worst([verdict, Verdict.WARN])
         summary += (
             " Not checked, because it cannot be read as a UTF-8 table with a header and rows of one "
-            f"length: {', '.join(tables.unread)}."
+            f"length: {', '.join(tables.unreadable)}."
         )
     numbers = (
-        *((measured("AUROC of all gaps together", together, config),) if patterns else ()),
-        *(one.measured(config) for one in found),
+        *((auroc_measurement("AUROC of all gaps together", combined, config),) if patterns else ()),
+        *(one.to_measurement(config) for one in found),
     )
     return Finding("missingness", verdict, summary, numbers, names), found
 
 
-def _or_none(value: float) -> tuple[float | None]:
+def _cell_or_none(value: float) -> tuple[float | None]:
     return (value if np.isfinite(value) else None,)

@@ -22,8 +22,8 @@ from pydantic import ValidationError
 
 from lesion_triage.backlog.folder_walk import walk
 from lesion_triage.bundle.history import History, as_text, from_json
-from lesion_triage.data.records import GROUP_WORDS, refuse_filler, said
-from lesion_triage.data.sources.folder import history_of, nearest
+from lesion_triage.data.records import GROUP_FIELDS, known_or_empty, refuse_missing_marker
+from lesion_triage.data.sources.folder import closest_column, history_json
 from lesion_triage.errors import BacklogError, DataError
 
 CaseIs = Literal["picture", "folder"]
@@ -207,7 +207,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for name in columns:
         if name not in _KNOWN_COLUMNS:
-            near = nearest(name, _KNOWN_COLUMNS)
+            near = closest_column(name, _KNOWN_COLUMNS)
             hint = f"did you mean '{near}'? If not, remove it."
             if not near:
                 hint = f"remove it if it is none of these: {', '.join(_KNOWN_COLUMNS)}."
@@ -245,7 +245,7 @@ def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes 
         case_id = cells["case_id"]
         if not case_id:
             raise DataError("case_id is empty.")
-        refuse_filler("case_id", case_id)
+        refuse_missing_marker("case_id", case_id)
         image = "" if data is not None else _relative_path(cells["image"], source.images)
         return Photograph(row, case_id, image, _history(cells), data)
     except DataError as error:
@@ -254,7 +254,7 @@ def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes 
 
 def _history(cells: Mapping[str, str]) -> str:
     if "history" not in cells:
-        return "" if _HISTORY_FIELD_SET.isdisjoint(cells) else history_of(cells, _HISTORY_FIELDS)
+        return "" if _HISTORY_FIELD_SET.isdisjoint(cells) else history_json(cells, _HISTORY_FIELDS)
     if not cells["history"]:
         return ""
     try:
@@ -273,7 +273,7 @@ def _without_fillers(text: str) -> str:
         return text  # its reader reports what is wrong with it
 
     def is_filler(name: str, value: object) -> bool:
-        return name in GROUP_WORDS and isinstance(value, str) and bool(value) and not said(value)
+        return name in GROUP_FIELDS and isinstance(value, str) and bool(value) and not known_or_empty(value)
 
     if not isinstance(history, dict) or not any(is_filler(*pair) for pair in history.items()):
         return text

@@ -31,7 +31,7 @@ from lesion_triage.config import Data
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest
 from lesion_triage.data.predict import predict
-from lesion_triage.data.records import counted_by, unnamed_lesions, unnamed_photographs
+from lesion_triage.data.records import unit_of_analysis, unnamed_lesions, unnamed_photographs
 from lesion_triage.data.sources import folder
 from lesion_triage.errors import CalibrationError
 from lesion_triage.predictions import Predictions
@@ -147,7 +147,7 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
         bundle=bundle,
         table=scored,
         cases=cases_of(scored),
-        unit=counted_by(known),
+        unit=unit_of_analysis(known),
         unnamed_lesions=unnamed,
         unnamed_photographs=unnamed_photographs(known),
         synthetic=made.synthetic,
@@ -168,6 +168,6 @@ def _refuse_fitted(bundle: Bundle, scored: Predictions, table: Path, root: Path)
 
 
 def _lines(table: Path, root: Path, image_ids: Collection[str]) -> str:
-    at = folder.lines(root, str(table.resolve()))
+    at = folder.line_numbers(root, str(table.resolve()))
     lines = [str(number) for image_id, number in at.items() if image_id in image_ids]
     return ", ".join(lines[:5]) + (", ..." if len(lines) > 5 else "")

@@ -46,34 +46,34 @@ class Augment:
     """See ``augmentation``. Pickled for loader processes as its two arguments."""
 
     def __init__(self, level: Level, size_px: int) -> None:
-        self._made_from = level, size_px
-        self._steps = _steps(level, size_px)
+        self._init_args = level, size_px
+        self._transforms = _transforms(level, size_px)
         # Seeding each step alike, as Compose.set_random_seed does, would give all the same first numbers:
         # strong crops would always come with strong colour. So all steps share two streams.
         self._random = random.Random()
         self._bits = np.random.PCG64()
-        for step in self._steps:
+        for step in self._transforms:
             step.set_random_state(np.random.Generator(self._bits), self._random)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Augment, self._made_from
+        return Augment, self._init_args
 
     def __call__(self, picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         """The picture, augmented as determined by the seed."""
         self._random.seed(seed)
         self._bits.state = np.random.PCG64(seed).state
         result = picture
-        for step in self._steps:  # without Compose, whose checks are for boxes and masks
+        for step in self._transforms:  # without Compose, whose checks are for boxes and masks
             result = step(image=result)["image"]
         return np.require(result, requirements=["C", "W"])  # a flip may be a view of the cache
 
 
-def _as_it_is(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _identity(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture
 
 
 _SYMMETRIES: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
-    "e": _as_it_is,
+    "e": _identity,
     "r90": lambda picture: cv2.rotate(picture, cv2.ROTATE_90_COUNTERCLOCKWISE),
     "r180": lambda picture: cv2.flip(picture, -1),
     "r270": lambda picture: cv2.rotate(picture, cv2.ROTATE_90_CLOCKWISE),
@@ -92,7 +92,7 @@ class _SquareSymmetry(A.SquareSymmetry):  # type: ignore[misc]
         return _SYMMETRIES[group_element](img)
 
 
-def _steps(level: Level, size_px: int) -> list[Any]:
+def _transforms(level: Level, size_px: int) -> list[Any]:
     area = cv2.INTER_AREA
     if level in ("none", "flips"):
         resize = A.Resize(size_px, size_px, interpolation=area)

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.data.categorical import Coded, Codes
+from lesion_triage.data.categorical import Categorical, Codes
 
 Floats = NDArray[np.float64]
 
 
-def cells_of(columns: Sequence[Coded]) -> tuple[NDArray[np.intp], Codes]:
+def unique_cells(columns: Sequence[Categorical]) -> tuple[NDArray[np.intp], Codes]:
     """Distinct rows of the codes, shape (cells, columns), and the cell of each row."""
     key = np.zeros(columns[0].codes.size, dtype=np.int64)
     for column in columns:  # renumbered after each column, so that the key cannot overflow
@@ -24,18 +24,18 @@ def cells_of(columns: Sequence[Coded]) -> tuple[NDArray[np.intp], Codes]:
     return np.stack([column.codes[first] for column in columns], axis=1), key
 
 
-def design_of(columns: Sequence[Coded], cells: NDArray[np.intp]) -> Floats:
+def one_hot_design(columns: Sequence[Categorical], cells: NDArray[np.intp]) -> Floats:
     """One-hot encoding: a 0/1 column for each level of each column, shape (cells, levels)."""
     return np.concatenate(
         [np.eye(len(column.levels))[codes] for column, codes in zip(columns, cells.T, strict=True)], axis=1
     )
 
 
-def fit(design: Floats, counts: Floats) -> Floats:
+def fit_probabilities(design: Floats, counts: Floats) -> Floats:
     """Probability of the positive class in every cell: additive in the levels, scikit-learn's default ridge.
 
     Args:
-        design: from ``design_of``.
+        design: from ``one_hot_design``.
         counts: negatives and positives of each cell, shape (2, cells); both may be 0.
 
     Returns:
@@ -47,9 +47,9 @@ def fit(design: Floats, counts: Floats) -> Floats:
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - verbs describe themselves without it
 
     model = LogisticRegression(max_iter=1000)
-    twice = np.concatenate([design, design])
+    stacked_design = np.concatenate([design, design])
     labels = np.repeat([0, 1], len(design))
     weights = np.concatenate([negatives, positives])
-    model.fit(twice[weights > 0], labels[weights > 0], weights[weights > 0])
-    chances: Floats = model.predict_proba(design)[:, 1]
-    return chances
+    model.fit(stacked_design[weights > 0], labels[weights > 0], weights[weights > 0])
+    probabilities: Floats = model.predict_proba(design)[:, 1]
+    return probabilities

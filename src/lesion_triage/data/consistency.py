@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lesion_triage.data.duplicates import Duplicates, groups_of
+from lesion_triage.data.duplicates import Duplicates, duplicate_groups
 from lesion_triage.data.grouping import GroupKey, connected_groups
 from lesion_triage.data.records import RawRecord, Record
 from lesion_triage.errors import ManifestError
@@ -52,7 +52,7 @@ def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
         )
 
 
-def settle_labels(
+def reconcile_labels(
     records: Sequence[Record], found: Duplicates
 ) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
     """Label every picture of a lesion True if any of them is True: a case goes up, never down.
@@ -67,7 +67,7 @@ def settle_labels(
     exact = [pair for pair in found.pairs if pair.kind != "near"]
     same = {
         records[place].image_id: str(number)
-        for number, group in enumerate(groups_of(exact, len(records)))
+        for number, group in enumerate(duplicate_groups(exact, len(records)))
         for place in group
     }
 
@@ -104,7 +104,7 @@ def settle_labels(
     return settled, {remark: tuple(sorted(names)) for remark, names in findings.items() if names}
 
 
-def join_copies(
+def join_duplicates(
     records: Sequence[Record], found: Duplicates
 ) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
     """Set ``duplicate_group``, and ``shared_unit`` where lesions or patients share a picture.
@@ -113,7 +113,7 @@ def join_copies(
         The records in the order given, and what is worth reviewing, as findings.
     """
     joined = list(records)
-    copies: list[list[int]] = groups_of(found.pairs, len(records))
+    copies: list[list[int]] = duplicate_groups(found.pairs, len(records))
     for group in copies:
         name = records[group[0]].image_id
         for place in group:
@@ -141,8 +141,8 @@ def join_copies(
         "copies of one picture disagree on needs_in_person, labels were left": [
             group for group in copies if len({records[place].needs_in_person for place in group}) > 1
         ],
-        "too flat to be compared with other pictures": [np.flatnonzero(found.flat).tolist()],
-        "so common a look that it was not compared with every other": [list(found.crowded)],
+        "too flat to be compared with other pictures": [np.flatnonzero(found.low_contrast).tolist()],
+        "so common a look that it was not compared with every other": [list(found.not_fully_compared)],
     }
     return joined, {
         remark: tuple(sorted(records[place].image_id for group in concerned for place in group))
@@ -151,7 +151,7 @@ def join_copies(
     }
 
 
-def repeated_bytes(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
+def identical_files(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
     """Findings on byte-identical files, and on whether their lesions and labels differ, too."""
     by_hash: dict[str, list[Record]] = {}
     for record in records:

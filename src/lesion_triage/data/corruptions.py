@@ -74,17 +74,17 @@ def corrupt(data: bytes, name: str, severity: int, seed: int = 0) -> bytes:
     )
 
 
-def _defocused(image: Image.Image, radius: float, _: Random) -> bytes:
+def _defocus_blur(image: Image.Image, radius: float, _: Random) -> bytes:
     """Convolve with a disc, the image of a point out of focus."""
     reach = radius * min(image.size)
     edge = int(np.ceil(reach))
     across = np.arange(-edge, edge + 1)
     # A pixel at the edge is weighted approximately by the share of it that the disc covers.
     kernel = np.clip(reach + 0.5 - np.hypot(across[:, None], across), 0, 1)
-    return _png(_convolved(_light(image), kernel))
+    return _linear_to_png(_convolve(_to_linear(image), kernel))
 
 
-def _moved(image: Image.Image, length: float, random: Random) -> bytes:
+def _motion_blur(image: Image.Image, length: float, random: Random) -> bytes:
     """Convolve with a straight line, the trace of a steady hand movement during the exposure."""
     half, turn = length * min(image.size) / 2, random.uniform(0, np.pi)
     edge = int(np.ceil(half)) + 1
@@ -94,44 +94,44 @@ def _moved(image: Image.Image, length: float, random: Random) -> bytes:
         left, top = int(x), int(y)
         for row, column in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
             kernel[row, column] += (1 - abs(x - column)) * (1 - abs(y - row))
-    return _png(_convolved(_light(image), kernel))
+    return _linear_to_png(_convolve(_to_linear(image), kernel))
 
 
-def _exposed(image: Image.Image, stops: float, _: Random) -> bytes:
-    return _png(_light(image) * np.float32(2.0**stops))
+def _change_exposure(image: Image.Image, stops: float, _: Random) -> bytes:
+    return _linear_to_png(_to_linear(image) * np.float32(2.0**stops))
 
 
-def _shrunk(image: Image.Image, short_side_px: float, _: Random) -> bytes:
+def _downscale(image: Image.Image, short_side_px: float, _: Random) -> bytes:
     factor = min(1.0, short_side_px / min(image.size))
     size = tuple(max(1, round(side * factor)) for side in image.size)
-    return _encoded(image.resize((size[0], size[1]), Image.Resampling.LANCZOS), "PNG")
+    return _encode(image.resize((size[0], size[1]), Image.Resampling.LANCZOS), "PNG")
 
 
-def _recompressed(image: Image.Image, quality: float, _: Random) -> bytes:
-    return _encoded(image, "JPEG", quality=int(quality))
+def _recompress(image: Image.Image, quality: float, _: Random) -> bytes:
+    return _encode(image, "JPEG", quality=int(quality))
 
 
-def _cropped(image: Image.Image, share: float, random: Random) -> bytes:
+def _crop(image: Image.Image, share: float, random: Random) -> bytes:
     """Crop both sides towards a random corner, so that a lesion in the middle is cut through."""
     width, height = image.size
     left, top = (int(side) for side in random.integers(2, size=2))
     x, y = round(share * width), round(share * height)
     box = (left * x, top * y, width - (1 - left) * x, height - (1 - top) * y)
-    return _encoded(image.crop(box), "PNG")
+    return _encode(image.crop(box), "PNG")
 
 
-def _tinted(image: Image.Image, stops: float, random: Random) -> bytes:
+def _colour_cast(image: Image.Image, stops: float, random: Random) -> bytes:
     """Shift the channels' balance towards a random hue; the brightness stays."""
     turn = random.uniform(0, 2 * np.pi)
     gains = 2.0 ** (stops * np.cos(turn - np.array([0, 2, 4]) * np.pi / 3))
-    light = _light(image)
+    light = _to_linear(image)
     tinted = light * gains.astype(np.float32)
-    return _png(tinted * (_brightness(light) / max(_brightness(tinted), 1e-6)))
+    return _linear_to_png(tinted * (_luminance(light) / max(_luminance(tinted), 1e-6)))
 
 
-def _glaring(image: Image.Image, share: float, random: Random) -> bytes:
+def _add_glare(image: Image.Image, share: float, random: Random) -> bytes:
     """Add the light of three reflections with burnt-out cores that cover ``share`` of the picture in all."""
-    light = _light(image)
+    light = _to_linear(image)
     height, width = light.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     places, stretch = random.uniform(0.2, 0.8, (3, 2)), random.uniform(0.6, 1 / 0.6, 3)
@@ -140,7 +140,7 @@ def _glaring(image: Image.Image, share: float, random: Random) -> bytes:
         area = part * width * height / np.pi
         distance = ((x - across * width) ** 2 / longer + (y - down * height) ** 2 * longer) / area
         light += np.exp(-(distance**2))[..., None].astype(np.float32) * 2
-    return _png(light)
+    return _linear_to_png(light)
 
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
@@ -149,61 +149,64 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
             "out of focus: convolved with a disc",
             "radius, share of the short side",
             (3 / 224, 4 / 224, 6 / 224, 8 / 224, 10 / 224),
-            _defocused,
+            _defocus_blur,
         ),
         "moved": Corruption(
             "hand not still: convolved with a line",
             "length, share of the short side",
             (0.02, 0.04, 0.06, 0.08, 0.12),
-            _moved,
+            _motion_blur,
         ),
-        "dark": Corruption("too little light", "stops", (-1, -2, -3, -4, -5), _exposed),
-        "over_exposed": Corruption("too much light", "stops", (0.5, 1, 1.5, 2, 3), _exposed),
-        "tiny": Corruption("shrunk to a thumbnail", "short side, pixels", (128, 96, 64, 48, 32), _shrunk),
+        "dark": Corruption("too little light", "stops", (-1, -2, -3, -4, -5), _change_exposure),
+        "over_exposed": Corruption("too much light", "stops", (0.5, 1, 1.5, 2, 3), _change_exposure),
+        "tiny": Corruption("shrunk to a thumbnail", "short side, pixels", (128, 96, 64, 48, 32), _downscale),
         "recompressed": Corruption(
-            "saved by a messenger", "JPEG quality of libjpeg", (25, 18, 15, 10, 7), _recompressed
+            "saved by a messenger", "JPEG quality of libjpeg", (25, 18, 15, 10, 7), _recompress
         ),
         "cropped": Corruption(
             "lesion cut through: both sides cut towards a corner",
             "share of each side that is cut off",
             (0.2, 0.3, 0.4, 0.5, 0.6),
-            _cropped,
+            _crop,
         ),
         "colour_cast": Corruption(
-            "channels weighed towards a hue", "stops", (0.2, 0.4, 0.6, 0.9, 1.2), _tinted
+            "channels weighed towards a hue", "stops", (0.2, 0.4, 0.6, 0.9, 1.2), _colour_cast
         ),
         "glare": Corruption(
-            "reflections with burnt-out cores", "share of the picture", (0.02, 0.05, 0.1, 0.2, 0.35), _glaring
+            "reflections with burnt-out cores",
+            "share of the picture",
+            (0.02, 0.05, 0.1, 0.2, 0.35),
+            _add_glare,
         ),
     }
 )
 """By name. The severities of ``defocused`` and ``recompressed`` are those of ImageNet-C."""
 
 
-def _light(image: Image.Image) -> Light:
+def _to_linear(image: Image.Image) -> Light:
     levels = np.arange(256) / 255
     curve = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
     light: Light = curve.astype(np.float32)[np.asarray(image)]
     return light
 
 
-def _png(light: Light) -> bytes:
+def _linear_to_png(light: Light) -> bytes:
     light = np.clip(light, 0, 1)
     levels = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return _encoded(Image.fromarray(np.round(levels * 255).astype(np.uint8)), "PNG")
+    return _encode(Image.fromarray(np.round(levels * 255).astype(np.uint8)), "PNG")
 
 
-def _encoded(image: Image.Image, form: str, **options: int) -> bytes:
+def _encode(image: Image.Image, form: str, **options: int) -> bytes:
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()
 
 
-def _brightness(light: Light) -> float:
+def _luminance(light: Light) -> float:
     return float(light.mean(axis=(0, 1)) @ np.array([0.2126, 0.7152, 0.0722], np.float32))
 
 
-def _convolved(light: Light, kernel: NDArray[np.float64]) -> Light:
+def _convolve(light: Light, kernel: NDArray[np.float64]) -> Light:
     """Mirror padding, by Fourier transform: a line across a large photograph is long."""
     edge = kernel.shape[0] // 2
     padded = np.pad(light, ((edge, edge), (edge, edge), (0, 0)), mode="symmetric")

@@ -68,7 +68,7 @@ class TrainingPictures(Dataset[Example]):
         return self._augment(np.asarray(self._pictures[index]), seed)
 
 
-class BatchOrder(Sampler[list[int]]):
+class DistributedBatchSampler(Sampler[list[int]]):
     """Batches of one epoch, divided into parts among the training processes.
 
     The order depends on (seed, epoch) alone, and a batch is the same set of pictures however many

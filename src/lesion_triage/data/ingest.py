@@ -1,4 +1,4 @@
-"""Opens every picture once: hash, size, look, and whether the pixel path can use it.
+"""Opens every picture once: hash, size, descriptor, and whether the pixel path can use it.
 
 Imports records, the picture files, the perceptual hash, the bundle's pixel path and the exception tree.
 """
@@ -22,7 +22,7 @@ from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import Tick
 from lesion_triage.data import perceptual_hash, picture_files
-from lesion_triage.data.perceptual_hash import SIDE_PX, Sketches
+from lesion_triage.data.perceptual_hash import SIDE_PX, Descriptors
 from lesion_triage.data.records import RawRecord, Record
 from lesion_triage.errors import ImageError, ManifestError
 
@@ -36,46 +36,51 @@ _BLOCK = 1024
 _RAW_FIELDS = tuple(column.name for column in fields(RawRecord))
 
 
-def read_all(
+def read_pictures(
     root: Roots,
     listed: Sequence[RawRecord],
     spec: PixelSpec,
     progress: Tick | None = None,
-) -> tuple[list[Record], Sketches, dict[str, tuple[str, ...]]]:
+) -> tuple[list[Record], Descriptors, dict[str, tuple[str, ...]]]:
     """Read and decode every listed picture, several at a time.
 
     No other check finds a truncated file; a picture that passes here does not stop a training run later. A
     JPEG is decoded at the coarsest scale that fills a small side: fast, yet every byte is read.
 
     Returns:
-        The usable pictures in the order given, their looks, and for each reason the image ids that were
+        The usable pictures in the order given, their descriptors, and for each reason the image ids that were
         dropped for it.
     """
     small = spec.model_copy(update={"size_px": SIDE_PX})
     records: list[Record] = []
-    sketches = perceptual_hash.empty(len(listed))
+    descriptors = perceptual_hash.empty_descriptors(len(listed))
     dropped: dict[str, list[str]] = {}
     with ThreadPoolExecutor(max_workers=min(16, 2 * available_cpus())) as pool:
         rest = iter(listed)
         done = 0
         # In blocks: 400,000 pending futures would take more memory than the records.
         while block := list(islice(rest, _BLOCK)):
-            for raw, found in zip(block, pool.map(lambda raw: _open(root, raw, small), block), strict=True):
-                if isinstance(found, _Found):
+            for raw, found in zip(
+                block, pool.map(lambda raw: _read_picture(root, raw, small), block), strict=True
+            ):
+                if isinstance(found, _ReadPicture):
                     place = len(records)
                     records.append(found.record)
-                    sketches.coefficients[place] = found.coefficients
-                    sketches.digests[place], sketches.flat[place] = found.digest, found.flat
+                    descriptors.coefficients[place] = found.coefficients
+                    descriptors.digests[place], descriptors.low_contrast[place] = (
+                        found.digest,
+                        found.low_contrast,
+                    )
                 else:
                     dropped.setdefault(found, []).append(raw.image_id)
                 done += 1
                 if progress is not None:
                     progress(done, len(listed))
-    kept = sketches.take(np.arange(len(records)))
+    kept = descriptors.take(np.arange(len(records)))
     return records, kept, {reason: tuple(names) for reason, names in dropped.items()}
 
 
-def with_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def add_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The account of dropped pictures, plus those that a reader did not find."""
     names = (*dropped.get(MISSING, ()), *missing)
     return {reason: tuple(found) for reason, found in dropped.items()} | ({MISSING: names} if names else {})
@@ -103,7 +108,7 @@ def refuse_wrong_folder(
         raise ManifestError(f"{where}: expected pictures, found a table that names none; check data.root.")
     reasons = "; ".join(
         f"{reason}: {len(names)}, such as '{min(names)}'"
-        + (_as_it_is_written(root, listed, min(names)) if reason == MISSING else "")
+        + (_letter_case_hint(root, listed, min(names)) if reason == MISSING else "")
         for reason, names in sorted(dropped.items())
     )
     raise ManifestError(
@@ -112,7 +117,7 @@ def refuse_wrong_folder(
     )
 
 
-def _as_it_is_written(root: Roots, listed: Sequence[RawRecord], missing: str) -> str:
+def _letter_case_hint(root: Roots, listed: Sequence[RawRecord], missing: str) -> str:
     """A hint if there is a file whose name differs only in upper and lower case; else empty."""
     wanted = next(
         (picture_files.resolve_path(root, raw.path) for raw in listed if raw.image_id == missing), None
@@ -124,15 +129,15 @@ def _as_it_is_written(root: Roots, listed: Sequence[RawRecord], missing: str) ->
     return f" (there is '{alike[0]}'; capital letters must agree)" if alike else ""
 
 
-class _Found(NamedTuple):
+class _ReadPicture(NamedTuple):
     record: Record
     coefficients: NDArray[np.int8]
-    flat: bool
+    low_contrast: bool
     digest: int
 
 
-def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> _Found | str:
-    """The record with the file's facts and its look, or the reason why the file cannot be used."""
+def _read_picture(root: Roots, raw: RawRecord, spec: PixelSpec) -> _ReadPicture | str:
+    """The record with the file's facts and its descriptor, or the reason why the file cannot be used."""
     try:
         data = picture_files.read_bytes(root, raw.path)
         picture = pixels.decode(data, spec)
@@ -150,4 +155,4 @@ def _open(root: Roots, raw: RawRecord, spec: PixelSpec) -> _Found | str:
         width_px=picture.width_px,
         height_px=picture.height_px,
     )
-    return _Found(record, *perceptual_hash.coefficients(picture.pixels), int.from_bytes(digest))
+    return _ReadPicture(record, *perceptual_hash.coefficients(picture.pixels), int.from_bytes(digest))

@@ -27,7 +27,7 @@ from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Data, Roots
 from lesion_triage.console import Tick
 from lesion_triage.data import consistency, duplicates, ingest, picture_files, sources
-from lesion_triage.data.perceptual_hash import Sketches
+from lesion_triage.data.perceptual_hash import Descriptors
 from lesion_triage.data.records import SYNTHETIC, Record
 from lesion_triage.errors import DataError, ManifestError
 
@@ -42,7 +42,7 @@ _CELLS = operator.attrgetter(*_COLUMNS)
 _TRUTH = {"True": True, "False": False, "": None}
 
 
-class Copy(NamedTuple):
+class DuplicatePair(NamedTuple):
     """One line of ``duplicates.csv``: two pictures found to be copies."""
 
     image_id: str
@@ -50,7 +50,7 @@ class Copy(NamedTuple):
     kind: str
     """``file``, ``pixels`` or ``near``."""
     correlation: float
-    """Of their looks, at most 1; four decimals."""
+    """Of their descriptors, at most 1; four decimals."""
     orientation: int
     """EXIF orientation that turns the first into the other; 1: none."""
 
@@ -70,13 +70,13 @@ class Manifest:
     citation: tuple[str, ...] = ()
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Remark -> names of the pictures or lesions concerned; they were kept."""
-    copies: tuple[Copy, ...] = ()
+    copies: tuple[DuplicatePair, ...] = ()
     """Enough pairs to connect every duplicate group."""
 
     def write(self, folder: Path) -> str:
         """Write tables and header; returns the table's SHA-256, by which later files name it."""
-        table = _text(_COLUMNS, map(_CELLS, self.records)).encode()
-        pairs = _text(Copy._fields, self.copies).encode()
+        table = _csv_text(_COLUMNS, map(_CELLS, self.records)).encode()
+        pairs = _csv_text(DuplicatePair._fields, self.copies).encode()
         digest = sha256_of(table)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / TABLE, table)
@@ -134,15 +134,15 @@ def build(
     root = sources.folders(config, root)
     listing = sources.read(root, config, progress)
     consistency.refuse_ambiguous(listing.records)
-    records, sketches, unusable = ingest.read_all(root, listing.records, pixels, progress)
-    dropped = ingest.with_missing(unusable, listing.missing)
+    records, descriptors, unusable = ingest.read_pictures(root, listing.records, pixels, progress)
+    dropped = ingest.add_missing(unusable, listing.missing)
     ingest.refuse_wrong_folder(root, listing.records, len(records), dropped)
     dropped = {**listing.dropped, **dropped}
-    settled, copies, findings = compare(records, sketches)
+    settled, copies, findings = resolve_duplicates(records, descriptors)
     return Manifest(
         records=settled,
         source=" + ".join(config.folders),
-        synthetic=_any_drawn(settled),
+        synthetic=_any_synthetic(settled),
         dropped={reason: tuple(sorted(names)) for reason, names in dropped.items()},
         citation=listing.citation,
         findings={**listing.findings, **findings},
@@ -150,30 +150,30 @@ def build(
     )
 
 
-def compare(
-    records: Sequence[Record], sketches: Sketches
-) -> tuple[tuple[Record, ...], tuple[Copy, ...], dict[str, tuple[str, ...]]]:
+def resolve_duplicates(
+    records: Sequence[Record], descriptors: Descriptors
+) -> tuple[tuple[Record, ...], tuple[DuplicatePair, ...], dict[str, tuple[str, ...]]]:
     """Sort records, find copies among them, resolve their labels and join their units.
 
     Opens no file.
 
     Args:
         records: in any order.
-        sketches: their looks, in the same order.
+        descriptors: in the same order.
 
     Returns:
         The records ordered by image id, the pairs of copies, and the findings.
     """
     order = sorted(range(len(records)), key=lambda place: records[place].image_id)
     ordered = [records[place] for place in order]
-    found = duplicates.find(
-        [record.sha256 for record in ordered], sketches.take(np.array(order, dtype=np.intp))
+    found = duplicates.find_duplicates(
+        [record.sha256 for record in ordered], descriptors.take(np.array(order, dtype=np.intp))
     )
-    repeated = consistency.repeated_bytes(ordered)
-    settled, raised = consistency.settle_labels(ordered, found)
-    joined, remarks = consistency.join_copies(settled, found)
+    repeated = consistency.identical_files(ordered)
+    settled, raised = consistency.reconcile_labels(ordered, found)
+    joined, remarks = consistency.join_duplicates(settled, found)
     copies = (
-        Copy(
+        DuplicatePair(
             ordered[pair.one].image_id,
             ordered[pair.other].image_id,
             pair.kind,
@@ -200,11 +200,11 @@ def read(folder: Path) -> tuple[Manifest, str]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ManifestError(f"{folder / HEADER}: not the header of a manifest; build it again.")
     digest = sha256_of(table)
-    for name, found, told in (
+    for name, found, field_name in (
         (path, digest, "sha256"),
         (folder / PAIRS, sha256_of(pairs), "duplicates_sha256"),
     ):
-        if found != header.get(told):
+        if found != header.get(field_name):
             raise ManifestError(f"{name}: altered since it was written; build the manifest again.")
     try:
         manifest = Manifest(
@@ -218,7 +218,7 @@ def read(folder: Path) -> tuple[Manifest, str]:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{folder / HEADER}: incomplete header ({error}); build it again.") from None
-    if manifest._header(digest, sha256_of(pairs)) != header or manifest.synthetic < _any_drawn(
+    if manifest._header(digest, sha256_of(pairs)) != header or manifest.synthetic < _any_synthetic(
         manifest.records
     ):
         raise ManifestError(f"{folder / HEADER}: does not describe the table beside it; build it again.")
@@ -247,7 +247,7 @@ def read_picture(root: Roots, record: Record) -> bytes:
     return data
 
 
-def _any_drawn(records: Iterable[Record]) -> bool:
+def _any_synthetic(records: Iterable[Record]) -> bool:
     return any(record.source.startswith(SYNTHETIC) for record in records)
 
 
@@ -255,7 +255,7 @@ def _counts(values: Iterable[object]) -> dict[str, int]:
     return dict(Counter("unknown" if value in (None, "") else str(value) for value in values))
 
 
-def _text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -263,7 +263,7 @@ def _text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return buffer.getvalue()
 
 
-def _cells(table: str, columns: Sequence[str], path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(table: str, columns: Sequence[str], path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(table))
     if tuple(next(reader, ())) != tuple(columns):
         raise ManifestError(f"{path}: expected the columns {', '.join(columns)}; build the manifest again.")
@@ -272,7 +272,7 @@ def _cells(table: str, columns: Sequence[str], path: Path) -> Iterator[tuple[int
 
 
 def _parse(table: str, path: Path) -> Iterator[Record]:
-    for line, cells in _cells(table, _COLUMNS, path):
+    for line, cells in _csv_rows(table, _COLUMNS, path):
         try:
             row: dict[str, object] = dict(zip(_COLUMNS, cells, strict=True))
             row["patient_id"] = row["patient_id"] or None
@@ -284,10 +284,10 @@ def _parse(table: str, path: Path) -> Iterator[Record]:
         yield Record(**row)  # type: ignore[arg-type]
 
 
-def _parse_copies(table: str, path: Path) -> Iterator[Copy]:
-    for line, cells in _cells(table, Copy._fields, path):
+def _parse_copies(table: str, path: Path) -> Iterator[DuplicatePair]:
+    for line, cells in _csv_rows(table, DuplicatePair._fields, path):
         try:
             one, other, kind, correlation, orientation = cells
-            yield Copy(one, other, kind, float(correlation), int(orientation))
+            yield DuplicatePair(one, other, kind, float(correlation), int(orientation))
         except ValueError as error:
             raise ManifestError(f"{path}, line {line}: unreadable cell ({error}).") from None

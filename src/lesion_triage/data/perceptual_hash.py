@@ -1,4 +1,4 @@
-"""The look of a picture in 255 small numbers, comparable in any orientation: used to find copies.
+"""A picture's descriptor: 255 small numbers, comparable in any orientation: used to find copies.
 
 Imports numpy only.
 
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 SIDE_PX = 32
 """Side to which the pixel path prepares pictures; the thumbnail is half of it."""
 
-TURNS = 8
-ORIENTATIONS = (1, 2, 4, 3, 5, 6, 8, 7)
-"""EXIF orientation that turns the first picture of a pair into the second, by turn."""
+SYMMETRIES = 8
+EXIF_ORIENTATIONS = (1, 2, 4, 3, 5, 6, 8, 7)
+"""EXIF orientation that turns the first picture of a pair into the second, by symmetry."""
 
 BANDS, BAND_BITS = 6, 14
 """Two pictures are compared if all bits of one band agree, except possibly the weakest. More bands find
@@ -30,9 +30,9 @@ more pairs; more bits are faster."""
 HASH_BITS = 64
 
 _THUMB = 16
-_FLAT = 2.0
+_MIN_CONTRAST = 2.0
 """Standard deviation of the thumbnail, in grey levels, below which there is nothing to compare."""
-_ALWAYS_ALIKE = {(0, 2), (2, 0), (0, 4), (4, 0), (2, 2)}
+_UNINFORMATIVE_FREQUENCIES = {(0, 2), (2, 0), (0, 4), (4, 0), (2, 2)}
 """A spot in the middle of skin determines these signs, so they do not distinguish lesions."""
 
 
@@ -52,31 +52,31 @@ _BY_FREQUENCY = np.array(
     [
         place
         for place in np.lexsort((_V, _U, _U**2 + _V**2)).tolist()
-        if (int(_U[place]), int(_V[place])) not in _ALWAYS_ALIKE
+        if (int(_U[place]), int(_V[place])) not in _UNINFORMATIVE_FREQUENCIES
     ][: BANDS * BAND_BITS],
     dtype=np.intp,
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Sketches:
-    """Looks of many pictures, one per row."""
+class Descriptors:
+    """Descriptors of many pictures, one per row."""
 
     coefficients: NDArray[np.int8]
     """(pictures, 255); each row is scaled to its own largest."""
     digests: NDArray[np.uint64]
     """Equal if size and prepared pixels are equal."""
-    flat: NDArray[np.bool_]
+    low_contrast: NDArray[np.bool_]
     """Too little contrast to compare: a blank frame looks like every other."""
 
-    def take(self, rows: NDArray[np.intp]) -> Sketches:
-        """The sketches of these rows, in the order given."""
-        return Sketches(self.coefficients[rows], self.digests[rows], self.flat[rows])
+    def take(self, rows: NDArray[np.intp]) -> Descriptors:
+        """The descriptors of these rows, in the order given."""
+        return Descriptors(self.coefficients[rows], self.digests[rows], self.low_contrast[rows])
 
 
-def empty(pictures: int) -> Sketches:
-    """Empty sketches for this many pictures, to be filled in."""
-    return Sketches(
+def empty_descriptors(pictures: int) -> Descriptors:
+    """Empty descriptors for this many pictures, to be filled in."""
+    return Descriptors(
         np.zeros((pictures, len(_WEIGHT)), np.int8), np.zeros(pictures, np.uint64), np.ones(pictures, bool)
     )
 
@@ -94,29 +94,29 @@ def coefficients(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int8], bool]:
     largest = float(np.abs(row).max())
     if largest == 0:
         return np.zeros(len(row), np.int8), True
-    return np.rint(row * (127 / largest)).astype(np.int8), float(thumb.std()) < _FLAT
+    return np.rint(row * (127 / largest)).astype(np.int8), float(thumb.std()) < _MIN_CONTRAST
 
 
-def turned(rows: NDArray[np.int8], turn: int) -> NDArray[np.int8]:
-    """The numbers of the same pictures after rotation or mirroring; turn 0 to 7.
+def apply_symmetry(rows: NDArray[np.int8], symmetry: int) -> NDArray[np.int8]:
+    """The numbers of the same pictures after rotation or mirroring; symmetry 0 to 7.
 
-    Turns 4 and above transpose first; then bit 1 mirrors the rows and bit 0 the columns.
+    Symmetries 4 and above transpose first; then bit 1 mirrors the rows and bit 0 the columns.
     """
-    places, signs = _turn(turn)
+    places, signs = _symmetry_transform(symmetry)
     return rows[:, places] * signs
 
 
-def _turn(turn: int) -> tuple[NDArray[np.intp], NDArray[np.int8]]:
+def _symmetry_transform(symmetry: int) -> tuple[NDArray[np.intp], NDArray[np.int8]]:
     signs = np.ones(len(_U), np.int8)
-    if turn & 2:
+    if symmetry & 2:
         signs *= (1 - 2 * (_U % 2)).astype(np.int8)
-    if turn & 1:
+    if symmetry & 1:
         signs *= (1 - 2 * (_V % 2)).astype(np.int8)
-    return (_TRANSPOSED if turn & 4 else np.arange(len(_U))), signs
+    return (_TRANSPOSED if symmetry & 4 else np.arange(len(_U))), signs
 
 
 def hashes(
-    rows: NDArray[np.int8], turn: int
+    rows: NDArray[np.int8], symmetry: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint16], NDArray[np.uint16]]:
     """The 64-bit hash of each turned picture, its key in each band, and the nearest other key.
 
@@ -124,7 +124,7 @@ def hashes(
         Hashes (n,); keys (bands, n); keys with one bit flipped, that of the number closest to zero, which is
         the first to change when a picture is re-saved (bands, n).
     """
-    places, signs = _turn(turn)
+    places, signs = _symmetry_transform(symmetry)
     words = np.empty(len(rows), np.uint64)
     keys, near = np.empty((2, BANDS, len(rows)), np.uint16)
     powers = (1 << np.arange(BAND_BITS)).astype(np.float32)  # exact, and a matrix product is fast
@@ -142,10 +142,10 @@ def hashes(
 
 
 def correlation(
-    one: NDArray[np.int8], other: NDArray[np.int8], turn: int, norms: tuple[NDArray[np.float32], ...]
+    one: NDArray[np.int8], other: NDArray[np.int8], symmetry: int, norms: tuple[NDArray[np.float32], ...]
 ) -> NDArray[np.float32]:
     """Cosine between rows of ``one``, turned, and rows of ``other``; ``norms`` are their lengths."""
-    places, signs = _turn(turn)
+    places, signs = _symmetry_transform(symmetry)
     # Integers: four times as fast as floats, and sums of 255 products fit in 32 bits.
     product = np.einsum("np,np->n", np.take(one, places, axis=1) * signs, other, dtype=np.int32)
     return np.asarray(product / (norms[0] * norms[1]), np.float32)

@@ -39,8 +39,8 @@ from lesion_triage.errors import DataError, ImageError
 BLOCK = 256
 """Pictures per checksum: the most that is lost if the process is killed."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_OFF = "or set train.pixel_cache to false, which decodes again in every epoch"
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TURN_OFF_HINT = "or set train.pixel_cache to false, which decodes again in every epoch"
 
 
 class Pixels(Protocol):
@@ -54,7 +54,7 @@ class Pixels(Protocol):
 
 
 @dataclass(frozen=True)
-class OnDemand:
+class UncachedPixels:
     """Decodes a picture on each access: no disk space, but the cost of decoding in every epoch."""
 
     records: Sequence[Record]
@@ -77,7 +77,7 @@ class OnDemand:
         return _decode(self.root, self.records[index], self.spec)
 
 
-def pictures(
+def load_pixels(
     records: Sequence[Record],
     root: Roots,
     spec: PixelSpec,
@@ -100,35 +100,37 @@ def pictures(
         DataError: a picture cannot be decoded, or the disk has no room.
     """
     if cache is None:
-        return OnDemand(records, root, spec)
-    path = cache / f"pixels-{key_of(records, spec)[:32]}.npy"
+        return UncachedPixels(records, root, spec)
+    path = cache / f"pixels-{cache_key(records, spec)[:32]}.npy"
     shape = (len(records), spec.size_px, spec.size_px, 3)
-    ready = _opened(path, shape)
+    ready = _open_complete(path, shape)
     if ready is not None:
         return ready
     part = path.with_name(f"{path.name}.part")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(part, path) as stream:
+        with _exclusive_writer(part, path) as stream:
             if stream is not None:
-                _fill(stream, part, shape, records, root, spec, progress)
+                _write_remaining(stream, part, shape, records, root, spec, progress)
                 part.replace(path)
-                _journal(path).unlink(missing_ok=True)
+                _checksum_path(path).unlink(missing_ok=True)
     except OSError as error:
-        if error.errno in _FULL:  # free what little there is: a full disk stops more than this run
+        if (
+            error.errno in _DISK_FULL_ERRNOS
+        ):  # free what little there is: a full disk stops more than this run
             part.unlink(missing_ok=True)
-            _journal(path).unlink(missing_ok=True)
+            _checksum_path(path).unlink(missing_ok=True)
         raise DataError(
             f"{path}: the cache of prepared pictures takes {int(np.prod(shape)) / 1e9:.2f} GB and could not "
-            f"be written ({error.strerror or error}); make room, {_OFF}."
+            f"be written ({error.strerror or error}); make room, {_TURN_OFF_HINT}."
         ) from None
-    made = _opened(path, shape)
+    made = _open_complete(path, shape)
     if made is None:
         raise DataError(f"{path}: disappeared while it was being written; is something clearing the cache?")
     return made
 
 
-def key_of(records: Sequence[Record], spec: PixelSpec) -> str:
+def cache_key(records: Sequence[Record], spec: PixelSpec) -> str:
     """Hash of everything that decides the pixels: the files' hashes in order, the specification, the decoder.
 
     The decoder enters by its version and by its output for drawn pictures, so a change of the pixel path
@@ -156,7 +158,7 @@ def _decode(root: Roots, record: Record, spec: PixelSpec) -> NDArray[np.uint8]:
         raise DataError(f"{record.path}: {error}") from None
 
 
-def _opened(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+def _open_complete(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """The complete file, or None if it is absent, truncated or of another shape."""
     try:
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
@@ -165,12 +167,12 @@ def _opened(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def _journal(path: Path) -> Path:
+def _checksum_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.blocks")
 
 
 @contextmanager
-def _alone(part: Path, path: Path) -> Iterator[BinaryIO | None]:
+def _exclusive_writer(part: Path, path: Path) -> Iterator[BinaryIO | None]:
     """The unfinished file, locked against other writers; None if another process finished it.
 
     The lock ends with the process, however it ends.
@@ -195,7 +197,7 @@ def _alone(part: Path, path: Path) -> Iterator[BinaryIO | None]:
             return
 
 
-def _fill(
+def _write_remaining(
     stream: BinaryIO,
     part: Path,
     shape: tuple[int, ...],
@@ -207,8 +209,8 @@ def _fill(
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     row_bytes = int(np.prod(shape[1:]))
-    with _journal(part.with_suffix("")).open("a+") as journal:
-        done = _sound(stream, journal, header.getvalue(), row_bytes, len(records))
+    with _checksum_path(part.with_suffix("")).open("a+") as checksum_file:
+        done = _keep_intact_blocks(stream, checksum_file, header.getvalue(), row_bytes, len(records))
         lacking = (len(records) - done) * row_bytes
         if shutil.disk_usage(part.parent).free < lacking:
             raise OSError(
@@ -226,16 +228,18 @@ def _fill(
                     if progress is not None:
                         progress(done, len(records))
                 stream.flush()
-                journal.write(f"{checksum:08x}\n")
-                journal.flush()
+                checksum_file.write(f"{checksum:08x}\n")
+                checksum_file.flush()
     os.fsync(stream.fileno())
 
 
-def _sound(stream: BinaryIO, journal: io.TextIOWrapper, header: bytes, row_bytes: int, count: int) -> int:
+def _keep_intact_blocks(
+    stream: BinaryIO, checksum_file: io.TextIOWrapper, header: bytes, row_bytes: int, count: int
+) -> int:
     """How many pictures an earlier attempt left intact; whatever follows them is cut off."""
     stream.seek(0)
-    journal.seek(0)
-    checksums = journal.read().split("\n")[:-1]  # the last line may be incomplete
+    checksum_file.seek(0)
+    checksums = checksum_file.read().split("\n")[:-1]  # the last line may be incomplete
     done, good = 0, 0
     if stream.read(len(header)) == header:
         for checksum in checksums:
@@ -244,7 +248,7 @@ def _sound(stream: BinaryIO, journal: io.TextIOWrapper, header: bytes, row_bytes
             if not rows or len(block) < rows * row_bytes or f"{zlib.crc32(block):08x}" != checksum:
                 break
             done, good = done + rows, good + 1
-    journal.truncate(good * len("01234567\n"))
+    checksum_file.truncate(good * len("01234567\n"))
     if done:
         stream.truncate(len(header) + done * row_bytes)
     else:

@@ -36,22 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Publish or verify; returns 0 if the splits are the published ones."""
-    known, digest = manifests.read(arguments.run)
+    manifest, digest = manifests.read(arguments.run)
     splits, _ = splitting.read(arguments.run, digest)
     if arguments.publish:
-        publish(known, splits, arguments.publish)
+        publish(manifest, splits, arguments.publish)
         say(f"{arguments.publish}: {len(splits.assignment)} pictures, no name among them")
     else:
         say(verify(splits, arguments.verify))
     return 0
 
 
-def hashed(image_id: str) -> str:
+def hash_image_id(image_id: str) -> str:
     """The hash that stands for a picture in a published file."""
     return hashlib.sha256(image_id.encode()).hexdigest()[:DIGITS]
 
 
-def publish(known: Manifest, splits: Splits, path: Path) -> None:
+def publish(manifest: Manifest, splits: Splits, path: Path) -> None:
     """Write each picture's split, without its name.
 
     A hash hides a name only from those who do not know it. The ids of a public archive can be tried one by
@@ -59,14 +59,14 @@ def publish(known: Manifest, splits: Splits, path: Path) -> None:
     """
     content: dict[str, Any] = {
         "format": FORMAT,
-        "source": known.source,
-        "citation": list(known.citation),
+        "source": manifest.source,
+        "citation": list(manifest.citation),
         "manifest_sha256": splits.manifest_sha256,
         "seed": splits.seed,
         "fractions": dict(splits.fractions),
         "left_out": splits.left_out,
         "hash": f"first {DIGITS} hexadecimal digits of the SHA-256 of the image id",
-        "pictures": {name: sorted(map(hashed, splits.image_ids(name))) for name in SPLITS},
+        "pictures": {name: sorted(map(hash_image_id, splits.image_ids(name))) for name in SPLITS},
     }
     content["seal"] = sha256_of(canonical_json(content).encode())
     write_atomically(path, canonical_json(content).encode())
@@ -81,7 +81,7 @@ def verify(splits: Splits, path: Path) -> str:
     """
     content = _read(path)
     theirs = {name: split for split in SPLITS for name in content["pictures"][split]}
-    ours = {hashed(image_id): split for image_id, split in splits.assignment.items()}
+    ours = {hash_image_id(image_id): split for image_id, split in splits.assignment.items()}
     missing, added = theirs.keys() - ours.keys(), ours.keys() - theirs.keys()
     moved = Counter(
         f"{split} to {ours[name]}" for name, split in theirs.items() if ours.get(name, split) != split
@@ -106,10 +106,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         seal = content.pop("seal")
-        whole = seal == sha256_of(canonical_json(content).encode()) and content["format"] == FORMAT
+        is_unaltered = seal == sha256_of(canonical_json(content).encode()) and content["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SplitError(f"{path}: no published file of splits ({error}).") from None
-    if not whole:
+    if not is_unaltered:
         raise SplitError(f"{path}: altered since it was published, or of another format.")
     found: dict[str, Any] = content
     return found

@@ -21,10 +21,10 @@ HISTOPATHOLOGY = "histopathology"
 SYNTHETIC = "synthetic"
 """A record whose ``source`` begins with this was drawn by a program, and so was everything made from it."""
 
-GROUP_WORDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
+GROUP_FIELDS = ("sex", "anatom_site_general", "fitzpatrick_skin_type")
 """Fields that a platform sends too, and that define groups of a certificate."""
 
-_FILLERS = frozenset(
+_MISSING_MARKERS = frozenset(
     {"", "na", "n/a", "n.a.", "<na>", "#n/a", "nan", "nat", "null", "none", "unk", "unknown", "-", "--", "?"}
     | {"missing", "not available", "not recorded"}
 )
@@ -32,7 +32,7 @@ _FILLERS = frozenset(
 
 _GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
 
-_LONE = "image:"
+_PLACEHOLDER_PREFIX = "image:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class Listing:
     """Remark -> names of the kept records that it concerns."""
 
 
-def counted_by(records: Iterable[RawRecord]) -> Unit:
+def unit_of_analysis(records: Iterable[RawRecord]) -> Unit:
     """What a certificate on these records counts: patients if any is named, else lesions.
 
     Among named patients, a lesion without one counts as a patient of its own, as in its ``unit_id``;
@@ -125,28 +125,28 @@ def counted_by(records: Iterable[RawRecord]) -> Unit:
 def unnamed_lesions(records: Iterable[RawRecord]) -> int:
     """Lesions that each count as a patient because others name theirs; 0 if lesions are counted anyway."""
     known = tuple(records)
-    if counted_by(known) == "lesion":
+    if unit_of_analysis(known) == "lesion":
         return 0
     return len({record.lesion_id for record in known if not record.patient_id})
 
 
-def lesion_of_its_own(image_id: str) -> str:
+def placeholder_lesion_id(image_id: str) -> str:
     """The ``lesion_id`` of a photograph that names no lesion."""
-    return f"{_LONE}{image_id}"
+    return f"{_PLACEHOLDER_PREFIX}{image_id}"
 
 
-def names_no_lesion(record: RawRecord) -> bool:
+def has_placeholder_lesion(record: RawRecord) -> bool:
     """Whether the reader had to make up a lesion for this picture."""
     part, colon, _ = record.image_id.partition(":")  # a mixture prefixes both with the part's name
-    return record.lesion_id.removeprefix(part + colon if colon else "").startswith(_LONE)
+    return record.lesion_id.removeprefix(part + colon if colon else "").startswith(_PLACEHOLDER_PREFIX)
 
 
 def unnamed_photographs(records: Iterable[RawRecord]) -> int:
     """Photographs that name no lesion, each of which counts as a lesion of its own."""
-    return sum(names_no_lesion(record) for record in records)
+    return sum(has_placeholder_lesion(record) for record in records)
 
 
-def age_in_years(cell: str, column: str) -> float | None:
+def parse_age(cell: str, column: str) -> float | None:
     """An age as written in tables; empty means unknown.
 
     Raises:
@@ -163,13 +163,13 @@ def age_in_years(cell: str, column: str) -> float | None:
     return age
 
 
-def refuse_unsendable(record: RawRecord) -> None:
+def refuse_invalid_group_names(record: RawRecord) -> None:
     """Raise for a word that no platform could send: a group with that name would never occur in service.
 
     Raises:
         DataError: names the field and the word.
     """
-    for name in GROUP_WORDS:
+    for name in GROUP_FIELDS:
         word = getattr(record, name)
         try:
             if word:
@@ -181,18 +181,18 @@ def refuse_unsendable(record: RawRecord) -> None:
             ) from None
 
 
-def said(cell: str) -> str:
+def known_or_empty(cell: str) -> str:
     """Content of a cell; empty if its word is one that marks unknown."""
-    return "" if cell.strip().lower() in _FILLERS else cell
+    return "" if cell.strip().lower() in _MISSING_MARKERS else cell
 
 
-def refuse_filler(column: str, cell: str) -> None:
+def refuse_missing_marker(column: str, cell: str) -> None:
     """Raise for a word that only marks a cell as unknown; as a name it would join strangers.
 
     Raises:
         DataError: names the column and the word.
     """
-    if cell and not said(cell):
+    if cell and not known_or_empty(cell):
         raise DataError(
             f"{column} is '{cell}', which in tables means unknown; leave the cell empty, or use another "
             "word if it is a value."

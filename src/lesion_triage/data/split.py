@@ -78,10 +78,10 @@ def read(folder: Path, manifest_sha256: str) -> tuple[Splits, str]:
         data = path.read_bytes()
         content = json.loads(data)
         seal = content.pop("seal")
-        whole = seal == sha256_of(canonical_json(content).encode())
+        is_unaltered = seal == sha256_of(canonical_json(content).encode())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SplitError(f"{path}: no complete file of splits ({error}); split again.") from None
-    if not whole or content.get("format") != 1:
+    if not is_unaltered or content.get("format") != 1:
         raise SplitError(f"{path}: altered since it was written; split again.")
     if content["manifest_sha256"] != manifest_sha256:
         raise SplitError(
@@ -119,25 +119,25 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
     labelled = (
         [r for r in group if r.needs_in_person is not None] for group in connected_groups(manifest.records)
     )
-    dealt_from = list(filter(None, labelled))
+    groups_to_assign = list(filter(None, labelled))
     fixed: dict[str, list[list[Record]]] = {}
     if config.official:
-        fixed = _official(dealt_from)
-        dealt_from = fixed.pop("train", [])
+        fixed = _official_groups(groups_to_assign)
+        groups_to_assign = fixed.pop("train", [])
     assignment = {
         record.image_id: name for name, found in fixed.items() for group in found for record in group
     }
-    open_ = tuple(name for name in SPLITS if name not in fixed)
-    whole = sum(fractions[name] for name in open_)
-    ordered = sorted(dealt_from, key=lambda group: _order(group, config.seed))
-    counts = dict.fromkeys(open_, 0)
-    for dealt, group in enumerate(ordered, start=1):
+    open_splits = tuple(name for name in SPLITS if name not in fixed)
+    open_fraction = sum(fractions[name] for name in open_splits)
+    ordered = sorted(groups_to_assign, key=lambda group: _sort_key(group, config.seed))
+    counts = dict.fromkeys(open_splits, 0)
+    for assigned_count, group in enumerate(ordered, start=1):
         # index() finds the first maximum, so ties are broken by the order of SPLITS.
-        lags = [fractions[name] / whole * dealt - counts[name] for name in open_]
-        chosen = open_[lags.index(max(lags))]
+        shortfalls = [fractions[name] / open_fraction * assigned_count - counts[name] for name in open_splits]
+        chosen = open_splits[shortfalls.index(max(shortfalls))]
         counts[chosen] += 1
         assignment.update((record.image_id, chosen) for record in group)
-    empty = [name for name in open_ if not counts[name]]
+    empty = [name for name in open_splits if not counts[name]]
     if empty:
         raise SplitError(
             f"{len(ordered)} groups of labelled pictures leave nothing for {', '.join(empty)}; "
@@ -150,11 +150,11 @@ def split(manifest: Manifest, manifest_sha256: str, config: Split) -> Splits:
         assignment=assignment,
         left_out=len(manifest.records) - len(assignment),
     )
-    prove_disjoint(manifest, result)
+    check_disjoint(manifest, result)
     return result
 
 
-def _official(joined: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
+def _official_groups(joined: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
     """Groups by the last official split that any of their pictures states."""
     found: dict[str, list[list[Record]]] = {}
     for group in joined:
@@ -171,7 +171,7 @@ def _official(joined: Sequence[list[Record]]) -> dict[str, list[list[Record]]]:
     return found
 
 
-def prove_disjoint(manifest: Manifest, splits: Splits) -> None:
+def check_disjoint(manifest: Manifest, splits: Splits) -> None:
     """Check again, record by record, that no patient, lesion, file or group of copies is in two splits.
 
     Independent of how the splits were made.
@@ -227,7 +227,7 @@ def require_both_classes(manifest: Manifest, splits: Splits) -> None:
         )
 
 
-def _order(group: Sequence[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
+def _sort_key(group: Sequence[Record], seed: int) -> tuple[tuple[bool, str, str], str]:
     stratum = min((record.needs_in_person is not True, record.diagnosis, record.source) for record in group)
     key = min(record.image_id for record in group)
     return stratum, hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()

@@ -157,9 +157,9 @@ def draw(
         {"version": _VERSION, "lesions": lesions, "positive_share": positive_share, "seed": seed}
     ).encode()
     table = folder / TABLE
-    if _is_whole(folder, parameters):
+    if _is_complete(folder, parameters):
         return table
-    _make_room(folder, parameters)
+    _clear_folder(folder, parameters)
     irregular = np.zeros(lesions, dtype=bool)
     irregular[: round(lesions * positive_share)] = True
     np.random.default_rng(seed).shuffle(irregular)
@@ -179,11 +179,11 @@ def draw(
 def draw_picture(kind: Kind, seed: int) -> Image.Image:
     """One drawing, in focus, 240 by 180 pixels, RGB; equal arguments give equal pixels."""
     random = np.random.default_rng([seed, 2])
-    lesion = _lesion(random, irregular=kind == "irregular")
+    lesion = _sample_lesion(random, irregular=kind == "irregular")
     return _render(lesion, _CAMERAS[-1]._replace(blur_px=0.5), random)
 
 
-def _is_whole(folder: Path, parameters: bytes) -> bool:
+def _is_complete(folder: Path, parameters: bytes) -> bool:
     try:
         if (folder / PARAMETERS).read_bytes() != parameters:
             return False
@@ -194,7 +194,7 @@ def _is_whole(folder: Path, parameters: bytes) -> bool:
     return named == {f"{PICTURES}/{path.name}" for path in (folder / PICTURES).iterdir()}
 
 
-def _make_room(folder: Path, parameters: bytes) -> None:
+def _clear_folder(folder: Path, parameters: bytes) -> None:
     """Leave an empty drawing: parameters and no table. Never deletes other files."""
     try:
         drawn = "version" in json.loads((folder / PARAMETERS).read_bytes())
@@ -215,7 +215,7 @@ def _make_room(folder: Path, parameters: bytes) -> None:
 def _draw_lesion(number: int, kind: Kind, seed: int, folder: Path) -> Iterator[_Row]:
     """Draw all pictures of one lesion with its own generator, independent of the number of others."""
     random = np.random.default_rng([seed, 1, number])
-    lesion = _lesion(random, irregular=kind == "irregular")
+    lesion = _sample_lesion(random, irregular=kind == "irregular")
     camera = _CAMERAS[int(random.integers(len(_CAMERAS)))]
     confirmed = random.random() < (0.85 if kind == "irregular" else 0.45)
     age, sex = int(random.integers(20, 90)), ("female", "male")[int(random.integers(2))]
@@ -240,7 +240,7 @@ def _draw_lesion(number: int, kind: Kind, seed: int, folder: Path) -> Iterator[_
         )
 
 
-def _lesion(random: Random, *, irregular: bool) -> _Lesion:
+def _sample_lesion(random: Random, *, irregular: bool) -> _Lesion:
     skin_type = str(random.choice(list(_SKIN_TONES), p=_SKIN_SHARES))
     irregularity = random.normal(_SEPARATION / 2 if irregular else -_SEPARATION / 2)
     outline, border, colours = 1 / (1 + np.exp(-(irregularity + random.normal(0, _CUE_NOISE, 3))))
@@ -261,15 +261,15 @@ def _lesion(random: Random, *, irregular: bool) -> _Lesion:
     colour: Floats = (skin * tint).astype(np.float32)
     return _Lesion(
         skin_type=skin_type,
-        radius=size * _outline(random, float(outline), float(border)),
+        radius=size * _border_radius(random, float(outline), float(border)),
         softness=random.uniform(0.04, 0.14),
         colour=colour,
         spots=spots,
-        texture=_enlarge(random.normal(0, 0.05 + 0.05 * colours, (12, 12)), (_TEXTURE, _TEXTURE)),
+        texture=_upscale(random.normal(0, 0.05 + 0.05 * colours, (12, 12)), (_TEXTURE, _TEXTURE)),
     )
 
 
-def _outline(random: Random, asymmetry: float, notching: float) -> Floats:
+def _border_radius(random: Random, asymmetry: float, notching: float) -> Floats:
     """Distance of the border from the centre by angle, about 1: a stretched circle, lobes, notches."""
     angle = np.linspace(0, 2 * np.pi, _ANGLES, endpoint=False)
     radius = 1 + random.uniform(0.0, 0.14) * np.cos(2 * angle + random.uniform(0, 2 * np.pi))
@@ -285,15 +285,15 @@ def _outline(random: Random, asymmetry: float, notching: float) -> Floats:
 
 def _render(lesion: _Lesion, camera: _Camera, random: Random) -> Image.Image:
     """One picture of a lesion, with its own position and lighting."""
-    x, y = _place(camera, random)
-    light = _light(x, y, camera, random)
-    light *= 1 + _enlarge(random.normal(0, 0.03, (18, 24)), (camera.width_px, camera.height_px))
+    x, y = _pixel_coordinates(camera, random)
+    light = _illumination(x, y, camera, random)
+    light *= 1 + _upscale(random.normal(0, 0.03, (18, 24)), (camera.width_px, camera.height_px))
     for cells in (24, 48, 96):
         grid = random.normal(0, _SKIN_TEXTURE, (cells, cells * 4 // 3))
-        light *= 1 + _enlarge(grid, (camera.width_px, camera.height_px))
+        light *= 1 + _upscale(grid, (camera.width_px, camera.height_px))
     noise = random.standard_normal(x.shape, np.float32)
     noise *= np.float32(random.uniform(0.005, 0.02))
-    cover, body = _pigment(lesion, x, y)
+    cover, body = _lesion_layer(lesion, x, y)
     skin = np.array(_SKIN_TONES[lesion.skin_type], np.float32) / 255
     pixels = np.empty((*x.shape, 3), np.uint8)
     # Plane by plane: three times as fast as interleaved channels.
@@ -309,11 +309,11 @@ def _render(lesion: _Lesion, camera: _Camera, random: Random) -> Image.Image:
         pixels[..., channel] = np.clip(plane, 0, 255, out=plane)
     picture = Image.fromarray(pixels)
     if random.random() < 0.25:
-        _hairs(picture, random)
+        _draw_hairs(picture, random)
     return picture.filter(ImageFilter.GaussianBlur(camera.blur_px * random.uniform(0.3, 1.2)))
 
 
-def _place(camera: _Camera, random: Random) -> tuple[Floats, Floats]:
+def _pixel_coordinates(camera: _Camera, random: Random) -> tuple[Floats, Floats]:
     """Coordinates of each pixel in the lesion's own frame, in short sides; shape (height, width) each."""
     height, width = camera.height_px, camera.width_px
     scale = np.float32(random.uniform(0.85, 1.2) * height)
@@ -324,7 +324,7 @@ def _place(camera: _Camera, random: Random) -> tuple[Floats, Floats]:
     return x * cosine - y[:, None] * sine, x * sine + y[:, None] * cosine
 
 
-def _pigment(lesion: _Lesion, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def _lesion_layer(lesion: _Lesion, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """How much of the skin the lesion covers, in [0, 1], and its colour, shape (3, height, width)."""
     angle = (np.arctan2(y, x) * np.float32(_ANGLES / (2 * np.pi))).astype(np.int32)
     reach = np.take(lesion.radius, angle, mode="wrap")
@@ -345,14 +345,14 @@ def _pigment(lesion: _Lesion, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return np.asarray(cover, np.float32), body
 
 
-def _light(x: Floats, y: Floats, camera: _Camera, random: Random) -> Floats:
+def _illumination(x: Floats, y: Floats, camera: _Camera, random: Random) -> Floats:
     """Brightness of the light at each pixel, about 1: level, gradient, darker corners."""
     slope_x, slope_y = random.uniform(-0.25, 0.25, 2).astype(np.float32)
     light = np.float32(random.uniform(0.78, 1.1)) * (1 + slope_x * x + slope_y * y)
     return np.asarray(light * (1 - np.float32(camera.vignette) * (x * x + y * y)), np.float32)
 
 
-def _hairs(picture: Image.Image, random: Random) -> None:
+def _draw_hairs(picture: Image.Image, random: Random) -> None:
     """A few thin curved dark lines across the picture, in place."""
     pen = ImageDraw.Draw(picture)
     steps = np.linspace(0, 1, 12)[:, None]
@@ -363,7 +363,7 @@ def _hairs(picture: Image.Image, random: Random) -> None:
         pen.line([tuple(point) for point in curve.tolist()], fill=(shade, shade - 5, shade - 10), width=1)
 
 
-def _enlarge(grid: NDArray[np.float64], size: tuple[int, int]) -> Floats:
+def _upscale(grid: NDArray[np.float64], size: tuple[int, int]) -> Floats:
     """Smooth upscaling; ``size`` is width and height."""
     picture = Image.fromarray(grid.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(picture, np.float32)

@@ -14,8 +14,8 @@ from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.clustered_proportions import clustered
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, auroc_with_interval
 from lesion_triage.config import Evaluate
-from lesion_triage.data.categorical import Coded
-from lesion_triage.data.cell_regression import cells_of, design_of, fit
+from lesion_triage.data.categorical import Categorical
+from lesion_triage.data.cell_regression import fit_probabilities, one_hot_design, unique_cells
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes
 
@@ -92,7 +92,7 @@ def measure_metadata(
         (
             "age_sex_site",
             "Age, sex and site",
-            [one.filled() for one in _build_columns(rows, training_labels.size, ())],
+            [one.fill_missing() for one in _build_columns(rows, training_labels.size, ())],
         ),
         (
             "with_source_and_gaps",
@@ -120,7 +120,7 @@ def measure_metadata(
 
 def _build_columns(
     rows: Sequence[Sequence[_Row]], training: int, extra_columns: Sequence[str]
-) -> list[Coded]:
+) -> list[Categorical]:
     """Age in bands by quantiles of the training cases, and the text columns; '' where unknown."""
     ages = np.array(
         [next((row.age_approx for row in case if row.age_approx is not None), np.nan) for case in rows],
@@ -132,16 +132,20 @@ def _build_columns(
     )
     bands = np.where(np.isfinite(ages), np.searchsorted(edges, ages, side="right") + 1, 0).astype(np.intp)
     words = [
-        Coded.of(next((getattr(row, name) for row in case if getattr(row, name)), "") for case in rows)
+        Categorical.from_values(
+            next((getattr(row, name) for row in case if getattr(row, name)), "") for case in rows
+        )
         for name in (*_TEXT_COLUMNS, *extra_columns)
     ]
-    age = Coded(bands, ("", *(f"band {number}" for number in range(edges.size + 1))))
-    return [one.merged(_MAX_LEVELS) for one in (age, *words)]
+    age = Categorical(bands, ("", *(f"band {number}" for number in range(edges.size + 1))))
+    return [one.merge_rare(_MAX_LEVELS) for one in (age, *words)]
 
 
-def _fit_and_predict(columns: Sequence[Coded], training_labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _fit_and_predict(
+    columns: Sequence[Categorical], training_labels: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Fit on the first rows, whose labels are given; return the probabilities of the other rows."""
-    cells, cell_of_row = cells_of(columns)
+    cells, cell_of_row = unique_cells(columns)
     counts = np.zeros((2, len(cells)))
     np.add.at(counts, (training_labels.astype(np.intp), cell_of_row[: training_labels.size]), 1)
-    return fit(design_of(columns, cells), counts)[cell_of_row[training_labels.size :]]
+    return fit_probabilities(one_hot_design(columns, cells), counts)[cell_of_row[training_labels.size :]]

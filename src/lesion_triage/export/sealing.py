@@ -109,7 +109,7 @@ def _seen_fingerprints(folder: Path, config: Config, source_data: SourceData, ca
     """Fingerprints of all pictures that chose the model, its calibrator or its threshold."""
     fitted: list[str] = []
     for records in (source_data.train, source_data.validation):
-        pixels = pixel_cache.pictures(records, source_data.root, config.pixels, cache)
+        pixels = pixel_cache.load_pixels(records, source_data.root, config.pixels, cache)
         fitted += (fingerprints.of_file(record.sha256) for record in records)
         fitted += (fingerprints.of_pixels(pixels[place]) for place in range(len(records)))
     calibration, _ = predictions.read(folder / "predictions", "calibration")

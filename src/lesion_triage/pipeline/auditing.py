@@ -11,7 +11,7 @@ from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
 
 if TYPE_CHECKING:
-    from lesion_triage.audit.checks import Data
+    from lesion_triage.audit.checks import AuditInput
 
 AUDIT, AUDIT_MODEL = "audit", "audit_with_model"
 AUDIT_TABLES = "audit_tables"
@@ -43,13 +43,13 @@ def _inputs(run: Run, settings: Audit) -> object:
     return findings.FORMAT, settings.model_dump(mode="json"), limits, seen
 
 
-def load_audit_data(run: Run) -> Data:
+def load_audit_data(run: Run) -> AuditInput:
     """What an audit of this run examines: manifest, splits, root and pixel limits."""
     from lesion_triage.audit import checks
     from lesion_triage.data import manifest, split
 
     known, digest = manifest.read(run.folder)
-    return checks.Data(known, split.read(run.folder, digest)[0], data_root(run), run.config.pixels)
+    return checks.AuditInput(known, split.read(run.folder, digest)[0], data_root(run), run.config.pixels)
 
 
 def audit_data(run: Run, tracker: Tracker) -> None:

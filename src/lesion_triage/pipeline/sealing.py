@@ -75,7 +75,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.calibrate.cases import cases_of, cases_sha256, file_fingerprints, files_sha256
     from lesion_triage.calibrate.policy_fit import Origin, certify
     from lesion_triage.calibrate.referral_burden import price_on
-    from lesion_triage.data.records import counted_by, unnamed_lesions, unnamed_photographs
+    from lesion_triage.data.records import unit_of_analysis, unnamed_lesions, unnamed_photographs
 
     validation, fitting = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
@@ -97,7 +97,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
             ledger.require_asked_for(earlier, config.second_look)
         origin = Origin(
             issued_at=repeated.looked_at if repeated else timestamp(),
-            unit=counted_by(certifying),
+            unit=unit_of_analysis(certifying),
             unnamed_lesions=unnamed_lesions(certifying),
             unnamed_photographs=unnamed_photographs(certifying),
             predictions_sha256=digest,

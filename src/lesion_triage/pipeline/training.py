@@ -105,7 +105,7 @@ def _train_network(
     for name in ("train", "validation"):
         found = records(run, name)
         with bar(f"decoding {name}") as tick:
-            pixels = pixel_cache.pictures(found, root, run.config.pixels, pixel_cache_of(run), tick)
+            pixels = pixel_cache.load_pixels(found, root, run.config.pixels, pixel_cache_of(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
     log_epoch = _epoch_logger(tracker)
@@ -211,12 +211,12 @@ def pixel_cache_of(run: Run) -> Path | None:
 def require_positives(run: Run) -> None:
     """Raise CalibrationError if the calibration split cannot certify the target."""
     from lesion_triage.calibrate.certificate import require_enough
-    from lesion_triage.data.records import counted_by
+    from lesion_triage.data.records import unit_of_analysis
 
     certifying = records(run, "calibration")
     positives = {record.unit_id for record in certifying if record.needs_in_person}
     wanted = run.config.calibrate
-    unit = counted_by(certifying)
+    unit = unit_of_analysis(certifying)
     require_enough(len(positives), wanted.target_sensitivity, wanted.confidence, unit=unit)
 
 
@@ -265,7 +265,7 @@ def predict(run: Run, tracker: Tracker) -> None:
     network = checkpoint.load_checkpoint(run.folder)
     plain = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
     train = records(run, "train")
-    pictures = pixel_cache.pictures(train, data_root(run), config.pixels, pixel_cache_of(run))
+    pictures = pixel_cache.load_pixels(train, data_root(run), config.pixels, pixel_cache_of(run))
     with bar("fitting the novelty gate") as tick:
         graph = novelty.attach(plain, fit(novelty.levels_of(plain, pictures, tick)))
     write_atomically(run.folder / "model.onnx", graph)

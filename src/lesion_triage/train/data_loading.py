@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from lesion_triage.config import Config
 from lesion_triage.console import Tick
 from lesion_triage.data.augment import augmentation
-from lesion_triage.data.dataset import BatchOrder, Example, TrainingPictures
+from lesion_triage.data.dataset import DistributedBatchSampler, Example, TrainingPictures
 from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.data.records import Record
 from lesion_triage.errors import TrainingError
@@ -75,7 +75,9 @@ class EmbeddingDataset(Dataset[Example]):
         return Example(self._embeddings[index], self._needs[index], self._diagnoses[index])
 
 
-def batch_order(config: Config, length: int, epoch: int, world: int, rank: int, first: int = 0) -> BatchOrder:
+def batch_order(
+    config: Config, length: int, epoch: int, world: int, rank: int, first: int = 0
+) -> DistributedBatchSampler:
     """The batches of an epoch, and which parts of them the process ``rank`` of ``world`` takes.
 
     Raises:
@@ -88,7 +90,7 @@ def batch_order(config: Config, length: int, epoch: int, world: int, rank: int, 
             "lower train.batch_size or enlarge the split."
         )
     own = range(rank * c.accumulate, (rank + 1) * c.accumulate)
-    return BatchOrder(length, c.batch_size, config.seed, epoch, world * c.accumulate, own, first)
+    return DistributedBatchSampler(length, c.batch_size, config.seed, epoch, world * c.accumulate, own, first)
 
 
 def augmented_dataset(
@@ -117,7 +119,7 @@ def _side(config: Config, epoch: int) -> int:
 
 
 def data_loader(
-    dataset: Dataset[Example], order: BatchOrder, workers: int, pinned: bool = False
+    dataset: Dataset[Example], order: DistributedBatchSampler, workers: int, pinned: bool = False
 ) -> DataLoader[Example]:
     """Batches in the order given, prepared by loader processes.
 

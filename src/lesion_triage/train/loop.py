@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config, Train
 from lesion_triage.console import Tick
-from lesion_triage.data.dataset import BatchOrder, Example
+from lesion_triage.data.dataset import DistributedBatchSampler, Example
 from lesion_triage.errors import DivergedError
 from lesion_triage.train import checkpoint, data_loading, distributed, memory, mixing, state_files, validation
 from lesion_triage.train.data_loading import Pictures
@@ -254,7 +254,7 @@ def _backward(
     fabric: Fabric,
     state: TrainingState,
     stream: Iterator[Example],
-    order: BatchOrder,
+    order: DistributedBatchSampler,
     weights: Tensor,
     config: Config,
     number: int,
@@ -302,7 +302,7 @@ def _sync_step(fabric: Fabric, part: _StepResult, due: bool, asked: bool) -> tup
 
 
 def _raise_diverged(
-    fabric: Fabric, job: _Job, order: BatchOrder, number: int, part: _StepResult, loss: float
+    fabric: Fabric, job: _Job, order: DistributedBatchSampler, number: int, part: _StepResult, loss: float
 ) -> NoReturn:
     """Name the batch and its pictures. Nothing is written, so the last state stays good."""
     broken, all_of_them = [], []

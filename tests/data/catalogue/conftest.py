@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import local_origin
-from lesion_triage.data.catalogue.download import Patience
+from lesion_triage.data.catalogue.download import RetryPolicy
 from lesion_triage.data.catalogue.entry import Dataset
 from local_origin import Origin
 
@@ -19,9 +19,9 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture
-def hurried() -> Patience:
+def fast_retries() -> RetryPolicy:
     """As patient as usual, in milliseconds."""
-    return Patience(attempts=3, first_wait_s=0.001, longest_wait_s=0.02)
+    return RetryPolicy(max_attempts=3, initial_wait_s=0.001, max_wait_s=0.02)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def ham(tmp_path, picture):
     return root
 
 
-def found(checked, what: str) -> tuple[State, str]:
+def state_and_text(checked, what: str) -> tuple[State, str]:
     (one,) = [finding for finding in checked.findings if finding.what.startswith(what)]
     return one.state, one.found
 
@@ -48,9 +48,9 @@ def test_a_part_of_a_dataset_is_incomplete_and_no_error_of_format(ham):
     checked = check(ham)
     assert checked.entry.name == "ham10000"
     assert checked.exit_code == 1
-    assert found(checked, "table") == (State.INCOMPLETE, "3 rows: 10,012 missing")
-    assert found(checked, "pictures named") == (State.OK, "3")
-    assert found(checked, "the dataset") == (State.INCOMPLETE, "3: 10,012 missing")
+    assert state_and_text(checked, "table") == (State.INCOMPLETE, "3 rows: 10,012 missing")
+    assert state_and_text(checked, "pictures named") == (State.OK, "3")
+    assert state_and_text(checked, "the dataset") == (State.INCOMPLETE, "3: 10,012 missing")
 
 
 @pytest.mark.parametrize("name", ["HAM10000_metadata", "HAM10000_metadata.tab"])
@@ -60,13 +60,13 @@ def test_a_table_with_tabs_as_dataverse_serves_it_is_read_as_its_reader_reads_it
     (ham / name).write_text(told.replace(",", "\t"), encoding="utf-8")
     checked = check(ham)
     assert checked.exit_code == 1
-    assert found(checked, f"table {name}") == (State.INCOMPLETE, "3 rows: 10,012 missing")
-    assert found(checked, "pictures named") == (State.OK, "3")
+    assert state_and_text(checked, f"table {name}") == (State.INCOMPLETE, "3 rows: 10,012 missing")
+    assert state_and_text(checked, "pictures named") == (State.OK, "3")
 
 
 def test_pictures_that_the_table_names_and_the_folder_lacks_are_counted(ham):
     (ham / "HAM10000_images_part_1" / "ISIC_0024301.jpg").unlink()
-    state, text = found(check(ham), "pictures named")
+    state, text = state_and_text(check(ham), "pictures named")
     assert (state, text) == (State.INCOMPLETE, "2: 1 missing, such as ISIC_0024301")
 
 
@@ -74,7 +74,7 @@ def test_pictures_behind_a_link_to_another_disk_are_there(ham):
     disk = ham.parent / "disk"
     (ham / "HAM10000_images_part_1").rename(disk)
     (ham / "images").symlink_to(disk)
-    assert found(check(ham), "pictures named") == (State.OK, "3")
+    assert state_and_text(check(ham), "pictures named") == (State.OK, "3")
 
 
 def test_pictures_still_in_their_archive_are_pointed_at(ham):
@@ -88,7 +88,7 @@ def test_a_missing_column_is_an_error_of_format(ham):
     table(ham / "HAM10000_metadata.csv", HAM[:3], [("HAM_0", "ISIC_0024300", "nv")])
     checked = check(ham, dataset("ham10000"))
     assert checked.exit_code == 2
-    assert found(checked, "table") == (State.BROKEN, "no dx_type, age, sex, localization")
+    assert state_and_text(checked, "table") == (State.BROKEN, "no dx_type, age, sex, localization")
 
 
 def test_a_missing_table_is_an_error_of_format(ham):
@@ -98,15 +98,15 @@ def test_a_missing_table_is_an_error_of_format(ham):
 
 def test_pictures_that_no_table_names_are_a_note(ham, picture):
     picture(ham / "extra.jpg")
-    assert found(check(ham), "other pictures") == (State.NOTE, "1, which no table names")
+    assert state_and_text(check(ham), "other pictures") == (State.NOTE, "1, which no table names")
 
 
 def test_only_a_deep_look_opens_pictures(ham):
     whole = (ham / "HAM10000_images_part_1" / "ISIC_0024301.jpg").read_bytes()
     (ham / "HAM10000_images_part_1" / "ISIC_0024301.jpg").write_bytes(whole[: len(whole) // 2])
-    assert found(check(ham), "pictures named") == (State.OK, "3")
+    assert state_and_text(check(ham), "pictures named") == (State.OK, "3")
     seen: list[tuple[int, int]] = []
-    state, text = found(
+    state, text = state_and_text(
         check(ham, deep=True, progress=lambda done, total: seen.append((done, total))), "pictures that can"
     )
     assert state is State.INCOMPLETE
@@ -120,7 +120,7 @@ def test_a_table_as_published_is_recognised_by_its_checksum(ham, tmp_path):
     table(fitz / "fitzpatrick17k.csv", header, [["0" * 32, *["1"] * (len(header) - 1)]])
     checked = check(fitz)
     assert checked.entry.name == "fitzpatrick17k"
-    assert found(checked, "fitzpatrick17k.csv") == (State.NOTE, "another content")
+    assert state_and_text(checked, "fitzpatrick17k.csv") == (State.NOTE, "another content")
 
 
 def test_one_of_a_pictures_two_names_is_enough(tmp_path, picture):
@@ -130,7 +130,10 @@ def test_one_of_a_pictures_two_names_is_enough(tmp_path, picture):
     picture(tmp_path / "images" / f"{'a' * 32}.jpg")
     picture(tmp_path / "images" / "httpbjpg.jpg")
     checked = check(tmp_path)
-    assert found(checked, "pictures named") == (State.INCOMPLETE, f"2: 1 missing, such as {'c' * 32}")
+    assert state_and_text(checked, "pictures named") == (
+        State.INCOMPLETE,
+        f"2: 1 missing, such as {'c' * 32}",
+    )
     assert not [finding for finding in checked.findings if finding.what == "other pictures"]
 
 
@@ -144,10 +147,10 @@ def test_an_hdf5_file_is_asked_for_every_picture_of_the_table(tmp_path):
             opened[name] = np.bytes_(b"picture")
     checked = check(tmp_path, dataset("isic_2024"))
     assert checked.layout.name == "Kaggle, one HDF5 file"
-    assert found(checked, "train-image.hdf5") == (State.INCOMPLETE, "2: 1 missing, such as ISIC_1")
+    assert state_and_text(checked, "train-image.hdf5") == (State.INCOMPLETE, "2: 1 missing, such as ISIC_1")
     whole = (tmp_path / "train-image.hdf5").read_bytes()
     (tmp_path / "train-image.hdf5").write_bytes(whole[: len(whole) // 2])
-    state, text = found(check(tmp_path, dataset("isic_2024")), "train-image.hdf5")
+    state, text = state_and_text(check(tmp_path, dataset("isic_2024")), "train-image.hdf5")
     assert state is State.BROKEN
     assert text.startswith("cannot be read (")
     assert "truncated file" in text
@@ -162,7 +165,7 @@ def test_a_layout_that_no_reader_takes_is_not_called_readable(tmp_path):
         table(tmp_path / one.names[0], one.columns, [])
     checked = check(tmp_path)
     assert (checked.entry.name, checked.exit_code) == ("isic_2024", 2)
-    state, text = found(checked, "layout")
+    state, text = state_and_text(checked, "layout")
     assert (state, text) == (State.BROKEN, "'ISIC', which no reader supports")
 
 
@@ -173,7 +176,10 @@ def test_an_npz_is_measured_without_unpacking_it(tmp_path):
     checked = check(tmp_path)
     assert (checked.entry.name, checked.exit_code) == ("dermamnist", 0)
     np.savez(tmp_path / "dermamnist_64.npz", **(small | {"test_images": np.zeros((5, 1), dtype=np.uint8)}))
-    assert found(check(tmp_path), "dermamnist_64.npz: test_images") == (State.INCOMPLETE, "5: 2,000 missing")
+    assert state_and_text(check(tmp_path), "dermamnist_64.npz: test_images") == (
+        State.INCOMPLETE,
+        "5: 2,000 missing",
+    )
     np.savez_compressed(tmp_path / "dermamnist_64.npz", **small)
     said = (tmp_path / "dermamnist_64.npz").read_bytes()
     turned = said[:60] + bytes(byte ^ 255 for byte in said[60:120]) + said[120:]
@@ -188,7 +194,7 @@ def test_photographs_are_told_from_masks_where_the_layout_does(tmp_path, picture
         picture(tmp_path / "PH2 Dataset images" / "IMD002" / name)
     checked = check(tmp_path)
     assert checked.entry.name == "ph2"
-    assert found(checked, "pictures") == (State.INCOMPLETE, "1: 199 missing")
+    assert state_and_text(checked, "pictures") == (State.INCOMPLETE, "1: 199 missing")
 
 
 @pytest.mark.parametrize(
@@ -229,9 +235,12 @@ def test_the_command_prints_rows_that_a_program_can_cut(ham, capsys):
 def test_the_subsets_at_hand_are_said_to_be_subsets(data_root, folder, name, there, published, code):
     checked = check(data_root / folder)
     assert (checked.entry.name, checked.exit_code) == (name, code)
-    assert found(checked, "table") == (State.INCOMPLETE, f"{there:,} rows: {published - there:,} missing")
-    assert found(checked, "pictures named") == (State.OK, f"{there:,}")
-    assert found(checked, "the dataset")[1] == f"{there:,}: {published - there:,} missing"
+    assert state_and_text(checked, "table") == (
+        State.INCOMPLETE,
+        f"{there:,} rows: {published - there:,} missing",
+    )
+    assert state_and_text(checked, "pictures named") == (State.OK, f"{there:,}")
+    assert state_and_text(checked, "the dataset")[1] == f"{there:,}: {published - there:,} missing"
 
 
 @pytest.mark.data
@@ -242,7 +251,10 @@ def test_a_whole_copy_is_said_to_be_whole(data_root, capsys):
 
 @pytest.mark.data
 def test_every_picture_of_a_real_copy_can_be_opened(data_root):
-    assert found(check(data_root / "pad_ufes_20", deep=True), "pictures that can") == (State.OK, "426")
+    assert state_and_text(check(data_root / "pad_ufes_20", deep=True), "pictures that can") == (
+        State.OK,
+        "426",
+    )
 
 
 def test_the_catalogue_for_programs_is_the_catalogue(capsys):

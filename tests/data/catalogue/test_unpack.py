@@ -21,7 +21,7 @@ def zipped(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP
     return path
 
 
-def below(folder: Path) -> dict[str, bytes]:
+def files_below(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
@@ -39,20 +39,20 @@ def test_every_file_comes_out_as_it_went_in(tmp_path, name):
                 info.size = len(content)
                 tape.addfile(info, io.BytesIO(content))
     assert unpack(tmp_path / name, tmp_path / "out") == 3
-    assert below(tmp_path / "out") == members
+    assert files_below(tmp_path / "out") == members
 
 
 def test_a_folder_that_only_repeats_the_archives_name_is_not_doubled(tmp_path):
     archive = zipped(tmp_path / "Training_Input.zip", {"Training_Input/1.jpg": b"one"})
     unpack(archive, tmp_path / "Training_Input")
-    assert below(tmp_path / "Training_Input") == {"1.jpg": b"one"}
+    assert files_below(tmp_path / "Training_Input") == {"1.jpg": b"one"}
 
 
 def test_archives_inside_are_unpacked_where_they_lie(tmp_path):
     inner = zipped(tmp_path / "imgs_part_1.zip", {"1.png": b"one", "2.png": b"two"})
     outer = zipped(tmp_path / "a.zip", {"metadata.csv": b"x", "images/imgs_part_1.zip": inner.read_bytes()})
     assert unpack(outer, tmp_path / "out") == 3
-    assert below(tmp_path / "out").keys() == {
+    assert files_below(tmp_path / "out").keys() == {
         "metadata.csv",
         "images/imgs_part_1.zip",
         "images/imgs_part_1/1.png",
@@ -66,7 +66,7 @@ def test_a_second_time_writes_what_is_missing_and_nothing_else(tmp_path):
     (tmp_path / "out" / "2.png").write_bytes(b"t")
     before = (tmp_path / "out" / "1.png").stat().st_mtime_ns
     assert unpack(archive, tmp_path / "out") == 2
-    assert below(tmp_path / "out") == {"1.png": b"one", "2.png": b"two"}
+    assert files_below(tmp_path / "out") == {"1.png": b"one", "2.png": b"two"}
     assert (tmp_path / "out" / "1.png").stat().st_mtime_ns == before
 
 
@@ -95,7 +95,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
         archive.writestr(info, "/etc/passwd")
     with pytest.raises(DownloadError, match="'link' is a link or a device"):
         unpack(tmp_path / "a.zip", tmp_path / "out")
-    assert below(tmp_path / "out") == {}
+    assert files_below(tmp_path / "out") == {}
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
@@ -114,7 +114,7 @@ def test_a_link_that_lay_there_before_is_not_followed(tmp_path):
     (tmp_path / "out" / "images").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DownloadError, match="through a link"):
         unpack(zipped(tmp_path / "a.zip", {"images/1.png": b"one"}), tmp_path / "out")
-    assert below(tmp_path / "elsewhere") == {}
+    assert files_below(tmp_path / "elsewhere") == {}
 
 
 def test_a_bomb_is_not_unpacked(tmp_path):
@@ -122,7 +122,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
     assert archive.stat().st_size < 1 << 20
     with pytest.raises(DownloadError, match="that is no dataset"):
         unpack(archive, tmp_path / "out")
-    assert below(tmp_path / "out") == {}
+    assert files_below(tmp_path / "out") == {}
 
 
 def test_a_member_that_lies_about_its_size_is_not_written_out(tmp_path):
@@ -132,7 +132,7 @@ def test_a_member_that_lies_about_its_size_is_not_written_out(tmp_path):
     archive.write_bytes(said.replace((200 << 20).to_bytes(4, "little"), (10).to_bytes(4, "little")))
     with pytest.raises(DownloadError):
         unpack(archive, tmp_path / "out")
-    assert below(tmp_path / "out") == {}
+    assert files_below(tmp_path / "out") == {}
 
 
 @pytest.mark.parametrize(
@@ -158,4 +158,4 @@ def test_a_flipped_byte_is_found_by_the_archives_own_checksum(tmp_path):
     archive.write_bytes(said)
     with pytest.raises(DownloadError, match="cannot be unpacked"):
         unpack(archive, tmp_path / "out")
-    assert below(tmp_path / "out") == {}
+    assert files_below(tmp_path / "out") == {}

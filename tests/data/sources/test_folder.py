@@ -56,7 +56,7 @@ def test_empty_rows_that_a_spreadsheet_leaves_are_counted_with_their_lines(tmp_p
     listing = folder.read(tmp_path, "cases.csv")
     assert [record.image_id for record in listing.records] == ["a.png", "b.png"]
     assert listing.dropped == {"an empty row of the table": ("line 3", "line 5", "line 6")}
-    assert folder.lines(tmp_path, "cases.csv") == {"a.png": 2, "b.png": 4}
+    assert folder.line_numbers(tmp_path, "cases.csv") == {"a.png": 2, "b.png": 4}
 
 
 def test_a_bmp_file_is_left_out_and_counted_because_the_server_refuses_it(dataset: Dataset) -> None:

@@ -147,7 +147,7 @@ def test_2024_jpeg_files_are_read_where_there_is_no_hdf5_file(tmp_path: Path) ->
     made = made_sources.isic_2024(tmp_path)
     (tmp_path / "train-image.hdf5").unlink()
     for seed, name in enumerate(made_sources.SLICE_3D):
-        made_sources.put(tmp_path / "train-image" / "image" / f"{name}.jpg", made_sources.drawn(seed))
+        made_sources.write_file(tmp_path / "train-image" / "image" / f"{name}.jpg", made_sources.drawn(seed))
     assert isic_2024.read(made.root).records[0].path == "train-image/image/ISIC_0015670.jpg"
 
 

@@ -29,7 +29,7 @@ def raw(image_id: str, **stated: object) -> RawRecord:
 
 
 def join(**parts: list[RawRecord]) -> Listing:
-    return mixture.join(
+    return mixture.merge_listings(
         (Part(source=name), Listing(records=tuple(records), citation=(name,)))  # type: ignore[arg-type]
         for name, records in parts.items()
     )
@@ -87,7 +87,7 @@ def test_one_kind_of_lesion_has_one_name_in_all_datasets(tmp_path: Path) -> None
 
 def test_one_source_may_stand_twice_under_two_names(tmp_path: Path) -> None:
     for name in ("north", "south"):
-        made_sources.put(tmp_path / name / "a.jpg", made_sources.drawn(len(name)))
+        made_sources.write_file(tmp_path / name / "a.jpg", made_sources.drawn(len(name)))
         made_sources.write_table(
             tmp_path / name / "cases.csv", "image,needs_in_person,lesion_id,patient_id", "a.jpg,1,L1,P1"
         )
@@ -157,7 +157,7 @@ def test_a_picture_that_one_dataset_lacks_and_another_has_is_not_missing() -> No
         (Part(source="isic_2019"), Listing(records=(), citation=("a",), missing=("ISIC_1", "ISIC_2"))),
         (Part(source="ham10000"), Listing(records=(raw("ISIC_1"),), citation=("a",))),
     )
-    assert mixture.join(parts).missing == ("ISIC_2",)
+    assert mixture.merge_listings(parts).missing == ("ISIC_2",)
 
 
 def test_a_picture_that_stands_twice_in_one_part_is_refused() -> None:

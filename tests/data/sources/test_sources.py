@@ -14,19 +14,19 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data.labels import LABELS
-from lesion_triage.data.records import GROUP_WORDS
+from lesion_triage.data.records import GROUP_FIELDS
 from lesion_triage.data.sources import READERS, ddi, fitzpatrick17k, pad_ufes_20, scin
 from lesion_triage.errors import DataError
-from made_sources import MADE, Made
+from made_sources import MADE, MadeDataset
 
 ALL = pytest.mark.parametrize("name", list(MADE))
 WITH_TABLE = pytest.mark.parametrize("name", [name for name in MADE if name != "dermamnist"])
-Make = Callable[..., Made]
+Make = Callable[..., MadeDataset]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def made(name: str, **options: object) -> Made:
+    def made(name: str, **options: object) -> MadeDataset:
         return MADE[name](tmp_path / name, **options)
 
     return made
@@ -50,7 +50,7 @@ def test_every_row_is_read_with_its_label(make: Make, name: str) -> None:
 @ALL
 def test_sex_site_and_skin_type_are_words_that_a_platform_can_send(make: Make, name: str) -> None:
     for record in READERS[name](make(name).root).records:
-        History(**{field: getattr(record, field) or None for field in GROUP_WORDS})
+        History(**{field: getattr(record, field) or None for field in GROUP_FIELDS})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_manifest_is_built_and_every_picture_read_back(make: Make, name: str) 
 @WITH_TABLE
 def test_a_missing_picture_is_named_and_the_others_are_read(make: Make, name: str) -> None:
     made = make(name)
-    file, missing = made.victim
+    file, missing = made.removable_picture
     if file.suffix == ".hdf5":
         with h5py.File(file, "a") as stream:
             del stream[missing]

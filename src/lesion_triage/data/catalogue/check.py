@@ -24,13 +24,13 @@ from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.console import Tick
 from lesion_triage.data.catalogue import datasets
-from lesion_triage.data.catalogue.checksums import hashes, mismatch
+from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
 from lesion_triage.data.catalogue.unpack import is_archive
 from lesion_triage.data.walk import walk_folders
 from lesion_triage.errors import DataError, ImageError
 
-_HASHED_ANYWAY_BYTES = 64 << 20
+_ALWAYS_HASHED_BYTES = 64 << 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _BLOCK = 1024
 
@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """A folder that was checked."""
 
     entry: Dataset
@@ -72,7 +72,7 @@ class Checked:
 
 def check(
     folder: Path, entry: Dataset | None = None, *, deep: bool = False, progress: Tick | None = None
-) -> Checked:
+) -> CheckResult:
     """Compare a folder with the official layout of a dataset.
 
     Args:
@@ -86,20 +86,24 @@ def check(
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder.")
-    files = _Files.below(folder)
-    entry = entry or _guess(files)
-    layout = max(entry.layouts, key=lambda one: _fit(files, one))
-    findings = [*_not_read(entry, layout), *_tables(files, layout), *_pictures(files, entry, layout)]
+    files = _FileIndex.scan(folder)
+    entry = entry or _recognise_dataset(files)
+    layout = max(entry.layouts, key=lambda one: _layout_score(files, one))
+    findings = [
+        *_check_layout_supported(entry, layout),
+        *_check_tables(files, layout),
+        *_check_pictures(files, entry, layout),
+    ]
     if layout.arrays is not None:
-        findings += _arrays(files, layout, layout.arrays)
-    findings += _published(files, entry, deep)
+        findings += _check_arrays(files, layout, layout.arrays)
+    findings += _check_checksums(files, entry, deep)
     if deep and layout.pictures is not None:
-        findings.append(_decoded(files, _here(files, layout.pictures), progress))
-    return Checked(entry, layout, tuple(findings))
+        findings.append(_check_decoding(files, _picture_paths(files, layout.pictures), progress))
+    return CheckResult(entry, layout, tuple(findings))
 
 
 @dataclass(frozen=True)
-class _Files:
+class _FileIndex:
     """Every file below a folder, by its relative path."""
 
     folder: Path
@@ -108,7 +112,7 @@ class _Files:
     """Index for lookups: every table of every entry is looked up, too slow among 400,000 paths."""
 
     @classmethod
-    def below(cls, folder: Path) -> _Files:
+    def scan(cls, folder: Path) -> _FileIndex:
         found: list[PurePosixPath] = []
         by_name: dict[str, list[PurePosixPath]] = {}
         for walked in walk_folders(folder):
@@ -118,38 +122,38 @@ class _Files:
                 by_name.setdefault(name, []).append(found[-1])
         return cls(folder, tuple(found), by_name)
 
-    def named(self, names: Sequence[str]) -> PurePosixPath | None:
+    def find(self, names: Sequence[str]) -> PurePosixPath | None:
         """The first name that exists, in any sub-folder; of several files the one nearest to the top."""
         for name in names:
             parts = PurePosixPath(name).parts
             if "*" in name:
-                fitting = [path for path in self.paths if path.match(name)]
+                matching = [path for path in self.paths if path.match(name)]
             else:
-                fitting = [
+                matching = [
                     path for path in self.by_name.get(parts[-1], ()) if path.parts[-len(parts) :] == parts
                 ]
-            if fitting:
-                return min(fitting, key=lambda path: (len(path.parts), path))
+            if matching:
+                return min(matching, key=lambda path: (len(path.parts), path))
         return None
 
 
-def _fit(files: _Files, layout: Layout) -> tuple[int, int]:
+def _layout_score(files: _FileIndex, layout: Layout) -> tuple[int, int]:
     """How well a layout fits: required parts present minus those absent, then all parts present."""
     parts = [(table.names, table.required) for table in layout.tables]
     parts += [(layout.arrays.names, True)] if layout.arrays is not None else []
-    there = [(files.named(names) is not None, required) for names, required in parts]
+    there = [(files.find(names) is not None, required) for names, required in parts]
     return (
         sum(1 if found else -1 for found, required in there if required),
         sum(found for found, _ in there),
     )
 
 
-def _guess(files: _Files) -> Dataset:
-    fitting = [entry for entry in datasets() if any(_would_read(files, layout) for layout in entry.layouts)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        names = ", ".join(entry.name for entry in fitting)
+def _recognise_dataset(files: _FileIndex) -> Dataset:
+    matching = [entry for entry in datasets() if any(_is_readable(files, layout) for layout in entry.layouts)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        names = ", ".join(entry.name for entry in matching)
         raise DataError(f"{files.folder}: could be {names}; say which with --as NAME.")
     raise DataError(
         f"{files.folder}: expected the tables of a known dataset, found none; name the dataset with --as "
@@ -157,16 +161,16 @@ def _guess(files: _Files) -> Dataset:
     )
 
 
-def _would_read(files: _Files, layout: Layout) -> bool:
+def _is_readable(files: _FileIndex, layout: Layout) -> bool:
     """Whether every required part is present, with its columns."""
     for table in layout.tables:
-        path = files.named(table.names)
+        path = files.find(table.names)
         if path is None:
             if table.required:
                 return False
         elif table.columns and not set(table.columns) <= set(_header(files.folder / path)):
             return False
-    return layout.arrays is None or files.named(layout.arrays.names) is not None
+    return layout.arrays is None or files.find(layout.arrays.names) is not None
 
 
 def _header(path: Path) -> list[str]:
@@ -190,26 +194,26 @@ def _delimiter(stream: TextIO) -> str:
     return "\t" if tabs else ","
 
 
-def _not_read(entry: Dataset, layout: Layout) -> Iterator[Finding]:
+def _check_layout_supported(entry: Dataset, layout: Layout) -> Iterator[Finding]:
     if not layout.read:
         taken = " or ".join(f"'{other.name}'" for other in entry.layouts if other.read)
         yield Finding("layout", taken, f"'{layout.name}', which no reader supports", State.BROKEN)
 
 
-def _tables(files: _Files, layout: Layout) -> Iterator[Finding]:
+def _check_tables(files: _FileIndex, layout: Layout) -> Iterator[Finding]:
     for table in layout.tables:
         what = f"table {table.names[0]}"
-        path = files.named(table.names)
+        path = files.find(table.names)
         if path is None:
             state = State.BROKEN if table.required else State.NOTE
             yield Finding(what, " or ".join(table.names), "not there", state)
         elif table.columns:
-            yield _table(files.folder / path, table, f"table {path}")
+            yield _check_table(files.folder / path, table, f"table {path}")
         else:
             yield Finding(f"table {path}", "there", "there", State.OK)
 
 
-def _table(path: Path, table: Table, what: str) -> Finding:
+def _check_table(path: Path, table: Table, what: str) -> Finding:
     header = _header(path)
     lacking = [name for name in table.columns if name not in header]
     if lacking:
@@ -220,7 +224,7 @@ def _table(path: Path, table: Table, what: str) -> Finding:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return Finding(what, "a table", f"damaged ({error})", State.BROKEN)
     if table.rows is None or rows == table.rows:
-        return Finding(what, _count(table.rows, "rows"), f"{rows:,} rows", State.OK)
+        return Finding(what, _count_text(table.rows, "rows"), f"{rows:,} rows", State.OK)
     return Finding(
         what, f"{table.rows:,} rows", f"{rows:,} rows: {_difference(rows, table.rows)}", State.INCOMPLETE
     )
@@ -232,54 +236,60 @@ def _difference(found: int, expected: int) -> str:
     )
 
 
-def _count(number: int | None, what: str) -> str:
+def _count_text(number: int | None, what: str) -> str:
     return f"{number:,} {what}" if number is not None else f"{what}, number not published"
 
 
-def _pictures(files: _Files, entry: Dataset, layout: Layout) -> Iterator[Finding]:
+def _check_pictures(files: _FileIndex, entry: Dataset, layout: Layout) -> Iterator[Finding]:
     pictures = layout.pictures
     if pictures is None:
         return
     if pictures.pattern:
-        found = len(_here(files, pictures))
+        found = len(_picture_paths(files, pictures))
         whole = layout.count is None or found >= layout.count
         missing = "" if whole else f": {_difference(found, layout.count or 0)}"
-        expected = _count(layout.count, f"files {pictures.pattern}")
+        expected = _count_text(layout.count, f"files {pictures.pattern}")
         yield Finding("pictures", expected, f"{found:,}{missing}", State.OK if whole else State.INCOMPLETE)
         return
-    named = list(_named(files, layout))
-    if not named:
+    listed = list(_listed_pictures(files, layout))
+    if not listed:
         return
-    lie = {path.stem for path in _here(files, pictures)}
-    lacking = [names[0] for names in named if not any(_stem(name, pictures) in lie for name in names)]
-    found = len(named) - len(lacking)
+    present_stems = {path.stem for path in _picture_paths(files, pictures)}
+    lacking = [
+        names[0]
+        for names in listed
+        if not any(_picture_stem(name, pictures) in present_stems for name in names)
+    ]
+    found = len(listed) - len(lacking)
     if lacking:
         packed = [path.name for path in files.paths if is_archive(Path(path))]
         advice = f"unpack {', '.join(packed)}" if packed else f"get them: datasets show {entry.name}"
         text = f"{found:,}: {len(lacking):,} missing, such as {lacking[0]}"
-        yield Finding("pictures named by the tables", f"{len(named):,}", text, State.INCOMPLETE, advice)
+        yield Finding("pictures named by the tables", f"{len(listed):,}", text, State.INCOMPLETE, advice)
     else:
-        yield Finding("pictures named by the tables", f"{len(named):,}", f"{found:,}", State.OK)
-    extra = len(lie - {_stem(name, pictures) for names in named for name in names})
+        yield Finding("pictures named by the tables", f"{len(listed):,}", f"{found:,}", State.OK)
+    extra = len(present_stems - {_picture_stem(name, pictures) for names in listed for name in names})
     if extra:
         yield Finding("other pictures", "0", f"{extra:,}, which no table names", State.NOTE)
-    if layout.count is not None and len(named) < layout.count:
-        text = f"{len(named):,}: {layout.count - len(named):,} missing"
+    if layout.count is not None and len(listed) < layout.count:
+        text = f"{len(listed):,}: {layout.count - len(listed):,} missing"
         yield Finding("the dataset as published", f"{layout.count:,} pictures", text, State.INCOMPLETE)
 
 
-def _named(files: _Files, layout: Layout) -> Iterator[tuple[str, ...]]:
+def _listed_pictures(files: _FileIndex, layout: Layout) -> Iterator[tuple[str, ...]]:
     """Every picture that the tables name, once, in order, with all its names (most have one)."""
     seen: set[str] = set()
     for table in layout.tables:
-        path = files.named(table.names)
+        path = files.find(table.names)
         columns = set(table.picture_columns)
         if path is None or not columns <= set(_header(files.folder / path)):
             continue
         try:
             for row in _rows(files.folder / path):
-                told = [row[column] for column in table.picture_columns if row[column]]
-                for names in [tuple(told)] if table.one_picture else [(name,) for name in told]:
+                names_in_row = [row[column] for column in table.picture_columns if row[column]]
+                for names in (
+                    [tuple(names_in_row)] if table.one_picture else [(name,) for name in names_in_row]
+                ):
                     if names and names[0] not in seen:
                         seen.add(names[0])
                         yield names
@@ -287,7 +297,7 @@ def _named(files: _Files, layout: Layout) -> Iterator[tuple[str, ...]]:
             continue
 
 
-def _stem(name: str, pictures: Pictures) -> str:
+def _picture_stem(name: str, pictures: Pictures) -> str:
     """A picture's name without folder and extension; tables give it with or without."""
     last = PurePosixPath(name).name
     stem, dot, ending = last.rpartition(".")
@@ -297,25 +307,25 @@ def _stem(name: str, pictures: Pictures) -> str:
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
-def _here(files: _Files, pictures: Pictures) -> list[PurePosixPath]:
+def _picture_paths(files: _FileIndex, pictures: Pictures) -> list[PurePosixPath]:
     if pictures.pattern:
         return [path for path in files.paths if path.match(pictures.pattern)]
     return [path for path in files.paths if path.suffix.lower() in pictures.endings]
 
 
-def _arrays(files: _Files, layout: Layout, arrays: Arrays) -> Iterator[Finding]:
-    path = files.named(arrays.names)
+def _check_arrays(files: _FileIndex, layout: Layout, arrays: Arrays) -> Iterator[Finding]:
+    path = files.find(arrays.names)
     if path is None:
         yield Finding("arrays", " or ".join(arrays.names), "not there", State.BROKEN)
     elif arrays.kind == "npz":
-        yield from _npz(files.folder / path, arrays)
+        yield from _check_npz(files.folder / path, arrays)
     else:
-        yield _hdf5(files, path, layout)
+        yield _check_hdf5(files, path, layout)
 
 
-def _npz(path: Path, arrays: Arrays) -> Iterator[Finding]:
+def _check_npz(path: Path, arrays: Arrays) -> Iterator[Finding]:
     try:
-        lengths = dict(_lengths(path))
+        lengths = dict(_array_lengths(path))
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         yield Finding(path.name, "an npz file", f"cannot be read ({error})", State.BROKEN)
         return
@@ -329,7 +339,7 @@ def _npz(path: Path, arrays: Arrays) -> Iterator[Finding]:
             yield Finding(what, f"{expected:,}", text, State.OK if found == expected else State.INCOMPLETE)
 
 
-def _lengths(path: Path) -> Iterator[tuple[str, int]]:
+def _array_lengths(path: Path) -> Iterator[tuple[str, int]]:
     """First dimension of each array, from its header: the largest npz unpacks to gigabytes."""
     with zipfile.ZipFile(path) as packed:
         for info in packed.infolist():
@@ -340,7 +350,7 @@ def _lengths(path: Path) -> Iterator[tuple[str, int]]:
             yield info.filename.removesuffix(".npy"), shape[0] if shape else 0
 
 
-def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
+def _check_hdf5(files: _FileIndex, path: PurePosixPath, layout: Layout) -> Finding:
     full = files.folder / path
     with full.open("rb") as stream:
         signature = stream.read(len(_HDF5))
@@ -355,30 +365,30 @@ def _hdf5(files: _Files, path: PurePosixPath, layout: Layout) -> Finding:
             stored = set(opened.keys())
     except (OSError, RuntimeError, KeyError) as error:  # h5py has no exception class of its own
         return Finding(str(path), "an HDF5 file", f"cannot be read ({error})", State.BROKEN)
-    named = list(_named(files, layout))
-    lacking = [names[0] for names in named if not stored.intersection(names)]
-    text = f"{len(named) - len(lacking):,}"
+    listed = list(_listed_pictures(files, layout))
+    lacking = [names[0] for names in listed if not stored.intersection(names)]
+    text = f"{len(listed) - len(lacking):,}"
     if lacking:
         text += f": {len(lacking):,} missing, such as {lacking[0]}"
     state = State.INCOMPLETE if lacking else State.OK
-    return Finding(f"{path}: pictures named by the tables", f"{len(named):,}", text, state)
+    return Finding(f"{path}: pictures named by the tables", f"{len(listed):,}", text, state)
 
 
-def _published(files: _Files, entry: Dataset, deep: bool) -> Iterator[Finding]:
+def _check_checksums(files: _FileIndex, entry: Dataset, deep: bool) -> Iterator[Finding]:
     """Files with a published checksum.
 
     A mismatch means that an archive is incomplete. For other files it is only noted: partial copies differ.
     """
     for wanted in entry.files:
-        path = files.named([wanted.name])
+        path = files.find([wanted.name])
         if path is None or not (wanted.sha256 or wanted.md5):
             continue
         full = files.folder / path
         size = full.stat().st_size
-        if size > _HASHED_ANYWAY_BYTES and not deep:
+        if size > _ALWAYS_HASHED_BYTES and not deep:
             yield Finding(str(path), wanted.checksum_from, "not hashed: give --deep", State.NOTE)
             continue
-        wrong = mismatch(wanted, size, *hashes(full))
+        wrong = describe_mismatch(wanted, size, *sha256_and_md5(full))
         kind = "SHA-256" if wanted.sha256 else "MD5"
         if not wrong:
             yield Finding(str(path), f"{kind} of {wanted.checksum_from}", "the same", State.OK)
@@ -387,14 +397,14 @@ def _published(files: _Files, entry: Dataset, deep: bool) -> Iterator[Finding]:
             yield Finding(str(path), f"{kind} of {wanted.checksum_from}", "another content", state)
 
 
-def _decoded(files: _Files, paths: Sequence[PurePosixPath], progress: Tick | None) -> Finding:
+def _check_decoding(files: _FileIndex, paths: Sequence[PurePosixPath], progress: Tick | None) -> Finding:
     """Open every picture as the pixel path does; no other check finds a truncated file."""
     spec = PixelSpec(size_px=32)
     bad: list[str] = []
     with ThreadPoolExecutor(max_workers=min(8, available_cpus())) as pool:
         rest, done = iter(paths), 0
         while block := list(islice(rest, _BLOCK)):
-            codes = pool.map(lambda path: _why_not(files.folder / path, spec), block)
+            codes = pool.map(lambda path: _decode_error(files.folder / path, spec), block)
             for path, code in zip(block, codes, strict=True):
                 bad += [f"{path} ({code})"] if code else []
                 done += 1
@@ -406,7 +416,7 @@ def _decoded(files: _Files, paths: Sequence[PurePosixPath], progress: Tick | Non
     return Finding("pictures that can be decoded", f"{len(paths):,}", f"{len(paths):,}", State.OK)
 
 
-def _why_not(path: Path, spec: PixelSpec) -> str:
+def _decode_error(path: Path, spec: PixelSpec) -> str:
     try:
         pixels.decode(path.read_bytes(), spec)
     except OSError:

@@ -10,7 +10,7 @@ from lesion_triage.data.catalogue.entry import RemoteFile
 _CHUNK = 1 << 20
 
 
-def mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
+def describe_mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
     """In which respects a file differs from what was published, in words; empty if in none."""
     for what, published, found in (
         ("bytes", wanted.size_bytes, size_bytes),
@@ -22,7 +22,7 @@ def mismatch(wanted: RemoteFile, size_bytes: int, sha256: str, md5: str) -> str:
     return ""
 
 
-def hashes(path: Path) -> tuple[str, str]:
+def sha256_and_md5(path: Path) -> tuple[str, str]:
     """SHA-256 and MD5 of a file, in one pass. Some publishers state MD5 only; it detects accidents."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:

@@ -13,7 +13,7 @@ from rich.table import Table
 from lesion_triage.console import bar, console, say
 from lesion_triage.data.catalogue import check as checking
 from lesion_triage.data.catalogue import dataset, datasets, page
-from lesion_triage.data.catalogue.check import Checked, State
+from lesion_triage.data.catalogue.check import CheckResult, State
 
 _COLOURS = {State.OK: "green", State.NOTE: "dim", State.INCOMPLETE: "yellow", State.BROKEN: "red"}
 
@@ -125,26 +125,26 @@ def _fetch(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     entry = None if arguments.name is None else dataset(arguments.name)
     with bar("pictures opened") as tick:
-        checked = checking.check(arguments.folder, entry, deep=arguments.deep, progress=tick)
+        result = checking.check(arguments.folder, entry, deep=arguments.deep, progress=tick)
     _table(
         ("what", "expected", "found", "state"),
-        [(one.what, one.expected, one.found, _coloured(one.state)) for one in checked.findings],
+        [(one.what, one.expected, one.found, _coloured(one.state)) for one in result.findings],
     )
-    for finding in checked.findings:
+    for finding in result.findings:
         if finding.advice:
             say(f"{finding.what}: {finding.advice}")
-    say(_verdict(checked, arguments.folder))
-    return checked.exit_code
+    say(_verdict(result, arguments.folder))
+    return result.exit_code
 
 
 def _coloured(state: State) -> str:
     return f"[{_COLOURS[state]}]{state}[/]" if console.is_terminal else str(state)
 
 
-def _verdict(checked: Checked, folder: Path) -> str:
+def _verdict(result: CheckResult, folder: Path) -> str:
     words = {
         0: "whole.",
         1: "readable but incomplete; a reader takes what is there and counts the rest.",
         2: "not in a layout that can be read.",
     }
-    return f"{folder} as {checked.entry.name}, layout '{checked.layout.name}': {words[checked.exit_code]}"
+    return f"{folder} as {result.entry.name}, layout '{result.layout.name}': {words[result.exit_code]}"

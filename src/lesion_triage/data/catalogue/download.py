@@ -27,43 +27,43 @@ from urllib3.exceptions import HTTPError as TransportError
 from lesion_triage import __version__
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import Tick
-from lesion_triage.data.catalogue.checksums import hashes, mismatch
+from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.entry import RemoteFile
 from lesion_triage.errors import DownloadError
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = (20.0, 60.0)
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_WRONG_PAGE = re.compile(r"^text/html\b", re.IGNORECASE)
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_HTML_CONTENT_TYPE = re.compile(r"^text/html\b", re.IGNORECASE)
 
 
-class _InterruptedError(Exception):
+class _TransientError(Exception):
     """A transient failure of server or connection; carries the wait that the server asks for."""
 
-    def __init__(self, why: str, wait_s: float | None = None) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
         self.wait_s = wait_s
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often a transient failure is retried, and how long to wait in between."""
 
-    attempts: int = 6
+    max_attempts: int = 6
     """Failed attempts in a row without a single new byte; any progress resets the count."""
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 60.0
+    initial_wait_s: float = 1.0
+    max_wait_s: float = 60.0
 
     def wait(self, failures: int, asked_s: float | None) -> None:
         """Wait longer after each failure, or as long as the server asked; at most ``longest_wait_s``."""
         # Jitter: many clients that were cut off together must not come back together.
-        backoff = random.uniform(0.5, 1.0) * self.first_wait_s * 2 ** (failures - 1)
-        time.sleep(min(self.longest_wait_s, backoff if asked_s is None else asked_s))
+        backoff = random.uniform(0.5, 1.0) * self.initial_wait_s * 2 ** (failures - 1)
+        time.sleep(min(self.max_wait_s, backoff if asked_s is None else asked_s))
 
 
 @dataclass(frozen=True)
-class Got:
+class DownloadedFile:
     """A file that was downloaded completely."""
 
     sha256: str
@@ -71,12 +71,12 @@ class Got:
     url: str
     resumed: bool
     """Whether some of it came from an earlier attempt."""
-    proven: bool = True
+    verifiable: bool = True
     """Whether publisher or server stated length or checksum; if not, a lost connection looks like the end."""
 
 
 @dataclass(frozen=True)
-class Absent:
+class UnavailableFile:
     """No official address has the file."""
 
     why: str
@@ -91,16 +91,20 @@ def open_session() -> requests.Session:
 
 
 def download(
-    session: requests.Session, wanted: RemoteFile, final: Path, tick: Tick, patience: Patience | None = None
-) -> Got | Absent:
+    session: requests.Session,
+    wanted: RemoteFile,
+    target: Path,
+    tick: Tick,
+    retry_policy: RetryPolicy | None = None,
+) -> DownloadedFile | UnavailableFile:
     """Download one file; the official addresses are tried in order.
 
     Args:
         session: from ``open_session``.
         wanted: the file.
-        final: its destination; the folder is created.
+        target: its folder is created.
         tick: called with (bytes present, total bytes); the total is 0 while unknown.
-        patience: with transient failures.
+        retry_policy: for transient failures.
 
     Returns:
         What was downloaded, or why no address has it.
@@ -109,20 +113,20 @@ def download(
         DownloadError: the disk is full, the connection stays lost, or the file is not what was published.
             After a full disk or a lost connection the partial file is kept, and the next call resumes it.
     """
-    patience = patience or Patience()
+    retry_policy = retry_policy or RetryPolicy()
     absent: list[str] = []
-    with writing(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
+    with reporting_write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
         for url in wanted.urls:
             try:
-                return _Transfer(session, wanted, url, final).run(tick, patience)
-            except _AbsentError as error:
+                return _Transfer(session, wanted, url, target).run(tick, retry_policy)
+            except _NotFoundError as error:
                 absent.append(str(error))
-    return Absent("; ".join(absent) or f"no address of {wanted.name} is known")
+    return UnavailableFile("; ".join(absent) or f"no address of {wanted.name} is known")
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def reporting_write_errors(path: Path) -> Iterator[None]:
     """Turn an operating-system error while writing into one sentence; earlier files are kept.
 
     Raises:
@@ -132,106 +136,112 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DownloadError(
-            f"{path}: {_refusal(error)}. Make room or choose another folder, and run the same command again."
+            f"{path}: {_reason(error)}. Make room or choose another folder, and run the same command again."
         ) from None
 
 
-def _refusal(error: OSError) -> str:
-    return "the disk is full" if error.errno in _NO_ROOM else f"it cannot be written ({error.strerror})"
+def _reason(error: OSError) -> str:
+    return (
+        "the disk is full" if error.errno in _DISK_FULL_ERRNOS else f"it cannot be written ({error.strerror})"
+    )
 
 
-class _AbsentError(Exception):
+class _NotFoundError(Exception):
     """This address does not have the file; another may."""
 
 
 class _Transfer:
     """The transfer of one file from one address."""
 
-    def __init__(self, session: requests.Session, wanted: RemoteFile, url: str, final: Path) -> None:
-        self.session, self.wanted, self.url, self.final = session, wanted, url, final
-        self.part = final.with_name(f"{final.name}.part")
-        self.state = final.with_name(f"{final.name}.part.json")
+    def __init__(self, session: requests.Session, wanted: RemoteFile, url: str, target: Path) -> None:
+        self.session, self.wanted, self.url, self.target = session, wanted, url, target
+        self.part = target.with_name(f"{target.name}.part")
+        self.state = target.with_name(f"{target.name}.part.json")
         self.resumed = False
-        self.length_told = False
+        self.length_known = False
 
-    def run(self, tick: Tick, patience: Patience) -> Got:
-        with _alone(self.part) as stream:
+    def run(self, tick: Tick, retry_policy: RetryPolicy) -> DownloadedFile:
+        with _exclusive_part_file(self.part) as stream:
             failures, before = 0, -1
             while True:
                 try:
-                    self._go_on(stream, tick)
+                    self._request_remainder(stream, tick)
                     break
-                except _InterruptedError as error:
-                    have = _length(stream)
-                    failures = 1 if have > before else failures + 1
-                    before = have
-                    if failures >= patience.attempts:
+                except _TransientError as error:
+                    received = _file_size(stream)
+                    failures = 1 if received > before else failures + 1
+                    before = received
+                    if failures >= retry_policy.max_attempts:
                         raise DownloadError(
-                            f"{self.url}: {error}, {failures} times in a row. {have:,} bytes are kept in "
+                            f"{self.url}: {error}, {failures} times in a row. {received:,} bytes are kept in "
                             f"{self.part.name}; the same command continues from there."
                         ) from None
-                    patience.wait(failures, error.wait_s)
+                    retry_policy.wait(failures, error.wait_s)
             os.fsync(stream.fileno())
         return self._finish()
 
-    def _go_on(self, stream: IO[bytes], tick: Tick) -> None:
+    def _request_remainder(self, stream: IO[bytes], tick: Tick) -> None:
         """One request: for the rest of the file, or for all of it if a range is not available."""
-        have, validator, total = self._continue_from(stream)
-        if have and have == total:
-            self.length_told = True
+        received, validator, total = self._resume_state(stream)
+        if received and received == total:
+            self.length_known = True
             return
-        headers = {"Range": f"bytes={have}-"} | ({"If-Range": validator} if validator else {}) if have else {}
+        headers = (
+            {"Range": f"bytes={received}-"} | ({"If-Range": validator} if validator else {})
+            if received
+            else {}
+        )
         try:
             with self.session.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
-                if _complete(response, have):
-                    self.length_told = True
+                if _nothing_left(response, received):
+                    self.length_known = True
                     return
-                start, total = self._judge(response, have)
+                start, total = self._check_response(response, received)
                 if start is None:
-                    _empty(stream)
-                    raise _InterruptedError("the file on the server has changed; starting over", 0.0)
+                    _truncate(stream)
+                    raise _TransientError("the file on the server has changed; starting over", 0.0)
                 self.resumed = self.resumed or start > 0
-                if start < have:
-                    _empty(stream)
-                self._remember(response, total)
-                self._room_for(total, start)
+                if start < received:
+                    _truncate(stream)
+                self._save_state(response, total)
+                self._check_disk_space(total, start)
                 # A chunked response marks its end; if it is cut off before that, reading raises.
-                self.length_told = bool(total) or "chunked" in response.headers.get("Transfer-Encoding", "")
-                self._copy(response, stream, start, total, tick)
+                self.length_known = bool(total) or "chunked" in response.headers.get("Transfer-Encoding", "")
+                self._copy_body(response, stream, start, total, tick)
         except (
             requests.ConnectionError,
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            raise _InterruptedError(f"the connection failed ({_short(error)})") from None
+            raise _TransientError(f"the connection failed ({_root_cause(error)})") from None
         except TransportError as error:
-            raise _InterruptedError(f"the connection failed ({_short(error)})") from None
+            raise _TransientError(f"the connection failed ({_root_cause(error)})") from None
         except requests.RequestException as error:
-            raise DownloadError(f"{self.url}: cannot be requested ({_short(error)}).") from None
+            raise DownloadError(f"{self.url}: cannot be requested ({_root_cause(error)}).") from None
 
-    def _continue_from(self, stream: IO[bytes]) -> tuple[int, str, int]:
+    def _resume_state(self, stream: IO[bytes]) -> tuple[int, str, int]:
         """Bytes to keep, the validator that proves the server's file unchanged, and its length or 0."""
-        have = _length(stream)
-        said = _read_json(self.state)
-        validator = str(said.get("validator") or "")
+        received = _file_size(stream)
+        saved = _read_json(self.state)
+        validator = str(saved.get("validator") or "")
         # Without a validator, only a published checksum can tell whether old and new bytes fit together.
         provable = bool(validator or self.wanted.sha256 or self.wanted.md5)
-        if have and (said.get("url") != self.url or not provable):
-            _empty(stream)
-            have = 0
-        total = said.get("size_bytes")
-        return have, validator, total if isinstance(total, int) and have else 0
+        if received and (saved.get("url") != self.url or not provable):
+            _truncate(stream)
+            received = 0
+        total = saved.get("size_bytes")
+        return received, validator, total if isinstance(total, int) and received else 0
 
-    def _judge(self, response: requests.Response, have: int) -> tuple[int | None, int]:
+    def _check_response(self, response: requests.Response, received: int) -> tuple[int | None, int]:
         """Offset at which the response body begins, and the length of the whole file (0 if unknown).
 
         None as offset: the bytes at hand do not fit, start over.
         """
         code = response.status_code
-        if code in _BUSY:
-            raise _InterruptedError(f"the server answered {code}", _retry_after(response))
+        if code in _RETRYABLE_STATUSES:
+            raise _TransientError(f"the server answered {code}", _retry_after(response))
         if code in (404, 410):
-            raise _AbsentError(f"{self.url} answered {code}")
+            raise _NotFoundError(f"{self.url} answered {code}")
         if code == 416:
             return None, 0
         if code not in (200, 206):
@@ -239,24 +249,28 @@ class _Transfer:
                 f"{self.url}: expected the file, the server answered {code} {response.reason}. It may "
                 "require an account by now; `lesion-triage datasets show NAME` has the steps by hand."
             )
-        self._refuse_page(response)
+        self._refuse_html(response)
         length = response.headers.get("Content-Length", "")
         if code == 200:
             total = int(length) if length.isdecimal() else 0
             self._refuse_size(total)
             return 0, total
-        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if told is None or int(told[1]) != have:
+        content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if content_range is None or int(content_range[1]) != received:
             return None, 0
-        total = int(told[2]) if told[2] != "*" else (have + int(length) if length.isdecimal() else 0)
+        total = (
+            int(content_range[2])
+            if content_range[2] != "*"
+            else (received + int(length) if length.isdecimal() else 0)
+        )
         self._refuse_size(total)
-        return have, total
+        return received, total
 
-    def _refuse_page(self, response: requests.Response) -> None:
+    def _refuse_html(self, response: requests.Response) -> None:
         kind = response.headers.get("Content-Type", "")
-        if _WRONG_PAGE.match(kind) and not self.final.name.endswith((".html", ".htm")):
+        if _HTML_CONTENT_TYPE.match(kind) and not self.target.name.endswith((".html", ".htm")):
             raise DownloadError(
-                f"{self.url}: expected {self.final.name}, found a web page ({kind}): a login, or a notice "
+                f"{self.url}: expected {self.target.name}, found a web page ({kind}): a login, or a notice "
                 "that the file has moved. Open the address in a browser and get the file by hand."
             )
         encoding = response.headers.get("Content-Encoding", "identity")
@@ -272,22 +286,22 @@ class _Transfer:
                 f"{total:,}; the publisher changed the file. Nothing was downloaded."
             )
 
-    def _remember(self, response: requests.Response, total: int) -> None:
+    def _save_state(self, response: requests.Response, total: int) -> None:
         tag = response.headers.get("ETag", "")
         # A weak tag does not promise equal bytes, and If-Range may not carry one (RFC 9110, 13.1.5).
         validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
-        said = {"url": self.url, "validator": validator, "size_bytes": total or None}
-        write_atomically(self.state, json.dumps(said).encode())
+        state = {"url": self.url, "validator": validator, "size_bytes": total or None}
+        write_atomically(self.state, json.dumps(state).encode())
 
-    def _room_for(self, total: int, start: int) -> None:
+    def _check_disk_space(self, total: int, start: int) -> None:
         free = shutil.disk_usage(self.part.parent).free
         if total - start > free:
             raise DownloadError(
-                f"{self.final}: {total - start:,} more bytes are needed, the disk has {free:,} free. Make "
+                f"{self.target}: {total - start:,} more bytes are needed, the disk has {free:,} free. Make "
                 f"room or choose another folder; {start:,} bytes are kept and the same command continues."
             )
 
-    def _copy(
+    def _copy_body(
         self, response: requests.Response, stream: IO[bytes], start: int, total: int, tick: Tick
     ) -> None:
         done = start
@@ -296,38 +310,38 @@ class _Transfer:
             try:
                 _write_all(stream, block)
             except OSError as error:
-                raise self._no_room(error, stream) from None
+                raise self._write_error(error, stream) from None
             done += len(block)
             tick(done, total)
         if total and done != total:
-            raise _InterruptedError(f"the connection was cut at {done:,} of {total:,} bytes")
+            raise _TransientError(f"the connection was cut at {done:,} of {total:,} bytes")
 
-    def _no_room(self, error: OSError, stream: IO[bytes]) -> DownloadError:
+    def _write_error(self, error: OSError, stream: IO[bytes]) -> DownloadError:
         return DownloadError(
-            f"{self.part}: {_refusal(error)}; {_length(stream):,} bytes are kept. Make room, or move the "
+            f"{self.part}: {_reason(error)}; {_file_size(stream):,} bytes are kept. Make room, or move the "
             "part and its .json to another folder, and run the same command again."
         )
 
-    def _finish(self) -> Got:
-        sha256, md5 = hashes(self.part)
+    def _finish(self) -> DownloadedFile:
+        sha256, md5 = sha256_and_md5(self.part)
         size = self.part.stat().st_size
-        wrong = mismatch(self.wanted, size, sha256, md5)
+        wrong = describe_mismatch(self.wanted, size, sha256, md5)
         if wrong:
-            aside = self.final.with_name(f"{self.final.name}.rejected")
-            self.part.replace(aside)
+            rejected = self.target.with_name(f"{self.target.name}.rejected")
+            self.part.replace(rejected)
             self.state.unlink(missing_ok=True)
             raise DownloadError(
-                f"{self.url}: {wrong}. The download was kept as {aside.name} and must not be used; try "
+                f"{self.url}: {wrong}. The download was kept as {rejected.name} and must not be used; try "
                 "again, and if it happens again, ask the publisher."
             )
-        self.part.replace(self.final)
+        self.part.replace(self.target)
         self.state.unlink(missing_ok=True)
         published = self.wanted.size_bytes is not None or self.wanted.sha256 or self.wanted.md5
-        return Got(sha256, size, self.url, self.resumed, bool(self.length_told or published))
+        return DownloadedFile(sha256, size, self.url, self.resumed, bool(self.length_known or published))
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[IO[bytes]]:
+def _exclusive_part_file(part: Path) -> Iterator[IO[bytes]]:
     """The partial file, unbuffered and at its end; a second process that wants it is refused."""
     with part.open("ab", buffering=0) as stream:
         try:
@@ -339,7 +353,7 @@ def _alone(part: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _length(stream: IO[bytes]) -> int:
+def _file_size(stream: IO[bytes]) -> int:
     return os.fstat(stream.fileno()).st_size
 
 
@@ -350,30 +364,30 @@ def _write_all(stream: IO[bytes], block: bytes) -> None:
         rest = rest[stream.write(rest) :]
 
 
-def _complete(response: requests.Response, have: int) -> bool:
+def _nothing_left(response: requests.Response, received: int) -> bool:
     """Whether the server refuses the range because there is nothing left."""
-    return response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{have}"
+    return response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{received}"
 
 
-def _empty(stream: IO[bytes]) -> None:
+def _truncate(stream: IO[bytes]) -> None:
     stream.truncate(0)
 
 
 def _read_json(path: Path) -> dict[str, object]:
     try:
-        said = json.loads(path.read_bytes())
+        saved = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return saved if isinstance(saved, dict) else {}
 
 
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds that the server asks to wait; the header's other form, a date, is not parsed."""
-    said = response.headers.get("Retry-After", "")
-    return float(said) if said.isdecimal() else None
+    header = response.headers.get("Retry-After", "")
+    return float(header) if header.isdecimal() else None
 
 
-def _short(error: Exception) -> str:
+def _root_cause(error: Exception) -> str:
     """The innermost cause of a chain of wrapped errors: what failed, without an object's address."""
     while error.args and isinstance(error.args[-1], Exception):
         error = error.args[-1]

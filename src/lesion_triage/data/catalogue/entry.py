@@ -23,7 +23,7 @@ from pydantic import (
 from lesion_triage.errors import DataError
 
 
-def _inside(path: str) -> str:
+def _require_relative(path: str) -> str:
     """A relative path with forward slashes that does not leave its folder."""
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or "\0" in path:
@@ -31,7 +31,7 @@ def _inside(path: str) -> str:
     return path
 
 
-RelativePath = Annotated[str, AfterValidator(_inside)]
+RelativePath = Annotated[str, AfterValidator(_require_relative)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]

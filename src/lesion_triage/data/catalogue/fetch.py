@@ -20,14 +20,14 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.console import Tick, bar, say
-from lesion_triage.data.catalogue.checksums import hashes, mismatch
+from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.download import (
-    Absent,
-    Got,
-    Patience,
+    DownloadedFile,
+    RetryPolicy,
+    UnavailableFile,
     download,
     open_session,
-    writing,
+    reporting_write_errors,
 )
 from lesion_triage.data.catalogue.entry import Dataset, Listed, RemoteFile
 from lesion_triage.data.catalogue.unpack import is_archive, unpack
@@ -37,11 +37,11 @@ RECORD = "FETCHED.json"
 FIGSHARE = "https://api.figshare.com/v2"
 
 _SAVE_EVERY = 200
-_UNPROVEN = "nothing, not even its length"
+_UNVERIFIABLE = "nothing, not even its length"
 
 
 @dataclass
-class Record:
+class DownloadRecord:
     """What we downloaded into a folder; kept beside the files."""
 
     path: Path
@@ -50,7 +50,7 @@ class Record:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path, entry: Dataset, licence: str) -> Record:
+    def open(cls, folder: Path, entry: Dataset, licence: str) -> DownloadRecord:
         """Read the record of a folder, or start one.
 
         Raises:
@@ -60,32 +60,32 @@ class Record:
         if not path.exists():
             return cls(path, entry.name, licence)
         try:
-            said = json.loads(path.read_bytes())
-            dataset, files = said["dataset"], dict(said["files"])
+            content = json.loads(path.read_bytes())
+            dataset, files = content["dataset"], dict(content["files"])
         except (OSError, ValueError, KeyError, TypeError):
             raise DownloadError(f"{path}: damaged; remove it, and the files are verified again.") from None
         if dataset != entry.name:
             raise DownloadError(f"{folder}: holds {dataset}; choose another folder for {entry.name}.")
         return cls(path, entry.name, licence, files)
 
-    def known(self, wanted: RemoteFile) -> RemoteFile:
+    def with_recorded_hash(self, wanted: RemoteFile) -> RemoteFile:
         """The file with the hash of its first download, if the publisher states none.
 
         A download that may have been cut short is not used as a reference.
         """
         before = self.files.get(wanted.name, {}).get("sha256")
-        if wanted.sha256 or wanted.md5 or not isinstance(before, str) or self.unproven(wanted):
+        if wanted.sha256 or wanted.md5 or not isinstance(before, str) or self.is_unverifiable(wanted):
             return wanted
         return wanted.model_copy(
             update={"sha256": before, "checksum_from": f"{RECORD}, at the first download"}
         )
 
-    def unproven(self, wanted: RemoteFile) -> bool:
+    def is_unverifiable(self, wanted: RemoteFile) -> bool:
         """Whether neither publisher nor server stated the file's length."""
-        return self.files.get(wanted.name, {}).get("verified") == _UNPROVEN
+        return self.files.get(wanted.name, {}).get("verified") == _UNVERIFIABLE
 
     def add(
-        self, wanted: RemoteFile, url: str | None, sha256: str, size_bytes: int, proven: bool = True
+        self, wanted: RemoteFile, url: str | None, sha256: str, size_bytes: int, verifiable: bool = True
     ) -> None:
         """Record a file that is present, and what proves that it is complete."""
         verified = "published checksum" if wanted.sha256 or wanted.md5 else "first use"
@@ -93,7 +93,7 @@ class Record:
             "url": url,
             "size_bytes": size_bytes,
             "sha256": sha256,
-            "verified": verified if proven else _UNPROVEN,
+            "verified": verified if verifiable else _UNVERIFIABLE,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -103,9 +103,9 @@ class Record:
         Raises:
             DownloadError: the disk is full, or refuses.
         """
-        said = {"dataset": self.dataset, "licence_accepted": self.licence, "files": self.files}
-        with writing(self.path):
-            write_atomically(self.path, json.dumps(said, indent=1, sort_keys=True).encode())
+        content = {"dataset": self.dataset, "licence_accepted": self.licence, "files": self.files}
+        with reporting_write_errors(self.path):
+            write_atomically(self.path, json.dumps(content, indent=1, sort_keys=True).encode())
 
 
 def fetch(
@@ -115,7 +115,7 @@ def fetch(
     *,
     only: Sequence[str] = (),
     unpack_too: bool = False,
-    patience: Patience | None = None,
+    retry_policy: RetryPolicy | None = None,
     figshare: str = FIGSHARE,
 ) -> int:
     """Download a dataset into a folder. Complete files are kept; interrupted downloads are resumed.
@@ -127,26 +127,26 @@ def fetch(
         DownloadError: see `download`; also a licence that was not accepted, a disk that is too small, a
             folder that cannot be created, a file that is not in the catalogue.
     """
-    refuse_without_licence(entry, accepted_licence)
+    require_licence(entry, accepted_licence)
     with open_session() as session:
-        files = _chosen(entry, _offered(entry, session, figshare), only)
-        with writing(folder):
+        files = _selected_files(entry, _available_files(entry, session, figshare), only)
+        with reporting_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        record = Record.open(folder, entry, accepted_licence)
-        _refuse_without_room(files, folder, unpack_too)
+        record = DownloadRecord.open(folder, entry, accepted_licence)
+        _require_disk_space(files, folder, unpack_too)
         for wanted in files:
-            _one(session, wanted, folder, record, patience)
+            _fetch_file(session, wanted, folder, record, retry_policy)
             record.save()
         absent = 0
         if entry.listed is not None and not only:
-            absent = _listed(session, entry.listed, folder, record, patience)
+            absent = _fetch_listed_pictures(session, entry.listed, folder, record, retry_policy)
     for wanted in files:
         if unpack_too and is_archive(folder / wanted.name):
-            _unpack(folder / wanted.name, folder)
+            _unpack_archive(folder / wanted.name, folder)
     return absent
 
 
-def refuse_without_licence(entry: Dataset, accepted: str) -> None:
+def require_licence(entry: Dataset, accepted: str) -> None:
     """Raise unless the dataset's licence was accepted by name.
 
     Raises:
@@ -157,14 +157,14 @@ def refuse_without_licence(entry: Dataset, accepted: str) -> None:
             f"{entry.name}: there is nothing to fetch; see `lesion-triage datasets show {entry.name}`."
         )
     if accepted.casefold() != entry.licence.id.casefold():
-        said = f"found '{accepted}'" if accepted else "none was accepted"
+        found = f"found '{accepted}'" if accepted else "none was accepted"
         raise DownloadError(
-            f"{entry.name} comes under {entry.licence.name}, and {said}. Read {entry.licence.url}; if you "
+            f"{entry.name} comes under {entry.licence.name}, and {found}. Read {entry.licence.url}; if you "
             f"accept it, give --accept-licence {entry.licence.id}"
         )
 
 
-def _offered(entry: Dataset, session: requests.Session, figshare: str) -> tuple[RemoteFile, ...]:
+def _available_files(entry: Dataset, session: requests.Session, figshare: str) -> tuple[RemoteFile, ...]:
     """The files in the catalogue; for a Figshare record those that it lists now, with its checksums."""
     if entry.figshare_article is None:
         return entry.files
@@ -174,13 +174,13 @@ def _offered(entry: Dataset, session: requests.Session, figshare: str) -> tuple[
         answer.raise_for_status()
         return tuple(
             RemoteFile(
-                name=said["name"],
-                urls=(said["download_url"],),
-                size_bytes=said["size"],
-                md5=said["computed_md5"],
+                name=content["name"],
+                urls=(content["download_url"],),
+                size_bytes=content["size"],
+                md5=content["computed_md5"],
                 checksum_from="Figshare",
             )
-            for said in answer.json()
+            for content in answer.json()
         )
     except (requests.RequestException, ValidationError, KeyError, TypeError, ValueError) as error:
         why = type(error).__name__ if isinstance(error, ValidationError) else error
@@ -189,7 +189,7 @@ def _offered(entry: Dataset, session: requests.Session, figshare: str) -> tuple[
         ) from None
 
 
-def _chosen(entry: Dataset, offered: Sequence[RemoteFile], only: Sequence[str]) -> list[RemoteFile]:
+def _selected_files(entry: Dataset, offered: Sequence[RemoteFile], only: Sequence[str]) -> list[RemoteFile]:
     known = {file.name: file for file in offered}
     for name in only:
         if name not in known:
@@ -197,14 +197,14 @@ def _chosen(entry: Dataset, offered: Sequence[RemoteFile], only: Sequence[str]) 
     return [known[name] for name in only] if only else [file for file in offered if not file.optional]
 
 
-def _refuse_without_room(files: Sequence[RemoteFile], folder: Path, unpack_too: bool) -> None:
+def _require_disk_space(files: Sequence[RemoteFile], folder: Path, unpack_too: bool) -> None:
     """Check, before any request, that there is room for what is missing, as far as sizes are known."""
     missing = 0
     for wanted in files:
         planned, final = wanted.planned_bytes or 0, folder / wanted.name
         part = final.with_name(f"{final.name}.part")
-        have = planned if final.exists() else part.stat().st_size if part.exists() else 0
-        missing += max(0, planned - have)
+        present_bytes = planned if final.exists() else part.stat().st_size if part.exists() else 0
+        missing += max(0, planned - present_bytes)
         # Pictures hardly compress: unpacked they take about as much again.
         missing += planned if unpack_too and is_archive(final) else 0
     free = shutil.disk_usage(folder).free
@@ -215,33 +215,37 @@ def _refuse_without_room(files: Sequence[RemoteFile], folder: Path, unpack_too: 
         )
 
 
-def _one(
-    session: requests.Session, wanted: RemoteFile, folder: Path, record: Record, patience: Patience | None
+def _fetch_file(
+    session: requests.Session,
+    wanted: RemoteFile,
+    folder: Path,
+    record: DownloadRecord,
+    retry_policy: RetryPolicy | None,
 ) -> None:
-    final, known = folder / wanted.name, record.known(wanted)
+    final, known = folder / wanted.name, record.with_recorded_hash(wanted)
     if final.exists():
-        sha256, md5 = hashes(final)
-        wrong = mismatch(known, final.stat().st_size, sha256, md5)
+        sha256, md5 = sha256_and_md5(final)
+        wrong = describe_mismatch(known, final.stat().st_size, sha256, md5)
         if wrong:
             raise DownloadError(f"{final}: {wrong}. It was not changed; move it away to download it again.")
-        say(f"  {wanted.name}: already there, {_by(known, not record.unproven(wanted))}")
+        say(f"  {wanted.name}: already there, {_verification(known, not record.is_unverifiable(wanted))}")
         if wanted.name not in record.files:
             record.add(wanted, None, sha256, final.stat().st_size)
         return
     with bar(f"{wanted.name}, MB") as tick:
-        got = download(session, known, final, _in_megabytes(tick), patience)
-    if isinstance(got, Absent):
+        result = download(session, known, final, _in_megabytes(tick), retry_policy)
+    if isinstance(result, UnavailableFile):
         raise DownloadError(
-            f"{wanted.name}: not at its official address ({got.why}); it may have moved. Get it by hand: "
+            f"{wanted.name}: not at its official address ({result.why}); it may have moved. Get it by hand: "
             "`lesion-triage datasets show` has the steps; and report it."
         )
-    record.add(wanted, got.url, got.sha256, got.size_bytes, got.proven)
-    resumed = ", resumed" if got.resumed else ""
-    say(f"  {wanted.name}: {got.size_bytes:,} bytes{resumed}, {_by(known, got.proven)}")
+    record.add(wanted, result.url, result.sha256, result.size_bytes, result.verifiable)
+    resumed = ", resumed" if result.resumed else ""
+    say(f"  {wanted.name}: {result.size_bytes:,} bytes{resumed}, {_verification(known, result.verifiable)}")
 
 
-def _by(known: RemoteFile, proven: bool) -> str:
-    if not proven:
+def _verification(known: RemoteFile, verifiable: bool) -> str:
+    if not verifiable:
         return (
             "NOT VERIFIED: neither publisher nor server states its length, so it may be truncated; open "
             "it, or remove it and fetch it again"
@@ -255,13 +259,17 @@ def _in_megabytes(tick: Tick) -> Tick:
     return lambda done, total: tick(done // 1_000_000, total // 1_000_000)
 
 
-def _listed(
-    session: requests.Session, listed: Listed, folder: Path, record: Record, patience: Patience | None
+def _fetch_listed_pictures(
+    session: requests.Session,
+    listed: Listed,
+    folder: Path,
+    record: DownloadRecord,
+    retry_policy: RetryPolicy | None,
 ) -> int:
     """Fetch pictures that are published one by one. Returns how many their publisher does not have."""
-    names = sorted(set(_names(folder / listed.table, listed.columns)))
+    names = sorted(set(_picture_names(folder / listed.table, listed.columns)))
     absent: list[str] = []
-    unproven = 0
+    unverifiable = 0
     with bar("pictures") as tick:
         for number, name in enumerate(names, 1):
             try:
@@ -271,10 +279,18 @@ def _listed(
                     f"{folder / listed.table}: '{name}' is not the path of a picture."
                 ) from None
             if not (folder / name).exists():
-                got = download(session, record.known(wanted), folder / name, _quiet, patience)
-                if isinstance(got, Got):
-                    record.add(wanted, got.url, got.sha256, got.size_bytes, got.proven)
-                    unproven += not got.proven
+                result = download(
+                    session, record.with_recorded_hash(wanted), folder / name, _no_progress, retry_policy
+                )
+                if isinstance(result, DownloadedFile):
+                    record.add(
+                        wanted,
+                        result.url,
+                        result.sha256,
+                        result.size_bytes,
+                        result.verifiable,
+                    )
+                    unverifiable += not result.verifiable
                 else:
                     absent.append(name)
             if number % _SAVE_EVERY == 0:
@@ -282,18 +298,18 @@ def _listed(
             tick(number, len(names))
     record.save()
     say(f"  {len(names) - len(absent):,} of {len(names):,} pictures are there; no checksums are published")
-    if unproven:
-        say(f"  {unproven:,} came without a length and may be truncated: `manifest` opens every picture")
+    if unverifiable:
+        say(f"  {unverifiable:,} came without a length and may be truncated: `manifest` opens every picture")
     if absent:
         say(f"  {len(absent):,} are named by the table but not on the server, such as {absent[0]}")
     return len(absent)
 
 
-def _quiet(done: int, total: int) -> None:
+def _no_progress(done: int, total: int) -> None:
     """A single picture needs no progress bar."""
 
 
-def _names(table: Path, columns: Sequence[str]) -> Iterator[str]:
+def _picture_names(table: Path, columns: Sequence[str]) -> Iterator[str]:
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
@@ -308,7 +324,7 @@ def _names(table: Path, columns: Sequence[str]) -> Iterator[str]:
         raise DownloadError(f"{table}: cannot be read as a table ({error}).") from None
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack_archive(archive: Path, folder: Path) -> None:
     with bar(f"unpacking {archive.name}") as tick:
         count = unpack(archive, folder / archive.name.partition(".")[0], tick)
     say(f"  {archive.name}: {count:,} files unpacked")

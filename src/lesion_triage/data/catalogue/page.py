@@ -49,18 +49,18 @@ def row(entry: Dataset) -> tuple[str, ...]:
     """One dataset as a row, in the order of ``COLUMNS``."""
     return (
         entry.name,
-        _number(entry.pictures),
-        _number(entry.lesions),
-        _number(entry.patients),
-        size(entry.bytes),
+        _count_text(entry.pictures),
+        _count_text(entry.lesions),
+        _count_text(entry.patients),
+        readable_size(entry.bytes),
         ", ".join(entry.image_type),
         "yes" if entry.patient_ids else "no",
         entry.licence.id if entry.licence else "yours",
-        how(entry),
+        access(entry),
     )
 
 
-def how(entry: Dataset) -> str:
+def access(entry: Dataset) -> str:
     """How to obtain it, in a word or two."""
     if entry.registration:
         return "register"
@@ -69,7 +69,7 @@ def how(entry: Dataset) -> str:
     return "fetch" if entry.pictures_fetched else "fetch (table only)"
 
 
-def size(number: int | None) -> str:
+def readable_size(number: int | None) -> str:
     """Bytes in readable form, in powers of ten."""
     if number is None:
         return "unknown"
@@ -127,12 +127,12 @@ def card(entry: Dataset, level: int = 1) -> str:
 
 
 def _facts(entry: Dataset) -> Iterator[tuple[str, str]]:
-    yield "pictures", _number(entry.pictures)
-    yield "lesions", _number(entry.lesions)
-    yield "patients", _number(entry.patients)
-    yield "download", size(entry.bytes)
+    yield "pictures", _count_text(entry.pictures)
+    yield "lesions", _count_text(entry.lesions)
+    yield "patients", _count_text(entry.patients)
+    yield "download", readable_size(entry.bytes)
     yield "image type", ", ".join(entry.image_type)
-    yield "lesion ids, patient ids", f"{_yes(entry.lesion_ids)}, {_yes(entry.patient_ids)}"
+    yield "lesion ids, patient ids", f"{_yes_no(entry.lesion_ids)}, {_yes_no(entry.patient_ids)}"
     yield "skin type", entry.skin_type
     if entry.licence is not None:
         yield "licence", f"{entry.licence.name} (`{entry.licence.id}`), <{entry.licence.url}>"
@@ -176,7 +176,7 @@ def _files(entry: Dataset) -> Iterator[str]:
 def _file_size(file: RemoteFile) -> str:
     if file.size_bytes is not None:
         return f"{file.size_bytes:,} bytes"
-    return "unknown" if file.about_bytes is None else f"about {size(file.about_bytes)}"
+    return "unknown" if file.about_bytes is None else f"about {readable_size(file.about_bytes)}"
 
 
 def _checksum(file: RemoteFile) -> str:
@@ -202,9 +202,9 @@ def _layouts(entry: Dataset) -> Iterator[str]:
             yield f"  - pictures {where}: {', '.join(layout.pictures.endings)}"
 
 
-def _number(number: int | None) -> str:
+def _count_text(number: int | None) -> str:
     return "unknown" if number is None else f"{number:,}"
 
 
-def _yes(truth: bool) -> str:
+def _yes_no(truth: bool) -> str:
     return "yes" if truth else "no"

@@ -21,14 +21,14 @@ from typing import IO
 from lesion_triage.console import Tick
 from lesion_triage.errors import DownloadError
 
-ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _MAX_MEMBERS = 2_000_000
 _MAX_RATIO = 100
 """Pictures hardly compress and tables compress tenfold; a bomb compresses a thousandfold."""
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 _CHUNK = 1 << 20
-_DAMAGED = (
+_ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -49,7 +49,7 @@ class _Member:
 
 def is_archive(path: Path) -> bool:
     """Whether its name is that of an archive this module can unpack."""
-    return path.name.lower().endswith(ENDINGS)
+    return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
@@ -68,14 +68,16 @@ def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
     try:
         with _members(archive) as members:
             _refuse_bomb(archive, members, budget, folder)
-            paths = _without_own_folder([_inside(archive, member.name) for member in members], folder.name)
+            paths = _strip_top_folder(
+                [_safe_member_path(archive, member.name) for member in members], folder.name
+            )
             for number, (member, path) in enumerate(zip(members, paths, strict=True), 1):
                 target = folder / path
-                _write(archive, member, target, folder)
+                _extract(archive, member, target, folder)
                 written.append(target)
                 if progress is not None:
                     progress(number, len(members))
-    except _DAMAGED as error:
+    except _ARCHIVE_ERRORS as error:
         raise DownloadError(f"{archive}: cannot be unpacked ({error}); fetch it again.") from None
     except OSError as error:
         raise DownloadError(
@@ -92,8 +94,8 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
         with zipfile.ZipFile(archive) as packed:
             yield [_zip_member(archive, packed, info) for info in packed.infolist() if not info.is_dir()]
     else:
-        with tarfile.open(archive) as tape:
-            yield [_tar_member(archive, tape, info) for info in tape if not info.isdir()]
+        with tarfile.open(archive) as archive_file:
+            yield [_tar_member(archive, archive_file, info) for info in archive_file if not info.isdir()]
 
 
 def _zip_member(archive: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
@@ -107,19 +109,19 @@ def _zip_member(archive: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo) -
     return _Member(info.filename, info.file_size, lambda: packed.open(info))
 
 
-def _tar_member(archive: Path, tape: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+def _tar_member(archive: Path, archive_file: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
     if not info.isfile():
         raise DownloadError(f"{archive}: '{info.name}' is a link or a device; the archive is not trusted.")
 
     def opened() -> IO[bytes]:
-        stream = tape.extractfile(info)
+        stream = archive_file.extractfile(info)
         assert stream is not None, "a plain file has content"
         return stream
 
     return _Member(info.name, info.size, opened)
 
 
-def _inside(archive: Path, name: str) -> PurePosixPath:
+def _safe_member_path(archive: Path, name: str) -> PurePosixPath:
     """The member's path, provided that it stays below the folder on any system."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
@@ -127,7 +129,7 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
-def _without_own_folder(paths: list[PurePosixPath], name: str) -> list[PurePosixPath]:
+def _strip_top_folder(paths: list[PurePosixPath], name: str) -> list[PurePosixPath]:
     """The paths without a first folder that they all share and that only repeats the target's name."""
     if all(len(path.parts) > 1 and path.parts[0] == name for path in paths):
         return [path.relative_to(name) for path in paths]
@@ -148,7 +150,7 @@ def _refuse_bomb(archive: Path, members: list[_Member], budget: int, folder: Pat
         )
 
 
-def _write(archive: Path, member: _Member, target: Path, folder: Path) -> None:
+def _extract(archive: Path, member: _Member, target: Path, folder: Path) -> None:
     """Write one member under a temporary name, then rename."""
     if target.is_file() and target.stat().st_size == member.size_bytes:
         return

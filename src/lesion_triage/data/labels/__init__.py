@@ -59,11 +59,11 @@ def label_for(family: str, code: str) -> Label:
         DataError: the family or the code is not in the table: a new diagnosis is a clinical decision, not a
             default.
     """
-    codes = _known(LABELS, family, "family of sources")
-    return _known(codes, code, f"diagnosis of '{family}'")
+    codes = _lookup(LABELS, family, "family of sources")
+    return _lookup(codes, code, f"diagnosis of '{family}'")
 
 
-def _known(table: Mapping[str, T], key: str, what: str) -> T:
+def _lookup(table: Mapping[str, T], key: str, what: str) -> T:
     if key in table:
         return table[key]
     raise DataError(

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 
-def _all(key: str, codes: str) -> dict[str, str]:
+def _same_decision(key: str, codes: str) -> dict[str, str]:
     """One decision for several codes, one code a line."""
     return dict.fromkeys((line.strip() for line in codes.strip().splitlines()), key)
 
 
 FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
     {
-        **_all(
+        **_same_decision(
             "melanoma",
             """
             lentigo maligna
@@ -22,7 +22,7 @@ FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
             superficial spreading melanoma ssm
             """,
         ),
-        **_all(
+        **_same_decision(
             "basal_cell_carcinoma",
             """
             basal cell carcinoma
@@ -34,7 +34,7 @@ FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
         "actinic keratosis": "actinic_keratosis",
         "mycosis fungoides": "cutaneous_lymphoma",
         "kaposi sarcoma": "other_malignant",
-        **_all(
+        **_same_decision(
             "naevus",
             """
             congenital nevus
@@ -44,7 +44,7 @@ FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
         ),
         "seborrheic keratosis": "benign_keratosis",
         "dermatofibroma": "dermatofibroma",
-        **_all(
+        **_same_decision(
             "vascular",
             """
             granuloma pyogenic
@@ -54,7 +54,7 @@ FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
             telangiectases
             """,
         ),
-        **_all(
+        **_same_decision(
             "other_benign",
             """
             becker nevus
@@ -70,7 +70,7 @@ FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
             syringoma
             """,
         ),
-        **_all(
+        **_same_decision(
             "uncertain_growth",
             """
             disseminated actinic porokeratosis
@@ -79,7 +79,7 @@ FITZPATRICK17K: Mapping[str, str] = MappingProxyType(
             porokeratosis of mibelli
             """,
         ),
-        **_all(
+        **_same_decision(
             "inflammatory",
             """
             acanthosis nigricans
@@ -169,7 +169,7 @@ keloid and xanthogranuloma, which the table treats as growths elsewhere, too."""
 
 DDI: Mapping[str, str] = MappingProxyType(
     {
-        **_all(
+        **_same_decision(
             "melanoma",
             """
             melanoma
@@ -178,7 +178,7 @@ DDI: Mapping[str, str] = MappingProxyType(
             nodular-melanoma-(nm)
             """,
         ),
-        **_all(
+        **_same_decision(
             "basal_cell_carcinoma",
             """
             basal-cell-carcinoma
@@ -186,7 +186,7 @@ DDI: Mapping[str, str] = MappingProxyType(
             basal-cell-carcinoma-superficial
             """,
         ),
-        **_all(
+        **_same_decision(
             "squamous_cell_carcinoma",
             """
             squamous-cell-carcinoma
@@ -195,7 +195,7 @@ DDI: Mapping[str, str] = MappingProxyType(
             """,
         ),
         "actinic-keratosis": "actinic_keratosis",
-        **_all(
+        **_same_decision(
             "cutaneous_lymphoma",
             """
             blastic-plasmacytoid-dendritic-cell-neoplasm
@@ -204,7 +204,7 @@ DDI: Mapping[str, str] = MappingProxyType(
             subcutaneous-t-cell-lymphoma
             """,
         ),
-        **_all(
+        **_same_decision(
             "other_malignant",
             """
             kaposi-sarcoma
@@ -212,7 +212,7 @@ DDI: Mapping[str, str] = MappingProxyType(
             sebaceous-carcinoma
             """,
         ),
-        **_all(
+        **_same_decision(
             "naevus",
             """
             blue-nevus
@@ -221,7 +221,7 @@ DDI: Mapping[str, str] = MappingProxyType(
             pigmented-spindle-cell-nevus-of-reed
             """,
         ),
-        **_all(
+        **_same_decision(
             "benign_keratosis",
             """
             benign-keratosis
@@ -235,7 +235,7 @@ DDI: Mapping[str, str] = MappingProxyType(
         "acral-melanotic-macule": "melanotic_macule",
         "hyperpigmentation": "melanotic_macule",
         "dermatofibroma": "dermatofibroma",
-        **_all(
+        **_same_decision(
             "vascular",
             """
             angioma
@@ -245,7 +245,7 @@ DDI: Mapping[str, str] = MappingProxyType(
             pyogenic-granuloma
             """,
         ),
-        **_all(
+        **_same_decision(
             "other_benign",
             """
             acquired-digital-fibrokeratoma
@@ -276,7 +276,7 @@ DDI: Mapping[str, str] = MappingProxyType(
         "atypical-spindle-cell-nevus-of-reed": "uncertain_growth",
         "lymphocytic-infiltrations": "uncertain_growth",
         "reactive-lymphoid-hyperplasia": "uncertain_growth",
-        **_all(
+        **_same_decision(
             "inflammatory",
             """
             abrasions-ulcerations-and-physical-injuries

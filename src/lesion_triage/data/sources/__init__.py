@@ -84,7 +84,7 @@ def read(root: Roots, config: Data, progress: Tick | None = None) -> Listing:
     """
     if config.source == "mixture":
         assert not isinstance(root, Path)
-        return mixture.join(
+        return mixture.merge_listings(
             (part, _dataset(part.source, root[part.label], part.table)) for part in config.mixture
         )
     assert isinstance(root, Path)

@@ -18,8 +18,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, age_in_years, said
-from lesion_triage.data.sources.tables import Collected, Row, rows, walk
+from lesion_triage.data.records import Listing, RawRecord, known_or_empty, parse_age
+from lesion_triage.data.sources.tables import RecordCollector, Row, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -37,12 +37,12 @@ def read(root: Path) -> Listing:
         DataError: neither table, a column missing, a diagnosis that is not in the label table, a training
             picture without a lesion, an age that is not a number.
     """
-    folder = walk(root)
+    folder = scan_folder(root)
     tables = {name.lower(): path for name, path in folder.tables.items()}  # copies differ in case
     present = {split: tables[name] for split, name in TABLES.items() if name in tables}
     if not present:
         folder.table(tuple(TABLES.values()), "BCN20000")
-    collected = Collected()
+    collector = RecordCollector()
 
     def record(row: Row, split: str) -> RawRecord | None:
         image = row["bcn_filename"].rpartition(".")[0] or row["bcn_filename"]
@@ -50,18 +50,18 @@ def read(root: Path) -> Listing:
         if split == "train" and not row["lesion_id"]:
             raise DataError(f"image '{image}' has no lesion_id.")
         if image not in folder.pictures:
-            collected.missing.append(image)
+            collector.missing.append(image)
             return None
         return RawRecord(
             image_id=image,
             path=folder.pictures[image],
-            lesion_id=collected.lesion(row["lesion_id"], image),
+            lesion_id=collector.lesion_id_or_placeholder(row["lesion_id"], image),
             diagnosis=row["diagnosis"],
             needs_in_person=needs,
             source="bcn20000",
-            sex=said(row["sex"]),
-            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
-            anatom_site_general=said(row["anatom_site_general"]),
+            sex=known_or_empty(row["sex"]),
+            age_approx=parse_age(known_or_empty(row["age_approx"]), "age_approx"),
+            anatom_site_general=known_or_empty(row["anatom_site_general"]),
             image_type="dermoscopic",
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
@@ -72,9 +72,9 @@ def read(root: Path) -> Listing:
         # The challenge's test table has neither lesion nor diagnosis; then the label is unknown.
         truth = ("diagnosis", "lesion_id")
         columns, optional = ((*_COLUMNS, *truth), ()) if split == "train" else (_COLUMNS, truth)
-        collected.take(
+        collector.add_rows(
             table,
-            rows(table, columns, (*_OPTIONAL, *optional)),
+            read_rows(table, columns, (*_OPTIONAL, *optional)),
             lambda row, split=split: record(row, split),  # type: ignore[misc]
         )
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", folder.duplicate_names)

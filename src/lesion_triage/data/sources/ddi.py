@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord
-from lesion_triage.data.sources.tables import JPEG, Collected, Row, rows, walk, word
+from lesion_triage.data.sources.tables import JPEG, RecordCollector, Row, map_term, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "Stanford University research use agreement"
@@ -40,35 +40,35 @@ def read(root: Path) -> Listing:
         DataError: no table, a column missing, a disease or skin tone that is not known, a disease that
             contradicts ``malignant``.
     """
-    folder = walk(root, (".png", *JPEG))
+    folder = scan_folder(root, (".png", *JPEG))
     table = folder.table((TABLE,), "DDI")
-    collected = Collected()
+    collector = RecordCollector()
 
     def record(row: Row) -> RawRecord | None:
         image = row["DDI_file"].rpartition(".")[0] or row["DDI_file"]
-        needs = _needs(row)
+        needs = _needs_in_person(row)
         if image not in folder.pictures:
-            collected.missing.append(image)
+            collector.missing.append(image)
             return None
         return RawRecord(
             image_id=image,
             path=folder.pictures[image],
-            lesion_id=collected.lesion("", image),
+            lesion_id=collector.lesion_id_or_placeholder("", image),
             diagnosis=row["disease"],
             diagnosis_confirm_type=HISTOPATHOLOGY,
             needs_in_person=needs,
             source="ddi",
             image_type="clinical: close-up",
-            fitzpatrick_skin_type=word(row["skin_tone"], SKIN_TONES, "skin_tone"),
+            fitzpatrick_skin_type=map_term(row["skin_tone"], SKIN_TONES, "skin_tone"),
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
         )
 
-    collected.take(table, rows(table, ("DDI_file", "skin_tone", "malignant", "disease")), record)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+    collector.add_rows(table, read_rows(table, ("DDI_file", "skin_tone", "malignant", "disease")), record)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
-def _needs(row: Row) -> bool | None:
+def _needs_in_person(row: Row) -> bool | None:
     needs = label_for("ddi", row["disease"]).needs_in_person
     malignant = _MALIGNANT.get(row["malignant"].lower())
     if malignant is None:

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, said
-from lesion_triage.data.sources.tables import JPEG, Collected, Folder, Row, rows, walk
+from lesion_triage.data.records import Listing, RawRecord, known_or_empty
+from lesion_triage.data.sources.tables import JPEG, DataFolder, RecordCollector, Row, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "research use, terms at derm.cs.sfu.ca"
@@ -41,21 +41,21 @@ def read(root: Path) -> Listing:
         DataError: no table, a column missing, a diagnosis that is not in the label table, an index that does
             not refer to a row.
     """
-    folder = walk(root, (*JPEG, ".png"))
+    folder = scan_folder(root, (*JPEG, ".png"))
     table = folder.table((TABLE,), "Derm7pt")
     by_path = {path.lower(): path for path in folder.pictures.values()}
     splits = _splits(folder)
-    collected = Collected()
+    collector = RecordCollector()
     columns = ("case_num", "diagnosis", "location", "sex", *KINDS)
 
     def record(row: Row, column: str, official_split: str) -> RawRecord | None:
         needs = label_for("derm7pt", row["diagnosis"]).needs_in_person
         path = _find(row[column], by_path)
         if path is None:
-            collected.missing.append(row[column])
+            collector.missing.append(row[column])
             return None
         if row["clinic"] == row["derm"]:
-            collected.find(NO_CLINICAL, row[column])
+            collector.add_finding(NO_CLINICAL, row[column])
         return RawRecord(
             image_id=row[column],
             path=path,
@@ -63,15 +63,15 @@ def read(root: Path) -> Listing:
             diagnosis=row["diagnosis"],
             needs_in_person=needs,
             source="derm7pt",
-            sex=said(row["sex"]),
-            anatom_site_general=said(row["location"]),
+            sex=known_or_empty(row["sex"]),
+            anatom_site_general=known_or_empty(row["location"]),
             image_type=KINDS[column],
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
             official_split=official_split,
         )
 
-    numbered = list(rows(table, columns))
+    numbered = list(read_rows(table, columns))
     if (last := max(splits, default=-1)) >= len(numbered):
         raise DataError(
             f"{table}: {len(numbered)} rows, but row {last}, from 0, is in the {splits[last]} split; take "
@@ -81,8 +81,8 @@ def read(root: Path) -> Listing:
         kinds = ("derm",) if row["clinic"] == row["derm"] else KINDS
         for column in filter(row.get, kinds):
             make = partial(record, column=column, official_split=splits.get(place, ""))
-            collected.take(table, [(number, row)], make)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}")
+            collector.add_rows(table, [(number, row)], make)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}")
 
 
 def _find(name: str, by_path: dict[str, str]) -> str | None:
@@ -94,13 +94,13 @@ def _find(name: str, by_path: dict[str, str]) -> str | None:
     return next((path for lower, path in by_path.items() if lower.endswith(f"/{wanted}")), None)
 
 
-def _splits(folder: Folder) -> dict[int, str]:
+def _splits(folder: DataFolder) -> dict[int, str]:
     """Official split of each row that has one, by the row's index."""
     splits: dict[int, str] = {}
     for split, name in INDEXES.items():
         if name not in folder.tables:
             continue
-        for number, row in rows(folder.tables[name], ("indexes",)):
+        for number, row in read_rows(folder.tables[name], ("indexes",)):
             if not row["indexes"].isdigit():
                 raise DataError(
                     f"{folder.tables[name]}, line {number}: '{row['indexes']}' is not a row number."

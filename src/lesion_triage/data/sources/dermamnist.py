@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lesion_triage.data import picture_files
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, lesion_of_its_own
+from lesion_triage.data.records import Listing, RawRecord, placeholder_lesion_id
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -66,7 +66,7 @@ def _record(file: str, prefix: str, split: str, number: int, code: str) -> RawRe
     return RawRecord(
         image_id=name,
         path=f"{file}#{prefix}_images/{number}",
-        lesion_id=lesion_of_its_own(name),
+        lesion_id=placeholder_lesion_id(name),
         diagnosis=code,
         needs_in_person=label_for("dermamnist", code).needs_in_person,
         source="dermamnist",

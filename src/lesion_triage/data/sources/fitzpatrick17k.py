@@ -23,7 +23,7 @@ from pathlib import Path
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import Listing, RawRecord
 from lesion_triage.data.sources.pad_ufes_20 import SKIN_TYPES
-from lesion_triage.data.sources.tables import JPEG, Collected, Row, rows, walk, word
+from lesion_triage.data.sources.tables import JPEG, RecordCollector, Row, map_term, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC-SA 3.0 (annotations)"
@@ -43,19 +43,19 @@ def read(root: Path) -> Listing:
     Raises:
         DataError: no table, a column missing, a label or a skin type that is not known.
     """
-    folder = walk(root, (*JPEG, ".png"))
+    folder = scan_folder(root, (*JPEG, ".png"))
     table = folder.table((TABLE,), "Fitzpatrick17k")
-    collected = Collected()
+    collector = RecordCollector()
 
     def record(row: Row) -> RawRecord | None:
         image = row["md5hash"]
-        needs = _needs(row)
+        needs = _needs_in_person(row)
         path = folder.pictures.get(image) or folder.pictures.get(row["url_alphanum"].rpartition(".")[0])
         if path is None:
-            collected.missing.append(image)
+            collector.missing.append(image)
             return None
         if row["qc"] == WRONG:
-            collected.find(DOUBTED, image)
+            collector.add_finding(DOUBTED, image)
             needs = None
         return RawRecord(
             image_id=image,
@@ -70,11 +70,11 @@ def read(root: Path) -> Listing:
             attribution=ATTRIBUTION,
         )
 
-    collected.take(table, rows(table, _COLUMNS, _OPTIONAL), record)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+    collector.add_rows(table, read_rows(table, _COLUMNS, _OPTIONAL), record)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
-def _needs(row: Row) -> bool | None:
+def _needs_in_person(row: Row) -> bool | None:
     if row["three_partition_label"] not in PARTITIONS:
         raise DataError(
             f"three_partition_label '{row['three_partition_label']}' is unknown; "
@@ -88,4 +88,4 @@ def _needs(row: Row) -> bool | None:
 
 def _skin_type(row: Row) -> str:
     cell = row["fitzpatrick_scale"].removesuffix(".0")
-    return word("" if cell == "-1" else cell, SKIN_TYPES, "fitzpatrick_scale")
+    return map_term("" if cell == "-1" else cell, SKIN_TYPES, "fitzpatrick_scale")

@@ -21,20 +21,20 @@ from pydantic import ValidationError
 from lesion_triage.bundle.history import History, as_text, number_in
 from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.data.records import (
-    GROUP_WORDS,
+    GROUP_FIELDS,
     Listing,
     RawRecord,
-    age_in_years,
-    lesion_of_its_own,
-    refuse_filler,
-    refuse_unsendable,
-    said,
+    known_or_empty,
+    parse_age,
+    placeholder_lesion_id,
+    refuse_invalid_group_names,
+    refuse_missing_marker,
 )
 from lesion_triage.data.unicode_paths import UnicodePathResolver
 from lesion_triage.errors import DataError
 
 REQUIRED = ("image", "needs_in_person")
-TEXTS = (
+TEXT_COLUMNS = (
     "diagnosis",
     "diagnosis_confirm_type",
     "sex",
@@ -44,12 +44,12 @@ TEXTS = (
     "copyright_license",
     "attribution",
 )
-GROUPS = ("sex", "age_years", "anatom_site_general", "fitzpatrick_skin_type")
-QUESTIONS = tuple(name for name in History.model_fields if name not in GROUPS)
+GROUP_COLUMNS = ("sex", "age_years", "anatom_site_general", "fitzpatrick_skin_type")
+QUESTIONS = tuple(name for name in History.model_fields if name not in GROUP_COLUMNS)
 """Questions of the history that a platform can ask beyond the archive's columns."""
-OPTIONAL = ("lesion_id", "patient_id", "age_approx", "source", *TEXTS, *QUESTIONS)
+OPTIONAL = ("lesion_id", "patient_id", "age_approx", "source", *TEXT_COLUMNS, *QUESTIONS)
 
-OTHER_WORDS: Mapping[str, str] = {
+COLUMN_ALIASES: Mapping[str, str] = {
     "age": "age_approx",
     "class": "needs_in_person",
     "dx": "diagnosis",
@@ -68,7 +68,7 @@ OTHER_WORDS: Mapping[str, str] = {
 BMP = "a BMP file, which the server refuses; save it as PNG"
 """Only datasets published as BMP are converted: whatever is learnt from must be possible to send."""
 
-_TRUTH: Mapping[str, bool | None] = {
+_BOOLEANS: Mapping[str, bool | None] = {
     "true": True,
     "yes": True,
     "1": True,
@@ -98,7 +98,7 @@ def read(root: Path, table: str) -> Listing:
     without_lesion: list[str] = []
     empty: list[str] = []
     bmp: list[str] = []
-    lines: dict[str, int] = {}
+    line_numbers: dict[str, int] = {}
     path_resolver = UnicodePathResolver(root)
     for number, row in _rows(path):
         if not any(row.values()):
@@ -106,8 +106,8 @@ def read(root: Path, table: str) -> Listing:
             continue
         try:
             record = _record(row)
-            refuse_unsendable(record)
-            if (first := lines.setdefault(record.image_id, number)) != number:
+            refuse_invalid_group_names(record)
+            if (first := line_numbers.setdefault(record.image_id, number)) != number:
                 raise DataError(
                     f"image '{record.image_id}' is already in line {first}; keep one row for each."
                 )
@@ -131,13 +131,13 @@ def read(root: Path, table: str) -> Listing:
     )
 
 
-def lines(root: Path, table: str) -> dict[str, int]:
+def line_numbers(root: Path, table: str) -> dict[str, int]:
     """Line number of each picture in the table, by image id.
 
     Raises:
         DataError: as ``read``.
     """
-    return {_inside(row["image"]): number for number, row in _rows(root / table) if row["image"]}
+    return {_safe_relative_path(row["image"]): number for number, row in _rows(root / table) if row["image"]}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -146,7 +146,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             try:
-                yield from _cells(path, reader)
+                yield from _checked_rows(path, reader)
             except csv.Error as error:
                 line = reader.reader.line_num  # the outer reader counts a row only when it is complete
                 raise DataError(
@@ -158,14 +158,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         ) from None
     except UnicodeDecodeError:
         raise DataError(
-            f"{path}: expected UTF-8, found something else ({_other_than_utf8(path)}); save it as "
+            f"{path}: expected UTF-8, found something else ({_describe_wrong_encoding(path)}); save it as "
             "'CSV UTF-8' with commas."
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a UTF-8 table with commas ({error}).") from None
 
 
-def _cells(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _checked_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
     _check_separator(path, reader.fieldnames or ())
     _check_columns(path, reader.fieldnames or ())
     for row in reader:
@@ -181,7 +181,7 @@ def _cells(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[
         yield reader.line_num, cells
 
 
-def _other_than_utf8(path: Path) -> str:
+def _describe_wrong_encoding(path: Path) -> str:
     """The first byte that is not UTF-8; the block-wise decoder knows only the place in a block."""
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -213,8 +213,8 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for name in columns:
         if name not in known:
             absent = [one for one in known if one not in columns]
-            likely = OTHER_WORDS.get(name.lower(), name.lower())
-            near = nearest(likely, absent)
+            likely = COLUMN_ALIASES.get(name.lower(), name.lower())
+            near = closest_column(likely, absent)
             hint = f"did you mean '{near}'? If not, remove it."
             if not near:
                 hint = f"remove it if it is none of these: {', '.join(known)}."
@@ -228,7 +228,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             raise DataError(f"{path}: expected the columns {' and '.join(REQUIRED)}, found no '{name}'.")
 
 
-def nearest(name: str, columns: Sequence[str]) -> str:
+def closest_column(name: str, columns: Sequence[str]) -> str:
     """The column that a misspelt one was meant for; empty: none is similar.
 
     There are so many questions of the history that almost any word resembles one: they must be very similar.
@@ -239,34 +239,34 @@ def nearest(name: str, columns: Sequence[str]) -> str:
 
 
 def _record(row: Mapping[str, str]) -> RawRecord:
-    image = _inside(row["image"])
+    image = _safe_relative_path(row["image"])
     needs = row["needs_in_person"].lower()
-    if needs not in _TRUTH:
+    if needs not in _BOOLEANS:
         raise DataError(
             f"needs_in_person is '{row['needs_in_person']}'; expected true, yes, 1, false, no, 0 or nothing."
         )
     for name in ("lesion_id", "patient_id"):
-        refuse_filler(name, row.get(name, ""))
+        refuse_missing_marker(name, row.get(name, ""))
     return RawRecord(
         image_id=image,
         path=image,
         # The prefix keeps a picture from being taken for a lesion named by another row.
-        lesion_id=row.get("lesion_id") or lesion_of_its_own(image),
+        lesion_id=row.get("lesion_id") or placeholder_lesion_id(image),
         patient_id=row.get("patient_id") or None,
-        needs_in_person=_TRUTH[needs],
+        needs_in_person=_BOOLEANS[needs],
         source=row.get("source") or "folder",
-        age_approx=age_in_years(row.get("age_approx", ""), "age_approx"),
-        history=history_of(row, QUESTIONS),
-        **{name: _text(row, name) for name in TEXTS},
+        age_approx=parse_age(row.get("age_approx", ""), "age_approx"),
+        history=history_json(row, QUESTIONS),
+        **{name: _cell_text(row, name) for name in TEXT_COLUMNS},
     )
 
 
-def _text(row: Mapping[str, str], name: str) -> str:
+def _cell_text(row: Mapping[str, str], name: str) -> str:
     cell = row.get(name, "")
-    return said(cell) if name in GROUP_WORDS else cell
+    return known_or_empty(cell) if name in GROUP_FIELDS else cell
 
 
-def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
+def history_json(row: Mapping[str, str], names: Sequence[str]) -> str:
     """The history in the cells of a row, in the format of ``bundle.history.as_text``.
 
     Args:
@@ -278,7 +278,7 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
     """
     answers: dict[str, object] = {}
     for name in names:
-        cell = _text(row, name)
+        cell = _cell_text(row, name)
         if name in NUMBER_FIELDS and cell:
             try:
                 answers[name] = number_in(cell)
@@ -286,8 +286,8 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
                 raise DataError(f"{name} is '{cell}': {error}.") from None
         elif name not in YES_NO_FIELDS:
             answers[name] = cell or None
-        elif cell.lower() in _TRUTH:
-            answers[name] = _TRUTH[cell.lower()]
+        elif cell.lower() in _BOOLEANS:
+            answers[name] = _BOOLEANS[cell.lower()]
         else:
             raise DataError(f"{name} is '{cell}'; expected true, yes, 1, false, no, 0 or nothing.")
     try:
@@ -298,7 +298,7 @@ def history_of(row: Mapping[str, str], names: Sequence[str]) -> str:
         raise DataError(f"{name} is '{row[name]}': {problem['msg']}.") from None
 
 
-def _inside(image: str) -> str:
+def _safe_relative_path(image: str) -> str:
     """The path in one spelling, checked to stay below the root on every system."""
     if not image:
         raise DataError("the image cell is empty; expected a path relative to the data root.")

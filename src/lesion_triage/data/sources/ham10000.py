@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, said
-from lesion_triage.data.sources.tables import Collected, Row, rows, walk, word
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, known_or_empty, parse_age
+from lesion_triage.data.sources.tables import RecordCollector, Row, map_term, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -40,20 +40,20 @@ def read(root: Path) -> Listing:
         DataError: no metadata table, a column missing, a code that is not in the label table, an age
             that is not a number.
     """
-    folder = walk(root)
+    folder = scan_folder(root)
     table = _metadata(root)
-    collected = Collected()
+    collector = RecordCollector()
 
     def record(row: Row) -> RawRecord | None:
         path = folder.pictures.get(row["image_id"])
         if path is None:
-            collected.missing.append(row["image_id"])
+            collector.missing.append(row["image_id"])
             return None
         return _record(row, path)
 
     hint = "take the metadata table that belongs to HAM10000, not the ISIC archive's"
-    collected.take(table, rows(table, _COLUMNS, ("dataset",), hint=hint), record)
-    return collected.listing(f"HAM10000: {ATTRIBUTION}; {LICENSE}", folder.twice)
+    collector.add_rows(table, read_rows(table, _COLUMNS, ("dataset",), hint=hint), record)
+    return collector.to_listing(f"HAM10000: {ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
 def _metadata(root: Path) -> Path:
@@ -74,12 +74,12 @@ def _record(row: Row, path: str) -> RawRecord:
         path=path,
         lesion_id=row["lesion_id"],
         diagnosis=row["dx"],
-        diagnosis_confirm_type=word(row["dx_type"], CONFIRM_TYPES, "dx_type"),
+        diagnosis_confirm_type=map_term(row["dx_type"], CONFIRM_TYPES, "dx_type"),
         needs_in_person=label_for("ham10000", row["dx"]).needs_in_person,
         source=row["dataset"] or "ham10000",
-        sex=said(row["sex"]),
-        age_approx=age_in_years(row["age"], "age"),
-        anatom_site_general=said(row["localization"]),
+        sex=known_or_empty(row["sex"]),
+        age_approx=parse_age(row["age"], "age"),
+        anatom_site_general=known_or_empty(row["localization"]),
         image_type="dermoscopic",
         copyright_license=LICENSE,
         attribution=ATTRIBUTION,

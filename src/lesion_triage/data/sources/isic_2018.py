@@ -24,7 +24,16 @@ from pathlib import Path
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import Listing, RawRecord
 from lesion_triage.data.sources.isic_terms import CONFIRM_TYPES
-from lesion_triage.data.sources.tables import Collected, Folder, Row, index, one_of, rows, walk, word
+from lesion_triage.data.sources.tables import (
+    DataFolder,
+    RecordCollector,
+    Row,
+    index_rows,
+    map_term,
+    one_hot_class,
+    read_rows,
+    scan_folder,
+)
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -45,32 +54,32 @@ def read(root: Path) -> Listing:
         DataError: none of them, no lesion groupings beside the training table, a column missing, a row
             without exactly one class, a training picture without a lesion.
     """
-    folder = walk(root)
+    folder = scan_folder(root)
     present = {split: name for split, name in TRUTHS.items() if name in folder.tables}
     if not present:
         folder.table(tuple(TRUTHS.values()), "ISIC 2018 task 3")
-    collected = Collected()
+    collector = RecordCollector()
     for split, name in present.items():
         groups: Mapping[str, Row] = {}
         if split == "train":
             table = folder.table((GROUPINGS,), "ISIC 2018 task 3")
-            groups = index(table, "image", ("lesion_id",), ("diagnosis_confirm_type",))
+            groups = index_rows(table, "image", ("lesion_id",), ("diagnosis_confirm_type",))
         truth = folder.tables[name]
-        collected.take(
+        collector.add_rows(
             truth,
-            rows(truth, ("image", *CLASSES)),
-            lambda row, split=split, groups=groups: _record(row, split, groups, folder, collected),  # type: ignore[misc]
+            read_rows(truth, ("image", *CLASSES)),
+            lambda row, split=split, groups=groups: _record(row, split, groups, folder, collector),  # type: ignore[misc]
         )
-    return collected.listing(f"ISIC 2018 task 3: {ATTRIBUTION}; {LICENSE}", folder.twice)
+    return collector.to_listing(f"ISIC 2018 task 3: {ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
 def _record(
-    row: Row, split: str, groups: Mapping[str, Row], folder: Folder, collected: Collected
+    row: Row, split: str, groups: Mapping[str, Row], folder: DataFolder, collector: RecordCollector
 ) -> RawRecord | None:
     image = row["image"]
-    code = one_of(row, CLASSES)
+    code = one_hot_class(row, CLASSES)
     if image not in folder.pictures:
-        collected.missing.append(image)
+        collector.missing.append(image)
         return None
     group = groups.get(image)
     if split == "train" and (group is None or not group["lesion_id"]):
@@ -78,10 +87,12 @@ def _record(
     return RawRecord(
         image_id=image,
         path=folder.pictures[image],
-        lesion_id=group["lesion_id"] if group else collected.lesion("", image),
+        lesion_id=group["lesion_id"] if group else collector.lesion_id_or_placeholder("", image),
         diagnosis=code,
         diagnosis_confirm_type=(
-            word(group["diagnosis_confirm_type"], CONFIRM_TYPES, "diagnosis_confirm_type") if group else ""
+            map_term(group["diagnosis_confirm_type"], CONFIRM_TYPES, "diagnosis_confirm_type")
+            if group
+            else ""
         ),
         needs_in_person=label_for("isic_2018", code).needs_in_person,
         source="isic_2018",

@@ -21,9 +21,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, age_in_years, said
+from lesion_triage.data.records import Listing, RawRecord, known_or_empty, parse_age
 from lesion_triage.data.sources.isic_terms import DOWNSAMPLED
-from lesion_triage.data.sources.tables import Collected, Folder, Row, index, one_of, rows, walk
+from lesion_triage.data.sources.tables import (
+    DataFolder,
+    RecordCollector,
+    Row,
+    index_rows,
+    one_hot_class,
+    read_rows,
+    scan_folder,
+)
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -43,46 +51,46 @@ def read(root: Path) -> Listing:
         DataError: no ground truth, no metadata beside it, a column missing, a row without exactly one
             class, an age that is not a number.
     """
-    folder = walk(root)
+    folder = scan_folder(root)
     present = {split: part for split, part in PARTS.items() if f"{part}_GroundTruth.csv" in folder.tables}
     if not present:
         folder.table([f"{part}_GroundTruth.csv" for part in PARTS.values()], "ISIC 2019")
-    collected = Collected()
+    collector = RecordCollector()
     for split, part in present.items():
         table = folder.table((f"{part}_Metadata.csv",), "ISIC 2019")
         lesion = ("lesion_id",)
         required, optional = ((*_FACTS, *lesion), ()) if split == "train" else (_FACTS, lesion)
-        facts = index(table, "image", required, optional)
+        facts = index_rows(table, "image", required, optional)
         truth = folder.tables[f"{part}_GroundTruth.csv"]
-        collected.take(
+        collector.add_rows(
             truth,
-            rows(truth, ("image", *CLASSES)),
-            lambda row, split=split, facts=facts: _record(row, split, facts, folder, collected),  # type: ignore[misc]
+            read_rows(truth, ("image", *CLASSES)),
+            lambda row, split=split, facts=facts: _record(row, split, facts, folder, collector),  # type: ignore[misc]
         )
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
 def _record(
-    row: Row, split: str, facts: Mapping[str, Row], folder: Folder, collected: Collected
+    row: Row, split: str, facts: Mapping[str, Row], folder: DataFolder, collector: RecordCollector
 ) -> RawRecord | None:
     image = row["image"]
-    code = one_of(row, CLASSES)
+    code = one_hot_class(row, CLASSES)
     if image not in facts:
         raise DataError(f"image '{image}' has no row in {PARTS[split]}_Metadata.csv.")
     if image not in folder.pictures:
-        collected.missing.append(image.removesuffix(DOWNSAMPLED))
+        collector.missing.append(image.removesuffix(DOWNSAMPLED))
         return None
     fact = facts[image]
     return RawRecord(
         image_id=image.removesuffix(DOWNSAMPLED),
         path=folder.pictures[image],
-        lesion_id=collected.lesion(fact["lesion_id"], image),
+        lesion_id=collector.lesion_id_or_placeholder(fact["lesion_id"], image),
         diagnosis=code,
         needs_in_person=label_for("isic_2019", code).needs_in_person,
-        source=_hospital(fact["lesion_id"]),
-        sex=said(fact["sex"]),
-        age_approx=age_in_years(fact["age_approx"], "age_approx"),
-        anatom_site_general=said(fact["anatom_site_general"]),
+        source=_collection(fact["lesion_id"]),
+        sex=known_or_empty(fact["sex"]),
+        age_approx=parse_age(fact["age_approx"], "age_approx"),
+        anatom_site_general=known_or_empty(fact["anatom_site_general"]),
         image_type="dermoscopic",
         copyright_license=LICENSE,
         attribution=ATTRIBUTION,
@@ -90,7 +98,7 @@ def _record(
     )
 
 
-def _hospital(lesion_id: str) -> str:
+def _collection(lesion_id: str) -> str:
     """The collection named by a lesion id's prefix."""
     return next(
         (f"isic_2019_{prefix.lower()}" for prefix in ("HAM", "BCN", "MSK") if lesion_id.startswith(prefix)),

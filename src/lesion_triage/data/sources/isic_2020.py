@@ -21,8 +21,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, said
-from lesion_triage.data.sources.tables import Collected, Row, rows, walk
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, known_or_empty, parse_age
+from lesion_triage.data.sources.tables import RecordCollector, Row, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -49,45 +49,45 @@ def read(root: Path) -> Listing:
         DataError: no table, a column missing, a diagnosis that is not in the label table or contradicts
             ``benign_malignant``, an age that is not a number.
     """
-    folder = walk(root)
+    folder = scan_folder(root)
     table = folder.table(TABLES, "ISIC 2020")
     copies: set[str] = set()
     if DUPLICATES in folder.tables:
-        pairs = rows(folder.tables[DUPLICATES], ("image_name_1", "image_name_2"))
+        pairs = read_rows(folder.tables[DUPLICATES], ("image_name_1", "image_name_2"))
         copies = {row["image_name_2"] for _, row in pairs}
-    collected = Collected()
+    collector = RecordCollector()
 
     def record(row: Row) -> RawRecord | None:
         image = row["image_name"]
-        needs = _needs(row)
+        needs = _needs_in_person(row)
         if image in copies:
-            collected.drop(DROPPED, image)
+            collector.add_dropped(DROPPED, image)
             return None
         if image not in folder.pictures:
-            collected.missing.append(image)
+            collector.missing.append(image)
             return None
         return RawRecord(
             image_id=image,
             path=folder.pictures[image],
-            lesion_id=collected.lesion(row["lesion_id"], image),
+            lesion_id=collector.lesion_id_or_placeholder(row["lesion_id"], image),
             patient_id=row["patient_id"] or None,
             diagnosis=row["diagnosis"],
             diagnosis_confirm_type=HISTOPATHOLOGY if needs else "",
             needs_in_person=needs,
             source="isic_2020",
-            sex=said(row["sex"]),
-            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
-            anatom_site_general=said(row["anatom_site_general_challenge"]),
+            sex=known_or_empty(row["sex"]),
+            age_approx=parse_age(known_or_empty(row["age_approx"]), "age_approx"),
+            anatom_site_general=known_or_empty(row["anatom_site_general_challenge"]),
             image_type="dermoscopic",
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
         )
 
-    collected.take(table, rows(table, _COLUMNS, ("lesion_id",)), record)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+    collector.add_rows(table, read_rows(table, _COLUMNS, ("lesion_id",)), record)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
-def _needs(row: Row) -> bool | None:
+def _needs_in_person(row: Row) -> bool | None:
     needs = label_for("isic_2020", row["diagnosis"]).needs_in_person
     if row["benign_malignant"] not in ("benign", "malignant"):
         raise DataError(f"benign_malignant '{row['benign_malignant']}' is unknown; known: benign, malignant.")

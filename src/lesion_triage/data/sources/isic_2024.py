@@ -29,11 +29,11 @@ from lesion_triage.data.records import (
     HISTOPATHOLOGY,
     Listing,
     RawRecord,
-    age_in_years,
-    lesion_of_its_own,
-    said,
+    known_or_empty,
+    parse_age,
+    placeholder_lesion_id,
 )
-from lesion_triage.data.sources.tables import Collected, Row, rows, walk
+from lesion_triage.data.sources.tables import RecordCollector, Row, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 ATTRIBUTION = "ISIC 2024 SLICE-3D, Kurtansky et al., Scientific Data 2024, doi:10.1038/s41597-024-03743-w"
@@ -58,38 +58,38 @@ def read(root: Path) -> Listing:
             f"{root}: expected ISIC 2024's {TABLE} here, found none; "
             "give the folder that holds it with --data-root."
         )
-    path_of, twice = _pictures(root)
-    collected = Collected()
+    path_of, duplicate_names = _picture_lookup(root)
+    collector = RecordCollector()
 
     def record(row: Row) -> RawRecord | None:
-        needs = _needs(row)
+        needs = _needs_in_person(row)
         path = path_of(row["isic_id"])
         if path is None:
-            collected.missing.append(row["isic_id"])
+            collector.missing.append(row["isic_id"])
             return None
         return RawRecord(
             image_id=row["isic_id"],
             path=path,
-            lesion_id=row["lesion_id"] or lesion_of_its_own(row["isic_id"]),
+            lesion_id=row["lesion_id"] or placeholder_lesion_id(row["isic_id"]),
             patient_id=row["patient_id"] or None,
             diagnosis=row["iddx_full"],
             # Only lesions seen by pathology go beyond the first level of the archive's tree.
             diagnosis_confirm_type=HISTOPATHOLOGY if "::" in row["iddx_full"] else NO_BIOPSY,
             needs_in_person=needs,
             source=row["attribution"] or "isic_2024",
-            sex=said(row["sex"]),
-            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
-            anatom_site_general=said(row["anatom_site_general"]),
+            sex=known_or_empty(row["sex"]),
+            age_approx=parse_age(known_or_empty(row["age_approx"]), "age_approx"),
+            anatom_site_general=known_or_empty(row["anatom_site_general"]),
             image_type=row["image_type"] or "TBP tile: close-up",
             copyright_license=row["copyright_license"] or LICENSE,
             attribution=ATTRIBUTION,
         )
 
-    collected.take(root / TABLE, rows(root / TABLE, _COLUMNS, _OPTIONAL), record)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", twice)
+    collector.add_rows(root / TABLE, read_rows(root / TABLE, _COLUMNS, _OPTIONAL), record)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", duplicate_names)
 
 
-def _pictures(root: Path) -> tuple[Callable[[str], str | None], tuple[str, ...]]:
+def _picture_lookup(root: Path) -> tuple[Callable[[str], str | None], tuple[str, ...]]:
     """A function from an id to its path, and the names found twice."""
     file = root / PICTURES
     if file.is_file():
@@ -98,11 +98,11 @@ def _pictures(root: Path) -> tuple[Callable[[str], str | None], tuple[str, ...]]
         except OSError as error:
             raise DataError(f"{file}: cannot be opened as HDF5 ({error}); complete the download.") from None
         return lambda name: f"{PICTURES}#{name}" if name in names else None, ()
-    folder = walk(root)
-    return folder.pictures.get, folder.twice
+    folder = scan_folder(root)
+    return folder.pictures.get, folder.duplicate_names
 
 
-def _needs(row: Row) -> bool | None:
+def _needs_in_person(row: Row) -> bool | None:
     needs = label_for("isic_2024", row["iddx_full"]).needs_in_person
     if row["target"] not in ("0", "1"):
         raise DataError(f"target '{row['target']}' is unknown; known: 0, 1.")

@@ -23,9 +23,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord, age_in_years, said
+from lesion_triage.data.records import Listing, RawRecord, known_or_empty, parse_age
 from lesion_triage.data.sources.isic_terms import CONFIRM_TYPES
-from lesion_triage.data.sources.tables import Collected, Row, index, one_of, rows, walk, word
+from lesion_triage.data.sources.tables import (
+    RecordCollector,
+    Row,
+    index_rows,
+    map_term,
+    one_hot_class,
+    read_rows,
+    scan_folder,
+)
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY-NC 4.0"
@@ -46,13 +54,13 @@ def read(root: Path) -> Listing:
         DataError: a table or a column is missing, a lesion without exactly one class or with two rows of
             them, an age that is not a number.
     """
-    folder = walk(root)
+    folder = scan_folder(root)
     codes = _codes(folder.table((TRUTH,), "MILK10k"))
     confirmed: Mapping[str, Row] = {}
     if SUPPLEMENT in folder.tables:
-        confirmed = index(folder.tables[SUPPLEMENT], "isic_id", ("diagnosis_confirm_type",))
+        confirmed = index_rows(folder.tables[SUPPLEMENT], "isic_id", ("diagnosis_confirm_type",))
     table = folder.table((METADATA,), "MILK10k")
-    collected = Collected()
+    collector = RecordCollector()
     seen: set[str] = set()
 
     def record(row: Row) -> RawRecord | None:
@@ -61,7 +69,7 @@ def read(root: Path) -> Listing:
         if lesion not in codes:
             raise DataError(f"lesion '{lesion}' has no row in {TRUTH}.")
         if image not in folder.pictures:
-            collected.missing.append(image)
+            collector.missing.append(image)
             return None
         confirm = confirmed[image]["diagnosis_confirm_type"] if image in confirmed else ""
         return RawRecord(
@@ -69,31 +77,31 @@ def read(root: Path) -> Listing:
             path=folder.pictures[image],
             lesion_id=lesion,
             diagnosis=codes[lesion],
-            diagnosis_confirm_type=word(confirm, CONFIRM_TYPES, "diagnosis_confirm_type"),
+            diagnosis_confirm_type=map_term(confirm, CONFIRM_TYPES, "diagnosis_confirm_type"),
             needs_in_person=label_for("milk10k", codes[lesion]).needs_in_person,
             source="milk10k",
-            sex=said(row["sex"]),
-            age_approx=age_in_years(said(row["age_approx"]), "age_approx"),
-            anatom_site_general=said(row["site"]),
+            sex=known_or_empty(row["sex"]),
+            age_approx=parse_age(known_or_empty(row["age_approx"]), "age_approx"),
+            anatom_site_general=known_or_empty(row["site"]),
             image_type=row["image_type"],
             copyright_license=row["copyright_license"] or LICENSE,
             attribution=row["attribution"] or ATTRIBUTION,
         )
 
-    collected.take(table, rows(table, _COLUMNS, ("attribution", "copyright_license")), record)
+    collector.add_rows(table, read_rows(table, _COLUMNS, ("attribution", "copyright_license")), record)
     for lesion in sorted(codes.keys() - seen):
-        collected.drop(NO_PICTURE, lesion)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+        collector.add_dropped(NO_PICTURE, lesion)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
 def _codes(table: Path) -> dict[str, str]:
     """Class of each lesion."""
     codes: dict[str, str] = {}
-    for number, row in rows(table, ("lesion_id", *CLASSES)):
+    for number, row in read_rows(table, ("lesion_id", *CLASSES)):
         try:
             if row["lesion_id"] in codes:
                 raise DataError(f"lesion_id '{row['lesion_id']}' stands twice; keep one row.")
-            codes[row["lesion_id"]] = one_of(row, CLASSES)
+            codes[row["lesion_id"]] = one_hot_class(row, CLASSES)
         except DataError as error:
             raise DataError(f"{table}, line {number}: {error}") from None
     return codes

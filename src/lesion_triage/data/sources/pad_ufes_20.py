@@ -23,8 +23,8 @@ from types import MappingProxyType
 
 from lesion_triage.bundle.history import History, as_text
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, age_in_years, said
-from lesion_triage.data.sources.tables import JPEG, Collected, Row, rows, walk, word
+from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, known_or_empty, parse_age
+from lesion_triage.data.sources.tables import JPEG, RecordCollector, Row, map_term, read_rows, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "CC BY 4.0"
@@ -73,9 +73,9 @@ def read(root: Path) -> Listing:
         DataError: no table, a column missing, an unknown code or word, no patient or lesion, an age that is
             not a number.
     """
-    folder = walk(root, (".png", *JPEG))
+    folder = scan_folder(root, (".png", *JPEG))
     table = folder.table((TABLE,), "PAD-UFES-20")
-    collected = Collected()
+    collector = RecordCollector()
 
     def record(row: Row) -> RawRecord | None:
         image = row["img_id"].removesuffix(".png")
@@ -83,7 +83,7 @@ def read(root: Path) -> Listing:
         if not row["patient_id"] or not row["lesion_id"]:
             raise DataError(f"image '{image}' has no patient_id or no lesion_id.")
         if image not in folder.pictures:
-            collected.missing.append(image)
+            collector.missing.append(image)
             return None
         return RawRecord(
             image_id=image,
@@ -91,31 +91,31 @@ def read(root: Path) -> Listing:
             lesion_id=f"{row['patient_id']}-{row['lesion_id']}",
             patient_id=row["patient_id"],
             diagnosis=row["diagnostic"],
-            diagnosis_confirm_type=word(row["biopsed"], CONFIRMED, "biopsed"),
+            diagnosis_confirm_type=map_term(row["biopsed"], CONFIRMED, "biopsed"),
             needs_in_person=needs,
             source="pad_ufes_20",
-            sex=word(row["gender"], SEXES, "gender"),
-            age_approx=age_in_years(row["age"], "age"),
-            anatom_site_general=said(row["region"]).lower(),
+            sex=map_term(row["gender"], SEXES, "gender"),
+            age_approx=parse_age(row["age"], "age"),
+            anatom_site_general=known_or_empty(row["region"]).lower(),
             image_type="clinical: close-up",
-            fitzpatrick_skin_type=word(row["fitspatrick"].removesuffix(".0"), SKIN_TYPES, "fitspatrick"),
+            fitzpatrick_skin_type=map_term(row["fitspatrick"].removesuffix(".0"), SKIN_TYPES, "fitspatrick"),
             history=_history(row),
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
         )
 
-    collected.take(table, rows(table, _COLUMNS, _OPTIONAL), record)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}", folder.twice)
+    collector.add_rows(table, read_rows(table, _COLUMNS, _OPTIONAL), record)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}", folder.duplicate_names)
 
 
 def _history(row: Row) -> str:
     answers: dict[str, object] = {}
     for column, question in QUESTIONS.items():
-        cell = said(row[column])
+        cell = known_or_empty(row[column])
         if cell and cell not in ANSWERS:
             raise DataError(f"{column} '{cell}' is unknown; expected {', '.join(ANSWERS)} or nothing.")
         answers[question] = ANSWERS.get(cell)
-    sizes = [cell for column in _DIAMETERS if (cell := said(row[column]))]
+    sizes = [cell for column in _DIAMETERS if (cell := known_or_empty(row[column]))]
     try:
         answers["diameter_mm"] = max(map(float, sizes), default=None)
         return as_text(History.model_validate(answers))

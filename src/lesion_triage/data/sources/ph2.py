@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord
-from lesion_triage.data.sources.tables import JPEG, Collected, Row, walk
+from lesion_triage.data.sources.tables import JPEG, RecordCollector, Row, scan_folder
 from lesion_triage.errors import DataError
 
 LICENSE = "research and education, terms at www.fc.up.pt/addi"
@@ -36,15 +36,15 @@ def read(root: Path) -> Listing:
     Raises:
         DataError: no table, not the table of PH2, a code that is not in the label table.
     """
-    folder = walk(root, (".bmp", ".png", *JPEG))
+    folder = scan_folder(root, (".bmp", ".png", *JPEG))
     table = folder.table((TABLE,), "PH2")
-    collected = Collected()
+    collector = RecordCollector()
 
     def record(row: Row) -> RawRecord | None:
         image = row["Name"]
         needs = label_for("ph2", row["Clinical Diagnosis"]).needs_in_person
         if image not in folder.pictures:
-            collected.missing.append(image)
+            collector.missing.append(image)
             return None
         return RawRecord(
             image_id=image,
@@ -59,8 +59,8 @@ def read(root: Path) -> Listing:
             attribution=ATTRIBUTION,
         )
 
-    collected.take(table, _rows(table), record)
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}")
+    collector.add_rows(table, _rows(table), record)
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}")
 
 
 def _rows(table: Path) -> Iterator[tuple[int, Row]]:

@@ -24,7 +24,15 @@ from types import MappingProxyType
 
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import Listing, RawRecord
-from lesion_triage.data.sources.tables import JPEG, Collected, Row, index, rows, walk, word
+from lesion_triage.data.sources.tables import (
+    JPEG,
+    RecordCollector,
+    Row,
+    index_rows,
+    map_term,
+    read_rows,
+    scan_folder,
+)
 from lesion_triage.errors import DataError
 
 LICENSE = "SCIN Data Use License"
@@ -49,31 +57,33 @@ def read(root: Path) -> Listing:
     Raises:
         DataError: a table or a column is missing, a differential that cannot be read, or an unknown word.
     """
-    folder = walk(root, (".png", *JPEG))
-    labels = index(folder.table((LABELS,), "SCIN"), "case_id", ("weighted_skin_condition_label",))
+    folder = scan_folder(root, (".png", *JPEG))
+    labels = index_rows(folder.table((LABELS,), "SCIN"), "case_id", ("weighted_skin_condition_label",))
     cases = folder.table((CASES,), "SCIN")
-    collected = Collected()
-    for number, row in rows(
+    collector = RecordCollector()
+    for number, row in read_rows(
         cases, ("case_id", IMAGES[0]), (*IMAGES[1:], "sex_at_birth", "fitzpatrick_skin_type")
     ):
         try:
             if row["case_id"] not in labels:
                 raise DataError(f"case '{row['case_id']}' has no row in {LABELS}.")
-            condition = _first(labels[row["case_id"]]["weighted_skin_condition_label"])
+            condition = _top_condition(labels[row["case_id"]]["weighted_skin_condition_label"])
             for column in IMAGES:
                 if row[column]:
-                    _take(row, row[column], condition, folder.pictures, collected)
+                    _add_picture(row, row[column], condition, folder.pictures, collector)
         except DataError as error:
             raise DataError(f"{cases}, line {number}: {error}") from None
-    return collected.listing(f"{ATTRIBUTION}; {LICENSE}")
+    return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}")
 
 
-def _take(row: Row, stated: str, condition: str, found: Mapping[str, str], collected: Collected) -> None:
+def _add_picture(
+    row: Row, stated: str, condition: str, found: Mapping[str, str], collector: RecordCollector
+) -> None:
     image = PurePosixPath(stated).stem
     if image not in found:
-        collected.missing.append(image)
+        collector.missing.append(image)
         return
-    collected.records.append(
+    collector.records.append(
         RawRecord(
             image_id=image,
             path=found[image],
@@ -82,16 +92,16 @@ def _take(row: Row, stated: str, condition: str, found: Mapping[str, str], colle
             diagnosis=condition,
             needs_in_person=label_for("scin", "differential" if condition else "ungradable").needs_in_person,
             source="scin",
-            sex=word(row["sex_at_birth"], SEXES, "sex_at_birth"),
+            sex=map_term(row["sex_at_birth"], SEXES, "sex_at_birth"),
             image_type="clinical: close-up",
-            fitzpatrick_skin_type=word(row["fitzpatrick_skin_type"], SKIN_TYPES, "fitzpatrick_skin_type"),
+            fitzpatrick_skin_type=map_term(row["fitzpatrick_skin_type"], SKIN_TYPES, "fitzpatrick_skin_type"),
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
         )
     )
 
 
-def _first(cell: str) -> str:
+def _top_condition(cell: str) -> str:
     """The condition with the greatest weight, the first among equals; empty if there is none."""
     if not cell:
         return ""

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from lesion_triage.data.records import (
     Listing,
     RawRecord,
-    lesion_of_its_own,
-    refuse_filler,
-    refuse_unsendable,
+    placeholder_lesion_id,
+    refuse_invalid_group_names,
+    refuse_missing_marker,
 )
 from lesion_triage.data.walk import walk_folders
 from lesion_triage.errors import DataError, hint
@@ -30,13 +30,13 @@ STORED_TWICE = "stored under two names, the first in order was taken"
 
 
 @dataclass(frozen=True)
-class Folder:
+class DataFolder:
     """Every picture and every table below one folder."""
 
     root: Path
     pictures: Mapping[str, str]
     """Name without extension -> path relative to the root."""
-    twice: tuple[str, ...]
+    duplicate_names: tuple[str, ...]
     """Names that were found more than once; a widely copied archive has its parts twice."""
     tables: Mapping[str, Path]
     """File name -> path; of two with the same name the first in order."""
@@ -59,10 +59,10 @@ class Folder:
         )
 
 
-def walk(root: Path, endings: Sequence[str] = JPEG) -> Folder:
+def scan_folder(root: Path, endings: Sequence[str] = JPEG) -> DataFolder:
     """Walk all sub-folders and linked folders, in an order independent of the file system."""
     pictures: dict[str, str] = {}
-    twice: set[str] = set()
+    duplicate_names: set[str] = set()
     tables: dict[str, Path] = {}
     for walked in walk_folders(root):
         for name in walked.names:
@@ -70,13 +70,13 @@ def walk(root: Path, endings: Sequence[str] = JPEG) -> Folder:
             if ending.lower() not in endings:
                 tables.setdefault(name, Path(walked.folder, name))
             elif stem in pictures:
-                twice.add(stem)
+                duplicate_names.add(stem)
             else:
                 pictures[stem] = walked.prefix + name
-    return Folder(root, pictures, tuple(sorted(twice)), tables)
+    return DataFolder(root, pictures, tuple(sorted(duplicate_names)), tables)
 
 
-def rows(
+def read_rows(
     table: Path, required: Sequence[str], optional: Sequence[str] = (), *, hint: str = ""
 ) -> Iterator[tuple[int, Row]]:
     """Rows with their line number in the file, cells stripped, with only the requested columns.
@@ -123,7 +123,7 @@ def _check_header(table: Path, header: Sequence[str], required: Sequence[str], h
 
 
 @dataclass
-class Collected:
+class RecordCollector:
     """Records, and an account of the pictures without one."""
 
     records: list[RawRecord] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Collected:
     dropped: dict[str, list[str]] = field(default_factory=dict)
     findings: dict[str, list[str]] = field(default_factory=dict)
 
-    def take(
+    def add_rows(
         self, table: Path, numbered: Iterable[tuple[int, Row]], make: Callable[[Row], RawRecord | None]
     ) -> None:
         """Make a record of each row; ``make`` returns None for a row that it has accounted for itself.
@@ -144,33 +144,33 @@ class Collected:
             try:
                 record = make(row)
                 if record is not None:
-                    refuse_unsendable(record)
-                    refuse_filler("lesion_id", record.lesion_id)
-                    refuse_filler("patient_id", record.patient_id or "")
+                    refuse_invalid_group_names(record)
+                    refuse_missing_marker("lesion_id", record.lesion_id)
+                    refuse_missing_marker("patient_id", record.patient_id or "")
             except DataError as error:
                 raise DataError(f"{table}, line {number}: {error}") from None
             if record is not None:
                 self.records.append(record)
 
-    def find(self, remark: str, name: str) -> None:
+    def add_finding(self, remark: str, name: str) -> None:
         """Note a remark on a record that is kept."""
         self.findings.setdefault(remark, []).append(name)
 
-    def drop(self, reason: str, name: str) -> None:
+    def add_dropped(self, reason: str, name: str) -> None:
         """Note a picture that is left out."""
         self.dropped.setdefault(reason, []).append(name)
 
-    def lesion(self, lesion_id: str, image_id: str) -> str:
+    def lesion_id_or_placeholder(self, lesion_id: str, image_id: str) -> str:
         """The lesion's own name, or a unique one, with a remark."""
         if lesion_id:
             return lesion_id
-        self.find(OWN_LESION, image_id)
-        return lesion_of_its_own(image_id)
+        self.add_finding(OWN_LESION, image_id)
+        return placeholder_lesion_id(image_id)
 
-    def listing(self, citation: str, twice: Sequence[str] = ()) -> Listing:
+    def to_listing(self, citation: str, duplicate_names: Sequence[str] = ()) -> Listing:
         """The reader's result. Only pictures that a record names are worth a remark."""
-        named = {PurePosixPath(record.path).stem for record in self.records} if twice else set()
-        if known := [name for name in twice if name in named]:
+        named = {PurePosixPath(record.path).stem for record in self.records} if duplicate_names else set()
+        if known := [name for name in duplicate_names if name in named]:
             self.findings[STORED_TWICE] = known
         return Listing(
             records=tuple(self.records),
@@ -181,7 +181,7 @@ class Collected:
         )
 
 
-def one_of(row: Row, classes: Sequence[str]) -> str:
+def one_hot_class(row: Row, classes: Sequence[str]) -> str:
     """The class whose cell is 1 while all others are 0.
 
     Raises:
@@ -198,27 +198,27 @@ def one_of(row: Row, classes: Sequence[str]) -> str:
     return chosen[0]
 
 
-def word(cell: str, words: Mapping[str, str], column: str) -> str:
+def map_term(cell: str, terms: Mapping[str, str], column: str) -> str:
     """Our word for the dataset's; an empty cell stays unknown.
 
     Raises:
-        DataError: a word that is not in ``words``.
+        DataError: a word that is not in ``terms``.
     """
-    if cell in words:
-        return words[cell]
+    if cell in terms:
+        return terms[cell]
     if not cell:
         return ""
-    raise DataError(f"{column} '{cell}' is unknown; {hint(cell, words)}")
+    raise DataError(f"{column} '{cell}' is unknown; {hint(cell, terms)}")
 
 
-def index(table: Path, key: str, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Row]:
+def index_rows(table: Path, key: str, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Row]:
     """Rows of a table, by one column.
 
     Raises:
-        DataError: as ``rows``, or a duplicate key.
+        DataError: as ``read_rows``, or a duplicate key.
     """
     found: dict[str, Row] = {}
-    for number, row in rows(table, (key, *columns), optional):
+    for number, row in read_rows(table, (key, *columns), optional):
         if row[key] in found:
             raise DataError(f"{table}, line {number}: {key} '{row[key]}' appears twice; keep one row.")
         found[row[key]] = row
