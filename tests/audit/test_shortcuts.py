@@ -208,8 +208,8 @@ def test_a_part_s_table_also_speaks_of_pictures_that_another_part_has_under_the_
 
 def test_a_name_that_fits_two_pictures_matches_neither(made, tmp_path):
     known, _ = made(300, path=lambda r, p: f"{r.integers(1_000_000_000)}/same.jpg")
-    assert "same" not in raw_tables._names(known.records)
-    assert known.records[0].path in raw_tables._names(known.records)
+    assert "same" not in raw_tables._rows_by_name(known.records)
+    assert known.records[0].path in raw_tables._rows_by_name(known.records)
 
 
 @pytest.mark.slow
