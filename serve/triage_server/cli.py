@@ -25,9 +25,9 @@ from lesion_triage.errors import ConfigError, LesionTriageError
 from triage_server import commands
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
-from triage_server.hot_swap import BundleSwapper, Served, admit, present
+from triage_server.hot_swap import BundleSwapper, VerifiedBundle, load_tls_certificate, verify_bundle
 from triage_server.middleware import log, log_to_stderr
-from triage_server.protocol import GuardedProtocol, guarded
+from triage_server.protocol import LimitedProtocol, make_protocol_class
 from triage_server.settings import Settings, load, refuse_exposure
 from triage_server.tls import TlsListener
 
@@ -60,7 +60,7 @@ class DrainingServer(uvicorn.Server):
                 TlsListener(one, context, self._protocol, self._handshake_timeout_s) for one in sockets or []
             ]
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._bundle_swapper.look_now)
+        loop.add_signal_handler(signal.SIGHUP, self._bundle_swapper.check_now)
         self._watching = loop.create_task(self._bundle_swapper.watch())
         try:
             self._announce()
@@ -78,8 +78,8 @@ class DrainingServer(uvicorn.Server):
             connection.shutdown()  # connections that linger after a last-moment answer
         await asyncio.sleep(0)
 
-    def _protocol(self) -> GuardedProtocol:
-        made: type[GuardedProtocol] = self.config.http_protocol_class  # type: ignore[assignment]
+    def _protocol(self) -> LimitedProtocol:
+        made: type[LimitedProtocol] = self.config.http_protocol_class  # type: ignore[assignment]
         return made(self.config, self.server_state, self.lifespan.state)
 
 
@@ -138,9 +138,9 @@ def serve(settings: Settings) -> None:
     """
     _withdraw(settings.ready_file)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle to look at again
-    served = admit(settings.bundle, settings)
+    served = verify_bundle(settings.bundle, settings)
     bundle, signer = served.bundle, served.signer
-    shadows = [admit(folder, settings) for folder in settings.shadow_bundles]
+    shadows = [verify_bundle(folder, settings) for folder in settings.shadow_bundles]
     with ExitStack() as closing:
         audit = None
         if settings.audit_log is not None:
@@ -172,7 +172,9 @@ def serve(settings: Settings) -> None:
         server.run(sockets=[listener])
 
 
-def _begun(served: Served, shadows: Sequence[Served], settings: Settings) -> dict[str, object]:
+def _begun(
+    served: VerifiedBundle, shadows: Sequence[VerifiedBundle], settings: Settings
+) -> dict[str, object]:
     return {
         "event": "opened",
         "program": f"lesion-triage {__version__}",
@@ -202,7 +204,7 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         loop="auto",
-        http=guarded(settings, app.state.service.telemetry),
+        http=make_protocol_class(settings, app.state.service.telemetry),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -215,7 +217,8 @@ def _uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
     try:
         if settings.tls_cert is not None:
-            present(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)  # uvicorn would wait for a passphrase
+            # uvicorn would wait for a passphrase
+            load_tls_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(

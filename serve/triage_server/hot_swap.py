@@ -30,7 +30,7 @@ log = logging.getLogger("triage_server")
 
 
 @dataclass(frozen=True)
-class Served:
+class VerifiedBundle:
     """A bundle that has passed every check required before a case may reach it."""
 
     bundle: Bundle
@@ -39,7 +39,7 @@ class Served:
     """Id of the key that signed it; None if signatures are not checked."""
 
 
-def admit(folder: Path, settings: Settings) -> Served:
+def verify_bundle(folder: Path, settings: Settings) -> VerifiedBundle:
     """Verify a bundle as at the start of a server: hashes, signature, languages, self-test.
 
     Args:
@@ -55,7 +55,7 @@ def admit(folder: Path, settings: Settings) -> Served:
     codes = [flag.code for flag in bundle.policy.red_flags.flags]
     scorer = Scorer(bundle, Languages.for_flags(codes, settings.language, settings.catalogues))
     scorer.self_test()
-    return Served(bundle, scorer, signer)
+    return VerifiedBundle(bundle, scorer, signer)
 
 
 def _signer(bundle: Bundle, settings: Settings) -> str | None:
@@ -76,7 +76,7 @@ def _signer(bundle: Bundle, settings: Settings) -> str | None:
     return None
 
 
-def present(context: ssl.SSLContext, settings: Settings) -> None:
+def load_tls_certificate(context: ssl.SSLContext, settings: Settings) -> None:
     """Load the certificate and key of these settings into a context.
 
     Raises:
@@ -93,7 +93,7 @@ class BundleSwapper:
     def __init__(
         self,
         app: FastAPI,
-        first: Served,
+        first: VerifiedBundle,
         settings: Settings,
         audit: AuditLog | None = None,
         tls: ssl.SSLContext | None = None,
@@ -111,8 +111,8 @@ class BundleSwapper:
         self._audit, self._tls = audit, tls
         state = _state(settings.bundle)
         # None if the link was changed since: the first look then tries what is there now.
-        self._seen = state if state and state[0] == str(first.bundle.folder) else None
-        self._called = asyncio.Event()
+        self._last_state = state if state and state[0] == str(first.bundle.folder) else None
+        self._check_requested = asyncio.Event()
         self._failed = False
         telemetry = self._service.telemetry
         telemetry.add_gauge(
@@ -121,35 +121,35 @@ class BundleSwapper:
             lambda: self._failed,
         )
 
-    def look_now(self) -> None:
+    def check_now(self) -> None:
         """Request a look at certificate, trusted keys and bundle, even if nothing seems to have changed."""
-        self._called.set()
+        self._check_requested.set()
 
     async def watch(self) -> None:
         """Look every second, and at once when requested, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._called.wait(), _POLL_INTERVAL_S)
-            called = self._called.is_set()
-            self._called = asyncio.Event()
-            if called:
+                await asyncio.wait_for(self._check_requested.wait(), _POLL_INTERVAL_S)
+            check_requested = self._check_requested.is_set()
+            self._check_requested = asyncio.Event()
+            if check_requested:
                 self._renew_certificate()
             state = await asyncio.to_thread(_state, self._settings.bundle)
-            if called or state != self._seen:
-                self._seen = await self._succeed(state)
+            if check_requested or state != self._last_state:
+                self._last_state = await self._try_swap(state)
 
-    async def _succeed(self, state: _State) -> _State:
+    async def _try_swap(self, state: _State) -> _State:
         """Try the bundle that is there now. Returns the state not to try again; None: try again."""
         if self._audit is not None and not await self._audit.probe():
             return None  # no case is answered either; a swap that could not be proved can wait
         try:
-            following = await asyncio.to_thread(admit, self._settings.bundle, self._settings)
-            if following.bundle.sha256 == self._served.bundle.sha256:
-                self._served = replace(self._served, signer=following.signer)
+            candidate = await asyncio.to_thread(verify_bundle, self._settings.bundle, self._settings)
+            if candidate.bundle.sha256 == self._served.bundle.sha256:
+                self._served = replace(self._served, signer=candidate.signer)
                 self._failed = False
-                log.info("bundle unchanged", extra={"fields": {"bundle": following.bundle.sha256[:16]}})
+                log.info("bundle unchanged", extra={"fields": {"bundle": candidate.bundle.sha256[:16]}})
                 return state
-            await self._take_over(following)
+            await self._swap_to(candidate)
         except AuditLogError:
             return None
         except LesionTriageError as error:
@@ -159,9 +159,9 @@ class BundleSwapper:
             await self._refuse(type(error).__name__, "the bundle cannot be checked (internal error).")
         return state
 
-    async def _take_over(self, following: Served) -> None:
+    async def _swap_to(self, candidate: VerifiedBundle) -> None:
         """Record the swap, then make it, so that no answer of the new bundle precedes its line."""
-        before, bundle = self._served, following.bundle
+        before, bundle = self._served, candidate.bundle
         certificate_id = bundle.certificate.certificate_id()
         if self._audit is not None:
             await self._audit.append(
@@ -169,7 +169,7 @@ class BundleSwapper:
                     "event": "swapped",
                     "bundle_sha256": bundle.sha256,
                     "certificate_id": certificate_id,
-                    "bundle_key_id": following.signer,
+                    "bundle_key_id": candidate.signer,
                     "former_bundle_sha256": before.bundle.sha256,
                     "former_certificate_id": before.bundle.certificate.certificate_id(),
                     "former_bundle_key_id": before.signer,
@@ -179,12 +179,12 @@ class BundleSwapper:
         self._app.state.service = replace(
             service,
             bundle=bundle,
-            scorer=following.scorer,
+            scorer=candidate.scorer,
             recorder=service.recorder.for_bundle(bundle.sha256, certificate_id),
         )
         service.telemetry.set_bundle(bundle.sha256, certificate_id)
         service.telemetry.count_swap("swapped")
-        self._served, self._failed = following, False
+        self._served, self._failed = candidate, False
         fields = {
             "bundle": bundle.sha256[:16],
             "certificate": certificate_id,
@@ -209,7 +209,7 @@ class BundleSwapper:
             return
         try:
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._tls):
-                present(context, self._settings)
+                load_tls_certificate(context, self._settings)
         except OSError as error:  # ssl.SSLError is one
             log.error("TLS certificate refused, the previous one stays in use: %s", error.strerror)
         else:

@@ -1,4 +1,4 @@
-"""Closes connections so that the last answer arrives. Imports the measure of unsent bytes.
+"""Closes connections so that the last answer arrives. Imports the count of unacknowledged bytes.
 
 A kernel that closes a connection with unread bytes in it sends a reset. A client that is still sending its
 photographs may then never see why they were refused (RFC 9112, section 9.6).
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from triage_server.slow_readers import unsent
+from triage_server.slow_readers import unacknowledged_bytes
 
 _LINGER_S = 30.0
 """Limit for everything that a client sends after its answer."""
 _QUIET_S = 5.0
 """A client silent for so long has seen its answer, or waits for the connection to end."""
-_FAREWELL_S = 1.0
+_TLS_CLOSE_TIMEOUT_S = 1.0
 """For the TLS closure to be confirmed, once the peer has received everything."""
 
 
@@ -28,20 +28,22 @@ class LingeringTransport(asyncio.Transport):
     dropped.
     """
 
-    def __init__(self, transport: asyncio.Transport, sending: Callable[[], bool], most_bytes: int) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, sending: Callable[[], bool], max_discarded_bytes: int
+    ) -> None:
         """Wrap a transport, on the running event loop.
 
         Args:
             transport: of the connection.
             sending: whether more of a request may come.
-            most_bytes: discarded at most after an answer.
+            max_discarded_bytes: discarded at most after an answer.
         """
         super().__init__()
-        self._transport, self._sending, self._left = transport, sending, most_bytes
+        self._transport, self._sending, self._discardable_bytes = transport, sending, max_discarded_bytes
         self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._gone = self._came = False
+        self._lost = self._received_data = False
         self.lingers = False
         """Whether the last answer is given; from then on, bytes from the client go to ``discard``."""
 
@@ -58,13 +60,13 @@ class LingeringTransport(asyncio.Transport):
             with suppress(OSError):
                 self._transport.write_eof()
         self._transport.resume_reading()
-        self._timer = self._loop.call_later(_QUIET_S, self._look)
+        self._timer = self._loop.call_later(_QUIET_S, self._check_silence)
 
     def discard(self, data: bytes) -> None:
         """Discard bytes that came after the last answer."""
-        self._came = True
-        self._left -= len(data)
-        if self._left < 0:
+        self._received_data = True
+        self._discardable_bytes -= len(data)
+        if self._discardable_bytes < 0:
             self._transport.abort()  # an orderly end of TLS would accept even more bytes
 
     def end(self) -> None:
@@ -77,15 +79,15 @@ class LingeringTransport(asyncio.Transport):
 
         That limit itself cannot be lowered: it would cut off an answer that a slow reader is still receiving.
         """
-        if self._transport.is_closing() and not self._gone:
-            self._stop_looking()
+        if self._transport.is_closing() and not self._lost:
+            self._cancel_timer()
             if self._encrypted:
-                self._timer = self._loop.call_later(_FAREWELL_S, self._part)
+                self._timer = self._loop.call_later(_TLS_CLOSE_TIMEOUT_S, self._abort_if_all_sent)
 
-    def gone(self) -> None:
+    def on_connection_lost(self) -> None:
         """To be called when the connection is lost."""
-        self._gone = True
-        self._stop_looking()
+        self._lost = True
+        self._cancel_timer()
 
     def is_closing(self) -> bool:
         """Whether no further answer is possible."""
@@ -111,22 +113,22 @@ class LingeringTransport(asyncio.Transport):
         """As for the wrapped transport."""
         return self._transport.get_extra_info(name, default)
 
-    def _look(self) -> None:
-        if self._came and self._loop.time() < self._until:
-            self._came = False
-            self._timer = self._loop.call_later(_QUIET_S, self._look)
+    def _check_silence(self) -> None:
+        if self._received_data and self._loop.time() < self._until:
+            self._received_data = False
+            self._timer = self._loop.call_later(_QUIET_S, self._check_silence)
         else:
             self.end()
 
-    def _part(self) -> None:
+    def _abort_if_all_sent(self) -> None:
         # The TLS transport cannot tell: it counts only bytes not yet encrypted. But encrypted ones go to the
         # kernel as soon as it has room, so when the kernel's queue is empty, everything has been sent.
-        if unsent(self._transport) == 0:
+        if unacknowledged_bytes(self._transport) == 0:
             self._transport.abort()
         else:
             self.limit_tls_closure()
 
-    def _stop_looking(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -28,23 +28,23 @@ from triage_server.timestamps import format_timestamp
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
-CLIENT_LEFT = 499
+CLIENT_CLOSED_REQUEST = 499
 """Logged, never sent: the client closed the connection before its answer was ready."""
 
-_LINES_A_MINUTE = 60
-"""Limit on lines about unread refusals: anyone can cause those, without a key and at any rate."""
+_MAX_LINES_PER_MINUTE = 60
+"""Limit on lines about early refusals: anyone can cause those, without a key and at any rate."""
 
 log = logging.getLogger("triage_server")
 
 
-class Unread:
+class EarlyRefusals:
     """Counts and logs what was refused before the application saw it."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._minute_began, self._lines = -math.inf, 0
 
-    def refused(self, refusal: RequestError, request_id: str) -> None:
+    def record_refusal(self, refusal: RequestError, request_id: str) -> None:
         """Count one refusal, and log it within the limit for a minute.
 
         Args:
@@ -52,9 +52,9 @@ class Unread:
             request_id: that was sent with it.
         """
         self._telemetry.count_early_refusal(refusal.problem_type.status, refusal.code)
-        self._log("request", _facts(request_id, refusal.problem_type.status, problem=refusal.code))
+        self._log("request", _log_fields(request_id, refusal.problem_type.status, problem=refusal.code))
 
-    def unencrypted(self, why: str) -> None:
+    def record_failed_handshake(self, why: str) -> None:
         """Count one failed TLS handshake, and log it within the same limit.
 
         Args:
@@ -68,9 +68,9 @@ class Unread:
         if now - self._minute_began >= 60.0:
             self._minute_began, self._lines = now, 0
         self._lines += 1
-        if self._lines <= _LINES_A_MINUTE:
+        if self._lines <= _MAX_LINES_PER_MINUTE:
             log.info(event, extra={"fields": fields})
-        elif self._lines == _LINES_A_MINUTE + 1:
+        elif self._lines == _MAX_LINES_PER_MINUTE + 1:
             log.warning(
                 "further refusals and failed handshakes of this minute are not logged; GET /metrics "
                 "counts them all"
@@ -92,7 +92,7 @@ class RequestLogMiddleware:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            exchange.status = CLIENT_LEFT
+            exchange.status = CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:  # the server is stopping, and this request's time is up
             if exchange.status is not None:
                 raise
@@ -105,9 +105,9 @@ class RequestLogMiddleware:
             if (told := scope["state"].get("refused")) is not None:  # by the protocol, within the body
                 exchange.status, scope["state"]["problem"] = told.problem_type.status, told.code
             elif scope["state"].get("left"):
-                exchange.status = CLIENT_LEFT
+                exchange.status = CLIENT_CLOSED_REQUEST
             exchange.count(self._telemetry)
-            log.info("request", extra={"fields": exchange.facts()})
+            log.info("request", extra={"fields": exchange.log_fields()})
 
 
 class _Exchange:
@@ -163,10 +163,10 @@ class _Exchange:
         if problem := self._state.get("problem"):
             telemetry.count_problem(problem)
 
-    def facts(self) -> dict[str, object]:
+    def log_fields(self) -> dict[str, object]:
         """Fields of the request's log line; the audit line's number and hash anchor that log in this one."""
         caller = self._state.get("caller")
-        return _facts(
+        return _log_fields(
             self.request_id,
             self.status,
             caller=None if caller is None else caller.name,
@@ -179,7 +179,7 @@ class _Exchange:
         )
 
 
-def _facts(
+def _log_fields(
     request_id: str,
     status: int | None,
     *,
@@ -213,7 +213,7 @@ def request_id_of(headers: Headers) -> str:
     return secrets.token_hex(16)
 
 
-class JsonLines(logging.Formatter):
+class JsonLogFormatter(logging.Formatter):
     """One JSON object per record. Of an exception only type and location: its text may quote the input."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -239,6 +239,6 @@ def log_to_stderr() -> None:
     logging._srcfile = None  # as the documentation of logging advises
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLogFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     log.setLevel(logging.INFO)

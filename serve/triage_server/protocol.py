@@ -1,7 +1,7 @@
 """Limits on connections before any application code: size of a head, time for a head, number of connections.
 
 Extends uvicorn's protocol, which has none of these limits. Imports Starlette's headers, the connection limit,
-the watch over slow readers, the lingering close, the log's lines, and the wire.
+the watchdog of slow readers, the lingering close, the log's lines, and the wire.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from triage_server.connection_limit import ConnectionLimit
 from triage_server.lingering_close import LingeringTransport
-from triage_server.middleware import Unread, request_id_of
+from triage_server.middleware import EarlyRefusals, request_id_of
 from triage_server.problems import Problem, RequestError
 from triage_server.settings import Settings
-from triage_server.slow_readers import Watch
+from triage_server.slow_readers import SlowReaderWatchdog
 from triage_server.telemetry import Telemetry
 from triage_server.wire import PROBLEM_JSON
 
-_MOST_AHEAD = 16
+_MAX_PIPELINED = 16
 """Pipelined requests that may wait behind one that is being answered; each is held in memory until then."""
 
 
@@ -32,7 +32,7 @@ class _StoppedError(Exception):
     """Raised inside the parser to stop it."""
 
 
-def guarded(settings: Settings, telemetry: Telemetry) -> type[asyncio.Protocol]:
+def make_protocol_class(settings: Settings, telemetry: Telemetry) -> type[asyncio.Protocol]:
     """The protocol class with the limits of these settings; uvicorn makes one instance per connection.
 
     Args:
@@ -40,32 +40,32 @@ def guarded(settings: Settings, telemetry: Telemetry) -> type[asyncio.Protocol]:
         telemetry: of the application; counts what never reaches it.
     """
 
-    class Guarded(GuardedProtocol):
+    class ConfiguredProtocol(LimitedProtocol):
         max_head_bytes = settings.max_head_bytes
         head_timeout_s = settings.head_timeout_s
         read_timeout_s = settings.body_timeout_s
-        most_unread_bytes = 2 * settings.max_body_bytes  # a little too much still gets its refusal
+        max_discarded_bytes = 2 * settings.max_body_bytes  # a little too much still gets its refusal
         connection_limit = ConnectionLimit(settings.max_connections, telemetry)
-        unread = Unread(telemetry)
+        early_refusals = EarlyRefusals(telemetry)
 
-    return Guarded
+    return ConfiguredProtocol
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     """One connection."""
 
     max_head_bytes: int
     head_timeout_s: float
     read_timeout_s: float
-    most_unread_bytes: int
+    max_discarded_bytes: int
     connection_limit: ConnectionLimit
-    unread: Unread
+    early_refusals: EarlyRefusals
 
     _head_bytes = 0
     """Bytes since the head began that came without any of a body."""
-    _within = False
+    _in_request = False
     """Whether a request has begun and is not complete."""
-    _went_on = False
+    _progressed = False
     """Whether the present piece of data had some of a body, or began a request."""
     _ended = False
     """Whether a request ended in the present piece of data."""
@@ -79,16 +79,16 @@ class GuardedProtocol(HttpToolsProtocol):
     _refused: RequestError | None = None
     """A fault found behind a request that is not answered yet. Sent after that answer; no more is read."""
     _lingering: LingeringTransport
-    _watch: Watch | None = None
+    _watchdog: SlowReaderWatchdog | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, unless too many are open, and start the time limit for its first head."""
-        self._lingering = LingeringTransport(transport, self._more_may_come, self.most_unread_bytes)
+        self._lingering = LingeringTransport(transport, self._more_may_come, self.max_discarded_bytes)
         super().connection_made(self._lingering)
         if not self.connection_limit.admit(self):
             transport.abort()
             return
-        self._watch = Watch(transport, self.read_timeout_s)
+        self._watchdog = SlowReaderWatchdog(transport, self.read_timeout_s)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -96,9 +96,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._answering is not None and not self._answering.response_started:
             self._answering.scope["state"]["left"] = True
         self._head_arrived()
-        self._lingering.gone()
-        if self._watch is not None:
-            self._watch.end()
+        self._lingering.on_connection_lost()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         self.connection_limit.release(self)
         super().connection_lost(exc)
 
@@ -109,15 +109,15 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._refused is not None:
             return
-        begun, between = self._head_pending, self._within and not self._head_pending
-        self._went_on = self._ended = False
+        begun, between = self._head_pending, self._in_request and not self._head_pending
+        self._progressed = self._ended = False
         self._feed(data)
         if self.transport.is_closing() or self._refused is not None:
             return
         if begun and self._head_pending:
             # Before this head, the same piece held the end of another request, perhaps with body.
             self._head_bytes = self._counted if self._ended else self._head_bytes + len(data)
-        elif between and self._within and not self._went_on:
+        elif between and self._in_request and not self._progressed:
             self._head_bytes += len(data)  # between chunks or after the last: counted like a head
         if self._head_bytes > self.max_head_bytes:
             self._refuse("head_too_large")
@@ -126,7 +126,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """A head begins. Only this ends a silence: an empty line before a head would wait for ever."""
         self._unset_keepalive_if_required()
         super().on_message_begin()
-        self._within = self._went_on = True
+        self._in_request = self._progressed = True
         self._counted = 0
         if self._head_timer is None:
             self._await_head()
@@ -148,14 +148,14 @@ class GuardedProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 self._stop("request_not_valid")  # what follows is meant for another server
             if any(map(_announces_body, self.headers)):
-                self._plain_head = self._without_offer()
+                self._plain_head = self._head_without_upgrade()
                 return
         if len(_codings(self.headers)) > 1:  # the parser ensures that the last is chunked, but no more
             self._stop("transfer_coding_not_supported")  # RFC 9112, section 6.1
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             self._stop("request_not_valid")  # the same, section 3.2
-        if len(self.pipeline) >= _MOST_AHEAD:
+        if len(self.pipeline) >= _MAX_PIPELINED:
             self._stop("too_many_requests_ahead")
         self._head_arrived()
         super().on_headers_complete()
@@ -164,27 +164,27 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Part of the body."""
-        self._went_on, self._head_bytes = True, 0
+        self._progressed, self._head_bytes = True, 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is complete, unless the parser stopped before its body at an upgrade offer."""
         if self._plain_head is None:
-            self._within, self._ended = False, True
+            self._in_request, self._ended = False, True
             super().on_message_complete()
             if not self.pipeline:  # else the client's leaving would go unnoticed; requests ahead may wait
                 self.flow.resume_reading()
 
     def resume_writing(self) -> None:
         """The peer has received enough for more to be written."""
-        if self._watch is not None:
-            self._watch.moved()
+        if self._watchdog is not None:
+            self._watchdog.record_progress()
         super().resume_writing()
 
     def on_response_complete(self) -> None:
         """A request is answered; the next one of this connection may begin."""
         if self._refused is not None and not self.pipeline:
-            self._tell(self._refused)
+            self._send_refusal(self._refused)
         if self.pipeline:
             self._answering = self.pipeline[-1][0]
         super().on_response_complete()
@@ -197,7 +197,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._lingering.end()
 
     def _more_may_come(self) -> bool:
-        return self._within or self.flow.read_paused
+        return self._in_request or self.flow.read_paused
 
     def _feed(self, data: bytes) -> None:
         """Parse all data. At a protocol upgrade offer, the parser stops before the body.
@@ -220,7 +220,7 @@ class GuardedProtocol(HttpToolsProtocol):
             else:
                 return
 
-    def _without_offer(self) -> bytes:
+    def _head_without_upgrade(self) -> bytes:
         first = b"%s %s HTTP/%s" % (
             self.parser.get_method(),
             self.url,
@@ -241,7 +241,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         self._head_pending, self._head_bytes, self._counted = True, 0, 0
-        self._head_timer = self.loop.call_later(self.head_timeout_s, self._too_slow)
+        self._head_timer = self.loop.call_later(self.head_timeout_s, self._on_head_timeout)
 
     def _head_arrived(self) -> None:
         self._head_pending = False
@@ -249,26 +249,28 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _too_slow(self) -> None:
+    def _on_head_timeout(self) -> None:
         self._head_timer = None
         if self._head_pending and not self.transport.is_closing():
             self._refuse("head_not_received")
 
     def _refuse(self, code: str) -> None:
         self._head_arrived()
-        refusal = RequestError(code, limit=self.max_head_bytes, seconds=self.head_timeout_s, most=_MOST_AHEAD)
+        refusal = RequestError(
+            code, limit=self.max_head_bytes, seconds=self.head_timeout_s, most=_MAX_PIPELINED
+        )
         if self.pipeline and self.cycle.more_body:
             self.pipeline.popleft()  # the newest request, whose own body is broken
         elif self.cycle is None or self.cycle.response_complete:
-            self._tell(refusal)
+            self._send_refusal(refusal)
             return
         elif self.cycle.more_body:
-            self._tell(refusal, self._given_up(refusal))
+            self._send_refusal(refusal, self._abandon_body(refusal))
             return
         self._refused = refusal
         self.flow.pause_reading()
 
-    def _given_up(self, refusal: RequestError) -> str:
+    def _abandon_body(self, refusal: RequestError) -> str:
         """Tell the application that the rest of the body will not come, and its log line why.
 
         Returns:
@@ -283,13 +285,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
         return request_id
 
-    def _tell(self, refusal: RequestError, request_id: str | None = None) -> None:
+    def _send_refusal(self, refusal: RequestError, request_id: str | None = None) -> None:
         """Send a refusal and close. Without an id, the application knows nothing of it: count it here."""
         if self.transport.is_closing():
             return
         if request_id is None:
             request_id = secrets.token_hex(16)
-            self.unread.refused(refusal, request_id)
+            self.early_refusals.record_refusal(refusal, request_id)
         body = Problem.from_error(refusal, request_id).model_dump_json(exclude_none=True).encode()
         head = (
             f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\nx-request-id: {request_id}\r\n"

@@ -11,15 +11,15 @@ import socket
 import struct
 import termios
 
-_LOOKS = 4
+_CHECKS_PER_TIMEOUT = 4
 """Checks within the allowed time, so a client is dropped at most a quarter later."""
 
 
-_CONFIRMED, _CONFIRMED_AT = struct.Struct("Q"), 120
+_BYTES_ACKED, _BYTES_ACKED_OFFSET = struct.Struct("Q"), 120
 """``tcpi_bytes_acked`` of Linux's ``struct tcp_info``, since 4.1."""
 
 
-def unsent(transport: asyncio.Transport) -> int | None:
+def unacknowledged_bytes(transport: asyncio.Transport) -> int | None:
     """Bytes handed to the kernel that the peer has not acknowledged.
 
     Returns:
@@ -33,7 +33,7 @@ def unsent(transport: asyncio.Transport) -> int | None:
     return int(struct.unpack("i", waiting)[0])
 
 
-def confirmed(transport: asyncio.Transport) -> int | None:
+def acknowledged_bytes(transport: asyncio.Transport) -> int | None:
     """Bytes that the peer has acknowledged since the connection began.
 
     Queue lengths do not show progress: what leaves them is refilled at once, and TLS hides one of them.
@@ -47,49 +47,51 @@ def confirmed(transport: asyncio.Transport) -> int | None:
     except (AttributeError, OSError, ValueError):
         return None
     try:
-        facts = asking.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _CONFIRMED.size + _CONFIRMED_AT)
-        return int(_CONFIRMED.unpack_from(facts, _CONFIRMED_AT)[0])
+        tcp_info = asking.getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size + _BYTES_ACKED_OFFSET
+        )
+        return int(_BYTES_ACKED.unpack_from(tcp_info, _BYTES_ACKED_OFFSET)[0])
     except (AttributeError, OSError, struct.error):
         return None
     finally:
         asking.detach()
 
 
-class Watch:
+class SlowReaderWatchdog:
     """Drops a connection when nothing of its pending output has moved for a while.
 
     A client that is merely slow acknowledges something now and then.
     """
 
-    def __init__(self, transport: asyncio.Transport, patience_s: float) -> None:
+    def __init__(self, transport: asyncio.Transport, timeout_s: float) -> None:
         """Begin to watch, on the running event loop.
 
         Args:
             transport: of the connection; aborted if its client reads nothing.
-            patience_s: time allowed without progress.
+            timeout_s: time allowed without progress.
         """
-        self._transport, self._patience_s = transport, patience_s
+        self._transport, self._timeout_s = transport, timeout_s
         self._loop = asyncio.get_running_loop()
-        self._moved_at, self._before = self._loop.time(), self._measure()
-        self._timer = self._loop.call_later(patience_s / _LOOKS, self._look)
+        self._last_progress_at, self._before = self._loop.time(), self._measure()
+        self._timer = self._loop.call_later(timeout_s / _CHECKS_PER_TIMEOUT, self._check)
 
-    def moved(self) -> None:
+    def record_progress(self) -> None:
         """Something was taken; also called where the system does not say so."""
-        self._moved_at = self._loop.time()
+        self._last_progress_at = self._loop.time()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Stop: the connection is closed."""
         self._timer.cancel()
 
     def _measure(self) -> tuple[int, int, int]:
-        waiting = unsent(self._transport) or 0, self._transport.get_write_buffer_size()
-        return (*waiting, confirmed(self._transport) or 0)
+        waiting = unacknowledged_bytes(self._transport) or 0, self._transport.get_write_buffer_size()
+        return (*waiting, acknowledged_bytes(self._transport) or 0)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         before, self._before = self._before, self._measure()
         if self._before != before or not any(self._before[:2]):
-            self.moved()
-        if self._loop.time() - self._moved_at >= self._patience_s:
+            self.record_progress()
+        if self._loop.time() - self._last_progress_at >= self._timeout_s:
             self._transport.abort()
         else:
-            self._timer = self._loop.call_later(self._patience_s / _LOOKS, self._look)
+            self._timer = self._loop.call_later(self._timeout_s / _CHECKS_PER_TIMEOUT, self._check)

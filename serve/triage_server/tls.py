@@ -8,9 +8,9 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from triage_server.protocol import GuardedProtocol
+from triage_server.protocol import LimitedProtocol
 
-_REST_S = 1.0
+_ACCEPT_RETRY_DELAY_S = 1.0
 """Pause before the next accept when no file descriptor is left."""
 _ACCEPTED_AT_ONCE = 64
 _BACKLOG = 2048
@@ -29,8 +29,8 @@ class TlsListener:
         self,
         listener: socket.socket,
         context: ssl.SSLContext,
-        protocol: Callable[[], GuardedProtocol],
-        patience_s: float,
+        protocol: Callable[[], LimitedProtocol],
+        handshake_timeout_s: float,
     ) -> None:
         """Begin to accept, on the running event loop.
 
@@ -38,27 +38,27 @@ class TlsListener:
             listener: already listening.
             context: with the server's certificate.
             protocol: makes the protocol of one connection.
-            patience_s: time limit of the TLS handshake.
+            handshake_timeout_s: time limit of the TLS handshake.
         """
         self._listener, self._context, self._protocol = listener, context, protocol
-        self._patience_s = patience_s
+        self._handshake_timeout_s = handshake_timeout_s
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._resting: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         listener.listen(_BACKLOG)
         listener.setblocking(False)
-        self._open()
+        self._start_accepting()
 
     def close(self) -> None:
         """Accept no more, and drop connections still in their handshake."""
-        if self._resting is not None:
-            self._resting.cancel()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
         self._loop.remove_reader(self._listener)
         for handshake in self._handshakes:
             handshake.cancel()
 
-    def _open(self) -> None:
-        self._resting = None
+    def _start_accepting(self) -> None:
+        self._retry_timer = None
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
@@ -70,34 +70,34 @@ class TlsListener:
             except OSError as error:  # no descriptor left: asking again at once would be a busy loop
                 log.error("connections cannot be accepted: %s", error.strerror)
                 self._loop.remove_reader(self._listener)
-                self._resting = self._loop.call_later(_REST_S, self._open)
+                self._retry_timer = self._loop.call_later(_ACCEPT_RETRY_DELAY_S, self._start_accepting)
                 return
             protocol = self._protocol()
             if not protocol.connection_limit.admit(protocol):
                 connection.close()
                 continue
-            handshake = self._loop.create_task(self._encrypt(connection, protocol))
+            handshake = self._loop.create_task(self._start_tls(connection, protocol))
             self._handshakes.add(handshake)
             handshake.add_done_callback(self._handshakes.discard)
 
-    async def _encrypt(self, connection: socket.socket, protocol: GuardedProtocol) -> None:
+    async def _start_tls(self, connection: socket.socket, protocol: LimitedProtocol) -> None:
         connection.setblocking(False)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: protocol,
                 connection,
                 ssl=self._context,
-                ssl_handshake_timeout=self._patience_s,
+                ssl_handshake_timeout=self._handshake_timeout_s,
             )
         except OSError as error:
             connection.close()
-            protocol.unread.unencrypted(_why(error))
+            protocol.early_refusals.record_failed_handshake(_failure_reason(error))
         finally:
             if protocol not in protocol.connections:  # so its connection_lost will never be called
                 protocol.connection_limit.release(protocol)
 
 
-def _why(error: OSError) -> str:
+def _failure_reason(error: OSError) -> str:
     """The reason in a word: OpenSSL has constants, such as HTTP_REQUEST or TLSV1_ALERT_UNKNOWN_CA."""
     if isinstance(error, ssl.SSLError):
         return error.reason or "not said"

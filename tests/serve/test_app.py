@@ -20,7 +20,7 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, Scorer
 from triage_server.app import create_app
 from triage_server.audit_chain import files_of
 from triage_server.audit_log import AuditLog
-from triage_server.middleware import JsonLines
+from triage_server.middleware import JsonLogFormatter
 from triage_server.problems import Problem
 from triage_server.settings import Settings
 
@@ -356,7 +356,7 @@ def test_internal_error_tells_nothing(
     with caplog.at_level(logging.INFO, "triage_server"):
         response = ask(app, "POST", "/v1/triage", content=draw(), headers=JPEG)
     problem(response, 500, "internal_error")
-    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    lines = [json.loads(JsonLogFormatter().format(record)) for record in caplog.records]
     error = next(line for line in lines if line["level"] == "error")
     assert error["error"] == "AttributeError"
     assert error["request_id"] == response.headers["x-request-id"]

@@ -30,7 +30,7 @@ import httpx_60s
 from lesion_triage.bundle import signing
 from triage_server import lingering_close
 from triage_server.api_keys import new_key
-from triage_server.protocol import guarded
+from triage_server.protocol import make_protocol_class
 from triage_server.settings import Settings
 from triage_server.telemetry import Telemetry
 from triage_server.tls import TlsListener
@@ -317,7 +317,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Address, ServerState]]:
     """An application of the test's own behind the server's protocol, on this event loop."""
     settings = Settings(bundle=Path("none"), allow_unsigned=True, **limits)
-    protocol = guarded(settings, Telemetry("bundle", "certificate"))
+    protocol = make_protocol_class(settings, Telemetry("bundle", "certificate"))
     config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="off")
     config.load()
     listener, state = socket.create_server(("127.0.0.1", 0)), ServerState()

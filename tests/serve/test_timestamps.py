@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from triage_server.middleware import JsonLines
+from triage_server.middleware import JsonLogFormatter
 from triage_server.timestamps import format_timestamp
 
 
@@ -23,4 +23,4 @@ def test_moment_is_written_in_utc_with_milliseconds(moment: float, said: str):
 
 def test_log_of_requests_writes_moments_as_the_audit_log_does():
     record = logging.makeLogRecord({"msg": "request", "created": 1e9})
-    assert json.loads(JsonLines().format(record))["time"] == format_timestamp(1e9)
+    assert json.loads(JsonLogFormatter().format(record))["time"] == format_timestamp(1e9)

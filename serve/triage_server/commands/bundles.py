@@ -18,7 +18,7 @@ from lesion_triage.errors import BundleError, ConfigError
 from triage_server.settings import PREFIX, Settings, load
 
 if TYPE_CHECKING:
-    from triage_server.hot_swap import Served
+    from triage_server.hot_swap import VerifiedBundle
 
 _FORMER = ".former"
 
@@ -49,7 +49,7 @@ def _activate(arguments: argparse.Namespace) -> int:
     folder = Path(os.path.realpath(arguments.folder))
     if folder == Path(os.path.realpath(settings.bundle)):
         raise BundleError(f"{settings.bundle} points to this bundle already; nothing was changed.")
-    served = _admit(folder, settings)
+    served = _verify_bundle(folder, settings)
     _hand_over(settings.bundle, folder)
     return _told(settings.bundle, served)
 
@@ -59,7 +59,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     following = _before(settings.bundle)
     if following is None:
         raise BundleError(f"{settings.bundle}: there is no previous bundle; name one with activate.")
-    served = _admit(following, settings)
+    served = _verify_bundle(following, settings)
     _hand_over(settings.bundle, following)
     return _told(settings.bundle, served)
 
@@ -87,13 +87,13 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def _admit(folder: Path, settings: Settings) -> Served:
-    from triage_server.hot_swap import admit  # noqa: PLC0415 - onnxruntime is not needed to list keys
+def _verify_bundle(folder: Path, settings: Settings) -> VerifiedBundle:
+    from triage_server.hot_swap import verify_bundle  # noqa: PLC0415 - onnxruntime is not needed to list keys
 
-    return admit(folder, settings)
+    return verify_bundle(folder, settings)
 
 
-def _told(link: Path, served: Served) -> int:
+def _told(link: Path, served: VerifiedBundle) -> int:
     header = served.bundle.header
     print(
         f"{link} points to {header.name} {served.bundle.sha256[:16]}, signer: "
