@@ -30,7 +30,7 @@ from triage_server.record import IdempotencyCache, Recorder
 from triage_server.security import AuthenticationMiddleware, Authenticator, RateLimiter
 from triage_server.service import Service, language_headers, language_of, service_of
 from triage_server.settings import Settings
-from triage_server.shadow import Shadows
+from triage_server.shadow import ShadowScorer
 from triage_server.telemetry import CONTENT_TYPE, Telemetry
 from triage_server.wire import (
     MAX_CASES_PER_BATCH,
@@ -137,7 +137,7 @@ def _service(
         recorder,
         IdempotencyCache(),
         telemetry,
-        Shadows(shadows, pool, settings.shadow_queue, telemetry),
+        ShadowScorer(shadows, pool, settings.shadow_queue, telemetry),
         webhooks,
     )
 

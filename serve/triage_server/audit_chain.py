@@ -24,7 +24,7 @@ _LINE = re.compile(rb'(\{[ -~]*),"hash":"([0-9a-f]{64})"\}\n')
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class ChainEnd:
     """Where a chain ends: the number and the hash of its last line."""
 
     sequence: int = 0
@@ -32,12 +32,12 @@ class End:
 
 
 @dataclass(frozen=True)
-class Walked:
+class VerifiedLog:
     """What a verified log was found to hold."""
 
-    begin: End
-    """The end that its first line follows; ``End()`` if no earlier lines were removed."""
-    end: End
+    begin: ChainEnd
+    """The end that its first line follows; ``ChainEnd()`` if no earlier lines were removed."""
+    end: ChainEnd
     files: int
     torn: int
     """Half-written lines left by a killed process; each is described by the line after it."""
@@ -47,7 +47,7 @@ class Walked:
 class Tail:
     """How a log ends, before it is continued."""
 
-    end: End
+    end: ChainEnd
     remains: bytes
     """Bytes of a half-written line, after the last whole one."""
     line_end_missing: bool
@@ -72,12 +72,12 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.glob(_FILE))
 
 
-def spell(fields: Mapping[str, object], after: End) -> tuple[bytes, End]:
+def encode_line(fields: Mapping[str, object], after: ChainEnd) -> tuple[bytes, ChainEnd]:
     """One line that follows ``after``, and the new end of the chain."""
     numbered = {**fields, "sequence": after.sequence + 1, "previous": after.head}
     text = json.dumps(numbered, sort_keys=True, separators=(",", ":"), allow_nan=False)
     found = sha256(text.encode()).hexdigest()
-    return f'{text[:-1]},"hash":"{found}"}}\n'.encode(), End(after.sequence + 1, found)
+    return f'{text[:-1]},"hash":"{found}"}}\n'.encode(), ChainEnd(after.sequence + 1, found)
 
 
 def torn_fields(time: str, remains: bytes) -> dict[str, object]:
@@ -96,7 +96,7 @@ def verify(
     since: str | None = None,
     head: str | None = None,
     each: Callable[[Mapping[str, object]], None] | None = None,
-) -> Walked:
+) -> VerifiedLog:
     """Verify a whole log.
 
     Args:
@@ -112,26 +112,26 @@ def verify(
     files = files_of(path) if path.is_dir() else [path]
     if not files:
         raise AuditLogError(f"{path}: no audit log here, expected files such as {file_name(1)}.")
-    walk = _Walk(since, head, each)
+    reader = _ChainReader(since, head, each)
     for file in files:
-        walk.through(file)
-        if walk.remains:
+        reader.read_file(file)
+        if reader.remains:
             raise AuditLogError(
-                f"{file}: line {walk.number + 1} is cut off ({len(walk.remains)} bytes, no end). If the "
+                f"{file}: line {reader.number + 1} is cut off ({len(reader.remains)} bytes, no end). If the "
                 "server was killed, its next start with this log records that; otherwise the file was "
                 "altered."
             )
-    if walk.begin is None:
+    if reader.begin is None:
         raise AuditLogError(f"{path}: the log has no lines.")
-    if not walk.head_found:
+    if not reader.head_found:
         raise AuditLogError(
             f"{path}: no line has the hash {head}, which was recorded earlier. The log ends with line "
-            f"{walk.end.sequence}: later lines were removed, or it is another log."
+            f"{reader.end.sequence}: later lines were removed, or it is another log."
         )
-    return Walked(walk.begin, walk.end, len(files), walk.torn)
+    return VerifiedLog(reader.begin, reader.end, len(files), reader.torn)
 
 
-def tail_of(folder: Path) -> Tail:
+def read_tail(folder: Path) -> Tail:
     """The end of the chain in ``folder``, and what comes after its last whole line.
 
     Verifies the last two files: the process may have been killed just after it opened the last.
@@ -139,21 +139,21 @@ def tail_of(folder: Path) -> Tail:
     Raises:
         AuditLogError: they hold a line that was altered, or no line of a log that had some.
     """
-    walk, files = _Walk(None, None, None, anywhere=True), files_of(folder)
+    reader, files = _ChainReader(None, None, None, starts_anywhere=True), files_of(folder)
     for file in files[-2:]:
-        walk.through(file)
-    if walk.begin is None and files and files[-1].name != file_name(1):
+        reader.read_file(file)
+    if reader.begin is None and files and files[-1].name != file_name(1):
         raise AuditLogError(
             f"{files[-1]}: holds no whole line, and by its name is not the first file of the log; put "
             "the earlier files back, of which the last holds the end of the log."
         )
-    line = _read(walk.remains + b"\n")
-    if line is not None and line.fields.get("previous") == walk.end.head:
-        return Tail(End(walk.end.sequence + 1, line.hash), b"", line_end_missing=True)
-    return Tail(walk.end, walk.remains, line_end_missing=False)
+    line = _parse_line(reader.remains + b"\n")
+    if line is not None and line.fields.get("previous") == reader.end.head:
+        return Tail(ChainEnd(reader.end.sequence + 1, line.hash), b"", line_end_missing=True)
+    return Tail(reader.end, reader.remains, line_end_missing=False)
 
 
-class _Walk:
+class _ChainReader:
     """Reads line by line, and knows what the next line must follow."""
 
     def __init__(
@@ -162,57 +162,59 @@ class _Walk:
         head: str | None,
         each: Callable[[Mapping[str, object]], None] | None,
         *,
-        anywhere: bool = False,
+        starts_anywhere: bool = False,
     ) -> None:
         self._each = each
         self._since = GENESIS if since is None else since
-        self._anywhere = anywhere
+        self._starts_anywhere = starts_anywhere
         self._head = head
         self.head_found = head is None or head == self._since
-        self.begin: End | None = None
-        self.end = End()
+        self.begin: ChainEnd | None = None
+        self.end = ChainEnd()
         self.remains = b""
         self.torn = 0
         self.number = 0
         """Of the line in its file, from 1; for error messages."""
 
-    def through(self, file: Path) -> None:
+    def read_file(self, file: Path) -> None:
         self.number = 0
         torn = b""
         for raw in _lines(file):
             self.number += 1
             if torn:
-                self._explains(file, raw, torn)
+                self._accept_torn_line(file, raw, torn)
                 torn = b""
             elif not raw.endswith(b"\n"):
                 self.remains = raw
                 self.number -= 1
                 return
-            elif (line := _read(raw)) is None:
+            elif (line := _parse_line(raw)) is None:
                 torn = raw
             else:
-                self._follow(file, line)
+                self._accept_line(file, line)
         if torn:
-            raise self._altered(file, self.number, "does not fit its own hash")
+            raise self._altered_error(file, self.number, "does not fit its own hash")
 
-    def _explains(self, file: Path, raw: bytes, torn: bytes) -> None:
+    def _accept_torn_line(self, file: Path, raw: bytes, torn: bytes) -> None:
         """Accept a line that does not match its hash only if the next line describes it as half written."""
-        line = _read(raw)
+        line = _parse_line(raw)
         told = torn_fields("", torn[:-1])
         if line is None or any(
             line.fields.get(key) != told[key] for key in ("event", "torn_bytes", "torn_sha256")
         ):
-            raise self._altered(file, self.number - 1, "does not fit its own hash")
+            raise self._altered_error(file, self.number - 1, "does not fit its own hash")
         self.torn += 1
-        self._follow(file, line)
+        self._accept_line(file, line)
 
-    def _follow(self, file: Path, line: Line) -> None:
+    def _accept_line(self, file: Path, line: Line) -> None:
         sequence, previous = line.fields.get("sequence"), line.fields.get("previous")
         if not isinstance(sequence, int) or not isinstance(previous, str):
-            raise self._altered(file, self.number, "has no sequence number, or no hash of the line before it")
+            raise self._altered_error(
+                file, self.number, "has no sequence number, or no hash of the line before it"
+            )
         if self.begin is None:
-            begin = End(sequence - 1, previous)
-            if not self._anywhere and (
+            begin = ChainEnd(sequence - 1, previous)
+            if not self._starts_anywhere and (
                 previous != self._since or (begin.sequence == 0) != (previous == GENESIS)
             ):
                 raise AuditLogError(
@@ -222,7 +224,7 @@ class _Walk:
                 )
             self.begin = self.end = begin
         if (sequence, previous) != (self.end.sequence + 1, self.end.head):
-            raise self._altered(
+            raise self._altered_error(
                 file, self.number, f"is number {sequence}, and does not follow number {self.end.sequence}"
             )
         self.end = replace(self.end, sequence=sequence, head=line.hash)
@@ -230,7 +232,7 @@ class _Walk:
         if self._each is not None:
             self._each(line.fields)
 
-    def _altered(self, file: Path, number: int, what: str) -> AuditLogError:
+    def _altered_error(self, file: Path, number: int, what: str) -> AuditLogError:
         return AuditLogError(
             f"{file}: line {number} {what}; it was altered, or lines before it were removed or inserted. "
             "Keep a copy of the file as it is."
@@ -245,7 +247,7 @@ def _lines(file: Path) -> Iterator[bytes]:
         raise AuditLogError(f"{file}: cannot be read ({error.strerror}).") from None
 
 
-def _read(raw: bytes) -> Line | None:
+def _parse_line(raw: bytes) -> Line | None:
     """A line that matches its own hash; None if it does not."""
     if (found := _LINE.fullmatch(raw)) is None:
         return None

@@ -18,7 +18,7 @@ KEY_FILE = "inputs.key"
 _LOCK_FILE = "lock"
 
 
-def make(folder: Path) -> None:
+def create_folder(folder: Path) -> None:
     """Make the folder, readable by its owner alone, and missing parents; flush each new name to disk."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -26,13 +26,13 @@ def make(folder: Path) -> None:
         flush(one.parent)
 
 
-def appending(file: Path) -> tuple[int, int]:
+def open_for_append(file: Path) -> tuple[int, int]:
     """Open a file for appending, making it if it is missing; its handle, and its size in bytes."""
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     return handle, os.fstat(handle).st_size
 
 
-def locked(folder: Path) -> int:
+def lock_folder(folder: Path) -> int:
     """Take a lock that ends with the process, however it ends.
 
     Raises:
@@ -49,7 +49,7 @@ def locked(folder: Path) -> int:
     return handle
 
 
-def key_in(folder: Path, *, begun: bool) -> bytes:
+def read_or_create_key(folder: Path, *, begun: bool) -> bytes:
     """The site's key, made at the first start; the file appears atomically.
 
     Args:

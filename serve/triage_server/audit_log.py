@@ -22,11 +22,11 @@ from typing import Self
 
 from lesion_triage.bundle.files import flush as flush_names
 from lesion_triage.errors import AuditLogError
-from triage_server.audit_chain import End, file_name, files_of, spell, tail_of, torn_fields
-from triage_server.audit_folder import appending, key_in, locked, make
+from triage_server.audit_chain import ChainEnd, encode_line, file_name, files_of, read_tail, torn_fields
+from triage_server.audit_folder import create_folder, lock_folder, open_for_append, read_or_create_key
 from triage_server.timestamps import current_timestamp
 
-PATIENCE_S = 10.0
+DEFAULT_TIMEOUT_S = 10.0
 """A line that takes longer counts as failed: a network disk may hang without an error."""
 _MAX_GROUP = 512
 _PROBE_EVERY_S = 1.0
@@ -35,7 +35,7 @@ _flush = getattr(os, "fdatasync", os.fsync)
 log = logging.getLogger("triage_server")
 
 Fields = Mapping[str, object]
-_Job = tuple[Fields | None, "asyncio.Future[End]"]
+_Job = tuple[Fields | None, "asyncio.Future[ChainEnd]"]
 
 
 class AuditLog:
@@ -47,7 +47,7 @@ class AuditLog:
         rotate_bytes: int,
         opening: Fields | None = None,
         *,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         """Continue a log where it ends, or begin one; ``close`` releases it.
 
@@ -55,29 +55,29 @@ class AuditLog:
             folder: made if it is missing, readable by its owner alone.
             rotate_bytes: a file that has reached this size is followed by another.
             opening: a line to begin with; None: none.
-            patience_s: how long a line may take to reach the disk, and how long ``close`` waits.
+            timeout_s: how long a line may take to reach the disk, and how long ``close`` waits.
 
         Raises:
             AuditLogError: another process writes the log, its end was altered, its key is lost, or it
                 cannot be written.
         """
-        self._folder, self._rotate_bytes, self._patience_s = folder, rotate_bytes, patience_s
-        self._slow = f"did not answer within {patience_s:g} s"
-        self._end, self._file, self._handle, self._size = End(), folder, -1, 0
+        self._folder, self._rotate_bytes, self._timeout_s = folder, rotate_bytes, timeout_s
+        self._slow = f"did not answer within {timeout_s:g} s"
+        self._end, self._file, self._handle, self._size = ChainEnd(), folder, -1, 0
         self._failed: str | None = None
         self._unrecorded = 0
         self._probed = 0.0
-        self._waiting: deque[tuple[float, asyncio.Future[End]]] = deque()
-        self._look_at = -math.inf
+        self._waiting: deque[tuple[float, asyncio.Future[ChainEnd]]] = deque()
+        self._timer_due_at = -math.inf
         self._late = False
         self._closing: Fields | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         with ExitStack() as undo:
             try:
-                make(folder)
-                self._lock = locked(folder)
+                create_folder(folder)
+                self._lock = lock_folder(folder)
                 undo.callback(os.close, self._lock)
-                self._key = key_in(folder, begun=bool(files_of(folder)))
+                self._key = read_or_create_key(folder, begun=bool(files_of(folder)))
                 self._take_over()
                 if opening is not None:
                     self._append([{"time": current_timestamp(), **opening}])
@@ -97,7 +97,7 @@ class AuditLog:
         self.close()
 
     @property
-    def end(self) -> End:
+    def end(self) -> ChainEnd:
         """Number and hash of the last line on disk."""
         return self._end
 
@@ -110,7 +110,7 @@ class AuditLog:
         """HMAC-SHA-256 under the site's key: equal inputs are recognised; without the key none is guessed."""
         return hmac.digest(self._key, data, "sha256").hex()
 
-    async def append(self, fields: Fields) -> End:
+    async def append(self, fields: Fields) -> ChainEnd:
         """Write one line; concurrent callers share a flush.
 
         Returns:
@@ -139,7 +139,7 @@ class AuditLog:
         """Write what is queued and, if given, a closing line; then release the folder."""
         self._closing = closing
         self._jobs.put(None)
-        self._thread.join(self._patience_s)
+        self._thread.join(self._timeout_s)
         if self._thread.is_alive():  # the thread, and what it holds, ends with the process
             log.error(
                 "audit log abandoned at shutdown: the disk does not answer, and its last lines may be missing"
@@ -148,24 +148,24 @@ class AuditLog:
         os.close(self._handle)
         os.close(self._lock)
 
-    async def _submit(self, fields: Fields | None) -> End:
+    async def _submit(self, fields: Fields | None) -> ChainEnd:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[End] = loop.create_future()
+        future: asyncio.Future[ChainEnd] = loop.create_future()
         self._jobs.put((fields, future))
         self._watch(loop, future)
         return await future
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[End]) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[ChainEnd]) -> None:
         """One timer for all that wait: a timer for each line would almost always be cancelled unused."""
         moment = loop.time()
         while self._waiting and self._waiting[0][1].done():
             self._waiting.popleft()
-        self._waiting.append((moment + self._patience_s, future))
-        if self._look_at < moment:
-            self._look_at = moment + self._patience_s
-            loop.call_at(self._look_at, self._look, loop)
+        self._waiting.append((moment + self._timeout_s, future))
+        if self._timer_due_at < moment:
+            self._timer_due_at = moment + self._timeout_s
+            loop.call_at(self._timer_due_at, self._fail_overdue, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _fail_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
         """Fail whatever has waited too long."""
         moment = loop.time()
         while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= moment):
@@ -176,10 +176,11 @@ class AuditLog:
                     log.error("audit log cannot be written: the disk %s", self._slow)
                 self._late = True
         if self._waiting:
-            self._look_at = self._waiting[0][0]
-            loop.call_at(self._look_at, self._look, loop)
+            self._timer_due_at = self._waiting[0][0]
+            loop.call_at(self._timer_due_at, self._fail_overdue, loop)
         else:
-            self._look_at = -math.inf  # no timer; the old time would pass for one if the clock has not moved
+            # No timer; the old time would pass for one if the clock has not moved.
+            self._timer_due_at = -math.inf
 
     def _work(self) -> None:
         """The writing thread. Group commit: what arrived during the last flush is written next, together."""
@@ -191,7 +192,7 @@ class AuditLog:
                     last = True
                     break
                 group.append(following)
-            self._settle(group)
+            self._commit_group(group)
             if last:
                 break
         if self._closing is not None:
@@ -200,9 +201,9 @@ class AuditLog:
             except OSError as error:
                 self._fail(error.strerror, 0)
 
-    def _settle(self, group: Sequence[_Job]) -> None:
-        outcome: list[End] | AuditLogError
-        wanted = [job for job in group if not _given_up(job)]
+    def _commit_group(self, group: Sequence[_Job]) -> None:
+        outcome: list[ChainEnd] | AuditLogError
+        wanted = [job for job in group if not _has_timed_out(job)]
         if len(wanted) < len(group):
             self._fail(f"the disk {self._slow}", _lines(group) - _lines(wanted))
         try:
@@ -212,13 +213,13 @@ class AuditLog:
             outcome = AuditLogError(f"{self._folder}: the audit log cannot be written ({error.strerror}).")
         loop = group[0][1].get_loop()
         try:
-            loop.call_soon_threadsafe(self._tell, [future for _, future in wanted], outcome)
+            loop.call_soon_threadsafe(self._resolve_futures, [future for _, future in wanted], outcome)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
 
-    def _record(self, group: Sequence[Fields | None]) -> list[End]:
+    def _record(self, group: Sequence[Fields | None]) -> list[ChainEnd]:
         lines = [fields for fields in group if fields is not None]
-        self._must_lie_there()
+        self._check_file_in_place()
         if self._failed is not None:
             # A half-written line was never acknowledged.
             os.ftruncate(self._handle, self._size)
@@ -234,7 +235,7 @@ class AuditLog:
         ends = iter(self._append(lines)) if lines else iter(())
         return [self._end if fields is None else next(ends) for fields in group]
 
-    def _must_lie_there(self) -> None:
+    def _check_file_in_place(self) -> None:
         """Refuse to write to a file that was moved or deleted: nobody would find the lines.
 
         Raises:
@@ -248,19 +249,19 @@ class AuditLog:
         why = f"{self._file.name} was moved or deleted; put it back, or restart the server"
         raise OSError(errno.ESTALE, why)
 
-    def _append(self, lines: Sequence[Fields]) -> list[End]:
+    def _append(self, lines: Sequence[Fields]) -> list[ChainEnd]:
         """Write lines together and flush once, into a new file if this one is full."""
         if self._size >= self._rotate_bytes:
             self._rotate()
-        end, ends, spelt = self._end, [], []
+        end, ends, encoded = self._end, [], []
         for fields in lines:
-            line, end = spell(fields, end)
-            spelt.append(line)
+            line, end = encode_line(fields, end)
+            encoded.append(line)
             ends.append(end)
-        self._write(b"".join(spelt), end)
+        self._write(b"".join(encoded), end)
         return ends
 
-    def _write(self, data: bytes, end: End) -> None:
+    def _write(self, data: bytes, end: ChainEnd) -> None:
         """Append bytes and flush them: all of them, or none."""
         rest = memoryview(data)
         try:
@@ -276,7 +277,7 @@ class AuditLog:
 
     def _rotate(self) -> None:
         file = self._folder / file_name(self._end.sequence + 1)
-        handle, size = appending(file)
+        handle, size = open_for_append(file)
         try:
             flush_names(self._folder)  # before a line is in it; if this fails, the next line tries again
         except OSError:
@@ -286,16 +287,16 @@ class AuditLog:
         self._file, self._handle, self._size = file, handle, size
 
     def _take_over(self) -> None:
-        tail, files = tail_of(self._folder), files_of(self._folder)
+        tail, files = read_tail(self._folder), files_of(self._folder)
         self._end = tail.end
         self._file = files[-1] if files else self._folder / file_name(1)
-        self._handle, self._size = appending(self._file)
+        self._handle, self._size = open_for_append(self._file)
         flush_names(self._folder)
         # Always in the file that was left, however full; in another one the chain would not verify.
         if tail.line_end_missing:
             self._write(b"\n", self._end)
         elif tail.remains:
-            line, end = spell(torn_fields(current_timestamp(), tail.remains), self._end)
+            line, end = encode_line(torn_fields(current_timestamp(), tail.remains), self._end)
             self._write(b"\n" + line, end)
 
     def _fail(self, why: str | None, lines: int) -> None:
@@ -304,7 +305,9 @@ class AuditLog:
             log.error("audit log cannot be written: %s", why)
         self._failed = why or "unknown"
 
-    def _tell(self, futures: Sequence[asyncio.Future[End]], outcome: list[End] | AuditLogError) -> None:
+    def _resolve_futures(
+        self, futures: Sequence[asyncio.Future[ChainEnd]], outcome: list[ChainEnd] | AuditLogError
+    ) -> None:
         if self._late and not isinstance(outcome, AuditLogError):
             log.warning("audit log can be written again")
         self._late = False
@@ -317,7 +320,7 @@ class AuditLog:
                 future.set_result(outcome[position])
 
 
-def _given_up(job: _Job) -> bool:
+def _has_timed_out(job: _Job) -> bool:
     """Whether the caller was told that nothing was recorded. A request whose client has left is recorded."""
     return job[1].done() and not job[1].cancelled()
 

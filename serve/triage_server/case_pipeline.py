@@ -22,7 +22,7 @@ from lesion_triage.bundle.schema import Answer
 from lesion_triage.bundle.scorer import Judgement
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
-from triage_server.audit_chain import End
+from triage_server.audit_chain import ChainEnd
 from triage_server.intake import SentCase, check_headers, parse_idempotency_key, read_body
 from triage_server.json_body import WIDE_MEMORY_FACTOR, parsing_memory_bytes
 from triage_server.pool import CaseSlot
@@ -269,7 +269,7 @@ def answer_deadline(request: Request) -> float:
 
 async def record_answer(
     request: Request, result: SentAnswer, audit_fields: Mapping[str, object]
-) -> End | None:
+) -> ChainEnd | None:
     """Record the answer, then count and shadow it. Only now may it be sent, enqueued or remembered.
 
     Args:
@@ -291,7 +291,9 @@ async def record_answer(
         service.telemetry.count_repeat()
     else:
         service.telemetry.count_answer(result.disposition, result.priority_band, result.codes)
-    service.shadows.follow(service.recorder, result, request.state.request_id, request.state.caller.name, end)
+    service.shadows.enqueue(
+        service.recorder, result, request.state.request_id, request.state.caller.name, end
+    )
     return end
 
 
@@ -305,7 +307,7 @@ def remember_answer(
         )
 
 
-async def record_event(request: Request, event: str, fields: Mapping[str, object]) -> End | None:
+async def record_event(request: Request, event: str, fields: Mapping[str, object]) -> ChainEnd | None:
     """Write a line about this request to the audit log, and refer to it in the request log.
 
     Returns:

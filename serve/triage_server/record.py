@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from lesion_triage.bundle.history import NO_HISTORY
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import AuditLogError
-from triage_server.audit_chain import End
+from triage_server.audit_chain import ChainEnd
 from triage_server.problems import RequestError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Recorder:
 
     async def write(
         self, event: str, request_id: str, caller: str, fields: Mapping[str, object]
-    ) -> End | None:
+    ) -> ChainEnd | None:
         """Write one line to disk.
 
         Returns:

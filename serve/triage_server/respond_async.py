@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from triage_server.audit_chain import End
+from triage_server.audit_chain import ChainEnd
 from triage_server.negotiation import prefers
 from triage_server.problems import RequestError
 from triage_server.record import SentAnswer
@@ -57,7 +57,7 @@ class CallbackRequest:
         case_id = result.fields.get("case_id") or self.webhooks.case_id(caller, idempotency_key, inputs)
         return replace(result, fields={**result.fields, "case_id": case_id})
 
-    async def enqueue(self, result: SentAnswer, end: End | None) -> AcceptedReply:
+    async def enqueue(self, result: SentAnswer, end: ChainEnd | None) -> AcceptedReply:
         """Put a recorded answer into the outbox.
 
         Raises:

@@ -17,7 +17,7 @@ from triage_server.pool import ScoringPool
 from triage_server.record import IdempotencyCache, Recorder
 from triage_server.security import Authenticator, RateLimiter
 from triage_server.settings import Settings
-from triage_server.shadow import Shadows
+from triage_server.shadow import ShadowScorer
 from triage_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Service:
     recorder: Recorder
     idempotency_cache: IdempotencyCache
     telemetry: Telemetry
-    shadows: Shadows
+    shadows: ShadowScorer
     webhooks: WebhookService | None = None
     """None: no callback is configured."""
 

@@ -16,7 +16,7 @@ from typing import Literal
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import LesionTriageError
-from triage_server.audit_chain import End
+from triage_server.audit_chain import ChainEnd
 from triage_server.intake import SentCase
 from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
@@ -33,19 +33,19 @@ log = logging.getLogger("triage_server")
 
 
 @dataclass(frozen=True, slots=True)
-class _Followed:
+class _QueuedCase:
     """An answered case on its way to the shadows."""
 
     case: SentCase
     answer: SentAnswer
     request_id: str
     caller: str
-    end: End | None
+    end: ChainEnd | None
     """Of the answer's line; None if there is no log."""
     size_bytes: int
 
 
-class Shadows:
+class ShadowScorer:
     """A bounded queue and one thread, which begins a case only while an answering thread is idle.
 
     Its counters belong to the event loop.
@@ -64,14 +64,14 @@ class Shadows:
         """
         self._scorers, self._pool, self._most, self._telemetry = scorers, pool, queue, telemetry
         self._most_bytes = pool.max_pending_bytes // _SHARE_OF_MEMORY
-        self._waiting: deque[_Followed] = deque()
+        self._waiting: deque[_QueuedCase] = deque()
         self._held_bytes = 0
         self._thread: ThreadPoolExecutor | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
-    def follow(
-        self, recorder: Recorder, answer: SentAnswer, request_id: str, caller: str, end: End | None
+    def enqueue(
+        self, recorder: Recorder, answer: SentAnswer, request_id: str, caller: str, end: ChainEnd | None
     ) -> None:
         """Have the shadows score a case whose answer is recorded; returns at once.
 
@@ -88,10 +88,10 @@ class Shadows:
         if len(self._waiting) >= self._most or self._held_bytes + size > self._most_bytes:
             self._count_all("dropped")
             return
-        self._waiting.append(_Followed(answer.case, answer, request_id, caller, end, size))
+        self._waiting.append(_QueuedCase(answer.case, answer, request_id, caller, end, size))
         self._held_bytes += size
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work(recorder))
+            self._task = asyncio.get_running_loop().create_task(self._score_queued_cases(recorder))
 
     async def close(self) -> None:
         """Finish the case in progress; drop and count those waiting."""
@@ -104,51 +104,51 @@ class Shadows:
         if self._thread is not None:
             self._thread.shutdown()
 
-    async def _work(self, recorder: Recorder) -> None:
+    async def _score_queued_cases(self, recorder: Recorder) -> None:
         while self._waiting:
             if self._pool.cases >= self._pool.threads and not self._closing:
                 await asyncio.sleep(_POLL_INTERVAL_S)
                 continue
-            followed = self._waiting.popleft()
+            queued = self._waiting.popleft()
             for scorer in self._scorers:
-                if scorer.bundle.sha256 != followed.answer.fields["bundle_sha256"]:
-                    await self._shadow(scorer, followed, recorder)
-            self._held_bytes -= followed.size_bytes
+                if scorer.bundle.sha256 != queued.answer.fields["bundle_sha256"]:
+                    await self._score_and_record(scorer, queued, recorder)
+            self._held_bytes -= queued.size_bytes
 
-    async def _shadow(self, scorer: Scorer, followed: _Followed, recorder: Recorder) -> None:
+    async def _score_and_record(self, scorer: Scorer, queued: _QueuedCase, recorder: Recorder) -> None:
         bundle = scorer.bundle.sha256
         try:
-            found = await self._scored(scorer, followed.case)
+            found = await self._score(scorer, queued.case)
         except LesionTriageError as error:
             outcome: ShadowOutcome = "failed"
             line: dict[str, object] = {"problem": type(error).__name__}
         except Exception as error:  # a shadow must never affect the service
-            log.error("shadow failed", exc_info=error, extra={"fields": {"request_id": followed.request_id}})
+            log.error("shadow failed", exc_info=error, extra={"fields": {"request_id": queued.request_id}})
             outcome, line = "failed", {"problem": "internal_error"}
         else:
-            outcome, line = "scored", self._compared(bundle, followed.answer.fields, found)
+            outcome, line = "scored", self._comparison_fields(bundle, queued.answer.fields, found)
         line |= {
             "bundle_sha256": bundle,
             "certificate_id": scorer.bundle.certificate.certificate_id(),
-            "answered": _answered_line(followed),
+            "answered": _answered_line(queued),
         }
         try:
-            await recorder.write("shadow", followed.request_id, followed.caller, line)
+            await recorder.write("shadow", queued.request_id, queued.caller, line)
         except RequestError:
             outcome = "unrecorded"
         self._telemetry.count_shadow(bundle, outcome)
 
-    def _compared(
+    def _comparison_fields(
         self, bundle: str, answer: Mapping[str, object], found: Mapping[str, object]
     ) -> dict[str, object]:
-        referral, band = moves(answer, found)
+        referral, band = compare_decisions(answer, found)
         before, after = answer["score"], found["score"]
         difference = after - before if isinstance(before, float) and isinstance(after, float) else None
         self._telemetry.count_shadow_agreement(bundle, referral, band, difference)
         kept = ("disposition", "priority_band", "score", "threshold", "reasons")
         return {"referral": referral, "band": band} | {name: found[name] for name in kept}
 
-    async def _scored(self, scorer: Scorer, case: SentCase) -> dict[str, object]:
+    async def _score(self, scorer: Scorer, case: SentCase) -> dict[str, object]:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         return await asyncio.get_running_loop().run_in_executor(
@@ -160,7 +160,7 @@ class Shadows:
             self._telemetry.count_shadow(scorer.bundle.sha256, outcome)
 
 
-def moves(answer: Mapping[str, object], shadow: Mapping[str, object]) -> tuple[Move, Move]:
+def compare_decisions(answer: Mapping[str, object], shadow: Mapping[str, object]) -> tuple[Move, Move]:
     """How the shadow would have moved a case: its referral, and its band.
 
     An ungradable case counts as referred, as in the certificate.
@@ -178,7 +178,7 @@ def _move(upwards: int) -> Move:
     return "up" if upwards > 0 else "down"
 
 
-def _answered_line(followed: _Followed) -> dict[str, object]:
+def _answered_line(queued: _QueuedCase) -> dict[str, object]:
     kept = ("bundle_sha256", "disposition", "priority_band", "score")
-    number = None if followed.end is None else followed.end.sequence
-    return {"sequence": number} | {name: followed.answer.fields[name] for name in kept}
+    number = None if queued.end is None else queued.end.sequence
+    return {"sequence": number} | {name: queued.answer.fields[name] for name in kept}

@@ -43,18 +43,18 @@ def acknowledged_bytes(transport: asyncio.Transport) -> int | None:
     """
     try:
         # The event loop's stand-in for a socket cannot query the system.
-        asking = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+        kernel_socket = socket.socket(fileno=transport.get_extra_info("socket").fileno())
     except (AttributeError, OSError, ValueError):
         return None
     try:
-        tcp_info = asking.getsockopt(
+        tcp_info = kernel_socket.getsockopt(
             socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size + _BYTES_ACKED_OFFSET
         )
         return int(_BYTES_ACKED.unpack_from(tcp_info, _BYTES_ACKED_OFFSET)[0])
     except (AttributeError, OSError, struct.error):
         return None
     finally:
-        asking.detach()
+        kernel_socket.detach()
 
 
 class SlowReaderWatchdog:

@@ -21,7 +21,7 @@ import pytest
 
 from lesion_triage.errors import AuditLogError
 from triage_server import audit_log
-from triage_server.audit_chain import GENESIS, End, file_name, files_of, spell, verify
+from triage_server.audit_chain import GENESIS, ChainEnd, encode_line, file_name, files_of, verify
 from triage_server.audit_folder import KEY_FILE
 from triage_server.audit_log import AuditLog
 
@@ -207,10 +207,10 @@ def test_log_whose_last_whole_line_was_put_elsewhere_does_not_begin_anew_in_a_fu
     assert verify(folder).files == 2
 
 
-@pytest.mark.parametrize("before", [End(4, GENESIS), End(0, "a" * 64)], ids=["line 5", "line 1"])
-def test_first_line_has_the_first_number_if_and_only_if_it_follows_nothing(before: End, folder: Path):
+@pytest.mark.parametrize("before", [ChainEnd(4, GENESIS), ChainEnd(0, "a" * 64)], ids=["line 5", "line 1"])
+def test_first_line_has_the_first_number_if_and_only_if_it_follows_nothing(before: ChainEnd, folder: Path):
     folder.mkdir()
-    (folder / file_name(before.sequence + 1)).write_bytes(spell({"event": "answer"}, before)[0])
+    (folder / file_name(before.sequence + 1)).write_bytes(encode_line({"event": "answer"}, before)[0])
     with pytest.raises(AuditLogError, match="put the earlier files back"):
         verify(folder, since=before.head)
 
@@ -381,7 +381,7 @@ def test_disk_that_does_not_answer_is_an_error_in_time_and_passes_by_itself(fold
         assert await log.probe()
         await log.append({"event": "answer", "number": 3})
 
-    with AuditLog(folder, 2**20, patience_s=0.4) as log:
+    with AuditLog(folder, 2**20, timeout_s=0.4) as log:
         asyncio.run(asyncio.wait_for(story(), 20))
     lines = [json.loads(line) for line in raw(folder).splitlines()]
     # The line whose flush came too late stands; the one behind it was never begun.
@@ -424,7 +424,7 @@ def test_disk_that_answers_again_is_said_in_the_log(
         while log.failed:
             await asyncio.sleep(0.01)
 
-    with AuditLog(folder, 2**20, patience_s=0.2) as log:
+    with AuditLog(folder, 2**20, timeout_s=0.2) as log:
         asyncio.run(asyncio.wait_for(story(), 20))
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [level for level, _ in said] == ["ERROR", "WARNING"]
@@ -447,7 +447,7 @@ def test_line_that_comes_in_the_turn_of_a_look_is_watched_too(
         with pytest.raises(AuditLogError):
             await late
 
-    with AuditLog(folder, 2**20, patience_s=0.3) as log:
+    with AuditLog(folder, 2**20, timeout_s=0.3) as log:
         asyncio.run(asyncio.wait_for(story(), 5))
         stalling.set()
 
@@ -499,7 +499,7 @@ def test_log_on_a_disk_that_does_not_answer_is_closed_in_time(folder: Path, stal
         with pytest.raises(AuditLogError, match=r"did not answer within 0\.2 s"):
             await log.append({"event": "answer"})
 
-    log = AuditLog(folder, 2**20, patience_s=0.2)
+    log = AuditLog(folder, 2**20, timeout_s=0.2)
     stalling.clear()
     asyncio.run(story())
     began = time.monotonic()

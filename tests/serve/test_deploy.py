@@ -114,9 +114,9 @@ def test_server_is_given_longer_to_stop_than_it_takes_where_every_disk_hangs() -
     drain = load(["--bundle", "b"], {}).drain_timeout_s
     longest = (
         drain
-        + max(dispatcher._DRAIN_S, audit_log.PATIENCE_S)
+        + max(dispatcher._DRAIN_S, audit_log.DEFAULT_TIMEOUT_S)
         + database_threads._SHUTDOWN_S
-        + audit_log.PATIENCE_S
+        + audit_log.DEFAULT_TIMEOUT_S
     )
     assert min(given) > longest
 

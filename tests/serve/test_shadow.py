@@ -17,7 +17,7 @@ import tiny_bundle as tiny
 from lesion_triage.bundle.store import Bundle
 from triage_server.audit_chain import files_of, verify
 from triage_server.cli import main
-from triage_server.shadow import moves
+from triage_server.shadow import compare_decisions
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -137,4 +137,4 @@ def test_abstention_counts_as_referral_and_later_is_down(answered: str, shadow: 
     for before, after, band in ((1, 2, "down"), (2, 2, "same"), (3, 1, "up")):
         said = [{"disposition": answered, "priority_band": before}]
         said += [{"disposition": shadow, "priority_band": after}]
-        assert moves(*said) == (referral, band)
+        assert compare_decisions(*said) == (referral, band)

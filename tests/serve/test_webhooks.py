@@ -583,7 +583,7 @@ def test_disk_of_the_audit_log_that_hangs_holds_up_a_stop_for_one_line_at_most(
         await working
         return time.monotonic() - began
 
-    with AuditLog(tmp_path / "audit", 2**20, patience_s=1.0) as audit:
+    with AuditLog(tmp_path / "audit", 2**20, timeout_s=1.0) as audit:
         assert asyncio.run(story(audit)) < 2.0
         disk.set()
     box.close()

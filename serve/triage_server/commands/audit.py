@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage.errors import AuditLogError
-from triage_server.audit_chain import GENESIS, tail_of, verify
+from triage_server.audit_chain import GENESIS, read_tail, verify
 from triage_server.audit_folder import KEY_FILE, read_key
 
 
@@ -65,7 +65,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _head(arguments: argparse.Namespace) -> int:
-    end = tail_of(arguments.path).end
+    end = read_tail(arguments.path).end
     if end.head == GENESIS:
         raise AuditLogError(f"{arguments.path}: no audit log here, or an empty one.")
     print(end.head)
