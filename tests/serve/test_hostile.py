@@ -487,7 +487,7 @@ def test_readers_that_stop_take_neither_memory_nor_connections(launch: Callable[
 def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
     loop: str, encrypted: bool, certificate: tuple[Path, Path]
 ):
-    length, patience_s = 4_000_000, 1.0  # longer to read than the patience, and more than buffers hold
+    length, timeout_s = 4_000_000, 1.0  # longer to read than the timeout, and more than buffers hold
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-length", str(length).encode())]
@@ -518,12 +518,12 @@ def test_reader_that_is_slow_has_its_answer_and_one_that_stops_is_let_go(
 
     async def story(path: str) -> None:
         cert = certificate if encrypted else None
-        async with serving(answer, cert, send_buffer=262_144, body_timeout_s=patience_s) as (address, state):
+        async with serving(answer, cert, send_buffer=262_144, body_timeout_s=timeout_s) as (address, state):
             assert await asyncio.to_thread(read_slowly, address, path) > length
             with await asyncio.to_thread(asking, address, path):
-                await asyncio.sleep(patience_s / 2)
+                await asyncio.sleep(timeout_s / 2)
                 assert len(state.connections) == 1
-                await asyncio.sleep(patience_s * 2.5)
+                await asyncio.sleep(timeout_s * 2.5)
                 assert not state.connections
                 assert not state.tasks
 
